@@ -1,0 +1,137 @@
+# Everything a person or a CI machine does here. `make` alone lists the targets.
+#
+# Needed: Python 3.11 to 3.13 with venv, make, bash, a package index that pip can reach. Nothing else: no container
+# engine, no PostgreSQL, no uv. Another interpreter: make setup PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+
+CREATED := $(VENV)/.created
+RUNTIME := $(VENV)/.runtime
+READY := $(VENV)/.ready
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+UV_COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
+
+# --no-deps: the lock is complete, and pip's resolver refuses extras in hash mode. --no-compile: compileall does it on all cores.
+PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install --no-input --no-deps --no-compile --progress-bar off
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------------------------------------- the environment
+
+.PHONY: setup
+setup: $(READY) ## Make the virtual environment with all hash-locked dependencies, for use and for development
+	@echo "Ready: $(BIN)/ofp, $(BIN)/dagster, $(BIN)/pytest."
+
+$(CREATED):
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: no '$(PYTHON)' on the path. Install Python 3.11 to 3.13, or name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	  echo "make: '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 || true); Python 3.11 to 3.13 is needed. Name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: '$(PYTHON)' comes without venv. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+# $(call install,lock file): a counter on a terminal, one line elsewhere; what goes wrong is shown in either case.
+define install
+	@set -o pipefail; count=$$(grep -c '^[A-Za-z0-9].*==' $(1)); \
+	echo "Installing the $$count packages of $(1) (once; about a minute)"; \
+	if [ -t 1 ]; then \
+	  $(PIP_INSTALL) --require-hashes -r $(1) | awk -v count=$$count ' \
+	    /^(Collecting|Requirement already)/ { n++; name = ($$1 == "Collecting") ? $$2 : $$4; sub(/[=;].*/, "", name); printf "\r\033[K  [%3d/%d] %s", n, count, name; fflush() } \
+	    /^Installing collected/ { printf "\r\033[K  unpacking"; fflush() } \
+	    END { printf "\r\033[K" }'; \
+	else \
+	  $(PIP_INSTALL) --quiet --require-hashes -r $(1); \
+	fi
+endef
+
+$(RUNTIME): $(CREATED) requirements.lock pyproject.toml
+	$(call install,requirements.lock)
+	@$(PIP_INSTALL) --quiet --no-build-isolation --editable .
+	@$(PY) -m pip --disable-pip-version-check --quiet check
+	@$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null
+	@touch $@
+
+$(READY): $(RUNTIME) requirements-dev.lock
+	$(call install,requirements-dev.lock)
+	@$(PY) -m pip --disable-pip-version-check --quiet check
+	@$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null
+	@touch $@
+
+# ---------------------------------------------------------------------------------------------- to use
+
+.PHONY: demo
+demo: $(RUNTIME) ## Simulate card payments, project them, serve their features, prove one by its hash
+	@$(BIN)/ofp demo $(ARGS)
+
+.PHONY: up
+up: $(RUNTIME) ## PostgreSQL, the HTTP service, the continuous projector and Dagster's UI, until Ctrl-C
+	@$(BIN)/ofp up $(ARGS)
+
+# ---------------------------------------------------------------------------------------------- to develop
+
+.PHONY: test
+test: $(READY) ## The whole test suite (one part: make test ARGS=ofp_platform_tests/kernel)
+	@$(PY) -m pytest -n 2 $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## Style and formatting, checked
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(READY) ## Style and formatting, repaired where that is possible
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: $(READY) ## Static types, strict
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: $(READY) ## Which package may import which
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: contracts
+contracts: $(READY) ## Write contracts/ again from the models
+	@$(PY) -m ofp_platform.api.contract_files
+
+.PHONY: contracts-check
+contracts-check: $(READY) ## Whether contracts/ is what the models say
+	@$(PY) -m ofp_platform.api.contract_files --check
+
+.PHONY: locks
+locks: $(READY) ## Resolve the lock files again from pyproject.toml (newer versions: make locks ARGS=--upgrade)
+	@$(UV_COMPILE) $(ARGS) -o requirements.lock
+	@$(UV_COMPILE) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock
+
+.PHONY: locks-check
+locks-check: $(READY) ## Whether the lock files are what pyproject.toml asks for
+	@$(PY) .ci/locks_check.py
+
+.PHONY: defs
+defs: $(READY) ## Whether Dagster loads every definition
+	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; DAGSTER_HOME=$$home $(BIN)/dagster definitions validate --log-level warning
+
+.PHONY: bench
+bench: $(READY) ## Benchmarks, each beside a floor measured in the same run
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) "$$file" $(ARGS); done
+
+.PHONY: ci
+ci: ## What CI runs: tests, then every check
+	@.ci/run
+
+.PHONY: clean
+clean: ## Remove the environment and all caches (local data in .ofp/ stays)
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist ./*.egg-info .tmp_dagster_home_*
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The feature plane: exact, provable windowed features for real-time fraud decisions."""

@@ -1,0 +1,232 @@
+"""The HTTP service as an ASGI application.
+
+POST /v0/get_features is a plain ASGI function, because a framework would cost more than the answer; everything else goes
+through Starlette. Whatever happens, the client gets an object of the contract: never a 500, never a stack trace.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from ofp_platform.api.authentication import Tokens
+from ofp_platform.api.docs_page import docs_page
+from ofp_platform.api.http_metrics import HttpMetrics
+from ofp_platform.api.openapi import openapi_bytes
+from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
+from ofp_platform.api.request_body import BodyReader
+from ofp_platform.api.service import ServingPort
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.serving import PostureState
+
+GET_FEATURES = "/v0/get_features"
+HASH_HEADER = b"ofp-snapshot-hash"
+# what a browser or a load balancer needs before it has a token; none of it shows data
+_OPEN_ROUTES = frozenset({"/health", "/docs", "/openapi.json"})
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# the page has styles of its own and nothing else: no script, no other host
+_DOCS_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
+
+
+@dataclass(frozen=True)
+class HttpPolicy:
+    """Bounds of the service: body size in bytes, time for a body in seconds, requests answered at once."""
+
+    max_body_bytes: int = 65_536
+    body_timeout_seconds: float = 5.0
+    max_in_flight: int = 512
+
+
+def _new_request_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+class Application:
+    """The service over a port. `clock` gives seconds (only for durations), `new_request_id` an id for the log."""
+
+    def __init__(
+        self,
+        port: ServingPort,
+        *,
+        tokens: Tokens | None = None,
+        policy: HttpPolicy | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        new_request_id: Callable[[], str] = _new_request_id,
+    ) -> None:
+        self._port = port
+        self._tokens = tokens or Tokens()
+        self._policy = policy or HttpPolicy()
+        self._clock = clock
+        self._new_request_id = new_request_id
+        self._bodies = BodyReader(self._policy.max_body_bytes, self._policy.body_timeout_seconds)
+        self._in_flight = 0
+        self.metrics = HttpMetrics()
+        routes = {
+            "/v0/snapshots/{snapshot_hash}": self._snapshot,
+            "/v0/feature_groups": self._feature_groups,
+            "/health": self._health,
+            "/metrics": self._metrics,
+            "/openapi.json": self._openapi,
+            "/docs": self._docs,
+        }
+        self._rest = Starlette(
+            routes=[Route(path, self._guarded(path, answer), methods=["GET"]) for path, answer in routes.items()],
+            exception_handlers={HTTPException: self._no_route},
+        )
+        self._rest.router.redirect_slashes = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection of the ASGI server."""
+        if scope["type"] == "http":
+            if scope["path"] == GET_FEATURES:
+                await self._get_features(scope, receive, send)
+            else:
+                await self._rest(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _get_features(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = self._clock()
+        try:
+            if scope["method"] != "POST":
+                raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
+            declared = authorization = None
+            for key, value in scope["headers"]:
+                if key == b"content-length":
+                    declared = value
+                elif key == b"authorization":
+                    authorization = value
+            self._tokens.check(authorization)
+            if self._in_flight >= self._policy.max_in_flight:
+                raise unavailable(Reason.OVERLOADED, f"{self._in_flight} requests are being answered; try again")
+            self._in_flight += 1
+            try:
+                body = await self._bodies.read(receive, declared)
+                answer = await self._port.answer(body)
+            finally:
+                self._in_flight -= 1
+            status, content, outcome = 200, answer.body, "OK"
+            headers: Headers = [
+                (b"content-type", JSON_TYPE),
+                (b"content-length", b"%d" % len(content)),
+                (HASH_HEADER, answer.hash.encode("ascii")),
+            ]
+        except Exception as exception:
+            error, request_id = self._contract_error(exception, GET_FEATURES, scope)
+            status, headers, content = refusal(error, request_id)
+            outcome = error.reason.value
+            if error.reason is Reason.METHOD_NOT_ALLOWED:
+                headers.append((b"allow", b"POST"))
+        # before the send, so that whoever has its answer also finds it counted
+        self.metrics.record(GET_FEATURES, outcome, self._clock() - started)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    def _contract_error(self, exception: Exception, route: str, scope: Scope) -> tuple[ContractError, str]:
+        given = _header(scope, b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            request_id = given.decode("ascii")
+        else:
+            request_id = self._new_request_id()
+        if isinstance(exception, ContractError):
+            return exception, request_id
+        self.metrics.record_unexpected()
+        return unexpected(exception, route, request_id), request_id
+
+    def _guarded(self, route: str, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            started = self._clock()
+            outcome = "OK"
+            try:
+                if route not in _OPEN_ROUTES:
+                    self._tokens.check(_header(request.scope, b"authorization"))
+                response = await answer(request)
+            except Exception as exception:
+                error, request_id = self._contract_error(exception, route, request.scope)
+                outcome = error.reason.value
+                response = _refused(error, request_id)
+            self.metrics.record(route, outcome, self._clock() - started)
+            return response
+
+        return endpoint
+
+    async def _no_route(self, request: Request, exception: Exception) -> Response:
+        allow = None
+        error = not_found(Reason.UNKNOWN_PATH, "no such path; see GET /docs")
+        if isinstance(exception, HTTPException) and exception.status_code == 405:
+            allow = "GET, HEAD"
+            error = invalid(Reason.METHOD_NOT_ALLOWED, "this path takes GET and HEAD only")
+        error, request_id = self._contract_error(error, "other", request.scope)
+        self.metrics.record("other", error.reason.value, 0.0)
+        response = _refused(error, request_id)
+        if allow is not None:
+            response.headers["allow"] = allow
+        return response
+
+    async def _snapshot(self, request: Request) -> Response:
+        name = request.path_params["snapshot_hash"]
+        if _HASH.fullmatch(name) is None:
+            raise invalid(Reason.INVALID_FIELD, "a snapshot hash is 64 lower-case hex digits")
+        body = await self._port.snapshot(name)
+        # immutable by its name: whoever has it may keep it
+        headers = {HASH_HEADER.decode(): name, "cache-control": "private, max-age=31536000, immutable"}
+        return Response(body, media_type="application/json", headers=headers)
+
+    async def _feature_groups(self, request: Request) -> Response:
+        return Response(await self._port.feature_groups(), media_type="application/json")
+
+    async def _health(self, request: Request) -> Response:
+        health = await self._port.health()
+        red = health.state is PostureState.RED
+        headers = {"cache-control": "no-store"} | ({"retry-after": str(RETRY_AFTER_SECONDS)} if red else {})
+        return Response(health.model_dump_json(), status_code=503 if red else 200, media_type="application/json", headers=headers)
+
+    async def _metrics(self, request: Request) -> Response:
+        body = self._port.metrics() + self.metrics.exposition()
+        return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
+
+    async def _openapi(self, request: Request) -> Response:
+        return Response(openapi_bytes(), media_type="application/json")
+
+    async def _docs(self, request: Request) -> Response:
+        return Response(docs_page(), media_type="text/html", headers=_DOCS_HEADERS)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._port.open()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": f"the service cannot start: {error}"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._port.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _refused(error: ContractError, request_id: str) -> Response:
+    status, headers, body = refusal(error, request_id)
+    response = Response(body, status_code=status)
+    response.raw_headers = headers
+    return response

@@ -1,0 +1,336 @@
+"""Typed clients of the HTTP service, for decision services: `OfpClient` and `AsyncOfpClient`.
+
+with OfpClient("http://127.0.0.1:8000") as ofp:
+    answer = ofp.get_features(
+        context_pins=pins, feature_keys=[("account", "acc-000117")], feature_groups=[("account_activity", "v1")],
+        as_of_time_utc="2026-03-31T12:00:00Z",
+    )
+    verify(answer)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from pydantic import ValidationError
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from ofp_platform.api.received import (
+    AnswerNotTrusted,
+    ReceivedFeatures,
+    ServiceUnreachable,
+    features_of,
+    parse,
+    record_of,
+    refused,
+    verify,
+)
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, GroupRef, Health, SnapshotRecord
+from ofp_platform.vocabulary.times import format_time, to_micros
+
+__all__ = [
+    "AnswerNotTrusted",
+    "AsyncOfpClient",
+    "OfpClient",
+    "ReceivedFeatures",
+    "RetryPolicy",
+    "ServiceUnreachable",
+    "make_request",
+    "verify",
+]
+
+Keys = Sequence[FeatureKey | tuple[str, str]]
+Groups = Sequence[GroupRef | tuple[str, str]]
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often and how long apart: before try n + 1, up to min(`longest_seconds`, `first_seconds` * 2^(n-1)), jittered.
+
+    Retried are errors of the contract that say they are retryable, and lost connections. A read that timed out is not: the
+    time of the decision is spent.
+    """
+
+    attempts: int = 3
+    first_seconds: float = 0.05
+    longest_seconds: float = 1.0
+
+    def pause(self, attempt: int, chance: float) -> float:
+        """Seconds to wait after a failed attempt (from 1), for a chance in [0, 1): between half and all of the step."""
+        step: float = min(self.longest_seconds, self.first_seconds * 2.0 ** (attempt - 1))
+        return step * (0.5 + chance / 2)
+
+
+def make_request(
+    *,
+    context_pins: ContextPins,
+    feature_keys: Keys,
+    feature_groups: Groups,
+    as_of_time_utc: str | datetime,
+    request_context: Mapping[str, int | str] | None = None,
+    at_least_basis: Sequence[Position] | None = None,
+    request_id: str | None = None,
+) -> GetFeaturesRequest:
+    """A request, checked before it leaves: a raw identifier never goes over the wire.
+
+    Keys are (key_type, key_id), groups (group_name, group_version). A datetime must have a zone.
+
+    Raises:
+        ContractError: INVALID_REQUEST; the message names the field, never its value.
+    """
+    try:
+        instant = format_time(to_micros(as_of_time_utc)) if isinstance(as_of_time_utc, datetime) else as_of_time_utc
+    except ValueError:
+        raise invalid(Reason.INVALID_TIME, "as_of_time_utc: a datetime needs a zone", context_pins) from None
+    try:
+        return GetFeaturesRequest(
+            context_pins=context_pins,
+            feature_keys=tuple(
+                key if isinstance(key, FeatureKey) else FeatureKey.model_validate({"key_type": key[0], "key_id": key[1]})
+                for key in feature_keys
+            ),
+            feature_groups=tuple(
+                group if isinstance(group, GroupRef) else GroupRef(group_name=group[0], group_version=group[1])
+                for group in feature_groups
+            ),
+            as_of_time_utc=instant,
+            request_context=None if request_context is None else dict(request_context),
+            at_least_basis=None if at_least_basis is None else tuple(at_least_basis),
+            request_id=request_id,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise _wrong_field(field, first["msg"], context_pins) from None
+
+
+def _wrong_field(field: str, message: str, pins: ContextPins) -> ContractError:
+    if "raw identifier" in message:
+        return invalid(Reason.RAW_IDENTIFIER, f"{field}: a raw identifier is never a key; send the entity id", pins)
+    if field == "as_of_time_utc":
+        return invalid(Reason.INVALID_TIME, f"{field}: not an RFC 3339 UTC time with at most 6 fractional digits", pins)
+    return invalid(Reason.INVALID_FIELD, f"{field}: not valid", pins)
+
+
+def _body(request: GetFeaturesRequest) -> bytes:
+    return canonical_bytes(request.model_dump(mode="json", exclude_none=True))
+
+
+def _again(error: BaseException) -> bool:
+    if isinstance(error, ContractError):
+        return error.retryable
+    return isinstance(error, ServiceUnreachable) and not isinstance(error.__cause__, httpx.ReadTimeout)
+
+
+def _answered(response: httpx.Response, accepted: tuple[int, ...]) -> httpx.Response:
+    if response.status_code not in accepted:
+        raise refused(response)
+    return response
+
+
+def _health(response: httpx.Response) -> Health:
+    # RED answers 503 with a health object; an error of the contract with the same status is not one
+    if response.status_code != 200 and b'"ofp_health"' not in response.content:
+        raise refused(response)
+    return parse(Health, response.content)
+
+
+def _settings(base_url: str, token: str | None, timeout_seconds: float) -> dict[str, Any]:
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    # trust_env: a decision service talks to the plane it names, not through a proxy that its environment happens to have
+    return {"base_url": base_url, "headers": headers, "timeout": timeout_seconds, "trust_env": False}
+
+
+class OfpClient:
+    """Synchronous client. Safe for threads. `sleep` (seconds) and `chance` (in [0, 1)) drive the pauses between tries.
+
+    Every method raises ContractError (a refusal), ServiceUnreachable (no answer, after all tries) or AnswerNotTrusted.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 2.0,
+        retries: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._http = httpx.Client(**_settings(base_url, token, timeout_seconds), transport=transport)
+        self._retries = retries or RetryPolicy()
+        self._sleep = sleep
+        self._chance = chance
+
+    def get_features(
+        self,
+        *,
+        context_pins: ContextPins,
+        feature_keys: Keys,
+        feature_groups: Groups,
+        as_of_time_utc: str | datetime,
+        request_context: Mapping[str, int | str] | None = None,
+        at_least_basis: Sequence[Position] | None = None,
+        request_id: str | None = None,
+    ) -> ReceivedFeatures:
+        """Features of entities at an instant; see `make_request` for the arguments."""
+        return self.ask(
+            make_request(
+                context_pins=context_pins,
+                feature_keys=feature_keys,
+                feature_groups=feature_groups,
+                as_of_time_utc=as_of_time_utc,
+                request_context=request_context,
+                at_least_basis=at_least_basis,
+                request_id=request_id,
+            )
+        )
+
+    def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
+        """The answer to a request made with `make_request`."""
+        return features_of(self._send("POST", "/v0/get_features", _body(request)))
+
+    def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
+        """The record of a served snapshot, its hash recomputed."""
+        return record_of(self._send("GET", f"/v0/snapshots/{snapshot_hash}"), snapshot_hash)
+
+    def feature_groups(self) -> FeatureGroups:
+        """The catalogue."""
+        return parse(FeatureGroups, self._send("GET", "/v0/feature_groups").content)
+
+    def health(self) -> Health:
+        """The state of the plane, RED included."""
+        return _health(self._send("GET", "/health", accepted=(200, 503)))
+
+    def _send(self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)) -> httpx.Response:
+        def once() -> httpx.Response:
+            try:
+                response = self._http.request(method, path, content=body, headers=None if body is None else _JSON)
+            except httpx.TransportError as error:
+                raise ServiceUnreachable(f"{method} {path}: {type(error).__name__}") from error
+            return _answered(response, accepted)
+
+        retrying = Retrying(
+            stop=stop_after_attempt(self._retries.attempts),
+            wait=lambda state: self._retries.pause(state.attempt_number, self._chance()),
+            retry=retry_if_exception(_again),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(once)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncOfpClient:
+    """The same for an event loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 2.0,
+        retries: RetryPolicy | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._http = httpx.AsyncClient(**_settings(base_url, token, timeout_seconds), transport=transport)
+        self._retries = retries or RetryPolicy()
+        self._sleep = sleep
+        self._chance = chance
+
+    async def get_features(
+        self,
+        *,
+        context_pins: ContextPins,
+        feature_keys: Keys,
+        feature_groups: Groups,
+        as_of_time_utc: str | datetime,
+        request_context: Mapping[str, int | str] | None = None,
+        at_least_basis: Sequence[Position] | None = None,
+        request_id: str | None = None,
+    ) -> ReceivedFeatures:
+        """Features of entities at an instant; see `make_request` for the arguments."""
+        return await self.ask(
+            make_request(
+                context_pins=context_pins,
+                feature_keys=feature_keys,
+                feature_groups=feature_groups,
+                as_of_time_utc=as_of_time_utc,
+                request_context=request_context,
+                at_least_basis=at_least_basis,
+                request_id=request_id,
+            )
+        )
+
+    async def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
+        """The answer to a request made with `make_request`."""
+        return features_of(await self._send("POST", "/v0/get_features", _body(request)))
+
+    async def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
+        """The record of a served snapshot, its hash recomputed."""
+        return record_of(await self._send("GET", f"/v0/snapshots/{snapshot_hash}"), snapshot_hash)
+
+    async def feature_groups(self) -> FeatureGroups:
+        """The catalogue."""
+        return parse(FeatureGroups, (await self._send("GET", "/v0/feature_groups")).content)
+
+    async def health(self) -> Health:
+        """The state of the plane, RED included."""
+        return _health(await self._send("GET", "/health", accepted=(200, 503)))
+
+    async def _send(
+        self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)
+    ) -> httpx.Response:
+        async def once() -> httpx.Response:
+            try:
+                response = await self._http.request(method, path, content=body, headers=None if body is None else _JSON)
+            except httpx.TransportError as error:
+                raise ServiceUnreachable(f"{method} {path}: {type(error).__name__}") from error
+            return _answered(response, accepted)
+
+        def pause(state: RetryCallState) -> float:
+            return self._retries.pause(state.attempt_number, self._chance())
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._retries.attempts),
+            wait=pause,
+            retry=retry_if_exception(_again),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(once)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()

@@ -1,0 +1,136 @@
+"""Writes the public schemas in contracts/ from the models: `python -m ofp_platform.api.contract_files [--check]`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from ofp_platform.registry.models import pack_schema
+from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.position import Basis, Position
+from ofp_platform.vocabulary.serving import (
+    FeatureGroups,
+    GetFeaturesRequest,
+    GetFeaturesResponse,
+    Health,
+    OfpError,
+    Provenance,
+    Snapshot,
+    SnapshotRecord,
+)
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+CONTRACTS = Path(__file__).parents[2] / "contracts"
+NAMED_OBJECTS: tuple[type[BaseModel], ...] = (
+    GetFeaturesRequest,
+    GetFeaturesResponse,
+    Snapshot,
+    Provenance,
+    OfpError,
+    SnapshotRecord,
+    Health,
+    FeatureGroups,
+)
+PARTS: tuple[type[BaseModel], ...] = (FeatureKey, ContextPins, Position, Basis)
+# as read, not as written: absent pins are left out on the wire
+_MODE: Literal["validation"] = "validation"
+
+
+@cache
+def serving_definitions() -> dict[str, Any]:
+    """The `$defs` of the serving boundary. Treat as read-only.
+
+    Objects that stand alone name themselves, so `kind` and `contract_version` are required in them.
+    """
+    _, schema = models_json_schema([(model, _MODE) for model in NAMED_OBJECTS + PARTS])
+    definitions: dict[str, Any] = schema["$defs"]
+    for model in NAMED_OBJECTS:
+        definition = definitions[model.__name__]
+        required = set(definition["required"]) | {"kind", "contract_version"}
+        definition["required"] = [name for name in definition["properties"] if name in required]
+    return definitions
+
+
+def serving_schema() -> dict[str, Any]:
+    """The schema of everything on the serving boundary: one object, told apart by its `kind`."""
+    return {
+        "$schema": DIALECT,
+        "$id": "urn:ofp:contracts:ofp_public_contracts:v0",
+        "title": "OFP public contracts v0",
+        "description": "Every object that crosses the serving boundary names itself by kind and contract_version.",
+        "oneOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in NAMED_OBJECTS],
+        "$defs": serving_definitions(),
+    }
+
+
+def envelope_schema() -> dict[str, Any]:
+    """The schema of an event as a producer sends it."""
+    head = {
+        "$schema": DIALECT,
+        "$id": "urn:ofp:contracts:canonical_event_envelope:v0",
+        "title": "Canonical event envelope v0",
+    }
+    return head | {key: value for key, value in Envelope.model_json_schema().items() if key != "title"}
+
+
+def contract_schemas() -> dict[str, dict[str, Any]]:
+    """File name to schema."""
+    pack = pack_schema() | {"$schema": DIALECT, "$id": "urn:ofp:contracts:feature_pack:v0"}
+    return {
+        "ofp_public_contracts_v0.schema.json": serving_schema(),
+        "canonical_event_envelope_v0.schema.json": envelope_schema(),
+        "feature_pack_v0.schema.json": pack,
+    }
+
+
+def file_text(schema: dict[str, Any]) -> str:
+    """A schema as it stands in its file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def drift(directory: Path) -> str:
+    """A unified diff from the files to the models; empty when they agree."""
+    parts: list[str] = []
+    for name, schema in contract_schemas().items():
+        path = directory / name
+        old = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        new = file_text(schema).splitlines(keepends=True)
+        parts += difflib.unified_diff(old, new, f"contracts/{name}", f"models/{name}")
+    return "".join(parts)
+
+
+def write(directory: Path) -> None:
+    """Write every schema file."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, schema in contract_schemas().items():
+        (directory / name).write_text(file_text(schema), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, or 1 when --check found a difference."""
+    parser = argparse.ArgumentParser(prog="python -m ofp_platform.api.contract_files", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail with a diff when the files are old")
+    parser.add_argument("--directory", type=Path, default=CONTRACTS)
+    options = parser.parse_args(arguments)
+    if not options.check:
+        write(options.directory)
+        return 0
+    if difference := drift(options.directory):
+        sys.stdout.write(difference)
+        print("The schemas in contracts/ are not those of the models. Run `make contracts` and commit what it wrote.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,215 @@
+"""Worked examples of the contract for the OpenAPI page and the documents: valid, with hashes that verify."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.snapshot_hash import hashed_object, snapshot_hash
+
+_AS_OF = "2026-03-31T12:00:00.250000Z"
+_ACCOUNT = {"key_type": "account", "key_id": "acc-000117"}
+_MERCHANT = {"key_type": "merchant", "key_id": "mer-00042"}
+_AMOUNT = {"group_name": "account_amount", "group_version": "v1"}
+_ACTIVITY = {"group_name": "merchant_activity", "group_version": "v1"}
+_PINS = ContextPins(
+    scenario_id="card-payments",
+    run_id="run-2026-03",
+    manifest_fingerprint=sha256_hex(b"example manifest"),
+    parameter_hash=sha256_hex(b"example parameters"),
+    seed=7,
+)
+_CONTEXT = {"amount_minor": 12_900}
+
+
+def request_example() -> dict[str, Any]:
+    """A get_features request: one account, one merchant, as of a payment of 129.00."""
+    return {
+        "kind": "get_features_request",
+        "contract_version": "v0",
+        "context_pins": _PINS.wire(),
+        "feature_keys": [_ACCOUNT, _MERCHANT],
+        "feature_groups": [_AMOUNT, _ACTIVITY],
+        "as_of_time_utc": _AS_OF,
+        "request_context": _CONTEXT,
+        "at_least_basis": [{"stream_name": "payments", "partition_id": "p0002", "offset": 51_233}],
+        "request_id": "decision-8812",
+    }
+
+
+@cache
+def _hashed() -> dict[str, Any]:
+    offsets = {"p0000": 50_871, "p0001": 49_930, "p0002": 51_234, "p0003": 48_322}
+    parts = [
+        {"partition_id": name, "offset_kind": "exclusive_next", "offset": offset, "closed": False}
+        for name, offset in offsets.items()
+    ]
+    return hashed_object(
+        context_pins=_PINS.wire(),
+        as_of_time_utc=_AS_OF,
+        feature_keys=[_ACCOUNT, _MERCHANT],
+        feature_groups=[_AMOUNT, _ACTIVITY],
+        registry_digest=sha256_hex(b"example pack"),
+        run_config_digest=sha256_hex(b"example policy"),
+        values=[
+            {
+                **_ACCOUNT,
+                "by_group": [
+                    {
+                        **_AMOUNT,
+                        "features": {"amount_over_mean_30d": "2.962112", "mean_amount_30d": "4355.000000"},
+                    }
+                ],
+            },
+            {
+                **_MERCHANT,
+                "by_group": [
+                    {
+                        **_ACTIVITY,
+                        "features": {
+                            "count_1h": 0,
+                            "count_24h": 0,
+                            "count_5m": 0,
+                            "declined_ratio_24h": None,
+                            "mean_amount_30d": None,
+                        },
+                    }
+                ],
+            },
+        ],
+        freshness=[
+            {
+                **_ACCOUNT,
+                **_AMOUNT,
+                "ttl_seconds": 2_592_000,
+                "last_update_event_time": "2026-03-31T11:58:30Z",
+                "age_seconds": 90,
+                "stale": False,
+            },
+            {
+                **_MERCHANT,
+                **_ACTIVITY,
+                "ttl_seconds": 86_400,
+                "last_update_event_time": None,
+                "age_seconds": None,
+                "stale": True,
+            },
+        ],
+        warnings=[{"code": code, **_MERCHANT, **_ACTIVITY} for code in ("NO_DATA", "STALE_GROUP")],
+        input_basis={"stream_name": "payments", "partitions": parts},
+        request_context=_CONTEXT,
+    )
+
+
+def response_example() -> dict[str, Any]:
+    """The answer to `request_example`: a known account, a merchant without data."""
+    hashed = _hashed()
+    return {
+        "kind": "get_features_response",
+        "contract_version": "v0",
+        "snapshot": {
+            "kind": "ofp_snapshot",
+            "contract_version": "v0",
+            "as_of_time_utc": _AS_OF,
+            "by_key": hashed["values"],
+        },
+        "provenance": {
+            "kind": "ofp_provenance",
+            "contract_version": "v0",
+            "context_pins": hashed["context_pins"],
+            "feature_snapshot_hash": snapshot_hash(hashed),
+            "requested": {
+                "as_of_time_utc": _AS_OF,
+                "feature_keys": hashed["feature_keys"],
+                "feature_groups": hashed["feature_groups"],
+                "request_context": _CONTEXT,
+            },
+            "group_versions_used": hashed["feature_groups"],
+            "freshness": hashed["freshness"],
+            "input_basis": hashed["input_basis"],
+            "graph_version": None,
+            "feature_definition_set": _definition_set(),
+            "run_config_digest": hashed["run_config_digest"],
+            "warnings": hashed["warnings"],
+            "posture": {
+                "state": "GREEN",
+                "reasons": [],
+                "lag_records": 3,
+                "watermark_utc": "2026-03-31T12:00:00.100000Z",
+                "watermark_age_seconds": 0,
+            },
+            "request_id": "decision-8812",
+        },
+    }
+
+
+def _definition_set() -> dict[str, Any]:
+    return {"pack_id": "card_payments", "revision": 1, "digest": _hashed()["registry_digest"]}
+
+
+def snapshot_record_example() -> dict[str, Any]:
+    """The record of the snapshot in `response_example`."""
+    hashed = _hashed()
+    return {
+        "kind": "ofp_snapshot_record",
+        "contract_version": "v0",
+        "feature_snapshot_hash": snapshot_hash(hashed),
+        "hashed": hashed,
+    }
+
+
+def feature_groups_example() -> dict[str, Any]:
+    """A catalogue with one group."""
+    return {
+        "kind": "ofp_feature_groups",
+        "contract_version": "v0",
+        "context_pins": _PINS.wire(),
+        "feature_definition_set": _definition_set(),
+        "groups": [
+            {
+                **_AMOUNT,
+                "key_type": "account",
+                "ttl_seconds": 2_592_000,
+                "features": ["amount_over_mean_30d", "mean_amount_30d"],
+                "request_context": {"amount_minor": "integer"},
+            }
+        ],
+    }
+
+
+def health_example() -> dict[str, Any]:
+    """A plane that is a little behind."""
+    basis = _hashed()["input_basis"]
+    return {
+        "kind": "ofp_health",
+        "contract_version": "v0",
+        "state": "AMBER",
+        "reasons": ["lag of 7210 records"],
+        "projection": "payments/1",
+        "input_basis": basis,
+        "watermark_utc": "2026-03-31T12:00:00.100000Z",
+        "watermark_age_seconds": 2,
+        "partitions": [
+            {"partition_id": part["partition_id"], "lag_records": 7_210 if part["partition_id"] == "p0002" else 0}
+            for part in basis["partitions"]
+        ],
+        "counters": {"snapshots_built": 18_201, "events_applied": 200_360, "duplicates": 41},
+        "apply_failures": {"MISSING_FIELD": 2},
+    }
+
+
+def error_examples() -> dict[int, dict[str, Any]]:
+    """HTTP status to an error that has it."""
+    errors: dict[int, ContractError] = {
+        400: invalid(Reason.INVALID_TIME, "as_of_time_utc: not an RFC 3339 UTC time with 'Z' and at most 6 fractional digits"),
+        401: invalid(Reason.UNAUTHENTICATED, "send a known token in the header 'Authorization: Bearer <token>'"),
+        404: not_found(Reason.UNKNOWN_GROUP_VERSION, "group account_amount v9 is not in the registry", _PINS),
+        405: invalid(Reason.METHOD_NOT_ALLOWED, "/v0/get_features takes POST only"),
+        408: invalid(Reason.BODY_INCOMPLETE, "the body did not arrive within 5 s"),
+        413: invalid(Reason.BODY_TOO_LARGE, "the body is larger than 65536 bytes"),
+        503: unavailable(Reason.BASIS_NOT_REACHED, "the basis did not reach at_least_basis within 500 ms", _PINS),
+    }
+    return {status: error.wire() for status, error in errors.items()}

@@ -1,0 +1,41 @@
+"""Counters of the HTTP side alone; the plane's own counters come from the port."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
+
+
+class HttpMetrics:
+    """Requests by route and outcome (OK or the error's reason), their duration, and exceptions that nobody expected."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "ofp_http_requests", "requests by route and outcome", ["route", "outcome"], registry=self.registry
+        )
+        self._seconds = Histogram(
+            "ofp_http_request_seconds", "time from head to answer", ["route"], buckets=_SECONDS, registry=self.registry
+        )
+        self._unexpected = Counter(
+            "ofp_http_unexpected_errors", "exceptions that became UNAVAILABLE / INTERNAL", registry=self.registry
+        )
+        self._bound: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+
+    def record(self, route: str, outcome: str, seconds: float) -> None:
+        """Count one finished request. `route` is one of the declared routes, never a path that a client made up."""
+        bound = self._bound.get((route, outcome))
+        if bound is None:
+            bound = (self._requests.labels(route, outcome), self._seconds.labels(route))
+            self._bound[route, outcome] = bound
+        bound[0].inc()
+        bound[1].observe(seconds)
+
+    def record_unexpected(self) -> None:
+        """Count an exception that nobody expected."""
+        self._unexpected.inc()
+
+    def exposition(self) -> bytes:
+        """Prometheus text."""
+        return generate_latest(self.registry)

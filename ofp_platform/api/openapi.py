@@ -1,0 +1,186 @@
+"""The OpenAPI 3.1 description: the contract's own schemas (both are JSON Schema 2020-12) and worked examples."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import Any
+
+from ofp_platform.api.contract_files import DIALECT, serving_definitions
+from ofp_platform.api.examples import (
+    error_examples,
+    feature_groups_example,
+    health_example,
+    request_example,
+    response_example,
+    snapshot_record_example,
+)
+
+_STATUS_TEXT = {
+    400: "The request is not valid",
+    401: "No known bearer token",
+    404: "Not known here",
+    405: "Another method is needed",
+    408: "The body did not arrive in time, or is shorter than declared",
+    413: "The body is too large",
+    503: "Unavailable; the same request may succeed later",
+}
+_HASH_HEADER = {
+    "ofp-snapshot-hash": {
+        "description": "feature_snapshot_hash of the body",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    }
+}
+
+
+def _rewritten(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _rewritten(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_rewritten(item) for item in node]
+    if isinstance(node, str) and node.startswith("#/$defs/"):
+        return "#/components/schemas/" + node.removeprefix("#/$defs/")
+    return node
+
+
+def _content(schema: str, example: Any) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
+
+
+def _responses(ok: dict[str, Any], *statuses: int) -> dict[str, Any]:
+    examples = error_examples()
+    refused: dict[str, Any] = {}
+    for status in statuses:
+        refused[str(status)] = {
+            "description": _STATUS_TEXT[status],
+            "content": _content("OfpError", examples[status]),
+        }
+        if status == 503:
+            refused["503"]["headers"] = {"retry-after": {"description": "seconds", "schema": {"type": "integer"}}}
+    return {"200": ok} | refused
+
+
+def _paths() -> dict[str, Any]:
+    health = _content("Health", health_example())
+    hash_parameter = {
+        "name": "snapshot_hash",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "example": snapshot_record_example()["feature_snapshot_hash"],
+    }
+    return {
+        "/v0/get_features": {
+            "post": {
+                "operationId": "get_features",
+                "summary": "Features of entities at an instant",
+                "description": "One consistent answer: one basis for all keys and groups. The same request on the same basis has"
+                " the same hash for good. A key without data is answered (warning NO_DATA), never refused.",
+                "requestBody": {"required": True, "content": _content("GetFeaturesRequest", request_example())},
+                "responses": _responses(
+                    {
+                        "description": "The snapshot and its provenance",
+                        "headers": _HASH_HEADER,
+                        "content": _content("GetFeaturesResponse", response_example()),
+                    },
+                    400,
+                    401,
+                    404,
+                    405,
+                    408,
+                    413,
+                    503,
+                ),
+            }
+        },
+        "/v0/snapshots/{snapshot_hash}": {
+            "get": {
+                "operationId": "get_snapshot",
+                "summary": "A served snapshot by its hash",
+                "description": "What the hash is over, verified against it before it is sent.",
+                "parameters": [hash_parameter],
+                "responses": _responses(
+                    {
+                        "description": "The record",
+                        "headers": _HASH_HEADER,
+                        "content": _content("SnapshotRecord", snapshot_record_example()),
+                    },
+                    400,
+                    401,
+                    404,
+                    503,
+                ),
+            }
+        },
+        "/v0/feature_groups": {
+            "get": {
+                "operationId": "feature_groups",
+                "summary": "The groups that can be asked for",
+                "responses": _responses(
+                    {"description": "The catalogue", "content": _content("FeatureGroups", feature_groups_example())},
+                    401,
+                    503,
+                ),
+            }
+        },
+        "/health": {
+            "get": {
+                "operationId": "health",
+                "summary": "GREEN or AMBER: 200; RED: 503",
+                "security": [],
+                "responses": {
+                    "200": {"description": "GREEN or AMBER", "content": health},
+                    "503": {
+                        "description": "RED, or the state cannot be read (an error)",
+                        "content": {
+                            "application/json": {
+                                "schema": {
+                                    "oneOf": [
+                                        {"$ref": "#/components/schemas/Health"},
+                                        {"$ref": "#/components/schemas/OfpError"},
+                                    ]
+                                }
+                            }
+                        },
+                    },
+                },
+            }
+        },
+        "/metrics": {
+            "get": {
+                "operationId": "metrics",
+                "summary": "Counters in Prometheus text form",
+                "responses": _responses(
+                    {"description": "Prometheus text", "content": {"text/plain": {"schema": {"type": "string"}}}}, 401, 503
+                ),
+            }
+        },
+    }
+
+
+def openapi() -> dict[str, Any]:
+    """The whole description."""
+    return {
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": DIALECT,
+        "info": {
+            "title": "OFP: the online feature plane",
+            "version": "v0",
+            "description": "Deterministic feature snapshots with their provenance. Every refusal is an ofp_error with a reason"
+            " from a closed list; exactly the UNAVAILABLE ones may be retried.",
+        },
+        "servers": [{"url": "/"}],
+        # a token is needed where the service has any configured
+        "security": [{}, {"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": _rewritten(serving_definitions()),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+@cache
+def openapi_bytes() -> bytes:
+    """The description as JSON."""
+    return json.dumps(openapi(), indent=1, ensure_ascii=False).encode()

@@ -1,0 +1,112 @@
+"""What a client does with an answer before it believes it: parse, hold the hashes against each other, recompute them."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import httpx
+import orjson
+from pydantic import PrivateAttr, ValidationError
+
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.serving import GetFeaturesResponse, OfpError, SnapshotRecord
+from ofp_platform.vocabulary.snapshot_hash import hashed_of_response, snapshot_hash
+
+HASH_HEADER = "ofp-snapshot-hash"
+M = TypeVar("M", bound=Model)
+
+
+class ServiceUnreachable(ConnectionError):
+    """No answer of the contract came: the connection failed, or something in between answered instead."""
+
+
+class AnswerNotTrusted(Exception):
+    """An answer came that is not what the contract says, or whose hash does not fit; asking again would not help."""
+
+
+class ReceivedFeatures(GetFeaturesResponse):
+    """A GetFeaturesResponse together with the bytes it came in."""
+
+    _body: bytes = PrivateAttr(default=b"")
+
+    @property
+    def body(self) -> bytes:
+        """The response as received."""
+        return self._body
+
+
+def parse(model: type[M], body: bytes) -> M:
+    """An object of the contract from its bytes.
+
+    Raises:
+        AnswerNotTrusted: it is not one; the text names the field, never a value.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise AnswerNotTrusted(f"the answer is not a {model.__name__}: {where}: {first['type']}") from None
+
+
+def refused(response: httpx.Response) -> Exception:
+    """The exception for an answer other than 200: the error of the contract, where it is one."""
+    try:
+        names_itself = orjson.loads(response.content)["kind"] == "ofp_error"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        names_itself = False
+    if names_itself:
+        try:
+            wire = parse(OfpError, response.content)
+        except AnswerNotTrusted as error:
+            return error
+        return ContractError(wire.error_code, wire.reason, wire.message, context_pins=wire.context_pins)
+    if response.status_code in (502, 503, 504):
+        return ServiceUnreachable(f"something before the service answered {response.status_code}")
+    return AnswerNotTrusted(f"status {response.status_code} without an error of the contract")
+
+
+def features_of(response: httpx.Response) -> ReceivedFeatures:
+    """The features of a 200 answer, the hash in its header held against the one in its body.
+
+    Raises:
+        AnswerNotTrusted: not a get_features_response, or the two hashes differ.
+    """
+    features = parse(ReceivedFeatures, response.content)
+    features._body = response.content
+    named = response.headers.get(HASH_HEADER)
+    if named != features.provenance.feature_snapshot_hash:
+        raise AnswerNotTrusted(f"the header names the snapshot {named}, the body another")
+    return features
+
+
+def record_of(response: httpx.Response, asked: str) -> SnapshotRecord:
+    """The record of a 200 answer, its hash recomputed.
+
+    Raises:
+        AnswerNotTrusted: not a record, or not of the snapshot that was asked for.
+    """
+    record = parse(SnapshotRecord, response.content)
+    try:
+        recomputed = snapshot_hash(record.hashed)
+    except TypeError:
+        recomputed = "a value outside the canonical profile"
+    if not asked == record.feature_snapshot_hash == recomputed:
+        raise AnswerNotTrusted(f"asked for snapshot {asked}; what came has the hash {recomputed}")
+    return record
+
+
+def verify(response: GetFeaturesResponse) -> str:
+    """The snapshot hash, recomputed from the response alone and held against the one that it states.
+
+    Raises:
+        AnswerNotTrusted: they differ, or the snapshot and its provenance do not speak of the same instant.
+    """
+    stated = response.provenance.feature_snapshot_hash
+    recomputed = snapshot_hash(hashed_of_response(response))
+    if recomputed != stated:
+        raise AnswerNotTrusted(f"the response states the hash {stated}; its content has {recomputed}")
+    if response.snapshot.as_of_time_utc != response.provenance.requested.as_of_time_utc:
+        raise AnswerNotTrusted("the snapshot is of another instant than its provenance")
+    return recomputed

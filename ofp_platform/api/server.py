@@ -1,0 +1,165 @@
+"""Runs the HTTP service under Granian: checks the address, starts workers, says when they answer, stops on a signal."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import http.client
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.errors import ConfigurationError
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+from granian.server import Server
+from starlette.types import ASGIApp
+
+from ofp_platform.api.authentication import check_exposure, load_tokens
+
+LOGGER = logging.getLogger("ofp.http")
+_HEADER_READ_TIMEOUT_MS = 5_000
+_STOP_SECONDS = 10
+_PR_SET_PDEATHSIG = 1
+
+
+class AddressError(Exception):
+    """The address cannot be bound; the text says why."""
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+    bound = socket.socket(_family(host), socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressError(f"port {port} of {host} is taken by another process; choose another with --port") from None
+        raise AddressError(f"{host}:{port} cannot be bound: {error.strerror or error}") from None
+    return bound
+
+
+@contextmanager
+def reserved_port(host: str, port: int) -> Iterator[int]:
+    """A port that is ours while the context lasts; 0 chooses a free one.
+
+    Workers share a port by SO_REUSEPORT, which would also let a second service slip onto it unseen: so first the port is
+    taken alone, and then held, bound but not listening, for as long as the workers come and go.
+
+    Raises:
+        AddressError: the port is taken, or the address is not of this machine.
+    """
+    with _bind(host, port, shared=False) as alone:
+        chosen: int = alone.getsockname()[1]
+    with _bind(host, chosen, shared=True):
+        yield chosen
+
+
+def address_of(host: str, port: int) -> str:
+    """The URL of a service bound to an address."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def answers(host: str, port: int, timeout_seconds: float = 1.0) -> bool:
+    """Whether an HTTP service answers there at all, whatever it says."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    connection = http.client.HTTPConnection(reachable, port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _announce(host: str, port: int, stopped: threading.Event, on_ready: Callable[[str], None]) -> None:
+    # the first wait is longer than it takes to fork the workers: nothing here may be under way at a fork
+    if stopped.wait(0.1):
+        return
+    while not stopped.wait(0.02):
+        if answers(host, port):
+            on_ready(address_of(host, port))
+            return
+
+
+def print_address(address: str) -> None:
+    """Tell whoever started the process."""
+    print(f"serving at {address}", flush=True)
+
+
+def _load(factory: Callable[[], ASGIApp], parent: int) -> ASGIApp:
+    """In a worker: build the application, and see to it that no worker outlives the process that started it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this worker is gone")
+    return factory()
+
+
+def serve(
+    factory: Callable[[], ASGIApp],
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    *,
+    on_ready: Callable[[str], None] = print_address,
+    environ: Mapping[str, str] = os.environ,
+    header_read_timeout_ms: int = _HEADER_READ_TIMEOUT_MS,
+) -> None:
+    """Serve until SIGTERM or SIGINT, in the main thread of a process that holds no threads or pools yet.
+
+    `factory` builds the application inside each worker process (it must be picklable where processes are spawned).
+    `on_ready` is called once, with the URL, when the service answers. Requests under way are finished first.
+
+    Raises:
+        ExposureError: the address is open to a network and no token is configured.
+        AddressError: the port is taken.
+        SystemExit: a worker could not start or died; its own message is in the log.
+    """
+    check_exposure(host, load_tokens(environ))
+    with reserved_port(host, port) as chosen:
+        server = _server(host, chosen, workers, header_read_timeout_ms)
+        stopped = threading.Event()
+        herald = threading.Thread(target=_announce, args=(host, chosen, stopped, on_ready), daemon=True)
+        server.on_startup(herald.start)
+        try:
+            server.serve(target_loader=partial(_load, factory, os.getpid()), wrap_loader=False)
+        except ConfigurationError as error:
+            raise AddressError(f"the server refuses its settings: {error}") from None
+        finally:
+            stopped.set()
+
+
+def _server(host: str, port: int, workers: int, header_read_timeout_ms: int) -> Any:
+    return Server(
+        "ofp_platform.api",
+        address=host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=workers,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=header_read_timeout_ms),
+        websockets=False,
+        backlog=1024,
+        log_level=LogLevels.warning,
+        workers_kill_timeout=_STOP_SECONDS,
+    )

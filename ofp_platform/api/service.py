@@ -1,0 +1,51 @@
+"""What the HTTP service needs from the plane: one port, so that the service can be tested without a store."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ofp_platform.vocabulary.serving import Health
+
+
+class ServedAnswer(Protocol):
+    """An answer to get_features: `body`, the canonical bytes of the response, and `hash`, its snapshot hash (hex)."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def hash(self) -> str: ...
+
+
+class ServingPort(Protocol):
+    """The plane behind the service. Every refusal is a ContractError; all methods run on the service's event loop."""
+
+    async def open(self) -> None:
+        """Connect to everything needed; called once, before the first request.
+
+        Raises:
+            Exception: the service cannot start; the text is shown to the operator.
+        """
+
+    async def close(self) -> None:
+        """Release what `open` took; called once, after the last request."""
+
+    async def answer(self, body: bytes) -> ServedAnswer:
+        """Answer the bytes of a get_features request (at most `max_body_bytes` long; not checked otherwise)."""
+        ...
+
+    async def snapshot(self, snapshot_hash: str) -> bytes:
+        """JSON of the SnapshotRecord under a hash (64 hex digits), verified against it."""
+        ...
+
+    async def feature_groups(self) -> bytes:
+        """JSON of FeatureGroups."""
+        ...
+
+    async def health(self) -> Health:
+        """The state of the plane now."""
+        ...
+
+    def metrics(self) -> bytes:
+        """The plane's own counters in Prometheus text form."""
+        ...

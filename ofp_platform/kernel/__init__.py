@@ -1,0 +1,1 @@
+"""The windows: the one place where an aggregation is computed."""

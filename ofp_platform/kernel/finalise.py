@@ -1,0 +1,148 @@
+"""From accumulators to values, in exact integers of any size.
+
+A value is None, an integer, or a decimal as (unscaled, scale). A ratio takes its operands as they would be served: a
+mean or a stddev rounded at its own scale, a sum exact however long. Only what is served must fit: an integer on the wire
+is within ±(2^53-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ofp_platform.kernel.accumulate import (
+    COUNT,
+    FIRST,
+    FIRST_TS,
+    LAST,
+    LAST_TS,
+    MAX,
+    MIN,
+    SQUARE_HIGH,
+    SQUARE_LOW,
+    SUM_HIGH,
+    SUM_LOW,
+    wide,
+)
+from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.windows import Evaluation
+from ofp_platform.registry.layout import Aggregation, FeaturePlan, GroupPlan, Operand
+from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform.vocabulary.decimals import divide_half_even, format_decimal, sqrt_ratio_half_even
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
+
+Value = int | tuple[int, int] | None
+Rows = Sequence[Sequence[int]]
+Finaliser = Callable[[Rows, Sequence[int], int], Value]
+"""(accumulator rows of all slots, distinct counts of the query, as-of) -> value"""
+
+_PICKED = {Aggregation.MIN: MIN, Aggregation.MAX: MAX, Aggregation.FIRST: FIRST, Aggregation.LAST: LAST}
+_TIMES = {Aggregation.SECONDS_SINCE_FIRST: FIRST_TS, Aggregation.SECONDS_SINCE_LAST: LAST_TS}
+
+
+class ValueOutOfRange(Exception):
+    """An integer feature whose value cannot be served: beyond ±(2^53-1)."""
+
+    def __init__(self, feature: str, value: int) -> None:
+        super().__init__(f"feature {feature!r} has a value beyond 2^53-1 in size")
+        self.feature = feature
+        self.value = value
+
+
+def _sum(row: Sequence[int]) -> int:
+    return wide(row[SUM_HIGH], row[SUM_LOW])
+
+
+def _operand(operand: Operand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+    slot, scale, aggregation = operand.slot, operand.scale, operand.aggregation
+    if aggregation is Aggregation.COUNT:
+        return lambda rows, distinct, time: rows[slot][COUNT]
+    if aggregation is Aggregation.DISTINCT_COUNT:
+        index = distinct_index[slot, operand.token]
+        return lambda rows, distinct, time: distinct[index]
+    if aggregation is Aggregation.SUM:
+        return lambda rows, distinct, time: _sum(rows[slot])
+    if aggregation in _PICKED:
+        place = _PICKED[aggregation]
+        return lambda rows, distinct, time: rows[slot][place] if rows[slot][COUNT] else None
+    if aggregation in _TIMES:
+        moment = _TIMES[aggregation]
+        return lambda rows, distinct, time: (time - rows[slot][moment]) // MICROS_PER_SECOND if rows[slot][COUNT] else None
+    if aggregation is Aggregation.MEAN:
+        power = 10**scale
+
+        def mean(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+            row = rows[slot]
+            count = row[COUNT]
+            return (divide_half_even(_sum(row) * power, count), scale) if count else None
+
+        return mean
+    if aggregation is Aggregation.STDDEV:
+
+        def stddev(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+            row = rows[slot]
+            count = row[COUNT]
+            if not count:
+                return None
+            # n * variance * n: never negative, and exact
+            spread = count * wide(row[SQUARE_HIGH], row[SQUARE_LOW]) - _sum(row) ** 2
+            return sqrt_ratio_half_even(spread, count, scale), scale
+
+        return stddev
+    raise ValueError(f"{aggregation} is not an aggregation of one slot")
+
+
+def ratio_of(numerator: Value, denominator: Value, scale: int) -> Value:
+    """numerator / denominator at `scale`, rounded half to even; None when either is None or the denominator is 0."""
+    if numerator is None or denominator is None:
+        return None
+    top, top_scale = numerator if isinstance(numerator, tuple) else (numerator, 0)
+    bottom, bottom_scale = denominator if isinstance(denominator, tuple) else (denominator, 0)
+    if bottom == 0:
+        return None
+    return divide_half_even(top * 10 ** (bottom_scale + scale), bottom * 10**top_scale), scale
+
+
+def finaliser(feature: FeaturePlan, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+    """What makes the value of one feature; `distinct_index` is that of the query which made the distinct counts.
+
+    The function raises ValueOutOfRange, naming the feature.
+    """
+    top = _operand(feature.operand, distinct_index)
+    if feature.denominator is not None:
+        bottom = _operand(feature.denominator, distinct_index)
+        scale = feature.scale or 0
+        return lambda rows, distinct, time: ratio_of(top(rows, distinct, time), bottom(rows, distinct, time), scale)
+    if feature.scale is not None:
+        return top
+    name = feature.name
+
+    def bounded(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+        value = top(rows, distinct, time)
+        if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise ValueOutOfRange(name, value)
+        return value
+
+    return bounded
+
+
+def group_values(group: GroupPlan, query: Query, found: Evaluation, time: int) -> dict[str, Value]:
+    """Name -> value of a group's windowed features, sorted by name, as of `time` (microseconds).
+
+    `found` is the query's evaluation at that time. On-demand features are the caller's, over these values.
+
+    Raises:
+        ValueOutOfRange: an integer value beyond ±(2^53-1); it names the feature.
+        KeyError: the query was not made for this group.
+    """
+    finalisers = query.finalisers.get((group.name, group.version))
+    if finalisers is None:
+        ordered = sorted(group.features, key=lambda feature: feature.name)
+        finalisers = [(feature.name, finaliser(feature, query.distinct_index)) for feature in ordered]
+        query.finalisers[group.name, group.version] = finalisers
+    rows, distinct = found.rows
+    return {name: finalise(rows, distinct, time) for name, finalise in finalisers}
+
+
+def wire(value: Value) -> int | str | None:
+    """As on the wire: an integer as it is, a decimal as text with all digits of its scale."""
+    return format_decimal(*value) if isinstance(value, tuple) else value

@@ -1,0 +1,64 @@
+"""How the kernel's loops become machine code: numba without Python objects, bounds checks or threads, kept on disk.
+
+Numba's own stamp on a kept function is the text of that function's file alone. Here the loops of one file are inlined
+into those of another, so the stamp is the text of the whole package: an edit anywhere in it recompiles all of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+F = TypeVar("F", bound=Callable[..., Any])
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+# Read-only in the signature means: the caller's array may be either, and is not written to.
+IN1 = types.Array(types.int64, 1, "C", readonly=True)
+IN2 = types.Array(types.int64, 2, "C", readonly=True)
+IN3 = types.Array(types.int64, 3, "C", readonly=True)
+OUT1 = types.Array(types.int64, 1, "C")
+OUT2 = types.Array(types.int64, 2, "C")
+OUT3 = types.Array(types.int64, 3, "C")
+INTEGER = types.int64
+NOTHING = types.void
+
+
+@cache
+def _package_digest() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def native(signature: Any = None) -> Callable[[F], F]:
+    """Compile a function: with a signature now (or from disk) and for it only, else where it is first inlined.
+
+    Where no folder can be written for the compiled code (a read-only image without a home), it is compiled anew in each
+    process; set NUMBA_CACHE_DIR to keep it.
+    """
+
+    def compile_it(function: F) -> F:
+        dispatcher: Any = numba.njit(boundscheck=False, nogil=True, error_model="numpy")(function)
+        try:
+            dispatcher.enable_caching()
+        except RuntimeError:  # no folder to keep it in
+            pass
+        else:
+            file = dispatcher._cache._cache_file
+            file._source_stamp = (file._source_stamp, _package_digest())
+        if signature is not None:
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+        return dispatcher  # type: ignore[no-any-return]
+
+    return compile_it

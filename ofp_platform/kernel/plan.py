@@ -1,0 +1,118 @@
+"""What the compiled loops read of a layout: plain arrays, built once per key type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.registry.layout import Aggregation, GroupPlan, KeyLayout, Operand
+
+# columns of KernelPlan.slots
+PREDICATE, ROW, WINDOW, DELAY, MEASURE = range(5)
+
+
+@dataclass(frozen=True, eq=False)
+class KernelPlan:
+    """The arrays of one key type's layout.
+
+    `slots` int64[S, 5]: predicate, matrix row of the values (-1: none), window and delay in microseconds, measure.
+    `measures` int64[M, 2]: predicate, matrix row of the values (-1: none).
+    `token_rows` int64[tokens]: matrix row of each token field's high half.
+    """
+
+    layout: KeyLayout
+    slots: Int64Array
+    measures: Int64Array
+    token_rows: Int64Array
+
+    @property
+    def slot_count(self) -> int:
+        """Number of slots, S."""
+        return len(self.slots)
+
+    @property
+    def measure_count(self) -> int:
+        """Number of measures, M."""
+        return len(self.measures)
+
+    @classmethod
+    def of(cls, layout: KeyLayout) -> KernelPlan:
+        """The plan of a layout."""
+        measures = [(m.predicate, -1 if m.column < 0 else layout.first_integer_row + m.column) for m in layout.measures]
+        slots = [(*measures[slot.measure], slot.window, slot.delay, slot.measure) for slot in layout.slots]
+        rows = [layout.first_token_row + 2 * token for token in range(len(layout.token_fields))]
+        return cls(
+            layout=layout,
+            slots=np.array(slots, np.int64).reshape(len(slots), 5),
+            measures=np.array(measures, np.int64).reshape(len(measures), 2),
+            token_rows=np.array(rows, np.int64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Some slots of a plan, some distinct counts, some groups' masks: what one evaluation answers.
+
+    `chosen` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
+    `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
+    `distinct_index`: (slot, token) -> index of the result.
+    `masks` int64[G]: predicate bits of which the last time is asked.
+    `finalisers`: what `finalise` has worked out for the groups of the query, kept with it.
+    """
+
+    plan: KernelPlan
+    chosen: Int64Array
+    distinct: Int64Array
+    distinct_index: dict[tuple[int, int], int]
+    masks: Int64Array
+    finalisers: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+
+def make_query(
+    plan: KernelPlan, slots: Iterable[int], distinct: Iterable[tuple[int, int]] = (), masks: Sequence[int] = ()
+) -> Query:
+    """A query for these slots, (slot, token) distinct counts and masks; repeated slots and counts are asked once."""
+
+    def chain(slot: int) -> tuple[int, int, int]:
+        row = plan.slots[slot]
+        return int(row[MEASURE]), int(row[DELAY]), int(row[WINDOW])
+
+    pairs = list(dict.fromkeys(distinct))
+    rows = []
+    for index, (slot, token) in enumerate(pairs):
+        predicate, _, window, delay, _ = plan.slots[slot].tolist()
+        rows.append((predicate, int(plan.token_rows[token]), window, delay, index))
+    rows.sort(key=lambda row: (row[0], row[1], row[3], row[2]))
+    return Query(
+        plan=plan,
+        chosen=np.array(sorted(set(slots), key=chain), np.int64),
+        distinct=np.array(rows, np.int64).reshape(len(rows), 5),
+        distinct_index={pair: index for index, pair in enumerate(pairs)},
+        masks=np.array(masks, np.int64),
+    )
+
+
+def operands_of(group: GroupPlan) -> list[Operand]:
+    """Every operand of a group's windowed features."""
+    found: list[Operand] = []
+    for feature in group.features:
+        found.append(feature.operand)
+        if feature.denominator is not None:
+            found.append(feature.denominator)
+    return found
+
+
+def query_of(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Query:
+    """The query that answers whole groups; `masks` are in the order of `groups`."""
+    operands = [operand for group in groups for operand in operands_of(group)]
+    counted = [o for o in operands if o.aggregation is Aggregation.DISTINCT_COUNT]
+    return make_query(
+        plan,
+        [o.slot for o in operands if o.aggregation is not Aggregation.DISTINCT_COUNT],
+        [(o.slot, o.token) for o in counted],
+        [group.mask for group in groups],
+    )

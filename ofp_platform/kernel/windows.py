@@ -1,0 +1,129 @@
+"""One key at one time: windows over segments of its events.
+
+The events of a key come as segments in time order, none sharing a time with another. A segment is known by the
+summaries of its measures, by its events, or by both: a chunk that lies whole inside a window (or a span of many chunks,
+merged) is one row to merge, and only those that straddle an edge of a window must have been decoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
+from ofp_platform.kernel.native import BoolArray, Int64Array
+from ofp_platform.kernel.plan import KernelPlan, Query, make_query
+from ofp_platform.kernel.window_loops import NEVER as NEVER
+from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole, mark_needed
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The events of one key.
+
+    `first_ts`, `last_ts` int64[K], microseconds; `summaries` int64[K, M, 11], or int64[0, M, 11] when there are none
+    and every segment has its events; `starts`, `ends` int64[K]: the segment's events are matrix[:, start:end], start -1
+    when they are not there; `matrix` int64[C, N].
+    """
+
+    first_ts: Int64Array
+    last_ts: Int64Array
+    summaries: Int64Array
+    starts: Int64Array
+    ends: Int64Array
+    matrix: Int64Array
+
+
+def segments_of_chunks(
+    first_ts: Int64Array,
+    last_ts: Int64Array,
+    summaries: Int64Array,
+    decoded: BoolArray,
+    matrix: Int64Array,
+    offsets: Int64Array,
+) -> Segments:
+    """Segments; those with `decoded` bool[K] have events, the i-th of them matrix[:, offsets[i]:offsets[i+1]]."""
+    starts = np.full(len(first_ts), -1, np.int64)
+    ends = np.full(len(first_ts), -1, np.int64)
+    starts[decoded] = offsets[:-1]
+    ends[decoded] = offsets[1:]
+    return Segments(first_ts, last_ts, summaries, starts, ends, matrix)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a query found at one time.
+
+    `accumulators` int64[S, 11], zeros in slots that were not asked for; `distinct` int64[P] in the order of the query's
+    index; `touches` int64[G]: per mask the last time of an event, microseconds, or NEVER.
+    """
+
+    accumulators: Int64Array
+    distinct: Int64Array
+    touches: Int64Array
+
+    @cached_property
+    def rows(self) -> tuple[list[list[int]], list[int]]:
+        """Accumulators and distinct counts as Python integers."""
+        return self.accumulators.tolist(), self.distinct.tolist()
+
+
+def _blank(query: Query) -> Evaluation:
+    return Evaluation(
+        np.zeros((len(query.plan.slots), ROW_WIDTH), np.int64),
+        np.zeros(len(query.distinct), np.int64),
+        np.full(len(query.masks), NEVER, np.int64),
+    )
+
+
+def needed_chunks(query: Query, time: int, first_ts: Int64Array, last_ts: Int64Array) -> BoolArray:
+    """bool[K]: the segments whose events `evaluate_state` must have; the summaries of the others are enough."""
+    out = np.zeros(len(first_ts), np.bool_)
+    mark_needed(query.plan.slots, query.chosen, query.distinct, query.masks, time, first_ts, last_ts, out)
+    return out
+
+
+def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
+    """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
+    found = _blank(query)
+    plan = query.plan
+    answer_whole(
+        plan.slots, query.chosen, query.distinct, query.masks, plan.measures, time, horizon, matrix,
+        found.accumulators, found.distinct, found.touches,
+    )  # fmt: skip
+    return found
+
+
+def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = EARLIEST) -> Evaluation:
+    """The query over segments, as of `time`; equal to `evaluate` over the whole matrix.
+
+    Raises:
+        ValueError: a segment that `needed_chunks` names has no events.
+    """
+    found = _blank(query)
+    plan = query.plan
+    missing = answer(
+        plan.slots, query.chosen, query.distinct, query.masks, plan.measures, time, horizon,
+        segments.first_ts, segments.last_ts, segments.summaries, segments.starts, segments.ends, segments.matrix,
+        found.accumulators, found.distinct, found.touches,
+    )  # fmt: skip
+    if missing != NOTHING_MISSING:
+        raise ValueError(f"the events of segment {missing} are needed at {time}, but it was not decoded")
+    return found
+
+
+def evaluate_at(plan: KernelPlan, matrix: Int64Array, time: int) -> Int64Array:
+    """int64[S, 11]: the accumulators of every slot over an event matrix int64[C, n], as of `time`."""
+    return evaluate(make_query(plan, range(plan.slot_count)), matrix, time).accumulators
+
+
+def distinct_count(plan: KernelPlan, slot: int, token: int, matrix: Int64Array, time: int) -> int:
+    """How many different values the token field has among the events of the slot's window, as of `time`."""
+    return int(evaluate(make_query(plan, (), [(slot, token)]), matrix, time).distinct[0])
+
+
+def last_touch(plan: KernelPlan, matrix: Int64Array, mask: int, time: int, horizon: int = EARLIEST) -> int:
+    """The greatest event time <= `time` and > `horizon` with a predicate of `mask`, or NEVER."""
+    return int(evaluate(make_query(plan, (), (), [mask]), matrix, time, horizon).touches[0])

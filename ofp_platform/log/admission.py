@@ -1,0 +1,158 @@
+"""What may enter a log: validation of envelopes, one refusal with a reason per record.
+
+No message here holds a value of the record: what is refused may be a card number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ofp_platform.log.port import Candidate, Refusal, RefusalReason
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes, raw_identifier_in
+from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins, is_raw_identifier
+from ofp_platform.vocabulary.times import parse_time
+
+MAX_PAYLOAD_BYTES = 1_000_000  # with its envelope and key below the 1 MiB of a Kinesis record, so both logs take the same
+MAX_KEY_LENGTH = 256
+_PINS_KEPT = 4096
+_TIMES = ("ts_utc", "emitted_at_utc")
+_KEY_PATH = re.compile(r"payload(\.[^.]+)+|event_id|event_type")
+_FIELD_NAME = re.compile(r"[A-Za-z_]{1,64}", re.ASCII)
+# a canonical string is its characters between two quotes, so nothing that is 13 to 19 digits escapes this
+_SUSPECT = re.compile(rb'"[0-9](?:[ -]?[0-9]){12,18}"')
+
+
+@dataclass(slots=True)
+class Admitted:
+    """A record that may be appended. Times in microseconds; `payload` and `pins_bytes` are RFC 8785 bytes."""
+
+    envelope: Envelope
+    ts: int
+    emitted_at: int | None
+    pins: ContextPins
+    pins_bytes: bytes
+    payload: bytes
+    payload_hash: bytes
+    key: str
+
+
+class Admission:
+    """Validates records for one stream. Safe to share between threads."""
+
+    def __init__(self, partition_key: str) -> None:
+        """`partition_key` is the dotted path of the key in the envelope, such as `payload.account_id`.
+
+        Raises:
+            ValueError: the path can never name a key.
+        """
+        if _KEY_PATH.fullmatch(partition_key) is None:
+            raise ValueError(
+                f"partition key {partition_key!r} is not a path: write 'payload.' and a field, or 'event_id', or 'event_type'"
+            )
+        self.partition_key = partition_key
+        self._path = tuple(partition_key.split("."))
+        self._pins: dict[tuple[Any, ...], tuple[ContextPins, bytes, str | None]] = {}
+
+    def admit(self, index: int, candidate: Candidate) -> Admitted | Refusal:
+        """The record with everything that a log needs to know about it, or why it is refused."""
+        if isinstance(candidate, Envelope):
+            envelope = candidate
+        else:
+            try:
+                envelope = Envelope.model_validate(candidate)
+            except ValidationError as error:
+                return _invalid(index, error)
+            except RecursionError:
+                return _nesting(index)
+        fields = envelope.__dict__
+        try:
+            payload = ijson_bytes(fields["payload"])
+        except (ValueError, TypeError):
+            return Refusal(index, RefusalReason.NOT_I_JSON, _not_ijson(fields["payload"]))
+        except RecursionError:
+            return _nesting(index)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            text = f"payload: {len(payload)} canonical bytes, the limit is {MAX_PAYLOAD_BYTES}"
+            return Refusal(index, RefusalReason.RECORD_TOO_LARGE, text)
+        pins, pins_bytes, raw_pin = self._pins_of(envelope)
+        raw = "event_id" if is_raw_identifier(fields["event_id"]) else raw_pin
+        if raw is None and _SUSPECT.search(payload) is not None:
+            raw = raw_identifier_in(fields["payload"])
+        if raw is not None:
+            text = f"{raw[:200]}: a raw identifier (13 to 19 digits that pass the Luhn check) never enters the log"
+            return Refusal(index, RefusalReason.RAW_IDENTIFIER, text)
+        key = self._key_of(fields)
+        if key is None:
+            text = f"{self.partition_key}: must be a string of 1 to {MAX_KEY_LENGTH} characters or an integer"
+            return Refusal(index, RefusalReason.MISSING_PARTITION_KEY, text)
+        emitted = fields["emitted_at_utc"]
+        return Admitted(
+            envelope,
+            parse_time(fields["ts_utc"]),
+            None if emitted is None else parse_time(emitted),
+            pins,
+            pins_bytes,
+            payload,
+            hash_of_parts(fields["event_type"], fields["schema_version"], fields["ts_utc"], pins_bytes, payload),
+            key,
+        )
+
+    def _pins_of(self, envelope: Envelope) -> tuple[ContextPins, bytes, str | None]:
+        """The pins, their canonical bytes, and which of them is a raw identifier: once per run, not once per record."""
+        fields = envelope.__dict__
+        values = tuple([fields[name] for name in PIN_NAMES])
+        known = self._pins.get(values)
+        if known is None:
+            pins = envelope.pins()
+            raw = next((n for n, v in pins.wire().items() if isinstance(v, str) and is_raw_identifier(v)), None)
+            if len(self._pins) >= _PINS_KEPT:
+                self._pins.clear()
+            known = self._pins[values] = (pins, canonical_bytes(pins.wire()), raw)
+        return known
+
+    def _key_of(self, fields: Mapping[str, Any]) -> str | None:
+        value: Any = fields
+        for name in self._path:
+            if not isinstance(value, Mapping):
+                return None
+            value = value.get(name)
+        if type(value) is int:
+            return str(value)
+        return value if isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH else None
+
+
+def _invalid(index: int, error: ValidationError) -> Refusal:
+    problems = error.errors(include_input=False, include_url=False, include_context=False)
+    first = problems[0]
+    field = str(first["loc"][0]) if first["loc"] else "envelope"
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if field in _TIMES:
+        text = "must be an RFC 3339 UTC time with 'Z' and at most 6 fractional digits, and no leap second"
+        return Refusal(index, RefusalReason.INVALID_TIME, f"{field}: {text}{others}")
+    if field not in Envelope.model_fields and _FIELD_NAME.fullmatch(field) is None:
+        field = "a field whose name is not shown"
+    # pydantic's own messages name types and patterns; those of our validators could quote what they saw
+    message = "is not valid" if first["type"] == "value_error" else first["msg"]
+    return Refusal(index, RefusalReason.INVALID_ENVELOPE, f"{field}: {message}{others}")
+
+
+def _not_ijson(payload: Mapping[str, Any]) -> str:
+    field = "payload"
+    for name, value in payload.items():
+        try:
+            ijson_bytes({name: value})
+        except (ValueError, TypeError):
+            field = f"payload.{name}" if _FIELD_NAME.fullmatch(name) else "payload"
+            break
+    kinds = "NaN or an infinity, an integer beyond 2^53-1, a lone surrogate, or a type that JSON does not have"
+    return f"{field}: not I-JSON ({kinds})"
+
+
+def _nesting(index: int) -> Refusal:
+    return Refusal(index, RefusalReason.NOT_I_JSON, "payload: nested too deeply")

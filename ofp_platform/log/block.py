@@ -1,0 +1,159 @@
+"""Record-batch blocks: up to `MAX_RECORDS` records of one partition, in columns, compressed (as Kafka's batches are).
+
+Offsets are not in a block: its row says where it begins, so a block is encoded before the place of its records is
+known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from ofp_platform.log.admission import Admitted
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import PartitionBasis
+
+MAX_RECORDS = 2000
+MAX_BYTES = 16_000_000  # of payload, before compression: a block stays far below the 1 GB of a Postgres value
+CODEC = 1  # msgpack of `_Columns`, zstd
+_ZSTD = pa.Codec("zstd", compression_level=1)
+
+
+class _Columns(msgspec.Struct, array_like=True):
+    """Integer columns are little-endian arrays; `kinds` are the distinct (event_type, schema_version, pins)."""
+
+    admitted_at: bytes
+    ts: bytes
+    emitted_at: list[int | None] | None
+    event_ids: list[str]
+    kinds: list[tuple[str, str, bytes]]
+    kind_index: bytes
+    payload_hashes: list[bytes]
+    payloads: list[bytes]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(_Columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block as it is stored; times in microseconds."""
+
+    record_count: int
+    first_admitted: int
+    last_admitted: int
+    codec: int
+    raw_bytes: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """A block as it is read, with the offset of its first record."""
+
+    first_offset: int
+    codec: int
+    raw_bytes: int
+    data: bytes
+
+
+def split(records: Sequence[Admitted]) -> list[tuple[int, int]]:
+    """The half-open ranges of the blocks that the records fill."""
+    bounds, size = [0], 0
+    for index, record in enumerate(records):
+        if index - bounds[-1] == MAX_RECORDS or (size + len(record.payload) > MAX_BYTES and index > bounds[-1]):
+            bounds.append(index)
+            size = 0
+        size += len(record.payload)
+    return list(pairwise([*bounds, len(records)]))
+
+
+def encode(records: Sequence[Admitted], admitted_at: Sequence[int]) -> Block:
+    """One block of at least one record; `admitted_at` in microseconds."""
+    kinds: dict[tuple[str, str, bytes], int] = {}
+    event_ids: list[str] = []
+    index: list[int] = []
+    for record in records:
+        fields = record.envelope.__dict__
+        event_ids.append(fields["event_id"])
+        kind = (fields["event_type"], fields["schema_version"], record.pins_bytes)
+        index.append(kinds.setdefault(kind, len(kinds)))
+    emitted = [record.emitted_at for record in records]
+    columns = _Columns(
+        np.array(admitted_at, "<i8").tobytes(),
+        np.array([record.ts for record in records], "<i8").tobytes(),
+        None if emitted.count(None) == len(emitted) else emitted,
+        event_ids,
+        list(kinds),
+        np.array(index, "<i4").tobytes(),
+        [record.payload_hash for record in records],
+        [record.payload for record in records],
+    )
+    raw = _ENCODER.encode(columns)
+    data = _ZSTD.compress(raw, asbytes=True)
+    return Block(len(records), min(admitted_at), max(admitted_at), CODEC, len(raw), data)
+
+
+def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: PartitionBasis) -> RecordBatch:
+    """The records [start, stop) out of adjoining blocks (one at least) that hold them all; `after` is the basis behind.
+
+    Raises:
+        ValueError: a block of a codec that this code does not know.
+    """
+    pins: dict[bytes, int] = {}
+    admitted_at, ts, pins_index = [], [], []
+    event_ids: list[str] = []
+    event_types: list[str] = []
+    schema_versions: list[str] = []
+    emitted_at: list[int | None] = []
+    payload_hashes: list[bytes] = []
+    payloads: list[bytes] = []
+    for block in blocks:
+        if block.codec != CODEC:
+            raise ValueError(f"block {block.first_offset} has codec {block.codec}; this code reads codec {CODEC} only")
+        columns = _DECODER.decode(_ZSTD.decompress(block.data, decompressed_size=block.raw_bytes, asbytes=True))
+        count = len(columns.event_ids)
+        low, high = max(start - block.first_offset, 0), min(stop - block.first_offset, count)
+        kind_index = np.frombuffer(columns.kind_index, "<i4")[low:high]
+        place = np.array([pins.setdefault(kind[2], len(pins)) for kind in columns.kinds], np.int32)
+        types = [kind[0] for kind in columns.kinds]
+        versions = [kind[1] for kind in columns.kinds]
+        kinds = kind_index.tolist()
+        event_types += [types[kind] for kind in kinds]
+        schema_versions += [versions[kind] for kind in kinds]
+        pins_index.append(place[kind_index])
+        admitted_at.append(np.frombuffer(columns.admitted_at, "<i8")[low:high])
+        ts.append(np.frombuffer(columns.ts, "<i8")[low:high])
+        event_ids += columns.event_ids[low:high]
+        emitted_at += [None] * (high - low) if columns.emitted_at is None else columns.emitted_at[low:high]
+        payload_hashes += columns.payload_hashes[low:high]
+        payloads += columns.payloads[low:high]
+    return RecordBatch(
+        after.partition_id,
+        list(range(start, stop)),
+        np.concatenate(admitted_at),
+        event_ids,
+        event_types,
+        schema_versions,
+        np.concatenate(ts),
+        emitted_at,
+        [_pins(wire) for wire in pins],
+        np.concatenate(pins_index),
+        payload_hashes,
+        payloads,
+        after,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _pins(wire: bytes) -> ContextPins:
+    return ContextPins(**orjson.loads(wire))

@@ -1,0 +1,35 @@
+"""The log that a profile names, made when it is not there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import boto3
+
+from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.port import EventLog, StreamNotFound
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.postgres import Pool
+
+
+def connect_log(
+    pool: Pool,
+    *,
+    kind: Literal["postgres", "kinesis"],
+    stream_name: str,
+    partitions: int,
+    partition_key: str,
+    kinesis_endpoint_url: str | None,
+) -> EventLog:
+    """Open the stream, or create it with that many partitions.
+
+    Raises:
+        LogUnavailable: the log does not answer.
+    """
+    if kind == "postgres":
+        try:
+            return PostgresLog.open(pool, stream_name)
+        except StreamNotFound:
+            return PostgresLog.create(pool, stream_name, partitions, partition_key)
+    client = boto3.client("kinesis", endpoint_url=kinesis_endpoint_url)
+    return KinesisLog.create(client, stream_name, partitions, partition_key)

@@ -1,0 +1,245 @@
+"""The log on Amazon Kinesis.
+
+A position is a sequence number: a string of digits, sparse, meaningful in its shard only. The next position after `n` is
+"after n"; nothing here ever computes `n + 1`. The token '' stands before the first record that Kinesis still keeps.
+
+A record's data is the canonical JSON of `{"admitted_at_utc", "envelope"}`; an append without a clock leaves the time out,
+and the broker's arrival time is the admission time. Delivery is at least once, and a record that had to be sent again
+stands behind those that were taken at once.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.kinesis_records import batch_of, wire_record
+from ofp_platform.log.kinesis_shards import PAGE_LIMIT, Backoff, ShardReader, error_code, is_transient
+from ofp_platform.log.port import (
+    AdmissionClock,
+    AppendReceipt,
+    Candidate,
+    LogUnavailable,
+    PartitionInfo,
+    RecordBatch,
+    Refusal,
+    RefusalReason,
+    checked_start,
+    empty_batch,
+)
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis import KinesisClient
+
+PUT_RECORDS = 500  # what one PutRecords may take
+PUT_BYTES = 4_500_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One record to send; `index` is its place in the batch of the caller."""
+
+    index: int
+    key: str
+    data: bytes
+
+
+class KinesisLog:
+    """One stream. Safe to share between threads; the client stays the caller's."""
+
+    offset_kind = OffsetKind.AFTER_SEQUENCE_NUMBER
+
+    def __init__(
+        self,
+        client: KinesisClient,
+        stream_name: str,
+        partition_key: str,
+        *,
+        attempts: int = 8,
+        poll_seconds: float = 0.5,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """An existing stream. `attempts` bounds each request; the callables are the only clock and chance in here."""
+        self.stream_name = stream_name
+        self.partition_key = partition_key
+        self._client = client
+        self._admission = Admission(partition_key)
+        self._backoff = Backoff(sleep, jitter, attempts)
+        self._poll_seconds = poll_seconds
+        self._monotonic = monotonic
+        self._reader = ShardReader(client, stream_name, self._backoff)
+        self._scout = ShardReader(client, stream_name, self._backoff)  # looks ahead without taking the reader's iterators
+        self._lock = threading.Lock()
+        self._heads: dict[str, PartitionBasis] = {}
+
+    @classmethod
+    def create(cls, client: KinesisClient, stream_name: str, shards: int, partition_key: str, **options: Any) -> KinesisLog:
+        """The stream, made if it does not exist and ready for use; one that exists keeps its shards.
+
+        `options` are those of the constructor.
+
+        Raises:
+            LogUnavailable: Kinesis does not answer, or the stream does not become active in time.
+            ValueError: the name or the number of shards is not valid.
+        """
+        log = cls(client, stream_name, partition_key, **options)
+        try:
+            log._reader.call(client.create_stream, StreamName=stream_name, ShardCount=shards)
+        except ClientError as error:
+            if error_code(error) != "ResourceInUseException":
+                raise ValueError(f"Kinesis cannot make stream {stream_name!r} with {shards} shards") from error
+        for _ in Backoff(log._backoff.sleep, lambda: 1.0, attempts=60).tries():
+            summary = log._reader.call(client.describe_stream_summary, StreamName=stream_name)
+            if summary["StreamDescriptionSummary"]["StreamStatus"] in ("ACTIVE", "UPDATING"):
+                return log
+        raise LogUnavailable(f"stream {stream_name!r} was created but does not become active")
+
+    def partitions(self) -> list[PartitionInfo]:
+        """The shards that Kinesis still lists; a parent that it lists no more cannot be read and is left out."""
+        arguments: dict[str, str] = {"StreamName": self.stream_name}
+        shards: list[Any] = []
+        while arguments:
+            response = self._reader.call(self._client.list_shards, **arguments)
+            shards += response["Shards"]
+            token = response.get("NextToken")
+            arguments = {"NextToken": token} if token else {}
+        listed = {shard["ShardId"] for shard in shards}
+        return sorted(
+            (
+                PartitionInfo(
+                    shard["ShardId"],
+                    tuple(shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name) in listed),
+                    "EndingSequenceNumber" in shard["SequenceNumberRange"],
+                )
+                for shard in shards
+            ),
+            key=lambda info: info.partition_id,
+        )
+
+    def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
+        """See `EventLog.append`. It does not raise when Kinesis is away: what was not taken is refused as LOG_UNAVAILABLE."""
+        placed: list[tuple[str, int | str] | Refusal | None] = []
+        entries: list[_Entry] = []
+        for index, envelope in enumerate(envelopes):
+            admitted = self._admission.admit(index, envelope)
+            if isinstance(admitted, Admitted):
+                placed.append(None)
+                data = wire_record(admitted, None if clock is None else clock(admitted.envelope))
+                entries.append(_Entry(index, admitted.key, data))
+            else:
+                placed.append(admitted)
+        for chunk in _chunks(entries):
+            self._put(chunk, placed)
+        return AppendReceipt(self.stream_name, [item for item in placed if item is not None])
+
+    def _put(self, entries: list[_Entry], placed: list[tuple[str, int | str] | Refusal | None]) -> None:
+        """Send the records until each is taken or the attempts are used up; those that were taken are not sent again."""
+        code = "unknown"
+        for _ in self._backoff.tries():
+            try:
+                response = self._client.put_records(
+                    StreamName=self.stream_name,
+                    Records=[{"Data": entry.data, "PartitionKey": entry.key} for entry in entries],
+                )
+            except (ClientError, BotoCoreError) as error:
+                code = error_code(error)
+                if is_transient(error):
+                    continue
+                break
+            left = []
+            for entry, result in zip(entries, response["Records"], strict=True):
+                if "ErrorCode" in result:
+                    code = result["ErrorCode"]
+                    left.append(entry)
+                else:
+                    placed[entry.index] = (result["ShardId"], result["SequenceNumber"])
+            entries = left
+            if not entries:
+                return
+        for entry in entries:
+            text = f"Kinesis did not take the record: {code}"
+            placed[entry.index] = Refusal(entry.index, RefusalReason.LOG_UNAVAILABLE, text)
+
+    def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
+        """See `EventLog.read`. The batch that reaches the end of a closed shard has `next.closed`."""
+        checked_start(partition_id, basis, self.offset_kind, max_records)
+        if basis is not None and basis.closed:
+            return empty_batch(basis)
+        after = "" if basis is None else str(basis.offset)
+        page, ended = self._reader.page(partition_id, after, max_records)
+        return batch_of(page, self._admission, self._part(partition_id, page[-1]["SequenceNumber"] if page else after, ended))
+
+    def ends(self) -> Basis:
+        """See `EventLog.ends`. Kinesis does not tell its last number: the first call of a process reads up to it."""
+        return make_basis(self.stream_name, {info.partition_id: self._head(info.partition_id) for info in self.partitions()})
+
+    def _head(self, shard_id: str) -> PartitionBasis:
+        with self._lock:
+            head = self._heads.get(shard_id, self._part(shard_id, ""))
+        while not head.closed:
+            page, ended = self._scout.page(shard_id, str(head.offset), PAGE_LIMIT)
+            head = self._part(shard_id, page[-1]["SequenceNumber"] if page else str(head.offset), ended)
+            if not page:
+                break
+        with self._lock:
+            self._heads[shard_id] = head
+        return head
+
+    def retention_floor(self) -> Basis:
+        """'' for each shard: Kinesis keeps its floor to itself; reading from behind it raises `PositionTrimmed`."""
+        parts = {info.partition_id: self._part(info.partition_id, "") for info in self.partitions()}
+        return make_basis(self.stream_name, parts)
+
+    def ordinal_lag(self, basis: Basis) -> dict[str, int]:
+        """See `EventLog.ordinal_lag`: counted in one page, so at least this many (at most 10,000 are seen)."""
+        return {name: len(page) for name, page, _ in self._behind(basis, PAGE_LIMIT)}
+
+    def wait(self, basis: Basis, timeout_seconds: float) -> bool:
+        """See `EventLog.wait`; asks every `poll_seconds`. A shard that ended with the basis counts too: reading shows it."""
+        deadline = self._monotonic() + timeout_seconds
+        while True:
+            if any(page or ended for _, page, ended in self._behind(basis, 1)):
+                return True
+            left = deadline - self._monotonic()
+            if left <= 0:
+                return False
+            self._backoff.sleep(min(self._poll_seconds, left))
+
+    def _behind(self, basis: Basis, limit: int) -> Iterator[tuple[str, list[Any], bool]]:
+        """Per shard: up to `limit` records behind the basis, and whether the shard ends with them unknown to the basis."""
+        known = basis.by_partition()
+        for info in self.partitions():
+            part = known.get(info.partition_id)
+            if part is not None and part.closed:
+                yield info.partition_id, [], False
+            else:
+                page, ended = self._scout.page(info.partition_id, "" if part is None else str(part.offset), limit)
+                yield info.partition_id, page, ended
+
+    def _part(self, shard_id: str, offset: str, closed: bool = False) -> PartitionBasis:
+        return PartitionBasis(partition_id=shard_id, offset_kind=self.offset_kind, offset=offset, closed=closed)
+
+
+def _chunks(entries: list[_Entry]) -> Iterator[list[_Entry]]:
+    """The entries in requests of a size that PutRecords takes."""
+    chunk: list[_Entry] = []
+    size = 0
+    for entry in entries:
+        length = len(entry.data) + len(entry.key.encode())
+        if chunk and (len(chunk) == PUT_RECORDS or size + length > PUT_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(entry)
+        size += length
+    if chunk:
+        yield chunk

@@ -1,0 +1,96 @@
+"""Kinesis records and envelopes: the bytes of one record, and a page of records as a batch.
+
+Others may write to the stream too, so a record is validated when it is read, as it is when it is appended; what is no
+envelope becomes an `UnreadableRecord` at its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.port import RecordBatch, Refusal, RefusalReason, UnreadableRecord, empty_batch
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.envelope import envelope_bytes
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import PartitionBasis
+from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis.type_defs import RecordTypeDef
+
+_FIELDS = {"admitted_at_utc", "envelope"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRecord:
+    """A valid record as it was read; `admitted_at` in microseconds."""
+
+    offset: str
+    admitted_at: int
+    admitted: Admitted
+
+
+def wire_record(admitted: Admitted, admitted_at: int | None) -> bytes:
+    """The data of one Kinesis record; without an admission time the broker's arrival time will be it."""
+    record: dict[str, object] = {"envelope": orjson.Fragment(envelope_bytes(admitted.envelope))}
+    if admitted_at is not None:
+        record["admitted_at_utc"] = format_time(admitted_at)
+    return canonical_bytes(record)
+
+
+def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | UnreadableRecord:
+    """One record of a page, validated."""
+    offset = record["SequenceNumber"]
+
+    def unreadable(reason: RefusalReason, message: str) -> UnreadableRecord:
+        return UnreadableRecord(offset, reason, message)
+
+    try:
+        data = orjson.loads(record["Data"])
+    except orjson.JSONDecodeError:
+        return unreadable(RefusalReason.INVALID_ENVELOPE, "the record is not JSON")
+    if not isinstance(data, dict) or "envelope" not in data or not _FIELDS.issuperset(data):
+        return unreadable(RefusalReason.INVALID_ENVELOPE, "the record is not {admitted_at_utc, envelope}")
+    try:
+        at = to_micros(record["ApproximateArrivalTimestamp"])
+        admitted_at = parse_time(data["admitted_at_utc"]) if "admitted_at_utc" in data else at
+    except (ValueError, TypeError):
+        return unreadable(RefusalReason.INVALID_TIME, "admitted_at_utc: must be an RFC 3339 UTC time with 'Z'")
+    admitted = admission.admit(0, data["envelope"])
+    if isinstance(admitted, Refusal):
+        return unreadable(admitted.reason, admitted.message)
+    return ReadRecord(offset, admitted_at, admitted)
+
+
+def batch_of(page: Sequence[RecordTypeDef], admission: Admission, after: PartitionBasis) -> RecordBatch:
+    """A page of one shard as a batch; `after` is the basis after the page."""
+    parsed = [parse_record(record, admission) for record in page]
+    unreadable = tuple(record for record in parsed if isinstance(record, UnreadableRecord))
+    records = [record for record in parsed if isinstance(record, ReadRecord)]
+    if not records:
+        return empty_batch(after, unreadable)
+    pins: dict[ContextPins, int] = {}
+    pins_index = [pins.setdefault(record.admitted.pins, len(pins)) for record in records]
+    envelopes = [record.admitted.envelope for record in records]
+    return RecordBatch(
+        after.partition_id,
+        [record.offset for record in records],
+        np.array([record.admitted_at for record in records], np.int64),
+        [envelope.event_id for envelope in envelopes],
+        [envelope.event_type for envelope in envelopes],
+        [envelope.schema_version for envelope in envelopes],
+        np.array([record.admitted.ts for record in records], np.int64),
+        [record.admitted.emitted_at for record in records],
+        list(pins),
+        np.array(pins_index, np.int32),
+        [record.admitted.payload_hash for record in records],
+        [record.admitted.payload for record in records],
+        after,
+        unreadable,
+    )

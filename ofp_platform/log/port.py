@@ -1,0 +1,232 @@
+"""The event log as the rest of the plane sees it: append, read by partition, ends, floor, wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position
+from ofp_platform.vocabulary.times import format_time
+
+AdmissionClock = Callable[[Envelope], int]
+Candidate = Envelope | Mapping[str, Any]
+
+
+class LogError(Exception):
+    """Something about a log that the caller has to know."""
+
+
+class StreamNotFound(LogError):
+    """There is no stream of that name."""
+
+
+class PartitionNotFound(LogError):
+    """The stream has no partition of that id."""
+
+
+class PositionTrimmed(LogError):
+    """The position is behind the retention floor: records between it and the floor are gone from this log."""
+
+
+class PositionUnknown(LogError):
+    """The position is past the head: it belongs to another log, or this one lost records."""
+
+
+class LogUnavailable(LogError):
+    """The log does not answer; the same call may be made again. After an append it is not known whether it counted."""
+
+
+class RefusalReason(StrEnum):
+    """Why a record was not appended, from a closed list. Only LOG_UNAVAILABLE is worth another attempt."""
+
+    INVALID_ENVELOPE = "INVALID_ENVELOPE"
+    INVALID_TIME = "INVALID_TIME"
+    NOT_I_JSON = "NOT_I_JSON"
+    RAW_IDENTIFIER = "RAW_IDENTIFIER"
+    RECORD_TOO_LARGE = "RECORD_TOO_LARGE"
+    MISSING_PARTITION_KEY = "MISSING_PARTITION_KEY"
+    LOG_UNAVAILABLE = "LOG_UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One record that was not appended: its index in the batch, why, and which field. Never a value."""
+
+    index: int
+    reason: RefusalReason
+    message: str
+
+
+@dataclass(frozen=True)
+class AppendReceipt:
+    """What became of each record of one append, in the order of the batch.
+
+    `placed` holds `(partition_id, offset)` or the refusal.
+    """
+
+    stream_name: str
+    placed: Sequence[tuple[str, int | str] | Refusal]
+
+    @cached_property
+    def outcomes(self) -> list[Position | Refusal]:
+        """A position or a refusal for each record."""
+        return [
+            item if isinstance(item, Refusal) else Position(stream_name=self.stream_name, partition_id=item[0], offset=item[1])
+            for item in self.placed
+        ]
+
+    @cached_property
+    def refusals(self) -> list[Refusal]:
+        """The refusals only."""
+        return [item for item in self.placed if isinstance(item, Refusal)]
+
+    @property
+    def appended(self) -> int:
+        """How many records were appended."""
+        return len(self.placed) - len(self.refusals)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """One partition. `parents` must be read to their end first; `closed`: nothing is appended any more."""
+
+    partition_id: str
+    parents: tuple[str, ...] = ()
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRecord:
+    """A record that somebody else put into the log and that is no envelope: an apply failure, never a gap."""
+
+    offset: int | str
+    reason: RefusalReason
+    message: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RecordBatch:
+    """Records of one partition in offset order, in columns of equal length n.
+
+    Times are int64 microseconds; `payload_hashes` are 32 bytes each, `payloads` the RFC 8785 bytes; the pins of record
+    i are `pins[pins_index[i]]`. `next` is the basis after this batch and after `unreadable`, whose records are not in
+    the columns: a batch of length 0 may still move the basis.
+    """
+
+    partition_id: str
+    offsets: list[int | str]
+    admitted_at: NDArray[np.int64]
+    event_ids: list[str]
+    event_types: list[str]
+    schema_versions: list[str]
+    ts: NDArray[np.int64]
+    emitted_at: list[int | None]
+    pins: list[ContextPins]
+    pins_index: NDArray[np.int32]
+    payload_hashes: list[bytes]
+    payloads: list[bytes]
+    next: PartitionBasis
+    unreadable: tuple[UnreadableRecord, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def envelope(self, index: int) -> Envelope:
+        """The envelope of one record, as it was admitted."""
+        emitted = self.emitted_at[index]
+        return Envelope(
+            event_id=self.event_ids[index],
+            event_type=self.event_types[index],
+            schema_version=self.schema_versions[index],
+            ts_utc=format_time(int(self.ts[index])),
+            emitted_at_utc=None if emitted is None else format_time(emitted),
+            payload=orjson.loads(self.payloads[index]),
+            **dict(self.pins[self.pins_index[index]]),
+        )
+
+
+def empty_batch(at: PartitionBasis, unreadable: tuple[UnreadableRecord, ...] = ()) -> RecordBatch:
+    """No records, and `at` as the basis after them."""
+    none = np.empty(0, np.int64)
+    return RecordBatch(at.partition_id, [], none, [], [], [], none.copy(), [], [], np.empty(0, np.int32), [], [], at, unreadable)
+
+
+class EventLog(Protocol):
+    """One stream. Every method may raise `LogUnavailable`."""
+
+    @property
+    def stream_name(self) -> str:
+        """Its name."""
+
+    @property
+    def offset_kind(self) -> OffsetKind:
+        """How its offsets are read."""
+
+    def partitions(self) -> list[PartitionInfo]:
+        """All partitions that can be read, in the order of their ids."""
+
+    def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
+        """Validate and append; every record ends appended or refused with a reason.
+
+        `clock` gives the admission time (microseconds) of an envelope; None is the broker's own time.
+        """
+
+    def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
+        """At most `max_records` from the basis on (None: the oldest kept). At the head: none, and `next == basis`.
+
+        Raises:
+            PositionTrimmed | PositionUnknown | PartitionNotFound: see there.
+            ValueError: a basis of another partition or offset kind, or `max_records` < 1.
+        """
+
+    def ends(self) -> Basis:
+        """The head of every partition: all that is in the log now."""
+
+    def retention_floor(self) -> Basis:
+        """The oldest position of every partition that can still be read from."""
+
+    def ordinal_lag(self, basis: Basis) -> dict[str, int]:
+        """Records behind the basis, per partition (Kinesis: at least that many). A partition not in it counts whole."""
+
+    def wait(self, basis: Basis, timeout_seconds: float) -> bool:
+        """True as soon as a record is behind the basis; False when none came in time."""
+
+
+def checked_start(partition_id: str, basis: PartitionBasis | None, kind: OffsetKind, max_records: int) -> None:
+    """Refuse arguments of `read` that cannot mean anything on this log.
+
+    Raises:
+        ValueError: see `EventLog.read`.
+    """
+    if max_records < 1:
+        raise ValueError(f"max_records must be at least 1, not {max_records}")
+    if basis is None:
+        return
+    if basis.partition_id != partition_id:
+        raise ValueError(f"the basis is of partition {basis.partition_id!r}, not {partition_id!r}")
+    integer = kind is OffsetKind.EXCLUSIVE_NEXT
+    if basis.offset_kind is not kind or isinstance(basis.offset, int) is not integer:
+        raise ValueError(f"the basis of partition {partition_id!r} is not of offset kind {kind.value!r}")
+
+
+def readable_partitions(partitions: Iterable[PartitionInfo], basis: Basis) -> list[str]:
+    """The partitions to read now: not read to their end, and with every parent read to its end.
+
+    A key moves from a parent to its children when a shard splits: a child read earlier would be read out of order.
+    """
+    known = basis.by_partition()
+    ended = {name for name, part in known.items() if part.closed}
+    return [
+        info.partition_id
+        for info in partitions
+        if info.partition_id not in ended and all(parent in ended for parent in info.parents)
+    ]

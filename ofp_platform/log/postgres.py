@@ -1,0 +1,285 @@
+"""The log in PostgreSQL: dense offsets, blocks of records, LISTEN/NOTIFY.
+
+An append locks the heads of the partitions that it touches, in the order of their ids, writes its blocks and moves the
+heads, in one transaction: the offsets of a partition appear in order and without a gap, and appenders cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import errors
+from pydantic import TypeAdapter
+
+from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.block import Block, StoredBlock, decode, encode, split
+from ofp_platform.log.port import (
+    AdmissionClock,
+    AppendReceipt,
+    Candidate,
+    LogUnavailable,
+    PartitionInfo,
+    PartitionNotFound,
+    PositionTrimmed,
+    PositionUnknown,
+    RecordBatch,
+    Refusal,
+    StreamNotFound,
+    checked_start,
+    empty_batch,
+)
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, StreamName, make_basis
+
+CHANNEL = "ofp_log"
+_NAME: TypeAdapter[str] = TypeAdapter(StreamName)
+_BROKER_TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_LOCK = """
+    SELECT partition_id, next_offset FROM ofp.log_head
+    WHERE stream_name = %s AND partition_id = ANY(%s) ORDER BY partition_id FOR UPDATE"""
+_INSERT = """
+    INSERT INTO ofp.log_block
+        (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, codec, raw_bytes, block)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"""
+_ADVANCE = "UPDATE ofp.log_head SET next_offset = %s WHERE stream_name = %s AND partition_id = %s"
+_READ = """
+    SELECT head.next_offset, head.floor_offset, block.first_offset, block.codec, block.raw_bytes, block.block
+    FROM ofp.log_head head
+    CROSS JOIN LATERAL (SELECT coalesce(%(offset)s::bigint, head.floor_offset) AS start) at
+    LEFT JOIN LATERAL (
+        SELECT * FROM ofp.log_block
+        WHERE stream_name = head.stream_name AND partition_id = head.partition_id
+          AND first_offset < at.start + %(count)s::bigint
+          AND first_offset >= (
+              SELECT coalesce(max(first_offset), 0) FROM ofp.log_block
+              WHERE stream_name = head.stream_name AND partition_id = head.partition_id AND first_offset <= at.start)
+    ) block ON true
+    WHERE head.stream_name = %(stream)s AND head.partition_id = %(partition)s
+    ORDER BY block.first_offset"""
+
+
+class PostgresLog:
+    """One stream in one database. Safe to share between threads; the pool stays the caller's."""
+
+    offset_kind = OffsetKind.EXCLUSIVE_NEXT
+
+    def __init__(self, pool: Pool, stream_name: str, partition_count: int, partition_key: str) -> None:
+        """Use `create` or `open`: they know that the stream exists."""
+        self.stream_name = stream_name
+        self.partition_key = partition_key
+        self._pool = pool
+        self._ids = [f"{number:04d}" for number in range(partition_count)]
+        self._admission = Admission(partition_key)
+
+    @classmethod
+    def create(cls, pool: Pool, stream_name: str, partitions: int, partition_key: str) -> PostgresLog:
+        """The stream, made if it does not exist.
+
+        Raises:
+            ValueError: it exists with other partitions or another key, or an argument is not valid.
+            LogUnavailable: PostgreSQL does not answer.
+        """
+        if not 1 <= partitions <= 10_000:
+            raise ValueError(f"a stream has 1 to 10000 partitions, not {partitions}")
+        log = cls(pool, _NAME.validate_python(stream_name), partitions, partition_key)
+        with _answering(), pool.connection() as connection, connection.transaction():
+            connection.execute(
+                "INSERT INTO ofp.log_stream VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (stream_name, partitions, partition_key),
+            )
+            connection.execute(
+                "INSERT INTO ofp.log_head (stream_name, partition_id) SELECT %s, unnest(%s::text[]) "
+                "WHERE (SELECT partition_count FROM ofp.log_stream WHERE stream_name = %s) = %s ON CONFLICT DO NOTHING",
+                (stream_name, log._ids, stream_name, partitions),
+            )
+        existing = cls.open(pool, stream_name)
+        if (len(existing._ids), existing.partition_key) != (partitions, partition_key):
+            raise ValueError(
+                f"stream {stream_name!r} exists with {len(existing._ids)} partitions by {existing.partition_key!r}, "
+                f"and a stream's partitioning never changes (asked for: {partitions} by {partition_key!r}). "
+                "Use it so, or choose another name."
+            )
+        return existing
+
+    @classmethod
+    def open(cls, pool: Pool, stream_name: str) -> PostgresLog:
+        """The stream, which must exist.
+
+        Raises:
+            StreamNotFound: it does not, or the database has no log yet.
+            LogUnavailable: PostgreSQL does not answer.
+        """
+        try:
+            with _answering(), pool.connection() as connection:
+                row = connection.execute(
+                    "SELECT partition_count, partition_key FROM ofp.log_stream WHERE stream_name = %s", (stream_name,)
+                ).fetchone()
+        except errors.UndefinedTable as error:
+            raise StreamNotFound("this database has no log yet: migrate it first") from error
+        if row is None:
+            raise StreamNotFound(f"there is no stream {stream_name!r} in this database: create it first")
+        return cls(pool, stream_name, *row)
+
+    def partition_of(self, key: str) -> str:
+        """The partition of a key: CRC-32 of its UTF-8 bytes modulo the number of partitions, for good."""
+        return self._ids[zlib.crc32(key.encode()) % len(self._ids)]
+
+    def partitions(self) -> list[PartitionInfo]:
+        """All partitions; they never split and never close."""
+        return [PartitionInfo(name) for name in self._ids]
+
+    def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
+        """See `EventLog.append`; the admitted records are appended in one transaction, all of them or none."""
+        outcomes = [self._admission.admit(index, envelope) for index, envelope in enumerate(envelopes)]
+        groups: dict[str, list[int]] = {}
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, Admitted):
+                groups.setdefault(self.partition_of(outcome.key), []).append(index)
+        broker_time = self._broker_time() if clock is None and groups else 0
+        blocks: list[tuple[str, Block]] = []
+        for name in sorted(groups):
+            records = [outcome for index in groups[name] if isinstance(outcome := outcomes[index], Admitted)]
+            times = [broker_time if clock is None else clock(record.envelope) for record in records]
+            blocks += [(name, encode(records[low:high], times[low:high])) for low, high in split(records)]
+        first = self._store(blocks) if blocks else {}
+        placed: list[tuple[str, int | str] | Refusal | None] = [o if isinstance(o, Refusal) else None for o in outcomes]
+        for name, members in groups.items():
+            for offset, index in enumerate(members, first[name]):
+                placed[index] = (name, offset)
+        return AppendReceipt(self.stream_name, [item for item in placed if item is not None])
+
+    def _store(self, blocks: Sequence[tuple[str, Block]]) -> dict[str, int]:
+        """Write the blocks; the first offset of each partition."""
+        with _answering(), self._pool.connection() as connection, connection.transaction():
+            names = sorted({name for name, _ in blocks})
+            first: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, names)).fetchall())
+            following = dict(first)
+            rows = []
+            for name, b in blocks:
+                row = (b.record_count, b.first_admitted, b.last_admitted, b.codec, b.raw_bytes, b.data)
+                rows.append((self.stream_name, name, following[name], *row))
+                following[name] += b.record_count
+            with connection.cursor() as cursor:
+                cursor.executemany(_INSERT, rows)
+                cursor.executemany(_ADVANCE, [(after, self.stream_name, name) for name, after in following.items()])
+            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self.stream_name))
+        return first
+
+    def _broker_time(self) -> int:
+        with _answering(), self._pool.connection() as connection:
+            row = connection.execute(_BROKER_TIME).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
+        """See `EventLog.read`."""
+        checked_start(partition_id, basis, self.offset_kind, max_records)
+        arguments = {
+            "offset": None if basis is None else basis.offset,
+            "count": max_records,
+            "stream": self.stream_name,
+            "partition": partition_id,
+        }
+        with _answering(), self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            rows = cursor.execute(_READ, arguments).fetchall()
+        if not rows:
+            raise PartitionNotFound(f"stream {self.stream_name!r} has no partition {partition_id!r}")
+        head, floor = rows[0][:2]
+        start = floor if basis is None else int(basis.offset)
+        if start < floor:
+            raise PositionTrimmed(
+                f"partition {partition_id!r} of {self.stream_name!r} is kept from offset {floor} on; {start} is gone"
+            )
+        if start > head:
+            raise PositionUnknown(f"partition {partition_id!r} of {self.stream_name!r} ends at {head}; {start} is of another log")
+        stop = min(start + max_records, head)
+        after = self._part(partition_id, stop)
+        if stop == start:
+            return empty_batch(after)
+        return decode([StoredBlock(*row[2:]) for row in rows], start, stop, after)
+
+    def ends(self) -> Basis:
+        """See `EventLog.ends`."""
+        return self._bounds("next_offset")
+
+    def retention_floor(self) -> Basis:
+        """See `EventLog.retention_floor`."""
+        return self._bounds("floor_offset")
+
+    def ordinal_lag(self, basis: Basis) -> dict[str, int]:
+        """See `EventLog.ordinal_lag`; exact."""
+        return self._lag(self.ends(), basis)
+
+    def truncate_before(self, basis: Basis) -> None:
+        """Move the retention floor up to the basis and delete the blocks that lie wholly before it; never down again.
+
+        Raises:
+            PositionUnknown: the basis is past the head of a partition; nothing is deleted.
+        """
+        with _answering(), self._pool.connection() as connection, connection.transaction():
+            parts = basis.by_partition()
+            heads: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, sorted(parts))).fetchall())
+            for name, part in parts.items():
+                checked_start(name, part, self.offset_kind, 1)
+                floor = int(part.offset)
+                if floor > heads.get(name, -1):
+                    raise PositionUnknown(f"partition {name!r} of {self.stream_name!r} does not reach offset {floor}")
+                arguments = {"stream": self.stream_name, "partition": name, "floor": floor}
+                connection.execute(
+                    "UPDATE ofp.log_head SET floor_offset = greatest(floor_offset, %(floor)s) "
+                    "WHERE stream_name = %(stream)s AND partition_id = %(partition)s",
+                    arguments,
+                )
+                connection.execute(
+                    "DELETE FROM ofp.log_block WHERE stream_name = %(stream)s AND partition_id = %(partition)s "
+                    "AND first_offset < %(floor)s AND first_offset + record_count <= %(floor)s",
+                    arguments,
+                )
+
+    def wait(self, basis: Basis, timeout_seconds: float) -> bool:
+        """See `EventLog.wait`; it holds one connection of the pool meanwhile."""
+        deadline = time.monotonic() + timeout_seconds
+        with _answering(), self._pool.connection() as connection:
+            connection.execute(f"LISTEN {CHANNEL}")
+            try:
+                while True:
+                    # listening comes before looking: what is appended in between wakes us
+                    if any(self._lag(self._bounds("next_offset", connection), basis).values()):
+                        return True
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return False
+                    for notice in connection.notifies(timeout=left, stop_after=1):
+                        if notice.payload == self.stream_name:
+                            break
+            finally:
+                if not connection.closed:
+                    connection.execute("UNLISTEN *")
+
+    def _bounds(self, column: str, connection: psycopg.Connection | None = None) -> Basis:
+        query = f"SELECT partition_id, {column} FROM ofp.log_head WHERE stream_name = %s"
+        if connection is not None:
+            rows = connection.execute(query, (self.stream_name,)).fetchall()
+        else:
+            with _answering(), self._pool.connection() as other:
+                rows = other.execute(query, (self.stream_name,)).fetchall()
+        return make_basis(self.stream_name, {name: self._part(name, offset) for name, offset in rows})
+
+    def _part(self, partition_id: str, offset: int) -> PartitionBasis:
+        return PartitionBasis(partition_id=partition_id, offset_kind=self.offset_kind, offset=offset)
+
+    def _lag(self, ends: Basis, basis: Basis) -> dict[str, int]:
+        known = {name: int(part.offset) for name, part in basis.by_partition().items()}
+        return {name: max(int(end.offset) - known.get(name, 0), 0) for name, end in ends.by_partition().items()}
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        raise LogUnavailable(f"PostgreSQL, which holds the log, does not answer: {error}") from error

@@ -1,0 +1,1 @@
+"""The online plane: projector, state, serving, health."""

@@ -1,0 +1,187 @@
+"""New events into buckets: each bucket (a chunk, or the empty state of a new key) merged, and split where it grew.
+
+A chunk is named by its first time, so a split never falls between events of one time; a run of equal times longer than
+the limit stays one chunk. A bucket that grows at its end is cut into full chunks and a rest, so that a key which only
+ever appends has full chunks; one that grows elsewhere is cut into equal parts, so that each has room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from ofp_platform.kernel import accumulate
+from ofp_platform.kernel.accumulate import EARLIEST
+from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
+from ofp_platform.kernel.plan import KernelPlan
+
+CHUNK_EVENTS = 256
+_SIGN = np.int64(EARLIEST)
+_FLAGS = types.Array(types.boolean, 1, "C")
+_FLAG = types.boolean
+
+
+@dataclass(frozen=True)
+class MergedChunks:
+    """The chunks of all buckets, in the order of the buckets, in time order inside each.
+
+    `matrix` int64[C, N]; `chunk_offsets` int64[K+1]: the events of each chunk; `chunk_bucket` int64[K], ascending;
+    `chunk_changed` bool[K]: False for a chunk that is its bucket as it was.
+    """
+
+    matrix: Int64Array
+    chunk_offsets: Int64Array
+    chunk_bucket: Int64Array
+    chunk_changed: BoolArray
+
+
+@native()
+def _before(new: Int64Array, first: int, old: Int64Array, second: int, ties: bool) -> Any:
+    """Whether event `first` of `new` stands before event `second` of `old`."""
+    if new[0, first] != old[0, second]:
+        return new[0, first] < old[0, second]
+    if not ties:
+        return False
+    if new[2, first] != old[2, second]:
+        return (new[2, first] ^ _SIGN) < (old[2, second] ^ _SIGN)
+    return (new[3, first] ^ _SIGN) < (old[3, second] ^ _SIGN)
+
+
+@native()
+def _time(old: Int64Array, new: Int64Array, event: int) -> Any:
+    return old[0, event] if event >= 0 else new[0, -1 - event]
+
+
+@native()
+def _boundary(old: Int64Array, new: Int64Array, source: Int64Array, cut: int, end: int, limit: int) -> int:
+    """Where to cut instead of `end`: before the run of equal times there, or behind a run that begins at `cut`."""
+    time = _time(old, new, source[end])
+    begin = end
+    while begin > cut and _time(old, new, source[begin - 1]) == time:
+        begin -= 1
+    if begin > cut:
+        return begin
+    while end < limit and _time(old, new, source[end]) == time:
+        end += 1
+    return end
+
+
+@native(INTEGER(IN2, IN1, IN2, IN1, _FLAG, INTEGER, INTEGER, OUT1, OUT1, OUT1, _FLAGS))
+def _plan(
+    old: Int64Array,
+    old_offsets: Int64Array,
+    new: Int64Array,
+    new_offsets: Int64Array,
+    ties: bool,
+    limit: int,
+    horizon: int,
+    source: Int64Array,
+    offsets: Int64Array,
+    buckets: Int64Array,
+    changed: BoolArray,
+) -> int:
+    """Merge into `source` (of each resulting event: an old event, or -1 - a new one) and cut. How many chunks."""
+    chunks = 0
+    out = 0
+    for bucket in range(old_offsets.shape[0] - 1):
+        start = out
+        left = old_offsets[bucket]
+        left_end = old_offsets[bucket + 1]
+        right = new_offsets[bucket]
+        right_end = new_offsets[bucket + 1]
+        grows = right < right_end
+        held = left_end - left
+        while left < left_end or right < right_end:
+            if left == left_end or (right < right_end and _before(new, right, old, left, ties)):
+                source[out] = -1 - right
+                right += 1
+            else:
+                source[out] = left
+                left += 1
+            out += 1
+        size = out - start
+        if size == 0:
+            continue
+        most = size
+        if grows and size > limit:
+            most = limit
+            if source[out - 1] >= 0:  # nothing was appended
+                parts = (size + limit - 1) // limit
+                most = (size + parts - 1) // parts
+        cut = start
+        kept = start
+        while cut < out:
+            end = min(cut + most, out)
+            if end < out:
+                end = _boundary(old, new, source, cut, end, out)
+            fresh = end - cut != held
+            for event in range(cut, end):
+                fresh = fresh or source[event] < 0
+            last = _time(old, new, source[end - 1])
+            if last > horizon:
+                if kept != cut:
+                    for event in range(cut, end):
+                        source[kept + event - cut] = source[event]
+                kept += end - cut
+                chunks += 1
+                offsets[chunks] = kept
+                buckets[chunks - 1] = bucket
+                changed[chunks - 1] = fresh
+            cut = end
+        out = kept
+    return chunks
+
+
+@native(NOTHING(IN2, IN2, IN1, OUT2))
+def _gather(old: Int64Array, new: Int64Array, source: Int64Array, matrix: Int64Array) -> None:
+    for row in range(matrix.shape[0]):
+        for event in range(matrix.shape[1]):
+            place = source[event]
+            matrix[row, event] = old[row, place] if place >= 0 else new[row, -1 - place]
+
+
+def merge(
+    existing: Int64Array,
+    offsets: Int64Array,
+    of_event: Int64Array,
+    new: Int64Array,
+    *,
+    ties: bool,
+    limit: int = CHUNK_EVENTS,
+    horizon: int = EARLIEST,
+) -> MergedChunks:
+    """Merge new events, in any order, none of them held already, into b buckets.
+
+    Args:
+        existing: int64[C, N], the events of all buckets; bucket i is [offsets[i], offsets[i+1]), in (time, tie) order.
+        offsets: int64[b+1].
+        of_event: int64[m], the bucket of each new event.
+        new: int64[C, m].
+        ties: whether rows 2 and 3 are the tie (compared as unsigned); without, equal times keep the order of arrival.
+        limit: events of a chunk, unless more have one time.
+        horizon: microseconds; chunks whose last event is at or behind it are left out.
+    """
+    by = (new[0], of_event) if not ties else (new[3] ^ _SIGN, new[2] ^ _SIGN, new[0], of_event)
+    order = np.lexsort(by)
+    arrived = np.ascontiguousarray(new[:, order])
+    arrived_offsets = np.searchsorted(of_event[order], np.arange(len(offsets)))
+    total = existing.shape[1] + new.shape[1]
+    # a cut at equal times can make two chunks of one, and equal parts are at least half full
+    most = len(offsets) + 4 * (total // limit) + 1
+    source = np.empty(total, np.int64)
+    chunk_offsets = np.zeros(most + 1, np.int64)
+    buckets = np.empty(most, np.int64)
+    changed = np.empty(most, np.bool_)
+    chunks = _plan(existing, offsets, arrived, arrived_offsets, ties, limit, horizon, source, chunk_offsets, buckets, changed)
+    chunk_offsets = chunk_offsets[: chunks + 1].copy()
+    matrix = np.empty((new.shape[0], int(chunk_offsets[-1])), np.int64)
+    _gather(existing, arrived, source, matrix)
+    return MergedChunks(matrix, chunk_offsets, buckets[:chunks].copy(), changed[:chunks].copy())
+
+
+def summarise_chunks(plan: KernelPlan, matrix: Int64Array, chunk_offsets: Int64Array) -> Int64Array:
+    """int64[K, M, 11]: the accumulator row of every measure over every chunk."""
+    return accumulate.summarise_chunks(matrix, chunk_offsets, plan.measures)

@@ -1,0 +1,39 @@
+"""Process counters in Prometheus form. Totals of the projection come from the store, not from here: see health.py."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Counters:
+    """The counters of one process, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.snapshots_built = Counter("ofp_snapshots_built", "Snapshots served", registry=self.registry)
+        self.snapshot_failures = Counter(
+            "ofp_snapshot_failures", "Requests refused or failed", ["error_code", "reason"], registry=self.registry
+        )
+        self.stale_graph_version = Counter(
+            "ofp_stale_graph_version", "Answers that used a graph version older than the newest", registry=self.registry
+        )
+        self.missing_features = Counter(
+            "ofp_missing_features", "Groups served for a key without data (NO_DATA)", registry=self.registry
+        )
+        self.served_log_dropped = Counter(
+            "ofp_served_log_dropped", "Served snapshots that were not logged: the buffer was full", registry=self.registry
+        )
+        self.get_features_seconds = Histogram(
+            "ofp_get_features_seconds",
+            "Time from a whole request to a whole answer",
+            buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+            registry=self.registry,
+        )
+        self.events_applied = Gauge("ofp_events_applied_total", "Events in the live projection", registry=self.registry)
+        self.duplicates = Gauge("ofp_duplicates_total", "Records that were copies", registry=self.registry)
+        self.late_events = Gauge("ofp_late_events_total", "Events from behind the horizon", registry=self.registry)
+        self.anomalies = Gauge("ofp_anomalies_total", "Ids seen with another payload", registry=self.registry)
+        self.apply_failures = Gauge("ofp_apply_failures_total", "Records not applied", ["reason"], registry=self.registry)
+        self.lag_records = Gauge("ofp_lag_records", "Records behind the head", ["partition"], registry=self.registry)
+        self.watermark_age_seconds = Gauge("ofp_watermark_age_seconds", "Clock minus watermark", registry=self.registry)
+        self.posture = Gauge("ofp_posture", "0 GREEN, 1 AMBER, 2 RED", registry=self.registry)

@@ -1,0 +1,165 @@
+"""One deployment put together: profile, database, log, registry, projection. What the CLI, Dagster and the service start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ofp_platform.log.connect import connect_log
+from ofp_platform.log.port import EventLog
+from ofp_platform.online.evaluation import Evaluator
+from ofp_platform.online.profile import Profile
+from ofp_platform.online.projection import (
+    ProjectionRow,
+    UnknownProjection,
+    list_projections,
+    load_registry,
+    open_projection,
+    read_projection,
+)
+from ofp_platform.online.projector import Projector
+from ofp_platform.online.serving import QUIET_POSTURE, Posture, Reader
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.models import Pack
+from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
+from ofp_platform.storage.postgres import Pool, open_pool
+
+LogFactory = Callable[[Profile, Pool], EventLog]
+
+
+def profile_pack(profile: Profile) -> Pack:
+    """The pack that a profile names: a shipped one, or a file.
+
+    Raises:
+        PackErrors: the file is not a valid pack.
+    """
+    return shipped_pack(profile.pack) if profile.pack in SHIPPED_PACKS else load_pack_file(Path(profile.pack))
+
+
+@dataclass
+class Plane:
+    """The online plane of one profile on one database. A context manager: closes its pool and log."""
+
+    profile: Profile
+    dsn: str
+    pool: Pool
+    log: EventLog
+
+    @classmethod
+    def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8) -> Plane:
+        """Connect. The schema must be there (`migrate`); the stream is created when it is not.
+
+        Raises:
+            DatabaseUnavailable | LogUnavailable: what does not answer.
+        """
+        pool = open_pool(dsn, max_size=max_connections)
+        try:
+            log = connect_log(
+                pool,
+                kind=profile.log_kind,
+                stream_name=profile.stream_name,
+                partitions=profile.partitions,
+                partition_key=profile.partition_key,
+                kinesis_endpoint_url=profile.kinesis_endpoint_url,
+            )
+        except BaseException:
+            pool.close()
+            raise
+        return cls(profile, dsn, pool, log)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.pool.close()
+
+    def ensure_live(self) -> ProjectionRow:
+        """The live projection of the profile's run; created from the profile's pack when the run has none yet.
+
+        A live projection of another registry stays live: `open_beside` builds the next one.
+
+        Raises:
+            RegistryRefused: the pack redefines a published group version.
+        """
+        live = self.live()
+        if live is not None:
+            return live
+        registry = compile_pack(profile_pack(self.profile))
+        with self.pool.connection() as connection:
+            return open_projection(
+                connection,
+                self.profile.stream_name,
+                self.profile.context_pins,
+                registry,
+                self.profile.run_config_digest,
+                status="live",
+            )
+
+    def open_beside(self) -> ProjectionRow:
+        """The projection of the profile's pack, built beside the live one (or the live one itself when nothing changed)."""
+        registry = compile_pack(profile_pack(self.profile))
+        with self.pool.connection() as connection:
+            return open_projection(
+                connection,
+                self.profile.stream_name,
+                self.profile.context_pins,
+                registry,
+                self.profile.run_config_digest,
+            )
+
+    def live(self) -> ProjectionRow | None:
+        """The live projection of the profile's run, or None."""
+        with self.pool.connection() as connection:
+            for row in list_projections(connection, status="live"):
+                if row.stream_name == self.profile.stream_name and row.pins == self.profile.context_pins:
+                    return row
+        return None
+
+    def row(self, projection_id: int) -> ProjectionRow:
+        """One projection as the store has it now.
+
+        Raises:
+            UnknownProjection: there is none.
+        """
+        with self.pool.connection() as connection:
+            return read_projection(connection, projection_id)
+
+    def registry_of(self, row: ProjectionRow) -> CompiledRegistry:
+        """The registry that a projection was made for."""
+        with self.pool.connection() as connection:
+            return load_registry(connection, row.registry_digest)
+
+    def projector(self, row: ProjectionRow) -> Projector:
+        """A projector of that projection.
+
+        Raises:
+            UnknownProjection: the projection was made under another policy than this profile's.
+        """
+        if row.run_config_digest != self.profile.run_config_digest:
+            raise UnknownProjection(
+                f"projection {row.projection_id} was made under run config {row.run_config_digest[:12]}, this profile says"
+                f" {self.profile.run_config_digest[:12]}: clock_skew and allowed_lateness are part of every value"
+            )
+        return Projector(
+            self.pool,
+            self.log,
+            self.registry_of(row),
+            row.projection_id,
+            clock_skew_us=self.profile.clock_skew_us,
+            allowed_lateness_us=self.profile.allowed_lateness_us,
+        )
+
+    def evaluator(self, row: ProjectionRow) -> Evaluator:
+        """What answers questions about that projection."""
+        return Evaluator(self.registry_of(row), row.pins, row.run_config_digest, self.profile.allowed_lateness_us)
+
+    def reader(self, row: ProjectionRow, posture: Posture = lambda: QUIET_POSTURE) -> Reader:
+        """`get_features` as a library call."""
+        return Reader(self.pool, row.projection_id, self.evaluator(row), self.profile.limits, posture)

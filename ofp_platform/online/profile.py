@@ -1,0 +1,110 @@
+"""The profile: everything an operator declares about one deployment of the plane. A YAML file, validated, no secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.times import parse_duration
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration), Field(description="as in 5m, 24h, 30d")]
+
+
+class ProfileError(Exception):
+    """The profile file cannot be used; the text says what is wrong and where."""
+
+
+class Limits(Model):
+    """What one request may ask for."""
+
+    max_keys: int = Field(default=100, ge=1)
+    max_groups: int = Field(default=32, ge=1)
+    max_body_bytes: int = Field(default=65_536, ge=1024)
+    max_request_context_fields: int = Field(default=32, ge=0)
+    at_least_basis_wait_ms: int = Field(default=500, ge=0)
+
+
+class Thresholds(Model):
+    """When the posture leaves GREEN, and when serving refuses."""
+
+    lag_records_amber: int = Field(default=5_000, ge=0)
+    lag_records_red: int = Field(default=100_000, ge=0)
+    stall_seconds_amber: int = Field(default=10, ge=1)
+    stall_seconds_red: int = Field(default=60, ge=1)
+    refuse_when_red: bool = False
+
+
+class Profile(Model):
+    """One deployment: a stream, a run, a pack and the policies around them."""
+
+    profile_name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    stream_name: StreamName
+    log_kind: Literal["postgres", "kinesis"] = "postgres"
+    partitions: int = Field(default=4, ge=1, le=1024)
+    partition_key: str = Field(pattern=r"^payload\.[A-Za-z0-9_.]+$")
+    kinesis_endpoint_url: str | None = None
+    context_pins: ContextPins
+    pack: str = Field(description="the name of a shipped pack, or a path ending in .yaml")
+    clock_skew: Duration = "5m"
+    allowed_lateness: Duration = "1d"
+    range_size: int = Field(default=25_000, ge=1, description="records of one offset range, the unit of backfill")
+    batch_records: int = Field(default=100_000, ge=1, description="the most records that one commit applies")
+    object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
+    object_store_endpoint_url: str | None = None
+    limits: Limits = Limits()
+    thresholds: Thresholds = Thresholds()
+
+    @property
+    def clock_skew_us(self) -> int:
+        """How far an event's time may lie past its admission, microseconds."""
+        return parse_duration(self.clock_skew)
+
+    @property
+    def allowed_lateness_us(self) -> int:
+        """How much longer than the longest window state is kept, microseconds."""
+        return parse_duration(self.allowed_lateness)
+
+    @property
+    def run_config_digest(self) -> str:
+        """SHA-256 over the part of the profile that can change a value or what is refused."""
+        return digest_of(
+            {
+                "allowed_lateness_us": self.allowed_lateness_us,
+                "clock_skew_us": self.clock_skew_us,
+                "contract_version": "v0",
+                "stream_name": self.stream_name,
+            }
+        )
+
+
+def load_profile(path: Path) -> Profile:
+    """Read and validate a profile.
+
+    Raises:
+        ProfileError: no such file, not YAML, or a field that is wrong; the text names the file and the field.
+    """
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"{path}: {error.strerror}; `ofp init` writes a profile to start from") from None
+    except YAMLError as error:
+        raise ProfileError(f"{path}: not YAML: {error}") from None
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        raise ProfileError("\n".join(lines)) from None

@@ -1,0 +1,199 @@
+"""get_features: one statement, one basis, one answer. As a library call (`Reader.answer`) and for servers (`answer_async`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import psycopg
+from psycopg import Connection, RawCursor
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.online.evaluation import Answer, Evaluator, StoredChunk, StoredState
+from ofp_platform.online.profile import Limits
+from ofp_platform.online.request import Question, check_request, parse_request
+from ofp_platform.online.state import KEY_TYPE_CODES
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.errors import Reason, unavailable
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+# One statement is one snapshot of the store: the projection's row and the chunks of all keys belong to one commit.
+# A chunk's block is sent only where an edge of a window falls inside it, or where every event is needed.
+READ_STATE = """
+SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block
+FROM ofp.projection AS p
+LEFT JOIN LATERAL (
+    SELECT k.ord, c.first_ts, c.last_ts, c.summaries,
+        CASE WHEN k.whole OR EXISTS (
+            SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= c.first_ts AND e.edge < c.last_ts
+        ) THEN c.block END AS block
+    FROM unnest($2::smallint[], $3::text[], $4::boolean[]) WITH ORDINALITY AS k(key_type, key_id, whole, ord)
+    JOIN ofp.chunk AS c
+        ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts <= $6
+) AS c ON true
+WHERE p.projection_id = $1
+ORDER BY c.ord, c.first_ts
+"""
+
+Posture = Callable[[], Mapping[str, Any]]
+QUIET_POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
+
+
+def _arguments(projection_id: int, evaluator: Evaluator, question: Question) -> tuple[Any, ...]:
+    whole = {key_type: evaluator.counts_distinct(question, key_type) for key_type in question.groups_of}
+    return (
+        projection_id,
+        [KEY_TYPE_CODES[key_type] for key_type, _ in question.keys],
+        [key_id for _, key_id in question.keys],
+        [whole[key_type] for key_type, _ in question.keys],
+        evaluator.edges(question),
+        question.as_of,
+    )
+
+
+def _state(rows: Sequence[Sequence[Any]], key_count: int) -> StoredState:
+    if not rows:
+        raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
+    chunks: list[list[StoredChunk]] = [[] for _ in range(key_count)]
+    for _, _, _, place, first_ts, last_ts, summaries, block in rows:
+        if place is not None:
+            chunks[place - 1].append(StoredChunk(first_ts, last_ts, summaries, block))
+    version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
+    return StoredState(version, basis, watermark, chunks)
+
+
+def _reached(state: StoredState, request: GetFeaturesRequest) -> bool:
+    if not request.at_least_basis:
+        return True
+    basis = Basis.model_validate_json(state.basis)
+    return all(basis.contains(position) for position in request.at_least_basis)
+
+
+def _not_reached(request: GetFeaturesRequest, waited_ms: int) -> Exception:
+    return unavailable(
+        Reason.BASIS_NOT_REACHED,
+        f"the basis did not reach at_least_basis within {waited_ms} ms",
+        request.context_pins,
+    )
+
+
+class Reader:
+    """Serves one projection, synchronously. Safe for threads; one pooled connection a call."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        projection_id: int,
+        evaluator: Evaluator,
+        limits: Limits,
+        posture: Posture = lambda: QUIET_POSTURE,
+    ) -> None:
+        self._pool = pool
+        self._projection_id = projection_id
+        self._evaluator = evaluator
+        self._limits = limits
+        self._posture = posture
+
+    def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
+        """The answer to a request, or to the bytes of one.
+
+        Raises:
+            ContractError: every refusal of the contract.
+        """
+        if isinstance(request, bytes):
+            request = parse_request(request, self._limits)
+        question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
+        try:
+            state = self._read(question)
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+            raise unavailable(Reason.STORE_DOWN, "the state store does not answer", request.context_pins) from None
+        return self._evaluator.answer(question, state, self._posture())
+
+    def _read(self, question: Question) -> StoredState:
+        arguments = _arguments(self._projection_id, self._evaluator, question)
+        wait_ms = self._limits.at_least_basis_wait_ms
+        with self._pool.connection() as connection:
+            state = self._query(connection, arguments, len(question.keys))
+            if _reached(state, question.request):
+                return state
+            connection.execute("LISTEN ofp_projection")
+            try:
+                state = self._query(connection, arguments, len(question.keys))
+                if _reached(state, question.request):
+                    return state
+                for _ in connection.notifies(timeout=wait_ms / 1000):
+                    state = self._query(connection, arguments, len(question.keys))
+                    if _reached(state, question.request):
+                        return state
+            finally:
+                connection.execute("UNLISTEN ofp_projection")
+        raise _not_reached(question.request, wait_ms)
+
+    def _query(self, connection: Connection[Any], arguments: tuple[Any, ...], key_count: int) -> StoredState:
+        with RawCursor(connection) as cursor:
+            cursor.execute(READ_STATE, arguments, binary=True)
+            return _state(cursor.fetchall(), key_count)
+
+
+class AsyncReader:
+    """Serves one projection from an event loop, over asyncpg."""
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        projection_id: int,
+        evaluator: Evaluator,
+        limits: Limits,
+        posture: Posture = lambda: QUIET_POSTURE,
+    ) -> None:
+        self._pool = pool
+        self._projection_id = projection_id
+        self.evaluator = evaluator
+        self._limits = limits
+        self._posture = posture
+        self._moved = asyncio.Event()
+
+    def moved(self) -> None:
+        """Wake the requests that wait for a basis: the projection committed."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def answer(self, body: bytes) -> Answer:
+        """The answer to the bytes of a request.
+
+        Raises:
+            ContractError: every refusal of the contract.
+        """
+        request = parse_request(body, self._limits)
+        question = check_request(request, self.evaluator.registry, self.evaluator.pins, self._limits)
+        try:
+            state = await self._read(question)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            raise unavailable(Reason.STORE_DOWN, "the state store does not answer", request.context_pins) from None
+        return self.evaluator.answer(question, state, self._posture())
+
+    async def _read(self, question: Question) -> StoredState:
+        arguments = _arguments(self._projection_id, self.evaluator, question)
+        moved = self._moved
+        state = await self._query(arguments, len(question.keys))
+        if _reached(state, question.request):
+            return state
+        wait_ms = self._limits.at_least_basis_wait_ms
+        deadline = asyncio.get_running_loop().time() + wait_ms / 1000
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await moved.wait()
+            except TimeoutError:
+                raise _not_reached(question.request, wait_ms) from None
+            moved = self._moved
+            state = await self._query(arguments, len(question.keys))
+            if _reached(state, question.request):
+                return state
+
+    async def _query(self, arguments: tuple[Any, ...], key_count: int) -> StoredState:
+        async with self._pool.acquire() as connection:
+            return _state(await connection.fetch(READ_STATE, *arguments), key_count)

@@ -1,0 +1,1 @@
+"""Dagster: assets, checks, sensors, jobs. Thin, no logic of its own."""

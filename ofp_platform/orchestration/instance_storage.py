@@ -1,0 +1,44 @@
+"""Where Dagster keeps its runs, events and ticks: the PostgreSQL that is named, or else the embedded one.
+
+`dagster.yaml` can take an address from an environment variable, but not do without one. With this class `dagster dev`
+works in a fresh clone where nothing is set, on the same backend as everywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import DagsterPostgresStorage
+
+from ofp_platform.storage.embedded import start_embedded
+
+ADDRESS = "OFP_DAGSTER_POSTGRES_URL"
+
+
+class PlatformPostgresStorage(DagsterPostgresStorage):
+    """Dagster's PostgreSQL storage at OFP_DAGSTER_POSTGRES_URL, or embedded under OFP_HOME (default .ofp)."""
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """No settings in dagster.yaml: both come from the environment."""
+        return {}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> PlatformPostgresStorage:
+        """The storage; starts the embedded server if no address is named.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: nothing answers at the address.
+        """
+        address = os.environ.get(ADDRESS)
+        if not address:
+            address = start_embedded(Path(os.environ.get("OFP_HOME", ".ofp")) / "postgres")
+            # web server, daemon and run workers are children: they find the server without each holding it open
+            os.environ[ADDRESS] = address
+        return cls(postgres_url=address, inst_data=inst_data)

@@ -1,0 +1,1 @@
+"""Feature packs: models, validation, digest, diff, and what they compile to."""

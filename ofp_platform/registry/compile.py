@@ -1,0 +1,145 @@
+"""A pack compiled to what the router, the state and the kernel work with: layouts per key type and plans per group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ofp_platform.registry.expression import names_in, parse_expression
+from ofp_platform.registry.layout import (
+    Aggregation,
+    FeaturePlan,
+    GroupPlan,
+    KeyLayout,
+    Measure,
+    OnDemandPlan,
+    Operand,
+    Predicate,
+    Slot,
+)
+from ofp_platform.registry.models import Feature, Group, Pack
+from ofp_platform.registry.pack import group_id, pack_digest
+from ofp_platform.registry.selection import (
+    ORDERED_AGGREGATIONS,
+    WITHOUT_VALUE,
+    Selection,
+    feature_scale,
+    feature_selections,
+)
+
+
+@dataclass(frozen=True)
+class CompiledRegistry:
+    """A pack, ready to run.
+
+    `layouts` is per key type that some group has; `groups` per (group_name, group_version); `reach` is the greatest
+    window + delay of all, microseconds.
+    """
+
+    pack: Pack
+    digest: str
+    layouts: Mapping[str, KeyLayout]
+    groups: Mapping[tuple[str, str], GroupPlan]
+    reach: int
+
+
+def compile_pack(pack: Pack) -> CompiledRegistry:
+    """Compile a valid pack. The same meaning gives the same layouts and plans, whatever the order in the file."""
+    groups = sorted(pack.groups, key=group_id)
+    layouts = {
+        key_type: _layout(key_type, [group for group in groups if group.key_type == key_type])
+        for key_type in sorted({group.key_type.value for group in groups})
+    }
+    plans = {group_id(group): _plan(group, layouts[group.key_type]) for group in groups}
+    return CompiledRegistry(
+        pack=pack,
+        digest=pack_digest(pack),
+        layouts=MappingProxyType(layouts),
+        groups=MappingProxyType(plans),
+        reach=max(plan.reach for plan in plans.values()),
+    )
+
+
+def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
+    selections = [selection for group in groups for feature in group.features for selection in feature_selections(feature)]
+    predicates = sorted({selection.predicate for selection in selections}, key=_order)
+    integers = sorted({selection.value for selection in selections if _integer(selection) and selection.value is not None})
+    tokens = sorted({selection.value for selection in selections if _token(selection) and selection.value is not None})
+    # every predicate has a measure of its events alone: freshness reads its last time out of the chunk summaries
+    measures = {Measure(index, -1) for index in range(len(predicates))}
+    measures |= {_measure(selection, predicates, integers) for selection in selections}
+    ordered_measures = sorted(measures, key=lambda measure: (measure.predicate, measure.column))
+    slots = {
+        Slot(ordered_measures.index(_measure(selection, predicates, integers)), selection.window, selection.delay)
+        for selection in selections
+    }
+    return KeyLayout(
+        key_type=key_type,
+        ties=any(selection.aggregation in ORDERED_AGGREGATIONS for selection in selections),
+        predicates=tuple(predicates),
+        integer_fields=tuple(integers),
+        token_fields=tuple(tokens),
+        measures=tuple(ordered_measures),
+        slots=tuple(sorted(slots, key=lambda slot: (slot.measure, slot.window, slot.delay))),
+    )
+
+
+def _order(predicate: Predicate) -> tuple[object, ...]:
+    conditions = tuple((name, tuple((type(value).__name__, value) for value in values)) for name, values in predicate.conditions)
+    return predicate.event_types, conditions
+
+
+def _token(selection: Selection) -> bool:
+    return selection.aggregation is Aggregation.DISTINCT_COUNT
+
+
+def _integer(selection: Selection) -> bool:
+    return not _token(selection) and selection.aggregation not in WITHOUT_VALUE
+
+
+def _measure(selection: Selection, predicates: list[Predicate], integers: list[str]) -> Measure:
+    column = integers.index(selection.value) if _integer(selection) and selection.value is not None else -1
+    return Measure(predicates.index(selection.predicate), column)
+
+
+def _plan(group: Group, layout: KeyLayout) -> GroupPlan:
+    selections = [selection for feature in group.features for selection in feature_selections(feature)]
+    mask = 0
+    for selection in selections:
+        mask |= 1 << layout.predicates.index(selection.predicate)
+    read = {name for one in group.on_demand for name in names_in(parse_expression(one.expression))[1]}
+    return GroupPlan(
+        name=group.name,
+        version=group.version,
+        key_type=group.key_type.value,
+        ttl_seconds=group.ttl_seconds,
+        mask=mask,
+        reach=max(selection.reach for selection in selections),
+        features=tuple(_feature(feature, layout) for feature in sorted(group.features, key=lambda one: one.name)),
+        on_demand=tuple(
+            OnDemandPlan(one.name, one.expression.strip(), one.scale) for one in sorted(group.on_demand, key=lambda one: one.name)
+        ),
+        request_fields=tuple((name, group.request[name].value) for name in sorted(read)),
+    )
+
+
+def _feature(feature: Feature, layout: KeyLayout) -> FeaturePlan:
+    operands = [_operand(selection, layout) for selection in feature_selections(feature)]
+    return FeaturePlan(
+        name=feature.name,
+        operand=operands[0],
+        denominator=operands[1] if len(operands) == 2 else None,
+        scale=feature_scale(feature),
+    )
+
+
+def _operand(selection: Selection, layout: KeyLayout) -> Operand:
+    measure = _measure(selection, list(layout.predicates), list(layout.integer_fields))
+    slot = Slot(layout.measures.index(measure), selection.window, selection.delay)
+    return Operand(
+        aggregation=selection.aggregation,
+        slot=layout.slots.index(slot),
+        scale=selection.scale,
+        token=layout.token_fields.index(selection.value) if _token(selection) and selection.value is not None else -1,
+    )

@@ -1,0 +1,141 @@
+"""What a pack compiles to: per key type, which columns are kept of an event and what is computed from them.
+
+The event matrix of a key is an int64 array of shape (layout.column_count, events), sorted by (time, tie):
+
+    row 0          event time, microseconds
+    row 1          mask: bit p is set when the event satisfies predicate p
+    rows 2, 3      tie high, tie low (only when `ties`): the event's identity order, compared as unsigned
+    then           one row per integer field (0 where the event's type does not carry the field)
+    then           two rows (high, low) per token field: the first 128 bits of SHA-256 of the value's canonical bytes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+TIME_ROW = 0
+MASK_ROW = 1
+MAX_PREDICATES = 62
+
+
+class Aggregation(StrEnum):
+    """The aggregations of v0 (`ratio` is of two of the others)."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+    MEAN = "mean"
+    STDDEV = "stddev"
+    DISTINCT_COUNT = "distinct_count"
+    LAST = "last"
+    FIRST = "first"
+    SECONDS_SINCE_LAST = "seconds_since_last"
+    SECONDS_SINCE_FIRST = "seconds_since_first"
+    RATIO = "ratio"
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """Which events count: those of `event_types` whose fields hold one of the listed values, for every listed field."""
+
+    event_types: tuple[str, ...]
+    conditions: tuple[tuple[str, tuple[str | int | bool, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is accumulated: one predicate over one place in `integer_fields` (-1: events only, no values)."""
+
+    predicate: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One measure over one window: T - delay - window < ts <= T - delay, microseconds."""
+
+    measure: int
+    window: int
+    delay: int
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One aggregation of one slot.
+
+    `scale` is that of mean and stddev (0 for integers); `token` is the place in `token_fields` of a distinct_count.
+    """
+
+    aggregation: Aggregation
+    slot: int
+    scale: int = 0
+    token: int = -1
+
+
+@dataclass(frozen=True)
+class FeaturePlan:
+    """One windowed feature: its operand, for a ratio the denominator too; `scale` is the wire's (None: integer)."""
+
+    name: str
+    operand: Operand
+    denominator: Operand | None
+    scale: int | None
+
+
+@dataclass(frozen=True)
+class OnDemandPlan:
+    """One on-demand feature: an expression over the group's values and the request context."""
+
+    name: str
+    expression: str
+    scale: int
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """One group version, compiled. `mask` has the bit of every predicate that any feature of the group uses.
+
+    `reach` is max(window + delay) over its features; `request_fields` are the request_context fields that its on-demand
+    features read, with their types ("integer" or "decimal").
+    """
+
+    name: str
+    version: str
+    key_type: str
+    ttl_seconds: int
+    mask: int
+    reach: int
+    features: tuple[FeaturePlan, ...]
+    on_demand: tuple[OnDemandPlan, ...]
+    request_fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class KeyLayout:
+    """Everything that is kept and computed for one key type."""
+
+    key_type: str
+    ties: bool
+    predicates: tuple[Predicate, ...]
+    integer_fields: tuple[str, ...]
+    token_fields: tuple[str, ...]
+    measures: tuple[Measure, ...]
+    slots: tuple[Slot, ...]
+
+    @cached_property
+    def first_integer_row(self) -> int:
+        """Row of the first integer field."""
+        return 4 if self.ties else 2
+
+    @cached_property
+    def first_token_row(self) -> int:
+        """Row of the first token field's high half."""
+        return self.first_integer_row + len(self.integer_fields)
+
+    @cached_property
+    def column_count(self) -> int:
+        """Rows of the event matrix."""
+        return self.first_token_row + 2 * len(self.token_fields)

@@ -1,0 +1,179 @@
+"""A feature pack as it is written: event routing and feature groups, version by version.
+
+These models hold the shape only; what has to agree between its parts (does the group's key type appear in the routing
+of the event that the feature selects?) is in `validation`, which reports every error with its file and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from ofp_platform.registry.layout import Aggregation
+from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform.vocabulary.envelope import EventType
+from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.model import Model, Name
+from ofp_platform.vocabulary.times import parse_duration
+
+CONTRACT_VERSION = "v0"
+DEFAULT_SCALE = 6
+MAX_SCALE = 12
+MAX_DURATION = parse_duration("3660d")
+
+Scalar = str | int | bool
+
+
+class FieldType(StrEnum):
+    """The types of payload field that the registry reads."""
+
+    INTEGER = "integer"
+    STRING = "string"
+    BOOLEAN = "boolean"
+
+
+class RequestFieldType(StrEnum):
+    """The types of a request_context field: a JSON integer, or a decimal as a JSON string."""
+
+    INTEGER = "integer"
+    DECIMAL = "decimal"
+
+
+def _duration(text: str) -> str:
+    if text.lstrip().startswith("-"):
+        raise ValueError(f"{text!r} is negative; a duration is a whole number and one of us, ms, s, m, h, d, as in '24h'")
+    if parse_duration(text) > MAX_DURATION:
+        raise ValueError("longer than 3660d")
+    return text
+
+
+def _positive_duration(text: str) -> str:
+    if parse_duration(text) == 0:
+        raise ValueError("a window of 0 holds nothing; it must be longer than 0")
+    return text
+
+
+def _scalars(value: Any) -> tuple[Scalar, ...]:
+    items = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not items:
+        raise ValueError("an empty list selects nothing")
+    for item in items:
+        if not isinstance(item, (str, int)):
+            raise ValueError("write a string, an integer or a boolean, or a list of them")
+        if isinstance(item, int) and abs(item) > MAX_INTEGER:
+            raise ValueError("an integer must be within ±(2^53-1)")
+    return items
+
+
+_SCALAR_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER},
+        {"type": "boolean"},
+    ]
+}
+_DURATION_SCHEMA = WithJsonSchema(
+    {"type": "string", "pattern": "^[0-9]+(us|ms|s|m|h|d)$", "description": "a whole number and a unit, as in '24h'"}
+)
+
+Duration = Annotated[str, AfterValidator(_duration), _DURATION_SCHEMA]
+Window = Annotated[str, AfterValidator(_duration), AfterValidator(_positive_duration), _DURATION_SCHEMA]
+Scale = Annotated[int, Field(ge=0, le=MAX_SCALE, description="decimal digits, rounded half to even")]
+PayloadField = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Version = Annotated[str, Field(pattern=r"^v[1-9][0-9]{0,8}$", description="'v1', 'v2', ...; there is no 'latest'")]
+Scalars = Annotated[
+    tuple[Scalar, ...],
+    BeforeValidator(_scalars),
+    WithJsonSchema({"anyOf": [*_SCALAR_SCHEMA["anyOf"], {"type": "array", "items": _SCALAR_SCHEMA, "minItems": 1}]}),
+]
+_AggregationField = Annotated[Aggregation, Field(strict=False)]
+_KeyTypeField = Annotated[KeyType, Field(strict=False)]
+_Events = Annotated[tuple[EventType, ...], Field(strict=False, min_length=1)]
+
+
+class EventRouting(Model):
+    """Which payload fields of an event type are canonical keys, and the types of the fields that features may read."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    event_class: EventType | None = Field(
+        default=None, alias="class", description="event identity is (class, event_id, payload hash); default: the type"
+    )
+    keys: dict[_KeyTypeField, PayloadField] = Field(min_length=1)
+    fields: dict[PayloadField, Annotated[FieldType, Field(strict=False)]] = Field(default_factory=dict)
+
+
+class Operand(Model):
+    """One side of a ratio. Its window and delay are the feature's unless given."""
+
+    aggregation: _AggregationField
+    events: _Events
+    value: PayloadField | None = None
+    where: dict[PayloadField, Scalars] = Field(default_factory=dict)
+    window: Window | None = None
+    delay: Duration | None = None
+    scale: Scale | None = None
+
+
+class Feature(Model):
+    """One windowed feature: E = { e : where(e), T - delay - window < ts(e) <= T - delay }."""
+
+    name: Name
+    aggregation: _AggregationField
+    events: _Events | None = None
+    value: PayloadField | None = None
+    where: dict[PayloadField, Scalars] = Field(default_factory=dict)
+    window: Window | None = None
+    delay: Duration = "0s"
+    scale: Scale | None = Field(default=None, description="of a mean, stddev or ratio; default 6")
+    numerator: Operand | None = None
+    denominator: Operand | None = None
+
+
+class OnDemand(Model):
+    """One pure expression over the group's values and `request.<field>`."""
+
+    name: Name
+    expression: Annotated[str, Field(min_length=1, max_length=500)]
+    scale: Scale = DEFAULT_SCALE
+
+
+class Group(Model):
+    """One version of a feature group."""
+
+    name: Name
+    version: Version
+    key_type: _KeyTypeField
+    ttl_seconds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    features: tuple[Feature, ...] = Field(strict=False, min_length=1)
+    request: dict[Name, Annotated[RequestFieldType, Field(strict=False)]] = Field(default_factory=dict)
+    on_demand: tuple[OnDemand, ...] = Field(default=(), strict=False)
+
+
+class Pack(Model):
+    """A feature pack: what `registry.pack.load_pack` returns, already validated as a whole."""
+
+    pack_id: Name
+    revision: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    description: str = ""
+    events: dict[EventType, EventRouting] = Field(min_length=1)
+    groups: tuple[Group, ...] = Field(strict=False, min_length=1)
+
+
+def event_class(events: Mapping[str, EventRouting], event_type: str) -> str:
+    """The event class of a type: what the pack says, else the type itself (so too for a type that it does not know)."""
+    routing = events.get(event_type)
+    return event_type if routing is None or routing.event_class is None else routing.event_class
+
+
+def pack_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a pack file."""
+    schema = Pack.model_json_schema(by_alias=True, mode="validation")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"feature_pack_{CONTRACT_VERSION}.schema.json",
+        **schema,
+    }

@@ -1,0 +1,154 @@
+"""Packs: loaded, and named by what they mean: the same meaning has the same digest, however it is written."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ofp_platform.registry.layout import Aggregation
+from ofp_platform.registry.models import EventRouting, Feature, Group, Pack, event_class
+from ofp_platform.registry.selection import Selection, feature_scale, feature_selections
+from ofp_platform.registry.source import PackError, PackErrors, PackSource
+from ofp_platform.registry.validation import validate
+from ofp_platform.vocabulary.canonical import digest_of
+
+SHIPPED_PACKS = ("card_payments", "handbook")
+
+
+def load_pack(text: str, file: str = "<pack>") -> Pack:
+    """A pack from YAML (or JSON) text; `file` is what error messages call it.
+
+    Raises:
+        PackErrors: everything that is wrong with it, with file, line and field.
+    """
+    return validate(PackSource(text, file))
+
+
+def load_pack_file(path: Path) -> Pack:
+    """A pack from a file.
+
+    Raises:
+        PackErrors: the file cannot be read as UTF-8 text, or is not a valid pack.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise PackErrors([PackError(str(path), 0, "", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise PackErrors([PackError(str(path), 0, "", "is not UTF-8 text")]) from None
+    return load_pack(text, str(path))
+
+
+def shipped_pack_text(name: str) -> str:
+    """The YAML of a pack that ships with the package, one of SHIPPED_PACKS.
+
+    Raises:
+        KeyError: there is no such pack.
+    """
+    if name not in SHIPPED_PACKS:
+        raise KeyError(f"no shipped pack {name!r}; there are {', '.join(SHIPPED_PACKS)}")
+    return resources.files("ofp_platform.registry").joinpath("packs", f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def shipped_pack(name: str) -> Pack:
+    """A pack that ships with the package, one of SHIPPED_PACKS.
+
+    Raises:
+        KeyError: there is no such pack.
+    """
+    return load_pack(shipped_pack_text(name), f"{name}.yaml")
+
+
+def pack_content(pack: Pack) -> dict[str, Any]:
+    """What the pack means, as canonical JSON: defaults filled in, durations in microseconds, all orders fixed.
+
+    The description is prose and stays out.
+    """
+    return {
+        "contract_version": "v0",
+        "pack_id": pack.pack_id,
+        "revision": pack.revision,
+        "events": {name: _routing(pack, name, routing) for name, routing in pack.events.items()},
+        "groups": [_group(group) for group in sorted(pack.groups, key=group_id)],
+    }
+
+
+def pack_digest(pack: Pack) -> str:
+    """SHA-256 (hex) over the canonical bytes of `pack_content`."""
+    return digest_of(pack_content(pack))
+
+
+def group_id(group: Group) -> tuple[str, str]:
+    """(group_name, group_version)."""
+    return group.name, group.version
+
+
+def group_content(pack: Pack, group: Group) -> dict[str, Any]:
+    """What one group version means: its features, and of the events that they select what the group reads."""
+    routing = {}
+    selections = [selection for feature in group.features for selection in feature_selections(feature)]
+    for name in sorted({event for selection in selections for event in selection.predicate.event_types}):
+        event = pack.events[name]
+        read = {field for selection in selections if name in selection.predicate.event_types for field in selection.fields}
+        routing[name] = {
+            "class": event_class(pack.events, name),
+            "key": event.keys[group.key_type],
+            "fields": {field: event.fields[field].value for field in read},
+        }
+    return {"contract_version": "v0", **_group(group), "events": routing}
+
+
+def group_digest(pack: Pack, group: Group) -> str:
+    """SHA-256 (hex) over the canonical bytes of `group_content`."""
+    return digest_of(group_content(pack, group))
+
+
+def group_digests(pack: Pack) -> dict[tuple[str, str], str]:
+    """(group_name, group_version) to content digest, in order."""
+    return {group_id(group): group_digest(pack, group) for group in sorted(pack.groups, key=group_id)}
+
+
+def feature_content(feature: Feature) -> dict[str, Any]:
+    """One windowed feature, as in `group_content`."""
+    selections = feature_selections(feature)
+    head: dict[str, Any] = {"name": feature.name, "aggregation": feature.aggregation.value}
+    if feature.aggregation is Aggregation.RATIO:
+        sides = [_selection(selection) for selection in selections]
+        return {**head, "scale": feature_scale(feature), "numerator": sides[0], "denominator": sides[1]}
+    return {**head, **_selection(selections[0])}
+
+
+def _selection(selection: Selection) -> dict[str, Any]:
+    return {
+        "aggregation": selection.aggregation.value,
+        "events": list(selection.predicate.event_types),
+        "where": {name: list(values) for name, values in selection.predicate.conditions},
+        "value": selection.value,
+        "window": selection.window,
+        "delay": selection.delay,
+        "scale": selection.scale,
+    }
+
+
+def _routing(pack: Pack, name: str, routing: EventRouting) -> dict[str, Any]:
+    return {
+        "class": event_class(pack.events, name),
+        "keys": {key_type.value: field for key_type, field in routing.keys.items()},
+        "fields": {field: kind.value for field, kind in routing.fields.items()},
+    }
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "name": group.name,
+        "version": group.version,
+        "key_type": group.key_type.value,
+        "ttl_seconds": group.ttl_seconds,
+        "features": [feature_content(feature) for feature in sorted(group.features, key=lambda one: one.name)],
+        "request": {name: kind.value for name, kind in group.request.items()},
+        "on_demand": [
+            {"name": one.name, "expression": one.expression.strip(), "scale": one.scale}
+            for one in sorted(group.on_demand, key=lambda one: one.name)
+        ],
+    }

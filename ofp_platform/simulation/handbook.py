@@ -1,0 +1,175 @@
+"""The transactions of the fraud detection handbook as a stream of events, in delivery order.
+
+The file holds the outcome (`tx_fraud`) beside each transaction. A plane may not see it that early: here a transaction
+says nothing of fraud, and each fraud is an event of its own, `fraud_report`, exactly seven days after its transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ofp_platform.simulation.delays import DelayModel, DelaySampler
+from ofp_platform.simulation.deliveries import NOT_EMITTED, Deliveries
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.times import parse_duration
+
+Int64 = npt.NDArray[np.int64]
+REPORT_DELAY = parse_duration("7d")
+SCHEMA_VERSION = "v1"
+COLUMNS = ("transaction_id", "tx_datetime", "customer_id", "terminal_id", "tx_amount_minor", "tx_fraud")
+# rows of the working matrix
+_ADMITTED, _TS, _TRANSACTION, _CUSTOMER, _TERMINAL, _AMOUNT, _REPORT = range(7)
+
+
+class HandbookFileError(Exception):
+    """The file is not a handbook file; the text says why."""
+
+
+@dataclass(frozen=True)
+class HandbookReplay:
+    """A handbook Parquet file as events of one run. Same file, pins, delays and seed: the same sequence of records.
+
+    The file must be ordered by `tx_datetime`; it is streamed, and only what is not yet due for delivery is held.
+    """
+
+    path: Path
+    pins: ContextPins
+    delays: DelayModel = field(default_factory=DelayModel)
+    seed: int = 0
+
+    def counts(self) -> tuple[int, int]:
+        """How many transactions and how many fraud reports the whole file gives.
+
+        Raises:
+            HandbookFileError: no such file, not Parquet, or a column is missing.
+        """
+        with _open(self.path) as file:
+            frauds = sum(
+                pc.sum(group.column(0)).as_py() or 0
+                for group in (file.read_row_group(number, columns=["tx_fraud"]) for number in range(file.num_row_groups))
+            )
+            return file.metadata.num_rows, frauds
+
+    def batches(self, batch_records: int = 50_000, transactions: int | None = None) -> Iterator[Deliveries]:
+        """The events in the order of admission, `batch_records` at most at once; the sequence does not depend on it.
+
+        `transactions` bounds how many rows of the file are taken, from its start.
+
+        Raises:
+            HandbookFileError: no such file, not Parquet, a column is missing, a null, rows out of order.
+        """
+        for matrix in self._due(batch_records, transactions):
+            for start in range(0, matrix.shape[1], batch_records):
+                yield _deliveries(matrix[:, start : start + batch_records], self.pins)
+
+    def _due(self, batch_records: int, transactions: int | None) -> Iterator[Int64]:
+        """Matrices int64[7, n] in delivery order: what no later row of the file can come before."""
+        of_transactions, of_reports = (DelaySampler(self.delays, child) for child in np.random.SeedSequence(self.seed).spawn(2))
+        waiting = np.empty((7, 0), dtype=np.int64)
+        newest = np.iinfo(np.int64).min
+        for rows in _rows(self.path, batch_records, transactions):
+            if not rows.shape[1]:
+                continue
+            if rows[_TS, 0] < newest or (np.diff(rows[_TS]) < 0).any():
+                raise HandbookFileError(f"{self.path}: the rows are not ordered by tx_datetime")
+            newest = int(rows[_TS, -1])
+            reports = rows[:, rows[_REPORT] == 1].copy()
+            reports[_TS] += REPORT_DELAY
+            rows[_REPORT] = 0
+            rows[_ADMITTED] = rows[_TS] + of_transactions.draw(rows.shape[1])[0]
+            reports[_ADMITTED] = reports[_TS] + of_reports.draw(reports.shape[1])[0]
+            waiting = np.concatenate([waiting, rows, reports], axis=1)
+            # a delay is at least 1 microsecond, so a row still to come is admitted after `newest`
+            due = waiting[_ADMITTED] <= newest
+            yield _ordered(waiting[:, due])
+            waiting = waiting[:, ~due]
+        yield _ordered(waiting)
+
+
+def _ordered(matrix: Int64) -> Int64:
+    """By admission; ties (of the microsecond) by transaction, and the transaction in front of its report."""
+    return matrix[:, np.lexsort((matrix[_REPORT], matrix[_TRANSACTION], matrix[_ADMITTED]))]
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise HandbookFileError(f"{path}: no such file") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise HandbookFileError(f"{path}: not a Parquet file: {error}") from None
+    missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+    if missing:
+        file.close()
+        raise HandbookFileError(f"{path}: no column {', '.join(missing)}")
+    moment = file.schema_arrow.field("tx_datetime").type
+    if not pa.types.is_timestamp(moment) or moment.tz != "UTC":
+        file.close()
+        raise HandbookFileError(f"{path}: tx_datetime is {moment}, not a timestamp in UTC")
+    return file
+
+
+def _rows(path: Path, batch_records: int, transactions: int | None) -> Iterator[Int64]:
+    """int64[7, n], admission still 0 and the report row holding tx_fraud."""
+    left = transactions
+    with _open(path) as file:
+        for batch in file.iter_batches(batch_size=batch_records, columns=list(COLUMNS)):
+            part = batch if left is None else batch.slice(0, left)
+            matrix = np.zeros((7, part.num_rows), dtype=np.int64)
+            for row, name in (
+                (_TRANSACTION, "transaction_id"),
+                (_CUSTOMER, "customer_id"),
+                (_TERMINAL, "terminal_id"),
+                (_AMOUNT, "tx_amount_minor"),
+                (_REPORT, "tx_fraud"),
+                (_TS, "tx_datetime"),
+            ):
+                column = part.column(name)
+                if column.null_count:
+                    raise HandbookFileError(f"{path}: {name} holds nulls")
+                if name == "tx_datetime":
+                    column = column.cast(pa.timestamp("us", tz="UTC"))
+                matrix[row] = column.cast(pa.int64()).to_numpy()
+            yield matrix
+            if left is not None:
+                left -= part.num_rows
+                if left <= 0:
+                    return
+
+
+def _deliveries(matrix: Int64, pins: ContextPins) -> Deliveries:
+    ids: list[str] = []
+    types: list[str] = []
+    payloads: list[bytes] = []
+    rows = matrix[[_TRANSACTION, _CUSTOMER, _TERMINAL, _AMOUNT, _REPORT]].T.tolist()
+    for transaction, customer, terminal, amount, report in rows:
+        entities = f'"customer_id":"customer-{customer:07d}","terminal_id":"terminal-{terminal:07d}"'
+        # keys stand in the order of RFC 8785, so these are the canonical bytes
+        if report:
+            ids.append(f"report-{transaction:07d}")
+            types.append("fraud_report")
+            payloads.append(f'{{{entities},"transaction_event_id":"transaction-{transaction:07d}"}}'.encode())
+        else:
+            ids.append(f"transaction-{transaction:07d}")
+            types.append("transaction")
+            payloads.append(f'{{"amount_minor":{amount},{entities}}}'.encode())
+    count = matrix.shape[1]
+    return Deliveries(
+        schema_version=SCHEMA_VERSION,
+        pins=(pins,),
+        pins_index=np.zeros(count, dtype=np.int32),
+        event_ids=ids,
+        event_types=types,
+        ts=matrix[_TS],
+        emitted_at=np.full(count, NOT_EMITTED, dtype=np.int64),
+        admitted_at=matrix[_ADMITTED],
+        payloads=payloads,
+    )

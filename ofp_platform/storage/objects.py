@@ -1,0 +1,134 @@
+"""The object store: write-once objects in a local folder or on S3, over obstore.
+
+There is no overwrite and no delete: an object that exists is what it was when it was created. The guard is
+put-if-absent (a hard link on a local disk, `If-None-Match: *` on S3), so of two writers exactly one creates it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, S3Store
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
+
+
+class ObjectNotFound(Exception):
+    """There is no object of that path."""
+
+
+class ObjectStoreUnavailable(Exception):
+    """The store does not answer or refuses access; the text says which store."""
+
+
+class ObjectStore:
+    """Objects by path (`/` separated, relative) under one root."""
+
+    def __init__(self, url: str, *, endpoint: str | None = None, region: str | None = None) -> None:
+        """`url` is `file:///folder` (or a plain path), created if absent, or `s3://bucket/prefix`.
+
+        `endpoint` is for S3 stores other than AWS; credentials come from the usual AWS environment.
+
+        Raises:
+            ValueError: another scheme, or an S3 URL without a bucket.
+        """
+        self.url = url
+        parts = urlsplit(url)
+        self._folder: Path | None = None
+        self._store: LocalStore | S3Store
+        if parts.scheme == "" or (parts.scheme == "file" and not parts.netloc):
+            folder = Path(unquote(parts.path) if parts.scheme else url).expanduser().resolve()
+            self._store = LocalStore(folder, mkdir=True)
+            self._folder = folder
+        elif parts.scheme == "s3" and parts.netloc:
+            options: S3Config = {"region": region or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
+            if endpoint is not None:
+                options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
+            client: ClientConfig = {"allow_http": (endpoint or "").startswith("http://")}
+            prefix = parts.path.strip("/") or None
+            self._store = S3Store(parts.netloc, prefix=prefix, config=options, client_options=client)
+        else:
+            raise ValueError(f"{url!r} is not an object store: write file:///folder, a plain path, or s3://bucket/prefix")
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Create the object, whole or not at all. True if this call created it, False if it was there already.
+
+        When it returns, the object survives a loss of power (as far as the disk is honest).
+
+        Raises:
+            ObjectStoreUnavailable: nothing is known about the object; the same call may be made again.
+            ValueError: the path is not one.
+        """
+        try:
+            obstore.put(self._store, _checked(path), data, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+        if self._folder is not None:
+            _sync(self._folder, path)
+        return True
+
+    def get(self, path: str) -> bytes:
+        """The bytes of the object.
+
+        Raises:
+            ObjectNotFound: there is none.
+            ObjectStoreUnavailable: the store does not answer.
+        """
+        try:
+            return obstore.get(self._store, _checked(path)).bytes().to_bytes()
+        except FileNotFoundError:
+            raise ObjectNotFound(f"there is no object {path!r} in {self.url}") from None
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object of that path."""
+        try:
+            obstore.head(self._store, _checked(path))
+        except FileNotFoundError:
+            return False
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+        return True
+
+    def list(self, prefix: str = "") -> list[str]:
+        """The paths below the folder `prefix` ("" = all), sorted. Writes under way are not shown."""
+        try:
+            chunks = obstore.list(self._store, _checked(prefix) if prefix else None, chunk_size=1000)
+            return sorted(meta["path"] for chunk in chunks for meta in chunk)
+        except FileNotFoundError:
+            return []
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> ObjectStoreUnavailable:
+        first_line = str(error).partition("\n")[0]
+        return ObjectStoreUnavailable(f"the object store {self.url} does not work: {first_line}")
+
+
+def _checked(path: str) -> str:
+    """One path, one object, on either store: obstore would take `/a` for `a`, and a local disk has its own ideas."""
+    if any(part in ("", ".", "..") or "#" in part for part in path.split("/")) or not path.isprintable():
+        raise ValueError(f"{path!r} is not an object path: relative, '/' between non-empty parts, no '.', '..' or '#'")
+    return path
+
+
+def _sync(root: Path, path: str) -> None:
+    """Flush the file and the folders above it: the rename is atomic, but only this makes it last."""
+    target = root / path
+    for entry in (target, *target.parents):
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if entry == root:
+            break

@@ -1,0 +1,105 @@
+"""Errors of the contract: closed lists of codes and reasons, one exception."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from ofp_platform.vocabulary.identity import ContextPins
+
+
+class ErrorCode(StrEnum):
+    """What kind of failure it is."""
+
+    INVALID_REQUEST = "INVALID_REQUEST"
+    NOT_FOUND = "NOT_FOUND"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+class Reason(StrEnum):
+    """Why, from a closed list."""
+
+    # INVALID_REQUEST
+    MALFORMED_JSON = "MALFORMED_JSON"
+    INVALID_FIELD = "INVALID_FIELD"
+    MISSING_FIELD = "MISSING_FIELD"
+    INVALID_TIME = "INVALID_TIME"
+    RAW_IDENTIFIER = "RAW_IDENTIFIER"
+    TOO_MANY_KEYS = "TOO_MANY_KEYS"
+    TOO_MANY_GROUPS = "TOO_MANY_GROUPS"
+    BODY_TOO_LARGE = "BODY_TOO_LARGE"
+    BODY_INCOMPLETE = "BODY_INCOMPLETE"
+    DUPLICATE_KEY = "DUPLICATE_KEY"
+    DUPLICATE_GROUP = "DUPLICATE_GROUP"
+    GROUP_WITHOUT_KEY = "GROUP_WITHOUT_KEY"
+    KEY_WITHOUT_GROUP = "KEY_WITHOUT_GROUP"
+    AS_OF_BEFORE_HORIZON = "AS_OF_BEFORE_HORIZON"
+    REQUEST_CONTEXT_MISSING = "REQUEST_CONTEXT_MISSING"
+    REQUEST_CONTEXT_INVALID = "REQUEST_CONTEXT_INVALID"
+    VALUE_OUT_OF_RANGE = "VALUE_OUT_OF_RANGE"
+    METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    # NOT_FOUND
+    UNKNOWN_RUN = "UNKNOWN_RUN"
+    UNKNOWN_GROUP_VERSION = "UNKNOWN_GROUP_VERSION"
+    UNKNOWN_SNAPSHOT = "UNKNOWN_SNAPSHOT"
+    UNKNOWN_PATH = "UNKNOWN_PATH"
+    # UNAVAILABLE
+    STORE_DOWN = "STORE_DOWN"
+    PROJECTION_STALLED = "PROJECTION_STALLED"
+    PROJECTION_BEHIND = "PROJECTION_BEHIND"
+    BASIS_NOT_REACHED = "BASIS_NOT_REACHED"
+    IEG_DOWN = "IEG_DOWN"
+    SNAPSHOT_CORRUPT = "SNAPSHOT_CORRUPT"
+    OVERLOADED = "OVERLOADED"
+    INTERNAL = "INTERNAL"
+
+
+class ContractError(Exception):
+    """A refusal as the contract words it; `message` never holds a payload, a raw identifier or a stack trace."""
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        reason: Reason,
+        message: str,
+        *,
+        context_pins: ContextPins | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.context_pins = context_pins
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request may succeed later: exactly the UNAVAILABLE ones."""
+        return self.code is ErrorCode.UNAVAILABLE
+
+    def wire(self) -> dict[str, Any]:
+        """The error object of the contract."""
+        return {
+            "kind": "ofp_error",
+            "contract_version": "v0",
+            "error_code": self.code.value,
+            "reason": self.reason.value,
+            "message": self.message,
+            "retryable": self.retryable,
+            "context_pins": None if self.context_pins is None else self.context_pins.wire(),
+        }
+
+
+def invalid(reason: Reason, message: str, pins: ContextPins | None = None) -> ContractError:
+    """An INVALID_REQUEST."""
+    return ContractError(ErrorCode.INVALID_REQUEST, reason, message, context_pins=pins)
+
+
+def not_found(reason: Reason, message: str, pins: ContextPins | None = None) -> ContractError:
+    """A NOT_FOUND."""
+    return ContractError(ErrorCode.NOT_FOUND, reason, message, context_pins=pins)
+
+
+def unavailable(reason: Reason, message: str, pins: ContextPins | None = None) -> ContractError:
+    """An UNAVAILABLE, which a client may retry."""
+    return ContractError(ErrorCode.UNAVAILABLE, reason, message, context_pins=pins)

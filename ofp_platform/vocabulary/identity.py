@@ -1,0 +1,84 @@
+"""Who an event is about and which run it belongs to: ContextPins, FeatureKey, raw identifiers."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.model import Digest, Identifier, Model
+
+_DIGITS = re.compile(r"[0-9](?:[ -]?[0-9]){12,18}", re.ASCII)
+
+
+class KeyType(StrEnum):
+    """The entity types of v0; a registry may not add others."""
+
+    ACCOUNT = "account"
+    CARD = "card"
+    CUSTOMER = "customer"
+    DEVICE = "device"
+    MERCHANT = "merchant"
+
+
+def is_raw_identifier(text: str) -> bool:
+    """Whether the text is 13 to 19 digits (spaces and dashes between them allowed) that pass the Luhn check."""
+    if len(text) < 13 or not text[0].isdigit() or _DIGITS.fullmatch(text) is None:
+        return False
+    digits = [int(char) for char in text if char.isdigit()]
+    total = sum(digits[-1::-2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return total % 10 == 0
+
+
+def _canonical_key_id(text: str) -> str:
+    if is_raw_identifier(text):
+        raise ValueError("a raw identifier (13 to 19 digits, Luhn check passed) is never a key; send the entity id")
+    return text
+
+
+KeyId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[\x21-\x7e]+$",
+        description="canonical entity id, never a raw identifier",
+    ),
+    AfterValidator(_canonical_key_id),
+]
+
+
+class FeatureKey(Model):
+    """One canonical entity."""
+
+    key_type: KeyType = Field(strict=False)
+    key_id: KeyId
+
+
+class ContextPins(Model):
+    """Which run an event, a projection or an answer belongs to."""
+
+    scenario_id: Identifier
+    run_id: Identifier
+    manifest_fingerprint: Digest
+    parameter_hash: Digest
+    seed: int | None = Field(default=None, ge=0, le=2**53 - 1)
+    platform_run_id: Identifier | None = None
+    scenario_run_id: Identifier | None = None
+
+    def wire(self) -> dict[str, str | int]:
+        """As on the wire: absent pins are left out, never null."""
+        return self.model_dump(exclude_none=True)
+
+
+PIN_NAMES = tuple(ContextPins.model_fields)
+
+
+@lru_cache(maxsize=1024)
+def pins_digest(pins: ContextPins) -> str:
+    """SHA-256 over the canonical bytes of the pins: the short name of a run inside the plane."""
+    return digest_of(pins.wire())

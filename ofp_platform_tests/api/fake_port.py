@@ -1,0 +1,91 @@
+"""A plane without a store, which answers with real contract bytes. Also a program: the real server over it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass, field
+
+from ofp_platform.api import examples
+from ofp_platform.api.app import Application, HttpPolicy
+from ofp_platform.api.authentication import load_tokens
+from ofp_platform.api.server import serve
+from ofp_platform.online.profile import Limits
+from ofp_platform.online.request import parse_request
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import Reason, not_found
+from ofp_platform.vocabulary.serving import Health
+
+BODY = canonical_bytes(examples.response_example())
+HASH = examples.response_example()["provenance"]["feature_snapshot_hash"]
+RECORD = canonical_bytes(examples.snapshot_record_example())
+
+
+@dataclass(frozen=True)
+class FixedAnswer:
+    """An answer made beforehand."""
+
+    body: bytes = BODY
+    hash: str = HASH
+
+
+@dataclass
+class FakePort:
+    """Parses requests as the plane does and answers the example. `script`: what the next answers do instead."""
+
+    script: list[Exception | float | FixedAnswer] = field(default_factory=list)
+    health_now: Health = field(default_factory=lambda: Health.model_validate(examples.health_example()))
+    opened: bool = False
+    closed: bool = False
+    asked: int = 0
+
+    async def open(self) -> None:
+        self.opened = True
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def answer(self, body: bytes) -> FixedAnswer:
+        self.asked += 1
+        parse_request(body, Limits())
+        if self.script:
+            step = self.script.pop(0)
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, FixedAnswer):
+                return step
+            await asyncio.sleep(step)
+        return FixedAnswer()
+
+    async def snapshot(self, snapshot_hash: str) -> bytes:
+        if snapshot_hash != HASH:
+            raise not_found(Reason.UNKNOWN_SNAPSHOT, "no snapshot has this hash")
+        return RECORD
+
+    async def feature_groups(self) -> bytes:
+        return canonical_bytes(examples.feature_groups_example())
+
+    async def health(self) -> Health:
+        return self.health_now
+
+    def metrics(self) -> bytes:
+        return b"# TYPE ofp_events_applied_total counter\nofp_events_applied_total 200360.0\n"
+
+
+class BrokenStart(FakePort):
+    """A plane that cannot start."""
+
+    async def open(self) -> None:
+        raise ConnectionError("the store does not answer")
+
+
+def application() -> Application:
+    """What a worker of the test server runs. The slow answer gives a stop something to wait for."""
+    port = BrokenStart() if "broken" in sys.argv else FakePort(script=[0.5] if "slow" in sys.argv else [])
+    import os
+
+    return Application(port, tokens=load_tokens(os.environ), policy=HttpPolicy(body_timeout_seconds=1.0))
+
+
+if __name__ == "__main__":
+    serve(application, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

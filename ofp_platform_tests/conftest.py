@@ -1,0 +1,123 @@
+"""What every test may ask for: a fresh database, a moto server, and a printed seed.
+
+One embedded PostgreSQL serves the whole run (all xdist workers); it lives in a temporary folder outside the repository,
+is started by the first test that asks for a database and stopped when the run ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from psycopg import conninfo, sql
+
+from ofp_platform.storage.embedded import start_embedded, stop_embedded
+from ofp_platform.storage.postgres import migrate
+
+ROOT_VARIABLE = "OFP_TEST_ROOT"
+TEMPLATE = "ofp_template"
+
+settings.register_profile("dev", deadline=None, print_blob=True)
+settings.register_profile("ci", deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The controlling process makes the folder of the run; the workers inherit its name."""
+    if not hasattr(config, "workerinput"):
+        os.environ[ROOT_VARIABLE] = tempfile.mkdtemp(prefix="ofp-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the server of the run, whoever started it, and remove its folder."""
+    if not hasattr(config, "workerinput") and (name := os.environ.pop(ROOT_VARIABLE, None)):
+        stop_embedded(Path(name) / "pg")
+        shutil.rmtree(name)
+
+
+@contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> str:
+    """DSN of the server of this run, with the migrated template database in it."""
+    root = Path(os.environ[ROOT_VARIABLE])
+    server = start_embedded(root / "pg")
+    with _exclusive(root / "template.lock"), psycopg.connect(server, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone() is None:
+            # nothing of a test run needs to survive a loss of power
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+            # under another name first: a migration that fails must not leave a half-made template behind
+            connection.execute("DROP DATABASE IF EXISTS ofp_template_in_progress")
+            connection.execute("CREATE DATABASE ofp_template_in_progress")
+            migrate(conninfo_uri(server, "ofp_template_in_progress"))
+            connection.execute(f"ALTER DATABASE ofp_template_in_progress RENAME TO {TEMPLATE}")
+    return server
+
+
+def conninfo_uri(dsn: str, database: str) -> str:
+    """The same server, another database, as a URI."""
+    host = conninfo.conninfo_to_dict(dsn)["host"]
+    return f"postgresql://postgres@/{database}?host={host}"
+
+
+@contextmanager
+def _database(server: str, template: str) -> Iterator[str]:
+    name = f"t_{uuid.uuid4().hex}"
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(create)
+    try:
+        yield conninfo_uri(server, name)
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def dsn(embedded_server: str) -> Iterator[str]:
+    """A migrated database that no other test sees."""
+    with _database(embedded_server, TEMPLATE) as name:
+        yield name
+
+
+@pytest.fixture
+def empty_dsn(embedded_server: str) -> Iterator[str]:
+    """A database without any schema of ours."""
+    with _database(embedded_server, "template1") as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """Endpoint of a moto server of this worker (S3, Kinesis), with credentials that only it accepts."""
+    from moto.server import ThreadedMotoServer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.delenv("AWS_PROFILE", raising=False)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        try:
+            host, port = server.get_host_and_port()
+            yield f"http://{host}:{port}"
+        finally:
+            server.stop()
+            server._server.server_close()

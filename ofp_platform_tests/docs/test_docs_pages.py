@@ -1,0 +1,101 @@
+"""The documents: links lead somewhere, lists are complete, pictures are pictures."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from ofp_platform.log.port import RefusalReason
+from ofp_platform.online.profile import Thresholds
+from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.registry.layout import Aggregation
+from ofp_platform.vocabulary.errors import Reason
+from ofp_platform.vocabulary.serving import PostureState, WarningCode
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def text(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def table_under(page: str, heading: str) -> str:
+    section = text(page).split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return "\n".join(line for line in section.splitlines() if line.startswith("|"))
+
+
+def first_cells(table: str) -> list[str]:
+    return re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("picture", sorted((DOCS / "images").glob("*.svg")), ids=lambda picture: picture.name)
+def test_pictures_are_described_and_self_contained(picture: Path) -> None:
+    root = ET.fromstring(picture.read_text(encoding="utf-8"))
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{space}svg"
+    for name in ("title", "desc"):
+        element = root.find(f"{space}{name}")
+        assert element is not None
+        assert element.text
+    content = picture.read_text(encoding="utf-8")
+    assert "prefers-color-scheme: dark" in content
+    assert not re.search(r"<script|href=\"http|@import|url\(http", content)
+
+
+def test_every_class_of_a_picture_is_styled_in_both_schemes() -> None:
+    content = text("images/way-of-an-event.svg")
+    used = {name for names in re.findall(r'class="([^"]+)"', content) for name in names.split()}
+    light, dark = content.split("@media", 1)
+    assert used <= set(re.findall(r"\.([a-z]+)\b", light))
+    assert used - {"middle"} <= set(re.findall(r"\.([a-z]+)\b", dark.split("</style>", 1)[0]))
+
+
+def test_the_runbook_explains_every_reason_once() -> None:
+    assert first_cells(table_under("runbook.md", "Apply failures")) == [reason.value for reason in ApplyFailureReason]
+    assert first_cells(table_under("runbook.md", "What the log refuses")) == [reason.value for reason in RefusalReason]
+    told = re.findall(r"`([A-Z_]+)`", table_under("runbook.md", "What a caller is told"))
+    assert sorted(told) == sorted(reason.value for reason in Reason)
+
+
+def test_the_runbook_states_the_thresholds_that_are_the_defaults() -> None:
+    table = table_under("runbook.md", "Posture")
+    defaults = Thresholds()
+    for state in PostureState:
+        assert re.search(rf"^\| {state.value} \|", table, re.MULTILINE)
+    assert f"{defaults.lag_records_amber:,} records behind, or no progress for {defaults.stall_seconds_amber} s" in table
+    assert f"{defaults.lag_records_red:,} records behind, or no progress for {defaults.stall_seconds_red} s" in table
+
+
+def test_semantics_names_every_aggregation_and_warning() -> None:
+    table = table_under("semantics.md", "Windows")
+    assert sorted(re.findall(r"`([a-z_]+)`", table)) == sorted(aggregation.value for aggregation in Aggregation)
+    assert all(f"`{code.value}`" in text("semantics.md") for code in WarningCode)
+
+
+def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
+    words = re.findall(r"^\| \*\*(.+?)\*\* \|", text("glossary.md"), re.MULTILINE)
+    assert len(words) > 20
+    assert words == sorted(set(words))

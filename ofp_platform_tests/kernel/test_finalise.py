@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.kernel.accumulate import accumulate
+from ofp_platform.kernel.finalise import Value, ValueOutOfRange, finaliser, group_values, ratio_of, wire
+from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.windows import evaluate
+from ofp_platform.registry.layout import (
+    Aggregation,
+    FeaturePlan,
+    GroupPlan,
+    KeyLayout,
+    Measure,
+    Operand,
+    Predicate,
+    Slot,
+)
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, decimal_text, divide
+from ofp_platform_tests.oracle.strategies import LIMIT, integers
+
+DECIMAL = {Aggregation.MEAN, Aggregation.STDDEV}
+SINGLE = sorted(set(Aggregation) - {Aggregation.RATIO})
+TIME = 100_000_000
+
+
+def row_of(values: list[int]) -> list[int]:
+    ts = [TIME - 1_500_000 * (len(values) - index) for index in range(len(values))]
+    return accumulate(np.array([ts, [1] * len(ts), values], np.int64), 0, len(ts), 0, 2).tolist()
+
+
+def feature(aggregation: Aggregation, scale: int, denominator: Operand | None = None) -> FeaturePlan:
+    decimal = aggregation in DECIMAL or denominator is not None
+    return FeaturePlan(
+        "the_feature", Operand(aggregation, 0, scale if aggregation in DECIMAL else 0, 0), denominator, scale if decimal else None
+    )
+
+
+def value_of(plan: FeaturePlan, values: list[int], denominators: list[int] = ()) -> Value:  # type: ignore[assignment]
+    distinct = [len(set(values)), len(set(denominators))]
+    return finaliser(plan, {(0, 0): 0, (1, 0): 1})([row_of(values), row_of(list(denominators))], distinct, TIME)
+
+
+def items(values: list[int]) -> list[Item]:
+    return [Item(TIME - 1_500_000 * (len(values) - index), index.to_bytes(4, "big"), value) for index, value in enumerate(values)]
+
+
+@given(st.sampled_from(SINGLE), st.lists(integers(), max_size=12), st.integers(0, 12))
+def test_each_aggregation_is_the_oracle_s(aggregation: Aggregation, values: list[int], scale: int) -> None:
+    expected = aggregate(aggregation.value, items(values), TIME, scale)
+    plan = feature(aggregation, scale)
+    if aggregation not in DECIMAL and isinstance(expected, int) and abs(expected) > LIMIT:
+        with pytest.raises(ValueOutOfRange, match="'the_feature'"):
+            value_of(plan, values)
+    else:
+        text = decimal_text(Fraction(expected), scale) if expected is not None and aggregation in DECIMAL else expected
+        assert wire(value_of(plan, values)) == text
+
+
+@given(
+    st.sampled_from(SINGLE),
+    st.sampled_from(SINGLE),
+    st.lists(integers(), max_size=6),
+    st.lists(integers(), max_size=6),
+    st.tuples(*[st.integers(0, 12)] * 3),
+)
+def test_ratios_of_any_two_are_the_oracle_s(
+    top: Aggregation, bottom: Aggregation, over: list[int], under: list[int], scales: tuple[int, int, int]
+) -> None:
+    plan = FeaturePlan(
+        "share",
+        Operand(top, 0, scales[0] if top in DECIMAL else 0, 0),
+        Operand(bottom, 1, scales[1] if bottom in DECIMAL else 0, 0),
+        scales[2],
+    )
+    expected = divide(
+        aggregate(top.value, items(over), TIME, scales[0]), aggregate(bottom.value, items(under), TIME, scales[1]), scales[2]
+    )
+    assert wire(value_of(plan, over, under)) == (None if expected is None else decimal_text(expected, scales[2]))
+
+
+def test_what_a_ratio_of_nothing_is() -> None:
+    assert ratio_of(None, 3, 2) is None
+    assert ratio_of(3, None, 2) is None
+    assert ratio_of(3, 0, 2) is None
+    assert ratio_of(3, (0, 4), 2) is None
+    assert ratio_of((-5, 1), (4, 0), 3) == (-125, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, None), (0, 0), (-7, -7), ((12345600, 6), "12.345600"), ((-5, 3), "-0.005"), ((4, 0), "4")]
+)
+def test_the_wire(value: Value, text: int | str | None) -> None:
+    assert wire(value) == text
+
+
+def test_a_group_s_values_are_by_name_and_the_bound_holds_for_what_is_served_only() -> None:
+    layout = KeyLayout("account", False, (Predicate(("p",), ()),), ("x",), (), (Measure(0, 0),), (Slot(0, 100, 0),))
+    total = Operand(Aggregation.SUM, 0)
+    features = (
+        FeaturePlan("z", Operand(Aggregation.COUNT, 0), None, None),
+        FeaturePlan("a", total, Operand(Aggregation.MEAN, 0, 1), 1),
+    )
+    matrix = np.array([[1, 2], [1, 1], [LIMIT, LIMIT]], np.int64)
+
+    def group(*plans: FeaturePlan) -> GroupPlan:
+        return GroupPlan("g", "v1", "account", 60, 1, 100, plans, (), ())
+
+    plan = KernelPlan.of(layout)
+    fine = group(*features)
+    query = query_of(plan, [fine])
+    assert list(group_values(fine, query, evaluate(query, matrix, 5), 5).items()) == [("a", (20, 1)), ("z", 2)]
+    over = group(*features, FeaturePlan("s", total, None, None))
+    query = query_of(plan, [over])
+    with pytest.raises(ValueOutOfRange) as caught:
+        group_values(over, query, evaluate(query, matrix, 5), 5)
+    assert (caught.value.feature, caught.value.value) == ("s", 2 * LIMIT)

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.kernel.accumulate import EARLIEST, merge_runs, summarise_chunks
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.plan import KernelPlan, Query, make_query
+from ofp_platform.kernel.windows import (
+    NEVER,
+    Evaluation,
+    Segments,
+    distinct_count,
+    evaluate,
+    evaluate_at,
+    evaluate_state,
+    last_touch,
+    needed_chunks,
+    segments_of_chunks,
+)
+from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
+from ofp_platform_tests.oracle.matrices import (
+    SPAN,
+    Case,
+    cases,
+    naive_distinct,
+    naive_rows,
+    naive_touch,
+)
+
+moments = st.integers(-5, 2 * SPAN + 10)
+
+
+def everything(case: Case, plan: KernelPlan, masks: list[int]) -> Query:
+    slots = range(len(case.layout.slots))
+    return make_query(plan, slots, [(slot, token) for slot in slots for token in (0, 1)], masks)
+
+
+@given(cases(), moments)
+def test_accumulators_are_the_naive_ones(case: Case, time: int) -> None:
+    assert evaluate_at(KernelPlan.of(case.layout), case.matrix, time).tolist() == naive_rows(case, time)
+
+
+@given(cases(), moments, st.integers(0, 2**62 - 1), st.integers(-1, SPAN))
+def test_distinct_counts_and_touches_are_the_naive_ones(case: Case, time: int, mask: int, horizon: int) -> None:
+    plan = KernelPlan.of(case.layout)
+    for slot in range(len(case.layout.slots)):
+        for token in (0, 1):
+            assert distinct_count(plan, slot, token, case.matrix, time) == naive_distinct(case, slot, token, time)
+    expected = naive_touch(case, mask, time, horizon)
+    assert last_touch(plan, case.matrix, mask, time, horizon) == (NEVER if expected is None else expected)
+
+
+@given(cases(), moments, st.data())
+def test_a_query_answers_what_it_asks_and_nothing_else(case: Case, time: int, data: st.DataObject) -> None:
+    chosen = data.draw(st.sets(st.integers(0, len(case.layout.slots) - 1)))
+    found = evaluate(make_query(KernelPlan.of(case.layout), chosen), case.matrix, time).accumulators.tolist()
+    for slot, row in enumerate(naive_rows(case, time)):
+        assert found[slot] == (row if slot in chosen else [0] * 11)
+
+
+def cuts(matrix: Int64Array, wanted: set[int]) -> Int64Array:
+    """Offsets of chunks: cut where wanted, but never between equal times."""
+    ts = matrix[0]
+    inner = [place for place in sorted(wanted) if 0 < place < len(ts) and ts[place - 1] != ts[place]]
+    return np.array([0, *inner, len(ts)] if len(ts) else [0], np.int64)
+
+
+def same(found: Evaluation, expected: Evaluation) -> bool:
+    return all(np.array_equal(getattr(found, name), getattr(expected, name)) for name in ("accumulators", "distinct", "touches"))
+
+
+@given(
+    cases(), moments, st.sets(st.integers(1, 60), max_size=20), st.booleans(), st.integers(0, 2**62 - 1), st.integers(-1, SPAN)
+)
+def test_any_chunking_is_the_whole(case: Case, time: int, places: set[int], distinct: bool, mask: int, horizon: int) -> None:
+    plan = KernelPlan.of(case.layout)
+    query = everything(case, plan, [mask]) if distinct else make_query(plan, range(plan.slot_count), (), [mask])
+    offsets = cuts(case.matrix, places)
+    summaries = summarise_chunks(case.matrix, offsets, plan.measures)
+    first, last = case.matrix[0, offsets[:-1]], case.matrix[0, offsets[1:] - 1]
+    needed = needed_chunks(query, time, first, last)
+    kept = [case.matrix[:, offsets[k] : offsets[k + 1]] for k in np.flatnonzero(needed)]
+    sizes = np.concatenate([[0], np.cumsum([part.shape[1] for part in kept])]).astype(np.int64)
+    empty = np.empty((case.matrix.shape[0], 0), np.int64)
+    decoded = np.concatenate([*kept, empty], axis=1)
+    segments = segments_of_chunks(first, last, summaries, needed, np.ascontiguousarray(decoded), sizes)
+    expected = evaluate(query, case.matrix, time, horizon)
+    assert same(evaluate_state(query, segments, time, horizon), expected)
+    # with all events there, summaries only save work; without summaries, the events do
+    full = segments_of_chunks(first, last, summaries, np.ones(len(first), np.bool_), case.matrix, offsets)
+    assert same(evaluate_state(query, full, time, horizon), expected)
+    bare = Segments(first, last, summaries[:0], offsets[:-1].copy(), offsets[1:].copy(), case.matrix)
+    assert same(evaluate_state(query, bare, time, horizon), expected)
+    if not distinct and horizon == -1:
+        for chunk in np.flatnonzero(needed):
+            missing = segments_of_chunks(first, last, summaries, needed, np.ascontiguousarray(decoded), sizes)
+            missing.starts[chunk] = -1
+            with pytest.raises(ValueError, match=f"segment {chunk} "):
+                evaluate_state(query, missing, time, horizon)
+
+
+@given(cases(), moments, st.sets(st.integers(1, 60), max_size=20), st.integers(1, 4), st.integers(0, 2**62 - 1))
+def test_spans_of_chunks_are_segments_too(case: Case, time: int, places: set[int], width: int, mask: int) -> None:
+    plan = KernelPlan.of(case.layout)
+    query = make_query(plan, range(plan.slot_count), (), [mask])
+    offsets = cuts(case.matrix, places)
+    chunks = len(offsets) - 1
+    summaries = summarise_chunks(case.matrix, offsets, plan.measures)
+    runs = np.array([*range(0, chunks, width), chunks] if chunks else [0], np.int64)
+    spans = merge_runs(summaries, runs)
+    first, last = case.matrix[0, offsets[runs[:-1]]], case.matrix[0, offsets[runs[1:]] - 1]
+    open_spans = needed_chunks(query, time, first, last)
+    rows, starts, ends, firsts, lasts = [], [], [], [], []
+    for span in range(len(runs) - 1):
+        if not open_spans[span]:
+            rows.append(spans[span])
+            starts.append(-1)
+            ends.append(-1)
+            firsts.append(first[span])
+            lasts.append(last[span])
+            continue
+        for chunk in range(runs[span], runs[span + 1]):
+            rows.append(summaries[chunk])
+            starts.append(offsets[chunk])
+            ends.append(offsets[chunk + 1])
+            firsts.append(case.matrix[0, offsets[chunk]])
+            lasts.append(case.matrix[0, offsets[chunk + 1] - 1])
+    stacked = np.array(rows, np.int64).reshape(len(rows), plan.measure_count, 11)
+    arrays = [np.array(values, np.int64) for values in (firsts, lasts, starts, ends)]
+    segments = Segments(arrays[0], arrays[1], stacked, arrays[2], arrays[3], case.matrix)
+    assert same(evaluate_state(query, segments, time), evaluate(query, case.matrix, time))
+
+
+def one_slot(window: int, delay: int) -> KernelPlan:
+    predicate = Predicate(("payment",), ())
+    return KernelPlan.of(KeyLayout("account", False, (predicate,), (), (), (Measure(0, -1),), (Slot(0, window, delay),)))
+
+
+@pytest.mark.parametrize("time", [EARLIEST, EARLIEST + 1, 2**63 - 1])
+def test_no_time_overflows(time: int) -> None:
+    plan = one_slot(window=2**40, delay=2**40)
+    matrix = np.array([[-5, 0, 5], [1, 1, 1]], np.int64)
+    assert evaluate_at(plan, matrix, time)[0, 0] == 0
+    assert needed_chunks(make_query(plan, [0]), time, matrix[0, :1], matrix[0, -1:]).tolist() == [False]
+    assert last_touch(plan, matrix, 1, time) == (5 if time > 0 else NEVER)
+
+
+def test_a_window_is_open_on_the_left_and_closed_on_the_right() -> None:
+    plan = one_slot(window=10, delay=3)
+    matrix = np.array([[86, 87, 88, 97, 98], [1] * 5], np.int64)
+    row = evaluate_at(plan, matrix, 100)[0].tolist()
+    assert (row[0], row[9], row[10]) == (2, 88, 97)
+
+
+def test_arrays_may_be_read_only() -> None:
+    plan = one_slot(window=10, delay=0)
+    matrix = np.frombuffer(np.array([[1, 2], [1, 1]], np.int64).tobytes(), np.int64).reshape(2, 2)
+    assert evaluate_at(plan, matrix, 5)[0, 0] == 2

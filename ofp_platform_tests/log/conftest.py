@@ -1,0 +1,233 @@
+"""The logs under test, events to put into them, and a Kinesis that does what moto's does not."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.port import EventLog
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.postgres import open_pool
+from ofp_platform.vocabulary.envelope import Envelope
+
+KEY = "payload.account_id"
+Event = Callable[..., Envelope]
+
+
+@pytest.fixture
+def event() -> Event:
+    """Makes event number n; its account is n modulo 50."""
+
+    def make(number: int = 0, payload: dict[str, Any] | None = None, **overrides: Any) -> Envelope:
+        fields: dict[str, Any] = {
+            "event_id": f"txn-{number:06d}",
+            "event_type": "card_authorisation",
+            "schema_version": "v1",
+            "ts_utc": f"2024-05-01T10:{number // 60 % 60:02d}:{number % 60:02d}Z",
+            "scenario_id": "baseline",
+            "run_id": "run-1",
+            "manifest_fingerprint": "ab" * 32,
+            "parameter_hash": "cd" * 32,
+            "seed": 42,
+            "payload": {"account_id": f"acc-{number % 50}", "amount_minor": number} if payload is None else payload,
+        }
+        return Envelope(**{**fields, **overrides})
+
+    return make
+
+
+@dataclass
+class _Shard:
+    shard_id: str
+    low: int
+    high: int
+    parents: tuple[str, ...] = ()
+    records: list[dict[str, Any]] = field(default_factory=list)
+    closed: bool = False
+
+
+class FakeKinesis:
+    """A Kinesis client over lists: sparse numbers, shards that close, trimming, expiry, empty pages, throttling on demand."""
+
+    def __init__(self) -> None:
+        self.shards: dict[str, _Shard] = {}
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.refused_entries: deque[set[int]] = deque()  # one set of indices per PutRecords to come
+        self.errors: deque[tuple[str, Exception]] = deque()  # (operation, error) to raise, in order
+        self.empty_pages = 0
+        self.statuses = deque(["CREATING", "ACTIVE"])
+        self._number = 49_590_000_000_000_000_000_000_000
+        self._iterators: dict[str, tuple[str, int]] = {}  # the shard, and the last number taken
+        self._lock = threading.RLock()
+
+    @staticmethod
+    def error(code: str, status: int = 400) -> ClientError:
+        response: Any = {"Error": {"Code": code, "Message": "secret"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        return ClientError(response, "Any")
+
+    def _enter(self, operation: str, arguments: dict[str, Any]) -> None:
+        self.calls.append((operation, arguments))
+        if self.errors and self.errors[0][0] == operation:
+            raise self.errors.popleft()[1]
+        if operation != "create_stream" and not self.shards:
+            raise self.error("ResourceNotFoundException")
+
+    def create_stream(self, **arguments: Any) -> dict[str, Any]:
+        self._enter("create_stream", arguments)
+        if self.shards:
+            raise self.error("ResourceInUseException")
+        count = arguments["ShardCount"]
+        for n in range(count):
+            self._add(2**128 * n // count, 2**128 * (n + 1) // count)
+        return {}
+
+    def _add(self, low: int, high: int, parents: tuple[str, ...] = ()) -> str:
+        shard_id = f"shardId-{len(self.shards):012d}"
+        self.shards[shard_id] = _Shard(shard_id, low, high, parents)
+        return shard_id
+
+    def describe_stream_summary(self, **arguments: Any) -> dict[str, Any]:
+        self._enter("describe_stream_summary", arguments)
+        status = self.statuses.popleft() if len(self.statuses) > 1 else self.statuses[0]
+        return {"StreamDescriptionSummary": {"StreamStatus": status}}
+
+    def split(self, shard_id: str) -> tuple[str, str]:
+        shard = self.shards[shard_id]
+        shard.closed = True
+        middle = (shard.low + shard.high) // 2
+        return self._add(shard.low, middle, (shard_id,)), self._add(middle, shard.high, (shard_id,))
+
+    def merge(self, first: str, second: str) -> str:
+        one, two = self.shards[first], self.shards[second]
+        one.closed = two.closed = True
+        return self._add(min(one.low, two.low), max(one.high, two.high), (first, second))
+
+    def trim(self, shard_id: str, count: int) -> None:
+        del self.shards[shard_id].records[:count]
+
+    def list_shards(self, **arguments: Any) -> dict[str, Any]:
+        self._enter("list_shards", arguments)
+        assert len(arguments) == 1, "the stream's name and a token exclude each other"
+        names = sorted(self.shards)
+        start = int(arguments.get("NextToken", 0))
+        page = []
+        for shard in (self.shards[name] for name in names[start : start + 3]):
+            sequence = {"StartingSequenceNumber": "0"} | ({"EndingSequenceNumber": "9"} if shard.closed else {})
+            parents = dict(zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False))
+            page.append({"ShardId": shard.shard_id, "SequenceNumberRange": sequence, **parents})
+        return {"Shards": page} | ({"NextToken": str(start + 3)} if start + 3 < len(names) else {})
+
+    def put_records(self, **arguments: Any) -> dict[str, Any]:
+        with self._lock:
+            self._enter("put_records", arguments)
+            entries = arguments["Records"]
+            assert len(entries) <= 500
+            assert sum(len(entry["Data"]) for entry in entries) <= 5 * 2**20
+            refused = self.refused_entries.popleft() if self.refused_entries else set()
+            results = []
+            for index, entry in enumerate(entries):
+                if index in refused:
+                    results.append({"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "secret"})
+                else:
+                    results.append(self.put(entry["PartitionKey"], entry["Data"]))
+            return {"FailedRecordCount": len(refused), "Records": results}
+
+    def put(self, key: str, data: bytes) -> dict[str, Any]:
+        place = int.from_bytes(hashlib.md5(key.encode(), usedforsecurity=False).digest(), "big")
+        shard = next(s for s in self.shards.values() if not s.closed and s.low <= place < s.high)
+        self._number += 1_000_003
+        number = str(self._number)
+        shard.records.append(
+            {
+                "Data": data,
+                "PartitionKey": key,
+                "SequenceNumber": number,
+                "ApproximateArrivalTimestamp": datetime(2024, 6, 1, tzinfo=UTC),
+            }
+        )
+        return {"ShardId": shard.shard_id, "SequenceNumber": number}
+
+    def get_shard_iterator(self, **arguments: Any) -> dict[str, Any]:
+        self._enter("get_shard_iterator", arguments)
+        if arguments["ShardId"] not in self.shards:
+            raise self.error("ResourceNotFoundException")
+        start = int(arguments.get("StartingSequenceNumber", -1))
+        if start > self._number:
+            raise self.error("InvalidArgumentException")
+        if arguments["ShardIteratorType"] == "AT_SEQUENCE_NUMBER":
+            start -= 1
+        return {"ShardIterator": self._iterator(arguments["ShardId"], start)}
+
+    def _iterator(self, shard_id: str, after: int) -> str:
+        name = uuid.uuid4().hex
+        self._iterators[name] = (shard_id, after)
+        return name
+
+    def expire_iterators(self) -> None:
+        self._iterators.clear()
+
+    def get_records(self, **arguments: Any) -> dict[str, Any]:
+        with self._lock:
+            self._enter("get_records", arguments)
+            assert 1 <= arguments["Limit"] <= 10_000
+            if arguments["ShardIterator"] not in self._iterators:
+                raise self.error("ExpiredIteratorException")
+            shard_id, after = self._iterators[arguments["ShardIterator"]]
+            shard = self.shards[shard_id]
+            following = [record for record in shard.records if int(record["SequenceNumber"]) > after]
+            if following and self.empty_pages:
+                self.empty_pages -= 1
+                again = self._iterator(shard_id, after)
+                return {"Records": [], "NextShardIterator": again, "MillisBehindLatest": 1000}
+            page = following[: arguments["Limit"]]
+            after = int(page[-1]["SequenceNumber"]) if page else after
+            response = {"Records": page, "MillisBehindLatest": 0 if len(page) == len(following) else 1000}
+            if not shard.closed or len(page) < len(following):
+                response["NextShardIterator"] = self._iterator(shard_id, after)
+            return response
+
+
+@pytest.fixture
+def fake_kinesis() -> FakeKinesis:
+    """A Kinesis without streams."""
+    return FakeKinesis()
+
+
+Open = Callable[..., EventLog]
+
+
+@pytest.fixture(params=["postgres", "moto", "fake"])
+def open_log(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Makes handles on one stream of `partitions` partitions by account: each call is another handle."""
+    kind = request.param
+    stream = f"stream-{uuid.uuid4().hex}"
+    with ExitStack() as stack:
+        if kind == "postgres":
+            dsn = request.getfixturevalue("dsn")
+
+            def open_one(partitions: int = 4) -> EventLog:
+                pool = stack.enter_context(open_pool(dsn, max_size=4))
+                return PostgresLog.create(pool, stream, partitions, KEY)
+        else:
+            if kind == "moto":
+                endpoint = request.getfixturevalue("moto_server")
+                client = stack.enter_context(closing(boto3.client("kinesis", endpoint_url=endpoint, region_name="us-east-1")))
+            else:
+                client = request.getfixturevalue("fake_kinesis")
+
+            def open_one(partitions: int = 4) -> EventLog:
+                return KinesisLog.create(client, stream, partitions, KEY, poll_seconds=0.01)
+
+        yield open_one

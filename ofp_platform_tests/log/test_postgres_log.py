@@ -1,0 +1,202 @@
+"""What only the log in PostgreSQL does: blocks, dense offsets, retention, an outage."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+
+from ofp_platform.log.port import (
+    LogUnavailable,
+    PositionTrimmed,
+    PositionUnknown,
+    StreamNotFound,
+)
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis
+
+Event = Callable[..., Envelope]
+
+
+def clock(_: Envelope) -> int:
+    return 1_700_000_000_000_000
+
+
+def at(log: PostgresLog, offset: int, partition_id: str = "0000") -> Basis:
+    part = PartitionBasis(partition_id=partition_id, offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=offset)
+    return make_basis(log.stream_name, {partition_id: part})
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[Pool]:
+    with open_pool(dsn, max_size=4) as pool:
+        yield pool
+
+
+@pytest.fixture
+def log(pool: Pool) -> PostgresLog:
+    return PostgresLog.create(pool, "payments", 1, "payload.account_id")
+
+
+def test_create_is_idempotent_and_open_finds_it(pool: Pool) -> None:
+    created = PostgresLog.create(pool, "s", 12, "payload.card_id")
+    again = PostgresLog.create(pool, "s", 12, "payload.card_id")
+    opened = PostgresLog.open(pool, "s")
+    assert created.partitions() == again.partitions() == opened.partitions()
+    assert [info.partition_id for info in opened.partitions()][-1] == "0011"
+    assert opened.partition_key == "payload.card_id"
+
+
+@pytest.mark.parametrize(("partitions", "key"), [(3, "payload.card_id"), (2, "payload.account_id")])
+def test_the_partitioning_of_a_stream_never_changes(pool: Pool, partitions: int, key: str) -> None:
+    PostgresLog.create(pool, "s", 2, "payload.card_id")
+    with pytest.raises(ValueError, match="never changes"):
+        PostgresLog.create(pool, "s", partitions, key)
+    assert len(PostgresLog.open(pool, "s").ends().partitions) == 2
+
+
+@pytest.mark.parametrize(("name", "partitions"), [("with space", 1), ("", 1), ("s", 0), ("s", 10_001)])
+def test_what_is_no_stream(pool: Pool, name: str, partitions: int) -> None:
+    with pytest.raises(ValueError):
+        PostgresLog.create(pool, name, partitions, "event_id")
+
+
+def test_an_unknown_stream_and_a_database_without_a_log(pool: Pool, empty_dsn: str) -> None:
+    with pytest.raises(StreamNotFound, match="create it first"):
+        PostgresLog.open(pool, "nothing")
+    with open_pool(empty_dsn) as empty, pytest.raises(StreamNotFound, match="migrate it first"):
+        PostgresLog.open(empty, "nothing")
+
+
+def test_the_partition_is_the_crc_of_the_key(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "s", 7, "payload.account_id")
+    keys = ["acc-1", "Zoë", "日本"]
+    placed = log.append([event(n, {"account_id": key}) for n, key in enumerate(keys)], clock).outcomes
+    for key, position in zip(keys, placed, strict=True):
+        assert isinstance(position, Position)
+        assert position.partition_id == f"{zlib.crc32(key.encode('utf-8')) % 7:04d}"
+
+
+def test_streams_of_one_database_do_not_see_each_other(pool: Pool, log: PostgresLog, event: Event) -> None:
+    other = PostgresLog.create(pool, "other", 1, "payload.account_id")
+    log.append([event(1)], clock)
+    assert other.ends() == other.retention_floor()
+    assert not other.wait(other.ends(), 0)
+
+
+def test_a_block_holds_at_most_2000_records_and_says_what_it_holds(pool: Pool, log: PostgresLog, event: Event) -> None:
+    times = iter(range(10_000, 0, -2))
+    log.append([event(n) for n in range(4500)], lambda _: next(times))
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT first_offset, record_count, first_admitted, last_admitted FROM ofp.log_block ORDER BY first_offset"
+        ).fetchall()
+    assert rows == [(0, 2000, 6002, 10_000), (2000, 2000, 2002, 6000), (4000, 500, 1002, 2000)]
+
+
+def test_an_append_that_fails_leaves_no_trace(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "s", 4, "payload.account_id")
+    with pool.connection() as connection:
+        connection.execute("ALTER TABLE ofp.log_block ADD CHECK (partition_id <> '0003')")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        log.append([event(n) for n in range(50)], clock)
+    assert log.ends() == log.retention_floor()
+    with pool.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM ofp.log_block").fetchone() == (0,)
+
+
+def test_many_appenders_over_many_partitions_do_not_deadlock(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "s", 6, "payload.account_id")
+    errors: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            for step in range(20):
+                events = [event(number * 1000 + step * 30 + n) for n in range(30)]
+                log.append(events if number % 2 else events[::-1], clock)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert sum(log.ordinal_lag(make_basis("s", {})).values()) == 4 * 20 * 30
+
+
+def test_retention_moves_the_floor_and_keeps_what_is_behind_it(pool: Pool, log: PostgresLog, event: Event) -> None:
+    for start in (0, 10, 20):
+        log.append([event(n) for n in range(start, start + 10)], clock)
+    log.truncate_before(at(log, 14))
+    assert log.retention_floor() == at(log, 14)
+    with pool.connection() as connection:
+        assert connection.execute("SELECT min(first_offset) FROM ofp.log_block").fetchone() == (10,)
+    for gone in (0, 9, 13):
+        with pytest.raises(PositionTrimmed, match="from offset 14"):
+            log.read("0000", at(log, gone).partitions[0], 100)
+    for basis in (None, at(log, 14).partitions[0]):
+        assert log.read("0000", basis, 100).offsets == list(range(14, 30))
+    log.truncate_before(at(log, 3))  # never down again
+    assert log.retention_floor() == at(log, 14)
+
+
+def test_truncated_to_the_head_it_goes_on(log: PostgresLog, event: Event) -> None:
+    log.append([event(n) for n in range(5)], clock)
+    log.truncate_before(log.ends())
+    assert len(log.read("0000", None, 10)) == 0
+    assert log.read("0000", None, 10).next == log.ends().partitions[0]
+    log.append([event(5)], clock)
+    assert log.read("0000", None, 10).offsets == [5]
+
+
+@pytest.mark.parametrize(("partition_id", "offset"), [("0000", 2), ("0009", 0)])
+def test_retention_past_the_head_is_refused(log: PostgresLog, event: Event, partition_id: str, offset: int) -> None:
+    log.append([event(1)], clock)
+    with pytest.raises(PositionUnknown):
+        log.truncate_before(at(log, offset, partition_id))
+    assert log.retention_floor() == at(log, 0)
+
+
+def test_a_block_of_a_newer_version_is_refused(pool: Pool, log: PostgresLog, event: Event) -> None:
+    log.append([event(1)], clock)
+    with pool.connection() as connection:
+        connection.execute("UPDATE ofp.log_block SET codec = 99")
+    with pytest.raises(ValueError, match="codec 99"):
+        log.read("0000", None, 10)
+
+
+def test_an_outage_is_retryable_and_over_by_itself(dsn: str, event: Event) -> None:
+    with open_pool(dsn, max_size=2, timeout_seconds=2) as pool:
+        log = PostgresLog.create(pool, "s", 1, "payload.account_id")
+        database = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+        server = psycopg.conninfo.make_conninfo(dsn, dbname="postgres")
+        with psycopg.connect(server, autocommit=True) as operator:
+            operator.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
+            operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
+            for call in (
+                lambda: log.append([event(1)], clock),
+                lambda: log.append([event(1)]),
+                lambda: log.read("0000", None, 1),
+                log.ends,
+                lambda: log.wait(at(log, 0), 1),
+            ):
+                with pytest.raises(LogUnavailable, match="does not answer"):
+                    call()
+            operator.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
+        with open_pool(dsn) as fresh:
+            assert PostgresLog.open(fresh, "s").append([event(1)], clock).appended == 1
+
+
+def test_waiting_leaves_no_listener_behind(dsn: str) -> None:
+    with open_pool(dsn, max_size=1) as pool:
+        log = PostgresLog.create(pool, "s", 1, "payload.account_id")
+        assert not log.wait(log.ends(), 0)
+        with pool.connection() as connection:
+            assert connection.execute("SELECT pg_listening_channels()").fetchall() == []

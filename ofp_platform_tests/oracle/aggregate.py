@@ -1,0 +1,87 @@
+"""Every aggregation over a plain list of events, in fractions and Python integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import isqrt
+from typing import Any, NamedTuple
+
+
+class Item(NamedTuple):
+    """One event of a window, as an aggregation sees it: its time, its identity's order, its value (None: has none)."""
+
+    ts: int
+    tie: bytes
+    value: Any
+
+
+def round_half_even(number: Fraction) -> int:
+    """The nearest integer, ties to even."""
+    below = number.numerator // number.denominator
+    rest = number - below
+    if rest > Fraction(1, 2) or (rest == Fraction(1, 2) and below % 2 == 1):
+        return below + 1
+    return below
+
+
+def at_scale(number: Fraction, scale: int) -> Fraction:
+    """The number rounded to `scale` decimal digits, half to even."""
+    return Fraction(round_half_even(number * 10**scale), 10**scale)
+
+
+def root_at_scale(number: Fraction, scale: int) -> Fraction:
+    """The square root rounded to `scale` decimal digits, half to even: try the candidates and take the nearest."""
+    step = Fraction(1, 10**scale)
+    below = step * isqrt((number / step**2).__floor__())  # below <= root < below + step
+    half = below + step / 2
+    if number > half**2 or (number == half**2 and (below / step) % 2 == 1):
+        return below + step
+    return below
+
+
+def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) -> int | Fraction | None:
+    """One aggregation over the events of a window at `time`; a Fraction for a decimal, None for null."""
+    ordered = sorted(items, key=lambda item: (item.ts, item.tie))
+    values: list[Any] = [item.value for item in ordered]
+    if aggregation == "count":
+        return len(ordered)
+    if aggregation == "sum":
+        return int(sum(values))
+    if aggregation == "distinct_count":
+        return len({(type(value), value) for value in values})
+    if not ordered:
+        return None
+    if aggregation == "min":
+        return int(min(values))
+    if aggregation == "max":
+        return int(max(values))
+    if aggregation == "first":
+        return int(values[0])
+    if aggregation == "last":
+        return int(values[-1])
+    if aggregation == "seconds_since_first":
+        return (time - ordered[0].ts) // 1_000_000
+    if aggregation == "seconds_since_last":
+        return (time - ordered[-1].ts) // 1_000_000
+    mean = Fraction(sum(values), len(values))
+    if aggregation == "mean":
+        return at_scale(mean, scale)
+    assert aggregation == "stddev", aggregation
+    return root_at_scale(sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values), scale)
+
+
+def divide(numerator: int | Fraction | None, denominator: int | Fraction | None, scale: int) -> Fraction | None:
+    """A ratio at `scale`; None when a side is null or the denominator is 0."""
+    if numerator is None or denominator is None or denominator == 0:
+        return None
+    return at_scale(Fraction(numerator) / Fraction(denominator), scale)
+
+
+def decimal_text(number: Fraction, scale: int) -> str:
+    """The canonical text of a number that has at most `scale` decimal digits."""
+    unscaled = number * 10**scale
+    assert unscaled.denominator == 1
+    digits = str(abs(unscaled.numerator)).zfill(scale + 1)
+    text = f"{digits[:-scale]}.{digits[-scale:]}" if scale else digits
+    return f"-{text}" if unscaled < 0 else text

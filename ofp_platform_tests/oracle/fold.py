@@ -1,0 +1,315 @@
+"""snapshot(log, basis, registry, pins, keys, groups, as-of), the naive way: every record read again for every question.
+
+The registry is the plain canonical content of a pack (`ofp_platform.registry.pack.pack_content`); of the package only
+that, the raw-identifier rule and the RFC 8785 encoder are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from ofp_platform.vocabulary.canonical import jcs_bytes
+from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide
+from ofp_platform_tests.oracle.expression import compute
+
+LIMIT = 2**53 - 1
+PIN_NAMES = (
+    "scenario_id",
+    "run_id",
+    "manifest_fingerprint",
+    "parameter_hash",
+    "seed",
+    "platform_run_id",
+    "scenario_run_id",
+)
+_WHERE = ("key_type", "key_id", "group_name", "group_version")
+_KEY = re.compile(r"[!-~]{1,128}")
+_TYPES: dict[str, type] = {"integer": int, "string": str, "boolean": bool}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of a log: where it stands (`offset` dense from 0), when it was admitted (µs), and its envelope's dict."""
+
+    partition_id: str
+    offset: int
+    admitted_at: int
+    envelope: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One applied event: its time, identity order, type and payload."""
+
+    ts: int
+    tie: bytes
+    event_type: str
+    payload: Mapping[str, Any]
+
+
+@dataclass
+class Known:
+    """known(B) of one run: its events as a set, what could not be applied, and counts."""
+
+    events: dict[tuple[str, str, bytes], Event] = field(default_factory=dict)
+    failures: list[tuple[str, int]] = field(default_factory=list)
+    duplicates: int = 0
+    anomalies: int = 0
+    unknown: int = 0
+
+    @property
+    def watermark(self) -> int | None:
+        """The greatest event time, µs."""
+        return max((event.ts for event in self.events.values()), default=None)
+
+
+class BehindHorizon(Exception):
+    """A requested window reaches behind the horizon."""
+
+
+class OutOfRange(Exception):
+    """An integer value beyond ±(2^53-1)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The parts of a snapshot that are hashed beside the question: `by_key`, freshness, warnings."""
+
+    by_key: list[dict[str, Any]]
+    freshness: list[dict[str, Any]]
+    warnings: list[dict[str, str]]
+
+
+def micros(text: str) -> int:
+    """RFC 3339 text (Z, at most 6 fractional digits) to microseconds."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(seconds=1) * 1_000_000 + int((fraction or "0").ljust(6, "0"))
+
+
+def time_text(time: int) -> str:
+    """Microseconds to canonical text."""
+    moment = _EPOCH + timedelta(microseconds=time)
+    text = moment.replace(tzinfo=None, microsecond=0).isoformat()
+    return f"{text}.{moment.microsecond:06d}Z" if moment.microsecond else f"{text}Z"
+
+
+def known_events(
+    records: Iterable[Record], basis: Mapping[str, int], pins: Mapping[str, Any], content: Mapping[str, Any], skew: int
+) -> Known:
+    """The events of the run with these pins before the basis (partition -> exclusive next offset)."""
+    known = Known()
+    required = _required(content)
+    for record in records:
+        envelope = record.envelope
+        if record.offset >= basis.get(record.partition_id, 0):
+            continue
+        if {name: envelope[name] for name in PIN_NAMES if envelope.get(name) is not None} != dict(pins):
+            continue
+        ts = micros(envelope["ts_utc"])
+        position = (record.partition_id, record.offset)
+        if ts > record.admitted_at + skew:
+            known.failures.append(position)
+            continue
+        event_type = envelope["event_type"]
+        if event_type not in content["events"]:
+            known.unknown += 1
+            continue
+        if not _usable(envelope["payload"], *required[event_type]):
+            known.failures.append(position)
+            continue
+        body = {
+            "event_type": event_type,
+            "schema_version": envelope["schema_version"],
+            "ts_utc": time_text(ts),
+            "pins": dict(pins),
+            "payload": envelope["payload"],
+        }
+        digest = hashlib.sha256(jcs_bytes(body)).digest()
+        event_class = content["events"][event_type]["class"]
+        identity = (event_class, envelope["event_id"], digest)
+        if identity in known.events:
+            known.duplicates += 1
+            continue
+        if any(other[:2] == identity[:2] for other in known.events):
+            known.anomalies += 1
+        tie = hashlib.sha256(event_class.encode() + b"\0" + envelope["event_id"].encode() + b"\0" + digest).digest()[:16]
+        known.events[identity] = Event(ts, tie, event_type, envelope["payload"])
+    return known
+
+
+def snapshot(
+    known: Known,
+    content: Mapping[str, Any],
+    keys: Sequence[tuple[str, str]],
+    groups: Sequence[tuple[str, str]],
+    as_of: int,
+    *,
+    allowed_lateness: int,
+    request_context: Mapping[str, int | str] | None = None,
+) -> Answer:
+    """What `get_features` must answer.
+
+    Raises:
+        BehindHorizon: a requested window begins behind the horizon.
+        OutOfRange: an integer value beyond ±(2^53-1).
+    """
+    reach = max(_reach(group) for group in content["groups"])
+    horizon = None if known.watermark is None else known.watermark - reach - allowed_lateness
+    chosen = sorted(
+        (group for group in content["groups"] if (group["name"], group["version"]) in groups),
+        key=lambda group: (group["name"], group["version"]),
+    )
+    if horizon is not None and any(as_of - _reach(group) < horizon for group in chosen):
+        raise BehindHorizon
+    by_key, freshness, warnings = [], [], []
+    for key_type, key_id in sorted(keys):
+        by_group = []
+        for group in chosen:
+            if group["key_type"] != key_type:
+                continue
+            events = [event for event in known.events.values() if _touches(event, content, key_type, key_id)]
+            where = {
+                "key_type": key_type,
+                "key_id": key_id,
+                "group_name": group["name"],
+                "group_version": group["version"],
+            }
+            by_group.append(
+                {
+                    "group_name": group["name"],
+                    "group_version": group["version"],
+                    "features": group_features(group, events, as_of, request_context or {}),
+                }
+            )
+            last = last_update(group, events, as_of, horizon)
+            age = None if last is None else (as_of - last) // 1_000_000
+            stale = age is None or age > group["ttl_seconds"]
+            if last is None:
+                warnings.append({"code": "NO_DATA", **where})
+            if stale:
+                warnings.append({"code": "STALE_GROUP", **where})
+            freshness.append(
+                {
+                    **where,
+                    "ttl_seconds": group["ttl_seconds"],
+                    "last_update_event_time": None if last is None else time_text(last),
+                    "age_seconds": age,
+                    "stale": stale,
+                }
+            )
+        by_key.append({"key_type": key_type, "key_id": key_id, "by_group": by_group})
+    warnings.sort(key=lambda one: tuple(one[name] for name in ("code", *_WHERE)))
+    return Answer(by_key, freshness, warnings)
+
+
+def group_features(
+    group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
+) -> dict[str, int | str | None]:
+    """The wire values of one group over the events of one key."""
+    values: dict[str, Fraction | None] = {}
+    wired: dict[str, int | str | None] = {}
+    for feature in group["features"]:
+        value: int | Fraction | None
+        if feature["aggregation"] == "ratio":
+            sides = [_value(feature[side], events, as_of) for side in ("numerator", "denominator")]
+            value = divide(sides[0], sides[1], feature["scale"])
+        else:
+            value = _value(feature, events, as_of)
+        decimal = feature["aggregation"] in ("mean", "stddev", "ratio")
+        if value is None:
+            wired[feature["name"]] = None
+        elif decimal:
+            wired[feature["name"]] = decimal_text(Fraction(value), feature["scale"])
+        else:
+            assert isinstance(value, int)
+            if abs(value) > LIMIT:
+                raise OutOfRange(feature["name"])
+            wired[feature["name"]] = value
+        values[feature["name"]] = None if value is None else Fraction(value)
+    for one in group["on_demand"]:
+        result = compute(one["expression"], values, request)
+        wired[one["name"]] = None if result is None else decimal_text(at_scale(result, one["scale"]), one["scale"])
+    return dict(sorted(wired.items()))
+
+
+def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, horizon: int | None = None) -> int | None:
+    """The greatest time <= as-of, in front of the horizon, of an event that any feature of the group counts."""
+    times = [
+        event.ts
+        for event in events
+        if event.ts <= as_of
+        and (horizon is None or event.ts > horizon)
+        and any(_satisfies(event, selection) for selection in _selections(group))
+    ]
+    return max(times, default=None)
+
+
+def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | Fraction | None:
+    latest = as_of - selection["delay"]
+    items = [
+        Item(event.ts, event.tie, None if selection["value"] is None else event.payload[selection["value"]])
+        for event in events
+        if latest - selection["window"] < event.ts <= latest and _satisfies(event, selection)
+    ]
+    return aggregate(selection["aggregation"], items, as_of, selection["scale"])
+
+
+def _satisfies(event: Event, selection: Mapping[str, Any]) -> bool:
+    return event.event_type in selection["events"] and all(
+        any(type(value) is type(event.payload[name]) and value == event.payload[name] for value in allowed)
+        for name, allowed in selection["where"].items()
+    )
+
+
+def _touches(event: Event, content: Mapping[str, Any], key_type: str, key_id: str) -> bool:
+    name = content["events"][event.event_type]["keys"].get(key_type)
+    return name is not None and event.payload.get(name) == key_id
+
+
+def _selections(group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    found = []
+    for feature in group["features"]:
+        if feature["aggregation"] == "ratio":
+            found += [feature["numerator"], feature["denominator"]]
+        else:
+            found.append(feature)
+    return found
+
+
+def _reach(group: Mapping[str, Any]) -> int:
+    return max(int(selection["window"] + selection["delay"]) for selection in _selections(group))
+
+
+def _required(content: Mapping[str, Any]) -> dict[str, tuple[set[str], dict[str, type]]]:
+    """Per event type what the groups need of it: the payload fields that are keys, and the fields with their types."""
+    needed: dict[str, tuple[set[str], dict[str, type]]] = {name: (set(), {}) for name in content["events"]}
+    for group in content["groups"]:
+        for selection in _selections(group):
+            for name in selection["events"]:
+                routing = content["events"][name]
+                keys, fields = needed[name]
+                keys.add(routing["keys"][group["key_type"]])
+                for read in [*selection["where"], *([selection["value"]] if selection["value"] else [])]:
+                    fields[read] = _TYPES[routing["fields"][read]]
+    return needed
+
+
+def _usable(payload: Mapping[str, Any], keys: set[str], fields: Mapping[str, type]) -> bool:
+    for name in keys:
+        key = payload.get(name)
+        if not isinstance(key, str) or _KEY.fullmatch(key) is None or is_raw_identifier(key):
+            return False
+    for name, kind in fields.items():
+        value = payload.get(name)
+        if type(value) is not kind or (isinstance(value, int) and abs(value) > LIMIT):
+            return False
+    return True

@@ -1,0 +1,184 @@
+"""Hypothesis strategies for event worlds: few keys, crowded times, every disturbance that a log may show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ofp_platform_tests.oracle.fold import LIMIT, Record, time_text
+
+SECOND = 1_000_000
+START = 1_700_000_000 * SECOND
+SKEW = 300 * SECOND
+LATENESS = 7 * SECOND
+SPANS = (1, SECOND, 3 * SECOND, 10 * SECOND)
+"""Windows and delays of PACK, microseconds."""
+
+PINS: dict[str, Any] = {
+    "scenario_id": "town",
+    "run_id": "run-1",
+    "manifest_fingerprint": "a" * 64,
+    "parameter_hash": "b" * 64,
+}
+ACCOUNTS = ("a-1", "a-2", "a-3")
+MERCHANTS = ("m-1", "m-2")
+
+PACK = """
+pack_id: oracle
+revision: 1
+events:
+  payment:
+    keys: {account: account_id, merchant: merchant_id}
+    fields: {amount: integer, status: string, shop: string, online: boolean, unread: integer}
+  refund:
+    class: payment
+    keys: {account: account_id}
+    fields: {amount: integer, shop: string}
+  report:
+    keys: {account: account_id, merchant: merchant_id}
+  declared:
+    keys: {account: account_id}
+groups:
+  - name: every
+    version: v1
+    key_type: account
+    ttl_seconds: 5
+    features:
+      - {name: a_count, aggregation: count, events: [payment, refund], window: 10s}
+      - {name: b_count, aggregation: count, events: [payment, refund], window: 1us}
+      - {name: a_sum, aggregation: sum, events: [payment], value: amount, window: 3s, where: {status: [ok, odd]}}
+      - {name: a_min, aggregation: min, events: [payment], value: amount, window: 3s, delay: 1s}
+      - {name: a_max, aggregation: max, events: [payment, refund], value: amount, window: 10s, delay: 1us}
+      - {name: a_mean, aggregation: mean, events: [payment, refund], value: amount, window: 10s, scale: 3}
+      - {name: a_stddev, aggregation: stddev, events: [payment], value: amount, window: 10s}
+      - {name: b_stddev, aggregation: stddev, events: [payment], value: amount, window: 3s, scale: 0}
+      - {name: a_shops, aggregation: distinct_count, events: [payment, refund], value: shop, window: 10s}
+      - {name: b_shops, aggregation: distinct_count, events: [payment, refund], value: shop, window: 3s}
+      - {name: a_amounts, aggregation: distinct_count, events: [payment], value: amount, window: 10s, delay: 1s}
+      - {name: a_first, aggregation: first, events: [payment], value: amount, window: 10s}
+      - {name: a_last, aggregation: last, events: [payment, refund], value: amount, window: 3s, where: {amount: [0, 1, 7]}}
+      - {name: a_since, aggregation: seconds_since_last, events: [payment], window: 10s, where: {online: true}}
+      - {name: b_since, aggregation: seconds_since_first, events: [report], window: 10s, delay: 3s}
+    request: {amount: integer}
+    on_demand:
+      - {name: over_mean, expression: (request.amount - 1) / a_mean}
+  - name: ratios
+    version: v2
+    key_type: account
+    ttl_seconds: 1
+    features:
+      - name: share
+        aggregation: ratio
+        window: 3s
+        numerator: {aggregation: sum, events: [payment], value: amount, where: {status: odd}}
+        denominator: {aggregation: mean, events: [payment], value: amount, window: 10s, scale: 2}
+      - name: spread
+        aggregation: ratio
+        window: 10s
+        scale: 9
+        numerator: {aggregation: stddev, events: [payment], value: amount}
+        denominator: {aggregation: distinct_count, events: [payment], value: shop}
+  - name: shop
+    version: v1
+    key_type: merchant
+    ttl_seconds: 3
+    features:
+      - {name: count, aggregation: count, events: [payment], window: 3s, delay: 1s}
+      - name: risk
+        aggregation: ratio
+        window: 3s
+        numerator: {aggregation: count, events: [report]}
+        denominator: {aggregation: count, events: [payment], delay: 1s}
+"""
+"""Every aggregation, conditions of each type, delays, ratios, an on-demand feature, a shared event class."""
+
+
+def times(until: int = 30) -> st.SearchStrategy[int]:
+    """Times that meet at the edges of windows: whole spans from the start, and a microsecond beside them."""
+    edge = st.builds(lambda whole, side: START + whole * SECOND + side, st.integers(0, until), st.sampled_from((-1, 0, 0, 0, 1)))
+    return st.one_of(edge, st.integers(START, START + until * SECOND))
+
+
+def integers() -> st.SearchStrategy[int]:
+    """Small and extreme integers within ±(2^53-1)."""
+    return st.one_of(st.sampled_from((0, 1, 7, LIMIT, -LIMIT, LIMIT - 1)), st.integers(-LIMIT, LIMIT))
+
+
+def _payload(event_type: str) -> st.SearchStrategy[dict[str, Any]]:
+    account, merchant = st.sampled_from(ACCOUNTS), st.sampled_from(MERCHANTS)
+    if event_type == "payment":
+        return st.fixed_dictionaries(
+            {
+                "account_id": account,
+                "merchant_id": merchant,
+                "amount": integers(),
+                "status": st.sampled_from(("ok", "odd", "no")),
+                "shop": st.sampled_from(("x", "y", "z", "")),
+                "online": st.booleans(),
+            }
+        )
+    if event_type == "refund":
+        return st.fixed_dictionaries({"account_id": account, "amount": integers(), "shop": st.sampled_from(("x", "y"))})
+    return st.fixed_dictionaries({"account_id": account, "merchant_id": merchant})
+
+
+@st.composite
+def envelopes(draw: st.DrawFn, event_ids: st.SearchStrategy[str]) -> dict[str, Any]:
+    """One envelope, sometimes of an unknown or merely declared type, broken, or of another run."""
+    event_type = draw(st.sampled_from(("payment",) * 6 + ("refund",) * 3 + ("report", "report", "declared", "unknown")))
+    payload = dict(draw(_payload(event_type)))
+    defect = draw(st.sampled_from((None,) * 12 + ("missing", "wrong", "foreign")))
+    if defect == "missing":
+        payload.pop(draw(st.sampled_from(sorted(payload))))
+    elif defect == "wrong":
+        payload[draw(st.sampled_from(sorted(payload)))] = draw(st.sampled_from((None, 1.5, "7", True, [], LIMIT)))
+    pins = {**PINS, "run_id": "run-2"} if defect == "foreign" else PINS
+    return {
+        "event_id": draw(event_ids),
+        "event_type": event_type,
+        "schema_version": "1",
+        "ts_utc": time_text(draw(times())),
+        **pins,
+        "payload": payload,
+    }
+
+
+@dataclass(frozen=True)
+class World:
+    """A log of PACK's events: its records in the order of admission, and the basis that holds all of them."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def basis(self) -> Mapping[str, int]:
+        """Partition -> exclusive next offset."""
+        ends: dict[str, int] = {}
+        for record in self.records:
+            ends[record.partition_id] = record.offset + 1
+        return ends
+
+    def up_to(self, count: int) -> World:
+        """The first `count` records."""
+        return World(self.records[:count])
+
+
+@st.composite
+def worlds(draw: st.DrawFn, max_events: int = 40, partitions: Sequence[str] = ("p0", "p1")) -> World:
+    """Disorder, ties, copies of one event, one id with two payloads, events from the future, several partitions."""
+    ids = st.integers(0, 2 * max_events).map(lambda number: f"e-{number}")
+    events = draw(st.lists(envelopes(ids), max_size=max_events))
+    copies = draw(st.lists(st.sampled_from(events), max_size=8)) if events else []
+    order = draw(st.permutations(events + copies))
+    ends = dict.fromkeys(partitions, 0)
+    records = []
+    for envelope in order:
+        partition = draw(st.sampled_from(tuple(partitions)))
+        early = draw(st.sampled_from((0,) * 9 + (1,)))
+        # the skew is counted from the event's own time; one microsecond more is too much
+        ts = START + 30 * SECOND if not early else START - SKEW + draw(st.integers(0, 30)) * SECOND
+        records.append(Record(partition, ends[partition], ts, envelope))
+        ends[partition] += 1
+    return World(tuple(records))

@@ -1,0 +1,52 @@
+"""dagster.yaml at the top of the repository is a whole configuration, with an address and without one."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.run_coordinator import DefaultRunCoordinator
+from dagster_postgres import PostgresRunStorage
+
+from ofp_platform.orchestration import instance_storage
+from ofp_platform.orchestration.instance_storage import ADDRESS, PlatformPostgresStorage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_dagster_takes_the_configuration_of_the_repository(
+    empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ADDRESS, empty_dsn)
+    with DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=str(ROOT))) as instance:
+        assert isinstance(instance.run_storage, PostgresRunStorage)
+        assert instance.run_storage.postgres_url == empty_dsn
+        assert instance.get_runs() == []
+        assert isinstance(instance.run_coordinator, DefaultRunCoordinator)
+        assert not instance.telemetry_enabled
+        # what the daemon, the web server and the run workers receive leads them to the same storage
+        with DagsterInstance.from_ref(instance.get_ref()) as other:
+            assert isinstance(other.run_storage, PostgresRunStorage)
+            assert other.run_storage.postgres_url == empty_dsn
+
+
+def test_without_an_address_the_embedded_server_is_used(empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def start(folder: Path) -> str:
+        asked.append(folder)
+        return empty_dsn
+
+    monkeypatch.setenv(ADDRESS, "")
+    monkeypatch.setenv("OFP_HOME", str(tmp_path))
+    monkeypatch.setattr(instance_storage, "start_embedded", start)
+    assert PlatformPostgresStorage.from_config_value(None, {}).postgres_url == empty_dsn
+    assert asked == [tmp_path / "postgres"]
+    assert os.environ[ADDRESS] == empty_dsn  # for the processes that this one starts
+
+
+def test_the_workspace_names_the_definitions() -> None:
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text(encoding="utf-8"))
+    assert workspace["load_from"][0]["python_module"]["module_name"] == "ofp_platform.definitions"

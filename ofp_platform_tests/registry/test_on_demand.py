@@ -1,0 +1,121 @@
+"""On-demand arithmetic against an independent evaluation: Python's own operators on fractions."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.registry.layout import OnDemandPlan
+from ofp_platform.registry.on_demand import Value, check_request_context, evaluate
+from ofp_platform.vocabulary.errors import ContractError, Reason
+
+integers = st.integers(-(2**53) + 1, 2**53 - 1)
+values: st.SearchStrategy[Value] = st.one_of(st.none(), integers, st.tuples(st.integers(-(10**30), 10**30), st.integers(0, 12)))
+literals = st.from_regex(r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,4})?", fullmatch=True)
+expressions = st.recursive(
+    st.one_of(st.sampled_from(["a", "b", "c", "request.n", "request.d"]), literals),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda parts: f"({parts[0]} {parts[1]} {parts[2]})"),
+        inner.map(lambda one: f"-({one})"),
+    ),
+    max_leaves=8,
+).filter(lambda text: len(text) <= 500)
+
+
+class Null:
+    """What every operation with a null or a division by zero gives."""
+
+    def _null(self, *_: object) -> Null:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _null
+
+
+def _naive(text: str, names: dict[str, Value], context: dict[str, Any], scale: int) -> int | None:
+    def exact(value: Value | str) -> Fraction | Null:
+        if value is None:
+            return Null()
+        if isinstance(value, tuple):
+            return Fraction(value[0]) / 10 ** value[1]
+        return Fraction(value)
+
+    scope: dict[str, Any] = {name: exact(value) for name, value in names.items()}
+    scope["request"] = type("Request", (), {name: exact(value) for name, value in context.items()})
+    scope["F"] = Fraction
+    source = re.sub(r"(?<![A-Za-z_0-9.])[0-9]+(?:\.[0-9]+)?", lambda match: f"F('{match.group()}')", text)
+    try:
+        result = eval(source, {}, scope)
+    except ZeroDivisionError:
+        return None
+    return None if isinstance(result, Null) else round(result * 10**scale)
+
+
+@given(
+    text=expressions,
+    a=values,
+    b=values,
+    c=values,
+    n=integers,
+    d=st.from_regex(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", fullmatch=True).filter(str.isascii),
+    scale=st.integers(0, 12),
+)
+def test_equal_to_fractions_rounded_half_even_once(text: str, a: Value, b: Value, c: Value, n: int, d: str, scale: int) -> None:
+    names, context = {"a": a, "b": b, "c": c}, {"n": n, "d": d}
+    assert evaluate(OnDemandPlan("x", text, scale), names, context) == _naive(text, names, context, scale)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("request.amount / mean", 2_500_000),
+        ("missing * 0", None),
+        ("request.amount / (mean - mean)", None),
+        ("0 * (1 / zero)", None),
+        ("1 / 3", 333_333),
+        ("2 / 3", 666_667),
+        ("0.0000005", 0),
+        ("0.0000015", 2),
+        ("-0.0000015", -2),
+        ("big * big * big", 9007199254740991**3 * 10**6),
+    ],
+)
+def test_examples(expression: str, expected: int | None) -> None:
+    names: dict[str, Value] = {"mean": (40_00, 2), "missing": None, "zero": 0, "big": 2**53 - 1}
+    assert evaluate(OnDemandPlan("x", expression, 6), names, {"amount": 100}) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "context", "reason"),
+    [
+        ("integer", {}, Reason.REQUEST_CONTEXT_MISSING),
+        ("integer", {"n": None}, Reason.REQUEST_CONTEXT_INVALID),
+        ("integer", {"n": True}, Reason.REQUEST_CONTEXT_INVALID),
+        ("integer", {"n": 1.0}, Reason.REQUEST_CONTEXT_INVALID),
+        ("integer", {"n": "1"}, Reason.REQUEST_CONTEXT_INVALID),
+        ("integer", {"n": 2**53}, Reason.REQUEST_CONTEXT_INVALID),
+        ("decimal", {"n": 1}, Reason.REQUEST_CONTEXT_INVALID),
+        ("decimal", {"n": "1e5"}, Reason.REQUEST_CONTEXT_INVALID),
+        ("decimal", {"n": "1/3"}, Reason.REQUEST_CONTEXT_INVALID),
+        ("decimal", {"n": "٣"}, Reason.REQUEST_CONTEXT_INVALID),
+        ("decimal", {"n": ""}, Reason.REQUEST_CONTEXT_INVALID),
+    ],
+)
+def test_a_request_context_that_does_not_fit(kind: str, context: dict[str, Any], reason: Reason) -> None:
+    with pytest.raises(ContractError) as caught:
+        check_request_context((("n", kind),), context)
+    assert caught.value.reason is reason
+
+
+def test_a_request_context_that_fits() -> None:
+    check_request_context((("n", "integer"), ("d", "decimal")), {"n": -5, "d": "-12.50", "unused": []})
+    assert evaluate(OnDemandPlan("x", "request.n * request.d", 1), {}, {"n": -5, "d": "-12.50"}) == 625
+
+
+def test_a_bad_request_is_refused_even_if_the_value_would_be_null() -> None:
+    with pytest.raises(ContractError):
+        evaluate(OnDemandPlan("x", "a / request.n", 6), {"a": None}, {})

@@ -1,0 +1,320 @@
+"""Every refusal of a pack names file, line and field; all of them come at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, load_pack_file, shipped_pack
+from ofp_platform.registry.source import PackError, PackErrors
+
+HEAD = """\
+pack_id: example
+revision: 1
+events:
+  payment:
+    keys: {account: account_id, merchant: merchant_id}
+    fields: {amount_minor: integer, status: string, online: boolean, merchant_id: string}
+  login:
+    keys: {device: device_id}
+    fields: {amount_minor: string}
+  refund:
+    keys: {account: account_id}
+    fields: {status: string}
+groups:
+  - name: g
+    version: v1
+    key_type: account
+    ttl_seconds: 60
+    features:
+      - {name: ok, aggregation: count, events: [payment], window: 1h}
+"""
+FEATURE_LINE = HEAD.count("\n") + 1
+
+
+def errors_of(text: str, file: str = "bad.yaml") -> list[str]:
+    with pytest.raises(PackErrors) as caught:
+        load_pack(text, file)
+    return [str(error) for error in caught.value.errors]
+
+
+def test_the_head_alone_is_valid() -> None:
+    assert load_pack(HEAD).groups[0].features[0].name == "ok"
+
+
+@pytest.mark.parametrize(
+    ("feature", "field", "message"),
+    [
+        ("{name: x, aggregation: count, events: [payment], window: -1 s}", ".window", "'-1 s' is negative"),
+        ("{name: x, aggregation: count, events: [payment], window: 0h}", ".window", "a window of 0 holds nothing"),
+        ("{name: x, aggregation: count, events: [payment], window: 1 hour}", ".window", "'1 hour' is not a duration"),
+        ("{name: x, aggregation: count, events: [payment], window: 30}", ".window", "must be a string such as '24h'"),
+        ("{name: x, aggregation: count, events: [payment], window: 4000d}", ".window", "longer than 3660d"),
+        ("{name: x, aggregation: count, events: [payment]}", ".window", "this field is required"),
+        ("{name: x, aggregation: count, window: 1h}", ".events", "this field is required"),
+        ("{name: x, aggregation: count, events: [], window: 1h}", ".events", "must have at least one entry"),
+        ("{name: x, aggregation: count, events: [payment], window: 1h, delay: -5m}", ".delay", "'-5m' is negative"),
+        ("{name: ok, aggregation: count, events: [payment], window: 2h}", ".name", "already has a feature 'ok'"),
+        ("{name: X, aggregation: count, events: [payment], window: 2h}", ".name", "must match pattern"),
+        ("{name: x, agregation: count, events: [payment], window: 1h}", ".agregation", "did you mean 'aggregation'?"),
+        ("{name: x, aggregation: cuont, events: [payment], window: 1h}", ".aggregation", "did you mean 'count'?"),
+        ("{name: x, aggregation: count, events: [paymnt], window: 1h}", ".events[0]", "did you mean 'payment'?"),
+        ("{name: x, aggregation: count, events: [payment, payment], window: 1h}", ".events[1]", "is listed twice"),
+        ("{name: x, aggregation: count, events: [login], window: 1h}", ".events[0]", "'login' routes no account key"),
+        ("{name: x, aggregation: sum, events: [payment], window: 1h}", ".value", "sum needs the payload field"),
+        ("{name: x, aggregation: count, events: [payment], value: status, window: 1h}", ".value", "has no value"),
+        (
+            "{name: x, aggregation: seconds_since_last, events: [payment], value: status, window: 1h}",
+            ".value",
+            "has no value",
+        ),
+        ("{name: x, aggregation: sum, events: [payment], value: status, window: 1h}", ".value", "sum needs integer"),
+        ("{name: x, aggregation: last, events: [payment], value: status, window: 1h}", ".value", "last needs integer"),
+        (
+            "{name: x, aggregation: distinct_count, events: [payment], value: online, window: 1h}",
+            ".value",
+            "needs integer or string",
+        ),
+        (
+            "{name: x, aggregation: sum, events: [payment], value: amount_minr, window: 1h}",
+            ".value",
+            "did you mean 'amount_minor'?",
+        ),
+        (
+            "{name: x, aggregation: sum, events: [payment, refund], value: amount_minor, window: 1h}",
+            ".value",
+            "event 'refund' declares no field 'amount_minor'",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {status: 5}, window: 1h}",
+            ".where.status",
+            "'status' of payment is string; a value here is of another type",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {amount_minor: true}, window: 1h}",
+            ".where.amount_minor",
+            "a value here is of another type",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {status: 1.5}, window: 1h}",
+            ".where.status",
+            "write a string, an integer or a boolean",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {status: []}, window: 1h}",
+            ".where.status",
+            "an empty list selects nothing",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {amount_minor: 9007199254740992}, window: 1h}",
+            ".where.amount_minor",
+            "within ±(2^53-1)",
+        ),
+        (
+            "{name: x, aggregation: mean, events: [payment], value: amount_minor, window: 1h, scale: 13}",
+            ".scale",
+            "must be less than or equal to 12",
+        ),
+        (
+            "{name: x, aggregation: mean, events: [payment], value: amount_minor, window: 1h, scale: -1}",
+            ".scale",
+            "must be greater than or equal to 0",
+        ),
+        ("{name: x, aggregation: count, events: [payment], window: 1h, scale: 2}", ".scale", "count is an integer"),
+        ("{name: x, aggregation: ratio, window: 1h}", ".numerator", "a ratio needs it"),
+        (
+            "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: count, events: [payment]}}",
+            ".denominator",
+            "a ratio needs it",
+        ),
+        (
+            "{name: x, aggregation: ratio, events: [payment], window: 1h,"
+            " numerator: {aggregation: count, events: [payment]},"
+            " denominator: {aggregation: count, events: [payment]}}",
+            ".events",
+            "of a ratio it is given in the numerator",
+        ),
+        (
+            "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: ratio, events: [payment]},"
+            " denominator: {aggregation: count, events: [payment]}}",
+            ".numerator.aggregation",
+            "not of ratios",
+        ),
+        (
+            "{name: x, aggregation: ratio, numerator: {aggregation: count, events: [payment], window: 1h},"
+            " denominator: {aggregation: count, events: [payment]}}",
+            ".denominator",
+            "required, here or in the feature",
+        ),
+        (
+            "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: sum, events: [payment]},"
+            " denominator: {aggregation: count, events: [payment], scale: 2}}",
+            ".numerator",
+            "sum needs the payload field",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], window: 1h, numerator: {aggregation: count, events: [payment]}}",
+            ".numerator",
+            "only a ratio has it, not count",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {status: 4111111111111111}, window: 1h}",
+            ".where.status",
+            "a raw identifier",
+        ),
+        (
+            "{name: x, aggregation: count, events: [payment], where: {status: 4111-1111-1111-1111}, window: 1h}",
+            ".where.status",
+            "a raw identifier",
+        ),
+    ],
+)
+def test_a_wrong_feature_is_named_by_file_line_and_field(feature: str, field: str, message: str) -> None:
+    found = errors_of(HEAD + f"      - {feature}\n", "packs/bad.yaml")
+    place = f"packs/bad.yaml:{FEATURE_LINE}: groups[0].features[1]{field}"
+    assert any(error.startswith(place) and message in error for error in found), found
+    assert not any("4111" in error for error in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("revision: 1", "revision: 0", "bad.yaml:2: revision: must be greater than or equal to 1"),
+        ("revision: 1", "revision: '1'", "bad.yaml:2: revision: must be an integer"),
+        (
+            "revision: 1",
+            "revision: 1\nrevison: 2",
+            "bad.yaml:3: revison: unknown field 'revison'; did you mean 'revision'?",
+        ),
+        ("revision: 1", "revision: 1\nrevision: 2", "bad.yaml:3: revision: written twice; first on line 2"),
+        ("revision: 1\n", "", "bad.yaml:1: revision: this field is required"),
+        ("  login:", "  Login:", "bad.yaml:7: events.Login: must match pattern '^[a-z][a-z0-9_.]{0,62}$'"),
+        (
+            "{device: device_id}",
+            "{devise: device_id}",
+            "bad.yaml:8: events.login.keys.devise: 'devise' is not one of these; did you mean 'device'?",
+        ),
+        (
+            "{amount_minor: string}",
+            "{amount_minor: strng}",
+            "bad.yaml:9: events.login.fields.amount_minor: 'strng' is not one of these; did you mean 'string'?",
+        ),
+        (
+            "{amount_minor: string}",
+            "{device_id: integer}",
+            "bad.yaml:9: events.login.fields.device_id: 'device_id' is the device key, hence a string, not integer",
+        ),
+        (
+            "key_type: account",
+            "key_type: terminal",
+            "bad.yaml:16: groups[0].key_type: 'terminal' is not one of these; known: account, card, customer, device, merchant",
+        ),
+        ("version: v1", "version: latest", "bad.yaml:15: groups[0].version: must match pattern '^v[1-9][0-9]{0,8}$'"),
+        ("ttl_seconds: 60", "ttl_seconds: 0", "bad.yaml:17: groups[0].ttl_seconds: must be greater than or equal to 1"),
+        ("ttl_seconds: 60", "ttl_seconds: 60.0", "bad.yaml:17: groups[0].ttl_seconds: must be an integer"),
+    ],
+)
+def test_a_wrong_field_elsewhere(old: str, new: str, expected: str) -> None:
+    assert old in HEAD
+    assert expected in errors_of(HEAD.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("lines", "field", "message"),
+    [
+        ("on_demand: [{name: ok, expression: '1'}]", "on_demand[0].name", "already has a feature 'ok' (features[0])"),
+        ("on_demand: [{name: x, expression: okk + 1}]", "on_demand[0].expression", "did you mean 'ok'?"),
+        ("on_demand: [{name: x, expression: request.a}]", "on_demand[0].expression", "request.a is not declared"),
+        ("on_demand: [{name: x, expression: ok ** 2}]", "on_demand[0].expression", "the operator Pow is not allowed"),
+        ("on_demand: [{name: x, expression: abs(ok)}]", "on_demand[0].expression", "a call is not allowed"),
+        ("on_demand: [{name: x, expression: ok +}]", "on_demand[0].expression", "not an expression"),
+        ("on_demand: [{name: x, expression: ok, scale: 13}]", "on_demand[0].scale", "less than or equal to 12"),
+        ("request: {a: integer}", "request.a", "no on-demand feature reads request.a"),
+        ("request: {a: float}", "request.a", "known: decimal, integer"),
+    ],
+)
+def test_a_wrong_on_demand_part(lines: str, field: str, message: str) -> None:
+    found = errors_of(HEAD + f"    {lines}\n")
+    assert any(e.startswith(f"bad.yaml:{FEATURE_LINE}: groups[0].{field}") and message in e for e in found), found
+
+
+def test_two_groups_of_one_name_and_version() -> None:
+    group = HEAD[HEAD.index("  - name: g") :]
+    assert f"bad.yaml:{FEATURE_LINE}: groups[1]: group g v1 is already groups[0]" in errors_of(HEAD + group)
+
+
+def test_everything_is_reported_at_once_in_the_order_of_the_file() -> None:
+    text = HEAD.replace("revision: 1", "revison: 1").replace("ttl_seconds: 60", "ttl_seconds: -1") + (
+        "      - {name: x, aggregation: count, events: [paymnt], window: 1h}\n"
+        "      - {name: y, aggregation: sum, events: [payment], window: -1 s}\n"
+    )
+    found = errors_of(text)
+    assert [error.split(": ")[0:2] for error in found] == [
+        ["bad.yaml:1", "revision"],
+        ["bad.yaml:2", "revison"],
+        ["bad.yaml:17", "groups[0].ttl_seconds"],
+        [f"bad.yaml:{FEATURE_LINE}", "groups[0].features[1].events[0]"],
+        [f"bad.yaml:{FEATURE_LINE + 1}", "groups[0].features[2].window"],
+    ]
+
+
+@pytest.mark.parametrize(("count", "accepted"), [(62, True), (63, False)])
+def test_62_predicates_fit_in_the_mask(count: int, accepted: bool) -> None:
+    lines = [
+        f"      - {{name: f{i}, aggregation: count, events: [payment], where: {{amount_minor: {i}}}, window: 1h}}\n"
+        for i in range(count - 1)  # the head has one of its own
+    ]
+    if accepted:
+        assert len(load_pack(HEAD + "".join(lines)).groups[0].features) == count
+    else:
+        (error,) = errors_of(HEAD + "".join(lines))
+        assert error.startswith(f"bad.yaml:{FEATURE_LINE + 61}: groups[0].features[62]: more than 62 different selections")
+
+
+@pytest.mark.parametrize("value", ["'5500 0000 0000 0004'", "5500000000000004", "pays with 5500-0000-0000-0004 often"])
+def test_a_raw_identifier_anywhere_is_refused_and_never_shown(value: str) -> None:
+    found = errors_of(HEAD.replace("revision: 1", f"revision: 1\ndescription: {value}"))
+    assert any(error.startswith("bad.yaml:3: description: a raw identifier") for error in found)
+    assert not any("5500" in error for error in found)
+
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@given(data=st.data(), name=st.sampled_from(SHIPPED_PACKS), wrong=anything)
+def test_no_pack_makes_the_validator_stumble(data: st.DataObject, name: str, wrong: object) -> None:
+    pack = shipped_pack(name).model_dump(mode="json", by_alias=True, exclude_none=True)
+    target: Any = pack
+    while True:
+        key = data.draw(st.sampled_from(sorted(target) if isinstance(target, dict) else range(len(target))))
+        deeper = target[key]
+        if not isinstance(deeper, (dict, list)) or not deeper or data.draw(st.booleans()):
+            break
+        target = deeper
+    target[key] = wrong
+    text = json.dumps(pack)
+    found: list[PackError] = []
+    try:
+        load_pack(text)
+    except PackErrors as errors:
+        found = errors.errors
+    assert all(error.line >= 1 and error.message for error in found)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(PackErrors, match=r"absent\.yaml:0: cannot be read: No such file"):
+        load_pack_file(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"pack_id: caf\xe9\n")
+    with pytest.raises(PackErrors, match=r"latin\.yaml:0: is not UTF-8 text"):
+        load_pack_file(tmp_path / "latin.yaml")
+    (tmp_path / "good.yaml").write_text(HEAD)
+    assert load_pack_file(tmp_path / "good.yaml") == load_pack(HEAD)

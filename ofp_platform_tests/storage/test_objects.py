@@ -1,0 +1,93 @@
+"""One suite for both object stores: the local folder, and S3 on a moto server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import boto3
+import pytest
+
+from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "local":
+        return ObjectStore(f"file://{tmp_path}/objects%20here")
+    endpoint = request.getfixturevalue("moto_server")
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    with closing(boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")) as client:
+        client.create_bucket(Bucket=bucket)
+    return ObjectStore(f"s3://{bucket}/some/prefix", endpoint=endpoint)
+
+
+def test_created_once(store: ObjectStore) -> None:
+    assert not store.exists("a/b.json")
+    assert store.put_if_absent("a/b.json", b"first")
+    assert not store.put_if_absent("a/b.json", b"second")
+    assert store.get("a/b.json") == b"first"
+    assert store.exists("a/b.json")
+
+
+def test_large_and_empty_objects(store: ObjectStore) -> None:
+    data = os.urandom(12_000_000)
+    assert store.put_if_absent("large", data)
+    assert not store.put_if_absent("large", b"")
+    assert store.get("large") == data
+    assert store.put_if_absent("empty", b"")
+    assert store.get("empty") == b""
+
+
+def test_of_many_writers_one_wins(store: ObjectStore) -> None:
+    bodies = [f"writer {n}".encode() * 1000 for n in range(8)]
+    with ThreadPoolExecutor(8) as executor:
+        created = list(executor.map(lambda body: store.put_if_absent("contended", body), bodies))
+    assert created.count(True) == 1
+    assert store.get("contended") == bodies[created.index(True)]
+
+
+def test_list_is_by_folder_and_sorted(store: ObjectStore) -> None:
+    for path in ("b/2", "b/1", "b/c/3", "bb/4", "a"):
+        store.put_if_absent(path, b"x")
+    assert store.list() == ["a", "b/1", "b/2", "b/c/3", "bb/4"]
+    assert store.list("b") == ["b/1", "b/2", "b/c/3"]
+    assert store.list("none") == []
+
+
+def test_absent_objects(store: ObjectStore) -> None:
+    with pytest.raises(ObjectNotFound, match="nothing"):
+        store.get("nothing")
+
+
+@pytest.mark.parametrize("path", ["/a", "a//b", "../a", "a/./b", "a/", "", "a#1", "a\nb"])
+def test_what_is_not_a_path(store: ObjectStore, path: str) -> None:
+    with pytest.raises(ValueError, match="not an object path"):
+        store.put_if_absent(path, b"x")
+
+
+def test_a_local_write_under_way_is_not_an_object(tmp_path: Path) -> None:
+    store = ObjectStore(str(tmp_path))
+    store.put_if_absent("a/b", b"x")
+    (tmp_path / "a" / "c#1").write_bytes(b"half of it")
+    assert store.list() == ["a/b"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["b", "c#1"]
+
+
+def test_a_store_that_does_not_answer(moto_server: str, tmp_path: Path) -> None:
+    missing = ObjectStore("s3://no-such-bucket", endpoint=moto_server)
+    with pytest.raises(ObjectStoreUnavailable, match="s3://no-such-bucket"):
+        missing.put_if_absent("a", b"x")
+    local = ObjectStore(str(tmp_path / "objects"))
+    (tmp_path / "objects" / "a").write_text("a file where a folder should be")
+    with pytest.raises(ObjectStoreUnavailable, match="objects"):
+        local.put_if_absent("a/b", b"x")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "file://relative/x"])
+def test_what_is_not_a_store(url: str) -> None:
+    with pytest.raises(ValueError, match="not an object store"):
+        ObjectStore(url)

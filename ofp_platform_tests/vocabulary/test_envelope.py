@@ -1,0 +1,161 @@
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ofp_platform.vocabulary.canonical import jcs_bytes
+from ofp_platform.vocabulary.envelope import Envelope, envelope_bytes, ijson_bytes, payload_hash, raw_identifier_in
+
+EVENT: dict[str, Any] = {
+    "event_id": "e-1",
+    "event_type": "payment",
+    "schema_version": "v1",
+    "ts_utc": "2026-01-02T03:04:05.5Z",
+    "scenario_id": "s1",
+    "run_id": "r1",
+    "manifest_fingerprint": "a" * 64,
+    "parameter_hash": "b" * 64,
+    "payload": {"card_id": "card_1", "amount_minor": 1250, "declined": False, "note": None},
+}
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+leaves = (
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | text
+)
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))
+payloads = st.dictionaries(text, values, max_size=5)
+
+
+def envelope(**change: Any) -> Envelope:
+    return Envelope.model_validate({**EVENT, **change})
+
+
+def test_canonical_bytes_in_full() -> None:
+    assert (
+        envelope_bytes(envelope(seed=3))
+        == (
+            '{"event_id":"e-1","event_type":"payment","manifest_fingerprint":"'
+            + "a" * 64
+            + '","parameter_hash":"'
+            + "b" * 64
+            + '",'
+            '"payload":{"amount_minor":1250,"card_id":"card_1","declined":false,"note":null},'
+            '"run_id":"r1","scenario_id":"s1","schema_version":"v1","seed":3,"ts_utc":"2026-01-02T03:04:05.500000Z"}'
+        ).encode()
+    )
+
+
+@given(payloads)
+def test_envelope_bytes_are_rfc_8785(payload: dict[str, Any]) -> None:
+    event = envelope(payload=payload)
+    data = envelope_bytes(event)
+    assert data == jcs_bytes(event.model_dump(exclude_none=True) | {"payload": payload})
+    assert ijson_bytes(payload) == jcs_bytes(payload)
+
+
+@given(payloads)
+def test_payload_hash_in_full(payload: dict[str, Any]) -> None:
+    pins = {name: EVENT[name] for name in ("scenario_id", "run_id", "manifest_fingerprint", "parameter_hash")}
+    body = {
+        "event_type": "payment",
+        "schema_version": "v1",
+        "ts_utc": "2026-01-02T03:04:05.500000Z",
+        "pins": pins,
+        "payload": payload,
+    }
+    assert payload_hash(envelope(payload=payload)) == hashlib.sha256(jcs_bytes(body)).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_type": "refund"},
+        {"schema_version": "v2"},
+        {"ts_utc": "2026-01-02T03:04:05.500001Z"},
+        {"run_id": "r2"},
+        {"seed": 0},
+        {"payload": {}},
+    ],
+)
+def test_what_the_payload_hash_covers(change: dict[str, Any]) -> None:
+    assert payload_hash(envelope(**change)) != payload_hash(envelope())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_id": "e-2"},
+        {"emitted_at_utc": "2026-01-02T03:04:06Z"},
+        {"ts_utc": "2026-01-02T03:04:05.500Z"},  # another text of the same moment
+        {"payload": dict(reversed(EVENT["payload"].items()))},
+    ],
+)
+def test_what_the_payload_hash_leaves_out(change: dict[str, Any]) -> None:
+    assert payload_hash(envelope(**change)) == payload_hash(envelope())
+
+
+def test_pins_come_out_as_they_went_in() -> None:
+    assert envelope(seed=5, platform_run_id="p").pins().wire() == {
+        **{name: EVENT[name] for name in ("scenario_id", "run_id", "manifest_fingerprint", "parameter_hash")},
+        "seed": 5,
+        "platform_run_id": "p",
+    }
+
+
+@pytest.mark.parametrize("missing", sorted(EVENT))
+def test_every_field_is_needed(missing: str) -> None:
+    with pytest.raises(ValidationError, match=missing):
+        Envelope.model_validate({name: value for name, value in EVENT.items() if name != missing})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_id": ""},
+        {"event_id": 7},
+        {"event_type": "Payment"},
+        {"ts_utc": "2026-01-02T03:04:05"},
+        {"ts_utc": 1_767_323_045},
+        {"emitted_at_utc": "yesterday"},
+        {"seed": 1.0},
+        {"payload": []},
+        {"payload": "{}"},
+        {"admitted_at_utc": "2026-01-02T03:04:05Z"},
+    ],
+)
+def test_refused_envelopes(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        envelope(**change)
+
+
+@pytest.mark.parametrize("payload", [{"n": 2**53}, {"n": float("nan")}, {"s": "\ud800"}, {"a": {"n": -(2**53)}}])
+def test_payloads_outside_i_json(payload: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        envelope_bytes(envelope(payload=payload))
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        ({"pan": "4111111111111111"}, "payload.pan"),
+        ({"a": [{"b": "x"}, {"b": "4111 1111 1111 1111"}]}, "payload.a[1].b"),
+        ({"a": {"4111111111111111": 1}}, "payload.a.<key>"),
+        ({"first": "4111111111111111", "second": "5555555555554444"}, "payload.first"),
+        ({"a": [["5555-5555-5555-4444"]], "b": "4111111111111111"}, "payload.a[0][0]"),
+        ({"a": "card_1", "b": [1, None, True, 2.5]}, None),
+        ({}, None),
+    ],
+)
+def test_raw_identifiers_are_found_by_path_and_not_shown(value: Any, path: str | None) -> None:
+    assert raw_identifier_in(value) == path
+
+
+def test_raw_identifiers_are_found_at_any_depth() -> None:
+    value: Any = "4111111111111111"
+    for _ in range(20_000):
+        value = [value]
+    assert raw_identifier_in(value) == "payload" + "[0]" * 20_000
+    assert raw_identifier_in(json.loads('{"a":{"b":["c"]}}')) is None

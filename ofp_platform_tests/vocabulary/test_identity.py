@@ -1,0 +1,121 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.identity import (
+    PIN_NAMES,
+    ContextPins,
+    FeatureKey,
+    KeyType,
+    is_raw_identifier,
+    pins_digest,
+)
+
+PINS = {"scenario_id": "s1", "run_id": "r1", "manifest_fingerprint": "a" * 64, "parameter_hash": "b" * 64}
+# test numbers that the card schemes publish
+CARDS = ["4111111111111111", "5555555555554444", "378282246310005", "4222222222222", "6304000000000000000"]
+
+
+def with_check_digit(digits: list[int]) -> str:
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        value = digit * 2 if position % 2 == 0 else digit
+        total += value - 9 if value > 9 else value
+    return "".join(map(str, digits)) + str(-total % 10)
+
+
+@pytest.mark.parametrize("number", CARDS)
+def test_card_numbers_are_raw(number: str) -> None:
+    assert is_raw_identifier(number)
+    assert is_raw_identifier("-".join(number[i : i + 4] for i in range(0, len(number), 4)))
+    assert is_raw_identifier(" ".join(number[i : i + 4] for i in range(0, len(number), 4)))
+
+
+@given(st.lists(st.integers(0, 9), min_size=12, max_size=18), st.integers(1, 9))
+def test_only_the_right_check_digit_is_raw(digits: list[int], error: int) -> None:
+    number = with_check_digit(digits)
+    assert is_raw_identifier(number)
+    assert not is_raw_identifier(number[:-1] + str((int(number[-1]) + error) % 10))
+
+
+@given(st.lists(st.integers(0, 9), min_size=0, max_size=40))
+def test_length_decides_first(digits: list[int]) -> None:
+    number = with_check_digit(digits)
+    assert is_raw_identifier(number) == (13 <= len(number) <= 19)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "card_4111111111111111",
+        "4111  1111 1111 1111",
+        "4111111111111111\n",
+        "４１１１１１１１１１１１１１１１",
+        " 4111111111111111",
+    ],
+)
+def test_what_is_not_a_raw_identifier(text: str) -> None:
+    assert not is_raw_identifier(text)
+
+
+@pytest.mark.parametrize("number", CARDS)
+def test_a_raw_identifier_is_never_a_key(number: str) -> None:
+    with pytest.raises(ValidationError, match="never a key"):
+        FeatureKey.model_validate({"key_type": "card", "key_id": number})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"key_type": "terminal", "key_id": "t1"},
+        {"key_type": "card", "key_id": ""},
+        {"key_type": "card", "key_id": "a b"},
+        {"key_type": "card", "key_id": "a\n"},
+        {"key_type": "card", "key_id": "é"},
+        {"key_type": "card", "key_id": "a" * 129},
+        {"key_type": "card", "key_id": 5},
+        {"key_type": "card"},
+        {"key_type": "card", "key_id": "c1", "more": 1},
+    ],
+)
+def test_refused_keys(key: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        FeatureKey.model_validate(key)
+
+
+def test_key_types_are_closed() -> None:
+    assert [kind.value for kind in KeyType] == ["account", "card", "customer", "device", "merchant"]
+    assert FeatureKey.model_validate({"key_type": "card", "key_id": "card_0001"}).key_type is KeyType.CARD
+
+
+def test_absent_pins_are_left_out() -> None:
+    pins = ContextPins.model_validate(PINS)
+    assert pins.wire() == PINS
+    assert ContextPins.model_validate({**PINS, "seed": 0}).wire() == {**PINS, "seed": 0}
+    assert set(PINS) < set(PIN_NAMES)
+
+
+def test_pins_digest_is_that_of_the_wire() -> None:
+    expected = f'{{"manifest_fingerprint":"{"a" * 64}","parameter_hash":"{"b" * 64}","run_id":"r1","scenario_id":"s1","seed":7}}'
+    assert pins_digest(ContextPins.model_validate({**PINS, "seed": 7})) == sha256_hex(expected.encode())
+    assert pins_digest(ContextPins.model_validate(PINS)) != pins_digest(ContextPins.model_validate({**PINS, "seed": 7}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifest_fingerprint": "A" * 64},
+        {"parameter_hash": "b" * 63},
+        {"seed": -1},
+        {"seed": 2**53},
+        {"run_id": ""},
+        {"seed": "1"},
+        {"x": 1},
+    ],
+)
+def test_refused_pins(change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ContextPins.model_validate({**PINS, **change})

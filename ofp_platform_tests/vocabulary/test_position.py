@@ -1,0 +1,71 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis, order
+
+DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
+offsets = st.integers(0, 2**53 - 1)
+numbers = st.integers(0, 10**56 - 1)
+
+
+def basis(kind: OffsetKind, offset: int | str, *, closed: bool = False) -> Basis:
+    return make_basis("events", {"p0": PartitionBasis(partition_id="p0", offset_kind=kind, offset=offset, closed=closed)})
+
+
+def position(offset: int | str, partition: str = "p0", stream: str = "events") -> Position:
+    return Position(stream_name=stream, partition_id=partition, offset=offset)
+
+
+@given(offsets, offsets)
+def test_a_dense_basis_ends_before_its_offset(end: int, offset: int) -> None:
+    assert basis(DENSE, end).contains(position(offset)) == (offset < end)
+
+
+@given(numbers, numbers)
+def test_a_kinesis_basis_ends_with_its_number(last: int, number: int) -> None:
+    assert basis(SPARSE, str(last)).contains(position(str(number))) == (number <= last)
+
+
+def test_numbers_compare_as_numbers_not_as_texts() -> None:
+    assert basis(SPARSE, "100").contains(position("99"))
+    assert not basis(SPARSE, "99").contains(position("100"))
+
+
+def test_the_start_holds_nothing() -> None:
+    assert not basis(DENSE, 0).contains(position(0))
+    assert not basis(SPARSE, "").contains(position("0"))
+    assert order("") < order("0")
+
+
+def test_the_end_of_a_closed_shard_holds_its_last_record() -> None:
+    assert basis(SPARSE, "7", closed=True).contains(position("7"))
+
+
+def test_other_partitions_and_streams_are_not_in_it() -> None:
+    assert not basis(DENSE, 10).contains(position(1, partition="p1"))
+    assert not basis(DENSE, 10).contains(position(1, stream="others"))
+
+
+def test_partitions_stand_in_the_order_of_their_ids() -> None:
+    parts = {
+        name: PartitionBasis(partition_id=name, offset_kind=DENSE, offset=index) for index, name in enumerate(["p2", "p10", "p1"])
+    }
+    made = make_basis("events", parts)
+    assert [part.partition_id for part in made.partitions] == ["p1", "p10", "p2"]
+    assert made.by_partition() == parts
+
+
+@pytest.mark.parametrize("offset", [-1, 2**53, "abc", "-1", "1.0", "1\n", "٣", "1" * 129, None, 1.0])
+def test_refused_offsets(offset: Any) -> None:
+    with pytest.raises(ValidationError):
+        Position.model_validate({"stream_name": "events", "partition_id": "p0", "offset": offset})
+
+
+def test_wire_round_trip() -> None:
+    made = basis(SPARSE, "42", closed=True)
+    assert Basis.model_validate_json(made.model_dump_json()) == made
+    assert Basis.model_validate(made.model_dump(mode="json")) == made
