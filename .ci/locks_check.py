@@ -75,7 +75,8 @@ def resolver_faults() -> list[str]:
             lock_name = DEVELOPMENT if extra else RUNTIME
             command = [str(uv), "pip", "compile", "--quiet", "pyproject.toml", *OPTIONS, *extra, "-o", lock_name]
             result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            if result.returncode and UNREACHABLE.search(result.stderr):
+            unsolvable = "No solution found" in result.stderr
+            if result.returncode and not unsolvable and UNREACHABLE.search(result.stderr):
                 print("no package index answers; compared without the resolver")
                 return []
             if result.returncode:

@@ -11,7 +11,7 @@ import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values, wire
-from ofp_platform.kernel.plan import KernelPlan, Query, query_of
+from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, query_of
 from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate, evaluate_state, segments_of_chunks
 from ofp_platform.online.chunk_codec import unpack, unpack_many
 from ofp_platform.online.request import Question
@@ -24,7 +24,9 @@ from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.serving import CONTRACT_VERSION
 from ofp_platform.vocabulary.snapshot_hash import hashed_object
-from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
+
+_FIRST_TIME = parse_time("0001-01-01T00:00:00Z")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Evaluator:
         self.retained = registry.reach + allowed_lateness_us
         self._plans = {key_type: KernelPlan.of(layout) for key_type, layout in registry.layouts.items()}
         self._queries: dict[tuple[tuple[str, str], ...], Query] = {}
+        self._spans: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
         self._pins = orjson.Fragment(canonical_bytes(pins.wire()))
         self._definitions = orjson.Fragment(
             canonical_bytes({"pack_id": registry.pack.pack_id, "revision": registry.pack.revision, "digest": registry.digest})
@@ -82,18 +85,26 @@ class Evaluator:
         if query is None:
             if len(self._queries) > 4096:
                 self._queries.clear()
+                self._spans.clear()
             query = self._queries[key] = query_of(self._plans[groups[0].key_type], groups)
         return query
 
-    def edges(self, question: Question) -> list[int]:
+    def edges(self, question: Question) -> set[int]:
         """Times at which a window of the question begins or ends, and the as-of: a chunk across one must be decoded."""
-        edges = {question.as_of}
-        for groups in question.groups_of.values():
+        as_of = question.as_of
+        return {as_of - span for groups in question.groups_of.values() for span in self._spans_of(groups)}
+
+    def _spans_of(self, groups: tuple[GroupPlan, ...]) -> tuple[int, ...]:
+        """How far before the as-of the windows of these groups begin and end, microseconds."""
+        key = tuple((group.name, group.version) for group in groups)
+        spans = self._spans.get(key)
+        if spans is None:
             query = self.query(groups)
+            found = {0}
             for row in (*query.plan.slots[query.chosen].tolist(), *query.distinct.tolist()):
-                edges.add(question.as_of - row[3])
-                edges.add(question.as_of - row[3] - row[2])
-        return sorted(edges)
+                found |= {row[DELAY], row[DELAY] + row[WINDOW]}
+            spans = self._spans[key] = tuple(sorted(found))
+        return spans
 
     def counts_distinct(self, question: Question, key_type: str) -> bool:
         """Whether every chunk of the windows is needed (a distinct count cannot be merged from summaries)."""
@@ -111,7 +122,8 @@ class Evaluator:
         if as_of - reach < horizon:
             raise invalid(
                 Reason.AS_OF_BEFORE_HORIZON,
-                f"a requested window begins at {format_time(as_of - reach)}, behind the horizon {format_time(horizon)};"
+                f"a requested window begins {reach // MICROS_PER_SECOND} s before the as-of, behind the horizon"
+                f" {_horizon_text(horizon)};"
                 " a forensic rebuild from the archive answers it",
                 self.pins,
             )
@@ -239,6 +251,11 @@ class Evaluator:
         )
         missing = sum(1 for warning in warnings if warning["code"] == "NO_DATA")
         return Answer(body=body, hash=digest, hashed=hashed, missing=missing)
+
+
+def _horizon_text(horizon: int) -> str:
+    """The horizon as text; state kept behind year 1 has no calendar time."""
+    return format_time(horizon) if horizon >= _FIRST_TIME else "before year 1"
 
 
 def _order(where: Mapping[str, str]) -> tuple[str, ...]:

@@ -82,6 +82,7 @@ class Projector:
         *,
         clock_skew_us: int,
         allowed_lateness_us: int,
+        chunk_events: int = chunk_merge.CHUNK_EVENTS,
     ) -> None:
         self._pool = pool
         self._log = log
@@ -91,6 +92,7 @@ class Projector:
         self._projection_id = projection_id
         self._skew = clock_skew_us
         self._retained = registry.reach + allowed_lateness_us
+        self._chunk_events = chunk_events
         self._dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
         self._row: ProjectionRow | None = None
         self._index = IdentityIndex(self._word_count)
@@ -165,7 +167,8 @@ class Projector:
             self._fold(batch, work)
             parts[batch.partition_id] = batch.next
         after = make_basis(row.stream_name, parts)
-        watermark = row.watermark if work.max_ts == LOWEST else max(work.max_ts, row.watermark or LOWEST)
+        moments = [moment for moment in (row.watermark, work.max_ts) if moment is not None and moment != LOWEST]
+        watermark = max(moments, default=None)
         horizon = None if watermark is None else watermark - self._retained
         crash_point("projector.before_transaction")
         with self._pool.connection() as connection, connection.transaction():
@@ -363,7 +366,9 @@ class Projector:
         buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
         existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
         plan = self._plans[key_type]
-        merged = chunk_merge.merge(existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties)
+        merged = chunk_merge.merge(
+            existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events
+        )
         summaries = chunk_merge.summarise_chunks(plan, merged.matrix, merged.chunk_offsets)
         packed = pack_many(merged.matrix, merged.chunk_offsets)
         starts, ends = merged.chunk_offsets[:-1], merged.chunk_offsets[1:] - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import parse_time
 
 _SHOWN = 3
+_FIELD_NAME = re.compile(r"[A-Za-z_-]{1,64}|\[key\]", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,20 @@ def _refusal(error: ValidationError) -> ContractError:
         reason = Reason.MISSING_FIELD
     elif field == "as_of_time_utc":
         reason = Reason.INVALID_TIME
-    shown = [f"{'.'.join(str(part) for part in p['loc']) or 'body'}: {_safe(p['msg'], p['type'])}" for p in problems[:_SHOWN]]
+    shown = [f"{'.'.join(_part(part) for part in p['loc']) or 'body'}: {_safe(p['msg'], p['type'])}" for p in problems[:_SHOWN]]
     more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
     return invalid(reason, "; ".join(shown) + more)
 
 
+def _part(part: int | str) -> str:
+    """One step of the way to a field. Names are the sender's: one that could be a value is not shown."""
+    return str(part) if isinstance(part, int) or _FIELD_NAME.fullmatch(part) else "<field>"
+
+
 def _safe(message: str, kind: str) -> str:
     """The validator's message without the value that it quotes."""
-    if kind == "value_error" and "RFC 3339" in message:
-        return "not an RFC 3339 UTC time with 'Z' and at most 6 fractional digits"
+    if kind == "value_error" and "raw identifier" not in message:
+        return "not an RFC 3339 UTC time with 'Z' and at most 6 fractional digits, or a leap second"
     return message.removeprefix("Value error, ")
 
 
@@ -76,6 +83,12 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
     Raises:
         ContractError: INVALID_REQUEST or NOT_FOUND.
     """
+    if request.request_id is not None and is_raw_identifier(request.request_id):
+        raise invalid(Reason.RAW_IDENTIFIER, "request_id: a raw identifier is refused")
+    if request.context_pins != pins:
+        for name, value in request.context_pins.wire().items():
+            if isinstance(value, str) and is_raw_identifier(value):
+                raise invalid(Reason.RAW_IDENTIFIER, f"context_pins.{name}: a raw identifier is refused")
     if len(request.feature_keys) > limits.max_keys:
         raise invalid(
             Reason.TOO_MANY_KEYS,

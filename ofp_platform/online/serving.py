@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,9 +32,9 @@ LEFT JOIN LATERAL (
         CASE WHEN k.whole OR EXISTS (
             SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= c.first_ts AND e.edge < c.last_ts
         ) THEN c.block END AS block
-    FROM unnest($2::smallint[], $3::text[], $4::boolean[]) WITH ORDINALITY AS k(key_type, key_id, whole, ord)
+    FROM unnest($2::smallint[], $3::text[], $4::boolean[], $6::bigint[]) WITH ORDINALITY AS k(key_type, key_id, whole, as_of, ord)
     JOIN ofp.chunk AS c
-        ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts <= $6
+        ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts <= k.as_of
 ) AS c ON true
 WHERE p.projection_id = $1
 ORDER BY c.ord, c.first_ts
@@ -42,27 +44,39 @@ Posture = Callable[[], Mapping[str, Any]]
 QUIET_POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
 
 
-def _arguments(projection_id: int, evaluator: Evaluator, question: Question) -> tuple[Any, ...]:
-    whole = {key_type: evaluator.counts_distinct(question, key_type) for key_type in question.groups_of}
-    return (
-        projection_id,
-        [KEY_TYPE_CODES[key_type] for key_type, _ in question.keys],
-        [key_id for _, key_id in question.keys],
-        [whole[key_type] for key_type, _ in question.keys],
-        evaluator.edges(question),
-        question.as_of,
-    )
+def _arguments(projection_id: int, evaluator: Evaluator, questions: Sequence[Question]) -> tuple[Any, ...]:
+    key_types: list[int] = []
+    key_ids: list[str] = []
+    whole: list[bool] = []
+    as_of: list[int] = []
+    edges: set[int] = set()
+    for question in questions:
+        counted = {key_type: evaluator.counts_distinct(question, key_type) for key_type in question.groups_of}
+        for key_type, key_id in question.keys:
+            key_types.append(KEY_TYPE_CODES[key_type])
+            key_ids.append(key_id)
+            whole.append(counted[key_type])
+            as_of.append(question.as_of)
+        edges |= evaluator.edges(question)  # a chunk across another question's edge is sent for nothing: harmless
+    return projection_id, key_types, key_ids, whole, list(edges), as_of
 
 
-def _state(rows: Sequence[Sequence[Any]], key_count: int) -> StoredState:
+def _states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState]:
+    """What one statement read, question by question: all of them on one basis."""
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
-    chunks: list[list[StoredChunk]] = [[] for _ in range(key_count)]
+    chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
     for _, _, _, place, first_ts, last_ts, summaries, block in rows:
         if place is not None:
             chunks[place - 1].append(StoredChunk(first_ts, last_ts, summaries, block))
     version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
-    return StoredState(version, basis, watermark, chunks)
+    states = []
+    start = 0
+    for question in questions:
+        stop = start + len(question.keys)
+        states.append(StoredState(version, basis, watermark, chunks[start:stop]))
+        start = stop
+    return states
 
 
 def _reached(state: StoredState, request: GetFeaturesRequest) -> bool:
@@ -113,33 +127,41 @@ class Reader:
         return self._evaluator.answer(question, state, self._posture())
 
     def _read(self, question: Question) -> StoredState:
-        arguments = _arguments(self._projection_id, self._evaluator, question)
         wait_ms = self._limits.at_least_basis_wait_ms
         with self._pool.connection() as connection:
-            state = self._query(connection, arguments, len(question.keys))
+            state = self._query(connection, question)
             if _reached(state, question.request):
                 return state
+            deadline = time.monotonic() + wait_ms / 1000
             connection.execute("LISTEN ofp_projection")
             try:
-                state = self._query(connection, arguments, len(question.keys))
-                if _reached(state, question.request):
-                    return state
-                for _ in connection.notifies(timeout=wait_ms / 1000):
-                    state = self._query(connection, arguments, len(question.keys))
+                while True:
+                    # listening comes before looking: a commit in between wakes us
+                    state = self._query(connection, question)
                     if _reached(state, question.request):
                         return state
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise _not_reached(question.request, wait_ms)
+                    # to its end, never left half-way: the iterator holds the connection's lock
+                    for _ in connection.notifies(timeout=left, stop_after=1):
+                        pass
             finally:
-                connection.execute("UNLISTEN ofp_projection")
-        raise _not_reached(question.request, wait_ms)
+                if not connection.closed:
+                    connection.execute("UNLISTEN ofp_projection")
 
-    def _query(self, connection: Connection[Any], arguments: tuple[Any, ...], key_count: int) -> StoredState:
+    def _query(self, connection: Connection[Any], question: Question) -> StoredState:
         with RawCursor(connection) as cursor:
-            cursor.execute(READ_STATE, arguments, binary=True)
-            return _state(cursor.fetchall(), key_count)
+            cursor.execute(READ_STATE, _arguments(self._projection_id, self._evaluator, [question]), binary=True)
+            return _states(cursor.fetchall(), [question])[0]
 
 
 class AsyncReader:
-    """Serves one projection from an event loop, over asyncpg."""
+    """Serves one projection from an event loop, over asyncpg.
+
+    Questions that arrive while enough statements are under way are read together by the next one: under load a statement's
+    cost is shared, alone nobody waits.
+    """
 
     def __init__(
         self,
@@ -148,6 +170,9 @@ class AsyncReader:
         evaluator: Evaluator,
         limits: Limits,
         posture: Posture = lambda: QUIET_POSTURE,
+        *,
+        statements: int = 2,
+        questions_a_statement: int = 32,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -155,6 +180,10 @@ class AsyncReader:
         self._limits = limits
         self._posture = posture
         self._moved = asyncio.Event()
+        self._free_statements = statements
+        self._most = questions_a_statement
+        self._waiting: deque[tuple[Question, asyncio.Future[StoredState]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def moved(self) -> None:
         """Wake the requests that wait for a basis: the projection committed."""
@@ -176,9 +205,8 @@ class AsyncReader:
         return self.evaluator.answer(question, state, self._posture())
 
     async def _read(self, question: Question) -> StoredState:
-        arguments = _arguments(self._projection_id, self.evaluator, question)
         moved = self._moved
-        state = await self._query(arguments, len(question.keys))
+        state = await self._shared(question)
         if _reached(state, question.request):
             return state
         wait_ms = self._limits.at_least_basis_wait_ms
@@ -190,10 +218,48 @@ class AsyncReader:
             except TimeoutError:
                 raise _not_reached(question.request, wait_ms) from None
             moved = self._moved
-            state = await self._query(arguments, len(question.keys))
+            state = await self._shared(question)
             if _reached(state, question.request):
                 return state
 
-    async def _query(self, arguments: tuple[Any, ...], key_count: int) -> StoredState:
+    async def _shared(self, question: Question) -> StoredState:
+        if self._free_statements and not self._waiting:
+            self._free_statements -= 1
+            try:
+                return (await self._query([question]))[0]
+            finally:
+                self._free_statements += 1
+                self._next()
+        turn: asyncio.Future[StoredState] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, turn))
+        return await turn
+
+    def _next(self) -> None:
+        if self._waiting and self._free_statements:
+            self._free_statements -= 1
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            task = asyncio.create_task(self._answer_together(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_together(self, batch: list[tuple[Question, asyncio.Future[StoredState]]]) -> None:
+        try:
+            states = await self._query([question for question, _ in batch])
+        except BaseException as error:
+            for _, turn in batch:
+                if not turn.done():
+                    turn.set_exception(error if isinstance(error, Exception) else OSError("the service is stopping"))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, turn), state in zip(batch, states, strict=True):
+                if not turn.done():
+                    turn.set_result(state)
+        finally:
+            self._free_statements += 1
+            self._next()
+
+    async def _query(self, questions: list[Question]) -> list[StoredState]:
+        arguments = _arguments(self._projection_id, self.evaluator, questions)
         async with self._pool.acquire() as connection:
-            return _state(await connection.fetch(READ_STATE, *arguments), key_count)
+            return _states(await connection.fetch(READ_STATE, *arguments), questions)

@@ -22,6 +22,9 @@ Pool = ConnectionPool[psycopg.Connection[TupleRow]]
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATION_LOCK = 0x6F66705F6D696772  # "ofp_migr": one migration at a time, whoever starts it
 
+# the pool doubles its pauses up to this age, then tries anew at the next request: an outage is over seconds after its end
+_RECONNECT_SECONDS = 2.0
+
 
 class DatabaseUnavailable(Exception):
     """PostgreSQL does not answer; worth another attempt later."""
@@ -41,6 +44,7 @@ def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8, timeout_seconds
         min_size=min_size,
         max_size=max_size,
         timeout=timeout_seconds,
+        reconnect_timeout=_RECONNECT_SECONDS,
         open=False,
         check=ConnectionPool.check_connection,
         kwargs={"autocommit": True},
@@ -114,5 +118,13 @@ def _unreachable(dsn: str, error: Exception) -> str:
 def asyncpg_arguments(dsn: str) -> dict[str, Any]:
     """The keyword arguments with which asyncpg connects where libpq would: it does not read every form of DSN."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    names = {"host": "host", "port": "port", "user": "user", "password": "password", "dbname": "database"}
+    names = {
+        "host": "host",
+        "port": "port",
+        "user": "user",
+        "password": "password",
+        "passfile": "passfile",
+        "dbname": "database",
+        "sslmode": "ssl",
+    }
     return {names[name]: value for name, value in parts.items() if name in names and value is not None}

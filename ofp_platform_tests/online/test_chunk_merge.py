@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +76,7 @@ def test_each_bucket_is_the_sorted_union_well_cut(buckets: list[tuple[list[Event
         flat = [event for events in own for event in events]
         assert sorted(flat) == sorted(held + arrived)
         assert [event[:4] for event in flat] == [event[:4] for event in ordered(held + arrived)]
-        for left, right in zip(own, own[1:], strict=False):
+        for left, right in pairwise(own):
             assert left[-1][0] < right[0][0]
         if not arrived:
             assert own == ([ordered(held)] if held else [])
@@ -135,6 +137,6 @@ def test_summaries_are_of_each_chunk(case: Case, places: list[int]) -> None:
     offsets = np.array([0, *sorted(min(place, count) for place in places), count], np.int64)
     found = summarise_chunks(plan, case.matrix, offsets)
     assert found.shape == (len(offsets) - 1, plan.measure_count, 11)
-    for chunk, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for chunk, (start, end) in enumerate(pairwise(offsets)):
         part = np.ascontiguousarray(case.matrix[:, start:end])
         assert np.array_equal(found[chunk], summarise(part, plan.measures))

@@ -1,0 +1,1 @@
+"""`ofp demo`: from nothing to a served, rebuilt and proven feature vector."""

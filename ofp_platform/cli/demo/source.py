@@ -1,0 +1,101 @@
+"""What a demo replays: simulated payments, or the handbook file. Each choice of parameters is a run with pins of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ofp_platform.online.profile import Profile
+from ofp_platform.simulation.deliveries import Deliveries
+from ofp_platform.simulation.handbook import HandbookFileError, HandbookReplay
+from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
+from ofp_platform.vocabulary.canonical import digest_of
+
+DEFAULT_PAYMENTS = 200_000
+_BATCH = 20_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A replay: the profile of its run, how many records it delivers, and the deliveries (each call starts again).
+
+    `event_type` is the one that decisions are made on; `facts` are (what, how many) for the summary.
+    """
+
+    profile: Profile
+    event_type: str
+    records: int
+    batches: Callable[[], Iterator[Deliveries]]
+    facts: list[tuple[str, str]]
+
+
+def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Source:
+    """The simulation of that many payments, with all its disturbances."""
+    made_of = _parameters(PaymentSimulation(profile.context_pins, payments=payments))
+    run = _run(profile, {"parameter_hash": digest_of(made_of)}, log_kind)
+    stream = simulate_payments(PaymentSimulation(run.context_pins, payments=payments))
+    return Source(run, "card_payment", len(stream.deliveries), lambda: stream.batches(_BATCH), _facts(stream.summary))
+
+
+def _parameters(simulation: PaymentSimulation) -> dict[str, Any]:
+    """What decides about the records beside the pins; numbers with fractions as text, so that they can be digested."""
+
+    def exact(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: exact(item) for name, item in value.items()}
+        return repr(value) if isinstance(value, float) else value
+
+    fields: dict[str, Any] = exact(asdict(simulation))
+    del fields["pins"]
+    return fields
+
+
+def _facts(summary: SimulationSummary) -> list[tuple[str, str]]:
+    frauds = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in summary.frauds.items())
+    wrong = summary.disturbances
+    return [
+        ("payments", f"{summary.payments:,}, of which {summary.declined:,} declined"),
+        ("entities", f"{summary.accounts:,} accounts, {summary.cards:,} cards, {summary.merchants:,} merchants"),
+        ("frauds", f"{frauds}; {summary.fraud_reports:,} reported, {summary.reports_pending:,} not yet due"),
+        ("out of order", f"{summary.out_of_order:,} records, of which {summary.late:,} late by 10 minutes to 6 hours"),
+        ("copies", f"{wrong.duplicates} duplicates, {wrong.retries} producer retries"),
+        (
+            "bad events",
+            f"{wrong.wrong_type} of a wrong type, {wrong.missing_field} without a field, {wrong.future} in 2099,"
+            f" {wrong.foreign_pins} of another run",
+        ),
+        ("conflicts", f"{wrong.conflicts} ids seen again with another amount"),
+    ]
+
+
+def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Source:
+    """The transactions of a handbook file, and a fraud report for each fraud, seven days later.
+
+    Raises:
+        HandbookFileError: the file cannot be used.
+    """
+    try:
+        with path.open("rb") as file:
+            fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise HandbookFileError(f"{path}: {error.strerror}") from None
+    run = _run(profile, {"manifest_fingerprint": fingerprint}, log_kind)
+    replay = HandbookReplay(path, run.context_pins)
+    transactions, frauds = replay.counts()
+    facts = [("transactions", f"{transactions:,}"), ("fraud reports", f"{frauds:,}, each 7 days after its transaction")]
+    return Source(run, "transaction", transactions + frauds, lambda: replay.batches(_BATCH), facts)
+
+
+def _run(profile: Profile, digests: dict[str, str], log_kind: str) -> Profile:
+    """The profile of the run with those digests in its pins: the shipped one where they are its own."""
+    pins = profile.context_pins.model_copy(update=digests)
+    if pins != profile.context_pins:
+        # parameters of their own make a stream of their own: nothing of one replay ever stands in another's log
+        stream = f"{profile.stream_name}-{digest_of(pins.wire())[:8]}"
+        profile = profile.model_copy(update={"context_pins": pins, "stream_name": stream})
+    if log_kind == profile.log_kind:
+        return profile
+    return profile.model_copy(update={"log_kind": log_kind, "stream_name": f"{profile.stream_name}-{log_kind}"})

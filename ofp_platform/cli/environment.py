@@ -1,0 +1,106 @@
+"""Where a command works: home folder, database, profile. From options, else the environment, else what is there."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.online.profile import Profile
+
+SHIPPED_PROFILES = ("demo", "handbook")
+
+
+class Environment(BaseSettings):
+    """Settings by OFP_HOME, OFP_DATABASE_URL and OFP_PROFILE; an empty variable counts as not set.
+
+    home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
+    than the embedded one. profile: the name of a shipped profile or the path of a file.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="OFP_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    home: Path = Path(".ofp")
+    database_url: str | None = None
+    profile: str | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The home folder, absolute."""
+        return self.home.expanduser().resolve()
+
+    @property
+    def postgres_folder(self) -> Path:
+        """The data folder of the embedded PostgreSQL."""
+        return self.folder / "postgres"
+
+    @property
+    def dagster_folder(self) -> Path:
+        """What is DAGSTER_HOME for the processes started here."""
+        return self.folder / "dagster"
+
+    @property
+    def own_profile(self) -> Path:
+        """Where `ofp init` writes a profile, and where it is looked for when none is named."""
+        return self.folder / "profile.yaml"
+
+    @property
+    def profile_source(self) -> str:
+        """The profile in use: a shipped name, or a path."""
+        if self.profile is not None:
+            return self.profile
+        return str(self.own_profile) if self.own_profile.exists() else "demo"
+
+    def load_profile(self) -> Profile:
+        """The profile in use. One that names no object store gets the folder `objects` in the home folder.
+
+        Raises:
+            ProfileError: it cannot be used; the text names file and field.
+        """
+        return self.read_profile(self.profile_source)
+
+    def read_profile(self, source: str) -> Profile:
+        """As `load_profile`, of a shipped name or a path."""
+        from ofp_platform.online.profile import load_profile
+
+        if source in SHIPPED_PROFILES:
+            with resources.as_file(resources.files("ofp_platform.cli").joinpath("profiles", f"{source}.yaml")) as path:
+                profile = load_profile(path)
+        else:
+            profile = load_profile(Path(source).expanduser())
+        if "object_store_url" in profile.model_fields_set:
+            return profile
+        return profile.model_copy(update={"object_store_url": f"file://{quote(str(self.folder / 'objects'))}"})
+
+    def dsn(self) -> str:
+        """The DSN of the database; starts the embedded one where none is named. It stops when its last user exits.
+
+        Raises:
+            EmbeddedPostgresError: it does not start; the text says what to do.
+        """
+        if self.database_url is not None:
+            return self.database_url
+        from ofp_platform.storage.embedded import start_embedded
+
+        return start_embedded(self.postgres_folder)
+
+    def open_plane(self) -> Plane:
+        """The plane of the profile on the database. The caller closes it.
+
+        Raises:
+            ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError: what is wrong, in words.
+        """
+        from ofp_platform.online.plane import Plane
+
+        return Plane.open(self.load_profile(), self.dsn())
+
+
+def resolve(home: Path | None = None, profile: str | None = None) -> Environment:
+    """The environment with the options that were given on top of it."""
+    given: dict[str, Any] = {"home": home, "profile": profile}
+    return Environment(**{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,48 @@
+"""`ofp`: the program. Each group of commands is a module of its own; what a command needs is imported when it runs.
+
+(The kernel and the clients behind it take a second or two to import, and `ofp --help` should not.)
+"""
+
+from __future__ import annotations
+
+import typer
+
+from ofp_platform.cli import (
+    doctor,
+    features,
+    installation,
+    log_commands,
+    projection_commands,
+    projector_commands,
+    registry_commands,
+    serve,
+    snapshot_commands,
+)
+from ofp_platform.cli.demo import command as demo
+from ofp_platform.cli.refusals import RefusingGroup
+from ofp_platform.cli.up import command as up
+
+app = typer.Typer(
+    name="ofp",
+    help="A feature plane for real-time fraud decisions: every served feature vector can be proven.",
+    cls=RefusingGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("up")(up.up)
+app.command("doctor")(doctor.doctor)
+app.command("init")(installation.init)
+app.command("migrate")(installation.migrate)
+app.command("serve")(serve.serve)
+app.add_typer(registry_commands.app, name="registry")
+app.add_typer(projector_commands.app, name="projector")
+app.add_typer(projection_commands.app, name="projection")
+app.add_typer(features.app, name="features")
+app.add_typer(snapshot_commands.app, name="snapshot")
+app.add_typer(log_commands.app, name="log")
+
+if __name__ == "__main__":
+    app()

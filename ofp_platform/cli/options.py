@@ -1,0 +1,23 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", help="Folder of everything local. Otherwise OFP_HOME, or .ofp in the current folder.", show_default=False
+    ),
+]
+ProfileSource = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="A shipped profile (demo, handbook) or a file. Otherwise OFP_PROFILE, profile.yaml in the home folder, or demo.",
+        show_default=False,
+    ),
+]

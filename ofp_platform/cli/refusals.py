@@ -1,0 +1,75 @@
+"""What is refused or does not answer is told in words, on stderr, with exit code 1; never with a stack trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+MIGRATE_FIRST = "this database has no schema of the plane yet: run `ofp migrate`"
+
+
+def words_for(error: Exception) -> str | None:
+    """What to tell about an expected error; None: it is a defect, and its stack trace is wanted."""
+    import psycopg
+
+    from ofp_platform.api.authentication import ExposureError
+    from ofp_platform.api.received import AnswerNotTrusted, ServiceUnreachable
+    from ofp_platform.api.server import AddressError
+    from ofp_platform.log.port import LogError
+    from ofp_platform.online.profile import ProfileError
+    from ofp_platform.online.projection import ProjectionConflict, RegistryRefused, UnknownProjection
+    from ofp_platform.registry.source import PackErrors
+    from ofp_platform.simulation.handbook import HandbookFileError
+    from ofp_platform.storage.embedded import EmbeddedPostgresError
+    from ofp_platform.storage.objects import ObjectStoreUnavailable
+    from ofp_platform.storage.postgres import DatabaseUnavailable
+    from ofp_platform.vocabulary.errors import ContractError
+
+    if isinstance(error, ContractError):
+        again = " (worth another attempt)" if error.retryable else ""
+        return f"{error.code} / {error.reason}: {error.message}{again}"
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return MIGRATE_FIRST
+    if isinstance(error, psycopg.OperationalError):
+        return f"PostgreSQL does not answer: {error}"
+    expected = (
+        AddressError,
+        AnswerNotTrusted,
+        CommandRefused,
+        DatabaseUnavailable,
+        EmbeddedPostgresError,
+        ExposureError,
+        HandbookFileError,
+        LogError,
+        ObjectStoreUnavailable,
+        PackErrors,
+        ProfileError,
+        ProjectionConflict,
+        RegistryRefused,
+        ServiceUnreachable,
+        UnknownProjection,
+    )
+    return str(error) if isinstance(error, expected) else None
+
+
+class CommandRefused(Exception):
+    """A command cannot do what it was asked to; the text says why and what to do."""
+
+
+class RefusingGroup(TyperGroup):
+    """The top of the program: turns expected errors into words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            words = words_for(error)
+            if words is None:
+                raise
+            typer.echo(words, err=True)
+            raise typer.Exit(1) from None

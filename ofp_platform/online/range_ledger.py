@@ -1,0 +1,74 @@
+"""Where ranges end in a log whose offsets are not dense: a table of position tokens, grown by reading the log once.
+
+The ordinal of a record is how many records of its partition stand before it, counted from the oldest that the log kept
+when the ledger began. A log never changes, so everybody who grows the ledger writes the same rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofp_platform.log.port import EventLog
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.position import PartitionBasis, order
+
+_PAGE = 10_000
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """The end of one range: everything up to and with the record at `end_offset` is in it."""
+
+    end_offset: str
+    records: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The closed ranges of one partition, from number 0 on. `ended`: nothing is appended to the partition any more."""
+
+    partition_id: str
+    entries: tuple[LedgerEntry, ...]
+    ended: bool
+
+
+def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -> Ledger:
+    """Read the partition from the last known end to its head, record the ranges that closed, return all of them.
+
+    Raises:
+        PositionTrimmed: the log lost records behind the last known end; ranges can no longer be counted.
+    """
+    key = (log.stream_name, partition_id, range_size)
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT end_offset, records FROM ofp.range_end WHERE (stream_name, partition_id, range_size) = (%s, %s, %s)"
+            " ORDER BY range_number",
+            key,
+        ).fetchall()
+    entries = [LedgerEntry(*row) for row in rows]
+    known = len(entries)
+    start = entries[-1].end_offset if entries else ""
+    at = PartitionBasis(partition_id=partition_id, offset_kind=log.offset_kind, offset=start)
+    count = 0
+    while True:
+        batch = log.read(partition_id, at, _PAGE)
+        tokens = [str(offset) for offset in batch.offsets] + [str(record.offset) for record in batch.unreadable]
+        for token in sorted(tokens, key=order):
+            count += 1
+            if count == range_size:
+                entries.append(LedgerEntry(token, count))
+                count = 0
+        at = batch.next
+        if at.closed:
+            if count:
+                entries.append(LedgerEntry(str(at.offset), count))
+            break
+        if not tokens:
+            break
+    if len(entries) > known:
+        with pool.connection() as connection, connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO ofp.range_end VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                [(*key, number, entries[number].end_offset, entries[number].records) for number in range(known, len(entries))],
+            )
+    return Ledger(partition_id, tuple(entries), at.closed)

@@ -1,0 +1,159 @@
+"""Offset ranges, the unit of backfill: `r0000012` is the records 12*SIZE <= ordinal < 13*SIZE of a partition.
+
+The ordinal of a record is how many records of its partition stand before it: the offset itself in a dense log; elsewhere
+the range ledger keeps the position tokens. Ranges are aligned, append-only and shared by all partitions; a range exists
+once it is full (or once its partition ended).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ofp_platform.log.port import PartitionNotFound
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.range_ledger import grow_ledger
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+
+_NAME = re.compile(r"r(\d{7,})", re.ASCII)
+
+
+class RangeOpen(Exception):
+    """The range is not full yet: records are still being appended to it."""
+
+
+class RangeGap(Exception):
+    """The basis stands before the range: what lies between has to be applied first."""
+
+
+class RangeTrimmed(Exception):
+    """Records of the range are behind the log's retention floor: they can be neither applied nor verified from it."""
+
+
+class RangeUnreadable(Exception):
+    """The log does not give the rest of the range now (a parent shard has to be read to its end first)."""
+
+
+@dataclass(frozen=True)
+class RangeBounds:
+    """One closed range of one partition: the basis before it, the basis after it, and the records between."""
+
+    partition_id: str
+    number: int
+    start: PartitionBasis
+    end: PartitionBasis
+    first_ordinal: int
+    records: int
+
+    @property
+    def name(self) -> str:
+        """As in `r0000012`."""
+        return range_name(self.number)
+
+    def until(self, stream_name: str) -> Basis:
+        """The basis that bounds an application of this range."""
+        return Basis(stream_name=stream_name, partitions=(self.end,))
+
+    def begins_after(self, basis: PartitionBasis | None) -> bool:
+        """Whether there is a gap between the basis and this range."""
+        return place(basis) < place(self.start)
+
+    def is_inside(self, basis: PartitionBasis | None) -> bool:
+        """Whether all of this range is in the basis."""
+        return place(basis) >= place(self.end)
+
+
+@dataclass(frozen=True)
+class ClosedRanges:
+    """How many ranges of a partition are closed, from number 0 on. `ended`: no more will follow; `empty`: no record."""
+
+    count: int
+    ended: bool
+    empty: bool
+
+
+def place(basis: PartitionBasis | None) -> int:
+    """A number that orders the bases of one partition; None and a dense 0 and a sparse '' stand at the start."""
+    if basis is None:
+        return -1
+    if basis.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        return order(basis.offset) - 1  # the last offset that is inside, as in a sparse log
+    return order(basis.offset)
+
+
+def range_name(number: int) -> str:
+    """The name of a range, ordered as text like the numbers (below ten million)."""
+    return f"r{number:07d}"
+
+
+def range_number(name: str) -> int:
+    """The inverse.
+
+    Raises:
+        ValueError: not the name of a range.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name!r} is not the name of a range: 'r' and at least seven digits, as in r0000012")
+    return int(match.group(1))
+
+
+def range_names(head: int, size: int) -> list[str]:
+    """The closed ranges of a dense partition whose next offset is `head`."""
+    return [range_name(number) for number in range(head // size)]
+
+
+def closed_ranges(plane: Plane) -> dict[str, ClosedRanges]:
+    """Per partition, what is closed now. In a sparse log this reads what was appended since the last call."""
+    size = plane.profile.range_size
+    if plane.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        heads = {name: order(part.offset) for name, part in plane.log.ends().by_partition().items()}
+        return {name: ClosedRanges(head // size, False, head == 0) for name, head in heads.items()}
+    found = {}
+    for info in plane.log.partitions():
+        ledger = grow_ledger(plane.pool, plane.log, info.partition_id, size)
+        # an open shard without a whole range may hold records or none: either way it does not hold the others up
+        found[info.partition_id] = ClosedRanges(len(ledger.entries), ledger.ended, not ledger.entries)
+    return found
+
+
+def shared_ranges(closed: Mapping[str, ClosedRanges]) -> int:
+    """How many ranges are closed in every partition that takes part: neither an empty one nor one that ended holds up."""
+    active = [one.count for one in closed.values() if not one.ended and not one.empty]
+    finished = [one.count for one in closed.values() if one.ended]
+    return min(active) if active else max(finished, default=0)
+
+
+def range_bounds(plane: Plane, partition_id: str, number: int) -> RangeBounds:
+    """Where a range begins and ends.
+
+    Raises:
+        RangeOpen: it is not closed.
+        PartitionNotFound: the stream has no such partition.
+        ValueError: a negative number.
+    """
+    if number < 0:
+        raise ValueError(f"ranges are numbered from 0 on, not {number}")
+    size, kind = plane.profile.range_size, plane.log.offset_kind
+
+    def at(offset: int | str) -> PartitionBasis:
+        return PartitionBasis(partition_id=partition_id, offset_kind=kind, offset=offset)
+
+    if kind is OffsetKind.EXCLUSIVE_NEXT:
+        head = plane.log.ends().by_partition().get(partition_id)
+        if head is None:
+            raise PartitionNotFound(f"stream {plane.log.stream_name!r} has no partition {partition_id!r}")
+        if order(head.offset) < (number + 1) * size:
+            raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"the log ends at {head.offset}"))
+        return RangeBounds(partition_id, number, at(number * size), at((number + 1) * size), number * size, size)
+    entries = grow_ledger(plane.pool, plane.log, partition_id, size).entries
+    if number >= len(entries):
+        raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"{len(entries)} ranges are closed"))
+    start = entries[number - 1].end_offset if number else ""
+    entry = entries[number]
+    return RangeBounds(partition_id, number, at(start), at(entry.end_offset), number * size, entry.records)
+
+
+def _open(partition_id: str, number: int, end: int, now: str) -> str:
+    return f"range {range_name(number)} of partition {partition_id} closes at record {end}, {now}: wait, or run catch_up"

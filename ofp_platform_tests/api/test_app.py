@@ -1,0 +1,396 @@
+"""The application through ASGI: routes, statuses, and that whatever happens the answer is one of the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from ofp_platform.api import examples
+from ofp_platform.api.app import Application, HttpPolicy
+from ofp_platform.api.authentication import Tokens
+from ofp_platform.api.contract_files import serving_schema
+from ofp_platform.api.openapi import openapi
+from ofp_platform.api.refusals import status_of
+from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform_tests.api.fake_port import BODY, HASH, RECORD, FakePort, FixedAnswer
+
+CONTRACT = Draft202012Validator(serving_schema())
+TOKEN = "a-token-of-enough-length"
+REQUEST = json.dumps(examples.request_example()).encode()
+
+
+def client_of(port: FakePort, **settings: Any) -> httpx.AsyncClient:
+    application = Application(port, new_request_id=lambda: "id-1", **settings)
+    # an exception that leaves the application fails the test
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://service")
+
+
+@pytest.fixture
+def port() -> FakePort:
+    return FakePort()
+
+
+@pytest.fixture
+async def http(port: FakePort) -> AsyncIterator[httpx.AsyncClient]:
+    async with client_of(port) as client:
+        yield client
+
+
+def error_in(response: httpx.Response) -> dict[str, Any]:
+    error: dict[str, Any] = response.json()
+    CONTRACT.validate(error)
+    assert error["kind"] == "ofp_error"
+    assert response.headers["content-type"] == "application/json"
+    return error
+
+
+async def test_get_features(http: httpx.AsyncClient) -> None:
+    response = await http.post("/v0/get_features", content=REQUEST)
+    assert response.status_code == 200
+    assert response.content == BODY
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-length"] == str(len(BODY))
+    assert response.headers["ofp-snapshot-hash"] == HASH
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "MALFORMED_JSON"),
+        (b"{", "MALFORMED_JSON"),
+        (b"\xff\xfe", "MALFORMED_JSON"),
+        (b"[]", "INVALID_FIELD"),
+        (b"null", "INVALID_FIELD"),
+        (b"{}", "MISSING_FIELD"),
+        (b"[" * 50_000, "MALFORMED_JSON"),
+        (REQUEST.replace(b".250000Z", b".250000123Z"), "INVALID_TIME"),
+        (REQUEST.replace(b".250000Z", b""), "INVALID_TIME"),
+        (REQUEST.replace(b"acc-000117", b"4111 1111 1111 1111"), "INVALID_FIELD"),
+        (REQUEST.replace(b"acc-000117", b"4111111111111111"), "RAW_IDENTIFIER"),
+    ],
+)
+async def test_bad_bodies_are_worded_and_never_quoted(http: httpx.AsyncClient, body: bytes, reason: str) -> None:
+    response = await http.post("/v0/get_features", content=body)
+    assert response.status_code == 400
+    error = error_in(response)
+    assert (error["error_code"], error["reason"], error["retryable"]) == ("INVALID_REQUEST", reason, False)
+    assert "4111" not in response.text
+
+
+@pytest.mark.parametrize("declared", [True, False])
+async def test_a_body_above_the_limit(port: FakePort, declared: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b" " * 500
+
+    async with client_of(port, policy=HttpPolicy(max_body_bytes=1000)) as http:
+        content = b" " * 1001 if declared else pieces()
+        response = await http.post("/v0/get_features", content=content)
+    assert response.status_code == 413
+    assert error_in(response)["reason"] == "BODY_TOO_LARGE"
+    assert response.headers["connection"] == "close"
+    assert port.asked == 0
+
+
+async def test_a_body_at_the_limit_is_read(port: FakePort) -> None:
+    async with client_of(port, policy=HttpPolicy(max_body_bytes=len(REQUEST) + 10)) as http:
+        assert (await http.post("/v0/get_features", content=REQUEST + b" " * 10)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (invalid(Reason.TOO_MANY_KEYS, "x"), 400, None),
+        (invalid(Reason.AS_OF_BEFORE_HORIZON, "x"), 400, None),
+        (not_found(Reason.UNKNOWN_RUN, "x"), 404, None),
+        (unavailable(Reason.STORE_DOWN, "x"), 503, "1"),
+        (unavailable(Reason.BASIS_NOT_REACHED, "x"), 503, "1"),
+    ],
+)
+async def test_refusals_of_the_plane(
+    port: FakePort, http: httpx.AsyncClient, error: ContractError, status: int, retry_after: str | None
+) -> None:
+    port.script = [error]
+    response = await http.post("/v0/get_features", content=REQUEST)
+    assert response.status_code == status
+    assert error_in(response) == error.wire()
+    assert response.headers.get("retry-after") == retry_after
+    assert "ofp-snapshot-hash" not in response.headers
+
+
+def test_every_reason_has_a_status_of_its_code() -> None:
+    for code, family in [(ErrorCode.INVALID_REQUEST, 4), (ErrorCode.NOT_FOUND, 4), (ErrorCode.UNAVAILABLE, 5)]:
+        for reason in Reason:
+            assert status_of(ContractError(code, reason, "")) // 100 in (family, 4)
+    assert status_of(unavailable(Reason.INTERNAL, "")) == 503
+
+
+async def test_an_unexpected_exception_is_safe_logged_and_counted(
+    port: FakePort, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    port.script = [RuntimeError("secret payload 4111111111111111")]
+    with caplog.at_level(logging.ERROR, "ofp.http"):
+        response = await http.post("/v0/get_features", content=REQUEST, headers={"x-request-id": "mine-7"})
+    assert response.status_code == 503
+    error = error_in(response)
+    assert (error["error_code"], error["reason"], error["retryable"]) == ("UNAVAILABLE", "INTERNAL", True)
+    assert response.headers["x-request-id"] == "mine-7"
+    assert "RuntimeError" in caplog.text
+    assert "mine-7" in caplog.text
+    assert "fake_port.py" in caplog.text
+    assert "secret" not in caplog.text + response.text
+    assert "ofp_http_unexpected_errors_total 1.0" in (await http.get("/metrics")).text
+
+
+async def test_exceptions_of_the_other_routes_are_safe_too(port: FakePort, http: httpx.AsyncClient) -> None:
+    async def broken(*_: object) -> Any:
+        raise ValueError("secret")
+
+    for name, path in [
+        ("snapshot", f"/v0/snapshots/{HASH}"),
+        ("feature_groups", "/v0/feature_groups"),
+        ("health", "/health"),
+    ]:
+        setattr(port, name, broken)
+        response = await http.get(path)
+        assert response.status_code == 503
+        assert error_in(response)["reason"] == "INTERNAL"
+        assert "secret" not in response.text
+
+
+@pytest.mark.parametrize("given_id", ["has space", "x" * 200, "-", ""])
+async def test_a_request_id_that_is_not_one_is_replaced(port: FakePort, http: httpx.AsyncClient, given_id: str) -> None:
+    port.script = [RuntimeError()]
+    response = await http.post("/v0/get_features", content=REQUEST, headers={"x-request-id": given_id})
+    assert response.headers["x-request-id"] == "id-1"
+
+
+async def test_snapshots(http: httpx.AsyncClient) -> None:
+    response = await http.get(f"/v0/snapshots/{HASH}")
+    assert (response.status_code, response.content) == (200, RECORD)
+    assert response.headers["ofp-snapshot-hash"] == HASH
+    unknown = await http.get(f"/v0/snapshots/{'0' * 64}")
+    assert (unknown.status_code, error_in(unknown)["reason"]) == (404, "UNKNOWN_SNAPSHOT")
+    for name in ["zz", HASH.upper(), HASH + "0", HASH[:-1] + "%0A"]:
+        wrong = await http.get(f"/v0/snapshots/{name}")
+        assert (wrong.status_code, error_in(wrong)["reason"]) == (400, "INVALID_FIELD"), name
+
+
+async def test_feature_groups(http: httpx.AsyncClient) -> None:
+    CONTRACT.validate((await http.get("/v0/feature_groups")).json())
+
+
+@pytest.mark.parametrize(("state", "status"), [("GREEN", 200), ("AMBER", 200), ("RED", 503)])
+async def test_health(port: FakePort, http: httpx.AsyncClient, state: str, status: int) -> None:
+    port.health_now = port.health_now.model_copy(update={"state": PostureState(state)})
+    response = await http.get("/health")
+    assert response.status_code == status
+    assert response.json()["state"] == state
+    assert ("retry-after" in response.headers) == (status == 503)
+    CONTRACT.validate(response.json())
+
+
+async def test_metrics(http: httpx.AsyncClient) -> None:
+    await http.post("/v0/get_features", content=REQUEST)
+    await http.post("/v0/get_features", content=b"{")
+    await http.get("/made/up/by/a/client")
+    response = await http.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert "ofp_events_applied_total 200360.0" in response.text
+    assert 'ofp_http_requests_total{outcome="OK",route="/v0/get_features"} 1.0' in response.text
+    assert 'ofp_http_requests_total{outcome="MALFORMED_JSON",route="/v0/get_features"} 1.0' in response.text
+    assert 'ofp_http_request_seconds_count{route="/v0/get_features"} 2.0' in response.text
+    assert "made/up" not in response.text
+
+
+async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:
+    for method, path in [("GET", "/"), ("GET", "/v0"), ("GET", "/health/"), ("POST", "/v1/get_features"), ("OPTIONS", "/x")]:
+        response = await http.request(method, path)
+        assert (response.status_code, error_in(response)["reason"]) == (404, "UNKNOWN_PATH")
+    for method, path, allow in [
+        ("GET", "/v0/get_features", "POST"),
+        ("OPTIONS", "/v0/get_features", "POST"),
+        ("PUT", "/v0/get_features", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+        ("OPTIONS", "/v0/feature_groups", "GET, HEAD"),
+        ("DELETE", f"/v0/snapshots/{HASH}", "GET, HEAD"),
+    ]:
+        response = await http.request(method, path)
+        assert (response.status_code, error_in(response)["reason"]) == (405, "METHOD_NOT_ALLOWED")
+        assert response.headers["allow"] == allow
+
+
+async def test_tokens(port: FakePort) -> None:
+    async with client_of(port, tokens=Tokens([TOKEN, "another-token-of-enough-length"])) as http:
+        for value in [None, "", "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer " + TOKEN[:-1]]:
+            headers = {} if value is None else {"authorization": value}
+            for method, path in [
+                ("POST", "/v0/get_features"),
+                ("GET", f"/v0/snapshots/{HASH}"),
+                ("GET", "/v0/feature_groups"),
+                ("GET", "/metrics"),
+            ]:
+                response = await http.request(method, path, content=REQUEST, headers=headers)
+                assert (response.status_code, error_in(response)["reason"]) == (401, "UNAUTHENTICATED")
+                assert response.headers["www-authenticate"] == "Bearer"
+        assert port.asked == 0
+        for path in ["/health", "/docs", "/openapi.json"]:
+            assert (await http.get(path)).status_code == 200
+        for value in [f"Bearer {TOKEN}", f"bearer {TOKEN}", "Bearer another-token-of-enough-length"]:
+            headers = {"authorization": value}
+            assert (await http.post("/v0/get_features", content=REQUEST, headers=headers)).status_code == 200
+            assert (await http.get("/v0/feature_groups", headers=headers)).status_code == 200
+
+
+async def test_more_requests_than_the_bound_are_refused_at_once(port: FakePort) -> None:
+    release = asyncio.Event()
+    entered = asyncio.Event()
+
+    async def held(body: bytes) -> FixedAnswer:
+        entered.set()
+        await release.wait()
+        return FixedAnswer()
+
+    port.answer = held  # type: ignore[method-assign]
+    async with client_of(port, policy=HttpPolicy(max_in_flight=1)) as http:
+        first = asyncio.create_task(http.post("/v0/get_features", content=REQUEST))
+        await entered.wait()
+        second = await http.post("/v0/get_features", content=REQUEST)
+        assert (second.status_code, error_in(second)["reason"]) == (503, "OVERLOADED")
+        release.set()
+        assert (await first).status_code == 200
+        assert (await http.post("/v0/get_features", content=REQUEST)).status_code == 200
+
+
+async def test_lifespan(port: FakePort) -> None:
+    for broken in (False, True):
+        if broken:
+
+            async def fail() -> None:
+                raise ConnectionError("no store")
+
+            port.open = fail  # type: ignore[method-assign]
+        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+        sent: list[Any] = []
+
+        async def receive(messages: list[Any] = messages) -> Any:
+            return messages.pop(0)
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        await Application(port)({"type": "lifespan"}, receive, send)
+        if broken:
+            assert sent == [
+                {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},
+            ]
+        else:
+            assert [m["type"] for m in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+            assert (port.opened, port.closed) == (True, True)
+
+
+async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
+    description = (await http.get("/openapi.json")).json()
+    assert description == json.loads(json.dumps(openapi()))
+    schemas = {"$defs": {"components": description["components"]}}
+    checked = 0
+    for path, item in description["paths"].items():
+        for method, operation in item.items():
+            parts = [operation.get("requestBody", {}), *operation["responses"].values()]
+            for part in parts:
+                content = part.get("content", {}).get("application/json", {})
+                if "example" in content:
+                    CONTRACT.validate(content["example"])
+                    checked += 1
+            example = next((p["example"] for p in operation.get("parameters", [])), "")
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+            response = await http.request(method.upper(), path.replace("{snapshot_hash}", example), json=content)
+            assert str(response.status_code) in operation["responses"], path
+            assert response.status_code == 200
+    assert checked >= 10
+    text = json.dumps(schemas)
+    assert "#/$defs/" not in text
+    for name in set(text.split("#/components/schemas/")[1:]):
+        assert name.split('"')[0] in description["components"]["schemas"]
+
+
+async def test_the_page_works_offline(http: httpx.AsyncClient) -> None:
+    response = await http.get("/docs")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.headers["content-security-policy"].startswith("default-src 'none'")
+    page = response.text
+    assert "<script" not in page
+    assert "src=" not in page
+    assert "http://" not in page.replace("http://127.0.0.1", "")
+    assert "https://" not in page
+    for path in openapi()["paths"]:
+        assert f"</span>{path}</h2>" in page
+    assert HASH in page
+    assert "acc-000117" in page
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def damaged_requests(draw: st.DrawFn) -> bytes:
+    """A good request with one field replaced or removed, or with bytes of it replaced."""
+    request: Any = examples.request_example()
+    if draw(st.booleans()):
+        raw = bytearray(REQUEST)
+        at = draw(st.integers(0, len(raw) - 1))
+        raw[at : at + draw(st.integers(0, 5))] = draw(st.binary(max_size=5))
+        return bytes(raw)
+    node: Any = request
+    while True:
+        key = draw(st.sampled_from(sorted(node) if isinstance(node, dict) else range(len(node))))
+        if isinstance(node[key], (dict, list)) and node[key] and draw(st.booleans()):
+            node = node[key]
+            continue
+        node[key] = draw(JSON_VALUES)
+        return json.dumps(request).encode()
+
+
+@given(
+    method=st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "OPTIONS", "PATCH", "FOO"]),
+    path=st.sampled_from(
+        ["/v0/get_features"] * 4 + ["/health", "/v0/snapshots/x", "/v0/feature_groups", "/metrics", "/docs", "/nowhere"]
+    ),
+    body=st.binary(max_size=200) | damaged_requests() | JSON_VALUES.map(lambda value: json.dumps(value).encode()),
+    headers=st.dictionaries(
+        st.sampled_from(["x-request-id", "authorization", "content-type", "accept", "x-other"]),
+        st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=30),
+        max_size=3,
+    ),
+    failure=st.sampled_from([None, None, RuntimeError("x"), KeyError("y"), RecursionError(), MemoryError(), TimeoutError()]),
+)
+@settings(max_examples=150)
+def test_whatever_is_sent_the_answer_is_of_the_contract(
+    method: str, path: str, body: bytes, headers: dict[str, str], failure: Exception | None
+) -> None:
+    async def ask() -> httpx.Response:
+        async with client_of(FakePort(script=[] if failure is None else [failure])) as http:
+            encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+            return await http.request(method, path, content=body, headers=encoded)
+
+    response = asyncio.run(ask())
+    if response.status_code == 200:
+        return
+    assert response.status_code in {400, 401, 404, 405, 408, 413, 503}
+    error = error_in(response)
+    assert (response.status_code == 503) == (error["error_code"] == "UNAVAILABLE") == error["retryable"]
+    assert "Traceback" not in response.text

@@ -1,0 +1,174 @@
+"""The oracle itself, on worlds small enough to work out by hand."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from ofp_platform.registry.pack import load_pack, pack_content
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide
+from ofp_platform_tests.oracle.fold import (
+    BehindHorizon,
+    OutOfRange,
+    Record,
+    known_events,
+    last_update,
+    micros,
+    snapshot,
+    time_text,
+)
+from ofp_platform_tests.oracle.strategies import LATENESS, LIMIT, PACK, PINS, SECOND, SKEW, START, World, worlds
+
+CONTENT = pack_content(load_pack(PACK))
+KEY = [("account", "a-1")]
+EVERY = [("every", "v1")]
+
+
+def payment(offset: int, second: float, **changed: Any) -> Record:
+    payload = {
+        "account_id": "a-1",
+        "merchant_id": "m-1",
+        "amount": 10,
+        "status": "ok",
+        "shop": "x",
+        "online": True,
+        **{name: value for name, value in changed.items() if name not in ("event_id", "event_type", "run_id")},
+    }
+    ts = START + int(second * SECOND)
+    envelope = {
+        "event_id": changed.get("event_id", f"e-{offset}"),
+        "event_type": changed.get("event_type", "payment"),
+        "schema_version": "1",
+        "ts_utc": time_text(ts),
+        **PINS,
+        "run_id": changed.get("run_id", PINS["run_id"]),
+        "payload": payload,
+    }
+    return Record("p0", offset, ts, envelope)
+
+
+def served(records: list[Record], second: float, **options: Any) -> Any:
+    known = known_events(records, {"p0": len(records)}, PINS, CONTENT, SKEW)
+    return snapshot(
+        known,
+        CONTENT,
+        options.get("keys", KEY),
+        options.get("groups", EVERY),
+        START + int(second * SECOND),
+        allowed_lateness=LATENESS,
+        request_context={"amount": 21},
+    )
+
+
+def features(records: list[Record], second: float, **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = served(records, second, **options).by_key[0]["by_group"][0]["features"]
+    return found
+
+
+def test_a_worked_example() -> None:
+    records = [
+        payment(0, 0, amount=7, shop="y"),
+        payment(1, 8, amount=1, status="odd", online=False),
+        payment(2, 9.5, amount=10),
+        payment(3, 9.5, event_type="report"),
+    ]
+    assert features(records, 10) == {
+        "a_amounts": 2,  # up to 9 s: 7 and 1
+        "a_count": 2,
+        "a_first": 1,
+        "a_last": 1,
+        "a_max": 10,
+        "a_mean": "5.500",
+        "a_min": 1,
+        "a_shops": 1,
+        "a_since": 0,
+        "a_stddev": "4.500000",
+        "a_sum": 11,
+        "b_count": 0,
+        "b_shops": 1,
+        "b_since": None,
+        "b_stddev": "4",
+        "over_mean": "3.636364",
+    }
+    assert features(records, 12.5)["b_since"] == 3
+
+
+def test_an_empty_key() -> None:
+    answer = served([], 10)
+    found = answer.by_key[0]["by_group"][0]["features"]
+    zeros = {"a_count", "b_count", "a_sum", "a_shops", "b_shops", "a_amounts"}
+    assert found == {name: 0 if name in zeros else None for name in found}
+    assert answer.freshness[0]["last_update_event_time"] is None
+    assert [warning["code"] for warning in answer.warnings] == ["NO_DATA", "STALE_GROUP"]
+
+
+def test_freshness_counts_any_event_of_the_group_up_to_the_as_of() -> None:
+    records = [payment(0, 1), payment(1, 2, event_type="report"), payment(2, 7.5), payment(3, 3, event_type="declared")]
+    fresh = served(records, 7).freshness[0]
+    assert fresh["last_update_event_time"] == time_text(START + 2 * SECOND)
+    assert (fresh["age_seconds"], fresh["stale"]) == (5, False)
+    assert served(records[:2], 8.5).freshness[0]["stale"]
+
+
+def test_what_is_known() -> None:
+    records = [
+        payment(0, 1),
+        payment(1, 1, event_id="e-0"),  # a copy
+        payment(2, 1, event_id="e-0", amount=11),  # an anomaly
+        payment(3, 1, run_id="run-2"),
+        payment(4, 1, event_type="unknown"),
+        payment(5, 1, amount=1.5),
+        payment(6, 1, account_id="4111111111111111"),
+        payment(7, 1, unread="of no type that matters"),
+        payment(8, 3, event_type="declared", account_id=None),
+    ]
+    ahead = Record("p1", 0, START, payment(0, 301, event_id="ahead").envelope)
+    known = known_events([*records, ahead], {"p0": 9, "p1": 1}, PINS, CONTENT, SKEW - 1)
+    assert (known.duplicates, known.anomalies, known.unknown) == (1, 1, 1)
+    assert known.failures == [("p0", 5), ("p0", 6), ("p1", 0)]
+    assert known.watermark == START + 3 * SECOND
+    assert len(known.events) == 4
+    assert not known_events(records, {"p0": 0}, PINS, CONTENT, SKEW).events
+
+
+def test_the_horizon() -> None:
+    # reach 13 s (10 s and a delay of 3 s), lateness 7 s: 20 s behind the watermark
+    records = [payment(0, 0), payment(1, 40)]
+    served(records, 33)
+    with pytest.raises(BehindHorizon):
+        served(records, 33 - 0.000001)
+    group = next(one for one in CONTENT["groups"] if one["name"] == "every")
+    events = list(known_events(records, {"p0": 2}, PINS, CONTENT, SKEW).events.values())
+    assert last_update(group, events, START + 39 * SECOND, START - 1) == START
+    assert last_update(group, events, START + 39 * SECOND, START) is None
+
+
+def test_an_integer_out_of_range_is_an_error() -> None:
+    records = [payment(0, 1, amount=LIMIT), payment(1, 1, amount=1)]
+    with pytest.raises(OutOfRange, match="a_sum"):
+        served(records, 2)
+    assert features(records[:1], 2)["a_sum"] == LIMIT
+
+
+def test_arithmetic() -> None:
+    assert [aggregate("stddev", [Item(0, b"", v) for v in values], 0, 2) for values in ([3, 3], [0, 1], [1, 2, 4])] == [
+        0,
+        Fraction(1, 2),
+        Fraction(125, 100),
+    ]
+    assert [at_scale(Fraction(n, 2), 0) for n in (-3, -1, 1, 3, 5)] == [-2, 0, 0, 2, 2]
+    assert decimal_text(Fraction(-1, 20), 3) == "-0.050"
+    assert decimal_text(Fraction(7), 0) == "7"
+    assert divide(1, 0, 2) is None
+    assert micros("2026-01-02T03:04:05.6Z") - micros("2026-01-02T03:04:05Z") == 600_000
+
+
+@given(worlds())
+def test_worlds_are_dense_logs(world: World) -> None:
+    for partition, end in world.basis.items():
+        own = [record.offset for record in world.records if record.partition_id == partition]
+        assert own == list(range(end))
+    assert known_events(world.up_to(0).records, {}, PINS, CONTENT, SKEW).watermark is None
