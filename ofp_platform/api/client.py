@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from pydantic import ValidationError
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
+from ofp_platform.api.question import Groups, Keys, make_request, request_body
 from ofp_platform.api.received import (
     AnswerNotTrusted,
     ReceivedFeatures,
@@ -33,12 +33,10 @@ from ofp_platform.api.received import (
     refused,
     verify,
 )
-from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
-from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Position
-from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, GroupRef, Health, SnapshotRecord
-from ofp_platform.vocabulary.times import format_time, to_micros
+from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
 
 __all__ = [
     "AnswerNotTrusted",
@@ -51,8 +49,6 @@ __all__ = [
     "verify",
 ]
 
-Keys = Sequence[FeatureKey | tuple[str, str]]
-Groups = Sequence[GroupRef | tuple[str, str]]
 _JSON = {"content-type": "application/json"}
 
 
@@ -72,61 +68,6 @@ class RetryPolicy:
         """Seconds to wait after a failed attempt (from 1), for a chance in [0, 1): between half and all of the step."""
         step: float = min(self.longest_seconds, self.first_seconds * 2.0 ** (attempt - 1))
         return step * (0.5 + chance / 2)
-
-
-def make_request(
-    *,
-    context_pins: ContextPins,
-    feature_keys: Keys,
-    feature_groups: Groups,
-    as_of_time_utc: str | datetime,
-    request_context: Mapping[str, int | str] | None = None,
-    at_least_basis: Sequence[Position] | None = None,
-    request_id: str | None = None,
-) -> GetFeaturesRequest:
-    """A request, checked before it leaves: a raw identifier never goes over the wire.
-
-    Keys are (key_type, key_id), groups (group_name, group_version). A datetime must have a zone.
-
-    Raises:
-        ContractError: INVALID_REQUEST; the message names the field, never its value.
-    """
-    try:
-        instant = format_time(to_micros(as_of_time_utc)) if isinstance(as_of_time_utc, datetime) else as_of_time_utc
-    except ValueError:
-        raise invalid(Reason.INVALID_TIME, "as_of_time_utc: a datetime needs a zone", context_pins) from None
-    try:
-        return GetFeaturesRequest(
-            context_pins=context_pins,
-            feature_keys=tuple(
-                key if isinstance(key, FeatureKey) else FeatureKey.model_validate({"key_type": key[0], "key_id": key[1]})
-                for key in feature_keys
-            ),
-            feature_groups=tuple(
-                group if isinstance(group, GroupRef) else GroupRef(group_name=group[0], group_version=group[1])
-                for group in feature_groups
-            ),
-            as_of_time_utc=instant,
-            request_context=None if request_context is None else dict(request_context),
-            at_least_basis=None if at_least_basis is None else tuple(at_least_basis),
-            request_id=request_id,
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise _wrong_field(field, first["msg"], context_pins) from None
-
-
-def _wrong_field(field: str, message: str, pins: ContextPins) -> ContractError:
-    if "raw identifier" in message:
-        return invalid(Reason.RAW_IDENTIFIER, f"{field}: a raw identifier is never a key; send the entity id", pins)
-    if field == "as_of_time_utc":
-        return invalid(Reason.INVALID_TIME, f"{field}: not an RFC 3339 UTC time with at most 6 fractional digits", pins)
-    return invalid(Reason.INVALID_FIELD, f"{field}: not valid", pins)
-
-
-def _body(request: GetFeaturesRequest) -> bytes:
-    return canonical_bytes(request.model_dump(mode="json", exclude_none=True))
 
 
 def _again(error: BaseException) -> bool:
@@ -202,7 +143,7 @@ class OfpClient:
 
     def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
         """The answer to a request made with `make_request`."""
-        return features_of(self._send("POST", "/v0/get_features", _body(request)))
+        return features_of(self._send("POST", "/v0/get_features", request_body(request)))
 
     def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
         """The record of a served snapshot, its hash recomputed."""
@@ -289,7 +230,7 @@ class AsyncOfpClient:
 
     async def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
         """The answer to a request made with `make_request`."""
-        return features_of(await self._send("POST", "/v0/get_features", _body(request)))
+        return features_of(await self._send("POST", "/v0/get_features", request_body(request)))
 
     async def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
         """The record of a served snapshot, its hash recomputed."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache, wraps
 from typing import Any
 
 from ofp_platform.vocabulary.canonical import sha256_hex
@@ -25,6 +27,17 @@ _PINS = ContextPins(
 _CONTEXT = {"amount_minor": 12_900}
 
 
+def _fresh(example: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Examples share parts; a caller gets its own copy to change as it likes."""
+
+    @wraps(example)
+    def copied() -> dict[str, Any]:
+        return deepcopy(example())
+
+    return copied
+
+
+@_fresh
 def request_example() -> dict[str, Any]:
     """A get_features request: one account, one merchant, as of a payment of 129.00."""
     return {
@@ -104,6 +117,7 @@ def _hashed() -> dict[str, Any]:
     )
 
 
+@_fresh
 def response_example() -> dict[str, Any]:
     """The answer to `request_example`: a known account, a merchant without data."""
     hashed = _hashed()
@@ -150,6 +164,7 @@ def _definition_set() -> dict[str, Any]:
     return {"pack_id": "card_payments", "revision": 1, "digest": _hashed()["registry_digest"]}
 
 
+@_fresh
 def snapshot_record_example() -> dict[str, Any]:
     """The record of the snapshot in `response_example`."""
     hashed = _hashed()
@@ -161,6 +176,7 @@ def snapshot_record_example() -> dict[str, Any]:
     }
 
 
+@_fresh
 def feature_groups_example() -> dict[str, Any]:
     """A catalogue with one group."""
     return {
@@ -180,6 +196,7 @@ def feature_groups_example() -> dict[str, Any]:
     }
 
 
+@_fresh
 def health_example() -> dict[str, Any]:
     """A plane that is a little behind."""
     basis = _hashed()["input_basis"]

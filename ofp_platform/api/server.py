@@ -39,12 +39,11 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _bind(host: str, port: int, *, shared: bool) -> socket.socket:
+def _bind(host: str, port: int, *options: int) -> socket.socket:
     bound = socket.socket(_family(host), socket.SOCK_STREAM)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in options:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
         bound.bind((host, port))
     except OSError as error:
         bound.close()
@@ -64,10 +63,19 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
     Raises:
         AddressError: the port is taken, or the address is not of this machine.
     """
-    with _bind(host, port, shared=False) as alone:
+    # SO_REUSEADDR passes over connections that a stopped service left behind, but not over a service
+    with _bind(host, port, socket.SO_REUSEADDR) as alone:
         chosen: int = alone.getsockname()[1]
-    with _bind(host, chosen, shared=True):
+    with _hold(host, chosen):
         yield chosen
+
+
+def _hold(host: str, port: int) -> socket.socket:
+    try:
+        return _bind(host, port, socket.SO_REUSEPORT)
+    except AddressError:
+        # another program left connections behind: then the port can be held only less firmly, against all that listens
+        return _bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
 
 
 def address_of(host: str, port: int) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,11 +15,14 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
 
 if TYPE_CHECKING:
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.online.projection import ProjectionRow
     from ofp_platform.online.projector import ApplyReceipt
 
 app = typer.Typer(help="The projector of the profile's run.", no_args_is_help=True)
 READY = "applying to projection"
 _SAY_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
 
 
 class _Teller:
@@ -66,10 +71,41 @@ def run(
     with resolve(home, profile).open_plane() as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
-        row = plane.ensure_live()
-        typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}")
-        run_continuous(plane, row, stop=stop, on_commit=on_commit, on_trouble=lambda words: typer.echo(words, err=True))
+        while not stop.is_set():
+            row = plane.ensure_live()
+            typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}")
+            with _until_switched(plane, row, stop) as replaced:
+                run_continuous(
+                    plane, row, stop=replaced, on_commit=on_commit, on_trouble=lambda words: typer.echo(words, err=True)
+                )
     typer.echo("stopped")
+
+
+@contextmanager
+def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> Iterator[threading.Event]:
+    """An event that is set when the process is to stop, or when another projection became the live one."""
+    import psycopg
+    from psycopg_pool import PoolTimeout
+
+    replaced = threading.Event()
+
+    def watch() -> None:
+        while not replaced.is_set():
+            if stop.wait(_LOOK_SECONDS):
+                break
+            with suppress(psycopg.Error, PoolTimeout):  # the driver itself tells of an outage, and waits it out
+                live = plane.live()
+                if live is not None and live.projection_id != row.projection_id:
+                    break
+        replaced.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield replaced
+    finally:
+        replaced.set()
+        watcher.join()
 
 
 @app.command()
@@ -93,7 +129,8 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
         driven = holds_projection(plane, row.projection_id)
     watermark = "none" if row.watermark is None else format_time(row.watermark)
     driver = "a continuous driver runs" if driven else "no continuous driver runs"
-    typer.echo(f"projection {row.projection_id} of stream {row.stream_name}: version {row.version}, watermark {watermark}, {driver}")
+    head = f"projection {row.projection_id} of stream {row.stream_name}"
+    typer.echo(f"{head}: version {row.version}, watermark {watermark}, {driver}")
     columns = ("partition", "records", "applied", "duplicates", "late", "failed", "ignored", "lag")
     table = Table(*columns, box=None, pad_edge=False)
     progress: dict[str, Any] = {part.partition_id: part for part in totals.partitions}

@@ -20,6 +20,8 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.log.port import LogError
     from ofp_platform.online.profile import ProfileError
     from ofp_platform.online.projection import ProjectionConflict, RegistryRefused, UnknownProjection
+    from ofp_platform.online.rebuild import RebuildRefused
+    from ofp_platform.online.refold import NotRebuildable
     from ofp_platform.registry.source import PackErrors
     from ofp_platform.simulation.handbook import HandbookFileError
     from ofp_platform.storage.embedded import EmbeddedPostgresError
@@ -43,10 +45,12 @@ def words_for(error: Exception) -> str | None:
         ExposureError,
         HandbookFileError,
         LogError,
+        NotRebuildable,
         ObjectStoreUnavailable,
         PackErrors,
         ProfileError,
         ProjectionConflict,
+        RebuildRefused,
         RegistryRefused,
         ServiceUnreachable,
         UnknownProjection,

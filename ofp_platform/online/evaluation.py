@@ -28,6 +28,8 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_
 
 _FIRST_TIME = parse_time("0001-01-01T00:00:00Z")
 
+LATEST = int(np.iinfo(np.int64).max)
+
 
 @dataclass(frozen=True)
 class StoredChunk:
@@ -106,9 +108,12 @@ class Evaluator:
             spans = self._spans[key] = tuple(sorted(found))
         return spans
 
-    def counts_distinct(self, question: Question, key_type: str) -> bool:
-        """Whether every chunk of the windows is needed (a distinct count cannot be merged from summaries)."""
-        return len(self.query(question.groups_of[key_type]).distinct) > 0
+    def whole_after(self, question: Question, key_type: str) -> int:
+        """Every event after this time is needed: a distinct count cannot be merged from summaries. LATEST: none is."""
+        distinct = self.query(question.groups_of[key_type]).distinct
+        if not len(distinct):
+            return LATEST
+        return question.as_of - int((distinct[:, DELAY] + distinct[:, WINDOW]).max())
 
     def answer(self, question: Question, state: StoredState, posture: Mapping[str, Any]) -> Answer:
         """Evaluate and encode.

@@ -94,8 +94,6 @@ def judge(observation: Observation | None, thresholds: Thresholds) -> tuple[Post
         red.append(f"STALLED_SECONDS>{thresholds.stall_seconds_red}")
     elif lag and stalled > thresholds.stall_seconds_amber:
         amber.append(f"STALLED_SECONDS>{thresholds.stall_seconds_amber}")
-    if observation.totals.anomalies:
-        amber.append("ANOMALIES")
     if red:
         return PostureState.RED, [*red, *amber]
     return (PostureState.AMBER, amber) if amber else (PostureState.GREEN, [])

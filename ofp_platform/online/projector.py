@@ -22,7 +22,8 @@ from ofp_platform.online.chunk_codec import pack_many, unpack_many
 from ofp_platform.online.crash_points import crash_point
 from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, basis_text, read_projection
-from ofp_platform.online.state import prune, read_buckets, replace_chunks
+from ofp_platform.online.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
+from ofp_platform.online.state import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
@@ -83,6 +84,7 @@ class Projector:
         clock_skew_us: int,
         allowed_lateness_us: int,
         chunk_events: int = chunk_merge.CHUNK_EVENTS,
+        span_chunks: int = SPAN_CHUNKS,
     ) -> None:
         self._pool = pool
         self._log = log
@@ -93,6 +95,7 @@ class Projector:
         self._skew = clock_skew_us
         self._retained = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events
+        self._span_chunks = span_chunks
         self._dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
         self._row: ProjectionRow | None = None
         self._index = IdentityIndex(self._word_count)
@@ -303,8 +306,11 @@ class Projector:
                 counts["ignored"] += 1
             else:
                 counts["failed"] += 1
-                reason = ApplyFailureReason.INACTIVE_RUN
-                work.failures.append(_failure(batch, int(index), reason, "no projection of this run is active here"))
+                if batch.pins[batch.pins_index[index]].run_id == row.pins.run_id:
+                    reason, detail = ApplyFailureReason.WRONG_PINS, "this run's id with other pins"
+                else:
+                    reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
+                work.failures.append(_failure(batch, int(index), reason, detail))
         future = keep & (batch.ts > batch.admitted_at + self._skew)
         for index in np.flatnonzero(future):
             counts["failed"] += 1
@@ -366,9 +372,7 @@ class Projector:
         buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
         existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
         plan = self._plans[key_type]
-        merged = chunk_merge.merge(
-            existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events
-        )
+        merged = chunk_merge.merge(existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events)
         summaries = chunk_merge.summarise_chunks(plan, merged.matrix, merged.chunk_offsets)
         packed = pack_many(merged.matrix, merged.chunk_offsets)
         starts, ends = merged.chunk_offsets[:-1], merged.chunk_offsets[1:] - 1
@@ -381,6 +385,9 @@ class Projector:
         stored = [index for index, block in enumerate(buckets.blocks) if block is not None]
         old = ([key_ids[buckets.key[index]] for index in stored], [int(buckets.first_ts[index]) for index in stored])
         replace_chunks(connection, self._projection_id, key_type, old, rows)
+        changed, grown = _changes(key_ids, buckets, merged.chunk_bucket, first_ts, last_ts)
+        code = KEY_TYPE_CODES[key_type]
+        refresh_spans(connection, self._projection_id, code, plan, changed, grown, self._span_chunks)
         return len(key_ids), len(rows)
 
     def _record(self, connection: Connection[Any], version: int, work: _Batch) -> None:
@@ -419,6 +426,24 @@ class Projector:
                     for name, counts in sorted(work.counts.items())
                 ],
             )
+
+
+def _changes(
+    key_ids: list[str], buckets: Buckets, chunk_bucket: Int64, first_ts: list[int], last_ts: list[int]
+) -> tuple[list[ChangedChunk], list[str]]:
+    """What spans must know: which chunks but a key's newest were merged into, and the keys whose newest was split."""
+    begins = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="left").tolist()
+    ends = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="right").tolist()
+    changed, grown = [], []
+    for bucket, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        if begin == end:
+            continue
+        if not buckets.newest[bucket]:
+            before = int(buckets.first_ts[bucket])
+            changed.append(ChangedChunk(key_ids[buckets.key[bucket]], before, first_ts[begin], last_ts[end - 1]))
+        elif end - begin > 1:
+            grown.append(key_ids[buckets.key[bucket]])
+    return changed, grown
 
 
 def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -44,7 +44,8 @@ class Verification:
     """A range's records against the store.
 
     `forgotten`: events behind the horizon, whose identities are pruned. `lost`: offsets (the first 20) of records that
-    the store knows nothing of; `invented`: offsets of events of the state that no record stands for.
+    the store knows nothing of, or calls failed although they are not; `invented`: offsets of events of the state that no
+    record stands for.
     """
 
     records: int
@@ -125,13 +126,17 @@ class ProjectionContents:
         number = self._numbers.get(start.partition_id)
         if number is None:
             return self._entries[:0]
-        entries = self._entries[self._entries[:, POSITION_WORD] == number]
+        entries: Words = self._entries[self._entries[:, POSITION_WORD] == number]
         first, last = place(start), place(end)
+        inside: npt.NDArray[np.bool_]
         if self._dense:
             offsets = entries[:, POSITION_WORD + 1].astype(np.int64)
-            return entries[(offsets > first) & (offsets <= last)]
-        inside = [first < int(words_offset(row[POSITION_WORD + 1 :])) <= last for row in entries]
-        return entries[np.array(inside, np.bool_)]
+            inside = (offsets > first) & (offsets <= last)
+        else:
+            places = [int(words_offset(row[POSITION_WORD + 1 :])) for row in entries]
+            inside = np.array([first < one <= last for one in places], np.bool_)
+        chosen: Words = entries[inside]
+        return chosen
 
     def _rows(
         self, connection: Connection[Any], table: str, columns: str, start: PartitionBasis, end: PartitionBasis

@@ -22,19 +22,38 @@ from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
-# One statement is one snapshot of the store: the projection's row and the chunks of all keys belong to one commit.
-# A chunk's block is sent only where an edge of a window falls inside it, or where every event is needed.
+# One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
+# segments are its spans, the chunks of spans that an edge of a window falls into, and the newest chunks, which are under no
+# span. A chunk's block is sent only where an edge falls inside it, or where every event is needed (k.whole_after).
 READ_STATE = """
 SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block
 FROM ofp.projection AS p
 LEFT JOIN LATERAL (
-    SELECT k.ord, c.first_ts, c.last_ts, c.summaries,
-        CASE WHEN k.whole OR EXISTS (
+    SELECT k.ord, c.*
+    FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[])
+        WITH ORDINALITY AS k(key_type, key_id, whole_after, as_of, ord)
+    CROSS JOIN LATERAL (
+        WITH s AS MATERIALIZED (
+            SELECT first_ts, last_ts, summaries, last_ts > k.whole_after OR EXISTS (
+                SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= first_ts AND e.edge < last_ts
+            ) AS opened
+            FROM ofp.span
+            WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND first_ts <= k.as_of
+        )
+        SELECT first_ts, last_ts, summaries, NULL::bytea AS block FROM s WHERE NOT opened
+        UNION ALL
+        SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN c.last_ts > k.whole_after OR EXISTS (
             SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= c.first_ts AND e.edge < c.last_ts
-        ) THEN c.block END AS block
-    FROM unnest($2::smallint[], $3::text[], $4::boolean[], $6::bigint[]) WITH ORDINALITY AS k(key_type, key_id, whole, as_of, ord)
-    JOIN ofp.chunk AS c
-        ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts <= k.as_of
+        ) THEN c.block END
+        FROM (
+            SELECT s.first_ts AS low, s.last_ts AS high FROM s WHERE opened
+            UNION ALL
+            SELECT coalesce(max(last_ts) + 1, -9223372036854775808), 9223372036854775807 FROM s
+        ) AS r
+        JOIN ofp.chunk AS c
+            ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
+            AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
+    ) AS c
 ) AS c ON true
 WHERE p.projection_id = $1
 ORDER BY c.ord, c.first_ts
@@ -47,18 +66,17 @@ QUIET_POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_record
 def _arguments(projection_id: int, evaluator: Evaluator, questions: Sequence[Question]) -> tuple[Any, ...]:
     key_types: list[int] = []
     key_ids: list[str] = []
-    whole: list[bool] = []
+    whole_after: list[int] = []
     as_of: list[int] = []
     edges: set[int] = set()
     for question in questions:
-        counted = {key_type: evaluator.counts_distinct(question, key_type) for key_type in question.groups_of}
         for key_type, key_id in question.keys:
             key_types.append(KEY_TYPE_CODES[key_type])
             key_ids.append(key_id)
-            whole.append(counted[key_type])
+            whole_after.append(evaluator.whole_after(question, key_type))
             as_of.append(question.as_of)
         edges |= evaluator.edges(question)  # a chunk across another question's edge is sent for nothing: harmless
-    return projection_id, key_types, key_ids, whole, list(edges), as_of
+    return projection_id, key_types, key_ids, whole_after, list(edges), as_of
 
 
 def _states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState]:

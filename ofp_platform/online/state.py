@@ -55,12 +55,13 @@ class Buckets:
     """The buckets of one key type that a batch touches, in the order of (key, first time).
 
     `key` int64[b] indexes the batch's keys; `first_ts` int64[b]; `blocks` packed chunks (None: a new key);
-    `of_event` int64[m] says into which bucket each new event goes.
+    `newest` bool[b]: the bucket is its key's last; `of_event` int64[m] says into which bucket each new event goes.
     """
 
     key: Int64
     first_ts: Int64
     blocks: list[bytes | None]
+    newest: npt.NDArray[np.bool_]
     of_event: Int64
 
 
@@ -99,7 +100,8 @@ def read_buckets(
     ordered = sorted(found)
     keys = np.array([key for key, _ in ordered], np.int64)
     first = np.array([ts for _, ts in ordered], np.int64)
-    return Buckets(keys, first, [found[bucket] for bucket in ordered], _assign(keys, first, event_key, event_ts))
+    newest = first >= tail[keys]
+    return Buckets(keys, first, [found[bucket] for bucket in ordered], newest, _assign(keys, first, event_key, event_ts))
 
 
 def _assign(bucket_key: Int64, bucket_first: Int64, event_key: Int64, event_ts: Int64) -> Int64:
@@ -146,6 +148,7 @@ def prune(connection: Connection[Any], projection_id: int, horizon: int) -> int:
     deleted = connection.execute(
         "DELETE FROM ofp.chunk WHERE projection_id = %s AND last_ts <= %s", (projection_id, horizon)
     ).rowcount
+    connection.execute("DELETE FROM ofp.span WHERE projection_id = %s AND last_ts <= %s", (projection_id, horizon))
     connection.execute("DELETE FROM ofp.identity_run WHERE projection_id = %s AND max_ts <= %s", (projection_id, horizon))
     connection.execute("UPDATE ofp.projection SET pruned_to = %s WHERE projection_id = %s", (horizon, projection_id))
     return deleted

@@ -30,7 +30,6 @@ class ApplyFailureReason(StrEnum):
     WRONG_PINS = "WRONG_PINS"
     INACTIVE_RUN = "INACTIVE_RUN"
     FUTURE_EVENT = "FUTURE_EVENT"
-    LATE = "LATE"
 
 
 @dataclass(frozen=True)

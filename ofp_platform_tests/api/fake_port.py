@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from dataclasses import dataclass, field
 
@@ -79,12 +80,23 @@ class BrokenStart(FakePort):
         raise ConnectionError("the store does not answer")
 
 
-def application() -> Application:
-    """What a worker of the test server runs. The slow answer gives a stop something to wait for."""
-    port = BrokenStart() if "broken" in sys.argv else FakePort(script=[0.5] if "slow" in sys.argv else [])
-    import os
+class SlowOnce(FakePort):
+    """The first answer takes a while, and health says whether it was asked for: a stop then has something to wait for."""
 
-    return Application(port, tokens=load_tokens(os.environ), policy=HttpPolicy(body_timeout_seconds=1.0))
+    def __init__(self) -> None:
+        super().__init__(script=[0.7])
+
+    async def health(self) -> Health:
+        return self.health_now.model_copy(update={"reasons": ("asked",) if self.asked else ()})
+
+
+PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "slow": SlowOnce}
+
+
+def application() -> Application:
+    """What a worker of the test server runs."""
+    tokens = load_tokens(os.environ)
+    return Application(PLANES[sys.argv[4]](), tokens=tokens, policy=HttpPolicy(body_timeout_seconds=1.0))
 
 
 if __name__ == "__main__":

@@ -76,7 +76,11 @@ def test_it_grows_past_every_bound_and_forgets_nothing() -> None:
     for size in (1, 5_000, 40_000):
         ids = rng.integers(0, 30_000, size).tolist()
         ties = rng.integers(0, 2, size).tolist()
-        check(index, model, [(key * 0x9E3779B9, key, tie, 0, 1, place) for place, (key, tie) in enumerate(zip(ids, ties, strict=True))])
+        check(
+            index,
+            model,
+            [(key * 0x9E3779B9, key, tie, 0, 1, place) for place, (key, tie) in enumerate(zip(ids, ties, strict=True))],
+        )
     check(index, model, crowded)
     again = IdentityIndex(WORDS)
     half = len(model.rows) // 2

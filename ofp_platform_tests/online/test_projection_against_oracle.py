@@ -22,7 +22,7 @@ from ofp_platform.online.state import KEY_TYPE_CODES
 from ofp_platform.storage.postgres import Pool, migrate, open_pool
 from ofp_platform.vocabulary.errors import Reason
 from ofp_platform_tests.oracle.fold import Record, micros, time_text
-from ofp_platform_tests.oracle.small_plane import ADMITTED, SmallPlane, answer_hash, apply, small_registry
+from ofp_platform_tests.oracle.small_plane import ADMITTED, SmallPlane, answer_hash, apply, payment, small_registry
 from ofp_platform_tests.oracle.strategies import (
     ACCOUNTS,
     LATENESS,
@@ -79,11 +79,17 @@ class OnlinePlane(RuleBasedStateMachine):
     @initialize(
         partitions=st.integers(1, 3),
         chunk_events=st.sampled_from((1, 2, 3, 5, 256)),
+        span_chunks=st.sampled_from((1, 2, 3, 32)),
         lateness=st.sampled_from((0, LATENESS)),
     )
-    def start(self, partitions: int, chunk_events: int, lateness: int) -> None:
+    def start(self, partitions: int, chunk_events: int, span_chunks: int, lateness: int) -> None:
         self.plane = SmallPlane(
-            self.pool, next(STREAMS), partitions=partitions, chunk_events=chunk_events, allowed_lateness=lateness
+            self.pool,
+            next(STREAMS),
+            partitions=partitions,
+            chunk_events=chunk_events,
+            span_chunks=span_chunks,
+            allowed_lateness=lateness,
         )
         self.projectors = [self.plane.projector(), self.plane.projector()]
 
@@ -98,12 +104,24 @@ class OnlinePlane(RuleBasedStateMachine):
         self.plane.append([moved(event, self.shift) for event in events], places, admitted + self.shift)
 
     @precondition(lambda self: self.plane.records)
-    @rule(picks=st.lists(st.integers(0, 1_000), min_size=1, max_size=6), places=st.lists(st.integers(0, 2), min_size=1, max_size=3))
+    @rule(
+        picks=st.lists(st.integers(0, 1_000), min_size=1, max_size=6), places=st.lists(st.integers(0, 2), min_size=1, max_size=3)
+    )
     def append_again(self, picks: list[int], places: list[int]) -> None:
         """A producer's retry: the same events, elsewhere."""
         known = self.plane.records
         again = [known[pick % len(known)] for pick in picks]
         self.plane.append([record.envelope for record in again], places, ADMITTED + self.shift)
+
+    @rule(seed=st.integers(0, 2**32), count=st.integers(10, 40), seconds=st.sampled_from((1, 8, 30)))
+    def append_burst(self, seed: int, count: int, seconds: int) -> None:
+        """Many payments of one account and one merchant in disorder: keys with many chunks, and spans above them."""
+        moments = np.random.default_rng(seed).integers(0, seconds * SECOND, count).tolist()
+        self.plane.append(
+            [payment(f"b-{seed}-{place}", self.shift + moment, amount=moment % 11 - 5) for place, moment in enumerate(moments)],
+            [0, 1],
+            ADMITTED + self.shift,
+        )
 
     @rule(seconds=st.sampled_from((5, 20, 40)))
     def time_passes(self, seconds: int) -> None:
@@ -182,6 +200,7 @@ class OnlinePlane(RuleBasedStateMachine):
         assert records == len(self.plane.records)
 
 
+@pytest.mark.timeout(480)  # a failure is made small first, and that takes up to five minutes
 def test_whatever_happens_what_is_served_is_the_oracle_s(dsn: str) -> None:
     with open_pool(dsn) as pool:
         run_state_machine_as_test(
@@ -197,9 +216,11 @@ def test_whatever_happens_what_is_served_is_the_oracle_s(dsn: str) -> None:
 
 def test_any_world_in_any_batches_is_the_oracle_s_after_every_commit(dsn: str) -> None:
     @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-    @given(worlds(partitions=("0000", "0001")), st.lists(st.integers(1, 15), max_size=6), st.lists(times(45), min_size=1, max_size=2))
+    @given(
+        worlds(partitions=("0000", "0001")), st.lists(st.integers(1, 15), max_size=6), st.lists(times(45), min_size=1, max_size=2)
+    )
     def check(world: World, sizes: list[int], moments: list[int]) -> None:
-        plane = SmallPlane(pool, next(STREAMS), chunk_events=3)
+        plane = SmallPlane(pool, next(STREAMS), chunk_events=2, span_chunks=2)
         plane.load(world.records)
         for moment in moments:
             plane.check(KEYS, sorted(GROUPS), moment, {"amount": 12345})
@@ -223,7 +244,7 @@ def test_permutations_and_batchings_end_in_the_same_hashes_and_the_same_events(d
         limits = data.draw(st.tuples(*[st.sampled_from((1, 2, 4, 256))] * 2))
         for pool, chunk_events in zip(pools, limits, strict=True):
             order: list[Record] = data.draw(st.permutations(world.records))
-            plane = SmallPlane(pool, stream, chunk_events=chunk_events)
+            plane = SmallPlane(pool, stream, chunk_events=chunk_events, span_chunks=2)
             plane.load(order)
             for size in data.draw(st.lists(st.integers(1, 20), max_size=4)):
                 apply(plane.projector(), size)
@@ -246,9 +267,12 @@ def test_permutations_and_batchings_end_in_the_same_hashes_and_the_same_events(d
         check()
 
 
-def check_chunks(connection: Connection[Any], plane: SmallPlane, horizon: int = 0) -> dict[tuple[str, str], list[tuple[int, ...]]]:
+def check_chunks(
+    connection: Connection[Any], plane: SmallPlane, horizon: int = 0
+) -> dict[tuple[str, str], list[tuple[int, ...]]]:
     """Every chunk is what it says of itself; the events of each key in front of the horizon, without their chunks."""
     names = {code: name for name, code in KEY_TYPE_CODES.items()}
+    whole: dict[tuple[int, str], list[Any]] = {}
     found: dict[tuple[str, str], list[tuple[int, ...]]] = {}
     before: tuple[Any, ...] = ()
     rows: Iterator[Any] = iter(
@@ -277,36 +301,53 @@ def check_chunks(connection: Connection[Any], plane: SmallPlane, horizon: int = 
             assert marks == sorted(set(marks))
         plan = KernelPlan.of(layout)
         assert summarise_chunks(plan, matrix, np.array([0, count])).tobytes() == summaries
+        whole.setdefault((code, key_id), []).append(matrix)
         events = [tuple(event) for event in matrix.T.tolist() if event[0] > horizon]
         found.setdefault((key_type, key_id), []).extend(events)
+    check_spans(connection, plane, whole)
     return {key: sorted(events) for key, events in found.items() if events}
+
+
+def check_spans(connection: Connection[Any], plane: SmallPlane, chunks: dict[tuple[int, str], list[Any]]) -> None:
+    """Spans do not overlap, and each that nothing was pruned from is the sum of its chunks."""
+    pruned_to = plane.row().pruned_to
+    before: tuple[Any, ...] = ()
+    for code, key_id, first_ts, last_ts, summaries in connection.execute(
+        "SELECT key_type, key_id, first_ts, last_ts, summaries FROM ofp.span WHERE projection_id = %s"
+        " ORDER BY key_type, key_id, first_ts",
+        (plane.projection_id,),
+    ).fetchall():
+        if before[:2] == (code, key_id):
+            assert before[2] < first_ts
+        before = (code, key_id, last_ts)
+        under = [matrix for matrix in chunks.get((code, key_id), []) if first_ts <= matrix[0, 0] <= last_ts]
+        if pruned_to is None or first_ts > pruned_to:
+            assert (under[0][0, 0], under[-1][0, -1]) == (first_ts, last_ts)
+            assert 1 <= len(under) <= 2 * plane.span_chunks
+            matrix = np.ascontiguousarray(np.concatenate(under, axis=1))
+            layout = {KEY_TYPE_CODES[name]: layout for name, layout in plane.registry.layouts.items()}[code]
+            merged = summarise_chunks(KernelPlan.of(layout), matrix, np.array([0, matrix.shape[1]]))
+            assert merged.tobytes() == summaries
 
 
 def test_a_hot_key_is_served_from_summaries_and_edges(dsn: str) -> None:
     """Many small chunks: at the edges of every window, one microsecond to each side."""
     with open_pool(dsn) as pool:
-        plane = SmallPlane(pool, next(STREAMS), chunk_events=4)
+        plane = SmallPlane(pool, next(STREAMS), chunk_events=4, span_chunks=3)
         rng = np.random.default_rng(20)
         moments = np.sort(rng.integers(0, 30 * SECOND, 400))
         moments[100:140] = moments[100]  # a run of equal times longer than a chunk
-        events = []
-        for number, moment in enumerate(moments.tolist()):
-            amount = int(rng.integers(-50, 50))
-            payload = {"amount": amount, "status": ("ok", "odd", "no")[number % 3], "shop": "xyz"[number % 3], "online": number % 2 == 0}
-            routed = {"account_id": "a-1", "merchant_id": "m-1"}
-            events.append(
-                {
-                    "event_id": f"e-{number}",
-                    "event_type": "payment",
-                    "schema_version": "1",
-                    "ts_utc": time_text(START + moment),
-                    "scenario_id": "town",
-                    "run_id": "run-1",
-                    "manifest_fingerprint": "a" * 64,
-                    "parameter_hash": "b" * 64,
-                    "payload": {**routed, **payload},
-                }
+        events = [
+            payment(
+                f"e-{number}",
+                moment,
+                amount=int(rng.integers(-50, 50)),
+                status=("ok", "odd", "no")[number % 3],
+                shop="xyz"[number % 3],
+                online=number % 2 == 0,
             )
+            for number, moment in enumerate(moments.tolist())
+        ]
         shuffled = [events[index] for index in rng.permutation(len(events))]
         plane.append(shuffled, [0, 1, 1])
         receipts: list[ApplyReceipt] = plane.drain(sizes=iter([150, 150]))

@@ -18,6 +18,7 @@ from ofp_platform.online.profile import Limits
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
 from ofp_platform.online.projector import ApplyReceipt, Projector
 from ofp_platform.online.serving import Reader
+from ofp_platform.online.spans import SPAN_CHUNKS
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.storage.postgres import Pool
@@ -62,6 +63,7 @@ class SmallPlane:
         *,
         partitions: int = 2,
         chunk_events: int = CHUNK_EVENTS,
+        span_chunks: int = SPAN_CHUNKS,
         allowed_lateness: int = LATENESS,
         limits: Limits | None = None,
         status: str = "live",
@@ -71,6 +73,7 @@ class SmallPlane:
         self.content = pack_content(self.registry.pack)
         self.pins = ContextPins(**PINS)
         self.chunk_events = chunk_events
+        self.span_chunks = span_chunks
         self.allowed_lateness = allowed_lateness
         self.records: list[fold.Record] = []
         self.log = ScatteredLog.create(pool, stream_name, partitions, "event_id")
@@ -127,6 +130,7 @@ class SmallPlane:
             clock_skew_us=SKEW,
             allowed_lateness_us=self.allowed_lateness,
             chunk_events=self.chunk_events,
+            span_chunks=self.span_chunks,
         )
 
     def row(self) -> ProjectionRow:

@@ -6,15 +6,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofp_platform.cli.demo.source import Source
 from ofp_platform.cli.refusals import CommandRefused
-from ofp_platform.log.port import EventLog, LogUnavailable
+from ofp_platform.log.port import EventLog
+from ofp_platform.online.projection import ProjectionConflict
 from ofp_platform.online.projector import Projector
 from ofp_platform.simulation.deliveries import Deliveries
-from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis, order
+from ofp_platform.vocabulary.position import Basis, order
 
 Advance = Callable[[int], None]
 Identity = tuple[str, str, int]
@@ -23,33 +24,28 @@ _PAGE = 10_000
 
 @dataclass(frozen=True)
 class Appended:
-    """What an append step did: records appended now, records that were there, seconds, and the ends of the log after it."""
+    """What an append step did: records appended now, records that were there before, seconds."""
 
     appended: int
     found: int
     seconds: float
-    ends: Basis
 
 
 @dataclass
 class Projected:
-    """What a projection step did, in records; `failures` by reason."""
+    """What a projection step did: records read and applied, commits, seconds."""
 
     records: int = 0
     applied: int = 0
-    duplicates: int = 0
-    late: int = 0
-    anomalies: int = 0
     commits: int = 0
     seconds: float = 0.0
-    failures: Counter[str] = field(default_factory=Counter)
 
 
 def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: Advance) -> Appended:
     """Append the deliveries that the log does not hold. `receipt_file` remembers a replay that was appended whole.
 
-    Ids and admission times of a replay are deterministic, so a delivery is recognised by them; that is looked at only
-    after a replay that was cut off.
+    Ids and admission times of a replay are deterministic, so a delivery is recognised by them; the log is searched for
+    them only when a replay was cut off.
 
     Raises:
         CommandRefused: the log refused a record of the replay.
@@ -58,27 +54,91 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
     ends = log.ends()
     if _was_appended(receipt_file, source, ends):
         advance(source.records)
-        return Appended(0, source.records, time.monotonic() - started, ends)
-    held = Counter(_identities(log, ends)) if any(order(part.offset) > 0 for part in ends.partitions) else Counter()
-    found = appended = 0
+        return Appended(0, source.records, time.monotonic() - started)
+    held: Counter[Identity] = Counter(_identities(log, ends))
+    appended = 0
     for batch in source.batches():
-        missing = _missing(batch, held)
-        found += len(batch) - len(missing)
-        if missing:
-            records, clock = list(batch.records()), batch.clock()
-            times = dict(zip(map(id, records), batch.admitted_at.tolist(), strict=True))
-            del times
-            if len(missing) == len(batch):
-                receipt = log.append(records, clock)
-            else:
-                receipt = log.append([records[index] for index in missing], _part(batch, missing).clock())
+        missing = _missing(batch, held) if held else batch
+        if len(missing):
+            receipt = log.append(list(missing.records()), missing.clock())
             if receipt.refusals:
                 first = receipt.refusals[0]
                 raise CommandRefused(f"the log refused {len(receipt.refusals)} records: {first.reason}: {first.message}")
             appended += receipt.appended
         advance(len(batch))
-    ends = log.ends()
     receipt_file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"records": source.records, "run": source.profile.context_pins.wire(), "ends": ends.model_dump(mode="json")}
-    receipt_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    return Appended(appended, found, time.monotonic() - started, ends)
+    receipt_file.write_text(json.dumps(_receipt(source, log.ends()), indent=2), encoding="utf-8")
+    return Appended(appended, source.records - appended, time.monotonic() - started)
+
+
+def _receipt(source: Source, ends: Basis) -> dict[str, object]:
+    return {
+        "context_pins": source.profile.context_pins.wire(),
+        "records": source.records,
+        "ends": ends.model_dump(mode="json"),
+    }
+
+
+def _was_appended(receipt_file: Path, source: Source, ends: Basis) -> bool:
+    """Whether the replay was appended whole before, and the log still reaches as far as it did then."""
+    try:
+        content = json.loads(receipt_file.read_text(encoding="utf-8"))
+        recorded = Basis.model_validate(content.pop("ends"))
+    except (OSError, ValueError, KeyError):
+        return False
+    expected = _receipt(source, recorded)
+    del expected["ends"]
+    now = ends.by_partition()
+    return content == expected and all(
+        name in now and order(now[name].offset) >= order(part.offset) for name, part in recorded.by_partition().items()
+    )
+
+
+def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:
+    for end in ends.partitions:
+        at = None
+        while True:
+            batch = log.read(end.partition_id, at, _PAGE)
+            yield from zip(batch.event_types, batch.event_ids, batch.admitted_at.tolist(), strict=True)
+            if batch.next == at or not len(batch):
+                break
+            at = batch.next
+
+
+def _missing(batch: Deliveries, held: Counter[Identity]) -> Deliveries:
+    """The deliveries that are not held; those that are leave `held`."""
+    places = []
+    for place, identity in enumerate(zip(batch.event_types, batch.event_ids, batch.admitted_at.tolist(), strict=True)):
+        if held[identity]:
+            held[identity] -= 1
+        else:
+            places.append(place)
+    return replace(
+        batch,
+        pins_index=batch.pins_index[places],
+        event_ids=[batch.event_ids[place] for place in places],
+        event_types=[batch.event_types[place] for place in places],
+        ts=batch.ts[places],
+        emitted_at=batch.emitted_at[places],
+        admitted_at=batch.admitted_at[places],
+        payloads=[batch.payloads[place] for place in places],
+    )
+
+
+def project_available(projector: Projector, batch_records: int, advance: Advance) -> Projected:
+    """Apply all that the log holds behind the projection's basis."""
+    started = time.monotonic()
+    done = Projected()
+    while True:
+        try:
+            receipt = projector.apply_available(max_records=batch_records)
+        except ProjectionConflict:
+            continue  # another driver (`ofp up`) is at it too: go on behind what it did
+        if receipt is None:
+            break
+        done.commits += 1
+        done.records += receipt.records
+        done.applied += receipt.applied
+        advance(receipt.records)
+    done.seconds = time.monotonic() - started
+    return done

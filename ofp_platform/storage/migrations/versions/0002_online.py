@@ -59,6 +59,15 @@ CREATE TABLE ofp.chunk (
     PRIMARY KEY (projection_id, key_type, key_id, first_ts)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.1);
 ALTER TABLE ofp.chunk ALTER COLUMN summaries SET STORAGE MAIN, ALTER COLUMN block SET STORAGE EXTERNAL;
+CREATE TABLE ofp.span (
+    projection_id bigint NOT NULL,
+    key_type smallint NOT NULL,
+    first_ts bigint NOT NULL,
+    last_ts bigint NOT NULL,
+    key_id text COLLATE "C" NOT NULL,
+    summaries bytea NOT NULL,
+    PRIMARY KEY (projection_id, key_type, key_id, first_ts)
+);
 CREATE TABLE ofp.identity_run (
     projection_id bigint NOT NULL REFERENCES ofp.projection ON DELETE CASCADE,
     version bigint NOT NULL,
@@ -118,6 +127,7 @@ def downgrade() -> None:
         "anomaly",
         "apply_failure",
         "identity_run",
+        "span",
         "chunk",
         "projection_partition",
         "projection",

@@ -20,9 +20,7 @@ def upgrade() -> None:
             records      integer NOT NULL CHECK (records BETWEEN 1 AND range_size),
             PRIMARY KEY (stream_name, partition_id, range_size, range_number)
         )""")
-    op.execute(
-        "COMMENT ON COLUMN ofp.range_end.records IS 'fewer than range_size only in the last range of a partition that ended'"
-    )
+    op.execute("COMMENT ON COLUMN ofp.range_end.records IS 'fewer than range_size only in the last range of a closed partition'")
 
 
 def downgrade() -> None:

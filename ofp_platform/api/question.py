@@ -1,0 +1,74 @@
+"""Makes get_features requests on the client's side: what is wrong is refused before it goes over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef
+from ofp_platform.vocabulary.times import format_time, to_micros
+
+Keys = Sequence[FeatureKey | tuple[str, str]]
+Groups = Sequence[GroupRef | tuple[str, str]]
+
+
+def make_request(
+    *,
+    context_pins: ContextPins,
+    feature_keys: Keys,
+    feature_groups: Groups,
+    as_of_time_utc: str | datetime,
+    request_context: Mapping[str, int | str] | None = None,
+    at_least_basis: Sequence[Position] | None = None,
+    request_id: str | None = None,
+) -> GetFeaturesRequest:
+    """A request, checked before it leaves: a raw identifier never goes over the wire.
+
+    Keys are (key_type, key_id), groups (group_name, group_version). A datetime must have a zone.
+
+    Raises:
+        ContractError: INVALID_REQUEST; the message names the field, never its value.
+    """
+    try:
+        instant = format_time(to_micros(as_of_time_utc)) if isinstance(as_of_time_utc, datetime) else as_of_time_utc
+    except ValueError:
+        raise invalid(Reason.INVALID_TIME, "as_of_time_utc: a datetime needs a zone", context_pins) from None
+    try:
+        return GetFeaturesRequest(
+            context_pins=context_pins,
+            feature_keys=tuple(
+                key if isinstance(key, FeatureKey) else FeatureKey.model_validate({"key_type": key[0], "key_id": key[1]})
+                for key in feature_keys
+            ),
+            feature_groups=tuple(
+                group if isinstance(group, GroupRef) else GroupRef(group_name=group[0], group_version=group[1])
+                for group in feature_groups
+            ),
+            as_of_time_utc=instant,
+            request_context=None if request_context is None else dict(request_context),
+            at_least_basis=None if at_least_basis is None else tuple(at_least_basis),
+            request_id=request_id,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise _wrong_field(field, first["msg"], context_pins) from None
+
+
+def _wrong_field(field: str, message: str, pins: ContextPins) -> ContractError:
+    if "raw identifier" in message:
+        return invalid(Reason.RAW_IDENTIFIER, f"{field}: a raw identifier is never a key; send the entity id", pins)
+    if field == "as_of_time_utc":
+        return invalid(Reason.INVALID_TIME, f"{field}: not an RFC 3339 UTC time with at most 6 fractional digits", pins)
+    return invalid(Reason.INVALID_FIELD, f"{field}: not valid", pins)
+
+
+def request_body(request: GetFeaturesRequest) -> bytes:
+    """The bytes of a request, absent fields left out."""
+    return canonical_bytes(request.model_dump(mode="json", exclude_none=True))

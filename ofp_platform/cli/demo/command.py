@@ -1,0 +1,55 @@
+"""`ofp demo`: the command, and the order of its steps."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.options import Home
+from ofp_platform.cli.refusals import CommandRefused
+
+
+class LogKind(enum.StrEnum):
+    """Which log the demo runs on."""
+
+    POSTGRES = "postgres"
+    KINESIS = "kinesis"
+
+
+def demo(
+    events: Annotated[
+        Path | None,
+        typer.Option("--events", metavar="FILE.parquet", help="Replay this handbook file instead of simulating payments."),
+    ] = None,
+    log: Annotated[
+        LogKind, typer.Option(help="The log. kinesis: on a moto server that lives as long as the demo.")
+    ] = LogKind.POSTGRES,
+    kinesis_endpoint: Annotated[
+        str | None, typer.Option("--kinesis-endpoint", help="With --log kinesis: use this Kinesis, which keeps its stream.")
+    ] = None,
+    payments: Annotated[int, typer.Option(min=500, max=5_000_000, help="How many payments to simulate.")] = 200_000,
+    home: Home = None,
+) -> None:
+    """Simulate card payments with fraud, project them, serve their features, prove one response by its hash.
+
+    Every step looks first at what is there: a second run appends and projects nothing, and finds the same values.
+    """
+    from ofp_platform.cli.demo.kinesis_server import temporary_home, temporary_kinesis
+    from ofp_platform.cli.demo.walk import Walk
+
+    if kinesis_endpoint is not None and log is not LogKind.KINESIS:
+        raise CommandRefused("--kinesis-endpoint goes with --log kinesis")
+    environment = resolve(home)
+
+    def walk(where: Environment, endpoint: str | None, lasting: bool) -> None:
+        Walk(where, events=events, log_kind=log.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
+
+    if log is LogKind.POSTGRES or kinesis_endpoint is not None:
+        walk(environment, kinesis_endpoint, lasting=True)
+    else:
+        with temporary_home(environment) as there, temporary_kinesis(there.folder / "logs" / "moto.log") as endpoint:
+            walk(there, endpoint, lasting=False)

@@ -1,0 +1,217 @@
+"""The steps of the demo, one after the other, and what each of them found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from ofp_platform.api.client import OfpClient, ReceivedFeatures
+from ofp_platform.cli.demo.decisions import ask_verified, latest_events, measure, request_for, values_digest
+from ofp_platform.cli.demo.progress import bar, done
+from ofp_platform.cli.demo.replay import append_missing, project_available
+from ofp_platform.cli.demo.source import Source, handbook_file, simulated_payments
+from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, readable_json, unaccounted
+from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.online.health import read_progress
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.projection import ProjectionRow
+from ofp_platform.online.refold import refold
+from ofp_platform.storage.postgres import migrate
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, SnapshotRecord
+
+_READY_SECONDS = 60.0
+_STORED_SECONDS = 10.0
+_TAIL = 500
+_DECISIONS = 200
+_ROUNDS = 2
+GroupName = tuple[str, str]
+_SHOWN: Collection[GroupName] = {("account_activity", "v1"), ("merchant_risk", "v1")}  # both shipped packs have them
+
+
+@dataclass
+class Walk:
+    """One run of the demo. `lasting`: what it makes is still there when it ends."""
+
+    environment: Environment
+    events: Path | None
+    log_kind: str
+    payments: int
+    kinesis_endpoint: str | None
+    lasting: bool
+    console: Console = field(default_factory=Console)
+
+    def run(self) -> None:
+        """All steps.
+
+        Raises:
+            CommandRefused: something does not add up; the text says what.
+        """
+        started = time.monotonic()
+        dsn = self.environment.dsn()
+        migrate(dsn)
+        embedded = self.environment.database_url is None
+        where = f"embedded, in {self.environment.postgres_folder}" if embedded else "the one that OFP_DATABASE_URL names"
+        done(self.console, "PostgreSQL", where)
+        source = self._source()
+        if self.kinesis_endpoint is not None:
+            profile = source.profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
+            source = Source(profile, source.event_type, source.records, source.batches, source.facts)
+        with Plane.open(source.profile, dsn) as plane:
+            self._fill(plane, source)
+            row = plane.ensure_live()
+            self._project(plane, row)
+            row = plane.row(row.projection_id)
+            profile_source = self._profile_source(source)
+            serve = ofp_command("serve", "--port", "0", "--profile", profile_source, "--home", str(self.environment.folder))
+            output = self.environment.folder / "logs" / "demo-serve.log"
+            with Child("the HTTP service", serve, {"OFP_DATABASE_URL": dsn}, output) as service:
+                address = service.wait_for_line("serving at ", _READY_SECONDS)
+                assert address is not None
+                done(self.console, "HTTP service", f"ready at {address}")
+                shown = self._converse(plane, row, source, address)
+        if self.lasting:
+            self._where_next(profile_source, shown)
+        heading(self.console, f"Done in {time.monotonic() - started:.0f} s")
+
+    def _source(self) -> Source:
+        if self.events is not None:
+            return handbook_file(self.environment.read_profile("handbook"), self.events, log_kind=self.log_kind)
+        source = simulated_payments(self.environment.read_profile("demo"), self.payments, log_kind=self.log_kind)
+        done(self.console, "Simulated", f"{source.records:,} records")
+        return source
+
+    def _profile_source(self, source: Source) -> str:
+        """The profile of this run, as another process can name it: shipped, or written into the home folder."""
+        shipped = "handbook" if self.events is not None else "demo"
+        if source.profile == self.environment.read_profile(shipped):
+            return shipped
+        path = self.environment.folder / "profiles" / f"{source.profile.stream_name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            YAML(typ="safe", pure=True).dump(source.profile.model_dump(mode="json", exclude_none=True), file)
+        return str(path)
+
+    def _fill(self, plane: Plane, source: Source) -> None:
+        receipt_file = self.environment.folder / "replays" / f"{source.profile.stream_name}.json"
+        with bar(self.console, "Appending to the log", source.records) as advance:
+            result = append_missing(plane.log, source, receipt_file, advance)
+        if result.appended:
+            rate = f"{result.appended / result.seconds:,.0f} records/s"
+            found = f"; {result.found:,} were there" if result.found else ""
+            done(self.console, "Appended to the log", f"{result.appended:,} records in {result.seconds:.1f} s, {rate}{found}")
+        else:
+            done(self.console, "Appended to the log", f"nothing: all {result.found:,} records of this replay are there")
+
+    def _project(self, plane: Plane, row: ProjectionRow) -> None:
+        behind = sum(plane.log.ordinal_lag(row.basis).values())
+        with bar(self.console, "Projecting", behind) as advance:
+            result = project_available(plane.projector(row), plane.profile.batch_records, advance)
+        if result.records:
+            rate = f"{result.records / result.seconds:,.0f} events/s in {result.commits} commits"
+            done(self.console, "Projected", f"{result.records:,} records in {result.seconds:.1f} s, {rate}")
+        else:
+            done(self.console, "Projected", "nothing: the projection is at the head of the log")
+
+    def _converse(self, plane: Plane, row: ProjectionRow, source: Source, address: str) -> str:
+        """Ask, prove, measure, tell. The hash of the response that was shown."""
+        registry = plane.registry_of(row)
+        pins = source.profile.context_pins
+        # a decision is made while its event is fresh: an as-of further back may lie behind the horizon
+        oldest = (row.watermark or 0) - plane.profile.allowed_lateness_us
+        events = [event for event in latest_events(plane.log, pins, source.event_type, _TAIL) if event.ts >= oldest][-_DECISIONS:]
+
+        def requests(groups: Collection[GroupName] | None = None, *, causal: bool) -> list[GetFeaturesRequest]:
+            made = (request_for(event, registry, source.event_type, pins, groups=groups, causal=causal) for event in events)
+            return [request for request in made if request is not None]
+
+        whole = requests(causal=True)
+        if not whole:
+            raise CommandRefused("the log holds no event to decide on")
+        size = f"{len(whole[0].feature_keys)} keys, {len(whole[0].feature_groups)} groups"
+        with OfpClient(address) as client:
+            answers = ask_verified(client, whole)
+            done(self.console, "Asked for features", f"{len(answers)} decisions, every hash recomputed from its response")
+            shown = ask_verified(client, requests(_SHOWN, causal=True)[-1:])[0]
+            record = self._stored(client, shown.provenance.feature_snapshot_hash)
+            self._rebuild(plane, row, record)
+            measured = [
+                measure(client, "1 key, 1 group", requests({min(registry.groups)}, causal=False), _ROUNDS),
+                measure(client, size, requests(causal=False), _ROUNDS),
+                measure(client, f"{size}, the event itself in the basis", whole, _ROUNDS),
+            ]
+        with plane.pool.connection() as connection:
+            totals = read_progress(connection, row.projection_id)
+        heading(self.console, "What was replayed")
+        facts(self.console, source.facts)
+        heading(self.console, "What became of it")
+        facts(self.console, accounting(totals))
+        if missing := unaccounted(totals):
+            raise CommandRefused(f"{missing} records are in none of the counts above: this is a defect of the projector")
+        self._show(shown, answers)
+        heading(self.console, "How fast it was served (HTTP, one request after the other)")
+        latencies(self.console, measured)
+        return shown.provenance.feature_snapshot_hash
+
+    def _stored(self, client: OfpClient, snapshot_hash: str) -> SnapshotRecord:
+        """The record that the service keeps of what it served; it is written off the request path."""
+        deadline = time.monotonic() + _STORED_SECONDS
+        while True:
+            try:
+                return client.get_snapshot(snapshot_hash)
+            except ContractError as error:
+                if error.reason is not Reason.UNKNOWN_SNAPSHOT or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _rebuild(self, plane: Plane, row: ProjectionRow, record: SnapshotRecord) -> None:
+        started = time.monotonic()
+        records = sum(plane.log.ordinal_lag(row.basis.model_copy(update={"partitions": ()})).values())
+        with bar(self.console, "Rebuilding a snapshot", records) as advance:
+            rebuilt = refold(
+                plane.log,
+                plane.evaluator(row),
+                record.hashed,
+                clock_skew_us=plane.profile.clock_skew_us,
+                on_records=advance,
+            )
+        if rebuilt.hash != record.feature_snapshot_hash:
+            raise CommandRefused(f"snapshot {record.feature_snapshot_hash} was served, the log gives {rebuilt.hash}")
+        seconds = time.monotonic() - started
+        done(self.console, "Rebuilt a snapshot", f"from the log alone, in {seconds:.1f} s: the same hash")
+
+    def _show(self, shown: ReceivedFeatures, answers: list[ReceivedFeatures]) -> None:
+        heading(self.console, f"One whole response, to the decision on {shown.provenance.request_id}")
+        body = orjson.loads(shown.body)
+        # the wire has its names in canonical order; here the values come first
+        body = {name: body[name] for name in ("kind", "contract_version", "snapshot", "provenance")}
+        self.console.print(readable_json(body), highlight=False, markup=False, soft_wrap=True)
+        heading(self.console, "Its proof")
+        proofs = [
+            ("snapshot hash", shown.provenance.feature_snapshot_hash),
+            ("recomputed", "equal: from the response, from the stored record, and from the log folded again up to its basis"),
+            ("values digest", f"{values_digest(answers)} of {len(answers)} decisions: the same on any log"),
+        ]
+        facts(self.console, proofs)
+
+    def _where_next(self, profile_source: str, shown: str) -> None:
+        options = "" if profile_source == "demo" else f" --profile {profile_source}"
+        if self.environment.home != Path(".ofp"):
+            options += f" --home {self.environment.home}"
+        heading(self.console, "Where to look next")
+        places = [
+            (f"ofp up{options}", "everything at once, with Dagster's UI"),
+            (f"ofp projector status{options}", "counts, lag and watermark by partition"),
+            (f"ofp registry show{options}", "the feature groups and what they hold"),
+            (f"ofp snapshot show {shown}{options}", "the record behind the response"),
+            ("docs/tutorial.md", "the first request with curl and with the client, step by step"),
+        ]
+        facts(self.console, places)

@@ -1,0 +1,120 @@
+"""Processes that a command starts and must stop again: started apart from the terminal's Ctrl-C, output kept in a file."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ofp_platform.cli.refusals import CommandRefused
+
+_POLL_SECONDS = 0.05
+_STOP_SECONDS = 20.0
+_GROUP_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def ofp_command(*arguments: str) -> list[str]:
+    """The command line of another `ofp`, in this interpreter."""
+    return [sys.executable, "-m", "ofp_platform.cli.main", *arguments]
+
+
+def tool_command(name: str, *arguments: str) -> list[str]:
+    """The command line of a tool installed beside this interpreter."""
+    return [str(Path(sys.executable).with_name(name)), *arguments]
+
+
+def _end_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class Child:
+    """One process, the leader of a group of its own. A context manager: stops it."""
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
+        """Start it. `output` takes what it prints, from the beginning."""
+        self.name = name
+        self.output = output
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("wb") as file:
+            # a group of its own: on Ctrl-C the terminal signals its foreground group, and the order of stopping is ours
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # one prctl, which is safe after a fork
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone."""
+        return self._process.poll() is not None
+
+    def text(self) -> str:
+        """What it has printed."""
+        return self.output.read_text(encoding="utf-8", errors="replace")
+
+    def failure(self) -> CommandRefused:
+        """What to tell when it ended, or does not become ready: its last lines."""
+        tail = "\n".join(f"    {line}" for line in self.text().splitlines()[-15:])
+        state = f"ended with exit code {self._process.returncode}" if self.ended else "does not become ready"
+        return CommandRefused(f"{self.name} {state}; the end of {self.output}:\n{tail}")
+
+    def wait_for_line(self, prefix: str, timeout_seconds: float, stop: threading.Event | None = None) -> str | None:
+        """The rest of the first line printed that begins so. None when `stop` was set meanwhile.
+
+        Raises:
+            CommandRefused: it ended, or the time is over.
+        """
+        stop = stop or threading.Event()
+        deadline = time.monotonic() + timeout_seconds
+        while not stop.is_set():
+            ended = self.ended  # looked at first: what it printed before it ended still counts
+            for line in self.text().splitlines():
+                if line.startswith(prefix):
+                    return line.removeprefix(prefix).strip()
+            if ended or time.monotonic() > deadline:
+                raise self.failure()
+            stop.wait(_POLL_SECONDS)
+        return None
+
+    def stop(self) -> None:
+        """SIGTERM, time to finish, then SIGKILL for what is left of its group."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        deadline = time.monotonic() + _GROUP_SECONDS
+        with suppress(ProcessLookupError, PermissionError):
+            while time.monotonic() < deadline:  # its own children may still be finishing
+                os.killpg(self.pid, 0)
+                time.sleep(_POLL_SECONDS)
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()

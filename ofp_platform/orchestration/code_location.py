@@ -1,0 +1,47 @@
+"""The code location of one profile: everything that Dagster shows and drives."""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+from ofp_platform.online.profile import Profile
+from ofp_platform.orchestration.jobs import catch_up_job, rebuild_job, replay_ranges_job, snapshot_set_job
+from ofp_platform.orchestration.log_assets import log_events_spec, observe_log_job
+from ofp_platform.orchestration.partitions import log_partitions
+from ofp_platform.orchestration.projection_assets import posture_is_not_red, projection_asset, projection_range_asset
+from ofp_platform.orchestration.rebuild_assets import rebuild_beside, switch_live_job
+from ofp_platform.orchestration.resources import FeatureReaderResource, ObjectStoreResource, PlaneResource
+from ofp_platform.orchestration.schedules import snapshot_set_hourly, verify_ranges_nightly
+from ofp_platform.orchestration.sensors import commit_reporter, new_offsets, run_failures
+from ofp_platform.orchestration.snapshot_assets import snapshot_set
+
+
+def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
+    """The definitions for a profile; `plane` opens the plane of the same profile. Nothing is connected to yet."""
+    partitions = log_partitions(profile)
+    with warnings.catch_warnings():
+        # `backfill_policy` is beta; without single-run backfills, 1,000 ranges are 1,000 runs
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        ranges, projection = projection_range_asset(profile, partitions), projection_asset(profile, partitions)
+    return dg.Definitions(
+        assets=[
+            log_events_spec(profile, partitions),
+            ranges,
+            projection,
+            snapshot_set,
+            rebuild_beside,
+        ],
+        asset_checks=[posture_is_not_red],
+        jobs=[observe_log_job, catch_up_job, replay_ranges_job, snapshot_set_job, rebuild_job, switch_live_job],
+        sensors=[new_offsets, commit_reporter, run_failures],
+        schedules=[snapshot_set_hourly, verify_ranges_nightly],
+        resources={
+            "plane": plane,
+            "object_store": ObjectStoreResource(plane=plane),
+            "feature_reader": FeatureReaderResource(plane=plane),
+        },
+        # a run is one or two steps of one process: a process per step would double the time from change to success
+        executor=dg.in_process_executor,
+    )

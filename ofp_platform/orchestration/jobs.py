@@ -1,0 +1,28 @@
+"""Jobs over the assets: what sensors, schedules and operators start by name."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from ofp_platform.orchestration.projection_assets import PROJECTION, PROJECTION_RANGE
+from ofp_platform.orchestration.rebuild_assets import REBUILD
+from ofp_platform.orchestration.snapshot_assets import SNAPSHOT_SET
+
+catch_up_job = dg.define_asset_job(
+    "catch_up",
+    dg.AssetSelection.assets(PROJECTION),
+    description="Apply what the log holds now, then judge the posture.",
+)
+replay_ranges_job = dg.define_asset_job(
+    "replay_ranges",
+    dg.AssetSelection.assets(PROJECTION_RANGE),
+    description="Apply offset ranges in order, or verify those that the state has already.",
+)
+snapshot_set_job = dg.define_asset_job(
+    "snapshot_sets", dg.AssetSelection.assets(SNAPSHOT_SET), description="Materialise the snapshots of an hour of event time."
+)
+rebuild_job = dg.define_asset_job(
+    "rebuild",
+    dg.AssetSelection.assets(REBUILD),
+    description="Build the projection of the profile's pack beside the live one, and compare. Then: `switch_live`.",
+)

@@ -1,0 +1,53 @@
+"""Partitions of the assets. Two dimensions, few and aligned keys: the UI reads them all, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from ofp_platform.online.profile import Profile
+from ofp_platform.online.ranges import range_name, range_number
+from ofp_platform.vocabulary.times import to_micros
+
+HOURS_FROM = datetime(2018, 1, 1, tzinfo=UTC)
+HOUR_FORMAT = "%Y-%m-%d-%H:%M"
+OFFSET_RANGE = dg.DynamicPartitionsDefinition(name="offset_range")
+REGISTRY_DIGEST = dg.DynamicPartitionsDefinition(name="registry_digest")
+EVENT_HOUR = dg.HourlyPartitionsDefinition(start_date=HOURS_FROM, timezone="UTC", fmt=HOUR_FORMAT)
+
+
+@dataclass(frozen=True)
+class LogPartitions:
+    """The partitions that depend on the profile: those of the log, alone and crossed with the offset ranges."""
+
+    log_partition: dg.StaticPartitionsDefinition
+    log_partition_range: dg.MultiPartitionsDefinition
+
+
+def log_partitions(profile: Profile) -> LogPartitions:
+    """The log's partitions as the log names them. After a shard split, raise `partitions` in the profile."""
+    pattern = "{:04d}" if profile.log_kind == "postgres" else "shardId-{:012d}"
+    static = dg.StaticPartitionsDefinition([pattern.format(number) for number in range(profile.partitions)])
+    return LogPartitions(static, dg.MultiPartitionsDefinition({"log_partition": static, "offset_range": OFFSET_RANGE}))
+
+
+def range_key(partition_id: str, number: int) -> dg.MultiPartitionKey:
+    """The key of one range of one log partition."""
+    return dg.MultiPartitionKey({"log_partition": partition_id, "offset_range": range_name(number)})
+
+
+def ranges_by_partition(keys: Iterable[str]) -> dict[str, list[int]]:
+    """Range numbers, ascending, by log partition."""
+    found: dict[str, list[int]] = {}
+    for key in keys:
+        partition_id, _, name = key.rpartition("|")
+        found.setdefault(partition_id, []).append(range_number(name))
+    return {partition_id: sorted(numbers) for partition_id, numbers in sorted(found.items())}
+
+
+def hour_start(key: str) -> int:
+    """The beginning of an hour partition, microseconds."""
+    return to_micros(datetime.strptime(key, HOUR_FORMAT).replace(tzinfo=UTC))

@@ -1,0 +1,290 @@
+"""The real server: raw sockets that misbehave, start, refusal to start, and the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from ofp_platform.api import examples
+from ofp_platform.api.client import OfpClient, ServiceUnreachable, verify
+from ofp_platform.api.contract_files import serving_schema
+from ofp_platform.api.server import AddressError, address_of, reserved_port
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform_tests.api import fake_port
+from ofp_platform_tests.api.fake_port import BODY, HASH
+
+CONTRACT = Draft202012Validator(serving_schema())
+PROGRAM = fake_port.__file__
+ROOT = Path(PROGRAM).parents[2]
+QUESTION = GetFeaturesRequest.model_validate(examples.request_example())
+HEAD = b"POST /v0/get_features HTTP/1.1\r\nhost: x\r\n"
+
+
+def _start(*arguments: str, **environ: str) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OFP_API_")}
+    return subprocess.Popen(
+        [sys.executable, PROGRAM, *arguments],
+        cwd=ROOT,
+        env=clean | {"PYTHONPATH": str(ROOT), **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@contextmanager
+def running(plane: str = "good", workers: int = 1, port: int = 0, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = _start("127.0.0.1", str(port), str(workers), plane, **environ)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.fullmatch(r"serving at (http://127\.0\.0\.1:\d+)\n", line)
+        assert found, line + process.stdout.read()
+        yield process, found[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with running() as (_, url):
+        yield url
+
+
+def talk(address: str, *sends: bytes, half_close: bool = False, patience: float = 10.0) -> tuple[int, bytes]:
+    """Send bytes as they are; status and body of the answer, 0 when the server closed without one."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=patience) as sock:
+        try:
+            for data in sends:
+                sock.sendall(data)
+        except OSError:
+            pass  # the server answered and closed before it read everything
+        if half_close:
+            sock.shutdown(socket.SHUT_WR)
+        received = b""
+        while b"\r\n\r\n" not in received:
+            if not (data := sock.recv(65536)):
+                return 0, received
+            received += data
+        head, _, body = received.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+        while len(body) < length and (data := sock.recv(65536)):
+            body += data
+        return int(head.split()[1]), body
+
+
+def _reason(body: bytes) -> str:
+    error = json.loads(body)
+    CONTRACT.validate(error)
+    return str(error["reason"])
+
+
+@pytest.mark.parametrize(
+    ("sends", "half_close", "status", "reason"),
+    [
+        ([HEAD + b"content-length: 1\r\n\r\n{"], False, 400, "MALFORMED_JSON"),
+        ([HEAD + b"\r\n"], False, 400, "MALFORMED_JSON"),
+        ([HEAD + b"content-length: 100\r\n\r\n{"], True, 408, "BODY_INCOMPLETE"),
+        ([HEAD + b"content-length: 100\r\n\r\n{"], False, 408, "BODY_INCOMPLETE"),
+        ([HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{"], False, 408, "BODY_INCOMPLETE"),
+        ([HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{"], False, 408, "BODY_INCOMPLETE"),
+        ([HEAD + b"content-length: 99999999\r\n\r\n", b"x" * 3_000_000], False, 413, "BODY_TOO_LARGE"),
+        (
+            [HEAD + b"transfer-encoding: chunked\r\n\r\n", (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 3],
+            False,
+            413,
+            "BODY_TOO_LARGE",
+        ),
+        ([b"GET" + HEAD[4:] + b"\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
+        ([b"BREW" + HEAD[4:] + b"\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
+        ([b"GET /%00%ff HTTP/1.1\r\nhost: x\r\n\r\n"], False, 404, "UNKNOWN_PATH"),
+        ([b"GET /../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n"], False, 404, "UNKNOWN_PATH"),
+        ([b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 500000\r\n\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
+    ],
+)
+def test_clients_that_misbehave(address: str, sends: list[bytes], half_close: bool, status: int, reason: str) -> None:
+    got, body = talk(address, *sends, half_close=half_close)
+    assert (got, _reason(body)) == (status, reason)
+    assert httpx.get(f"{address}/health", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GARBAGE\r\n\r\n",
+        HEAD + b"content-length: abc\r\n\r\n{}",
+        HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}}",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 600_000 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_not_http_ends_in_the_server_with_4xx(address: str, data: bytes) -> None:
+    status, _ = talk(address, data)
+    assert 400 <= status < 500
+
+
+def test_a_keep_alive_connection_carries_good_requests_after_a_refused_one(address: str) -> None:
+    with httpx.Client(base_url=address, trust_env=False) as http:
+        assert http.post("/v0/get_features", content=b"{").status_code == 400
+        response = http.post("/v0/get_features", content=QUESTION.model_dump_json(exclude_none=True))
+        assert (response.status_code, response.content) == (200, BODY)
+        assert response.headers["ofp-snapshot-hash"] == HASH
+
+
+def test_the_client_against_the_server(address: str) -> None:
+    with OfpClient(address) as ofp:
+        answer = ofp.ask(QUESTION)
+        assert (answer.body, verify(answer)) == (BODY, HASH)
+        assert ofp.get_snapshot(HASH).feature_snapshot_hash == HASH
+        assert ofp.feature_groups().groups
+        assert ofp.health().watermark_age_seconds == 2
+        with pytest.raises(ContractError) as caught:
+            ofp.get_snapshot("0" * 64)
+        assert caught.value.reason is Reason.UNKNOWN_SNAPSHOT
+
+
+def test_many_clients_at_once(address: str) -> None:
+    def ask(number: int) -> bytes:
+        with OfpClient(address) as ofp:
+            return b"".join(ofp.ask(QUESTION).body for _ in range(20))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(16))) == {BODY * 20}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_promptly_after_the_requests_under_way(number: signal.Signals) -> None:
+    with running("slow") as (process, address), OfpClient(address) as idle:
+        idle.health()  # an idle keep-alive connection must not hold it up
+        answers: list[bytes] = []
+
+        def ask() -> None:
+            with OfpClient(address) as ofp:
+                answers.append(ofp.ask(QUESTION).body)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 10
+        while "asked" not in idle.health().reasons:
+            assert time.monotonic() < deadline
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 0
+        assert time.monotonic() - began < 5
+        asking.join(timeout=10)
+        assert answers == [BODY]
+        with pytest.raises(ServiceUnreachable):
+            idle.health()
+
+
+def test_two_workers_answer_and_stop() -> None:
+    with running(workers=2) as (process, address):
+        for _ in range(6):
+            with OfpClient(address) as ofp:
+                assert ofp.ask(QUESTION).body == BODY
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the worker's bond to its parent is Linux's")
+def test_no_worker_outlives_a_killed_server() -> None:
+    with running() as (process, address):
+        process.kill()
+        process.wait(timeout=10)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                httpx.get(f"{address}/health", trust_env=False)
+            except httpx.TransportError:
+                break
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{address}/health", trust_env=False)
+
+
+def test_a_plane_that_cannot_start_ends_the_server_with_its_reason() -> None:
+    process = _start("127.0.0.1", "0", "1", "broken")
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the service cannot start: the store does not answer" in said
+    assert "serving at" not in said
+
+
+def test_it_will_not_be_opened_to_a_network_without_tokens() -> None:
+    process = _start("0.0.0.0", "0", "1", "good")
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "OFP_API_TOKENS" in said
+
+
+def test_tokens_of_the_environment_are_asked_for() -> None:
+    token = "token-of-the-environment"
+    with running(OFP_API_TOKENS=token) as (_, address):
+        with OfpClient(address) as ofp, pytest.raises(ContractError) as caught:
+            ofp.ask(QUESTION)
+        assert caught.value.reason is Reason.UNAUTHENTICATED
+        with OfpClient(address, token=token) as ofp:
+            assert ofp.ask(QUESTION).body == BODY
+
+
+def test_a_port_that_is_taken_is_said_to_be(address: str) -> None:
+    port = int(address.rpartition(":")[2])
+    with pytest.raises(AddressError, match="is taken"), reserved_port("127.0.0.1", port):
+        pass
+
+
+def test_a_chosen_port_is_held() -> None:
+    with reserved_port("127.0.0.1", 0) as port:
+        assert port > 0
+        with pytest.raises(AddressError, match="is taken"), reserved_port("127.0.0.1", port):
+            pass
+    with reserved_port("127.0.0.1", port) as again:
+        assert again == port
+
+
+def test_a_restart_on_the_same_port_with_connections_left_behind() -> None:
+    port = 0
+    for _ in range(2):
+        with running(port=port) as (process, address), OfpClient(address) as idle:
+            idle.health()
+            process.terminate()
+            assert process.wait(timeout=10) == 0
+            port = int(address.rpartition(":")[2])
+
+
+def test_a_port_on_which_another_program_left_connections() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as other_end:
+            listener.accept()[0].close()
+            assert other_end.recv(1) == b""
+    with running(port=port) as (_, address), OfpClient(address) as ofp:
+        assert ofp.ask(QUESTION).body == BODY
+
+
+def test_an_address_of_another_machine() -> None:
+    with pytest.raises(AddressError, match="cannot be bound"), reserved_port("192.0.2.1", 0):
+        pass
+
+
+def test_addresses() -> None:
+    assert address_of("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert address_of("0.0.0.0", 80) == "http://127.0.0.1:80"
+    assert address_of("::", 80) == "http://[::1]:80"
