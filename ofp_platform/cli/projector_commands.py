@@ -81,6 +81,10 @@ def run(
     typer.echo("stopped")
 
 
+def _tell_trouble(words: str) -> None:
+    typer.echo(words, err=True)
+
+
 @contextmanager
 def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> Iterator[threading.Event]:
     """An event that is set when the process is to stop, or when another projection became the live one."""

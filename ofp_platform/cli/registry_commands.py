@@ -75,12 +75,14 @@ def show(
     from rich.table import Table
 
     from ofp_platform.registry.compile import compile_pack
+    from ofp_platform.registry.layout import FeaturePlan, OnDemandPlan
 
     registry = compile_pack(read_pack(pack or resolve(home, profile).load_profile().pack))
     typer.echo(f"{registry.pack.pack_id} revision {registry.pack.revision}, digest {registry.digest}")
     table = Table("group", "version", "key", "ttl", "features", "request context", box=None, pad_edge=False)
     for (name, version), plan in sorted(registry.groups.items()):
-        features = sorted(feature.name for feature in (*plan.features, *plan.on_demand))
+        written: tuple[FeaturePlan | OnDemandPlan, ...] = (*plan.features, *plan.on_demand)
+        features = sorted(feature.name for feature in written)
         context = ", ".join(f"{field} ({kind})" for field, kind in plan.request_fields)
         table.add_row(name, version, plan.key_type, f"{plan.ttl_seconds} s", ", ".join(features), context)
     Console().print(table)

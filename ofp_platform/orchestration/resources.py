@@ -1,7 +1,5 @@
 """Resources: the plane, the object store and the reader of the live projection, each a thin door to a plain class."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.plan import KernelPlan, make_query
@@ -26,6 +26,28 @@ def test_many_times_are_each_of_them(case: Case, moments: list[int], mask: int, 
         assert one.accumulators.tobytes() == expected.accumulators.tobytes()
         assert one.distinct.tobytes() == expected.distinct.tobytes()
         assert one.touches.tobytes() == expected.touches.tobytes()
+
+
+@given(st.integers(0, 2**32), st.sampled_from((2, 50, 10**6)))
+@settings(max_examples=30)
+def test_a_dense_key_slides_as_it_stands(seed: int, variety: int) -> None:
+    """Hundreds of events leave the window one by one, the least and the greatest among them."""
+    random = np.random.default_rng(seed)
+    measures = (Measure(0, 0), Measure(1, 0), Measure(1, -1))
+    slots = tuple(Slot(measure, window, delay) for measure in range(3) for window in (1, 9, 80) for delay in (0, 13))
+    predicates = (Predicate(("p",), ()), Predicate(("q",), ()))
+    plan = KernelPlan.of(KeyLayout("account", False, predicates, ("x",), ("u",), measures, slots))
+    matrix = random.integers(0, variety, (5, 400))
+    matrix[0] = np.sort(random.integers(0, 300, 400))
+    matrix[1] = random.integers(0, 4, 400)
+    times = np.sort(random.integers(-5, 400, 200))
+    query = make_query(plan, range(len(slots)), [(slot, 0) for slot in range(len(slots))], [1, 2])
+    found = evaluate_many(query, matrix, times)
+    for index, time in enumerate(times.tolist()):
+        expected = evaluate(query, matrix, time)
+        assert np.array_equal(found.accumulators[index], expected.accumulators)
+        assert np.array_equal(found.distinct[index], expected.distinct)
+        assert np.array_equal(found.touches[index], expected.touches)
 
 
 def test_times_must_ascend_and_horizons_match() -> None:

@@ -52,7 +52,7 @@ def unaccounted(totals: Totals) -> int:
 def latencies(console: Console, rows: Sequence[Latency]) -> None:
     """Milliseconds as the client saw them, one request after the other."""
     width = max(len(row.kind) for row in rows)
-    console.print(f"  {'':<{width}}  requests   p50 ms   p90 ms   p99 ms", highlight=False)
+    console.print(f"  {'':<{width}}  requests   p50 ms   p90 ms   p99 ms", highlight=False, soft_wrap=True)
     for row in rows:
         figures = f"{row.requests:>8,} {row.p50:>8.2f} {row.p90:>8.2f} {row.p99:>8.2f}"
         console.print(f"  {row.kind:<{width}}  {figures}", highlight=False, soft_wrap=True)

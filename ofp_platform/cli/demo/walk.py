@@ -208,10 +208,10 @@ class Walk:
             options += f" --home {self.environment.home}"
         heading(self.console, "Where to look next")
         places = [
-            (f"ofp up{options}", "everything at once, with Dagster's UI"),
-            (f"ofp projector status{options}", "counts, lag and watermark by partition"),
-            (f"ofp registry show{options}", "the feature groups and what they hold"),
-            (f"ofp snapshot show {shown}{options}", "the record behind the response"),
-            ("docs/tutorial.md", "the first request with curl and with the client, step by step"),
+            ("everything at once", f"ofp up{options}"),
+            ("counts, lag, watermark", f"ofp projector status{options}"),
+            ("the feature groups", f"ofp registry show{options}"),
+            ("the stored snapshot", f"ofp snapshot show {shown}{options}"),
+            ("the first request, slowly", "docs/tutorial.md"),
         ]
         facts(self.console, places)

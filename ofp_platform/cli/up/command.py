@@ -1,2 +1,34 @@
-def up() -> None:
-    """x"""
+"""`ofp up`: the command."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+
+
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the HTTP service; 0 chooses a free one.")] = 8000,
+    dagster_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of Dagster's UI; 0 chooses a free one.")] = 3000,
+    dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Dagster's web server and daemon.")] = True,
+    simulate: Annotated[
+        float, typer.Option(metavar="RATE", min=0, max=5000, help="Append this many simulated payments a second.")
+    ] = 0.0,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """PostgreSQL, HTTP service, continuous projector and Dagster together, until Ctrl-C.
+
+    Prints each address when it answers. What the processes print stands in the folder logs of the home folder.
+    """
+    from ofp_platform.cli.up.town import Town
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    Town(resolve(home, profile), stop).run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)

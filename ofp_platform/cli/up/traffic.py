@@ -1,0 +1,45 @@
+"""A trickle of simulated payments into the log, so that there is something to see."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.log.port import LogUnavailable
+from ofp_platform.online.plane import Plane
+from ofp_platform.simulation.trickle import Trickle
+from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
+
+_TICK_SECONDS = 0.2
+_MOST_A_TICK = 2_000
+
+
+def trickle(plane: Plane, rate: float, stop: threading.Event) -> None:
+    """Append `rate` payments a second until `stop` is set.
+
+    The simulated clock goes on from the watermark: payments of today beside a replay of last winter would push the whole
+    replay behind the horizon. Without a replay it begins with the present.
+    """
+    row = plane.live()
+    watermark = None if row is None else row.watermark
+    began = time.time_ns() // 1000 if watermark is None else watermark + 1
+    source = Trickle(plane.profile.context_pins, f"live-{began}")
+    started = time.monotonic()
+    appended = 0
+    while not stop.wait(_TICK_SECONDS):
+        elapsed = time.monotonic() - started
+        due = min(int(elapsed * rate) - appended, _MOST_A_TICK)
+        now = began + int(elapsed * MICROS_PER_SECOND)
+        try:
+            plane.log.append([source.next(now - due + place) for place in range(due)], _admitted_at_once)
+            appended += due
+        except (psycopg.Error, PoolTimeout, LogUnavailable):
+            continue  # what was due then is due now
+
+
+def _admitted_at_once(envelope: Envelope) -> int:
+    return parse_time(envelope.ts_utc)

@@ -1,0 +1,129 @@
+"""Range arithmetic on a dense log, and the ledger on one that is not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.port import PartitionNotFound
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.range_ledger import grow_ledger
+from ofp_platform.online.ranges import (
+    ClosedRanges,
+    RangeOpen,
+    closed_ranges,
+    place,
+    range_bounds,
+    range_name,
+    range_names,
+    range_number,
+    shared_ranges,
+)
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
+
+
+@pytest.fixture
+def plane(dsn: str, tmp_path: Path) -> Iterator[Plane]:
+    with Plane.open(profile(tmp_path), dsn) as opened:
+        append(opened.log)
+        yield opened
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_names_order_like_numbers_and_lead_back(one: int, other: int) -> None:
+    assert range_number(range_name(one)) == one
+    if max(one, other) < 10**7:
+        assert (range_name(one) < range_name(other)) == (one < other)
+
+
+@pytest.mark.parametrize("name", ["", "r12", "0000012", "r000001x", "R0000012", " r0000012"])
+def test_what_is_no_range_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a range"):
+        range_number(name)
+
+
+def test_closed_ranges_of_a_head() -> None:
+    assert range_names(0, 40) == range_names(39, 40) == []
+    assert range_names(80, 40) == range_names(119, 40) == ["r0000000", "r0000001"]
+
+
+def test_places_order_the_bases_of_a_partition() -> None:
+    def dense(offset: int) -> PartitionBasis:
+        return PartitionBasis(partition_id="0", offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=offset)
+
+    def sparse(offset: str) -> PartitionBasis:
+        return PartitionBasis(partition_id="0", offset_kind=OffsetKind.AFTER_SEQUENCE_NUMBER, offset=offset)
+
+    assert place(None) == place(dense(0)) == place(sparse("")) == -1
+    assert place(dense(1)) == 0  # record 0 is the last one inside
+    assert place(sparse("9")) < place(sparse("10"))
+
+
+def test_neither_an_empty_nor_an_ended_partition_holds_the_others_up() -> None:
+    assert shared_ranges({}) == 0
+    assert shared_ranges({"a": ClosedRanges(5, False, False), "b": ClosedRanges(3, False, False)}) == 3
+    assert shared_ranges({"a": ClosedRanges(5, False, False), "b": ClosedRanges(0, False, True)}) == 5
+    assert shared_ranges({"a": ClosedRanges(5, False, False), "b": ClosedRanges(2, True, False)}) == 5
+    assert shared_ranges({"a": ClosedRanges(4, True, False), "b": ClosedRanges(2, True, False)}) == 4
+
+
+def test_a_dense_range_is_offsets(plane: Plane) -> None:
+    head = heads(plane)["0000"]
+    last = head // RANGE_SIZE - 1
+    bounds = range_bounds(plane, "0000", last)
+    assert (bounds.start.offset, bounds.end.offset) == (last * RANGE_SIZE, (last + 1) * RANGE_SIZE)
+    assert (bounds.first_ordinal, bounds.records) == (last * RANGE_SIZE, RANGE_SIZE)
+    assert closed_ranges(plane)["0000"] == ClosedRanges(last + 1, False, False)
+    with pytest.raises(RangeOpen, match=f"closes at record {(last + 2) * RANGE_SIZE}, the log ends at {head}"):
+        range_bounds(plane, "0000", last + 1)
+    with pytest.raises(PartitionNotFound):
+        range_bounds(plane, "0009", 0)
+    with pytest.raises(ValueError, match="from 0 on"):
+        range_bounds(plane, "0000", -1)
+
+
+@pytest.fixture
+def kinesis_plane(dsn: str, tmp_path: Path, moto_server: str) -> Iterator[Plane]:
+    with Plane.open(profile(tmp_path), dsn) as opened:
+        client = boto3.client("kinesis", endpoint_url=moto_server)
+        name = f"ranges-{dsn.rpartition('t_')[2][:12]}"
+        opened.log = KinesisLog.create(client, name, 2, "payload.account_id", sleep=lambda seconds: None)
+        yield opened
+
+
+def test_the_ledger_counts_where_offsets_do_not(kinesis_plane: Plane) -> None:
+    log, pool = kinesis_plane.log, kinesis_plane.pool
+    append(log, deliveries().part(0, 150))
+    shard = log.partitions()[0].partition_id
+    first = grow_ledger(pool, log, shard, 20)
+    append(log, deliveries().part(150, 300))
+    second = grow_ledger(pool, log, shard, 20)
+    at_once = grow_ledger(pool, log, shard, 7)
+    assert first.entries
+    assert len(second.entries) > len(first.entries)
+    assert second.entries[: len(first.entries)] == first.entries  # what was closed stays as it was
+    assert not second.ended
+    whole = log.read(shard, None, 1000)
+    assert [entry.end_offset for entry in second.entries] == whole.offsets[19::20]
+    assert [entry.end_offset for entry in at_once.entries] == whole.offsets[6::7]
+    with pool.connection() as connection:
+        rows = connection.execute("SELECT count(*) FROM ofp.range_end").fetchone()
+    assert rows == (len(second.entries) + len(at_once.entries),)
+
+
+def test_a_sparse_range_is_between_two_tokens(kinesis_plane: Plane) -> None:
+    append(kinesis_plane.log)
+    shard = kinesis_plane.log.partitions()[1].partition_id
+    count = closed_ranges(kinesis_plane)[shard].count
+    assert count > 1
+    first, second = range_bounds(kinesis_plane, shard, 0), range_bounds(kinesis_plane, shard, 1)
+    assert first.start.offset == ""
+    assert first.end == second.start
+    assert (second.first_ordinal, second.records) == (RANGE_SIZE, RANGE_SIZE)
+    with pytest.raises(RangeOpen, match=f"{count} ranges are closed"):
+        range_bounds(kinesis_plane, shard, count)
