@@ -23,7 +23,7 @@ def group() -> None:
     """Ask for features."""
 
 
-@app.command("get")
+@app.command("get", short_help="Features of entities at an instant.")
 def get_features(
     key: Annotated[list[str], typer.Option("--key", metavar="TYPE:ID", help="A key, such as account:account-0000001.")],
     feature_group: Annotated[

@@ -19,7 +19,7 @@ app = typer.Typer(help="The event log of the profile.", no_args_is_help=True)
 _BATCH = 5_000
 
 
-@app.command()
+@app.command(short_help="Append events from a file.")
 def append(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One envelope a line; - reads standard input.")],
     home: Home = None,
@@ -85,7 +85,7 @@ def _words(file: Path, line: int, refusal: Refusal) -> str:
     return f"{file}:{line}: {refusal.reason}: {refusal.message}"
 
 
-@app.command()
+@app.command(short_help="Where the log ends.")
 def ends(home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
     with resolve(home, profile).open_plane() as plane:

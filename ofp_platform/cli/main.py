@@ -31,12 +31,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(demo.demo)
-app.command("up")(up.up)
-app.command("doctor")(doctor.doctor)
-app.command("init")(installation.init)
-app.command("migrate")(installation.migrate)
-app.command("serve")(serve.serve)
+app.command("demo", short_help="From nothing to a served, rebuilt and proven feature vector.")(demo.demo)
+app.command("up", short_help="The whole plane on one machine, until Ctrl-C.")(up.up)
+app.command("doctor", short_help="What is wrong with an installation, in words.")(doctor.doctor)
+app.command("init", short_help="Write a profile to start from.")(installation.init)
+app.command("migrate", short_help="Bring the schema of the database up to date.")(installation.migrate)
+app.command("serve", short_help="The HTTP service.")(serve.serve)
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(projector_commands.app, name="projector")
 app.add_typer(projection_commands.app, name="projection")

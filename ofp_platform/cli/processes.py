@@ -97,10 +97,14 @@ class Child:
             stop.wait(_POLL_SECONDS)
         return None
 
-    def stop(self) -> None:
-        """SIGTERM, time to finish, then SIGKILL for what is left of its group."""
+    def ask_to_end(self) -> None:
+        """SIGTERM, without waiting."""
         with suppress(ProcessLookupError):
             self._process.terminate()
+
+    def stop(self) -> None:
+        """SIGTERM, time to finish, then SIGKILL for what is left of its group."""
+        self.ask_to_end()
         try:
             self._process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -17,7 +17,7 @@ app = typer.Typer(help="Projections: list, build the next one beside the live on
 _LEAST_DIGITS = 8
 
 
-@app.command("list")
+@app.command("list", short_help="Every projection in the database.")
 def list_all(home: Home = None, profile: ProfileSource = None) -> None:
     """Every projection in the database: stream, run, registry, status, version, watermark."""
     from rich.console import Console
@@ -36,7 +36,7 @@ def list_all(home: Home = None, profile: ProfileSource = None) -> None:
     Console(width=160).print(table)
 
 
-@app.command()
+@app.command(short_help="Build the next one and compare it.")
 def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
     """Build the projection of the profile's pack beside the live one, and compare the two by hash; exit code 1 if they differ."""
     from ofp_platform.online import rebuild as rebuilding
@@ -51,7 +51,7 @@ def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
     typer.echo(f"make it live with: ofp projection switch {receipt.beside.registry_digest[:12]}")
 
 
-@app.command()
+@app.command(short_help="Make the next one live.")
 def switch(
     registry: Annotated[
         str, typer.Argument(metavar="DIGEST", help="Registry to make live: its digest or the first 8 or more digits of it.")

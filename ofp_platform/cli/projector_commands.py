@@ -43,7 +43,7 @@ class _Teller:
             self._said, self._records, self._applied, self._commits = time.monotonic(), 0, 0, 0
 
 
-@app.command()
+@app.command(short_help="The continuous driver.")
 def run(
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics page.")] = "127.0.0.1",
     metrics_port: Annotated[int | None, typer.Option(help="Port of a Prometheus page; none if not given.")] = None,
@@ -112,7 +112,7 @@ def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> 
         watcher.join()
 
 
-@app.command()
+@app.command(short_help="Counts, lag and watermark.")
 def status(home: Home = None, profile: ProfileSource = None) -> None:
     """The live projection: counts, lag and watermark, partition by partition; exit code 1 when there is none."""
     from rich.console import Console

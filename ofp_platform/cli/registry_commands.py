@@ -28,7 +28,7 @@ def read_pack(source: str) -> Pack:
     return shipped_pack(source) if source in SHIPPED_PACKS else load_pack_file(Path(source))
 
 
-@app.command()
+@app.command(short_help="Validate a pack, alone or against the store.")
 def check(
     pack: PackSourceArgument,
     store: Annotated[
@@ -62,7 +62,7 @@ def _hold_against_store(pack: Pack, dsn: str) -> None:
     typer.echo(f"held against {len(published)} published group versions: {new} new, none redefined")
 
 
-@app.command()
+@app.command(short_help="The groups of a pack.")
 def show(
     pack: Annotated[
         str | None, typer.Argument(metavar="[PACK]", help="As in check; otherwise the profile's pack.", show_default=False)
@@ -88,7 +88,7 @@ def show(
     Console().print(table)
 
 
-@app.command()
+@app.command(short_help="What changed between two packs.")
 def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="A pack file or a shipped pack.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="A pack file or a shipped pack.")],

@@ -13,7 +13,7 @@ from ofp_platform.cli.options import Home, ProfileSource
 app = typer.Typer(help="Materialised snapshots.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(short_help="One snapshot, verified against its hash.")
 def show(
     snapshot_hash: Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in feature_snapshot_hash.")],
     home: Home = None,

@@ -101,6 +101,8 @@ def load_profile(path: Path) -> Profile:
         content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}; `ofp init` writes a profile to start from") from None
+    except UnicodeDecodeError:
+        raise ProfileError(f"{path}: is not UTF-8 text") from None
     except YAMLError as error:
         raise ProfileError(f"{path}: not YAML: {error}") from None
     try:

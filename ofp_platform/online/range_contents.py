@@ -101,7 +101,7 @@ class ProjectionContents:
         """
         index = IdentityIndex(self._entries.shape[1])
         index.load(np.ascontiguousarray(self._entries))
-        here = {words_offset(row[POSITION_WORD + 1 :]): (int(row[2]), int(row[3])) for row in self._inside(start, end)}
+        here = {words_offset(row[POSITION_WORD + 1 :]): row[:POSITION_WORD].tobytes() for row in self._inside(start, end)}
         with self._plane.pool.connection() as connection:
             failures = self._failures(connection, start, end)
         tally = _Tally(here, failures)
@@ -181,14 +181,15 @@ class ProjectionContents:
         words = np.zeros((len(applied), self._entries.shape[1]), np.uint64)
         words[:, 0:2] = routed.id_digest[applied]
         words[:, 2:4] = routed.tie_digest[applied]
+        identities = dict(zip(applied.tolist(), words, strict=True))
         known = dict(zip(applied.tolist(), (index.admit(words)[0] == DUPLICATE).tolist(), strict=True))
         pruned_to = self.row.pruned_to
         for kept, (record_index, status) in enumerate(zip(chosen, routed.status.tolist(), strict=True)):
             offset = str(batch.offsets[record_index])
             if status == APPLIED:
-                tie = (int(routed.tie_digest[kept, 0]), int(routed.tie_digest[kept, 1]))
+                identity = identities[kept][:POSITION_WORD].tobytes()
                 old = pruned_to is not None and int(batch.ts[record_index]) <= pruned_to
-                tally.apply(offset, tie, known[kept], old)
+                tally.apply(offset, identity, known[kept], old)
             elif status == UNKNOWN_TYPE:
                 tally.ignore()
             else:
@@ -198,7 +199,7 @@ class ProjectionContents:
 class _Tally:
     """What was found so far, record by record."""
 
-    def __init__(self, here: dict[str, tuple[int, int]], failures: dict[str, str]) -> None:
+    def __init__(self, here: dict[str, bytes], failures: dict[str, str]) -> None:
         self._here = here
         self._failures = failures
         self._counts: Counter[str] = Counter()
@@ -207,9 +208,9 @@ class _Tally:
         self.lost: list[str] = []
         self.invented: list[str] = []
 
-    def apply(self, offset: str, tie: tuple[int, int], known: bool, old: bool) -> None:
+    def apply(self, offset: str, identity: bytes, known: bool, old: bool) -> None:
         self._counts["records"] += 1
-        if self._here.get(offset) == tie:
+        if self._here.get(offset) == identity:
             self._counts["events"] += 1
             self.found.add(offset)
         elif known:

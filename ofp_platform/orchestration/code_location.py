@@ -21,6 +21,7 @@ from ofp_platform.orchestration.snapshot_assets import snapshot_set
 def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
     """The definitions for a profile; `plane` opens the plane of the same profile. Nothing is connected to yet."""
     partitions = log_partitions(profile)
+    settings = {"profile_source": plane.profile_source, "database_url": plane.database_url}
     with warnings.catch_warnings():
         # `backfill_policy` is beta; without single-run backfills, 1,000 ranges are 1,000 runs
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -39,8 +40,8 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
         schedules=[snapshot_set_hourly, verify_ranges_nightly],
         resources={
             "plane": plane,
-            "object_store": ObjectStoreResource(plane=plane),
-            "feature_reader": FeatureReaderResource(plane=plane),
+            "object_store": ObjectStoreResource(**settings),
+            "feature_reader": FeatureReaderResource(**settings),
         },
         # a run is one or two steps of one process: a process per step would double the time from change to success
         executor=dg.in_process_executor,

@@ -23,8 +23,11 @@ def _migrated(dsn: str) -> str:
     return dsn
 
 
-class PlaneResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The online plane. Empty settings mean the environment: OFP_PROFILE, OFP_DATABASE_URL, OFP_HOME."""
+class _Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Which deployment. Empty settings mean the environment: OFP_PROFILE, OFP_DATABASE_URL, OFP_HOME.
+
+    Shared by inheritance: to make one resource a field of another, Dagster 1.13 calls what it has itself deprecated.
+    """
 
     profile_source: str = ""
     database_url: str = ""
@@ -42,35 +45,40 @@ class PlaneResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self._environment().load_profile()
 
     @contextmanager
+    def _open_plane(self) -> Iterator[Plane]:
+        environment = self._environment()
+        with Plane.open(environment.load_profile(), _migrated(environment.dsn()), max_connections=CONNECTIONS) as plane:
+            yield plane
+
+
+class PlaneResource(_Settings):
+    """The online plane."""
+
+    @contextmanager
     def open(self) -> Iterator[Plane]:
         """The plane, for the time of a step or a tick.
 
         Raises:
             EmbeddedPostgresError | DatabaseUnavailable | LogUnavailable: what does not answer.
         """
-        environment = self._environment()
-        with Plane.open(environment.load_profile(), _migrated(environment.dsn()), max_connections=CONNECTIONS) as plane:
+        with self._open_plane() as plane:
             yield plane
 
 
-class ObjectStoreResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The object store of the plane's profile."""
-
-    plane: dg.ResourceDependency[PlaneResource]
+class ObjectStoreResource(_Settings):
+    """The object store of the profile."""
 
     def open(self) -> ObjectStore:
         """The store."""
-        profile = self.plane.load_profile()
+        profile = self.load_profile()
         return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
 
 
-class FeatureReaderResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class FeatureReaderResource(_Settings):
     """`get_features` on the live projection, for assets and notebooks."""
-
-    plane: dg.ResourceDependency[PlaneResource]
 
     @contextmanager
     def open(self) -> Iterator[Reader]:
         """A reader of the projection that is live now."""
-        with self.plane.open() as plane:
+        with self._open_plane() as plane:
             yield plane.reader(plane.ensure_live())

@@ -206,7 +206,7 @@ def test_whatever_happens_what_is_served_is_the_oracle_s(dsn: str) -> None:
         run_state_machine_as_test(
             lambda: OnlinePlane(pool),
             settings=settings(
-                max_examples=60,
+                max_examples=40,
                 stateful_step_count=25,
                 deadline=None,
                 suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

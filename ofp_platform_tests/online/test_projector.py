@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
+from ofp_platform.online import projector as projector_module
 from ofp_platform.online.projection import ProjectionConflict, open_projection
 from ofp_platform.online.projector import Projector
+from ofp_platform.registry.compile import compile_pack
+from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
@@ -219,12 +225,9 @@ def test_pruning_takes_what_no_answer_needs(pool: Pool) -> None:
         assert watermark is not None
         for side in (-1, 0, 1):
             plane.check([("account", "a-1")], GROUPS, watermark - LATENESS + side, {"amount": 1})
-        kept.append(
-            (
-                len(rows(plane, "SELECT first_ts, last_ts FROM ofp.chunk")),
-                len(rows(plane, "SELECT version, max_ts FROM ofp.identity_run")),
-            )
-        )
+        chunks = len(rows(plane, "SELECT first_ts, last_ts FROM ofp.chunk"))
+        runs = len(rows(plane, "SELECT version, max_ts FROM ofp.identity_run"))
+        kept.append((chunks, runs))
     assert max(kept) == max(kept[10:20])  # it does not grow with the log
     assert kept[-1][1] < 20
     row = plane.row()
@@ -289,9 +292,6 @@ def test_a_partition_never_read_is_read_from_its_beginning(pool: Pool) -> None:
 
 
 def test_a_projector_of_another_registry_is_refused(pool: Pool) -> None:
-    from ofp_platform.registry.compile import compile_pack
-    from ofp_platform.registry.pack import shipped_pack
-
     plane = SmallPlane(pool, "registry", partitions=1)
     other = compile_pack(shipped_pack("handbook"))
     projector = Projector(pool, plane.log, other, plane.projection_id, clock_skew_us=0, allowed_lateness_us=0)
@@ -301,10 +301,6 @@ def test_a_projector_of_another_registry_is_refused(pool: Pool) -> None:
 
 def test_a_store_that_goes_away_in_the_middle_of_a_batch_leaves_nothing_half_done(pool: Pool, dsn: str) -> None:
     """Every backend is terminated between the chunks and the commit; the same projector goes on afterwards."""
-    import psycopg
-
-    from ofp_platform.online import projector as projector_module
-
     plane = SmallPlane(pool, "outage", partitions=1)
     plane.append([payment(f"e-{number}", number) for number in range(5)])
     projector = plane.projector()
@@ -335,3 +331,31 @@ def test_positions_of_a_receipt_are_where_the_records_stand(pool: Pool) -> None:
     plane.drain()
     assert all(plane.row().basis.contains(place) for place in positions)
     assert not plane.row().basis.contains(Position(stream_name="positions", partition_id="0000", offset=1))
+
+
+def test_projectors_that_race_apply_everything_once(pool: Pool) -> None:
+    plane = SmallPlane(pool, "race", partitions=2, chunk_events=4, span_chunks=2)
+    plane.append([payment(f"e-{number % 90}", number % 90 * 100_000) for number in range(120)], [0, 1, 1])
+    start = threading.Barrier(3)
+
+    def race() -> tuple[int, int]:
+        projector = plane.projector()
+        start.wait(30)
+        applied = lost = 0
+        while True:
+            try:
+                receipt = projector.apply_available(max_records=7)
+            except ProjectionConflict:
+                lost += 1
+                continue
+            if receipt is None:
+                return applied, lost
+            applied += receipt.records
+
+    with ThreadPoolExecutor(3) as threads:
+        results = [future.result(60) for future in [threads.submit(race) for _ in range(3)]]
+    assert sum(applied for applied, _ in results) == 120
+    assert plane.row().basis == plane.log.ends()
+    assert [sum(column) for column in zip(*counters(plane).values(), strict=True)] == [120, 90, 30, 0, 0, 0]
+    for tenths in range(0, 100, 9):
+        plane.check([("account", "a-1"), ("merchant", "m-1")], [*GROUPS, ("shop", "v1")], START + tenths * 100_000, {"amount": 1})

@@ -1,4 +1,4 @@
-"""The processes of `ofp up`: started in the order of their needs, watched, stopped in the other order."""
+"""The processes of `ofp up`: started in the order of their needs, watched, stopped together."""
 
 from __future__ import annotations
 
@@ -64,6 +64,8 @@ class Town:
                     if child.ended:
                         raise child.failure()
             self._say("stopping", "")
+            for child in self._children:
+                child.ask_to_end()  # all at once: each of them may stop at any point
 
     def _variables(self, dsn: str) -> dict[str, str]:
         """The environment of the children: the same home, database and profile, by absolute names."""
