@@ -21,9 +21,9 @@ from benchmarks.world import ACCOUNTS, MERCHANTS, fill, fresh_database, profile,
 from ofp_platform.api.app import Application
 from ofp_platform.api.server import serve
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.profile import Profile
 from ofp_platform.online.service import OnlineService
 from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform.vocabulary.profile import Profile
 
 
 def constant_app(body: bytes) -> ASGIApp:

@@ -10,10 +10,10 @@ import orjson
 
 from ofp_platform.log.port import AdmissionClock
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.profile import Profile
 from ofp_platform.storage.embedded import start_embedded
 from ofp_platform.storage.postgres import migrate, open_pool
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import format_time
 
 ACCOUNTS, MERCHANTS = 5_000, 10_000

@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
-    from ofp_platform.online.profile import Profile
+    from ofp_platform.vocabulary.profile import Profile
 
 SHIPPED_PROFILES = ("demo", "handbook")
 
@@ -66,7 +66,7 @@ class Environment(BaseSettings):
 
     def read_profile(self, source: str) -> Profile:
         """As `load_profile`, of a shipped name or a path."""
-        from ofp_platform.online.profile import load_profile
+        from ofp_platform.vocabulary.profile import load_profile
 
         if source in SHIPPED_PROFILES:
             with resources.as_file(resources.files("ofp_platform.cli").joinpath("profiles", f"{source}.yaml")) as path:

@@ -24,7 +24,6 @@ from ofp_platform.log.port import LogError, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.continuous import holds_projection
 from ofp_platform.online.plane import Plane, profile_pack
-from ofp_platform.online.profile import Profile, ProfileError
 from ofp_platform.online.projection import published_groups
 from ofp_platform.registry.history import check
 from ofp_platform.registry.models import Pack
@@ -33,6 +32,7 @@ from ofp_platform.registry.source import PackErrors
 from ofp_platform.storage.embedded import EmbeddedPostgresError
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool, schema_is_current
+from ofp_platform.vocabulary.profile import Profile, ProfileError
 
 PYTHONS = ((3, 11), (3, 14))
 _FREE_BYTES = 2_000_000_000

@@ -18,7 +18,6 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.received import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.api.server import AddressError
     from ofp_platform.log.port import LogError
-    from ofp_platform.online.profile import ProfileError
     from ofp_platform.online.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.online.rebuild import RebuildRefused
     from ofp_platform.online.refold import NotRebuildable
@@ -28,6 +27,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.storage.objects import ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable
     from ofp_platform.vocabulary.errors import ContractError
+    from ofp_platform.vocabulary.profile import ProfileError
 
     if isinstance(error, ContractError):
         again = " (worth another attempt)" if error.retryable else ""

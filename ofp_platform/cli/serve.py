@@ -14,7 +14,7 @@ from ofp_platform.cli.options import Home, ProfileSource
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from ofp_platform.online.profile import Profile
+    from ofp_platform.vocabulary.profile import Profile
 
 
 def build_application(profile: Profile, dsn: str) -> ASGIApp:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from ofp_platform.log.ranges import RangeBounds, shared_ranges
 from ofp_platform.online.health import PartitionProgress, read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow
 from ofp_platform.online.range_contents import ProjectionContents, RangeContents
-from ofp_platform.online.ranges import RangeBounds, closed_ranges, range_bounds, shared_ranges
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import PartitionBasis
 
@@ -64,7 +64,7 @@ def report_commits(plane: Plane, row: ProjectionRow, cursor: ReportCursor | None
     """
     if cursor is None or cursor.projection_id != row.projection_id:
         cursor = ReportCursor(projection_id=row.projection_id)
-    closed = closed_ranges(plane)
+    closed = plane.ranges.closed()
     shared = shared_ranges(closed)
     row = plane.row(row.projection_id)
     with plane.pool.connection() as connection:
@@ -80,7 +80,7 @@ def report_commits(plane: Plane, row: ProjectionRow, cursor: ReportCursor | None
     for name, part in row.basis.by_partition().items():
         number = following.get(name, 0)
         while number < min(closed[name].count if name in closed else 0, shared) and len(found) < RANGES_A_REPORT:
-            bounds = range_bounds(plane, name, number)
+            bounds = plane.ranges.bounds(name, number)
             if not bounds.is_inside(part):
                 break
             found.append((bounds, part))

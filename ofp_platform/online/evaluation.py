@@ -1,4 +1,4 @@
-"""From the chunks of the requested keys to the bytes of an answer. Pure: state, question and posture come in as arguments."""
+"""Questions about a projection's state: from the chunks of the requested keys to an answer. Pure."""
 
 from __future__ import annotations
 
@@ -7,26 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
-from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
-from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values, wire
-from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, query_of
-from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate, evaluate_state, segments_of_chunks
+from ofp_platform.kernel.accumulate import ROW_WIDTH
+from ofp_platform.kernel.plan import DELAY, WINDOW, Query
+from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
+from ofp_platform.kernel.windows import Evaluation, evaluate, evaluate_state, segments_of_chunks
 from ofp_platform.online.chunk_codec import unpack, unpack_many
-from ofp_platform.online.request import Question
-from ofp_platform.registry import on_demand
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import GroupPlan, OnDemandPlan
-from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
-from ofp_platform.vocabulary.decimals import format_decimal
-from ofp_platform.vocabulary.errors import Reason, invalid
+from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.serving import CONTRACT_VERSION
-from ofp_platform.vocabulary.snapshot_hash import hashed_object
-from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
-
-_FIRST_TIME = parse_time("0001-01-01T00:00:00Z")
 
 LATEST = int(np.iinfo(np.int64).max)
 
@@ -51,45 +41,12 @@ class StoredState:
     chunks: Sequence[Sequence[StoredChunk]]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer. `body`: canonical bytes of the response; `hashed`: the bytes that `hash` is the SHA-256 of.
-
-    `missing` counts the groups that were served for a key without data.
-    """
-
-    body: bytes
-    hash: str
-    hashed: bytes
-    missing: int
-
-
-class Evaluator:
+class Evaluator(SnapshotMaker):
     """Answers questions about one projection: its registry, pins and policy, and everything derived from them once."""
 
     def __init__(self, registry: CompiledRegistry, pins: ContextPins, run_config_digest: str, allowed_lateness_us: int) -> None:
-        self.registry = registry
-        self.pins = pins
-        self.run_config_digest = run_config_digest
-        self.retained = registry.reach + allowed_lateness_us
-        self._plans = {key_type: KernelPlan.of(layout) for key_type, layout in registry.layouts.items()}
-        self._queries: dict[tuple[tuple[str, str], ...], Query] = {}
+        super().__init__(registry, pins, run_config_digest, allowed_lateness_us)
         self._spans: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
-        self._pins = orjson.Fragment(canonical_bytes(pins.wire()))
-        self._definitions = orjson.Fragment(
-            canonical_bytes({"pack_id": registry.pack.pack_id, "revision": registry.pack.revision, "digest": registry.digest})
-        )
-
-    def query(self, groups: tuple[GroupPlan, ...]) -> Query:
-        """The kernel's query for groups of one key type (kept: there are few combinations)."""
-        key = tuple((group.name, group.version) for group in groups)
-        query = self._queries.get(key)
-        if query is None:
-            if len(self._queries) > 4096:
-                self._queries.clear()
-                self._spans.clear()
-            query = self._queries[key] = query_of(self._plans[groups[0].key_type], groups)
-        return query
 
     def edges(self, question: Question) -> set[int]:
         """Times at which a window of the question begins or ends, and the as-of: a chunk across one must be decoded."""
@@ -101,6 +58,8 @@ class Evaluator:
         key = tuple((group.name, group.version) for group in groups)
         spans = self._spans.get(key)
         if spans is None:
+            if len(self._spans) > 4096:
+                self._spans.clear()
             query = self.query(groups)
             found = {0}
             for row in (*query.plan.slots[query.chosen].tolist(), *query.distinct.tolist()):
@@ -119,36 +78,13 @@ class Evaluator:
         """Evaluate and encode.
 
         Raises:
-            ContractError: AS_OF_BEFORE_HORIZON, VALUE_OUT_OF_RANGE, or the request context does not fit.
+            ContractError: see `SnapshotMaker.snapshot`.
         """
-        horizon = EARLIEST if state.watermark is None else state.watermark - self.retained
-        as_of = question.as_of
-        reach = max(group.reach for group in question.groups)
-        if as_of - reach < horizon:
-            raise invalid(
-                Reason.AS_OF_BEFORE_HORIZON,
-                f"a requested window begins {reach // MICROS_PER_SECOND} s before the as-of, behind the horizon"
-                f" {_horizon_text(horizon)};"
-                " a forensic rebuild from the archive answers it",
-                self.pins,
-            )
-        values: list[dict[str, Any]] = []
-        freshness: list[dict[str, Any]] = []
-        warnings: list[dict[str, str]] = []
-        for (key_type, key_id), chunks in zip(question.keys, state.chunks, strict=True):
-            groups = question.groups_of[key_type]
-            query = self.query(groups)
-            found = self._evaluate(query, chunks, as_of, horizon)
-            by_group = []
-            for group, touched in zip(groups, found.touches.tolist(), strict=True):
-                version = {"group_name": group.name, "group_version": group.version}
-                features = self._features(group, query, found, as_of, question.context)
-                by_group.append({**version, "features": features})
-                where = {"key_type": key_type, "key_id": key_id, **version}
-                freshness.append(_freshness(where, group.ttl_seconds, touched, as_of, warnings))
-            values.append({"key_type": key_type, "key_id": key_id, "by_group": by_group})
-        warnings.sort(key=lambda warn: (warn["code"], *_order(warn)))
-        return self._encode(question, state, values, freshness, warnings, posture)
+
+        def evaluation(place: int, query: Query, horizon: int) -> Evaluation:
+            return self._evaluate(query, state.chunks[place], question.as_of, horizon)
+
+        return self.snapshot(question, state.basis, state.watermark, evaluation, posture)
 
     def _evaluate(self, query: Query, chunks: Sequence[StoredChunk], as_of: int, horizon: int) -> Evaluation:
         columns = query.plan.layout.column_count
@@ -169,122 +105,3 @@ class Evaluator:
             offsets,
         )
         return evaluate_state(query, segments, as_of, horizon)
-
-    def _features(
-        self, group: GroupPlan, query: Query, found: Evaluation, as_of: int, context: dict[str, int | str] | None
-    ) -> dict[str, Any]:
-        try:
-            computed = group_values(group, query, found, as_of)
-        except ValueOutOfRange as error:
-            raise invalid(Reason.VALUE_OUT_OF_RANGE, str(error), self.pins) from None
-        features: dict[str, Any] = {name: wire(value) for name, value in computed.items()}
-        for plan in group.on_demand:
-            features[plan.name] = _on_demand(plan, computed, context or {})
-        return features
-
-    def _encode(
-        self,
-        question: Question,
-        state: StoredState,
-        values: list[dict[str, Any]],
-        freshness: list[dict[str, Any]],
-        warnings: list[dict[str, str]],
-        posture: Mapping[str, Any],
-    ) -> Answer:
-        basis = orjson.Fragment(state.basis.encode())
-        by_key = orjson.Fragment(canonical_bytes(values))
-        fresh = orjson.Fragment(canonical_bytes(freshness))
-        warned = orjson.Fragment(canonical_bytes(warnings))
-        keys = orjson.Fragment(canonical_bytes([{"key_type": kind, "key_id": name} for kind, name in question.keys]))
-        groups = orjson.Fragment(
-            canonical_bytes([{"group_name": plan.name, "group_version": plan.version} for plan in question.groups])
-        )
-        as_of = question.request.as_of_time_utc
-        hashed = canonical_bytes(
-            hashed_object(
-                context_pins=self._pins,
-                as_of_time_utc=as_of,
-                feature_keys=keys,
-                feature_groups=groups,
-                registry_digest=self.registry.digest,
-                run_config_digest=self.run_config_digest,
-                values=by_key,
-                freshness=fresh,
-                warnings=warned,
-                input_basis=basis,
-                request_context=question.context,
-            )
-        )
-        digest = sha256_hex(hashed)
-        age = None if state.watermark is None else (question.as_of - state.watermark) // MICROS_PER_SECOND
-        body = canonical_bytes(
-            {
-                "kind": "get_features_response",
-                "contract_version": CONTRACT_VERSION,
-                "snapshot": {
-                    "kind": "ofp_snapshot",
-                    "contract_version": CONTRACT_VERSION,
-                    "as_of_time_utc": as_of,
-                    "by_key": by_key,
-                },
-                "provenance": {
-                    "kind": "ofp_provenance",
-                    "contract_version": CONTRACT_VERSION,
-                    "context_pins": self._pins,
-                    "feature_snapshot_hash": digest,
-                    "requested": {
-                        "as_of_time_utc": as_of,
-                        "feature_keys": keys,
-                        "feature_groups": groups,
-                        "request_context": question.context,
-                    },
-                    "group_versions_used": groups,
-                    "freshness": fresh,
-                    "input_basis": basis,
-                    "graph_version": None,
-                    "feature_definition_set": self._definitions,
-                    "run_config_digest": self.run_config_digest,
-                    "warnings": warned,
-                    "posture": {
-                        **posture,
-                        "watermark_utc": None if state.watermark is None else format_time(state.watermark),
-                        "watermark_age_seconds": age,
-                    },
-                    "request_id": question.request.request_id,
-                },
-            }
-        )
-        missing = sum(1 for warning in warnings if warning["code"] == "NO_DATA")
-        return Answer(body=body, hash=digest, hashed=hashed, missing=missing)
-
-
-def _horizon_text(horizon: int) -> str:
-    """The horizon as text; state kept behind year 1 has no calendar time."""
-    return format_time(horizon) if horizon >= _FIRST_TIME else "before year 1"
-
-
-def _order(where: Mapping[str, str]) -> tuple[str, ...]:
-    return where["key_type"], where["key_id"], where["group_name"], where["group_version"]
-
-
-def _freshness(
-    where: dict[str, str], ttl_seconds: int, touched: int, as_of: int, warnings: list[dict[str, str]]
-) -> dict[str, Any]:
-    age = None if touched == NEVER else (as_of - touched) // MICROS_PER_SECOND
-    stale = age is None or age > ttl_seconds
-    if touched == NEVER:
-        warnings.append({"code": "NO_DATA", **where})
-    if stale:
-        warnings.append({"code": "STALE_GROUP", **where})
-    return {
-        **where,
-        "ttl_seconds": ttl_seconds,
-        "last_update_event_time": None if touched == NEVER else format_time(touched),
-        "age_seconds": age,
-        "stale": stale,
-    }
-
-
-def _on_demand(plan: OnDemandPlan, values: Mapping[str, Value], context: Mapping[str, int | str]) -> str | int | None:
-    unscaled = on_demand.evaluate(plan, values, context)
-    return None if unscaled is None else format_decimal(unscaled, plan.scale)

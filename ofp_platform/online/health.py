@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from ofp_platform.online.profile import Thresholds
 from ofp_platform.online.projection import ProjectionRow
+from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import Health, PartitionHealth, PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 

@@ -10,8 +10,8 @@ from typing import Self
 
 from ofp_platform.log.connect import connect_log
 from ofp_platform.log.port import EventLog
+from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.evaluation import Evaluator
-from ofp_platform.online.profile import Profile
 from ofp_platform.online.projection import (
     ProjectionRow,
     UnknownProjection,
@@ -26,6 +26,7 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.profile import Profile
 
 LogFactory = Callable[[Profile, Pool], EventLog]
 
@@ -79,6 +80,11 @@ class Plane:
     def close(self) -> None:
         """Give the connections back."""
         self.pool.close()
+
+    @property
+    def ranges(self) -> OffsetRanges:
+        """The offset ranges of the log, of the profile's size."""
+        return OffsetRanges(self.pool, self.log, self.profile.range_size)
 
     def ensure_live(self) -> ProjectionRow:
         """The live projection of the profile's run; created from the profile's pack when the run has none yet.

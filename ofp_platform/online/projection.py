@@ -11,9 +11,10 @@ from psycopg.rows import dict_row
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.history import check
 from ofp_platform.registry.pack import group_digests, load_pack
+from ofp_platform.storage.published_packs import pack_content
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
-from ofp_platform.vocabulary.position import Basis, make_basis
+from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
 
 
 class RegistryRefused(Exception):
@@ -52,11 +53,6 @@ def _row(row: dict[str, Any]) -> ProjectionRow:
     row["pins"] = ContextPins.model_validate_json(row["pins"])
     row["basis"] = Basis.model_validate_json(row["basis"])
     return ProjectionRow(**row)
-
-
-def basis_text(basis: Basis) -> str:
-    """The canonical text of a basis, as stored and as hashed."""
-    return canonical_bytes(basis.model_dump(mode="json")).decode()
 
 
 def publish_registry(connection: Connection[Any], registry: CompiledRegistry) -> None:
@@ -98,10 +94,10 @@ def load_registry(connection: Connection[Any], registry_digest: str) -> Compiled
     Raises:
         UnknownProjection: it was never published here.
     """
-    row = connection.execute("SELECT content FROM ofp.registry_pack WHERE registry_digest = %s", (registry_digest,)).fetchone()
-    if row is None:
+    content = pack_content(connection, registry_digest)
+    if content is None:
         raise UnknownProjection(f"no pack with digest {registry_digest} was published here")
-    return compile_pack(load_pack(row[0], registry_digest))
+    return compile_pack(load_pack(content, registry_digest))
 
 
 def open_projection(

@@ -21,7 +21,7 @@ from ofp_platform.online import chunk_merge
 from ofp_platform.online.chunk_codec import pack_many, unpack_many
 from ofp_platform.online.crash_points import crash_point
 from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
-from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, basis_text, read_projection
+from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, read_projection
 from ofp_platform.online.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.registry.apply_failure import ApplyFailureReason
@@ -29,7 +29,7 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import pins_digest
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, basis_text, make_basis, order
 
 Int64 = npt.NDArray[np.int64]
 LOWEST = int(np.iinfo(np.int64).min)

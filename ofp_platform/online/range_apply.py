@@ -12,18 +12,17 @@ from functools import cached_property
 from typing import Literal
 
 from ofp_platform.log.port import PositionTrimmed
-from ofp_platform.online.plane import Plane
-from ofp_platform.online.projection import ProjectionConflict, ProjectionRow
-from ofp_platform.online.projector import ApplyReceipt, Projector
-from ofp_platform.online.range_contents import ProjectionContents, Verification
-from ofp_platform.online.ranges import (
+from ofp_platform.log.ranges import (
     RangeBounds,
     RangeGap,
     RangeTrimmed,
     RangeUnreadable,
     place,
-    range_bounds,
 )
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.projection import ProjectionConflict, ProjectionRow
+from ofp_platform.online.projector import ApplyReceipt, Projector
+from ofp_platform.online.range_contents import ProjectionContents, Verification
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
 
 CONFLICTS = 100
@@ -89,7 +88,7 @@ def apply_ranges(plane: Plane, row: ProjectionRow, partition_id: str, numbers: S
     projector = plane.projector(row)
     contents: ProjectionContents | None = None
     for number in sorted(numbers):
-        bounds = range_bounds(plane, partition_id, number)
+        bounds = plane.ranges.bounds(partition_id, number)
         projector.forget()
         before = projector.basis.by_partition().get(partition_id)
         if bounds.begins_after(before):

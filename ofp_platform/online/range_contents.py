@@ -17,10 +17,10 @@ import numpy.typing as npt
 from psycopg import Connection
 
 from ofp_platform.log.port import PositionTrimmed, RecordBatch
+from ofp_platform.log.ranges import RangeBounds, RangeTrimmed, place
 from ofp_platform.online.identity_index import DUPLICATE, POSITION_WORD, IdentityIndex, words_offset
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow, read_projection
-from ofp_platform.online.ranges import RangeBounds, RangeTrimmed, place
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ofp_platform.log.ranges import place
 from ofp_platform.online.catch_up import apply_until
 from ofp_platform.online.comparison import KEYS_PER_TYPE, Comparison, compare
 from ofp_platform.online.frozen import frozen
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow, make_live, read_projection
 from ofp_platform.online.projector import ApplyReceipt
-from ofp_platform.online.ranges import place
 from ofp_platform.vocabulary.position import Basis
 
 

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.chunk_codec import pack
-from ofp_platform.online.evaluation import Answer, Evaluator, StoredChunk, StoredState
-from ofp_platform.online.profile import Limits
-from ofp_platform.online.projection import basis_text
-from ofp_platform.online.request import check_request
+from ofp_platform.online.evaluation import Evaluator, StoredChunk, StoredState
 from ofp_platform.online.serving import QUIET_POSTURE
 from ofp_platform.registry.models import event_class
+from ofp_platform.registry.question import check_request
 from ofp_platform.registry.routing import APPLIED, Router
 from ofp_platform.vocabulary.identity import pins_digest
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, basis_text, order
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 _PAGE = 20_000

@@ -14,12 +14,11 @@ import psycopg
 from prometheus_client import generate_latest
 from psycopg_pool import PoolTimeout
 
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.counters import Counters
-from ofp_platform.online.evaluation import Answer
 from ofp_platform.online.health import Observation, health_of, judge, posture_of, read_progress
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.profile import Profile
 from ofp_platform.online.projection import ProjectionRow
 from ofp_platform.online.serving import AsyncReader
 from ofp_platform.online.snapshots import ServedLog, SnapshotStore
@@ -28,6 +27,7 @@ from ofp_platform.storage.postgres import asyncpg_arguments
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
 from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupInfo, FeatureGroups, Health, PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 

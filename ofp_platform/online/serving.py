@@ -13,13 +13,15 @@ import psycopg
 from psycopg import Connection, RawCursor
 from psycopg_pool import PoolTimeout
 
-from ofp_platform.online.evaluation import Answer, Evaluator, StoredChunk, StoredState
-from ofp_platform.online.profile import Limits
-from ofp_platform.online.request import Question, check_request, parse_request
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.evaluation import Evaluator, StoredChunk, StoredState
+from ofp_platform.online.request import parse_request
 from ofp_platform.online.state import KEY_TYPE_CODES
+from ofp_platform.registry.question import Question, check_request
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 # One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's

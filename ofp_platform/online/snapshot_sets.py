@@ -14,8 +14,8 @@ import numpy as np
 import orjson
 from psycopg import Connection
 
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.chunk_codec import unpack_many
-from ofp_platform.online.evaluation import Answer
 from ofp_platform.online.frozen import frozen
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow, read_projection

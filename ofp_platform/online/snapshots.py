@@ -17,7 +17,7 @@ import psycopg
 import pyarrow as pa
 from psycopg_pool import PoolTimeout
 
-from ofp_platform.online.evaluation import Answer
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex

@@ -6,7 +6,6 @@ import warnings
 
 import dagster as dg
 
-from ofp_platform.online.profile import Profile
 from ofp_platform.orchestration.jobs import catch_up_job, rebuild_job, replay_ranges_job, snapshot_set_job
 from ofp_platform.orchestration.log_assets import log_events_spec, observe_log_job
 from ofp_platform.orchestration.partitions import log_partitions
@@ -16,6 +15,7 @@ from ofp_platform.orchestration.resources import FeatureReaderResource, ObjectSt
 from ofp_platform.orchestration.schedules import snapshot_set_hourly, verify_ranges_nightly
 from ofp_platform.orchestration.sensors import commit_reporter, new_offsets, run_failures
 from ofp_platform.orchestration.snapshot_assets import snapshot_set
+from ofp_platform.vocabulary.profile import Profile
 
 
 def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:

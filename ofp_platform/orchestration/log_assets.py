@@ -3,10 +3,10 @@
 import dagster as dg
 
 from ofp_platform.online.catch_up import LogProgress, progress
-from ofp_platform.online.profile import Profile
 from ofp_platform.orchestration.partitions import LogPartitions
 from ofp_platform.orchestration.receipt_metadata import ENVELOPE_COLUMNS, progress_metadata
 from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.vocabulary.profile import Profile
 
 LOG_EVENTS = dg.AssetKey(["log", "events"])
 OWNERS = ["team:fraud-platform"]

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from ofp_platform.online.profile import Profile
-from ofp_platform.online.ranges import range_name, range_number
+from ofp_platform.log.ranges import range_name, range_number
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import to_micros
 
 HOURS_FROM = datetime(2018, 1, 1, tzinfo=UTC)

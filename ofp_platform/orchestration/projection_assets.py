@@ -7,16 +7,16 @@ from datetime import timedelta
 import dagster as dg
 
 from ofp_platform.log.port import PartitionNotFound
+from ofp_platform.log.ranges import RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, range_name
 from ofp_platform.online.catch_up import catch_up, observe
 from ofp_platform.online.health import judge
-from ofp_platform.online.profile import Profile
 from ofp_platform.online.range_apply import RangeReceipt, apply_ranges
-from ofp_platform.online.ranges import RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, range_name
 from ofp_platform.orchestration.log_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.partitions import LogPartitions, range_key, ranges_by_partition
 from ofp_platform.orchestration.range_plot import SHOWN, events_per_range
 from ofp_platform.orchestration.receipt_metadata import Metadata, catch_up_metadata, markdown_table, range_metadata
 from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
 
 PROJECTION_RANGE = dg.AssetKey(["online", "projection_range"])

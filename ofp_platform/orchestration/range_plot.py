@@ -10,7 +10,7 @@ import dagster as dg
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ofp_platform.online.ranges import range_name
+from ofp_platform.log.ranges import range_name
 
 SHOWN = 24
 

@@ -8,10 +8,10 @@ import dagster as dg
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.profile import Profile
 from ofp_platform.online.serving import Reader
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import migrate
+from ofp_platform.vocabulary.profile import Profile
 
 CONNECTIONS = 4
 

@@ -3,7 +3,7 @@
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from ofp_platform.online.ranges import closed_ranges, place, range_bounds, shared_ranges
+from ofp_platform.log.ranges import place, shared_ranges
 from ofp_platform.online.snapshot_sets import last_full_hour
 from ofp_platform.orchestration.jobs import replay_ranges_job, snapshot_set_job
 from ofp_platform.orchestration.partitions import HOUR_FORMAT, range_key
@@ -47,14 +47,14 @@ def verify_ranges_nightly(context: dg.ScheduleEvaluationContext, plane: PlaneRes
         row = opened.ensure_live()
         basis = opened.row(row.projection_id).basis.by_partition()
         floors = opened.log.retention_floor().by_partition()
-        closed = closed_ranges(opened)
+        closed = opened.ranges.closed()
         shared = shared_ranges(closed)
         for name in sorted(closed):
             count = min(closed[name].count, shared)
             known = [
                 number
                 for number in range(max(count - VERIFIED_RANGES, 0), count)
-                if (bounds := range_bounds(opened, name, number)).is_inside(basis.get(name))
+                if (bounds := opened.ranges.bounds(name, number)).is_inside(basis.get(name))
                 and place(bounds.start) >= place(floors.get(name))
             ]
             if known:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.model import Identifier, Model
 
 StreamName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
@@ -74,3 +75,8 @@ def order(offset: int | str) -> int:
 def make_basis(stream_name: str, parts: Mapping[str, PartitionBasis]) -> Basis:
     """A basis with its partitions in canonical order."""
     return Basis(stream_name=stream_name, partitions=tuple(parts[name] for name in sorted(parts)))
+
+
+def basis_text(basis: Basis) -> str:
+    """The canonical text of a basis, as stored and as hashed."""
+    return canonical_bytes(basis.model_dump(mode="json")).decode()

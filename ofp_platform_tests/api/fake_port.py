@@ -11,10 +11,10 @@ from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import load_tokens
 from ofp_platform.api.server import serve
-from ofp_platform.online.profile import Limits
 from ofp_platform.online.request import parse_request
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import Reason, not_found
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import Health
 
 BODY = canonical_bytes(examples.response_example())

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.log.port import RefusalReason
-from ofp_platform.online.profile import Thresholds
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.registry.layout import Aggregation
 from ofp_platform.vocabulary.errors import Reason
+from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import PostureState, WarningCode
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ofp_platform.log.ranges import shared_ranges
 from ofp_platform.online import commit_report
 from ofp_platform.online.catch_up import catch_up
 from ofp_platform.online.commit_report import ReportCursor, report_commits
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.range_apply import apply_range
-from ofp_platform.online.ranges import closed_ranges, shared_ranges
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, heads, profile
 
 
@@ -44,7 +44,7 @@ def test_each_range_once_and_each_move_once(plane: Plane) -> None:
         catch_up(plane, row, partition_id)
     cursor = ReportCursor.model_validate_json(first.cursor.model_dump_json())
     second = report_commits(plane, row, cursor)
-    shared = shared_ranges(closed_ranges(plane))
+    shared = shared_ranges(plane.ranges.closed())
     assert second.shared == shared
     found = {(one.bounds.partition_id, one.bounds.number) for one in second.ranges}
     assert found == {(name, number) for name in ("0000", "0001") for number in range(shared)} - {("0000", 0)}
@@ -61,7 +61,7 @@ def test_a_report_is_bounded_and_the_next_goes_on(plane: Plane, monkeypatch: pyt
         assert len(report.ranges) <= 2
         seen += [(one.bounds.partition_id, one.bounds.number) for one in report.ranges]
         cursor = report.cursor
-    assert len(seen) == len(set(seen)) == 2 * shared_ranges(closed_ranges(plane))
+    assert len(seen) == len(set(seen)) == 2 * shared_ranges(plane.ranges.closed())
 
 
 def test_another_projection_is_reported_from_its_beginning(plane: Plane) -> None:

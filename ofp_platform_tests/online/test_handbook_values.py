@@ -20,7 +20,6 @@ import pytest
 from ofp_platform.log.port import Refusal
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.evaluation import Evaluator
-from ofp_platform.online.profile import Limits
 from ofp_platform.online.projection import open_projection
 from ofp_platform.online.projector import Projector
 from ofp_platform.online.serving import Reader
@@ -29,6 +28,7 @@ from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.simulation.handbook import HandbookReplay
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.times import format_time
 
 FILE = Path(os.environ.get("OFP_HANDBOOK_FILE", Path(__file__).parents[3] / "shared" / "data" / "handbook_transactions.parquet"))

@@ -8,11 +8,11 @@ import pytest
 
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.log.ranges import RangeGap, RangeOpen, RangeTrimmed
 from ofp_platform.online.catch_up import catch_up, observe, progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.range_apply import RangeReceipt, apply_range, apply_ranges
 from ofp_platform.online.range_contents import ProjectionContents
-from ofp_platform.online.ranges import RangeGap, RangeOpen, RangeTrimmed, closed_ranges, range_bounds
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
 
@@ -35,7 +35,7 @@ def fates(receipt: RangeReceipt) -> int:
 
 def test_all_ranges_in_order_and_then_again(plane: Plane) -> None:
     row = plane.ensure_live()
-    count = closed_ranges(plane)["0000"].count
+    count = plane.ranges.closed()["0000"].count
     applied = list(apply_ranges(plane, row, "0000", range(count)))
     assert [receipt.status for receipt in applied] == ["applied"] * count
     assert [receipt.basis.offset for receipt in applied] == [(number + 1) * RANGE_SIZE for number in range(count)]
@@ -88,7 +88,7 @@ def test_a_range_half_in_the_basis_is_finished_and_its_first_half_verified(plane
 def test_ranges_and_catch_up_leave_the_same_state(plane: Plane, tmp_path: Path) -> None:
     """However the records came in, every partition's counters and the answer are the same."""
     row = plane.ensure_live()
-    for partition_id, closed in closed_ranges(plane).items():
+    for partition_id, closed in plane.ranges.closed().items():
         list(apply_ranges(plane, row, partition_id, range(closed.count)))
         receipt = catch_up(plane, row, partition_id)
         assert receipt.lag == 0
@@ -112,7 +112,7 @@ def test_ranges_and_catch_up_leave_the_same_state(plane: Plane, tmp_path: Path) 
 )
 def test_verification_finds_what_the_store_lost(plane: Plane, damage: str) -> None:
     row = plane.ensure_live()
-    bounds = [closed_ranges(plane)[name].count for name in ("0000", "0001")]
+    bounds = [plane.ranges.closed()[name].count for name in ("0000", "0001")]
     for partition_id, count in zip(("0000", "0001"), bounds, strict=True):
         list(apply_ranges(plane, row, partition_id, range(count)))
     with plane.pool.connection() as connection:
@@ -129,7 +129,7 @@ def test_verification_finds_an_event_that_no_record_stands_for(plane: Plane) -> 
     row = plane.ensure_live()
     apply_range(plane, row, "0000", 0)
     contents = ProjectionContents(plane, row)
-    bounds = range_bounds(plane, "0000", 0)
+    bounds = plane.ranges.bounds("0000", 0)
     assert contents.contents(bounds).events > 0
     assert contents.verify(bounds.start, bounds.end).holds
     failed = sum(contents.contents(bounds).failures.values())
@@ -177,7 +177,7 @@ def test_two_drivers_at_once(plane: Plane) -> None:
     """Another projector moves the basis between any two commits; ranges go on from what they find."""
     row = plane.ensure_live()
     other = plane.projector(row)
-    for number, receipt in enumerate(apply_ranges(plane, row, "0000", range(closed_ranges(plane)["0000"].count))):
+    for number, receipt in enumerate(apply_ranges(plane, row, "0000", range(plane.ranges.closed()["0000"].count))):
         assert receipt.bounds.number == number
         assert receipt.contiguous
         assert fates(receipt) == RANGE_SIZE
@@ -194,7 +194,7 @@ def test_ranges_on_kinesis(dsn: str, tmp_path: Path, moto_server: str) -> None:
         plane = Plane(plane.profile.model_copy(update={"stream_name": name}), dsn, plane.pool, log)
         row = plane.ensure_live()
         shard = log.partitions()[0].partition_id
-        count = closed_ranges(plane)[shard].count
+        count = plane.ranges.closed()[shard].count
         with pytest.raises(RangeGap):
             apply_range(plane, row, shard, 1)
         applied = list(apply_ranges(plane, row, shard, range(count)))

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from ofp_platform.online.profile import Limits
-from ofp_platform.online.request import Question, check_request, parse_request
+from ofp_platform.online.request import parse_request
+from ofp_platform.registry.question import Question, check_request
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform_tests.oracle.small_plane import small_registry
 from ofp_platform_tests.oracle.strategies import PINS
 

@@ -15,12 +15,12 @@ import pytest
 from psycopg import conninfo, sql
 from psycopg_pool import ConnectionPool
 
-from ofp_platform.online.profile import Limits
-from ofp_platform.online.request import Question
 from ofp_platform.online.serving import AsyncReader, Reader
+from ofp_platform.registry.question import Question
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason
 from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START
 

@@ -11,12 +11,12 @@ from ruamel.yaml import YAML
 
 from ofp_platform.log.port import EventLog
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.profile import Profile, load_profile
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.disturbances import Disturbances
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Profile, load_profile
 
 PINS = {
     "scenario_id": "ranges",

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.chunk_merge import CHUNK_EVENTS
-from ofp_platform.online.evaluation import Answer, Evaluator
-from ofp_platform.online.profile import Limits
+from ofp_platform.online.evaluation import Evaluator
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
 from ofp_platform.online.projector import ApplyReceipt, Projector
 from ofp_platform.online.serving import Reader
@@ -26,6 +26,7 @@ from ofp_platform.vocabulary.canonical import jcs_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, Position
+from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesResponse
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.strategies import LATENESS, PACK, PINS, SECOND, SKEW, START

@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.ranges import closed_ranges, range_name, shared_ranges
 from ofp_platform.orchestration.code_location import code_location
 from ofp_platform.orchestration.partitions import OFFSET_RANGE, range_key
 from ofp_platform.orchestration.projection_assets import CONTIGUOUS, ONE_FATE, POSTURE, PROJECTION, PROJECTION_RANGE
@@ -18,7 +18,7 @@ from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, heads, write_pro
 @pytest.fixture
 def ranges(plane: Plane, instance: dg.DagsterInstance) -> int:
     """The range partitions, as the commit reporter adds them; how many there are."""
-    count = shared_ranges(closed_ranges(plane))
+    count = shared_ranges(plane.ranges.closed())
     instance.add_dynamic_partitions(str(OFFSET_RANGE.name), [range_name(number) for number in range(count)])
     assert count >= 3
     return count
@@ -125,7 +125,7 @@ def test_what_was_applied_before_a_refusal_is_said(
     definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance, ranges: int
 ) -> None:
     """An open range at the end of a run does not make the others unsaid."""
-    open_range = max(closed.count for closed in closed_ranges(plane).values())
+    open_range = max(closed.count for closed in plane.ranges.closed().values())
     instance.add_dynamic_partitions(str(OFFSET_RANGE.name), [range_name(one) for one in range(ranges, open_range + 1)])
     name = max(heads(plane), key=lambda one: heads(plane)[one])
     result = run(definitions, instance, "replay_ranges", span=(range_key(name, 0), range_key(name, open_range)))

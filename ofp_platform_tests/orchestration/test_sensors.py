@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online import continuous
 from ofp_platform.online.catch_up import catch_up
 from ofp_platform.online.plane import Plane, profile_pack
-from ofp_platform.online.ranges import closed_ranges, range_name, shared_ranges
 from ofp_platform.orchestration.log_assets import LOG_EVENTS
 from ofp_platform.orchestration.partitions import HOUR_FORMAT, OFFSET_RANGE, REGISTRY_DIGEST, range_key
 from ofp_platform.orchestration.projection_assets import PROJECTION, PROJECTION_RANGE
@@ -70,7 +70,7 @@ def test_commits_of_any_driver_are_reported_once(
 ) -> None:
     first = tick(commit_reporter, plane_resource, instance)
     assert isinstance(first, dg.SensorResult)
-    shared = shared_ranges(closed_ranges(plane))
+    shared = shared_ranges(plane.ranges.closed())
     added = {request.partitions_def_name: list(request.partition_keys) for request in first.dynamic_partitions_requests or ()}
     assert added == {
         OFFSET_RANGE.name: [range_name(number) for number in range(shared)],

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ofp_platform.online.profile import Profile
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.handbook import HandbookFileError, HandbookReplay
 from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
 from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.profile import Profile
 
 DEFAULT_PAYMENTS = 200_000
 _BATCH = 20_000

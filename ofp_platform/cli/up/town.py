@@ -17,8 +17,8 @@ from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, wait_until, webserver_ready
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.profile import Profile
 from ofp_platform.storage.postgres import migrate
+from ofp_platform.vocabulary.profile import Profile
 
 _READY_SECONDS = 60.0
 _DAGSTER_SECONDS = 120.0

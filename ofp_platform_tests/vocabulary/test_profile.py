@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ofp_platform.online.profile import Profile, ProfileError, load_profile
+from ofp_platform.vocabulary.profile import Profile, ProfileError, load_profile
 from ofp_platform_tests.oracle.strategies import PINS
 
 LEAST: dict[str, Any] = {

@@ -10,19 +10,17 @@ from hypothesis import strategies as st
 
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import PartitionNotFound
-from ofp_platform.online.plane import Plane
-from ofp_platform.online.range_ledger import grow_ledger
-from ofp_platform.online.ranges import (
+from ofp_platform.log.range_ledger import grow_ledger
+from ofp_platform.log.ranges import (
     ClosedRanges,
     RangeOpen,
-    closed_ranges,
     place,
-    range_bounds,
     range_name,
     range_names,
     range_number,
     shared_ranges,
 )
+from ofp_platform.online.plane import Plane
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
 
@@ -75,16 +73,16 @@ def test_neither_an_empty_nor_an_ended_partition_holds_the_others_up() -> None:
 def test_a_dense_range_is_offsets(plane: Plane) -> None:
     head = heads(plane)["0000"]
     last = head // RANGE_SIZE - 1
-    bounds = range_bounds(plane, "0000", last)
+    bounds = plane.ranges.bounds("0000", last)
     assert (bounds.start.offset, bounds.end.offset) == (last * RANGE_SIZE, (last + 1) * RANGE_SIZE)
     assert (bounds.first_ordinal, bounds.records) == (last * RANGE_SIZE, RANGE_SIZE)
-    assert closed_ranges(plane)["0000"] == ClosedRanges(last + 1, False, False)
+    assert plane.ranges.closed()["0000"] == ClosedRanges(last + 1, False, False)
     with pytest.raises(RangeOpen, match=f"closes at record {(last + 2) * RANGE_SIZE}, the log ends at {head}"):
-        range_bounds(plane, "0000", last + 1)
+        plane.ranges.bounds("0000", last + 1)
     with pytest.raises(PartitionNotFound):
-        range_bounds(plane, "0009", 0)
+        plane.ranges.bounds("0009", 0)
     with pytest.raises(ValueError, match="from 0 on"):
-        range_bounds(plane, "0000", -1)
+        plane.ranges.bounds("0000", -1)
 
 
 @pytest.fixture
@@ -119,11 +117,11 @@ def test_the_ledger_counts_where_offsets_do_not(kinesis_plane: Plane) -> None:
 def test_a_sparse_range_is_between_two_tokens(kinesis_plane: Plane) -> None:
     append(kinesis_plane.log)
     shard = kinesis_plane.log.partitions()[1].partition_id
-    count = closed_ranges(kinesis_plane)[shard].count
+    count = kinesis_plane.ranges.closed()[shard].count
     assert count > 1
-    first, second = range_bounds(kinesis_plane, shard, 0), range_bounds(kinesis_plane, shard, 1)
+    first, second = kinesis_plane.ranges.bounds(shard, 0), kinesis_plane.ranges.bounds(shard, 1)
     assert first.start.offset == ""
     assert first.end == second.start
     assert (second.first_ordinal, second.records) == (RANGE_SIZE, RANGE_SIZE)
     with pytest.raises(RangeOpen, match=f"{count} ranges are closed"):
-        range_bounds(kinesis_plane, shard, count)
+        kinesis_plane.ranges.bounds(shard, count)

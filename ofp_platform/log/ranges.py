@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ofp_platform.log.port import PartitionNotFound
-from ofp_platform.online.plane import Plane
-from ofp_platform.online.range_ledger import grow_ledger
+from ofp_platform.log.port import EventLog, PartitionNotFound
+from ofp_platform.log.range_ledger import grow_ledger
+from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
 
 _NAME = re.compile(r"r(\d{7,})", re.ASCII)
@@ -104,20 +104,6 @@ def range_names(head: int, size: int) -> list[str]:
     return [range_name(number) for number in range(head // size)]
 
 
-def closed_ranges(plane: Plane) -> dict[str, ClosedRanges]:
-    """Per partition, what is closed now. In a sparse log this reads what was appended since the last call."""
-    size = plane.profile.range_size
-    if plane.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-        heads = {name: order(part.offset) for name, part in plane.log.ends().by_partition().items()}
-        return {name: ClosedRanges(head // size, False, head == 0) for name, head in heads.items()}
-    found = {}
-    for info in plane.log.partitions():
-        ledger = grow_ledger(plane.pool, plane.log, info.partition_id, size)
-        # an open shard without a whole range may hold records or none: either way it does not hold the others up
-        found[info.partition_id] = ClosedRanges(len(ledger.entries), ledger.ended, not ledger.entries)
-    return found
-
-
 def shared_ranges(closed: Mapping[str, ClosedRanges]) -> int:
     """How many ranges are closed in every partition that takes part: neither an empty one nor one that ended holds up."""
     active = [one.count for one in closed.values() if not one.ended and not one.empty]
@@ -125,34 +111,54 @@ def shared_ranges(closed: Mapping[str, ClosedRanges]) -> int:
     return min(active) if active else max(finished, default=0)
 
 
-def range_bounds(plane: Plane, partition_id: str, number: int) -> RangeBounds:
-    """Where a range begins and ends.
+@dataclass(frozen=True)
+class OffsetRanges:
+    """The ranges of `size` records of one log. `pool` holds the ledger of logs whose offsets are not dense."""
 
-    Raises:
-        RangeOpen: it is not closed.
-        PartitionNotFound: the stream has no such partition.
-        ValueError: a negative number.
-    """
-    if number < 0:
-        raise ValueError(f"ranges are numbered from 0 on, not {number}")
-    size, kind = plane.profile.range_size, plane.log.offset_kind
+    pool: Pool
+    log: EventLog
+    size: int
 
-    def at(offset: int | str) -> PartitionBasis:
-        return PartitionBasis(partition_id=partition_id, offset_kind=kind, offset=offset)
+    def closed(self) -> dict[str, ClosedRanges]:
+        """Per partition, what is closed now. In a sparse log this reads what was appended since the last call."""
+        if self.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+            heads = {name: order(part.offset) for name, part in self.log.ends().by_partition().items()}
+            return {name: ClosedRanges(head // self.size, False, head == 0) for name, head in heads.items()}
+        found = {}
+        for info in self.log.partitions():
+            ledger = grow_ledger(self.pool, self.log, info.partition_id, self.size)
+            # an open shard without a whole range may hold records or none: either way it does not hold the others up
+            found[info.partition_id] = ClosedRanges(len(ledger.entries), ledger.ended, not ledger.entries)
+        return found
 
-    if kind is OffsetKind.EXCLUSIVE_NEXT:
-        head = plane.log.ends().by_partition().get(partition_id)
-        if head is None:
-            raise PartitionNotFound(f"stream {plane.log.stream_name!r} has no partition {partition_id!r}")
-        if order(head.offset) < (number + 1) * size:
-            raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"the log ends at {head.offset}"))
-        return RangeBounds(partition_id, number, at(number * size), at((number + 1) * size), number * size, size)
-    entries = grow_ledger(plane.pool, plane.log, partition_id, size).entries
-    if number >= len(entries):
-        raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"{len(entries)} ranges are closed"))
-    start = entries[number - 1].end_offset if number else ""
-    entry = entries[number]
-    return RangeBounds(partition_id, number, at(start), at(entry.end_offset), number * size, entry.records)
+    def bounds(self, partition_id: str, number: int) -> RangeBounds:
+        """Where a range begins and ends.
+
+        Raises:
+            RangeOpen: it is not closed.
+            PartitionNotFound: the stream has no such partition.
+            ValueError: a negative number.
+        """
+        if number < 0:
+            raise ValueError(f"ranges are numbered from 0 on, not {number}")
+        size, kind = self.size, self.log.offset_kind
+
+        def at(offset: int | str) -> PartitionBasis:
+            return PartitionBasis(partition_id=partition_id, offset_kind=kind, offset=offset)
+
+        if kind is OffsetKind.EXCLUSIVE_NEXT:
+            head = self.log.ends().by_partition().get(partition_id)
+            if head is None:
+                raise PartitionNotFound(f"stream {self.log.stream_name!r} has no partition {partition_id!r}")
+            if order(head.offset) < (number + 1) * size:
+                raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"the log ends at {head.offset}"))
+            return RangeBounds(partition_id, number, at(number * size), at((number + 1) * size), number * size, size)
+        entries = grow_ledger(self.pool, self.log, partition_id, size).entries
+        if number >= len(entries):
+            raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"{len(entries)} ranges are closed"))
+        start = entries[number - 1].end_offset if number else ""
+        entry = entries[number]
+        return RangeBounds(partition_id, number, at(start), at(entry.end_offset), number * size, entry.records)
 
 
 def _open(partition_id: str, number: int, end: int, now: str) -> str:
