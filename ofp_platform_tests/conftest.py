@@ -95,6 +95,13 @@ def dsn(embedded_server: str) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="module")
+def module_dsn(embedded_server: str) -> Iterator[str]:
+    """A migrated database that the tests of one module share."""
+    with _database(embedded_server, TEMPLATE) as name:
+        yield name
+
+
 @pytest.fixture
 def empty_dsn(embedded_server: str) -> Iterator[str]:
     """A database without any schema of ours."""

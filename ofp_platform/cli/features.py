@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.readable_json import readable_response
 from ofp_platform.cli.refusals import CommandRefused
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def get_features(
         at_least_basis=None if not at_least else [_position(one, declared.stream_name) for one in at_least],
     )
     body = _over_http(url, token, request) if url is not None else _in_process(environment, request)
-    typer.echo(json.dumps(json.loads(body), indent=2))
+    typer.echo(readable_response(body))
 
 
 def _in_process(environment: Environment, request: GetFeaturesRequest) -> bytes:

@@ -14,6 +14,7 @@ from ofp_platform.cli.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.log.port import EventLog, Refusal
+    from ofp_platform.vocabulary.position import Position
 
 app = typer.Typer(help="The event log of the profile.", no_args_is_help=True)
 _BATCH = 5_000
@@ -25,8 +26,12 @@ def append(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Append envelopes. Each refused line is printed as FILE:LINE: REASON: message; exit code 1 if there was one."""
+    """Append envelopes. Each refused line is printed as FILE:LINE: REASON: message; exit code 1 if there was one.
+
+    The newest position of each partition is printed in the form that `features get --at-least` takes.
+    """
     appended = refused = 0
+    newest: dict[str, Position] = {}
     with resolve(home, profile).open_plane() as plane:
         batch: list[tuple[int, Any]] = []
         for number, line in enumerate(_lines(file), 1):
@@ -38,12 +43,14 @@ def append(
                 typer.echo(f"{file}:{number}: INVALID_ENVELOPE: {error}", err=True)
                 refused += 1
             if len(batch) == _BATCH:
-                good, bad = _append(plane.log, file, batch)
+                good, bad = _append(plane.log, file, batch, newest)
                 appended, refused, batch = appended + good, refused + bad, []
         if batch:
-            good, bad = _append(plane.log, file, batch)
+            good, bad = _append(plane.log, file, batch, newest)
             appended, refused = appended + good, refused + bad
     typer.echo(f"{appended} appended, {refused} refused")
+    for _, position in sorted(newest.items()):
+        typer.echo(f"up to {position.partition_id}:{position.offset}")
     if refused:
         raise typer.Exit(1)
 
@@ -74,8 +81,15 @@ def _object(line: str) -> dict[str, Any]:
     return value
 
 
-def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]]) -> tuple[int, int]:
+def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]], newest: dict[str, Position]) -> tuple[int, int]:
+    from ofp_platform.vocabulary.position import Position, order
+
     receipt = log.append([envelope for _, envelope in batch])
+    for outcome in receipt.outcomes:
+        if isinstance(outcome, Position):
+            known = newest.get(outcome.partition_id)
+            if known is None or order(known.offset) < order(outcome.offset):
+                newest[outcome.partition_id] = outcome
     for refusal in receipt.refusals:
         typer.echo(_words(file, batch[refusal.index][0], refusal), err=True)
     return receipt.appended, len(receipt.refusals)

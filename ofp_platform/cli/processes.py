@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,15 @@ _STOP_SECONDS = 20.0
 _GROUP_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def program() -> str:
+    """How whoever reads a message starts this program again: by its name where the shell finds it, else by its path."""
+    path = Path(sys.executable).with_name("ofp")
+    found = shutil.which("ofp")
+    if found is not None and Path(found).absolute() == path:
+        return "ofp"
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def ofp_command(*arguments: str) -> list[str]:

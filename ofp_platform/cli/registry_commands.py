@@ -71,21 +71,20 @@ def show(
     profile: ProfileSource = None,
 ) -> None:
     """Groups of a pack: keys, features, what a request must bring."""
-    from rich.console import Console
-    from rich.table import Table
+    from textwrap import fill
 
     from ofp_platform.registry.compile import compile_pack
     from ofp_platform.registry.layout import FeaturePlan, OnDemandPlan
 
     registry = compile_pack(read_pack(pack or resolve(home, profile).load_profile().pack))
     typer.echo(f"{registry.pack.pack_id} revision {registry.pack.revision}, digest {registry.digest}")
-    table = Table("group", "version", "key", "ttl", "features", "request context", box=None, pad_edge=False)
     for (name, version), plan in sorted(registry.groups.items()):
         written: tuple[FeaturePlan | OnDemandPlan, ...] = (*plan.features, *plan.on_demand)
         features = sorted(feature.name for feature in written)
-        context = ", ".join(f"{field} ({kind})" for field, kind in plan.request_fields)
-        table.add_row(name, version, plan.key_type, f"{plan.ttl_seconds} s", ", ".join(features), context)
-    Console().print(table)
+        typer.echo(f"\n{name}:{version}  of the {plan.key_type}, stale after {plan.ttl_seconds} s")
+        typer.echo(fill(", ".join(features), width=100, initial_indent="  ", subsequent_indent="  "))
+        for field, kind in plan.request_fields:
+            typer.echo(f"  needs request_context: {field} ({kind})")
 
 
 @app.command(short_help="What changed between two packs.")

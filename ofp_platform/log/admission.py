@@ -6,13 +6,13 @@ No message here holds a value of the record: what is refused may be a card numbe
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from ofp_platform.log.port import Candidate, Refusal, RefusalReason
+from ofp_platform.log.admitted import Admitted, AdmittedBatch, AdmittedColumns, Kind
+from ofp_platform.log.port import AdmissionClock, Candidate, Refusal, RefusalReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes, raw_identifier_in
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins, is_raw_identifier
@@ -21,25 +21,12 @@ from ofp_platform.vocabulary.times import parse_time
 MAX_PAYLOAD_BYTES = 1_000_000  # with its envelope and key below the 1 MiB of a Kinesis record, so both logs take the same
 MAX_KEY_LENGTH = 256
 _PINS_KEPT = 4096
+_ANY_TIME = "1970-01-01T00:00:00Z"
 _TIMES = ("ts_utc", "emitted_at_utc")
 _KEY_PATH = re.compile(r"payload(\.[^.]+)+|event_id|event_type")
 _FIELD_NAME = re.compile(r"[A-Za-z_]{1,64}", re.ASCII)
 # a canonical string is its characters between two quotes, so nothing that is 13 to 19 digits escapes this
-_SUSPECT = re.compile(rb'"[0-9](?:[ -]?[0-9]){12,18}"')
-
-
-@dataclass(slots=True)
-class Admitted:
-    """A record that may be appended. Times in microseconds; `payload` and `pins_bytes` are RFC 8785 bytes."""
-
-    envelope: Envelope
-    ts: int
-    emitted_at: int | None
-    pins: ContextPins
-    pins_bytes: bytes
-    payload: bytes
-    payload_hash: bytes
-    key: str
+SUSPECT = re.compile(rb'"[0-9](?:[ -]?[0-9]){12,18}"')
 
 
 class Admission:
@@ -82,7 +69,7 @@ class Admission:
             return Refusal(index, RefusalReason.RECORD_TOO_LARGE, text)
         pins, pins_bytes, raw_pin = self._pins_of(envelope)
         raw = "event_id" if is_raw_identifier(fields["event_id"]) else raw_pin
-        if raw is None and _SUSPECT.search(payload) is not None:
+        if raw is None and SUSPECT.search(payload) is not None:
             raw = raw_identifier_in(fields["payload"])
         if raw is not None:
             text = f"{raw[:200]}: a raw identifier (13 to 19 digits that pass the Luhn check) never enters the log"
@@ -103,6 +90,45 @@ class Admission:
             key,
         )
 
+    def admit_batch(self, candidates: Sequence[Candidate], clock: AdmissionClock | None) -> AdmittedBatch:
+        """What becomes of each record. `clock` is asked for the admitted ones, in their order."""
+        records = AdmittedColumns()
+        refusals: list[Refusal] = []
+        times: list[int] = []
+        for index, candidate in enumerate(candidates):
+            outcome = self.admit(index, candidate)
+            if isinstance(outcome, Refusal):
+                refusals.append(outcome)
+                continue
+            records.add(index, outcome)
+            if clock is not None:
+                times.append(clock(outcome.envelope))
+        return AdmittedBatch(len(candidates), records, refusals, None if clock is None else times)
+
+    def kind_of(self, event_type: str, schema_version: str, pins: ContextPins) -> Kind:
+        """The kind of a record, with the canonical bytes of its pins.
+
+        Raises:
+            ValueError: every record of that kind is refused.
+        """
+        run = {name: value for name in PIN_NAMES if (value := getattr(pins, name)) is not None}
+        fields = {"event_type": event_type, "schema_version": schema_version, **run}
+        envelope = Envelope.model_validate({"event_id": "any", "ts_utc": _ANY_TIME, "payload": {}, **fields})
+        _, pins_bytes, raw_pin = self._pins_of(envelope)
+        if raw_pin is not None:
+            raise ValueError(f"{raw_pin}: a raw identifier")
+        return envelope.event_type, envelope.schema_version, pins_bytes
+
+    def keys_of(
+        self, event_ids: Sequence[str], event_types: Sequence[str], payloads: Sequence[Mapping[str, Any]]
+    ) -> list[str] | None:
+        """The partition keys of valid records, given in columns; None where one of them has none."""
+        found: Sequence[Any] = {"event_id": event_ids, "event_type": event_types, "payload": payloads}[self._path[0]]
+        for name in self._path[1:]:
+            found = [value.get(name) if isinstance(value, Mapping) else None for value in found]
+        keys = list(map(_key, found))
+        return None if None in keys else keys  # type: ignore[return-value]  # the test is the narrowing
+
     def _pins_of(self, envelope: Envelope) -> tuple[ContextPins, bytes, str | None]:
         """The pins, their canonical bytes, and which of them is a raw identifier: once per run, not once per record."""
         fields = envelope.__dict__
@@ -122,9 +148,13 @@ class Admission:
             if not isinstance(value, Mapping):
                 return None
             value = value.get(name)
-        if type(value) is int:
-            return str(value)
-        return value if isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH else None
+        return _key(value)
+
+
+def _key(value: Any) -> str | None:
+    if type(value) is int:
+        return str(value)
+    return value if isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH else None
 
 
 def _invalid(index: int, error: ValidationError) -> Refusal:

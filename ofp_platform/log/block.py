@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from ofp_platform.log.admission import Admitted
+from ofp_platform.log.admitted import AdmittedColumns, Kind
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import PartitionBasis
@@ -66,37 +66,30 @@ class StoredBlock:
     data: bytes
 
 
-def split(records: Sequence[Admitted]) -> list[tuple[int, int]]:
-    """The half-open ranges of the blocks that the records fill."""
+def split(payloads: Sequence[bytes]) -> list[tuple[int, int]]:
+    """The half-open ranges of the blocks that the records with those payloads fill."""
     bounds, size = [0], 0
-    for index, record in enumerate(records):
-        if index - bounds[-1] == MAX_RECORDS or (size + len(record.payload) > MAX_BYTES and index > bounds[-1]):
+    for index, payload in enumerate(payloads):
+        if index - bounds[-1] == MAX_RECORDS or (size + len(payload) > MAX_BYTES and index > bounds[-1]):
             bounds.append(index)
             size = 0
-        size += len(record.payload)
-    return list(pairwise([*bounds, len(records)]))
+        size += len(payload)
+    return list(pairwise([*bounds, len(payloads)]))
 
 
-def encode(records: Sequence[Admitted], admitted_at: Sequence[int]) -> Block:
+def encode(records: AdmittedColumns, admitted_at: Sequence[int]) -> Block:
     """One block of at least one record; `admitted_at` in microseconds."""
-    kinds: dict[tuple[str, str, bytes], int] = {}
-    event_ids: list[str] = []
-    index: list[int] = []
-    for record in records:
-        fields = record.envelope.__dict__
-        event_ids.append(fields["event_id"])
-        kind = (fields["event_type"], fields["schema_version"], record.pins_bytes)
-        index.append(kinds.setdefault(kind, len(kinds)))
-    emitted = [record.emitted_at for record in records]
+    kinds: dict[Kind, int] = {}
+    index = [kinds.setdefault(kind, len(kinds)) for kind in records.kinds]
     columns = _Columns(
         np.array(admitted_at, "<i8").tobytes(),
-        np.array([record.ts for record in records], "<i8").tobytes(),
-        None if emitted.count(None) == len(emitted) else emitted,
-        event_ids,
+        np.array(records.ts, "<i8").tobytes(),
+        None if records.emitted_at.count(None) == len(records) else records.emitted_at,
+        records.event_ids,
         list(kinds),
         np.array(index, "<i4").tobytes(),
-        [record.payload_hash for record in records],
-        [record.payload for record in records],
+        records.payload_hashes,
+        records.payloads,
     )
     raw = _ENCODER.encode(columns)
     data = _ZSTD.compress(raw, asbytes=True)

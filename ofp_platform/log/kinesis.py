@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ofp_platform.log.admission import Admission, Admitted
-from ofp_platform.log.kinesis_records import batch_of, wire_record
+from ofp_platform.log.admission import Admission
+from ofp_platform.log.admitted import AdmittedBatch
+from ofp_platform.log.column_admission import admit_columns
+from ofp_platform.log.kinesis_records import batch_of, wire_records
 from ofp_platform.log.kinesis_shards import PAGE_LIMIT, Backoff, ShardReader, error_code, is_transient
 from ofp_platform.log.port import (
     AdmissionClock,
@@ -34,6 +36,7 @@ from ofp_platform.log.port import (
     checked_start,
     empty_batch,
 )
+from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
 
 if TYPE_CHECKING:
@@ -128,21 +131,21 @@ class KinesisLog:
 
     def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
         """See `EventLog.append`. It does not raise when Kinesis is away: what was not taken is refused as LOG_UNAVAILABLE."""
-        placed: list[tuple[str, int | str] | Refusal | None] = []
-        entries: list[_Entry] = []
-        for index, envelope in enumerate(envelopes):
-            admitted = self._admission.admit(index, envelope)
-            if isinstance(admitted, Admitted):
-                placed.append(None)
-                data = wire_record(admitted, None if clock is None else clock(admitted.envelope))
-                entries.append(_Entry(index, admitted.key, data))
-            else:
-                placed.append(admitted)
+        return self._append(self._admission.admit_batch(envelopes, clock))
+
+    def append_columns(self, columns: EventColumns, admitted_at: Int64) -> AppendReceipt:
+        """See `EventLog.append_columns`. As with `append`, what Kinesis does not take is refused as LOG_UNAVAILABLE."""
+        return self._append(admit_columns(self._admission, columns, admitted_at))
+
+    def _append(self, batch: AdmittedBatch) -> AppendReceipt:
+        keyed = zip(batch.records.places, batch.records.keys, wire_records(batch), strict=True)
+        entries = [_Entry(place, key, data) for place, key, data in keyed]
+        placed: dict[int, tuple[str, int | str] | Refusal] = {}
         for chunk in _chunks(entries):
             self._put(chunk, placed)
-        return AppendReceipt(self.stream_name, [item for item in placed if item is not None])
+        return batch.receipt(self.stream_name, [placed[place] for place in batch.records.places])
 
-    def _put(self, entries: list[_Entry], placed: list[tuple[str, int | str] | Refusal | None]) -> None:
+    def _put(self, entries: list[_Entry], placed: dict[int, tuple[str, int | str] | Refusal]) -> None:
         """Send the records until each is taken or the attempts are used up; those that were taken are not sent again."""
         code = "unknown"
         for _ in self._backoff.tries():

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.admission import Admission
+from ofp_platform.log.admitted import Admitted, AdmittedBatch, Kind
 from ofp_platform.log.port import RecordBatch, Refusal, RefusalReason, UnreadableRecord, empty_batch
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.envelope import envelope_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import PartitionBasis
 from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
@@ -36,12 +36,27 @@ class ReadRecord:
     admitted: Admitted
 
 
-def wire_record(admitted: Admitted, admitted_at: int | None) -> bytes:
-    """The data of one Kinesis record; without an admission time the broker's arrival time will be it."""
-    record: dict[str, object] = {"envelope": orjson.Fragment(envelope_bytes(admitted.envelope))}
-    if admitted_at is not None:
-        record["admitted_at_utc"] = format_time(admitted_at)
-    return canonical_bytes(record)
+def wire_records(batch: AdmittedBatch) -> list[bytes]:
+    """The data of one Kinesis record each; without an admission time the broker's arrival time will be it."""
+    runs: dict[Kind, dict[str, object]] = {}
+    wire = []
+    records = batch.records
+    for index, kind in enumerate(records.kinds):
+        if kind not in runs:
+            runs[kind] = {"event_type": kind[0], "schema_version": kind[1], **orjson.loads(kind[2])}
+        envelope = runs[kind] | {
+            "event_id": records.event_ids[index],
+            "ts_utc": format_time(records.ts[index]),
+            "payload": orjson.Fragment(records.payloads[index]),
+        }
+        emitted = records.emitted_at[index]
+        if emitted is not None:
+            envelope["emitted_at_utc"] = format_time(emitted)
+        record: dict[str, object] = {"envelope": envelope}
+        if batch.admitted_at is not None:
+            record["admitted_at_utc"] = format_time(batch.admitted_at[index])
+        wire.append(canonical_bytes(record))
+    return wire
 
 
 def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | UnreadableRecord:

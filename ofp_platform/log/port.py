@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position
@@ -178,6 +179,16 @@ class EventLog(Protocol):
         """Validate and append; every record ends appended or refused with a reason.
 
         `clock` gives the admission time (microseconds) of an envelope; None is the broker's own time.
+        """
+
+    def append_columns(self, columns: EventColumns, admitted_at: Int64) -> AppendReceipt:
+        """Validate and append many records at once; admitted_at is int64[n], microseconds, the admission time of each.
+
+        The log is left as `append(list(columns.records()), clock)` leaves it, with a clock that tells those times, and the
+        receipt is the same.
+
+        Raises:
+            ValueError: the times are not one for each record, or lie outside the years 1 to 9999; nothing was appended.
         """
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:

@@ -15,8 +15,10 @@ import psycopg
 from psycopg import errors
 from pydantic import TypeAdapter
 
-from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.admission import Admission
+from ofp_platform.log.admitted import AdmittedBatch
 from ofp_platform.log.block import Block, StoredBlock, decode, encode, split
+from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
@@ -27,12 +29,12 @@ from ofp_platform.log.port import (
     PositionTrimmed,
     PositionUnknown,
     RecordBatch,
-    Refusal,
     StreamNotFound,
     checked_start,
     empty_batch,
 )
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, StreamName, make_basis
 
 CHANNEL = "ofp_log"
@@ -134,23 +136,31 @@ class PostgresLog:
 
     def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
         """See `EventLog.append`; the admitted records are appended in one transaction, all of them or none."""
-        outcomes = [self._admission.admit(index, envelope) for index, envelope in enumerate(envelopes)]
+        return self._append(self._admission.admit_batch(envelopes, clock))
+
+    def append_columns(self, columns: EventColumns, admitted_at: Int64) -> AppendReceipt:
+        """See `EventLog.append_columns`; the admitted records are appended in one transaction, all of them or none."""
+        return self._append(admit_columns(self._admission, columns, admitted_at))
+
+    def _append(self, batch: AdmittedBatch) -> AppendReceipt:
+        records = batch.records
+        if not len(records):
+            return batch.receipt(self.stream_name, [])
+        times = [self._broker_time()] * len(records) if batch.admitted_at is None else batch.admitted_at
         groups: dict[str, list[int]] = {}
-        for index, outcome in enumerate(outcomes):
-            if isinstance(outcome, Admitted):
-                groups.setdefault(self.partition_of(outcome.key), []).append(index)
-        broker_time = self._broker_time() if clock is None and groups else 0
+        for index, name in enumerate(map(self.partition_of, records.keys)):
+            groups.setdefault(name, []).append(index)
         blocks: list[tuple[str, Block]] = []
         for name in sorted(groups):
-            records = [outcome for index in groups[name] if isinstance(outcome := outcomes[index], Admitted)]
-            times = [broker_time if clock is None else clock(record.envelope) for record in records]
-            blocks += [(name, encode(records[low:high], times[low:high])) for low, high in split(records)]
-        first = self._store(blocks) if blocks else {}
-        placed: list[tuple[str, int | str] | Refusal | None] = [o if isinstance(o, Refusal) else None for o in outcomes]
-        for name, members in groups.items():
-            for offset, index in enumerate(members, first[name]):
+            members = groups[name]
+            for low, high in split([records.payloads[index] for index in members]):
+                chosen = members[low:high]
+                blocks.append((name, encode(records.take(chosen), [times[index] for index in chosen])))
+        placed: list[tuple[str, int | str]] = [("", 0)] * len(records)
+        for name, first in self._store(blocks).items():
+            for offset, index in enumerate(groups[name], first):
                 placed[index] = (name, offset)
-        return AppendReceipt(self.stream_name, [item for item in placed if item is not None])
+        return batch.receipt(self.stream_name, placed)
 
     def _store(self, blocks: Sequence[tuple[str, Block]]) -> dict[str, int]:
         """Write the blocks; the first offset of each partition."""

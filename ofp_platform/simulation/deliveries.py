@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
+from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
 
 Int64 = npt.NDArray[np.int64]
-NOT_EMITTED = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -54,24 +53,22 @@ class Deliveries:
             payloads=self.payloads[cut],
         )
 
+    def columns(self) -> EventColumns:
+        """The events without their times of admission, in delivery order: what `EventLog.append_columns` takes."""
+        return EventColumns(
+            event_ids=self.event_ids,
+            event_types=self.event_types,
+            schema_versions=[self.schema_version] * len(self),
+            ts=self.ts,
+            emitted_at=self.emitted_at,
+            pins=self.pins,
+            pins_index=self.pins_index,
+            payloads=self.payloads,
+        )
+
     def records(self) -> Iterator[dict[str, Any]]:
         """The envelopes as plain dicts, as a producer would send them (not validated), in delivery order."""
-        wire = [pins.wire() for pins in self.pins]
-        emitted = iter(time_texts(self.emitted_at[self.emitted_at != NOT_EMITTED]))
-        has_emitted = (self.emitted_at != NOT_EMITTED).tolist()
-        times = time_texts(self.ts)
-        for index, event_id in enumerate(self.event_ids):
-            record: dict[str, Any] = {
-                "event_id": event_id,
-                "event_type": self.event_types[index],
-                "schema_version": self.schema_version,
-                "ts_utc": times[index],
-                **wire[self.pins_index[index]],
-                "payload": orjson.loads(self.payloads[index]),
-            }
-            if has_emitted[index]:
-                record["emitted_at_utc"] = next(emitted)
-            yield record
+        return self.columns().records()
 
     def envelopes(self) -> Iterator[Envelope]:
         """The same, validated.
@@ -90,9 +87,3 @@ class Deliveries:
         for event_type, event_id, admitted in zip(self.event_types, self.event_ids, self.admitted_at.tolist(), strict=True):
             times[event_type, event_id].append(admitted)
         return lambda envelope: times[envelope.event_type, envelope.event_id].popleft()
-
-
-def time_texts(moments: Int64) -> list[str]:
-    """Microseconds since the epoch to the canonical text of `vocabulary.times.format_time`, many at once."""
-    texts = np.datetime_as_string(moments.astype("datetime64[us]"), unit="us").tolist()
-    return [text[:19] + "Z" if text.endswith(".000000") else text + "Z" for text in texts]

@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ofp_platform.simulation.delays import DelayModel, DelaySampler
-from ofp_platform.simulation.deliveries import NOT_EMITTED, Deliveries
+from ofp_platform.simulation.deliveries import Deliveries
+from ofp_platform.vocabulary.columns import NOT_EMITTED
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.times import parse_duration
 
@@ -58,10 +59,25 @@ class HandbookReplay:
             )
             return file.metadata.num_rows, frauds
 
-    def batches(self, batch_records: int = 50_000, transactions: int | None = None) -> Iterator[Deliveries]:
+    def reports_pending(self) -> int:
+        """How many fraud reports are due after the last transaction of the whole file.
+
+        Raises:
+            HandbookFileError: see `batches`.
+        """
+        matrices = list(_rows(self.path, _PENDING_ROWS, None, _PENDING_COLUMNS))
+        if not matrices:
+            return 0
+        last = int(matrices[-1][_TS, -1])
+        return sum(int(((rows[_REPORT] == 1) & (rows[_TS] + REPORT_DELAY > last)).sum()) for rows in matrices)
+
+    def batches(
+        self, batch_records: int = 50_000, transactions: int | None = None, *, until_last: bool = False
+    ) -> Iterator[Deliveries]:
         """The events in the order of admission, `batch_records` at most at once; the sequence does not depend on it.
 
-        `transactions` bounds how many rows of the file are taken, from its start.
+        `transactions` bounds how many rows of the file are taken, from its start. `until_last`: without the reports that
+        are due after the last transaction, as the world stands when it happens.
 
         Raises:
             HandbookFileError: no such file, not Parquet, a column is missing, a null, rows out of order.

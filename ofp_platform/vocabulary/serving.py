@@ -29,6 +29,10 @@ class GroupRef(Model):
     group_version: GroupVersion
 
 
+FeatureKeys = Annotated[tuple[FeatureKey, ...], Field(strict=False, min_length=1)]
+GroupRefs = Annotated[tuple[GroupRef, ...], Field(strict=False, min_length=1)]
+
+
 class GetFeaturesRequest(Model):
     """What a decision service asks. Each key is answered for the requested groups of its key type."""
 

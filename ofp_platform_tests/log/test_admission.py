@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.admission import Admission
+from ofp_platform.log.admitted import Admitted
 from ofp_platform.log.port import Refusal, RefusalReason
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, jcs_bytes
 from ofp_platform.vocabulary.envelope import Envelope, payload_hash

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.log import block
-from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.admission import Admission
+from ofp_platform.log.admitted import Admitted
 from ofp_platform.log.block import StoredBlock, decode, encode, split
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis

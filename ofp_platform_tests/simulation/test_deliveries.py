@@ -1,21 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ofp_platform.simulation.deliveries import NOT_EMITTED, Deliveries, time_texts
+from ofp_platform.simulation.deliveries import Deliveries
+from ofp_platform.vocabulary.columns import NOT_EMITTED
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.times import format_time, parse_time
 
 PINS = ContextPins(scenario_id="town", run_id="run-1", manifest_fingerprint="a" * 64, parameter_hash="b" * 64)
-MOMENTS = st.integers(parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z"))
-
-
-@given(st.lists(MOMENTS | MOMENTS.map(lambda moment: moment // 1_000_000 * 1_000_000), max_size=20))
-def test_many_times_are_written_as_one_is(moments: list[int]) -> None:
-    assert time_texts(np.array(moments, dtype=np.int64)) == [format_time(moment) for moment in moments]
-
 
 def test_an_event_without_emission_time_says_nothing_of_it() -> None:
     deliveries = Deliveries(

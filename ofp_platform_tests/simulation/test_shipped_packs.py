@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ofp_platform.log.admission import Admission, Admitted
+from ofp_platform.log.admission import Admission
+from ofp_platform.log.admitted import Admitted
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.registry.routing import APPLIED, RoutedBatch, Router

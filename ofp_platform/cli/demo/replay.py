@@ -60,7 +60,7 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
     for batch in source.batches():
         missing = _missing(batch, held) if held else batch
         if len(missing):
-            receipt = log.append(list(missing.records()), missing.clock())
+            receipt = log.append_columns(missing.columns(), missing.admitted_at)
             if receipt.refusals:
                 first = receipt.refusals[0]
                 raise CommandRefused(f"the log refused {len(receipt.refusals)} records: {first.reason}: {first.message}")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
 from ofp_platform.cli.demo.decisions import Latency
 from ofp_platform.online.health import Totals
-
-_WIDTH = 118
 
 
 def heading(console: Console, text: str) -> None:
@@ -56,21 +52,3 @@ def latencies(console: Console, rows: Sequence[Latency]) -> None:
     for row in rows:
         figures = f"{row.requests:>8,} {row.p50:>8.2f} {row.p90:>8.2f} {row.p99:>8.2f}"
         console.print(f"  {row.kind:<{width}}  {figures}", highlight=False, soft_wrap=True)
-
-
-def readable_json(value: Any, indent: int = 0, taken: int = 0) -> str:
-    """JSON with every object and list on one line where it fits, so that a whole response fits on a screen or two.
-
-    `indent` is that of the line, `taken` what stands on it already.
-    """
-    flat = json.dumps(value)
-    if indent + taken + len(flat) < _WIDTH or not isinstance(value, dict | list) or not value:
-        return flat
-    inner = " " * (indent + 2)
-    if isinstance(value, dict):
-        names = {name: f"{json.dumps(name)}: " for name in value}
-        parts = [f"{inner}{names[name]}{readable_json(item, indent + 2, len(names[name]))}" for name, item in value.items()]
-    else:
-        parts = [f"{inner}{readable_json(item, indent + 2)}" for item in value]
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing

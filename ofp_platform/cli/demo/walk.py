@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import orjson
 from rich.console import Console
 from ruamel.yaml import YAML
 
@@ -16,9 +15,10 @@ from ofp_platform.cli.demo.decisions import ask_verified, latest_events, measure
 from ofp_platform.cli.demo.progress import bar, done
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.source import Source, handbook_file, simulated_payments
-from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, readable_json, unaccounted
+from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.cli.processes import Child, ofp_command, program
+from ofp_platform.cli.readable_json import readable_response
 from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
@@ -76,7 +76,7 @@ class Walk:
             with Child("the HTTP service", serve, {"OFP_DATABASE_URL": dsn}, output) as service:
                 address = service.wait_for_line("serving at ", _READY_SECONDS)
                 assert address is not None
-                done(self.console, "HTTP service", f"ready at {address}")
+                done(self.console, "HTTP service", f"answers at {address} while the demo runs")
                 shown = self._converse(plane, row, source, address)
         if self.lasting:
             self._where_next(profile_source, shown)
@@ -190,10 +190,7 @@ class Walk:
 
     def _show(self, shown: ReceivedFeatures, answers: list[ReceivedFeatures]) -> None:
         heading(self.console, f"One whole response, to the decision on {shown.provenance.request_id}")
-        body = orjson.loads(shown.body)
-        # the wire has its names in canonical order; here the values come first
-        body = {name: body[name] for name in ("kind", "contract_version", "snapshot", "provenance")}
-        self.console.print(readable_json(body), highlight=False, markup=False, soft_wrap=True)
+        self.console.print(readable_response(shown.body), highlight=False, markup=False, soft_wrap=True)
         heading(self.console, "Its proof")
         proofs = [
             ("snapshot hash", shown.provenance.feature_snapshot_hash),
@@ -207,11 +204,12 @@ class Walk:
         if self.environment.home != Path(".ofp"):
             options += f" --home {self.environment.home}"
         heading(self.console, "Where to look next")
+        ofp = program()
         places = [
-            ("everything at once", f"ofp up{options}"),
-            ("counts, lag, watermark", f"ofp projector status{options}"),
-            ("the feature groups", f"ofp registry show{options}"),
-            ("the stored snapshot", f"ofp snapshot show {shown}{options}"),
+            ("everything at once", f"{ofp} up{options}"),
+            ("counts, lag, watermark", f"{ofp} projector status{options}"),
+            ("the feature groups", f"{ofp} registry show{options}"),
+            ("the stored snapshot", f"{ofp} snapshot show {shown}{options}"),
             ("the first request, slowly", "docs/tutorial.md"),
         ]
         facts(self.console, places)

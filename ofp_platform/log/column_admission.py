@@ -1,0 +1,132 @@
+"""Admission of columns: exactly the records that `Admission.admit` takes, validated many at once where they are plain.
+
+Columns are looked at in parts. A part is plain when checks over whole columns show that every record of it is admitted,
+and that its payloads are their own canonical bytes; nothing else is ever concluded from them. A part that is not plain
+goes through `Admission.admit` record by record, which has the last word, and words every refusal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from ofp_platform.log.admission import MAX_PAYLOAD_BYTES, SUSPECT, Admission
+from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns, Kind
+from ofp_platform.log.port import Refusal
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, time_texts
+from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
+from ofp_platform.vocabulary.identity import is_raw_identifier
+
+PART_RECORDS = 1_000
+_EVENT_ID = re.compile(Envelope.model_json_schema()["properties"]["event_id"]["pattern"])
+# a number with a fraction or an exponent; canonical bytes have no blanks, so that is all that can stand in front of it
+_FRACTION = re.compile(rb"[:,\[]-?[0-9]+[.eE]")
+_DIGITS = frozenset("0123456789")
+
+
+def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int64) -> AdmittedBatch:
+    """What becomes of each record; `admitted_at` is int64[n], microseconds.
+
+    Raises:
+        ValueError: the times are not one for each record, or lie outside the years 1 to 9999.
+    """
+    if admitted_at.shape != (len(columns),) or admitted_at.dtype.kind != "i":
+        raise ValueError(f"admitted_at is {admitted_at.dtype} of shape {admitted_at.shape}, not int64 of ({len(columns)},)")
+    if not are_moments(admitted_at).all():
+        raise ValueError("admitted_at holds a moment outside the years 1 to 9999")
+    records = AdmittedColumns()
+    refusals: list[Refusal] = []
+    for start in range(0, len(columns), PART_RECORDS):
+        part = columns.part(start, start + PART_RECORDS)
+        plain = _plain(admission, part, start)
+        if plain is not None:
+            records.extend(plain)
+            continue
+        for index, record in enumerate(part.records(), start):
+            outcome = admission.admit(index, record)
+            if isinstance(outcome, Refusal):
+                refusals.append(outcome)
+            else:
+                records.add(index, outcome)
+    times = admitted_at.tolist()
+    return AdmittedBatch(len(columns), records, refusals, [times[place] for place in records.places])
+
+
+def _plain(admission: Admission, part: EventColumns, start: int) -> AdmittedColumns | None:
+    """All records of the part, which begins at record `start`; None where one of them needs a closer look."""
+    emitted = part.emitted_at != NOT_EMITTED
+    if not are_moments(part.ts).all() or not are_moments(part.emitted_at[emitted]).all() or not _ids_are_valid(part.event_ids):
+        return None
+    kinds = _kinds(admission, part)
+    canonical = _canonical(part.payloads)
+    if kinds is None or canonical is None:
+        return None
+    payloads, values = canonical
+    keys = admission.keys_of(part.event_ids, part.event_types, values)
+    if keys is None or max(map(len, payloads)) > MAX_PAYLOAD_BYTES or SUSPECT.search(b",".join(payloads)) is not None:
+        return None
+    texts = time_texts(part.ts)
+    return AdmittedColumns(
+        places=list(range(start, start + len(part))),
+        event_ids=list(part.event_ids),
+        kinds=kinds,
+        ts=part.ts.tolist(),
+        emitted_at=[moment if moment != NOT_EMITTED else None for moment in part.emitted_at.tolist()],
+        payloads=payloads,
+        payload_hashes=[hash_of_parts(k[0], k[1], t, k[2], p) for k, t, p in zip(kinds, texts, payloads, strict=True)],
+        keys=keys,
+    )
+
+
+def _ids_are_valid(event_ids: Sequence[str]) -> bool:
+    return (
+        set(map(type, event_ids)) == {str}
+        and all(map(_EVENT_ID.fullmatch, event_ids))
+        and not any(name[0] in _DIGITS and is_raw_identifier(name) for name in event_ids)
+    )
+
+
+def _kinds(admission: Admission, part: EventColumns) -> list[Kind] | None:
+    """The kind of each record: an envelope of every kind that occurs is validated as any other is. None: one is refused."""
+    try:
+        known: dict[tuple[str, str, int], Kind] = {}
+        kinds: list[Kind] = []
+        for name in zip(part.event_types, part.schema_versions, part.pins_index.tolist(), strict=True):
+            kind = known.get(name)
+            if kind is None:
+                kind = known[name] = admission.kind_of(name[0], name[1], part.pins[name[2]])
+            kinds.append(kind)
+    except (TypeError, ValueError):  # pydantic's error is a ValueError; a TypeError is a value that cannot be hashed
+        return None
+    return kinds
+
+
+def _canonical(payloads: Sequence[bytes | Mapping[str, Any]]) -> tuple[list[bytes], list[dict[str, Any]]] | None:
+    """The canonical bytes of each payload, and its object. None: not all are objects, or bytes are not canonical."""
+    try:
+        if set(map(type, payloads)) == {bytes}:
+            texts: list[bytes] = list(payloads)  # type: ignore[arg-type]  # a payload that is bytes, by the line before
+            values = list(map(orjson.loads, texts))
+            if set(map(type, values)) == {dict} and _is_encoding(texts, values):
+                return texts, values
+            return None
+        values = [payload for payload in payloads if type(payload) is dict and set(map(type, payload)) <= {str}]
+        return ([ijson_bytes(value) for value in values], values) if len(values) == len(payloads) else None
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_encoding(texts: list[bytes], values: list[dict[str, Any]]) -> bool:
+    """Whether each text is the RFC 8785 encoding of its value: where all are flat, fast, and else one by one."""
+    joined = b",".join(texts)
+    flat = joined.count(b"{") == len(texts) and b"[" not in joined
+    ascii_names = joined.isascii() or all(name.isascii() for value in values for name in value)
+    if flat and ascii_names and _FRACTION.search(joined) is None:
+        return list(map(canonical_bytes, values)) == texts
+    return list(map(ijson_bytes, values)) == texts

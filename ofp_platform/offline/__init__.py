@@ -1,0 +1,1 @@
+"""The offline plane: replays the log, proves what was served, publishes training sets. It never serves decisions."""

@@ -1,0 +1,1 @@
+"""The objects of the offline plane's boundary."""

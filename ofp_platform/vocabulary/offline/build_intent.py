@@ -1,0 +1,195 @@
+"""What somebody asks of the offline plane: an intent, pinned so that it means the same tomorrow."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, model_validator
+
+from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.identity import ContextPins, KeyId, KeyType
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Basis, StreamName
+from ofp_platform.vocabulary.serving import FeatureKeys, GroupRef, GroupRefs, Version
+from ofp_platform.vocabulary.times import parse_time
+
+Revision = Annotated[int, Field(ge=1, le=2**53 - 1)]
+Scalar = int | str | bool
+
+
+class AsOfBasis(StrEnum):
+    """What a row may know of the replay basis. There is no default: an intent says which."""
+
+    DECISION = "decision"
+    INGEST_TIME = "ingest_time"
+    EVENT_TIME = "event_time"
+
+
+class Purpose(StrEnum):
+    """What a dataset is for. A training set passes every gate or does not exist."""
+
+    TRAINING = "training"
+    ANALYSIS = "analysis"
+
+
+class AdmissionTimes(Model):
+    """Selects the records that were admitted in [from, to), by offsets: the resolver records both."""
+
+    select: Literal["admission_times"] = "admission_times"
+    from_utc: Time
+    to_utc: Time
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        if parse_time(self.from_utc) >= parse_time(self.to_utc):
+            raise ValueError("the time range is reversed or empty: from_utc must lie before to_utc")
+        return self
+
+
+class Offsets(Model):
+    """Selects spans of offsets."""
+
+    select: Literal["offsets"] = "offsets"
+    basis: ReplayBasis
+
+
+class FeaturePackRef(Model):
+    """A published pack. With the digest the revision is checked against it."""
+
+    pack_id: Name
+    revision: Revision
+    digest: Digest | None = None
+
+
+class FieldFilter(Model):
+    """Keeps the events whose payload field holds one of the values."""
+
+    field: Identifier
+    one_of: tuple[Scalar, ...] = Field(strict=False, min_length=1)
+
+
+class PerEvent(Model):
+    """One row per event of these types, `from_utc <= ts < to_utc`; features of the keys that it touches, as of its ts."""
+
+    kind: Literal["per_event"] = "per_event"
+    event_types: tuple[Identifier, ...] = Field(strict=False, min_length=1)
+    from_utc: Time | None = None
+    to_utc: Time | None = None
+    filters: tuple[FieldFilter, ...] = Field(default=(), strict=False)
+    payload_fields: tuple[Identifier, ...] = Field(
+        default=(), strict=False, description="payload fields that become columns, by the types that the pack routes"
+    )
+
+
+class EntityTime(Model):
+    """One entity at one time."""
+
+    key_id: KeyId
+    as_of_time_utc: Time
+
+
+class PerEntity(Model):
+    """One row per listed entity and time."""
+
+    kind: Literal["per_entity"] = "per_entity"
+    key_type: KeyType = Field(strict=False)
+    rows: tuple[EntityTime, ...] = Field(strict=False, min_length=1)
+
+
+class PerGrid(Model):
+    """One row per entity and point of a grid of times: from, from + step, ... before to. No list: every entity of the replay."""
+
+    kind: Literal["per_grid"] = "per_grid"
+    key_type: KeyType = Field(strict=False)
+    from_utc: Time
+    to_utc: Time
+    step_seconds: int = Field(ge=1, le=366 * 86_400)
+    key_ids: tuple[KeyId, ...] | None = Field(default=None, strict=False, min_length=1)
+
+
+Scope = Annotated[PerEvent | PerEntity | PerGrid, Field(discriminator="kind")]
+
+
+class LabelRequest(Model):
+    """Which label, as of when. `maturity_seconds`: how long after an event a label of it may still come."""
+
+    label_type: Name
+    as_of_utc: Time | None = Field(default=None, description="required; its absence is refused as LABEL_ASOF_MISSING")
+    maturity_seconds: int = Field(ge=0, le=10 * 366 * 86_400)
+
+
+class PolicyRef(Model):
+    """A build policy, by revision."""
+
+    policy_id: Name
+    revision: Revision
+
+
+class _Intent(Model):
+    """What all intents name. `note` and `submitted_by` are no part of the identity."""
+
+    kind: Literal["ofs_build_intent"] = "ofs_build_intent"
+    contract_version: Version = "v0"
+    context_pins: ContextPins
+    run_facts_ref: Identifier = Field(description="explicit reference of the run's facts; never the latest")
+    stream_name: StreamName
+    policy: PolicyRef
+    note: str | None = Field(default=None, max_length=1000)
+    submitted_by: Identifier | None = None
+
+
+class DatasetBuild(_Intent):
+    """Build and publish a dataset."""
+
+    intent: Literal["dataset_build"] = "dataset_build"
+    dataset_name: Name
+    purpose: Purpose = Field(strict=False)
+    replay: Annotated[Offsets | AdmissionTimes, Field(discriminator="select")]
+    feature_pack: FeaturePackRef
+    feature_groups: tuple[GroupRef, ...] = Field(strict=False, min_length=1)
+    scope: Scope
+    as_of_basis: AsOfBasis = Field(strict=False)
+    label: LabelRequest | None = None
+    parity_anchors: Literal["none", "all_decisions_in_replay"] = "all_decisions_in_replay"
+    supersedes: Digest | None = Field(default=None, description="identity of the dataset that this one replaces")
+
+
+class ParityRebuild(_Intent):
+    """Rebuild what decisions were served, and compare. Without a list: every recorded decision inside the replay."""
+
+    intent: Literal["parity_rebuild"] = "parity_rebuild"
+    replay: Annotated[Offsets | AdmissionTimes, Field(discriminator="select")]
+    decision_ids: tuple[Identifier, ...] | None = Field(default=None, strict=False, min_length=1)
+
+
+class ForensicRebuild(_Intent):
+    """One snapshot at a basis, also behind the serving horizon."""
+
+    intent: Literal["forensic_rebuild"] = "forensic_rebuild"
+    basis: Basis
+    feature_pack: FeaturePackRef
+    run_config_digest: Digest
+    feature_keys: FeatureKeys
+    feature_groups: GroupRefs
+    as_of_time_utc: Time
+    request_context: dict[Name, int | str] | None = None
+    expected_hash: Digest | None = None
+
+
+BuildIntent = Annotated[DatasetBuild | ParityRebuild | ForensicRebuild, Field(discriminator="intent")]
+INTENT: TypeAdapter[DatasetBuild | ParityRebuild | ForensicRebuild] = TypeAdapter(BuildIntent)
+
+
+def intent_wire(intent: DatasetBuild | ParityRebuild | ForensicRebuild) -> dict[str, Any]:
+    """The intent as stored: absent fields left out."""
+    return intent.model_dump(mode="json", exclude_none=True)
+
+
+def request_id(intent: DatasetBuild | ParityRebuild | ForensicRebuild) -> str:
+    """SHA-256 of the intent's canonical bytes without `note` and `submitted_by`: the same request, whoever asks."""
+    wire = intent_wire(intent)
+    wire.pop("note", None)
+    wire.pop("submitted_by", None)
+    return digest_of(wire)

@@ -1,0 +1,120 @@
+"""What the resolver makes of an intent: everything pinned, nothing left to look up. Immutable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.offline.build_intent import (
+    AdmissionTimes,
+    AsOfBasis,
+    DatasetBuild,
+    ForensicRebuild,
+    ParityRebuild,
+    Purpose,
+    Revision,
+    Scope,
+)
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import PartitionBasis, StreamName
+from ofp_platform.vocabulary.serving import GroupRefs, Version
+
+LABEL_RULE = "greatest_observed_time_then_assertion_id"
+ROW_ORDER = "event_time_then_identity"
+
+
+class BuildPolicy(Model):
+    """What a build must hold to. Shipped and versioned; its content is part of a dataset's identity."""
+
+    policy_id: Name
+    revision: Revision
+    min_label_coverage: Annotated[str, Field(pattern=r"^(0\.[0-9]{1,6}|1\.0{1,6})$")] = Field(
+        description="least share of mature rows that have a label, a decimal"
+    )
+    immature_rows: Literal["keep", "drop"] = "keep"
+    unlabelled_means: int | None = Field(default=None, description="value of a mature row without an assertion; null: none")
+    require_parity: bool = True
+    max_attempts: int = Field(default=3, ge=1, le=20)
+
+
+class PinnedPack(Model):
+    """The pack a build computes with."""
+
+    pack_id: Name
+    revision: Revision
+    digest: Digest
+
+
+class LabelBasis(Model):
+    """Which labels, as of when, by which rule."""
+
+    label_type: Name
+    as_of_utc: Time
+    maturity_seconds: int = Field(ge=0)
+    rule: Literal["greatest_observed_time_then_assertion_id"] = "greatest_observed_time_then_assertion_id"
+
+
+class PinnedRunFacts(Model):
+    """The run's facts as they were read."""
+
+    reference: Identifier
+    digest: Digest
+
+
+class BuildPlan(Model):
+    """A resolved intent. `cut_over`: up to where each partition is read from the archive; the rest comes from the log."""
+
+    kind: Literal["ofs_build_plan"] = "ofs_build_plan"
+    contract_version: Version = "v0"
+    request_id: Digest
+    intent: Annotated[DatasetBuild | ParityRebuild | ForensicRebuild, Field(discriminator="intent")]
+    context_pins: ContextPins
+    stream_name: StreamName
+    run_facts: PinnedRunFacts
+    replay_basis: ReplayBasis
+    replay_selected_by: AdmissionTimes | None = None
+    cut_over: tuple[PartitionBasis, ...] = Field(strict=False)
+    feature_pack: PinnedPack | None = None
+    feature_groups: GroupRefs | None = None
+    clock_skew_us: int = Field(ge=0)
+    allowed_lateness_us: int = Field(ge=0)
+    run_config_digest: Digest
+    scope: Scope | None = None
+    as_of_basis: AsOfBasis | None = Field(default=None, strict=False)
+    purpose: Purpose | None = Field(default=None, strict=False)
+    label_basis: LabelBasis | None = None
+    parity_anchors: tuple[Identifier, ...] = Field(default=(), strict=False, description="decision ids, sorted")
+    policy: BuildPolicy
+    ofs_code_release_id: Identifier
+
+    def wire(self) -> dict[str, Any]:
+        """As stored: absent fields left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def dataset_identity(self) -> str:
+        """SHA-256 over what gives the data meaning (semantics.md, section 6).
+
+        Not in it: where the records were read from, which decisions are compared, who asked.
+        """
+        wire = self.wire()
+        names = (
+            "context_pins",
+            "stream_name",
+            "replay_basis",
+            "feature_pack",
+            "feature_groups",
+            "run_config_digest",
+            "scope",
+            "as_of_basis",
+            "purpose",
+            "label_basis",
+            "policy",
+            "ofs_code_release_id",
+        )
+        meaning = {name: wire[name] for name in names if name in wire}
+        return digest_of({"contract_version": "v0", "row_order": ROW_ORDER, "run_facts": wire["run_facts"]["digest"], **meaning})
