@@ -1,0 +1,133 @@
+"""Publication of datasets: data first, manifest last, each put only if absent. A dataset without a manifest does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
+from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.dataset_manifest import DataFile, DatasetManifest, data_path, manifest_path
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A finished data file that is not published yet, and its rows."""
+
+    path: Path
+    rows: int
+
+
+class DatasetNotFound(Exception):
+    """There is no such published dataset."""
+
+
+class DatasetDamaged(Exception):
+    """The published bytes are not what the manifest says; the text names the object."""
+
+
+def publish_files(
+    objects: ObjectStore, dataset_name: str, dataset_identity: str, files: Sequence[LocalFile]
+) -> tuple[DataFile, ...]:
+    """Put the data files. Idempotent: a file that is there already is compared, never written again.
+
+    Raises:
+        BuildRefused: STORE_UNAVAILABLE (retryable); PUBLICATION_CONFLICT: an object of that path holds other bytes.
+    """
+    digests = [sha256_hex(file.path.read_bytes()) for file in files]
+    published = []
+    for part, (file, digest) in enumerate(zip(files, digests, strict=True)):
+        content = file.path.read_bytes()
+        path = data_path(dataset_name, dataset_identity, digests, part)
+        _put(objects, path, content)
+        published.append(DataFile(path=path, rows=file.rows, bytes=len(content), sha256=digest))
+    return tuple(published)
+
+
+def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
+    """Put the manifest, if every file that it names is there. Returns the published one: another builder's, when that
+    was first with the same data.
+
+    Raises:
+        BuildRefused: PUBLICATION_CONFLICT: the dataset was published with other content, or a file is missing or damaged;
+            STORE_UNAVAILABLE (retryable).
+    """
+    for file in manifest.files:
+        try:
+            stored = objects.get(file.path)
+        except ObjectNotFound:
+            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} is not in the object store") from None
+        except ObjectStoreUnavailable as error:
+            raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
+        if sha256_hex(stored) != file.sha256:
+            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} holds other bytes than were built")
+    path = manifest_path(manifest.dataset_name, manifest.dataset_identity)
+    try:
+        if objects.put_if_absent(path, manifest.encoded()):
+            return manifest
+        first = load_manifest(objects, manifest.dataset_name, manifest.dataset_identity)
+    except ObjectStoreUnavailable as error:
+        raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
+    except DatasetDamaged as error:
+        raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, str(error)) from None
+    for name in ("content_digest", "row_count", "supersedes", "columns"):
+        if getattr(first, name) != getattr(manifest, name):
+            raise BuildRefused(
+                BuildReason.PUBLICATION_CONFLICT,
+                f"dataset {manifest.dataset_name} {manifest.dataset_identity} is published with another {name}: the same"
+                " identity must give the same bytes, so one of the two builds is wrong",
+            )
+    return first
+
+
+def load_manifest(objects: ObjectStore, dataset_name: str, dataset_identity: str) -> DatasetManifest:
+    """The manifest of a published dataset.
+
+    Raises:
+        DatasetNotFound: there is none. DatasetDamaged: the object is no manifest of this dataset.
+        ObjectStoreUnavailable: see there.
+    """
+    path = manifest_path(dataset_name, dataset_identity)
+    try:
+        content = objects.get(path)
+    except ObjectNotFound:
+        raise DatasetNotFound(
+            f"no dataset {dataset_name} with identity {dataset_identity} is published in {objects.url}"
+        ) from None
+    try:
+        manifest = DatasetManifest.model_validate_json(content)
+    except ValidationError as error:
+        raise DatasetDamaged(f"{path} is no manifest: {error.error_count()} errors, first {error.errors()[0]['msg']}") from None
+    if manifest.encoded() != content or (manifest.dataset_name, manifest.dataset_identity) != (dataset_name, dataset_identity):
+        raise DatasetDamaged(f"{path} holds the manifest of another dataset, or was altered")
+    return manifest
+
+
+def verify_files(objects: ObjectStore, manifest: DatasetManifest) -> list[str]:
+    """What is wrong with the published files, in words; empty when all bytes are as they were built.
+
+    Raises:
+        ObjectStoreUnavailable: see there.
+    """
+    problems = []
+    for file in manifest.files:
+        try:
+            content = objects.get(file.path)
+        except ObjectNotFound:
+            problems.append(f"{file.path} is missing")
+            continue
+        if sha256_hex(content) != file.sha256:
+            problems.append(f"{file.path} is damaged: its SHA-256 is {sha256_hex(content)}, the manifest says {file.sha256}")
+    return problems
+
+
+def _put(objects: ObjectStore, path: str, content: bytes) -> None:
+    try:
+        if not objects.put_if_absent(path, content) and objects.get(path) != content:
+            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"object {path} exists with other bytes")
+    except ObjectStoreUnavailable as error:
+        raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None

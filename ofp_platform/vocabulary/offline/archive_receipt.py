@@ -1,0 +1,84 @@
+"""The receipt of an archive segment: it names the segment and proves it, and only a complete segment ever gets one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Time
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import Offset, OffsetKind, StreamName
+
+
+class ArchiveReceipt(Model):
+    """One segment: the records of `[first, next)` of one partition, all of them, as they were in the log.
+
+    `records` are in the segment; `unreadable` positions held no envelope and are in it by position and reason. The range
+    `range_number` of `range_size` records begins at `first`; a trailing segment ends before its range does.
+    """
+
+    kind: Literal["ofs_archive_receipt"] = "ofs_archive_receipt"
+    contract_version: Literal["v0"] = "v0"
+    stream_name: StreamName
+    partition_id: Identifier
+    offset_kind: OffsetKind = Field(strict=False)
+    first: Offset
+    next: Offset
+    closed: bool = Field(description="the partition ended, and `next` is its end")
+    range_number: int = Field(ge=0)
+    range_size: int = Field(ge=1)
+    records: int = Field(ge=0)
+    unreadable: int = Field(ge=0)
+    admitted_min: Time | None = Field(description="null where no record is readable")
+    admitted_max: Time | None
+    schema_version: Literal[1] = Field(default=1, description="of the columns of the segment")
+    segment_path: str = Field(min_length=1)
+    segment_bytes: int = Field(ge=1)
+    segment_digest: Digest = Field(description="SHA-256 of the bytes of the segment object")
+    content_digest: Digest = Field(description="over positions, times, payload hashes and records; the same from any engine")
+    complete: Literal[True] = Field(default=True, description="no position of the range is missing; nothing else is written")
+    receipt_digest: Digest = Field(description="SHA-256 over the canonical bytes of all other fields")
+
+    @classmethod
+    def sealed(cls, **fields: Any) -> ArchiveReceipt:
+        """A receipt of those fields, with its digest."""
+        unsealed = cls.model_construct(**fields)
+        return cls(**fields, receipt_digest=_digest(unsealed))
+
+    @model_validator(mode="after")
+    def _proven(self) -> Self:
+        span = self.span  # refuses a reversed range
+        if self.receipt_digest != _digest(self):
+            raise ValueError("receipt_digest is not the digest of the receipt: it was changed after it was written")
+        if self.records + self.unreadable > self.range_size:
+            raise ValueError(f"{self.records} + {self.unreadable} records are more than a range of {self.range_size}")
+        dense = isinstance(span.next, int) and isinstance(span.start, int)
+        if dense and self.records + self.unreadable != span.next - span.start:  # type: ignore[operator]  # integers, see above
+            raise ValueError(f"{self.records} + {self.unreadable} records do not fill [{self.first}, {self.next})")
+        return self
+
+    @property
+    def span(self) -> PartitionSpan:
+        """What the segment holds."""
+        return PartitionSpan(
+            partition_id=self.partition_id,
+            offset_kind=self.offset_kind,
+            start=self.first,
+            next=self.next,
+            closed=self.closed,
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its range is closed: it holds as many records as a range does, or its partition ended."""
+        return self.closed or self.records + self.unreadable == self.range_size
+
+    def wire_bytes(self) -> bytes:
+        """The RFC 8785 bytes of the receipt, which are the bytes of its object."""
+        return canonical_bytes(self.model_dump(mode="json"))
+
+
+def _digest(receipt: ArchiveReceipt) -> str:
+    return digest_of(receipt.model_dump(mode="json", exclude={"receipt_digest"}))

@@ -1,0 +1,184 @@
+"""The manifest of a published dataset: what it is, what it was made of, that it passed its gates. Immutable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBasis, Purpose, Scope
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedPack, PinnedRunFacts
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.serving import Count, GroupRefs, Version
+
+ObjectPath = Annotated[str, Field(pattern=r"^ofs/[A-Za-z0-9_./-]+$", description="path in the object store")]
+
+
+class DataFile(Model):
+    """One Parquet file, in the order of its rows."""
+
+    path: ObjectPath
+    rows: Count
+    bytes: Count
+    sha256: Digest
+
+
+class DatasetColumn(Model):
+    """One column as it is stored. `role`: what it is for."""
+
+    name: str
+    type: str = Field(description="Arrow type, as in int64, decimal128(38, 6), timestamp[us, tz=UTC]")
+    role: Literal["row_key", "as_of", "payload", "feature", "label"]
+
+
+class ReplayReceipt(Model):
+    """What became of every record of the replay basis: the counts add up to `records`."""
+
+    records: Count
+    applied: Count
+    duplicates: Count
+    failed: Count
+    ignored: Count
+    failures_by_reason: dict[str, Count] = Field(default_factory=dict)
+    anomalies: Count = 0
+    watermark_utc: Time | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.applied + self.duplicates + self.failed + self.ignored != self.records:
+            raise ValueError("the counts do not add up to the records: some record has no fate")
+        return self
+
+
+class LabelReceipt(Model):
+    """What the labels cover. Shares are decimals of six digits."""
+
+    rows: Count
+    mature: Count
+    labelled_mature: Count
+    immature: Count
+    positive: Count
+    coverage: str = Field(description="labelled_mature / mature; '1.000000' when no row is mature")
+
+
+class ParityReceipt(Model):
+    """How the recorded decisions inside the replay compare with their rebuild."""
+
+    anchors: Count
+    match: Count
+    mismatch: Count
+    uncheckable: Count
+
+
+class Gates(Model):
+    """The gates that the dataset passed. A manifest with another content than passes does not exist."""
+
+    completeness: ReplayReceipt
+    leakage_rows_checked: Count
+    label_coverage: LabelReceipt | None = None
+    parity: ParityReceipt | None = None
+
+
+class DatasetManifest(Model):
+    """A published dataset. It holds no time of the clock and no name of a machine: two builders write the same bytes."""
+
+    kind: Literal["ofs_dataset_manifest"] = "ofs_dataset_manifest"
+    contract_version: Version = "v0"
+    dataset_name: Name
+    dataset_identity: Digest
+    purpose: Purpose = Field(strict=False)
+    request_id: Digest
+    supersedes: Digest | None = None
+    context_pins: ContextPins
+    stream_name: StreamName
+    run_facts: PinnedRunFacts
+    replay_basis: ReplayBasis
+    replay_selected_by: AdmissionTimes | None = None
+    feature_pack: PinnedPack
+    feature_groups: GroupRefs
+    run_config_digest: Digest
+    scope: Scope
+    as_of_basis: AsOfBasis = Field(strict=False)
+    label_basis: LabelBasis | None = None
+    policy: BuildPolicy
+    ofs_code_release_id: Identifier
+    row_count: Count
+    row_order: str
+    content_digest: Digest
+    columns: tuple[DatasetColumn, ...] = Field(strict=False, min_length=1)
+    files: tuple[DataFile, ...] = Field(strict=False)
+    gates: Gates
+
+    def wire(self) -> dict[str, Any]:
+        """As published: absent fields left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def encoded(self) -> bytes:
+        """The canonical bytes that are published."""
+        return canonical_bytes(self.wire())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the published bytes: what names this manifest for good."""
+        return sha256_hex(self.encoded())
+
+
+def manifest_path(dataset_name: str, dataset_identity: str) -> str:
+    """Where the manifest of a dataset stands."""
+    return f"ofs/datasets/{dataset_name}/{dataset_identity}/manifest.json"
+
+
+def data_path(dataset_name: str, dataset_identity: str, file_digests: list[str], part: int) -> str:
+    """Where a data file stands: the folder is named by all its files, so that it never holds a file of another build."""
+    folder = digest_of(file_digests)[:32]
+    return f"ofs/datasets/{dataset_name}/{dataset_identity}/data-{folder}/part-{part:05d}.parquet"
+
+
+def manifest_of(
+    plan: BuildPlan,
+    *,
+    row_count: int,
+    row_order: str,
+    content_digest: str,
+    columns: tuple[DatasetColumn, ...],
+    files: tuple[DataFile, ...],
+    gates: Gates,
+) -> DatasetManifest:
+    """The manifest of what was built to a plan.
+
+    Raises:
+        ValueError: the plan is not that of a dataset.
+    """
+    intent = plan.intent
+    if intent.intent != "dataset_build" or plan.feature_pack is None or plan.feature_groups is None or plan.scope is None:
+        raise ValueError("only the plan of a dataset_build has a manifest")
+    return DatasetManifest(
+        dataset_name=intent.dataset_name,
+        dataset_identity=plan.dataset_identity,
+        purpose=intent.purpose,
+        request_id=plan.request_id,
+        supersedes=intent.supersedes,
+        context_pins=plan.context_pins,
+        stream_name=plan.stream_name,
+        run_facts=plan.run_facts,
+        replay_basis=plan.replay_basis,
+        replay_selected_by=plan.replay_selected_by,
+        feature_pack=plan.feature_pack,
+        feature_groups=plan.feature_groups,
+        run_config_digest=plan.run_config_digest,
+        scope=plan.scope,
+        as_of_basis=intent.as_of_basis,
+        label_basis=plan.label_basis,
+        policy=plan.policy,
+        ofs_code_release_id=plan.ofs_code_release_id,
+        row_count=row_count,
+        row_order=row_order,
+        content_digest=content_digest,
+        columns=columns,
+        files=files,
+        gates=gates,
+    )
