@@ -41,17 +41,17 @@ $(CREATED):
 	@"$(PYTHON)" -m venv $(VENV)
 	@touch $@
 
-# $(call install,lock file): a counter on a terminal, one line elsewhere; what goes wrong is shown in either case.
+# $(call install,lock file,pip options): a counter on a terminal, one line elsewhere; what goes wrong is shown in either case.
 define install
 	@set -o pipefail; count=$$(grep -c '^[A-Za-z0-9].*==' $(1)); \
 	echo "Installing the $$count packages of $(1) (once; about a minute)"; \
 	if [ -t 1 ]; then \
-	  $(PIP_INSTALL) --require-hashes -r $(1) | awk -v count=$$count ' \
+	  $(PIP_INSTALL) $(2) --require-hashes -r $(1) | awk -v count=$$count ' \
 	    /^(Collecting|Requirement already)/ { n++; name = ($$1 == "Collecting") ? $$2 : $$4; sub(/[=;].*/, "", name); printf "\r\033[K  [%3d/%d] %s", n, count, name; fflush() } \
 	    /^Installing collected/ { printf "\r\033[K  unpacking"; fflush() } \
 	    END { printf "\r\033[K" }'; \
 	else \
-	  $(PIP_INSTALL) --quiet --require-hashes -r $(1); \
+	  $(PIP_INSTALL) --quiet $(2) --require-hashes -r $(1); \
 	fi
 endef
 
@@ -63,7 +63,7 @@ $(RUNTIME): $(CREATED) requirements.lock pyproject.toml
 	@touch $@
 
 $(READY): $(RUNTIME) requirements-dev.lock
-	$(call install,requirements-dev.lock)
+	$(call install,requirements-dev.lock,--no-build-isolation)
 	@$(PY) -m pip --disable-pip-version-check --quiet check
 	@$(PY) -m compileall -q -j 0 $(VENV)/lib >/dev/null
 	@touch $@
@@ -106,12 +106,18 @@ imports: $(READY) ## Which package may import which
 contracts: $(READY) ## Write contracts/ again from the models
 	@$(PY) -m ofp_platform.api.contract_files
 
+.PHONY: cli-reference
+cli-reference: $(READY) ## Write docs/cli.md again from the program (a test compares the two)
+	@$(PY) -m ofp_platform.cli.reference
+
 .PHONY: contracts-check
 contracts-check: $(READY) ## Whether contracts/ is what the models say
 	@$(PY) -m ofp_platform.api.contract_files --check
 
 .PHONY: locks
-locks: $(READY) ## Resolve the lock files again from pyproject.toml (newer versions: make locks ARGS=--upgrade)
+locks: ## Resolve the lock files again from pyproject.toml (newer versions: make locks ARGS=--upgrade)
+	@# not after $(READY): the environment cannot be what pyproject.toml asks for before the locks are
+	@test -x $(BIN)/uv || { echo "make: no uv in $(VENV) yet: make setup, with the lock files as they were" >&2; exit 1; }
 	@$(UV_COMPILE) $(ARGS) -o requirements.lock
 	@$(UV_COMPILE) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock
 

@@ -17,6 +17,9 @@ from pydantic.json_schema import models_json_schema
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform.vocabulary.offline.run_facts import RunFacts
 from ofp_platform.vocabulary.position import Basis, Position
 from ofp_platform.vocabulary.serving import (
     FeatureGroups,
@@ -83,6 +86,14 @@ def envelope_schema() -> dict[str, Any]:
     return head | {key: value for key, value in Envelope.model_json_schema().items() if key != "title"}
 
 
+def object_schema(model: type[BaseModel], name: str, title: str) -> dict[str, Any]:
+    """The schema of one object that stands alone: it names itself, so `kind` and `contract_version` are required."""
+    schema = model.model_json_schema(mode=_MODE)
+    required = {*schema["required"], "kind", "contract_version"}
+    schema["required"] = [field for field in schema["properties"] if field in required]
+    return {"$schema": DIALECT, "$id": f"urn:ofp:contracts:{name}:v0", **schema, "title": title}
+
+
 def contract_schemas() -> dict[str, dict[str, Any]]:
     """File name to schema."""
     pack = pack_schema() | {"$schema": DIALECT, "$id": "urn:ofp:contracts:feature_pack:v0"}
@@ -90,6 +101,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofp_public_contracts_v0.schema.json": serving_schema(),
         "canonical_event_envelope_v0.schema.json": envelope_schema(),
         "feature_pack_v0.schema.json": pack,
+        "ofs_label_assertion_v0.schema.json": object_schema(LabelAssertion, "ofs_label_assertion", "Label assertion v0"),
+        "df_decision_record_v0.schema.json": object_schema(DecisionRecord, "df_decision_record", "Decision record v0"),
+        "run_facts_v0.schema.json": object_schema(RunFacts, "run_facts", "Run facts v0"),
     }
 
 

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ofp_platform.cli.refusals import CommandRefused
+
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.profile import Profile
@@ -81,10 +83,11 @@ class Environment(BaseSettings):
         """The DSN of the database; starts the embedded one where none is named. It stops when its last user exits.
 
         Raises:
+            CommandRefused: OFP_DATABASE_URL is not a DSN.
             EmbeddedPostgresError: it does not start; the text says what to do.
         """
         if self.database_url is not None:
-            return self.database_url
+            return _checked(self.database_url)
         from ofp_platform.storage.embedded import start_embedded
 
         return start_embedded(self.postgres_folder)
@@ -98,6 +101,17 @@ class Environment(BaseSettings):
         from ofp_platform.online.plane import Plane
 
         return Plane.open(self.load_profile(), self.dsn())
+
+
+def _checked(dsn: str) -> str:
+    import psycopg
+
+    try:
+        psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:
+        # without the text itself: a DSN may hold a password
+        raise CommandRefused("OFP_DATABASE_URL is not a PostgreSQL DSN, as in postgresql://user@host/database") from None
+    return dsn
 
 
 def resolve(home: Path | None = None, profile: str | None = None) -> Environment:

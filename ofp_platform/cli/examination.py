@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ import psycopg
 
 from ofp_platform.api.authentication import ExposureError, load_tokens
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import LogError, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
@@ -168,7 +170,7 @@ def _database(environment: Environment) -> tuple[str | None, Finding]:
         dsn = environment.dsn()
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
             version = connection.info.server_version
-    except (EmbeddedPostgresError, psycopg.Error) as error:
+    except (CommandRefused, EmbeddedPostgresError, psycopg.Error) as error:
         advice = "look at OFP_DATABASE_URL, and whether that server runs" if named else "see the message"
         return None, Finding("database", State.WRONG, str(error).strip(), advice)
     where = "the one of OFP_DATABASE_URL" if named else f"embedded, in {environment.postgres_folder}"
@@ -213,8 +215,8 @@ def _stream_exists(profile: Profile, dsn: str) -> bool:
     """Looked at apart, because opening a plane makes the stream, and whoever examines must change nothing."""
     try:
         if profile.log_kind == "kinesis":
-            client = boto3.client("kinesis", endpoint_url=profile.kinesis_endpoint_url)
-            KinesisLog(client, profile.stream_name, profile.partition_key, attempts=2).partitions()
+            with closing(boto3.client("kinesis", endpoint_url=profile.kinesis_endpoint_url)) as client:
+                KinesisLog(client, profile.stream_name, profile.partition_key, attempts=2).partitions()
         else:
             with open_pool(dsn, max_size=1) as pool:
                 PostgresLog.open(pool, profile.stream_name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.readable_json import readable_json
+from ofp_platform.cli.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
@@ -19,6 +21,8 @@ Hash = Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in 
 
 
 def _load(plane: Plane, snapshot_hash: str) -> bytes:
+    if not re.fullmatch("[0-9a-f]{64}", snapshot_hash):
+        raise CommandRefused("a snapshot hash is 64 hex digits, in lower case")
     from ofp_platform.online.snapshots import SnapshotStore
     from ofp_platform.storage.objects import ObjectStore
 

@@ -19,6 +19,10 @@ from ofp_platform.kernel.window_loops import NEVER as NEVER
 from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole, mark_needed
 
 
+class EventsMissing(ValueError):
+    """A segment was not decoded, and the question needs its events."""
+
+
 @dataclass(frozen=True)
 class Segments:
     """The events of one key.
@@ -73,8 +77,8 @@ class Evaluation:
 def _blank(query: Query) -> Evaluation:
     return Evaluation(
         np.zeros((len(query.plan.slots), ROW_WIDTH), np.int64),
-        np.zeros(len(query.distinct), np.int64),
-        np.full(len(query.masks), NEVER, np.int64),
+        np.empty(len(query.distinct), np.int64),
+        np.empty(len(query.masks), np.int64),
     )
 
 
@@ -100,7 +104,7 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     """The query over segments, as of `time`; equal to `evaluate` over the whole matrix.
 
     Raises:
-        ValueError: a segment that `needed_chunks` names has no events.
+        EventsMissing: a segment that `needed_chunks` names has no events.
     """
     found = _blank(query)
     plan = query.plan
@@ -110,7 +114,7 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
         found.accumulators, found.distinct, found.touches,
     )  # fmt: skip
     if missing != NOTHING_MISSING:
-        raise ValueError(f"the events of segment {missing} are needed at {time}, but it was not decoded")
+        raise EventsMissing(f"the events of segment {missing} are needed at {time}, but it was not decoded")
     return found
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
 
 from ofp_platform.log.admission import MAX_PAYLOAD_BYTES, SUSPECT, Admission
 from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns, Kind
@@ -116,7 +114,7 @@ def _canonical(payloads: Sequence[bytes | Mapping[str, Any]]) -> tuple[list[byte
             if set(map(type, values)) == {dict} and _is_encoding(texts, values):
                 return texts, values
             return None
-        values = [payload for payload in payloads if type(payload) is dict and set(map(type, payload)) <= {str}]
+        values = [payload for payload in payloads if type(payload) is dict]
         return ([ijson_bytes(value) for value in values], values) if len(values) == len(payloads) else None
     except (TypeError, ValueError, RecursionError):
         return None

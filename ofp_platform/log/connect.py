@@ -21,7 +21,7 @@ def connect_log(
     partition_key: str,
     kinesis_endpoint_url: str | None,
 ) -> EventLog:
-    """Open the stream, or create it with that many partitions.
+    """Open the stream, or create it with that many partitions. Close the log before the pool.
 
     Raises:
         LogUnavailable: the log does not answer.
@@ -32,4 +32,8 @@ def connect_log(
         except StreamNotFound:
             return PostgresLog.create(pool, stream_name, partitions, partition_key)
     client = boto3.client("kinesis", endpoint_url=kinesis_endpoint_url)
-    return KinesisLog.create(client, stream_name, partitions, partition_key)
+    try:
+        return KinesisLog.create(client, stream_name, partitions, partition_key)
+    except BaseException:
+        client.close()
+        raise

@@ -56,7 +56,7 @@ class _Entry:
 
 
 class KinesisLog:
-    """One stream. Safe to share between threads; the client stays the caller's."""
+    """One stream. Safe to share between threads. `close` closes the client: do not call it where others use that client."""
 
     offset_kind = OffsetKind.AFTER_SEQUENCE_NUMBER
 
@@ -217,6 +217,10 @@ class KinesisLog:
             if left <= 0:
                 return False
             self._backoff.sleep(min(self._poll_seconds, left))
+
+    def close(self) -> None:
+        """Close the client, and with it its connections."""
+        self._client.close()
 
     def _behind(self, basis: Basis, limit: int) -> Iterator[tuple[str, list[Any], bool]]:
         """Per shard: up to `limit` records behind the basis, and whether the shard ends with them unknown to the basis."""

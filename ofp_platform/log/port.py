@@ -211,6 +211,9 @@ class EventLog(Protocol):
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """True as soon as a record is behind the basis; False when none came in time."""
 
+    def close(self) -> None:
+        """Give back the connections that are this log's alone; it is not used afterwards."""
+
 
 def checked_start(partition_id: str, basis: PartitionBasis | None, kind: OffsetKind, max_records: int) -> None:
     """Refuse arguments of `read` that cannot mean anything on this log.

@@ -270,6 +270,9 @@ class PostgresLog:
                 if not connection.closed:
                     connection.execute("UNLISTEN *")
 
+    def close(self) -> None:
+        """Nothing is this log's alone: the pool is the caller's."""
+
     def _bounds(self, column: str, connection: psycopg.Connection | None = None) -> Basis:
         query = f"SELECT partition_id, {column} FROM ofp.log_head WHERE stream_name = %s"
         if connection is not None:

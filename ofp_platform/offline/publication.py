@@ -30,22 +30,40 @@ class DatasetDamaged(Exception):
     """The published bytes are not what the manifest says; the text names the object."""
 
 
-def publish_files(
-    objects: ObjectStore, dataset_name: str, dataset_identity: str, files: Sequence[LocalFile]
-) -> tuple[DataFile, ...]:
-    """Put the data files. Idempotent: a file that is there already is compared, never written again.
+def name_files(dataset_name: str, dataset_identity: str, files: Sequence[LocalFile]) -> tuple[DataFile, ...]:
+    """How the files will be known once they are published: paths, sizes, digests. Nothing is written."""
+    contents = [file.path.read_bytes() for file in files]
+    digests = [sha256_hex(content) for content in contents]
+    return tuple(
+        DataFile(
+            path=data_path(dataset_name, dataset_identity, digests, part),
+            rows=file.rows,
+            bytes=len(content),
+            sha256=digest,
+        )
+        for part, (file, content, digest) in enumerate(zip(files, contents, digests, strict=True))
+    )
+
+
+def publish_files(objects: ObjectStore, named: Sequence[DataFile], folder: Path) -> None:
+    """Put the files of `folder` (by the last part of their paths). Idempotent: what is there already is compared.
 
     Raises:
-        BuildRefused: STORE_UNAVAILABLE (retryable); PUBLICATION_CONFLICT: an object of that path holds other bytes.
+        BuildRefused: STORE_UNAVAILABLE (retryable); PUBLICATION_CONFLICT: an object of that path holds other bytes;
+            REPLAY_INCOMPLETE: a built file is gone, or was changed since it was built.
     """
-    digests = [sha256_hex(file.path.read_bytes()) for file in files]
-    published = []
-    for part, (file, digest) in enumerate(zip(files, digests, strict=True)):
-        content = file.path.read_bytes()
-        path = data_path(dataset_name, dataset_identity, digests, part)
-        _put(objects, path, content)
-        published.append(DataFile(path=path, rows=file.rows, bytes=len(content), sha256=digest))
-    return tuple(published)
+    for file in named:
+        local = folder / Path(file.path).name
+        if _is_published(objects, file):
+            continue
+        if not local.exists():
+            message = f"the built file {local} is gone: build again (`ofp intent retry --rebuild`)"
+            raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, message)
+        content = local.read_bytes()
+        if sha256_hex(content) != file.sha256:
+            message = f"the built file {local} was changed since it was built: build again (`ofp intent retry --rebuild`)"
+            raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, message)
+        _put(objects, file.path, content)
 
 
 def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
@@ -57,14 +75,8 @@ def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> Dataset
             STORE_UNAVAILABLE (retryable).
     """
     for file in manifest.files:
-        try:
-            stored = objects.get(file.path)
-        except ObjectNotFound:
-            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} is not in the object store") from None
-        except ObjectStoreUnavailable as error:
-            raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
-        if sha256_hex(stored) != file.sha256:
-            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} holds other bytes than were built")
+        if not _is_published(objects, file):
+            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} is not in the object store")
     path = manifest_path(manifest.dataset_name, manifest.dataset_identity)
     try:
         if objects.put_if_absent(path, manifest.encoded()):
@@ -123,6 +135,18 @@ def verify_files(objects: ObjectStore, manifest: DatasetManifest) -> list[str]:
         if sha256_hex(content) != file.sha256:
             problems.append(f"{file.path} is damaged: its SHA-256 is {sha256_hex(content)}, the manifest says {file.sha256}")
     return problems
+
+
+def _is_published(objects: ObjectStore, file: DataFile) -> bool:
+    try:
+        stored = objects.get(file.path)
+    except ObjectNotFound:
+        return False
+    except ObjectStoreUnavailable as error:
+        raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
+    if sha256_hex(stored) != file.sha256:
+        raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} holds other bytes than were built")
+    return True
 
 
 def _put(objects: ObjectStore, path: str, content: bytes) -> None:

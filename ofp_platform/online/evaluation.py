@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH
-from ofp_platform.kernel.plan import DELAY, WINDOW, Query
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
-from ofp_platform.kernel.windows import Evaluation, evaluate, evaluate_state, segments_of_chunks
+from ofp_platform.kernel.windows import Evaluation, Segments, evaluate, evaluate_state, segments_of_chunks
 from ofp_platform.online.chunk_codec import unpack, unpack_many
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import GroupPlan
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.identity import ContextPins
 
+_CHUNK_BYTES = 200  # the objects of one chunk besides its bytes
 LATEST = int(np.iinfo(np.int64).max)
 
 
@@ -39,6 +42,78 @@ class StoredState:
     basis: str
     watermark: int | None
     chunks: Sequence[Sequence[StoredChunk]]
+
+
+class KeyState:
+    """The state of one key, decoded: what the kernel asks. `nbytes`: what it takes in memory."""
+
+    __slots__ = ("_segments", "_whole", "chunks", "nbytes")
+
+    def __init__(self, plan: KernelPlan, chunks: Sequence[StoredChunk]) -> None:
+        columns = plan.layout.column_count
+        self._segments: Segments | None = None
+        self._whole: Int64Array | None = None
+        self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
+        if not chunks:
+            self._whole = np.empty((columns, 0), np.int64)
+        elif len(chunks) == 1 and chunks[0].block is not None:
+            self._whole = unpack(chunks[0].block)
+        else:
+            self.chunks = chunks
+            self._segments = _segments(plan, chunks)
+        self.nbytes = _size(self._whole, self._segments, self.chunks)
+
+    def evaluate(self, query: Query, as_of: int, horizon: int) -> Evaluation:
+        """The query over the key's events, as of `as_of`.
+
+        Raises:
+            EventsMissing: a window's edge falls into a chunk that was read without its block.
+        """
+        if self._whole is not None:
+            return evaluate(query, self._whole, as_of, horizon)
+        assert self._segments is not None
+        return evaluate_state(query, self._segments, as_of, horizon)
+
+
+def _segments(plan: KernelPlan, chunks: Sequence[StoredChunk]) -> Segments:
+    decoded = np.array([chunk.block is not None for chunk in chunks])
+    blocks = [chunk.block for chunk in chunks if chunk.block is not None]
+    matrix, offsets = unpack_many(blocks, plan.layout.column_count)
+    summaries = np.frombuffer(b"".join([chunk.summaries for chunk in chunks]), np.int64)
+    return segments_of_chunks(
+        np.array([chunk.first_ts for chunk in chunks], np.int64),
+        np.array([chunk.last_ts for chunk in chunks], np.int64),
+        summaries.reshape(len(chunks), plan.measure_count, ROW_WIDTH),
+        decoded,
+        matrix,
+        offsets,
+    )
+
+
+def _size(whole: Int64Array | None, segments: Segments | None, chunks: Sequence[StoredChunk]) -> int:
+    if segments is None:
+        return 0 if whole is None else whole.nbytes
+    kept = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
+    return segments.matrix.nbytes + segments.summaries.nbytes + kept
+
+
+def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[StoredChunk]:
+    """Two readings of one key at one version, together: chunks rather than their span, and blocks where either has them.
+
+    A reading is a partition of the key's events in time order: spans, and chunks of those spans that it opened.
+    """
+    found: list[StoredChunk] = []
+    left, right = deque(coarse), deque(fine)
+    while left and right:
+        if left[0].last_ts == right[0].last_ts:
+            one, other = left.popleft(), right.popleft()
+            found.append(other if one.block is None else one)
+            continue
+        whole, parts = (left, right) if left[0].last_ts > right[0].last_ts else (right, left)
+        end = whole.popleft().last_ts
+        while parts and parts[0].last_ts <= end:
+            found.append(parts.popleft())
+    return [*found, *left, *right]
 
 
 class Evaluator(SnapshotMaker):
@@ -81,27 +156,25 @@ class Evaluator(SnapshotMaker):
             ContractError: see `SnapshotMaker.snapshot`.
         """
 
+        keys = [self.key_state(key[0], chunks) for key, chunks in zip(question.keys, state.chunks, strict=True)]
+        return self.answer_from(question, state.basis, state.watermark, keys, posture)
+
+    def key_state(self, key_type: str, chunks: Sequence[StoredChunk]) -> KeyState:
+        """The decoded state of a key of that type."""
+        return KeyState(self._plans[key_type], chunks)
+
+    def answer_from(
+        self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyState], posture: Mapping[str, Any]
+    ) -> Answer:
+        """Evaluate and encode, from the states of the question's keys in their order, all of them at this basis.
+
+        Raises:
+            ContractError: see `SnapshotMaker.snapshot`.
+            EventsMissing: a state has not all the events that this question needs.
+        """
+        as_of = question.as_of
+
         def evaluation(place: int, query: Query, horizon: int) -> Evaluation:
-            return self._evaluate(query, state.chunks[place], question.as_of, horizon)
+            return keys[place].evaluate(query, as_of, horizon)
 
-        return self.snapshot(question, state.basis, state.watermark, evaluation, posture)
-
-    def _evaluate(self, query: Query, chunks: Sequence[StoredChunk], as_of: int, horizon: int) -> Evaluation:
-        columns = query.plan.layout.column_count
-        if not chunks:
-            return evaluate(query, np.empty((columns, 0), np.int64), as_of, horizon)
-        if len(chunks) == 1 and chunks[0].block is not None:
-            return evaluate(query, unpack(chunks[0].block), as_of, horizon)
-        decoded = np.array([chunk.block is not None for chunk in chunks])
-        matrix, offsets = unpack_many([chunk.block for chunk in chunks if chunk.block is not None], columns)
-        segments = segments_of_chunks(
-            np.array([chunk.first_ts for chunk in chunks], np.int64),
-            np.array([chunk.last_ts for chunk in chunks], np.int64),
-            np.frombuffer(b"".join([chunk.summaries for chunk in chunks]), np.int64).reshape(
-                len(chunks), query.plan.measure_count, ROW_WIDTH
-            ),
-            decoded,
-            matrix,
-            offsets,
-        )
-        return evaluate_state(query, segments, as_of, horizon)
+        return self.snapshot(question, basis, watermark, evaluation, posture)

@@ -79,6 +79,7 @@ class Plane:
 
     def close(self) -> None:
         """Give the connections back."""
+        self.log.close()
         self.pool.close()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,12 @@ from ofp_platform.kernel.plan import KernelPlan
 from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
 from ofp_platform.online import chunk_merge
 from ofp_platform.online.chunk_codec import pack_many, unpack_many
-from ofp_platform.online.crash_points import crash_point
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, read_projection
 from ofp_platform.online.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
+from ofp_platform.online.touched_keys import record_touched
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
@@ -186,8 +188,12 @@ class Projector:
                 keys, chunks = keys + merged_keys, chunks + written
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
-            if horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained // 8:
+            pruned = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained // 8
+            if horizon is not None and pruned:
                 prune(connection, self._projection_id, horizon)
+            # what is pruned may be of any key
+            names = None if pruned else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
+            record_touched(connection, self._projection_id, row.version + 1, names)
             connection.execute(
                 "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
                 (row.version + 1, basis_text(after), watermark, self._projection_id),

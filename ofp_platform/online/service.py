@@ -16,11 +16,11 @@ from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.port import LogUnavailable
+from ofp_platform.online.async_serving import AsyncReader
 from ofp_platform.online.counters import Counters
 from ofp_platform.online.health import Observation, health_of, judge, posture_of, read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow
-from ofp_platform.online.serving import AsyncReader
 from ofp_platform.online.snapshots import ServedLog, SnapshotStore
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import asyncpg_arguments
@@ -51,6 +51,7 @@ class OnlineService:
         dsn: str,
         *,
         connections: int = 8,
+        cache_bytes: int = 256 << 20,
         log_served: bool = True,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -58,6 +59,8 @@ class OnlineService:
         self._profile = profile
         self._dsn = dsn
         self._connections = connections
+        self._cache_bytes = cache_bytes
+        self._listens = False
         self._log_served = log_served
         self._wall_clock = wall_clock
         self._monotonic = monotonic
@@ -210,12 +213,26 @@ class OnlineService:
         """Serve this projection from now on."""
         assert self._plane is not None
         evaluator = await asyncio.to_thread(self._plane.evaluator, row)
-        self._reader = AsyncReader(self._pool, row.projection_id, evaluator, self._profile.limits, posture=lambda: self._posture)
+        before = self._reader
+        self._reader = AsyncReader(
+            self._pool,
+            row.projection_id,
+            evaluator,
+            self._profile.limits,
+            posture=lambda: self._posture,
+            cache_bytes=self._cache_bytes,
+        )
+        if before is not None:
+            before.deaf()
+        if self._listens:
+            self._reader.listening()
         self._row = row
 
     async def _monitor(self) -> None:
         while True:
             await asyncio.sleep(_MONITOR_SECONDS)
+            if self._reader is not None:
+                self._reader.follow()  # also the way back after a statement that failed
             await self._observe()
 
     async def _observe(self) -> None:
@@ -258,36 +275,51 @@ class OnlineService:
             self.counters.watermark_age_seconds.set(self._wall_clock() - watermark / MICROS_PER_SECOND)
 
     async def _listen(self) -> None:
-        """Wake requests that wait for a basis; follow a switch. A lost connection is made again."""
-        assert self._plane is not None
+        """Tell the reader of commits; follow a switch. A lost connection is made again."""
         while True:
             try:
-                connection = await asyncpg.connect(**asyncpg_arguments(self._dsn))
-                try:
-                    switched = asyncio.Event()
-                    closed = asyncio.Event()
-
-                    def heard(
-                        _connection: Any, _pid: int, _channel: str, payload: str, switched: asyncio.Event = switched
-                    ) -> None:
-                        if payload == "switch":
-                            switched.set()
-                        elif self._reader is not None:
-                            self._reader.moved()
-
-                    await connection.add_listener("ofp_projection", heard)
-                    connection.add_termination_listener(lambda _connection, closed=closed: closed.set())
-                    while not closed.is_set():
-                        waits = [asyncio.create_task(switched.wait()), asyncio.create_task(closed.wait())]
-                        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                        for task in waits:
-                            task.cancel()
-                        if switched.is_set():
-                            switched.clear()
-                            live = await asyncio.to_thread(self._plane.live)
-                            if live is not None:
-                                await self._follow(live)
-                finally:
-                    await connection.close()
+                await self._listen_once()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, psycopg.Error, PoolTimeout):
                 await asyncio.sleep(_MONITOR_SECONDS)
+
+    async def _listen_once(self) -> None:
+        """Listen until the connection ends."""
+        assert self._plane is not None
+        changed, closed = asyncio.Event(), asyncio.Event()
+        changed.set()  # a switch may have come while nobody listened
+
+        def heard(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
+            if payload == "switch":
+                changed.set()
+            elif self._reader is not None:
+                self._reader.moved()
+
+        def ended(_connection: Any) -> None:
+            # at once, not when the task below comes to run: until then requests would be answered from what cannot be followed
+            self._set_listening(False)
+            closed.set()
+            changed.set()
+
+        connection = await asyncpg.connect(**asyncpg_arguments(self._dsn))
+        try:
+            connection.add_termination_listener(ended)
+            await connection.add_listener("ofp_projection", heard)
+            self._set_listening(True)
+            while not closed.is_set():
+                await changed.wait()
+                changed.clear()
+                if not closed.is_set():
+                    live = await asyncio.to_thread(self._plane.live)
+                    if live is not None and (self._row is None or live.projection_id != self._row.projection_id):
+                        await self._follow(live)
+        finally:
+            self._set_listening(False)
+            await connection.close()
+
+    def _set_listening(self, listens: bool) -> None:
+        self._listens = listens
+        if self._reader is not None:
+            if listens:
+                self._reader.listening()
+            else:
+                self._reader.deaf()

@@ -2,6 +2,7 @@
 
 An object is a zstd frame of the canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`; the SHA-256 of the
 canonical bytes of `hashed` is its name. Written once; the first writer wins and every other writer finds the same bytes.
+What a service served is stored many at a time, in packs (snapshot_packs.py): there the index row says where.
 """
 
 from __future__ import annotations
@@ -9,25 +10,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
 import psycopg
-import pyarrow as pa
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.snapshot_packs import (
+    IndexRow,
+    compress,
+    decompress,
+    index_row,
+    make_pack,
+    place_in_pack,
+    record_of,
+)
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
-from ofp_platform.vocabulary.times import parse_time
 
 logger = logging.getLogger(__name__)
-_CODEC = pa.Codec("zstd")
-_LENGTH_BYTES = 8
+_INSERT_INDEX = """
+INSERT INTO ofp.snapshot_index
+    (snapshot_hash, pins_digest, as_of, basis, graph_version, registry_digest, run_config_digest, reference)
+SELECT * FROM json_to_recordset(%s::json) AS r (
+    snapshot_hash text, pins_digest text, as_of bigint, basis text, graph_version text, registry_digest text,
+    run_config_digest text, reference text
+)
+ON CONFLICT DO NOTHING
+"""
 
 
 def snapshot_path(snapshot_hash: str) -> str:
@@ -47,25 +62,18 @@ class SnapshotStore:
         rows = []
         created = 0
         for answer in answers:
-            record = canonical_bytes(
-                {
-                    "kind": "ofp_snapshot_record",
-                    "contract_version": "v0",
-                    "feature_snapshot_hash": answer.hash,
-                    "hashed": orjson.Fragment(answer.hashed),
-                }
-            )
-            frame = len(record).to_bytes(_LENGTH_BYTES, "little") + _CODEC.compress(record, asbytes=True)
             path = snapshot_path(answer.hash)
-            created += self._objects.put_if_absent(path, frame)
-            rows.append(_index_row(answer.hashed, answer.hash, path))
-        with self._pool.connection() as connection, connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO ofp.snapshot_index (snapshot_hash, pins_digest, as_of, basis, graph_version, registry_digest,"
-                " run_config_digest, reference) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                rows,
-            )
+            created += self._objects.put_if_absent(path, compress(record_of(answer)))
+            rows.append(index_row(answer, path))
+        self._index(rows)
         return created
+
+    def log(self, answers: Sequence[Answer]) -> None:
+        """Store answers together, in one pack, and index them; idempotent."""
+        if answers:
+            path, frame, rows = make_pack(answers)
+            self._objects.put_if_absent(path, frame)
+            self._index(rows)
 
     def load(self, snapshot_hash: str) -> bytes:
         """The record of a hash, verified against it.
@@ -73,24 +81,42 @@ class SnapshotStore:
         Raises:
             ContractError: UNKNOWN_SNAPSHOT; SNAPSHOT_CORRUPT (the bytes are not what was written); STORE_DOWN.
         """
+        corrupt = unavailable(Reason.SNAPSHOT_CORRUPT, f"the stored bytes of snapshot {snapshot_hash} are damaged")
         try:
-            frame = self._objects.get(snapshot_path(snapshot_hash))
+            record = self._read(snapshot_hash)
+            hashed = orjson.loads(record)["hashed"]
         except ObjectNotFound:
             raise not_found(Reason.UNKNOWN_SNAPSHOT, f"no snapshot {snapshot_hash} was materialised here") from None
         except ObjectStoreUnavailable:
             raise unavailable(Reason.STORE_DOWN, "the object store does not answer") from None
-        corrupt = unavailable(Reason.SNAPSHOT_CORRUPT, f"the stored bytes of snapshot {snapshot_hash} are damaged")
-        try:
-            size = int.from_bytes(frame[:_LENGTH_BYTES], "little")
-            if size > 1 << 30:
-                raise corrupt
-            record = bytes(_CODEC.decompress(frame[_LENGTH_BYTES:], size, asbytes=True))
-            hashed = orjson.loads(record)["hashed"]
+        except (psycopg.Error, PoolTimeout):
+            raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
         except (ValueError, OSError, KeyError, TypeError):
             raise corrupt from None
         if sha256_hex(canonical_bytes(hashed)) != snapshot_hash:
             raise corrupt
         return record
+
+    def _read(self, snapshot_hash: str) -> bytes:
+        try:
+            return decompress(self._objects.get(snapshot_path(snapshot_hash)))
+        except ObjectNotFound:
+            with self._pool.connection() as connection:
+                row = connection.execute(
+                    "SELECT reference FROM ofp.snapshot_index WHERE snapshot_hash = %s", (snapshot_hash,)
+                ).fetchone()
+            place = None if row is None else place_in_pack(row[0])
+            if place is None:
+                raise
+        path, begin, length = place
+        return decompress(self._objects.get(path))[begin : begin + length]
+
+    def _index(self, rows: Iterable[IndexRow]) -> None:
+        # in one order whoever writes: two services that served the same snapshots must not wait for each other
+        ordered = sorted(rows, key=lambda row: row.snapshot_hash)
+        if ordered:
+            with self._pool.connection() as connection:
+                connection.execute(_INSERT_INDEX, (orjson.dumps(ordered).decode(),))
 
     def index(self, pins: ContextPins, *, limit: int = 100) -> list[dict[str, Any]]:
         """The newest index rows of a run, by as-of."""
@@ -103,30 +129,23 @@ class SnapshotStore:
         return [dict(zip(("snapshot_hash", "as_of", "registry_digest", "reference"), row, strict=True)) for row in rows]
 
 
-def _index_row(hashed: bytes, snapshot_hash: str, path: str) -> tuple[Any, ...]:
-    body = orjson.loads(hashed)
-    return (
-        snapshot_hash,
-        pins_digest(ContextPins.model_validate(body["context_pins"])),
-        parse_time(body["as_of_time_utc"]),
-        canonical_bytes(body["input_basis"]).decode(),
-        body.get("graph_version"),
-        body["registry_digest"],
-        body["run_config_digest"],
-        path,
-    )
-
-
 class ServedLog:
     """Stores what was served, in batches, off the request path: any served hash can be looked up later.
 
-    The buffer is bounded; what does not fit is counted by `dropped`, never waited for.
+    A batch is what comes within `linger_seconds`, so that its cost is shared. The buffer is bounded; what does not fit is
+    counted by `dropped`, never waited for.
     """
 
-    def __init__(self, store: SnapshotStore, *, capacity: int = 20_000, batch: int = 200) -> None:
+    def __init__(self, store: SnapshotStore, *, capacity: int = 20_000, batch: int = 1_000, linger_seconds: float = 0.25) -> None:
         self._store = store
-        self._queue: asyncio.Queue[Answer] = asyncio.Queue(capacity)
+        self._capacity = capacity
         self._batch = batch
+        self._linger = linger_seconds
+        self._waiting: list[Answer] = []
+        self._something = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._written = asyncio.Event()
+        self._written.set()
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 
@@ -136,33 +155,43 @@ class ServedLog:
 
     def offer(self, answer: Answer) -> None:
         """Take an answer for storing, or count it as dropped."""
-        try:
-            self._queue.put_nowait(answer)
-        except asyncio.QueueFull:
+        waiting = self._waiting
+        if len(waiting) >= self._capacity:
             self.dropped += 1
+            return
+        waiting.append(answer)
+        if len(waiting) == 1:
+            self._written.clear()
+            self._something.set()
+        elif len(waiting) == self._batch:
+            self._hurry.set()
 
     async def close(self) -> None:
         """Write what is left, then stop."""
         if self._task is None:
             return
-        await self._queue.join()
+        await self.flushed()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 
     async def flushed(self) -> None:
         """Return when everything offered so far was written."""
-        await self._queue.join()
+        self._hurry.set()
+        await self._written.wait()
 
     async def _write(self) -> None:
         while True:
-            answers = [await self._queue.get()]
-            while len(answers) < self._batch and not self._queue.empty():
-                answers.append(self._queue.get_nowait())
-            try:
-                await asyncio.to_thread(self._store.materialise, answers)
-            except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
-                self.dropped += len(answers)
-                logger.warning("%d served snapshots were not logged: %s", len(answers), type(error).__name__)
-            for _ in answers:
-                self._queue.task_done()
+            await self._something.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._linger)
+            self._hurry.clear()
+            self._something.clear()
+            while self._waiting:
+                answers, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
+                try:
+                    await asyncio.to_thread(self._store.log, answers)
+                except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
+                    self.dropped += len(answers)
+                    logger.warning("%d served snapshots were not logged: %s", len(answers), type(error).__name__)
+            self._written.set()

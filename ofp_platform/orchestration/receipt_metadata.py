@@ -123,10 +123,12 @@ def range_metadata(receipt: RangeReceipt, seconds: float) -> Metadata:
 def closed_range_metadata(closed: ClosedRange) -> Metadata:
     """One range that somebody's commits closed, as the store has it."""
     contents, bounds = closed.contents, closed.bounds
+    failures = sum(contents.failures.values())
     return {
         "status": "reported",
         "events": contents.events,
-        "failures": sum(contents.failures.values()),
+        "failures": failures,
+        "copies_or_ignored": bounds.records - contents.events - failures,
         "anomalies": contents.anomalies,
         "basis": basis_text(closed.basis),
         "range": f"{basis_text(bounds.start)} to {basis_text(bounds.end)}",

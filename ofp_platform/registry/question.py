@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import GroupPlan
@@ -10,16 +12,46 @@ from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import parse_decimal
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins, is_raw_identifier
+from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import parse_time
+
+
+class Asked(Protocol):
+    """What answering needs of a request besides keys and groups."""
+
+    @property
+    def context_pins(self) -> ContextPins: ...
+
+    @property
+    def as_of_time_utc(self) -> str: ...
+
+    @property
+    def request_context(self) -> dict[str, int | str] | None: ...
+
+    @property
+    def at_least_basis(self) -> tuple[Position, ...] | None: ...
+
+    @property
+    def request_id(self) -> str | None: ...
+
+
+class PlainRequest(NamedTuple):
+    """The same of a request that was read without making a GetFeaturesRequest of it."""
+
+    context_pins: ContextPins
+    as_of_time_utc: str
+    request_context: dict[str, int | str] | None
+    at_least_basis: tuple[Position, ...] | None
+    request_id: str | None
 
 
 @dataclass(frozen=True)
 class Question:
     """A checked request: keys and groups in canonical order, the groups of each key type, the as-of in microseconds."""
 
-    request: GetFeaturesRequest
+    request: Asked
     as_of: int
     keys: tuple[tuple[str, str], ...]
     groups: tuple[GroupPlan, ...]
@@ -86,15 +118,19 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
                 f"group {plan.name} {plan.version} is of key type {plan.key_type}; no such key is requested",
                 pins,
             )
-    context = _context(request, plans, limits, pins)
+    context = check_context(request.request_context, plans, limits, pins)
     return Question(request, parse_time(request.as_of_time_utc), tuple(keys), tuple(plans), groups_of, context)
 
 
-def _context(
-    request: GetFeaturesRequest, plans: list[GroupPlan], limits: Limits, pins: ContextPins
+def check_context(
+    request_context: dict[str, int | str] | None, plans: Sequence[GroupPlan], limits: Limits, pins: ContextPins
 ) -> dict[str, int | str] | None:
-    """The request_context when on-demand features use it, checked; else None (then it is no part of the hash)."""
-    given = request.request_context or {}
+    """The request_context when on-demand features use it, checked; else None (then it is no part of the hash).
+
+    Raises:
+        ContractError: REQUEST_CONTEXT_MISSING, REQUEST_CONTEXT_INVALID, RAW_IDENTIFIER.
+    """
+    given = request_context or {}
     if len(given) > limits.max_request_context_fields:
         raise invalid(
             Reason.REQUEST_CONTEXT_INVALID,

@@ -25,7 +25,10 @@ from ofp_platform.vocabulary.times import parse_duration
 Int64 = npt.NDArray[np.int64]
 REPORT_DELAY = parse_duration("7d")
 SCHEMA_VERSION = "v1"
+_MICROSECONDS = pa.timestamp("us", tz="UTC")
 COLUMNS = ("transaction_id", "tx_datetime", "customer_id", "terminal_id", "tx_amount_minor", "tx_fraud")
+_TRANSACTION_PAYLOAD = b'{"amount_minor":%d,"customer_id":"customer-%07d","terminal_id":"terminal-%07d"}'
+_REPORT_PAYLOAD = b'{"customer_id":"customer-%07d","terminal_id":"terminal-%07d","transaction_event_id":"transaction-%07d"}'
 # rows of the working matrix
 _ADMITTED, _TS, _TRANSACTION, _CUSTOMER, _TERMINAL, _AMOUNT, _REPORT = range(7)
 
@@ -52,7 +55,7 @@ class HandbookReplay:
         Raises:
             HandbookFileError: no such file, not Parquet, or a column is missing.
         """
-        with _open(self.path) as file:
+        with open_handbook(self.path) as file:
             frauds = sum(
                 pc.sum(group.column(0)).as_py() or 0
                 for group in (file.read_row_group(number, columns=["tx_fraud"]) for number in range(file.num_row_groups))
@@ -63,13 +66,13 @@ class HandbookReplay:
         """How many fraud reports are due after the last transaction of the whole file.
 
         Raises:
-            HandbookFileError: see `batches`.
+            HandbookFileError: no such file, not Parquet, or a column is missing.
         """
-        matrices = list(_rows(self.path, _PENDING_ROWS, None, _PENDING_COLUMNS))
-        if not matrices:
-            return 0
-        last = int(matrices[-1][_TS, -1])
-        return sum(int(((rows[_REPORT] == 1) & (rows[_TS] + REPORT_DELAY > last)).sum()) for rows in matrices)
+        with open_handbook(self.path) as file:
+            columns = file.read(columns=["tx_datetime", "tx_fraud"])
+        moments = columns["tx_datetime"].cast(_MICROSECONDS).cast(pa.int64()).to_numpy()
+        reported = moments[columns["tx_fraud"].to_numpy() == 1] + REPORT_DELAY
+        return int((reported > moments[-1]).sum()) if len(moments) else 0
 
     def batches(
         self, batch_records: int = 50_000, transactions: int | None = None, *, until_last: bool = False
@@ -82,11 +85,11 @@ class HandbookReplay:
         Raises:
             HandbookFileError: no such file, not Parquet, a column is missing, a null, rows out of order.
         """
-        for matrix in self._due(batch_records, transactions):
+        for matrix in self._due(batch_records, transactions, until_last):
             for start in range(0, matrix.shape[1], batch_records):
                 yield _deliveries(matrix[:, start : start + batch_records], self.pins)
 
-    def _due(self, batch_records: int, transactions: int | None) -> Iterator[Int64]:
+    def _due(self, batch_records: int, transactions: int | None, until_last: bool) -> Iterator[Int64]:
         """Matrices int64[7, n] in delivery order: what no later row of the file can come before."""
         of_transactions, of_reports = (DelaySampler(self.delays, child) for child in np.random.SeedSequence(self.seed).spawn(2))
         waiting = np.empty((7, 0), dtype=np.int64)
@@ -107,7 +110,7 @@ class HandbookReplay:
             due = waiting[_ADMITTED] <= newest
             yield _ordered(waiting[:, due])
             waiting = waiting[:, ~due]
-        yield _ordered(waiting)
+        yield _ordered(waiting[:, waiting[_TS] <= newest] if until_last else waiting)
 
 
 def _ordered(matrix: Int64) -> Int64:
@@ -115,7 +118,12 @@ def _ordered(matrix: Int64) -> Int64:
     return matrix[:, np.lexsort((matrix[_REPORT], matrix[_TRANSACTION], matrix[_ADMITTED]))]
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def open_handbook(path: Path) -> pq.ParquetFile:
+    """The file, checked; the caller closes it (it is a context manager).
+
+    Raises:
+        HandbookFileError: no such file, not Parquet, a column is missing, times that are not in UTC.
+    """
     try:
         file = pq.ParquetFile(path)
     except FileNotFoundError:
@@ -136,7 +144,7 @@ def _open(path: Path) -> pq.ParquetFile:
 def _rows(path: Path, batch_records: int, transactions: int | None) -> Iterator[Int64]:
     """int64[7, n], admission still 0 and the report row holding tx_fraud."""
     left = transactions
-    with _open(path) as file:
+    with open_handbook(path) as file:
         for batch in file.iter_batches(batch_size=batch_records, columns=list(COLUMNS)):
             part = batch if left is None else batch.slice(0, left)
             matrix = np.zeros((7, part.num_rows), dtype=np.int64)
@@ -152,7 +160,7 @@ def _rows(path: Path, batch_records: int, transactions: int | None) -> Iterator[
                 if column.null_count:
                     raise HandbookFileError(f"{path}: {name} holds nulls")
                 if name == "tx_datetime":
-                    column = column.cast(pa.timestamp("us", tz="UTC"))
+                    column = column.cast(_MICROSECONDS)
                 matrix[row] = column.cast(pa.int64()).to_numpy()
             yield matrix
             if left is not None:
@@ -167,16 +175,15 @@ def _deliveries(matrix: Int64, pins: ContextPins) -> Deliveries:
     payloads: list[bytes] = []
     rows = matrix[[_TRANSACTION, _CUSTOMER, _TERMINAL, _AMOUNT, _REPORT]].T.tolist()
     for transaction, customer, terminal, amount, report in rows:
-        entities = f'"customer_id":"customer-{customer:07d}","terminal_id":"terminal-{terminal:07d}"'
         # keys stand in the order of RFC 8785, so these are the canonical bytes
         if report:
             ids.append(f"report-{transaction:07d}")
             types.append("fraud_report")
-            payloads.append(f'{{{entities},"transaction_event_id":"transaction-{transaction:07d}"}}'.encode())
+            payloads.append(_REPORT_PAYLOAD % (customer, terminal, transaction))
         else:
             ids.append(f"transaction-{transaction:07d}")
             types.append("transaction")
-            payloads.append(f'{{"amount_minor":{amount},{entities}}}'.encode())
+            payloads.append(_TRANSACTION_PAYLOAD % (amount, customer, terminal))
     count = matrix.shape[1]
     return Deliveries(
         schema_version=SCHEMA_VERSION,

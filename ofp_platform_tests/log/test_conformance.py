@@ -19,6 +19,7 @@ from ofp_platform.log.port import (
     RefusalReason,
     readable_partitions,
 )
+from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope, ijson_bytes, payload_hash
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis, order
 from ofp_platform.vocabulary.times import parse_time
@@ -103,6 +104,50 @@ def test_an_envelope_as_a_dictionary_is_the_same_record(open_log: Open, event: E
     (batch,), _ = read_all(log)
     assert batch.envelope(0) == batch.envelope(1) == sent
     assert batch.payload_hashes[0] == batch.payload_hashes[1]
+
+
+def test_columns_are_appended_as_their_records_are(open_log: Open, columns: EventColumns) -> None:
+    log = open_log()
+    times = np.arange(len(columns), dtype=np.int64) + 10**15
+    at = dict(zip(columns.event_ids, times.tolist(), strict=True))
+    expected = log.append(list(columns.records()), lambda envelope: at[envelope.event_id])
+    first, basis = read_all(log)
+    receipt = log.append_columns(columns, times)
+    second, _ = read_all(log, basis)
+    assert receipt.refusals == expected.refusals
+    assert [refusal.index for refusal in receipt.refusals] == [22, 23, 24, 201, 202]
+    assert receipt.appended == 198
+    assert [item.partition_id for item in receipt.outcomes if isinstance(item, Position)] == [
+        item.partition_id for item in expected.outcomes if isinstance(item, Position)
+    ]
+    stored = {
+        (batch.partition_id, offset): name
+        for batch in second
+        for offset, name in zip(batch.offsets, batch.event_ids, strict=True)
+    }
+    for name, item in zip(columns.event_ids, receipt.outcomes, strict=True):
+        if isinstance(item, Position):
+            assert stored[item.partition_id, item.offset] == name
+
+    def contents(batches: list[RecordBatch]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = defaultdict(list)
+        for b in batches:
+            pins = [b.pins[index] for index in b.pins_index.tolist()]
+            kinds = zip(b.event_ids, b.event_types, b.schema_versions, pins, strict=True)
+            moments = zip(b.ts.tolist(), b.emitted_at, b.admitted_at.tolist(), strict=True)
+            found[b.partition_id] += zip(kinds, moments, b.payloads, b.payload_hashes, strict=True)
+        return found
+
+    assert contents(second) == contents(first)
+
+
+def test_columns_with_wrong_admission_times_append_nothing(open_log: Open, columns: EventColumns) -> None:
+    log = open_log()
+    for times in (np.zeros(len(columns) - 1, np.int64), np.full(len(columns), 2**62, np.int64)):
+        with pytest.raises(ValueError, match="admitted_at"):
+            log.append_columns(columns, times)
+    assert log.append_columns(columns.part(0, 0), np.zeros(0, np.int64)).outcomes == []
+    assert log.ends() == start_of(log)
 
 
 def test_order_within_a_partition_is_the_order_of_the_appends(open_log: Open, event: Event) -> None:

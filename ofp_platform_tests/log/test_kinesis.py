@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
@@ -19,6 +20,7 @@ from ofp_platform.log.port import (
     StreamNotFound,
     readable_partitions,
 )
+from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.position import PartitionBasis, Position, make_basis
 from ofp_platform.vocabulary.times import parse_time
@@ -92,6 +94,21 @@ def test_the_data_of_a_record_is_canonical_json(fake_kinesis: Any, log: KinesisL
     assert with_clock.decode() == json.dumps(expected, sort_keys=True, separators=(",", ":"))
     assert list(json.loads(without)) == ["envelope"]
     assert log.read(FIRST, None, 10).admitted_at.tolist() == [clock(event(3)), parse_time("2024-06-01T00:00:00Z")]
+
+
+def test_columns_are_sent_as_their_records_are(fake_kinesis: Any, log: KinesisLog, columns: EventColumns) -> None:
+    log.append(list(columns.records()), clock)
+    by_records = [(record["PartitionKey"], record["Data"]) for record in fake_kinesis.shards[FIRST].records]
+    log.append_columns(columns, np.full(len(columns), 1_700_000_000_000_000))
+    sent = [(record["PartitionKey"], record["Data"]) for record in fake_kinesis.shards[FIRST].records]
+    assert len(by_records) == 198
+    assert sent == by_records * 2
+
+
+def test_closing_closes_the_client(fake_kinesis: Any, log: KinesisLog) -> None:
+    assert not fake_kinesis.closed
+    log.close()
+    assert fake_kinesis.closed
 
 
 def test_a_partial_failure_is_sent_again_without_what_was_taken(

@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import psycopg
 import pytest
 
@@ -17,6 +18,7 @@ from ofp_platform.log.port import (
 )
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis
 
@@ -97,6 +99,33 @@ def test_a_block_holds_at_most_2000_records_and_says_what_it_holds(pool: Pool, l
             "SELECT first_offset, record_count, first_admitted, last_admitted FROM ofp.log_block ORDER BY first_offset"
         ).fetchall()
     assert rows == [(0, 2000, 6002, 10_000), (2000, 2000, 2002, 6000), (4000, 500, 1002, 2000)]
+
+
+def test_columns_make_the_blocks_that_their_records_make(pool: Pool, columns: EventColumns) -> None:
+    logs = [PostgresLog.create(pool, name, 3, "payload.account_id") for name in ("records", "columns")]
+    times = np.arange(len(columns), dtype=np.int64) + 10**15
+    at = dict(zip(columns.event_ids, times.tolist(), strict=True))
+    placed = [
+        logs[0].append(list(columns.records()), lambda envelope: at[envelope.event_id]).placed,
+        logs[1].append_columns(columns, times).placed,
+    ]
+    assert placed[0] == placed[1]
+    with pool.connection() as connection:
+        query = "SELECT to_jsonb(log_block) - 'stream_name' FROM ofp.log_block WHERE stream_name = %s ORDER BY partition_id"
+        stored = [connection.execute(query, (log.stream_name,)).fetchall() for log in logs]
+    assert len(stored[0]) == 3
+    assert stored[0] == stored[1]
+
+
+def test_columns_that_fail_leave_no_trace(pool: Pool, columns: EventColumns) -> None:
+    log = PostgresLog.create(pool, "s", 3, "payload.account_id")
+    with pool.connection() as connection:
+        connection.execute("ALTER TABLE ofp.log_block ADD CHECK (partition_id <> '0002')")
+    with pytest.raises(psycopg.errors.CheckViolation):
+        log.append_columns(columns, np.zeros(len(columns), np.int64))
+    assert log.ends() == log.retention_floor()
+    with pool.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM ofp.log_block").fetchone() == (0,)
 
 
 def test_an_append_that_fails_leaves_no_trace(pool: Pool, event: Event) -> None:

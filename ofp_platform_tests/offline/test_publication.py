@@ -13,13 +13,14 @@ from ofp_platform.offline.publication import (
     DatasetNotFound,
     LocalFile,
     load_manifest,
+    name_files,
     publish_files,
     publish_manifest,
     verify_files,
 )
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, Gates, ReplayReceipt, manifest_path
+from ofp_platform.vocabulary.offline.dataset_manifest import DataFile, DatasetManifest, Gates, ReplayReceipt, manifest_path
 from ofp_platform_tests.oracle.manifests import NAME, a_manifest
 
 FATES = {"records": 10, "applied": 7, "duplicates": 1, "failed": 1, "ignored": 1}
@@ -34,16 +35,22 @@ def objects(tmp_path: Path) -> ObjectStore:
 def files(tmp_path: Path) -> list[LocalFile]:
     found = []
     for part in range(3):
-        path = tmp_path / f"built-{part}"
+        path = tmp_path / f"part-{part:05d}.parquet"
         path.write_bytes(bytes([part]) * (100 + part))
         found.append(LocalFile(path, 5))
     return found
 
 
+def put(objects: ObjectStore, identity: str, files: list[LocalFile]) -> tuple[DataFile, ...]:
+    named = name_files(NAME, identity, files)
+    publish_files(objects, named, files[0].path.parent)
+    return named
+
+
 @pytest.fixture
 def published(objects: ObjectStore, files: list[LocalFile]) -> DatasetManifest:
     manifest = a_manifest()
-    named = publish_files(objects, manifest.dataset_name, manifest.dataset_identity, files)
+    named = put(objects, manifest.dataset_identity, files)
     return publish_manifest(objects, manifest.model_copy(update={"files": named}))
 
 
@@ -59,14 +66,14 @@ def test_a_published_dataset_is_found_and_whole(objects: ObjectStore, published:
 
 def test_before_the_manifest_there_is_no_dataset(objects: ObjectStore, files: list[LocalFile]) -> None:
     manifest = a_manifest()
-    publish_files(objects, manifest.dataset_name, manifest.dataset_identity, files)
+    put(objects, manifest.dataset_identity, files)
     with pytest.raises(DatasetNotFound):
         load_manifest(objects, NAME, manifest.dataset_identity)
 
 
 def test_publishing_again_changes_nothing(objects: ObjectStore, published: DatasetManifest, files: list[LocalFile]) -> None:
     before = {path: objects.get(path) for path in objects.list("ofs")}
-    again = publish_files(objects, NAME, published.dataset_identity, files)
+    again = put(objects, published.dataset_identity, files)
     assert again == published.files
     assert publish_manifest(objects, published) == published
     assert {path: objects.get(path) for path in objects.list("ofs")} == before
@@ -89,7 +96,7 @@ def test_other_content_under_one_identity_is_a_hard_conflict(
 
 def test_a_manifest_of_missing_files_is_refused(objects: ObjectStore, files: list[LocalFile]) -> None:
     manifest = a_manifest()
-    named = publish_files(objects, NAME, manifest.dataset_identity, files)
+    named = put(objects, manifest.dataset_identity, files)
     (folder(objects) / named[1].path).unlink()
     with pytest.raises(BuildRefused, match="is not in the object store"):
         publish_manifest(objects, manifest.model_copy(update={"files": named}))
@@ -100,10 +107,10 @@ def test_a_manifest_of_missing_files_is_refused(objects: ObjectStore, files: lis
 def test_any_flipped_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     root = tmp_path_factory.mktemp("flip")
     objects = ObjectStore(str(root))
-    source = root / "source"
+    source = root / "part-00000.parquet"
     source.write_bytes(bytes(range(200)))
     manifest = a_manifest()
-    named = publish_files(objects, NAME, manifest.dataset_identity, [LocalFile(source, 5)])
+    named = put(objects, manifest.dataset_identity, [LocalFile(source, 5)])
     manifest = publish_manifest(objects, manifest.model_copy(update={"files": named}))
     path = data.draw(st.sampled_from(objects.list("ofs")))
     content = bytearray((root / path).read_bytes())
@@ -128,7 +135,7 @@ def test_of_many_publishers_one_wins_and_all_agree(objects: ObjectStore, files: 
     def publish(number: int) -> None:
         start.wait()
         manifest = a_manifest().model_copy(update={"request_id": f"{number:064x}"})
-        named = publish_files(objects, NAME, manifest.dataset_identity, files)
+        named = put(objects, manifest.dataset_identity, files)
         outcomes.append(publish_manifest(objects, manifest.model_copy(update={"files": named})))
 
     threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
@@ -148,7 +155,7 @@ def test_a_store_that_refuses_to_write_leaves_nothing(
 
     monkeypatch.setattr(objects, "put_if_absent", full)
     with pytest.raises(BuildRefused) as caught:
-        publish_files(objects, NAME, a_manifest().dataset_identity, files)
+        put(objects, a_manifest().dataset_identity, files)
     assert caught.value.reason is BuildReason.STORE_UNAVAILABLE
     assert caught.value.retryable
     assert objects.list("ofs") == []
@@ -157,19 +164,29 @@ def test_a_store_that_refuses_to_write_leaves_nothing(
 def test_a_store_that_cannot_be_written_is_named(objects: ObjectStore, files: list[LocalFile]) -> None:
     (folder(objects) / "ofs").write_text("a file where the folder should be")
     with pytest.raises(BuildRefused, match="the object store") as caught:
-        publish_files(objects, NAME, a_manifest().dataset_identity, files)
+        put(objects, a_manifest().dataset_identity, files)
     assert caught.value.reason is BuildReason.STORE_UNAVAILABLE
 
 
 def test_a_receipt_whose_records_have_no_fate_cannot_be_made() -> None:
     ReplayReceipt(**FATES)
     with pytest.raises(ValueError, match="no fate"):
-        Gates(completeness=ReplayReceipt(**{**FATES, "applied": 6}), leakage_rows_checked=0)
+        Gates(completeness=ReplayReceipt(**{**FATES, "applied": 6}), feature_rows_checked=0)
 
 
 def test_local_files_are_named_by_all_files(objects: ObjectStore, files: list[LocalFile]) -> None:
     identity = a_manifest().dataset_identity
-    first = publish_files(objects, NAME, identity, files)
-    fewer = publish_files(objects, NAME, identity, [replace(files[0], rows=15)])
+    first = put(objects, identity, files)
+    fewer = put(objects, identity, [replace(files[0], rows=15)])
     assert first[0].sha256 == fewer[0].sha256
     assert first[0].path != fewer[0].path
+
+
+def test_a_built_file_that_changed_is_not_published(objects: ObjectStore, files: list[LocalFile]) -> None:
+    named = name_files(NAME, a_manifest().dataset_identity, files)
+    files[1].path.write_bytes(b"something else")
+    with pytest.raises(BuildRefused, match="was changed since it was built"):
+        publish_files(objects, named, files[0].path.parent)
+    files[1].path.unlink()
+    with pytest.raises(BuildRefused, match="is gone"):
+        publish_files(objects, named, files[0].path.parent)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform.online import crash_points
+from ofp_platform.storage import crash_points
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START

@@ -15,7 +15,8 @@ import pytest
 from psycopg import conninfo, sql
 from psycopg_pool import ConnectionPool
 
-from ofp_platform.online.serving import AsyncReader, Reader
+from ofp_platform.online.async_serving import AsyncReader
+from ofp_platform.online.serving import Reader
 from ofp_platform.registry.question import Question
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason

@@ -74,6 +74,6 @@ def a_manifest() -> DatasetManifest:
         columns=(DatasetColumn(name="event_id", type="string", role="row_key"),),
         files=(),
         gates=Gates(
-            completeness=ReplayReceipt(records=10, applied=7, duplicates=1, failed=1, ignored=1), leakage_rows_checked=15
+            completeness=ReplayReceipt(records=10, applied=7, duplicates=1, failed=1, ignored=1), feature_rows_checked=15
         ),
     )

@@ -49,4 +49,7 @@ def test_without_an_address_the_embedded_server_is_used(empty_dsn: str, tmp_path
 
 def test_the_workspace_names_the_definitions() -> None:
     workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text(encoding="utf-8"))
-    assert workspace["load_from"][0]["python_module"]["module_name"] == "ofp_platform.definitions"
+    module = workspace["load_from"][0]["python_module"]
+    assert module["module_name"] == "ofp_platform.definitions"
+    # `dagster dev` and `ofp up` load the module by itself, under its own name; the state of sensors goes by that name
+    assert module["location_name"] == module["module_name"]

@@ -27,6 +27,12 @@ def tick(sensor: dg.SensorDefinition, plane: PlaneResource, instance: dg.Dagster
     return sensor(context)
 
 
+def whole_number(event: dg.AssetMaterialization, name: str) -> int:
+    value = event.metadata[name].value
+    assert isinstance(value, int)
+    return value
+
+
 def drain(plane: Plane) -> None:
     row = plane.ensure_live()
     for partition_id in heads(plane):
@@ -93,6 +99,13 @@ def test_commits_of_any_driver_are_reported_once(
     }
     observed = {event.partition for event in second.asset_events if isinstance(event, dg.AssetObservation)}
     assert observed == set(heads(plane))
+    for event in reported:
+        if event.asset_key == PROJECTION_RANGE:
+            parts = [whole_number(event, name) for name in ("events", "failures", "copies_or_ignored")]
+            assert sum(parts) == whole_number(event, "dagster/partition_row_count")
+            assert min(parts) >= 0
+    assert second.skip_reason is not None
+    assert f"{len(heads(plane))} partitions moved, {len(ranges)} ranges applied" in str(second.skip_reason.skip_message)
     assert isinstance(tick(commit_reporter, plane_resource, instance, second.cursor), dg.SkipReason)
 
 

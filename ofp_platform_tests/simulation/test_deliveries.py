@@ -8,6 +8,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 
 PINS = ContextPins(scenario_id="town", run_id="run-1", manifest_fingerprint="a" * 64, parameter_hash="b" * 64)
 
+
 def test_an_event_without_emission_time_says_nothing_of_it() -> None:
     deliveries = Deliveries(
         schema_version="v1",

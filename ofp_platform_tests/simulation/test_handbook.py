@@ -72,6 +72,23 @@ def test_every_transaction_and_every_fraud_is_an_event(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_records", [1, 13, 499, 10_000])
+def test_until_the_last_transaction_is_all_but_the_reports_due_later(tmp_path: Path, batch_records: int) -> None:
+    replay = written(tmp_path / "h.parquet", table(500))
+    everything = records(replay.batches())
+    last = max(record["ts_utc"] for record, _ in everything if record["event_type"] == "transaction")
+    until = records(replay.batches(batch_records, until_last=True))
+    assert until == [(record, admitted) for record, admitted in everything if record["ts_utc"] <= last]
+    # 84 transactions of the last seven days, every fifth a fraud; the first of them is due with the last transaction
+    assert len(everything) - len(until) == replay.reports_pending() == 16
+
+
+def test_a_file_without_rows_has_nothing_pending(tmp_path: Path) -> None:
+    replay = written(tmp_path / "h.parquet", table(0))
+    assert replay.reports_pending() == 0
+    assert records(replay.batches(until_last=True)) == []
+
+
+@pytest.mark.parametrize("batch_records", [1, 13, 499, 10_000])
 def test_the_sequence_does_not_depend_on_the_batches(tmp_path: Path, batch_records: int) -> None:
     replay = written(tmp_path / "h.parquet", table(300))
     batches = list(replay.batches(batch_records))
@@ -150,6 +167,7 @@ def test_the_real_file_is_replayed_whole() -> None:
         last, ts_last = int(batch.admitted_at[-1]), max(ts_last, int(batch.ts.max()))
         disorder += int((np.diff(batch.ts) < 0).sum())
     assert (transactions, reports) == replay.counts() == (1_754_155, 14_681)
+    assert replay.reports_pending() == 597
     assert disorder > 0
     assert ts_last > 1_538_351_997_000_000  # reports of the last week stand after the last transaction
 

@@ -121,3 +121,14 @@ def test_a_folder_that_pg_ctl_cannot_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedPostgresError, match=r"must not contain ' ', '\$'"):
         start_embedded(tmp_path / "my $data")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_outlives_its_server_ends_without_a_word(folder: Path) -> None:
+    command = [sys.executable, "-c", USER, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as user:
+        assert user.stdout is not None
+        assert user.stdout.readline() == "1\n"
+        assert stop_embedded(folder)
+        assert user.communicate("\n", timeout=60) == ("", "")
+    assert user.returncode == 0
+    assert not _running(folder)

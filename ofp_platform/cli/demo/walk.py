@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -127,7 +127,10 @@ class Walk:
         pins = source.profile.context_pins
         # a decision is made while its event is fresh: an as-of further back may lie behind the horizon
         oldest = (row.watermark or 0) - plane.profile.allowed_lateness_us
-        events = [event for event in latest_events(plane.log, pins, source.event_type, _TAIL) if event.ts >= oldest][-_DECISIONS:]
+        latest = latest_events(plane.log, pins, source.event_type, _TAIL)
+        # where a week of fraud reports follows the last transaction, none is: then it is asked as of the first time in reach
+        fresh = [event for event in latest if event.ts >= oldest] or [replace(event, ts=oldest) for event in latest]
+        events = fresh[-_DECISIONS:]
 
         def requests(groups: Collection[GroupName] | None = None, *, causal: bool) -> list[GetFeaturesRequest]:
             made = (request_for(event, registry, source.event_type, pins, groups=groups, causal=causal) for event in events)

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
-from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
 from ofp_platform.vocabulary.identity import ContextPins, KeyId, KeyType
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
-from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis, ReversedRange
 from ofp_platform.vocabulary.position import Basis, StreamName
 from ofp_platform.vocabulary.serving import FeatureKeys, GroupRef, GroupRefs, Version
 from ofp_platform.vocabulary.times import parse_time
 
-Revision = Annotated[int, Field(ge=1, le=2**53 - 1)]
-Scalar = int | str | bool
+Revision = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+Scalar = Integer | str | bool
 
 
 class AsOfBasis(StrEnum):
@@ -34,6 +35,11 @@ class Purpose(StrEnum):
     ANALYSIS = "analysis"
 
 
+def _check_forward(from_utc: str | None, to_utc: str | None) -> None:
+    if from_utc is not None and to_utc is not None and parse_time(from_utc) >= parse_time(to_utc):
+        raise ReversedRange("the time range is reversed or empty: from_utc must lie before to_utc")
+
+
 class AdmissionTimes(Model):
     """Selects the records that were admitted in [from, to), by offsets: the resolver records both."""
 
@@ -43,8 +49,7 @@ class AdmissionTimes(Model):
 
     @model_validator(mode="after")
     def _forward(self) -> Self:
-        if parse_time(self.from_utc) >= parse_time(self.to_utc):
-            raise ValueError("the time range is reversed or empty: from_utc must lie before to_utc")
+        _check_forward(self.from_utc, self.to_utc)
         return self
 
 
@@ -82,6 +87,11 @@ class PerEvent(Model):
         default=(), strict=False, description="payload fields that become columns, by the types that the pack routes"
     )
 
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        _check_forward(self.from_utc, self.to_utc)
+        return self
+
 
 class EntityTime(Model):
     """One entity at one time."""
@@ -107,6 +117,11 @@ class PerGrid(Model):
     to_utc: Time
     step_seconds: int = Field(ge=1, le=366 * 86_400)
     key_ids: tuple[KeyId, ...] | None = Field(default=None, strict=False, min_length=1)
+
+    @model_validator(mode="after")
+    def _forward(self) -> Self:
+        _check_forward(self.from_utc, self.to_utc)
+        return self
 
 
 Scope = Annotated[PerEvent | PerEntity | PerGrid, Field(discriminator="kind")]
@@ -174,7 +189,7 @@ class ForensicRebuild(_Intent):
     feature_keys: FeatureKeys
     feature_groups: GroupRefs
     as_of_time_utc: Time
-    request_context: dict[Name, int | str] | None = None
+    request_context: dict[Name, Integer | str] | None = None
     expected_hash: Digest | None = None
 
 

@@ -42,14 +42,15 @@ class ReplayReceipt(Model):
     applied: Count
     duplicates: Count
     failed: Count
-    ignored: Count
+    ignored: Count = Field(description="of an event type that the pack does not know")
+    other_run: Count = Field(default=0, description="of other runs in the same stream")
     failures_by_reason: dict[str, Count] = Field(default_factory=dict)
     anomalies: Count = 0
     watermark_utc: Time | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.applied + self.duplicates + self.failed + self.ignored != self.records:
+        if self.applied + self.duplicates + self.failed + self.ignored + self.other_run != self.records:
             raise ValueError("the counts do not add up to the records: some record has no fate")
         return self
 
@@ -58,11 +59,12 @@ class LabelReceipt(Model):
     """What the labels cover. Shares are decimals of six digits."""
 
     rows: Count
+    labelled: Count = Field(description="rows with an assertion")
     mature: Count
-    labelled_mature: Count
     immature: Count
-    positive: Count
-    coverage: str = Field(description="labelled_mature / mature; '1.000000' when no row is mature")
+    covered: Count = Field(description="mature rows that an assertion speaks of, or whose silence the policy reads")
+    coverage: str = Field(description="covered / mature, rounded down")
+    resolved_digest: Digest = Field(description="SHA-256 over the ids of the assertions that hold as of the label basis")
 
 
 class ParityReceipt(Model):
@@ -78,8 +80,9 @@ class Gates(Model):
     """The gates that the dataset passed. A manifest with another content than passes does not exist."""
 
     completeness: ReplayReceipt
-    leakage_rows_checked: Count
-    label_coverage: LabelReceipt | None = None
+    label_rows_checked: Count = Field(default=0, description="labelled rows held against every raw assertion")
+    feature_rows_checked: Count = Field(description="rows whose features were computed again from what they could know")
+    labels: LabelReceipt | None = None
     parity: ParityReceipt | None = None
 
 

@@ -10,6 +10,10 @@ from ofp_platform.vocabulary.model import Identifier, Model
 from ofp_platform.vocabulary.position import Basis, Offset, OffsetKind, PartitionBasis, StreamName, order
 
 
+class ReversedRange(ValueError):
+    """A range whose end does not lie behind its start."""
+
+
 class PartitionSpan(Model):
     """The records of one partition from `start` on and before `next` (after `start`, up to `next`, in a sparse log)."""
 
@@ -25,7 +29,7 @@ class PartitionSpan(Model):
         if isinstance(self.start, int) is not integer or isinstance(self.next, int) is not integer:
             raise ValueError(f"start and next are not of offset kind {self.offset_kind.value}")
         if order(self.start) > order(self.next):
-            raise ValueError(f"the range is reversed: start {self.start} lies behind next {self.next}")
+            raise ReversedRange(f"the range is reversed: start {self.start} lies behind next {self.next}")
         return self
 
     @property

@@ -1,0 +1,84 @@
+"""The events of one type out of a log, as a decision service reads them: forward from a basis, each with its position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, Position, make_basis
+
+
+@dataclass(frozen=True)
+class ReadEvent:
+    """An event to decide on, and where it stands. `ts` in microseconds."""
+
+    position: Position
+    event_id: str
+    ts: int
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadPage:
+    """Events of one partition in its order, and the basis of that partition behind them."""
+
+    events: list[ReadEvent]
+    next: PartitionBasis
+
+
+@dataclass(frozen=True)
+class EventReader:
+    """Reads what `pins` and `event_type` say. Events from the future (more than `clock_skew_us` after their admission)
+    are no events for the plane, nor here."""
+
+    log: EventLog
+    pins: ContextPins
+    event_type: str
+    clock_skew_us: int
+
+    def pages(self, after: Basis | None = None, records: int = 2_000) -> Iterator[ReadPage]:
+        """Pages of at most `records` records each, from `after` (None: the oldest kept) to the head as it is now.
+
+        The partitions take turns, so that what is decided on stays near in time.
+
+        Raises:
+            LogError: what the log has against it.
+        """
+        at = dict(after.by_partition()) if after is not None else {}
+        waiting = [info.partition_id for info in self.log.partitions()]
+        while waiting:
+            rest = []
+            for partition_id in waiting:
+                batch = self.log.read(partition_id, at.get(partition_id), records)
+                if batch.next == at.get(partition_id):
+                    continue
+                at[partition_id] = batch.next
+                yield ReadPage(self._events(batch), batch.next)
+                if not batch.next.closed:
+                    rest.append(partition_id)
+            waiting = rest
+
+    def _events(self, batch: RecordBatch) -> list[ReadEvent]:
+        return [
+            ReadEvent(
+                Position(stream_name=self.log.stream_name, partition_id=batch.partition_id, offset=offset),
+                batch.event_ids[index],
+                int(batch.ts[index]),
+                orjson.loads(batch.payloads[index]),
+            )
+            for index, offset in enumerate(batch.offsets)
+            if batch.event_types[index] == self.event_type
+            and int(batch.ts[index]) <= int(batch.admitted_at[index]) + self.clock_skew_us
+            and batch.pins[batch.pins_index[index]] == self.pins
+        ]
+
+
+def moved(basis: Basis | None, stream_name: str, part: PartitionBasis) -> Basis:
+    """The basis with one partition moved on."""
+    parts = {} if basis is None else basis.by_partition()
+    return make_basis(stream_name, {**parts, part.partition_id: part})

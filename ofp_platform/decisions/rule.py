@@ -1,0 +1,86 @@
+"""A declared rule: points for features that reach a bound, an outcome by the sum. Integer arithmetic only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
+from ofp_platform.vocabulary.model import Model, Name
+from ofp_platform.vocabulary.offline.decision_record import Outcome, RuleRef
+from ofp_platform.vocabulary.serving import GroupVersion, KeyValues
+
+Bound = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)] | Annotated[str, Field(pattern=r"^-?[0-9]{1,30}\.[0-9]{1,18}$")]
+Points = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
+
+
+class Condition(Model):
+    """`points` if the feature is there and at least `at_least` (an integer, or a decimal as a string)."""
+
+    group_name: Name
+    group_version: GroupVersion
+    feature: Name
+    at_least: Bound
+    points: Points
+
+    def holds(self, value: int | str) -> bool:
+        """Whether a served value reaches the bound; exact, whatever the scales of the two."""
+        (one, one_scale), (other, other_scale) = _unscaled(value), _unscaled(self.at_least)
+        return bool(one * 10**other_scale >= other * 10**one_scale)
+
+
+class PointsRule(Model):
+    """Sums the points of its conditions; from `review_from` on a person looks at it, from `decline_from` on it is declined."""
+
+    rule_name: Name
+    rule_version: GroupVersion
+    conditions: tuple[Condition, ...] = Field(strict=False, min_length=1)
+    review_from: Points
+    decline_from: Points
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.review_from > self.decline_from:
+            raise ValueError("review_from lies above decline_from: nothing would ever be reviewed")
+        return self
+
+    @property
+    def ref(self) -> RuleRef:
+        """How a decision names the rule."""
+        digest = digest_of(self.model_dump(mode="json"))
+        return RuleRef(rule_name=self.rule_name, rule_version=self.rule_version, digest=digest)
+
+    @property
+    def groups(self) -> set[tuple[str, str]]:
+        """The groups that it reads: (name, version)."""
+        return {(condition.group_name, condition.group_version) for condition in self.conditions}
+
+    def decide(self, by_key: tuple[KeyValues, ...]) -> tuple[int, Outcome]:
+        """Score and outcome for the values of one snapshot. A feature without a value gives no points.
+
+        Raises:
+            KeyError: the snapshot lacks a feature that the rule reads.
+        """
+        served = {
+            (group.group_name, group.group_version, name): value
+            for key in by_key
+            for group in key.by_group
+            for name, value in group.features.items()
+        }
+        score = 0
+        for condition in self.conditions:
+            value = served[condition.group_name, condition.group_version, condition.feature]
+            if value is not None and condition.holds(value):
+                score += condition.points
+        if score >= self.decline_from:
+            return score, Outcome.DECLINE
+        return score, Outcome.REVIEW if score >= self.review_from else Outcome.APPROVE
+
+
+def _unscaled(value: int | str) -> tuple[int, int]:
+    """The value times 10^scale, and the scale."""
+    if isinstance(value, int):
+        return value, 0
+    whole, _, fraction = value.partition(".")
+    return int(whole + fraction), len(fraction)

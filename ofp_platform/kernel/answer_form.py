@@ -1,0 +1,230 @@
+"""What the answers to one choice of groups have in common: prepared once, filled per answer.
+
+The texts come from the same objects that the contract names (`hashed_object` for what is hashed), encoded by the one canonical
+encoder with places left open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
+from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.windows import NEVER, Evaluation
+from ofp_platform.registry import on_demand
+from ofp_platform.registry.layout import GroupPlan, OnDemandPlan
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.canonical_form import form, place
+from ofp_platform.vocabulary.decimals import format_decimal
+from ofp_platform.vocabulary.errors import Reason, invalid
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.serving import CONTRACT_VERSION
+from ofp_platform.vocabulary.snapshot_hash import hashed_object
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
+
+Context = dict[str, int | str] | None
+POWERS = tuple(10**scale for scale in range(19))
+
+
+def value_text(value: Value) -> str | int:
+    """A value as canonical JSON: an integer as it is, a decimal with all digits of its scale, null."""
+    if value is None:
+        return "null"
+    if isinstance(value, int):
+        return value
+    unscaled, scale = value
+    if unscaled >= 0 and 0 < scale < len(POWERS):
+        whole, part = divmod(unscaled, POWERS[scale])
+        return f'"{whole}.{part:0{scale}d}"'
+    return f'"{format_decimal(unscaled, scale)}"'
+
+
+class GroupForm:
+    """One group's part of an answer: its values and its freshness."""
+
+    def __init__(self, group: GroupPlan) -> None:
+        self.group = group
+        self.ttl = group.ttl_seconds
+        self.on_demand = group.on_demand
+        self.version = {"group_name": group.name, "group_version": group.version}
+        self._order = sorted([*(one.name for one in group.features), *(one.name for one in group.on_demand)])
+        features = {name: place(name) for name in self._order}
+        self._values = form({**self.version, "features": features}, *self._order)
+        self._freshness = form(
+            {
+                **self.version,
+                "key_type": group.key_type,
+                "key_id": place("key_id"),
+                "ttl_seconds": group.ttl_seconds,
+                "last_update_event_time": place("touched"),
+                "age_seconds": place("age"),
+                "stale": place("stale"),
+            },
+            "age",
+            "key_id",
+            "touched",
+            "stale",
+        )
+
+    def values(self, query: Query, found: Evaluation, as_of: int, context: Context, pins: ContextPins) -> str:
+        """Canonical text of the group's values.
+
+        Raises:
+            ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
+        """
+        try:
+            computed = group_values(self.group, query, found, as_of)
+        except ValueOutOfRange as error:
+            raise invalid(Reason.VALUE_OUT_OF_RANGE, str(error), pins) from None
+        if not self.on_demand:  # the windowed values come in the order of their names
+            return self._values % tuple([value_text(value) for value in computed.values()])
+        texts = {name: value_text(value) for name, value in computed.items()}
+        for plan in self.on_demand:
+            texts[plan.name] = value_text(_on_demand(plan, computed, context or {}))
+        return self._values % tuple([texts[name] for name in self._order])
+
+    def freshness(
+        self, key_type: str, key_id: str, id_text: str, touched: int, as_of: int, warnings: list[dict[str, str]]
+    ) -> str:
+        """Canonical text of the group's freshness; adds its warnings. `id_text` is `key_id` as JSON."""
+        if touched == NEVER:
+            where = {"key_type": key_type, "key_id": key_id, **self.version}
+            warnings += [{"code": "NO_DATA", **where}, {"code": "STALE_GROUP", **where}]
+            return self._freshness % ("null", id_text, "null", "true")
+        age = (as_of - touched) // MICROS_PER_SECOND
+        stale = age > self.ttl
+        if stale:
+            warnings.append({"code": "STALE_GROUP", "key_type": key_type, "key_id": key_id, **self.version})
+        return self._freshness % (age, id_text, f'"{format_time(touched)}"', "true" if stale else "false")
+
+
+@dataclass(frozen=True)
+class KeyForm:
+    """The part of one key of a type: the kernel's query, and each of its groups."""
+
+    query: Query
+    groups: tuple[GroupForm, ...]
+    values: str  # (by_group, key_id)
+    key: str  # (key_id)
+
+    @classmethod
+    def of(cls, key_type: str, query: Query, groups: Sequence[GroupForm]) -> KeyForm:
+        """The form of a key type under these groups, in their order."""
+        named = {"key_type": key_type, "key_id": place("key_id")}
+        return cls(
+            query, tuple(groups), form({**named, "by_group": place("by_group")}, "by_group", "key_id"), form(named, "key_id")
+        )
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What all answers of one projection have in common. `pins` and `definitions`: canonical bytes."""
+
+    pins: orjson.Fragment
+    definitions: orjson.Fragment
+    registry_digest: str
+    run_config_digest: str
+
+
+class AnswerForm:
+    """The whole of an answer to one choice of groups. `keys`: by key type; `reach`: how far back any window goes."""
+
+    def __init__(self, fixed: Fixed, groups: Sequence[GroupPlan], keys: Mapping[str, KeyForm]) -> None:
+        self.keys = keys
+        self.reach = max(group.reach for group in groups)
+        named = orjson.Fragment(canonical_bytes([{"group_name": group.name, "group_version": group.version} for group in groups]))
+        self._hashed = {used: _hashed_form(fixed, named, used) for used in (False, True)}
+        self._body = _body_form(fixed, named)
+
+    def hashed(self, as_of: str, keys: str, freshness: str, basis: str, context: str | None, values: str, warnings: str) -> str:
+        """The canonical text that the snapshot hash is over; all parts are canonical texts."""
+        if context is None:
+            return self._hashed[False] % (as_of, keys, freshness, basis, values, warnings)
+        return self._hashed[True] % (as_of, keys, freshness, basis, context, values, warnings)
+
+    def body(
+        self,
+        as_of: str,
+        keys: str,
+        freshness: str,
+        basis: str,
+        context: str | None,
+        values: str,
+        warnings: str,
+        *,
+        digest: str,
+        posture: str,
+        request_id: str,
+    ) -> str:
+        """The canonical text of the response."""
+        asked = "null" if context is None else context
+        return self._body % (digest, freshness, basis, posture, request_id, as_of, keys, asked, warnings, as_of, values)
+
+
+def _hashed_form(fixed: Fixed, groups: orjson.Fragment, uses_context: bool) -> str:
+    names = ["as_of", "keys", "freshness", "basis", *(["context"] if uses_context else []), "values", "warnings"]
+    return form(
+        hashed_object(
+            context_pins=fixed.pins,
+            as_of_time_utc=place("as_of"),
+            feature_keys=place("keys"),
+            feature_groups=groups,
+            registry_digest=fixed.registry_digest,
+            run_config_digest=fixed.run_config_digest,
+            values=place("values"),
+            freshness=place("freshness"),
+            warnings=place("warnings"),
+            input_basis=place("basis"),
+            request_context=place("context") if uses_context else None,
+        ),
+        *names,
+    )
+
+
+def _body_form(fixed: Fixed, groups: orjson.Fragment) -> str:
+    return form(
+        {
+            "kind": "get_features_response",
+            "contract_version": CONTRACT_VERSION,
+            "snapshot": {
+                "kind": "ofp_snapshot",
+                "contract_version": CONTRACT_VERSION,
+                "as_of_time_utc": place("as_of"),
+                "by_key": place("values"),
+            },
+            "provenance": {
+                "kind": "ofp_provenance",
+                "contract_version": CONTRACT_VERSION,
+                "context_pins": fixed.pins,
+                "feature_snapshot_hash": place("digest"),
+                "requested": {
+                    "as_of_time_utc": place("as_of"),
+                    "feature_keys": place("keys"),
+                    "feature_groups": groups,
+                    "request_context": place("context"),
+                },
+                "group_versions_used": groups,
+                "freshness": place("freshness"),
+                "input_basis": place("basis"),
+                "graph_version": None,
+                "feature_definition_set": fixed.definitions,
+                "run_config_digest": fixed.run_config_digest,
+                "warnings": place("warnings"),
+                "posture": place("posture"),
+                "request_id": place("request_id"),
+            },
+        },
+        *("digest", "freshness", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings", "as_of", "values"),
+    )
+
+
+def _on_demand(plan: OnDemandPlan, values: Mapping[str, Value], context: Mapping[str, int | str]) -> Value:
+    unscaled = on_demand.evaluate(plan, values, context)
+    return None if unscaled is None else (unscaled, plan.scale)
+
+
+EvaluationOf = Callable[[int, Query, int], Evaluation]
+"""(place of the key in the question, query, horizon in microseconds) -> what the kernel found"""

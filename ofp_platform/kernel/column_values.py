@@ -1,0 +1,227 @@
+"""Finalisation of many rows at once: what `finalise` computes, in 64- and 128-bit machine arithmetic.
+
+A value that does not fit that arithmetic is never guessed at: it is marked `UNDECIDED`, and `finalise` computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from ofp_platform.kernel.accumulate import COUNT, FIRST, FIRST_TS, LAST, LAST_TS, MAX, MIN, square_wide, subtract_wide
+from ofp_platform.kernel.native import IN1, IN2, IN3, NOTHING, OUT2, Int64Array, native
+from ofp_platform.registry.layout import Aggregation, FeaturePlan, Operand
+from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
+
+NULL, VALUE, UNDECIDED = 0, 1, 2
+_NONE, _PICK, _DISTINCT, _SUM, _SECONDS, _MEAN, _STDDEV = range(7)
+_PICKED = {
+    Aggregation.COUNT: COUNT,
+    Aggregation.MIN: MIN,
+    Aggregation.MAX: MAX,
+    Aggregation.FIRST: FIRST,
+    Aggregation.LAST: LAST,
+    Aggregation.SECONDS_SINCE_FIRST: FIRST_TS,
+    Aggregation.SECONDS_SINCE_LAST: LAST_TS,
+}
+_ROOM = 2**61  # no product that is kept below it overflows when it is doubled
+_FEATURE_WIDTH = 11
+_HALF = np.uint64(32)
+_LOW_HALF = np.uint64(0xFFFFFFFF)
+_STATUS2 = types.Array(types.uint8, 2, "C")
+
+
+def _encoded(operand: Operand | None, distinct_index: dict[tuple[int, int], int]) -> tuple[int, int, int, int]:
+    """(code, slot or index of the distinct count, place in the accumulator row, power of ten of a decimal)."""
+    if operand is None:
+        return _NONE, 0, 0, 0
+    aggregation = operand.aggregation
+    if aggregation is Aggregation.DISTINCT_COUNT:
+        return _DISTINCT, distinct_index[operand.slot, operand.token], 0, 1
+    if aggregation is Aggregation.SUM:
+        return _SUM, operand.slot, 0, 1
+    if aggregation in (Aggregation.MEAN, Aggregation.STDDEV):
+        return _MEAN if aggregation is Aggregation.MEAN else _STDDEV, operand.slot, 0, int(10**operand.scale)
+    seconds = aggregation in (Aggregation.SECONDS_SINCE_FIRST, Aggregation.SECONDS_SINCE_LAST)
+    return _SECONDS if seconds else _PICK, operand.slot, _PICKED[aggregation], 1
+
+
+def encode_features(features: Sequence[FeaturePlan], distinct_index: dict[tuple[int, int], int]) -> Int64Array:
+    """int64[F, 11]: both operands, the factors of a ratio, and whether the wire shows an integer."""
+    rows = []
+    for feature in features:
+        top, bottom = feature.operand, feature.denominator
+        factors = (1, 1)
+        if bottom is not None:
+            factors = (10 ** (bottom.scale + (feature.scale or 0)), 10**top.scale)
+        # a factor that fits no machine word: 0, and every row of the feature is undecided
+        held = [factor if factor < _ROOM else 0 for factor in factors]
+        integer = int(feature.scale is None)
+        rows.append((*_encoded(top, distinct_index), *_encoded(bottom, distinct_index), *held, integer))
+    return np.array(rows, np.int64).reshape(len(rows), _FEATURE_WIDTH)
+
+
+@native()
+def multiply_wide(left: int, right: int) -> tuple[Any, Any]:
+    """128-bit product of two int64 >= 0, as a pair (high, low) of int64."""
+    left_high = np.uint64(left) >> _HALF
+    left_low = np.uint64(left) & _LOW_HALF
+    right_high = np.uint64(right) >> _HALF
+    right_low = np.uint64(right) & _LOW_HALF
+    below = left_low * right_low
+    first = left_low * right_high
+    second = left_high * right_low
+    middle = (below >> _HALF) + (first & _LOW_HALF) + (second & _LOW_HALF)
+    high = left_high * right_high + (first >> _HALF) + (second >> _HALF) + (middle >> _HALF)
+    return np.int64(high), np.int64(np.uint64(left) * np.uint64(right))
+
+
+@native()
+def _exceeds(high: int, low: int, other_high: int, other_low: int) -> bool:
+    """Whether one 128-bit number >= 0 is greater than the other."""
+    if high != other_high:
+        return high > other_high
+    return bool(np.uint64(low) > np.uint64(other_low))
+
+
+@native()
+def _root(high: int, low: int) -> Any:
+    """Floor of the square root of a 128-bit number >= 0 below 2^122."""
+    root = np.int64(sqrt(float(high) * 18446744073709551616.0 + float(np.uint64(low))))
+    square_high, square_low = square_wide(root)
+    while _exceeds(square_high, square_low, high, low):
+        root -= 1
+        square_high, square_low = square_wide(root)
+    while True:
+        square_high, square_low = square_wide(root + 1)
+        if _exceeds(square_high, square_low, high, low):
+            return root
+        root += 1
+
+
+@native()
+def _divide(numerator: int, denominator: int) -> Any:
+    """numerator / denominator, rounded half to even; both below 2^61 in size, the denominator not 0."""
+    if denominator < 0:
+        numerator = -numerator
+        denominator = -denominator
+    quotient = numerator // denominator
+    twice = 2 * (numerator - quotient * denominator)
+    if twice > denominator or (twice == denominator and quotient & 1):
+        quotient += 1
+    return quotient
+
+
+@native()
+def _deviation(count: int, total: int, squares_high: int, squares_low: int, power: int) -> tuple[Any, Any]:
+    """(status, unscaled) of the population's standard deviation."""
+    if squares_high != 0 or squares_low < 0 or power >= 1_000_000_000:
+        return UNDECIDED, np.int64(0)
+    high, low = multiply_wide(count, squares_low)
+    square_high, square_low = square_wide(total)
+    high, low = subtract_wide(high, low, square_high, square_low)
+    if high != 0 or low < 0:
+        return UNDECIDED, np.int64(0)
+    high, low = multiply_wide(low, power * power)
+    if high >= 1 << 57:
+        return UNDECIDED, np.int64(0)
+    root = _root(high, low) // count
+    middle_high, middle_low = square_wide((2 * root + 1) * count)
+    four_high = (high << 2) | np.int64(np.uint64(low) >> np.uint64(62))
+    four_low = np.int64(np.uint64(low) << np.uint64(2))
+    if _exceeds(four_high, four_low, middle_high, middle_low) or (
+        four_high == middle_high and four_low == middle_low and root & 1
+    ):
+        root += 1
+    return VALUE, np.int64(root)
+
+
+@native()
+def _operand(
+    features: Int64Array, feature: int, first: int, rows: Int64Array, distinct: Int64Array, time: int
+) -> tuple[Any, Any]:
+    """(status, value) of the operand whose code stands at `first`."""
+    code = features[feature, first]
+    slot = features[feature, first + 1]
+    if code == _DISTINCT:
+        return VALUE, distinct[slot]
+    count = rows[slot, 0]
+    place = features[feature, first + 2]
+    if code == _PICK:
+        return (VALUE if count > 0 or place == 0 else NULL), rows[slot, place]
+    if code == _SUM:
+        if rows[slot, 1] != rows[slot, 2] >> 63:
+            return UNDECIDED, np.int64(0)
+        return VALUE, rows[slot, 2]
+    if count == 0:
+        return NULL, np.int64(0)
+    if code == _SECONDS:
+        return VALUE, (time - rows[slot, place]) // MICROS_PER_SECOND
+    total = rows[slot, 2]
+    if rows[slot, 1] != total >> 63:
+        return UNDECIDED, np.int64(0)
+    power = features[feature, first + 3]
+    if code == _STDDEV:
+        return _deviation(count, total, rows[slot, 3], rows[slot, 4], power)
+    if not -_ROOM < total < _ROOM or abs(total) > _ROOM // power:
+        return UNDECIDED, np.int64(0)
+    return VALUE, _divide(total * power, count)
+
+
+@native(NOTHING(IN2, IN3, IN2, IN1, OUT2, _STATUS2))
+def _finalise(
+    features: Int64Array,
+    accumulators: Int64Array,
+    distinct: Int64Array,
+    times: Int64Array,
+    values: Int64Array,
+    statuses: npt.NDArray[np.uint8],
+) -> None:
+    for feature in range(features.shape[0]):
+        for row in range(times.shape[0]):
+            status, value = _operand(features, feature, 0, accumulators[row], distinct[row], times[row])
+            if features[feature, 4] != _NONE:
+                below, divisor = _operand(features, feature, 4, accumulators[row], distinct[row], times[row])
+                if status == VALUE and below == VALUE:
+                    up = features[feature, 8]
+                    down = features[feature, 9]
+                    if divisor == 0:
+                        status = NULL
+                    elif (
+                        up == 0
+                        or down == 0
+                        or not -_ROOM < value < _ROOM
+                        or not -_ROOM < divisor < _ROOM
+                        or abs(value) > _ROOM // up
+                        or abs(divisor) > _ROOM // down
+                    ):
+                        status = UNDECIDED
+                    else:
+                        value = _divide(value * up, divisor * down)
+                elif status == UNDECIDED or below == UNDECIDED:
+                    status = UNDECIDED
+                else:
+                    status = NULL
+            elif features[feature, 10] and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
+                status = UNDECIDED
+            statuses[feature, row] = status
+            values[feature, row] = value if status == VALUE else 0
+
+
+def finalise_rows(
+    features: Int64Array, accumulators: Int64Array, distinct: Int64Array, times: Int64Array
+) -> tuple[Int64Array, npt.NDArray[np.uint8]]:
+    """Values int64[F, m] (unscaled) and their status uint8[F, m]: NULL, VALUE, or UNDECIDED.
+
+    `features` from `encode_features`; `accumulators` int64[m, S, 11], `distinct` int64[m, P], as-of `times` int64[m].
+    """
+    values = np.empty((len(features), len(times)), np.int64)
+    statuses = np.empty((len(features), len(times)), np.uint8)
+    _finalise(features, accumulators, distinct, times, values, statuses)
+    return values, statuses

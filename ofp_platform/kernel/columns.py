@@ -1,0 +1,253 @@
+"""Many keys at many times, straight to typed columns: the same windows and values as `sliding` and `finalise`.
+
+Events of all keys stand in one matrix, key after key; so do the rows. The work goes in pieces that stay in the processor's
+cache, and nothing is done in Python row by row but for the few values that machine arithmetic cannot hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, subtract_saturating
+from ofp_platform.kernel.column_values import UNDECIDED, VALUE, encode_features, finalise_rows
+from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
+from ofp_platform.kernel.known_distinct import count_known_distinct
+from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
+from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
+from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, query_of
+from ofp_platform.kernel.sliding import _slide_distinct, _slide_slots
+from ofp_platform.registry.layout import FeaturePlan, GroupPlan
+
+PIECE_ROWS = 2_048
+LARGE_PIECE_ROWS = 65_536
+_DECIMAL_BOUND = 10**38
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedEvents:
+    """Events of many keys.
+
+    `matrix` int64[C, N], sorted by (key, time, tie); the events of key k are matrix[:, starts[k]:ends[k]] (int64[K]).
+    `known_from` int64[N]: the moment (any ordered scale) from which an event is known; None: all always are.
+    """
+
+    matrix: Int64Array
+    starts: Int64Array
+    ends: Int64Array
+    known_from: Int64Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KeyedRows:
+    """Questions to the same keys.
+
+    Rows of key k are [offsets[k], offsets[k+1]) (int64[K+1]), their `times` int64[n] ascending, microseconds. Row i knows
+    the events with known_from <= known_until[i]; None: all.
+    """
+
+    offsets: Int64Array
+    times: Int64Array
+    known_until: Int64Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureColumn:
+    """One feature of n rows. `low` int64[n]: the value, or the low 64 bits of the unscaled decimal whose high ones are
+    `high` (None: an integer feature); `valid` bool[n]. Both are 0 where the value is null."""
+
+    group: tuple[str, str]
+    name: str
+    scale: int | None
+    low: Int64Array
+    high: Int64Array | None
+    valid: npt.NDArray[np.bool_]
+
+
+class ColumnOutOfRange(ValueOutOfRange):
+    """A value that no column can hold; names group and feature."""
+
+    def __init__(self, group: tuple[str, str], feature: str, value: int) -> None:
+        super().__init__(feature, value)
+        self.group = group
+
+
+@native(NOTHING(IN2, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
+def _slide_keys(
+    slots: Int64Array,
+    chosen: Int64Array,
+    wanted: Int64Array,
+    reach: int,
+    matrix: Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    offsets: Int64Array,
+    times: Int64Array,
+    out: Int64Array,
+    distinct: Int64Array,
+) -> None:
+    for key in range(starts.shape[0]):
+        begin = offsets[key]
+        end = offsets[key + 1]
+        if begin == end:
+            continue
+        moments = times[begin:end]
+        first = events_until(matrix, starts[key], ends[key], subtract_saturating(moments[0], reach))
+        last = events_until(matrix, first, ends[key], moments[end - begin - 1])
+        if first == last:
+            continue
+        own = matrix[:, first:last].copy()
+        _slide_slots(slots, chosen, own, moments, out[begin:end])
+        _slide_distinct(wanted, own, moments, distinct[begin:end])
+
+
+class ColumnPlan:
+    """What columns some groups of one key type ask for; made once, used for any number of keys."""
+
+    def __init__(self, plan: KernelPlan, groups: Sequence[GroupPlan]) -> None:
+        self.plan = plan
+        self.query: Query = query_of(plan, groups)
+        self.features: list[tuple[tuple[str, str], FeaturePlan]] = [
+            ((group.name, group.version), feature)
+            for group in groups
+            for feature in sorted(group.features, key=lambda one: one.name)
+        ]
+        self.encoded = encode_features([feature for _, feature in self.features], self.query.distinct_index)
+        self.finalisers = [finaliser(feature, self.query.distinct_index) for _, feature in self.features]
+        reaches = [int(row[WINDOW] + row[DELAY]) for row in plan.slots[self.query.chosen]]
+        reaches += [int(row[2] + row[3]) for row in self.query.distinct]
+        self.reach = max(reaches, default=0)
+
+
+def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> list[FeatureColumn]:
+    """The windowed features of every row, in the order of `plan.features`.
+
+    Releases the interpreter's lock for nearly all of its time. Temporary memory is bounded by the rows of a piece.
+
+    Raises:
+        ColumnOutOfRange: an integer value beyond ±(2^53-1), or a decimal of more than 38 digits.
+        ValueError: only one of `events.known_from` and `rows.known_until` is given.
+    """
+    if (events.known_from is None) is not (rows.known_until is None):
+        raise ValueError("known_from and known_until come together")
+    count = len(rows.times)
+    columns = [
+        FeatureColumn(
+            group=group,
+            name=feature.name,
+            scale=feature.scale,
+            low=np.zeros(count, np.int64),
+            high=None if feature.scale is None else np.zeros(count, np.int64),
+            valid=np.zeros(count, np.bool_),
+        )
+        for group, feature in plan.features
+    ]
+    largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
+    room = np.empty((largest, plan.plan.slot_count, ROW_WIDTH), np.int64)
+    for piece in _pieces(rows):
+        size = len(piece.times)
+        accumulators = room[:size]
+        accumulators.fill(0)
+        distinct = np.zeros((size, len(plan.query.distinct)), np.int64)
+        own = piece.keys
+        _slide_keys(
+            plan.plan.slots, plan.query.chosen, plan.query.distinct, plan.reach,
+            events.matrix, events.starts[own], events.ends[own], piece.offsets, piece.times, accumulators, distinct,
+        )  # fmt: skip
+        if events.known_from is not None and piece.known_until is not None:
+            _leave_out_unknown(plan, events, piece, accumulators, distinct)
+        _fill(plan, columns, piece.first, accumulators, distinct, piece.times)
+    return columns
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Some rows: `keys` of the whole, `offsets` of each key's rows counted from `first`."""
+
+    keys: slice
+    first: int
+    offsets: Int64Array
+    times: Int64Array
+    known_until: Int64Array | None
+
+
+def _pieces(rows: KeyedRows) -> Iterator[_Piece]:
+    offsets = rows.offsets
+    key, total = 0, len(offsets) - 1
+    while key < total:
+        following = max(int(np.searchsorted(offsets, offsets[key] + PIECE_ROWS, side="right")) - 1, key)
+        if following > key:
+            yield _piece(rows, slice(key, following), int(offsets[key]), int(offsets[following]))
+        else:
+            following = key + 1
+            for begin in range(int(offsets[key]), int(offsets[following]), LARGE_PIECE_ROWS):
+                yield _piece(rows, slice(key, following), begin, min(begin + LARGE_PIECE_ROWS, int(offsets[following])))
+        key = following
+
+
+def _piece(rows: KeyedRows, keys: slice, first: int, end: int) -> _Piece:
+    return _Piece(
+        keys=keys,
+        first=first,
+        offsets=np.clip(rows.offsets[keys.start : keys.stop + 1], first, end) - first,
+        times=rows.times[first:end],
+        known_until=None if rows.known_until is None else rows.known_until[first:end],
+    )
+
+
+def _leave_out_unknown(
+    plan: ColumnPlan, events: KeyedEvents, piece: _Piece, accumulators: Int64Array, distinct: Int64Array
+) -> None:
+    """Make anew what rows found whose windows hold an event that they may not know."""
+    known_from, known_until = events.known_from, piece.known_until
+    assert known_from is not None
+    assert known_until is not None
+    starts, ends = events.starts[piece.keys], events.ends[piece.keys]
+    incomplete = mark_incomplete(events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until, plan.reach)
+    if not incomplete.any():
+        return
+    arguments = (
+        plan.query, plan.reach, events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until, incomplete,
+    )  # fmt: skip
+    known_accumulators(*arguments, accumulators)
+    count_known_distinct(*arguments, distinct)
+
+
+def _fill(
+    plan: ColumnPlan,
+    columns: list[FeatureColumn],
+    first: int,
+    accumulators: Int64Array,
+    distinct: Int64Array,
+    times: Int64Array,
+) -> None:
+    values, statuses = finalise_rows(plan.encoded, accumulators, distinct, times)
+    end = first + len(times)
+    for column, own, status in zip(columns, values, statuses, strict=True):
+        column.low[first:end] = own
+        np.equal(status, VALUE, out=column.valid[first:end])
+        if column.high is not None:
+            np.right_shift(own, 63, out=column.high[first:end])
+    if not (statuses == UNDECIDED).any():
+        return
+    for row in np.flatnonzero((statuses == UNDECIDED).any(axis=0)).tolist():
+        found, counted, time = accumulators[row].tolist(), distinct[row].tolist(), int(times[row])
+        for place in np.flatnonzero(statuses[:, row] == UNDECIDED).tolist():
+            group, feature = plan.features[place]
+            column = columns[place]
+            try:
+                value = plan.finalisers[place](found, counted, time)
+            except ValueOutOfRange as error:
+                raise ColumnOutOfRange(group, error.feature, error.value) from None
+            if value is None:
+                continue
+            number = value[0] if isinstance(value, tuple) else value
+            if abs(number) >= _DECIMAL_BOUND:
+                raise ColumnOutOfRange(group, feature.name, number)
+            column.valid[first + row] = True
+            column.low[first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)
+            if column.high is not None:
+                column.high[first + row] = number >> 64

@@ -1,0 +1,189 @@
+"""Windows for rows that know only some of a key's events: those that became known by a moment of the row's own.
+
+The events of a key enter a tree over their places in time, in the order in which they became known, and each row asks the
+tree when everything that it knows is in: O(log events) per event and question, however hot the key and however many rows
+miss something.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from ofp_platform.kernel.accumulate import ROW_WIDTH, accumulate_into, clear, events_until, merge_into, subtract_saturating
+from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT3, BoolArray, Int64Array, native
+from ofp_platform.kernel.plan import Query
+
+FLAGS = types.Array(types.boolean, 1, "C")
+IN_FLAGS = types.Array(types.boolean, 1, "C", readonly=True)
+
+
+@native(NOTHING(IN2, IN1, IN1, IN1, IN1, IN1, IN1, INTEGER, FLAGS))
+def _mark(
+    matrix: Int64Array,
+    known_from: Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    offsets: Int64Array,
+    times: Int64Array,
+    known_until: Int64Array,
+    reach: int,
+    out: BoolArray,
+) -> None:
+    for key in range(starts.shape[0]):
+        if offsets[key] == offsets[key + 1]:
+            continue
+        begin = events_until(matrix, starts[key], ends[key], subtract_saturating(times[offsets[key]], reach))
+        end = begin
+        latest = np.empty(ends[key] - begin, np.int64)  # candidates for the greatest known_from, falling
+        head = 0
+        tail = 0
+        for row in range(offsets[key], offsets[key + 1]):
+            while end < ends[key] and matrix[0, end] <= times[row]:
+                while tail > head and known_from[latest[tail - 1]] <= known_from[end]:
+                    tail -= 1
+                latest[tail] = end
+                tail += 1
+                end += 1
+            after = subtract_saturating(times[row], reach)
+            while head < tail and matrix[0, latest[head]] <= after:
+                head += 1
+            out[row] = head < tail and known_from[latest[head]] > known_until[row]
+
+
+def mark_incomplete(
+    matrix: Int64Array,
+    known_from: Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    offsets: Int64Array,
+    times: Int64Array,
+    known_until: Int64Array,
+    reach: int,
+) -> npt.NDArray[np.bool_]:
+    """bool[n]: the rows with an event of their key in (T - reach, T] that they do not know. Arguments as in `columns`."""
+    out = np.zeros(len(times), np.bool_)
+    _mark(matrix, known_from, starts, ends, offsets, times, known_until, reach, out)
+    return out
+
+
+@native()
+def asked_rows(incomplete: BoolArray, known_until: Int64Array, begin: int, end: int) -> Int64Array:
+    """The incomplete rows of [begin, end), in the order of what they know."""
+    found = np.empty(end - begin, np.int64)
+    count = 0
+    for row in range(begin, end):
+        if incomplete[row]:
+            found[count] = row
+            count += 1
+    found = found[:count]
+    return found[np.argsort(known_until[found], kind="mergesort")]
+
+
+@native()
+def _enter(tree: Int64Array, matrix: Int64Array, event: int, leaf: int, predicate: int, column: int) -> None:
+    """Put one event in and bring every node above it up to date."""
+    accumulate_into(matrix, event, event + 1, predicate, column, tree[leaf])
+    node = leaf >> 1
+    while node > 0:
+        merge_into(tree[2 * node], tree[2 * node + 1], tree[node])
+        node >>= 1
+
+
+@native()
+def _gather(tree: Int64Array, size: int, low: int, high: int, right: Int64Array, row: Int64Array) -> None:
+    """Overwrite `row` with the merged leaves [low, high), in their order."""
+    clear(row)
+    clear(right)
+    low += size
+    high += size
+    while low < high:
+        if low & 1:
+            merge_into(row, tree[low], row)
+            low += 1
+        if high & 1:
+            high -= 1
+            merge_into(tree[high], right, right)
+        low >>= 1
+        high >>= 1
+    merge_into(row, right, row)
+
+
+@native(NOTHING(IN2, IN1, INTEGER, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT3))
+def _evaluate_known(
+    slots: Int64Array,
+    chosen: Int64Array,
+    reach: int,
+    matrix: Int64Array,
+    known_from: Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    offsets: Int64Array,
+    times: Int64Array,
+    known_until: Int64Array,
+    incomplete: BoolArray,
+    out: Int64Array,
+) -> None:
+    right = np.zeros(ROW_WIDTH, np.int64)
+    for key in range(starts.shape[0]):
+        asked = asked_rows(incomplete, known_until, offsets[key], offsets[key + 1])
+        if asked.shape[0] == 0:
+            continue
+        first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[asked].min(), reach))
+        last = events_until(matrix, first, ends[key], times[asked].max())
+        entering = np.argsort(known_from[first:last], kind="mergesort") + first
+        size = 1
+        while size < last - first:
+            size *= 2
+        tree = np.empty((2 * size, ROW_WIDTH), np.int64)
+        begin = 0
+        while begin < chosen.shape[0]:
+            measure = slots[chosen[begin], 4]
+            end = begin
+            while end < chosen.shape[0] and slots[chosen[end], 4] == measure:
+                end += 1
+            predicate = slots[chosen[begin], 0]
+            column = slots[chosen[begin], 1]
+            tree[:] = 0
+            place = 0
+            # what the first row knows enters at once
+            while place < entering.shape[0] and known_from[entering[place]] <= known_until[asked[0]]:
+                event = entering[place]
+                accumulate_into(matrix, event, event + 1, predicate, column, tree[size + event - first])
+                place += 1
+            for node in range(size - 1, 0, -1):
+                merge_into(tree[2 * node], tree[2 * node + 1], tree[node])
+            for row in asked:
+                while place < entering.shape[0] and known_from[entering[place]] <= known_until[row]:
+                    event = entering[place]
+                    if (matrix[1, event] >> predicate) & 1:
+                        _enter(tree, matrix, event, size + event - first, predicate, column)
+                    place += 1
+                for index in range(begin, end):
+                    slot = chosen[index]
+                    until = subtract_saturating(times[row], slots[slot, 3])
+                    after = subtract_saturating(until, slots[slot, 2])
+                    low = events_until(matrix, first, last, after)
+                    high = events_until(matrix, low, last, until)
+                    _gather(tree, size, low - first, high - first, right, out[row, slot])
+            begin = end
+
+
+def known_accumulators(
+    query: Query,
+    reach: int,
+    matrix: Int64Array,
+    known_from: Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    offsets: Int64Array,
+    times: Int64Array,
+    known_until: Int64Array,
+    incomplete: BoolArray,
+    out: Int64Array,
+) -> None:
+    """Overwrite the accumulators (`out` int64[n, S, 11]) of the incomplete rows with those over what the row knows."""
+    _evaluate_known(
+        query.plan.slots, query.chosen, reach, matrix, known_from, starts, ends, offsets, times, known_until, incomplete, out
+    )

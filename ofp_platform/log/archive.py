@@ -1,0 +1,196 @@
+"""Writing the archive: one segment for each offset range of a partition, the segment first and its receipt last.
+
+Both are put if absent, so a writer that dies leaves at most a segment without a receipt, and whoever comes next writes or
+adopts the same. A trailing range, which is not full yet, can be archived up to a basis; the full range follows as a segment
+of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from ofp_platform.log.archive_content import SegmentFacts
+from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
+from ofp_platform.log.archive_store import Archive, SegmentMissing
+from ofp_platform.log.port import EventLog
+from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds, place
+from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
+from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.times import format_time
+
+
+class ArchiveConflict(Exception):
+    """The same positions with other records: in the log and in the archive, or in two objects of the archive."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One segment to be; `records`: how many its range has, None where that is not known beforehand."""
+
+    span: PartitionSpan
+    number: int
+    records: int | None
+
+
+def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, number: int) -> ArchiveReceipt:
+    """Archive one closed range; its receipt, also where it was archived before.
+
+    Raises:
+        RangeOpen: it is not closed yet.
+        ReplayGap: the log has not all of it; nothing is written.
+        ArchiveConflict: the archive has other records at these positions.
+        SegmentMissing | SegmentDamaged | ReceiptDamaged: what the archive has of these positions is damaged.
+        ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
+    """
+    bounds = ranges.bounds(partition_id, number)
+    return _archive(ranges, archive, _task(bounds, ranges.closed()[partition_id]))
+
+
+def archive_closed_ranges(ranges: OffsetRanges, archive: Archive, workers: int = 1) -> list[ArchiveReceipt]:
+    """Archive every closed range of every partition; the receipts of all, by partition and range.
+
+    `workers` threads write at once, each holds one segment. Raises as `archive_range`; what was written until then stays.
+    """
+    closed = ranges.closed()
+    tasks = [_task(ranges.bounds(name, number), closed[name]) for name in sorted(closed) for number in range(closed[name].count)]
+    return _archive_all(ranges, archive, tasks, workers)
+
+
+def archive_up_to(ranges: OffsetRanges, archive: Archive, basis: Basis, workers: int = 1) -> list[ArchiveReceipt]:
+    """Archive everything that is in the basis: the closed ranges, and what is left of each partition as a trailing segment.
+
+    `workers` as in `archive_closed_ranges`.
+
+    Raises:
+        ValueError: the basis is of another stream.
+        ReplayGap: the basis is ahead of the log, or the log has not all of it.
+        as `archive_range`.
+    """
+    if basis.stream_name != ranges.log.stream_name:
+        raise ValueError(f"the basis is of stream {basis.stream_name!r}, the log is {ranges.log.stream_name!r}")
+    closed = ranges.closed()
+    tasks: list[_Task] = []
+    for whole in ReplayBasis.up_to(basis).partitions if basis.partitions else ():
+        number, start = 0, whole.first
+        while whole.partition_id in closed and number < closed[whole.partition_id].count:
+            bounds = ranges.bounds(whole.partition_id, number)
+            if not bounds.is_inside(whole.end):
+                break
+            tasks.append(_task(bounds, closed[whole.partition_id]))
+            number, start = number + 1, bounds.end
+        if place(start) < place(whole.end):
+            tasks.append(_Task(cut(whole, start, whole.end), number, None))
+    return _archive_all(ranges, archive, tasks, workers)
+
+
+def _task(bounds: RangeBounds, closed: ClosedRanges) -> _Task:
+    span = PartitionSpan(
+        partition_id=bounds.partition_id,
+        offset_kind=bounds.end.offset_kind,
+        start=bounds.start.offset,
+        next=bounds.end.offset,
+        closed=closed.ended and bounds.number == closed.count - 1,
+    )
+    return _Task(span, bounds.number, bounds.records)
+
+
+def _archive_all(ranges: OffsetRanges, archive: Archive, tasks: Sequence[_Task], workers: int) -> list[ArchiveReceipt]:
+    if workers == 1:
+        return [_archive(ranges, archive, task) for task in tasks]
+    with ThreadPoolExecutor(workers) as executor:
+        futures = [executor.submit(_archive, ranges, archive, task) for task in tasks]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            executor.shutdown(cancel_futures=True)  # after an error nothing further is begun
+
+
+def _archive(ranges: OffsetRanges, archive: Archive, task: _Task) -> ArchiveReceipt:
+    log, span = ranges.log, task.span
+    known = archive.receipt(span)
+    if known is not None and archive.store.exists(known.segment_path):
+        return known
+    data, facts = _read(log, span)
+    if task.records is not None and facts.records + facts.unreadable != task.records:
+        found = facts.records + facts.unreadable
+        where = f"partition {span.partition_id} of {log.stream_name}"
+        raise ReplayGap(f"{where}: {text_of(span)} has {found} records, not {task.records}")
+    if known is not None:
+        return _restored(archive, known, data)
+    _agree(archive, span, data)
+    data = _settled(archive, span, data, facts)
+    receipt = ArchiveReceipt.sealed(
+        stream_name=log.stream_name,
+        partition_id=span.partition_id,
+        offset_kind=span.offset_kind,
+        first=span.start,
+        next=span.next,
+        closed=span.closed,
+        range_number=task.number,
+        range_size=ranges.size,
+        records=facts.records,
+        unreadable=facts.unreadable,
+        admitted_min=None if facts.admitted_min is None else format_time(facts.admitted_min),
+        admitted_max=None if facts.admitted_max is None else format_time(facts.admitted_max),
+        segment_path=archive.segment_path(span),
+        segment_bytes=len(data),
+        segment_digest=sha256_hex(data),
+        content_digest=facts.content_digest,
+    )
+    if archive.store.put_if_absent(archive.receipt_path(span), receipt.wire_bytes()):
+        return receipt
+    winner = archive.receipt(span)
+    if winner is None or winner.content_digest != receipt.content_digest:
+        raise ArchiveConflict(f"{archive.receipt_path(span)} in {archive.store.url} is the receipt of other records")
+    return winner
+
+
+def _read(log: EventLog, span: PartitionSpan) -> tuple[bytes, SegmentFacts]:
+    writer = SegmentWriter(log.stream_name, span)
+    for batch in log_batches(log, span, ROW_GROUP_RECORDS):
+        writer.add(batch)
+    return writer.finish()
+
+
+def _settled(archive: Archive, span: PartitionSpan, data: bytes, facts: SegmentFacts) -> bytes:
+    """Create the segment; the bytes that it has, which are another writer's where that one came first."""
+    path = archive.segment_path(span)
+    if archive.store.put_if_absent(path, data):
+        return data
+    winner = archive.store.get(path)
+    if winner != data:
+        # the same records may have other bytes, from another release of the Parquet writer
+        found = SegmentFile(winner, path, span.offset_kind).facts(archive.stream_name, span)
+        if found.content_digest != facts.content_digest:
+            raise ArchiveConflict(f"{path} in {archive.store.url} holds other records than the log has at these positions")
+    return winner
+
+
+def _restored(archive: Archive, receipt: ArchiveReceipt, data: bytes) -> ArchiveReceipt:
+    """Write a segment anew that was lost, where the log still gives exactly what its receipt says."""
+    path = receipt.segment_path
+    if sha256_hex(data) != receipt.segment_digest:
+        raise SegmentMissing(f"{path} is missing in {archive.store.url}, and the log no longer gives the same bytes: restore it")
+    archive.store.put_if_absent(path, data)
+    archive.segment(receipt)
+    return receipt
+
+
+def _agree(archive: Archive, span: PartitionSpan, data: bytes) -> None:
+    """Refuse a segment that says something else than an archived one about a position that both hold."""
+    for other in archive.spans(span.partition_id, span.offset_kind):
+        part = shared(span, other)
+        if part is None or (other.start, other.next) == (span.start, span.next):
+            continue
+        receipt = archive.receipt(other)
+        ours = SegmentFile(data, archive.segment_path(span), span.offset_kind).hashes(part)
+        if receipt is not None and ours != archive.segment(receipt).hashes(part):
+            raise ArchiveConflict(
+                f"partition {span.partition_id} of {archive.stream_name}: the log has other records at {text_of(part)} "
+                f"than {receipt.segment_path} in {archive.store.url}"
+            )

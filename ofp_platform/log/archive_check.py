@@ -1,0 +1,139 @@
+"""Holding the archive against the log where both have a position: the payload hashes must be the same.
+
+A conflict is recorded in `ofp.archive_conflict` and stays there; a training build refuses a span that has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ofp_platform.log.archive import ArchiveConflict
+from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS
+from ofp_platform.log.archive_store import Archive, reach
+from ofp_platform.log.port import EventLog, PositionTrimmed
+from ofp_platform.log.ranges import place
+from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import OffsetKind, order
+
+_INSERT = """
+    INSERT INTO ofp.archive_conflict
+        (stream_name, partition_id, position, log_payload_hash, archive_payload_hash, segment_path)
+    VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
+_SELECT = """
+    SELECT position, log_payload_hash, archive_payload_hash, segment_path FROM ofp.archive_conflict
+    WHERE (stream_name, partition_id) = (%s, %s)"""
+
+
+@dataclass(frozen=True)
+class PositionConflict:
+    """One position with two contents; a hash (32 bytes) is empty where that side has no readable record there."""
+
+    partition_id: str
+    offset: int | str
+    log_payload_hash: bytes
+    archive_payload_hash: bytes
+    segment_path: str
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """`compared` positions are in both; `conflicts` are those that differ, in the order of the log."""
+
+    stream_name: str
+    span: PartitionSpan
+    compared: int
+    conflicts: tuple[PositionConflict, ...]
+
+    def demand_agreement(self) -> None:
+        """Refuse a span with a conflict.
+
+        Raises:
+            ArchiveConflict: it names the first of them.
+        """
+        if self.conflicts:
+            first = self.conflicts[0]
+            raise ArchiveConflict(
+                f"partition {self.span.partition_id} of {self.stream_name}: in {text_of(self.span)} the log and the archive have "
+                f"another payload hash at {len(self.conflicts)} positions, the first is {first.offset} in {first.segment_path}"
+            )
+
+
+def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan) -> CrossCheck:
+    """Compare the payload hashes of the span wherever log and archive both have it, and record every conflict.
+
+    What is in one of them only (not archived yet, or behind the log's retention) is not compared. Conflicts of the span that
+    were recorded earlier count, also where the log has been trimmed since.
+
+    Raises:
+        SegmentMissing | SegmentDamaged | ReceiptDamaged: the archive is damaged.
+        ReplayGap: the log does not give what it should have.
+    """
+    compared = 0
+    found: list[PositionConflict] = []
+    for one in reach(archive.spans(span.partition_id, span.offset_kind), span):
+        receipt = archive.receipt(one)
+        part = shared(_kept(log, span), one)
+        if receipt is None or part is None:
+            continue
+        count, conflicts = _compare(log, archive, receipt, part)
+        compared += count
+        found += conflicts
+    key = (log.stream_name, span.partition_id)
+    with pool.connection() as connection:
+        if found:
+            with connection.cursor() as cursor:
+                cursor.executemany(
+                    _INSERT,
+                    [(*key, str(c.offset), c.log_payload_hash, c.archive_payload_hash, c.segment_path) for c in found],
+                )
+        rows = connection.execute(_SELECT, key).fetchall()
+    dense = span.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+    known = [PositionConflict(span.partition_id, int(row[0]) if dense else row[0], *row[1:]) for row in rows]
+    inside = [one for one in known if place(span.first) < order(one.offset) <= place(span.end)]
+    return CrossCheck(log.stream_name, span, compared, tuple(sorted(inside, key=lambda one: order(one.offset))))
+
+
+def _kept(log: EventLog, span: PartitionSpan) -> PartitionSpan:
+    """The part of the span that is not behind the log's retention floor (in a sparse log that shows when reading)."""
+    floor = log.retention_floor().by_partition().get(span.partition_id, span.first)
+    start = max(span.first, floor, key=place)
+    return cut(span, min(start, span.end, key=place), span.end)
+
+
+def _compare(log: EventLog, archive: Archive, receipt: ArchiveReceipt, part: PartitionSpan) -> tuple[int, list[PositionConflict]]:
+    in_log: dict[int | str, bytes] = {}
+    try:
+        for batch in log_batches(log, part, ROW_GROUP_RECORDS):
+            in_log.update(zip(batch.offsets, batch.payload_hashes, strict=True))
+            in_log.update((record.offset, b"") for record in batch.unreadable)
+    except ReplayGap as error:
+        if isinstance(error.__cause__, PositionTrimmed):
+            return 0, []
+        raise
+    segment = archive.segment(receipt)
+    in_archive = segment.hashes(part)
+    in_archive.update((record.offset, b"") for record in segment.unreadable if _holds(part, record.offset))
+    if part.start == "":
+        # a sparse log reads from the oldest record that it keeps: what the archive has before it was trimmed
+        oldest = min(map(order, in_log), default=place(part.end) + 1)
+        in_archive = {offset: value for offset, value in in_archive.items() if order(offset) >= oldest}
+    if in_log == in_archive:
+        return len(in_log), []
+    return len(in_log.keys() & in_archive.keys()), list(_differences(in_log, in_archive, receipt))
+
+
+def _differences(
+    in_log: dict[int | str, bytes], in_archive: dict[int | str, bytes], receipt: ArchiveReceipt
+) -> Iterator[PositionConflict]:
+    for offset in sorted(in_log.keys() | in_archive.keys(), key=order):
+        ours, theirs = in_log.get(offset, b""), in_archive.get(offset, b"")
+        if ours != theirs or (offset in in_log) is not (offset in in_archive):
+            yield PositionConflict(receipt.partition_id, offset, ours, theirs, receipt.segment_path)
+
+
+def _holds(part: PartitionSpan, offset: int | str) -> bool:
+    return place(part.first) < order(offset) <= place(part.end)

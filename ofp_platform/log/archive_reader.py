@@ -1,0 +1,96 @@
+"""Replay: the records of a span out of the archive as far as it reaches, and behind it out of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ofp_platform.log.archive_store import Archive, ReceiptDamaged, reach
+from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.log.ranges import place
+from ofp_platform.log.span_records import ReplayGap, cut, log_batches, text_of
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+
+
+class ReplayReader:
+    """Reads spans of one stream. Holds one segment's bytes and one row group at a time; safe to share between threads."""
+
+    def __init__(self, log: EventLog, archive: Archive) -> None:
+        """Raises ValueError: the two are of different streams."""
+        if log.stream_name != archive.stream_name:
+            raise ValueError(f"the log is of stream {log.stream_name!r}, the archive of {archive.stream_name!r}")
+        self._log = log
+        self._archive = archive
+
+    def cut_over(self, span: PartitionSpan) -> PartitionBasis:
+        """Where reading the span goes over from the archive to the log now: `span.first` = all of it is in the log.
+
+        The archive is read as far as complete segments join, also where the log still has the records.
+
+        Raises:
+            ReceiptDamaged: see there.
+        """
+        return self._cut_over(span, self._archived(span))
+
+    def batches(self, span: PartitionSpan, max_records: int, cut_over: PartitionBasis | None = None) -> Iterator[RecordBatch]:
+        """All records of the span in order, at most `max_records` a batch; the last batch is followed by `span.end`.
+
+        `cut_over` is that of a plan; None: as `cut_over` says now. An empty span has no batch.
+
+        Raises:
+            ReplayGap: positions that neither has; it names them.
+            SegmentMissing | SegmentDamaged | ReceiptDamaged: what the archive should have is gone or was changed.
+            ValueError: `max_records` < 1, or a `cut_over` that lies outside the span.
+            ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
+        """
+        if max_records < 1:
+            raise ValueError(f"max_records must be at least 1, not {max_records}")
+        archived = self._archived(span)
+        now = self._cut_over(span, archived)
+        at = now if cut_over is None else cut_over
+        if at.partition_id != span.partition_id or not place(span.first) <= place(at) <= place(span.end):
+            raise ValueError(f"the cut-over {at.offset!r} of partition {at.partition_id} lies outside {text_of(span)}")
+        if place(at) > place(now):
+            missing = cut(span, now, at)
+            raise ReplayGap(f"{self._where(span)}: no complete archive segment holds {text_of(missing)}")
+        yield from self._from_archive(cut(span, span.first, at), archived, max_records)
+        rest = cut(span, at, span.end)
+        if place(rest.first) < place(rest.end):
+            self._demand_log(rest)
+            yield from log_batches(self._log, rest, max_records)
+
+    def _archived(self, span: PartitionSpan) -> list[PartitionSpan]:
+        return self._archive.spans(span.partition_id, span.offset_kind)
+
+    def _cut_over(self, span: PartitionSpan, archived: Sequence[PartitionSpan]) -> PartitionBasis:
+        chosen = reach(archived, span)
+        return min(chosen[-1].end, span.end, key=place) if chosen else span.first
+
+    def _from_archive(self, span: PartitionSpan, archived: Sequence[PartitionSpan], max_records: int) -> Iterator[RecordBatch]:
+        at = span.first
+        for one in reach(archived, span):
+            receipt = self._archive.receipt(one)
+            if receipt is None:
+                raise ReceiptDamaged(f"{self._archive.receipt_path(one)} was there and is gone")
+            end = span.end if place(one.end) >= place(span.end) else one.end
+            yield from self._archive.segment(receipt).batches(cut(span, at, end), end, max_records)
+            at = end
+
+    def _demand_log(self, rest: PartitionSpan) -> None:
+        """Refuse what the log has lost, and name what is missing."""
+        if rest.offset_kind is not OffsetKind.EXCLUSIVE_NEXT:
+            # '' is the oldest record that the log keeps; if the archive has segments, the partition began before that
+            if rest.start == "" and self._archived(rest):
+                raise ReplayGap(f"{self._where(rest)}: no complete archive segment holds its start")
+            return
+        floor = self._log.retention_floor().by_partition().get(rest.partition_id)
+        if floor is not None and place(floor) > place(rest.first):
+            following = [one.first for one in self._archived(rest) if place(one.first) > place(rest.first)]
+            until = min([floor, rest.end, *following], key=place)
+            raise ReplayGap(
+                f"{self._where(rest)}: {text_of(cut(rest, rest.first, until))} are in no complete archive segment, "
+                f"and the log is kept from {floor.offset} on"
+            )
+
+    def _where(self, span: PartitionSpan) -> str:
+        return f"partition {span.partition_id} of {self._log.stream_name}"

@@ -1,0 +1,140 @@
+"""Verifying the archive by itself: every byte, every digest, every payload hash, and that segments join and agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ofp_platform.log.archive import ArchiveConflict
+from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentDamaged
+from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing, reach
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.log.ranges import place
+from ofp_platform.log.span_records import ReplayGap, cut, shared, text_of
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.columns import are_moments, time_texts
+from ofp_platform.vocabulary.envelope import hash_of_parts
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import OffsetKind
+from ofp_platform.vocabulary.times import format_time
+
+
+@dataclass(frozen=True)
+class ArchiveProblem:
+    """One thing that is wrong: the object (or the folder of the receipts), the name of the error, and its text."""
+
+    path: str
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class PartitionVerification:
+    """What was verified of one partition; `contiguous` is how far its segments join from the start, None: nowhere."""
+
+    partition_id: str
+    segments: int
+    records: int
+    contiguous: PartitionSpan | None
+    problems: tuple[ArchiveProblem, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify_segment(archive: Archive, receipt: ArchiveReceipt) -> None:
+    """Compute everything that the receipt says anew from its segment, and the payload hash of every record.
+
+    Raises:
+        SegmentMissing | SegmentDamaged: see there.
+    """
+    segment = archive.segment(receipt)
+    facts = segment.facts(archive.stream_name, receipt.span)
+    least = None if facts.admitted_min is None else format_time(facts.admitted_min)
+    greatest = None if facts.admitted_max is None else format_time(facts.admitted_max)
+    found = (facts.records, facts.unreadable, least, greatest, facts.content_digest)
+    said = (receipt.records, receipt.unreadable, receipt.admitted_min, receipt.admitted_max, receipt.content_digest)
+    if found != said:
+        raise SegmentDamaged(f"{receipt.segment_path} holds {found}, its receipt says {said}")
+    for batch in segment.batches(receipt.span, receipt.span.end, ROW_GROUP_RECORDS):
+        for index in _wrong_hashes(batch):
+            raise SegmentDamaged(f"{receipt.segment_path}: the payload hash of record {batch.offsets[index]} is not its own")
+
+
+def verify_partition(archive: Archive, partition_id: str, kind: OffsetKind) -> PartitionVerification:
+    """Verify all segments of a partition, that they join from its first record on, and that overlapping ones agree.
+
+    Raises:
+        ObjectStoreUnavailable: the same call may be made again.
+    """
+    problems: list[ArchiveProblem] = []
+    folder = archive.receipt_folder(partition_id)
+    try:
+        spans = archive.spans(partition_id, kind)
+    except ReceiptDamaged as error:
+        return PartitionVerification(partition_id, 0, 0, None, (_problem(folder, error),))
+    good: list[ArchiveReceipt] = []
+    for span in spans:
+        try:
+            receipt = archive.receipt(span)
+            if receipt is not None:
+                verify_segment(archive, receipt)
+                good.append(receipt)
+        except (ReceiptDamaged, SegmentDamaged, SegmentMissing) as error:
+            path = archive.receipt_path(span) if isinstance(error, ReceiptDamaged) else archive.segment_path(span)
+            problems.append(_problem(path, error))
+    problems += [_problem(path, error) for path, error in _conflicts(archive, good)]
+    whole: PartitionSpan | None = None
+    if spans:
+        start = "" if kind is OffsetKind.AFTER_SEQUENCE_NUMBER else 0
+        farthest = max((span.end for span in spans), key=place)
+        every = PartitionSpan(partition_id=partition_id, offset_kind=kind, start=start, next=farthest.offset)
+        joined = reach([receipt.span for receipt in good], every)
+        whole = cut(every, every.first, joined[-1].end) if joined else None
+        after = every.first if whole is None else whole.end
+        if place(after) < place(farthest):
+            text = (
+                f"partition {partition_id} of {archive.stream_name}: {text_of(cut(every, after, farthest))} is not all archived"
+            )
+            problems.append(_problem(folder, ReplayGap(text)))
+    chosen = reach([receipt.span for receipt in good], whole) if whole is not None else []
+    held = {(receipt.first, receipt.next): receipt.records for receipt in good}
+    records = sum(held[span.start, span.next] for span in chosen)
+    return PartitionVerification(partition_id, len(spans), records, whole, tuple(problems))
+
+
+def _conflicts(archive: Archive, receipts: list[ArchiveReceipt]) -> Iterator[tuple[str, ArchiveConflict]]:
+    for index, one in enumerate(receipts):
+        for other in receipts[index + 1 :]:
+            part = shared(one.span, other.span)
+            if part is None:
+                break  # they are in the order of their starts
+            if archive.segment(one).hashes(part) != archive.segment(other).hashes(part):
+                text = f"{one.segment_path} and {other.segment_path} hold other records at {text_of(part)}"
+                yield other.segment_path, ArchiveConflict(text)
+
+
+def _wrong_hashes(batch: RecordBatch) -> Iterator[int]:
+    if not are_moments(batch.ts).all():
+        yield int(are_moments(batch.ts).argmin())
+        return
+    pins = [canonical_bytes(one.wire()) for one in batch.pins]
+    columns = zip(
+        batch.event_types,
+        batch.schema_versions,
+        time_texts(batch.ts),
+        batch.pins_index.tolist(),
+        batch.payloads,
+        batch.payload_hashes,
+        strict=True,
+    )
+    for index, (event_type, version, ts, pins_index, payload, expected) in enumerate(columns):
+        if hash_of_parts(event_type, version, ts, pins[pins_index], payload) != expected:
+            yield index
+
+
+def _problem(path: str, error: Exception) -> ArchiveProblem:
+    return ArchiveProblem(path, type(error).__name__, str(error))

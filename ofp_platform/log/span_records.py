@@ -1,0 +1,123 @@
+"""The records of one span of a partition out of a log, exactly these and all of them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
+
+from ofp_platform.log.port import EventLog, PositionTrimmed, PositionUnknown, RecordBatch, empty_batch
+from ofp_platform.log.ranges import place
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+
+PAGE_BYTES = 32_000_000  # of payload: pages shrink where records are large
+_FIRST_PAGE = 256
+
+
+class ReplayGap(Exception):
+    """Positions that neither the archive nor the log has; the text names the partition and the positions."""
+
+
+def log_batches(log: EventLog, span: PartitionSpan, max_records: int) -> Iterator[RecordBatch]:
+    """The records of the span in order, at most `max_records` a batch; the last batch is followed by `span.end`.
+
+    Raises:
+        ReplayGap: the log lost records of the span, ends inside it, or does not give all the records it says it has.
+    """
+    at, page = span.first, min(max_records, _FIRST_PAGE)
+    while place(at) < place(span.end):
+        batch = _read(log, span, at, page)
+        if place(batch.next) == place(at):
+            raise ReplayGap(f"{_where(log, span)}: the log ends at {_text(at)}, before the end of {text_of(span)}")
+        if place(batch.next) >= place(span.end):
+            batch = up_to(batch, span.end)
+        _check(log, span, at, batch)
+        at = batch.next
+        size = sum(map(len, batch.payloads)) // max(len(batch), 1)
+        page = min(max_records, max(PAGE_BYTES // max(size, 1), 1))
+        yield batch
+
+
+def up_to(batch: RecordBatch, end: PartitionBasis) -> RecordBatch:
+    """The part of the batch that is in the basis `end`, which follows it."""
+    last = place(end)
+    count = bisect_right(batch.offsets, last, key=order)
+    unreadable = tuple(record for record in batch.unreadable if order(record.offset) <= last)
+    if not count:
+        return empty_batch(end, unreadable)
+    return RecordBatch(
+        batch.partition_id,
+        batch.offsets[:count],
+        batch.admitted_at[:count],
+        batch.event_ids[:count],
+        batch.event_types[:count],
+        batch.schema_versions[:count],
+        batch.ts[:count],
+        batch.emitted_at[:count],
+        batch.pins,
+        batch.pins_index[:count],
+        batch.payload_hashes[:count],
+        batch.payloads[:count],
+        end,
+        unreadable,
+    )
+
+
+def cut(span: PartitionSpan, start: PartitionBasis, end: PartitionBasis) -> PartitionSpan:
+    """The part of a span between two of its positions."""
+    return PartitionSpan(
+        partition_id=span.partition_id,
+        offset_kind=span.offset_kind,
+        start=start.offset,
+        next=end.offset,
+        closed=span.closed and end.offset == span.next,
+    )
+
+
+def shared(one: PartitionSpan, other: PartitionSpan) -> PartitionSpan | None:
+    """What two spans of one partition have in common."""
+    start = max(one.first, other.first, key=place)
+    end = min(one.end, other.end, key=place)
+    return cut(one, start, end) if place(start) < place(end) else None
+
+
+def text_of(span: PartitionSpan) -> str:
+    """The positions of a span, for people."""
+    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        return f"[{span.start}, {span.next})"
+    return f"after {span.start or 'the start'} up to {span.next or 'the start'}"
+
+
+def _read(log: EventLog, span: PartitionSpan, at: PartitionBasis, page: int) -> RecordBatch:
+    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        page = min(page, place(span.end) - place(at))
+    try:
+        return log.read(span.partition_id, at, page)
+    except (PositionTrimmed, PositionUnknown, ValueError) as error:  # a ValueError: what the log stores cannot be decoded
+        missing = span.model_copy(update={"start": at.offset})
+        raise ReplayGap(f"{_where(log, span)}: the log does not have all of {text_of(missing)}: {error}") from error
+
+
+def _check(log: EventLog, span: PartitionSpan, at: PartitionBasis, batch: RecordBatch) -> None:
+    """A log that lost a part of itself shows here: columns of different lengths, or positions that are not in order."""
+    columns = (batch.event_ids, batch.payloads, batch.payload_hashes, batch.admitted_at, batch.ts, batch.pins_index)
+    first, last = place(at) + 1, place(batch.next)
+    positions = batch.offsets if isinstance(span.start, int) else list(map(order, batch.offsets))
+    if batch.unreadable:
+        positions = sorted([*map(order, positions), *(order(record.offset) for record in batch.unreadable)])
+    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        whole = positions == list(range(first, last + 1))
+    else:
+        whole = all(one < following for one, following in pairwise([first - 1, *positions, last + 1]))
+    if not whole or any(len(column) != len(batch) for column in columns):
+        part = span.model_copy(update={"start": at.offset, "next": batch.next.offset})
+        raise ReplayGap(f"{_where(log, span)}: the log does not give every record of {text_of(part)}; it is damaged there")
+
+
+def _where(log: EventLog, span: PartitionSpan) -> str:
+    return f"partition {span.partition_id} of {log.stream_name}"
+
+
+def _text(at: PartitionBasis) -> str:
+    return str(at.offset) or "its start"

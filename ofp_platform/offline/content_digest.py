@@ -1,0 +1,167 @@
+"""The content digest of a dataset: what its values are, not how they are stored.
+
+For each column, in the order of the schema, three SHA-256 run over the rows in their order:
+
+    validity  one byte a row: 1, or 0 for a null
+    values    the values' bytes, little-endian: int64 and timestamps (microseconds) 8 bytes, decimal128 (unscaled, two's
+              complement) 16 bytes, a boolean 1 byte, a string its UTF-8; a null: zeros, or nothing of a string
+    lengths   strings only: the length of each in bytes, 4 bytes little-endian, 0 for a null
+
+The digest is the SHA-256 of the RFC 8785 bytes of
+`{"format": "ofp_dataset_content_v0", "rows": n, "columns": [{"name", "type", "validity", "values"[, "lengths"]}...]}`.
+Blocks, files, row groups, encodings and compression are not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ofp_platform.vocabulary.canonical import digest_of
+
+FORMAT = "ofp_dataset_content_v0"
+READ_ROWS = 131_072
+_HASHING_THREADS = 2
+_WIDTHS = {pa.int64(): 8, pa.timestamp("us", tz="UTC"): 8}
+
+
+def type_name(kind: pa.DataType) -> str:
+    """The name of a column type in the digest.
+
+    Raises:
+        TypeError: a type that a dataset may not have (a float, for one, has no canonical bytes here).
+    """
+    if kind in _WIDTHS or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_decimal128(kind):
+        return str(kind)
+    raise TypeError(f"a dataset column is int64, decimal128, bool, string or timestamp[us, UTC], not {kind}")
+
+
+class _ColumnHash:
+    """The three hashes of one column."""
+
+    def __init__(self, field: pa.Field) -> None:
+        self.name = field.name
+        self.kind = field.type
+        self.type_name = type_name(field.type)
+        self._validity = hashlib.sha256()
+        self._values = hashlib.sha256()
+        self._lengths = hashlib.sha256() if pa.types.is_string(field.type) else None
+
+    def update(self, array: pa.Array) -> None:
+        valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
+        self._validity.update(valid.view(np.uint8).data)
+        if self._lengths is not None:
+            filled = pc.fill_null(array, "") if array.null_count else array
+            self._lengths.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).astype("<u4").data)
+            self._values.update(_text_bytes(filled))
+        elif pa.types.is_boolean(self.kind):
+            filled = pc.fill_null(array, False) if array.null_count else array
+            self._values.update(filled.to_numpy(zero_copy_only=False).view(np.uint8).data)
+        else:
+            self._values.update(_fixed_bytes(array, _WIDTHS.get(self.kind, 16), valid).data)
+
+    def wire(self) -> dict[str, str]:
+        made = {"name": self.name, "type": self.type_name}
+        made |= {"validity": self._validity.hexdigest(), "values": self._values.hexdigest()}
+        return made if self._lengths is None else {**made, "lengths": self._lengths.hexdigest()}
+
+
+class ContentDigest:
+    """Takes the rows of a dataset block by block; how they are cut changes nothing."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """Raises TypeError for a column type that a dataset may not have."""
+        self.schema = schema.remove_metadata()
+        self.rows = 0
+        self._columns = [_ColumnHash(field) for field in schema]
+
+    def update(self, block: pa.Table | pa.RecordBatch, pool: ThreadPoolExecutor | None = None) -> None:
+        """Take the next rows.
+
+        Raises:
+            ValueError: their schema is another one.
+        """
+        if not block.schema.equals(self.schema, check_metadata=False):
+            raise ValueError(f"a block has another schema:\n{block.schema}\ninstead of\n{self.schema}")
+        table = pa.table(block) if isinstance(block, pa.RecordBatch) else block
+        jobs = [(one, table.column(place).combine_chunks()) for place, one in enumerate(self._columns)]
+        if pool is None:
+            for column, array in jobs:
+                column.update(array)
+        else:
+            list(pool.map(lambda job: job[0].update(job[1]), jobs))
+        self.rows += table.num_rows
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far."""
+        return digest_of(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """What is digested."""
+        return {"format": FORMAT, "rows": self.rows, "columns": [column.wire() for column in self._columns]}
+
+
+def digest_of_blocks(blocks: Iterable[pa.Table], schema: pa.Schema) -> str:
+    """The content digest of rows in memory."""
+    digest = ContentDigest(schema)
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[Path | str]) -> str:
+    """The content digest of published files, in the order of their rows; memory is that of one block.
+
+    Raises:
+        ValueError: no file, files of different schemas, or a file that is no Parquet file.
+        FileNotFoundError: a file is not there.
+        TypeError: a column of a type that a dataset may not have.
+    """
+    digest: ContentDigest | None = None
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        for path in paths:
+            try:
+                with pq.ParquetFile(path) as file:
+                    digest = digest or ContentDigest(file.schema_arrow)
+                    if not file.schema_arrow.equals(digest.schema, check_metadata=False):
+                        raise ValueError(f"{path}: another schema than the files before it")
+                    for batch in file.iter_batches(READ_ROWS):
+                        digest.update(batch, pool)
+            except (pa.ArrowInvalid, OSError) as error:
+                if isinstance(error, FileNotFoundError):
+                    raise
+                raise ValueError(f"{path}: cannot be read as Parquet: {error}") from None
+    if digest is None:
+        raise ValueError("a dataset has at least one file")
+    return digest.hexdigest()
+
+
+def _text_bytes(array: pa.Array) -> memoryview:
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+    data = array.buffers()[2]
+    return (
+        memoryview(b"" if data is None or not len(array) else data)[int(offsets[0]) : int(offsets[-1])]
+        if len(offsets)
+        else memoryview(b"")
+    )
+
+
+def _fixed_bytes(array: pa.Array, width: int, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    data = array.buffers()[1]
+    if data is None or not len(array):
+        return np.empty(0, np.uint8)
+    content = np.frombuffer(data, np.uint8)[array.offset * width : (array.offset + len(array)) * width]
+    if valid.all():
+        return content
+    rows = content.reshape(len(array), width).copy()
+    rows[~valid] = 0
+    return rows.reshape(-1)

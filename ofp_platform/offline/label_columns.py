@@ -1,0 +1,86 @@
+"""Labels beside rows: what the resolved assertions say about each, and whether more may still come."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
+from ofp_platform.vocabulary.times import parse_time
+
+OBSERVED_TIME = pa.timestamp("us", tz="UTC")
+LABEL_SCHEMA = pa.schema(
+    [
+        pa.field("label_value", pa.int64()),
+        pa.field("label_observed_time", OBSERVED_TIME),
+        pa.field("label_is_mature", pa.bool_(), nullable=False),
+    ]
+)
+"""The label columns of a dataset. A value without an observed time is the policy's `unlabelled_means`."""
+Column: TypeAlias = pa.Array | pa.ChunkedArray
+
+
+@dataclass(frozen=True)
+class ResolvedLabels:
+    """At most one assertion per event, as of `basis.as_of_utc`.
+
+    `table`: event_id string, value int64, observed_time timestamp[us, UTC], assertion_id string; by event_id.
+    """
+
+    basis: LabelBasis
+    table: pa.Table
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the ids of the assertions in the order of their events: other knowledge, another digest."""
+        return hashlib.sha256("".join(self.table["assertion_id"].to_pylist()).encode("ascii")).hexdigest()
+
+    @property
+    def last_heard_us(self) -> int | None:
+        """The greatest observed time among them, microseconds: until then the source is known to have spoken."""
+        return pc.max(self.table["observed_time"].cast(pa.int64())).as_py()  # type: ignore[no-any-return]
+
+
+def mature_rows(row_ts: NDArray[np.int64], basis: LabelBasis) -> NDArray[np.bool_]:
+    """bool[n]: which rows (event times, int64[n] microseconds) are `maturity_seconds` old, or older, as of the basis."""
+    # on the side of the as-of: a time far in the future plus the maturity would wrap
+    return row_ts <= parse_time(basis.as_of_utc) - basis.maturity_seconds * 1_000_000
+
+
+def label_columns(resolved: ResolvedLabels, event_ids: Column, row_ts: NDArray[np.int64], policy: BuildPolicy) -> pa.Table:
+    """The label columns (LABEL_SCHEMA) of n rows, in their order.
+
+    Args:
+        event_ids: string[n]; an id may occur in several rows.
+        row_ts: int64[n], the time of each row's event, microseconds.
+
+    Raises:
+        ValueError: not as many ids as times.
+    """
+    if len(event_ids) != len(row_ts):
+        raise ValueError(f"{len(event_ids)} event ids, but {len(row_ts)} times")
+    mature = mature_rows(row_ts, resolved.basis)
+    known = resolved.table.combine_chunks()
+    place = pc.index_in(_texts(event_ids), value_set=_texts(known["event_id"]))
+    value = pc.take(_whole(known["value"]), place)
+    if policy.unlabelled_means is not None:
+        silent = pc.and_(pc.is_null(place), pa.array(mature))
+        value = pc.if_else(silent, pa.scalar(policy.unlabelled_means, pa.int64()), value)
+    observed = pc.take(_whole(known["observed_time"]), place)
+    return pa.Table.from_arrays([value, observed, pa.array(mature)], schema=LABEL_SCHEMA)
+
+
+def _texts(column: Column) -> pa.Array:
+    return _whole(column).cast(pa.string())
+
+
+def _whole(column: Column) -> pa.Array:
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

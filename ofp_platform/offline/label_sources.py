@@ -1,0 +1,76 @@
+"""Labels out of a run's own log: an event that reports something about an earlier one is an assertion about that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import Identifier
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform.vocabulary.times import format_time
+
+_EVENT_ID: TypeAdapter[str] = TypeAdapter(Identifier)
+
+
+@dataclass(frozen=True)
+class ReportRule:
+    """How events of one type are read as labels: which payload field names the event that they are about, what they say."""
+
+    event_type: str
+    about_field: str
+    label_type: str
+    value: int
+
+
+FRAUD_REPORTS = {
+    "card_payments": ReportRule("fraud_report", "payment_event_id", "fraud", 1),
+    "handbook": ReportRule("fraud_report", "transaction_event_id", "fraud", 1),
+}
+"""By the id of the shipped pack."""
+
+
+@dataclass
+class ReportedLabels:
+    """What reports said. `assertions`: each statement once. `unusable`: reports that name no event, with their positions."""
+
+    assertions: list[LabelAssertion] = field(default_factory=list)
+    unusable: list[tuple[str, int | str]] = field(default_factory=list)
+
+
+def reported_labels(batches: Iterable[RecordBatch], rule: ReportRule, pins: ContextPins, clock_skew_us: int) -> ReportedLabels:
+    """The labels that the run's reports in `batches` assert.
+
+    The source is the report's own event. A report is observed, and holds, from its time on: however often and however late
+    it was delivered, it is one assertion. Reports of other runs say nothing, nor do those from the future (more than the
+    clock skew, microseconds, after their admission).
+    """
+    found: dict[str, LabelAssertion] = {}
+    labels = ReportedLabels()
+    for batch in batches:
+        for index, event_type in enumerate(batch.event_types):
+            if event_type != rule.event_type or batch.pins[batch.pins_index[index]] != pins:
+                continue
+            ts = int(batch.ts[index])
+            if ts > int(batch.admitted_at[index]) + clock_skew_us:
+                continue
+            try:
+                about = _EVENT_ID.validate_python(orjson.loads(batch.payloads[index]).get(rule.about_field), strict=True)
+            except ValidationError:
+                labels.unusable.append((batch.partition_id, batch.offsets[index]))
+                continue
+            assertion = LabelAssertion(
+                event_id=about,
+                label_type=rule.label_type,
+                value=rule.value,
+                effective_time_utc=format_time(ts),
+                observed_time_utc=format_time(ts),
+                source=batch.event_ids[index],
+            )
+            found[assertion.assertion_id] = assertion
+    labels.assertions = [found[name] for name in sorted(found)]
+    return labels

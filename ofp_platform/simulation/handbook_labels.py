@@ -1,0 +1,46 @@
+"""The outcomes in a handbook file as label assertions: a fraud is observed seven days after its transaction.
+
+The others are never asserted to be genuine; what their silence means is the policy's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ofp_platform.simulation.handbook import REPORT_DELAY, open_handbook
+from ofp_platform.vocabulary.columns import time_texts
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+
+LABEL_TYPE = "fraud"
+SOURCE = "handbook"
+_COLUMNS = ("transaction_id", "tx_datetime", "tx_fraud")
+
+
+def handbook_labels(path: Path) -> Iterator[LabelAssertion]:
+    """One assertion of value 1 per fraud of the whole file, by the event ids of `HandbookReplay`, in file order.
+
+    Also of frauds that are observed after the file's last transaction: as of any earlier time they are not known.
+
+    Raises:
+        HandbookFileError: no such file, not Parquet, or a column is missing.
+    """
+    with open_handbook(path) as file:
+        for batch in file.iter_batches(columns=list(_COLUMNS)):
+            frauds = batch.filter(pc.equal(batch["tx_fraud"], 1))
+            moments = frauds["tx_datetime"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+            happened, observed = time_texts(moments), time_texts(moments + REPORT_DELAY)
+            for number, effective_time, observed_time in zip(
+                frauds["transaction_id"].to_pylist(), happened, observed, strict=True
+            ):
+                yield LabelAssertion(
+                    event_id=f"transaction-{number:07d}",
+                    label_type=LABEL_TYPE,
+                    value=1,
+                    effective_time_utc=effective_time,
+                    observed_time_utc=observed_time,
+                    source=SOURCE,
+                )

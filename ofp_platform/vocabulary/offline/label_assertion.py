@@ -1,0 +1,43 @@
+"""What somebody says about an event after the fact. Never changed: who knows better says so in another assertion."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
+from ofp_platform.vocabulary.model import Identifier, Model, Name, Time
+from ofp_platform.vocabulary.serving import Version
+
+LabelValue = Annotated[
+    int,
+    Field(ge=-MAX_INTEGER, le=MAX_INTEGER, description="an integer; of a yes-or-no label 1 is yes and 0 is no, never a boolean"),
+]
+
+
+class LabelAssertion(Model):
+    """One statement about one event of the run in whose label store it stands.
+
+    `effective_time_utc`: since when it is true; `observed_time_utc`: since when `source` knew it, which alone decides
+    whether it counts as of a time.
+    """
+
+    kind: Literal["label_assertion"] = "label_assertion"
+    contract_version: Version = "v0"
+    event_id: Identifier
+    label_type: Name
+    value: LabelValue
+    effective_time_utc: Time
+    observed_time_utc: Time
+    source: Identifier
+
+    def wire(self) -> dict[str, Any]:
+        """As it crosses a boundary."""
+        # faster than model_dump, and the same: every field is an integer or a text
+        return dict(self.__dict__)
+
+    @property
+    def assertion_id(self) -> str:
+        """SHA-256 of the canonical content: the same statement is one assertion, however often it is made."""
+        return digest_of(self.wire())

@@ -1,0 +1,96 @@
+"""`ofp up`, whole: it comes up, answers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from ofp_platform.api.client import OfpClient, verify
+from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
+
+OFP = str(Path(sys.executable).with_name("ofp"))
+
+
+@contextmanager
+def town(variables: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`ofp up` up to the line that says that it is ready, and what it has said."""
+    command = [OFP, "up", "--port", "0", *arguments]
+    environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("ready"):
+                    break
+            yield process, said
+        finally:
+            process.terminate()
+            process.stdout.read()
+
+
+def address(said: list[str], name: str) -> str:
+    found = re.search(rf"^{name} +(http://[\d.:]+)", "".join(said), re.MULTILINE)
+    assert found, said
+    return found[1]
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    left = []
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:  # whoever adopted it has not reaped it yet
+                left.append(process.cmdline())
+    assert left == []
+
+
+@pytest.mark.timeout(180)
+def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> None:
+    with town(plane_home, "--dagster-port", "0") as (process, said):
+        with OfpClient(address(said, "HTTP service"), timeout_seconds=10) as ofp:
+            assert ofp.health().state == "GREEN"
+            answer = ofp.get_features(
+                context_pins=ofp.feature_groups().context_pins,
+                feature_keys=[("account", ACCOUNT)],
+                feature_groups=[("account_activity", "v1")],
+                as_of_time_utc=AFTER_THE_DEMO,
+            )
+        assert verify(answer) == answer.provenance.feature_snapshot_hash
+        assert answer.snapshot.by_key[0].by_group[0].features["sum_amount_30d"] == 106244
+        query = {"query": "{ assetNodes { id } }"}
+        assets = httpx.post(f"{address(said, 'Dagster UI')}/graphql", json=query, timeout=30, trust_env=False).json()
+        assert assets["data"]["assetNodes"]
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 4
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        assert process.wait(60) == 0, rest
+    assert rest.split() == ["stopping", "stopped"]
+    assert_gone(family)
+
+
+def test_a_part_that_ends_by_itself_stops_the_others(plane_home: dict[str, str]) -> None:
+    with town(plane_home, "--no-dagster") as (process, said):
+        assert said[-1].startswith("ready")
+        family = psutil.Process(process.pid).children(recursive=True)
+        projector = next(child for child in family if "projector" in child.cmdline())
+        projector.kill()
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        assert process.wait(60) == 1
+    assert "projector ended with exit code -9; the end of " in rest
+    assert "Traceback" not in rest
+    assert_gone(family)

@@ -1,0 +1,162 @@
+"""Columns of many keys and times against one key at one time: the same values, whatever a row may know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ofp_platform.kernel import columns
+from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.windows import evaluate
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.pack import load_pack
+from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform_tests.oracle.matrices import sorted_matrix
+from ofp_platform_tests.oracle.strategies import PACK, SECOND, START
+
+SIZES = {"tiny": 3, "cents": 100_000, "large": 2**45}
+
+
+@cache
+def registry() -> CompiledRegistry:
+    return compile_pack(load_pack(PACK))
+
+
+def groups_of(key_type: str) -> list[GroupPlan]:
+    return [group for _, group in sorted(registry().groups.items()) if group.key_type == key_type]
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """Events and questions of a few keys."""
+
+    events: KeyedEvents
+    rows: KeyedRows
+
+
+def crowd(key_type: str, seed: int, keys: int, most: int, size: int, knowing: bool) -> Crowd:
+    """Crowded times at the edges of windows, ties, a key without events and one without rows among the others."""
+    rng = np.random.default_rng(seed)
+    layout = registry().layouts[key_type]
+    parts, starts, ends, offsets, times = [], [], [], [0], []
+    for _ in range(keys):
+        count = int(rng.integers(0, most + 1))
+        matrix = np.zeros((layout.column_count, count), np.int64)
+        matrix[0] = START + rng.integers(0, 25, count) * SECOND + rng.choice((-1, 0, 0, 0, 1), count)
+        matrix[1] = rng.integers(0, 2 ** len(layout.predicates), count)
+        if layout.ties:
+            matrix[2:4] = rng.integers(-(2**63), 2**63 - 1, (2, count))
+        for row in range(layout.first_integer_row, layout.first_token_row):
+            matrix[row] = rng.integers(-size, size + 1, count)
+        matrix[layout.first_token_row :] = rng.integers(0, 3, (layout.column_count - layout.first_token_row, count))
+        parts.append(sorted_matrix(matrix) if layout.ties else matrix[:, np.argsort(matrix[0], kind="stable")])
+        starts.append(ends[-1] if ends else 0)
+        ends.append(starts[-1] + count)
+        asked = np.sort(START + rng.integers(0, 40, int(rng.integers(0, 6))) * SECOND + rng.choice((-1, 0, 1)))
+        times.append(asked)
+        offsets.append(offsets[-1] + len(asked))
+    matrix = np.ascontiguousarray(np.concatenate(parts, axis=1))
+    moments = np.concatenate(times)
+    known_from = rng.integers(0, 12, matrix.shape[1]) if knowing else None
+    known_until = rng.integers(-1, 13, len(moments)) if knowing else None
+    return Crowd(
+        KeyedEvents(matrix, np.array(starts, np.int64), np.array(ends, np.int64), known_from),
+        KeyedRows(np.array(offsets, np.int64), moments, known_until),
+    )
+
+
+def value_of(column: FeatureColumn, row: int) -> Value:
+    if not column.valid[row]:
+        assert column.low[row] == 0
+        assert column.high is None or column.high[row] == 0
+        return None
+    low = int(column.low[row])
+    if column.high is None:
+        return low
+    assert column.scale is not None
+    return (int(column.high[row]) << 64) + (low & (2**64 - 1)), column.scale
+
+
+def expected(key_type: str, crowd: Crowd) -> list[dict[tuple[tuple[str, str], str], Value]]:
+    groups = groups_of(key_type)
+    query = query_of(KernelPlan.of(registry().layouts[key_type]), groups)
+    events, rows = crowd.events, crowd.rows
+    found = []
+    for key in range(len(events.starts)):
+        own = events.matrix[:, events.starts[key] : events.ends[key]]
+        for row in range(int(rows.offsets[key]), int(rows.offsets[key + 1])):
+            known = np.ones(own.shape[1], np.bool_)
+            if events.known_from is not None and rows.known_until is not None:
+                known = events.known_from[events.starts[key] : events.ends[key]] <= rows.known_until[row]
+            time = int(rows.times[row])
+            evaluation = evaluate(query, np.ascontiguousarray(own[:, known]), time)
+            values = {}
+            for group in groups:
+                for name, value in group_values(group, query, evaluation, time).items():
+                    values[(group.name, group.version), name] = value
+            found.append(values)
+    return found
+
+
+def hold(key_type: str, crowd: Crowd) -> None:
+    plan = ColumnPlan(KernelPlan.of(registry().layouts[key_type]), groups_of(key_type))
+    try:
+        wanted = expected(key_type, crowd)
+    except ValueOutOfRange:
+        with pytest.raises(ColumnOutOfRange):
+            feature_columns(plan, crowd.events, crowd.rows)
+        return
+    made = feature_columns(plan, crowd.events, crowd.rows)
+    got = [{(column.group, column.name): value_of(column, row) for column in made} for row in range(len(crowd.rows.times))]
+    assert got == wanted
+
+
+@given(
+    st.sampled_from(("account", "merchant")),
+    st.integers(0, 2**32),
+    st.integers(1, 4),
+    st.integers(0, 30),
+    st.sampled_from((*SIZES.values(), MAX_INTEGER)),
+    st.booleans(),
+)
+@example("account", 1, 3, 30, SIZES["cents"], True)
+@example("account", 2, 3, 30, SIZES["large"], False)
+def test_columns_are_what_the_kernel_says_row_by_row(
+    key_type: str, seed: int, keys: int, most: int, size: int, knowing: bool
+) -> None:
+    hold(key_type, crowd(key_type, seed, keys, most, size, knowing))
+
+
+@pytest.mark.parametrize("knowing", [False, True])
+def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch, knowing: bool) -> None:
+    monkeypatch.setattr(columns, "PIECE_ROWS", 4)
+    monkeypatch.setattr(columns, "LARGE_PIECE_ROWS", 3)
+    for seed in range(20):
+        hold("account", crowd("account", seed, 6, 40, SIZES["cents"], knowing))
+
+
+def test_what_machine_words_cannot_hold_is_computed_all_the_same() -> None:
+    undecided = 0
+    for size in (2**45, 2**50):
+        case = crowd("account", 7, 6, 40, size, False)
+        hold("account", case)
+        plan = ColumnPlan(KernelPlan.of(registry().layouts["account"]), groups_of("account"))
+        made = feature_columns(plan, case.events, case.rows)
+        undecided += sum(int((column.high[column.valid] > 0).sum()) for column in made if column.high is not None)
+    assert undecided > 0
+
+
+def test_knowledge_is_told_of_events_and_of_rows() -> None:
+    case = crowd("account", 3, 2, 5, 3, True)
+    plan = ColumnPlan(KernelPlan.of(registry().layouts["account"]), groups_of("account"))
+    with pytest.raises(ValueError, match="come together"):
+        feature_columns(plan, case.events, KeyedRows(case.rows.offsets, case.rows.times))

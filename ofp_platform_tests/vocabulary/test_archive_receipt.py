@@ -1,0 +1,74 @@
+"""A receipt proves itself, and says only what can be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
+from ofp_platform.vocabulary.position import OffsetKind
+
+
+def receipt(**changes: Any) -> ArchiveReceipt:
+    fields: dict[str, Any] = {
+        "stream_name": "s",
+        "partition_id": "0000",
+        "offset_kind": OffsetKind.EXCLUSIVE_NEXT,
+        "first": 10,
+        "next": 20,
+        "closed": False,
+        "range_number": 1,
+        "range_size": 10,
+        "records": 9,
+        "unreadable": 1,
+        "admitted_min": "2024-05-01T10:00:01Z",
+        "admitted_max": "2024-05-01T10:00:02Z",
+        "segment_path": "archive/s/0000/segments/x.parquet",
+        "segment_bytes": 10,
+        "segment_digest": "0" * 64,
+        "content_digest": "1" * 64,
+        **changes,
+    }
+    return ArchiveReceipt.sealed(**fields)
+
+
+def test_it_survives_the_wire() -> None:
+    one = receipt()
+    assert ArchiveReceipt.model_validate_json(one.wire_bytes()) == one
+    assert one.is_full
+    sparse = receipt(offset_kind=OffsetKind.AFTER_SEQUENCE_NUMBER, first="", next="99", records=3, closed=True)
+    assert ArchiveReceipt.model_validate_json(sparse.wire_bytes()) == sparse
+    assert sparse.is_full
+    assert sparse.span.closed
+
+
+def test_a_trailing_range_is_not_full() -> None:
+    assert not receipt(next=15, records=4).is_full
+
+
+@pytest.mark.parametrize("field", ["records", "closed", "segment_bytes", "next", "content_digest", "receipt_digest"])
+def test_a_changed_field_is_found(field: str) -> None:
+    content = receipt().model_dump(mode="json")
+    value = content[field]
+    content[field] = (not value) if isinstance(value, bool) else value + 1 if isinstance(value, int) else "2" * 64
+    with pytest.raises(ValidationError, match="receipt_digest is not the digest"):
+        ArchiveReceipt.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first": 21}, "reversed"),
+        ({"first": ""}, "offset kind"),
+        ({"records": 8}, r"do not fill \[10, 20\)"),
+        ({"range_size": 9}, "more than a range of 9"),
+        ({"complete": False}, "complete"),
+        ({"schema_version": 2}, "schema_version"),
+        ({"records": -1}, "records"),
+    ],
+)
+def test_what_no_receipt_says(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        receipt(**changes)
