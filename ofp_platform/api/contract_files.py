@@ -17,6 +17,9 @@ from pydantic.json_schema import models_json_schema
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.offline.build_intent import INTENT
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
@@ -94,6 +97,16 @@ def object_schema(model: type[BaseModel], name: str, title: str) -> dict[str, An
     return {"$schema": DIALECT, "$id": f"urn:ofp:contracts:{name}:v0", **schema, "title": title}
 
 
+def intent_schema() -> dict[str, Any]:
+    """The schema of a build intent: three kinds, told apart by `intent`."""
+    schema = INTENT.json_schema(mode=_MODE)
+    for branch in schema["oneOf"]:
+        definition = schema["$defs"][branch["$ref"].rpartition("/")[2]]
+        required = {*definition["required"], "kind", "contract_version", "intent"}
+        definition["required"] = [name for name in definition["properties"] if name in required]
+    return {"$schema": DIALECT, "$id": "urn:ofp:contracts:ofs_build_intent:v0", "title": "Build intent v0", **schema}
+
+
 def contract_schemas() -> dict[str, dict[str, Any]]:
     """File name to schema."""
     pack = pack_schema() | {"$schema": DIALECT, "$id": "urn:ofp:contracts:feature_pack:v0"}
@@ -104,6 +117,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_label_assertion_v0.schema.json": object_schema(LabelAssertion, "ofs_label_assertion", "Label assertion v0"),
         "df_decision_record_v0.schema.json": object_schema(DecisionRecord, "df_decision_record", "Decision record v0"),
         "run_facts_v0.schema.json": object_schema(RunFacts, "run_facts", "Run facts v0"),
+        "ofs_build_intent_v0.schema.json": intent_schema(),
+        "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),
+        "ofs_build_run_v0.schema.json": object_schema(BuildRun, "ofs_build_run", "Run of a build v0"),
     }
 
 

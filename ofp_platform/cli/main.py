@@ -11,6 +11,7 @@ from ofp_platform.cli import (
     doctor,
     features,
     installation,
+    intent_commands,
     log_commands,
     projection_commands,
     projector_commands,
@@ -43,6 +44,7 @@ app.add_typer(projection_commands.app, name="projection")
 app.add_typer(features.app, name="features")
 app.add_typer(snapshot_commands.app, name="snapshot")
 app.add_typer(log_commands.app, name="log")
+app.add_typer(intent_commands.app, name="intent")
 
 if __name__ == "__main__":
     app()

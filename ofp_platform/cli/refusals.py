@@ -22,6 +22,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.received import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.api.server import AddressError
     from ofp_platform.log.port import LogError
+    from ofp_platform.offline.run_ledger import UnknownRun
     from ofp_platform.online.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.online.rebuild import RebuildRefused
     from ofp_platform.online.refold import NotRebuildable
@@ -31,6 +32,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.storage.objects import ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable
     from ofp_platform.vocabulary.errors import ContractError
+    from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
     from ofp_platform.vocabulary.profile import ProfileError
 
     if isinstance(error, ContractError):
@@ -43,6 +45,7 @@ def words_for(error: Exception) -> str | None:
     expected = (
         AddressError,
         AnswerNotTrusted,
+        BuildRefused,
         CommandRefused,
         DatabaseUnavailable,
         EmbeddedPostgresError,
@@ -58,6 +61,7 @@ def words_for(error: Exception) -> str | None:
         RegistryRefused,
         ServiceUnreachable,
         UnknownProjection,
+        UnknownRun,
     )
     return str(error) if isinstance(error, expected) else None
 

@@ -69,10 +69,12 @@ class DecisionRecorder:
 
     def append_first(self, records: Sequence[DecisionRecord]) -> int:
         """Append those on which nobody has decided meanwhile; the first decision stands. How many were new."""
+        first: dict[str, DecisionRecord] = {}
+        for record in records:
+            first.setdefault(record.decision_id, record)
         while True:
-            open_ids = self.undecided([record.decision_id for record in records])
-            records = [record for record in records if record.decision_id in open_ids]
+            still_open = self.undecided(list(first))
             try:
-                return self.append(records)[0]
+                return self.append([record for name, record in first.items() if name in still_open])[0]
             except DecisionConflict:
                 continue  # another recorder was faster: what it decided is not open any more

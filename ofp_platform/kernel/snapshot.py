@@ -94,19 +94,48 @@ class SnapshotMaker:
         watermark: int | None,
         evaluation_of: EvaluationOf,
         posture: Mapping[str, Any],
+        *,
+        behind_horizon: bool = False,
     ) -> Answer:
         """Evaluate and encode. `evaluation_of(place, query, horizon)` is the query's evaluation for `question.keys[place]`.
 
-        `basis` is the canonical text of the input basis.
+        `basis` is the canonical text of the input basis. With `behind_horizon` a window may begin behind the horizon: for a
+        caller that has all events. Freshness counts events in front of the horizon only, as ever.
 
         Raises:
             ContractError: AS_OF_BEFORE_HORIZON, VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
         form = self._form(question)
+        if not behind_horizon and question.as_of - form.reach < self.horizon(watermark):
+            raise self._behind(form.reach, self.horizon(watermark))
+        parts, missing = self._parts(form, question, basis, watermark, evaluation_of)
+        hashed = form.hashed(*parts).encode()
+        digest = sha256_hex(hashed)
+        request_id = question.request.request_id
+        body = form.body(
+            *parts,
+            digest=f'"{digest}"',
+            posture=self._posture(posture, question.as_of, watermark),
+            request_id="null" if request_id is None else f'"{request_id}"',
+        )
+        return Answer(body.encode(), digest, hashed, missing)
+
+    def hashed(self, question: Question, basis: str, watermark: int | None, evaluation_of: EvaluationOf) -> bytes:
+        """The bytes that the snapshot's hash is over, and nothing else; arguments as in `snapshot`, behind the horizon too.
+
+        Raises:
+            ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
+        """
+        form = self._form(question)
+        parts, _ = self._parts(form, question, basis, watermark, evaluation_of)
+        return form.hashed(*parts).encode()
+
+    def _parts(
+        self, form: AnswerForm, question: Question, basis: str, watermark: int | None, evaluation_of: EvaluationOf
+    ) -> tuple[tuple[str, str, str, str, str | None, str, str], int]:
+        """What fills the form, and how many groups were served for a key without data."""
         horizon = self.horizon(watermark)
         as_of = question.as_of
-        if as_of - form.reach < horizon:
-            raise self._behind(form.reach, horizon)
         keys: list[str] = []
         values: list[str] = []
         freshness: list[str] = []
@@ -137,16 +166,7 @@ class SnapshotMaker:
             f"[{','.join(values)}]",
             warned,
         )
-        hashed = form.hashed(*parts).encode()
-        digest = sha256_hex(hashed)
-        request_id = question.request.request_id
-        body = form.body(
-            *parts,
-            digest=f'"{digest}"',
-            posture=self._posture(posture, as_of, watermark),
-            request_id="null" if request_id is None else f'"{request_id}"',
-        )
-        return Answer(body.encode(), digest, hashed, missing)
+        return parts, missing
 
     def _behind(self, reach: int, horizon: int) -> Exception:
         text = format_time(horizon) if horizon >= _FIRST_TIME else "before year 1"  # such a horizon has no calendar time

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
@@ -118,11 +116,15 @@ def replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: 
 
 
 def records(shop: Workshop, plan: BuildPlan) -> Iterator[RecordBatch]:
-    """Everything in the replay basis: of each partition the archive up to the plan's cut-over, then the log."""
+    """Everything in the replay basis: of each partition the archive up to the plan's cut-over, then the log.
+
+    Where the archive has grown since the plan was made, it is read further: the log may have been trimmed behind it.
+    """
     reader = shop.held.reader
-    cut_over = {part.partition_id: part for part in plan.cut_over}
+    planned = {part.partition_id: part for part in plan.cut_over}
     for span in plan.replay_basis.partitions:
-        yield from reader.batches(span, _PAGE, cut_over.get(span.partition_id))
+        now = reader.cut_over(span)
+        yield from reader.batches(span, _PAGE, max(now, planned.get(span.partition_id, now), key=place))
 
 
 @dataclass
@@ -247,12 +249,3 @@ def check_labels(plan: BuildPlan, diagnostics: LabelDiagnostics) -> None:
     if plan.purpose is Purpose.TRAINING:
         check_coverage(diagnostics, plan.policy)
 
-
-def first_rows(files: DatasetFiles, count: int) -> pa.Table:
-    """A look at the beginning of a dataset, for people."""
-    return pa.parquet.read_table(files.paths[0]).slice(0, count)
-
-
-def positive_rows(table: pa.Table) -> int:
-    """How many rows have a label that is not 0."""
-    return int(np.count_nonzero(pc.fill_null(table["label_value"], 0).to_numpy()))

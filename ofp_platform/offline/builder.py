@@ -16,8 +16,8 @@ from ofp_platform.offline import build_stages
 from ofp_platform.offline.anchor_comparison import compare_anchors
 from ofp_platform.offline.publication import LocalFile, name_files, publish_files, publish_manifest
 from ofp_platform.offline.resolver import resolve
-from ofp_platform.offline.run_ledger import RunLedger
 from ofp_platform.offline.run_lease import RunLease
+from ofp_platform.offline.run_ledger import RunLedger
 from ofp_platform.offline.snapshot_rebuild import rebuild_snapshot
 from ofp_platform.offline.workshop import Workshop
 from ofp_platform.storage.crash_points import crash_point

@@ -8,7 +8,7 @@ other records (copies, anomalies, the order of a key's events) is left to shards
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,6 +99,30 @@ class FoldedReplay:
         path = self.folder / f"keys-{key_type}.txt"
         return sorted(set(path.read_text(encoding="ascii").split("\n")) - {""}) if path.exists() else []
 
+    def maxima(self, partition: int) -> Int64s:
+        """int64[r, 2]: where the greatest event time of a partition's applied events rises: position (see `EventShard`) of
+        the record, and its time in microseconds."""
+        path = self.folder / f"maxima-{partition}.bin"
+        return (np.fromfile(path, np.int64) if path.exists() else np.empty(0, np.int64)).reshape(-1, 2)
+
+    def offset_text(self, partition: int, position: int) -> str:
+        """The offset of the record at a position (see `EventShard`), as text."""
+        if self.ends[partition].offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+            return str(position)
+        with (self.folder / f"offsets-{partition}.bin").open("rb") as file:
+            file.seek(position * _NUMBER_BYTES)
+            return str(int.from_bytes(file.read(_NUMBER_BYTES), "big"))
+
+    def bounds(self, partition: int, parts: Sequence[PartitionBasis | None]) -> Int64s:
+        """int64[n]: `bound` of many bases of one partition (None: nothing of it)."""
+        if self.ends[partition].offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+            return np.array([0 if part is None else order(part.offset) for part in parts], np.int64)
+        path = self.folder / f"offsets-{partition}.bin"
+        numbers = np.fromfile(path, f"S{_NUMBER_BYTES}") if path.exists() else np.empty(0, f"S{_NUMBER_BYTES}")
+        given = np.array([part is not None and part.offset != "" for part in parts], np.bool_)
+        tokens = np.array([_number(0 if part is None else order(part.offset)) for part in parts], f"S{_NUMBER_BYTES}")
+        return np.where(given, np.searchsorted(numbers, tokens, side="right"), 0).astype(np.int64)
+
     def bound(self, part: PartitionBasis) -> int:
         """How far that basis reaches in this replay: a record is before it when its position (see `EventShard`) is less."""
         if part.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
@@ -167,6 +191,7 @@ class _Partition:
     end: PartitionBasis
     last: int = -1
     records: int = 0
+    newest: int = -(2**63)
 
 
 @dataclass
@@ -236,6 +261,7 @@ class _Fold:
             return
         newest = int(batch.ts[own][applied].max())
         self.watermark = newest if self.watermark is None else max(self.watermark, newest)
+        self._note_maxima(partition, positions[own[applied]], batch.ts[own[applied]])
         self._identify(batch, own[applied], partition, positions, routed.id_digest[applied], routed.tie_digest[applied])
         ties = routed.tie_digest.view(np.int64)
         digests = {}
@@ -301,6 +327,16 @@ class _Fold:
         ]
         arrays = [pa.array(column, one.type) for column, one in zip(columns, _RECORDS, strict=True)]
         self.records_writer.write_batch(pa.record_batch(arrays, schema=_RECORDS))
+
+    def _note_maxima(self, partition: _Partition, positions: Int64s, ts: Int64s) -> None:
+        """Keep where the greatest event time of the partition rises."""
+        running = np.maximum.accumulate(ts)
+        before = np.concatenate([[partition.newest], running[:-1]])
+        rises = running > np.maximum(before, partition.newest)
+        if rises.any():
+            with (self.folder / f"maxima-{partition.number}.bin").open("ab") as file:
+                file.write(np.stack([positions[rises], running[rises]], axis=1).tobytes())
+            partition.newest = int(running[-1])
 
     def _note_keys(self, key_type: str, key_ids: list[str]) -> None:
         """Write key ids down, for the scopes that ask for every entity; one may be noted more than once."""

@@ -6,17 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.port import EventLog
 from ofp_platform.offline.anchor_resolution import anchors_in, named_anchors
 from ofp_platform.offline.feature_resolution import resolve_groups, resolve_pack, resolve_question
 from ofp_platform.offline.held_records import HeldRecords
 from ofp_platform.offline.intent_file import Intent, check_intent
 from ofp_platform.offline.policies import resolve_policy
+from ofp_platform.offline.replay_reading import replaying
 from ofp_platform.offline.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.run_facts_view import load_run_facts
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedRunFacts
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
 from ofp_platform.vocabulary.times import format_time, parse_time
 
@@ -28,6 +33,16 @@ class BuildSources:
     pool: Pool
     held: HeldRecords
     is_published: Callable[[str, str], bool]
+
+    @classmethod
+    def of(cls, pool: Pool, log: EventLog, objects: ObjectStore) -> BuildSources:
+        """Log and archive of one stream, and the datasets of an object store."""
+
+        def is_published(dataset_name: str, dataset_identity: str) -> bool:
+            with replaying("supersedes"):
+                return objects.exists(manifest_path(dataset_name, dataset_identity))
+
+        return cls(pool, HeldRecords(log, Archive(objects, log.stream_name)), is_published)
 
 
 def code_release_id() -> str:

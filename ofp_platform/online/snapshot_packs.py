@@ -12,15 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 import orjson
-import pyarrow as pa
 
 from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.storage.snapshot_records import compress
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.times import parse_time
-
-_CODEC = pa.Codec("zstd")
-_LENGTH_BYTES = 8
-_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -78,23 +74,6 @@ def record_of(answer: Answer) -> bytes:
     )
 
 
-def compress(data: bytes) -> bytes:
-    """A frame: the length of the data, then the data as zstd."""
-    return len(data).to_bytes(_LENGTH_BYTES, "little") + bytes(_CODEC.compress(data, asbytes=True))
-
-
-def decompress(frame: bytes) -> bytes:
-    """The inverse.
-
-    Raises:
-        ValueError | OSError: not a frame.
-    """
-    size = int.from_bytes(frame[:_LENGTH_BYTES], "little")
-    if size > _MOST_BYTES:
-        raise ValueError(f"a frame of {size} bytes is above the limit")
-    return bytes(_CODEC.decompress(frame[_LENGTH_BYTES:], size, asbytes=True))
-
-
 def make_pack(answers: Iterable[Answer]) -> tuple[str, bytes, list[IndexRow]]:
     """Path and frame of a pack, and the index rows of its records, in the order of their hashes."""
     found: Sequence[Answer] = sorted({answer.hash: answer for answer in answers}.values(), key=lambda answer: answer.hash)
@@ -108,12 +87,3 @@ def make_pack(answers: Iterable[Answer]) -> tuple[str, bytes, list[IndexRow]]:
         rows.append(index_row(answer, f"{path}#{begin}+{len(record)}"))
         begin += len(record)
     return path, compress(content), rows
-
-
-def place_in_pack(reference: str) -> tuple[str, int, int] | None:
-    """Path, first byte and length of a record in a pack; None: the reference is an object of its own."""
-    path, separator, place = reference.partition("#")
-    if not separator:
-        return None
-    begin, _, length = place.partition("+")
-    return path, int(begin), int(length)

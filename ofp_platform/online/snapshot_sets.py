@@ -20,10 +20,11 @@ from ofp_platform.online.frozen import frozen
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow, read_projection
 from ofp_platform.online.serving import Reader
-from ofp_platform.online.snapshots import SnapshotStore, snapshot_path
+from ofp_platform.online.snapshots import SnapshotStore
 from ofp_platform.online.state import KEY_TYPE_CODES
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
+from ofp_platform.storage.snapshot_records import snapshot_path
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.position import Basis

@@ -18,18 +18,10 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.snapshot_packs import (
-    IndexRow,
-    compress,
-    decompress,
-    index_row,
-    make_pack,
-    place_in_pack,
-    record_of,
-)
-from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
+from ofp_platform.online.snapshot_packs import IndexRow, index_row, make_pack, record_of
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
 from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 
@@ -43,11 +35,6 @@ SELECT * FROM json_to_recordset(%s::json) AS r (
 )
 ON CONFLICT DO NOTHING
 """
-
-
-def snapshot_path(snapshot_hash: str) -> str:
-    """Where the object of a hash stands."""
-    return f"snapshots/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
 
 
 class SnapshotStore:
@@ -81,35 +68,16 @@ class SnapshotStore:
         Raises:
             ContractError: UNKNOWN_SNAPSHOT; SNAPSHOT_CORRUPT (the bytes are not what was written); STORE_DOWN.
         """
-        corrupt = unavailable(Reason.SNAPSHOT_CORRUPT, f"the stored bytes of snapshot {snapshot_hash} are damaged")
         try:
-            record = self._read(snapshot_hash)
-            hashed = orjson.loads(record)["hashed"]
-        except ObjectNotFound:
-            raise not_found(Reason.UNKNOWN_SNAPSHOT, f"no snapshot {snapshot_hash} was materialised here") from None
+            return read_record(self._pool, self._objects, snapshot_hash)
+        except SnapshotMissing as error:
+            raise not_found(Reason.UNKNOWN_SNAPSHOT, str(error)) from None
+        except SnapshotDamaged as error:
+            raise unavailable(Reason.SNAPSHOT_CORRUPT, str(error)) from None
         except ObjectStoreUnavailable:
             raise unavailable(Reason.STORE_DOWN, "the object store does not answer") from None
         except (psycopg.Error, PoolTimeout):
             raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
-        except (ValueError, OSError, KeyError, TypeError):
-            raise corrupt from None
-        if sha256_hex(canonical_bytes(hashed)) != snapshot_hash:
-            raise corrupt
-        return record
-
-    def _read(self, snapshot_hash: str) -> bytes:
-        try:
-            return decompress(self._objects.get(snapshot_path(snapshot_hash)))
-        except ObjectNotFound:
-            with self._pool.connection() as connection:
-                row = connection.execute(
-                    "SELECT reference FROM ofp.snapshot_index WHERE snapshot_hash = %s", (snapshot_hash,)
-                ).fetchone()
-            place = None if row is None else place_in_pack(row[0])
-            if place is None:
-                raise
-        path, begin, length = place
-        return decompress(self._objects.get(path))[begin : begin + length]
 
     def _index(self, rows: Iterable[IndexRow]) -> None:
         # in one order whoever writes: two services that served the same snapshots must not wait for each other

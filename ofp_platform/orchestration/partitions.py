@@ -14,8 +14,11 @@ from ofp_platform.vocabulary.times import to_micros
 
 HOURS_FROM = datetime(2018, 1, 1, tzinfo=UTC)
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
+DAY_FORMAT = "%Y-%m-%d"
 OFFSET_RANGE = dg.DynamicPartitionsDefinition(name="offset_range")
 REGISTRY_DIGEST = dg.DynamicPartitionsDefinition(name="registry_digest")
+BUILD_REQUEST = dg.DynamicPartitionsDefinition(name="build_request")
+DECISION_DAY = dg.DailyPartitionsDefinition(start_date=HOURS_FROM, timezone="UTC", fmt=DAY_FORMAT)
 EVENT_HOUR = dg.HourlyPartitionsDefinition(start_date=HOURS_FROM, timezone="UTC", fmt=HOUR_FORMAT)
 
 

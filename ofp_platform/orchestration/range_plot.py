@@ -28,7 +28,12 @@ def events_per_range(partition_id: str, events: Mapping[int, int], size: int) ->
     axes.tick_params(axis="x", rotation=90 if len(numbers) > 6 else 0, labelsize=7)
     axes.tick_params(axis="y", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
+    return as_markdown(figure, "events per range")
+
+
+def as_markdown(figure: Figure, name: str) -> dg.MarkdownMetadataValue:
+    """A figure as a picture inside Markdown, which is what Dagster's pages show."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return dg.MetadataValue.md(f"![events per range](data:image/png;base64,{encoded})")
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{encoded})")

@@ -7,6 +7,7 @@ from functools import cache
 import dagster as dg
 
 from ofp_platform.cli.environment import Environment
+from ofp_platform.offline.workshop import Workshop
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving import Reader
 from ofp_platform.storage.objects import ObjectStore
@@ -82,3 +83,17 @@ class FeatureReaderResource(_Settings):
         """A reader of the projection that is live now."""
         with self._open_plane() as plane:
             yield plane.reader(plane.ensure_live())
+
+
+class WorkshopResource(_Settings):
+    """What builds and the archive work with: database, log, object store, and the folder `builds` for files under way."""
+
+    workers: int = 2
+
+    @contextmanager
+    def open(self) -> Iterator[Workshop]:
+        """The workshop of the profile's stream, for the time of a step or a tick."""
+        profile = self.load_profile()
+        objects = ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
+        with self._open_plane() as plane:
+            yield Workshop(plane.pool, plane.log, objects, self._environment().folder / "builds", self.workers)

@@ -14,8 +14,9 @@ from ofp_platform.api.client import make_request, verify
 from ofp_platform.cli.environment import Environment
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.snapshots import SnapshotStore, snapshot_path
+from ofp_platform.online.snapshots import SnapshotStore
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.snapshot_records import snapshot_path
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.serving import GetFeaturesResponse, SnapshotRecord
 from ofp_platform.vocabulary.snapshot_hash import snapshot_hash

@@ -84,7 +84,7 @@ def test_other_content_is_an_error_and_nothing_of_it_is_appended(recorder: Decis
         recorder.append([record(pins, "e-0"), second])
     assert all_of(recorder.pool, pins) == {first.decision_id: first}
     third = record(pins, "e-2")
-    assert recorder.append_first([second, third]) == 1
+    assert recorder.append_first([second, third, record(pins, "e-2", score=12)]) == 1
     assert all_of(recorder.pool, pins) == {first.decision_id: first, third.decision_id: third}
 
 

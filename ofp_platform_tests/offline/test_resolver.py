@@ -8,7 +8,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from jsonschema import Draft202012Validator
 
+from ofp_platform.api.contract_files import contract_schemas
 from ofp_platform.offline.intent_file import parse_intent
 from ofp_platform.offline.policies import shipped_policies
 from ofp_platform.offline.resolver import BuildSources, code_release_id, resolve
@@ -81,6 +83,7 @@ def test_a_plan_pins_everything(resolvable: ResolvablePlane) -> None:
     assert found.ofs_code_release_id == RELEASE
     assert plan(resolvable, DATASET) == found
     assert BuildPlan.model_validate(found.wire()) == found
+    Draft202012Validator(contract_schemas()["ofs_build_plan_v0.schema.json"]).validate(found.wire())
 
 
 def test_the_identity_is_of_what_gives_the_data_meaning(resolvable: ResolvablePlane) -> None:

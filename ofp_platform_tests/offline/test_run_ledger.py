@@ -8,7 +8,9 @@ from threading import Barrier
 
 import psycopg
 import pytest
+from jsonschema import Draft202012Validator
 
+from ofp_platform.api.contract_files import contract_schemas
 from ofp_platform.offline.run_lease import LeaseLost, ReceiptConflict, RunLease
 from ofp_platform.offline.run_ledger import RetryRefused, RunLedger, UnknownRun
 from ofp_platform.storage.postgres import open_pool
@@ -366,5 +368,9 @@ def test_contract_of_a_run(ledger: RunLedger) -> None:
     ledger.submit(INTENT)
     built(ledger)
     wire = ledger.show(KEY).wire()
+    schema = contract_schemas()["ofs_build_run_v0.schema.json"]
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(wire)
+    assert not Draft202012Validator(schema).is_valid({**wire, "state": "ASLEEP"})
     assert BuildRun.model_validate(wire) == ledger.show(KEY)
     assert wire["intent"] == {**DATASET, "parity_anchors": "all_decisions_in_replay", "scope": wire["intent"]["scope"]}

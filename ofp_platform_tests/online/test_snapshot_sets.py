@@ -11,8 +11,9 @@ from ofp_platform.online.catch_up import catch_up
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow
 from ofp_platform.online.snapshot_sets import HOUR, HourNotServable, damaged_objects, last_full_hour, materialise_hour
-from ofp_platform.online.snapshots import SnapshotStore, snapshot_path
+from ofp_platform.online.snapshots import SnapshotStore
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.snapshot_records import snapshot_path
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile

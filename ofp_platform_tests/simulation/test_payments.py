@@ -31,7 +31,7 @@ KEYS = {"account_id", "card_id", "customer_id", "device_id", "merchant_id"}
 
 @cache
 def simulated() -> PaymentStream:
-    return simulate_payments(PaymentSimulation(PINS, seed=7, payments=20_000, size=SIZE))
+    return simulate_payments(PaymentSimulation(PINS, seed=7, payments=20_000, size=SIZE, disturbances=Disturbances(conflicts=4)))
 
 
 @cache

@@ -67,7 +67,6 @@ def _facts(summary: SimulationSummary) -> list[tuple[str, str]]:
             f"{wrong.wrong_type} of a wrong type, {wrong.missing_field} without a field, {wrong.future} in 2099,"
             f" {wrong.foreign_pins} of another run",
         ),
-        ("conflicts", f"{wrong.conflicts} ids seen again with another amount"),
     ]
 
 

@@ -1,0 +1,73 @@
+"""Many keys at many times, each row knowing some of the events: the evaluations that a snapshot is encoded from.
+
+The same windows as `windows`, by way of the loops of `columns`; besides values it finds the last touches that freshness
+needs, in front of each row's own horizon.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until
+from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows, _slide_keys
+from ofp_platform.kernel.known_distinct import count_known_distinct
+from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
+from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
+from ofp_platform.kernel.sliding import Evaluations
+from ofp_platform.kernel.window_loops import NEVER
+
+
+@native(NOTHING(IN1, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN1, OUT2))
+def _touch_known(
+    masks: Int64Array,
+    matrix: Int64Array,
+    known_from: Int64Array,
+    starts: Int64Array,
+    ends: Int64Array,
+    offsets: Int64Array,
+    times: Int64Array,
+    known_until: Int64Array,
+    horizons: Int64Array,
+    out: Int64Array,
+) -> None:
+    for key in range(starts.shape[0]):
+        for row in range(offsets[key], offsets[key + 1]):
+            newest = events_until(matrix, starts[key], ends[key], times[row]) - 1
+            for index in range(masks.shape[0]):
+                out[row, index] = NEVER
+                event = newest
+                while event >= starts[key] and matrix[0, event] > horizons[row]:
+                    if matrix[1, event] & masks[index] and known_from[event] <= known_until[row]:
+                        out[row, index] = matrix[0, event]
+                        break
+                    event -= 1
+
+
+def evaluate_known(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows, horizons: Int64Array) -> Evaluations:
+    """The query of the plan at every row; `horizons` int64[n], microseconds: touches at or behind them do not count.
+
+    The result takes 88 bytes per row and slot: cut very many rows into blocks.
+
+    Raises:
+        ValueError: `events.known_from` or `rows.known_until` is not given.
+    """
+    known_from, known_until = events.known_from, rows.known_until
+    if known_from is None or known_until is None:
+        raise ValueError("known_from and known_until are needed")
+    query, count = plan.query, len(rows.times)
+    found = Evaluations(
+        np.zeros((count, plan.plan.slot_count, ROW_WIDTH), np.int64),
+        np.zeros((count, len(query.distinct)), np.int64),
+        np.empty((count, len(query.masks)), np.int64),
+    )
+    _slide_keys(
+        plan.plan.slots, query.chosen, query.distinct, plan.reach,
+        events.matrix, events.starts, events.ends, rows.offsets, rows.times, found.accumulators, found.distinct,
+    )  # fmt: skip
+    where = (events.matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
+    incomplete = mark_incomplete(*where, plan.reach)
+    if incomplete.any():
+        known_accumulators(query, plan.reach, *where, incomplete, found.accumulators)
+        count_known_distinct(query, plan.reach, *where, incomplete, found.distinct)
+    _touch_known(query.masks, *where, horizons, found.touches)
+    return found

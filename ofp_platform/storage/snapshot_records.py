@@ -1,0 +1,106 @@
+"""Materialised snapshots as bytes: where they stand, how they are framed, and how they are read and verified.
+
+An object is a zstd frame of canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`, or of many such records
+one after another (a pack; then the index says where). The SHA-256 of the canonical bytes of `hashed` is a record's name.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+
+_CODEC = pa.Codec("zstd")
+_LENGTH_BYTES = 8
+_MOST_BYTES = 1 << 30
+
+
+class SnapshotMissing(Exception):
+    """No snapshot of that hash was materialised here."""
+
+
+class SnapshotDamaged(Exception):
+    """What is stored under that hash is not what was written."""
+
+
+def snapshot_path(snapshot_hash: str) -> str:
+    """Where the object of a hash stands."""
+    return f"snapshots/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
+
+
+def compress(data: bytes) -> bytes:
+    """A frame: the length of the data, then the data as zstd."""
+    return len(data).to_bytes(_LENGTH_BYTES, "little") + bytes(_CODEC.compress(data, asbytes=True))
+
+
+def decompress(frame: bytes) -> bytes:
+    """The inverse.
+
+    Raises:
+        ValueError | OSError: not a frame.
+    """
+    size = int.from_bytes(frame[:_LENGTH_BYTES], "little")
+    if size > _MOST_BYTES:
+        raise ValueError(f"a frame of {size} bytes is above the limit")
+    return bytes(_CODEC.decompress(frame[_LENGTH_BYTES:], size, asbytes=True))
+
+
+def place_in_pack(reference: str) -> tuple[str, int, int] | None:
+    """Path, first byte and length of a record in a pack; None: the reference is an object of its own."""
+    path, separator, place = reference.partition("#")
+    if not separator:
+        return None
+    begin, _, length = place.partition("+")
+    return path, int(begin), int(length)
+
+
+def hashed_part(record: bytes, snapshot_hash: str) -> dict[str, Any]:
+    """What the hash of a record is over, held against it.
+
+    Raises:
+        SnapshotDamaged: it does not have that hash, or is no record.
+    """
+    try:
+        hashed = orjson.loads(record)["hashed"]
+        if isinstance(hashed, dict) and sha256_hex(canonical_bytes(hashed)) == snapshot_hash:
+            return hashed
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged")
+
+
+def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
+    """The record of a hash, verified against it.
+
+    Raises:
+        SnapshotMissing | SnapshotDamaged: see there.
+        ObjectStoreUnavailable | psycopg.Error: the same call may be made again.
+    """
+    try:
+        record = _read(pool, objects, snapshot_hash)
+    except ObjectNotFound:
+        raise SnapshotMissing(f"no snapshot {snapshot_hash} was materialised here") from None
+    except (ValueError, OSError):
+        raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
+    hashed_part(record, snapshot_hash)
+    return record
+
+
+def _read(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
+    try:
+        return decompress(objects.get(snapshot_path(snapshot_hash)))
+    except ObjectNotFound:
+        with pool.connection() as connection:
+            row = connection.execute(
+                "SELECT reference FROM ofp.snapshot_index WHERE snapshot_hash = %s", (snapshot_hash,)
+            ).fetchone()
+        place = None if row is None else place_in_pack(row[0])
+        if place is None:
+            raise
+    path, begin, length = place
+    return decompress(objects.get(path))[begin : begin + length]

@@ -1,0 +1,137 @@
+"""Records of the oracle's worlds as a reader hands them to a fold, and datasets of them built in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.offline.candidate_rows import candidate_scope
+from ofp_platform.offline.dataset_rows import dataset_rows
+from ofp_platform.offline.decision_basis import RecordedDecision
+from ofp_platform.offline.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.known_events import FoldedReplay, fold_replay
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.pack import load_pack
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.envelope import hash_of_parts, ijson_bytes
+from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
+from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform_tests.oracle.fold import Record, micros, time_text
+from ofp_platform_tests.oracle.strategies import PACK, PINS, SKEW
+
+GROUPS = (("every", "v1"), ("ratios", "v2"), ("shop", "v1"))
+STREAM = "worlds"
+
+
+@cache
+def world_registry() -> CompiledRegistry:
+    """PACK, compiled."""
+    return compile_pack(load_pack(PACK))
+
+
+def sparse(offset: int) -> str:
+    """The sequence number that stands for a dense offset: texts of different lengths, beyond 64 bits."""
+    return str(10**19 * offset + 7)
+
+
+def record_batches(records: Iterable[Record], size: int = 7, *, dense: bool = True) -> list[RecordBatch]:
+    """The records of each partition in its order, at most `size` at once, partitions taking turns."""
+    by_partition: dict[str, list[Record]] = {}
+    for record in records:
+        by_partition.setdefault(record.partition_id, []).append(record)
+    batches = []
+    for start in range(0, max((len(part) for part in by_partition.values()), default=0), size):
+        for part in by_partition.values():
+            if chosen := sorted(part, key=lambda record: record.offset)[start : start + size]:
+                batches.append(_batch(chosen, dense))
+    return batches
+
+
+def _batch(records: Sequence[Record], dense: bool) -> RecordBatch:
+    pins = [ContextPins(**{name: record.envelope[name] for name in PIN_NAMES if name in record.envelope}) for record in records]
+    ts = [micros(record.envelope["ts_utc"]) for record in records]
+    payloads = [ijson_bytes(record.envelope["payload"]) for record in records]
+    last = records[-1].offset
+    return RecordBatch(
+        partition_id=records[0].partition_id,
+        offsets=[record.offset if dense else sparse(record.offset) for record in records],
+        admitted_at=np.array([record.admitted_at for record in records], np.int64),
+        event_ids=[record.envelope["event_id"] for record in records],
+        event_types=[record.envelope["event_type"] for record in records],
+        schema_versions=[record.envelope["schema_version"] for record in records],
+        ts=np.array(ts, np.int64),
+        emitted_at=[None] * len(records),
+        pins=pins,
+        pins_index=np.arange(len(records), dtype=np.int32),
+        payload_hashes=[
+            hash_of_parts(
+                one.envelope["event_type"], one.envelope["schema_version"], time_text(moment), canonical_bytes(run.wire()), body
+            )
+            for one, moment, run, body in zip(records, ts, pins, payloads, strict=True)
+        ],
+        payloads=payloads,
+        next=part_basis(records[0].partition_id, last + 1, dense=dense),
+    )
+
+
+def part_basis(partition_id: str, ends_before: int, *, dense: bool = True) -> PartitionBasis:
+    """The basis of one partition that holds the records of offsets below `ends_before`."""
+    if dense:
+        return PartitionBasis(partition_id=partition_id, offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=ends_before)
+    token = sparse(ends_before - 1) if ends_before else ""
+    return PartitionBasis(partition_id=partition_id, offset_kind=OffsetKind.AFTER_SEQUENCE_NUMBER, offset=token)
+
+
+def basis_of(ends: dict[str, int], *, dense: bool = True) -> Basis:
+    """A basis from exclusive next offsets."""
+    return Basis(stream_name=STREAM, partitions=tuple(part_basis(name, ends[name], dense=dense) for name in sorted(ends)))
+
+
+def group_refs() -> tuple[GroupRef, ...]:
+    """All groups of PACK."""
+    return tuple(GroupRef(group_name=name, group_version=version) for name, version in GROUPS)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A dataset in memory, with what it was made from."""
+
+    folded: FoldedReplay
+    job: FeatureJob
+    blocks: list[pa.Table]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """As Python values."""
+        return [row for block in self.blocks for row in block.to_pylist()]
+
+
+def build(
+    batches: Iterable[RecordBatch],
+    scope: PerEvent | PerEntity | PerGrid,
+    as_of_basis: AsOfBasis,
+    folder: Path,
+    *,
+    decisions: Iterable[RecordedDecision] = (),
+    groups: tuple[GroupRef, ...] | None = None,
+    workers: int = 1,
+    shards: int = 3,
+) -> Built:
+    """Fold, order, compute."""
+    registry = world_registry()
+    plans = resolve_groups(registry, groups or group_refs())
+    wanted = candidate_scope(scope, registry, [plan.key_type for plan in plans]) if isinstance(scope, PerEvent) else None
+    folded = fold_replay(batches, registry, ContextPins(**PINS), SKEW, folder / "fold", shards=shards, scope=wanted)
+    rows = dataset_rows(folded, scope, as_of_basis, folder / "rows", decisions)
+    job = feature_job(folded, rows, registry, plans, folder / "features")
+    compute_features(job, registry, workers)
+    return Built(folded, job, list(dataset_blocks(job, registry)))
