@@ -17,7 +17,7 @@ from ofp_platform.storage.embedded import stop_embedded
 
 def copy_floor(plane: Plane) -> float:
     """Seconds to COPY every record of the log (id, type, time, payload) into one unindexed table."""
-    rows = []
+    rows: list[tuple[str, str, int, bytes]] = []
     for info in plane.log.partitions():
         part = None
         while len(batch := plane.log.read(info.partition_id, part, 50_000)):

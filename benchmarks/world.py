@@ -27,8 +27,8 @@ def fresh_database(home: Path, name: str) -> str:
     """A new, migrated database on the embedded server of a home."""
     server = start_embedded(home / "postgres")
     with open_pool(server, max_size=1) as pool, pool.connection() as connection:
-        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')  # type: ignore[call-overload]
-        connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload]
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        connection.execute(f'CREATE DATABASE "{name}"')
     dsn = server.replace("/ofp?", f"/{name}?")
     migrate(dsn)
     return dsn
@@ -50,7 +50,7 @@ def transactions(count: int, *, seed: int, hot_share: float = 0.0) -> Iterator[t
     amounts = rng.integers(100, 50_000, count)
     wire = PINS.wire()
     for begin in range(0, count, 50_000):
-        batch = [
+        batch: list[dict[str, object]] = [
             {
                 "event_id": f"tx-{index}",
                 "event_type": "transaction",

@@ -17,11 +17,14 @@ from pydantic.json_schema import models_json_schema
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
 from ofp_platform.vocabulary.position import Basis, Position
 from ofp_platform.vocabulary.serving import (
@@ -120,6 +123,10 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),
         "ofs_build_run_v0.schema.json": object_schema(BuildRun, "ofs_build_run", "Run of a build v0"),
+        "dataset_manifest_v0.schema.json": object_schema(DatasetManifest, "dataset_manifest", "Dataset manifest v0"),
+        "ofs_archive_receipt_v0.schema.json": object_schema(ArchiveReceipt, "ofs_archive_receipt", "Archive receipt v0"),
+        "ofs_parity_record_v0.schema.json": object_schema(ParityRecord, "ofs_parity_record", "Parity record v0"),
+        "ofs_correction_v0.schema.json": object_schema(Correction, "ofs_correction", "Correction v0"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import http.client
 import logging
 import os
@@ -119,7 +120,11 @@ def _load(factory: Callable[[], ASGIApp], parent: int) -> ASGIApp:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             raise SystemExit("the process that started this worker is gone")
-    return factory()
+    application = factory()
+    # what was loaded up to here stays: without this a full collection walks over all of it in the middle of some request
+    gc.collect()
+    gc.freeze()
+    return application
 
 
 def serve(

@@ -56,13 +56,31 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
 
 
 @app.command(short_help="Ask for a build.")
-def submit(intent: IntentFile, home: Home = None) -> None:
+def submit(
+    intent: IntentFile,
+    build: Annotated[bool, typer.Option("--build", help="Build it here and now; exit code 1 unless it is DONE then.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
     """Queue an intent for the builder. The same request is one run, however often it is submitted."""
     from ofp_platform.offline.intent_file import load_intent_file
 
     asked = load_intent_file(intent)
-    with _ledger(resolve(home)) as ledger:
-        typer.echo(_line(ledger.submit(asked)))
+    environment = resolve(home, profile)
+    if not build:
+        with _ledger(environment) as ledger:
+            typer.echo(line_of(ledger.submit(asked)))
+        return
+    from rich.console import Console
+
+    from ofp_platform.cli.build_commands import build_run
+    from ofp_platform.cli.workshop import open_workshop
+
+    with open_workshop(environment) as (_, shop):
+        run = build_run(shop, shop.ledger.submit(asked).run_key, Console(stderr=True))
+    typer.echo(line_of(run))
+    if run.state.value != "DONE":
+        raise typer.Exit(1)
 
 
 @app.command("list", short_help="The newest runs.")
@@ -81,7 +99,7 @@ def show_list(
         raise CommandRefused(f"there is no state {state!r}; there are {', '.join(RunState)}")
     with _ledger(resolve(home)) as ledger:
         for run in ledger.runs(None if state is None else RunState(state), limit=limit):
-            typer.echo(_line(run))
+            typer.echo(line_of(run))
 
 
 @app.command(short_help="One run with its receipts.")
@@ -93,7 +111,7 @@ def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
     if json:
         typer.echo(readable_json({**found.wire(), "receipts": [receipt.model_dump(mode="json") for receipt in receipts]}))
         return
-    typer.echo(_line(found))
+    typer.echo(line_of(found))
     attempts = f"attempts {found.attempts} of {found.attempt_limit}"
     if found.publish_only:
         attempts += f", of publication {found.publish_attempts} of {found.publish_attempt_limit}"
@@ -114,10 +132,11 @@ def retry(
 ) -> None:
     """Give a failed run new attempts, once the cause is removed. A run that did not fail stays as it is."""
     with _ledger(resolve(home)) as ledger:
-        typer.echo(_line(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild)))
+        typer.echo(line_of(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild)))
 
 
-def _line(run: BuildRun) -> str:
+def line_of(run: BuildRun) -> str:
+    """A run on one line: key, state, what it is, why it failed."""
     from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
 
     what = f"{run.intent.intent} {run.intent.dataset_name}" if isinstance(run.intent, DatasetBuild) else run.intent.intent

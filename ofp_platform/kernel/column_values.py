@@ -93,7 +93,7 @@ def _exceeds(high: int, low: int, other_high: int, other_low: int) -> bool:
 @native()
 def _root(high: int, low: int) -> Any:
     """Floor of the square root of a 128-bit number >= 0 below 2^122."""
-    root = np.int64(sqrt(float(high) * 18446744073709551616.0 + float(np.uint64(low))))
+    root: Any = np.int64(sqrt(float(high) * 18446744073709551616.0 + float(np.uint64(low))))
     square_high, square_low = square_wide(root)
     while _exceeds(square_high, square_low, high, low):
         root -= 1
@@ -133,8 +133,8 @@ def _deviation(count: int, total: int, squares_high: int, squares_low: int, powe
         return UNDECIDED, np.int64(0)
     root = _root(high, low) // count
     middle_high, middle_low = square_wide((2 * root + 1) * count)
-    four_high = (high << 2) | np.int64(np.uint64(low) >> np.uint64(62))
-    four_low = np.int64(np.uint64(low) << np.uint64(2))
+    four_high: Any = (high << 2) | np.int64(np.uint64(low) >> np.uint64(62))
+    four_low: Any = np.int64(np.uint64(low) << np.uint64(2))
     if _exceeds(four_high, four_low, middle_high, middle_low) or (
         four_high == middle_high and four_low == middle_low and root & 1
     ):

@@ -19,7 +19,7 @@ from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, query_of
-from ofp_platform.kernel.sliding import _slide_distinct, _slide_slots
+from ofp_platform.kernel.sliding import slide_distinct, slide_slots
 from ofp_platform.registry.layout import FeaturePlan, GroupPlan
 
 PIECE_ROWS = 2_048
@@ -100,8 +100,8 @@ def _slide_keys(
         if first == last:
             continue
         own = matrix[:, first:last].copy()
-        _slide_slots(slots, chosen, own, moments, out[begin:end])
-        _slide_distinct(wanted, own, moments, distinct[begin:end])
+        slide_slots(slots, chosen, own, moments, out[begin:end])
+        slide_distinct(wanted, own, moments, distinct[begin:end])
 
 
 class ColumnPlan:

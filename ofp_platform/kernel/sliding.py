@@ -46,7 +46,7 @@ def _matching(matrix: Int64Array, predicate: int, positions: Int64Array) -> int:
 
 
 @native(NOTHING(IN2, IN1, IN2, IN1, OUT3))
-def _slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
+def slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
     events = matrix.shape[1]
     positions = np.empty(events, np.int64)
     sums = np.zeros((events + 1, 4), np.int64)  # of the matching events before each: sum high, low, square high, low
@@ -117,7 +117,7 @@ def _slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, time
 
 
 @native(NOTHING(IN2, IN2, IN1, OUT2))
-def _slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
+def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
     if wanted.shape[0] == 0:
         return
     events = matrix.shape[1]
@@ -189,7 +189,7 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
         np.zeros((len(times), len(query.distinct)), np.int64),
         np.full((len(times), len(query.masks)), NEVER, np.int64),
     )
-    _slide_slots(plan.slots, query.chosen, matrix, times, found.accumulators)
-    _slide_distinct(query.distinct, matrix, times, found.distinct)
+    slide_slots(plan.slots, query.chosen, matrix, times, found.accumulators)
+    slide_distinct(query.distinct, matrix, times, found.distinct)
     _slide_touches(query.masks, matrix, times, horizons, found.touches)
     return found

@@ -7,7 +7,7 @@ of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -22,6 +22,9 @@ from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.times import format_time
+
+
+OnReceipt = Callable[[ArchiveReceipt], None]
 
 
 class ArchiveConflict(Exception):
@@ -51,20 +54,29 @@ def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, num
     return _archive(ranges, archive, _task(bounds, ranges.closed()[partition_id]))
 
 
-def archive_closed_ranges(ranges: OffsetRanges, archive: Archive, workers: int = 1) -> list[ArchiveReceipt]:
+def archive_closed_ranges(
+    ranges: OffsetRanges, archive: Archive, workers: int = 1, on_receipt: OnReceipt = lambda receipt: None
+) -> list[ArchiveReceipt]:
     """Archive every closed range of every partition; the receipts of all, by partition and range.
 
-    `workers` threads write at once, each holds one segment. Raises as `archive_range`; what was written until then stays.
+    `workers` threads write at once, each holds one segment. `on_receipt` hears of each segment that is archived, in that
+    order. Raises as `archive_range`; what was written until then stays.
     """
     closed = ranges.closed()
     tasks = [_task(ranges.bounds(name, number), closed[name]) for name in sorted(closed) for number in range(closed[name].count)]
-    return _archive_all(ranges, archive, tasks, workers)
+    return _archive_all(ranges, archive, tasks, workers, on_receipt)
 
 
-def archive_up_to(ranges: OffsetRanges, archive: Archive, basis: Basis, workers: int = 1) -> list[ArchiveReceipt]:
+def archive_up_to(
+    ranges: OffsetRanges,
+    archive: Archive,
+    basis: Basis,
+    workers: int = 1,
+    on_receipt: OnReceipt = lambda receipt: None,
+) -> list[ArchiveReceipt]:
     """Archive everything that is in the basis: the closed ranges, and what is left of each partition as a trailing segment.
 
-    `workers` as in `archive_closed_ranges`.
+    `workers` and `on_receipt` as in `archive_closed_ranges`.
 
     Raises:
         ValueError: the basis is of another stream.
@@ -85,7 +97,7 @@ def archive_up_to(ranges: OffsetRanges, archive: Archive, basis: Basis, workers:
             number, start = number + 1, bounds.end
         if place(start) < place(whole.end):
             tasks.append(_Task(cut(whole, start, whole.end), number, None))
-    return _archive_all(ranges, archive, tasks, workers)
+    return _archive_all(ranges, archive, tasks, workers, on_receipt)
 
 
 def _task(bounds: RangeBounds, closed: ClosedRanges) -> _Task:
@@ -99,15 +111,24 @@ def _task(bounds: RangeBounds, closed: ClosedRanges) -> _Task:
     return _Task(span, bounds.number, bounds.records)
 
 
-def _archive_all(ranges: OffsetRanges, archive: Archive, tasks: Sequence[_Task], workers: int) -> list[ArchiveReceipt]:
+def _archive_all(
+    ranges: OffsetRanges, archive: Archive, tasks: Sequence[_Task], workers: int, on_receipt: OnReceipt
+) -> list[ArchiveReceipt]:
+    receipts = []
     if workers == 1:
-        return [_archive(ranges, archive, task) for task in tasks]
+        for task in tasks:
+            receipts.append(_archive(ranges, archive, task))
+            on_receipt(receipts[-1])
+        return receipts
     with ThreadPoolExecutor(workers) as executor:
         futures = [executor.submit(_archive, ranges, archive, task) for task in tasks]
         try:
-            return [future.result() for future in futures]
+            for future in futures:
+                receipts.append(future.result())
+                on_receipt(receipts[-1])
         finally:
             executor.shutdown(cancel_futures=True)  # after an error nothing further is begun
+    return receipts
 
 
 def _archive(ranges: OffsetRanges, archive: Archive, task: _Task) -> ArchiveReceipt:

@@ -142,7 +142,7 @@ class _Steps:
         labels: LabelReceipt | None = None
         if labelled is not None:
             labels, diagnostics = labelled.receipt()
-            yield self.done("labels", labels.model_dump(mode="json"))
+            yield self.done("labels", {**labels.model_dump(mode="json"), "by_day": diagnostics.days()})
             build_stages.check_labels(plan, diagnostics)
         files = [LocalFile(path, rows) for path, rows in zip(built.files.paths, built.files.rows_per_file, strict=True)]
         gates = Gates(

@@ -61,6 +61,8 @@ def write_dataset(
             for block in _whole(blocks, extra_columns):
                 if digest is None:
                     digest = ContentDigest(block.schema)
+                elif not block.schema.equals(digest.schema):
+                    raise ValueError(f"a block has another schema than the first:\n{block.schema}")
                 hashed = pool.submit(digest.update, block)
                 start = 0
                 while start < block.num_rows:

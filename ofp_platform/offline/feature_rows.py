@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -236,8 +237,8 @@ class ShardColumns:
         parts = [table.slice(begin, end - begin) for table, (begin, end) in zip(self._tables, cuts, strict=True)]
         where = _joined([part["ordinal"].to_numpy() for part in parts], np.int64) - first
 
-        def gathered(name: str, dtype: type) -> npt.NDArray[np.generic]:
-            column = np.zeros(count, dtype)
+        def gathered(name: str, dtype: type) -> npt.NDArray[Any]:
+            column: npt.NDArray[Any] = np.zeros(count, dtype)
             column[where] = _joined([part[name].to_numpy() for part in parts], dtype)
             return column
 
@@ -253,7 +254,7 @@ class ShardColumns:
         return made
 
 
-def _joined(parts: list[npt.NDArray[np.generic]], dtype: type) -> npt.NDArray[np.generic]:
+def _joined(parts: list[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
     return np.concatenate([np.empty(0, dtype), *parts])
 
 

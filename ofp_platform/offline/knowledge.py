@@ -35,7 +35,9 @@ class Knowledge:
         """Why the replay does not hold everything that the basis knows, in words; None when it does."""
         for span in self.replay.partitions:
             if place(span.first) != place(None):
-                return f"the replay of partition {span.partition_id} begins behind its first record; what came before is not in it"
+                return (
+                    f"the replay of partition {span.partition_id} begins behind its first record; what came before is not in it"
+                )
         if basis.stream_name != self.replay.stream_name:
             return f"the basis is of stream {basis.stream_name}, the replay of {self.replay.stream_name}"
         if not is_inside(basis, self.replay):

@@ -8,16 +8,16 @@ other records (copies, anomalies, the order of a key's events) is left to shards
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.candidate_rows import CandidateScope, CandidateWriter
+from ofp_platform.offline.event_identities import EventAnomaly, EventIdentities
 from ofp_platform.offline.key_shards import (
     EventShard,
     KeyDigests,
@@ -37,20 +37,7 @@ from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
 
 Int64s = npt.NDArray[np.int64]
 DEFAULT_SHARDS = 16
-_IDENTITY_WIDTH = 5  # id high, id low, tie high, tie low, ordinal of the record
 _NUMBER_BYTES = 56  # a sparse offset as a big-endian number: 128 digits are less than 2^426
-_RECORDS = pa.schema(
-    [("event_id", pa.string()), ("event_type", pa.string()), ("partition", pa.int32()), ("position", pa.int64())]
-)
-
-
-@dataclass(frozen=True)
-class EventAnomaly:
-    """One event id with several contents: where each of its records stands, (partition id, offset)."""
-
-    event_type: str
-    event_id: str
-    positions: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -107,11 +94,7 @@ class FoldedReplay:
 
     def offset_text(self, partition: int, position: int) -> str:
         """The offset of the record at a position (see `EventShard`), as text."""
-        if self.ends[partition].offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-            return str(position)
-        with (self.folder / f"offsets-{partition}.bin").open("rb") as file:
-            file.seek(position * _NUMBER_BYTES)
-            return str(int.from_bytes(file.read(_NUMBER_BYTES), "big"))
+        return _offset_text(self.folder, partition, self.ends[partition].offset_kind, position)
 
     def bounds(self, partition: int, parts: Sequence[PartitionBasis | None]) -> Int64s:
         """int64[n]: `bound` of many bases of one partition (None: nothing of it)."""
@@ -125,16 +108,9 @@ class FoldedReplay:
 
     def bound(self, part: PartitionBasis) -> int:
         """How far that basis reaches in this replay: a record is before it when its position (see `EventShard`) is less."""
-        if part.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-            return order(part.offset)
-        if part.partition_id not in self.partitions:
-            return 0
-        if part.offset == "":
-            return 0
-        path = self.folder / f"offsets-{self.partitions.index(part.partition_id)}.bin"
-        numbers = np.fromfile(path, f"S{_NUMBER_BYTES}")
-        token = np.array([_number(order(part.offset))], f"S{_NUMBER_BYTES}")
-        return int(np.searchsorted(numbers, token, side="right")[0])
+        return (
+            int(self.bounds(self.partitions.index(part.partition_id), [part])[0]) if part.partition_id in self.partitions else 0
+        )
 
 
 def fold_replay(
@@ -163,13 +139,16 @@ def fold_replay(
             fold.add(batch)
     finally:
         fold.close()
-    applied, duplicates, anomalies = _identities(fold)
+    ends = tuple(one.end for one in fold.partitions.values())
+    applied, duplicates, anomalies = fold.identities.counted(
+        list(fold.partitions), lambda number, position: _offset_text(scratch, number, ends[number].offset_kind, position)
+    )
     return FoldedReplay(
         folder=scratch,
         registry_digest=registry.digest,
         shards=shards,
         partitions=tuple(fold.partitions),
-        ends=tuple(one.end for one in fold.partitions.values()),
+        ends=ends,
         records=fold.counts["records"],
         applied=applied,
         duplicates=duplicates,
@@ -208,7 +187,6 @@ class _Fold:
     failures: Counter[str] = field(default_factory=Counter)
     partitions: dict[str, _Partition] = field(default_factory=dict)
     watermark: int | None = None
-    ordinal: int = 0
 
     def __post_init__(self) -> None:
         layouts = self.registry.layouts
@@ -217,19 +195,16 @@ class _Fold:
         self.spools = {
             name: ShardSpool(self.folder / f"events-{name}", event_width(layout), self.shards) for name, layout in layouts.items()
         }
-        self.identities = ShardSpool(self.folder / "identities", _IDENTITY_WIDTH, self.shards)
+        self.identities = EventIdentities(self.folder, self.shards)
         path = self.folder / "candidates.arrow"
         self.candidates = None if self.scope is None else CandidateWriter(path, self.scope, self.registry)
-        self.records_sink = pa.OSFile(str(self.folder / "records.arrow"), "wb")
-        self.records_writer = pa.ipc.new_file(self.records_sink, _RECORDS)
 
     def close(self) -> None:
-        for spool in (*self.spools.values(), self.identities):
+        for spool in self.spools.values():
             spool.flush()
+        self.identities.close()
         if self.candidates is not None:
             self.candidates.close()
-        self.records_writer.close()
-        self.records_sink.close()
 
     def add(self, batch: RecordBatch) -> None:
         partition = self._partition(batch)
@@ -262,7 +237,10 @@ class _Fold:
         newest = int(batch.ts[own][applied].max())
         self.watermark = newest if self.watermark is None else max(self.watermark, newest)
         self._note_maxima(partition, positions[own[applied]], batch.ts[own[applied]])
-        self._identify(batch, own[applied], partition, positions, routed.id_digest[applied], routed.tie_digest[applied])
+        where = own[applied]
+        self.identities.add(
+            batch, where, partition.number, positions[where], routed.id_digest[applied], routed.tie_digest[applied]
+        )
         ties = routed.tie_digest.view(np.int64)
         digests = {}
         for key_type, touched in routed.touched.items():
@@ -301,33 +279,6 @@ class _Fold:
             file.write(b"".join(_number(number) for number in numbers))
         return np.arange(start, partition.records)
 
-    def _identify(
-        self,
-        batch: RecordBatch,
-        where: Int64s,
-        partition: _Partition,
-        positions: Int64s,
-        ids: npt.NDArray[np.uint64],
-        ties: npt.NDArray[np.uint64],
-    ) -> None:
-        count = len(where)
-        rows = np.empty((count, _IDENTITY_WIDTH), np.int64)
-        rows[:, 0:2] = ids.view(np.int64)
-        rows[:, 2:4] = ties.view(np.int64)
-        rows[:, 4] = np.arange(self.ordinal, self.ordinal + count)
-        self.ordinal += count
-        self.identities.add(shard_of(rows[:, 0].copy(), self.shards), rows)
-        indices = where.tolist()
-        everything = count == len(batch)
-        columns = [
-            batch.event_ids if everything else [batch.event_ids[index] for index in indices],
-            batch.event_types if everything else [batch.event_types[index] for index in indices],
-            np.full(count, partition.number, np.int32),
-            positions[where],
-        ]
-        arrays = [pa.array(column, one.type) for column, one in zip(columns, _RECORDS, strict=True)]
-        self.records_writer.write_batch(pa.record_batch(arrays, schema=_RECORDS))
-
     def _note_maxima(self, partition: _Partition, positions: Int64s, ts: Int64s) -> None:
         """Keep where the greatest event time of the partition rises."""
         running = np.maximum.accumulate(ts)
@@ -349,50 +300,9 @@ def _number(number: int) -> bytes:
     return max(number, 0).to_bytes(_NUMBER_BYTES, "big")
 
 
-def _identities(fold: _Fold) -> tuple[int, int, tuple[EventAnomaly, ...]]:
-    """How many events, how many copies besides, and the ids with several contents."""
-    events = 0
-    conflicts: list[list[int]] = []
-    for shard in range(fold.shards):
-        rows = read_shard(fold.identities.folder, shard, _IDENTITY_WIDTH)
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        same = rows[1:, 0] == rows[:-1, 0]
-        inside = np.zeros(len(rows), np.bool_)
-        inside[1:] |= same
-        inside[:-1] |= same
-        events += int((~inside).sum())
-        found = list(_contents(rows[inside].tolist()))
-        events += sum(len(contents) for contents in found)
-        conflicts += [[ordinal for ordinals in contents for ordinal in ordinals] for contents in found if len(contents) > 1]
-    return events, fold.ordinal - events, tuple(sorted(_told(fold, conflicts), key=lambda one: (one.event_type, one.event_id)))
-
-
-def _contents(rows: list[list[int]]) -> Iterator[list[list[int]]]:
-    """Per event id, per content, the ordinals of its records."""
-    ids: dict[tuple[int, int], dict[tuple[int, int], list[int]]] = {}
-    for id_high, id_low, tie_high, tie_low, ordinal in rows:
-        ids.setdefault((id_high, id_low), {}).setdefault((tie_high, tie_low), []).append(ordinal)
-    for contents in ids.values():
-        yield list(contents.values())
-
-
-def _told(fold: _Fold, conflicts: list[list[int]]) -> Iterator[EventAnomaly]:
-    if not conflicts:
-        return
-    names = list(fold.partitions)
-    with pa.memory_map(str(fold.folder / "records.arrow")) as source:
-        records = pa.ipc.open_file(source).read_all()
-        for ordinals in conflicts:
-            rows = records.take(sorted(ordinals)).to_pylist()
-            positions = sorted((names[row["partition"]], row["position"]) for row in rows)
-            told = tuple((name, _offset_text(fold, name, position)) for name, position in positions)
-            yield EventAnomaly(min(row["event_type"] for row in rows), rows[0]["event_id"], told)
-
-
-def _offset_text(fold: _Fold, name: str, position: int) -> str:
-    partition = fold.partitions[name]
-    if partition.end.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+def _offset_text(folder: Path, partition: int, kind: OffsetKind, position: int) -> str:
+    if kind is OffsetKind.EXCLUSIVE_NEXT:
         return str(position)
-    with (fold.folder / f"offsets-{partition.number}.bin").open("rb") as file:
+    with (folder / f"offsets-{partition}.bin").open("rb") as file:
         file.seek(position * _NUMBER_BYTES)
         return str(int.from_bytes(file.read(_NUMBER_BYTES), "big"))

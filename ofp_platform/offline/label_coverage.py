@@ -34,6 +34,10 @@ class LabelDiagnostics:
 
     by_day: pa.Table
 
+    def days(self) -> list[dict[str, str | int]]:
+        """`by_day` as plain data, for a receipt: `day` as in 2026-01-31, and the COUNTS."""
+        return [{**row, "day": row["day"].isoformat()} for row in self.by_day.to_pylist()]
+
     def total(self, name: str) -> int:
         """The sum over all days of one of COUNTS."""
         return int(pc.sum(self.by_day[name]).as_py() or 0)

@@ -6,7 +6,11 @@ executors share; what travels through Spark is which shard to do, and what becam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +27,38 @@ if TYPE_CHECKING:
 
 _DONE = "key_type string, shard int, rows long, refusal string"
 _DONE_SCHEMA = pa.schema([("key_type", pa.string()), ("shard", pa.int32()), ("rows", pa.int64()), ("refusal", pa.string())])
+
+
+class SparkUnavailable(Exception):
+    """Spark cannot be started here; the text says what is missing."""
+
+
+@contextmanager
+def local_spark(cores: int) -> Iterator[SparkSession]:
+    """A Spark session inside this machine, with this interpreter for its workers; stopped at the end.
+
+    Raises:
+        SparkUnavailable: pyspark or Java is missing.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise SparkUnavailable("pyspark is not installed: install the package with its extra `spark`") from None
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        raise SparkUnavailable("there is no `java` on the path and no JAVA_HOME: Spark needs Java 17 or later")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(f"local[{cores}]").appName("ofp-features")
+    for name, value in (
+        ("spark.ui.enabled", "false"),
+        ("spark.driver.bindAddress", "127.0.0.1"),
+        ("spark.driver.host", "127.0.0.1"),
+    ):
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    try:
+        yield session
+    finally:
+        session.stop()
 
 
 def compute_features_on_spark(job: FeatureJob, spark: SparkSession) -> int:

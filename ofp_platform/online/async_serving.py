@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 import asyncpg
@@ -137,34 +137,34 @@ class AsyncReader:
         question = self._questions.read(body)
         head = self.cache.head
         if head is not None and head.version >= self._floor and _has_reached(head, question):
-            keys = [self.cache.get(key) for key in question.keys]
-            if None not in keys:
-                try:
-                    return self.evaluator.answer_from(question, head.basis, head.watermark, keys, self._posture())  # type: ignore[arg-type]
-                except EventsMissing:
-                    keys = [None] * len(keys)
-        else:
-            head, keys = None, []
+            held = [(key, self.cache.get(key)) for key in question.keys]
+            known = [state for _, state in held if state is not None]
+            missing = tuple([key for key, state in held if state is None])
+            try:
+                if not missing:
+                    return self.evaluator.answer_from(question, head.basis, head.watermark, known, self._posture())
+                if known:
+                    some = await self._stored(self._shared(replace(question, keys=missing)), question)
+                    if some.version == head.version:
+                        read = iter(self._keep(missing, some))
+                        states = [state or next(read) for _, state in held]
+                        return self._answered(question, some, states)
+            except EventsMissing:
+                pass  # a large key was read for other instants: only some of its events are held
+        state = await self._stored(self._read(question), question)
+        return self._answered(question, state, self._keep(question.keys, state))
+
+    def _answered(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
+        answer = self.evaluator.answer_from(question, state.basis, state.watermark, keys, self._posture())
+        self._floor = max(self._floor, state.version)
+        return answer
+
+    async def _stored(self, reading: Awaitable[StoredState], question: Question) -> StoredState:
         try:
-            state, states = await self._read_keys(question, head, keys)
+            return await reading
         except STORE_ERRORS:
             pins = question.request.context_pins
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer", pins) from None
-        self._floor = max(self._floor, state.version)
-        return self.evaluator.answer_from(question, state.basis, state.watermark, states, self._posture())
-
-    async def _read_keys(
-        self, question: Question, head: Head | None, known: Sequence[KeyState | None]
-    ) -> tuple[StoredState, list[KeyState]]:
-        """The states of all keys at one version, from the store but for those that are `known` at that version."""
-        if head is not None and any(known):
-            missing = tuple([key for key, state in zip(question.keys, known, strict=True) if state is None])
-            some = await self._shared(replace(question, keys=missing))
-            if some.version == head.version:
-                read = iter(self._keep(missing, some))
-                return some, [state or next(read) for state in known]
-        state = await self._read(question)
-        return state, self._keep(question.keys, state)
 
     def _keep(self, keys: Sequence[tuple[str, str]], read: StoredState) -> list[KeyState]:
         """Decode what was read, and hold it where the cache stands at the same version."""

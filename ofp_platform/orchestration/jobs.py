@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
+from ofp_platform.orchestration.offline_archive import ARCHIVE_SEGMENT
+from ofp_platform.orchestration.offline_builds import ASSETS
+from ofp_platform.orchestration.offline_models import MODEL
 from ofp_platform.orchestration.projection_assets import PROJECTION, PROJECTION_RANGE
 from ofp_platform.orchestration.rebuild_assets import REBUILD
 from ofp_platform.orchestration.snapshot_assets import SNAPSHOT_SET
@@ -25,4 +28,19 @@ rebuild_job = dg.define_asset_job(
     "rebuild",
     dg.AssetSelection.assets(REBUILD),
     description="Build the projection of the profile's pack beside the live one, and compare. Then: `switch_live`.",
+)
+archive_job = dg.define_asset_job(
+    "archive",
+    dg.AssetSelection.assets(ARCHIVE_SEGMENT),
+    description="Archive closed offset ranges, or prove those that are archived.",
+)
+build_dataset_job = dg.define_asset_job(
+    "build_dataset",
+    dg.AssetSelection.assets(*ASSETS.values()),
+    description="Build one request of the run ledger, or show the receipts of one that is built. New requests: `submit_build`.",
+)
+train_model_job = dg.define_asset_job(
+    "train_model",
+    dg.AssetSelection.assets(MODEL),
+    description="Train the baseline models on the published dataset of a request; columns and days are the run config.",
 )

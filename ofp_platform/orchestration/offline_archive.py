@@ -1,7 +1,5 @@
 """The archive as an asset: one write-once segment for each closed range of the log, proven against its receipt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -40,9 +38,7 @@ class _Archived:
         metadata: Metadata = {"segments": len(self.metadata), "records": self.records}
         if self.refused:
             metadata["refused"] = markdown_table(["log partition", "why"], self.refused.items())
-        return dg.AssetCheckResult(
-            asset_key=ARCHIVE_SEGMENT, check_name=COMPLETE, passed=not self.refused, metadata=metadata
-        )
+        return dg.AssetCheckResult(asset_key=ARCHIVE_SEGMENT, check_name=COMPLETE, passed=not self.refused, metadata=metadata)
 
 
 def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDefinition:

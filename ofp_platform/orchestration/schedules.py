@@ -1,11 +1,12 @@
-"""Schedules: the snapshot set of the last full hour, and the nightly verification of ranges."""
+"""Schedules: snapshot set, archive of what has closed, nightly verification of ranges and of the archive."""
 
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ofp_platform.log.ranges import place, shared_ranges
 from ofp_platform.online.snapshot_sets import last_full_hour
-from ofp_platform.orchestration.jobs import replay_ranges_job, snapshot_set_job
+from ofp_platform.orchestration.jobs import archive_job, replay_ranges_job, snapshot_set_job
+from ofp_platform.orchestration.offline_archive import ARCHIVE_SEGMENT, verify_archive_job
 from ofp_platform.orchestration.partitions import HOUR_FORMAT, range_key
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.vocabulary.times import to_datetime
@@ -65,3 +66,39 @@ def verify_ranges_nightly(context: dg.ScheduleEvaluationContext, plane: PlaneRes
                 day = context.scheduled_execution_time.strftime("%Y-%m-%d")
                 requests.append(dg.RunRequest(run_key=f"{row.projection_id}-{name}-{day}", tags=tags))
     return requests or dg.SkipReason("no range is in the basis yet")
+
+
+@dg.schedule(
+    cron_schedule="20 * * * *",
+    job=archive_job,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Archives the ranges that have closed and are not archived yet, a run for each log partition.",
+    tags={"plane": "offline"},
+)
+def archive_closed_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> list[dg.RunRequest] | dg.SkipReason:
+    """From the first range that no run has archived; one in between that is archived already is proven again."""
+    with plane.open() as opened:
+        closed = opened.ranges.closed()
+    shared = shared_ranges(closed)
+    known = context.instance.get_materialized_partitions(ARCHIVE_SEGMENT)
+    hour = context.scheduled_execution_time.strftime(HOUR_FORMAT)
+    requests = []
+    for name in sorted(closed):
+        keys = [range_key(name, number) for number in range(min(closed[name].count, shared))]
+        missing = [key for key in keys if key not in known]
+        if missing:
+            tags = {ASSET_PARTITION_RANGE_START_TAG: missing[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
+            requests.append(dg.RunRequest(run_key=f"archive-{name}-{hour}", tags=tags))
+    return requests or dg.SkipReason("every closed range is archived")
+
+
+verify_archive_nightly = dg.ScheduleDefinition(
+    name="verify_archive_nightly",
+    cron_schedule="0 4 * * *",
+    job=verify_archive_job,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Read the whole archive again: every digest, every payload hash, and that the segments join.",
+    tags={"plane": "offline"},
+)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Annotated, Any
 
 import orjson
 from pydantic import Field
 
-from ofp_platform.vocabulary.canonical import canonical_bytes, jcs_bytes
+from ofp_platform.vocabulary.canonical import MAX_INTEGER, canonical_bytes, jcs_bytes
 from ofp_platform.vocabulary.identity import ContextPins, is_raw_identifier
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Time
 
 EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")]
 _FLAT = (str, int, bool, type(None))
+_LONG_NUMBER = re.compile(rb"[0-9]{16}")
 
 
 class Envelope(Model):
@@ -54,7 +56,19 @@ def ijson_bytes(value: Any) -> bytes:
     """
     if isinstance(value, dict) and all(type(v) in _FLAT and type(k) is str and k.isascii() for k, v in value.items()):
         return canonical_bytes(value)
-    return jcs_bytes(value)
+    encoded = jcs_bytes(value)
+    if _LONG_NUMBER.search(encoded) is not None and _is_unreadable(value):
+        raise ValueError("a number whose canonical form is an integer beyond 2^53-1; send it as a string")
+    return encoded
+
+
+def _is_unreadable(value: Any) -> bool:
+    """Whether a float in it is written as an integer that nobody could read back as the same number."""
+    if isinstance(value, dict):
+        return any(map(_is_unreadable, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_is_unreadable, value))
+    return isinstance(value, float) and MAX_INTEGER < abs(value) < 1e21
 
 
 def envelope_bytes(envelope: Envelope) -> bytes:

@@ -16,6 +16,7 @@ from ofp_platform.log.port import Refusal, RefusalReason
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, jcs_bytes
 from ofp_platform.vocabulary.envelope import Envelope, payload_hash
 from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform_tests.oracle.strategies import READABLE_FLOATS
 
 Event = Callable[..., Envelope]
 CARD = "4111111111111111"
@@ -31,7 +32,7 @@ BASE: dict[str, Any] = {
 }
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-MAX_INTEGER, MAX_INTEGER) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none() | st.booleans() | st.integers(-MAX_INTEGER, MAX_INTEGER) | READABLE_FLOATS | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
+import sys
+import tempfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ofp_platform.offline.candidate_rows import candidate_scope
@@ -19,7 +21,7 @@ from ofp_platform.offline.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.dataset_rows import dataset_rows
 from ofp_platform.offline.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
 from ofp_platform.offline.known_events import fold_replay
-from ofp_platform.offline.spark_features import compute_features_on_spark, compute_listed
+from ofp_platform.offline.spark_features import SparkUnavailable, compute_features_on_spark, compute_listed, local_spark
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEvent
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -84,8 +86,6 @@ def written(job: FeatureJob, file_rows: int = 1_000_000) -> DatasetFiles:
 
 @cache
 def reference(basis: AsOfBasis) -> str:
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         job = prepared(Path(folder), basis, records())
         compute_features(job, world_registry(), 1)
@@ -103,6 +103,12 @@ def shuffled() -> tuple[Record, ...]:
         moved.append(replace(record, partition_id=partition, offset=ends[partition]))
         ends[partition] += 1
     return tuple(moved)
+
+
+def test_spark_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(SparkUnavailable, match="extra `spark`"), local_spark(1):
+        pass
 
 
 @pytest.mark.parametrize("basis", [AsOfBasis.EVENT_TIME, AsOfBasis.INGEST_TIME])
@@ -134,8 +140,6 @@ def test_the_two_kinds_of_knowledge_are_two_contents() -> None:
 
 
 def test_what_a_spark_task_does_is_what_a_thread_does(tmp_path: Path) -> None:
-    import pyarrow as pa
-
     job = prepared(tmp_path, AsOfBasis.INGEST_TIME, records())
     for key_type, shard in job.shards:
         done = compute_listed(job, pa.table({"key_type": [key_type], "shard": pa.array([shard], pa.int32())})).to_pylist()
@@ -143,35 +147,15 @@ def test_what_a_spark_task_does_is_what_a_thread_does(tmp_path: Path) -> None:
     assert written(job).content_digest == reference(AsOfBasis.INGEST_TIME)
 
 
-def no_spark() -> str:
-    """Why Spark cannot be tried here; empty: it can."""
-    try:
-        import pyspark  # noqa: F401
-    except ImportError:
-        return "pyspark is not installed (extra `spark`)"
-    java = shutil.which("java")
-    if java is None or subprocess.run([java, "-version"], capture_output=True, check=False).returncode != 0:
-        return "Spark needs Java 17, and there is no working `java` on the path"
-    return ""
-
-
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
-    if reason := no_spark():
-        pytest.skip(reason)
-    from pyspark.sql import SparkSession
-
-    session = (
-        SparkSession.builder.master("local[2]")
-        .appName("ofp-tests")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Spark's own, of its JVM's pipes
+        try:
+            with local_spark(2) as session:
+                yield session
+        except SparkUnavailable as missing:
+            pytest.skip(str(missing))
 
 
 @pytest.mark.filterwarnings("ignore")  # Spark's own, of its JVM's pipes and its Pandas versions

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ofp_platform.online.plain_question import QuestionReader
 from ofp_platform.online.request import parse_request
 from ofp_platform.registry.question import Question, check_request
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason
@@ -42,8 +43,27 @@ def key(key_type: str = "account", key_id: str = "a-1") -> dict[str, str]:
 
 
 def ask(body: Mapping[str, Any] | bytes, limits: Limits = LIMITS) -> Question:
+    """The question, by the long way; the short way takes it or leaves it, and never takes what the long way refuses."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return check_request(parse_request(raw, limits), small_registry(), ContextPins(**PINS), limits)
+    reader = QuestionReader(small_registry(), ContextPins(**PINS), limits)
+    try:
+        question = check_request(parse_request(raw, limits), small_registry(), ContextPins(**PINS), limits)
+    except ContractError:
+        assert reader.plain(raw) is None
+        raise
+    for _ in range(2):  # the second time from what it knows of the first
+        plain = reader.plain(raw)
+        if plain is not None:
+            assert (plain.as_of, plain.keys, plain.groups, plain.context) == (
+                question.as_of,
+                question.keys,
+                question.groups,
+                question.context,
+            )
+            assert dict(plain.groups_of) == question.groups_of
+            for name in ("context_pins", "as_of_time_utc", "request_context", "at_least_basis", "request_id"):
+                assert getattr(plain.request, name) == getattr(question.request, name)
+    return question
 
 
 def refusal(body: Mapping[str, Any] | bytes, limits: Limits = LIMITS) -> ContractError:
@@ -195,3 +215,25 @@ def test_only_what_on_demand_features_read_of_the_context_counts(groups: Any, gi
 
 def test_a_number_that_fails_the_check_digit_is_a_key() -> None:
     assert ask(with_(feature_keys=[key(key_id="4111111111111112")])).keys == (("account", "4111111111111112"),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY,
+        with_(as_of_time_utc="2024-05-01T12:00:00.5Z", request_id="r-1", request_context=None, at_least_basis=None),
+        with_(as_of_time_utc="0001-01-01T00:00:00.000000Z"),
+        with_(as_of_time_utc="9999-12-31T23:59:59.999999Z", request_context={"memo": "naïve"}),
+        with_(feature_groups=EVERY, request_context={"amount": -5}, kind="get_features_request", contract_version="v0"),
+        with_(at_least_basis=[{"stream_name": "s", "partition_id": "0000", "offset": 3}]),
+        with_(feature_keys=[key(key_id=chr(34) + chr(92)), key("account", "a-0")]),
+    ],
+)
+def test_ordinary_requests_take_the_short_way(body: dict[str, Any]) -> None:
+    raw = json.dumps(body, ensure_ascii=False).encode()
+    ask(raw)
+    assert QuestionReader(small_registry(), ContextPins(**PINS), LIMITS).plain(raw) is not None
+    twice = raw[:-1] + b', "as_of_time_utc": "2024-05-01T12:00:01Z"}'
+    assert ask(raw + b" ").keys == ask(twice).keys == ask(raw).keys
+    for odd in (b"\xef\xbb\xbf" + raw, raw + b"x", raw[:-1], raw.replace(b"Z", b"z")):
+        assert refusal(odd).code is ErrorCode.INVALID_REQUEST

@@ -26,6 +26,9 @@ PINS: dict[str, Any] = {
 ACCOUNTS = ("a-1", "a-2", "a-3")
 MERCHANTS = ("m-1", "m-2")
 
+READABLE_FLOATS = st.floats(allow_nan=False, allow_infinity=False).filter(lambda one: not 2**53 <= abs(one) < 1e21)
+"""Without those that are written as integers beyond 2^53-1, which no payload may hold."""
+
 PACK = """
 pack_id: oracle
 revision: 1

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
 from ofp_platform.vocabulary.envelope import Envelope, envelope_bytes, ijson_bytes, payload_hash, raw_identifier_in
+from ofp_platform_tests.oracle.strategies import READABLE_FLOATS
 
 EVENT: dict[str, Any] = {
     "event_id": "e-1",
@@ -22,9 +23,7 @@ EVENT: dict[str, Any] = {
     "payload": {"card_id": "card_1", "amount_minor": 1250, "declined": False, "note": None},
 }
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-leaves = (
-    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False) | text
-)
+leaves = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | READABLE_FLOATS | text
 values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))
 payloads = st.dictionaries(text, values, max_size=5)
 
@@ -46,6 +45,18 @@ def test_canonical_bytes_in_full() -> None:
             '"run_id":"r1","scenario_id":"s1","schema_version":"v1","seed":3,"ts_utc":"2026-01-02T03:04:05.500000Z"}'
         ).encode()
     )
+
+
+@pytest.mark.parametrize("number", [1e16, -(2.0**53), 123456789012345680000.0])
+def test_a_number_that_nobody_can_read_back_is_no_payload(number: float) -> None:
+    for payload in ({"a": number}, {"a": [{"b": number}]}):
+        with pytest.raises(ValueError, match="send it as a string"):
+            ijson_bytes(payload)
+
+
+@pytest.mark.parametrize("number", [1e21, 9007199254740991.0, 0.1234567890123456, 1e-20])
+def test_other_long_numbers_are(number: float) -> None:
+    assert ijson_bytes({"a": number, "b": "1234567890123456"}) == jcs_bytes({"a": number, "b": "1234567890123456"})
 
 
 @given(payloads)

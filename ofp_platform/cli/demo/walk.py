@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from ofp_platform.api.client import OfpClient, ReceivedFeatures
 from ofp_platform.cli.demo.decisions import ask_verified, latest_events, measure, request_for, values_digest
-from ofp_platform.cli.demo.progress import bar, done
+from ofp_platform.cli.progress import bar, done
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.source import Source, handbook_file, simulated_payments
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted

@@ -1,4 +1,4 @@
-"""A bar where one waits; on something that is not a terminal, one line when the step is done."""
+"""A bar or a turning wheel where one waits; on something that is not a terminal, one line when the step is done."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def bar(console: Console, title: str, total: int) -> Iterator[Callable[[int], No
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(title, total=total)
         yield lambda count: progress.update(task, advance=count)
+
+
+@contextmanager
+def wheel(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    """Something turns where nobody can tell how much is left; call what it gives with what is being done now."""
+    if not console.is_terminal:
+        yield lambda doing: None
+        return
+    with console.status(title) as status:
+        yield lambda doing: status.update(f"{title}: {doing}")
 
 
 def done(console: Console, title: str, what: str) -> None:

@@ -1,0 +1,99 @@
+"""`ofp build`: build what was asked for, here and now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.intent_commands import line_of
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.progress import done, wheel
+from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.workshop import open_workshop
+
+if TYPE_CHECKING:
+    from ofp_platform.offline.run_lease import RunLease
+    from ofp_platform.offline.workshop import Workshop
+    from ofp_platform.vocabulary.offline.build_run import BuildRun
+
+app = typer.Typer(help="The builder.", no_args_is_help=True)
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, max=256, help="Threads that compute features.", show_default="as many as cores")
+]
+
+
+@app.callback()
+def group() -> None:
+    """The builder."""
+
+
+@app.command(short_help="Build one run, or all that wait.")
+def run(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="The key of a run, or the first 8 or more of its digits.", show_default=False),
+    ] = None,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Everything that waits, oldest first.")] = False,
+    workers: Workers = os.cpu_count() or 1,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Take a run through all its stages. One that another builder holds, or that is finished, stays as it is.
+
+    Exit code 1 when a run is not DONE in the end.
+    """
+    if (key is None) is not waiting:
+        raise CommandRefused("name a run (`ofp intent list` shows them), or say --waiting")
+    console = Console(stderr=True)
+    with open_workshop(resolve(home, profile), workers) as (_, shop):
+        found = list(_waiting(shop, console)) if key is None else [build_run(shop, shop.ledger.show(key).run_key, console)]
+    for run_ in found:
+        typer.echo(line_of(run_))
+    if not found:
+        typer.echo("nothing waits")
+    if not all(run_.state.value == "DONE" for run_ in found):
+        raise typer.Exit(1)
+
+
+def build_run(shop: Workshop, run_key: str, console: Console) -> BuildRun:
+    """Build one run, telling its stages; the run as it stands then.
+
+    Raises:
+        UnknownRun: there is none. LeaseLost: another builder took it over.
+    """
+    with shop.ledger.claim(run_key) as lease:
+        if lease is not None:
+            _stages(shop, lease, console)
+    return shop.ledger.show(run_key)
+
+
+def _waiting(shop: Workshop, console: Console) -> Iterator[BuildRun]:
+    tried: set[str] = set()
+    while True:
+        with shop.ledger.claim_next() as lease:
+            if lease is None or lease.run_key in tried:
+                return
+            tried.add(lease.run_key)
+            console.print(f"{lease.run_key} {lease.run.intent.intent}", highlight=False)
+            _stages(shop, lease, console)
+            run_key = lease.run_key
+        yield shop.ledger.show(run_key)
+
+
+def _stages(shop: Workshop, lease: RunLease, console: Console) -> None:
+    from ofp_platform.offline.builder import stages
+
+    started = time.monotonic()
+    with wheel(console, "Building") as doing:
+        doing("plan")
+        for stage in stages(shop, lease):
+            now = time.monotonic()
+            done(console, f"  {stage.name}", f"{now - started:.1f} s  {stage.digest}")
+            started = now
+            doing(f"after {stage.name}")

@@ -1,0 +1,27 @@
+"""The newest events of a log, as a decision service reads them."""
+
+from __future__ import annotations
+
+from ofp_platform.decisions.event_reader import EventReader, ReadEvent
+from ofp_platform.vocabulary.position import Basis, make_basis
+
+
+def near_the_end(ends: Basis, records: int) -> Basis | None:
+    """The basis that many records before the end of each partition; None where offsets cannot be counted back."""
+    parts = {}
+    for end in ends.partitions:
+        if not isinstance(end.offset, int):
+            return None
+        # an ended partition goes on behind that place
+        parts[end.partition_id] = end.model_copy(update={"offset": max(0, end.offset - records), "closed": False})
+    return make_basis(ends.stream_name, parts)
+
+
+def newest_events(reader: EventReader, records: int) -> list[ReadEvent]:
+    """The reader's events among the last `records` records of each partition (of all, where they cannot be counted back).
+
+    By event time, the oldest first.
+    """
+    after = near_the_end(reader.log.ends(), records)
+    found = [event for page in reader.pages(after) for event in page.events]
+    return sorted(found, key=lambda event: (event.ts, event.event_id))

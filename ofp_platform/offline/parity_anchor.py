@@ -1,0 +1,135 @@
+"""What was served, as somebody recorded it: a decision or a snapshot record, read back into the question that was asked.
+
+Records come as stored bytes: half a provenance is an outcome here, not an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from ofp_platform.storage.snapshot_records import SnapshotDamaged, hashed_part
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.offline.parity_record import UncheckableReason
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+_ASKED = ("context_pins", "feature_keys", "feature_groups", "as_of_time_utc")
+_NEEDED = (*_ASKED, "input_basis", "run_config_digest")
+
+
+@dataclass(frozen=True)
+class ParityAnchor:
+    """One thing to compare: the content of a decision record (`decision_id` says which), or of a snapshot record.
+
+    `content` is None where the record is not there.
+    """
+
+    snapshot_hash: str
+    content: bytes | None
+    decision_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ServedSnapshot:
+    """A question that was answered, and at which basis, under which registry and run config. `text`: of the basis."""
+
+    request: GetFeaturesRequest
+    basis: Basis
+    text: str
+    registry_digest: str
+    run_config_digest: str
+    graph_version: str | None
+
+
+class NotComparable(Exception):
+    """A recorded snapshot that cannot be compared."""
+
+    def __init__(self, reason: UncheckableReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class AnchorReader:
+    """Reads anchors; what many of them share is read once."""
+
+    def __init__(self) -> None:
+        self._bases: dict[bytes, Basis] = {}
+
+    def read(self, anchor: ParityAnchor) -> ServedSnapshot:
+        """What was asked and served.
+
+        Raises:
+            NotComparable: SNAPSHOT_MISSING, SNAPSHOT_DAMAGED, PROVENANCE_INCOMPLETE.
+        """
+        return self.served(_facts(anchor))
+
+    def served(self, facts: dict[str, Any]) -> ServedSnapshot:
+        """The same of a snapshot's `hashed` object.
+
+        Raises:
+            NotComparable: PROVENANCE_INCOMPLETE.
+        """
+        missing = [name for name in (*_NEEDED, "registry_digest") if facts.get(name) is None]
+        if missing:
+            raise _incomplete(f"the record lacks {', '.join(missing)}")
+        asked = {name: facts[name] for name in _ASKED}
+        context, graph = facts.get("request_context"), facts.get("graph_version")
+        try:
+            request = GetFeaturesRequest.model_validate({**asked, "request_context": context})
+            basis, text = self._basis(facts["input_basis"])
+        except (ValidationError, TypeError) as error:
+            raise _incomplete(_words(error)) from None
+        digests = facts["registry_digest"], facts["run_config_digest"]
+        if not all(isinstance(one, str) for one in (*digests, graph or "")):
+            raise _incomplete("registry_digest, run_config_digest or graph_version is no text")
+        return ServedSnapshot(request, basis, text, *digests, graph)
+
+    def _basis(self, value: Any) -> tuple[Basis, str]:
+        text = canonical_bytes(value)
+        basis = self._bases.get(text)
+        if basis is None:
+            basis = Basis.model_validate(value)
+            names = [part.partition_id for part in basis.partitions]
+            if names != sorted(set(names)) or canonical_bytes(basis.model_dump(mode="json")) != text:
+                raise TypeError("input_basis is not in canonical form")
+            if len(self._bases) > 65_536:
+                self._bases.clear()
+            self._bases[text] = basis
+        return basis, text.decode()
+
+
+def _facts(anchor: ParityAnchor) -> dict[str, Any]:
+    if anchor.content is None:
+        reason = UncheckableReason.SNAPSHOT_MISSING if anchor.decision_id is None else UncheckableReason.PROVENANCE_INCOMPLETE
+        raise NotComparable(reason, "there is no record of it")
+    if anchor.decision_id is None:
+        try:
+            return hashed_part(anchor.content, anchor.snapshot_hash)
+        except SnapshotDamaged as error:
+            raise NotComparable(UncheckableReason.SNAPSHOT_DAMAGED, str(error)) from None
+    try:
+        record = orjson.loads(anchor.content)
+    except orjson.JSONDecodeError:
+        raise _incomplete("the decision record is not JSON") from None
+    if not isinstance(record, dict):
+        raise _incomplete("the decision record is not an object")
+    if record.get("feature_snapshot_hash") != anchor.snapshot_hash or record.get("decision_id") != anchor.decision_id:
+        raise _incomplete("the decision record is of another decision or snapshot than it is filed under")
+    definitions = record.get("feature_definition_set")
+    return {**record, "registry_digest": definitions.get("digest") if isinstance(definitions, dict) else None}
+
+
+def _incomplete(detail: str) -> NotComparable:
+    return NotComparable(UncheckableReason.PROVENANCE_INCOMPLETE, detail)
+
+
+def _words(error: ValidationError | TypeError) -> str:
+    if isinstance(error, TypeError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,0 +1,79 @@
+"""What parity records and corrections say in sum: rates by day and by group, and the first of the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
+
+_DAY = "to_char(to_timestamp(as_of / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+_BY_DAY = f"""
+    SELECT coalesce({_DAY}, 'unknown') AS day, outcome, count(*) FROM ofp.parity_record
+    WHERE request_id = %s GROUP BY 1, 2 ORDER BY 1, 2"""
+_BY_GROUP = """
+    SELECT group_ref, outcome, count(*) FROM ofp.parity_record, unnest(group_refs) AS group_ref
+    WHERE request_id = %s GROUP BY 1, 2 ORDER BY 1, 2"""
+_BY_REASON = """
+    SELECT reason, count(*) FROM ofp.parity_record WHERE request_id = %s AND reason IS NOT NULL GROUP BY 1 ORDER BY 1"""
+_MISMATCHES = """
+    SELECT record FROM ofp.parity_record WHERE request_id = %s AND outcome = 'MISMATCH'
+    ORDER BY as_of, snapshot_hash, decision_id LIMIT %s"""
+_CORRECTIONS = """
+    SELECT request_id, record FROM ofp.correction WHERE as_of >= %s AND as_of < %s
+    ORDER BY as_of, decision_id, key_type, key_id, group_name, group_version, feature, request_id"""
+
+
+@dataclass(frozen=True)
+class ParitySummary:
+    """One request's comparisons. `by_day` and `by_group`: name to outcome to count. `mismatches`: the earliest of them."""
+
+    by_day: dict[str, dict[str, int]]
+    by_group: dict[str, dict[str, int]]
+    by_reason: dict[str, int]
+    mismatches: tuple[ParityRecord, ...]
+
+
+@dataclass(frozen=True)
+class CorrectionSummary:
+    """Decisions of some time that late events would have changed: by feature, by request, and the corrections themselves."""
+
+    decisions: int
+    by_feature: dict[str, int]
+    corrections: tuple[Correction, ...]
+
+
+def parity_summary(pool: Pool, request_id: str, *, mismatches: int = 20) -> ParitySummary:
+    """What was recorded for one request; `mismatches`: how many at most."""
+    with pool.connection() as connection:
+        by_day = _nested(connection.execute(_BY_DAY, (request_id,)).fetchall())
+        by_group = _nested(connection.execute(_BY_GROUP, (request_id,)).fetchall())
+        by_reason = dict(connection.execute(_BY_REASON, (request_id,)).fetchall())
+        found = connection.execute(_MISMATCHES, (request_id, mismatches)).fetchall()
+    return ParitySummary(by_day, by_group, by_reason, tuple(ParityRecord.model_validate(orjson.loads(row[0])) for row in found))
+
+
+def corrections_between(pool: Pool, start_us: int, end_us: int) -> CorrectionSummary:
+    """Corrections of decisions whose as-of lies in `[start_us, end_us)`, microseconds, each once whoever found it."""
+    with pool.connection() as connection:
+        rows = connection.execute(_CORRECTIONS, (start_us, end_us)).fetchall()
+    found: dict[tuple[Any, ...], Correction] = {}
+    for _, record in rows:
+        one = Correction.model_validate(orjson.loads(record))
+        group = (one.group_name, one.group_version)
+        found.setdefault((one.decision_id, one.key_type, one.key_id, *group, one.feature, str(one.corrected)), one)
+    by_feature: dict[str, int] = {}
+    for one in found.values():
+        name = f"{one.group_name} {one.group_version} {one.feature}"
+        by_feature[name] = by_feature.get(name, 0) + 1
+    return CorrectionSummary(len({one.decision_id for one in found.values()}), by_feature, tuple(found.values()))
+
+
+def _nested(rows: list[tuple[Any, ...]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for name, outcome, count in rows:
+        found.setdefault(name, {})[outcome] = count
+    return found

@@ -1,0 +1,117 @@
+"""What a service served is found again by its hash, whole, whoever stored it and how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.snapshot_packs import make_pack
+from ofp_platform.online.snapshots import ServedLog, SnapshotStore
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.storage.snapshot_records import decompress, place_in_pack, snapshot_path
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.identity import pins_digest
+from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
+from ofp_platform_tests.oracle.strategies import SECOND, START
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[Pool]:
+    with open_pool(dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+def plane(pool: Pool) -> SmallPlane:
+    found = SmallPlane(pool, "packs", partitions=1)
+    found.append([payment(f"e-{number}", number * SECOND) for number in range(3)])
+    found.drain()
+    return found
+
+
+@pytest.fixture
+def answers(plane: SmallPlane) -> list[Answer]:
+    keys, groups = [("account", "a-1"), ("merchant", "m-1")], [("ratios", "v2"), ("shop", "v1")]
+    return [plane.reader.answer(plane.request(keys, groups, START + second * SECOND)) for second in range(2, 9)]
+
+
+@pytest.fixture
+def store(pool: Pool, tmp_path: Path) -> SnapshotStore:
+    return SnapshotStore(pool, ObjectStore(f"file://{tmp_path}"))
+
+
+def told(store: SnapshotStore, snapshot_hash: str) -> Reason | None:
+    """Why a snapshot cannot be read, or None."""
+    try:
+        store.load(snapshot_hash)
+    except ContractError as refusal:
+        return refusal.reason
+    return None
+
+
+def test_a_pack_holds_the_records_where_its_rows_say(answers: list[Answer], plane: SmallPlane) -> None:
+    path, frame, rows = make_pack([*answers, *answers[:2]])
+    content = decompress(frame)
+    assert [row.snapshot_hash for row in rows] == sorted(answer.hash for answer in answers)
+    for row in rows:
+        place = place_in_pack(row.reference)
+        assert place is not None
+        found, begin, length = place
+        assert found == path
+        record = orjson.loads(content[begin : begin + length])
+        hashed = next(answer.hashed for answer in answers if answer.hash == row.snapshot_hash)
+        assert record["feature_snapshot_hash"] == row.snapshot_hash
+        assert canonical_bytes(record["hashed"]) == hashed
+        assert row.pins_digest == pins_digest(plane.pins)
+        assert row.basis.encode() in hashed
+    assert place_in_pack(snapshot_path("0" * 64)) is None
+
+
+def test_a_logged_snapshot_reads_as_a_materialised_one(store: SnapshotStore, answers: list[Answer], plane: SmallPlane) -> None:
+    store.log(answers)
+    store.log(answers[::-1])  # again: nothing changes
+    logged = [store.load(answer.hash) for answer in answers]
+    assert len(store.index(plane.pins)) == len(answers)
+    assert store.materialise(answers) == len(answers)
+    assert [store.load(answer.hash) for answer in answers] == logged
+    assert len(store.index(plane.pins)) == len(answers)
+
+
+def test_damage_of_a_pack_is_found(store: SnapshotStore, answers: list[Answer], tmp_path: Path) -> None:
+    store.log(answers)
+    path = next((tmp_path / "snapshots" / "packs").rglob("*.zst"))
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        path.write_bytes(damaged)
+        assert Reason.SNAPSHOT_CORRUPT in {told(store, answer.hash) for answer in answers}
+
+
+async def test_what_is_offered_is_written_once_flushed_or_after_a_while(store: SnapshotStore, answers: list[Answer]) -> None:
+    log = ServedLog(store, batch=3, linger_seconds=0.01)
+    log.start()
+    for answer in answers:
+        log.offer(answer)
+    await asyncio.wait_for(log.flushed(), 30)
+    for answer in answers:
+        store.load(answer.hash)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+
+
+async def test_what_does_not_fit_is_counted(store: SnapshotStore, answers: list[Answer]) -> None:
+    log = ServedLog(store, capacity=3)
+    for answer in answers:
+        log.offer(answer)
+    log.start()
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == len(answers) - 3
+    for answer in answers[:3]:
+        store.load(answer.hash)
+    assert told(store, answers[3].hash) is Reason.UNKNOWN_SNAPSHOT

@@ -1,0 +1,102 @@
+"""A plane whose log, labels and run facts are ready for a dataset: simulated payments of three weeks, nothing wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ofp_platform.log.archive import archive_up_to
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.offline.intent_file import parse_intent
+from ofp_platform.offline.label_sources import FRAUD_REPORTS, reported_labels
+from ofp_platform.offline.label_store import LabelStore
+from ofp_platform.offline.run_facts_view import examine_run, publish_run_facts
+from ofp_platform.offline.workshop import Workshop
+from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.online.projection import publish_registry
+from ofp_platform.registry.compile import compile_pack
+from ofp_platform.simulation.deliveries import Deliveries
+from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
+from ofp_platform.simulation.population import PopulationSize
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
+from ofp_platform.vocabulary.offline.build_plan import PinnedPack
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform_tests.oracle.intents import DATASET, changed
+from ofp_platform_tests.oracle.simulated_log import PINS, append, profile
+
+FACTS = "facts/run-1"
+GROUPS = [{"group_name": name, "group_version": "v1"} for name in ("account_activity", "merchant_activity")]
+LABEL_AS_OF = "2026-01-18T00:00:00Z"
+
+
+@cache
+def payments() -> Deliveries:
+    """400 payments of 20 days with copies, retries, late and bad records, and the reports of their frauds."""
+    few = PopulationSize(customers=12, accounts=15, merchants=15)
+    wanted = PaymentSimulation(pins=ContextPins.model_validate(PINS), seed=7, payments=400, days=20, size=few)
+    return simulate_payments(wanted).deliveries
+
+
+@dataclass
+class BuildablePlane:
+    """See the module."""
+
+    plane: Plane
+    folder: Path
+
+    @classmethod
+    def prepare(cls, dsn: str, folder: Path, *, archived: bool = True) -> BuildablePlane:
+        """Append, publish the pack and the run's facts, load labels, archive. The caller closes `plane`."""
+        plane = Plane.open(profile(folder), dsn)
+        append(plane.log, payments())
+        registry = compile_pack(profile_pack(plane.profile))
+        with plane.pool.connection() as connection:
+            publish_registry(connection, registry)
+        pack = PinnedPack(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest)
+        publish_run_facts(plane.pool, examine_run(plane.pool, plane.log, plane.profile, pack, FACTS))
+        made = cls(plane, folder)
+        if archived:
+            archive_up_to(plane.ranges, made.shop.archive, plane.log.ends())
+        declared = plane.profile
+        found = reported_labels(made.batches(), FRAUD_REPORTS["card_payments"], declared.context_pins, declared.clock_skew_us)
+        LabelStore(plane.pool, declared.context_pins).append(found.assertions)
+        return made
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The object store."""
+        return ObjectStore(self.plane.profile.object_store_url)
+
+    @property
+    def shop(self) -> Workshop:
+        """A builder's workshop; a new one each time, as another process would have it."""
+        return Workshop(self.plane.pool, self.plane.log, self.objects, self.folder / "builds")
+
+    @property
+    def everything(self) -> ReplayBasis:
+        """The whole log."""
+        return ReplayBasis.up_to(self.plane.log.ends())
+
+    def batches(self) -> Iterator[RecordBatch]:
+        """The whole log, read."""
+        for span in self.everything.partitions:
+            yield from self.shop.held.reader.batches(span, 1_000)
+
+    def intent(self, name: str = "fraud_by_payment", **changes: Any) -> DatasetBuild:
+        """A training set of all payments; `changes` replace fields of the intent."""
+        content = changed(
+            DATASET,
+            dataset_name=name,
+            replay={"select": "offsets", "basis": self.everything.model_dump(mode="json")},
+            feature_groups=GROUPS,
+            scope={"kind": "per_event", "event_types": ["card_payment"], "payload_fields": ["amount_minor"]},
+            label={"label_type": "fraud", "as_of_utc": LABEL_AS_OF, "maturity_seconds": 7 * 86_400},
+        )
+        intent = parse_intent({**content, **changes})
+        assert isinstance(intent, DatasetBuild)
+        return intent

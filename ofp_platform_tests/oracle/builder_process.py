@@ -1,0 +1,20 @@
+"""A builder in a process of its own, to be killed: `python -m ofp_platform_tests.oracle.builder_process DSN FOLDER RUN_KEY`."""
+
+import sys
+from pathlib import Path
+
+from ofp_platform.offline.builder import build
+from ofp_platform.offline.workshop import Workshop
+from ofp_platform.online.plane import Plane
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform_tests.oracle.simulated_log import profile
+
+
+def main(dsn: str, folder: Path, run_key: str) -> None:
+    """Build the run."""
+    with Plane.open(profile(folder), dsn) as plane:
+        build(Workshop(plane.pool, plane.log, ObjectStore(plane.profile.object_store_url), folder / "builds"), run_key)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
