@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The builder.", no_args_is_help=True)
 Workers = Annotated[
-    int, typer.Option("--workers", min=1, max=256, help="Threads that compute features.", show_default="as many as cores")
+    int | None,
+    typer.Option("--workers", min=1, max=256, help="Threads that compute features; otherwise one per core.", show_default=False),
 ]
 
 
@@ -40,7 +41,7 @@ def run(
         typer.Argument(metavar="[RUN]", help="The key of a run, or the first 8 or more of its digits.", show_default=False),
     ] = None,
     waiting: Annotated[bool, typer.Option("--waiting", help="Everything that waits, oldest first.")] = False,
-    workers: Workers = os.cpu_count() or 1,
+    workers: Workers = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -51,7 +52,7 @@ def run(
     if (key is None) is not waiting:
         raise CommandRefused("name a run (`ofp intent list` shows them), or say --waiting")
     console = Console(stderr=True)
-    with open_workshop(resolve(home, profile), workers) as (_, shop):
+    with open_workshop(resolve(home, profile), workers or os.cpu_count() or 1) as (_, shop):
         found = list(_waiting(shop, console)) if key is None else [build_run(shop, shop.ledger.show(key).run_key, console)]
     for run_ in found:
         typer.echo(line_of(run_))

@@ -58,9 +58,7 @@ def decide(
         with _service(environment, url) as address:
             started = time.monotonic()
             with bar(Console(stderr=True), "Deciding", len(events)) as advance:
-                tally = decide_on(
-                    plane, point, events, address, token=token, connections=connections, advance=advance
-                )
+                tally = decide_on(plane, point, events, address, token=token, connections=connections, advance=advance)
     typer.echo(f"{words_of(tally)}, in {time.monotonic() - started:.1f} s")
     if tally.refused:
         raise typer.Exit(1)

@@ -77,9 +77,7 @@ def load_reports(plane: Plane, until: Basis | None, advance: Callable[[int], Non
         raise CommandRefused(
             f"it is not declared which events of pack {registry.pack.pack_id} are labels; it is for {', '.join(FRAUD_REPORTS)}"
         )
-    found = reported_labels(
-        _batches(plane.log, until, advance), rule, declared.context_pins, declared.clock_skew_us
-    )
+    found = reported_labels(_batches(plane.log, until, advance), rule, declared.context_pins, declared.clock_skew_us)
     return found, LabelStore(plane.pool, declared.context_pins).append(found.assertions)
 
 

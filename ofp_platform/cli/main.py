@@ -8,11 +8,18 @@ from __future__ import annotations
 import typer
 
 from ofp_platform.cli import (
+    archive_commands,
+    build_commands,
+    dataset_commands,
+    decide,
     doctor,
+    facts_commands,
     features,
     installation,
     intent_commands,
+    label_commands,
     log_commands,
+    model_commands,
     projection_commands,
     projector_commands,
     registry_commands,
@@ -44,7 +51,14 @@ app.add_typer(projection_commands.app, name="projection")
 app.add_typer(features.app, name="features")
 app.add_typer(snapshot_commands.app, name="snapshot")
 app.add_typer(log_commands.app, name="log")
+app.add_typer(archive_commands.app, name="archive")
+app.add_typer(facts_commands.app, name="facts")
+app.add_typer(label_commands.app, name="labels")
+app.command("decide", short_help="The example of a decision service, over the newest events.")(decide.decide)
 app.add_typer(intent_commands.app, name="intent")
+app.add_typer(build_commands.app, name="build")
+app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(model_commands.app, name="model")
 
 if __name__ == "__main__":
     app()

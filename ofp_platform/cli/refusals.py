@@ -21,7 +21,15 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.authentication import ExposureError
     from ofp_platform.api.received import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.api.server import AddressError
+    from ofp_platform.learning.protocol import ProtocolUnmet
+    from ofp_platform.log.archive import ArchiveConflict
+    from ofp_platform.log.archive_segment import SegmentDamaged
+    from ofp_platform.log.archive_store import ReceiptDamaged, SegmentMissing
     from ofp_platform.log.port import LogError
+    from ofp_platform.log.span_records import ReplayGap
+    from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound
+    from ofp_platform.offline.run_facts_view import RunFactsConflict
+    from ofp_platform.offline.run_lease import LeaseLost
     from ofp_platform.offline.run_ledger import UnknownRun
     from ofp_platform.online.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.online.rebuild import RebuildRefused
@@ -45,20 +53,30 @@ def words_for(error: Exception) -> str | None:
     expected = (
         AddressError,
         AnswerNotTrusted,
+        ArchiveConflict,
         BuildRefused,
         CommandRefused,
         DatabaseUnavailable,
+        DatasetDamaged,
+        DatasetNotFound,
         EmbeddedPostgresError,
         ExposureError,
         HandbookFileError,
+        LeaseLost,
         LogError,
         NotRebuildable,
         ObjectStoreUnavailable,
         PackErrors,
         ProfileError,
         ProjectionConflict,
+        ProtocolUnmet,
         RebuildRefused,
+        ReceiptDamaged,
         RegistryRefused,
+        ReplayGap,
+        RunFactsConflict,
+        SegmentDamaged,
+        SegmentMissing,
         ServiceUnreachable,
         UnknownProjection,
         UnknownRun,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, SECTION, STALE, TOUCHED, TextProgram
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
 from ofp_platform.kernel.plan import Query
 from ofp_platform.kernel.windows import NEVER, Evaluation
@@ -49,11 +50,12 @@ class GroupForm:
         self.group = group
         self.ttl = group.ttl_seconds
         self.on_demand = group.on_demand
+        self.windowed = sorted(group.features, key=lambda one: one.name)
         self.version = {"group_name": group.name, "group_version": group.version}
         self._order = sorted([*(one.name for one in group.features), *(one.name for one in group.on_demand)])
         features = {name: place(name) for name in self._order}
-        self._values = form({**self.version, "features": features}, *self._order)
-        self._freshness = form(
+        self.values_form = form({**self.version, "features": features}, *self._order)
+        self.freshness_form = form(
             {
                 **self.version,
                 "key_type": group.key_type,
@@ -80,43 +82,99 @@ class GroupForm:
         except ValueOutOfRange as error:
             raise invalid(Reason.VALUE_OUT_OF_RANGE, str(error), pins) from None
         if not self.on_demand:  # the windowed values come in the order of their names
-            return self._values % tuple([value_text(value) for value in computed.values()])
+            return self.values_form % tuple([value_text(value) for value in computed.values()])
         texts = {name: value_text(value) for name, value in computed.items()}
         for plan in self.on_demand:
             texts[plan.name] = value_text(_on_demand(plan, computed, context or {}))
-        return self._values % tuple([texts[name] for name in self._order])
+        return self.values_form % tuple([texts[name] for name in self._order])
 
-    def freshness(
-        self, key_type: str, key_id: str, id_text: str, touched: int, as_of: int, warnings: list[dict[str, str]]
-    ) -> str:
-        """Canonical text of the group's freshness; adds its warnings. `id_text` is `key_id` as JSON."""
+    def freshness(self, id_text: str, touched: int, as_of: int) -> str:
+        """Canonical text of the group's freshness. `id_text` is the key's id as JSON."""
         if touched == NEVER:
-            where = {"key_type": key_type, "key_id": key_id, **self.version}
-            warnings += [{"code": "NO_DATA", **where}, {"code": "STALE_GROUP", **where}]
-            return self._freshness % ("null", id_text, "null", "true")
+            return self.freshness_form % ("null", id_text, "null", "true")
         age = (as_of - touched) // MICROS_PER_SECOND
-        stale = age > self.ttl
-        if stale:
-            warnings.append({"code": "STALE_GROUP", "key_type": key_type, "key_id": key_id, **self.version})
-        return self._freshness % (age, id_text, f'"{format_time(touched)}"', "true" if stale else "false")
+        return self.freshness_form % (age, id_text, f'"{format_time(touched)}"', "true" if age > self.ttl else "false")
+
+    def warnings(self, key_type: str, key_id: str, touched: int, as_of: int) -> list[dict[str, str]]:
+        """The group's warnings."""
+        where = {"key_type": key_type, "key_id": key_id, **self.version}
+        if touched == NEVER:
+            return [{"code": "NO_DATA", **where}, {"code": "STALE_GROUP", **where}]
+        stale = (as_of - touched) // MICROS_PER_SECOND > self.ttl
+        return [{"code": "STALE_GROUP", **where}] if stale else []
 
 
-@dataclass(frozen=True)
 class KeyForm:
     """The part of one key of a type: the kernel's query, and each of its groups."""
 
-    query: Query
-    groups: tuple[GroupForm, ...]
-    values: str  # (by_group, key_id)
-    key: str  # (key_id)
-
-    @classmethod
-    def of(cls, key_type: str, query: Query, groups: Sequence[GroupForm]) -> KeyForm:
-        """The form of a key type under these groups, in their order."""
+    def __init__(self, key_type: str, query: Query, groups: Sequence[GroupForm]) -> None:
         named = {"key_type": key_type, "key_id": place("key_id")}
-        return cls(
-            query, tuple(groups), form({**named, "by_group": place("by_group")}, "by_group", "key_id"), form(named, "key_id")
-        )
+        self.query = query
+        self.groups = tuple(groups)
+        self._key_type = key_type
+        self._values = form({**named, "by_group": place("by_group")}, "by_group", "key_id")
+        self.key = form(named, "key_id")
+        features = [one for group in groups for one in group.windowed]
+        compiled = not any(group.on_demand for group in groups) and TextProgram.writes(features)
+        ttls = [group.ttl for group in groups]
+        self._program = TextProgram(query, features, ttls, self._steps()) if compiled else None
+
+    def _steps(self) -> list[str | tuple[int, int]]:
+        """The program of the two texts of `texts`."""
+        number = 0
+        by_group: list[str | tuple[int, int]] = []
+        freshness: list[str | tuple[int, int]] = []
+        for index, group in enumerate(self.groups):
+            comma = "," if index else ""
+            fields = [(FEATURE, number + count) for count in range(len(group.windowed))]
+            number += len(fields)
+            by_group += [comma, *_filled(group.values_form, fields)]
+            freshness += [comma, *_filled(group.freshness_form, [(AGE, index), (KEY_ID, 0), (TOUCHED, index), (STALE, index)])]
+        before, between, after = _literals(self._values)
+        return [f"{before}[", *by_group, f"]{between}", (KEY_ID, 0), after, (SECTION, 0), *freshness, (SECTION, 0)]
+
+    def texts(
+        self,
+        key_id: str,
+        id_text: str,
+        found: Evaluation,
+        as_of: int,
+        context: Context,
+        pins: ContextPins,
+        warnings: list[dict[str, str]],
+    ) -> tuple[str, str]:
+        """Canonical texts of the key's values, and of its groups' freshness (separated by commas); adds its warnings.
+
+        Raises:
+            ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
+        """
+        written = None if self._program is None else self._program.write(found, as_of, id_text.encode())
+        if written is not None:
+            (values, freshness), stale = written
+            if stale:
+                for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
+                    warnings += group.warnings(self._key_type, key_id, touched, as_of)
+            return values, freshness
+        by_group, fresh = [], []
+        for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
+            by_group.append(group.values(self.query, found, as_of, context, pins))
+            fresh.append(group.freshness(id_text, touched, as_of))
+            warnings += group.warnings(self._key_type, key_id, touched, as_of)
+        return self._values % (f"[{','.join(by_group)}]", id_text), ",".join(fresh)
+
+
+def _literals(text: str) -> list[str]:
+    """What stands around the places of a form."""
+    return [piece.replace("%%", "%") for piece in text.split("%s")]
+
+
+def _filled(text: str, fields: Sequence[tuple[int, int]]) -> list[str | tuple[int, int]]:
+    """A form as steps, with these in its places."""
+    first, *others = _literals(text)
+    steps: list[str | tuple[int, int]] = [first]
+    for field, literal in zip(fields, others, strict=True):
+        steps += [field, literal]
+    return steps
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class SnapshotMaker:
             if len(self._forms) > _MOST_FORMS:
                 self._forms.clear()
             keys = {
-                key_type: KeyForm.of(key_type, self.query(groups), [GroupForm(group) for group in groups])
+                key_type: KeyForm(key_type, self.query(groups), [GroupForm(group) for group in groups])
                 for key_type, groups in question.groups_of.items()
             }
             form = self._forms[key] = AnswerForm(self._fixed, question.groups, keys)
@@ -142,14 +142,11 @@ class SnapshotMaker:
         warnings: list[dict[str, str]] = []
         for place, (key_type, key_id) in enumerate(question.keys):
             part = form.keys[key_type]
-            query = part.query
             id_text = orjson.dumps(key_id).decode()
-            found = evaluation_of(place, query, horizon)
-            by_group = []
-            for group, touched in zip(part.groups, found.touches.tolist(), strict=True):
-                by_group.append(group.values(query, found, as_of, question.context, self.pins))
-                freshness.append(group.freshness(key_type, key_id, id_text, touched, as_of, warnings))
-            values.append(part.values % (f"[{','.join(by_group)}]", id_text))
+            found = evaluation_of(place, part.query, horizon)
+            texts = part.texts(key_id, id_text, found, as_of, question.context, self.pins, warnings)
+            values.append(texts[0])
+            freshness.append(texts[1])
             keys.append(part.key % id_text)
         missing = 0
         warned = "[]"

@@ -23,7 +23,6 @@ from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBa
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.times import format_time
 
-
 OnReceipt = Callable[[ArchiveReceipt], None]
 
 

@@ -128,7 +128,7 @@ class _Steps:
         crash_point("build.replayed")
         parity: ParityReceipt | None = None
         if plan.parity_anchors:
-            parity = compare_anchors(shop, plan, folded)
+            parity = compare_anchors(shop, plan, self._folder / "parity", folded)
             yield self.done("parity", parity.model_dump(mode="json"))
             if parity.mismatch and plan.policy.require_parity:
                 raise BuildRefused(
@@ -189,9 +189,7 @@ class _Steps:
 
     def parity(self, plan: BuildPlan) -> Iterator[Stage]:
         self._empty()
-        folded, receipt = build_stages.replay(self._shop, plan, None, self._folder / "replay")
-        yield self.done("replay", receipt.model_dump(mode="json", exclude_none=True))
-        parity = compare_anchors(self._shop, plan, folded)
+        parity = compare_anchors(self._shop, plan, self._folder)
         yield self.done("parity", parity.model_dump(mode="json"))
         self._lease.succeed(parity.model_dump(mode="json"))
 

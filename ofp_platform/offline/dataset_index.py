@@ -77,4 +77,7 @@ class DatasetIndex:
                 " GROUP BY one.dataset_name, one.dataset_identity ORDER BY one.dataset_name, one.dataset_identity",
                 (dataset_name,),
             ).fetchall()
-        return [IndexedDataset(*row[:6], tuple(row[6])) for row in rows]
+        return [
+            IndexedDataset(name, identity, path, digest, request, supersedes, tuple(later))
+            for name, identity, path, digest, request, supersedes, later in rows
+        ]

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-import pyarrow as pa
 
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.answer_form import GroupForm
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.offline.event_index import KeyEvents
-from ofp_platform.offline.known_events import FoldedReplay
 from ofp_platform.offline.rebuilding import QuestionAt, Rebuilder
 from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.parity_record import EventRef
-from ofp_platform.vocabulary.position import OffsetKind
 from ofp_platform.vocabulary.serving import Value
-from ofp_platform.vocabulary.times import format_time
 
 Int64s = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -44,34 +40,32 @@ class KeyHistory:
 
     rebuilder: Rebuilder
     asked: QuestionAt
+    key: tuple[str, str]
     group: GroupPlan
     events: KeyEvents
     known: Mask
 
     @classmethod
-    def in_windows(cls, rebuilder: Rebuilder, asked: QuestionAt, key: Sequence[str], group: GroupPlan) -> KeyHistory:
+    def in_windows(cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: GroupPlan) -> KeyHistory:
         """The events that any window of the group can hold."""
         return cls._between(rebuilder, asked, key, group, asked.question.as_of - group.reach)
 
     @classmethod
     def at_times(
-        cls, rebuilder: Rebuilder, asked: QuestionAt, key: Sequence[str], group: GroupPlan, times: set[int]
+        cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: GroupPlan, times: set[int]
     ) -> KeyHistory:
         """The events of the group at exactly these times, known or not."""
         found = cls._between(rebuilder, asked, key, group, min(times, default=asked.question.as_of) - 1)
         mask = (found.events.matrix[1] & group.mask) != 0
         chosen = np.flatnonzero(np.isin(found.events.matrix[0], sorted(times)) & mask)
-        return cls(rebuilder, asked, group, _taken(found.events, chosen), found.known[chosen])
+        return cls(rebuilder, asked, key, group, _taken(found.events, chosen), found.known[chosen])
 
     @classmethod
-    def _between(cls, rebuilder: Rebuilder, asked: QuestionAt, key: Sequence[str], group: GroupPlan, after: int) -> KeyHistory:
+    def _between(cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: GroupPlan, after: int) -> KeyHistory:
         span = np.array([max(after, EARLIEST)], np.int64), np.array([asked.question.as_of], np.int64)
         events = rebuilder.index.events(key[0], [key[1]], *span)
-        bounds = rebuilder.run.knowledge.bounds([asked.basis])[0]
-        known = np.zeros(events.matrix.shape[1], np.bool_)
-        before = events.copies[:, 2] < bounds[events.copies[:, 1]]
-        known[events.copies[before, 0]] = True
-        return cls(rebuilder, asked, group, events, known)
+        known = events.known(rebuilder.run.knowledge.bounds([asked.basis])[0])
+        return cls(rebuilder, asked, key, group, events, known)
 
     def explain(self, feature: str, served: Value) -> Explanation:
         """Which events, taken away or added, give the served value; otherwise those of the windows."""
@@ -81,7 +75,7 @@ class KeyHistory:
                 mask = self.known.copy()
                 mask[changed] ^= True
                 if self.value(feature, mask) == served:
-                    return Explanation(event_refs(self.rebuilder.run.knowledge.folded, self.events, changed), words)
+                    return Explanation(self.rebuilder.names.refs(self.events, changed), words)
         return self.listed("in the windows of the group, and none of them alone explains the served value")
 
     def listed(self, where: str) -> Explanation:
@@ -90,18 +84,22 @@ class KeyHistory:
         words = f"{len(chosen)} {'known' if self.known.any() else 'unknown'} events of the key are {where}"
         if len(chosen) > MOST_LISTED:
             words, chosen = f"{words}; the newest {MOST_LISTED} are named", chosen[-MOST_LISTED:]
-        return Explanation(event_refs(self.rebuilder.run.knowledge.folded, self.events, chosen), words)
+        return Explanation(self.rebuilder.names.refs(self.events, chosen), words)
 
     def value(self, feature: str, chosen: Mask) -> object:
         """The wire value of a feature over some of the events."""
-        question = self.asked.question
-        query = self.rebuilder.maker.query((self.group,))
-        found = evaluate(query, np.ascontiguousarray(self.events.matrix[:, chosen]), question.as_of)
+        whole, maker = self.asked.question, self.rebuilder.maker
+        question = Question(
+            whole.request, whole.as_of, (self.key,), (self.group,), {self.group.key_type: (self.group,)}, whole.context
+        )
+        matrix = np.ascontiguousarray(self.events.matrix[:, chosen])
         try:
-            text = GroupForm(self.group).values(query, found, question.as_of, question.context, self.rebuilder.maker.pins)
+            hashed = maker.hashed(
+                question, self.asked.text, None, lambda place, query, horizon: evaluate(query, matrix, whole.as_of, horizon)
+            )
         except ContractError:
             return _UNSERVABLE
-        return orjson.loads(text)["features"].get(feature, _UNSERVABLE)
+        return orjson.loads(hashed)["values"][0]["by_group"][0]["features"].get(feature, _UNSERVABLE)
 
     def _changes(self) -> Iterator[tuple[Int64s, str]]:
         """What to try: one event away, one event more, then the newest or next ones in the order of the log."""
@@ -127,44 +125,3 @@ def _taken(events: KeyEvents, chosen: Int64s) -> KeyEvents:
     copies = events.copies[np.isin(events.copies[:, 0], chosen)].copy()
     copies[:, 0] = names[copies[:, 0]]
     return KeyEvents(events.matrix[:, chosen], np.zeros(1, np.int64), np.array([len(chosen)], np.int64), copies)
-
-
-def event_refs(folded: FoldedReplay, events: KeyEvents, chosen: Int64s) -> tuple[EventRef, ...]:
-    """The events by identity and first position (by partition, then position), in the order of their times."""
-    wanted: list[tuple[int, int, int]] = []
-    for event in np.sort(chosen).tolist():
-        copies = events.copies[events.copies[:, 0] == event]
-        partition, position = min((int(row[1]), int(row[2])) for row in copies)
-        wanted.append((partition, position, int(events.matrix[0, event])))
-    names = _identities(folded, {(partition, position) for partition, position, _ in wanted})
-    found = []
-    for partition, position, ts in wanted:
-        event_id, event_type = names[partition, position]
-        text = folded.offset_text(partition, position)
-        dense = folded.ends[partition].offset_kind is OffsetKind.EXCLUSIVE_NEXT
-        found.append(
-            EventRef(
-                event_id=event_id,
-                event_type=event_type,
-                event_time_utc=format_time(ts),
-                partition_id=folded.partitions[partition],
-                offset=int(text) if dense else text,
-            )
-        )
-    return tuple(found)
-
-
-def _identities(folded: FoldedReplay, wanted: set[tuple[int, int]]) -> dict[tuple[int, int], tuple[str, str]]:
-    """(partition number, position) of an applied record to its event's id and type."""
-    found: dict[tuple[int, int], tuple[str, str]] = {}
-    if not wanted:
-        return found
-    positions = np.array(sorted({position for _, position in wanted}), np.int64)
-    with pa.memory_map(str(folded.folder / "records.arrow")) as source:
-        records = pa.ipc.open_file(source).read_all()
-        chosen = records.take(np.flatnonzero(np.isin(records["position"].to_numpy(), positions)))
-        for row in chosen.to_pylist():
-            place = (row["partition"], row["position"])
-            if place in wanted:
-                found[place] = (row["event_id"], row["event_type"])
-    return found

@@ -36,6 +36,12 @@ class KeyEvents:
     ends: Int64s
     copies: Int64s
 
+    def known(self, bounds: Int64s) -> npt.NDArray[np.bool_]:
+        """bool[N]: the events that come before `bounds` int64[P] (see `Knowledge.bounds`)."""
+        found = np.zeros(self.matrix.shape[1], np.bool_)
+        found[self.copies[self.copies[:, 2] < bounds[self.copies[:, 1]], 0]] = True
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class _SortedShard:

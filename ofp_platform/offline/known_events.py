@@ -126,7 +126,7 @@ def fold_replay(
     """Fold the records of a replay, in any interleaving of partitions but each partition in its order.
 
     `scratch` is a folder that does not exist yet; it is left to the caller to remove. Memory is bounded by the largest batch
-    and, for what follows, by the largest shard: about 100 bytes for each record of it.
+    and, for what follows, by the largest shard: a few times the bytes of its rows.
 
     Raises:
         ValueError: a partition's records come out of order, or twice.

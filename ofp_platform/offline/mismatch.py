@@ -76,19 +76,22 @@ def describe(
 
 def _explained(rebuilder: Rebuilder, asked: QuestionAt, where: Where, place: _Place, served: Any, rebuilt: Any) -> Mismatch:
     group = rebuilder.registry.groups.get((place[2], place[3])) if len(place) >= 4 else None
-    if group is None or place[:2] not in asked.question.keys:
-        named = f"at {'/'.join(place)}: what was served names something else than the question" if place else "it has another form"
+    key = (place[0], place[1]) if len(place) >= 2 else ("", "")
+    if group is None or key not in asked.question.keys:
+        named = (
+            f"at {'/'.join(place)}: what was served names something else than the question" if place else "it has another form"
+        )
         return Mismatch(FirstDifference(where=where, served=served, rebuilt=rebuilt), named)
     base: dict[str, Any] = {"where": where, "served": served, "rebuilt": rebuilt, **dict(zip(_KEY, place, strict=False))}
     if where == "warnings":
         return Mismatch(FirstDifference(**base, feature=None), None)
     if where == "values":
         base["feature"] = place[4]
-        history = KeyHistory.in_windows(rebuilder, asked, place[:2], group)
+        history = KeyHistory.in_windows(rebuilder, asked, key, group)
         explanation = history.explain(place[4], served)
     else:
         moments = {parse_time(one["last_update_event_time"]) for one in (served, rebuilt) if _has_update(one)}
-        explanation = KeyHistory.at_times(rebuilder, asked, place[:2], group, moments).listed("at the newest update")
+        explanation = KeyHistory.at_times(rebuilder, asked, key, group, moments).listed("at the newest update")
     return Mismatch(FirstDifference(**base, events=explanation.events), explanation.words)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ofp_platform.offline.mismatch import Mismatch, describe
 from ofp_platform.offline.parity_anchor import AnchorReader, NotComparable, ParityAnchor, ServedSnapshot
 from ofp_platform.offline.rebuilding import QuestionAt, Rebuilder, ReplayedRun
-from ofp_platform.registry.question import Question, check_request
+from ofp_platform.registry.question import Question, check_context, check_request
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
@@ -23,6 +23,7 @@ from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GroupRef
 
 BATCH = 2_048
+_KEPT = 65_536
 _ANYTHING = Limits(max_keys=2**31, max_groups=2**31, max_request_context_fields=2**31)
 RunKey = tuple[str, str]
 """(registry digest, run config digest)"""
@@ -55,6 +56,8 @@ class Comparer:
         self.parity = parity
         self.reader = AnchorReader()
         self._rebuilders: dict[RunKey, Rebuilder] = {}
+        self._lacking: dict[tuple[RunKey, str], str | None] = {}
+        self._shapes: dict[tuple[RunKey, tuple[GroupRef, ...], tuple[str, ...]], Question] = {}
 
     def rebuilder(self, key: RunKey) -> Rebuilder:
         """Of one pack and run config."""
@@ -94,13 +97,11 @@ class Comparer:
         Raises:
             NotComparable: this replay cannot answer it.
         """
-        parity, request = self.parity, served.request
+        parity, pins = self.parity, served.plain.context_pins
         if served.basis.stream_name != parity.stream_name:
             raise NotComparable(UncheckableReason.ANOTHER_STREAM, f"it was served from stream {served.basis.stream_name}")
-        if request.context_pins != parity.pins:
-            raise NotComparable(
-                UncheckableReason.ANOTHER_RUN, f"it was served for run {request.context_pins.run_id} and its pins"
-            )
+        if pins != parity.pins:
+            raise NotComparable(UncheckableReason.ANOTHER_RUN, f"it was served for run {pins.run_id} and its pins")
         if served.graph_version is not None:
             text = f"it used version {served.graph_version} of the identity graph, which no rebuild can consult"
             raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
@@ -109,23 +110,40 @@ class Comparer:
             if all(registry != key[0] for registry, _ in parity.runs):
                 raise NotComparable(UncheckableReason.REGISTRY_MISSING, f"no pack of digest {key[0]} is at hand")
             raise NotComparable(UncheckableReason.RUN_CONFIG_UNKNOWN, f"the policies of run config {key[1]} are not known here")
-        rebuilder = self.rebuilder(key)
-        lacking = rebuilder.run.knowledge.lacks(served.basis)
+        lacking = self._lacks(key, served)
         if lacking is not None:
             raise NotComparable(UncheckableReason.BASIS_BEYOND_REPLAY, lacking)
         try:
-            return key, check_request(request, rebuilder.registry, parity.pins, _ANYTHING)
+            return key, self._checked(key, served)
         except ContractError as error:
             unknown = error.reason is Reason.UNKNOWN_GROUP_VERSION
             reason = UncheckableReason.GROUP_VERSION_MISSING if unknown else UncheckableReason.PROVENANCE_INCOMPLETE
             raise NotComparable(reason, error.message) from None
 
+    def _lacks(self, key: RunKey, served: ServedSnapshot) -> str | None:
+        if (key, served.text) not in self._lacking:
+            if len(self._lacking) > _KEPT:
+                self._lacking.clear()
+            self._lacking[key, served.text] = self.rebuilder(key).run.knowledge.lacks(served.basis)
+        return self._lacking[key, served.text]
+
+    def _checked(self, key: RunKey, served: ServedSnapshot) -> Question:
+        """As `check_request`; of questions for the same groups and key types, what does not depend on the keys is kept."""
+        shape = (key, served.groups, tuple([key_type for key_type, _ in served.keys]))
+        known = self._shapes.get(shape)
+        if known is None or len(set(served.keys)) != len(served.keys):
+            if len(self._shapes) > _KEPT:
+                self._shapes.clear()
+            registry = self.rebuilder(key).registry
+            known = self._shapes[shape] = check_request(served.request, registry, self.parity.pins, _ANYTHING)
+        context = check_context(served.plain.request_context, known.groups, _ANYTHING, self.parity.pins)
+        return Question(served.plain, served.as_of, served.keys, known.groups, known.groups_of, context)
+
 
 def _asked(served: ServedSnapshot | None) -> tuple[str | None, tuple[tuple[str, str], ...]]:
     if served is None:
         return None, ()
-    request = served.request
-    return request.as_of_time_utc, tuple([(group.group_name, group.group_version) for group in request.feature_groups])
+    return served.plain.as_of_time_utc, tuple([(group.group_name, group.group_version) for group in served.groups])
 
 
 def compare_all(

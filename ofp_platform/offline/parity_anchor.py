@@ -9,16 +9,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from ofp_platform.registry.question import PlainRequest
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, hashed_part
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
+from ofp_platform.vocabulary.model import Name
 from ofp_platform.vocabulary.offline.parity_record import UncheckableReason
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef, GroupRefs
+from ofp_platform.vocabulary.times import format_time, parse_time
 
-_ASKED = ("context_pins", "feature_keys", "feature_groups", "as_of_time_utc")
-_NEEDED = (*_ASKED, "input_basis", "run_config_digest")
+_NEEDED = (
+    "context_pins",
+    "feature_keys",
+    "feature_groups",
+    "as_of_time_utc",
+    "input_basis",
+    "run_config_digest",
+    "registry_digest",
+)
+_GROUPS: TypeAdapter[tuple[GroupRef, ...]] = TypeAdapter(GroupRefs)
+_CONTEXT: TypeAdapter[dict[str, int | str] | None] = TypeAdapter(dict[Name, int | str] | None, config=ConfigDict(strict=True))
+_KEPT = 65_536
 
 
 @dataclass(frozen=True)
@@ -35,14 +49,31 @@ class ParityAnchor:
 
 @dataclass(frozen=True)
 class ServedSnapshot:
-    """A question that was answered, and at which basis, under which registry and run config. `text`: of the basis."""
+    """A question that was answered, and at which basis, under which registry and run config.
 
-    request: GetFeaturesRequest
+    `as_of` in microseconds, `keys` (key type, key id) in canonical order, `text` the canonical text of the basis.
+    """
+
+    plain: PlainRequest
+    as_of: int
+    keys: tuple[tuple[str, str], ...]
+    groups: tuple[GroupRef, ...]
     basis: Basis
     text: str
     registry_digest: str
     run_config_digest: str
     graph_version: str | None
+
+    @property
+    def request(self) -> GetFeaturesRequest:
+        """The request that asks it again."""
+        return GetFeaturesRequest(
+            context_pins=self.plain.context_pins,
+            feature_keys=tuple(FeatureKey(key_type=KeyType(key_type), key_id=key_id) for key_type, key_id in self.keys),
+            feature_groups=self.groups,
+            as_of_time_utc=self.plain.as_of_time_utc,
+            request_context=self.plain.request_context,
+        )
 
 
 class NotComparable(Exception):
@@ -59,6 +90,8 @@ class AnchorReader:
 
     def __init__(self) -> None:
         self._bases: dict[bytes, Basis] = {}
+        self._parts: dict[bytes, tuple[ContextPins, tuple[GroupRef, ...]]] = {}
+        self._good_keys: set[tuple[str, str]] = set()
 
     def read(self, anchor: ParityAnchor) -> ServedSnapshot:
         """What was asked and served.
@@ -74,20 +107,48 @@ class AnchorReader:
         Raises:
             NotComparable: PROVENANCE_INCOMPLETE.
         """
-        missing = [name for name in (*_NEEDED, "registry_digest") if facts.get(name) is None]
+        missing = [name for name in _NEEDED if facts.get(name) is None]
         if missing:
             raise _incomplete(f"the record lacks {', '.join(missing)}")
-        asked = {name: facts[name] for name in _ASKED}
-        context, graph = facts.get("request_context"), facts.get("graph_version")
+        graph = facts.get("graph_version")
         try:
-            request = GetFeaturesRequest.model_validate({**asked, "request_context": context})
-            basis, text = self._basis(facts["input_basis"])
-        except (ValidationError, TypeError) as error:
+            pins, groups = self._shared(facts)
+            keys = self._keys(facts["feature_keys"])
+            context = _CONTEXT.validate_python(facts.get("request_context"))
+            text = facts["as_of_time_utc"]
+            as_of = parse_time(text)
+            if format_time(as_of) != text:
+                raise ValueError("as_of_time_utc is not in canonical form")
+            basis, basis_text = self._basis(facts["input_basis"])
+        except (ValidationError, ValueError, TypeError, KeyError) as error:
             raise _incomplete(_words(error)) from None
         digests = facts["registry_digest"], facts["run_config_digest"]
         if not all(isinstance(one, str) for one in (*digests, graph or "")):
             raise _incomplete("registry_digest, run_config_digest or graph_version is no text")
-        return ServedSnapshot(request, basis, text, *digests, graph)
+        plain = PlainRequest(pins, text, context, None, None)
+        return ServedSnapshot(plain, as_of, keys, groups, basis, basis_text, *digests, graph)
+
+    def _keys(self, values: Any) -> tuple[tuple[str, str], ...]:
+        keys = sorted([(value["key_type"], value["key_id"]) for value in values])
+        for key in keys:
+            if key not in self._good_keys:
+                FeatureKey.model_validate({"key_type": key[0], "key_id": key[1]})
+                if len(self._good_keys) > _KEPT:
+                    self._good_keys.clear()
+                self._good_keys.add(key)
+        if not keys:
+            raise ValueError("feature_keys: no key")
+        return tuple(keys)
+
+    def _shared(self, facts: dict[str, Any]) -> tuple[ContextPins, tuple[GroupRef, ...]]:
+        text = canonical_bytes([facts["context_pins"], facts["feature_groups"]])
+        parts = self._parts.get(text)
+        if parts is None:
+            if len(self._parts) > _KEPT:
+                self._parts.clear()
+            pins = ContextPins.model_validate(facts["context_pins"])
+            parts = self._parts[text] = pins, _GROUPS.validate_python(facts["feature_groups"])
+        return parts
 
     def _basis(self, value: Any) -> tuple[Basis, str]:
         text = canonical_bytes(value)
@@ -97,7 +158,7 @@ class AnchorReader:
             names = [part.partition_id for part in basis.partitions]
             if names != sorted(set(names)) or canonical_bytes(basis.model_dump(mode="json")) != text:
                 raise TypeError("input_basis is not in canonical form")
-            if len(self._bases) > 65_536:
+            if len(self._bases) > _KEPT:
                 self._bases.clear()
             self._bases[text] = basis
         return basis, text.decode()
@@ -128,8 +189,8 @@ def _incomplete(detail: str) -> NotComparable:
     return NotComparable(UncheckableReason.PROVENANCE_INCOMPLETE, detail)
 
 
-def _words(error: ValidationError | TypeError) -> str:
-    if isinstance(error, TypeError):
+def _words(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

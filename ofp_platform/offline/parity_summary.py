@@ -51,7 +51,7 @@ def parity_summary(pool: Pool, request_id: str, *, mismatches: int = 20) -> Pari
     with pool.connection() as connection:
         by_day = _nested(connection.execute(_BY_DAY, (request_id,)).fetchall())
         by_group = _nested(connection.execute(_BY_GROUP, (request_id,)).fetchall())
-        by_reason = dict(connection.execute(_BY_REASON, (request_id,)).fetchall())
+        by_reason: dict[str, int] = dict(connection.execute(_BY_REASON, (request_id,)).fetchall())
         found = connection.execute(_MISMATCHES, (request_id, mismatches)).fetchall()
     return ParitySummary(by_day, by_group, by_reason, tuple(ParityRecord.model_validate(orjson.loads(row[0])) for row in found))
 

@@ -19,6 +19,7 @@ from ofp_platform.kernel.sliding import Evaluations
 from ofp_platform.kernel.snapshot import SnapshotMaker
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.offline.event_index import EventIndex
+from ofp_platform.offline.event_names import EventNames
 from ofp_platform.offline.knowledge import Chains, Knowledge, chains_of, known_from
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.layout import GroupPlan
@@ -79,6 +80,7 @@ class Rebuilder:
         self.registry: CompiledRegistry = compile_pack(run.pack)
         self.maker = SnapshotMaker(self.registry, run.pins, run.run_config_digest, run.allowed_lateness_us)
         self.index = EventIndex(run.knowledge.folded, self.registry)
+        self.names = EventNames(run.knowledge.folded)
         self._plans: dict[tuple[tuple[str, str], ...], ColumnPlan] = {}
 
     def hashed(self, asked: Sequence[QuestionAt]) -> list[bytes | ContractError]:
@@ -86,7 +88,10 @@ class Rebuilder:
 
         Every basis must lie in the replay (`Knowledge.lacks`). Behind the serving horizon, too, there is an answer.
         """
-        found = self.evaluate(asked, self.run.knowledge.bounds([one.basis for one in asked]))
+        return self.encode(asked, self.evaluate(asked, self.run.knowledge.bounds([one.basis for one in asked])))
+
+    def encode(self, asked: Sequence[QuestionAt], found: Found) -> list[bytes | ContractError]:
+        """The same of what was found already."""
         made: list[bytes | ContractError] = []
         for number, one in enumerate(asked):
 

@@ -7,6 +7,7 @@ import dagster as dg
 from ofp_platform.orchestration.offline_archive import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline_builds import ASSETS
 from ofp_platform.orchestration.offline_models import MODEL
+from ofp_platform.orchestration.offline_parity import CORRECTION_LEDGER
 from ofp_platform.orchestration.projection_assets import PROJECTION, PROJECTION_RANGE
 from ofp_platform.orchestration.rebuild_assets import REBUILD
 from ofp_platform.orchestration.snapshot_assets import SNAPSHOT_SET
@@ -39,8 +40,13 @@ build_dataset_job = dg.define_asset_job(
     dg.AssetSelection.assets(*ASSETS.values()),
     description="Build one request of the run ledger, or show the receipts of one that is built. New requests: `submit_build`.",
 )
+correction_ledger_job = dg.define_asset_job(
+    "correction_ledger",
+    dg.AssetSelection.assets(CORRECTION_LEDGER),
+    description="Show which decisions of a day late events would have changed, as the comparisons so far found them.",
+)
 train_model_job = dg.define_asset_job(
     "train_model",
     dg.AssetSelection.assets(MODEL),
-    description="Train the baseline models on the published dataset of a request; columns and days are the run config.",
+    description="Train the baseline models on the published dataset of a request; the first day may be given in the run config.",
 )

@@ -50,6 +50,7 @@ MANIFEST_SCHEMA = dg.AssetCheckKey(MANIFEST, "manifest_schema")
 BUILDER_VERSION = "1"
 POOL = "ofp_build"
 
+_Judged = tuple[dg.AssetCheckKey, dg.AssetCheckResult]
 _FAILS = {
     BuildReason.REPLAY_INCOMPLETE: COMPLETENESS,
     BuildReason.REPLAY_MISMATCH: COMPLETENESS,
@@ -66,7 +67,7 @@ _CHECKS = {
     LEAKAGE: "No row knows a label or an event that was not known as of the row: rows were computed again and compared.",
     MANIFEST_SCHEMA: "The published manifest is one by its contract, and every file that it names has the bytes that it says.",
 }
-_WHAT = {
+_WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
     BUILD_PLAN: (
         "The request with everything looked up and pinned: offsets, pack, label basis, decisions to compare, policy.",
         [
@@ -80,19 +81,27 @@ _WHAT = {
         [dg.AssetDep(BUILD_PLAN), dg.AssetDep(ARCHIVE_SEGMENT, partition_mapping=dg.AllPartitionMapping())],
         {"python"},
     ),
-    LABELS: ("Labels as of the plan's label basis, how mature they are and what they cover.", [BUILD_PLAN], {"postgres"}),
+    LABELS: (
+        "Labels as of the plan's label basis, how mature they are and what they cover.",
+        [dg.AssetDep(BUILD_PLAN)],
+        {"postgres"},
+    ),
     PARITY_REPORT: (
         "Recorded decisions rebuilt from the log and compared by hash; the evidence of what differs.",
-        [REPLAY],
+        [dg.AssetDep(REPLAY)],
         {"python", "postgres"},
     ),
-    DATASET: ("Rows with features and labels, written and not yet visible to anybody.", [REPLAY, LABELS], {"python", "parquet"}),
+    DATASET: (
+        "Rows with features and labels, written and not yet visible to anybody.",
+        [dg.AssetDep(REPLAY), dg.AssetDep(LABELS)],
+        {"python", "parquet"},
+    ),
     MANIFEST: (
         "The published dataset: its manifest stands in the object store, and stands there only if every gate was passed.",
-        [DATASET, PARITY_REPORT],
+        [dg.AssetDep(DATASET), dg.AssetDep(PARITY_REPORT)],
         {"json", "parquet"},
     ),
-    SNAPSHOT: ("The one snapshot of a forensic rebuild.", [BUILD_PLAN], {"json"}),
+    SNAPSHOT: ("The one snapshot of a forensic rebuild.", [dg.AssetDep(BUILD_PLAN)], {"json"}),
 }
 
 
@@ -125,13 +134,15 @@ def build_stages(context: dg.AssetExecutionContext, workshop: WorkshopResource) 
         shown = _Shown(context, shop)
         try:
             with shop.ledger.claim(context.partition_key) as lease:
+                if lease is not None and lease.publish_only:
+                    yield from shown.earlier()
                 for stage in () if lease is None else stages(shop, lease):
                     yield from shown.stage(stage)
         except (LeaseLost, UnknownRun) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         run = shop.ledger.show(context.partition_key)
         if run.state is RunState.DONE:
-            yield from shown.earlier(run)
+            yield from shown.earlier()
         yield from shown.verdict(run)
         if run.state is not RunState.DONE:
             raise _failure(run)
@@ -158,20 +169,20 @@ class _Shown:
             metadata |= parity_evidence(self._shop.pool, run.run_key)
         if key in self._assets:
             yield dg.MaterializeResult(asset_key=key, metadata=metadata, data_version=dg.DataVersion(stage.digest))
-        for check in _checks_of(stage, run, self._shop):
-            self._judged.add(check.asset_check_key)
-            if check.asset_check_key in self._checks:
-                yield check
+        for check_key, result in _checks_of(stage, run, self._shop):
+            self._judged.add(check_key)
+            if check_key in self._checks:
+                yield result
 
-    def earlier(self, run: BuildRun) -> Iterator[object]:
-        """Stages of a finished run that other attempts, or other builders, went through."""
-        receipts = {receipt.stage: receipt for receipt in self._shop.ledger.receipts(run.run_key)}
-        for name, receipt in receipts.items():
-            if name in ASSETS and name not in self._stages:
+    def earlier(self) -> Iterator[object]:
+        """Stages that other attempts, or other builders, went through, in their order."""
+        receipts = {receipt.stage: receipt for receipt in self._shop.ledger.receipts(self._context.partition_key)}
+        for name in ASSETS:
+            receipt = receipts.get(name)
+            if receipt is not None and name not in self._stages:
                 attempt = f"{receipt.attempt}, publication {receipt.publish_attempt}"
-                yield from self.stage(
-                    Stage(name, receipt.content, receipt.digest), attempt=attempt, recorded=receipt.recorded_at_utc
-                )
+                stage = Stage(name, receipt.content, receipt.digest)
+                yield from self.stage(stage, attempt=attempt, recorded=receipt.recorded_at_utc)
 
     def verdict(self, run: BuildRun) -> Iterator[object]:
         """The check that a refusal failed, and the reconciliation of a run that ended."""
@@ -213,7 +224,7 @@ def _failure(run: BuildRun) -> dg.Failure:
     )
 
 
-def _checks_of(stage: Stage, run: BuildRun, shop: Workshop) -> Iterator[dg.AssetCheckResult]:
+def _checks_of(stage: Stage, run: BuildRun, shop: Workshop) -> Iterator[_Judged]:
     content = stage.content
     if stage.name == "replay":
         fates = sum(content[name] for name in ("applied", "duplicates", "failed", "ignored", "other_run"))
@@ -223,9 +234,8 @@ def _checks_of(stage: Stage, run: BuildRun, shop: Workshop) -> Iterator[dg.Asset
         needed = run.plan.policy.min_label_coverage
         gated = isinstance(run.intent, DatasetBuild) and run.intent.purpose is Purpose.TRAINING
         counts = {name: content[name] for name in ("mature", "covered", "coverage")}
-        covered = Decimal(content["covered"]) >= Decimal(needed) * content["mature"] and (
-            content["mature"] > 0 or not Decimal(needed)
-        )
+        share, mature = Decimal(needed), content["mature"]
+        covered = content["covered"] >= share * mature and (mature > 0 or share == 0)
         yield _result(COVERAGE, covered, {**counts, "policy": needed}, blocks=gated)
     elif stage.name == "parity":
         assert run.plan is not None
@@ -234,15 +244,15 @@ def _checks_of(stage: Stage, run: BuildRun, shop: Workshop) -> Iterator[dg.Asset
         yield _result(PARITY, content["mismatch"] == 0, counts, blocks=blocks)
     elif stage.name == "staged":
         gates = DatasetManifest.model_validate(content["manifest"]).gates
-        labelled = 0 if gates.labels is None else gates.labels.rows
-        passed = gates.feature_rows_checked > 0 and gates.label_rows_checked == labelled
+        labelled = 0 if gates.labels is None else gates.labels.labelled
+        passed = gates.feature_rows_checked > 0 and gates.label_rows_checked >= labelled
         counts = {"feature_rows_checked": gates.feature_rows_checked, "label_rows_checked": gates.label_rows_checked}
         yield _result(LEAKAGE, passed, counts)
     elif stage.name == "manifest":
         yield _published(content["dataset_name"], content["dataset_identity"], content["manifest_digest"], shop)
 
 
-def _published(dataset_name: str, dataset_identity: str, digest: str, shop: Workshop) -> dg.AssetCheckResult:
+def _published(dataset_name: str, dataset_identity: str, digest: str, shop: Workshop) -> _Judged:
     try:
         manifest = load_manifest(shop.objects, dataset_name, dataset_identity)
         problems = verify_files(shop.objects, manifest)
@@ -254,8 +264,8 @@ def _published(dataset_name: str, dataset_identity: str, digest: str, shop: Work
     return _result(MANIFEST_SCHEMA, not problems, {**metadata, "problems": "; ".join(problems[:20]) or "none"})
 
 
-def _result(key: dg.AssetCheckKey, passed: bool, metadata: Metadata, *, blocks: bool = True) -> dg.AssetCheckResult:
+def _result(key: dg.AssetCheckKey, passed: bool, metadata: Metadata, *, blocks: bool = True) -> _Judged:
     severity = dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
-    return dg.AssetCheckResult(
-        asset_key=key.asset_key, check_name=key.name, passed=bool(passed), severity=severity, metadata=metadata
+    return key, dg.AssetCheckResult(
+        asset_key=key.asset_key, check_name=key.name, passed=passed, severity=severity, metadata=metadata
     )

@@ -5,6 +5,7 @@ from datetime import date
 
 import dagster as dg
 
+from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound, load_manifest
 from ofp_platform.offline.run_ledger import UnknownRun
 from ofp_platform.orchestration.log_assets import OWNERS
@@ -19,19 +20,9 @@ MODEL_VERSION = "1"
 
 
 class TrainingConfig(dg.Config):
-    """Which columns play which part, and the protocol in days of UTC. The defaults are those of the handbook's data.
+    """`first_day` of training, as in 2018-07-25; empty: as published for the handbook, else as late as labels allow."""
 
-    `card` is the column by which cards known to be defrauded are left out of the test; `amount` is one more input.
-    """
-
-    card: str = "customer_id"
-    amount: str = "payload__amount"
-    event_time: str = "event_time_utc"
-    label: str = "label_value"
-    first_day: str = "2018-07-25"
-    training_days: int = 7
-    delay_days: int = 7
-    test_days: int = 7
+    first_day: str = ""
     trees: int = 100
 
 
@@ -53,19 +44,19 @@ def trained_model(
 ) -> dg.MaterializeResult[object]:
     """Train on the dataset of the request."""
     # scikit-learn takes a second to import: whoever only looks at the graph does not wait for it
+    from ofp_platform.cli.model_commands import protocol_of, train_on
     from ofp_platform.learning.protocol import Protocol, ProtocolUnmet
-    from ofp_platform.learning.training import Columns, train
 
-    columns = Columns(card=config.card, amount=config.amount, event_time=config.event_time, label=config.label)
-    protocol = Protocol(date.fromisoformat(config.first_day), config.training_days, config.delay_days, config.test_days)
     with workshop.open() as shop:
         try:
             outcome = shop.ledger.show(context.partition_key).outcome or {}
             if "dataset_identity" not in outcome:
                 raise dg.Failure(f"request {context.partition_key} has published no dataset", allow_retries=False)
             manifest = load_manifest(shop.objects, outcome["dataset_name"], outcome["dataset_identity"])
-            report = train(shop.objects, manifest, columns, protocol, trees=config.trees, jobs=shop.workers)
-        except (DatasetDamaged, DatasetNotFound, KeyError, ProtocolUnmet, UnknownRun) as error:
+            day = config.first_day
+            protocol = Protocol(date.fromisoformat(day)) if day else protocol_of(shop.objects, manifest)
+            report = train_on(shop.objects, manifest, protocol, trees=config.trees)
+        except (CommandRefused, DatasetDamaged, DatasetNotFound, ProtocolUnmet, UnknownRun, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         url = shop.objects.url
     scores = {model.name: asdict(model.scores) for model in report.models}
@@ -77,6 +68,8 @@ def trained_model(
         "scores_plot": model_scores(scores),
         "training_rows": report.training_rows,
         "test_rows": report.test_rows,
+        "first_day_of_training": protocol.first_day.isoformat(),
+        "first_day_of_test": protocol.first_test_day.isoformat(),
         "dataset": f"{manifest.dataset_name} {manifest.dataset_identity}",
         "manifest_digest": manifest.digest,
         "content_digest": manifest.content_digest,

@@ -119,4 +119,4 @@ def _is_shown(instance: dg.DagsterInstance, run: BuildRun) -> bool:
         return True
     last = {"dataset_build": ASSETS["manifest"], "parity_rebuild": ASSETS["parity"], "forensic_rebuild": ASSETS["snapshot"]}
     wanted = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])
-    return bool(instance.fetch_materializations(wanted, limit=1).records)
+    return any(True for _ in instance.fetch_materializations(wanted, limit=1).records)

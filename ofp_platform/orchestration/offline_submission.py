@@ -50,7 +50,10 @@ def add_request(instance: dg.DagsterInstance, run: BuildRun) -> None:
 
 @dg.job(
     name="submit_build",
-    description="Queues a build intent, which is the run config: `ops: submit_intent: config: intent:`. The same request is one run.",
+    description=(
+        "Queues the build intent that is the run config, under `ops: submit_intent: config: intent:`. The same request is one"
+        " run of the ledger, however often it is submitted."
+    ),
     tags={"plane": "offline"},
 )
 def submit_build_job() -> None:

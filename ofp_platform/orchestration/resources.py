@@ -7,6 +7,7 @@ from functools import cache
 import dagster as dg
 
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.workshop import workshop_on
 from ofp_platform.offline.workshop import Workshop
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving import Reader
@@ -93,7 +94,5 @@ class WorkshopResource(_Settings):
     @contextmanager
     def open(self) -> Iterator[Workshop]:
         """The workshop of the profile's stream, for the time of a step or a tick."""
-        profile = self.load_profile()
-        objects = ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
         with self._open_plane() as plane:
-            yield Workshop(plane.pool, plane.log, objects, self._environment().folder / "builds", self.workers)
+            yield workshop_on(plane, self._environment(), self.workers)

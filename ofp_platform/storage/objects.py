@@ -56,6 +56,11 @@ class ObjectStore:
         else:
             raise ValueError(f"{url!r} is not an object store: write file:///folder, a plain path, or s3://bucket/prefix")
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which the objects lie by their paths; None where they are not on this machine."""
+        return self._folder
+
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Create the object, whole or not at all. True if this call created it, False if it was there already.
 

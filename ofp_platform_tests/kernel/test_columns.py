@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ofp_platform.kernel import columns
 from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
-from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.plan import KernelPlan, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack

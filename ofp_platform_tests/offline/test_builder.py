@@ -29,25 +29,25 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
-from ofp_platform_tests.oracle.buildable_plane import BuildablePlane
+from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
 ROOT = Path(__file__).parents[2]
 CRASH_POINTS = ["build.planned", "build.replayed", "build.staged", "build.files_published", "build.manifest_published"]
 
 
 @pytest.fixture
-def world(dsn: str, tmp_path: Path) -> Iterator[BuildablePlane]:
-    made = BuildablePlane.prepare(dsn, tmp_path)
+def world(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
+    made = LabelledPlane.prepare(dsn, tmp_path)
     yield made
     made.plane.close()
 
 
-def built(world: BuildablePlane, **changes: Any) -> BuildRun:
+def built(world: LabelledPlane, **changes: Any) -> BuildRun:
     shop = world.shop
     return build(shop, shop.ledger.submit(world.intent(**changes)).run_key)
 
 
-def manifest_of(world: BuildablePlane, run: BuildRun) -> DatasetManifest:
+def manifest_of(world: LabelledPlane, run: BuildRun) -> DatasetManifest:
     assert run.state is RunState.DONE, run.refusal
     assert run.outcome is not None
     return load_manifest(world.objects, run.outcome["dataset_name"], run.outcome["dataset_identity"])
@@ -59,7 +59,7 @@ def refused(run: BuildRun) -> BuildReason:
     return run.refusal.reason
 
 
-def test_a_training_set_is_published_with_what_it_was_made_of(world: BuildablePlane) -> None:
+def test_a_training_set_is_published_with_what_it_was_made_of(world: LabelledPlane) -> None:
     manifest = manifest_of(world, built(world))
     table = read_dataset(world.objects, manifest)
     assert table.num_rows == manifest.row_count == 400
@@ -79,7 +79,7 @@ def test_a_training_set_is_published_with_what_it_was_made_of(world: BuildablePl
     assert list((world.folder / "builds").iterdir()) == []
 
 
-def test_the_same_request_converges_however_often(world: BuildablePlane) -> None:
+def test_the_same_request_converges_however_often(world: LabelledPlane) -> None:
     shop = world.shop
     runs: list[BuildRun] = []
 
@@ -99,11 +99,11 @@ def test_the_same_request_converges_however_often(world: BuildablePlane) -> None
     assert list(build_waiting(shop)) == []
 
 
-def test_digests_do_not_depend_on_archive_or_workers(world: BuildablePlane, module_dsn: str, tmp_path: Path) -> None:
+def test_digests_do_not_depend_on_archive_or_workers(world: LabelledPlane, module_dsn: str, tmp_path: Path) -> None:
     first = manifest_of(world, built(world, as_of_basis="event_time"))
     other = tmp_path / "other"
     other.mkdir()
-    again = BuildablePlane.prepare(module_dsn, other, archived=False)
+    again = LabelledPlane.prepare(module_dsn, other, archived=False)
     try:
         second = manifest_of(again, built(again, as_of_basis="event_time"))
     finally:
@@ -115,10 +115,10 @@ def test_digests_do_not_depend_on_archive_or_workers(world: BuildablePlane, modu
 # ---- the closure gate -------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_that_differs_from_the_log_is_no_training_set(world: BuildablePlane) -> None:
+def test_a_replay_that_differs_from_the_log_is_no_training_set(world: LabelledPlane) -> None:
     archive: Archive = world.shop.archive
     span = archive.spans("0000", world.everything.partitions[0].offset_kind)[0]
-    elsewhere = BuildablePlane(world.plane, world.folder / "elsewhere")
+    elsewhere = LabelledPlane(world.plane, world.folder / "elsewhere")
     with world.plane.pool.connection() as connection:  # another content of the same records, as only a broken log has it
         connection.execute(
             "UPDATE ofp.log_block AS one SET block = other.block, raw_bytes = other.raw_bytes FROM ofp.log_block AS other"
@@ -128,7 +128,7 @@ def test_a_replay_that_differs_from_the_log_is_no_training_set(world: BuildableP
     assert refused(built(elsewhere)) in (BuildReason.REPLAY_MISMATCH, BuildReason.REPLAY_INCOMPLETE)
 
 
-def test_a_missing_label_basis_is_refused(world: BuildablePlane) -> None:
+def test_a_missing_label_basis_is_refused(world: LabelledPlane) -> None:
     wire = world.intent().model_dump(mode="json", exclude_none=True)
     del wire["label"]["as_of_utc"]
     with pytest.raises(BuildRefused) as caught:
@@ -136,14 +136,14 @@ def test_a_missing_label_basis_is_refused(world: BuildablePlane) -> None:
     assert (caught.value.reason, caught.value.field) == (BuildReason.LABEL_ASOF_MISSING, "label.as_of_utc")
 
 
-def test_an_unresolved_feature_profile_is_refused(world: BuildablePlane) -> None:
+def test_an_unresolved_feature_profile_is_refused(world: LabelledPlane) -> None:
     run = built(world, feature_pack={"pack_id": "card_payments", "revision": 99})
     assert refused(run) is BuildReason.FEATURE_PROFILE_UNRESOLVED
     assert run.refusal is not None
     assert run.refusal.field == "feature_pack.revision"
 
 
-def test_missing_pass_evidence_is_refused(world: BuildablePlane) -> None:
+def test_missing_pass_evidence_is_refused(world: LabelledPlane) -> None:
     facts = load_run_facts(world.plane.pool, "facts/run-1", world.plane.profile.context_pins, "card-payments")
     without = facts.model_copy(update={"reference": "facts/unproven", "evidence": facts.evidence[:1]})
     publish_run_facts(world.plane.pool, without)
@@ -153,7 +153,7 @@ def test_missing_pass_evidence_is_refused(world: BuildablePlane) -> None:
 # ---- leaks -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_label_observed_after_the_as_of_is_caught(world: BuildablePlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_label_observed_after_the_as_of_is_caught(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     pins = world.plane.profile.context_pins
     event = "payment-0000003"
     tomorrow = LabelAssertion(
@@ -180,7 +180,7 @@ def test_a_label_observed_after_the_as_of_is_caught(world: BuildablePlane, monke
     assert len(list(published_manifests(world.objects))) == 1
 
 
-def test_a_late_event_in_an_ingest_time_build_is_caught(world: BuildablePlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_event_in_an_ingest_time_build_is_caught(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     original = feature_rows._columns
 
     def hindsight(plan: Any, events: Any, rows: Any, shape: Any) -> Any:
@@ -197,7 +197,7 @@ def test_a_late_event_in_an_ingest_time_build_is_caught(world: BuildablePlane, m
 
 
 @pytest.mark.parametrize("point", CRASH_POINTS)
-def test_a_builder_killed_there_leaves_nothing_or_everything(world: BuildablePlane, dsn: str, point: str) -> None:
+def test_a_builder_killed_there_leaves_nothing_or_everything(world: LabelledPlane, dsn: str, point: str) -> None:
     shop = world.shop
     run_key = shop.ledger.submit(world.intent()).run_key
     command = [sys.executable, "-m", "ofp_platform_tests.oracle.builder_process", dsn, str(world.folder), run_key]
@@ -214,7 +214,7 @@ def test_a_builder_killed_there_leaves_nothing_or_everything(world: BuildablePla
     assert len(list(published_manifests(world.objects))) == 1
 
 
-def test_a_full_object_store_leaves_publication_pending(world: BuildablePlane, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_object_store_leaves_publication_pending(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     full = True
     original = ObjectStore.put_if_absent
 
@@ -241,7 +241,7 @@ def test_a_full_object_store_leaves_publication_pending(world: BuildablePlane, m
     assert (run.attempts, run.publish_attempts) == (1, 1)
 
 
-def test_a_database_that_goes_away_is_tried_again(world: BuildablePlane, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_goes_away_is_tried_again(world: LabelledPlane, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     original = build_stages.labels
 
     def away(*arguments: Any) -> Any:
@@ -257,7 +257,7 @@ def test_a_database_that_goes_away_is_tried_again(world: BuildablePlane, dsn: st
     assert manifest_of(world, build(shop, run.run_key)).row_count == 400
 
 
-def test_a_damaged_archive_segment_fails_the_run_and_its_repair_mends_it(world: BuildablePlane) -> None:
+def test_a_damaged_archive_segment_fails_the_run_and_its_repair_mends_it(world: LabelledPlane) -> None:
     root = world.folder / "objects"
     segment = sorted(root.glob("archive/**/*.parquet"))[0]
     good = segment.read_bytes()
@@ -271,7 +271,7 @@ def test_a_damaged_archive_segment_fails_the_run_and_its_repair_mends_it(world: 
     assert manifest_of(world, build(shop, run.run_key)).row_count == 400
 
 
-def test_a_new_dataset_names_the_one_that_it_replaces(world: BuildablePlane) -> None:
+def test_a_new_dataset_names_the_one_that_it_replaces(world: LabelledPlane) -> None:
     first = manifest_of(world, built(world))
     label = {"label_type": "fraud", "as_of_utc": "2026-01-19T00:00:00Z", "maturity_seconds": 7 * 86_400}
     second = manifest_of(world, built(world, label=label, supersedes=first.dataset_identity))
@@ -281,7 +281,7 @@ def test_a_new_dataset_names_the_one_that_it_replaces(world: BuildablePlane) -> 
     assert read_dataset(world.objects, first).num_rows == 400
 
 
-def test_every_stage_leaves_a_receipt(world: BuildablePlane) -> None:
+def test_every_stage_leaves_a_receipt(world: LabelledPlane) -> None:
     shop = world.shop
     run_key = shop.ledger.submit(world.intent()).run_key
     with shop.ledger.claim(run_key) as lease:

@@ -1,35 +1,20 @@
-"""The demo's decision service: it has just read an event from the log, and asks for the features of everybody in it."""
+"""The demo's questions about an event that it has just read from the log: the features of everybody in it, timed and proven."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
 from ofp_platform.api.client import OfpClient, ReceivedFeatures, make_request, verify
-from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time
-
-_PAGE = 10_000
-
-
-@dataclass(frozen=True)
-class Event:
-    """An event that a decision is made on, and where it stands in the log. `ts` in microseconds."""
-
-    position: Position
-    event_id: str
-    ts: int
-    payload: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -43,29 +28,8 @@ class Latency:
     p99: float
 
 
-def latest_events(log: EventLog, pins: ContextPins, event_type: str, per_partition: int) -> list[Event]:
-    """The newest events of that type by event time, out of the last records of each partition; the oldest first."""
-    found: list[Event] = []
-    for end in log.ends().partitions:
-        tail: deque[Event] = deque(maxlen=per_partition)
-        at = end.model_copy(update={"offset": max(0, end.offset - per_partition)}) if isinstance(end.offset, int) else None
-        while len(batch := log.read(end.partition_id, at, _PAGE)):
-            tail.extend(_events(log.stream_name, batch, pins, event_type))
-            at = batch.next
-        found += tail
-    return sorted(found, key=lambda event: (event.ts, event.event_id))
-
-
-def _events(stream_name: str, batch: RecordBatch, pins: ContextPins, event_type: str) -> Iterator[Event]:
-    for index, offset in enumerate(batch.offsets):
-        in_time = batch.ts[index] <= batch.admitted_at[index]
-        if batch.event_types[index] == event_type and in_time and batch.pins[batch.pins_index[index]] == pins:
-            where = Position(stream_name=stream_name, partition_id=batch.partition_id, offset=offset)
-            yield Event(where, batch.event_ids[index], int(batch.ts[index]), orjson.loads(batch.payloads[index]))
-
-
 def request_for(
-    event: Event,
+    event: ReadEvent,
     registry: CompiledRegistry,
     event_type: str,
     pins: ContextPins,

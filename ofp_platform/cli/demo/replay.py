@@ -24,11 +24,12 @@ _PAGE = 10_000
 
 @dataclass(frozen=True)
 class Appended:
-    """What an append step did: records appended now, records that were there before, seconds."""
+    """What an append step did: records appended now, records that were there before, seconds; where the replay ends."""
 
     appended: int
     found: int
     seconds: float
+    ends: Basis
 
 
 @dataclass
@@ -52,9 +53,10 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
     """
     started = time.monotonic()
     ends = log.ends()
-    if _was_appended(receipt_file, source, ends):
+    before = _ends_recorded(receipt_file, source, ends)
+    if before is not None:
         advance(source.records)
-        return Appended(0, source.records, time.monotonic() - started)
+        return Appended(0, source.records, time.monotonic() - started, before)
     held: Counter[Identity] = Counter(_identities(log, ends))
     appended = 0
     for batch in source.batches():
@@ -67,8 +69,9 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
             appended += receipt.appended
         advance(len(batch))
     receipt_file.parent.mkdir(parents=True, exist_ok=True)
-    receipt_file.write_text(json.dumps(_receipt(source, log.ends()), indent=2), encoding="utf-8")
-    return Appended(appended, source.records - appended, time.monotonic() - started)
+    ends = log.ends()
+    receipt_file.write_text(json.dumps(_receipt(source, ends), indent=2), encoding="utf-8")
+    return Appended(appended, source.records - appended, time.monotonic() - started, ends)
 
 
 def _receipt(source: Source, ends: Basis) -> dict[str, object]:
@@ -79,19 +82,18 @@ def _receipt(source: Source, ends: Basis) -> dict[str, object]:
     }
 
 
-def _was_appended(receipt_file: Path, source: Source, ends: Basis) -> bool:
-    """Whether the replay was appended whole before, and the log still reaches as far as it did then."""
+def _ends_recorded(receipt_file: Path, source: Source, ends: Basis) -> Basis | None:
+    """Where the replay ends, if it was appended whole before, and the log still reaches as far as it did then."""
     try:
         content = json.loads(receipt_file.read_text(encoding="utf-8"))
         recorded = Basis.model_validate(content.pop("ends"))
     except (OSError, ValueError, KeyError):
-        return False
+        return None
     expected = _receipt(source, recorded)
     del expected["ends"]
     now = ends.by_partition()
-    return content == expected and all(
-        name in now and order(now[name].offset) >= order(part.offset) for name, part in recorded.by_partition().items()
-    )
+    reached = all(name in now and order(now[name].offset) >= order(part.offset) for name, part in recorded.by_partition().items())
+    return recorded if content == expected and reached else None
 
 
 def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:
@@ -125,13 +127,13 @@ def _missing(batch: Deliveries, held: Counter[Identity]) -> Deliveries:
     )
 
 
-def project_available(projector: Projector, batch_records: int, advance: Advance) -> Projected:
-    """Apply all that the log holds behind the projection's basis."""
+def project_available(projector: Projector, batch_records: int, advance: Advance, until: Basis | None = None) -> Projected:
+    """Apply all that the log holds behind the projection's basis, up to `until` if given."""
     started = time.monotonic()
     done = Projected()
     while True:
         try:
-            receipt = projector.apply_available(max_records=batch_records)
+            receipt = projector.apply_available(max_records=batch_records, until=until)
         except ProjectionConflict:
             continue  # another driver (`ofp up`) is at it too: go on behind what it did
         if receipt is None:

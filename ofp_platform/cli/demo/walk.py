@@ -11,26 +11,35 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from ofp_platform.api.client import OfpClient, ReceivedFeatures
-from ofp_platform.cli.demo.decisions import ask_verified, latest_events, measure, request_for, values_digest
-from ofp_platform.cli.progress import bar, done
+from ofp_platform.cli.decide import add, decide_on, point_of, serving, words_of
+from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
+from ofp_platform.cli.demo.last_stretch import Stop, last_stretch
+from ofp_platform.cli.demo.offline_half import OfflineHalf
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.source import Source, handbook_file, simulated_payments
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
+from ofp_platform.cli.demo.training_set import HANDBOOK, SIMULATED
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.processes import Child, ofp_command, program
+from ofp_platform.cli.newest_events import newest_events
+from ofp_platform.cli.processes import program
+from ofp_platform.cli.progress import bar, done
 from ofp_platform.cli.readable_json import readable_response
 from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.decisions.event_reader import EventReader
+from ofp_platform.decisions.loop import Tally
 from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow
 from ofp_platform.online.refold import refold
 from ofp_platform.storage.postgres import migrate
 from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import GetFeaturesRequest, SnapshotRecord
 
-_READY_SECONDS = 60.0
 _STORED_SECONDS = 10.0
 _TAIL = 500
+_STOPS = 20
 _DECISIONS = 200
 _ROUNDS = 2
 GroupName = tuple[str, str]
@@ -66,20 +75,21 @@ class Walk:
             profile = source.profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
             source = Source(profile, source.event_type, source.records, source.batches, source.facts)
         with Plane.open(source.profile, dsn) as plane:
-            self._fill(plane, source)
+            ends = self._fill(plane, source)
             row = plane.ensure_live()
-            self._project(plane, row)
-            row = plane.row(row.projection_id)
+            stretch = self._project(plane, row, source, ends)
             profile_source = self._profile_source(source)
-            serve = ofp_command("serve", "--port", "0", "--profile", profile_source, "--home", str(self.environment.folder))
-            output = self.environment.folder / "logs" / "demo-serve.log"
-            with Child("the HTTP service", serve, {"OFP_DATABASE_URL": dsn}, output) as service:
-                address = service.wait_for_line("serving at ", _READY_SECONDS)
-                assert address is not None
+            with serving(self.environment, profile_source, dsn, "demo-serve.log") as address:
                 done(self.console, "HTTP service", f"answers at {address} while the demo runs")
+                self._decide(plane, row, stretch, address)
+                row = plane.row(row.projection_id)
                 shown = self._converse(plane, row, source, address)
+            heading(self.console, "From the log to a training set")
+            asked, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
+            half = OfflineHalf(self.environment, plane, ends, asked, trees, self.console)
+            manifest = half.run()
         if self.lasting:
-            self._where_next(profile_source, shown)
+            self._where_next(profile_source, shown, manifest)
         heading(self.console, f"Done in {time.monotonic() - started:.0f} s")
 
     def _source(self) -> Source:
@@ -100,7 +110,8 @@ class Walk:
             YAML(typ="safe", pure=True).dump(source.profile.model_dump(mode="json", exclude_none=True), file)
         return str(path)
 
-    def _fill(self, plane: Plane, source: Source) -> None:
+    def _fill(self, plane: Plane, source: Source) -> Basis:
+        """Append the replay; where it ends in the log."""
         receipt_file = self.environment.folder / "replays" / f"{source.profile.stream_name}.json"
         with bar(self.console, "Appending to the log", source.records) as advance:
             result = append_missing(plane.log, source, receipt_file, advance)
@@ -110,16 +121,42 @@ class Walk:
             done(self.console, "Appended to the log", f"{result.appended:,} records in {result.seconds:.1f} s, {rate}{found}")
         else:
             done(self.console, "Appended to the log", f"nothing: all {result.found:,} records of this replay are there")
+        return result.ends
 
-    def _project(self, plane: Plane, row: ProjectionRow) -> None:
+    def _project(self, plane: Plane, row: ProjectionRow, source: Source, ends: Basis) -> list[Stop]:
+        """Project all but the last stretch, which is projected while decisions are made on it."""
+        reader = EventReader(plane.log, plane.profile.context_pins, source.event_type, plane.profile.clock_skew_us)
+        # decided on while they are fresh: at each stop, half of what lateness allows is never behind
+        longest = plane.profile.allowed_lateness_us // 2
+        begin, stretch = last_stretch(reader, ends, min(self._decided_on, source.records // 3), _STOPS, longest)
         behind = sum(plane.log.ordinal_lag(row.basis).values())
         with bar(self.console, "Projecting", behind) as advance:
-            result = project_available(plane.projector(row), plane.profile.batch_records, advance)
+            result = project_available(plane.projector(row), plane.profile.batch_records, advance, begin)
         if result.records:
             rate = f"{result.records / result.seconds:,.0f} events/s in {result.commits} commits"
             done(self.console, "Projected", f"{result.records:,} records in {result.seconds:.1f} s, {rate}")
         else:
             done(self.console, "Projected", "nothing: the projection is at the head of the log")
+        return stretch
+
+    @property
+    def _decided_on(self) -> int:
+        """Records of the last stretch: that many served vectors, about, are decided on and proven later."""
+        return 4_000 if self.events is None else 12_000
+
+    def _decide(self, plane: Plane, row: ProjectionRow, stretch: list[Stop], address: str) -> None:
+        """Project the last stretch, stop by stop, and decide on the events of each as a decision service does."""
+        projector, point = plane.projector(row), point_of(plane)
+        batch_records = plane.profile.batch_records
+        tally, commits, started = Tally(), 0, time.monotonic()
+        with bar(self.console, "Projecting and deciding", sum(len(stop.events) for stop in stretch)) as advance:
+            for stop in stretch:
+                commits += project_available(projector, batch_records, lambda records: None, stop.basis).commits
+                add(tally, decide_on(plane, point, stop.events, address, advance=advance))
+        project_available(projector, batch_records, lambda records: None)  # what others have appended behind the replay
+        seconds = time.monotonic() - started
+        rate = f", in {seconds:.1f} s, {tally.recorded / seconds:,.0f}/s, over {commits} commits" if tally.recorded else ""
+        done(self.console, "Decided on fresh events", words_of(tally) + rate)
 
     def _converse(self, plane: Plane, row: ProjectionRow, source: Source, address: str) -> str:
         """Ask, prove, measure, tell. The hash of the response that was shown."""
@@ -127,7 +164,7 @@ class Walk:
         pins = source.profile.context_pins
         # a decision is made while its event is fresh: an as-of further back may lie behind the horizon
         oldest = (row.watermark or 0) - plane.profile.allowed_lateness_us
-        latest = latest_events(plane.log, pins, source.event_type, _TAIL)
+        latest = newest_events(EventReader(plane.log, pins, source.event_type, plane.profile.clock_skew_us), _TAIL)
         # where a week of fraud reports follows the last transaction, none is: then it is asked as of the first time in reach
         fresh = [event for event in latest if event.ts >= oldest] or [replace(event, ts=oldest) for event in latest]
         events = fresh[-_DECISIONS:]
@@ -202,7 +239,7 @@ class Walk:
         ]
         facts(self.console, proofs)
 
-    def _where_next(self, profile_source: str, shown: str) -> None:
+    def _where_next(self, profile_source: str, shown: str, manifest: DatasetManifest | None) -> None:
         options = "" if profile_source == "demo" else f" --profile {profile_source}"
         if self.environment.home != Path(".ofp"):
             options += f" --home {self.environment.home}"
@@ -213,6 +250,13 @@ class Walk:
             ("counts, lag, watermark", f"{ofp} projector status{options}"),
             ("the feature groups", f"{ofp} registry show{options}"),
             ("the stored snapshot", f"{ofp} snapshot show {shown}{options}"),
-            ("the first request, slowly", "docs/tutorial.md"),
         ]
+        if manifest is not None:
+            dataset = f"{manifest.dataset_name}:{manifest.dataset_identity[:12]}"
+            places += [
+                ("the training set", f"{ofp} dataset show {dataset}{options}"),
+                ("opened with pandas", f"{ofp} dataset load {dataset}{options}"),
+                ("from log to model", f"{ofp} up{options}, then Dagster's lineage at the address that it prints"),
+            ]
+        places.append(("the first request, slowly", "docs/tutorial.md"))
         facts(self.console, places)

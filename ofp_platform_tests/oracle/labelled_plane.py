@@ -43,14 +43,14 @@ def payments() -> Deliveries:
 
 
 @dataclass
-class BuildablePlane:
+class LabelledPlane:
     """See the module."""
 
     plane: Plane
     folder: Path
 
     @classmethod
-    def prepare(cls, dsn: str, folder: Path, *, archived: bool = True) -> BuildablePlane:
+    def prepare(cls, dsn: str, folder: Path, *, archived: bool = True) -> LabelledPlane:
         """Append, publish the pack and the run's facts, load labels, archive. The caller closes `plane`."""
         plane = Plane.open(profile(folder), dsn)
         append(plane.log, payments())

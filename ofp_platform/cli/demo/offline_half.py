@@ -1,0 +1,189 @@
+"""The demo's second half: archive, run facts, labels, one published training set, and models that trained from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from ofp_platform.cli.build_commands import build_run
+from ofp_platform.cli.demo.summary import facts, heading
+from ofp_platform.cli.demo.training_set import TrainingSet, training_intent
+from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.facts_commands import examine, reference_of
+from ofp_platform.cli.intent_commands import line_of
+from ofp_platform.cli.label_commands import load_reports
+from ofp_platform.cli.model_commands import days_of, protocol_of, train_on
+from ofp_platform.cli.model_table import model_table
+from ofp_platform.cli.progress import bar, done, wheel
+from ofp_platform.cli.readable_json import readable_json
+from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.workshop import workshop_on
+from ofp_platform.learning.protocol import ProtocolUnmet
+from ofp_platform.log.archive import archive_up_to
+from ofp_platform.offline.label_store import LabelStore
+from ofp_platform.offline.publication import load_manifest
+from ofp_platform.offline.replay_resolution import data_end
+from ofp_platform.offline.run_facts_view import load_run_facts, publish_run_facts
+from ofp_platform.offline.workshop import Workshop
+from ofp_platform.online.plane import Plane
+from ofp_platform.vocabulary.offline.build_intent import intent_wire
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Basis
+
+_WAIT_SECONDS = 600.0
+_POLL_SECONDS = 0.5
+
+
+@dataclass
+class OfflineHalf:
+    """`ends`: where the replay ends in the log; what others append behind it is not looked at. `trees`: of the forest."""
+
+    environment: Environment
+    plane: Plane
+    ends: Basis
+    asked: TrainingSet
+    trees: int
+    console: Console
+
+    def run(self) -> DatasetManifest | None:
+        """All steps; the published dataset, None where no fraud is reported yet.
+
+        Raises:
+            CommandRefused: no dataset came of it, or a recorded decision is not what the log gives.
+        """
+        shop = workshop_on(self.plane, self.environment)
+        self._archive(shop)
+        reference = self._facts()
+        known_until = self._labels(shop)
+        if known_until is None:
+            done(self.console, "Training set", "none: no fraud is reported yet, and nothing can be learned from that")
+            return None
+        manifest = self._build(shop, reference, known_until)
+        self._tell(shop, manifest)
+        self._train(shop, manifest)
+        return manifest
+
+    def _archive(self, shop: Workshop) -> None:
+        started = time.monotonic()
+        records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
+        with bar(self.console, "Archiving", records) as advance:
+            receipts = archive_up_to(self.plane.ranges, shop.archive, self.ends, 2, lambda receipt: advance(receipt.records))
+        count, size = sum(one.records for one in receipts), sum(one.segment_bytes for one in receipts)
+        seconds = time.monotonic() - started
+        what = f"{count:,} records in {len(receipts)} segments, {size / 1e6:,.1f} MB, in {seconds:.1f} s"
+        done(self.console, "Archived", f"{what}, {count / seconds:,.0f} records/s")
+
+    def _facts(self) -> str:
+        declared = self.plane.profile
+        reference = reference_of(declared)
+        try:
+            found = load_run_facts(self.plane.pool, reference, declared.context_pins, declared.stream_name)
+            done(self.console, "Run facts", f"{reference}: published, {len(found.evidence)} checks passed")
+        except BuildRefused as refused:
+            if refused.reason is not BuildReason.RUN_FACTS_UNAVAILABLE:
+                raise
+            made = examine(self.plane, reference)
+            publish_run_facts(self.plane.pool, made)
+            load_run_facts(self.plane.pool, reference, declared.context_pins, declared.stream_name)
+            done(self.console, "Run facts", f"{reference}: {len(made.evidence)} checks passed, published")
+        return reference
+
+    def _labels(self, shop: Workshop) -> int | None:
+        """Append the labels; until when they are known: the newest report, which lies before the end of the data."""
+        records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
+        with bar(self.console, "Reading fraud reports", records) as advance:
+            _, receipt = load_reports(self.plane, self.ends, advance)
+        done(self.console, "Labels", f"{receipt.new:,} assertions appended, {receipt.known:,} were there")
+        end = data_end(ReplayBasis.up_to(self.ends), shop.held)
+        return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until("fraud", end)
+
+    def _build(self, shop: Workshop, reference: str, known_until: int) -> DatasetManifest:
+        registry = self.plane.registry_of(self.plane.ensure_live())
+        pins = self.plane.profile.context_pins
+        intent = training_intent(self.asked, registry, pins, self.ends, reference, known_until)
+        file = self.intent_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(readable_json(intent_wire(intent)) + "\n", encoding="utf-8")
+        started = time.monotonic()
+        submitted = shop.ledger.submit(intent)
+        if submitted.state is RunState.FAILED:
+            shop.ledger.reopen(submitted.run_key)
+        run = self._finished(shop, build_run(shop, submitted.run_key, self.console))
+        if run.state is not RunState.DONE or run.outcome is None:
+            raise CommandRefused(f"no training set came of it: {line_of(run)}")
+        manifest = load_manifest(shop.objects, run.outcome["dataset_name"], run.outcome["dataset_identity"])
+        if submitted.state is RunState.DONE:
+            done(self.console, "Training set", f"nothing to build: {manifest.row_count:,} rows are published")
+        else:
+            seconds = time.monotonic() - started
+            rate = f"{manifest.row_count / seconds:,.0f} rows/s"
+            done(self.console, "Training set", f"{manifest.row_count:,} rows built and published in {seconds:.1f} s, {rate}")
+        return manifest
+
+    def _finished(self, shop: Workshop, run: BuildRun) -> BuildRun:
+        """The run when whoever builds it is done: another builder (`ofp up` has one) may have been faster to take it."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        with wheel(self.console, "Another builder is at it"):
+            while run.state in (RunState.RUNNING, RunState.QUEUED) and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+                run = build_run(shop, run.run_key, self.console)
+        return run
+
+    @property
+    def intent_file(self) -> Path:
+        """Where the intent lies afterwards."""
+        return self.environment.folder / "intents" / f"{self.asked.name}-{self.ends.stream_name}.json"
+
+    def _tell(self, shop: Workshop, manifest: DatasetManifest) -> None:
+        heading(self.console, "The training set")
+        rows = [
+            ("dataset", f"{manifest.dataset_name}:{manifest.dataset_identity}"),
+            ("content digest", manifest.content_digest),
+            ("rows know", manifest.as_of_basis.value),
+        ]
+        labels, parity = manifest.gates.labels, manifest.gates.parity
+        if labels is not None and manifest.label_basis is not None:
+            counts = f"{labels.labelled:,} frauds, coverage {labels.coverage}, {labels.immature:,} rows immature"
+            rows.append(("labels", f"as of {manifest.label_basis.as_of_utc}: {counts}"))
+        checked = f"{manifest.gates.label_rows_checked:,} labels and {manifest.gates.feature_rows_checked:,} feature rows"
+        rows.append(("leakage", f"none, checked on {checked}"))
+        if parity is not None and parity.anchors:
+            share = 100 * parity.match / parity.anchors
+            counts = f"{parity.match:,} of {parity.anchors:,} served vectors rebuilt from the log"
+            rows.append(("parity", f"{counts}: {share:g}% MATCH"))
+        facts(self.console, rows)
+        if parity is not None and parity.match != parity.anchors:
+            raise CommandRefused(
+                f"{parity.mismatch} served vectors are not what the log gives, {parity.uncheckable} cannot be checked;"
+                " `ofp parity show` has the evidence"
+            )
+
+    def _train(self, shop: Workshop, manifest: DatasetManifest) -> None:
+        started = time.monotonic()
+        try:
+            with wheel(self.console, "Training"):
+                protocol = protocol_of(shop.objects, manifest)
+                report = train_on(shop.objects, manifest, protocol, trees=self.trees)
+        except ProtocolUnmet as unmet:
+            heading(self.console, "Models: none")
+            self.console.print(f"  {unmet}", highlight=False, markup=False, soft_wrap=True)
+            return
+        heading(self.console, f"Models trained from its manifest, in {time.monotonic() - started:.0f} s")
+        train, test = (
+            days_of(protocol.first_day, protocol.training_days),
+            days_of(protocol.first_test_day, protocol.test_days),
+        )
+        days = [
+            ("train", f"{train}: {report.training_rows:,} rows"),
+            ("test", f"{test}: {report.test_rows:,} rows, without cards known by then"),
+        ]
+        facts(self.console, days)
+        for line in model_table(report, protocol):
+            self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        facts(self.console, [("lineage", report.lineage_path)])

@@ -1,0 +1,64 @@
+"""What the demo asks of the offline plane: one training set of its run, as an intent that anybody could have written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_intent import (
+    AsOfBasis,
+    DatasetBuild,
+    FeaturePackRef,
+    LabelRequest,
+    Offsets,
+    PerEvent,
+    PolicyRef,
+    Purpose,
+)
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.times import format_time, parse_duration
+
+# both replays report a fraud seven days after its payment
+_MATURITY_SECONDS = parse_duration("7d") // 1_000_000
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Which rows, and what they may know. The handbook's protocol computes features by event time: hindsight, and so said."""
+
+    name: str
+    event_type: str
+    as_of_basis: AsOfBasis
+
+
+SIMULATED = TrainingSet("fraud_by_payment", "card_payment", AsOfBasis.INGEST_TIME)
+HANDBOOK = TrainingSet("fraud_by_transaction", "transaction", AsOfBasis.EVENT_TIME)
+
+
+def training_intent(
+    asked: TrainingSet, registry: CompiledRegistry, pins: ContextPins, ends: Basis, facts: str, known_until: int
+) -> DatasetBuild:
+    """The intent: all of the run up to `ends`, all groups that the event touches, labels as of `known_until` (microseconds)."""
+    keys = registry.pack.events[asked.event_type].keys
+    return DatasetBuild(
+        context_pins=pins,
+        run_facts_ref=facts,
+        stream_name=ends.stream_name,
+        policy=PolicyRef(policy_id="fraud_training", revision=1),
+        dataset_name=asked.name,
+        purpose=Purpose.TRAINING,
+        replay=Offsets(basis=ReplayBasis.up_to(ends)),
+        feature_pack=FeaturePackRef(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest),
+        feature_groups=tuple(
+            GroupRef(group_name=name, group_version=version)
+            for (name, version), plan in sorted(registry.groups.items())
+            if plan.key_type in keys
+        ),
+        scope=PerEvent(event_types=(asked.event_type,), payload_fields=("amount_minor",)),
+        as_of_basis=asked.as_of_basis,
+        label=LabelRequest(label_type="fraud", as_of_utc=format_time(known_until), maturity_seconds=_MATURITY_SECONDS),
+        submitted_by="ofp-demo",
+    )

@@ -1,0 +1,255 @@
+"""A key's part of an answer written by one compiled loop: values and freshness from accumulators to canonical text.
+
+What the loop cannot decide in machine arithmetic it leaves to `finalise` (see column_values): the text is the same either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from numba import types
+
+from ofp_platform.kernel.column_values import NULL, UNDECIDED, _finalise, encode_features
+from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, OUT1, Int64Array, native
+from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.window_loops import NEVER
+from ofp_platform.kernel.windows import Evaluation
+from ofp_platform.registry.layout import FeaturePlan
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
+
+Bytes = npt.NDArray[np.uint8]
+LITERAL, FEATURE, KEY_ID, AGE, TOUCHED, STALE, SECTION = range(7)
+_BYTES_IN = types.Array(types.uint8, 1, "C", readonly=True)
+_BYTES = types.Array(types.uint8, 1, "C")
+_DAY = 86_400
+_FIRST, _LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z")
+_LONGEST_NUMBER = 48  # sign, 19 digits, a point, quotes, padding to the largest scale that is written here
+_LONGEST_ID = 2 * 128 + 2
+_MOST_SCALE = 18
+
+
+@native()
+def _digits(out: Bytes, at: int, value: int, width: int) -> int:
+    """Write value >= 0 in decimal, at least `width` digits; the place after it."""
+    count = 1
+    rest = value // 10
+    while rest > 0:
+        count += 1
+        rest //= 10
+    count = max(count, width)
+    for place in range(count):
+        out[at + count - 1 - place] = 48 + value % 10
+        value //= 10
+    return at + count
+
+
+@native()
+def _number(out: Bytes, at: int, value: int, scale: int) -> int:
+    """An integer (scale -1) or a quoted decimal; value is not the least int64."""
+    if scale >= 0:
+        out[at] = 34
+        at += 1
+    if value < 0:
+        out[at] = 45
+        at += 1
+        value = -value
+    if scale <= 0:
+        at = _digits(out, at, value, 1)
+    else:
+        power = 1
+        for _ in range(scale):
+            power *= 10
+        at = _digits(out, at, value // power, 1)
+        out[at] = 46
+        at = _digits(out, at + 1, value % power, scale)
+    if scale >= 0:
+        out[at] = 34
+        at += 1
+    return at
+
+
+@native()
+def _null(out: Bytes, at: int) -> int:
+    out[at] = 110
+    out[at + 1] = 117
+    out[at + 2] = 108
+    out[at + 3] = 108
+    return at + 4
+
+
+@native()
+def _time(out: Bytes, at: int, micros: int) -> int:
+    """A quoted time of years 1 to 9999 in its canonical text."""
+    seconds = micros // MICROS_PER_SECOND
+    fraction = micros - seconds * MICROS_PER_SECOND
+    days = seconds // _DAY
+    second = seconds - days * _DAY
+    # days since 0000-03-01 in eras of 400 years: the leap day ends its year
+    days += 719_468
+    era = days // 146_097
+    day = days - era * 146_097
+    year = (day - day // 1_460 + day // 36_524 - day // 146_096) // 365
+    day -= 365 * year + year // 4 - year // 100
+    month = (5 * day + 2) // 153
+    day = day - (153 * month + 2) // 5 + 1
+    month = month + 3 if month < 10 else month - 9
+    year += era * 400 + (1 if month <= 2 else 0)
+    out[at] = 34
+    at = _digits(out, at + 1, year, 4)
+    out[at] = 45
+    at = _digits(out, at + 1, month, 2)
+    out[at] = 45
+    at = _digits(out, at + 1, day, 2)
+    out[at] = 84
+    at = _digits(out, at + 1, second // 3_600, 2)
+    out[at] = 58
+    at = _digits(out, at + 1, second // 60 % 60, 2)
+    out[at] = 58
+    at = _digits(out, at + 1, second % 60, 2)
+    if fraction > 0:
+        out[at] = 46
+        at = _digits(out, at + 1, fraction, 6)
+    out[at] = 90
+    out[at + 1] = 34
+    return at + 2
+
+
+@native(INTEGER(IN2, _BYTES_IN, IN2, IN1, IN1, IN3, IN2, IN1, IN1, _BYTES_IN, _BYTES, OUT1))
+def _render(
+    program: Int64Array,
+    literals: Bytes,
+    features: Int64Array,
+    scales: Int64Array,
+    ttls: Int64Array,
+    accumulators: Int64Array,
+    distinct: Int64Array,
+    touches: Int64Array,
+    times: Int64Array,
+    key_id: Bytes,
+    out: Bytes,
+    ends: Int64Array,
+) -> int:
+    """Write the sections; `ends` is where each ends. How many groups are stale, or -1: not decided here."""
+    values = np.empty((features.shape[0], 1), np.int64)
+    statuses = np.empty((features.shape[0], 1), np.uint8)
+    _finalise(features, accumulators, distinct, times, values, statuses)
+    stale = 0
+    for group in range(ttls.shape[0]):
+        touched = touches[group]
+        if touched == NEVER or (times[0] - touched) // MICROS_PER_SECOND > ttls[group]:
+            stale += 1
+        if touched != NEVER and (touched < _FIRST or touched > _LAST):
+            return -1
+    at = 0
+    sections = 0
+    for step in range(program.shape[0]):
+        code = program[step, 0]
+        what = program[step, 1]
+        if code == LITERAL:
+            for index in range(what, program[step, 2]):
+                out[at] = literals[index]
+                at += 1
+        elif code == FEATURE:
+            status = statuses[what, 0]
+            if status == UNDECIDED or values[what, 0] == -(2**63):
+                return -1
+            if status == NULL:
+                at = _null(out, at)
+            else:
+                at = _number(out, at, values[what, 0], scales[what])
+        elif code == KEY_ID:
+            for index in range(key_id.shape[0]):
+                out[at] = key_id[index]
+                at += 1
+        elif code == AGE:
+            if touches[what] == NEVER:
+                at = _null(out, at)
+            else:
+                at = _number(out, at, (times[0] - touches[what]) // MICROS_PER_SECOND, -1)
+        elif code == TOUCHED:
+            if touches[what] == NEVER:
+                at = _null(out, at)
+            else:
+                at = _time(out, at, touches[what])
+        elif code == STALE:
+            touched = touches[what]
+            if touched == NEVER or (times[0] - touched) // MICROS_PER_SECOND > ttls[what]:
+                out[at] = 116
+                out[at + 1] = 114
+                out[at + 2] = 117
+                out[at + 3] = 101
+                at += 4
+            else:
+                out[at] = 102
+                out[at + 1] = 97
+                out[at + 2] = 108
+                out[at + 3] = 115
+                out[at + 4] = 101
+                at += 5
+        else:
+            ends[sections] = at
+            sections += 1
+    return stale
+
+
+class TextProgram:
+    """What the loop writes for one key: literals and what stands between them.
+
+    Args:
+        query: the kernel's query of the key's groups.
+        features: the windowed features, in the order of their FEATURE numbers.
+        ttls: time to live of each group, seconds; groups in the order of the query's masks.
+        steps: literal texts and (code, number) pairs; (SECTION, 0) ends a section of the text.
+    """
+
+    def __init__(
+        self, query: Query, features: Sequence[FeaturePlan], ttls: Sequence[int], steps: Sequence[str | tuple[int, int]]
+    ) -> None:
+        rows: list[tuple[int, int, int]] = []
+        literals = b""
+        for step in steps:
+            if isinstance(step, str):
+                rows.append((LITERAL, len(literals), len(literals) + len(step.encode())))
+                literals += step.encode()
+            else:
+                rows.append((*step, 0))
+        self._program = np.array(rows, np.int64).reshape(len(rows), 3)
+        self._literals = np.frombuffer(literals, np.uint8)
+        self._features = encode_features(features, query.distinct_index)
+        self._scales = np.array([-1 if one.scale is None else one.scale for one in features], np.int64)
+        self._ttls = np.array(ttls, np.int64)
+        self._sections = sum(row[0] == SECTION for row in rows)
+        ids = sum(row[0] == KEY_ID for row in rows)
+        self._room = len(literals) + ids * _LONGEST_ID + (len(rows) - ids) * _LONGEST_NUMBER
+
+    @staticmethod
+    def writes(features: Sequence[FeaturePlan]) -> bool:
+        """Whether the loop can write these features at all."""
+        return all(one.scale is None or 0 <= one.scale <= _MOST_SCALE for one in features)
+
+    def write(self, found: Evaluation, as_of: int, key_id: bytes) -> tuple[list[str], int] | None:
+        """The sections and how many groups are stale; None: some value is not decided here. `key_id`: as JSON."""
+        out = np.empty(self._room, np.uint8)
+        ends = np.empty(self._sections, np.int64)
+        rows, distinct = found.accumulators, found.distinct
+        stale = _render(
+            self._program,
+            self._literals,
+            self._features,
+            self._scales,
+            self._ttls,
+            rows.reshape(1, *rows.shape),
+            distinct.reshape(1, -1),
+            found.touches,
+            np.array((as_of,), np.int64),
+            np.frombuffer(key_id, np.uint8),
+            out,
+            ends,
+        )
+        if stale < 0:
+            return None
+        places = ends.tolist()
+        text = out[: places[-1]].tobytes().decode("ascii")
+        return [text[begin:end] for begin, end in zip([0, *places], places, strict=False)], stale

@@ -1,0 +1,89 @@
+"""The compiled text of a key's answer is the text that finalisation in Python gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.kernel.answer_form import GroupForm, KeyForm
+from ofp_platform.kernel.answer_text import TextProgram
+from ofp_platform.kernel.plan import KernelPlan, Query, query_of
+from ofp_platform.kernel.windows import Evaluation, evaluate
+from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.times import format_time, parse_time
+from ofp_platform_tests.oracle.matrices import matrices
+from ofp_platform_tests.oracle.small_plane import small_registry
+from ofp_platform_tests.oracle.strategies import PINS
+
+FIRST, LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z")
+GROUPS = [group for group in small_registry().groups.values() if not group.on_demand]
+KEY_TYPES = sorted({group.key_type for group in GROUPS})
+Texts = tuple[str, str, list[dict[str, str]]]
+
+
+def texts(form: KeyForm, key_id: str, found: Evaluation, as_of: int) -> Texts | str:
+    warnings: list[dict[str, str]] = []
+    try:
+        pair = form.texts(key_id, orjson.dumps(key_id).decode(), found, as_of, None, ContextPins(**PINS), warnings)
+    except ContractError as refusal:
+        return refusal.message
+    return *pair, warnings
+
+
+def forms(key_type: str, groups: list[GroupPlan]) -> tuple[Query, KeyForm, KeyForm]:
+    """The form twice, the second without its compiled program."""
+    query = query_of(KernelPlan.of(small_registry().layouts[key_type]), groups)
+    compiled, plain = (KeyForm(key_type, query, [GroupForm(group) for group in groups]) for _ in range(2))
+    assert compiled._program is not None
+    plain._program = None
+    return query, compiled, plain
+
+
+@given(data=st.data())
+def test_both_ways_give_the_same_texts(data: st.DataObject) -> None:
+    key_type = data.draw(st.sampled_from(KEY_TYPES))
+    mine = [group for group in GROUPS if group.key_type == key_type]
+    groups = data.draw(st.lists(st.sampled_from(mine), min_size=1, unique_by=lambda group: (group.name, group.version)))
+    query, compiled, plain = forms(key_type, groups)
+    matrix = data.draw(matrices(small_registry().layouts[key_type], max_events=12))
+    stretch = data.draw(st.sampled_from([1, 333_333, 1_000_000]))
+    shift = data.draw(st.one_of(st.sampled_from([0, FIRST, LAST - 50_000_000]), st.integers(FIRST, LAST - 50_000_000)))
+    matrix[0] = matrix[0] * stretch + shift
+    as_of = min(LAST, shift + data.draw(st.integers(0, 45_000_000)))
+    found = evaluate(query, np.ascontiguousarray(matrix), as_of)
+    key_id = data.draw(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128))
+    assert texts(compiled, key_id, found, as_of) == texts(plain, key_id, found, as_of)
+
+
+@given(moment=st.one_of(st.integers(FIRST, LAST), st.integers(FIRST // 10**6, LAST // 10**6).map(lambda second: second * 10**6)))
+def test_every_time_has_its_canonical_text(moment: int) -> None:
+    key_type = KEY_TYPES[0]
+    query, compiled, _ = forms(key_type, [next(group for group in GROUPS if group.key_type == key_type)])
+    empty = evaluate(query, np.empty((small_registry().layouts[key_type].column_count, 0), np.int64), moment)
+    found = Evaluation(empty.accumulators, empty.distinct, np.array([moment], np.int64))
+    told = texts(compiled, "a", found, moment)
+    assert not isinstance(told, str)
+    assert orjson.loads(told[1])["last_update_event_time"] == format_time(moment)
+
+
+def test_what_the_loop_cannot_decide_it_leaves() -> None:
+    key_type = KEY_TYPES[0]
+    query, compiled, plain = forms(key_type, [group for group in GROUPS if group.key_type == key_type])
+    found = evaluate(query, np.empty((small_registry().layouts[key_type].column_count, 0), np.int64), 0)
+    rows = found.accumulators.copy()
+    rows[:, 0], rows[:, 2], rows[:, 3] = 3, -(2**63), 2**62  # a sum of 2^63, squares of 2^126
+    huge = Evaluation(rows, found.distinct, found.touches)
+    assert compiled._program is not None
+    assert compiled._program.write(huge, 0, b'"a"') is None
+    assert texts(compiled, "a", huge, 0) == texts(plain, "a", huge, 0)
+
+
+@pytest.mark.parametrize(("scale", "written"), [(None, True), (0, True), (18, True), (19, False)])
+def test_scales_that_the_loop_writes(scale: int | None, written: bool) -> None:
+    feature = next(one for group in GROUPS for one in group.features)
+    assert TextProgram.writes([type(feature)(feature.name, feature.operand, feature.denominator, scale)]) is written

@@ -1,0 +1,137 @@
+"""The service on a store: its cache follows commits, a lost connection and a switch, and says so when the store is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.service import OnlineService
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.oracle.strategies import PINS
+
+AS_OF = "2024-05-01T12:00:00Z"
+ENOUGH = 30.0
+"""Seconds after which a test gives up; nothing waits that long when all is well."""
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Profile:
+    return Profile(
+        profile_name="served",
+        stream_name="served",
+        partitions=1,
+        partition_key="payload.customer_id",
+        context_pins=ContextPins(**PINS),
+        pack="handbook",
+        object_store_url=f"file://{tmp_path}/objects",
+    )
+
+
+@pytest.fixture
+def plane(profile: Profile, dsn: str) -> Iterator[Plane]:
+    with Plane.open(profile, dsn) as opened:
+        opened.ensure_live()
+        commit(opened, "e-0")
+        yield opened
+
+
+def commit(plane: Plane, event_id: str) -> None:
+    """One more transaction, projected."""
+    event = {
+        "event_id": event_id,
+        "event_type": "transaction",
+        "schema_version": "v1",
+        "ts_utc": "2024-05-01T11:00:00Z",
+        **PINS,
+        "payload": {"amount_minor": 100, "customer_id": "customer-1", "terminal_id": "terminal-1"},
+    }
+    assert not plane.log.append([event], lambda _: parse_time(AS_OF)).refusals
+    live = plane.live()
+    assert live is not None
+    assert plane.projector(live).apply_available(max_records=100) is not None
+
+
+REQUEST = orjson.dumps(
+    {
+        "context_pins": PINS,
+        "feature_keys": [{"key_type": "account", "key_id": "customer-1"}],
+        "feature_groups": [{"group_name": "account_activity", "group_version": "v1"}],
+        "as_of_time_utc": AS_OF,
+    }
+)
+
+
+@asynccontextmanager
+async def opened(profile: Profile, dsn: str) -> AsyncIterator[OnlineService]:
+    service = OnlineService(profile, dsn, connections=2)
+    await service.open()
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(ENOUGH):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def count(service: OnlineService) -> int:
+    body = orjson.loads((await service.answer(REQUEST)).body)
+    found: int = body["snapshot"]["by_key"][0]["by_group"][0]["features"]["count_1d"]
+    return found
+
+
+def held(service: OnlineService) -> Any:
+    assert service._reader is not None
+    return service._reader.cache
+
+
+async def test_the_cache_follows_the_projector(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        await until(lambda: held(service).head is not None)
+        for number in range(1, 4):
+            assert await count(service) == number
+            assert len(held(service)) == 1
+            at = held(service).head.version
+            await asyncio.to_thread(commit, plane, f"e-{number}")
+            await until(lambda at=at: held(service).head.version > at)  # type: ignore[misc]
+            assert len(held(service)) == 0
+
+
+async def test_a_lost_connection_empties_the_cache_until_it_is_back(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        await until(lambda: held(service).head is not None)
+        assert await count(service) == 1
+        epoch = held(service).epoch
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            # the listener alone is not of the pool, so it does not carry the pool's name
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'LISTEN%'"
+            )
+        await until(lambda: held(service).epoch > epoch)
+        await asyncio.to_thread(commit, plane, "e-1")
+        assert await count(service) == 2
+        await until(lambda: held(service).head is not None)
+        assert [await count(service) for _ in range(3)] == [2, 2, 2]
+        assert len(held(service)) == 1
+
+
+async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        answer = await service.answer(REQUEST)
+        record = orjson.loads(await service.snapshot(answer.hash))
+    assert record["feature_snapshot_hash"] == answer.hash
+    assert service.counters.snapshots_built._value.get() == 1
