@@ -30,8 +30,6 @@ from ofp_platform.online.snapshot_packs import record_of
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
-_WARM = 500
-
 
 @contextmanager
 def measured(rows: list[tuple[str, int, float, float]], name: str, count: int) -> Iterator[None]:
@@ -75,6 +73,7 @@ def main() -> None:
     parser.add_argument("--snapshots", type=int, default=20_000)
     parser.add_argument("--commits", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is compared: processes take seconds to start")
     arguments = parser.parse_args()
     rows: list[tuple[str, int, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +85,10 @@ def main() -> None:
                 served_rows: list[tuple[str, int, float, float]] = []
                 answers = serve(plane, arguments.snapshots, arguments.commits, arguments.events, served_rows)
                 rows.append(
-                    ("served from state, database included", *(sum(column) for column in list(zip(*served_rows, strict=True))[1:]))  # type: ignore[arg-type]
+                    (
+                        "served from state, database included",
+                        *(sum(column) for column in list(zip(*served_rows, strict=True))[1:]),
+                    )
                 )
                 registry = plane.registry_of(plane.ensure_live())
                 basis = ReplayBasis.up_to(plane.log.ends())
@@ -97,7 +99,7 @@ def main() -> None:
             stop_embedded(Path(folder) / "postgres")
         run = ReplayedRun(Knowledge(folded, basis), registry.pack, PINS, chosen.run_config_digest, chosen.allowed_lateness_us)
         runs = ParityRuns(chosen.stream_name, PINS, {(registry.digest, chosen.run_config_digest): run})
-        anchors = [ParityAnchor(answer.hash, record_of(answer)) for answer in answers]
+        anchors = [ParityAnchor(answer.hash, record_of(answer)) for answer in answers] * arguments.rounds
         outcomes: Counter[str] = Counter()
         for workers in (1, arguments.workers):
             with measured(rows, f"rebuilt and compared, {workers} process{'es' if workers > 1 else ''}", len(anchors)):

@@ -98,9 +98,8 @@ def main() -> None:
         dsn = fresh_database(Path(folder), "serving")
         chosen = profile("serving").model_copy(update={"object_store_url": f"file://{folder}/objects"})
         try:
-            total = arguments.events + arguments.hot
             with Plane.open(chosen, dsn) as plane:
-                fill(plane, total, hot_share=arguments.hot / total)
+                fill(plane, arguments.events, hot=arguments.hot)
                 row = plane.ensure_live()
                 projector = plane.projector(row)
                 while (receipt := projector.apply_available(max_records=200_000)) is not None:

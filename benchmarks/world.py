@@ -41,12 +41,16 @@ def profile(name: str) -> Profile:
     )
 
 
-def transactions(count: int, *, seed: int, hot_share: float = 0.0) -> Iterator[tuple[list[dict[str, object]], AdmissionClock]]:
-    """Batches of envelopes in time order over 60 days, and their clock; a share of them at one hot terminal."""
+def transactions(count: int, *, seed: int, hot: int = 0) -> Iterator[tuple[list[dict[str, object]], AdmissionClock]]:
+    """Batches of envelopes in time order over 60 days, and their clock; besides `count`, `hot` at one terminal in the last 30."""
     rng = np.random.default_rng(seed)
-    ts = np.sort(rng.integers(0, 60 * DAY // 1_000_000, count)) * 1_000_000 + START
+    whole, half = 60 * DAY // 1_000_000, 30 * DAY // 1_000_000
+    ts = np.concatenate([rng.integers(0, whole, count), rng.integers(half, whole, hot)]) * 1_000_000 + START
+    merchants = np.concatenate([rng.integers(0, MERCHANTS, count), np.full(hot, MERCHANTS)])
+    order = np.argsort(ts, kind="stable")
+    ts, merchants = ts[order], merchants[order]
+    count += hot
     accounts = rng.integers(0, ACCOUNTS, count)
-    merchants = np.where(rng.random(count) < hot_share, MERCHANTS, rng.integers(0, MERCHANTS, count))
     amounts = rng.integers(100, 50_000, count)
     wire = PINS.wire()
     for begin in range(0, count, 50_000):
@@ -73,9 +77,9 @@ def _a_second_later(envelope: Envelope) -> int:
     return parse_time(envelope.ts_utc) + 1_000_000
 
 
-def fill(plane: Plane, count: int, *, seed: int = 1, hot_share: float = 0.0) -> None:
+def fill(plane: Plane, count: int, *, seed: int = 1, hot: int = 0) -> None:
     """Append transactions to the plane's log."""
-    for batch, clock in transactions(count, seed=seed, hot_share=hot_share):
+    for batch, clock in transactions(count, seed=seed, hot=hot):
         receipt = plane.log.append(batch, clock)
         if receipt.refusals:
             raise SystemExit(f"the log refused: {receipt.refusals[0]}")

@@ -241,7 +241,7 @@ def load(
     else:
         assert objects.folder is not None  # refused above
         folder = (objects.folder / manifest.files[0].path).parent
-    typer.echo(f"import pandas; rows = pandas.read_parquet({str(folder)!r})")
+    typer.echo(f'import pandas; rows = pandas.read_parquet({str(folder)!r}, dtype_backend="pyarrow")')
     typer.echo(f"import polars; rows = polars.read_parquet({str(folder / '*.parquet')!r})")
     typer.echo(f"import duckdb; rows = duckdb.read_parquet({str(folder / '*.parquet')!r})")
 

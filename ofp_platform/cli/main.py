@@ -20,6 +20,7 @@ from ofp_platform.cli import (
     label_commands,
     log_commands,
     model_commands,
+    parity_commands,
     projection_commands,
     projector_commands,
     registry_commands,
@@ -58,6 +59,7 @@ app.command("decide", short_help="The example of a decision service, over the ne
 app.add_typer(intent_commands.app, name="intent")
 app.add_typer(build_commands.app, name="build")
 app.add_typer(dataset_commands.app, name="dataset")
+app.add_typer(parity_commands.app, name="parity")
 app.add_typer(model_commands.app, name="model")
 
 if __name__ == "__main__":

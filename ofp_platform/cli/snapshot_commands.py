@@ -42,11 +42,16 @@ def show(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) 
 def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
     """Fold the log again up to the recorded basis, and hold the result against the hash; exit code 1 if they differ.
 
-    Nothing that the projection stored is used, so the whole log up to that basis is read.
+    Nothing that the projection stored is used, so archive and log up to that basis are read whole.
     """
-    from ofp_platform.online.evaluation import Evaluator
+    import tempfile
+    from pathlib import Path
+
+    from ofp_platform.log.archive_store import Archive
+    from ofp_platform.offline.forensic_rebuild import RunPolicies, rebuild_recorded
+    from ofp_platform.offline.held_records import HeldRecords
     from ofp_platform.online.projection import load_registry
-    from ofp_platform.online.refold import refold
+    from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.serving import SnapshotRecord
 
     records = 0
@@ -55,13 +60,21 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
         nonlocal records
         records += more
 
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane() as plane, tempfile.TemporaryDirectory() as folder:
         record = SnapshotRecord.model_validate_json(_load(plane, snapshot_hash))
         declared = plane.profile
         with plane.pool.connection() as connection:
             registry = load_registry(connection, record.hashed["registry_digest"])
-        evaluator = Evaluator(registry, declared.context_pins, declared.run_config_digest, declared.allowed_lateness_us)
-        rebuilt = refold(plane.log, evaluator, record.hashed, clock_skew_us=declared.clock_skew_us, on_records=count)
+        objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
+        rebuilt = rebuild_recorded(
+            HeldRecords(plane.log, Archive(objects, plane.log.stream_name)),
+            registry,
+            declared.context_pins,
+            RunPolicies.of(declared),
+            record.hashed,
+            Path(folder) / "replay",
+            count,
+        )
     typer.echo(f"recorded {snapshot_hash}")
     typer.echo(f"rebuilt  {rebuilt.hash}  from {records:,} records of the log")
     if rebuilt.hash != snapshot_hash:

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
-from ofp_platform.api.client import AsyncOfpClient
+from ofp_platform.api.received import ReceivedFeatures
 from ofp_platform.decisions.decision_point import DecisionPoint
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent, moved
 from ofp_platform.decisions.recorder import DecisionRecorder, record_of
@@ -16,8 +17,17 @@ from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 _BATCH = 500
+
+
+class FeatureClient(Protocol):
+    """What a decision service needs of a client: `AsyncOfpClient`, or `OfpClient` in threads."""
+
+    async def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
+        """The answer to a request; see `AsyncOfpClient.ask`."""
+        ...
 
 
 @dataclass
@@ -42,7 +52,7 @@ class Tally:
 class DecisionService:
     """Decides on events of one run. `clock` gives the time of a decision, microseconds; `connections` requests run at once."""
 
-    client: AsyncOfpClient
+    client: FeatureClient
     recorder: DecisionRecorder
     point: DecisionPoint
     pins: ContextPins

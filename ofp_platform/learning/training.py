@@ -81,7 +81,7 @@ def frame(table: pa.Table, columns: Columns, features: list[str]) -> pd.DataFram
             "card": table[columns.card].to_pandas(),
             "fraud": table[columns.label].to_pandas(),
             "amount": table[columns.amount].to_numpy().astype(np.float64),
-            "during_weekend": (moments.dt.weekday >= SATURDAY).astype(np.float64),
+            "during_weekend": (moments.dt.day_of_week >= SATURDAY).astype(np.float64),
             "during_night": (moments.dt.hour <= NIGHT_UNTIL_HOUR).astype(np.float64),
             **numbers,
         }

@@ -248,4 +248,3 @@ def check_labels(plan: BuildPlan, diagnostics: LabelDiagnostics) -> None:
     """
     if plan.purpose is Purpose.TRAINING:
         check_coverage(diagnostics, plan.policy)
-

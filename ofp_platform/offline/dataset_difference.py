@@ -101,7 +101,10 @@ def content_difference(objects: ObjectStore, one: DatasetManifest, other: Datase
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
+    if path == "feature_groups" and isinstance(value, list):  # a set: where one stands in the list says nothing
+        for group in value:
+            yield f"{path}.{group['group_name']}:{group['group_version']}", "present"
+    elif isinstance(value, dict):
         for name, item in value.items():
             yield from _flat(f"{path}.{name}", item)
     elif isinstance(value, list) and value:

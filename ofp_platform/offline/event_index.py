@@ -149,4 +149,5 @@ def _ranges(begin: Int64s, end: Int64s) -> Int64s:
     """The numbers of [begin[i], end[i]), one range after the other."""
     sizes = end - begin
     starts = np.cumsum(sizes) - sizes
-    return np.arange(int(sizes.sum()), dtype=np.int64) + np.repeat(begin - starts, sizes)
+    found: Int64s = np.arange(int(sizes.sum()), dtype=np.int64) + np.repeat(begin - starts, sizes)
+    return found

@@ -15,9 +15,9 @@ from ofp_platform.kernel.finalise import group_values
 from ofp_platform.kernel.plan import KernelPlan, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.offline.dataset_rows import AS_OF, CHAIN, KEY_HIGH, KEY_LOW, KNOWN_UNTIL, ORDINAL, ROW_WIDTH
-from ofp_platform.offline.decision_basis import known_from
 from ofp_platform.offline.feature_rows import FeatureJob, feature_name
 from ofp_platform.offline.key_shards import EventShard, read_shard
+from ofp_platform.offline.knowledge import known_from
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -76,7 +76,7 @@ def _known(row: list[int], events: EventShard, job: FeatureJob, chains: dict[int
     elif job.rows.as_of_basis is AsOfBasis.DECISION:
         known = chains.get(row[CHAIN])
         if known is None:
-            known = chains[row[CHAIN]] = known_from(job.rows.chains[row[CHAIN]], events)
+            known = chains[row[CHAIN]] = known_from(job.rows.chains[row[CHAIN]], events.matrix.shape[1], events.copies)
         matrix = matrix[:, known[span] <= row[KNOWN_UNTIL]]
     return np.ascontiguousarray(matrix)
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
 from ofp_platform.kernel.plan import KernelPlan
 from ofp_platform.offline.dataset_rows import AS_OF, CHAIN, KEY_HIGH, KEY_LOW, KNOWN_UNTIL, ORDINAL, ROW_WIDTH, DatasetRows
-from ofp_platform.offline.decision_basis import known_from
 from ofp_platform.offline.key_shards import EventShard, by_key_and_time, dense_keys, read_shard
+from ofp_platform.offline.knowledge import known_from
 from ofp_platform.offline.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import GroupPlan
@@ -163,7 +163,7 @@ def _columns(plan: ColumnPlan, events: EventShard, rows: Int64s, shape: DatasetR
     parts = []
     for chain in np.unique(rows[:, CHAIN]).tolist():
         own = rows[rows[:, CHAIN] == chain]
-        parts.append(_evaluate(plan, events, known_from(shape.chains[chain], events), own))
+        parts.append(_evaluate(plan, events, known_from(shape.chains[chain], events.matrix.shape[1], events.copies), own))
     if len(parts) == 1:
         return parts[0]
     joined = []

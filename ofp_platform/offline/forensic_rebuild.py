@@ -125,9 +125,10 @@ def rebuild_recorded(
         raise NotRebuildable("the snapshot is of another stream, run, registry or run config than those given")
     if served.graph_version is not None:
         raise NotRebuildable(f"it used version {served.graph_version} of the identity graph, which no rebuild can consult")
-    if not served.basis.partitions:
-        raise NotRebuildable("the snapshot was served before the first record of the log")
-    run = replay_run(held, ReplayBasis.up_to(served.basis), registry, pins, policies, scratch, on_records)
+    # a snapshot that was served before the first record knows nothing: nothing is read for it
+    parts = served.basis.partitions or tuple(held.whole(name).first for name in held.ends)
+    replay = ReplayBasis.up_to(served.basis.model_copy(update={"partitions": parts}))
+    run = replay_run(held, replay, registry, pins, policies, scratch, on_records)
     try:
         return answer_at(run, served.request, served.basis)
     except ContractError as error:

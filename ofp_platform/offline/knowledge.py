@@ -43,9 +43,9 @@ class Knowledge:
         if not is_inside(basis, self.replay):
             spans = self.replay.by_partition()
             for part in basis.partitions:
-                span = spans.get(part.partition_id)
-                if place(part) > (place(None) if span is None else place(span.end)):
-                    end = "does not have it" if span is None else f"ends at {span.next or 'its start'}"
+                own = spans.get(part.partition_id)
+                if place(part) > (place(None) if own is None else place(own.end)):
+                    end = "does not have it" if own is None else f"ends at {own.next or 'its start'}"
                     return f"the basis knows partition {part.partition_id} up to {part.offset}; the replay {end}"
         return None
 

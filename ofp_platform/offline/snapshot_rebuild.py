@@ -8,17 +8,16 @@ from typing import Any
 import orjson
 
 from ofp_platform.offline import build_stages
+from ofp_platform.offline.forensic_rebuild import answer_at
 from ofp_platform.offline.knowledge import Knowledge
-from ofp_platform.offline.rebuilding import QuestionAt, Rebuilder, ReplayedRun
+from ofp_platform.offline.rebuilding import ReplayedRun
 from ofp_platform.offline.workshop import Workshop
-from ofp_platform.registry.question import check_request
 from ofp_platform.storage.objects import ObjectStoreUnavailable
-from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.build_intent import ForensicRebuild
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 
@@ -43,17 +42,17 @@ def rebuild_snapshot(shop: Workshop, plan: BuildPlan, intent: ForensicRebuild, f
         as_of_time_utc=intent.as_of_time_utc,
         request_context=intent.request_context,
     )
-    question = check_request(request, registry, intent.context_pins, Limits())
-    (hashed,) = Rebuilder(run).hashed([QuestionAt.of(question, intent.basis)])
-    if isinstance(hashed, ContractError):
-        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, hashed.message, "feature_groups")
-    digest = sha256_hex(hashed)
+    try:
+        answer = answer_at(run, request, intent.basis)
+    except ContractError as error:
+        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, error.message, "feature_groups") from None
+    digest = answer.hash
     path = f"ofs/snapshots/{digest}.json"
     record = {
         "kind": "ofp_snapshot_record",
         "contract_version": "v0",
         "feature_snapshot_hash": digest,
-        "hashed": orjson.Fragment(hashed),
+        "hashed": orjson.Fragment(answer.hashed),
     }
     try:
         shop.objects.put_if_absent(path, canonical_bytes(record))

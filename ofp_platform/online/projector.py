@@ -20,15 +20,16 @@ from ofp_platform.kernel.plan import KernelPlan
 from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
 from ofp_platform.online import chunk_merge
 from ofp_platform.online.chunk_codec import pack_many, unpack_many
-from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, read_projection
 from ofp_platform.online.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.online.touched_keys import record_touched
 from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, basis_text, make_basis, order
@@ -304,26 +305,23 @@ class Projector:
     def _belonging(self, batch: RecordBatch, work: _Batch, counts: Counter[str]) -> Int64:
         """Indices of the records of this run that are not ahead of their admission by more than the skew."""
         row = self._load()
-        mine = pins_digest(row.pins)
-        digests = [pins_digest(pins) for pins in batch.pins]
-        keep = np.array([digest == mine for digest in digests])[batch.pins_index]
-        for index in np.flatnonzero(~keep):
-            if digests[batch.pins_index[index]] in self._active:
+        found = belonging(row.pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
+        for index in np.flatnonzero(found.wrong_pins | found.other_run).tolist():
+            if pins_digest(batch.pins[batch.pins_index[index]]) in self._active:
                 counts["ignored"] += 1
+                continue
+            if found.wrong_pins[index]:
+                reason, detail = ApplyFailureReason.WRONG_PINS, "this run's id with other pins"
             else:
-                counts["failed"] += 1
-                if batch.pins[batch.pins_index[index]].run_id == row.pins.run_id:
-                    reason, detail = ApplyFailureReason.WRONG_PINS, "this run's id with other pins"
-                else:
-                    reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
-                work.failures.append(_failure(batch, int(index), reason, detail))
-        future = keep & (batch.ts > batch.admitted_at + self._skew)
-        for index in np.flatnonzero(future):
+                reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
+            counts["failed"] += 1
+            work.failures.append(_failure(batch, index, reason, detail))
+        for index in np.flatnonzero(found.future).tolist():
             counts["failed"] += 1
             ahead = int(batch.ts[index] - batch.admitted_at[index]) // 1_000_000
             detail = f"event time is {ahead} s past its admission; allowed {self._skew // 1_000_000} s"
-            work.failures.append(_failure(batch, int(index), ApplyFailureReason.FUTURE_EVENT, detail))
-        return np.flatnonzero(keep & ~future)
+            work.failures.append(_failure(batch, index, ApplyFailureReason.FUTURE_EVENT, detail))
+        return np.flatnonzero(found.own)
 
     def _admit(
         self, batch: RecordBatch, keep: Int64, routed: RoutedBatch, work: _Batch, counts: Counter[str]

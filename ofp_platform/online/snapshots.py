@@ -152,9 +152,9 @@ class ServedLog:
         while True:
             await self._something.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._linger)
+                async with asyncio.timeout(self._linger):
+                    await self._hurry.wait()
             self._hurry.clear()
-            self._something.clear()
             while self._waiting:
                 answers, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
                 try:
@@ -162,4 +162,5 @@ class ServedLog:
                 except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
                     self.dropped += len(answers)
                     logger.warning("%d served snapshots were not logged: %s", len(answers), type(error).__name__)
+            self._something.clear()  # also for what came, and was written, while others were being written
             self._written.set()

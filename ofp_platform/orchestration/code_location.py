@@ -21,6 +21,7 @@ from ofp_platform.orchestration.offline_archive import archive_segment_asset, ve
 from ofp_platform.orchestration.offline_builds import build_stages
 from ofp_platform.orchestration.offline_models import trained_model
 from ofp_platform.orchestration.offline_parity import correction_ledger
+from ofp_platform.orchestration.offline_reporter import offline_reporter
 from ofp_platform.orchestration.offline_sensors import build_intents, build_outcomes
 from ofp_platform.orchestration.offline_submission import submit_build_job
 from ofp_platform.orchestration.partitions import log_partitions
@@ -74,7 +75,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             correction_ledger_job,
             train_model_job,
         ],
-        sensors=[new_offsets, commit_reporter, build_intents, build_outcomes, run_failures],
+        sensors=[new_offsets, commit_reporter, build_intents, build_outcomes, offline_reporter, run_failures],
         schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly],
         resources={
             "plane": plane,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import dagster as dg
@@ -107,7 +108,7 @@ def _parity(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
 
 def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
     manifest = DatasetManifest.model_validate(content["manifest"])
-    files = [(file.path, file.rows, file.bytes, file.sha256) for file in manifest.files[:SHOWN_FILES]]
+    files = [(PurePosixPath(file.path).name, file.rows, file.bytes, file.sha256[:16]) for file in manifest.files[:SHOWN_FILES]]
     return {
         "dataset_name": manifest.dataset_name,
         "dataset_identity": manifest.dataset_identity,
@@ -121,7 +122,8 @@ def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
         "as_of_basis": manifest.as_of_basis.value,
         "events_without_decision": content.get("events_without_decision", 0),
         "bytes": sum(file.bytes for file in manifest.files),
-        "files": markdown_table(["path", "rows", "bytes", "SHA-256"], files),
+        "folder": _object(objects, str(PurePosixPath(manifest.files[0].path).parent)) if manifest.files else "none",
+        "files": markdown_table(["file", "rows", "bytes", "SHA-256 begins"], files),
         "feature_rows_checked": manifest.gates.feature_rows_checked,
         "label_rows_checked": manifest.gates.label_rows_checked,
     }

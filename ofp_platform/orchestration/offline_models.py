@@ -1,7 +1,8 @@
 """A model as an asset, as an example of who consumes datasets: it reads one manifest, and nothing else."""
 
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
@@ -14,6 +15,7 @@ from ofp_platform.orchestration.offline_plots import model_scores
 from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import WorkshopResource
+from ofp_platform.storage.objects import ObjectStore
 
 MODEL = dg.AssetKey(["learning", "model"])
 MODEL_VERSION = "1"
@@ -41,7 +43,7 @@ class TrainingConfig(dg.Config):
 )
 def trained_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, workshop: WorkshopResource
-) -> dg.MaterializeResult[object]:
+) -> Iterator[dg.MaterializeResult[object]]:
     """Train on the dataset of the request."""
     # scikit-learn takes a second to import: whoever only looks at the graph does not wait for it
     from ofp_platform.cli.model_commands import protocol_of, train_on
@@ -58,24 +60,28 @@ def trained_model(
             report = train_on(shop.objects, manifest, protocol, trees=config.trees)
         except (CommandRefused, DatasetDamaged, DatasetNotFound, ProtocolUnmet, UnknownRun, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        url = shop.objects.url
-    scores = {model.name: asdict(model.scores) for model in report.models}
-    metadata: Metadata = {
+        metadata = lineage_metadata(report.lineage, report.lineage_path, shop.objects)
+    yield dg.MaterializeResult(asset_key=MODEL, metadata=metadata, data_version=dg.DataVersion(manifest.digest))
+
+
+def lineage_metadata(lineage: Mapping[str, Any], path: str, objects: ObjectStore) -> Metadata:
+    """What was trained from what: the stored lineage as metadata."""
+    models = lineage["models"]
+    scores = {one["name"]: {name: float(value) for name, value in one["scores"].items()} for one in models}
+    return {
         "scores": markdown_table(
             ["model", "AUC ROC", "average precision", "card precision@100"],
             [(name, *(f"{value:.3f}" for value in values.values())) for name, values in scores.items()],
         ),
         "scores_plot": model_scores(scores),
-        "training_rows": report.training_rows,
-        "test_rows": report.test_rows,
-        "first_day_of_training": protocol.first_day.isoformat(),
-        "first_day_of_test": protocol.first_test_day.isoformat(),
-        "dataset": f"{manifest.dataset_name} {manifest.dataset_identity}",
-        "manifest_digest": manifest.digest,
-        "content_digest": manifest.content_digest,
-        "lineage": dg.MetadataValue.path(f"{url}/{report.lineage_path}"),
-        "inputs": ", ".join(report.lineage["inputs"]),
-        "models": markdown_table(["model", "object", "SHA-256"], [(one.name, one.path, one.sha256) for one in report.models]),
+        "training_rows": lineage["training_rows"],
+        "test_rows": lineage["test_rows"],
+        "protocol": markdown_table(["rule", "value"], sorted(lineage["protocol"].items())),
+        "dataset": f"{lineage['dataset_name']} {lineage['dataset_identity']}",
+        "manifest_digest": lineage["manifest_digest"],
+        "content_digest": lineage["content_digest"],
+        "lineage": dg.MetadataValue.path(f"{objects.url}/{path}"),
+        "inputs": ", ".join(lineage["inputs"]),
+        "models": markdown_table(["model", "object", "SHA-256"], [(one["name"], one["path"], one["sha256"]) for one in models]),
         **{f"{name}/auc_roc": values["auc_roc"] for name, values in scores.items()},
     }
-    return dg.MaterializeResult(asset_key=MODEL, metadata=metadata, data_version=dg.DataVersion(manifest.digest))

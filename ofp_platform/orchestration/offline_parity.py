@@ -1,6 +1,6 @@
 """Parity as metadata, and the correction ledger as an asset: rates with their evidence, decisions that late events change."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
@@ -69,7 +69,7 @@ def _rates(found: Mapping[str, Mapping[str, int]]) -> list[tuple[object, ...]]:
     owners=OWNERS,
     code_version=LEDGER_VERSION,
 )
-def correction_ledger(context: dg.AssetExecutionContext, workshop: WorkshopResource) -> dg.MaterializeResult[object]:
+def correction_ledger(context: dg.AssetExecutionContext, workshop: WorkshopResource) -> Iterator[dg.MaterializeResult[object]]:
     """The corrections of the day of the partition."""
     window = context.partition_time_window
     with workshop.open() as shop:
@@ -97,4 +97,4 @@ def correction_ledger(context: dg.AssetExecutionContext, workshop: WorkshopResou
                 for one in found.corrections[:SHOWN]
             ],
         )
-    return dg.MaterializeResult(asset_key=CORRECTION_LEDGER, metadata=metadata)
+    yield dg.MaterializeResult(asset_key=CORRECTION_LEDGER, metadata=metadata)

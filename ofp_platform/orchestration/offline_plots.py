@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from ofp_platform.orchestration.range_plot import as_markdown
 
 GOOD, BAD, UNKNOWN, LINE = "#4f6bed", "#d1495b", "#b8bfcc", "#999999"
-_TICKS = 8
+_TICKS = 4
 
 
 def label_coverage_by_day(by_day: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:

@@ -142,5 +142,14 @@ def run_failures(context: dg.RunFailureSensorContext) -> None:
         "backfill_id": run.tags.get("dagster/backfill"),
         "assets": sorted(key.to_user_string() for key in run.asset_selection or ()),
         "error": context.failure_event.message,
+        "reasons": [_reason(event) for event in context.get_step_failure_events()],
     }
     context.log.error("governance fact: %s", json.dumps(fact, sort_keys=True))
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """Why a step failed: the words of the refusal, else the error's own first line."""
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return data.user_failure_data.description
+    return "no reason given" if data.error is None else data.error.message.strip().partition("\n")[0]

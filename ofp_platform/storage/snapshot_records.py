@@ -45,6 +45,8 @@ def decompress(frame: bytes) -> bytes:
         ValueError | OSError: not a frame.
     """
     size = int.from_bytes(frame[:_LENGTH_BYTES], "little")
+    if len(frame) <= _LENGTH_BYTES:
+        raise ValueError(f"{len(frame)} bytes are no frame")
     if size > _MOST_BYTES:
         raise ValueError(f"a frame of {size} bytes is above the limit")
     return bytes(_CODEC.decompress(frame[_LENGTH_BYTES:], size, asbytes=True))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ofp_platform.cli.environment import Environment
+from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform_tests.cli.program import Ofp, Outcome, call
 from ofp_platform_tests.oracle.demo_plane import fill_demo_plane
+from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +68,39 @@ def payment() -> dict[str, Any]:
     }
     event = {"event_id": "mine", "event_type": "card_payment", "schema_version": "v1", "ts_utc": "2026-02-05T00:00:05Z"}
     return {**event, **pins, "payload": payload}
+
+
+@dataclass
+class OfflinePlane:
+    """A plane ready for datasets, and the program on it."""
+
+    labelled: LabelledPlane
+    variables: dict[str, str]
+
+    def ofp(self, *arguments: str) -> Outcome:
+        return call(*arguments, **self.variables)
+
+    def intent_file(self, **changes: Any) -> str:
+        """The training set of all payments, as a file."""
+        path = self.labelled.folder / "intent.json"
+        path.write_text(json.dumps(intent_wire(self.labelled.intent(**changes))), encoding="utf-8")
+        return str(path)
+
+    def built(self, **changes: Any) -> str:
+        """The training set, built; as `ofp dataset` names it."""
+        outcome = self.ofp("intent", "submit", self.intent_file(**changes), "--build")
+        assert outcome.code == 0, outcome
+        run = self.labelled.shop.ledger.show(outcome.out.split()[0])
+        assert run.outcome is not None
+        return f"{run.outcome['dataset_name']}:{run.outcome['dataset_identity']}"
+
+
+@pytest.fixture(scope="module")
+def offline(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfflinePlane]:
+    """Simulated payments of three weeks, archived and labelled, with the facts of their run."""
+    folder = tmp_path_factory.mktemp("offline")
+    labelled = LabelledPlane.prepare(module_dsn, folder)
+    source = str(folder / "profile.yaml")
+    variables = {"OFP_HOME": str(folder / "home"), "OFP_DATABASE_URL": module_dsn, "OFP_PROFILE": source}
+    with labelled.plane:
+        yield OfflinePlane(labelled, variables)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from ofp_platform.cli.main import app
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command printed, and its exit code."""
+    """What a command printed, and its exit code. `shown`: both streams as a terminal shows them."""
 
     code: int
     out: str
     err: str
+    shown: str = field(default="", compare=False, repr=False)
 
     def refused(self) -> str:
         """What it said on stderr; that it was refused, and in words."""
@@ -37,7 +38,7 @@ def call(*arguments: str, stdin: str | None = None, **environ: str) -> Outcome:
     result = CliRunner().invoke(app, list(arguments), input=stdin, env=environ)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return Outcome(result.exit_code, result.stdout, result.stderr)
+    return Outcome(result.exit_code, result.stdout, result.stderr, result.output)
 
 
 def jsonl(path: Path, *events: Any) -> str:

@@ -29,6 +29,12 @@ def digest(outcome: str) -> str:
     return re.findall(r"values digest +([0-9a-f]{64}) of \d+ decisions", outcome)[0]
 
 
+def of_dataset(outcome: str) -> tuple[str, str]:
+    """Identity and content digest of the training set."""
+    identity = re.findall(r"^  dataset +\w+:([0-9a-f]{64})$", outcome, re.MULTILINE)[0]
+    return identity, re.findall(r"^  content digest +([0-9a-f]{64})$", outcome, re.MULTILINE)[0]
+
+
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
     """A home with a short name that another user may enter: the embedded server lives in it."""
@@ -51,7 +57,7 @@ def first(home: Path) -> subprocess.CompletedProcess[str]:
 
 def test_from_nothing_to_a_proven_vector(first: subprocess.CompletedProcess[str], home: Path) -> None:
     assert (first.returncode, first.stderr) == (0, "")
-    steps = ["PostgreSQL", "Simulated", "Appended to the log", "Projected", "HTTP service", "Asked for features"]
+    steps = ["PostgreSQL", "Simulated", "Appended to the log", "Projected", "HTTP service", "Decided on fresh events"]
     assert [line[: len(step)] for line, step in zip(first.stdout.splitlines(), steps, strict=False)] == steps
     whole = first.stdout[first.stdout.index("\n{\n") : first.stdout.index("\n}\n") + 2]
     response = GetFeaturesResponse.model_validate_json(whole)
@@ -60,8 +66,23 @@ def test_from_nothing_to_a_proven_vector(first: subprocess.CompletedProcess[str]
     assert "events/s" in first.stdout
     assert "p99 ms" in first.stdout
     assert "docs/tutorial.md" in first.stdout
-    assert len(first.stdout.splitlines()) < 150
+    assert len(first.stdout.splitlines()) < 190
     assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    decided = re.findall(r"^Decided on fresh events +(\d+) decisions recorded", first.stdout, re.MULTILINE)[0]
+    assert int(decided) > 100
+    assert re.search(r"^Archived +\d+ records in 4 segments", first.stdout, re.MULTILINE)
+    assert re.search(r"^Labels +2 assertions appended, 0 were there$", first.stdout, re.MULTILINE)
+    assert re.search(r"^Training set +500 rows built and published in ", first.stdout, re.MULTILINE)
+    assert f"  parity          {decided} of {decided} served vectors rebuilt from the log: 100% MATCH\n" in first.stdout
+    # two frauds are enough for labels, and not for a model
+    assert re.search(r"^Models: none\n  (training|test) from ", first.stdout, re.MULTILINE)
+    manifest = next((home / "objects" / "ofs" / "datasets" / "fraud_by_payment").rglob("manifest.json"))
+    assert json.loads(manifest.read_bytes())["row_count"] == 500
+    intent = next((home / "intents").iterdir())
+    assert json.loads(intent.read_bytes())["dataset_name"] == "fraud_by_payment"
 
 
 def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.CompletedProcess[str], home: Path) -> None:
@@ -69,7 +90,11 @@ def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.Com
     assert (second.returncode, second.stderr) == (0, "")
     assert re.search(r"^Appended to the log +nothing: all \d+ records of this replay are there$", second.stdout, re.MULTILINE)
     assert re.search(r"^Projected +nothing: the projection is at the head of the log$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Decided on fresh events +0 decisions recorded, \d+ known already", second.stdout, re.MULTILINE)
+    assert re.search(r"^Labels +0 assertions appended, 2 were there$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Training set +nothing to build: 500 rows are published$", second.stdout, re.MULTILINE)
     assert digest(second.stdout) == digest(first.stdout)
+    assert of_dataset(second.stdout) == of_dataset(first.stdout)
 
 
 def test_kinesis_gives_the_same_values_and_leaves_nothing(first: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
@@ -80,17 +105,19 @@ def test_kinesis_gives_the_same_values_and_leaves_nothing(first: subprocess.Comp
     assert (other.returncode, other.stderr) == (0, "")
     assert "after_sequence_number" in other.stdout
     assert digest(other.stdout) == digest(first.stdout)
+    assert "100% MATCH" in other.stdout
+    assert of_dataset(other.stdout)[1] == of_dataset(first.stdout)[1]
 
 
 @pytest.fixture
 def handbook(tmp_path: Path) -> Path:
-    """A file with the handbook's columns: 40 days, 12 transactions a day, some of them frauds."""
+    """A file with the handbook's columns: 40 days, 12 transactions a day of 97 customers, some of them frauds."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     rows = range(40 * 12)
     columns = {
         "transaction_id": pa.array(rows, pa.int32()),
         "tx_datetime": pa.array([start + timedelta(hours=2 * row) for row in rows], pa.timestamp("us", tz="UTC")),
-        "customer_id": pa.array([row % 5 for row in rows], pa.int32()),
+        "customer_id": pa.array([row % 97 for row in rows], pa.int32()),
         "terminal_id": pa.array([row % 3 for row in rows], pa.int32()),
         "tx_amount_minor": pa.array([100 + row for row in rows], pa.int32()),
         "tx_fraud": pa.array([int(row % 10 == 0) for row in rows], pa.int8()),
@@ -114,9 +141,16 @@ def test_a_handbook_file(ofp: Ofp, handbook: Path, empty_dsn: str, tmp_path: Pat
     account, merchant = (key["by_group"][0]["features"] for key in response["snapshot"]["by_key"])
     assert account
     assert merchant["risk_30d"] is not None
+    assert re.search(r"^  train +2026-01-1\d and the 6 days after: 84 rows$", outcome.out, re.MULTILINE)
+    assert re.search(r"^  random forest +0\.\d{3} +0\.\d{3} +0\.\d{3}$", outcome.out, re.MULTILINE)
     # the commands that it ends with name this run
-    command = re.findall(r"counts, lag, watermark +\S*ofp (.+)", outcome.out)[0].split()
-    assert ofp(*command, OFP_DATABASE_URL=empty_dsn).code == 0
+    for title in ("counts, lag, watermark", "the training set", "opened with pandas"):
+        command = re.findall(rf"{title} +\S*ofp (.+)", outcome.out)[0].split()
+        assert ofp(*command, OFP_DATABASE_URL=empty_dsn).code == 0
+    dataset = re.findall(r"^  dataset +(\S+)$", outcome.out, re.MULTILINE)[0]
+    options = command[command.index("--profile") :]
+    trained = ofp("model", "train", dataset, "--trees", "3", *options, OFP_DATABASE_URL=empty_dsn)
+    assert "logistic regression" in trained.out
 
 
 @pytest.mark.parametrize(

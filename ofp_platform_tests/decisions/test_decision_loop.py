@@ -20,9 +20,12 @@ from ofp_platform.decisions.decision_point import CARD_PAYMENTS, DecisionPoint
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.decisions.loop import DecisionService, Tally
 from ofp_platform.decisions.recorder import DecisionRecorder
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.offline.forensic_rebuild import RunPolicies, rebuild_recorded
+from ofp_platform.offline.held_records import HeldRecords
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.refold import refold
 from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
@@ -105,14 +108,15 @@ async def test_every_payment_is_decided_on_once(served: Served) -> None:
         assert record.input_basis.contains(record.event_position)
 
 
-async def test_a_recorded_decision_can_be_rebuilt_from_the_log(served: Served) -> None:
+async def test_a_recorded_decision_can_be_rebuilt_from_the_log(served: Served, tmp_path: Path) -> None:
     events = served.events()[-30:]
     async with served.service() as service:
         tally = await service.decide(events)
     assert tally.recorded >= 25
-    evaluator = served.plane.evaluator(served.plane.ensure_live())
+    registry = served.plane.registry_of(served.plane.ensure_live())
+    held = HeldRecords(served.plane.log, Archive(ObjectStore(str(tmp_path / "no-archive")), served.plane.log.stream_name))
     with OfpClient(served.address) as client:
-        for record in list(served.recorded().values())[:5]:
+        for number, record in enumerate(list(served.recorded().values())[:5]):
             hashed = client.get_snapshot(record.feature_snapshot_hash).hashed
             assert hashed["feature_groups"] == [group.model_dump() for group in record.feature_groups]
             assert hashed["feature_keys"] == [key.model_dump(mode="json") for key in record.feature_keys]
@@ -120,7 +124,8 @@ async def test_a_recorded_decision_can_be_rebuilt_from_the_log(served: Served) -
             assert hashed["input_basis"] == record.input_basis.model_dump(mode="json")
             assert hashed["registry_digest"] == record.feature_definition_set.digest
             assert hashed["run_config_digest"] == record.run_config_digest
-            rebuilt = refold(served.plane.log, evaluator, hashed, clock_skew_us=served.profile.clock_skew_us)
+            scratch, policies = tmp_path / f"replay-{number}", RunPolicies.of(served.profile)
+            rebuilt = rebuild_recorded(held, registry, served.profile.context_pins, policies, hashed, scratch)
             assert rebuilt.hash == record.feature_snapshot_hash
 
 

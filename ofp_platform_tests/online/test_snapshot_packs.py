@@ -115,3 +115,13 @@ async def test_what_does_not_fit_is_counted(store: SnapshotStore, answers: list[
     for answer in answers[:3]:
         store.load(answer.hash)
     assert told(store, answers[3].hash) is Reason.UNKNOWN_SNAPSHOT
+
+
+async def test_it_closes_whatever_came_meanwhile(store: SnapshotStore, answers: list[Answer]) -> None:
+    for pauses in range(8):
+        log = ServedLog(store, batch=2, linger_seconds=5)
+        log.start()
+        for answer in answers:
+            log.offer(answer)
+            await asyncio.sleep(0.001 * pauses)
+        await asyncio.wait_for(log.close(), 4)  # no wait for the batch that might have come

@@ -1,4 +1,4 @@
-"""The plane that `make demo` leaves behind, with all records of one account and hardly any others.
+"""The plane that `make demo` leaves behind, with all records of one account, all fraud reports, and hardly anything else.
 
 What is asked about that account has the same answer as there, at a small part of the cost.
 """
@@ -37,7 +37,11 @@ def fill_demo_plane(home: Path, dsn: str) -> int:
 def _records_of_account(pins: ContextPins) -> Deliveries:
     deliveries = simulate_payments(PaymentSimulation(pins, payments=DEFAULT_PAYMENTS)).deliveries
     # some of the others', so that no partition is empty
-    places = [place for place, payload in enumerate(deliveries.payloads) if place < _OTHERS or ACCOUNT.encode() in payload]
+    places = [
+        place
+        for place, payload in enumerate(deliveries.payloads)
+        if place < _OTHERS or ACCOUNT.encode() in payload or deliveries.event_types[place] == "fraud_report"
+    ]
     return replace(
         deliveries,
         pins_index=deliveries.pins_index[places],

@@ -93,7 +93,9 @@ def decision_anchor(record: DecisionRecord) -> ParityAnchor:
     return ParityAnchor(record.feature_snapshot_hash, canonical_bytes(record.wire()), record.decision_id)
 
 
-def parity(anchors: Iterable[ParityAnchor], runs: ParityRuns, served: Iterable[Answer] = (), workers: int = 1) -> list[ParityRecord]:
+def parity(
+    anchors: Iterable[ParityAnchor], runs: ParityRuns, served: Iterable[Answer] = (), workers: int = 1
+) -> list[ParityRecord]:
     """Compare; the snapshots of `served` are those that the store has."""
     stored = {answer.hash: orjson.loads(answer.hashed) for answer in served}
 

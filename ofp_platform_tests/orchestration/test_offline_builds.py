@@ -10,11 +10,13 @@ import pytest
 
 from ofp_platform.offline import builder
 from ofp_platform.offline.intent_file import parse_intent
+from ofp_platform.offline.label_store import LabelStore
 from ofp_platform.offline.publication import load_manifest
 from ofp_platform.offline.run_ledger import RunLedger
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration import offline_sensors
 from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.offline_archive import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline_builds import (
     BUILD_PLAN,
     COMPLETENESS,
@@ -29,6 +31,7 @@ from ofp_platform.orchestration.offline_builds import (
 )
 from ofp_platform.orchestration.offline_models import MODEL
 from ofp_platform.orchestration.offline_parity import CORRECTION_LEDGER, PARITY_REPORT
+from ofp_platform.orchestration.offline_reporter import offline_reporter
 from ofp_platform.orchestration.offline_sensors import ATTEMPT, build_intents, build_outcomes
 from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.resources import PlaneResource, WorkshopResource
@@ -38,8 +41,9 @@ from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.parity_record import Correction
-from ofp_platform.vocabulary.times import parse_time
+from ofp_platform.vocabulary.times import format_time, parse_time
 from ofp_platform_tests.oracle.intents import changed
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 from ofp_platform_tests.oracle.simulated_log import append, write_profile
@@ -104,6 +108,27 @@ def decide_wrongly(world: LabelledPlane) -> None:
     }
     with world.plane.pool.connection() as connection:
         append_decisions(connection, [DecisionRecord.model_validate(record)])
+
+
+def label_every_payment(world: LabelledPlane) -> None:
+    """Every fifth payment is a fraud, which a bank says a minute after it."""
+    times = {
+        batch.event_ids[index]: int(batch.ts[index])
+        for batch in world.batches()
+        for index, event_type in enumerate(batch.event_types)
+        if event_type == "card_payment"
+    }
+    LabelStore(world.plane.pool, world.plane.profile.context_pins).append(
+        LabelAssertion(
+            event_id=event_id,
+            label_type="fraud",
+            value=int(number % 5 == 0),
+            effective_time_utc=format_time(ts),
+            observed_time_utc=format_time(ts + 60_000_000),
+            source="bank",
+        )
+        for number, (event_id, ts) in enumerate(sorted(times.items()))
+    )
 
 
 def submit(location: dg.Definitions, instance: dg.DagsterInstance, intent: object) -> dg.ExecuteInProcessResult:
@@ -267,6 +292,7 @@ def test_an_event_with_two_contents_fails_completeness(
     location: dg.Definitions, world: LabelledPlane, training: dict[str, Any], instance: dg.DagsterInstance
 ) -> None:
     append(world.plane.log)  # with conflicts
+    training["label"]["as_of_utc"] = "2026-01-02T00:00:00Z"
     training["replay"]["basis"] = world.everything.model_dump(mode="json")
     result = build(location, instance, asked(location, instance, training))
     assert "EVENT_ANOMALY (replay)" in failure(result)
@@ -434,9 +460,15 @@ def test_a_changed_file_fails_the_check_of_the_manifest(
 
 
 def test_a_model_is_trained_from_the_manifest(
-    location: dg.Definitions, world: LabelledPlane, training: dict[str, Any], instance: dg.DagsterInstance
+    location: dg.Definitions,
+    world: LabelledPlane,
+    training: dict[str, Any],
+    instance: dg.DagsterInstance,
+    workshop: WorkshopResource,
 ) -> None:
-    training["label"]["as_of_utc"] = "2026-01-26T00:00:00Z"
+    training["label"] |= {"as_of_utc": "2026-01-20T12:00:00Z", "maturity_seconds": 3600}
+    label_every_payment(world)
+    training["feature_groups"] += [{"group_name": "card_activity", "group_version": "v1"}]
     key = asked(location, instance, training)
     job = location.resolve_job_def("train_model")
     unbuilt = job.execute_in_process(instance=instance, partition_key=key, raise_on_error=False)
@@ -457,6 +489,23 @@ def test_a_model_is_trained_from_the_manifest(
     assert "random_forest" in str(shown["scores"].value)
     lineage = str(shown["lineage"].value).removeprefix(f"{world.objects.url}/")
     assert world.objects.exists(lineage)
+
+    reported = tick(offline_reporter, workshop, instance)  # the archive is nobody's run; the model is
+    assert isinstance(reported, dg.SensorResult)
+    assert {event.asset_key for event in reported.asset_events} == {ARCHIVE_SEGMENT}
+    with dg.DagsterInstance.ephemeral() as another:
+        anew = tick(offline_reporter, workshop, another)
+        assert isinstance(anew, dg.SensorResult)
+        (model,) = [event for event in anew.asset_events if event.asset_key == MODEL]
+        assert model.partition == key
+        assert {name: value.value for name, value in model.metadata.items() if name != "status"} == {
+            name: value.value for name, value in shown.items()
+        }
+        for event in anew.asset_events:
+            assert isinstance(event, dg.AssetMaterialization)
+            another.report_runless_asset_event(event)
+        assert isinstance(tick(offline_reporter, workshop, another), dg.SkipReason)
+
     config["first_day"] = "2020-01-01"
     assert "both classes are needed" in failure(train())
     config["first_day"] = "yesterday"

@@ -1,5 +1,6 @@
 """Sensors and schedules, evaluated as the daemon does it."""
 
+import json
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -143,6 +144,8 @@ def test_a_failed_run_is_a_governance_fact(
     assert f'"run_id": "{result.dagster_run.run_id}"' in line
     assert '"job_name": "replay_ranges"' in line
     assert '"partition": "0000|r0000001"' in line
+    (reason,) = json.loads(line.partition("governance fact: ")[2])["reasons"]
+    assert "range r0000001 of partition 0000" in reason
 
 
 def schedule_context(plane: PlaneResource, instance: dg.DagsterInstance) -> dg.ScheduleEvaluationContext:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -27,10 +28,13 @@ from ofp_platform.cli.readable_json import readable_response
 from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.loop import Tally
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.offline.forensic_rebuild import RunPolicies, rebuild_recorded
+from ofp_platform.offline.held_records import HeldRecords
 from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow
-from ofp_platform.online.refold import refold
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import migrate
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
@@ -142,7 +146,7 @@ class Walk:
     @property
     def _decided_on(self) -> int:
         """Records of the last stretch: that many served vectors, about, are decided on and proven later."""
-        return 4_000 if self.events is None else 12_000
+        return 3_000 if self.events is None else 12_000
 
     def _decide(self, plane: Plane, row: ProjectionRow, stretch: list[Stop], address: str) -> None:
         """Project the last stretch, stop by stop, and decide on the events of each as a decision service does."""
@@ -215,14 +219,11 @@ class Walk:
     def _rebuild(self, plane: Plane, row: ProjectionRow, record: SnapshotRecord) -> None:
         started = time.monotonic()
         records = sum(plane.log.ordinal_lag(row.basis.model_copy(update={"partitions": ()})).values())
-        with bar(self.console, "Rebuilding a snapshot", records) as advance:
-            rebuilt = refold(
-                plane.log,
-                plane.evaluator(row),
-                record.hashed,
-                clock_skew_us=plane.profile.clock_skew_us,
-                on_records=advance,
-            )
+        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
+        held = HeldRecords(plane.log, Archive(objects, plane.log.stream_name))
+        registry, policies = plane.registry_of(row), RunPolicies.of(plane.profile)
+        with bar(self.console, "Rebuilding a snapshot", records) as advance, TemporaryDirectory() as folder:
+            rebuilt = rebuild_recorded(held, registry, row.pins, policies, record.hashed, Path(folder) / "replay", advance)
         if rebuilt.hash != record.feature_snapshot_hash:
             raise CommandRefused(f"snapshot {record.feature_snapshot_hash} was served, the log gives {rebuilt.hash}")
         seconds = time.monotonic() - started

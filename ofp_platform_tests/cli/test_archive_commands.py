@@ -1,0 +1,52 @@
+"""`ofp archive`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ofp_platform.online.plane import Plane
+from ofp_platform_tests.cli.conftest import OfflinePlane
+from ofp_platform_tests.cli.program import call
+from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
+
+
+def test_run_list_verify(dsn: str, tmp_path: Path) -> None:
+    variables = {"OFP_HOME": str(tmp_path), "OFP_DATABASE_URL": dsn, "OFP_PROFILE": str(write_profile(tmp_path))}
+
+    def ofp(*arguments: str) -> str:
+        outcome = call(*arguments, **variables)
+        assert outcome.code == 0, outcome
+        return outcome.out
+
+    assert ofp("archive", "verify") == "nothing of stream card-payments is archived\n"
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        append(plane.log)
+        records = sum(int(part.offset) for part in plane.log.ends().partitions)
+    closed = ofp("archive", "run")
+    assert re.match(r"archived: \d+ segments, \d+ records, ", closed)
+    assert "; the log goes on to " in ofp("archive", "verify")
+    whole = ofp("archive", "run", "--to-head")
+    assert f", {records} records, " in whole
+    assert ofp("archive", "run", "--to-head").split(", in ")[0] == whole.split(", in ")[0]
+    listed = ofp("archive", "list")
+    assert len(listed.splitlines()) == int(whole.split()[1])
+    assert sum(int(count) for count in re.findall(r"(\d+) records, 2026-", listed)) == records
+    verified = ofp("archive", "verify").splitlines()
+    assert [line.split("  ")[0] for line in verified] == ["0000", "0001"]
+    assert all("whole from its start to" in line and "goes on" not in line for line in verified)
+
+
+def test_damage_is_told(offline: OfflinePlane) -> None:
+    folder = offline.labelled.objects.folder
+    assert folder is not None
+    segment = sorted(folder.rglob("*.parquet"))[0]
+    content = segment.read_bytes()
+    try:
+        segment.chmod(0o644)
+        segment.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+        said = offline.ofp("archive", "verify")
+        assert (said.code, "SegmentDamaged" in said.err, segment.name in said.err) == (1, True, True)
+    finally:
+        segment.write_bytes(content)
+    assert offline.ofp("archive", "verify").code == 0

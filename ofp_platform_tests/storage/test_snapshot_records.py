@@ -1,0 +1,65 @@
+"""Stored snapshots: found alone or in a pack, verified, and told apart when missing or damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import open_pool
+from ofp_platform.storage.snapshot_records import (
+    SnapshotDamaged,
+    SnapshotMissing,
+    compress,
+    decompress,
+    hashed_part,
+    place_in_pack,
+    read_record,
+    snapshot_path,
+)
+from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
+
+HASHED = {"values": [1, "2", None]}
+NAME = digest_of(HASHED)
+RECORD = canonical_bytes({"feature_snapshot_hash": NAME, "hashed": HASHED})
+
+
+def test_a_frame_gives_back_what_was_put_in() -> None:
+    assert decompress(compress(RECORD)) == RECORD
+    for frame in (b"", b"\0" * 8, (1 << 40).to_bytes(8, "little"), compress(RECORD)[:-3]):
+        with pytest.raises((ValueError, OSError)):
+            decompress(frame)
+
+
+def test_a_reference_is_an_object_or_a_place_in_a_pack() -> None:
+    assert place_in_pack("snapshots/packs/ab/x.zst#10+20") == ("snapshots/packs/ab/x.zst", 10, 20)
+    assert place_in_pack(snapshot_path(NAME)) is None
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b"{}", b'{"hashed":[]}', RECORD.replace(b"[1", b"[2"), b'{"hashed":{}}'])
+def test_a_record_that_has_not_its_hash_is_damaged(record: bytes) -> None:
+    with pytest.raises(SnapshotDamaged, match=NAME):
+        hashed_part(record, NAME)
+    assert hashed_part(RECORD, NAME) == HASHED
+
+
+def test_records_are_read_alone_and_out_of_packs(dsn: str, tmp_path: Path) -> None:
+    objects = ObjectStore(str(tmp_path))
+    other = digest_of({"other": 1})
+    with open_pool(dsn, max_size=1) as pool:
+        with pytest.raises(SnapshotMissing, match=NAME):
+            read_record(pool, objects, NAME)
+        objects.put_if_absent("snapshots/packs/ab/x.zst", compress(b"before" + RECORD))
+        with pool.connection() as connection:
+            for name in (NAME, other):
+                connection.execute(
+                    "INSERT INTO ofp.snapshot_index VALUES (%s, 'p', 0, 'b', NULL, 'r', 'c', %s)",
+                    (name, f"snapshots/packs/ab/x.zst#6+{len(RECORD)}"),
+                )
+        assert read_record(pool, objects, NAME) == RECORD
+        with pytest.raises(SnapshotDamaged, match=other):
+            read_record(pool, objects, other)
+        objects.put_if_absent(snapshot_path(NAME), b"\0" * 8 + b"no frame")
+        with pytest.raises(SnapshotDamaged, match=NAME):
+            read_record(pool, objects, NAME)
