@@ -71,7 +71,7 @@ $(READY): $(RUNTIME) requirements-dev.lock
 # ---------------------------------------------------------------------------------------------- to use
 
 .PHONY: demo
-demo: $(RUNTIME) ## Simulate card payments, project them, serve their features, prove one by its hash
+demo: $(RUNTIME) ## From simulated card payments to served features, proven by their hash, a training set and models
 	@$(BIN)/ofp demo $(ARGS)
 
 .PHONY: up

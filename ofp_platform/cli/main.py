@@ -40,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo", short_help="From nothing to a served, rebuilt and proven feature vector.")(demo.demo)
+app.command("demo", short_help="From nothing to proven feature vectors, a training set and models.")(demo.demo)
 app.command("up", short_help="The whole plane on one machine, until Ctrl-C.")(up.up)
 app.command("doctor", short_help="What is wrong with an installation, in words.")(doctor.doctor)
 app.command("init", short_help="Write a profile to start from.")(installation.init)

@@ -35,9 +35,10 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 ADDRESS = "http://127.0.0.1:8000"
 HASH = re.compile(r"\b[0-9a-f]{64}\b")
 POSITION = re.compile(r"\b(\d{4}):(\d+)\b")
-COUNT = re.compile(
-    r"\b[\d,]+ (?=(segments|records|applied|copies|failed|of another|mature|labelled|immature|rows|bytes|of [\d,]+ decisions|decisions MATCH)\b)"
+COUNTED = (
+    "segments|records|applied|copies|failed|of another|mature|labelled|immature|rows|bytes|of [0-9,]+ decisions|decisions MATCH"
 )
+COUNT = re.compile(rf"\b[\d,]+ (?=({COUNTED})\b)")
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""`ofp demo`: from nothing to a served, rebuilt and proven feature vector."""
+"""`ofp demo`: from nothing to proven feature vectors, a training set and models."""

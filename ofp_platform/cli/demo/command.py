@@ -34,7 +34,7 @@ def demo(
     payments: Annotated[int, typer.Option(min=500, max=5_000_000, help="How many payments to simulate.")] = 200_000,
     home: Home = None,
 ) -> None:
-    """Simulate card payments with fraud, project them, serve their features, prove one response by its hash.
+    """Simulate card payments with fraud, project and serve their features, decide, prove; publish a training set, train models.
 
     Every step looks first at what is there: a second run appends and projects nothing, and finds the same values.
     """
