@@ -33,10 +33,14 @@ def run(
     started = time.monotonic()
     with open_workshop(resolve(home, profile)) as (plane, shop):
         ranges, archive = plane.ranges, shop.archive
-        closed = sum(found.count for found in ranges.closed().values()) * ranges.size
-        with bar(Console(stderr=True), "Archiving", closed) as advance:
+        ends = plane.log.ends()
+        if to_head:
+            total = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
+        else:
+            total = sum(found.count for found in ranges.closed().values()) * ranges.size
+        with bar(Console(stderr=True), "Archiving", total) as advance:
             if to_head:
-                receipts = archive_up_to(ranges, archive, plane.log.ends(), 2, lambda receipt: advance(receipt.records))
+                receipts = archive_up_to(ranges, archive, ends, 2, lambda receipt: advance(receipt.records))
             else:
                 receipts = archive_closed_ranges(ranges, archive, 2, lambda receipt: advance(receipt.records))
     records = sum(receipt.records for receipt in receipts)

@@ -102,7 +102,7 @@ def _pause_is_over(run: BuildRun) -> bool:
     """A run that the store turned away waits longer after each attempt; any other is built at once."""
     if run.refusal is None:
         return True
-    pause = FIRST_PAUSE_SECONDS * 2 ** (run.attempts + run.publish_attempts - 1)
+    pause = FIRST_PAUSE_SECONDS * (1 << max(run.attempts + run.publish_attempts - 1, 0))
     return time.time() >= parse_time(run.changed_at_utc) / MICROS_PER_SECOND + pause
 
 
@@ -119,4 +119,4 @@ def _is_shown(instance: dg.DagsterInstance, run: BuildRun) -> bool:
         return True
     last = {"dataset_build": ASSETS["manifest"], "parity_rebuild": ASSETS["parity"], "forensic_rebuild": ASSETS["snapshot"]}
     wanted = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])
-    return any(True for _ in instance.fetch_materializations(wanted, limit=1).records)
+    return len(instance.fetch_materializations(wanted, limit=1).records) > 0

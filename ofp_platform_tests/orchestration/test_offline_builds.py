@@ -28,6 +28,7 @@ from ofp_platform.orchestration.offline_builds import (
     MANIFEST_SCHEMA,
     PARITY,
     REPLAY,
+    SNAPSHOT,
 )
 from ofp_platform.orchestration.offline_models import MODEL
 from ofp_platform.orchestration.offline_parity import CORRECTION_LEDGER, PARITY_REPORT
@@ -563,3 +564,33 @@ def test_corrections_of_a_day(location: dg.Definitions, world: LabelledPlane, in
     assert (found["corrected_decisions"], found["corrections"]) == (1, 1)
     assert "late-1 at 0000/7" in found["first_corrections"]
     assert "data:image/png" in found["by_feature"]
+
+
+def test_other_kinds_of_intent_show_what_they_have(
+    location: dg.Definitions, world: LabelledPlane, training: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    decide_wrongly(world)
+    head = {name: training[name] for name in ("kind", "contract_version", "context_pins", "run_facts_ref", "stream_name")}
+    head["policy"] = {"policy_id": "analysis", "revision": 1}
+    parity = {**head, "intent": "parity_rebuild", "replay": training["replay"]}
+    result = build(location, instance, asked(location, instance, parity))
+    assert result.success
+    assert PARITY_REPORT in materialised(result)
+    judged = checks(result)[PARITY]
+    assert not judged.passed
+    assert judged.severity is dg.AssetCheckSeverity.WARN  # told, and blocks nothing
+
+    forensic = {
+        **head,
+        "intent": "forensic_rebuild",
+        "basis": world.plane.log.ends().model_dump(mode="json"),
+        "feature_pack": training["feature_pack"],
+        "run_config_digest": world.plane.profile.run_config_digest,
+        "feature_keys": [{"key_type": "account", "key_id": "acc-1"}],
+        "feature_groups": [{"group_name": "account_activity", "group_version": "v1"}],
+        "as_of_time_utc": "2026-01-10T00:00:00Z",
+    }
+    result = build(location, instance, asked(location, instance, forensic))
+    assert result.success
+    assert set(materialised(result)) == {BUILD_PLAN, SNAPSHOT}
+    assert checks(result) == {}
