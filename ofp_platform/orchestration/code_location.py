@@ -20,7 +20,7 @@ from ofp_platform.orchestration.log_assets import log_events_spec, observe_log_j
 from ofp_platform.orchestration.offline_archive import archive_segment_asset, verify_archive_job
 from ofp_platform.orchestration.offline_builds import build_stages
 from ofp_platform.orchestration.offline_models import trained_model
-from ofp_platform.orchestration.offline_parity import correction_ledger
+from ofp_platform.orchestration.offline_parity import correction_ledger_asset
 from ofp_platform.orchestration.offline_reporter import offline_reporter
 from ofp_platform.orchestration.offline_sensors import build_intents, build_outcomes
 from ofp_platform.orchestration.offline_submission import submit_build_job
@@ -47,7 +47,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
         # `backfill_policy` is beta; without single-run backfills, 1,000 ranges are 1,000 runs
         warnings.simplefilter("ignore", dg.BetaWarning)
         ranges, projection = projection_range_asset(profile, partitions), projection_asset(profile, partitions)
-        archive = archive_segment_asset(profile, partitions)
+        archive, corrections = archive_segment_asset(profile, partitions), correction_ledger_asset()
     return dg.Definitions(
         assets=[
             log_events_spec(profile, partitions),
@@ -57,7 +57,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             rebuild_beside,
             archive,
             build_stages,
-            correction_ledger,
+            corrections,
             trained_model,
         ],
         asset_checks=[posture_is_not_red],

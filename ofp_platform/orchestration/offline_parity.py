@@ -1,22 +1,28 @@
 """Parity as metadata, and the correction ledger as an asset: rates with their evidence, decisions that late events change."""
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from ofp_platform.offline.parity_summary import corrections_between, parity_summary
+from ofp_platform.offline.forensic_rebuild import RunPolicies
+from ofp_platform.offline.parity_summary import CorrectionSummary, corrections_between, parity_summary
+from ofp_platform.offline.run_parity import RunToProve, correct_run
 from ofp_platform.orchestration.log_assets import OWNERS
 from ofp_platform.orchestration.offline_plots import counts_by_name, parity_by_day
-from ofp_platform.orchestration.partitions import DECISION_DAY
+from ofp_platform.orchestration.partitions import DAY_FORMAT, DECISION_DAY
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import WorkshopResource
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.position import make_basis
 from ofp_platform.vocabulary.times import to_micros
 
 CORRECTION_LEDGER = dg.AssetKey(["offline", "correction_ledger"])
 PARITY_REPORT = dg.AssetKey(["offline", "parity_report"])
-LEDGER_VERSION = "1"
+LEDGER_VERSION = "2"
 SHOWN = 50
+DAY_US = 86_400_000_000
 _OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
 
 
@@ -56,24 +62,48 @@ def _rates(found: Mapping[str, Mapping[str, int]]) -> list[tuple[object, ...]]:
     return rows
 
 
-@dg.asset(
-    key=CORRECTION_LEDGER,
-    deps=[dg.AssetDep(PARITY_REPORT, partition_mapping=dg.AllPartitionMapping())],
-    partitions_def=DECISION_DAY,
-    description=(
-        "Decisions of a day that would have had other features had the late events been known, feature by feature, with the"
-        " events that did it. As the comparisons made so far found them; materialise a day again after another."
-    ),
-    group_name="offline",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version=LEDGER_VERSION,
-)
-def correction_ledger(context: dg.AssetExecutionContext, workshop: WorkshopResource) -> Iterator[dg.MaterializeResult[object]]:
-    """The corrections of the day of the partition."""
-    window = context.partition_time_window
-    with workshop.open() as shop:
-        found = corrections_between(shop.pool, to_micros(window.start), to_micros(window.end))
+def correction_ledger_asset() -> dg.AssetsDefinition:
+    """`offline/correction_ledger`: what late events would have changed, by day of the decision."""
+
+    @dg.asset(
+        key=CORRECTION_LEDGER,
+        deps=[dg.AssetDep(PARITY_REPORT, partition_mapping=dg.AllPartitionMapping())],
+        partitions_def=DECISION_DAY,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        description=(
+            "Decisions of a day that would have had other features had all been known that log and archive hold now, feature"
+            " by feature, with the late events that did it. A run looks at every recorded decision once, for all of its days."
+        ),
+        group_name="offline",
+        kinds={"postgres"},
+        owners=OWNERS,
+        code_version=LEDGER_VERSION,
+    )
+    def correction_ledger(
+        context: dg.AssetExecutionContext, workshop: WorkshopResource
+    ) -> Iterator[dg.MaterializeResult[object]]:
+        """Compute the corrections up to now, then show those of each day of the run."""
+        declared = workshop.load_profile()
+        with workshop.open() as shop:
+            basis = make_basis(declared.stream_name, shop.held.ends)
+            compared: Metadata = {}
+            try:
+                tally = correct_run(shop, RunToProve(declared.context_pins, RunPolicies.of(declared), basis))
+                compared = {"decisions_compared": tally.compared, "decisions_unproven": tally.unproven}
+            except BuildRefused as refused:
+                if refused.reason is not BuildReason.NOTHING_TO_BUILD:
+                    raise dg.Failure(str(refused), allow_retries=refused.retryable) from None
+                compared = {"decisions_compared": 0}
+            for day in context.partition_keys:
+                start = to_micros(datetime.strptime(day, DAY_FORMAT).replace(tzinfo=UTC))
+                metadata = {**compared, **_of_day(corrections_between(shop.pool, start, start + DAY_US))}
+                context.add_asset_metadata(metadata, partition_key=day)
+        yield dg.MaterializeResult(asset_key=CORRECTION_LEDGER)
+
+    return correction_ledger
+
+
+def _of_day(found: CorrectionSummary) -> Metadata:
     metadata: Metadata = {
         "corrected_decisions": found.decisions,
         "corrections": len(found.corrections),
@@ -97,4 +127,4 @@ def correction_ledger(context: dg.AssetExecutionContext, workshop: WorkshopResou
                 for one in found.corrections[:SHOWN]
             ],
         )
-    yield dg.MaterializeResult(asset_key=CORRECTION_LEDGER, metadata=metadata)
+    return metadata

@@ -117,7 +117,7 @@ def test_a_snapshot_is_shown_and_rebuilt_from_the_log(on_plane: Ofp, stored: str
     rebuilt = on_plane("snapshot", "rebuild", stored)
     assert rebuilt.code == 0
     assert rebuilt.out.splitlines()[0] == f"recorded {stored}"
-    assert re.fullmatch(rf"rebuilt  {stored}  from \d+ records of the log", rebuilt.out.splitlines()[1])
+    assert re.fullmatch(rf"rebuilt  {stored}  from [\d,]+ records of the log", rebuilt.out.splitlines()[1])
     assert rebuilt.out.splitlines()[2] == "MATCH"
 
 
