@@ -15,11 +15,12 @@ import asyncpg
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.kernel.windows import EventsMissing
+from ofp_platform.online.causal_read import Partitions, not_reached, reached, refuse_foreign
 from ofp_platform.online.evaluation import Evaluator, KeyState, StoredState, refine
 from ofp_platform.online.key_cache import Head, KeyCache
 from ofp_platform.online.plain_question import QuestionReader
 from ofp_platform.online.serving import QUIET_POSTURE, Posture
-from ofp_platform.online.state_statement import READ_STATE, not_reached, reached, read_arguments, read_states
+from ofp_platform.online.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.online.touched_keys import READ_SINCE
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import Reason, unavailable
@@ -48,12 +49,14 @@ class AsyncReader:
         statements: int = 2,
         questions_a_statement: int = 32,
         cache_bytes: int = 0,
+        partitions: Partitions | None = None,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
         self.evaluator = evaluator
         self._limits = limits
         self._posture = posture
+        self._partitions = partitions
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
         self._moved = asyncio.Event()
         self._free_statements = statements
@@ -186,6 +189,7 @@ class AsyncReader:
         state = await self._shared(question)
         if reached(state.basis, question.request):
             return state
+        await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions)
         wait_ms = self._limits.at_least_basis_wait_ms
         deadline = asyncio.get_running_loop().time() + wait_ms / 1000
         while True:

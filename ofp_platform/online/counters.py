@@ -21,7 +21,9 @@ class Counters:
             "ofp_missing_features", "Groups served for a key without data (NO_DATA)", registry=self.registry
         )
         self.served_log_dropped = Counter(
-            "ofp_served_log_dropped", "Served snapshots that were not logged: the buffer was full", registry=self.registry
+            "ofp_served_log_dropped",
+            "Served snapshots that were not logged: the buffer was full",
+            registry=self.registry,
         )
         self.get_features_seconds = Histogram(
             "ofp_get_features_seconds",

@@ -138,6 +138,14 @@ class Plane:
         with self.pool.connection() as connection:
             return read_projection(connection, projection_id)
 
+    def partition_ids(self) -> frozenset[str]:
+        """The partitions of the log now.
+
+        Raises:
+            LogUnavailable: the log does not answer.
+        """
+        return frozenset(info.partition_id for info in self.log.partitions())
+
     def registry_of(self, row: ProjectionRow) -> CompiledRegistry:
         """The registry that a projection was made for."""
         with self.pool.connection() as connection:
@@ -169,4 +177,4 @@ class Plane:
 
     def reader(self, row: ProjectionRow, posture: Posture = lambda: QUIET_POSTURE) -> Reader:
         """`get_features` as a library call."""
-        return Reader(self.pool, row.projection_id, self.evaluator(row), self.profile.limits, posture)
+        return Reader(self.pool, row.projection_id, self.evaluator(row), self.profile.limits, posture, self.partition_ids)

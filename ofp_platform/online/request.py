@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
 from ofp_platform.vocabulary.profile import Limits
@@ -29,7 +30,7 @@ def parse_request(body: bytes, limits: Limits) -> GetFeaturesRequest:
 
 
 def _refusal(error: ValidationError) -> ContractError:
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = _own(error.errors(include_url=False, include_input=False, include_context=False))
     first = problems[0]
     if first["type"] == "json_invalid":
         return invalid(Reason.MALFORMED_JSON, f"the body is not JSON: {first['msg']}")
@@ -44,6 +45,12 @@ def _refusal(error: ValidationError) -> ContractError:
     shown = [f"{'.'.join(_part(part) for part in p['loc']) or 'body'}: {_safe(p['msg'], p['type'])}" for p in problems[:_SHOWN]]
     more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
     return invalid(reason, "; ".join(shown) + more)
+
+
+def _own(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Without those that only follow from another: a list that is empty because its items were not valid."""
+    inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in inside]
 
 
 def _part(part: int | str) -> str:

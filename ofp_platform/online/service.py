@@ -25,7 +25,7 @@ from ofp_platform.online.snapshots import ServedLog, SnapshotStore
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import asyncpg_arguments
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
+from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, unavailable
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupInfo, FeatureGroups, Health, PostureState
@@ -126,6 +126,9 @@ class OnlineService:
         except ContractError as error:
             self.counters.snapshot_failures.labels(error.code.value, error.reason.value).inc()
             raise
+        except Exception:
+            self.counters.snapshot_failures.labels(ErrorCode.UNAVAILABLE.value, Reason.INTERNAL.value).inc()
+            raise
         self.counters.get_features_seconds.observe(self._monotonic() - began)
         self.counters.snapshots_built.inc()
         if answer.missing:
@@ -148,6 +151,10 @@ class OnlineService:
             if error.reason is not Reason.UNKNOWN_SNAPSHOT:
                 raise
         await self._served.flushed()  # it may have been served a moment ago
+        if self._served.holds(snapshot_hash):
+            raise unavailable(
+                Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer"
+            )
         return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
 
     async def feature_groups(self) -> bytes:
@@ -195,6 +202,8 @@ class OnlineService:
 
     def metrics(self) -> bytes:
         """Prometheus text."""
+        dropped = self.counters.served_log_dropped
+        dropped.inc((0 if self._served is None else self._served.dropped) - dropped._value.get())
         return generate_latest(self.counters.registry)
 
     # ---- following the projection ------------------------------------------------------------------------------------
@@ -221,6 +230,7 @@ class OnlineService:
             self._profile.limits,
             posture=lambda: self._posture,
             cache_bytes=self._cache_bytes,
+            partitions=self._plane.partition_ids,
         )
         if before is not None:
             before.deaf()

@@ -11,9 +11,10 @@ from psycopg import Connection, RawCursor
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.causal_read import Partitions, not_reached, reached, refuse_foreign
 from ofp_platform.online.evaluation import Evaluator, StoredState
 from ofp_platform.online.request import parse_request
-from ofp_platform.online.state_statement import READ_STATE, not_reached, reached, read_arguments, read_states
+from ofp_platform.online.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.registry.question import Question, check_request
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.errors import Reason, unavailable
@@ -34,12 +35,14 @@ class Reader:
         evaluator: Evaluator,
         limits: Limits,
         posture: Posture = lambda: QUIET_POSTURE,
+        partitions: Partitions | None = None,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
         self._evaluator = evaluator
         self._limits = limits
         self._posture = posture
+        self._partitions = partitions
 
     def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
         """The answer to a request, or to the bytes of one.
@@ -62,6 +65,7 @@ class Reader:
             state = self._query(connection, question)
             if reached(state.basis, question.request):
                 return state
+            refuse_foreign(state.basis, question.request, self._partitions)
             deadline = time.monotonic() + wait_ms / 1000
             connection.execute("LISTEN ofp_projection")
             try:

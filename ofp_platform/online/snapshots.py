@@ -100,15 +100,25 @@ class SnapshotStore:
 class ServedLog:
     """Stores what was served, in batches, off the request path: any served hash can be looked up later.
 
-    A batch is what comes within `linger_seconds`, so that its cost is shared. The buffer is bounded; what does not fit is
-    counted by `dropped`, never waited for.
+    A batch is what comes within `linger_seconds`, so that its cost is shared. While the store does not answer, what was served
+    is kept and tried again every `retry_seconds`. The buffer is bounded; what does not fit is counted by `dropped`, never
+    waited for.
     """
 
-    def __init__(self, store: SnapshotStore, *, capacity: int = 20_000, batch: int = 1_000, linger_seconds: float = 0.25) -> None:
+    def __init__(
+        self,
+        store: SnapshotStore,
+        *,
+        capacity: int = 20_000,
+        batch: int = 1_000,
+        linger_seconds: float = 0.25,
+        retry_seconds: float = 1.0,
+    ) -> None:
         self._store = store
         self._capacity = capacity
         self._batch = batch
         self._linger = linger_seconds
+        self._retry = retry_seconds
         self._waiting: list[Answer] = []
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -135,32 +145,52 @@ class ServedLog:
             self._hurry.set()
 
     async def close(self) -> None:
-        """Write what is left, then stop."""
+        """Write what is left, then stop. What cannot be written now is counted as dropped."""
         if self._task is None:
             return
         await self.flushed()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
+        if self._waiting:
+            self.dropped += len(self._waiting)
+            logger.warning("%d served snapshots were not logged", len(self._waiting))
+            self._waiting.clear()
+
+    def holds(self, snapshot_hash: str) -> bool:
+        """Whether a snapshot was served and is not stored yet."""
+        return any(answer.hash == snapshot_hash for answer in self._waiting)
 
     async def flushed(self) -> None:
-        """Return when everything offered so far was written."""
+        """Return when everything offered so far was written, or when the store did not answer to the attempt."""
+        if self._waiting:
+            self._written.clear()
         self._hurry.set()
         await self._written.wait()
 
     async def _write(self) -> None:
         while True:
             await self._something.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._linger):
-                    await self._hurry.wait()
-            self._hurry.clear()
-            while self._waiting:
-                answers, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
-                try:
-                    await asyncio.to_thread(self._store.log, answers)
-                except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
-                    self.dropped += len(answers)
-                    logger.warning("%d served snapshots were not logged: %s", len(answers), type(error).__name__)
+            await self._pause(self._linger)
+            while not await self._stored():
+                self._written.set()  # nobody waits for a store that does not answer
+                await self._pause(self._retry)
             self._something.clear()  # also for what came, and was written, while others were being written
             self._written.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        self._hurry.clear()
+
+    async def _stored(self) -> bool:
+        """Write everything that waits; False: the store does not answer, and the rest still waits."""
+        while answers := self._waiting[: self._batch]:
+            try:
+                await asyncio.to_thread(self._store.log, answers)
+            except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
+                logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
+                return False
+            del self._waiting[: len(answers)]
+        return True

@@ -7,9 +7,8 @@ from typing import Any
 
 from ofp_platform.online.evaluation import LATEST, Evaluator, StoredChunk, StoredState
 from ofp_platform.online.state import KEY_TYPE_CODES
-from ofp_platform.registry.question import Asked, Question
-from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
-from ofp_platform.vocabulary.position import Basis
+from ofp_platform.registry.question import Question
+from ofp_platform.vocabulary.errors import Reason, unavailable
 
 # One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
 # segments are its spans, the chunks of spans that an edge of a window falls into, and the newest chunks, which are under no
@@ -84,20 +83,3 @@ def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
         states.append(StoredState(version, basis, watermark, chunks[start:stop]))
         start = stop
     return states
-
-
-def reached(basis_text: str, request: Asked) -> bool:
-    """Whether a basis holds what the request says it must."""
-    if not request.at_least_basis:
-        return True
-    basis = Basis.model_validate_json(basis_text)
-    return all(basis.contains(position) for position in request.at_least_basis)
-
-
-def not_reached(request: Asked, waited_ms: int) -> ContractError:
-    """The refusal after waiting in vain."""
-    return unavailable(
-        Reason.BASIS_NOT_REACHED,
-        f"the basis did not reach at_least_basis within {waited_ms} ms",
-        request.context_pins,
-    )

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound, load_manifest
 from ofp_platform.offline.run_ledger import UnknownRun
 from ofp_platform.orchestration.log_assets import OWNERS
@@ -46,7 +45,7 @@ def trained_model(
 ) -> Iterator[dg.MaterializeResult[object]]:
     """Train on the dataset of the request."""
     # scikit-learn takes a second to import: whoever only looks at the graph does not wait for it
-    from ofp_platform.cli.model_commands import protocol_of, train_on
+    from ofp_platform.learning.payments import protocol_of, train_on
     from ofp_platform.learning.protocol import Protocol, ProtocolUnmet
 
     with workshop.open() as shop:
@@ -58,7 +57,7 @@ def trained_model(
             day = config.first_day
             protocol = Protocol(date.fromisoformat(day)) if day else protocol_of(shop.objects, manifest)
             report = train_on(shop.objects, manifest, protocol, trees=config.trees)
-        except (CommandRefused, DatasetDamaged, DatasetNotFound, ProtocolUnmet, UnknownRun, ValueError) as error:
+        except (DatasetDamaged, DatasetNotFound, ProtocolUnmet, UnknownRun, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         metadata = lineage_metadata(report.lineage, report.lineage_path, shop.objects)
     yield dg.MaterializeResult(asset_key=MODEL, metadata=metadata, data_version=dg.DataVersion(manifest.digest))

@@ -44,6 +44,10 @@ class PartitionBasis(Model):
     offset: Offset
     closed: bool = False
 
+    def counts_like(self, position: Position) -> bool:
+        """Whether the offset of a position is of the kind that this partition counts in."""
+        return isinstance(position.offset, int) is (self.offset_kind is OffsetKind.EXCLUSIVE_NEXT)
+
 
 class Basis(Model):
     """A prefix of every partition of one stream, partitions in the order of their ids."""
@@ -58,7 +62,7 @@ class Basis(Model):
     def contains(self, position: Position) -> bool:
         """Whether the record at `position` is in this basis."""
         part = self.by_partition().get(position.partition_id)
-        if part is None or position.stream_name != self.stream_name:
+        if part is None or position.stream_name != self.stream_name or not part.counts_like(position):
             return False
         if part.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
             return order(part.offset) > order(position.offset)

@@ -91,6 +91,7 @@ def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.Com
     assert re.search(r"^Appended to the log +nothing: all \d+ records of this replay are there$", second.stdout, re.MULTILINE)
     assert re.search(r"^Projected +nothing: the projection is at the head of the log$", second.stdout, re.MULTILINE)
     assert re.search(r"^Decided on fresh events +0 decisions recorded, \d+ known already", second.stdout, re.MULTILINE)
+    assert re.search(r"^Archived +nothing: all 598 records are in 4 segments$", second.stdout, re.MULTILINE)
     assert re.search(r"^Labels +0 assertions appended, 2 were there$", second.stdout, re.MULTILINE)
     assert re.search(r"^Training set +nothing to build: 500 rows are published$", second.stdout, re.MULTILINE)
     assert digest(second.stdout) == digest(first.stdout)

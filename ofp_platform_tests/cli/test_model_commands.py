@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ofp_platform.cli.model_commands import protocol_of
 from ofp_platform.cli.model_table import model_table
+from ofp_platform.learning.payments import protocol_of
 from ofp_platform.learning.protocol import HANDBOOK, Protocol, ProtocolUnmet
 from ofp_platform.learning.scores import Scores
 from ofp_platform.learning.training import TrainedModel, TrainingReport

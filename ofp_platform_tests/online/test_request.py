@@ -169,6 +169,12 @@ def test_the_first_of_many_problems_names_its_field_and_says_how_many_more_there
     assert "(and 2 more)" in error.message
 
 
+@pytest.mark.parametrize("name", ["feature_keys", "feature_groups"])
+def test_a_list_of_one_wrong_item_is_not_called_empty(name: str) -> None:
+    assert "at least" not in refusal(with_(**{name: [{}]})).message
+    assert "at least 1 item" in refusal(with_(**{name: []})).message
+
+
 def test_ten_thousand_keys_are_refused_by_size_and_by_number() -> None:
     body = json.dumps(with_(feature_keys=[key(key_id=f"a-{number}") for number in range(10_000)])).encode()
     assert refusal(body, Limits()).reason is Reason.BODY_TOO_LARGE

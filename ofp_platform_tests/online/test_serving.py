@@ -15,6 +15,7 @@ import pytest
 from psycopg import conninfo, sql
 from psycopg_pool import ConnectionPool
 
+from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.async_serving import AsyncReader
 from ofp_platform.online.serving import Reader
 from ofp_platform.registry.question import Question
@@ -103,7 +104,7 @@ def test_a_commit_that_is_not_enough_does_not_release(pool: Pool) -> None:
     assert answer.hash == plane.check(KEYS, GROUPS, AS_OF)
 
 
-@pytest.mark.parametrize("missing", [position(3), position(0, partition="0001"), position(0, stream="another")])
+@pytest.mark.parametrize("missing", [position(3), position(0, partition="0001")])  # without a log to ask, 0001 may be new
 @pytest.mark.parametrize("wait_ms", [0, 50])
 def test_a_basis_not_reached_in_time_is_unavailable(pool: Pool, missing: dict[str, Any], wait_ms: int) -> None:
     plane = small_plane(pool, wait_ms=wait_ms)
@@ -114,6 +115,36 @@ def test_a_basis_not_reached_in_time_is_unavailable(pool: Pool, missing: dict[st
     assert str(wait_ms) in caught.value.message
     with pool.connection() as connection:  # the connection went back without its subscription
         assert connection.execute("SELECT pg_listening_channels()").fetchall() == []
+
+
+FOREIGN = [
+    pytest.param(position(0, stream="another"), "at_least_basis.1.stream_name", id="another stream"),
+    pytest.param(position(0, partition="0001"), "at_least_basis.1.partition_id", id="no such partition"),
+    pytest.param({**position(0), "offset": "0"}, "at_least_basis.1.offset", id="an offset of another kind of log"),
+]
+
+
+@pytest.mark.parametrize(("foreign", "place"), FOREIGN)
+def test_a_position_that_no_basis_will_ever_hold_is_an_invalid_request(pool: Pool, foreign: dict[str, Any], place: str) -> None:
+    plane = small_plane(pool, wait_ms=LONG)
+    reader = Reader(pool, plane.projection_id, plane.evaluator, plane.limits, partitions=lambda: {"0000"})
+    with pytest.raises(ContractError) as caught:
+        reader.answer(plane.request(KEYS, GROUPS, AS_OF, at_least_basis=[position(0), foreign]))
+    assert (caught.value.code, caught.value.reason) == (ErrorCode.INVALID_REQUEST, Reason.INVALID_FIELD)
+    assert place in caught.value.message
+
+
+def unanswered() -> list[str]:
+    raise LogUnavailable("no")
+
+
+@pytest.mark.parametrize("partitions", [lambda: {"0000", "0001"}, unanswered])
+def test_a_partition_that_is_new_or_may_be_is_waited_for(pool: Pool, partitions: Any) -> None:
+    plane = small_plane(pool)
+    reader = Reader(pool, plane.projection_id, plane.evaluator, plane.limits, partitions=partitions)
+    with pytest.raises(ContractError) as caught:
+        reader.answer(plane.request(KEYS, GROUPS, AS_OF, at_least_basis=[position(0, partition="0001")]))
+    assert caught.value.reason is Reason.BASIS_NOT_REACHED
 
 
 def test_a_projection_that_is_gone_is_unavailable(pool: Pool) -> None:
@@ -294,6 +325,19 @@ async def test_a_basis_not_reached_in_time_is_unavailable_from_an_event_loop(poo
         error = await async_refused(reader, plane.request(KEYS, GROUPS, AS_OF, at_least_basis=[position(3)]))
         assert error.reason is Reason.BASIS_NOT_REACHED
         assert error.retryable
+
+
+@pytest.mark.parametrize(("foreign", "place"), FOREIGN)
+async def test_a_position_that_no_basis_will_ever_hold_is_invalid_from_an_event_loop(
+    pool: Pool, dsn: str, foreign: dict[str, Any], place: str
+) -> None:
+    plane = small_plane(pool, wait_ms=LONG)
+    async with async_reader(plane, dsn, partitions=lambda: {"0000"}, cache_bytes=1 << 20) as reader:
+        reader.listening()
+        await reader.followed()
+        error = await async_refused(reader, plane.request(KEYS, GROUPS, AS_OF, at_least_basis=[position(0), foreign]))
+    assert error.reason is Reason.INVALID_FIELD
+    assert place in error.message
 
 
 async def test_an_outage_is_unavailable_and_over_from_an_event_loop(pool: Pool, dsn: str) -> None:

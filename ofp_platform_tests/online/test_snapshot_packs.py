@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -12,7 +12,7 @@ import pytest
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.snapshot_packs import make_pack
 from ofp_platform.online.snapshots import ServedLog, SnapshotStore
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.snapshot_records import decompress, place_in_pack, snapshot_path
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -125,3 +125,50 @@ async def test_it_closes_whatever_came_meanwhile(store: SnapshotStore, answers: 
             log.offer(answer)
             await asyncio.sleep(0.001 * pauses)
         await asyncio.wait_for(log.close(), 4)  # no wait for the batch that might have come
+
+
+class Outage(SnapshotStore):
+    """A store that does not answer while `down`."""
+
+    down = True
+    attempts = 0
+
+    def log(self, answers: Sequence[Answer]) -> None:
+        self.attempts += 1
+        if self.down:
+            raise ObjectStoreUnavailable("no")
+        super().log(answers)
+
+
+@pytest.fixture
+def unreliable(pool: Pool, tmp_path: Path) -> Outage:
+    return Outage(pool, ObjectStore(f"file://{tmp_path}"))
+
+
+async def test_what_was_served_during_an_outage_is_stored_after_it(unreliable: Outage, answers: list[Answer]) -> None:
+    log = ServedLog(unreliable, batch=2, linger_seconds=0.001, retry_seconds=0.001)
+    log.start()
+    for answer in answers[:5]:
+        log.offer(answer)
+    await asyncio.wait_for(log.flushed(), 30)  # nobody waits for a store that does not answer
+    assert log.holds(answers[0].hash)
+    for answer in answers[5:]:
+        log.offer(answer)
+    while unreliable.attempts < 3:
+        await asyncio.sleep(0.001)
+    unreliable.down = False
+    await asyncio.wait_for(log.flushed(), 30)
+    await asyncio.wait_for(log.flushed(), 30)  # the first may have met the last failing attempt
+    assert [told(unreliable, answer.hash) for answer in answers] == [None] * len(answers)
+    assert not log.holds(answers[0].hash)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+
+
+async def test_what_cannot_be_stored_at_the_end_is_counted(unreliable: Outage, answers: list[Answer]) -> None:
+    log = ServedLog(unreliable, linger_seconds=0.001, retry_seconds=60)
+    log.start()
+    for answer in answers:
+        log.offer(answer)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == len(answers)

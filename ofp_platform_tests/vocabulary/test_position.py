@@ -50,6 +50,11 @@ def test_other_partitions_and_streams_are_not_in_it() -> None:
     assert not basis(DENSE, 10).contains(position(1, stream="others"))
 
 
+def test_an_offset_of_another_kind_of_log_is_not_in_it() -> None:
+    assert not basis(DENSE, 10).contains(position("1"))
+    assert not basis(SPARSE, "10").contains(position(1))
+
+
 def test_partitions_stand_in_the_order_of_their_ids() -> None:
     parts = {
         name: PartitionBasis(partition_id=name, offset_kind=DENSE, offset=index) for index, name in enumerate(["p2", "p10", "p1"])

@@ -15,12 +15,13 @@ from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.facts_commands import examine, reference_of
 from ofp_platform.cli.intent_commands import line_of
 from ofp_platform.cli.label_commands import load_reports
-from ofp_platform.cli.model_commands import days_of, protocol_of, train_on
+from ofp_platform.cli.model_commands import days_of
 from ofp_platform.cli.model_table import model_table
 from ofp_platform.cli.progress import bar, done, wheel
 from ofp_platform.cli.readable_json import readable_json
 from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.cli.workshop import workshop_on
+from ofp_platform.learning.payments import protocol_of, train_on
 from ofp_platform.learning.protocol import ProtocolUnmet
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.offline.label_store import LabelStore
@@ -72,11 +73,18 @@ class OfflineHalf:
     def _archive(self, shop: Workshop) -> None:
         started = time.monotonic()
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
+        kind = self.plane.log.offset_kind
+        known = {span for name in shop.archive.partition_ids() for span in shop.archive.spans(name, kind)}
         with bar(self.console, "Archiving", records) as advance:
             receipts = archive_up_to(self.plane.ranges, shop.archive, self.ends, 2, lambda receipt: advance(receipt.records))
-        count, size = sum(one.records for one in receipts), sum(one.segment_bytes for one in receipts)
+        new = [one for one in receipts if one.span.model_copy(update={"closed": False}) not in known]
+        count, size = sum(one.records for one in new), sum(one.segment_bytes for one in new)
+        if not new:
+            total = sum(one.records for one in receipts)
+            done(self.console, "Archived", f"nothing: all {total:,} records are in {len(receipts)} segments")
+            return
         seconds = time.monotonic() - started
-        what = f"{count:,} records in {len(receipts)} segments, {size / 1e6:,.1f} MB, in {seconds:.1f} s"
+        what = f"{count:,} records in {len(new)} segments, {size / 1e6:,.1f} MB, in {seconds:.1f} s"
         done(self.console, "Archived", f"{what}, {count / seconds:,.0f} records/s")
 
     def _facts(self) -> str:

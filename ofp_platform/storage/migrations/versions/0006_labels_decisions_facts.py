@@ -51,7 +51,8 @@ def upgrade() -> None:
         CREATE FUNCTION ofp.refuse_change_of_record() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             RAISE restrict_violation USING
-                MESSAGE = TG_OP || ' refused: rows of ' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME || ' are never changed or removed',
+                MESSAGE = TG_OP || ' refused: rows of ' || TG_TABLE_SCHEMA || '.' || TG_TABLE_NAME
+                    || ' are never changed or removed',
                 HINT = 'Append another row instead.';
         END $$""")
     for table in TABLES:
