@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.http_metrics import HttpMetrics
+from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
@@ -79,6 +80,7 @@ class Application:
         self._new_request_id = new_request_id
         self._bodies = BodyReader(self._policy.max_body_bytes, self._policy.body_timeout_seconds)
         self._in_flight = 0
+        self._example: LiveExample | None = None
         self.metrics = HttpMetrics()
         routes = {
             "/v0/snapshots/{snapshot_hash}": self._snapshot,
@@ -207,10 +209,20 @@ class Application:
         return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _openapi(self, request: Request) -> Response:
-        return Response(openapi_bytes(), media_type="application/json")
+        return Response(openapi_bytes(await self._live_example()), media_type="application/json")
 
     async def _docs(self, request: Request) -> Response:
-        return Response(docs_page(), media_type="text/html", headers=_DOCS_HEADERS)
+        address = f"{request.url.scheme}://{request.url.netloc}"
+        return Response(docs_page(address, await self._live_example()), media_type="text/html", headers=_DOCS_HEADERS)
+
+    async def _live_example(self) -> LiveExample | None:
+        if self._tokens:
+            return None  # these pages are shown without a token, and show no data
+        try:
+            self._example = await ask_live(self._port, self._example)
+        except ContractError:
+            return None  # the pages do not need the plane
+        return self._example
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

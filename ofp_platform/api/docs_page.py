@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from functools import cache
+import shlex
 from html import escape
 from typing import Any
 
+from ofp_platform.api.live_example import LiveExample
 from ofp_platform.api.openapi import openapi
 
 _STYLE = """
@@ -29,14 +30,14 @@ def _json(value: Any) -> str:
     return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
 
 
-def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
+def _curl(address: str, path: str, operation: dict[str, Any], tokens: bool) -> str:
     for parameter in operation.get("parameters", []):
         path = path.replace("{" + parameter["name"] + "}", parameter["example"])
-    lines = [f'curl -s "$OFP_URL{path}"']
+    lines = [f"curl -s {shlex.quote(address + path)}"]
     if body := operation.get("requestBody"):
         lines.append("  -H 'content-type: application/json'")
-        lines.append(f"  -d '{json.dumps(body['content']['application/json']['example'])}'")
-    if operation.get("security") != []:
+        lines.append(f"  -d {shlex.quote(json.dumps(body['content']['application/json']['example']))}")
+    if tokens and operation.get("security") != []:
         lines.append('  -H "authorization: Bearer $OFP_API_TOKEN"    # where tokens are configured')
     command = " \\\n".join(lines)
     return f"<h3>With curl</h3><pre>{escape(command)}</pre>"
@@ -60,7 +61,7 @@ def _answers(operation: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+def _operation(address: str, tokens: bool, method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [
         f'<section id="{escape(operation["operationId"])}">',
         f'<h2><span class="method {method}">{method.upper()}</span>{escape(path)}</h2>',
@@ -69,7 +70,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if body := operation.get("requestBody"):
         content = body["content"]["application/json"]
         parts.append(f"<h3>Request{_schema_name(content)}</h3>{_json(content['example'])}")
-    parts += [_curl(method, path, operation), _answers(operation), "</section>"]
+    parts += [_curl(address, path, operation, tokens), _answers(operation), "</section>"]
     return "".join(parts)
 
 
@@ -82,10 +83,9 @@ def _schemas(schemas: dict[str, Any]) -> str:
     return f"<section><h2>Schemas</h2>{''.join(rows)}</section>"
 
 
-@cache
-def docs_page() -> bytes:
-    """The page, UTF-8."""
-    description = openapi()
+def docs_page(address: str, live: LiveExample | None = None) -> bytes:
+    """The page of the service at an address (http://host:port), UTF-8; with `live`, its commands work as they stand."""
+    description = openapi(live)
     info = description["info"]
     operations = [(method, path, operation) for path, item in description["paths"].items() for method, operation in item.items()]
     links = "".join(f'<a href="#{escape(op["operationId"])}">{escape(op["operationId"])}</a>' for _, _, op in operations)
@@ -96,7 +96,7 @@ def docs_page() -> bytes:
         f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
         f"<p>{escape(info['description'])}</p>"
         f'<nav>{links}<a href="/openapi.json">openapi.json</a></nav>'
-        f"{''.join(_operation(*operation) for operation in operations)}"
+        f"{''.join(_operation(address, live is None, *operation) for operation in operations)}"
         f"{_schemas(description['components']['schemas'])}</body></html>"
     )
     return page.encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from typing import Any
 
 from ofp_platform.api.contract_files import DIALECT, serving_definitions
@@ -15,6 +14,7 @@ from ofp_platform.api.examples import (
     response_example,
     snapshot_record_example,
 )
+from ofp_platform.api.live_example import LiveExample
 
 _STATUS_TEXT = {
     400: "The request is not valid",
@@ -60,14 +60,18 @@ def _responses(ok: dict[str, Any], *statuses: int) -> dict[str, Any]:
     return {"200": ok} | refused
 
 
-def _paths() -> dict[str, Any]:
+def _paths(live: LiveExample | None) -> dict[str, Any]:
+    request, response = request_example(), response_example()
+    snapshot_hash = snapshot_record_example()["feature_snapshot_hash"]
+    if live is not None:
+        request, response, snapshot_hash = live.request, live.response, live.snapshot_hash
     health = _content("Health", health_example())
     hash_parameter = {
         "name": "snapshot_hash",
         "in": "path",
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
-        "example": snapshot_record_example()["feature_snapshot_hash"],
+        "example": snapshot_hash,
     }
     return {
         "/v0/get_features": {
@@ -76,12 +80,12 @@ def _paths() -> dict[str, Any]:
                 "summary": "Features of entities at an instant",
                 "description": "One consistent answer: one basis for all keys and groups. The same request on the same basis has"
                 " the same hash for good. A key without data is answered (warning NO_DATA), never refused.",
-                "requestBody": {"required": True, "content": _content("GetFeaturesRequest", request_example())},
+                "requestBody": {"required": True, "content": _content("GetFeaturesRequest", request)},
                 "responses": _responses(
                     {
                         "description": "The snapshot and its provenance",
                         "headers": _HASH_HEADER,
-                        "content": _content("GetFeaturesResponse", response_example()),
+                        "content": _content("GetFeaturesResponse", response),
                     },
                     400,
                     401,
@@ -158,8 +162,8 @@ def _paths() -> dict[str, Any]:
     }
 
 
-def openapi() -> dict[str, Any]:
-    """The whole description."""
+def openapi(live: LiveExample | None = None) -> dict[str, Any]:
+    """The whole description; with `live`, the request, its answer and the hash are of the service that shows it."""
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": DIALECT,
@@ -172,7 +176,7 @@ def openapi() -> dict[str, Any]:
         "servers": [{"url": "/"}],
         # a token is needed where the service has any configured
         "security": [{}, {"bearer": []}],
-        "paths": _paths(),
+        "paths": _paths(live),
         "components": {
             "schemas": _rewritten(serving_definitions()),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -180,7 +184,6 @@ def openapi() -> dict[str, Any]:
     }
 
 
-@cache
-def openapi_bytes() -> bytes:
+def openapi_bytes(live: LiveExample | None = None) -> bytes:
     """The description as JSON."""
-    return json.dumps(openapi(), indent=1, ensure_ascii=False).encode()
+    return json.dumps(openapi(live), indent=1, ensure_ascii=False).encode()

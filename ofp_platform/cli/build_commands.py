@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.intent_commands import line_of
+from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.progress import done, wheel
 from ofp_platform.cli.refusals import CommandRefused

@@ -12,6 +12,7 @@ import typer
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.readable_json import readable_json
+from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.refusals import CommandRefused
 
 if TYPE_CHECKING:
@@ -133,18 +134,6 @@ def retry(
     """Give a failed run new attempts, once the cause is removed. A run that did not fail stays as it is."""
     with _ledger(resolve(home)) as ledger:
         typer.echo(line_of(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild)))
-
-
-def line_of(run: BuildRun) -> str:
-    """A run on one line: key, state, what it is, why it failed."""
-    from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
-
-    what = f"{run.intent.intent} {run.intent.dataset_name}" if isinstance(run.intent, DatasetBuild) else run.intent.intent
-    line = f"{run.run_key} {run.state.value} {what}"
-    if run.refusal is None:
-        return line
-    field = f" ({run.refusal.field})" if run.refusal.field else ""
-    return f"{line}: {run.refusal.reason.value}{field}: {run.refusal.message}"
 
 
 def _plan_lines(plan: BuildPlan) -> Iterator[str]:

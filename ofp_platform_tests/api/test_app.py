@@ -18,10 +18,11 @@ from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.contract_files import serving_schema
+from ofp_platform.api.live_example import LiveExample, live_request
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.refusals import status_of
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
-from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
 from ofp_platform_tests.api.fake_port import BODY, HASH, RECORD, FakePort, FixedAnswer
 
 CONTRACT = Draft202012Validator(serving_schema())
@@ -301,7 +302,7 @@ async def test_lifespan(port: FakePort) -> None:
 
 async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
     description = (await http.get("/openapi.json")).json()
-    assert description == json.loads(json.dumps(openapi()))
+    assert description == json.loads(json.dumps(openapi(LIVE)))
     schemas = {"$defs": {"components": description["components"]}}
     checked = 0
     for path, item in description["paths"].items():
@@ -331,12 +332,61 @@ async def test_the_page_works_offline(http: httpx.AsyncClient) -> None:
     page = response.text
     assert "<script" not in page
     assert "src=" not in page
-    assert "http://" not in page.replace("http://127.0.0.1", "")
+    assert "http://" not in page.replace("http://service/", "")
     assert "https://" not in page
     for path in openapi()["paths"]:
         assert f"</span>{path}</h2>" in page
     assert HASH in page
-    assert "acc-000117" in page
+    assert "account-0000001" in page
+
+
+LIVE = LiveExample(
+    request={
+        "kind": "get_features_request",
+        "contract_version": "v0",
+        "context_pins": examples.request_example()["context_pins"],
+        "feature_keys": [{"key_type": "account", "key_id": "account-0000001"}],
+        "feature_groups": [{"group_name": "account_amount", "group_version": "v1"}],
+        "as_of_time_utc": "2026-03-31T13:00:00Z",
+        "request_context": {"amount_minor": 12_900},
+        "request_id": "first-look",
+    },
+    response=json.loads(BODY),
+    snapshot_hash=HASH,
+)
+"""What the pages make of the catalogue and the health of a FakePort."""
+
+
+async def test_the_pages_ask_the_plane_once_for_their_example(port: FakePort, http: httpx.AsyncClient) -> None:
+    for path in ["/docs", "/openapi.json", "/docs"]:
+        assert (await http.get(path)).status_code == 200
+    assert port.asked == 1
+
+
+async def test_without_a_token_the_pages_show_nothing_of_the_plane(port: FakePort) -> None:
+    async with client_of(port, tokens=Tokens([TOKEN])) as http:
+        assert "$OFP_API_TOKEN" in (await http.get("/docs")).text
+        assert (await http.get("/openapi.json")).json() == json.loads(json.dumps(openapi()))
+    assert port.asked == 0
+
+
+async def test_the_pages_do_not_need_the_plane(port: FakePort, http: httpx.AsyncClient) -> None:
+    port.script = [unavailable(Reason.STORE_DOWN, "no")]
+    assert (await http.get("/openapi.json")).json() == json.loads(json.dumps(openapi()))
+    assert (await http.get("/openapi.json")).json() == json.loads(json.dumps(openapi(LIVE)))
+
+
+@pytest.mark.parametrize(
+    ("watermark", "as_of"),
+    [
+        (None, "2026-01-01T00:00:00Z"),
+        ("2026-03-31T12:00:00Z", "2026-03-31T12:00:00Z"),
+        ("2026-03-31T12:00:00.000001Z", "2026-03-31T13:00:00Z"),
+    ],
+)
+def test_the_example_is_as_of_the_hour_after_the_watermark(watermark: str | None, as_of: str) -> None:
+    health = Health.model_validate({**examples.health_example(), "watermark_utc": watermark})
+    assert live_request(FeatureGroups.model_validate(examples.feature_groups_example()), health)["as_of_time_utc"] == as_of
 
 
 JSON_VALUES = st.recursive(

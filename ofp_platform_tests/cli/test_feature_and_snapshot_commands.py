@@ -61,7 +61,7 @@ def test_a_request_context_is_used(on_plane: Ofp) -> None:
         (("--at-least", "0000"), "--at-least is written PARTITION:OFFSET"),
         (("--at-least", "0000:x"), "--at-least is written PARTITION:OFFSET"),
         (("--at-least", "0000:999999"), "UNAVAILABLE / BASIS_NOT_REACHED"),
-        (("--at-least", "nowhere:0"), "UNAVAILABLE / BASIS_NOT_REACHED"),
+        (("--at-least", "nowhere:0"), "INVALID_REQUEST / INVALID_FIELD"),
         (("--url", "http://127.0.0.1:1"), "ConnectError"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

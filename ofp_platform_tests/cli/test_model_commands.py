@@ -47,7 +47,7 @@ def manifest(pack_id: str, as_of: str | None) -> Any:
 )
 def test_the_days(monkeypatch: pytest.MonkeyPatch, pack_id: str, oldest: datetime, as_of: str, first_day: date) -> None:
     times = pa.table({"event_time_utc": pa.array([oldest], pa.timestamp("us", tz="UTC"))})
-    monkeypatch.setattr("ofp_platform.offline.dataset_reader.read_dataset", lambda *_: times)
+    monkeypatch.setattr("ofp_platform.learning.payments.read_dataset", lambda *_: times)
     assert protocol_of(None, manifest(pack_id, as_of)) == Protocol(first_day)  # type: ignore[arg-type]  # it is not looked at
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import psycopg
 import pytest
 
+from ofp_platform.api.app import Application
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service import OnlineService
+from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import parse_time
@@ -137,3 +141,44 @@ async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, 
         record = orjson.loads(await service.snapshot(answer.hash))
     assert record["feature_snapshot_hash"] == answer.hash
     assert service.counters.snapshots_built._value.get() == 1
+
+
+async def test_the_page_of_the_api_shows_requests_that_this_service_answers(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        transport = httpx.ASGITransport(Application(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            paths = (await http.get("/openapi.json")).json()["paths"]
+            asked = paths["/v0/get_features"]["post"]
+            body = asked["requestBody"]["content"]["application/json"]["example"]
+            shown = asked["responses"]["200"]["content"]["application/json"]["example"]
+            answer = (await http.post("/v0/get_features", json=body)).json()
+            assert answer["provenance"]["feature_snapshot_hash"] == shown["provenance"]["feature_snapshot_hash"]
+            named = paths["/v0/snapshots/{snapshot_hash}"]["get"]["parameters"][0]["example"]
+            assert (await http.get(f"/v0/snapshots/{named}")).status_code == 200
+
+
+async def test_every_failure_is_counted_and_every_counter_exported(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        with pytest.raises(ContractError):
+            await service.answer(b"{")
+        assert service._reader is not None
+        assert service._served is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service._reader, "answer", None)
+            with pytest.raises(TypeError):
+                await service.answer(REQUEST)
+        service._served.dropped = 3
+        lines = service.metrics().decode().splitlines()
+        health = await service.health()
+    assert 'ofp_snapshot_failures_total{error_code="INVALID_REQUEST",reason="MALFORMED_JSON"} 1.0' in lines
+    assert 'ofp_snapshot_failures_total{error_code="UNAVAILABLE",reason="INTERNAL"} 1.0' in lines
+    assert "ofp_served_log_dropped_total 3.0" in lines
+    assert health.counters["snapshot_failures"] == 2
+    assert health.counters["served_log_dropped"] == 3
+    exported = {re.split(r"[ {]", line)[0] for line in lines if not line.startswith("#")}
+    for name in (
+        "snapshots_built", "snapshot_failures", "events_applied", "duplicates", "stale_graph_version", "missing_features",
+        "late_events", "anomalies",
+    ):  # fmt: skip
+        assert f"ofp_{name}_total" in exported
+    assert {"ofp_lag_records", "ofp_watermark_age_seconds", "ofp_posture"} <= exported

@@ -13,7 +13,7 @@ from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.demo.training_set import TrainingSet, training_intent
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.facts_commands import examine, reference_of
-from ofp_platform.cli.intent_commands import line_of
+from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.label_commands import load_reports
 from ofp_platform.cli.model_commands import days_of
 from ofp_platform.cli.model_table import model_table

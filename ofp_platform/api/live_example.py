@@ -1,0 +1,62 @@
+"""The example of the API's page, taken from the service itself: what is copied from there gets the answer shown there."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ofp_platform.api.service import ServingPort
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.serving import FeatureGroups, Health
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
+
+_HOUR = 3600 * MICROS_PER_SECOND
+_BEFORE_ANY_EVENT = "2026-01-01T00:00:00Z"
+_CONTEXT_VALUES: dict[str, int | str] = {"integer": 12_900, "decimal": "129.00"}
+
+
+@dataclass(frozen=True)
+class LiveExample:
+    """A request to this very service, its answer, and the answer's snapshot hash."""
+
+    request: dict[str, Any]
+    response: dict[str, Any]
+    snapshot_hash: str
+
+
+def live_request(groups: FeatureGroups, health: Health) -> dict[str, Any]:
+    """A request for one key and the first group of the catalogue, as of the full hour after the watermark.
+
+    Rounded up, it changes with the hour only and is never behind the horizon.
+    """
+    group = next((one for one in groups.groups if not one.request_context), groups.groups[0])
+    as_of = _BEFORE_ANY_EVENT
+    if health.watermark_utc is not None:
+        as_of = format_time(-(-parse_time(health.watermark_utc) // _HOUR) * _HOUR)
+    request = {
+        "kind": "get_features_request",
+        "contract_version": "v0",
+        "context_pins": groups.context_pins.wire(),
+        "feature_keys": [{"key_type": group.key_type.value, "key_id": f"{group.key_type.value}-0000001"}],
+        "feature_groups": [{"group_name": group.group_name, "group_version": group.group_version}],
+        "as_of_time_utc": as_of,
+        "request_id": "first-look",
+    }
+    if group.request_context:
+        request["request_context"] = {name: _CONTEXT_VALUES.get(kind, "0") for name, kind in group.request_context.items()}
+    return request
+
+
+async def ask_live(port: ServingPort, known: LiveExample | None) -> LiveExample:
+    """The example of now; `known` itself while the request would be the same.
+
+    Raises:
+        ContractError: the plane does not answer.
+    """
+    groups = FeatureGroups.model_validate_json(await port.feature_groups())
+    request = live_request(groups, await port.health())
+    if known is not None and known.request == request:
+        return known
+    answer = await port.answer(canonical_bytes(request))
+    return LiveExample(request, json.loads(answer.body), answer.hash)
