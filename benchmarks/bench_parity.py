@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks.world import ACCOUNTS, MERCHANTS, PINS, fill, fresh_database, profile, request
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.span_records import log_batches
-from ofp_platform.offline.knowledge import Knowledge
-from ofp_platform.offline.known_events import fold_replay
-from ofp_platform.offline.parity import ParityRuns, compare_all
-from ofp_platform.offline.parity_anchor import ParityAnchor
-from ofp_platform.offline.rebuilding import ReplayedRun
+from ofp_platform.offline.parity.parity import ParityRuns, compare_all
+from ofp_platform.offline.parity.parity_anchor import ParityAnchor
+from ofp_platform.offline.parity.rebuilding import ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.replay.known_events import fold_replay
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.snapshot_packs import record_of
 from ofp_platform.storage.embedded import stop_embedded

@@ -11,15 +11,15 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.progress import done, wheel
 from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.workshop import open_workshop
 
 if TYPE_CHECKING:
-    from ofp_platform.offline.run_lease import RunLease
-    from ofp_platform.offline.workshop import Workshop
+    from ofp_platform.offline.runs.run_lease import RunLease
+    from ofp_platform.offline.runs.workshop import Workshop
     from ofp_platform.vocabulary.offline.build_run import BuildRun
 
 app = typer.Typer(help="The builder.", no_args_is_help=True)
@@ -88,7 +88,7 @@ def _waiting(shop: Workshop, console: Console) -> Iterator[BuildRun]:
 
 
 def _stages(shop: Workshop, lease: RunLease, console: Console) -> None:
-    from ofp_platform.offline.builder import stages
+    from ofp_platform.offline.runs.builder import stages
 
     started = time.monotonic()
     with wheel(console, "Building") as doing:

@@ -18,7 +18,7 @@ from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.cli.workshop import object_store, open_workshop
 
 if TYPE_CHECKING:
-    from ofp_platform.offline.dataset_difference import ContentDifference
+    from ofp_platform.offline.datasets.dataset_difference import ContentDifference
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 
@@ -36,7 +36,7 @@ def find_manifest(objects: ObjectStore, dataset: str) -> DatasetManifest:
     Raises:
         CommandRefused: not of that form, none such, or more than one. DatasetDamaged | ObjectStoreUnavailable: see there.
     """
-    from ofp_platform.offline.publication import load_manifest
+    from ofp_platform.offline.datasets.publication import load_manifest
 
     name, _, beginning = dataset.partition(":")
     if not name or len(beginning) < _LEAST or not set(beginning) <= set("0123456789abcdef"):
@@ -59,7 +59,7 @@ def show_list(
     profile: ProfileSource = None,
 ) -> None:
     """Every dataset that is published: name and identity, rows, purpose, and what replaced it."""
-    from ofp_platform.offline.publication import load_manifest
+    from ofp_platform.offline.datasets.publication import load_manifest
 
     with open_workshop(resolve(home, profile)) as (_, shop):
         rows = shop.index.list(name)
@@ -164,7 +164,7 @@ _KNOW = {
 @app.command(short_help="Whether it still is what was built.")
 def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
     """Compute the digest of every file and of the content again; exit code 1 if something is not what the manifest says."""
-    from ofp_platform.offline.dataset_verification import verify_dataset
+    from ofp_platform.offline.datasets.dataset_verification import verify_dataset
 
     objects = object_store(resolve(home, profile).load_profile())
     manifest = find_manifest(objects, dataset)
@@ -182,7 +182,7 @@ def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -
 @app.command(short_help="What differs between two datasets.")
 def diff(one: Dataset, other: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
     """What differs in what two datasets mean, field by field, and in what they hold, column by column."""
-    from ofp_platform.offline.dataset_difference import content_difference, meaning_differences
+    from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
 
     objects = object_store(resolve(home, profile).load_profile())
     first, second = find_manifest(objects, one), find_manifest(objects, other)
@@ -228,7 +228,7 @@ def load(
     profile: ProfileSource = None,
 ) -> None:
     """One line each for pandas, Polars and DuckDB, with the real path. The bytes are verified first."""
-    from ofp_platform.offline.publication import verify_files
+    from ofp_platform.offline.datasets.publication import verify_files
 
     objects = object_store(resolve(home, profile).load_profile())
     manifest = find_manifest(objects, dataset)

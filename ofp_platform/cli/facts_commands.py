@@ -30,7 +30,7 @@ def reference_of(profile: Profile) -> str:
 
 def examine(plane: Plane, reference: str) -> RunFacts:
     """Look at the run of a plane; a stand-in for the scenario runner, which hands a run over with its facts."""
-    from ofp_platform.offline.run_facts_view import examine_run
+    from ofp_platform.offline.requests.run_facts_view import examine_run
     from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 
     registry = plane.registry_of(plane.ensure_live())
@@ -41,7 +41,7 @@ def examine(plane: Plane, reference: str) -> RunFacts:
 @app.command(short_help="Examine the run, and publish what was found.")
 def publish(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
     """Check the run of the profile and publish its facts. What a reference names never changes."""
-    from ofp_platform.offline.run_facts_view import publish_run_facts
+    from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 
     with open_workshop(resolve(home, profile)) as (plane, _):
         facts = examine(plane, reference or reference_of(plane.profile))
@@ -54,7 +54,7 @@ def publish(reference: Reference = None, home: Home = None, profile: ProfileSour
 @app.command(short_help="The facts under a reference.")
 def show(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
     """The facts, if they are of the profile's run and every required check passed; a refusal otherwise."""
-    from ofp_platform.offline.run_facts_view import load_run_facts
+    from ofp_platform.offline.requests.run_facts_view import load_run_facts
 
     with open_workshop(resolve(home, profile)) as (plane, _):
         declared = plane.profile

@@ -12,13 +12,12 @@ import typer
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.readable_json import readable_json
-from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.run_line import line_of
 
 if TYPE_CHECKING:
-    from ofp_platform.offline.run_ledger import RunLedger
+    from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.vocabulary.offline.build_plan import BuildPlan
-    from ofp_platform.vocabulary.offline.build_run import BuildRun
 
 app = typer.Typer(help="Build intents: check, submit, follow.", no_args_is_help=True)
 IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An intent, JSON or YAML.", show_default=False)]
@@ -30,7 +29,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="The whole object, as the c
 
 @contextmanager
 def _ledger(environment: Environment) -> Iterator[RunLedger]:
-    from ofp_platform.offline.run_ledger import RunLedger
+    from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.storage.postgres import open_pool
 
     with open_pool(environment.dsn()) as pool:
@@ -40,9 +39,9 @@ def _ledger(environment: Environment) -> Iterator[RunLedger]:
 @app.command(short_help="Resolve an intent without building anything.")
 def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Say what an intent would be built from: offsets, pack, labels, anchors. Exit code 1 and the field at fault otherwise."""
-    from ofp_platform.offline.intent_file import load_intent_file
-    from ofp_platform.offline.resolver import BuildSources, code_release_id
-    from ofp_platform.offline.resolver import resolve as resolve_intent
+    from ofp_platform.offline.requests.intent_file import load_intent_file
+    from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
+    from ofp_platform.offline.requests.resolver import resolve as resolve_intent
     from ofp_platform.storage.objects import ObjectStore
 
     asked = load_intent_file(intent)
@@ -64,7 +63,7 @@ def submit(
     profile: ProfileSource = None,
 ) -> None:
     """Queue an intent for the builder. The same request is one run, however often it is submitted."""
-    from ofp_platform.offline.intent_file import load_intent_file
+    from ofp_platform.offline.requests.intent_file import load_intent_file
 
     asked = load_intent_file(intent)
     environment = resolve(home, profile)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ofp_platform.log.port import EventLog, RecordBatch
-    from ofp_platform.offline.label_sources import ReportedLabels
-    from ofp_platform.offline.label_store import LabelReceipt
+    from ofp_platform.offline.labels.label_sources import ReportedLabels
+    from ofp_platform.offline.labels.label_store import LabelReceipt
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.position import Basis
 
@@ -41,7 +41,7 @@ def load(
     profile: ProfileSource = None,
 ) -> None:
     """Append label assertions of the profile's run. One that is there already stays as it is."""
-    from ofp_platform.offline.label_store import LabelStore
+    from ofp_platform.offline.labels.label_store import LabelStore
 
     with open_workshop(resolve(home, profile)) as (plane, _):
         if handbook is not None:
@@ -67,8 +67,8 @@ def load_reports(plane: Plane, until: Basis | None, advance: Callable[[int], Non
     Raises:
         CommandRefused: nobody declared how this pack's events are read as labels. BuildRefused | LogError: see there.
     """
-    from ofp_platform.offline.label_sources import FRAUD_REPORTS, reported_labels
-    from ofp_platform.offline.label_store import LabelStore
+    from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
+    from ofp_platform.offline.labels.label_store import LabelStore
 
     declared = plane.profile
     registry = plane.registry_of(plane.ensure_live())
@@ -115,7 +115,7 @@ def show(
     """How many events have which label, and since when nothing more was heard; or every assertion about one event."""
     import pyarrow.compute as pc
 
-    from ofp_platform.offline.label_store import LabelStore
+    from ofp_platform.offline.labels.label_store import LabelStore
     from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
 
     try:

@@ -14,8 +14,8 @@ from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.refusals import CommandRefused
 
 if TYPE_CHECKING:
-    from ofp_platform.offline.run_parity import RunToProve
-    from ofp_platform.offline.workshop import Workshop
+    from ofp_platform.offline.parity.run_parity import RunToProve
+    from ofp_platform.offline.runs.workshop import Workshop
     from ofp_platform.vocabulary.offline.parity_record import EventRef, ParityRecord
 
 app = typer.Typer(help="Recorded decisions, rebuilt from the log and compared.", no_args_is_help=True)
@@ -29,9 +29,9 @@ _OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
 
 @contextmanager
 def _run(home: Path | None, profile: str | None, basis_file: Path | None, workers: int) -> Iterator[tuple[Workshop, RunToProve]]:
-    from ofp_platform.offline.forensic_rebuild import RunPolicies
-    from ofp_platform.offline.run_parity import RunToProve
-    from ofp_platform.offline.workshop import Workshop
+    from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
+    from ofp_platform.offline.parity.run_parity import RunToProve
+    from ofp_platform.offline.runs.workshop import Workshop
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.position import Basis, make_basis
 
@@ -57,7 +57,7 @@ def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profil
     """Rebuild what each decision of the profile's run was served, up to a basis, and keep the outcome; exit code 1 when any
     differs.
     """
-    from ofp_platform.offline.run_parity import prove_run
+    from ofp_platform.offline.parity.run_parity import prove_run
 
     with _run(home, profile, basis, workers) as (shop, asked):
         typer.echo(f"request {asked.request_id}")
@@ -81,8 +81,8 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
     """Write to the correction ledger which features each decision would have had otherwise, had the events up to a basis been
     known, and which events did it.
     """
-    from ofp_platform.offline.correction_store import corrected_days
-    from ofp_platform.offline.run_parity import correct_run
+    from ofp_platform.offline.parity.correction_store import corrected_days
+    from ofp_platform.offline.parity.run_parity import correct_run
     from ofp_platform.vocabulary.times import format_time
 
     with _run(home, profile, basis, 1) as (shop, asked):
@@ -106,8 +106,8 @@ def show(
     profile: ProfileSource = None,
 ) -> None:
     """Rates by day and group, why some could not be compared, and the evidence; exit code 1 when there are mismatches."""
-    from ofp_platform.offline.parity_store import parity_counts, parity_rates, parity_requests
-    from ofp_platform.offline.parity_summary import parity_summary
+    from ofp_platform.offline.parity.parity_store import parity_counts, parity_rates, parity_requests
+    from ofp_platform.offline.parity.parity_summary import parity_summary
     from ofp_platform.storage.postgres import open_pool
     from ofp_platform.vocabulary.times import format_time
 

@@ -27,11 +27,11 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.log.archive_store import ReceiptDamaged, SegmentMissing
     from ofp_platform.log.port import LogError
     from ofp_platform.log.span_records import ReplayGap
-    from ofp_platform.offline.forensic_rebuild import NotRebuildable
-    from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound
-    from ofp_platform.offline.run_facts_view import RunFactsConflict
-    from ofp_platform.offline.run_lease import LeaseLost
-    from ofp_platform.offline.run_ledger import UnknownRun
+    from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
+    from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
+    from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
+    from ofp_platform.offline.runs.run_lease import LeaseLost
+    from ofp_platform.offline.runs.run_ledger import UnknownRun
     from ofp_platform.online.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.online.rebuild import RebuildRefused
     from ofp_platform.registry.source import PackErrors

@@ -48,8 +48,8 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
     from pathlib import Path
 
     from ofp_platform.log.archive_store import Archive
-    from ofp_platform.offline.forensic_rebuild import RunPolicies, rebuild_recorded
-    from ofp_platform.offline.held_records import HeldRecords
+    from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
+    from ofp_platform.offline.requests.held_records import HeldRecords
     from ofp_platform.online.projection import load_registry
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.serving import SnapshotRecord

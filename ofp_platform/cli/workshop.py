@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ofp_platform.cli.environment import Environment
 
 if TYPE_CHECKING:
-    from ofp_platform.offline.workshop import Workshop
+    from ofp_platform.offline.runs.workshop import Workshop
     from ofp_platform.online.plane import Plane
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.profile import Profile
@@ -28,7 +28,7 @@ def object_store(profile: Profile) -> ObjectStore:
 
 def workshop_on(plane: Plane, environment: Environment, workers: int = 2) -> Workshop:
     """The workshop of a plane; files under way lie in the folder `builds` of the home folder."""
-    from ofp_platform.offline.workshop import Workshop
+    from ofp_platform.offline.runs.workshop import Workshop
 
     return Workshop(plane.pool, plane.log, object_store(plane.profile), environment.folder / "builds", workers)
 

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from ofp_platform.learning.protocol import HANDBOOK, Protocol, ProtocolUnmet
 from ofp_platform.learning.training import Columns, TrainingReport, train
-from ofp_platform.offline.dataset_reader import read_dataset
+from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.times import parse_time, to_datetime

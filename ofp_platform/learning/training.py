@@ -20,7 +20,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ofp_platform.learning.protocol import Protocol, ProtocolUnmet, split
 from ofp_platform.learning.scores import Scores, score
-from ofp_platform.offline.dataset_reader import read_dataset
+from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest

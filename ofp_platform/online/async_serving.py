@@ -26,6 +26,7 @@ from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.profile import Limits
 
+_RELEASE_SECONDS = 1.0  # for a connection whose statement was given up: then it is closed
 _NEWEST = 2**62  # no commit is after it: only the head is asked for
 STORE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
@@ -35,7 +36,8 @@ class AsyncReader:
 
     Questions that arrive while enough statements are under way are read together by the next one: under load a statement's
     cost is shared, alone nobody waits. With a cache, whoever listens to the projection's commits says so: `listening` once the
-    subscription stands, `moved` at each notice, `deaf` as soon as a notice may have been missed.
+    subscription stands, `moved` at each notice, `deaf` as soon as a notice may have been missed. A store that is there and
+    silent is given up after `store_seconds`.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class AsyncReader:
         questions_a_statement: int = 32,
         cache_bytes: int = 0,
         partitions: Partitions | None = None,
+        store_seconds: float = 3.0,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -57,6 +60,7 @@ class AsyncReader:
         self._limits = limits
         self._posture = posture
         self._partitions = partitions
+        self._store_seconds = store_seconds
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
         self._moved = asyncio.Event()
         self._free_statements = statements
@@ -242,8 +246,20 @@ class AsyncReader:
 
     async def _query(self, questions: list[Question]) -> list[StoredState]:
         arguments = read_arguments(self._projection_id, self.evaluator, questions, newer=self._caching)
-        async with self._pool.acquire() as connection:
-            return read_states(await connection.fetch(READ_STATE, *arguments), questions)
+        try:
+            async with asyncio.timeout(self._store_seconds):
+                connection = await self._pool.acquire()
+                try:
+                    rows = await connection.fetch(READ_STATE, *arguments)
+                finally:
+                    await self._pool.release(connection, timeout=_RELEASE_SECONDS)
+        except TimeoutError:
+            while self._waiting:  # their turn would only come to the same
+                _, turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_exception(TimeoutError("the state store is silent"))
+            raise
+        return read_states(rows, questions)
 
 
 def _has_reached(head: Head, question: Question) -> bool:

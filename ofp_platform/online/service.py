@@ -33,6 +33,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 logger = logging.getLogger(__name__)
 _MONITOR_SECONDS = 1.0
+_LOOK_SECONDS = 3.0  # a store that takes longer to tell of its health does not answer
 _POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
 # Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one.
 _SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "application_name": "ofp-serving"}
@@ -73,6 +74,7 @@ class OnlineService:
         self._tasks: list[asyncio.Task[None]] = []
         self._row: ProjectionRow | None = None
         self._observation: Observation | None = None
+        self._looking: asyncio.Future[Observation] | None = None
         self._posture: dict[str, Any] = {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
         self._moved_at = 0.0
         self._seen_version = -1
@@ -104,6 +106,8 @@ class OnlineService:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        if self._looking is not None:
+            self._looking.cancel()
         if self._served is not None:
             await self._served.close()
         if self._pool is not None:
@@ -152,9 +156,7 @@ class OnlineService:
                 raise
         await self._served.flushed()  # it may have been served a moment ago
         if self._served.holds(snapshot_hash):
-            raise unavailable(
-                Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer"
-            )
+            raise unavailable(Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer")
         return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
 
     async def feature_groups(self) -> bytes:
@@ -247,12 +249,21 @@ class OnlineService:
 
     async def _observe(self) -> None:
         try:
-            self._observation = await asyncio.to_thread(self._look)
-        except (psycopg.Error, PoolTimeout, LogUnavailable) as error:
+            self._observation = await self._looked()
+        except (psycopg.Error, PoolTimeout, LogUnavailable, TimeoutError) as error:
             logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
             self._observation = None
         self._posture = posture_of(self._observation, self._profile.thresholds)
         self._export()
+
+    async def _looked(self) -> Observation:
+        # a look that hangs in a silent store is waited for again, not joined by another
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        async with asyncio.timeout(_LOOK_SECONDS):
+            await asyncio.wait([self._looking])
+        looking, self._looking = self._looking, None
+        return looking.result()
 
     def _look(self) -> Observation:
         assert self._plane is not None

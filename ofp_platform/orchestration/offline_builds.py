@@ -5,12 +5,12 @@ from decimal import Decimal
 
 import dagster as dg
 
-from ofp_platform.offline.builder import Stage, stages
-from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
-from ofp_platform.offline.run_lease import LeaseLost
-from ofp_platform.offline.run_ledger import UnknownRun
-from ofp_platform.offline.run_reconciliation import reconcile
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
+from ofp_platform.offline.runs.builder import Stage, stages
+from ofp_platform.offline.runs.run_lease import LeaseLost
+from ofp_platform.offline.runs.run_ledger import UnknownRun
+from ofp_platform.offline.runs.run_reconciliation import reconcile
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.orchestration.log_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline_archive import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline_metadata import stage_metadata

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound, load_manifest
-from ofp_platform.offline.run_ledger import UnknownRun
+from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest
+from ofp_platform.offline.runs.run_ledger import UnknownRun
 from ofp_platform.orchestration.log_assets import OWNERS
 from ofp_platform.orchestration.offline_builds import MANIFEST
 from ofp_platform.orchestration.offline_plots import model_scores

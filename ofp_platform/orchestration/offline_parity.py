@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from ofp_platform.offline.forensic_rebuild import RunPolicies
-from ofp_platform.offline.parity_summary import CorrectionSummary, corrections_between, parity_summary
-from ofp_platform.offline.run_parity import RunToProve, correct_run
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
+from ofp_platform.offline.parity.parity_summary import CorrectionSummary, corrections_between, parity_summary
+from ofp_platform.offline.parity.run_parity import RunToProve, correct_run
 from ofp_platform.orchestration.log_assets import OWNERS
 from ofp_platform.orchestration.offline_plots import counts_by_name, parity_by_day
 from ofp_platform.orchestration.partitions import DAY_FORMAT, DECISION_DAY

@@ -7,9 +7,9 @@ from typing import Any
 import dagster as dg
 
 from ofp_platform.log.ranges import OffsetRanges
-from ofp_platform.offline.made_elsewhere import archived_ranges, model_lineages
-from ofp_platform.offline.publication import DatasetDamaged, DatasetNotFound, load_manifest
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest
+from ofp_platform.offline.runs.made_elsewhere import archived_ranges, model_lineages
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.orchestration.offline_archive import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline_metadata import archive_metadata
 from ofp_platform.orchestration.offline_models import MODEL, lineage_metadata

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ofp_platform.offline.run_reconciliation import Ending, finished_since, governance_facts, reconcile
-from ofp_platform.offline.waiting_runs import waiting_runs
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.runs.run_reconciliation import Ending, finished_since, governance_facts, reconcile
+from ofp_platform.offline.runs.waiting_runs import waiting_runs
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.orchestration.jobs import build_dataset_job
 from ofp_platform.orchestration.offline_builds import ASSETS, BUILD_PLAN
 from ofp_platform.orchestration.partitions import BUILD_REQUEST

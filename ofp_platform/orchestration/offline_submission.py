@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from ofp_platform.offline.intent_file import parse_intent, read_intent
+from ofp_platform.offline.requests.intent_file import parse_intent, read_intent
 from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.resources import WorkshopResource
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused

@@ -8,7 +8,7 @@ import dagster as dg
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.workshop import workshop_on
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving import Reader
 from ofp_platform.storage.objects import ObjectStore

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ofp_platform.offline.run_ledger import RunLedger
+from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform_tests.cli.program import Ofp, Outcome, call

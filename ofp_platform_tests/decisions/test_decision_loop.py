@@ -21,8 +21,8 @@ from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.decisions.loop import DecisionService, Tally
 from ofp_platform.decisions.recorder import DecisionRecorder
 from ofp_platform.log.archive_store import Archive
-from ofp_platform.offline.forensic_rebuild import RunPolicies, rebuild_recorded
-from ofp_platform.offline.held_records import HeldRecords
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
+from ofp_platform.offline.requests.held_records import HeldRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
 from ofp_platform.storage.objects import ObjectStore

@@ -8,8 +8,8 @@ import pytest
 
 from ofp_platform.learning.protocol import Protocol, ProtocolUnmet
 from ofp_platform.learning.training import Columns, TrainingReport, train
-from ofp_platform.offline.builder import build
-from ofp_platform.offline.publication import DatasetDamaged, load_manifest
+from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest
+from ofp_platform.offline.runs.builder import build
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane

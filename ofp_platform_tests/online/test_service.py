@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from ofp_platform.online.service import OnlineService
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.serving import PostureState
 from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.oracle.strategies import PINS
 
@@ -182,3 +184,33 @@ async def test_every_failure_is_counted_and_every_counter_exported(profile: Prof
     ):  # fmt: skip
         assert f"ofp_{name}_total" in exported
     assert {"ofp_lag_records", "ofp_watermark_age_seconds", "ofp_posture"} <= exported
+
+
+async def test_a_store_that_is_silent_is_red_and_no_second_look_joins_the_first(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofp_platform.online.service._LOOK_SECONDS", 0.05)
+    async with opened(profile, dsn) as service:
+        assert (await service.health()).state is PostureState.GREEN
+        asked = threading.Event()
+        answers = threading.Event()
+        look = service._look
+        looks = []
+
+        def hangs() -> Any:
+            looks.append(1)
+            asked.set()
+            assert answers.wait(ENOUGH)
+            return look()
+
+        monkeypatch.setattr(service, "_look", hangs)
+        for _ in range(3):
+            await service._observe()
+        assert asked.is_set()
+        assert (await service.health()).reasons == ("STORE_DOWN",)
+        assert len(looks) == 1
+        monkeypatch.setattr(service, "_look", look)
+        answers.set()
+        monkeypatch.setattr("ofp_platform.online.service._LOOK_SECONDS", ENOUGH)
+        await service._observe()
+        assert (await service.health()).state is PostureState.GREEN

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -351,6 +351,23 @@ async def test_an_outage_is_unavailable_and_over_from_an_event_loop(pool: Pool, 
             errors = await asyncio.gather(*(async_refused(reader, request) for _ in range(10)))
             assert {error.reason for error in errors} == {Reason.STORE_DOWN}
         assert (await reader.answer(request)).hash == before
+
+
+async def test_a_store_that_is_silent_is_given_up_by_all_who_wait_for_it(pool: Pool, dsn: str) -> None:
+    plane = small_plane(pool)
+    request = plane.request(KEYS, GROUPS, AS_OF)
+    async with async_reader(plane, dsn, statements=1, questions_a_statement=2, store_seconds=0.2) as reader:
+        before = (await reader.answer(request)).hash
+        with psycopg.connect(dsn) as holder:
+            holder.execute("LOCK TABLE ofp.projection")
+            async with asyncio.timeout(10):  # one after the other they would take 20 s
+                errors = await asyncio.gather(*(async_refused(reader, request) for _ in range(200)))
+        assert {error.reason for error in errors} == {Reason.STORE_DOWN}
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(ContractError):
+                    assert (await reader.answer(request)).hash == before
+                    break
 
 
 async def test_an_event_loop_finds_no_store_where_there_is_none(pool: Pool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ofp_platform.offline.intent_file import parse_intent
-from ofp_platform.offline.policies import resolve_policy
+from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, DatasetBuild, request_id
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, PinnedRunFacts
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, Refusal

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from ofp_platform.offline.builder import build
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.runs.builder import build
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform_tests.oracle.simulated_log import profile

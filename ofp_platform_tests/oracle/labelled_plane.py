@@ -10,11 +10,11 @@ from typing import Any
 
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.offline.intent_file import parse_intent
-from ofp_platform.offline.label_sources import FRAUD_REPORTS, reported_labels
-from ofp_platform.offline.label_store import LabelStore
-from ofp_platform.offline.run_facts_view import examine_run, publish_run_facts
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.projection import publish_registry
 from ofp_platform.registry.compile import compile_pack

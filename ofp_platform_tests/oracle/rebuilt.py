@@ -12,11 +12,11 @@ import orjson
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.span_records import log_batches
-from ofp_platform.offline.knowledge import Knowledge
-from ofp_platform.offline.known_events import fold_replay
-from ofp_platform.offline.parity import ParityRuns, compare_all
-from ofp_platform.offline.parity_anchor import ParityAnchor
-from ofp_platform.offline.rebuilding import ReplayedRun
+from ofp_platform.offline.parity.parity import ParityRuns, compare_all
+from ofp_platform.offline.parity.parity_anchor import ParityAnchor
+from ofp_platform.offline.parity.rebuilding import ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.replay.known_events import fold_replay
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.snapshot_records import SnapshotMissing
 from ofp_platform.vocabulary.canonical import canonical_bytes

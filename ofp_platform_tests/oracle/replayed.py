@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.offline.candidate_rows import candidate_scope
-from ofp_platform.offline.dataset_rows import dataset_rows
-from ofp_platform.offline.decision_basis import RecordedDecision
-from ofp_platform.offline.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
-from ofp_platform.offline.known_events import FoldedReplay, fold_replay
+from ofp_platform.offline.datasets.dataset_rows import dataset_rows
+from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.replay.candidate_rows import candidate_scope
+from ofp_platform.offline.replay.decision_basis import RecordedDecision
+from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack
 from ofp_platform.vocabulary.canonical import canonical_bytes

@@ -8,11 +8,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from ofp_platform.offline import builder
-from ofp_platform.offline.intent_file import parse_intent
-from ofp_platform.offline.label_store import LabelStore
-from ofp_platform.offline.publication import load_manifest
-from ofp_platform.offline.run_ledger import RunLedger
+from ofp_platform.offline.datasets.publication import load_manifest
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.runs import builder
+from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration import offline_sensors
 from ofp_platform.orchestration.code_location import code_location

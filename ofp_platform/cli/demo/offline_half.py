@@ -13,22 +13,22 @@ from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.demo.training_set import TrainingSet, training_intent
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.facts_commands import examine, reference_of
-from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.label_commands import load_reports
 from ofp_platform.cli.model_commands import days_of
 from ofp_platform.cli.model_table import model_table
 from ofp_platform.cli.progress import bar, done, wheel
 from ofp_platform.cli.readable_json import readable_json
 from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.run_line import line_of
 from ofp_platform.cli.workshop import workshop_on
 from ofp_platform.learning.payments import protocol_of, train_on
 from ofp_platform.learning.protocol import ProtocolUnmet
 from ofp_platform.log.archive import archive_up_to
-from ofp_platform.offline.label_store import LabelStore
-from ofp_platform.offline.publication import load_manifest
-from ofp_platform.offline.replay_resolution import data_end
-from ofp_platform.offline.run_facts_view import load_run_facts, publish_run_facts
-from ofp_platform.offline.workshop import Workshop
+from ofp_platform.offline.datasets.publication import load_manifest
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.requests.replay_resolution import data_end
+from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
+from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.online.plane import Plane
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused

@@ -29,8 +29,8 @@ from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.loop import Tally
 from ofp_platform.log.archive_store import Archive
-from ofp_platform.offline.forensic_rebuild import RunPolicies, rebuild_recorded
-from ofp_platform.offline.held_records import HeldRecords
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
+from ofp_platform.offline.requests.held_records import HeldRecords
 from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow

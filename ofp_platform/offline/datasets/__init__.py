@@ -1,0 +1,1 @@
+"""Rows, features, files, publication."""

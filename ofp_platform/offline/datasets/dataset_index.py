@@ -1,0 +1,83 @@
+"""Where published datasets are: rows that point to manifests. The manifests are the truth; a lost row can be written again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest
+from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, manifest_path
+
+
+@dataclass(frozen=True)
+class IndexedDataset:
+    """One row. `superseded_by`: identities of the datasets that replace it, of which there should be one at most."""
+
+    dataset_name: str
+    dataset_identity: str
+    manifest_path: str
+    manifest_digest: str
+    request_id: str
+    supersedes: str | None
+    superseded_by: tuple[str, ...]
+
+
+class DatasetIndex:
+    """The index in one database, of the datasets in one object store."""
+
+    def __init__(self, pool: Pool, objects: ObjectStore) -> None:
+        self._pool = pool
+        self._objects = objects
+
+    def add(self, manifest: DatasetManifest) -> None:
+        """Point to a published manifest. Idempotent.
+
+        Raises:
+            BuildRefused: STORE_UNAVAILABLE.
+        """
+        row = (
+            manifest.dataset_name,
+            manifest.dataset_identity,
+            manifest_path(manifest.dataset_name, manifest.dataset_identity),
+            manifest.digest,
+            manifest.request_id,
+            manifest.supersedes,
+        )
+        with answering(), self._pool.connection() as connection:
+            connection.execute("INSERT INTO ofp.dataset_index VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING", row)
+
+    def is_published(self, dataset_name: str, dataset_identity: str) -> bool:
+        """Whether there is such a dataset, by its manifest.
+
+        Raises:
+            ObjectStoreUnavailable: see there.
+        """
+        try:
+            load_manifest(self._objects, dataset_name, dataset_identity)
+        except (DatasetNotFound, DatasetDamaged):
+            return False
+        return True
+
+    def list(self, dataset_name: str | None = None) -> list[IndexedDataset]:
+        """The published datasets, by name and identity.
+
+        Raises:
+            BuildRefused: STORE_UNAVAILABLE.
+        """
+        with answering(), self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT one.dataset_name, one.dataset_identity, one.manifest_path, one.manifest_digest, one.request_id,"
+                " one.supersedes, coalesce(array_agg(later.dataset_identity ORDER BY later.dataset_identity)"
+                " FILTER (WHERE later.dataset_identity IS NOT NULL), '{}')"
+                " FROM ofp.dataset_index AS one LEFT JOIN ofp.dataset_index AS later"
+                " ON later.dataset_name = one.dataset_name AND later.supersedes = one.dataset_identity"
+                " WHERE one.dataset_name = coalesce(%s, one.dataset_name)"
+                " GROUP BY one.dataset_name, one.dataset_identity ORDER BY one.dataset_name, one.dataset_identity",
+                (dataset_name,),
+            ).fetchall()
+        return [
+            IndexedDataset(name, identity, path, digest, request, supersedes, tuple(later))
+            for name, identity, path, digest, request, supersedes, later in rows
+        ]

@@ -1,0 +1,51 @@
+"""Published datasets, read: only by manifest, and only bytes that are what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest
+from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
+from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+
+_MANIFESTS = "ofs/datasets"
+
+
+def read_dataset(objects: ObjectStore, manifest: DatasetManifest, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a dataset, in canonical order; `columns` None: all of them.
+
+    Raises:
+        DatasetDamaged: a file is missing or is not what the manifest says. ObjectStoreUnavailable: see there.
+        KeyError: the dataset has no such column.
+    """
+    known = [column.name for column in manifest.columns]
+    for name in columns or ():
+        if name not in known:
+            raise KeyError(f"dataset {manifest.dataset_name} has no column {name!r}; it has {', '.join(known)}")
+    wanted = None if columns is None else list(columns)
+    tables = []
+    for file in manifest.files:
+        try:
+            content = objects.get(file.path)
+        except ObjectNotFound:
+            raise DatasetDamaged(f"{file.path} is missing") from None
+        if sha256_hex(content) != file.sha256:
+            raise DatasetDamaged(f"{file.path} is not what the manifest says")
+        tables.append(pq.read_table(pa.BufferReader(content), columns=wanted))
+    return pa.concat_tables(tables)
+
+
+def published_manifests(objects: ObjectStore, dataset_name: str | None = None) -> Iterator[DatasetManifest]:
+    """All published manifests, by name and identity: for people to look at. Nothing that builds or trains may choose by it.
+
+    Raises:
+        DatasetDamaged: an object in the place of a manifest is none. ObjectStoreUnavailable: see there.
+    """
+    for path in objects.list(_MANIFESTS if dataset_name is None else f"{_MANIFESTS}/{dataset_name}"):
+        parts = path.split("/")
+        if len(parts) == 5 and parts[4] == "manifest.json":
+            yield load_manifest(objects, parts[2], parts[3])

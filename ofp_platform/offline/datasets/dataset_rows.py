@@ -1,0 +1,270 @@
+"""The rows of a dataset in their canonical order, without features: on disk, in blocks that one worker holds in memory.
+
+Order: per event by (event time, identity: the first 128 bits of SHA-256(class NUL id NUL payload hash), unsigned), a decision
+id behind it; per entity and per grid by (as-of, key id). Each row also goes to the shard of each of its keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ofp_platform.offline.replay.decision_basis import DecisionBases, RecordedDecision, decision_bases
+from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, shard_of
+from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
+
+Int64s = npt.NDArray[np.int64]
+BLOCK_ROWS = 131_072
+UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
+ROW_WIDTH = 6
+KEY_HIGH, KEY_LOW, AS_OF, KNOWN_UNTIL, CHAIN, ORDINAL = range(ROW_WIDTH)
+_SAMPLES = 1_000_000
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """Rows on disk. `blocks`: (first row, rows) of each block; `chains`: see `decision_basis`, for `decision` only.
+
+    `undecided`: events of the scope without a decision, which make no row of a `decision` dataset.
+    """
+
+    folder: Path
+    as_of_basis: AsOfBasis
+    key_types: tuple[str, ...]
+    blocks: tuple[tuple[int, int], ...]
+    chains: tuple[Int64s, ...] = ()
+    undecided: int = 0
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return sum(count for _, count in self.blocks)
+
+    def block(self, number: int) -> pa.Table:
+        """The row columns of one block."""
+        with pa.memory_map(str(_block_file(self.folder, number))) as source:
+            return pa.ipc.open_file(source).read_all()
+
+    def spool(self, key_type: str) -> Path:
+        """The folder of that key type's row shards: rows of int64[6], see the constants of this module."""
+        return self.folder / f"rows-{key_type}"
+
+
+def dataset_rows(
+    folded: FoldedReplay,
+    scope: PerEvent | PerEntity | PerGrid,
+    as_of_basis: AsOfBasis,
+    folder: Path,
+    decisions: Iterable[RecordedDecision] = (),
+) -> DatasetRows:
+    """The rows of a scope. `folder` does not exist yet. A per-event scope must have been given to the fold.
+
+    A row of an entity knows, under `ingest_time`, what was admitted by its as-of; a row of an event what was admitted by the
+    event's own admission, which is that of its first copy that was applied.
+
+    Raises:
+        BuildRefused: NOTHING_TO_BUILD, no rows; INVALID_INTENT, `decision` without events; REPLAY_INCOMPLETE.
+    """
+    folder.mkdir(parents=True)
+    if isinstance(scope, PerEvent):
+        if folded.scope is None:
+            raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
+        bases = decision_bases(decisions, folded) if as_of_basis is AsOfBasis.DECISION else None
+        writer = _Writer(folder, folded.shards, folded.scope.key_types)
+        for events in _events_in_order(folded, folder):
+            _add_events(writer, events, folded.scope.key_types, as_of_basis, bases)
+    else:
+        if as_of_basis is AsOfBasis.DECISION:
+            message = "as_of_basis 'decision' needs a per_event scope: only events have decisions"
+            raise BuildRefused(BuildReason.INVALID_INTENT, message, "as_of_basis")
+        bases = None
+        writer = _Writer(folder, folded.shards, (scope.key_type.value,))
+        blocks = _listed(scope) if isinstance(scope, PerEntity) else _grid(scope, folded)
+        for key_ids, times in blocks:
+            _add_entities(writer, scope.key_type.value, key_ids, times, as_of_basis)
+    writer.close()
+    if not writer.blocks:
+        raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "the scope has no rows in this replay", "scope")
+    chains = () if bases is None else bases.chains
+    return DatasetRows(folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided)
+
+
+@dataclass
+class _Writer:
+    """Blocks and row shards while they are written."""
+
+    folder: Path
+    shards: int
+    key_types: tuple[str, ...]
+    blocks: list[tuple[int, int]] = field(default_factory=list)
+    undecided: int = 0
+
+    def __post_init__(self) -> None:
+        self.digests = KeyDigests()
+        self.spools = {name: ShardSpool(self.folder / f"rows-{name}", ROW_WIDTH, self.shards) for name in self.key_types}
+
+    def add(self, table: pa.Table, keys: dict[str, tuple[Int64s, Int64s, npt.NDArray[np.bool_]]], rows: Int64s) -> None:
+        """One block: its columns; per key type digests and which rows have such a key; and as-of, known until, chain."""
+        if not table.num_rows:
+            return
+        first = sum(self.blocks[-1]) if self.blocks else 0
+        path = _block_file(self.folder, len(self.blocks))
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+            file.write_table(table.combine_chunks())
+        self.blocks.append((first, table.num_rows))
+        ordinals = np.arange(first, first + table.num_rows)
+        for key_type, (high, low, present) in keys.items():
+            entry = np.column_stack([high, low, rows, ordinals])[present]
+            self.spools[key_type].add(shard_of(entry[:, KEY_HIGH].copy(), self.shards), entry)
+
+    def close(self) -> None:
+        for spool in self.spools.values():
+            spool.flush()
+
+
+def _block_file(folder: Path, number: int) -> Path:
+    return folder / f"block-{number:05d}.arrow"
+
+
+# ---- per event -------------------------------------------------------------------------------------------------------
+
+
+def _events_in_order(folded: FoldedReplay, folder: Path) -> Iterator[pa.Table]:
+    """The candidates, each event once, in canonical order, about BLOCK_ROWS at once."""
+    scratch = folder / "by-time"
+    scratch.mkdir()
+    bounds = _time_bounds(folded)
+    parts: list[list[Path]] = [[] for _ in range(len(bounds) + 1)]
+    for number, batch in enumerate(_candidates(folded)):
+        bucket = np.searchsorted(bounds, batch["ts"].to_numpy(), side="right")
+        order = np.argsort(bucket, kind="stable")
+        cuts = np.searchsorted(bucket[order], np.arange(len(parts) + 1))
+        ordered = batch if (bucket[1:] >= bucket[:-1]).all() else batch.take(pa.array(order))
+        for place in np.flatnonzero(np.diff(cuts)).tolist():
+            path = scratch / f"{place}-{number}.arrow"
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
+                file.write_batch(ordered.slice(int(cuts[place]), int(cuts[place + 1] - cuts[place])))
+            parts[place].append(path)
+    for paths in parts:
+        tables = []
+        for path in paths:
+            with pa.memory_map(str(path)) as source:
+                tables.append(pa.ipc.open_file(source).read_all())
+        if tables:
+            yield _each_once(pa.concat_tables(tables).combine_chunks())
+        for path in paths:
+            path.unlink()
+
+
+def _candidates(folded: FoldedReplay) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(folded.candidate_file)) as source:
+        yield from pa.ipc.open_stream(source)
+
+
+def _time_bounds(folded: FoldedReplay) -> Int64s:
+    """Times between which about BLOCK_ROWS candidates lie. Events of one time stay together."""
+    step = folded.candidates // _SAMPLES + 1
+    sampled = [batch["ts"].to_numpy()[::step] for batch in _candidates(folded)]
+    if not sampled:
+        return np.empty(0, np.int64)
+    ts = np.sort(np.concatenate(sampled))
+    buckets = -(-folded.candidates // BLOCK_ROWS)
+    return np.unique(ts[(np.arange(1, buckets) * len(ts)) // buckets])
+
+
+def _each_once(table: pa.Table) -> pa.Table:
+    ts, high, low, admitted = (table[name].to_numpy() for name in ("ts", "tie_high", "tie_low", "admitted_at"))
+    order = np.lexsort((low.view(np.uint64), high.view(np.uint64), ts))
+    high, low = high[order], low[order]
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    starts = np.flatnonzero(first)
+    earliest = np.minimum.reduceat(admitted[order], starts)
+    made = table.take(pa.array(order[starts]))
+    return made.set_column(made.schema.get_field_index("admitted_at"), "admitted_at", pa.array(earliest))
+
+
+def _add_events(
+    writer: _Writer, events: pa.Table, key_types: Sequence[str], as_of_basis: AsOfBasis, bases: DecisionBases | None
+) -> None:
+    extra: dict[str, pa.Array] = {}
+    chain: Int64s = np.zeros(events.num_rows, np.int64)
+    as_of = events["ts"].to_numpy()
+    known_until = events["admitted_at"].to_numpy()
+    if bases is not None:
+        names = zip(events["event_type"].to_pylist(), events["event_id"].to_pylist(), strict=True)
+        found = [(place, row) for place, name in enumerate(names) for row in bases.by_event.get(name, ())]
+        writer.undecided += events.num_rows - len({place for place, _ in found})
+        events = events.take(pa.array([place for place, _ in found], pa.int64()))
+        rows = [row for _, row in found]
+        as_of, known_until, chain = (
+            np.array([getattr(row, name) for row in rows], np.int64) for name in ("as_of", "rank", "chain")
+        )
+        extra["decision_id"] = pa.array([row.decision_id for row in rows], pa.string())
+        extra["input_basis_digest"] = pa.array([row.basis_digest for row in rows], pa.string())
+    elif as_of_basis is AsOfBasis.INGEST_TIME:
+        extra["known_until_utc"] = pa.array(known_until).cast(UTC_MICROSECONDS)
+    columns = {
+        "event_id": events["event_id"],
+        "event_type": events["event_type"],
+        "event_time_utc": events["ts"].cast(UTC_MICROSECONDS),
+        **{f"{name}_id": events[f"{name}_id"] for name in key_types},
+        "as_of_time_utc": pa.array(as_of).cast(UTC_MICROSECONDS),
+        **extra,
+        **{name: events[name] for name in events.column_names if name.startswith("payload__")},
+    }
+    keys = {
+        name: (
+            events[f"{name}_high"].to_numpy(),
+            events[f"{name}_low"].to_numpy(),
+            pc.is_valid(events[f"{name}_id"]).to_numpy(),
+        )
+        for name in key_types
+    }
+    writer.add(pa.table(columns), keys, np.column_stack([as_of, known_until, chain]))
+
+
+# ---- entities --------------------------------------------------------------------------------------------------------
+
+
+def _listed(scope: PerEntity) -> Iterator[tuple[list[str], Int64s]]:
+    rows = sorted({(parse_time(row.as_of_time_utc), row.key_id) for row in scope.rows})
+    for start in range(0, len(rows), BLOCK_ROWS):
+        part = rows[start : start + BLOCK_ROWS]
+        yield [key_id for _, key_id in part], np.array([time for time, _ in part], np.int64)
+
+
+def _grid(scope: PerGrid, folded: FoldedReplay) -> Iterator[tuple[list[str], Int64s]]:
+    """The entities themselves are held in memory, their rows are not."""
+    key_ids = sorted(set(scope.key_ids)) if scope.key_ids is not None else folded.key_ids(scope.key_type.value)
+    names: list[str] = []
+    times: list[Int64s] = []
+    for time in range(parse_time(scope.from_utc), parse_time(scope.to_utc), scope.step_seconds * MICROS_PER_SECOND):
+        for start in range(0, len(key_ids), BLOCK_ROWS):
+            part = key_ids[start : start + BLOCK_ROWS]
+            names += part
+            times.append(np.full(len(part), time, np.int64))
+            if len(names) >= BLOCK_ROWS:
+                yield names, np.concatenate(times)
+                names, times = [], []
+    if names:
+        yield names, np.concatenate(times)
+
+
+def _add_entities(writer: _Writer, key_type: str, key_ids: list[str], times: Int64s, as_of_basis: AsOfBasis) -> None:
+    as_of = pa.array(times).cast(UTC_MICROSECONDS)
+    columns = {f"{key_type}_id": pa.array(key_ids, pa.string()), "as_of_time_utc": as_of}
+    if as_of_basis is AsOfBasis.INGEST_TIME:
+        columns["known_until_utc"] = as_of
+    high, low, _ = writer.digests.columns(key_ids)
+    rows = np.column_stack([times, times, np.zeros(len(times), np.int64)])
+    writer.add(pa.table(columns), {key_type: (high, low, np.ones(len(times), np.bool_))}, rows)

@@ -1,0 +1,278 @@
+"""The features of a dataset's rows: shard by shard of the keys, then block by block of the rows.
+
+A shard's events and rows are read, sorted and evaluated by the kernel in one call; its columns are written in the order of
+the rows. A block gathers its rows out of all shards. Any number of workers, on any engine, makes the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.offline.datasets.dataset_rows import (
+    AS_OF,
+    CHAIN,
+    KEY_HIGH,
+    KEY_LOW,
+    KNOWN_UNTIL,
+    ORDINAL,
+    ROW_WIDTH,
+    DatasetRows,
+)
+from ofp_platform.offline.replay.key_shards import EventShard, by_key_and_time, dense_keys, read_shard
+from ofp_platform.offline.replay.knowledge import known_from
+from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.models import Pack
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.serving import GroupRef
+
+Int64s = npt.NDArray[np.int64]
+DECIMAL_DIGITS = 38
+
+
+def resolve_groups(registry: CompiledRegistry, groups: Iterable[GroupRef]) -> tuple[GroupPlan, ...]:
+    """The plans of the requested groups, in the order of (name, version).
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED, a group version that the pack does not have, or one named twice.
+    """
+    plans: dict[tuple[str, str], GroupPlan] = {}
+    for place, ref in enumerate(groups):
+        name = (ref.group_name, ref.group_version)
+        if name not in registry.groups:
+            known = ", ".join(f"{one} {version}" for one, version in sorted(registry.groups))
+            message = f"group {name[0]} {name[1]} is not in pack {registry.pack.pack_id}; it has {known}"
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{place}")
+        if name in plans:
+            message = f"group {name[0]} {name[1]} is named twice"
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{place}")
+        plans[name] = registry.groups[name]
+    return tuple(plans[name] for name in sorted(plans))
+
+
+def feature_name(group: tuple[str, str], feature: str) -> str:
+    """The column of a feature: `<group>_<version>__<feature>`."""
+    return f"{group[0]}_{group[1]}__{feature}"
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """Everything that a worker needs to compute any shard, wherever it runs; can be sent to other processes.
+
+    `groups` are those with rows, by key type.
+    """
+
+    folded: FoldedReplay
+    rows: DatasetRows
+    pack: Pack
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    folder: Path
+
+    @property
+    def shards(self) -> list[tuple[str, int]]:
+        """All pieces of the work: (key type, shard)."""
+        return [(key_type, shard) for key_type, _ in self.groups for shard in range(self.folded.shards)]
+
+    def file(self, key_type: str, shard: int) -> Path:
+        """Where that shard's columns go."""
+        return self.folder / f"{key_type}-{shard:05d}.arrow"
+
+
+def feature_job(
+    folded: FoldedReplay, rows: DatasetRows, registry: CompiledRegistry, groups: Sequence[GroupPlan], folder: Path
+) -> FeatureJob:
+    """The work of computing `groups` for `rows`; `folder` does not exist yet.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED, a group of a key type that no row has.
+    """
+    for place, group in enumerate(groups):
+        if group.key_type not in rows.key_types:
+            message = (
+                f"group {group.name} {group.version} is of key type {group.key_type}; the rows have {', '.join(rows.key_types)}"
+            )
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{place}")
+    named = tuple(
+        (key_type, names)
+        for key_type in rows.key_types
+        if (names := tuple((group.name, group.version) for group in groups if group.key_type == key_type))
+    )
+    folder.mkdir(parents=True)
+    return FeatureJob(folded, rows, registry.pack, named, folder)
+
+
+def left_out(groups: Sequence[GroupPlan]) -> list[str]:
+    """The on-demand features of the groups: they need a request, which a row does not have, and make no column."""
+    return [feature_name((group.name, group.version), one.name) for group in groups for one in group.on_demand]
+
+
+def compute_features(job: FeatureJob, registry: CompiledRegistry, workers: int) -> None:
+    """Compute every shard with that many threads (the kernel runs outside the interpreter's lock).
+
+    Raises:
+        BuildRefused: VALUE_OUT_OF_RANGE.
+    """
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(lambda shard: compute_shard(job, registry, *shard), job.shards):
+            pass
+
+
+def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int) -> int:
+    """Compute one shard and write its columns. Returns its rows. Computing it again writes the same file.
+
+    Raises:
+        BuildRefused: VALUE_OUT_OF_RANGE.
+    """
+    rows = read_shard(job.rows.spool(key_type), shard, ROW_WIDTH)
+    if not len(rows):
+        return 0
+    names = dict(job.groups)[key_type]
+    plan = ColumnPlan(KernelPlan.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
+    events = job.folded.events(registry, key_type, shard)
+    try:
+        ordinals, columns = _columns(plan, events, rows, job.rows)
+    except ColumnOutOfRange as error:
+        group = f"group {error.group[0]} {error.group[1]}"
+        message = f"key type {key_type}, {group}, feature {error.feature}: a value does not fit its column (±(2^53-1))"
+        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, message, "feature_groups") from None
+    order = np.argsort(ordinals, kind="stable")
+    table = {"ordinal": ordinals[order]}
+    for number, column in enumerate(columns):
+        table[f"low{number}"] = column.low[order]
+        if column.high is not None:
+            table[f"high{number}"] = column.high[order]
+        table[f"valid{number}"] = column.valid[order].view(np.uint8)
+    made = pa.record_batch({name: pa.array(values) for name, values in table.items()})
+    path = job.file(key_type, shard)
+    partial = path.with_suffix(".partial")
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, made.schema) as file:
+        file.write_batch(made)
+    partial.rename(path)
+    return len(rows)
+
+
+def _columns(plan: ColumnPlan, events: EventShard, rows: Int64s, shape: DatasetRows) -> tuple[Int64s, list[FeatureColumn]]:
+    """Ordinals and columns of a shard's rows, in an order of their own."""
+    if shape.as_of_basis is AsOfBasis.EVENT_TIME:
+        return _evaluate(plan, events, None, rows)
+    if shape.as_of_basis is AsOfBasis.INGEST_TIME:
+        return _evaluate(plan, events, events.admitted_at, rows)
+    parts = []
+    for chain in np.unique(rows[:, CHAIN]).tolist():
+        own = rows[rows[:, CHAIN] == chain]
+        parts.append(_evaluate(plan, events, known_from(shape.chains[chain], events.matrix.shape[1], events.copies), own))
+    if len(parts) == 1:
+        return parts[0]
+    joined = []
+    for pieces in zip(*(columns for _, columns in parts), strict=True):
+        first = pieces[0]
+        highs = [piece.high for piece in pieces if piece.high is not None]
+        joined.append(
+            FeatureColumn(
+                group=first.group,
+                name=first.name,
+                scale=first.scale,
+                low=np.concatenate([piece.low for piece in pieces]),
+                high=np.concatenate(highs) if highs else None,
+                valid=np.concatenate([piece.valid for piece in pieces]),
+            )
+        )
+    return np.concatenate([ordinals for ordinals, _ in parts]), joined
+
+
+def _evaluate(plan: ColumnPlan, events: EventShard, known: Int64s | None, rows: Int64s) -> tuple[Int64s, list[FeatureColumn]]:
+    high, low, codes = dense_keys(rows[:, KEY_HIGH], rows[:, KEY_LOW])
+    order = by_key_and_time(codes, rows[:, AS_OF])
+    rows = rows[order]
+    offsets = np.searchsorted(codes[order], np.arange(len(high) + 1))
+    starts, ends = _event_ranges(events, high, low)
+    until = None if known is None else rows[:, KNOWN_UNTIL].copy()
+    columns = feature_columns(
+        plan, KeyedEvents(events.matrix, starts, ends, known), KeyedRows(offsets, rows[:, AS_OF].copy(), until)
+    )
+    return rows[:, ORDINAL], columns
+
+
+def _event_ranges(events: EventShard, high: Int64s, low: Int64s) -> tuple[Int64s, Int64s]:
+    """Where the events of each of those keys stand; nowhere: 0 to 0."""
+    starts, ends = np.zeros(len(high), np.int64), np.zeros(len(high), np.int64)
+    if len(events.key_high):
+        place = np.searchsorted(events.key_high, high)
+        place[place == len(events.key_high)] = 0
+        # keys whose high halves agree stand side by side
+        while (later := (events.key_high[place] == high) & (events.key_low[place] < low)).any():
+            following = np.minimum(place + 1, len(events.key_high) - 1)
+            moved = np.where(later & (events.key_high[following] == high), following, place)
+            if np.array_equal(moved, place):
+                break
+            place = moved
+        found = (events.key_high[place] == high) & (events.key_low[place] == low)
+        starts[found], ends[found] = events.starts[place[found]], events.ends[place[found]]
+    return starts, ends
+
+
+class ShardColumns:
+    """The computed shards of one key type, opened to be read block by block."""
+
+    def __init__(self, job: FeatureJob, registry: CompiledRegistry, key_type: str) -> None:
+        self._tables = []
+        for shard in range(job.folded.shards):
+            path = job.file(key_type, shard)
+            if path.exists():
+                self._tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        self._ordinals = [table["ordinal"].to_numpy() for table in self._tables]
+        names = dict(job.groups)[key_type]
+        self.features = [
+            (feature_name(name, feature.name), feature.scale)
+            for name in names
+            for feature in sorted(registry.groups[name].features, key=lambda one: one.name)
+        ]
+
+    def block(self, first: int, count: int) -> dict[str, pa.Array]:
+        """Feature name to its column, rows [first, first + count). A row without such a key has nulls."""
+        cuts = [np.searchsorted(ordinals, (first, first + count)) for ordinals in self._ordinals]
+        parts = [table.slice(begin, end - begin) for table, (begin, end) in zip(self._tables, cuts, strict=True)]
+        where = _joined([part["ordinal"].to_numpy() for part in parts], np.int64) - first
+
+        def gathered(name: str, dtype: type) -> npt.NDArray[Any]:
+            column: npt.NDArray[Any] = np.zeros(count, dtype)
+            column[where] = _joined([part[name].to_numpy() for part in parts], dtype)
+            return column
+
+        made = {}
+        for number, (name, scale) in enumerate(self.features):
+            valid = pa.py_buffer(np.packbits(gathered(f"valid{number}", np.uint8).view(np.bool_), bitorder="little"))
+            low = gathered(f"low{number}", np.int64)
+            if scale is None:
+                made[name] = pa.Array.from_buffers(pa.int64(), count, [valid, pa.py_buffer(low)])
+            else:
+                both = np.stack([low, gathered(f"high{number}", np.int64)], axis=1)
+                made[name] = pa.Array.from_buffers(pa.decimal128(DECIMAL_DIGITS, scale), count, [valid, pa.py_buffer(both)])
+        return made
+
+
+def _joined(parts: list[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *parts])
+
+
+def dataset_blocks(job: FeatureJob, registry: CompiledRegistry) -> Iterator[pa.Table]:
+    """The rows with their features, block by block, in canonical order; every shard must have been computed."""
+    readers = [ShardColumns(job, registry, key_type) for key_type, _ in job.groups]
+    for number, (first, count) in enumerate(job.rows.blocks):
+        table = job.rows.block(number)
+        for reader in readers:
+            for name, column in reader.block(first, count).items():
+                table = table.append_column(name, column)
+        yield table

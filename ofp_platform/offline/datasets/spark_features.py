@@ -1,0 +1,109 @@
+"""The features of a dataset's rows on Spark: the same shards by the same kernel, on executors instead of threads.
+
+Executors read a shard from the job's folders and write its columns there, so the scratch folder must be one that driver and
+executors share; what travels through Spark is which shard to do, and what became of it. Needs the extra `spark`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import orjson
+import pyarrow as pa
+
+from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_shard
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.models import Pack
+from ofp_platform.vocabulary.offline.build_refusal import BuildRefused, Refusal
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+_DONE = "key_type string, shard int, rows long, refusal string"
+_DONE_SCHEMA = pa.schema([("key_type", pa.string()), ("shard", pa.int32()), ("rows", pa.int64()), ("refusal", pa.string())])
+
+
+class SparkUnavailable(Exception):
+    """Spark cannot be started here; the text says what is missing."""
+
+
+@contextmanager
+def local_spark(cores: int) -> Iterator[SparkSession]:
+    """A Spark session inside this machine, with this interpreter for its workers; stopped at the end.
+
+    Raises:
+        SparkUnavailable: pyspark or Java is missing.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise SparkUnavailable("pyspark is not installed: install the package with its extra `spark`") from None
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        raise SparkUnavailable("there is no `java` on the path and no JAVA_HOME: Spark needs Java 17 or later")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(f"local[{cores}]").appName("ofp-features")
+    for name, value in (
+        ("spark.ui.enabled", "false"),
+        ("spark.driver.bindAddress", "127.0.0.1"),
+        ("spark.driver.host", "127.0.0.1"),
+    ):
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+def compute_features_on_spark(job: FeatureJob, spark: SparkSession) -> int:
+    """Compute every shard of the job, one Spark task each. Returns the rows computed, a row counted once per key type.
+
+    Raises:
+        BuildRefused: as `compute_features`; of several the first by key type and shard.
+        pyspark.errors.PySparkException: Spark itself failed.
+    """
+    shards = job.shards
+    frame = spark.createDataFrame(shards, "key_type string, shard int")
+    # a number of partitions that is asked for is kept: left to itself Spark would put such few bytes into one task
+    spread = frame.repartition(len(shards), "key_type", "shard")
+    done = spread.groupBy("key_type", "shard").applyInArrow(_worker(job), _DONE).collect()
+    for row in sorted(done, key=lambda one: (one["key_type"], one["shard"])):
+        if row["refusal"] is not None:
+            refusal = Refusal.model_validate_json(row["refusal"])
+            raise BuildRefused(refusal.reason, refusal.message, refusal.field)
+    if {(row["key_type"], row["shard"]) for row in done} != set(shards):
+        raise RuntimeError(f"Spark returned {len(done)} of {len(shards)} shards")
+    return sum(int(row["rows"]) for row in done)
+
+
+def _worker(job: FeatureJob) -> Callable[[pa.Table], pa.Table]:
+    def work(shards: pa.Table) -> pa.Table:
+        return compute_listed(job, shards)
+
+    return work
+
+
+def compute_listed(job: FeatureJob, shards: pa.Table) -> pa.Table:
+    """Compute the shards listed in a table (key_type, shard); a refusal is returned as JSON beside the shard's name."""
+    registry = _registry(job.pack.model_dump_json(by_alias=True))
+    done = []
+    for one in shards.to_pylist():
+        rows, refusal = 0, None
+        try:
+            rows = compute_shard(job, registry, one["key_type"], one["shard"])
+        except BuildRefused as refused:
+            refusal = orjson.dumps(refused.refusal.model_dump(mode="json")).decode()
+        done.append({**one, "rows": rows, "refusal": refusal})
+    return pa.Table.from_pylist(done, schema=_DONE_SCHEMA)
+
+
+@lru_cache(maxsize=4)
+def _registry(pack: str) -> CompiledRegistry:
+    """Compiled once per executor process."""
+    return compile_pack(Pack.model_validate_json(pack))

@@ -1,0 +1,1 @@
+"""Labels: asserted, resolved as of a time, held against the rows."""

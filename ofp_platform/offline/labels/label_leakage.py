@@ -1,0 +1,100 @@
+"""Proves that no label in a build was learnt after its as-of: from the rows and the raw assertions, not from the resolver."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, Column
+from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.times import format_time, parse_time
+
+
+def refuse_future_as_of(basis: LabelBasis, data_end_us: int | None) -> None:
+    """An as-of is a time that the data has reached: what is known then cannot change any more.
+
+    Args:
+        data_end_us: the latest time that the data speaks of (the newest admission of the replay, or the newest
+            observation in the label store if that is later), microseconds; None: there is no data.
+
+    Raises:
+        BuildRefused: LABEL_ASOF_IN_FUTURE.
+    """
+    if data_end_us is not None and parse_time(basis.as_of_utc) <= data_end_us:
+        return
+    end = "there is no data" if data_end_us is None else f"the data ends at {format_time(data_end_us)}"
+    raise BuildRefused(
+        BuildReason.LABEL_ASOF_IN_FUTURE,
+        f"labels as of {basis.as_of_utc} cannot be known: {end}. Choose an as-of no later than that",
+        "label.as_of_utc",
+    )
+
+
+def check_no_leak(
+    columns: pa.Table,
+    event_ids: Column,
+    row_ts: NDArray[np.int64],
+    basis: LabelBasis,
+    policy: BuildPolicy,
+    assertions: pa.Table,
+) -> int:
+    """Hold n rows with their label columns against every assertion of the label type. How many rows have a label.
+
+    Args:
+        columns: label_value, label_observed_time, label_is_mature.
+        event_ids, row_ts: string[n]; int64[n], microseconds.
+        assertions: as `LabelStore.assertions` gives them, later ones included.
+
+    Raises:
+        BuildRefused: LEAKAGE_DETECTED; the message names the first row at fault. A value that was observed after the as-of,
+            that no assertion supports, or that is inferred from silence before the row had matured.
+    """
+    as_of = parse_time(basis.as_of_utc)
+    rows = pa.table(
+        {
+            "row": pa.array(np.arange(columns.num_rows)),
+            "event_id": event_ids.cast(pa.string()),
+            "value": columns["label_value"],
+            "observed_time": columns["label_observed_time"].cast(OBSERVED_TIME),
+        }
+    )
+    too_young = pa.array(row_ts > as_of - basis.maturity_seconds * 1_000_000)
+    observed = rows["observed_time"]
+    _refuse_any(
+        rows.filter(pc.greater(observed.cast(pa.int64()), as_of)),
+        f"its label was observed after the as-of {basis.as_of_utc}",
+    )
+    _refuse_any(
+        rows.filter(pc.and_(columns["label_is_mature"], too_young)),
+        f"it counts as mature, and is younger than {basis.maturity_seconds} s as of {basis.as_of_utc}",
+    )
+    inferred = pc.and_(pc.is_valid(rows["value"]), pc.is_null(observed))
+    _refuse_any(
+        rows.filter(pc.and_(inferred, too_young)),
+        "it has a value without an assertion before silence means anything",
+    )
+    if policy.unlabelled_means is None:
+        _refuse_any(rows.filter(inferred), "it has a value without an assertion, and the policy gives silence no meaning")
+    else:
+        other = pc.not_equal(rows["value"], policy.unlabelled_means)
+        _refuse_any(rows.filter(pc.and_(inferred, other)), "it has a value that neither an assertion nor the policy gives")
+    asserted = rows.filter(pc.is_valid(observed))
+    keys = ["event_id", "value", "observed_time"]
+    unsupported = asserted.join(assertions.select(keys), keys, join_type="left anti")
+    _refuse_any(unsupported, "no assertion gives it that value at that time")
+    return int(columns.num_rows - columns["label_value"].null_count)
+
+
+def _refuse_any(rows: pa.Table, why: str) -> None:
+    if not rows.num_rows:
+        return
+    first = rows.sort_by("row").slice(0, 1).to_pylist()[0]
+    raise BuildRefused(
+        BuildReason.LEAKAGE_DETECTED,
+        f"{rows.num_rows:,} rows hold a label that was not known; the first is row {first['row']}"
+        f" (event {first['event_id']}): {why}",
+        "label",
+    )

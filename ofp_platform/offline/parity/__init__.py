@@ -1,0 +1,1 @@
+"""What was served against what the log gives."""

@@ -1,0 +1,57 @@
+"""Corrections in the database: appended once per request, decision and feature, and what they come to by day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.offline.parity_record import Correction
+from ofp_platform.vocabulary.times import parse_time
+
+_KEY = "request_id, decision_id, key_type, key_id, group_name, group_version, feature"
+_COLUMNS = f"{_KEY}, as_of, record"
+_BY_DAY = """
+    SELECT floor(as_of::numeric / 86400000000)::bigint AS day, count(DISTINCT decision_id), count(*)
+    FROM ofp.correction WHERE request_id = %s GROUP BY day ORDER BY day"""
+_DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class CorrectedDay:
+    """One day of as-ofs (microseconds of its beginning): how many decisions are corrected, in how many features."""
+
+    day_us: int
+    decisions: int
+    features: int
+
+
+def store_corrections(pool: Pool, corrections: Sequence[Correction]) -> int:
+    """Append corrections; those that are there already stay as they are. How many were new.
+
+    Raises:
+        BuildRefused: STORE_UNAVAILABLE.
+    """
+    if not corrections:
+        return 0
+    with answering(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(f"CREATE TEMPORARY TABLE corrected ON COMMIT DROP AS SELECT {_COLUMNS} FROM ofp.correction LIMIT 0")
+        with cursor.copy(f"COPY corrected ({_COLUMNS}) FROM STDIN") as copy:
+            for one in corrections:
+                group = (one.group_name, one.group_version, one.feature)
+                text = canonical_bytes(one.model_dump(mode="json")).decode()
+                key = (one.request_id, one.decision_id, one.key_type.value, one.key_id, *group)
+                copy.write_row((*key, parse_time(one.as_of_time_utc), text))
+        # in one order whoever writes, as with parity records
+        return cursor.execute(
+            f"INSERT INTO ofp.correction ({_COLUMNS}) SELECT {_COLUMNS} FROM corrected ORDER BY {_KEY} ON CONFLICT DO NOTHING"
+        ).rowcount
+
+
+def corrected_days(pool: Pool, request_id: str) -> list[CorrectedDay]:
+    """The corrections of a request by day."""
+    with answering(), pool.connection() as connection:
+        rows = connection.execute(_BY_DAY, (request_id,)).fetchall()
+    return [CorrectedDay(day * _DAY_US, decisions, features) for day, decisions, features in rows]

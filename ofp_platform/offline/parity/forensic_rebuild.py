@@ -1,0 +1,135 @@
+"""The forensic rebuild of one snapshot: the log folded again, from its first record to a basis.
+
+Nothing that a projection stored is used. Equal bytes mean that the state served what the log says. It answers behind the
+serving horizon, too; freshness counts events in front of the horizon only, as it did when it was served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.kernel.windows import Evaluation
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparable
+from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.replay.known_events import fold_replay
+from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.question import check_request
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.profile import Limits, Profile
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+_PAGE = 20_000
+_ANYTHING = Limits(max_keys=2**31, max_groups=2**31, max_request_context_fields=2**31)
+POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
+
+
+class NotRebuildable(Exception):
+    """A recorded snapshot that this log and registry cannot rebuild; the text says why."""
+
+
+@dataclass(frozen=True)
+class RunPolicies:
+    """What a run config says that is part of every value; times in microseconds."""
+
+    run_config_digest: str
+    clock_skew_us: int
+    allowed_lateness_us: int
+
+    @classmethod
+    def of(cls, profile: Profile) -> RunPolicies:
+        """Those of a profile."""
+        return cls(profile.run_config_digest, profile.clock_skew_us, profile.allowed_lateness_us)
+
+
+def replay_run(
+    held: HeldRecords,
+    basis: ReplayBasis,
+    registry: CompiledRegistry,
+    pins: ContextPins,
+    policies: RunPolicies,
+    scratch: Path,
+    on_records: Callable[[int], None] = lambda count: None,
+) -> ReplayedRun:
+    """Fold archive and log over a replay basis. `scratch` does not exist yet and is left to the caller to remove.
+
+    Raises:
+        as `ReplayReader.batches`.
+    """
+
+    def batches() -> Iterator[RecordBatch]:
+        for span in basis.partitions:
+            for batch in held.reader.batches(span, _PAGE):
+                yield batch
+                on_records(len(batch) + len(batch.unreadable))
+
+    folded = fold_replay(batches(), registry, pins, policies.clock_skew_us, scratch)
+    return ReplayedRun(Knowledge(folded, basis), registry.pack, pins, policies.run_config_digest, policies.allowed_lateness_us)
+
+
+def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> Answer:
+    """The whole answer to a request at a basis, also behind the serving horizon.
+
+    Raises:
+        NotRebuildable: the replay does not hold everything that the basis knows.
+        ContractError: the request cannot be asked, or a value cannot be served.
+    """
+    lacking = run.knowledge.lacks(basis)
+    if lacking is not None:
+        raise NotRebuildable(lacking)
+    rebuilder = Rebuilder(run)
+    asked = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, _ANYTHING), basis)
+    found = rebuilder.evaluate([asked], run.knowledge.bounds([basis]))
+
+    def evaluation(place: int, query: Query, horizon: int) -> Evaluation:
+        return found.evaluation(0, place)
+
+    return rebuilder.maker.snapshot(asked.question, asked.text, found.watermarks[0], evaluation, POSTURE, behind_horizon=True)
+
+
+def rebuild_recorded(
+    held: HeldRecords,
+    registry: CompiledRegistry,
+    pins: ContextPins,
+    policies: RunPolicies,
+    hashed: Mapping[str, Any],
+    scratch: Path,
+    on_records: Callable[[int], None] = lambda count: None,
+) -> Answer:
+    """The answer that the log gives to the question of a recorded snapshot (`SnapshotRecord.hashed`), at its basis.
+
+    `scratch` does not exist yet and is left to the caller to remove; `on_records` is told how many records were read since it
+    was last called.
+
+    Raises:
+        NotRebuildable: half a provenance, or another stream, run, registry or run config than those given.
+        ContractError: a value cannot be served.
+        as `ReplayReader.batches`: archive and log do not hold the records any more, or do not answer.
+    """
+    try:
+        served = AnchorReader().served(dict(hashed))
+    except NotComparable as error:
+        raise NotRebuildable(str(error)) from None
+    stated = (served.basis.stream_name, served.registry_digest, served.run_config_digest, served.plain.context_pins)
+    if stated != (held.log.stream_name, registry.digest, policies.run_config_digest, pins):
+        raise NotRebuildable("the snapshot is of another stream, run, registry or run config than those given")
+    if served.graph_version is not None:
+        raise NotRebuildable(f"it used version {served.graph_version} of the identity graph, which no rebuild can consult")
+    # a snapshot that was served before the first record knows nothing: nothing is read for it
+    parts = served.basis.partitions or tuple(held.whole(name).first for name in held.ends)
+    replay = ReplayBasis.up_to(served.basis.model_copy(update={"partitions": parts}))
+    run = replay_run(held, replay, registry, pins, policies, scratch, on_records)
+    try:
+        return answer_at(run, served.request, served.basis)
+    except ContractError as error:
+        raise NotRebuildable(f"the log gives no answer to the question of this snapshot: {error.message}") from None

@@ -1,0 +1,1 @@
+"""The log folded again: known events, by key and by knowledge."""

@@ -1,0 +1,153 @@
+"""The events of a folded replay by key: sorted shards on disk, mapped into memory, so that any key is read alone.
+
+A shard is sorted when it is first asked for. Many processes may share an index: what two of them make is equal, and the first
+to finish is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ofp_platform.offline.replay.key_shards import KeyDigests, shard_of
+from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.registry.compile import CompiledRegistry
+
+Int64s = npt.NDArray[np.int64]
+_COLUMNS = ("key_high", "key_low", "offsets", "times", "matrix", "copy_offsets", "copies")
+
+
+@dataclass(frozen=True, eq=False)
+class KeyEvents:
+    """Events of some keys, each once, sorted by (time, tie) within a key.
+
+    `matrix` int64[C, N]; those of key k are [starts[k], ends[k]) (int64[K]). `copies` int64[M, 3]: (event, partition number,
+    position) of every record that is a copy of one.
+    """
+
+    matrix: Int64s
+    starts: Int64s
+    ends: Int64s
+    copies: Int64s
+
+    def known(self, bounds: Int64s) -> npt.NDArray[np.bool_]:
+        """bool[N]: the events that come before `bounds` int64[P] (see `Knowledge.bounds`)."""
+        found = np.zeros(self.matrix.shape[1], np.bool_)
+        found[self.copies[self.copies[:, 2] < bounds[self.copies[:, 1]], 0]] = True
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _SortedShard:
+    """As `EventShard`, the events of key k [offsets[k], offsets[k+1]), the copies of event e [copy_offsets[e], ...[e+1])."""
+
+    key_high: Int64s
+    key_low: Int64s
+    offsets: Int64s
+    times: Int64s
+    matrix: Int64s
+    copy_offsets: Int64s
+    copies: Int64s
+
+
+class EventIndex:
+    """Looks keys up in one folded replay. Not safe for threads."""
+
+    def __init__(self, folded: FoldedReplay, registry: CompiledRegistry) -> None:
+        self._folded = folded
+        self._registry = registry
+        self._digests = KeyDigests()
+        self._shards: dict[tuple[str, int], _SortedShard] = {}
+
+    def prepare(self, key_types: Iterable[str], threads: int) -> None:
+        """Sort every shard of these key types now."""
+        wanted = [(key_type, shard) for key_type in key_types for shard in range(self._folded.shards)]
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda one: self._sort(*one), wanted):
+                pass
+
+    def events(self, key_type: str, key_ids: Sequence[str], after: Int64s, until: Int64s) -> KeyEvents:
+        """The events of each key (of each at most once) with after[k] < ts <= until[k], int64[K], microseconds."""
+        high, low, _ = self._digests.columns(key_ids)
+        shard_numbers = shard_of(high, self._folded.shards)
+        rows = self._registry.layouts[key_type].column_count
+        starts, ends = np.zeros(len(key_ids), np.int64), np.zeros(len(key_ids), np.int64)
+        matrices, copies = [np.empty((rows, 0), np.int64)], [np.empty((0, 3), np.int64)]
+        total = 0
+        for number in np.unique(shard_numbers).tolist():
+            shard = self._shard(key_type, number)
+            own = np.flatnonzero(shard_numbers == number)
+            begin, end = _spans(shard, high[own], low[own], after[own], until[own])
+            sizes = end - begin
+            ends[own] = total + np.cumsum(sizes)
+            starts[own] = ends[own] - sizes
+            chosen = _ranges(begin, end)
+            matrices.append(shard.matrix.take(chosen, axis=1))
+            copy_sizes = shard.copy_offsets[chosen + 1] - shard.copy_offsets[chosen]
+            part = shard.copies[_ranges(shard.copy_offsets[begin], shard.copy_offsets[end])]
+            part[:, 0] = total + np.repeat(np.arange(len(chosen)), copy_sizes)
+            copies.append(part)
+            total += len(chosen)
+        return KeyEvents(np.ascontiguousarray(np.concatenate(matrices, axis=1)), starts, ends, np.concatenate(copies))
+
+    def _shard(self, key_type: str, number: int) -> _SortedShard:
+        found = self._shards.get((key_type, number))
+        if found is None:
+            self._sort(key_type, number)
+            folder = self._folded.folder / f"sorted-{key_type}" / f"{number:05d}"
+            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _COLUMNS}
+            found = self._shards[key_type, number] = _SortedShard(**columns)
+        return found
+
+    def _sort(self, key_type: str, number: int) -> None:
+        folder = self._folded.folder / f"sorted-{key_type}" / f"{number:05d}"
+        if folder.exists():
+            return
+        shard = self._folded.events(self._registry, key_type, number)
+        columns = {
+            "key_high": shard.key_high,
+            "key_low": shard.key_low,
+            "offsets": np.concatenate([shard.starts, [shard.matrix.shape[1]]]),
+            "times": shard.matrix[0],
+            "matrix": shard.matrix,
+            "copy_offsets": np.searchsorted(shard.copies[:, 0], np.arange(shard.matrix.shape[1] + 1)),
+            "copies": shard.copies,
+        }
+        partial = folder.with_name(f"{number:05d}.partial-{os.getpid()}")
+        partial.mkdir(parents=True)
+        for name in _COLUMNS:
+            np.save(partial / f"{name}.npy", np.ascontiguousarray(columns[name], np.int64))
+        try:
+            partial.rename(folder)
+        except OSError:  # another process was faster; what it made is the same
+            shutil.rmtree(partial)
+
+
+def _spans(shard: _SortedShard, high: Int64s, low: Int64s, after: Int64s, until: Int64s) -> tuple[Int64s, Int64s]:
+    """The events of each key in its span of time, [begin, end); none of a key that is not there."""
+    begin, end = np.zeros(len(high), np.int64), np.zeros(len(high), np.int64)
+    keys = len(shard.key_high)
+    at = np.searchsorted(shard.key_high, high)
+    for place, key in enumerate(at.tolist()):
+        while key < keys and shard.key_high[key] == high[place] and shard.key_low[key] != low[place]:
+            key += 1
+        if key == keys or shard.key_high[key] != high[place]:
+            continue
+        first, last = int(shard.offsets[key]), int(shard.offsets[key + 1])
+        inside = np.searchsorted(shard.times[first:last], (after[place], until[place]), side="right")
+        begin[place], end[place] = first + inside[0], first + inside[1]
+    return begin, end
+
+
+def _ranges(begin: Int64s, end: Int64s) -> Int64s:
+    """The numbers of [begin[i], end[i]), one range after the other."""
+    sizes = end - begin
+    starts = np.cumsum(sizes) - sizes
+    found: Int64s = np.arange(int(sizes.sum()), dtype=np.int64) + np.repeat(begin - starts, sizes)
+    return found

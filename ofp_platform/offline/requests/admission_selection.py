@@ -1,0 +1,137 @@
+"""From admission times to offsets: which span of a partition was admitted in [from, to).
+
+`start` is the first record that was admitted at `from` or later, `next` stands behind the last one that was admitted before
+`to`. Where a broker's times are not in order, records between the two may lie outside the range; they are in the span,
+since a span has no holes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.log.ranges import place
+from ofp_platform.log.span_records import ReplayGap, cut, text_of
+from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+from ofp_platform.vocabulary.times import parse_time
+
+_PAGE = 16_384
+
+
+def select_admitted(held: HeldRecords, partition_id: str, from_us: int, to_us: int) -> PartitionSpan:
+    """The span of the records of one partition that were admitted in [from_us, to_us), microseconds; empty without any.
+
+    Archive segments are read only where a bound lies inside them.
+
+    Raises:
+        ReplayGap: records that were admitted in the range may have been lost.
+        as `ReplayReader.batches`.
+    """
+    whole = _held(held, held.whole(partition_id))
+    search = _Search(from_us, to_us, whole.first)
+    if place(whole.first) > place(held.whole(partition_id).first) and search.lost_before(held, whole):
+        raise ReplayGap(
+            f"partition {partition_id} of {held.log.stream_name}: the records before {text_of(whole)} are in no complete archive "
+            "segment and no longer in the log, and some of them may have been admitted in the range"
+        )
+    at = whole.first
+    for one in held.archived(whole):
+        receipt = held.archive.receipt(one)
+        end = min(one.end, whole.end, key=place)
+        least = None if receipt is None or receipt.admitted_min is None else parse_time(receipt.admitted_min)
+        greatest = None if receipt is None or receipt.admitted_max is None else parse_time(receipt.admitted_max)
+        if least is not None and greatest is not None and greatest < from_us:
+            search.all_before(end)
+        elif least is not None and greatest is not None and place(at) == place(one.first) and least >= to_us:
+            search.all_behind(at)
+        else:
+            _read(held, cut(whole, at, end), search)
+        at = end
+    if place(at) < place(whole.end):
+        _read(held, cut(whole, at, whole.end), search)
+    return search.span(whole)
+
+
+def _held(held: HeldRecords, whole: PartitionSpan) -> PartitionSpan:
+    """What is held of a partition without a gap, up to its end: from the first position on, or from the retention floor."""
+    try:
+        held.demand(whole)
+    except ReplayGap:
+        floor = held.log.retention_floor().by_partition().get(whole.partition_id)
+        if floor is None or whole.offset_kind is not OffsetKind.EXCLUSIVE_NEXT or place(floor) <= place(whole.first):
+            raise
+        begin = floor
+        for one in reversed(held.archive.spans(whole.partition_id, whole.offset_kind)):
+            if place(one.first) < place(begin) <= place(one.end):
+                begin = one.first
+        kept = cut(whole, begin, whole.end)
+        held.demand(kept)
+        return kept
+    return whole
+
+
+def _read(held: HeldRecords, span: PartitionSpan, search: _Search) -> None:
+    before = span.first
+    for batch in held.reader.batches(span, _PAGE):
+        search.look(batch, before)
+        before = batch.next
+
+
+@dataclass
+class _Search:
+    """The two bounds, as far as they are found."""
+
+    from_us: int
+    to_us: int
+    behind: PartitionBasis  # behind the last record before `to`
+    start: PartitionBasis | None = None
+
+    def all_before(self, end: PartitionBasis) -> None:
+        """A run of records up to `end`, all of them before `from`."""
+        self.behind = end
+
+    def all_behind(self, start: PartitionBasis) -> None:
+        """A run of records from `start` on, all of them at `to` or later."""
+        self.start = self.start or start
+
+    def look(self, batch: RecordBatch, before: PartitionBasis) -> None:
+        """The next records; `before` is the basis in front of them."""
+        if not len(batch):
+            return
+        if self.start is None:
+            late = batch.admitted_at >= self.from_us
+            if late.any():
+                self.start = _before(batch, int(np.argmax(late)), before)
+        early = np.flatnonzero(batch.admitted_at < self.to_us)
+        if len(early):
+            self.behind = _after(batch, int(early[-1]))
+
+    def lost_before(self, held: HeldRecords, whole: PartitionSpan) -> bool:
+        """Whether the first record that is held does not prove that what was lost lies before the range."""
+        for batch in held.reader.batches(whole, 1):
+            if len(batch):
+                return int(batch.admitted_at[0]) >= self.from_us
+        return True
+
+    def span(self, whole: PartitionSpan) -> PartitionSpan:
+        """What was found."""
+        start = self.start or whole.end
+        end = max(self.behind, start, key=place)
+        found = cut(whole, start, end)
+        return found.model_copy(update={"closed": whole.closed and place(end) == place(whole.end)})
+
+
+def _before(batch: RecordBatch, index: int, before: PartitionBasis) -> PartitionBasis:
+    offset = batch.offsets[index]
+    if isinstance(offset, int):
+        return before.model_copy(update={"offset": offset})
+    return before if index == 0 else before.model_copy(update={"offset": batch.offsets[index - 1]})
+
+
+def _after(batch: RecordBatch, index: int) -> PartitionBasis:
+    offset = batch.offsets[index]
+    return batch.next.model_copy(update={"offset": offset + 1 if isinstance(offset, int) else offset, "closed": False})

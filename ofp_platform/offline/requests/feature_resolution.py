@@ -1,0 +1,118 @@
+"""The feature side of an intent: the pack as published, its groups, and whether the rows asked for can have them."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.pack import load_pack
+from ofp_platform.registry.question import check_request
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.published_packs import pack_content, pack_digests
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, FeaturePackRef, ForensicRebuild, PerEvent
+from ofp_platform.vocabulary.offline.build_plan import PinnedPack
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef
+
+_FIELDS = {
+    Reason.DUPLICATE_KEY: "feature_keys",
+    Reason.KEY_WITHOUT_GROUP: "feature_keys",
+    Reason.TOO_MANY_KEYS: "feature_keys",
+    Reason.DUPLICATE_GROUP: "feature_groups",
+    Reason.GROUP_WITHOUT_KEY: "feature_groups",
+    Reason.TOO_MANY_GROUPS: "feature_groups",
+    Reason.UNKNOWN_GROUP_VERSION: "feature_groups",
+    Reason.REQUEST_CONTEXT_INVALID: "request_context",
+    Reason.REQUEST_CONTEXT_MISSING: "request_context",
+    Reason.RAW_IDENTIFIER: "request_context",
+}
+
+
+def resolve_pack(pool: Pool, ref: FeaturePackRef) -> tuple[PinnedPack, CompiledRegistry]:
+    """The pack of that revision as it was published.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED; STORE_UNAVAILABLE.
+    """
+    with answering(), pool.connection() as connection:
+        digests = pack_digests(connection, ref.pack_id, ref.revision)
+        if not digests:
+            _unresolved("feature_pack.revision", "no such revision of this pack is published here")
+        if ref.digest is not None and ref.digest not in digests:
+            _unresolved("feature_pack.digest", f"this revision is published with digest {' and '.join(digests)}")
+        if ref.digest is None and len(digests) > 1:
+            text = f"this revision is published with {len(digests)} contents: say which digest, {' or '.join(digests)}"
+            _unresolved("feature_pack.digest", text)
+        digest = ref.digest or digests[0]
+        content = pack_content(connection, digest)
+    assert content is not None  # packs are never removed
+    return PinnedPack(pack_id=ref.pack_id, revision=ref.revision, digest=digest), compile_pack(load_pack(content, digest))
+
+
+def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[GroupRef, ...]:
+    """The groups in canonical order, each of which the rows of the scope can have.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED: the pack has no such group version, event type or payload field, or none of
+            the scope's rows has a key of a group's key type.
+    """
+    scope = intent.scope
+    routings = registry.pack.events
+    if isinstance(scope, PerEvent):
+        for index, event_type in enumerate(scope.event_types):
+            if event_type not in routings:
+                _unresolved(
+                    f"scope.event_types.{index}", f"the pack knows no such event type; it has {', '.join(sorted(routings))}"
+                )
+        chosen = [routings[event_type] for event_type in scope.event_types]
+        key_types = {key_type.value for routing in chosen for key_type in routing.keys}
+        readable = {field for routing in chosen for field in (*routing.fields, *routing.keys.values())}
+        for index, field in enumerate(scope.payload_fields):
+            if field not in readable:
+                text = f"the pack reads no such field of these event types; it reads {', '.join(sorted(readable))}"
+                _unresolved(f"scope.payload_fields.{index}", text)
+    else:
+        key_types = {scope.key_type.value}
+    for index, group in enumerate(intent.feature_groups):
+        plan = registry.groups.get((group.group_name, group.group_version))
+        if plan is None:
+            known = ", ".join(f"{name} {version}" for name, version in sorted(registry.groups))
+            _unresolved(f"feature_groups.{index}", f"the pack has no such group version; it has {known}")
+        if plan.key_type not in key_types:
+            text = f"this group is of key type {plan.key_type}, and the rows of this scope have {', '.join(sorted(key_types))}"
+            _unresolved(f"feature_groups.{index}", text)
+    return _ordered(intent.feature_groups)
+
+
+def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tuple[GroupRef, ...]:
+    """The groups of a forensic rebuild in canonical order; the whole question is one that the plane could have been asked.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED, INVALID_INTENT.
+    """
+    request = GetFeaturesRequest(
+        context_pins=intent.context_pins,
+        feature_keys=intent.feature_keys,
+        feature_groups=intent.feature_groups,
+        as_of_time_utc=intent.as_of_time_utc,
+        request_context=intent.request_context,
+    )
+    try:
+        check_request(request, registry, intent.context_pins, Limits())
+    except ContractError as error:
+        unknown = error.reason is Reason.UNKNOWN_GROUP_VERSION
+        reason = BuildReason.FEATURE_PROFILE_UNRESOLVED if unknown else BuildReason.INVALID_INTENT
+        text = "the pack does not have all of these group versions" if unknown else error.message
+        raise BuildRefused(reason, text, _FIELDS.get(error.reason, "")) from None
+    return _ordered(intent.feature_groups)
+
+
+def _ordered(groups: tuple[GroupRef, ...]) -> tuple[GroupRef, ...]:
+    return tuple(sorted(groups, key=lambda group: (group.group_name, group.group_version)))
+
+
+def _unresolved(field: str, message: str) -> NoReturn:
+    raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, field)

@@ -1,0 +1,161 @@
+"""From an intent to a plan: everything looked up once, checked, and pinned. Nothing of a run is read without its PASS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.port import EventLog
+from ofp_platform.offline.replay.replay_reading import replaying
+from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_anchors
+from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
+from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.requests.intent_file import Intent, check_intent
+from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
+from ofp_platform.offline.requests.run_facts_view import load_run_facts
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedRunFacts
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
+from ofp_platform.vocabulary.offline.run_facts import RunFacts
+from ofp_platform.vocabulary.times import format_time, parse_time
+
+
+@dataclass(frozen=True)
+class BuildSources:
+    """What a resolution looks at. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists."""
+
+    pool: Pool
+    held: HeldRecords
+    is_published: Callable[[str, str], bool]
+
+    @classmethod
+    def of(cls, pool: Pool, log: EventLog, objects: ObjectStore) -> BuildSources:
+        """Log and archive of one stream, and the datasets of an object store."""
+
+        def is_published(dataset_name: str, dataset_identity: str) -> bool:
+            with replaying("supersedes"):
+                return objects.exists(manifest_path(dataset_name, dataset_identity))
+
+        return cls(pool, HeldRecords(log, Archive(objects, log.stream_name)), is_published)
+
+
+def code_release_id() -> str:
+    """The release of the code that builds: part of every dataset's identity."""
+    return f"ofp-platform-{version('ofp-platform')}"
+
+
+def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:
+    """The plan of an intent, everything pinned. Equal for equal inputs; it changes nothing.
+
+    Raises:
+        BuildRefused: why it cannot be built, with the field at fault. STORE_UNAVAILABLE alone may pass by itself.
+    """
+    check_intent(intent)
+    policy = resolve_policy(intent.policy)
+    if intent.stream_name != sources.held.log.stream_name:
+        raise BuildRefused(BuildReason.BASIS_UNRESOLVED, f"the log here is stream {sources.held.log.stream_name}", "stream_name")
+    facts = load_run_facts(sources.pool, intent.run_facts_ref, intent.context_pins, intent.stream_name)
+    plan = _Resolution(intent, sources, policy, facts, ofs_code_release_id)
+    if isinstance(intent, DatasetBuild):
+        return plan.of_dataset(intent)
+    if isinstance(intent, ParityRebuild):
+        return plan.of_parity(intent)
+    return plan.of_snapshot(intent)
+
+
+@dataclass(frozen=True)
+class _Resolution:
+    """What all kinds of plan have in common."""
+
+    intent: Intent
+    sources: BuildSources
+    policy: BuildPolicy
+    facts: RunFacts
+    release: str
+
+    def of_dataset(self, intent: DatasetBuild) -> BuildPlan:
+        pack, registry = resolve_pack(self.sources.pool, intent.feature_pack)
+        groups = resolve_groups(intent, registry)
+        replay = resolve_replay(intent.replay, self.sources.held)
+        label = None if intent.label is None else self._label(intent.label, replay)
+        wanted = intent.parity_anchors == "all_decisions_in_replay"
+        anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis) if wanted else ()
+        plan = self._plan(
+            replay,
+            feature_pack=pack,
+            feature_groups=groups,
+            scope=intent.scope,
+            as_of_basis=intent.as_of_basis,
+            purpose=intent.purpose,
+            label_basis=label,
+            parity_anchors=anchors,
+        )
+        self._check_superseded(intent, plan)
+        return plan
+
+    def of_parity(self, intent: ParityRebuild) -> BuildPlan:
+        replay = resolve_replay(intent.replay, self.sources.held)
+        if intent.decision_ids is None:
+            anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
+            if not anchors:
+                raise BuildRefused(
+                    BuildReason.NOTHING_TO_BUILD, "no decision of this run is recorded inside the replay", "replay"
+                )
+        else:
+            anchors = named_anchors(self.sources.pool, intent.context_pins, replay.basis, intent.decision_ids)
+        return self._plan(replay, parity_anchors=anchors)
+
+    def of_snapshot(self, intent: ForensicRebuild) -> BuildPlan:
+        if intent.run_config_digest != self.facts.run_config_digest:
+            text = "the run's facts pin another run config: its clock skew and lateness are part of every value"
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, text, "run_config_digest")
+        pack, registry = resolve_pack(self.sources.pool, intent.feature_pack)
+        groups = resolve_question(intent, registry)
+        return self._plan(resolve_basis(intent.basis, self.sources.held), feature_pack=pack, feature_groups=groups)
+
+    def _plan(self, replay: ResolvedReplay, **parts: object) -> BuildPlan:
+        facts = self.facts
+        return BuildPlan.model_validate(
+            {
+                "request_id": request_id(self.intent),
+                "intent": self.intent,
+                "context_pins": self.intent.context_pins,
+                "stream_name": self.intent.stream_name,
+                "run_facts": PinnedRunFacts(reference=facts.reference, digest=facts.digest),
+                "replay_basis": replay.basis,
+                "replay_selected_by": replay.selected_by,
+                "cut_over": replay.cut_over,
+                "clock_skew_us": facts.clock_skew_us,
+                "allowed_lateness_us": facts.allowed_lateness_us,
+                "run_config_digest": facts.run_config_digest,
+                "policy": self.policy,
+                "ofs_code_release_id": self.release,
+                **parts,
+            }
+        )
+
+    def _label(self, label: LabelRequest, replay: ResolvedReplay) -> LabelBasis:
+        """Labels are known up to where the data ends: later ones would still come, and the set would not be the same again."""
+        assert label.as_of_utc is not None  # see check_intent
+        end = data_end(replay.basis, self.sources.held)
+        if parse_time(label.as_of_utc) > end:
+            text = f"lies in the future of the data: the newest record of the replay was admitted at {format_time(end)}"
+            raise BuildRefused(BuildReason.LABEL_ASOF_IN_FUTURE, text, "label.as_of_utc")
+        return LabelBasis(label_type=label.label_type, as_of_utc=label.as_of_utc, maturity_seconds=label.maturity_seconds)
+
+    def _check_superseded(self, intent: DatasetBuild, plan: BuildPlan) -> None:
+        if intent.supersedes is None:
+            return
+        if intent.supersedes == plan.dataset_identity:
+            text = "this build has that identity itself: the same data is not a new dataset"
+        elif not self.sources.is_published(intent.dataset_name, intent.supersedes):
+            text = "no dataset of this name is published with that identity"
+        else:
+            return
+        raise BuildRefused(BuildReason.SUPERSEDED_UNRESOLVED, text, "supersedes")

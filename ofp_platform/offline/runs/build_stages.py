@@ -1,0 +1,250 @@
+"""The stages of a dataset build: replay, labels, rows with features, gates. Each takes what the one before left on disk.
+
+A stage either gives a receipt or raises `BuildRefused`; nothing that it writes is visible to anybody but the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from ofp_platform.log.archive import ArchiveConflict
+from ofp_platform.log.archive_check import cross_check
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.log.ranges import place
+from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
+from ofp_platform.offline.datasets.dataset_rows import dataset_rows
+from ofp_platform.offline.datasets.feature_leakage import check_features
+from ofp_platform.offline.datasets.feature_rows import compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, label_columns
+from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
+from ofp_platform.offline.labels.label_leakage import check_no_leak
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.replay.candidate_rows import candidate_scope
+from ofp_platform.offline.replay.decision_basis import RecordedDecision
+from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
+from ofp_platform.offline.replay.replay_reading import replaying
+from ofp_platform.offline.requests.feature_resolution import resolve_pack
+from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.storage.decision_records import read_decisions
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackRef, PerEvent, Purpose
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ReplayReceipt
+from ofp_platform.vocabulary.times import format_time, parse_time
+
+_PAGE = 20_000
+_ROW_KEYS = frozenset({"event_id", "event_type", "event_time_utc", "decision_id"})
+_AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest"})
+
+
+def plan_registry(shop: Workshop, plan: BuildPlan) -> CompiledRegistry:
+    """The registry that the plan pins.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED, STORE_UNAVAILABLE.
+    """
+    pinned = plan.feature_pack
+    if pinned is None:
+        raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, "the plan pins no feature pack", "feature_pack")
+    ref = FeaturePackRef(pack_id=pinned.pack_id, revision=pinned.revision, digest=pinned.digest)
+    return resolve_pack(shop.pool, ref)[1]
+
+
+def check_archive(shop: Workshop, plan: BuildPlan) -> int:
+    """Hold the archive against the log wherever both have the replay's records. How many positions were compared.
+
+    Raises:
+        BuildRefused: REPLAY_MISMATCH, the two differ (recorded in ofp.archive_conflict); what `replaying` tells.
+    """
+    compared = 0
+    with replaying():
+        for span in plan.replay_basis.partitions:
+            found = cross_check(shop.log, shop.archive, shop.pool, span)
+            try:
+                found.demand_agreement()
+            except ArchiveConflict as error:
+                raise BuildRefused(BuildReason.REPLAY_MISMATCH, str(error), "replay") from error
+            compared += found.compared
+    return compared
+
+
+def replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: Path) -> tuple[FoldedReplay, ReplayReceipt]:
+    """Fold the plan's replay basis; `folder` does not exist yet.
+
+    Raises:
+        BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE; EVENT_ANOMALY in a training build.
+    """
+    scope = None
+    if isinstance(plan.scope, PerEvent):
+        groups = resolve_groups(registry, plan.feature_groups or ())
+        scope = candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
+    with replaying():
+        folded = fold_replay(records(shop, plan), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope)
+    ends = {end.partition_id: end for end in folded.ends}
+    for span in plan.replay_basis.partitions:
+        reached = ends.get(span.partition_id, span.first)
+        if place(reached) != place(span.end):
+            raise BuildRefused(
+                BuildReason.REPLAY_INCOMPLETE,
+                f"partition {span.partition_id} was read up to {reached.offset}, the basis ends at {span.next}",
+                "replay",
+            )
+    if folded.anomalies and plan.purpose is Purpose.TRAINING:
+        first = folded.anomalies[0]
+        where = ", ".join(f"{partition}/{offset}" for partition, offset in first.positions)
+        raise BuildRefused(
+            BuildReason.EVENT_ANOMALY,
+            f"{len(folded.anomalies)} event ids have several contents, the first at {where}: no training set is made of them",
+            "replay",
+        )
+    return folded, ReplayReceipt(
+        records=folded.records,
+        applied=folded.applied,
+        duplicates=folded.duplicates,
+        failed=folded.failed,
+        ignored=folded.ignored,
+        other_run=folded.other_run,
+        failures_by_reason=dict(folded.failures),
+        anomalies=len(folded.anomalies),
+        watermark_utc=None if folded.watermark is None else format_time(folded.watermark),
+    )
+
+
+def records(shop: Workshop, plan: BuildPlan) -> Iterator[RecordBatch]:
+    """Everything in the replay basis: of each partition the archive up to the plan's cut-over, then the log.
+
+    Where the archive has grown since the plan was made, it is read further: the log may have been trimmed behind it.
+    """
+    reader = shop.held.reader
+    planned = {part.partition_id: part for part in plan.cut_over}
+    for span in plan.replay_basis.partitions:
+        now = reader.cut_over(span)
+        yield from reader.batches(span, _PAGE, max(now, planned.get(span.partition_id, now), key=place))
+
+
+@dataclass
+class Labelled:
+    """The rows of a dataset while labels are put beside them: what the gates need to know of all of them."""
+
+    plan: BuildPlan
+    resolved: ResolvedLabels
+    assertions: pa.Table
+    diagnostics: list[LabelDiagnostics]
+    checked: int = 0
+
+    def blocks(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The blocks with their label columns; immature rows are left out if the policy says so.
+
+        Raises:
+            BuildRefused: LEAKAGE_DETECTED.
+        """
+        drop = self.plan.policy.immature_rows == "drop"
+        for block in blocks:
+            ids, times = block["event_id"], block["event_time_utc"].cast(pa.int64()).to_numpy()
+            columns = label_columns(self.resolved, ids, times, self.plan.policy)
+            self.diagnostics.append(label_diagnostics(columns, times, self.resolved, self.plan.policy))
+            self.checked += check_no_leak(columns, ids, times, self.resolved.basis, self.plan.policy, self.assertions)
+            whole = block
+            for field, column in zip(LABEL_SCHEMA, columns.columns, strict=True):
+                whole = whole.append_column(field, column)
+            yield whole.filter(columns["label_is_mature"]) if drop else whole
+
+    def receipt(self) -> tuple[LabelReceipt, LabelDiagnostics]:
+        """What the labels cover, over all rows."""
+        found = merge_diagnostics(self.diagnostics)
+        return LabelReceipt(
+            rows=found.total("rows"),
+            labelled=found.total("labelled"),
+            mature=found.total("mature"),
+            immature=found.total("immature"),
+            covered=found.total("covered"),
+            coverage=found.coverage,
+            resolved_digest=self.resolved.digest,
+        ), found
+
+
+def labels(shop: Workshop, plan: BuildPlan) -> Labelled | None:
+    """The labels that hold as of the plan's basis; None for a dataset without labels.
+
+    Raises:
+        BuildRefused: INVALID_INTENT, labels for rows that are no events; STORE_UNAVAILABLE.
+    """
+    if plan.label_basis is None:
+        return None
+    if not isinstance(plan.scope, PerEvent):
+        raise BuildRefused(BuildReason.INVALID_INTENT, "labels are of events: only a per_event scope can have them", "label")
+    store = LabelStore(shop.pool, plan.context_pins)
+    return Labelled(plan, store.resolved(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
+
+
+@dataclass(frozen=True)
+class BuiltDataset:
+    """A finished dataset that nobody can see yet. `left_out` rows are events without a decision (as_of_basis decision)."""
+
+    files: DatasetFiles
+    columns: tuple[DatasetColumn, ...]
+    feature_rows_checked: int
+    left_out: int
+
+
+def dataset(
+    shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folded: FoldedReplay, labelled: Labelled | None, folder: Path
+) -> BuiltDataset:
+    """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
+
+    Raises:
+        BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED.
+    """
+    if plan.scope is None or plan.as_of_basis is None:
+        raise ValueError("only the plan of a dataset_build has rows")
+    groups = resolve_groups(registry, plan.feature_groups or ())
+    decisions = _decisions(shop, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
+    rows = dataset_rows(folded, plan.scope, plan.as_of_basis, folder / "rows", decisions)
+    job = feature_job(folded, rows, registry, groups, folder / "features")
+    compute_features(job, registry, shop.workers)
+    checked = check_features(job, registry, plan.dataset_identity)
+    blocks = dataset_blocks(job, registry)
+    files = write_dataset(folder / "files", blocks if labelled is None else labelled.blocks(blocks))
+    return BuiltDataset(files, tuple(_column(field) for field in files.schema), checked, rows.undecided)
+
+
+def _decisions(shop: Workshop, plan: BuildPlan) -> Iterator[RecordedDecision]:
+    for start in range(0, len(plan.parity_anchors), _PAGE):
+        with shop.pool.connection() as connection:
+            page = read_decisions(connection, plan.parity_anchors[start : start + _PAGE])
+        for decision_id, record in page.items():
+            yield RecordedDecision(
+                decision_id=decision_id,
+                event_type=record.event_type,
+                event_id=record.event_id,
+                as_of=parse_time(record.as_of_time_utc),
+                basis=record.input_basis,
+            )
+
+
+def _column(field: pa.Field) -> DatasetColumn:
+    name = field.name
+    if name.startswith("label_"):
+        return DatasetColumn(name=name, type=str(field.type), role="label")
+    if name.startswith("payload__"):
+        return DatasetColumn(name=name, type=str(field.type), role="payload")
+    if name in _AS_OF:
+        return DatasetColumn(name=name, type=str(field.type), role="as_of")
+    if name in _ROW_KEYS or name.endswith("_id"):
+        return DatasetColumn(name=name, type=str(field.type), role="row_key")
+    return DatasetColumn(name=name, type=str(field.type), role="feature")
+
+
+def check_labels(plan: BuildPlan, diagnostics: LabelDiagnostics) -> None:
+    """The coverage gate; only a training build is held to it.
+
+    Raises:
+        BuildRefused: LABEL_COVERAGE_BELOW_POLICY.
+    """
+    if plan.purpose is Purpose.TRAINING:
+        check_coverage(diagnostics, plan.policy)

@@ -1,0 +1,217 @@
+"""A build from its intent to its outcome, stage by stage, under the lease of its run.
+
+Whoever holds the lease goes through the stages and records a receipt after each. A builder that dies leaves a run that can be
+claimed again and a scratch folder that the next attempt deletes; nothing of an unfinished build is visible. A dataset that is
+built but cannot be published waits as PUBLISH_PENDING with its files kept: publishing alone is tried again then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
+from ofp_platform.offline.parity.anchor_comparison import compare_anchors
+from ofp_platform.offline.parity.snapshot_rebuild import rebuild_snapshot
+from ofp_platform.offline.requests.resolver import resolve
+from ofp_platform.offline.runs import build_stages
+from ofp_platform.offline.runs.run_lease import RunLease
+from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild
+from ofp_platform.vocabulary.offline.build_plan import ROW_ORDER, BuildPlan
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.dataset_manifest import (
+    DatasetManifest,
+    Gates,
+    LabelReceipt,
+    ParityReceipt,
+    manifest_of,
+    manifest_path,
+)
+
+STAGED = "staged"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is done: its name, its receipt as stored, and the receipt's digest."""
+
+    name: str
+    content: dict[str, Any]
+    digest: str
+
+
+def build(shop: Workshop, run_key: str) -> BuildRun:
+    """Claim a run, go through all its stages, and return it as it stands then. One that is held or finished stays as it is.
+
+    Raises:
+        UnknownRun: there is none. LeaseLost: the attempt was taken from this builder; another goes on.
+    """
+    with shop.ledger.claim(run_key) as lease:
+        if lease is not None:
+            for _ in stages(shop, lease):
+                pass
+    return shop.ledger.show(run_key)
+
+
+def build_waiting(shop: Workshop) -> Iterator[BuildRun]:
+    """Build what waits, oldest first, until nothing does. A run that has to be tried again is left for the next call."""
+    tried: set[str] = set()
+    while True:
+        with shop.ledger.claim_next() as lease:
+            if lease is None or lease.run_key in tried:
+                return
+            tried.add(lease.run_key)
+            for _ in stages(shop, lease):
+                pass
+            run_key = lease.run_key
+        yield shop.ledger.show(run_key)
+
+
+def stages(shop: Workshop, lease: RunLease) -> Iterator[Stage]:
+    """Do what the lease's run asks for and yield each stage when its receipt is stored. The run is decided at the end.
+
+    A refusal ends the run as FAILED (or PUBLISH_PENDING) and the iteration; it is not raised.
+    """
+    steps = _Steps(shop, lease)
+    try:
+        if lease.publish_only:
+            yield from steps.publish(_staged(shop.ledger, lease.run_key))
+            return
+        plan = lease.store_plan(resolve(lease.run.intent, shop.sources, shop.ofs_code_release_id))
+        yield steps.done("plan", plan.wire())
+        crash_point("build.planned")
+        if isinstance(plan.intent, DatasetBuild):
+            yield from steps.dataset(plan)
+        elif isinstance(plan.intent, ForensicRebuild):
+            yield from steps.snapshot(plan, plan.intent)
+        else:
+            yield from steps.parity(plan)
+    except BuildRefused as refused:
+        if steps.staged and refused.reason is BuildReason.STORE_UNAVAILABLE:
+            lease.publish_pending(refused.refusal)
+            return
+        lease.fail(refused.refusal)
+    except OSError as error:  # the scratch folder: full, read-only, gone
+        lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {shop.scratch}: {error}").refusal)
+    if not steps.staged:
+        shutil.rmtree(shop.run_folder(lease.run_key), ignore_errors=True)
+
+
+class _Steps:
+    """The stages of one attempt."""
+
+    def __init__(self, shop: Workshop, lease: RunLease) -> None:
+        self._shop = shop
+        self._lease = lease
+        self._folder = shop.run_folder(lease.run_key)
+        self.staged = lease.publish_only
+
+    def done(self, name: str, content: dict[str, Any]) -> Stage:
+        """Record a receipt."""
+        return Stage(name, content, self._lease.record_receipt(name, content))
+
+    def dataset(self, plan: BuildPlan) -> Iterator[Stage]:
+        shop = self._shop
+        intent = plan.intent
+        assert isinstance(intent, DatasetBuild)  # see stages
+        registry = build_stages.plan_registry(shop, plan)
+        self._empty()
+        compared = build_stages.check_archive(shop, plan)
+        folded, receipt = build_stages.replay(shop, plan, registry, self._folder / "replay")
+        yield self.done("replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared})
+        crash_point("build.replayed")
+        parity: ParityReceipt | None = None
+        if plan.parity_anchors:
+            parity = compare_anchors(shop, plan, self._folder / "parity", folded)
+            yield self.done("parity", parity.model_dump(mode="json"))
+            if parity.mismatch and plan.policy.require_parity:
+                raise BuildRefused(
+                    BuildReason.PARITY_MISMATCH,
+                    f"{parity.mismatch} of {parity.anchors} recorded decisions are not what the log gives: no dataset is made of"
+                    " it. `ofp parity show` has the evidence",
+                    "parity_anchors",
+                )
+        labelled = build_stages.labels(shop, plan)
+        built = build_stages.dataset(shop, plan, registry, folded, labelled, self._folder / "dataset")
+        labels: LabelReceipt | None = None
+        if labelled is not None:
+            labels, diagnostics = labelled.receipt()
+            yield self.done("labels", {**labels.model_dump(mode="json"), "by_day": diagnostics.days()})
+            build_stages.check_labels(plan, diagnostics)
+        files = [LocalFile(path, rows) for path, rows in zip(built.files.paths, built.files.rows_per_file, strict=True)]
+        gates = Gates(
+            completeness=receipt,
+            label_rows_checked=0 if labelled is None else labelled.checked,
+            feature_rows_checked=built.feature_rows_checked,
+            labels=labels,
+            parity=parity,
+        )
+        manifest = manifest_of(
+            plan,
+            row_count=built.files.rows,
+            row_order=ROW_ORDER,
+            content_digest=built.files.content_digest,
+            columns=built.columns,
+            files=name_files(intent.dataset_name, plan.dataset_identity, files),
+            gates=gates,
+        )
+        shutil.rmtree(self._folder / "replay", ignore_errors=True)
+        yield self.done(STAGED, {"manifest": manifest.wire(), "events_without_decision": built.left_out})
+        self.staged = True
+        crash_point("build.staged")
+        yield from self.publish(manifest)
+
+    def publish(self, staged: DatasetManifest) -> Iterator[Stage]:
+        """Put the staged files, then the manifest that names them. Nothing is replayed or computed here."""
+        shop = self._shop
+        publish_files(shop.objects, staged.files, self._folder / "dataset" / "files")
+        crash_point("build.files_published")
+        published = publish_manifest(shop.objects, staged)
+        crash_point("build.manifest_published")
+        shop.index.add(published)
+        outcome = {
+            "dataset_name": published.dataset_name,
+            "dataset_identity": published.dataset_identity,
+            "manifest_path": manifest_path(published.dataset_name, published.dataset_identity),
+            "manifest_digest": published.digest,
+            "content_digest": published.content_digest,
+            "rows": published.row_count,
+        }
+        yield self.done("manifest", outcome)
+        self._lease.succeed(outcome)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def parity(self, plan: BuildPlan) -> Iterator[Stage]:
+        self._empty()
+        parity = compare_anchors(self._shop, plan, self._folder)
+        yield self.done("parity", parity.model_dump(mode="json"))
+        self._lease.succeed(parity.model_dump(mode="json"))
+
+    def snapshot(self, plan: BuildPlan, intent: ForensicRebuild) -> Iterator[Stage]:
+        self._empty()
+        outcome = rebuild_snapshot(self._shop, plan, intent, self._folder)
+        yield self.done("snapshot", outcome)
+        self._lease.succeed(outcome)
+
+    def _empty(self) -> None:
+        """A folder of this run's own, with nothing of an attempt before in it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+
+
+def _staged(ledger: RunLedger, run_key: str) -> DatasetManifest:
+    """What an earlier attempt built.
+
+    Raises:
+        BuildRefused: REPLAY_INCOMPLETE, no attempt got that far.
+    """
+    for receipt in reversed(ledger.receipts(run_key)):
+        if receipt.stage == STAGED:
+            return DatasetManifest.model_validate(receipt.content["manifest"])
+    raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, "nothing was built that could be published")

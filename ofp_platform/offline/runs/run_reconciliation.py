@@ -1,0 +1,124 @@
+"""What became of a run, in one object that anybody can hold against the ledger: the plan, every receipt, the outcome.
+
+It is written when a run ended, once for each ending, and never again: `ofs/reconciliation/<run>/<attempts>-<publications>.json`.
+It holds no time of the clock, so whoever writes it writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from ofp_platform.offline.runs.run_ledger import RunLedger, read_run
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
+from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+
+FINISHED = (RunState.DONE, RunState.FAILED)
+_FINISHED_SINCE = """
+    SELECT *, to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS changed_text FROM ofp.build_run
+    WHERE state IN ('DONE', 'FAILED') AND (changed_at, run_key) > (%(moment)s::timestamptz, %(run_key)s)
+        AND changed_at <= clock_timestamp() - make_interval(secs => %(settled)s)
+    ORDER BY changed_at, run_key LIMIT %(limit)s"""
+
+
+class ReconciliationConflict(Exception):
+    """The object of this ending exists with another content: somebody changed the ledger or the object."""
+
+
+@dataclass(frozen=True, order=True)
+class Ending:
+    """A place in the order in which runs end; the default is before all of them."""
+
+    changed_at_utc: str = "1970-01-01T00:00:00Z"
+    run_key: str = ""
+
+
+def finished_since(pool: Pool, after: Ending, *, settled_seconds: float, limit: int = 50) -> list[tuple[Ending, BuildRun]]:
+    """Runs that ended after `after`, in that order.
+
+    Only endings older than `settled_seconds`: one that is being committed now must not come in behind a later one.
+    """
+    arguments = {"moment": after.changed_at_utc, "run_key": after.run_key, "settled": settled_seconds, "limit": limit}
+    with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(_FINISHED_SINCE, arguments).fetchall()
+    return [(Ending(row["changed_text"], row["run_key"]), read_run(row)) for row in rows]
+
+
+def reconcile(ledger: RunLedger, objects: ObjectStore, run: BuildRun) -> str:
+    """Write the reconciliation of a run that ended; its path. Idempotent.
+
+    Raises:
+        ValueError: the run has not ended. ReconciliationConflict: see there. ObjectStoreUnavailable: call again.
+    """
+    if run.state not in FINISHED:
+        raise ValueError(f"run {run.run_key} is {run.state.value}: there is nothing to reconcile yet")
+    path = reconciliation_path(run)
+    data = canonical_bytes(_content(ledger, run))
+    if not objects.put_if_absent(path, data) and objects.get(path) != data:
+        raise ReconciliationConflict(f"{path} in {objects.url} is not what the ledger says of run {run.run_key}")
+    return path
+
+
+def reconciliation_path(run: BuildRun) -> str:
+    """Where the reconciliation of the ending of these attempts stands."""
+    return f"ofs/reconciliation/{run.run_key}/{run.attempts}-{run.publish_attempts}.json"
+
+
+def governance_facts(run: BuildRun, reconciliation: str) -> list[dict[str, Any]]:
+    """What has to be known about a run that ended: completed or failed, and which dataset it superseded."""
+    outcome = run.outcome or {}
+    about: dict[str, Any] = {
+        "request_id": run.run_key,
+        "intent": run.intent.intent,
+        "submitted_by": run.intent.submitted_by,
+        "attempts": run.attempts,
+        "publish_attempts": run.publish_attempts,
+        "plan_digest": _plan_digest(run),
+        "reconciliation": reconciliation,
+    }
+    if isinstance(run.intent, DatasetBuild):
+        about["dataset_name"] = run.intent.dataset_name
+    if run.state is RunState.FAILED:
+        refusal = None if run.refusal is None else run.refusal.model_dump(mode="json")
+        return [{"fact": "build_failed", **about, "refusal": refusal}]
+    facts = [{"fact": "build_completed", **about, "outcome": outcome}]
+    if isinstance(run.intent, DatasetBuild) and run.intent.supersedes is not None:
+        superseded = {"dataset_identity": run.intent.supersedes, "superseded_by": outcome.get("dataset_identity")}
+        facts.append({"fact": "build_superseded", **about, **superseded})
+    return facts
+
+
+def _content(ledger: RunLedger, run: BuildRun) -> dict[str, Any]:
+    receipts = [
+        {
+            "stage": receipt.stage,
+            "attempt": receipt.attempt,
+            "publish_attempt": receipt.publish_attempt,
+            "digest": receipt.digest,
+            "is_whole": digest_of(receipt.content) == receipt.digest,
+        }
+        for receipt in ledger.receipts(run.run_key)
+        if (receipt.attempt, receipt.publish_attempt) <= (run.attempts, run.publish_attempts)
+    ]
+    content: dict[str, Any] = {
+        "kind": "ofs_reconciliation",
+        "contract_version": "v0",
+        "request_id": run.run_key,
+        "state": run.state.value,
+        "attempts": run.attempts,
+        "publish_attempts": run.publish_attempts,
+        "plan_digest": _plan_digest(run),
+        "receipts": receipts,
+        "refusal": None if run.refusal is None else run.refusal.model_dump(mode="json"),
+        "outcome": run.outcome,
+    }
+    return content
+
+
+def _plan_digest(run: BuildRun) -> str | None:
+    return None if run.plan is None else digest_of(run.plan.wire())

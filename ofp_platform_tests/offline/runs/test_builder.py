@@ -1,0 +1,292 @@
+"""A build from intent to outcome: what it publishes, what it refuses, and what is left when it is stopped anywhere."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow.compute as pc
+import pytest
+
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.offline.datasets import feature_rows
+from ofp_platform.offline.datasets.dataset_reader import published_manifests, read_dataset
+from ofp_platform.offline.datasets.publication import load_manifest, verify_files
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
+from ofp_platform.offline.runs import build_stages
+from ofp_platform.offline.runs.builder import build, build_waiting, stages
+from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+
+ROOT = Path(__file__).parents[3]
+CRASH_POINTS = ["build.planned", "build.replayed", "build.staged", "build.files_published", "build.manifest_published"]
+
+
+@pytest.fixture
+def world(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
+    made = LabelledPlane.prepare(dsn, tmp_path)
+    yield made
+    made.plane.close()
+
+
+def built(world: LabelledPlane, **changes: Any) -> BuildRun:
+    shop = world.shop
+    return build(shop, shop.ledger.submit(world.intent(**changes)).run_key)
+
+
+def manifest_of(world: LabelledPlane, run: BuildRun) -> DatasetManifest:
+    assert run.state is RunState.DONE, run.refusal
+    assert run.outcome is not None
+    return load_manifest(world.objects, run.outcome["dataset_name"], run.outcome["dataset_identity"])
+
+
+def refused(run: BuildRun) -> BuildReason:
+    assert run.state is RunState.FAILED
+    assert run.refusal is not None
+    return run.refusal.reason
+
+
+def test_a_training_set_is_published_with_what_it_was_made_of(world: LabelledPlane) -> None:
+    manifest = manifest_of(world, built(world))
+    table = read_dataset(world.objects, manifest)
+    assert table.num_rows == manifest.row_count == 400
+    assert [column.name for column in manifest.columns] == table.column_names
+    assert {column.role for column in manifest.columns} == {"row_key", "as_of", "payload", "feature", "label"}
+    completeness = manifest.gates.completeness
+    assert completeness.records == sum(span.next for span in manifest.replay_basis.partitions if isinstance(span.next, int))
+    assert completeness.duplicates > 0
+    assert sum(completeness.failures_by_reason.values()) == completeness.failed > 0
+    labels = manifest.gates.labels
+    assert labels is not None
+    assert labels.coverage == "1.000000"
+    assert manifest.gates.label_rows_checked == pc.sum(pc.is_valid(table["label_value"])).as_py()
+    assert manifest.gates.feature_rows_checked > 0
+    assert verify_files(world.objects, manifest) == []
+    assert [row.dataset_identity for row in world.shop.index.list()] == [manifest.dataset_identity]
+    assert list((world.folder / "builds").iterdir()) == []
+
+
+def test_the_same_request_converges_however_often(world: LabelledPlane) -> None:
+    shop = world.shop
+    runs: list[BuildRun] = []
+
+    def submit_and_build() -> None:
+        mine = world.shop
+        runs.append(build(mine, mine.ledger.submit(world.intent()).run_key))
+
+    threads = [threading.Thread(target=submit_and_build) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({run.run_key for run in runs}) == 1
+    final = shop.ledger.show(runs[0].run_key)
+    assert (final.state, final.attempts) == (RunState.DONE, 1)
+    assert len(list(published_manifests(world.objects))) == 1
+    assert list(build_waiting(shop)) == []
+
+
+def test_digests_do_not_depend_on_archive_or_workers(world: LabelledPlane, module_dsn: str, tmp_path: Path) -> None:
+    first = manifest_of(world, built(world, as_of_basis="event_time"))
+    other = tmp_path / "other"
+    other.mkdir()
+    again = LabelledPlane.prepare(module_dsn, other, archived=False)
+    try:
+        second = manifest_of(again, built(again, as_of_basis="event_time"))
+    finally:
+        again.plane.close()
+    assert second.content_digest == first.content_digest
+    assert second.dataset_identity == first.dataset_identity
+
+
+# ---- the closure gate -------------------------------------------------------------------------------------------------
+
+
+def test_a_replay_that_differs_from_the_log_is_no_training_set(world: LabelledPlane) -> None:
+    archive: Archive = world.shop.archive
+    span = archive.spans("0000", world.everything.partitions[0].offset_kind)[0]
+    elsewhere = LabelledPlane(world.plane, world.folder / "elsewhere")
+    with world.plane.pool.connection() as connection:  # another content of the same records, as only a broken log has it
+        connection.execute(
+            "UPDATE ofp.log_block AS one SET block = other.block, raw_bytes = other.raw_bytes FROM ofp.log_block AS other"
+            " WHERE one.partition_id = '0000' AND one.first_offset = 0 AND other.partition_id = '0001' AND other.first_offset = 0"
+        )
+    assert span.start == 0
+    assert refused(built(elsewhere)) in (BuildReason.REPLAY_MISMATCH, BuildReason.REPLAY_INCOMPLETE)
+
+
+def test_a_missing_label_basis_is_refused(world: LabelledPlane) -> None:
+    wire = world.intent().model_dump(mode="json", exclude_none=True)
+    del wire["label"]["as_of_utc"]
+    with pytest.raises(BuildRefused) as caught:
+        parse_intent(wire)
+    assert (caught.value.reason, caught.value.field) == (BuildReason.LABEL_ASOF_MISSING, "label.as_of_utc")
+
+
+def test_an_unresolved_feature_profile_is_refused(world: LabelledPlane) -> None:
+    run = built(world, feature_pack={"pack_id": "card_payments", "revision": 99})
+    assert refused(run) is BuildReason.FEATURE_PROFILE_UNRESOLVED
+    assert run.refusal is not None
+    assert run.refusal.field == "feature_pack.revision"
+
+
+def test_missing_pass_evidence_is_refused(world: LabelledPlane) -> None:
+    facts = load_run_facts(world.plane.pool, "facts/run-1", world.plane.profile.context_pins, "card-payments")
+    without = facts.model_copy(update={"reference": "facts/unproven", "evidence": facts.evidence[:1]})
+    publish_run_facts(world.plane.pool, without)
+    assert refused(built(world, run_facts_ref="facts/unproven")) is BuildReason.PASS_EVIDENCE_MISSING
+
+
+# ---- leaks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_label_observed_after_the_as_of_is_caught(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    pins = world.plane.profile.context_pins
+    event = "payment-0000003"
+    tomorrow = LabelAssertion(
+        event_id=event,
+        label_type="fraud",
+        value=1,
+        effective_time_utc="2026-01-19T00:00:00Z",
+        observed_time_utc="2026-01-19T00:00:00Z",
+        source="planted",
+    )
+    LabelStore(world.plane.pool, pins).append([tomorrow])
+    honest = manifest_of(world, built(world))
+    row = read_dataset(world.objects, honest).filter(pc.field("event_id") == event)
+    assert row["label_value"].to_pylist() == [0]
+
+    original = build_stages.label_columns
+
+    def leaking(resolved: Any, *arguments: Any) -> Any:
+        everything = LabelStore(world.plane.pool, pins).assertions("fraud")
+        return original(type(resolved)(resolved.basis, everything), *arguments)
+
+    monkeypatch.setattr(build_stages, "label_columns", leaking)
+    assert refused(built(world, name="leaking")) is BuildReason.LEAKAGE_DETECTED
+    assert len(list(published_manifests(world.objects))) == 1
+
+
+def test_a_late_event_in_an_ingest_time_build_is_caught(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = feature_rows._columns
+
+    def hindsight(plan: Any, events: Any, rows: Any, shape: Any) -> Any:
+        return original(plan, events, rows, replace(shape, as_of_basis=AsOfBasis.EVENT_TIME))
+
+    monkeypatch.setattr(feature_rows, "_columns", hindsight)
+    run = built(world)
+    assert refused(run) is BuildReason.LEAKAGE_DETECTED
+    assert list(published_manifests(world.objects)) == []
+    assert manifest_of(world, built(world, as_of_basis="event_time")).row_count == 400
+
+
+# ---- stopped anywhere --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", CRASH_POINTS)
+def test_a_builder_killed_there_leaves_nothing_or_everything(world: LabelledPlane, dsn: str, point: str) -> None:
+    shop = world.shop
+    run_key = shop.ledger.submit(world.intent()).run_key
+    command = [sys.executable, "-m", "ofp_platform_tests.oracle.builder_process", dsn, str(world.folder), run_key]
+    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "OFP_CRASH_POINT": point}, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    for manifest in published_manifests(world.objects):
+        assert verify_files(world.objects, manifest) == []
+    after = {path: world.objects.get(path) for path in world.objects.list("ofs")}
+    run = build(shop, run_key)
+    manifest = manifest_of(world, run)
+    assert run.attempts == 2
+    assert verify_files(world.objects, manifest) == []
+    assert {path: world.objects.get(path) for path in after} == after
+    assert len(list(published_manifests(world.objects))) == 1
+
+
+def test_a_full_object_store_leaves_publication_pending(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = True
+    original = ObjectStore.put_if_absent
+
+    def put(self: ObjectStore, path: str, data: bytes) -> bool:
+        if full and path.startswith("ofs/"):
+            raise ObjectStoreUnavailable("no space left on device")
+        return original(self, path, data)
+
+    monkeypatch.setattr(ObjectStore, "put_if_absent", put)
+    run = built(world)
+    assert run.state is RunState.PUBLISH_PENDING
+    assert run.refusal is not None
+    assert run.refusal.reason is BuildReason.STORE_UNAVAILABLE
+    assert world.objects.list("ofs") == []
+    full = False
+
+    def nothing(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("a publish-only attempt neither replays nor computes")
+
+    monkeypatch.setattr(build_stages, "replay", nothing)
+    monkeypatch.setattr(build_stages, "dataset", nothing)
+    run = build(world.shop, run.run_key)
+    assert manifest_of(world, run).row_count == 400
+    assert (run.attempts, run.publish_attempts) == (1, 1)
+
+
+def test_a_database_that_goes_away_is_tried_again(world: LabelledPlane, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = build_stages.labels
+
+    def away(*arguments: Any) -> Any:
+        with answering():
+            raise psycopg.OperationalError("the server closed the connection unexpectedly")
+
+    monkeypatch.setattr(build_stages, "labels", away)
+    run = built(world)
+    assert refused(run) is BuildReason.STORE_UNAVAILABLE
+    monkeypatch.setattr(build_stages, "labels", original)
+    shop = world.shop
+    shop.ledger.retry(run.run_key)
+    assert manifest_of(world, build(shop, run.run_key)).row_count == 400
+
+
+def test_a_damaged_archive_segment_fails_the_run_and_its_repair_mends_it(world: LabelledPlane) -> None:
+    root = world.folder / "objects"
+    segment = sorted(root.glob("archive/**/*.parquet"))[0]
+    good = segment.read_bytes()
+    segment.write_bytes(good[:-100] + bytes([good[-100] ^ 1]) + good[-99:])
+    run = built(world)
+    assert refused(run) is BuildReason.ARCHIVE_DAMAGED
+    assert list(published_manifests(world.objects)) == []
+    segment.write_bytes(good)
+    shop = world.shop
+    shop.ledger.reopen(run.run_key)
+    assert manifest_of(world, build(shop, run.run_key)).row_count == 400
+
+
+def test_a_new_dataset_names_the_one_that_it_replaces(world: LabelledPlane) -> None:
+    first = manifest_of(world, built(world))
+    label = {"label_type": "fraud", "as_of_utc": "2026-01-19T00:00:00Z", "maturity_seconds": 7 * 86_400}
+    second = manifest_of(world, built(world, label=label, supersedes=first.dataset_identity))
+    assert second.supersedes == first.dataset_identity
+    listed = {row.dataset_identity: row.superseded_by for row in world.shop.index.list()}
+    assert listed == {first.dataset_identity: (second.dataset_identity,), second.dataset_identity: ()}
+    assert read_dataset(world.objects, first).num_rows == 400
+
+
+def test_every_stage_leaves_a_receipt(world: LabelledPlane) -> None:
+    shop = world.shop
+    run_key = shop.ledger.submit(world.intent()).run_key
+    with shop.ledger.claim(run_key) as lease:
+        assert lease is not None
+        seen = list(stages(shop, lease))
+    assert [stage.name for stage in seen] == ["plan", "replay", "labels", "staged", "manifest"]
+    assert [(one.stage, one.digest) for one in shop.ledger.receipts(run_key)] == [(one.name, one.digest) for one in seen]

@@ -1,0 +1,162 @@
+"""Builds that prove: parity as a gate of datasets and by itself, and the forensic rebuild of one snapshot."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from ofp_platform.offline.datasets.dataset_reader import published_manifests
+from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.runs.builder import build
+from ofp_platform.online.projection import ProjectionRow
+from ofp_platform.storage.decision_records import append_decisions
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason
+from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform_tests.oracle.labelled_plane import FACTS, LabelledPlane
+
+EVENT = "payment-0000390"
+GROUPS = [{"group_name": "account_activity", "group_version": "v1"}]
+
+
+@pytest.fixture
+def world(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
+    made = LabelledPlane.prepare(dsn, tmp_path)
+    yield made
+    made.plane.close()
+
+
+def served(world: LabelledPlane) -> tuple[dict[str, Any], ProjectionRow]:
+    """What the online plane serves for the account of an event, at the end of the log, as stored in a snapshot record."""
+    plane = world.plane
+    row = plane.ensure_live()
+    while plane.projector(row).apply_available(max_records=100) is not None:
+        pass
+    row = plane.row(row.projection_id)
+    account = account_of(world)
+    request = {
+        "kind": "get_features_request",
+        "contract_version": "v0",
+        "context_pins": plane.profile.context_pins.wire(),
+        "feature_keys": [{"key_type": "account", "key_id": account}],
+        "feature_groups": GROUPS,
+        "as_of_time_utc": "2026-01-20T12:00:00Z",
+    }
+    answer = plane.reader(row).answer(canonical_bytes(request))
+    return {"hash": answer.hash, **orjson.loads(answer.hashed)}, row
+
+
+def account_of(world: LabelledPlane) -> str:
+    for batch in world.batches():
+        if EVENT in batch.event_ids:
+            return str(orjson.loads(batch.payloads[batch.event_ids.index(EVENT)])["account_id"])
+    raise AssertionError("the event is in the log")
+
+
+def decide(world: LabelledPlane, snapshot_hash: str | None = None) -> str:
+    """Record a decision on EVENT that was served that hash (None: the true one)."""
+    answer, row = served(world)
+    pins = world.plane.profile.context_pins
+    position = next(
+        {
+            "stream_name": "card-payments",
+            "partition_id": batch.partition_id,
+            "offset": batch.offsets[batch.event_ids.index(EVENT)],
+        }
+        for batch in world.batches()
+        if EVENT in batch.event_ids
+    )
+    record = DecisionRecord.model_validate(
+        {
+            "decision_id": decision_id(pins, "card_payment", EVENT),
+            "context_pins": pins,
+            "event_type": "card_payment",
+            "event_id": EVENT,
+            "event_position": position,
+            "as_of_time_utc": answer["as_of_time_utc"],
+            "feature_snapshot_hash": snapshot_hash or answer["hash"],
+            "feature_keys": answer["feature_keys"],
+            "feature_groups": answer["feature_groups"],
+            "feature_definition_set": {"pack_id": "card_payments", "revision": 1, "digest": answer["registry_digest"]},
+            "run_config_digest": row.run_config_digest,
+            "input_basis": row.basis,
+            "rule": {"rule_name": "rule", "rule_version": "v1", "digest": "0" * 64},
+            "score": 1,
+            "outcome": "approve",
+            "decided_at_utc": "2026-01-21T00:00:00Z",
+        }
+    )
+    with world.plane.pool.connection() as connection:
+        append_decisions(connection, [record])
+    return record.decision_id
+
+
+def run_of(world: LabelledPlane, **content: Any) -> BuildRun:
+    head = {
+        "kind": "ofs_build_intent",
+        "contract_version": "v0",
+        "context_pins": world.plane.profile.context_pins.wire(),
+        "run_facts_ref": FACTS,
+        "stream_name": "card-payments",
+        "policy": {"policy_id": "fraud_training", "revision": 1},
+    }
+    shop = world.shop
+    return build(shop, shop.ledger.submit(parse_intent({**head, **content})).run_key)
+
+
+def whole_log(world: LabelledPlane) -> dict[str, Any]:
+    return {"select": "offsets", "basis": world.everything.model_dump(mode="json")}
+
+
+def test_a_training_set_says_how_many_decisions_were_rebuilt(world: LabelledPlane) -> None:
+    decide(world)
+    shop = world.shop
+    run = build(shop, shop.ledger.submit(world.intent()).run_key)
+    assert run.state is RunState.DONE, run.refusal
+    (manifest,) = published_manifests(world.objects)
+    parity = manifest.gates.parity
+    assert parity is not None
+    assert (parity.anchors, parity.match) == (1, 1)
+
+
+def test_one_mismatch_and_there_is_no_training_set(world: LabelledPlane) -> None:
+    decide(world, "7" * 64)
+    shop = world.shop
+    run = build(shop, shop.ledger.submit(world.intent()).run_key)
+    assert run.refusal is not None
+    assert run.refusal.reason is BuildReason.PARITY_MISMATCH
+    assert list(published_manifests(world.objects)) == []
+    lenient = world.intent(purpose="analysis", policy={"policy_id": "analysis", "revision": 1}, name="looked_at")
+    assert build(shop, shop.ledger.submit(lenient).run_key).state is RunState.DONE
+
+
+def test_parity_by_itself(world: LabelledPlane) -> None:
+    decided = decide(world)
+    run = run_of(world, intent="parity_rebuild", replay=whole_log(world), decision_ids=[decided])
+    assert run.state is RunState.DONE, run.refusal
+    assert run.outcome == {"anchors": 1, "match": 1, "mismatch": 0, "uncheckable": 0}
+
+
+@pytest.mark.parametrize(("expected", "outcome"), [(True, "MATCH"), (False, "MISMATCH"), (None, "REBUILT")])
+def test_one_snapshot_rebuilt(world: LabelledPlane, expected: bool | None, outcome: str) -> None:
+    answer, row = served(world)
+    hashes = {True: {"expected_hash": answer["hash"]}, False: {"expected_hash": "7" * 64}, None: {}}
+    run = run_of(
+        world,
+        intent="forensic_rebuild",
+        basis=row.basis.model_dump(mode="json"),
+        feature_pack={"pack_id": "card_payments", "revision": 1},
+        run_config_digest=row.run_config_digest,
+        feature_keys=answer["feature_keys"],
+        feature_groups=answer["feature_groups"],
+        as_of_time_utc=answer["as_of_time_utc"],
+        **hashes[expected],
+    )
+    assert run.state is RunState.DONE, run.refusal
+    assert run.outcome is not None
+    assert (run.outcome["outcome"], run.outcome["feature_snapshot_hash"]) == (outcome, answer["hash"])
+    stored = orjson.loads(world.objects.get(run.outcome["object_path"]))
+    assert stored["hashed"] == {name: value for name, value in answer.items() if name != "hash"}
