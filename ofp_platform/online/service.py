@@ -43,6 +43,12 @@ async def _keep_session(_connection: Any) -> None:
     """Nothing to reset between requests: each is one statement that leaves no session state. It saves a round trip."""
 
 
+def _in_words(record: logging.LogRecord) -> bool:
+    """The pool tells of every connection that it cannot make with its stack trace: in an outage nothing else is left to read."""
+    record.exc_info = None
+    return True
+
+
 class OnlineService:
     """Serves the live projection of a profile; follows a switch to another projection without a restart."""
 
@@ -74,13 +80,14 @@ class OnlineService:
         self._tasks: list[asyncio.Task[None]] = []
         self._row: ProjectionRow | None = None
         self._observation: Observation | None = None
-        self._looking: asyncio.Future[Observation] | None = None
+        self._looking: asyncio.Task[Observation] | None = None
         self._posture: dict[str, Any] = {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
         self._moved_at = 0.0
         self._seen_version = -1
 
     async def open(self) -> None:
         """Connect and begin to monitor."""
+        logging.getLogger("asyncpg.pool").addFilter(_in_words)
         self._plane = await asyncio.to_thread(Plane.open, self._profile, self._dsn, max_connections=4)
         row = await asyncio.to_thread(self._plane.ensure_live)
         self._pool = await asyncpg.create_pool(
@@ -258,11 +265,12 @@ class OnlineService:
 
     async def _looked(self) -> Observation:
         # a look that hangs in a silent store is waited for again, not joined by another
-        if self._looking is None:
-            self._looking = asyncio.ensure_future(asyncio.to_thread(self._look))
+        looking = self._looking
+        if looking is None:
+            looking = self._looking = asyncio.create_task(asyncio.to_thread(self._look))
         async with asyncio.timeout(_LOOK_SECONDS):
-            await asyncio.wait([self._looking])
-        looking, self._looking = self._looking, None
+            await asyncio.wait([looking])
+        self._looking = None
         return looking.result()
 
     def _look(self) -> Observation:

@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -94,6 +95,12 @@ def start_embedded(data_dir: Path) -> str:
             return f"postgresql://postgres@/{DATABASE}?host={folder}"
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise EmbeddedPostgresError(_advice(data_dir, error)) from error
+
+
+def embedded_listens(dsn: str) -> bool:
+    """Whether a server listens where `start_embedded` said; False when it is gone, however it ended."""
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    return _listens(Path(str(parts["host"])))
 
 
 def release_embedded(data_dir: Path) -> None:
@@ -190,6 +197,18 @@ def _write_settings(data_dir: Path) -> None:
             handle.write(f"\n{line}\n")
 
 
+def _listens(folder: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(folder / ".s.PGSQL.5432"))
+        except BlockingIOError:
+            return True  # it is there, and busy
+        except OSError:
+            return False
+    return True
+
+
 def _start(server: PostgresServer, data_dir: Path) -> None:
     deadline = time.monotonic() + STARTUP_SECONDS
     while True:
@@ -198,8 +217,13 @@ def _start(server: PostgresServer, data_dir: Path) -> None:
             # pgserver's own exit hook takes a server that another process stopped, and that nobody has reaped, for a
             # running one: it warns, waits and kills
             atexit.unregister(server._cleanup)
-            atexit.register(_release_at_exit, data_dir)
-            return
+            if _listens(Path(str(server.get_postmaster_info().socket_dir))):
+                atexit.register(_release_at_exit, data_dir)
+                return
+            # a killed server that nobody has reaped yet looks alive to pgserver
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(_advice(data_dir, TimeoutError("a process of its id is there and does not listen")))
+            time.sleep(0.25)
         except (subprocess.TimeoutExpired, AssertionError) as error:
             # pgserver waits 10 seconds; recovery after a crash may take longer, and the postmaster goes on meanwhile
             if time.monotonic() > deadline:

@@ -7,15 +7,18 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from ofp_platform.api.client import OfpClient, verify
+from ofp_platform.api.client import OfpClient, RetryPolicy, verify
+from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 
 OFP = str(Path(sys.executable).with_name("ofp"))
@@ -94,3 +97,35 @@ def test_a_part_that_ends_by_itself_stops_the_others(plane_home: dict[str, str])
     assert "projector ended with exit code -9; the end of " in rest
     assert "Traceback" not in rest
     assert_gone(family)
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """A home folder with an embedded PostgreSQL of its own."""
+    with tempfile.TemporaryDirectory(prefix="ofp-up-") as name:
+        Path(name).chmod(0o755)  # as root, the server runs as another user
+        yield Path(name)
+        stop_embedded(Path(name) / "postgres")
+
+
+def test_a_killed_postgres_is_started_again_and_the_plane_goes_on(own_home: Path) -> None:
+    question: dict[str, Any] = {
+        "feature_keys": [("account", ACCOUNT)],
+        "feature_groups": [("account_activity", "v1")],
+        "as_of_time_utc": AFTER_THE_DEMO,
+    }
+    patient = RetryPolicy(attempts=60, first_seconds=0.5, longest_seconds=0.5)
+    with town({"OFP_HOME": str(own_home), "OFP_DATABASE_URL": ""}, "--no-dagster") as (process, said):
+        with OfpClient(address(said, "HTTP service"), timeout_seconds=10, retries=patient) as ofp:
+            question["context_pins"] = ofp.feature_groups().context_pins
+            before = ofp.get_features(**question).provenance.feature_snapshot_hash
+            os.kill(int((own_home / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            assert process.stdout is not None
+            assert process.stdout.readline().split() == ["PostgreSQL", "is", "gone;", "starting", "it", "again"]
+            assert process.stdout.readline().split() == ["PostgreSQL", "is", "back"]
+            assert ofp.get_features(**question).provenance.feature_snapshot_hash == before
+            assert ofp.get_snapshot(before)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(60) == 0, rest
+    assert rest.split() == ["stopping", "stopped"]

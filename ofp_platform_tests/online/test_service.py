@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -214,3 +215,13 @@ async def test_a_store_that_is_silent_is_red_and_no_second_look_joins_the_first(
         monkeypatch.setattr("ofp_platform.online.service._LOOK_SECONDS", ENOUGH)
         await service._observe()
         assert (await service.health()).state is PostureState.GREEN
+
+
+async def test_an_outage_is_logged_in_words(profile: Profile, dsn: str, plane: Plane, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(profile, dsn):
+        try:
+            raise ConnectionRefusedError("no")
+        except ConnectionRefusedError:
+            logging.getLogger("asyncpg.pool").exception("Failed to restore the pool connection floor; retrying")
+    assert "Failed to restore" in caplog.text
+    assert "Traceback" not in caplog.text

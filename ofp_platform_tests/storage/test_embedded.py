@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from ofp_platform.storage.embedded import EmbeddedPostgresError, release_embedded, start_embedded, stop_embedded
+from ofp_platform.storage.embedded import (
+    EmbeddedPostgresError,
+    embedded_listens,
+    release_embedded,
+    start_embedded,
+    stop_embedded,
+)
 
 USER = """
 import sys
@@ -101,6 +110,18 @@ def test_a_killed_process_does_not_keep_it_alive(folder: Path) -> None:
     start_embedded(folder)
     release_embedded(folder)
     assert not _running(folder)
+
+
+def test_a_killed_server_is_missed_and_started_again(folder: Path) -> None:
+    dsn = start_embedded(folder)
+    assert embedded_listens(dsn)
+    os.kill(int((folder / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+    while embedded_listens(dsn):
+        time.sleep(0.01)
+    assert start_embedded(folder) == dsn  # at once, whether or not the killed process was reaped by then
+    assert embedded_listens(dsn)
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_folder_that_cannot_be_says_what_to_do(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, wait_until, webserver_ready
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane
+from ofp_platform.storage.embedded import embedded_listens
 from ofp_platform.storage.postgres import migrate
 from ofp_platform.vocabulary.profile import Profile
 
@@ -60,12 +61,20 @@ class Town:
             if not self.stop.is_set():
                 self._say("ready", "Ctrl-C stops everything")
             while not self.stop.wait(_WATCH_SECONDS):
+                self._keep_postgres(dsn)
                 for child in self._children:
                     if child.ended:
                         raise child.failure()
             self._say("stopping", "")
             for child in self._children:
                 child.ask_to_end()  # all at once: each of them may stop at any point
+
+    def _keep_postgres(self, dsn: str) -> None:
+        """Start the embedded server again where it was killed: whoever waits for it then goes on by itself."""
+        if self.environment.database_url is None and not embedded_listens(dsn):
+            self._say("PostgreSQL", "is gone; starting it again")
+            self.environment.dsn()
+            self._say("PostgreSQL", "is back")
 
     def _variables(self, dsn: str) -> dict[str, str]:
         """The environment of the children: the same home, database and profile, by absolute names."""
