@@ -50,6 +50,8 @@ def main() -> None:
                 began = time.perf_counter()
                 records = 0
                 while (receipt := projector.apply_available(max_records=arguments.batch)) is not None:
+                    if receipt.failures:
+                        raise SystemExit(f"the world of the benchmark is wrong: {dict(receipt.failures)}")
                     records += receipt.records
                 projected = time.perf_counter() - began
                 copied = copy_floor(plane)

@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from benchmarks.load import Load, post, run
 from benchmarks.world import ACCOUNTS, MERCHANTS, fill, fresh_database, profile, request
 from ofp_platform.api.app import Application
+from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.api.server import serve
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service import OnlineService
@@ -52,7 +53,7 @@ def constant_app(body: bytes) -> ASGIApp:
 
 def plane_app(chosen: Profile, dsn: str, cache_bytes: int) -> ASGIApp:
     """The service itself, as `ofp serve` runs it."""
-    return Application(OnlineService(chosen, dsn, cache_bytes=cache_bytes))
+    return Application(OnlineService(chosen, dsn, cache_bytes=cache_bytes), BuildRequests(dsn))
 
 
 @contextmanager

@@ -21,13 +21,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ofp_platform.api.authentication import Tokens
+from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_RUN, MAX_INTENT_BYTES, BuildRoutes
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
-from ofp_platform.api.service import ServingPort
+from ofp_platform.api.service import BuildPort, ServingPort
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import PostureState
 
@@ -43,9 +44,10 @@ _DOCS_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsa
 
 @dataclass(frozen=True)
 class HttpPolicy:
-    """Bounds of the service: body size in bytes, time for a body in seconds, requests answered at once."""
+    """Bounds of the service: sizes of a request and of an intent in bytes, seconds for a body, requests answered at once."""
 
     max_body_bytes: int = 65_536
+    max_intent_bytes: int = MAX_INTENT_BYTES
     body_timeout_seconds: float = 5.0
     max_in_flight: int = 512
 
@@ -62,11 +64,12 @@ def _header(scope: Scope, name: bytes) -> bytes | None:
 
 
 class Application:
-    """The service over a port. `clock` gives seconds (only for durations), `new_request_id` an id for the log."""
+    """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log."""
 
     def __init__(
         self,
         port: ServingPort,
+        builds: BuildPort,
         *,
         tokens: Tokens | None = None,
         policy: HttpPolicy | None = None,
@@ -74,6 +77,7 @@ class Application:
         new_request_id: Callable[[], str] = _new_request_id,
     ) -> None:
         self._port = port
+        self._builds = builds
         self._tokens = tokens or Tokens()
         self._policy = policy or HttpPolicy()
         self._clock = clock
@@ -82,7 +86,9 @@ class Application:
         self._in_flight = 0
         self._example: LiveExample | None = None
         self.metrics = HttpMetrics()
+        build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
+            BUILD_RUN: build_routes.show,
             "/v0/snapshots/{snapshot_hash}": self._snapshot,
             "/v0/feature_groups": self._feature_groups,
             "/health": self._health,
@@ -91,7 +97,10 @@ class Application:
             "/docs": self._docs,
         }
         self._rest = Starlette(
-            routes=[Route(path, self._guarded(path, answer), methods=["GET"]) for path, answer in routes.items()],
+            routes=[
+                *(Route(path, self._guarded(path, answer), methods=["GET"]) for path, answer in routes.items()),
+                Route(BUILD_INTENTS, self._guarded(BUILD_INTENTS, build_routes.submit), methods=["POST"]),
+            ],
             exception_handlers={HTTPException: self._no_route},
         )
         self._rest.router.redirect_slashes = False
@@ -177,8 +186,9 @@ class Application:
         allow = None
         error = not_found(Reason.UNKNOWN_PATH, "no such path; see GET /docs")
         if isinstance(exception, HTTPException) and exception.status_code == 405:
-            allow = "GET, HEAD"
-            error = invalid(Reason.METHOD_NOT_ALLOWED, "this path takes GET and HEAD only")
+            methods = ("POST",) if request.scope["path"] == BUILD_INTENTS else ("GET", "HEAD")
+            allow = ", ".join(methods)
+            error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
         error, request_id = self._contract_error(error, "other", request.scope)
         self.metrics.record("other", error.reason.value, 0.0)
         response = _refused(error, request_id)
@@ -233,6 +243,7 @@ class Application:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await self._builds.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -14,7 +14,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +21,7 @@ from typing import Any, Self
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from ofp_platform.api.question import Groups, Keys, make_request, request_body
+from ofp_platform.api.question import Groups, Intent, Keys, intent_body, make_request, request_body
 from ofp_platform.api.received import (
     AnswerNotTrusted,
     ReceivedFeatures,
@@ -31,10 +30,13 @@ from ofp_platform.api.received import (
     parse,
     record_of,
     refused,
+    run_of,
     verify,
 )
-from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.api.retries import RetryPolicy, may_pass
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
+from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
 
@@ -50,30 +52,6 @@ __all__ = [
 ]
 
 _JSON = {"content-type": "application/json"}
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often and how long apart: before try n + 1, up to min(`longest_seconds`, `first_seconds` * 2^(n-1)), jittered.
-
-    Retried are errors of the contract that say they are retryable, and lost connections. A read that timed out is not: the
-    time of the decision is spent.
-    """
-
-    attempts: int = 3
-    first_seconds: float = 0.05
-    longest_seconds: float = 1.0
-
-    def pause(self, attempt: int, chance: float) -> float:
-        """Seconds to wait after a failed attempt (from 1), for a chance in [0, 1): between half and all of the step."""
-        step: float = min(self.longest_seconds, self.first_seconds * 2.0 ** (attempt - 1))
-        return step * (0.5 + chance / 2)
-
-
-def _again(error: BaseException) -> bool:
-    if isinstance(error, ContractError):
-        return error.retryable
-    return isinstance(error, ServiceUnreachable) and not isinstance(error.__cause__, httpx.ReadTimeout)
 
 
 def _answered(response: httpx.Response, accepted: tuple[int, ...]) -> httpx.Response:
@@ -157,6 +135,18 @@ class OfpClient:
         """The state of the plane, RED included."""
         return _health(self._send("GET", "/health", accepted=(200, 503)))
 
+    def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
+        """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
+
+        Submitting again is safe: the same request is one run.
+        """
+        asked = None if isinstance(intent, Mapping) else request_id_of(intent)
+        return run_of(self._send("POST", "/v0/build_intents", intent_body(intent)), asked)
+
+    def build_run(self, run_key: str) -> BuildRun:
+        """A run as it stands now: its state, why it was refused, or its outcome."""
+        return run_of(self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
+
     def _send(self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)) -> httpx.Response:
         def once() -> httpx.Response:
             try:
@@ -168,7 +158,7 @@ class OfpClient:
         retrying = Retrying(
             stop=stop_after_attempt(self._retries.attempts),
             wait=lambda state: self._retries.pause(state.attempt_number, self._chance()),
-            retry=retry_if_exception(_again),
+            retry=retry_if_exception(may_pass),
             sleep=self._sleep,
             reraise=True,
         )
@@ -244,6 +234,18 @@ class AsyncOfpClient:
         """The state of the plane, RED included."""
         return _health(await self._send("GET", "/health", accepted=(200, 503)))
 
+    async def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
+        """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
+
+        Submitting again is safe: the same request is one run.
+        """
+        asked = None if isinstance(intent, Mapping) else request_id_of(intent)
+        return run_of(await self._send("POST", "/v0/build_intents", intent_body(intent)), asked)
+
+    async def build_run(self, run_key: str) -> BuildRun:
+        """A run as it stands now: its state, why it was refused, or its outcome."""
+        return run_of(await self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
+
     async def _send(
         self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)
     ) -> httpx.Response:
@@ -260,7 +262,7 @@ class AsyncOfpClient:
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._retries.attempts),
             wait=pause,
-            retry=retry_if_exception(_again),
+            retry=retry_if_exception(may_pass),
             sleep=self._sleep,
             reraise=True,
         )

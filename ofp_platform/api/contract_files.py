@@ -110,6 +110,17 @@ def intent_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": "urn:ofp:contracts:ofs_build_intent:v0", "title": "Build intent v0", **schema}
 
 
+@cache
+def build_definitions() -> dict[str, Any]:
+    """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
+    run, intent = object_schema(BuildRun, "ofs_build_run", "Run of a build v0"), intent_schema()
+    definitions = run.pop("$defs") | intent.pop("$defs") | {"BuildRun": run, "BuildIntent": intent}
+    for schema in (run, intent):
+        # references are resolved against the innermost id
+        del schema["$schema"], schema["$id"]
+    return {name: schema for name, schema in definitions.items() if name not in serving_definitions()}
+
+
 def contract_schemas() -> dict[str, dict[str, Any]]:
     """File name to schema."""
     pack = pack_schema() | {"$schema": DIALECT, "$id": "urn:ofp:contracts:feature_pack:v0"}

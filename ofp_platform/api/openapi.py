@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ofp_platform.api.contract_files import DIALECT, serving_definitions
+from ofp_platform.api.build_examples import build_error_examples, intent_example, run_example
+from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_RUN
+from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_definitions
 from ofp_platform.api.examples import (
     error_examples,
     feature_groups_example,
@@ -15,6 +17,7 @@ from ofp_platform.api.examples import (
     snapshot_record_example,
 )
 from ofp_platform.api.live_example import LiveExample
+from ofp_platform.vocabulary.errors import Reason, invalid
 
 _STATUS_TEXT = {
     400: "The request is not valid",
@@ -47,8 +50,8 @@ def _content(schema: str, example: Any) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
 
 
-def _responses(ok: dict[str, Any], *statuses: int) -> dict[str, Any]:
-    examples = error_examples()
+def _responses(ok: dict[str, Any], *statuses: int, errors: dict[int, dict[str, Any]] | None = None) -> dict[str, Any]:
+    examples = error_examples() | (errors or {})
     refused: dict[str, Any] = {}
     for status in statuses:
         refused[str(status)] = {
@@ -162,6 +165,46 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
     }
 
 
+def _build_paths() -> dict[str, Any]:
+    run, errors = run_example(), build_error_examples()
+    key_parameter = {
+        "name": "run_key",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "example": run["run_key"],
+    }
+    answer = {"description": "The run, as it stands now", "content": _content("BuildRun", run)}
+    return {
+        BUILD_INTENTS: {
+            "post": {
+                "operationId": "submit_intent",
+                "summary": "Ask the offline plane for a build",
+                "description": "Queues the intent for the builder. The same request is one run with one outcome, however often it"
+                " is submitted.",
+                "requestBody": {"required": True, "content": _content("BuildIntent", intent_example())},
+                "responses": _responses(answer, 400, 401, 405, 408, 413, 503, errors=errors),
+            }
+        },
+        BUILD_RUN: {
+            "get": {
+                "operationId": "build_run",
+                "summary": "What became of a build",
+                "description": "Its state, why it was refused, or what it gave.",
+                "parameters": [key_parameter],
+                "responses": _responses(
+                    answer,
+                    400,
+                    401,
+                    404,
+                    503,
+                    errors=errors | {400: invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits").wire()},
+                ),
+            }
+        },
+    }
+
+
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:
     """The whole description; with `live`, the request, its answer and the hash are of the service that shows it."""
     return {
@@ -176,9 +219,9 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         # a token is needed where the service has any configured
         "security": [{}, {"bearer": []}],
-        "paths": _paths(live),
+        "paths": _paths(live) | _build_paths(),
         "components": {
-            "schemas": _rewritten(serving_definitions()),
+            "schemas": _rewritten(serving_definitions() | build_definitions()),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

@@ -1,21 +1,25 @@
-"""Makes get_features requests on the client's side: what is wrong is refused before it goes over the wire."""
+"""Makes requests on the client's side: what is wrong is refused before it goes over the wire."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, ParityRebuild, intent_wire
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef
 from ofp_platform.vocabulary.times import format_time, to_micros
 
 Keys = Sequence[FeatureKey | tuple[str, str]]
 Groups = Sequence[GroupRef | tuple[str, str]]
+Intent = DatasetBuild | ParityRebuild | ForensicRebuild
 
 
 def make_request(
@@ -72,3 +76,18 @@ def _wrong_field(field: str, message: str, pins: ContextPins) -> ContractError:
 def request_body(request: GetFeaturesRequest) -> bytes:
     """The bytes of a request, absent fields left out."""
     return canonical_bytes(request.model_dump(mode="json", exclude_none=True))
+
+
+def intent_body(intent: Intent | Mapping[str, Any]) -> bytes:
+    """The bytes of an intent. A mapping is sent as it is: the service says what is wrong with it.
+
+    Raises:
+        ContractError: INVALID_FIELD; the mapping holds what JSON has no form for.
+    """
+    if not isinstance(intent, Mapping):
+        return canonical_bytes(intent_wire(intent))
+    try:
+        return json.dumps(dict(intent), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        words = "an intent is made of texts, numbers, true, false, null, lists and dicts; a time is a text"
+        raise invalid(Reason.INVALID_FIELD, words) from None

@@ -11,6 +11,8 @@ from pydantic import PrivateAttr, ValidationError
 
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.offline.build_intent import request_id
+from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.serving import GetFeaturesResponse, OfpError, SnapshotRecord
 from ofp_platform.vocabulary.snapshot_hash import hashed_object, snapshot_hash
 
@@ -96,6 +98,19 @@ def record_of(response: httpx.Response, asked: str) -> SnapshotRecord:
     if not asked == record.feature_snapshot_hash == recomputed:
         raise AnswerNotTrusted(f"asked for snapshot {asked}; what came has the hash {recomputed}")
     return record
+
+
+def run_of(response: httpx.Response, asked: str | None = None) -> BuildRun:
+    """The run of a 200 answer, its key recomputed from its intent. `asked`: the key it must have, where it is known before.
+
+    Raises:
+        AnswerNotTrusted: not a run, or not the one that was asked for.
+    """
+    run = parse(BuildRun, response.content)
+    recomputed = request_id(run.intent)
+    if not run.run_key == recomputed == (asked or recomputed):
+        raise AnswerNotTrusted(f"asked for run {asked or recomputed}; what came is the run of request {recomputed}")
+    return run
 
 
 def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:

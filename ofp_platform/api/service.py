@@ -1,4 +1,4 @@
-"""What the HTTP service needs from the plane: one port, so that the service can be tested without a store."""
+"""What the HTTP service needs: a port to each plane, so that the service can be tested without a store."""
 
 from __future__ import annotations
 
@@ -49,3 +49,29 @@ class ServingPort(Protocol):
     def metrics(self) -> bytes:
         """The plane's own counters in Prometheus text form."""
         ...
+
+
+class BuildPort(Protocol):
+    """The run ledger behind the service, connected to when it is first needed: the online plane serves without it.
+
+    Every refusal is a ContractError; the methods return to the event loop while they wait.
+    """
+
+    async def submit(self, body: bytes) -> bytes:
+        """JSON of the BuildRun that the intent in `body` (JSON, at most `max_intent_bytes` long) is: the same one every time.
+
+        Raises:
+            ContractError: MALFORMED_JSON; INTENT_REFUSED; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def run(self, run_key: str) -> bytes:
+        """JSON of the BuildRun under a key (64 hex digits).
+
+        Raises:
+            ContractError: UNKNOWN_BUILD_RUN; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what was taken; called once, after the last request."""

@@ -21,10 +21,11 @@ def build_application(profile: Profile, dsn: str) -> ASGIApp:
     """The application of one worker process."""
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import load_tokens
+    from ofp_platform.api.build_requests import BuildRequests
     from ofp_platform.online.service import OnlineService
 
     policy = HttpPolicy(max_body_bytes=profile.limits.max_body_bytes)
-    return Application(OnlineService(profile, dsn), tokens=load_tokens(os.environ), policy=policy)
+    return Application(OnlineService(profile, dsn), BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
 
 
 def serve(

@@ -7,13 +7,17 @@ import os
 import sys
 from dataclasses import dataclass, field
 
+from pydantic import ValidationError
+
 from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import load_tokens
+from ofp_platform.api.build_examples import run_example
 from ofp_platform.api.server import serve
 from ofp_platform.online.request import parse_request
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.errors import Reason, not_found
+from ofp_platform.vocabulary.errors import Reason, invalid, not_found
+from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import Health
 
@@ -73,6 +77,39 @@ class FakePort:
         return b"# TYPE ofp_events_applied_total counter\nofp_events_applied_total 200360.0\n"
 
 
+@dataclass
+class FakeBuilds:
+    """A run ledger without a database. `script`: the errors that the next requests end in instead."""
+
+    script: list[Exception] = field(default_factory=list)
+    runs: dict[str, bytes] = field(default_factory=dict)
+    closed: bool = False
+    asked: int = 0
+
+    async def submit(self, body: bytes) -> bytes:
+        self._enter()
+        try:
+            intent = INTENT.validate_json(body)
+        except ValidationError:
+            raise invalid(Reason.INTENT_REFUSED, "INVALID_INTENT: no") from None
+        run_key = request_id(intent)
+        return self.runs.setdefault(run_key, canonical_bytes(run_example() | {"run_key": run_key, "intent": intent_wire(intent)}))
+
+    async def run(self, run_key: str) -> bytes:
+        self._enter()
+        if run_key not in self.runs:
+            raise not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key")
+        return self.runs[run_key]
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _enter(self) -> None:
+        self.asked += 1
+        if self.script:
+            raise self.script.pop(0)
+
+
 class BrokenStart(FakePort):
     """A plane that cannot start."""
 
@@ -96,7 +133,7 @@ PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "s
 def application() -> Application:
     """What a worker of the test server runs."""
     tokens = load_tokens(os.environ)
-    return Application(PLANES[sys.argv[4]](), tokens=tokens, policy=HttpPolicy(body_timeout_seconds=1.0))
+    return Application(PLANES[sys.argv[4]](), FakeBuilds(), tokens=tokens, policy=HttpPolicy(body_timeout_seconds=1.0))
 
 
 if __name__ == "__main__":

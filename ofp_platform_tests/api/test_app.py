@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,21 +18,24 @@ from jsonschema import Draft202012Validator
 from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Tokens
-from ofp_platform.api.contract_files import serving_schema
+from ofp_platform.api.contract_files import contract_schemas, serving_schema
 from ofp_platform.api.live_example import LiveExample, live_request
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.refusals import status_of
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
-from ofp_platform_tests.api.fake_port import BODY, HASH, RECORD, FakePort, FixedAnswer
+from ofp_platform_tests.api.fake_port import BODY, HASH, RECORD, FakeBuilds, FakePort, FixedAnswer
 
 CONTRACT = Draft202012Validator(serving_schema())
+BUILD_CONTRACTS = {
+    name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in ("ofs_build_intent", "ofs_build_run")
+}
 TOKEN = "a-token-of-enough-length"
 REQUEST = json.dumps(examples.request_example()).encode()
 
 
-def client_of(port: FakePort, **settings: Any) -> httpx.AsyncClient:
-    application = Application(port, new_request_id=lambda: "id-1", **settings)
+def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
+    application = Application(port, builds or FakeBuilds(), new_request_id=lambda: "id-1", **settings)
     # an exception that leaves the application fails the test
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://service")
 
@@ -225,6 +229,8 @@ async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:
         ("POST", "/health", "GET, HEAD"),
         ("OPTIONS", "/v0/feature_groups", "GET, HEAD"),
         ("DELETE", f"/v0/snapshots/{HASH}", "GET, HEAD"),
+        ("GET", "/v0/build_intents", "POST"),
+        ("POST", f"/v0/build_runs/{HASH}", "GET, HEAD"),
     ]:
         response = await http.request(method, path)
         assert (response.status_code, error_in(response)["reason"]) == (405, "METHOD_NOT_ALLOWED")
@@ -232,7 +238,8 @@ async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:
 
 
 async def test_tokens(port: FakePort) -> None:
-    async with client_of(port, tokens=Tokens([TOKEN, "another-token-of-enough-length"])) as http:
+    builds = FakeBuilds()
+    async with client_of(port, builds, tokens=Tokens([TOKEN, "another-token-of-enough-length"])) as http:
         for value in [None, "", "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer " + TOKEN[:-1]]:
             headers = {} if value is None else {"authorization": value}
             for method, path in [
@@ -240,11 +247,13 @@ async def test_tokens(port: FakePort) -> None:
                 ("GET", f"/v0/snapshots/{HASH}"),
                 ("GET", "/v0/feature_groups"),
                 ("GET", "/metrics"),
+                ("POST", "/v0/build_intents"),
+                ("GET", f"/v0/build_runs/{HASH}"),
             ]:
                 response = await http.request(method, path, content=REQUEST, headers=headers)
                 assert (response.status_code, error_in(response)["reason"]) == (401, "UNAUTHENTICATED")
                 assert response.headers["www-authenticate"] == "Bearer"
-        assert port.asked == 0
+        assert port.asked == builds.asked == 0
         for path in ["/health", "/docs", "/openapi.json"]:
             assert (await http.get(path)).status_code == 200
         for value in [f"Bearer {TOKEN}", f"bearer {TOKEN}", "Bearer another-token-of-enough-length"]:
@@ -290,14 +299,15 @@ async def test_lifespan(port: FakePort) -> None:
         async def send(message: Any, sent: list[Any] = sent) -> None:
             sent.append(message)
 
-        await Application(port)({"type": "lifespan"}, receive, send)
+        builds = FakeBuilds()
+        await Application(port, builds)({"type": "lifespan"}, receive, send)
         if broken:
             assert sent == [
                 {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},
             ]
         else:
             assert [m["type"] for m in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
-            assert (port.opened, port.closed) == (True, True)
+            assert (port.opened, port.closed, builds.closed) == (True, True, True)
 
 
 async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
@@ -311,11 +321,15 @@ async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
             for part in parts:
                 content = part.get("content", {}).get("application/json", {})
                 if "example" in content:
-                    CONTRACT.validate(content["example"])
+                    contract = BUILD_CONTRACTS.get(content["example"]["kind"], CONTRACT)
+                    contract.validate(content["example"])
+                    Draft202012Validator({**content["schema"], "components": description["components"]}).validate(
+                        content["example"]
+                    )
                     checked += 1
             example = next((p["example"] for p in operation.get("parameters", [])), "")
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
-            response = await http.request(method.upper(), path.replace("{snapshot_hash}", example), json=content)
+            response = await http.request(method.upper(), re.sub(r"\{\w+\}", example, path), json=content)
             assert str(response.status_code) in operation["responses"], path
             assert response.status_code == 200
     assert checked >= 10
@@ -418,7 +432,9 @@ def damaged_requests(draw: st.DrawFn) -> bytes:
 @given(
     method=st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "OPTIONS", "PATCH", "FOO"]),
     path=st.sampled_from(
-        ["/v0/get_features"] * 4 + ["/health", "/v0/snapshots/x", "/v0/feature_groups", "/metrics", "/docs", "/nowhere"]
+        ["/v0/get_features"] * 4
+        + ["/health", "/v0/snapshots/x", "/v0/feature_groups", "/v0/build_intents", "/v0/build_runs/x", "/metrics", "/docs"]
+        + ["/nowhere"]
     ),
     body=st.binary(max_size=200) | damaged_requests() | JSON_VALUES.map(lambda value: json.dumps(value).encode()),
     headers=st.dictionaries(
@@ -433,7 +449,8 @@ def test_whatever_is_sent_the_answer_is_of_the_contract(
     method: str, path: str, body: bytes, headers: dict[str, str], failure: Exception | None
 ) -> None:
     async def ask() -> httpx.Response:
-        async with client_of(FakePort(script=[] if failure is None else [failure])) as http:
+        script = [] if failure is None else [failure]
+        async with client_of(FakePort(script=[*script]), FakeBuilds(script=[*script])) as http:
             encoded = {name: value.encode("latin-1") for name, value in headers.items()}
             return await http.request(method, path, content=body, headers=encoded)
 

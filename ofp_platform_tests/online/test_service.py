@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from ofp_platform.api.app import Application
+from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service import OnlineService
 from ofp_platform.vocabulary.errors import ContractError
@@ -148,7 +149,7 @@ async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, 
 
 async def test_the_page_of_the_api_shows_requests_that_this_service_answers(profile: Profile, dsn: str, plane: Plane) -> None:
     async with opened(profile, dsn) as service:
-        transport = httpx.ASGITransport(Application(service))
+        transport = httpx.ASGITransport(Application(service, BuildRequests(dsn)))
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
             paths = (await http.get("/openapi.json")).json()["paths"]
             asked = paths["/v0/get_features"]["post"]

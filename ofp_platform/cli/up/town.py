@@ -16,7 +16,7 @@ from ofp_platform.cli.projector_commands import READY
 from ofp_platform.cli.refusals import CommandRefused
 from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, wait_until, webserver_ready
 from ofp_platform.cli.up.traffic import trickle
-from ofp_platform.online.plane import Plane
+from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
 from ofp_platform.storage.postgres import migrate
 from ofp_platform.vocabulary.profile import Profile
@@ -43,8 +43,8 @@ class Town:
             CommandRefused: something cannot be started, or ended by itself; everything else was stopped.
         """
         profile = self.environment.load_profile()
-        if simulate and profile.pack != _SIMULATED_PACK:
-            raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {profile.pack}")
+        if simulate and (found := profile_pack(profile).pack_id) != _SIMULATED_PACK:
+            raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {found}")
         port = chosen_port(port, "--port")
         dagster_port = None if dagster_port is None else chosen_port(dagster_port, "--dagster-port")
         dsn = self.environment.dsn()

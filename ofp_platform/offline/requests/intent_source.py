@@ -63,11 +63,12 @@ def read_data(text: str) -> dict[str, Any]:
 
 def _from_json(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-        if twice is not None:
-            refuse("a field is written twice", (twice,))
-        return dict(pairs)
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                refuse("a field is written twice", (name,))
+            found[name] = value
+        return found
 
     def not_a_number(name: str) -> NoReturn:
         refuse(f"{name} is no number of JSON")

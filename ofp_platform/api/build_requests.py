@@ -1,0 +1,120 @@
+"""Builds asked for over HTTP: intents go into the run ledger, runs are read from it. Nothing is built here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import orjson
+import psycopg
+
+from ofp_platform.offline.requests.intent_file import Intent, read_intent
+from ofp_platform.offline.runs.run_ledger import RunLedger, UnknownRun
+from ofp_platform.storage.postgres import DatabaseUnavailable, Pool, open_pool
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.build_run import BuildRun
+
+# all of it happens in threads, which the online plane needs too: builds are few, and must not take them all
+_MOST_AT_ONCE = 4
+# shorter than what a client waits by default: it is told of an outage, and tries again
+_CONNECT_SECONDS = 1.0
+
+
+def _down() -> ContractError:
+    return unavailable(Reason.STORE_DOWN, "the run ledger does not answer; the same request may be sent again, and is one run")
+
+
+def _refused(refusal: BuildRefused) -> ContractError:
+    return invalid(Reason.INTENT_REFUSED, str(refusal))
+
+
+def _intent(body: bytes) -> Intent:
+    try:
+        is_object = isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise invalid(Reason.MALFORMED_JSON, f"the body is not JSON: {where}") from None
+    if not is_object:
+        raise _refused(BuildRefused(BuildReason.INVALID_INTENT, "an intent is an object: fields and their values"))
+    try:
+        return read_intent(body.decode())
+    except BuildRefused as refusal:
+        raise _refused(refusal) from None
+
+
+class BuildRequests:
+    """A BuildPort over the run ledger of one database, which is connected to at the first request.
+
+    `answer_seconds` bounds the wait for a database that took a request and does not answer it.
+    """
+
+    def __init__(self, dsn: str, *, answer_seconds: float = 5.0) -> None:
+        self._dsn = dsn
+        self._answer_seconds = answer_seconds
+        self._pool: Pool | None = None
+        self._opening = threading.Lock()
+        self._under_way: set[asyncio.Task[bytes]] = set()
+
+    async def submit(self, body: bytes) -> bytes:
+        """See BuildPort."""
+        return await self._off_the_loop(lambda: self._submit(body))
+
+    async def run(self, run_key: str) -> bytes:
+        """See BuildPort."""
+        return await self._off_the_loop(lambda: self._show(run_key))
+
+    async def close(self) -> None:
+        """Wait for what is under way, and disconnect."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=self._answer_seconds)
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.close)
+            self._pool = None
+
+    async def _off_the_loop(self, work: Callable[[], bytes]) -> bytes:
+        if len(self._under_way) >= _MOST_AT_ONCE:
+            raise unavailable(Reason.OVERLOADED, f"{_MOST_AT_ONCE} requests about builds are being answered; try again")
+        task = asyncio.create_task(asyncio.to_thread(work))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            # a thread cannot be stopped: it keeps its place until it ends, whoever still waits for it
+            return await asyncio.wait_for(asyncio.shield(task), self._answer_seconds)
+        except (TimeoutError, DatabaseUnavailable, psycopg.OperationalError):
+            raise _down() from None
+
+    def _ended(self, task: asyncio.Task[bytes]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody may be left to ask for it
+
+    def _submit(self, body: bytes) -> bytes:
+        intent = _intent(body)
+        try:
+            return _wire(self._ledger().submit(intent))
+        except BuildRefused as refusal:
+            raise _refused(refusal) from None
+
+    def _show(self, run_key: str) -> bytes:
+        try:
+            return _wire(self._ledger().show(run_key))
+        except UnknownRun:
+            raise not_found(
+                Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run"
+            ) from None
+
+    def _ledger(self) -> RunLedger:
+        if not self._opening.acquire(timeout=_CONNECT_SECONDS):
+            raise _down()
+        try:
+            if self._pool is None:
+                self._pool = open_pool(self._dsn, max_size=_MOST_AT_ONCE, timeout_seconds=_CONNECT_SECONDS)
+            return RunLedger(self._pool)
+        finally:
+            self._opening.release()
+
+
+def _wire(run: BuildRun) -> bytes:
+    return run.model_dump_json(exclude_none=True).encode()

@@ -1,0 +1,40 @@
+"""The routes of the offline plane: ask for a build, and see what became of it."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ofp_platform.api.request_body import BodyReader
+from ofp_platform.api.service import BuildPort
+from ofp_platform.vocabulary.errors import Reason, invalid
+
+BUILD_INTENTS = "/v0/build_intents"
+BUILD_RUN = "/v0/build_runs/{run_key}"
+MAX_INTENT_BYTES = 1 << 20
+_RUN_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
+# a run changes until it is DONE
+_HEADERS = {"cache-control": "no-store"}
+
+
+class BuildRoutes:
+    """Over a port. `max_bytes` bounds an intent, which may list many decisions or entities; `timeout_seconds` its arrival."""
+
+    def __init__(self, port: BuildPort, max_bytes: int, timeout_seconds: float) -> None:
+        self._port = port
+        self._bodies = BodyReader(max_bytes, timeout_seconds)
+
+    async def submit(self, request: Request) -> Response:
+        """The run of the intent in the body."""
+        declared = request.headers.get("content-length")
+        body = await self._bodies.read(request.receive, None if declared is None else declared.encode("latin-1"))
+        return Response(await self._port.submit(body), media_type="application/json", headers=_HEADERS)
+
+    async def show(self, request: Request) -> Response:
+        """The run under the key in the path."""
+        run_key = request.path_params["run_key"]
+        if _RUN_KEY.fullmatch(run_key) is None:
+            raise invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits")
+        return Response(await self._port.run(run_key), media_type="application/json", headers=_HEADERS)
