@@ -18,7 +18,7 @@ from ofp_platform.log.ranges import place
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
 from ofp_platform.offline.datasets.feature_leakage import check_features
-from ofp_platform.offline.datasets.feature_rows import compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.datasets.feature_rows import compute_features, dataset_blocks, feature_job, left_out, resolve_groups
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, label_columns
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
 from ofp_platform.offline.labels.label_leakage import check_no_leak
@@ -184,12 +184,13 @@ def labels(shop: Workshop, plan: BuildPlan) -> Labelled | None:
 
 @dataclass(frozen=True)
 class BuiltDataset:
-    """A finished dataset that nobody can see yet. `left_out` rows are events without a decision (as_of_basis decision)."""
+    """A finished dataset that nobody can see yet. `undecided`: events without a decision, no rows (as_of_basis decision)."""
 
     files: DatasetFiles
     columns: tuple[DatasetColumn, ...]
+    features_left_out: tuple[str, ...]
     feature_rows_checked: int
-    left_out: int
+    undecided: int
 
 
 def dataset(
@@ -210,7 +211,7 @@ def dataset(
     checked = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
     files = write_dataset(folder / "files", blocks if labelled is None else labelled.blocks(blocks))
-    return BuiltDataset(files, tuple(_column(field) for field in files.schema), checked, rows.undecided)
+    return BuiltDataset(files, tuple(_column(field) for field in files.schema), tuple(left_out(groups)), checked, rows.undecided)
 
 
 def _decisions(shop: Workshop, plan: BuildPlan) -> Iterator[RecordedDecision]:

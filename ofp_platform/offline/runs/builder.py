@@ -158,11 +158,12 @@ class _Steps:
             row_order=ROW_ORDER,
             content_digest=built.files.content_digest,
             columns=built.columns,
+            features_left_out=built.features_left_out,
             files=name_files(intent.dataset_name, plan.dataset_identity, files),
             gates=gates,
         )
         shutil.rmtree(self._folder / "replay", ignore_errors=True)
-        yield self.done(STAGED, {"manifest": manifest.wire(), "events_without_decision": built.left_out})
+        yield self.done(STAGED, {"manifest": manifest.wire(), "events_without_decision": built.undecided})
         self.staged = True
         crash_point("build.staged")
         yield from self.publish(manifest)

@@ -113,6 +113,9 @@ class DatasetManifest(Model):
     row_order: str
     content_digest: Digest
     columns: tuple[DatasetColumn, ...] = Field(strict=False, min_length=1)
+    features_left_out: tuple[str, ...] = Field(
+        default=(), strict=False, description="on-demand features of the groups: they need a request, and make no column"
+    )
     files: tuple[DataFile, ...] = Field(strict=False)
     gates: Gates
 
@@ -148,6 +151,7 @@ def manifest_of(
     row_order: str,
     content_digest: str,
     columns: tuple[DatasetColumn, ...],
+    features_left_out: tuple[str, ...] = (),
     files: tuple[DataFile, ...],
     gates: Gates,
 ) -> DatasetManifest:
@@ -182,6 +186,7 @@ def manifest_of(
         row_order=row_order,
         content_digest=content_digest,
         columns=columns,
+        features_left_out=features_left_out,
         files=files,
         gates=gates,
     )

@@ -24,6 +24,7 @@ from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish
 from ofp_platform.offline.runs import build_stages
 from ofp_platform.offline.runs.builder import build, build_waiting, stages
 from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.online.plane import profile_pack
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -290,3 +291,14 @@ def test_every_stage_leaves_a_receipt(world: LabelledPlane) -> None:
         seen = list(stages(shop, lease))
     assert [stage.name for stage in seen] == ["plan", "replay", "labels", "staged", "manifest"]
     assert [(one.stage, one.digest) for one in shop.ledger.receipts(run_key)] == [(one.name, one.digest) for one in seen]
+
+
+def test_on_demand_features_are_named_as_left_out(world: LabelledPlane) -> None:
+    groups = [
+        {"group_name": group.name, "group_version": group.version}
+        for group in profile_pack(world.plane.profile).groups
+        if group.on_demand
+    ]
+    manifest = manifest_of(world, built(world, feature_groups=groups))
+    assert manifest.features_left_out
+    assert not set(manifest.features_left_out) & {column.name for column in manifest.columns}
