@@ -11,24 +11,10 @@ import pyarrow.compute as pc
 
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.offline.build_plan import IDENTITY_FIELDS
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 
-_MEANING = (
-    "context_pins",
-    "stream_name",
-    "run_facts",
-    "replay_basis",
-    "feature_pack",
-    "feature_groups",
-    "run_config_digest",
-    "scope",
-    "as_of_basis",
-    "purpose",
-    "label_basis",
-    "policy",
-    "ofs_code_release_id",
-    "row_order",
-)
+_MEANING = (*IDENTITY_FIELDS, "run_facts", "row_order")
 _ABSENT = "absent"
 
 

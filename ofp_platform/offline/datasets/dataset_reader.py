@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest
-from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
-from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest, stored_files
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 
 _MANIFESTS = "ofs/datasets"
@@ -28,13 +27,9 @@ def read_dataset(objects: ObjectStore, manifest: DatasetManifest, columns: Seque
             raise KeyError(f"dataset {manifest.dataset_name} has no column {name!r}; it has {', '.join(known)}")
     wanted = None if columns is None else list(columns)
     tables = []
-    for file in manifest.files:
-        try:
-            content = objects.get(file.path)
-        except ObjectNotFound:
-            raise DatasetDamaged(f"{file.path} is missing") from None
-        if sha256_hex(content) != file.sha256:
-            raise DatasetDamaged(f"{file.path} is not what the manifest says")
+    for _, content in stored_files(objects, manifest):
+        if isinstance(content, str):
+            raise DatasetDamaged(content)
         tables.append(pq.read_table(pa.BufferReader(content), columns=wanted))
     return pa.concat_tables(tables)
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ofp_platform.offline.datasets.content_digest import ContentDigest
-from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
-from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.offline.datasets.publication import stored_files
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 
 _ROWS = 131_072
@@ -27,14 +27,9 @@ def verify_dataset(
     """
     problems = []
     digest: ContentDigest | None = None
-    for file in manifest.files:
-        try:
-            content = objects.get(file.path)
-        except ObjectNotFound:
-            problems.append(f"{file.path} is missing")
-            continue
-        if sha256_hex(content) != file.sha256:
-            problems.append(f"{file.path} is damaged: its SHA-256 is {sha256_hex(content)}, the manifest says {file.sha256}")
+    for file, content in stored_files(objects, manifest):
+        if isinstance(content, str):
+            problems.append(content)
             continue
         with pq.ParquetFile(pa.BufferReader(content)) as parquet:
             if parquet.metadata.num_rows != file.rows:

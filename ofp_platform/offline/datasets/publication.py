@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,22 +119,32 @@ def load_manifest(objects: ObjectStore, dataset_name: str, dataset_identity: str
     return manifest
 
 
+def stored_files(objects: ObjectStore, manifest: DatasetManifest) -> Iterator[tuple[DataFile, bytes | str]]:
+    """Each published file with its bytes, or with what is wrong with them, in words.
+
+    Raises:
+        ObjectStoreUnavailable: see there.
+    """
+    for file in manifest.files:
+        try:
+            content = objects.get(file.path)
+        except ObjectNotFound:
+            yield file, f"{file.path} is missing"
+            continue
+        digest = sha256_hex(content)
+        if digest == file.sha256:
+            yield file, content
+        else:
+            yield file, f"{file.path} is damaged: its SHA-256 is {digest}, the manifest says {file.sha256}"
+
+
 def verify_files(objects: ObjectStore, manifest: DatasetManifest) -> list[str]:
     """What is wrong with the published files, in words; empty when all bytes are as they were built.
 
     Raises:
         ObjectStoreUnavailable: see there.
     """
-    problems = []
-    for file in manifest.files:
-        try:
-            content = objects.get(file.path)
-        except ObjectNotFound:
-            problems.append(f"{file.path} is missing")
-            continue
-        if sha256_hex(content) != file.sha256:
-            problems.append(f"{file.path} is damaged: its SHA-256 is {sha256_hex(content)}, the manifest says {file.sha256}")
-    return problems
+    return [found for _, found in stored_files(objects, manifest) if isinstance(found, str)]
 
 
 def _is_published(objects: ObjectStore, file: DataFile) -> bool:

@@ -25,6 +25,21 @@ from ofp_platform.vocabulary.serving import GroupRefs, Version
 
 LABEL_RULE = "greatest_observed_time_then_assertion_id"
 ROW_ORDER = "event_time_then_identity"
+IDENTITY_FIELDS = (
+    "context_pins",
+    "stream_name",
+    "replay_basis",
+    "feature_pack",
+    "feature_groups",
+    "run_config_digest",
+    "scope",
+    "as_of_basis",
+    "purpose",
+    "label_basis",
+    "policy",
+    "ofs_code_release_id",
+)
+"""Of a plan: what a dataset's identity is made of, beside its run facts and the order of its rows."""
 
 
 class BuildPolicy(Model):
@@ -102,19 +117,5 @@ class BuildPlan(Model):
         Not in it: where the records were read from, which decisions are compared, who asked.
         """
         wire = self.wire()
-        names = (
-            "context_pins",
-            "stream_name",
-            "replay_basis",
-            "feature_pack",
-            "feature_groups",
-            "run_config_digest",
-            "scope",
-            "as_of_basis",
-            "purpose",
-            "label_basis",
-            "policy",
-            "ofs_code_release_id",
-        )
-        meaning = {name: wire[name] for name in names if name in wire}
+        meaning = {name: wire[name] for name in IDENTITY_FIELDS if name in wire}
         return digest_of({"contract_version": "v0", "row_order": ROW_ORDER, "run_facts": wire["run_facts"]["digest"], **meaning})
