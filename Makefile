@@ -130,9 +130,20 @@ defs: $(READY) ## Whether Dagster loads every definition
 	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; printf 'telemetry: {enabled: false}\nnux: {enabled: false}\n' >"$$home/dagster.yaml"; \
 	  DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 
+BENCHES := serving projection freshness columns build parity growth
+
 .PHONY: bench
-bench: $(READY) ## Benchmarks, each beside a floor measured in the same run
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(PY) -m "benchmarks.$$(basename "$$file" .py)" $(ARGS); done
+bench: $(READY) ## Benchmarks beside floors and peers of the same run (some: make bench BENCHES="serving parity")
+	@failed=""; for name in $(BENCHES); do $(PY) -m benchmarks.bench_$$name $(ARGS) || failed="$$failed $$name"; done; \
+	  if [ -n "$$failed" ]; then echo "make: could not be measured:$$failed" >&2; exit 1; fi
+
+.PHONY: torture
+torture: $(READY) ## Kill, race, fuzz, corrupt, and compare (some, shorter: make torture ARGS="kill_loop faults --size 0.1")
+	@$(PY) -m ofp_platform_tests.torture $(ARGS)
+
+.PHONY: figures
+figures: $(READY) ## Publish the last runs of bench and torture in docs/
+	@$(PY) -m benchmarks.page
 
 .PHONY: ci
 ci: ## What CI runs: tests, then every check

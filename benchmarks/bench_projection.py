@@ -1,67 +1,190 @@
-"""Catch-up of the projector, beside COPY of the same rows into one table.
+"""Catch-up of the projector, beside COPY of the same rows into one table and Flink SQL over the same transactions.
 
-`python -m benchmarks.bench_projection --events 500000`
+`python -m benchmarks.bench_projection --transactions 100000`: two keys each, 12 windowed features, durable, exactly once. The
+peer's windows are the pack's as far as its SQL has them: count and mean over 1, 7 and 30 days per customer and per terminal,
+without the pack's delay of seven days and without its fraud reports, in one job on both cores, state in memory, checkpoints
+exactly-once every ten seconds, results thrown away. Its clock starts when the job runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.world import fill, fresh_database, profile
+import pyarrow as pa
+import pyarrow.csv
+
+from benchmarks.figures import Figures, Row
+from benchmarks.handbook import TRANSACTIONS, Transactions, transactions
+from benchmarks.peer import PeerUnavailable, interpreter
+from benchmarks.world import fresh_database, profile
+from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.embedded import stop_embedded
 
+AIM_PER_SECOND = 100_000
+AIM_OVER_PEER = 10
+_JAVA_HEAP = "-Xmx4g"
+_START_SECONDS = 90.0
+_SCRIPT = Path(__file__).parent / "peers" / "flink_windows.py"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What the peer did: rows that went through all windows, seconds of running, whether that was all of them."""
+
+    rows: int
+    seconds: float
+    checkpoints: int
+    finished: bool
+
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.rows / self.seconds
+
+
+def project(plane: Plane, batch: int) -> tuple[int, float]:
+    """Catch up from nothing; records and seconds. Stops the benchmark when anything was lost, doubled or refused."""
+    row = plane.ensure_live()
+    projector = plane.projector(row)
+    began = time.perf_counter()
+    records = 0
+    while (receipt := projector.apply_available(max_records=batch)) is not None:
+        records += receipt.records
+    seconds = time.perf_counter() - began
+    after = plane.row(row.projection_id)
+    with plane.pool.connection() as connection:
+        totals = read_progress(connection, row.projection_id)
+    applied = sum(part.applied + part.late for part in totals.partitions)
+    if sum(plane.log.ordinal_lag(after.basis).values()) or applied != records or totals.failures:
+        raise SystemExit(f"{records} records, {applied} applied, failures {dict(totals.failures)}: not each of them once")
+    return records, seconds
+
 
 def copy_floor(plane: Plane) -> float:
-    """Seconds to COPY every record of the log (id, type, time, payload) into one unindexed table."""
-    rows: list[tuple[str, str, int, bytes]] = []
+    """Seconds to COPY every record of the log (id, type, time, payload) into one unindexed table, its text made before."""
+    parts: list[bytes] = []
     for info in plane.log.partitions():
-        part = None
-        while len(batch := plane.log.read(info.partition_id, part, 50_000)):
-            rows += zip(batch.event_ids, batch.event_types, batch.ts.tolist(), batch.payloads, strict=True)
-            part = batch.next
+        at = None
+        while len(batch := plane.log.read(info.partition_id, at, 50_000)):
+            rows = zip(batch.event_ids, batch.event_types, batch.ts.tolist(), batch.payloads, strict=True)
+            parts.append(b"".join(b"%b\t%b\t%d\t%b\n" % (one.encode(), kind.encode(), ts, text) for one, kind, ts, text in rows))
+            at = batch.next
+    with plane.pool.connection() as connection:
+        connection.execute("CREATE TABLE floor (event_id text, event_type text, ts bigint, payload text)")
     began = time.perf_counter()
-    with plane.pool.connection() as connection, connection.transaction():
-        connection.execute("CREATE TABLE floor (event_id text, event_type text, ts bigint, payload bytea)")
-        with connection.cursor() as cursor, cursor.copy("COPY floor FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(["text", "text", "int8", "bytea"])
-            for row in rows:
-                copy.write_row(row)
+    with (
+        plane.pool.connection() as connection,
+        connection.transaction(),
+        connection.cursor() as cursor,
+        cursor.copy("COPY floor FROM STDIN") as copy,
+    ):
+        for part in parts:
+            copy.write(part)
     return time.perf_counter() - began
+
+
+def flink(world: Transactions, folder: Path, limit: float) -> Peer:
+    """The peer on the same transactions, for `limit` seconds at most.
+
+    Raises:
+        PeerUnavailable: it does not run here.
+    """
+    if shutil.which("java") is None and not os.environ.get("JAVA_HOME"):
+        raise PeerUnavailable("no Java")
+    python = interpreter("flink")
+    folder.mkdir()
+    table = world.table()
+    millis = pa.array(table["ts"].to_numpy() // 1000)
+    columns = {name: table[name] for name in ("customer", "terminal", "amount")}
+    options = pa.csv.WriteOptions(include_header=False)
+    pa.csv.write_csv(pa.table({**columns, "ms": millis}), folder / "transactions.csv", options)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [str(python), str(_SCRIPT), str(folder.resolve()), str(world.count), str(limit), str(port)]
+    environment = {**os.environ, "JVM_ARGS": _JAVA_HEAP, "FLINK_LOG_DIR": str(folder)}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=limit + _START_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise PeerUnavailable("the job did not end in time") from None
+    if done.returncode:
+        raise PeerUnavailable(f"the job failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    return Peer(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def peer_rows(world: Transactions, folder: Path, limit: float, rate: float) -> tuple[list[Row], dict[str, object]]:
+    """The peer's rate, and ours over it; or why there is none."""
+    aim = f">= {AIM_OVER_PEER}x"
+    try:
+        peer = flink(world, folder, limit)
+        if not peer.rows:
+            raise PeerUnavailable(f"no row went through all windows within {limit:g} s")
+    except PeerUnavailable as reason:
+        return [Row("Flink SQL, the same windows", f"not measured: {reason}")], {"peer": str(reason)}
+    how = "all rows" if peer.finished else f"{peer.rows:,} rows, then its time was up"
+    return [
+        Row("Flink SQL, the same windows without the delay, state in memory, exactly-once checkpoints",
+            f"{peer.rate:,.0f} rows/s ({how}, {peer.seconds:.0f} s, {peer.checkpoints} checkpoints)"),
+        Row("projection over Flink SQL", f"{rate / peer.rate:.1f}x", aim, rate >= AIM_OVER_PEER * peer.rate),
+    ], {"peer": asdict(peer)}  # fmt: skip
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=500_000)
-    parser.add_argument("--batch", type=int, default=200_000)
+    parser.add_argument("--transactions", type=int, default=TRANSACTIONS)
+    parser.add_argument("--batch", type=int, default=100_000, help="the most records of one commit")
+    parser.add_argument("--peer-seconds", type=float, default=240.0, help="the peer's time limit; 0: without the peer")
     arguments = parser.parse_args()
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
+        world = transactions(Path(folder), arguments.transactions)
         dsn = fresh_database(Path(folder), "projection")
         try:
             with Plane.open(profile("projection"), dsn) as plane:
-                began = time.perf_counter()
-                fill(plane, arguments.events)
-                appended = time.perf_counter() - began
-                projector = plane.projector(plane.ensure_live())
-                began = time.perf_counter()
-                records = 0
-                while (receipt := projector.apply_available(max_records=arguments.batch)) is not None:
-                    if receipt.failures:
-                        raise SystemExit(f"the world of the benchmark is wrong: {dict(receipt.failures)}")
-                    records += receipt.records
-                projected = time.perf_counter() - began
+                started = time.perf_counter()
+                appended_records = world.append_to(plane)
+                appended = time.perf_counter() - started
+                records, projected = project(plane, arguments.batch)
                 copied = copy_floor(plane)
         finally:
             stop_embedded(Path(folder) / "postgres")
-    print(f"{'':32}{'seconds':>10}{'records/s':>12}")
-    print(f"{'append (validate, hash, store)':32}{appended:10.2f}{records / appended:12,.0f}")
-    print(f"{'project (2 keys, 12 windows)':32}{projected:10.2f}{records / projected:12,.0f}")
-    print(f"{'COPY of the same rows (floor)':32}{copied:10.2f}{records / copied:12,.0f}")
-    print(f"projection / COPY: {copied / projected:.2f} of its rate")
+        rate = records / projected
+        rows = [
+            Row(f"catch-up of the projector on {world.source}, two keys, 12 windows, durable, exactly once",
+                f"{rate:,.0f} events/s ({records:,} events, {projected:.1f} s)",
+                f">= {AIM_PER_SECOND:,}/s", rate >= AIM_PER_SECOND),
+            Row("COPY of the same rows into one table (floor)", f"{records / copied:,.0f} rows/s ({copied:.1f} s)"),
+            Row("projection over COPY", f"{copied / projected:.2f}x"),
+            Row("append: validate, hash, store", f"{appended_records / appended:,.0f} events/s ({appended:.1f} s)"),
+        ]  # fmt: skip
+        raw: dict[str, object] = {"records": records, "projected": projected, "copied": copied, "appended": appended}
+        if arguments.peer_seconds:
+            of_peer, measured = peer_rows(world, Path(folder) / "flink", arguments.peer_seconds, rate)
+            rows += of_peer
+            raw |= measured
+    figures = Figures(
+        suite="projection",
+        kind="bench",
+        title="Catch-up of the projector",
+        rows=tuple(rows),
+        seconds=time.perf_counter() - began,
+        arguments=vars(arguments),
+        raw=raw,
+    )
+    print(figures.table())
+    figures.write()
 
 
 if __name__ == "__main__":

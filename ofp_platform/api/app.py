@@ -85,6 +85,8 @@ class Application:
         self._bodies = BodyReader(self._policy.max_body_bytes, self._policy.body_timeout_seconds)
         self._in_flight = 0
         self._example: LiveExample | None = None
+        self._described: tuple[LiveExample | None, bytes] | None = None
+        self._page: tuple[LiveExample | None, str, bytes] | None = None
         self.metrics = HttpMetrics()
         build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
@@ -219,11 +221,17 @@ class Application:
         return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _openapi(self, request: Request) -> Response:
-        return Response(openapi_bytes(await self._live_example()), media_type="application/json")
+        example = await self._live_example()
+        if self._described is None or self._described[0] is not example:
+            self._described = example, openapi_bytes(example)
+        return Response(self._described[1], media_type="application/json")
 
     async def _docs(self, request: Request) -> Response:
         address = f"{request.url.scheme}://{request.url.netloc}"
-        return Response(docs_page(address, await self._live_example()), media_type="text/html", headers=_DOCS_HEADERS)
+        example = await self._live_example()
+        if self._page is None or self._page[0] is not example or self._page[1] != address:
+            self._page = example, address, docs_page(address, example)
+        return Response(self._page[2], media_type="text/html", headers=_DOCS_HEADERS)
 
     async def _live_example(self) -> LiveExample | None:
         if self._tokens:

@@ -18,6 +18,8 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun
 
 # all of it happens in threads, which the online plane needs too: builds are few, and must not take them all
 _MOST_AT_ONCE = 4
+# the others wait for a place; a ledger that cannot keep up with this many is told of as what it is
+_MOST_WAITING = 64
 # shorter than what a client waits by default: it is told of an outage, and tries again
 _CONNECT_SECONDS = 1.0
 
@@ -47,7 +49,8 @@ def _intent(body: bytes) -> Intent:
 class BuildRequests:
     """A BuildPort over the run ledger of one database, which is connected to at the first request.
 
-    `answer_seconds` bounds the wait for a database that took a request and does not answer it.
+    A few requests are answered at a time, the others wait. `answer_seconds` bounds a request's wait: for its place, and for a
+    database that took it and does not answer.
     """
 
     def __init__(self, dsn: str, *, answer_seconds: float = 5.0) -> None:
@@ -56,6 +59,8 @@ class BuildRequests:
         self._pool: Pool | None = None
         self._opening = threading.Lock()
         self._under_way: set[asyncio.Task[bytes]] = set()
+        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._waiting = 0
 
     async def submit(self, body: bytes) -> bytes:
         """See BuildPort."""
@@ -74,19 +79,29 @@ class BuildRequests:
             self._pool = None
 
     async def _off_the_loop(self, work: Callable[[], bytes]) -> bytes:
-        if len(self._under_way) >= _MOST_AT_ONCE:
-            raise unavailable(Reason.OVERLOADED, f"{_MOST_AT_ONCE} requests about builds are being answered; try again")
-        task = asyncio.create_task(asyncio.to_thread(work))
-        self._under_way.add(task)
-        task.add_done_callback(self._ended)
+        if self._waiting >= _MOST_WAITING:
+            raise unavailable(Reason.OVERLOADED, f"{_MOST_WAITING} requests about builds wait to be answered; try again")
         try:
-            # a thread cannot be stopped: it keeps its place until it ends, whoever still waits for it
-            return await asyncio.wait_for(asyncio.shield(task), self._answer_seconds)
+            async with asyncio.timeout(self._answer_seconds):
+                await self._place()
+                task = asyncio.create_task(asyncio.to_thread(work))
+                self._under_way.add(task)
+                task.add_done_callback(self._ended)
+                return await asyncio.shield(task)
         except (TimeoutError, DatabaseUnavailable, psycopg.OperationalError):
             raise _down() from None
 
+    async def _place(self) -> None:
+        self._waiting += 1
+        try:
+            await self._places.acquire()
+        finally:
+            self._waiting -= 1
+
     def _ended(self, task: asyncio.Task[bytes]) -> None:
+        # a thread cannot be stopped: it keeps its place until it ends, whoever still waits for it
         self._under_way.discard(task)
+        self._places.release()
         if not task.cancelled():
             task.exception()  # nobody may be left to ask for it
 

@@ -25,6 +25,7 @@ from granian.server import Server
 from starlette.types import ASGIApp
 
 from ofp_platform.api.authentication import check_exposure, load_tokens
+from ofp_platform.api.rsgi import OnRsgi
 
 LOGGER = logging.getLogger("ofp.http")
 _HEADER_READ_TIMEOUT_MS = 5_000
@@ -114,16 +115,18 @@ def print_address(address: str) -> None:
     print(f"serving at {address}", flush=True)
 
 
-def _load(factory: Callable[[], ASGIApp], parent: int) -> ASGIApp:
+def _load(factory: Callable[[], ASGIApp], parent: int) -> OnRsgi:
     """In a worker: build the application, and see to it that no worker outlives the process that started it."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             raise SystemExit("the process that started this worker is gone")
-    application = factory()
+    application = OnRsgi(factory())
     # what was loaded up to here stays: without this a full collection walks over all of it in the middle of some request
     gc.collect()
     gc.freeze()
+    # every few requests would be one in ten of the time that answering takes; the rare full ones walk over the cache
+    gc.set_threshold(20_000, 20, 1_000)
     return application
 
 
@@ -166,7 +169,7 @@ def _server(host: str, port: int, workers: int, header_read_timeout_ms: int) -> 
         "ofp_platform.api",
         address=host,
         port=port,
-        interface=Interfaces.ASGI,
+        interface=Interfaces.RSGI,
         workers=workers,
         loop=Loops.uvloop,
         http=HTTPModes.http1,

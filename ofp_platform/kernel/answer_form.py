@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, SECTION, STALE, TOUCHED, TextProgram
+from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, NEXT_TEXT, STALE, TOUCHED, TextProgram
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
 from ofp_platform.kernel.plan import Query
-from ofp_platform.kernel.windows import NEVER, Evaluation
+from ofp_platform.kernel.windows import NEVER, Evaluation, Whole
 from ofp_platform.registry import on_demand
 from ofp_platform.registry.layout import GroupPlan, OnDemandPlan
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -131,13 +131,13 @@ class KeyForm:
             by_group += [comma, *_filled(group.values_form, fields)]
             freshness += [comma, *_filled(group.freshness_form, [(AGE, index), (KEY_ID, 0), (TOUCHED, index), (STALE, index)])]
         before, between, after = _literals(self._values)
-        return [f"{before}[", *by_group, f"]{between}", (KEY_ID, 0), after, (SECTION, 0), *freshness, (SECTION, 0)]
+        return [f"{before}[", *by_group, f"]{between}", (KEY_ID, 0), after, (NEXT_TEXT, 0), *freshness]
 
     def texts(
         self,
         key_id: str,
         id_text: str,
-        found: Evaluation,
+        found: Evaluation | Whole,
         as_of: int,
         context: Context,
         pins: ContextPins,
@@ -148,13 +148,20 @@ class KeyForm:
         Raises:
             ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
-        written = None if self._program is None else self._program.write(found, as_of, id_text.encode())
+        written = None
+        if self._program is not None:
+            if isinstance(found, Whole):
+                written = self._program.write_whole(found.matrix, as_of, found.horizon, id_text.encode())
+            else:
+                written = self._program.write(found, as_of, id_text.encode())
+            if written is not None and not written[2]:
+                return written[0], written[1]
+        if isinstance(found, Whole):
+            found = found.evaluated(self.query, as_of)
         if written is not None:
-            (values, freshness), stale = written
-            if stale:
-                for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
-                    warnings += group.warnings(self._key_type, key_id, touched, as_of)
-            return values, freshness
+            for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
+                warnings += group.warnings(self._key_type, key_id, touched, as_of)
+            return written[0], written[1]
         by_group, fresh = [], []
         for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
             by_group.append(group.values(self.query, found, as_of, context, pins))
@@ -284,5 +291,5 @@ def _on_demand(plan: OnDemandPlan, values: Mapping[str, Value], context: Mapping
     return None if unscaled is None else (unscaled, plan.scale)
 
 
-EvaluationOf = Callable[[int, Query, int], Evaluation]
-"""(place of the key in the question, query, horizon in microseconds) -> what the kernel found"""
+EvaluationOf = Callable[[int, Query, int], Evaluation | Whole]
+"""(place of the key in the question, query, horizon in microseconds) -> what the kernel found, or what it has to look at"""

@@ -11,18 +11,22 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
+from ofp_platform.kernel.accumulate import ROW_WIDTH
 from ofp_platform.kernel.column_values import NULL, UNDECIDED, _finalise, encode_features
-from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, OUT1, Int64Array, native
+from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, Int64Array, native
 from ofp_platform.kernel.plan import Query
-from ofp_platform.kernel.window_loops import NEVER
+from ofp_platform.kernel.window_loops import NEVER, answer_whole
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.layout import FeaturePlan
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
 Bytes = npt.NDArray[np.uint8]
-LITERAL, FEATURE, KEY_ID, AGE, TOUCHED, STALE, SECTION = range(7)
+LITERAL, FEATURE, KEY_ID, AGE, TOUCHED, STALE, NEXT_TEXT = range(7)
 _BYTES_IN = types.Array(types.uint8, 1, "C", readonly=True)
 _BYTES = types.Array(types.uint8, 1, "C")
+_WRITTEN = types.UniTuple(INTEGER, 3)  # type: ignore[no-untyped-call]
+Written = tuple[str, str, int]
+"""Two canonical texts, and how many groups are stale."""
 _DAY = 86_400
 _FIRST, _LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z")
 _LONGEST_NUMBER = 48  # sign, 19 digits, a point, quotes, padding to the largest scale that is written here
@@ -116,7 +120,7 @@ def _time(out: Bytes, at: int, micros: int) -> int:
     return at + 2
 
 
-@native(INTEGER(IN2, _BYTES_IN, IN2, IN1, IN1, IN3, IN2, IN1, IN1, _BYTES_IN, _BYTES, OUT1))
+@native(_WRITTEN(IN2, _BYTES_IN, IN2, IN1, IN1, IN3, IN2, IN1, INTEGER, _BYTES_IN, _BYTES))
 def _render(
     program: Int64Array,
     literals: Bytes,
@@ -126,24 +130,24 @@ def _render(
     accumulators: Int64Array,
     distinct: Int64Array,
     touches: Int64Array,
-    times: Int64Array,
+    time: int,
     key_id: Bytes,
     out: Bytes,
-    ends: Int64Array,
-) -> int:
-    """Write the sections; `ends` is where each ends. How many groups are stale, or -1: not decided here."""
+) -> tuple[int, int, int]:
+    """Write both texts: (stale groups, end of the first, end of the second); stale -1: not decided here."""
+    times = np.full(1, time)
     values = np.empty((features.shape[0], 1), np.int64)
     statuses = np.empty((features.shape[0], 1), np.uint8)
     _finalise(features, accumulators, distinct, times, values, statuses)
     stale = 0
     for group in range(ttls.shape[0]):
         touched = touches[group]
-        if touched == NEVER or (times[0] - touched) // MICROS_PER_SECOND > ttls[group]:
+        if touched == NEVER or (time - touched) // MICROS_PER_SECOND > ttls[group]:
             stale += 1
         if touched != NEVER and (touched < _FIRST or touched > _LAST):
-            return -1
+            return -1, 0, 0
     at = 0
-    sections = 0
+    between = 0
     for step in range(program.shape[0]):
         code = program[step, 0]
         what = program[step, 1]
@@ -154,7 +158,7 @@ def _render(
         elif code == FEATURE:
             status = statuses[what, 0]
             if status == UNDECIDED or values[what, 0] == -(2**63):
-                return -1
+                return -1, 0, 0
             if status == NULL:
                 at = _null(out, at)
             else:
@@ -167,7 +171,7 @@ def _render(
             if touches[what] == NEVER:
                 at = _null(out, at)
             else:
-                at = _number(out, at, (times[0] - touches[what]) // MICROS_PER_SECOND, -1)
+                at = _number(out, at, (time - touches[what]) // MICROS_PER_SECOND, -1)
         elif code == TOUCHED:
             if touches[what] == NEVER:
                 at = _null(out, at)
@@ -175,7 +179,7 @@ def _render(
                 at = _time(out, at, touches[what])
         elif code == STALE:
             touched = touches[what]
-            if touched == NEVER or (times[0] - touched) // MICROS_PER_SECOND > ttls[what]:
+            if touched == NEVER or (time - touched) // MICROS_PER_SECOND > ttls[what]:
                 out[at] = 116
                 out[at + 1] = 114
                 out[at + 2] = 117
@@ -189,19 +193,46 @@ def _render(
                 out[at + 4] = 101
                 at += 5
         else:
-            ends[sections] = at
-            sections += 1
-    return stale
+            between = at
+    return stale, between, at
+
+
+@native(_WRITTEN(IN2, IN1, IN2, IN1, IN2, IN2, _BYTES_IN, IN2, IN1, IN1, INTEGER, INTEGER, IN2, _BYTES_IN, _BYTES))
+def _render_whole(
+    slots: Int64Array,
+    chosen: Int64Array,
+    wanted: Int64Array,
+    masks: Int64Array,
+    measures: Int64Array,
+    program: Int64Array,
+    literals: Bytes,
+    features: Int64Array,
+    scales: Int64Array,
+    ttls: Int64Array,
+    time: int,
+    horizon: int,
+    matrix: Int64Array,
+    key_id: Bytes,
+    out: Bytes,
+) -> tuple[int, int, int]:
+    """Evaluate a whole event matrix and write both texts."""
+    accumulators = np.zeros((1, slots.shape[0], ROW_WIDTH), np.int64)
+    distinct = np.zeros((1, wanted.shape[0]), np.int64)
+    touches = np.zeros(masks.shape[0], np.int64)
+    answer_whole(
+        slots, chosen, wanted, masks, measures, time, horizon, matrix, accumulators[0], distinct[0], touches
+    )  # fmt: skip
+    return _render(program, literals, features, scales, ttls, accumulators, distinct, touches, time, key_id, out)
 
 
 class TextProgram:
-    """What the loop writes for one key: literals and what stands between them.
+    """What the loop writes for one key: two texts, each of literals and what stands between them.
 
     Args:
         query: the kernel's query of the key's groups.
         features: the windowed features, in the order of their FEATURE numbers.
         ttls: time to live of each group, seconds; groups in the order of the query's masks.
-        steps: literal texts and (code, number) pairs; (SECTION, 0) ends a section of the text.
+        steps: literal texts and (code, number) pairs; (NEXT_TEXT, 0) once, between the two texts.
     """
 
     def __init__(
@@ -215,41 +246,38 @@ class TextProgram:
                 literals += step.encode()
             else:
                 rows.append((*step, 0))
-        self._program = np.array(rows, np.int64).reshape(len(rows), 3)
-        self._literals = np.frombuffer(literals, np.uint8)
-        self._features = encode_features(features, query.distinct_index)
-        self._scales = np.array([-1 if one.scale is None else one.scale for one in features], np.int64)
-        self._ttls = np.array(ttls, np.int64)
-        self._sections = sum(row[0] == SECTION for row in rows)
         ids = sum(row[0] == KEY_ID for row in rows)
         self._room = len(literals) + ids * _LONGEST_ID + (len(rows) - ids) * _LONGEST_NUMBER
+        self._query = (query.plan.slots, query.chosen, query.distinct, query.masks, query.plan.measures)
+        self._form = (
+            np.array(rows, np.int64).reshape(len(rows), 3),
+            np.frombuffer(literals, np.uint8),
+            encode_features(features, query.distinct_index),
+            np.array([-1 if one.scale is None else one.scale for one in features], np.int64),
+            np.array(ttls, np.int64),
+        )
 
     @staticmethod
     def writes(features: Sequence[FeaturePlan]) -> bool:
         """Whether the loop can write these features at all."""
         return all(one.scale is None or 0 <= one.scale <= _MOST_SCALE for one in features)
 
-    def write(self, found: Evaluation, as_of: int, key_id: bytes) -> tuple[list[str], int] | None:
-        """The sections and how many groups are stale; None: some value is not decided here. `key_id`: as JSON."""
+    def write(self, found: Evaluation, as_of: int, key_id: bytes) -> Written | None:
+        """The texts; None: some value is not decided here. `key_id`: as JSON."""
         out = np.empty(self._room, np.uint8)
-        ends = np.empty(self._sections, np.int64)
-        rows, distinct = found.accumulators, found.distinct
-        stale = _render(
-            self._program,
-            self._literals,
-            self._features,
-            self._scales,
-            self._ttls,
-            rows.reshape(1, *rows.shape),
-            distinct.reshape(1, -1),
-            found.touches,
-            np.array((as_of,), np.int64),
-            np.frombuffer(key_id, np.uint8),
-            out,
-            ends,
-        )
-        if stale < 0:
-            return None
-        places = ends.tolist()
-        text = out[: places[-1]].tobytes().decode("ascii")
-        return [text[begin:end] for begin, end in zip([0, *places], places, strict=False)], stale
+        rows, distinct = found.accumulators[np.newaxis], found.distinct[np.newaxis]
+        written = _render(*self._form, rows, distinct, found.touches, as_of, np.frombuffer(key_id, np.uint8), out)
+        return _texts(out, *written)
+
+    def write_whole(self, matrix: Int64Array, as_of: int, horizon: int, key_id: bytes) -> Written | None:
+        """The same from the key's event matrix int64[C, n], evaluated on the way."""
+        out = np.empty(self._room, np.uint8)
+        written = _render_whole(*self._query, *self._form, as_of, horizon, matrix, np.frombuffer(key_id, np.uint8), out)
+        return _texts(out, *written)
+
+
+def _texts(out: Bytes, stale: int, between: int, end: int) -> Written | None:
+    if stale < 0:
+        return None
+    text = out[:end].tobytes().decode("ascii")
+    return text[:between], text[between:], stale

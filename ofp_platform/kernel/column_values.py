@@ -14,7 +14,7 @@ import numpy.typing as npt
 from numba import types
 
 from ofp_platform.kernel.accumulate import COUNT, FIRST, FIRST_TS, LAST, LAST_TS, MAX, MIN, square_wide, subtract_wide
-from ofp_platform.kernel.native import IN1, IN2, IN3, NOTHING, OUT2, Int64Array, native
+from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT2, Int64Array, native
 from ofp_platform.registry.layout import Aggregation, FeaturePlan, Operand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
@@ -144,34 +144,82 @@ def _deviation(count: int, total: int, squares_high: int, squares_low: int, powe
 
 @native()
 def _operand(
-    features: Int64Array, feature: int, first: int, rows: Int64Array, distinct: Int64Array, time: int
-) -> tuple[Any, Any]:
-    """(status, value) of the operand whose code stands at `first`."""
-    code = features[feature, first]
-    slot = features[feature, first + 1]
+    code: int, slot: int, place: int, power: int, room: int,
+    accumulators: Int64Array, distinct: Int64Array, row: int, time: int,
+) -> tuple[Any, Any]:  # fmt: skip
+    """(status, value) of one operand of one row; `room` is _ROOM // power."""
     if code == _DISTINCT:
-        return VALUE, distinct[slot]
-    count = rows[slot, 0]
-    place = features[feature, first + 2]
+        return VALUE, distinct[row, slot]
+    count = accumulators[row, slot, 0]
     if code == _PICK:
-        return (VALUE if count > 0 or place == 0 else NULL), rows[slot, place]
+        return (VALUE if count > 0 or place == 0 else NULL), accumulators[row, slot, place]
+    total = accumulators[row, slot, 2]
     if code == _SUM:
-        if rows[slot, 1] != rows[slot, 2] >> 63:
+        if accumulators[row, slot, 1] != total >> 63:
             return UNDECIDED, np.int64(0)
-        return VALUE, rows[slot, 2]
+        return VALUE, total
     if count == 0:
         return NULL, np.int64(0)
     if code == _SECONDS:
-        return VALUE, (time - rows[slot, place]) // MICROS_PER_SECOND
-    total = rows[slot, 2]
-    if rows[slot, 1] != total >> 63:
+        return VALUE, (time - accumulators[row, slot, place]) // MICROS_PER_SECOND
+    if accumulators[row, slot, 1] != total >> 63:
         return UNDECIDED, np.int64(0)
-    power = features[feature, first + 3]
     if code == _STDDEV:
-        return _deviation(count, total, rows[slot, 3], rows[slot, 4], power)
-    if not -_ROOM < total < _ROOM or abs(total) > _ROOM // power:
+        return _deviation(count, total, accumulators[row, slot, 3], accumulators[row, slot, 4], power)
+    if not -_ROOM < total < _ROOM or abs(total) > room:
         return UNDECIDED, np.int64(0)
     return VALUE, _divide(total * power, count)
+
+
+@native()
+def _finalise_from(
+    features: Int64Array,
+    accumulators: Int64Array,
+    distinct: Int64Array,
+    times: Int64Array,
+    first: int,
+    values: Int64Array,
+    statuses: npt.NDArray[np.uint8],
+) -> int:
+    undecided = 0
+    for feature in range(features.shape[0]):
+        code, slot, place, power = features[feature, 0], features[feature, 1], features[feature, 2], features[feature, 3]
+        other_code, other_slot, other_place = features[feature, 4], features[feature, 5], features[feature, 6]
+        other_power, up, down = features[feature, 7], features[feature, 8], features[feature, 9]
+        # the machine divides slowly: what is the same for all rows is divided once
+        room = _ROOM // power if power > 0 else 0
+        other_room = _ROOM // other_power if other_power > 0 else 0
+        up_room = _ROOM // up if up > 0 else -1
+        down_room = _ROOM // down if down > 0 else -1
+        integer = features[feature, 10] != 0
+        for row in range(times.shape[0]):
+            status, value = _operand(code, slot, place, power, room, accumulators, distinct, row, times[row])
+            if other_code != _NONE:
+                below, divisor = _operand(
+                    other_code, other_slot, other_place, other_power, other_room, accumulators, distinct, row, times[row]
+                )
+                if status == VALUE and below == VALUE:
+                    if divisor == 0:
+                        status = NULL
+                    elif (
+                        not -_ROOM < value < _ROOM
+                        or not -_ROOM < divisor < _ROOM
+                        or abs(value) > up_room
+                        or abs(divisor) > down_room
+                    ):
+                        status = UNDECIDED
+                    else:
+                        value = _divide(value * up, divisor * down)
+                elif status == UNDECIDED or below == UNDECIDED:
+                    status = UNDECIDED
+                else:
+                    status = NULL
+            elif integer and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
+                status = UNDECIDED
+            undecided += status == UNDECIDED
+            statuses[feature, first + row] = status
+            values[feature, first + row] = value if status == VALUE else 0
+    return undecided
 
 
 @native(NOTHING(IN2, IN3, IN2, IN1, OUT2, _STATUS2))
@@ -183,35 +231,21 @@ def _finalise(
     values: Int64Array,
     statuses: npt.NDArray[np.uint8],
 ) -> None:
-    for feature in range(features.shape[0]):
-        for row in range(times.shape[0]):
-            status, value = _operand(features, feature, 0, accumulators[row], distinct[row], times[row])
-            if features[feature, 4] != _NONE:
-                below, divisor = _operand(features, feature, 4, accumulators[row], distinct[row], times[row])
-                if status == VALUE and below == VALUE:
-                    up = features[feature, 8]
-                    down = features[feature, 9]
-                    if divisor == 0:
-                        status = NULL
-                    elif (
-                        up == 0
-                        or down == 0
-                        or not -_ROOM < value < _ROOM
-                        or not -_ROOM < divisor < _ROOM
-                        or abs(value) > _ROOM // up
-                        or abs(divisor) > _ROOM // down
-                    ):
-                        status = UNDECIDED
-                    else:
-                        value = _divide(value * up, divisor * down)
-                elif status == UNDECIDED or below == UNDECIDED:
-                    status = UNDECIDED
-                else:
-                    status = NULL
-            elif features[feature, 10] and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
-                status = UNDECIDED
-            statuses[feature, row] = status
-            values[feature, row] = value if status == VALUE else 0
+    _finalise_from(features, accumulators, distinct, times, 0, values, statuses)
+
+
+@native(INTEGER(IN2, IN3, IN2, IN1, INTEGER, OUT2, _STATUS2))
+def finalise_into(
+    features: Int64Array,
+    accumulators: Int64Array,
+    distinct: Int64Array,
+    times: Int64Array,
+    first: int,
+    values: Int64Array,
+    statuses: npt.NDArray[np.uint8],
+) -> int:
+    """As `finalise_rows`, into columns [first, first + m) of `values` and `statuses`. How many are UNDECIDED."""
+    return int(_finalise_from(features, accumulators, distinct, times, first, values, statuses))
 
 
 def finalise_rows(

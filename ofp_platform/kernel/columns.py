@@ -13,16 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, subtract_saturating
-from ofp_platform.kernel.column_values import UNDECIDED, VALUE, encode_features, finalise_rows
+from ofp_platform.kernel.column_values import NULL, UNDECIDED, VALUE, encode_features, finalise_into
 from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, query_of
-from ofp_platform.kernel.sliding import slide_distinct, slide_slots
-from ofp_platform.registry.layout import FeaturePlan, GroupPlan
+from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, operands_of, query_of
+from ofp_platform.kernel.sliding import NEEDS_EXTREMES, NEEDS_SQUARES, slide_distinct, slide_slots
+from ofp_platform.registry.layout import Aggregation, FeaturePlan, GroupPlan
 
-PIECE_ROWS = 2_048
+PIECE_ROWS = 1_024
 LARGE_PIECE_ROWS = 65_536
 _DECIMAL_BOUND = 10**38
 
@@ -75,10 +75,11 @@ class ColumnOutOfRange(ValueOutOfRange):
         self.group = group
 
 
-@native(NOTHING(IN2, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
+@native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
 def _slide_keys(
     slots: Int64Array,
     chosen: Int64Array,
+    needs: Int64Array,
     wanted: Int64Array,
     reach: int,
     matrix: Int64Array,
@@ -100,7 +101,7 @@ def _slide_keys(
         if first == last:
             continue
         own = matrix[:, first:last].copy()
-        slide_slots(slots, chosen, own, moments, out[begin:end])
+        slide_slots(slots, chosen, needs, own, moments, out[begin:end])
         slide_distinct(wanted, own, moments, distinct[begin:end])
 
 
@@ -120,6 +121,18 @@ class ColumnPlan:
         reaches = [int(row[WINDOW] + row[DELAY]) for row in plan.slots[self.query.chosen]]
         reaches += [int(row[2] + row[3]) for row in self.query.distinct]
         self.reach = max(reaches, default=0)
+        self.needs = _needs(plan, groups)
+
+
+def _needs(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Int64Array:
+    """int64[S]: the costly parts of each slot's rows that the features of the groups are made of."""
+    needs = np.zeros(plan.slot_count, np.int64)
+    for operand in (operand for group in groups for operand in operands_of(group)):
+        if operand.aggregation is Aggregation.STDDEV:
+            needs[operand.slot] |= NEEDS_SQUARES
+        elif operand.aggregation in (Aggregation.MIN, Aggregation.MAX):
+            needs[operand.slot] |= NEEDS_EXTREMES
+    return needs
 
 
 def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> list[FeatureColumn]:
@@ -134,17 +147,9 @@ def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> l
     if (events.known_from is None) is not (rows.known_until is None):
         raise ValueError("known_from and known_until come together")
     count = len(rows.times)
-    columns = [
-        FeatureColumn(
-            group=group,
-            name=feature.name,
-            scale=feature.scale,
-            low=np.zeros(count, np.int64),
-            high=None if feature.scale is None else np.zeros(count, np.int64),
-            valid=np.zeros(count, np.bool_),
-        )
-        for group, feature in plan.features
-    ]
+    values = np.empty((len(plan.features), count), np.int64)
+    statuses = np.empty((len(plan.features), count), np.uint8)
+    wide: list[tuple[int, int, int]] = []
     largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
     room = np.empty((largest, plan.plan.slot_count, ROW_WIDTH), np.int64)
     for piece in _pieces(rows):
@@ -154,12 +159,21 @@ def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> l
         distinct = np.zeros((size, len(plan.query.distinct)), np.int64)
         own = piece.keys
         _slide_keys(
-            plan.plan.slots, plan.query.chosen, plan.query.distinct, plan.reach,
+            plan.plan.slots, plan.query.chosen, plan.needs, plan.query.distinct, plan.reach,
             events.matrix, events.starts[own], events.ends[own], piece.offsets, piece.times, accumulators, distinct,
         )  # fmt: skip
         if events.known_from is not None and piece.known_until is not None:
             _leave_out_unknown(plan, events, piece, accumulators, distinct)
-        _fill(plan, columns, piece.first, accumulators, distinct, piece.times)
+        if finalise_into(plan.encoded, accumulators, distinct, piece.times, piece.first, values, statuses):
+            wide += _decide(plan, piece, accumulators, distinct, values, statuses)
+    columns = [
+        FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid)
+        for (group, feature), low, valid in zip(plan.features, values, statuses.view(np.bool_), strict=True)
+    ]
+    for place, row, high in wide:
+        own_high = columns[place].high
+        if own_high is not None:
+            own_high[row] = high
     return columns
 
 
@@ -216,38 +230,31 @@ def _leave_out_unknown(
     count_known_distinct(*arguments, distinct)
 
 
-def _fill(
+def _decide(
     plan: ColumnPlan,
-    columns: list[FeatureColumn],
-    first: int,
+    piece: _Piece,
     accumulators: Int64Array,
     distinct: Int64Array,
-    times: Int64Array,
-) -> None:
-    values, statuses = finalise_rows(plan.encoded, accumulators, distinct, times)
-    end = first + len(times)
-    for column, own, status in zip(columns, values, statuses, strict=True):
-        column.low[first:end] = own
-        np.equal(status, VALUE, out=column.valid[first:end])
-        if column.high is not None:
-            np.right_shift(own, 63, out=column.high[first:end])
-    if not (statuses == UNDECIDED).any():
-        return
-    for row in np.flatnonzero((statuses == UNDECIDED).any(axis=0)).tolist():
-        found, counted, time = accumulators[row].tolist(), distinct[row].tolist(), int(times[row])
-        for place in np.flatnonzero(statuses[:, row] == UNDECIDED).tolist():
+    values: Int64Array,
+    statuses: npt.NDArray[np.uint8],
+) -> Iterator[tuple[int, int, int]]:
+    """Settle what a piece left UNDECIDED; gives (feature, row, high half) of each value found."""
+    first = piece.first
+    undecided = statuses[:, first : first + len(piece.times)] == UNDECIDED
+    for row in np.flatnonzero(undecided.any(axis=0)).tolist():
+        found, counted, time = accumulators[row].tolist(), distinct[row].tolist(), int(piece.times[row])
+        for place in np.flatnonzero(undecided[:, row]).tolist():
             group, feature = plan.features[place]
-            column = columns[place]
             try:
                 value = plan.finalisers[place](found, counted, time)
             except ValueOutOfRange as error:
                 raise ColumnOutOfRange(group, error.feature, error.value) from None
             if value is None:
+                statuses[place, first + row] = NULL
                 continue
             number = value[0] if isinstance(value, tuple) else value
             if abs(number) >= _DECIMAL_BOUND:
                 raise ColumnOutOfRange(group, feature.name, number)
-            column.valid[first + row] = True
-            column.low[first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)
-            if column.high is not None:
-                column.high[first + row] = number >> 64
+            statuses[place, first + row] = VALUE
+            values[place, first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)
+            yield place, first + row, number >> 64

@@ -13,7 +13,7 @@ from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows, _sli
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
-from ofp_platform.kernel.sliding import Evaluations
+from ofp_platform.kernel.sliding import Evaluations, needs_all
 from ofp_platform.kernel.window_loops import NEVER
 
 
@@ -61,7 +61,7 @@ def evaluate_known(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows, horiz
         np.empty((count, len(query.masks)), np.int64),
     )
     _slide_keys(
-        plan.plan.slots, query.chosen, query.distinct, plan.reach,
+        plan.plan.slots, query.chosen, needs_all(plan.plan), query.distinct, plan.reach,
         events.matrix, events.starts, events.ends, rows.offsets, rows.times, found.accumulators, found.distinct,
     )  # fmt: skip
     where = (events.matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)

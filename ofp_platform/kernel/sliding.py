@@ -15,10 +15,18 @@ from ofp_platform.kernel.accumulate import (
     subtract_wide,
 )
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.plan import KernelPlan, Query
 from ofp_platform.kernel.tokens import find, table_size
 from ofp_platform.kernel.window_loops import NEVER
 from ofp_platform.kernel.windows import Evaluation
+
+NEEDS_SQUARES, NEEDS_EXTREMES = 1, 2
+"""The parts of an accumulator row that cost most: the sum of squares; minimum and maximum."""
+
+
+def needs_all(plan: KernelPlan) -> Int64Array:
+    """int64[S]: every part of every slot's rows is wanted."""
+    return np.full(plan.slot_count, NEEDS_SQUARES | NEEDS_EXTREMES, np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,11 @@ def _matching(matrix: Int64Array, predicate: int, positions: Int64Array) -> int:
     return count
 
 
-@native(NOTHING(IN2, IN1, IN2, IN1, OUT3))
-def slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
+@native(NOTHING(IN2, IN1, IN1, IN2, IN1, OUT3))
+def slide_slots(
+    slots: Int64Array, chosen: Int64Array, needs: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array
+) -> None:
+    # `needs`: of each slot, the sum of the parts of its rows that anybody will look at; the others may stay 0
     events = matrix.shape[1]
     positions = np.empty(events, np.int64)
     sums = np.zeros((events + 1, 4), np.int64)  # of the matching events before each: sum high, low, square high, low
@@ -70,6 +81,8 @@ def slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, times
                     high, low = add_wide(sums[place, 2], sums[place, 3], value_high, value_low)
                     sums[place + 1, 2] = high
                     sums[place + 1, 3] = low
+        extremes = column >= 0 and needs[slot] & NEEDS_EXTREMES != 0
+        squares = column >= 0 and needs[slot] & NEEDS_SQUARES != 0
         begin = 0
         end = 0
         rising_from = 0
@@ -80,7 +93,7 @@ def slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, times
             until = subtract_saturating(times[moment], slots[slot, 3])
             after = subtract_saturating(until, slots[slot, 2])
             while end < count and matrix[0, positions[end]] <= until:
-                if column >= 0:
+                if extremes:
                     value = matrix[column, positions[end]]
                     while rising_to > rising_from and matrix[column, positions[rising[rising_to - 1]]] >= value:
                         rising_to -= 1
@@ -100,18 +113,20 @@ def slide_slots(slots: Int64Array, chosen: Int64Array, matrix: Int64Array, times
             row[9] = matrix[0, positions[begin]]
             row[10] = matrix[0, positions[end - 1]]
             if column >= 0:
-                while rising[rising_from] < begin:
-                    rising_from += 1
-                while falling[falling_from] < begin:
-                    falling_from += 1
                 high, low = subtract_wide(sums[end, 0], sums[end, 1], sums[begin, 0], sums[begin, 1])
                 row[1] = high
                 row[2] = low
-                high, low = subtract_wide(sums[end, 2], sums[end, 3], sums[begin, 2], sums[begin, 3])
-                row[3] = high
-                row[4] = low
-                row[5] = matrix[column, positions[rising[rising_from]]]
-                row[6] = matrix[column, positions[falling[falling_from]]]
+                if squares:
+                    high, low = subtract_wide(sums[end, 2], sums[end, 3], sums[begin, 2], sums[begin, 3])
+                    row[3] = high
+                    row[4] = low
+                if extremes:
+                    while rising[rising_from] < begin:
+                        rising_from += 1
+                    while falling[falling_from] < begin:
+                        falling_from += 1
+                    row[5] = matrix[column, positions[rising[rising_from]]]
+                    row[6] = matrix[column, positions[falling[falling_from]]]
                 row[7] = matrix[column, positions[begin]]
                 row[8] = matrix[column, positions[end - 1]]
 
@@ -189,7 +204,7 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
         np.zeros((len(times), len(query.distinct)), np.int64),
         np.full((len(times), len(query.masks)), NEVER, np.int64),
     )
-    slide_slots(plan.slots, query.chosen, matrix, times, found.accumulators)
+    slide_slots(plan.slots, query.chosen, needs_all(plan), matrix, times, found.accumulators)
     slide_distinct(query.distinct, matrix, times, found.distinct)
     _slide_touches(query.masks, matrix, times, horizons, found.touches)
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,24 +19,35 @@ from ofp_platform.registry.layout import GroupPlan
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import Reason, invalid
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
 
 _FIRST_TIME = parse_time("0001-01-01T00:00:00Z")
 _MOST_FORMS = 4096
 
 
-@dataclass(frozen=True)
+class MadeUnder(NamedTuple):
+    """What all answers of a maker were made under: digests."""
+
+    pins_digest: str
+    registry_digest: str
+    run_config_digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer. `body`: canonical bytes of the response; `hashed`: the bytes that `hash` is the SHA-256 of.
 
-    `missing` counts the groups that were served for a key without data.
+    `missing` counts the groups that were served for a key without data. `as_of` in microseconds, `basis` canonical.
     """
 
     body: bytes
     hash: str
     hashed: bytes
     missing: int
+    as_of: int
+    basis: str
+    made_under: MadeUnder
 
 
 class SnapshotMaker:
@@ -52,6 +63,7 @@ class SnapshotMaker:
         self._forms: dict[tuple[tuple[str, str], ...], AnswerForm] = {}
         self._watermark_text: tuple[int | None, str | None] = (None, None)
         definitions = {"pack_id": registry.pack.pack_id, "revision": registry.pack.revision, "digest": registry.digest}
+        self._made_under = MadeUnder(pins_digest(pins), registry.digest, run_config_digest)
         self._fixed = Fixed(
             orjson.Fragment(canonical_bytes(pins.wire())),
             orjson.Fragment(canonical_bytes(definitions)),
@@ -118,7 +130,7 @@ class SnapshotMaker:
             posture=self._posture(posture, question.as_of, watermark),
             request_id="null" if request_id is None else f'"{request_id}"',
         )
-        return Answer(body.encode(), digest, hashed, missing)
+        return Answer(body.encode(), digest, hashed, missing, question.as_of, basis, self._made_under)
 
     def hashed(self, question: Question, basis: str, watermark: int | None, evaluation_of: EvaluationOf) -> bytes:
         """The bytes that the snapshot's hash is over, and nothing else; arguments as in `snapshot`, behind the horizon too.

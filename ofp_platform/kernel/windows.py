@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -72,6 +73,17 @@ class Evaluation:
     def rows(self) -> tuple[list[list[int]], list[int]]:
         """Accumulators and distinct counts as Python integers."""
         return self.accumulators.tolist(), self.distinct.tolist()
+
+
+class Whole(NamedTuple):
+    """All events of a key, int64[C, n], not evaluated yet; touches at or behind `horizon` do not count."""
+
+    matrix: Int64Array
+    horizon: int
+
+    def evaluated(self, query: Query, time: int) -> Evaluation:
+        """What the query finds in them, as of `time`."""
+        return evaluate(query, self.matrix, time, self.horizon)
 
 
 def _blank(query: Query) -> Evaluation:

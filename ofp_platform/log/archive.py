@@ -17,6 +17,7 @@ from ofp_platform.log.archive_store import Archive, SegmentMissing
 from ofp_platform.log.port import EventLog
 from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds, place
 from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
@@ -143,7 +144,9 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task) -> ArchiveRece
     if known is not None:
         return _restored(archive, known, data)
     _agree(archive, span, data)
+    crash_point("archive.segment_read")
     data = _settled(archive, span, data, facts)
+    crash_point("archive.segment_put")
     receipt = ArchiveReceipt.sealed(
         stream_name=log.stream_name,
         partition_id=span.partition_id,
@@ -163,6 +166,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task) -> ArchiveRece
         content_digest=facts.content_digest,
     )
     if archive.store.put_if_absent(archive.receipt_path(span), receipt.wire_bytes()):
+        crash_point("archive.receipt_put")
         return receipt
     winner = archive.receipt(span)
     if winner is None or winner.content_digest != receipt.content_digest:

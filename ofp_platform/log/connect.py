@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import boto3
-
-from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.kinesis import KinesisLog, kinesis_client
 from ofp_platform.log.port import EventLog, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.postgres import Pool
@@ -31,7 +29,7 @@ def connect_log(
             return PostgresLog.open(pool, stream_name)
         except StreamNotFound:
             return PostgresLog.create(pool, stream_name, partitions, partition_key)
-    client = boto3.client("kinesis", endpoint_url=kinesis_endpoint_url)
+    client = kinesis_client(kinesis_endpoint_url)
     try:
         return KinesisLog.create(client, stream_name, partitions, partition_key)
     except BaseException:

@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+import boto3
+import orjson
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedBatch
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 
 PUT_RECORDS = 500  # what one PutRecords may take
 PUT_BYTES = 4_500_000
+ANSWER_SECONDS = 10.0
+"""How long one request may take; boto would wait a minute for the answer of a peer that is gone."""
+_CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,30 @@ class _Entry:
     index: int
     key: str
     data: bytes
+
+
+def kinesis_client(endpoint_url: str | None) -> KinesisClient:
+    """A client for a `KinesisLog`: each request ends in time, and is repeated by the log alone, not by boto below it.
+
+    An answer that was cut short is an error of the connection. Boto takes what ends within its head for an empty success.
+    """
+    config = Config(
+        connect_timeout=min(_CONNECT_SECONDS, ANSWER_SECONDS),
+        read_timeout=ANSWER_SECONDS,
+        retries={"total_max_attempts": 1},
+        tcp_keepalive=True,
+    )
+    client = boto3.client("kinesis", endpoint_url=endpoint_url, config=config)
+    client.meta.events.register("before-parse.kinesis", _refuse_what_was_cut)
+    return client
+
+
+def _refuse_what_was_cut(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    if response_dict["status_code"] == 200 and operation_model.output_shape is not None:
+        try:
+            orjson.loads(response_dict["body"])
+        except orjson.JSONDecodeError:
+            raise ConnectionClosedError(endpoint_url=operation_model.name) from None
 
 
 class KinesisLog:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 
@@ -118,7 +119,7 @@ class AsyncReader:
     async def _advance(self) -> None:
         cache, floor = self.cache, self._floor
         epoch, at = cache.epoch, cache.head
-        rows = await self._pool.fetch(READ_SINCE, self._projection_id, _NEWEST if at is None else at.version)
+        rows = await self._fetch(READ_SINCE, self._projection_id, _NEWEST if at is None else at.version)
         if cache.epoch != epoch or not self._hears:
             self._behind = True  # it was emptied meanwhile: what this statement saw may be from before
             return
@@ -247,12 +248,7 @@ class AsyncReader:
     async def _query(self, questions: list[Question]) -> list[StoredState]:
         arguments = read_arguments(self._projection_id, self.evaluator, questions, newer=self._caching)
         try:
-            async with asyncio.timeout(self._store_seconds):
-                connection = await self._pool.acquire()
-                try:
-                    rows = await connection.fetch(READ_STATE, *arguments)
-                finally:
-                    await self._pool.release(connection, timeout=_RELEASE_SECONDS)
+            rows = await self._fetch(READ_STATE, *arguments)
         except TimeoutError:
             while self._waiting:  # their turn would only come to the same
                 _, turn = self._waiting.popleft()
@@ -260,6 +256,16 @@ class AsyncReader:
                     turn.set_exception(TimeoutError("the state store is silent"))
             raise
         return read_states(rows, questions)
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """The rows; a store that is silent is a TimeoutError, in time."""
+        async with asyncio.timeout(self._store_seconds):
+            connection = await self._pool.acquire()
+            try:
+                rows: list[Any] = await connection.fetch(statement, *arguments)
+                return rows
+            finally:
+                await self._pool.release(connection, timeout=_RELEASE_SECONDS)
 
 
 def _has_reached(head: Head, question: Question) -> bool:

@@ -12,7 +12,9 @@ from psycopg_pool import PoolTimeout
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow
-from ofp_platform.online.projector import ApplyReceipt
+from ofp_platform.online.projector import ApplyReceipt, Projector
+from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.storage.postgres import connect
 
 logger = logging.getLogger(__name__)
 _LOCK_SPACE = 0x6F6670  # "ofp"
@@ -42,21 +44,26 @@ def run_continuous(
 
     The advisory lock only tells others that the projection is taken; correctness rests on the version of its row.
     """
-    projector = plane.projector(row)
+    projector: Projector | None = None
     while not stop.is_set():
         try:
-            with psycopg.connect(plane.dsn, autocommit=True) as holder:
+            projector = projector or plane.projector(row)
+            with connect(plane.dsn, autocommit=True) as holder:
                 holder.execute("SELECT pg_advisory_lock_shared(%s, %s)", (_LOCK_SPACE, row.projection_id))
+                crash_point("continuous.holding")
                 while not stop.is_set():
                     receipt = projector.apply_available(max_records=plane.profile.batch_records)
                     if receipt is not None:
                         on_commit(receipt)
+                        crash_point("continuous.reported")
                     else:
                         plane.log.wait(projector.basis, _IDLE_SECONDS)
         except ProjectionConflict as conflict:
             logger.info("another projector moved the basis: %s", conflict)
-            projector.forget()
+            if projector is not None:
+                projector.forget()
         except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, LogUnavailable) as error:
-            projector.forget()
+            if projector is not None:
+                projector.forget()
             on_trouble(f"store or log does not answer ({type(error).__name__}); trying again in {_RETRY_SECONDS:g} s")
             stop.wait(_RETRY_SECONDS)

@@ -13,7 +13,7 @@ from ofp_platform.kernel.accumulate import ROW_WIDTH
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
-from ofp_platform.kernel.windows import Evaluation, Segments, evaluate, evaluate_state, segments_of_chunks
+from ofp_platform.kernel.windows import Evaluation, Segments, Whole, evaluate_state, segments_of_chunks
 from ofp_platform.online.chunk_codec import unpack, unpack_many
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import GroupPlan
@@ -63,14 +63,14 @@ class KeyState:
             self._segments = _segments(plan, chunks)
         self.nbytes = _size(self._whole, self._segments, self.chunks)
 
-    def evaluate(self, query: Query, as_of: int, horizon: int) -> Evaluation:
-        """The query over the key's events, as of `as_of`.
+    def evaluate(self, query: Query, as_of: int, horizon: int) -> Evaluation | Whole:
+        """The query over the key's events, as of `as_of`; a key that is held as one matrix is left to whom writes its texts.
 
         Raises:
             EventsMissing: a window's edge falls into a chunk that was read without its block.
         """
         if self._whole is not None:
-            return evaluate(query, self._whole, as_of, horizon)
+            return Whole(self._whole, horizon)
         assert self._segments is not None
         return evaluate_state(query, self._segments, as_of, horizon)
 
@@ -174,7 +174,7 @@ class Evaluator(SnapshotMaker):
         """
         as_of = question.as_of
 
-        def evaluation(place: int, query: Query, horizon: int) -> Evaluation:
+        def evaluation(place: int, query: Query, horizon: int) -> Evaluation | Whole:
             return keys[place].evaluate(query, as_of, horizon)
 
         return self.snapshot(question, basis, watermark, evaluation, posture)

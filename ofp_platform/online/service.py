@@ -34,6 +34,9 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 logger = logging.getLogger(__name__)
 _MONITOR_SECONDS = 1.0
 _LOOK_SECONDS = 3.0  # a store that takes longer to tell of its health does not answer
+_OBJECT_SECONDS = 5.0  # snapshots are small
+_LISTEN_SECONDS = 3.0  # for each word of the connection that hears of commits
+_HEARTBEAT_SECONDS = 5.0  # a server that is gone without a word also says nothing of commits
 _POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
 # Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one.
 _SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "application_name": "ofp-serving"}
@@ -99,7 +102,11 @@ class OnlineService:
             server_settings=_SETTINGS,
         )
         await self._follow(row)
-        objects = ObjectStore(self._profile.object_store_url, endpoint=self._profile.object_store_endpoint_url)
+        objects = ObjectStore(
+            self._profile.object_store_url,
+            endpoint=self._profile.object_store_endpoint_url,
+            answer_seconds=_OBJECT_SECONDS,
+        )
         self._snapshots = SnapshotStore(self._plane.pool, objects)
         self._served = ServedLog(self._snapshots)
         self._served.start()
@@ -329,13 +336,19 @@ class OnlineService:
             closed.set()
             changed.set()
 
-        connection = await asyncpg.connect(**asyncpg_arguments(self._dsn))
+        bounds = {"timeout": _LISTEN_SECONDS, "command_timeout": _LISTEN_SECONDS}
+        connection = await asyncpg.connect(**asyncpg_arguments(self._dsn), **bounds)
         try:
             connection.add_termination_listener(ended)
             await connection.add_listener("ofp_projection", heard)
             self._set_listening(True)
             while not closed.is_set():
-                await changed.wait()
+                try:
+                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                        await changed.wait()
+                except TimeoutError:
+                    await connection.execute("SELECT 1")
+                    continue
                 changed.clear()
                 if not closed.is_set():
                     live = await asyncio.to_thread(self._plane.live)
@@ -343,7 +356,8 @@ class OnlineService:
                         await self._follow(live)
         finally:
             self._set_listening(False)
-            await connection.close()
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=_LISTEN_SECONDS)
 
     def _set_listening(self, listens: bool) -> None:
         self._listens = listens

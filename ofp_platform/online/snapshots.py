@@ -18,7 +18,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.snapshot_packs import IndexRow, index_row, make_pack, record_of
+from ofp_platform.online.snapshot_packs import make_pack, record_of
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
@@ -26,13 +26,10 @@ from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 
 logger = logging.getLogger(__name__)
+# what a batch has in common is sent once
 _INSERT_INDEX = """
-INSERT INTO ofp.snapshot_index
-    (snapshot_hash, pins_digest, as_of, basis, graph_version, registry_digest, run_config_digest, reference)
-SELECT * FROM json_to_recordset(%s::json) AS r (
-    snapshot_hash text, pins_digest text, as_of bigint, basis text, graph_version text, registry_digest text,
-    run_config_digest text, reference text
-)
+INSERT INTO ofp.snapshot_index (pins_digest, registry_digest, run_config_digest, basis, snapshot_hash, as_of, reference)
+SELECT %s, %s, %s, %s, r.* FROM json_to_recordset(%s::json) AS r (hash text, as_of bigint, reference text)
 ON CONFLICT DO NOTHING
 """
 
@@ -46,21 +43,21 @@ class SnapshotStore:
 
     def materialise(self, answers: Iterable[Answer]) -> int:
         """Store answers and index them; idempotent. Returns how many were new here."""
-        rows = []
+        placed = []
         created = 0
         for answer in answers:
             path = snapshot_path(answer.hash)
             created += self._objects.put_if_absent(path, compress(record_of(answer)))
-            rows.append(index_row(answer, path))
-        self._index(rows)
+            placed.append((answer, path))
+        self._index(placed)
         return created
 
     def log(self, answers: Sequence[Answer]) -> None:
         """Store answers together, in one pack, and index them; idempotent."""
         if answers:
-            path, frame, rows = make_pack(answers)
+            path, frame, placed = make_pack(answers)
             self._objects.put_if_absent(path, frame)
-            self._index(rows)
+            self._index(placed)
 
     def load(self, snapshot_hash: str) -> bytes:
         """The record of a hash, verified against it.
@@ -79,12 +76,17 @@ class SnapshotStore:
         except (psycopg.Error, PoolTimeout):
             raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
 
-    def _index(self, rows: Iterable[IndexRow]) -> None:
-        # in one order whoever writes: two services that served the same snapshots must not wait for each other
-        ordered = sorted(rows, key=lambda row: row.snapshot_hash)
-        if ordered:
-            with self._pool.connection() as connection:
-                connection.execute(_INSERT_INDEX, (orjson.dumps(ordered).decode(),))
+    def _index(self, placed: Iterable[tuple[Answer, str]]) -> None:
+        rows: dict[tuple[str, ...], dict[str, dict[str, str | int]]] = {}
+        for answer, reference in placed:
+            own = rows.setdefault((*answer.made_under, answer.basis), {})
+            own[answer.hash] = {"hash": answer.hash, "as_of": answer.as_of, "reference": reference}
+        if rows:
+            # in one order whoever writes: two services that served the same snapshots must not wait for each other
+            with self._pool.connection() as connection, connection.transaction():
+                for common, own in sorted(rows.items()):
+                    ordered = orjson.dumps([own[name] for name in sorted(own)]).decode()
+                    connection.execute(_INSERT_INDEX, (*common, ordered))
 
     def index(self, pins: ContextPins, *, limit: int = 100) -> list[dict[str, Any]]:
         """The newest index rows of a run, by as-of."""
@@ -110,7 +112,7 @@ class ServedLog:
         store: SnapshotStore,
         *,
         capacity: int = 20_000,
-        batch: int = 1_000,
+        batch: int = 2_000,
         linger_seconds: float = 0.25,
         retry_seconds: float = 1.0,
     ) -> None:
@@ -120,10 +122,12 @@ class ServedLog:
         self._linger = linger_seconds
         self._retry = retry_seconds
         self._waiting: list[Answer] = []
+        self._taken = 0
+        self._stored = 0
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._written = asyncio.Event()
-        self._written.set()
+        self._attempted = asyncio.Event()
+        self._silent = False
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 
@@ -138,8 +142,8 @@ class ServedLog:
             self.dropped += 1
             return
         waiting.append(answer)
+        self._taken += 1
         if len(waiting) == 1:
-            self._written.clear()
             self._something.set()
         elif len(waiting) == self._batch:
             self._hurry.set()
@@ -162,21 +166,24 @@ class ServedLog:
         return any(answer.hash == snapshot_hash for answer in self._waiting)
 
     async def flushed(self) -> None:
-        """Return when everything offered so far was written, or when the store did not answer to the attempt."""
-        if self._waiting:
-            self._written.clear()
-        self._hurry.set()
-        await self._written.wait()
+        """Return when everything offered so far was written, or when the store did not answer to an attempt."""
+        taken = self._taken
+        while self._stored < taken:
+            attempted = self._attempted
+            self._hurry.set()
+            await attempted.wait()
+            if self._silent:
+                return
 
     async def _write(self) -> None:
         while True:
             await self._something.wait()
-            await self._pause(self._linger)
-            while not await self._stored():
-                self._written.set()  # nobody waits for a store that does not answer
-                await self._pause(self._retry)
-            self._something.clear()  # also for what came, and was written, while others were being written
-            self._written.set()
+            await self._pause(self._retry if self._silent else self._linger)
+            self._silent = not await self._store_waiting()
+            if not self._waiting:
+                self._something.clear()
+            self._attempted.set()
+            self._attempted = asyncio.Event()
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -184,13 +191,17 @@ class ServedLog:
                 await self._hurry.wait()
         self._hurry.clear()
 
-    async def _stored(self) -> bool:
-        """Write everything that waits; False: the store does not answer, and the rest still waits."""
-        while answers := self._waiting[: self._batch]:
+    async def _store_waiting(self) -> bool:
+        """Write what waits now; what comes meanwhile waits for its own turn, so that it is many again. False: no answer."""
+        count = len(self._waiting)
+        while count > 0:
+            answers = self._waiting[: min(self._batch, count)]
             try:
                 await asyncio.to_thread(self._store.log, answers)
             except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
                 logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
                 return False
             del self._waiting[: len(answers)]
+            self._stored += len(answers)
+            count -= len(answers)
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -58,7 +59,7 @@ class EventPlan:
 
     def columns(self, rows: list[msgspec.Struct]) -> dict[str, list[Any]]:
         """Attribute to its values, in the order of the rows."""
-        return {attribute: [getattr(row, attribute) for row in rows] for attribute in self.attributes}
+        return {attribute: list(map(attrgetter(attribute), rows)) for attribute in self.attributes}
 
     def failure(self, index: int, payload: bytes) -> ApplyFailure:
         """Why the payload cannot be applied."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import msgspec
 import numpy as np
@@ -152,7 +153,7 @@ class Router:
     ) -> tuple[list[int], list[msgspec.Struct]]:
         decode = plan.decode
         try:
-            rows = [decode(payloads[index]) for index in indices]
+            rows = list(map(decode, payloads if len(indices) == len(payloads) else map(payloads.__getitem__, indices)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             indices, rows = self._decode_each(plan, indices, payloads, failures)
         bad = self._bad_keys(plan, rows)
@@ -184,7 +185,7 @@ class Router:
     def _bad_keys(self, plan: EventPlan, rows: list[msgspec.Struct]) -> set[str]:
         bad: set[str] = set()
         for attribute in {key.attribute for key in plan.key_plans}:
-            new = {getattr(row, attribute) for row in rows}.difference(self._good_keys)
+            new = set(map(attrgetter(attribute), rows)).difference(self._good_keys)
             refused = {key_id for key_id in new if not is_key_id(key_id)}
             bad |= refused
             if len(self._good_keys) + len(new) > self._cache_limit:

@@ -1,7 +1,7 @@
 """Named places where a test may end the process, to prove that stopping anywhere changes nothing.
 
-`OFP_CRASH_POINT=name` (or `name:n` for the n-th passage) makes the process end itself with SIGKILL there. Nothing else
-happens here, and without the variable the call is one dictionary look-up.
+`OFP_CRASH_POINT=name` (or `name:n` for the n-th passage) makes the process end itself with SIGKILL there; a process that was
+forked for it is told by `arm`. Nothing else happens here, and where nothing is armed the call is one comparison.
 """
 
 from __future__ import annotations
@@ -9,15 +9,64 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from typing import Literal, get_args
+
+CrashPoint = Literal[
+    "projector.before_transaction",
+    "projector.after_chunks",
+    "projector.before_commit",
+    "projector.after_commit",
+    "continuous.holding",
+    "continuous.reported",
+    "archive.segment_read",
+    "archive.segment_put",
+    "archive.receipt_put",
+    "build.planned",
+    "build.replayed",
+    "build.staged",
+    "build.files_published",
+    "build.manifest_published",
+    "publication.file_put",
+    "publication.before_manifest",
+]
+"""Every place that there is: the type checker refuses another name, the kill loop kills at each of them."""
+
+CRASH_POINTS: tuple[CrashPoint, ...] = get_args(CrashPoint)
 
 _passages: Counter[str] = Counter()
-_wanted, _, _passage = os.environ.get("OFP_CRASH_POINT", "").partition(":")
+_wanted = ""
+_passage = 1
 
 
-def crash_point(name: str) -> None:
-    """End the process here, as if it had been killed, when the environment asks for it."""
+def arm(name: str, passage: int = 1) -> None:
+    """From now on, end this process at the `passage`-th time (from 1) that it comes by that place; "" is nowhere.
+
+    Raises:
+        ValueError: there is no such place, or no such passage.
+    """
+    global _wanted, _passage
+    if name and name not in CRASH_POINTS:
+        raise ValueError(f"OFP_CRASH_POINT: there is no crash point {name!r}; there are {', '.join(CRASH_POINTS)}")
+    if passage < 1:
+        raise ValueError(f"OFP_CRASH_POINT: passages of {name} are counted from 1, asked for was {passage}")
+    _wanted, _passage = name, passage
+    _passages.clear()
+
+
+def crash_point(name: CrashPoint) -> None:
+    """End the process here, as if it had been killed, when that was asked for."""
     if name != _wanted:
         return
     _passages[name] += 1
-    if _passages[name] >= int(_passage or 1):
+    if _passages[name] >= _passage:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _arm_as_told(text: str) -> None:
+    name, _, passage = text.partition(":")
+    if passage and not passage.isdecimal():
+        raise ValueError(f"OFP_CRASH_POINT: {text!r} is not a name, or a name and a number as in {CRASH_POINTS[0]}:3")
+    arm(name, int(passage or 1))
+
+
+_arm_as_told(os.environ.get("OFP_CRASH_POINT", ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from psycopg import Connection
@@ -11,7 +11,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
-from ofp_platform.vocabulary.position import OffsetKind, order
+from ofp_platform.vocabulary.position import Basis, OffsetKind, order
 
 _COLUMNS = "decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content"
 # in the order of their ids: two appenders of the same decisions wait for each other, and never in a circle
@@ -81,6 +81,17 @@ def read_decisions(connection: Connection[Any], decision_ids: Sequence[str]) -> 
         "SELECT decision_id, content FROM ofp.decision_record WHERE decision_id = ANY(%s)", (list(decision_ids),)
     ).fetchall()
     return {decision_id: DecisionRecord.model_validate_json(content) for decision_id, content in rows}
+
+
+def ids_by_basis(connection: Connection[Any], decision_ids: Sequence[str]) -> Iterator[tuple[Basis, list[str]]]:
+    """The recorded decisions among these, by the input basis that they recorded; many decisions have the same."""
+    rows = connection.execute(
+        "SELECT content::json ->> 'input_basis', array_agg(decision_id) FROM ofp.decision_record"
+        " WHERE decision_id = ANY(%s) GROUP BY 1",
+        (list(decision_ids),),
+    ).fetchall()
+    for basis, ids in rows:
+        yield Basis.model_validate_json(basis), ids
 
 
 def decision_ids_in(connection: Connection[Any], pins: ContextPins, basis: ReplayBasis) -> list[str]:

@@ -7,6 +7,7 @@ put-if-absent (a hard link on a local disk, `If-None-Match: *` on S3), so of two
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -16,7 +17,12 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, S3Store
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, S3Config
+    from obstore.store import BackoffConfig, ClientConfig, RetryConfig, S3Config
+
+ANSWER_SECONDS = 60.0
+"""How long a request to S3 may take: enough for the largest file, and an end where the other side is gone without a word."""
+_CONNECT_SECONDS = 5.0
+_RETRIES = 4
 
 
 class ObjectNotFound(Exception):
@@ -30,10 +36,13 @@ class ObjectStoreUnavailable(Exception):
 class ObjectStore:
     """Objects by path (`/` separated, relative) under one root."""
 
-    def __init__(self, url: str, *, endpoint: str | None = None, region: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, endpoint: str | None = None, region: str | None = None, answer_seconds: float | None = None
+    ) -> None:
         """`url` is `file:///folder` (or a plain path), created if absent, or `s3://bucket/prefix`.
 
-        `endpoint` is for S3 stores other than AWS; credentials come from the usual AWS environment.
+        `endpoint` is for S3 stores other than AWS; credentials come from the usual AWS environment. A request to S3 takes at
+        most `answer_seconds` (without: ANSWER_SECONDS), and no repetition of it begins later than that.
 
         Raises:
             ValueError: another scheme, or an S3 URL without a bucket.
@@ -50,9 +59,20 @@ class ObjectStore:
             options: S3Config = {"region": region or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
             if endpoint is not None:
                 options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
-            client: ClientConfig = {"allow_http": (endpoint or "").startswith("http://")}
+            bound = timedelta(seconds=answer_seconds or ANSWER_SECONDS)
+            client: ClientConfig = {
+                "allow_http": (endpoint or "").startswith("http://"),
+                "connect_timeout": min(bound, timedelta(seconds=_CONNECT_SECONDS)),
+                "timeout": bound,
+            }
+            pauses: BackoffConfig = {
+                "init_backoff": timedelta(seconds=0.1),
+                "max_backoff": timedelta(seconds=2),
+                "base": 2,
+            }
+            retries: RetryConfig = {"max_retries": _RETRIES, "retry_timeout": bound, "backoff": pauses}
             prefix = parts.path.strip("/") or None
-            self._store = S3Store(parts.netloc, prefix=prefix, config=options, client_options=client)
+            self._store = S3Store(parts.netloc, prefix=prefix, config=options, client_options=client, retry_config=retries)
         else:
             raise ValueError(f"{url!r} is not an object store: write file:///folder, a plain path, or s3://bucket/prefix")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from psycopg.abc import PQGen
+from psycopg.errors import _WaitTimeout
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 from sqlalchemy import Connection, create_engine, text
@@ -25,29 +27,88 @@ _MIGRATION_LOCK = 0x6F66705F6D696772  # "ofp_migr": one migration at a time, who
 # the pool doubles its pauses up to this age, then tries anew at the next request: an outage is over seconds after its end
 _RECONNECT_SECONDS = 2.0
 
+SILENT_SECONDS = 120.0
+"""How long one statement may take. Behind a peer that is gone without a word it would take for ever; none here takes long."""
+_CHECK_SECONDS = 3.0
+# for the kernel's part of the same: what is not acknowledged, by a host that is gone, fails. The DSN may say otherwise
+_LIVELINESS: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+RV = TypeVar("RV")
+
 
 class DatabaseUnavailable(Exception):
     """PostgreSQL does not answer; worth another attempt later."""
 
 
+class AnsweredConnection(psycopg.Connection[TupleRow]):
+    """A connection that gives a statement up, and itself, when the server is silent: psycopg would wait for good."""
+
+    silent_seconds: float | None = None
+
+    def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
+        """See psycopg.
+
+        Raises:
+            OperationalError: no answer in time. The connection is closed: what became of the statement is not known.
+        """
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        bound = self.silent_seconds or SILENT_SECONDS
+        try:
+            return super().wait(gen, interval, bound)
+        except _WaitTimeout:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"the server has not answered for {bound:g} s") from None
+
+
+def connect(dsn: str, **settings: Any) -> AnsweredConnection:
+    """A connection of one's own, as those of the pool are: a silent server is an error in time.
+
+    Raises:
+        psycopg.OperationalError: it cannot be made.
+    """
+    return AnsweredConnection.connect(dsn, **_liveliness(dsn), **settings)
+
+
+def _liveliness(dsn: str) -> dict[str, Any]:
+    given = psycopg.conninfo.conninfo_to_dict(dsn)
+    return {name: value for name, value in _LIVELINESS.items() if name not in given}
+
+
+def _check(connection: psycopg.Connection[TupleRow]) -> None:
+    """Whether a pooled connection still works; asked before each use, so a silent one must not take long."""
+    assert isinstance(connection, AnsweredConnection)
+    connection.silent_seconds = _CHECK_SECONDS
+    try:
+        ConnectionPool.check_connection(connection)
+    finally:
+        connection.silent_seconds = None
+
+
 def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8, timeout_seconds: float = 10.0) -> Pool:
     """An open pool of autocommit connections: a statement alone is its own transaction, more need `.transaction()`.
 
-    `timeout_seconds` bounds the wait for a free connection. Connections that died are replaced by the pool. The caller
-    closes it (it is a context manager).
+    `timeout_seconds` bounds the wait for a free connection, `SILENT_SECONDS` that for the end of a statement.
+    Connections that died are replaced by the pool. The caller closes it (it is a context manager).
 
     Raises:
         DatabaseUnavailable: no connection within `timeout_seconds`.
     """
     pool: Pool = ConnectionPool(
         dsn,
+        connection_class=AnsweredConnection,
         min_size=min_size,
         max_size=max_size,
         timeout=timeout_seconds,
         reconnect_timeout=_RECONNECT_SECONDS,
         open=False,
-        check=ConnectionPool.check_connection,
-        kwargs={"autocommit": True},
+        check=_check,
+        kwargs={"autocommit": True, **_liveliness(dsn)},
     )
     try:
         pool.open(wait=True, timeout=timeout_seconds)

@@ -1,11 +1,15 @@
 """Materialised snapshots as bytes: where they stand, how they are framed, and how they are read and verified.
 
-An object is a zstd frame of canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`, or of many such records
-one after another (a pack; then the index says where). The SHA-256 of the canonical bytes of `hashed` is a record's name.
+An object is a frame of canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`, or of many such records one
+after another (a pack; then the index says where). The SHA-256 of the canonical bytes of `hashed` is a record's name.
+
+A frame is the length of its data (8 bytes, little-endian), a SHA-256 (32 bytes) over that length and what follows, and the data
+as zstd. The digest is there because zstd has bits that no reader looks at: no byte of an object may change unnoticed.
 """
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -14,10 +18,26 @@ import pyarrow as pa
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.canonical_form import form, place
 
 _CODEC = pa.Codec("zstd")
 _LENGTH_BYTES = 8
+_HEAD_BYTES = _LENGTH_BYTES + 32
 _MOST_BYTES = 1 << 30
+_RECORD = (
+    form(
+        {
+            "kind": "ofp_snapshot_record",
+            "contract_version": "v0",
+            "feature_snapshot_hash": place("hash"),
+            "hashed": place("hashed"),
+        },
+        "hash",
+        "hashed",
+    )
+    .replace("%s", '"%s"', 1)
+    .encode()
+)
 
 
 class SnapshotMissing(Exception):
@@ -33,23 +53,32 @@ def snapshot_path(snapshot_hash: str) -> str:
     return f"snapshots/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
 
 
+def record_bytes(snapshot_hash: str, hashed: bytes) -> bytes:
+    """The canonical bytes of a SnapshotRecord; `hashed`: those of what its hash is over."""
+    return _RECORD % (snapshot_hash.encode("ascii"), hashed)
+
+
 def compress(data: bytes) -> bytes:
-    """A frame: the length of the data, then the data as zstd."""
-    return len(data).to_bytes(_LENGTH_BYTES, "little") + bytes(_CODEC.compress(data, asbytes=True))
+    """A frame of the data; see the module."""
+    length, packed = len(data).to_bytes(_LENGTH_BYTES, "little"), bytes(_CODEC.compress(data, asbytes=True))
+    return length + sha256(length + packed).digest() + packed
 
 
 def decompress(frame: bytes) -> bytes:
     """The inverse.
 
     Raises:
-        ValueError | OSError: not a frame.
+        ValueError | OSError: not a frame, or one that was changed.
     """
-    size = int.from_bytes(frame[:_LENGTH_BYTES], "little")
-    if len(frame) <= _LENGTH_BYTES:
+    length, packed = frame[:_LENGTH_BYTES], frame[_HEAD_BYTES:]
+    if not packed:
         raise ValueError(f"{len(frame)} bytes are no frame")
+    if sha256(length + packed).digest() != frame[_LENGTH_BYTES:_HEAD_BYTES]:
+        raise ValueError("the frame was changed after it was written")
+    size = int.from_bytes(length, "little")
     if size > _MOST_BYTES:
         raise ValueError(f"a frame of {size} bytes is above the limit")
-    return bytes(_CODEC.decompress(frame[_LENGTH_BYTES:], size, asbytes=True))
+    return bytes(_CODEC.decompress(packed, size, asbytes=True))
 
 
 def place_in_pack(reference: str) -> tuple[str, int, int] | None:
@@ -89,7 +118,9 @@ def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
         raise SnapshotMissing(f"no snapshot {snapshot_hash} was materialised here") from None
     except (ValueError, OSError):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
-    hashed_part(record, snapshot_hash)
+    hashed = hashed_part(record, snapshot_hash)
+    if record != record_bytes(snapshot_hash, canonical_bytes(hashed)):
+        raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged around what its hash is over")
     return record
 
 

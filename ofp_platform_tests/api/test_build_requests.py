@@ -210,14 +210,15 @@ async def test_builds_take_few_threads(dsn: str) -> None:
         return body
 
     builds._submit = held  # type: ignore[method-assign]
-    waiting = [asyncio.create_task(builds.submit(b"%d" % number)) for number in range(4)]
-    for _ in waiting:
+    under_way = [asyncio.create_task(builds.submit(b"%02d" % number)) for number in range(68)]
+    for _ in range(4):
         await asyncio.to_thread(entered.acquire)
     with pytest.raises(ContractError) as caught:
         await builds.run("0" * 64)
     assert caught.value.reason is Reason.OVERLOADED
+    assert len(builds._under_way) == 4
     release.set()
-    assert sorted(await asyncio.gather(*waiting)) == [b"0", b"1", b"2", b"3"]
+    assert await asyncio.gather(*under_way) == [b"%02d" % number for number in range(68)]
     with pytest.raises(ContractError) as caught:
         await builds.run("0" * 64)
     assert caught.value.reason is Reason.UNKNOWN_BUILD_RUN

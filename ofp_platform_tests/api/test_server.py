@@ -105,7 +105,8 @@ def _reason(body: bytes) -> str:
         ([HEAD + b"content-length: 100\r\n\r\n{"], True, 408, "BODY_INCOMPLETE"),
         ([HEAD + b"content-length: 100\r\n\r\n{"], False, 408, "BODY_INCOMPLETE"),
         ([HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{"], False, 408, "BODY_INCOMPLETE"),
-        ([HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{"], False, 408, "BODY_INCOMPLETE"),
+        # broken chunks end the body where they break: what came before them is read, and is no whole object
+        ([HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{"], False, 400, "MALFORMED_JSON"),
         ([HEAD + b"content-length: 99999999\r\n\r\n", b"x" * 3_000_000], False, 413, "BODY_TOO_LARGE"),
         (
             [HEAD + b"transfer-encoding: chunked\r\n\r\n", (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 3],

@@ -5,14 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.accumulate import (
+    EARLIEST,
     ROW_WIDTH,
     SQUARE_HIGH,
     SQUARE_LOW,
     SUM_HIGH,
     SUM_LOW,
     accumulate,
+    add_wide,
+    events_until,
     merge,
     merge_runs,
+    square_wide,
+    subtract_saturating,
+    subtract_wide,
     summarise,
     summarise_chunks,
     wide,
@@ -65,3 +71,42 @@ def test_merging_runs_of_events_is_accumulating_them_together(case: Case, first:
     runs = merge_runs(parts, np.array([0, 0, 2, 3], np.int64))
     assert not runs[0].any()
     assert np.array_equal(merge_runs(runs, np.array([0, 3], np.int64))[0], whole)
+
+
+words = st.one_of(st.integers(-(2**127), 2**127 - 1), st.integers(-3, 3), st.sampled_from((2**63, 2**64, -(2**63), -(2**64))))
+
+
+def wrapped(number: int) -> list[int]:
+    return halves((number + 2**127) % 2**128 - 2**127)
+
+
+def int64s(number: int) -> list[np.int64]:
+    return [np.int64(word) for word in halves(number)]
+
+
+@given(words, words)
+def test_wide_arithmetic_is_modulo_2_128(one: int, other: int) -> None:
+    with np.errstate(over="ignore"):
+        assert [int(word) for word in add_wide(*int64s(one), *int64s(other))] == wrapped(one + other)
+        assert [int(word) for word in subtract_wide(*int64s(one), *int64s(other))] == wrapped(one - other)
+    assert wide(*halves(one)) == one
+
+
+@given(st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**33), 2**33), st.just(-(2**63))))
+def test_a_square_is_exact(value: int) -> None:
+    with np.errstate(over="ignore"):
+        assert [int(word) for word in square_wide(np.int64(value))] == halves(value * value)
+
+
+def test_subtraction_stops_at_the_least_time() -> None:
+    assert EARLIEST == -9_223_372_036_854_775_808
+    for time, span in ((0, 0), (5, 7), (EARLIEST, 0), (EARLIEST, 1), (EARLIEST + 9, 9), (EARLIEST + 9, 10), (EARLIEST + 9, 8)):
+        assert int(subtract_saturating(time, span)) == max(EARLIEST, time - span)
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.integers(-1, 10), st.data())
+def test_where_the_events_until_a_time_end(times: list[int], time: int, data: st.DataObject) -> None:
+    matrix = np.array([sorted(times), [0] * len(times)], np.int64)
+    low = data.draw(st.integers(0, len(times)))
+    high = data.draw(st.integers(low, len(times)))
+    assert int(events_until(matrix, low, high, time)) == low + sum(ts <= time for ts in sorted(times)[low:high])

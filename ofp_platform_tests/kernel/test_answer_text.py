@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from calendar import monthrange
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from ofp_platform.kernel.answer_form import GroupForm, KeyForm
 from ofp_platform.kernel.answer_text import TextProgram
 from ofp_platform.kernel.plan import KernelPlan, Query, query_of
-from ofp_platform.kernel.windows import Evaluation, evaluate
+from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
 from ofp_platform.registry.layout import GroupPlan
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
@@ -21,7 +24,7 @@ from ofp_platform_tests.oracle.small_plane import small_registry
 from ofp_platform_tests.oracle.strategies import PINS
 
 FIRST, LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z")
-GROUPS = [group for group in small_registry().groups.values() if not group.on_demand]
+GROUPS = [replace(group, on_demand=()) for group in small_registry().groups.values()]  # on-demand features are never compiled
 KEY_TYPES = sorted({group.key_type for group in GROUPS})
 Texts = tuple[str, str, list[dict[str, str]]]
 
@@ -71,6 +74,35 @@ def test_every_time_has_its_canonical_text(moment: int) -> None:
     assert orjson.loads(told[1])["last_update_event_time"] == format_time(moment)
 
 
+@pytest.mark.parametrize("year", [1, 4, 100, 399, 400, 1600, 1899, 1900, 1969, 1970, 2000, 2023, 2024, 2100, 9999])
+def test_every_month_begins_and_ends_where_the_calendar_says(year: int) -> None:
+    key_type = KEY_TYPES[0]
+    query, compiled, _ = forms(key_type, [next(group for group in GROUPS if group.key_type == key_type)])
+    empty = evaluate(query, np.empty((small_registry().layouts[key_type].column_count, 0), np.int64), 0)
+    assert compiled._program is not None
+    for month in range(1, 13):
+        for day in (1, 28, monthrange(year, month)[1]):
+            text = f"{year:04d}-{month:02d}-{day:02d}T{month + 8:02d}:{day + 20:02d}:{day + 28:02d}"
+            for moment in (parse_time(f"{text}Z"), parse_time(f"{text}.000{month:02d}9Z")):
+                written = compiled._program.write(
+                    Evaluation(empty.accumulators, empty.distinct, np.array([moment])), moment, b'"a"'
+                )
+                assert written is not None
+                assert f'"last_update_event_time":"{format_time(moment)}"' in written[1]
+
+
+@pytest.mark.parametrize(
+    ("touched", "is_written"), [(NEVER, True), (FIRST, True), (LAST, True), (FIRST - 1, False), (LAST + 1, False)]
+)
+def test_a_time_without_a_calendar_date_is_left(touched: int, is_written: bool) -> None:
+    key_type = KEY_TYPES[0]
+    query, compiled, _ = forms(key_type, [next(group for group in GROUPS if group.key_type == key_type)])
+    empty = evaluate(query, np.empty((small_registry().layouts[key_type].column_count, 0), np.int64), 0)
+    assert compiled._program is not None
+    written = compiled._program.write(Evaluation(empty.accumulators, empty.distinct, np.array([touched])), LAST, b'"a"')
+    assert (written is not None) is is_written
+
+
 def test_what_the_loop_cannot_decide_it_leaves() -> None:
     key_type = KEY_TYPES[0]
     query, compiled, plain = forms(key_type, [group for group in GROUPS if group.key_type == key_type])
@@ -87,3 +119,19 @@ def test_what_the_loop_cannot_decide_it_leaves() -> None:
 def test_scales_that_the_loop_writes(scale: int | None, written: bool) -> None:
     feature = next(one for group in GROUPS for one in group.features)
     assert TextProgram.writes([type(feature)(feature.name, feature.operand, feature.denominator, scale)]) is written
+
+
+@pytest.mark.parametrize("value", [0, 1, -1, 9, -9, 10, -10, -65, 99, 100, -100, 2**53 - 1, 1 - 2**53])
+@pytest.mark.parametrize("key_id", ["a", '"' * 128])
+def test_the_longest_texts_have_room_and_the_shortest_are_right(value: int, key_id: str) -> None:
+    for key_type in KEY_TYPES:
+        layout = small_registry().layouts[key_type]
+        query, compiled, plain = forms(key_type, [group for group in GROUPS if group.key_type == key_type])
+        for count in (1, 3):
+            matrix = np.full((layout.column_count, count), value, np.int64)
+            matrix[0], matrix[1] = LAST - np.arange(count)[::-1], -1
+            found = evaluate(query, matrix, LAST)
+            assert texts(compiled, key_id, found, LAST) == texts(plain, key_id, found, LAST)
+            if abs(value) <= 100:
+                assert compiled._program is not None
+                assert compiled._program.write(found, LAST, orjson.dumps(key_id)) is not None

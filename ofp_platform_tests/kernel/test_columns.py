@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,16 @@ from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
 from ofp_platform.kernel.plan import KernelPlan, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import (
+    Aggregation,
+    FeaturePlan,
+    GroupPlan,
+    KeyLayout,
+    Measure,
+    Operand,
+    Predicate,
+    Slot,
+)
 from ofp_platform.registry.pack import load_pack
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform_tests.oracle.matrices import sorted_matrix
@@ -141,6 +150,8 @@ def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch, knowing: bool) -> N
     monkeypatch.setattr(columns, "LARGE_PIECE_ROWS", 3)
     for seed in range(20):
         hold("account", crowd("account", seed, 6, 40, SIZES["cents"], knowing))
+    for seed in range(6):  # values that machine words cannot hold, in every piece
+        hold("account", crowd("account", seed, 6, 12, 2**50, knowing))
 
 
 def test_what_machine_words_cannot_hold_is_computed_all_the_same() -> None:
@@ -159,3 +170,74 @@ def test_knowledge_is_told_of_events_and_of_rows() -> None:
     plan = ColumnPlan(KernelPlan.of(registry().layouts["account"]), groups_of("account"))
     with pytest.raises(ValueError, match="come together"):
         feature_columns(plan, case.events, KeyedRows(case.rows.offsets, case.rows.times))
+    silent = KeyedEvents(case.events.matrix, case.events.starts, case.events.ends)
+    with pytest.raises(ValueError, match="come together"):
+        feature_columns(plan, silent, case.rows)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "wanted"),
+    [
+        ([0], []),
+        ([0, 0], [(0, 1, 0, [0, 0])]),
+        ([0, 4], [(0, 1, 0, [0, 4])]),
+        ([0, 2, 4, 5], [(0, 2, 0, [0, 2, 4]), (2, 3, 4, [0, 1])]),
+        ([0, 1, 1, 6, 9], [(0, 2, 0, [0, 1, 1]), (2, 3, 1, [0, 3]), (2, 3, 4, [0, 2]), (3, 4, 6, [0, 3])]),
+        ([0, 3, 9, 10], [(0, 1, 0, [0, 3]), (1, 2, 3, [0, 3]), (1, 2, 6, [0, 3]), (2, 3, 9, [0, 1])]),
+    ],
+)
+def test_a_piece_is_some_whole_keys_or_a_part_of_one(
+    monkeypatch: pytest.MonkeyPatch, offsets: list[int], wanted: list[tuple[int, int, int, list[int]]]
+) -> None:
+    monkeypatch.setattr(columns, "PIECE_ROWS", 4)
+    monkeypatch.setattr(columns, "LARGE_PIECE_ROWS", 3)
+    times = np.arange(100, 100 + offsets[-1])
+    pieces = list(columns._pieces(KeyedRows(np.array(offsets, np.int64), times, times + 1)))
+    assert [(piece.keys.start, piece.keys.stop, piece.first, piece.offsets.tolist()) for piece in pieces] == wanted
+    assert np.concatenate([times[:0], *(piece.times for piece in pieces)]).tolist() == times.tolist()
+    for piece in pieces:
+        assert piece.known_until is not None
+        assert piece.known_until.tolist() == (piece.times + 1).tolist()
+
+
+def wide_plan(delay: int = 3) -> ColumnPlan:
+    layout = KeyLayout("account", False, (Predicate((), ()),), ("x",), ("u",), (Measure(0, 0),), (Slot(0, 50, delay),))
+    total, count, shops = (
+        Operand(Aggregation.SUM, 0),
+        Operand(Aggregation.COUNT, 0),
+        Operand(Aggregation.DISTINCT_COUNT, 0, token=0),
+    )
+    features = (FeaturePlan("each", total, count, 20), FeaturePlan("shops", shops, None, None))
+    return ColumnPlan(KernelPlan.of(layout), [GroupPlan("g", "v1", "account", 9, 1, 53, features, (), ())])
+
+
+@pytest.mark.parametrize(("value", "fits"), [(10**18 - 1, True), (1 - 10**18, True), (10**18, False), (-(10**18), False)])
+def test_a_decimal_has_at_most_38_digits(value: int, fits: bool) -> None:
+    plan = wide_plan()
+    matrix = np.array([[5], [1], [value], [0], [0]], np.int64)
+    events = KeyedEvents(matrix, np.array([0]), np.array([1]))
+    rows = KeyedRows(np.array([0, 3]), np.array([7, 8, 90], np.int64))
+    if not fits:
+        with pytest.raises(ColumnOutOfRange) as caught:
+            feature_columns(plan, events, rows)
+        assert (caught.value.group, caught.value.feature, caught.value.value) == (("g", "v1"), "each", value * 10**20)
+        return
+    each, shops = feature_columns(plan, events, rows)
+    assert [value_of(each, row) for row in range(3)] == [None, (value * 10**20, 20), None]
+    assert [value_of(shops, row) for row in range(3)] == [0, 1, 0]
+
+
+def test_the_reach_is_that_of_the_longest_window_with_its_delay() -> None:
+    assert wide_plan(3).reach == 53
+    assert wide_plan(0).reach == 50
+    shops_only = wide_plan(7)
+    group = GroupPlan("g", "v1", "account", 9, 1, 57, (shops_only.features[1][1],), (), ())
+    assert ColumnPlan(shops_only.plan, [group]).reach == 57
+    assert ColumnPlan(shops_only.plan, []).reach == 0
+
+
+@pytest.mark.parametrize("kind", [KeyedEvents, KeyedRows, FeatureColumn])
+def test_columns_do_not_change_and_are_told_apart(kind: type) -> None:
+    with pytest.raises(FrozenInstanceError):
+        object.__new__(kind).times = None
+    assert object.__new__(kind) != object.__new__(kind)

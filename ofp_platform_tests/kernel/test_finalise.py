@@ -120,3 +120,24 @@ def test_a_group_s_values_are_by_name_and_the_bound_holds_for_what_is_served_onl
     with pytest.raises(ValueOutOfRange) as caught:
         group_values(over, query, evaluate(query, matrix, 5), 5)
     assert (caught.value.feature, caught.value.value) == ("s", 2 * LIMIT)
+
+
+@pytest.mark.parametrize("aggregation", [Aggregation.SECONDS_SINCE_FIRST, Aggregation.SECONDS_SINCE_LAST])
+@pytest.mark.parametrize(("moment", "seconds"), [(-3_000_000, 103), (0, 100), (1, 99), (1_000_000, 99), (TIME, 0)])
+def test_seconds_are_whole_and_floored(aggregation: Aggregation, moment: int, seconds: int) -> None:
+    row = accumulate(np.array([[moment], [1]], np.int64), 0, 1, 0, -1).tolist()
+    assert finaliser(feature(aggregation, 0), {})([row], [], TIME) == seconds
+
+
+def test_a_ratio_is_no_aggregation_of_one_slot() -> None:
+    with pytest.raises(ValueError, match="ratio is not an aggregation of one slot"):
+        finaliser(FeaturePlan("f", Operand(Aggregation.RATIO, 0), None, None), {})
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_ends_at_2_53_on_both_sides(sign: int) -> None:
+    plan = feature(Aggregation.MIN, 0)
+    assert value_of(plan, [sign * LIMIT]) == sign * LIMIT
+    with pytest.raises(ValueOutOfRange) as caught:
+        value_of(plan, [sign * (LIMIT + 1)])
+    assert caught.value.value == sign * (LIMIT + 1)

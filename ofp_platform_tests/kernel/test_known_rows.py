@@ -63,5 +63,9 @@ def test_every_row_is_evaluated_over_what_it_knows(
 def test_what_rows_know_must_be_given() -> None:
     nothing = np.empty(0, np.int64)
     events = KeyedEvents(np.empty((LAYOUT.column_count, 0), np.int64), nothing, nothing)
-    with pytest.raises(ValueError, match="known_from"):
-        evaluate_known(PLAN, events, KeyedRows(np.zeros(1, np.int64), nothing), nothing)
+    told = KeyedEvents(events.matrix, nothing, nothing, nothing)
+    silent, telling = KeyedRows(np.zeros(1, np.int64), nothing), KeyedRows(np.zeros(1, np.int64), nothing, nothing)
+    for given_events, given_rows in ((events, silent), (told, silent), (events, telling)):
+        with pytest.raises(ValueError, match="known_from and known_until are needed"):
+            evaluate_known(PLAN, given_events, given_rows, nothing)
+    assert evaluate_known(PLAN, told, telling, nothing).touches.shape == (0, len(PLAN.query.masks))

@@ -50,6 +50,29 @@ def test_a_dense_key_slides_as_it_stands(seed: int, variety: int) -> None:
         assert np.array_equal(found.touches[index], expected.touches)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_two_masks_two_fields_and_ties_slide_beside_each_other(seed: int) -> None:
+    """As above, short: predicates that exclude each other, and a row of values and two of tokens for each slot."""
+    random = np.random.default_rng(seed)
+    measures = (Measure(0, 0), Measure(0, 1), Measure(1, 0), Measure(1, -1))
+    slots = tuple(Slot(measure, window, delay) for measure in range(4) for window in (3, 20) for delay in (0, 4))
+    predicates = (Predicate(("p",), ()), Predicate(("q",), ()))
+    plan = KernelPlan.of(KeyLayout("account", False, predicates, ("x", "y"), ("u", "v"), measures, slots))
+    matrix = random.integers(-4, 4, (8, 60))
+    matrix[0] = np.sort(random.integers(0, 40, 60))
+    matrix[1] = random.choice((0, 1, 2), 60)
+    times = np.sort(random.integers(-5, 60, 30))
+    counts = [(slot, token) for slot in range(len(slots)) for token in (0, 1)]
+    query = make_query(plan, range(len(slots)), counts, [1, 2, 3, 4])
+    horizons = times - random.integers(0, 12, 30)
+    found = evaluate_many(query, matrix, times, horizons)
+    for index, (time, horizon) in enumerate(zip(times.tolist(), horizons.tolist(), strict=True)):
+        expected = evaluate(query, matrix, time, horizon)
+        assert found.accumulators[index].tolist() == expected.accumulators.tolist()
+        assert found.distinct[index].tolist() == expected.distinct.tolist()
+        assert found.touches[index].tolist() == expected.touches.tolist()
+
+
 def test_times_must_ascend_and_horizons_match() -> None:
     layout = KeyLayout("account", False, (Predicate(("p",), ()),), (), (), (Measure(0, -1),), (Slot(0, 5, 0),))
     query = make_query(KernelPlan.of(layout), [0])

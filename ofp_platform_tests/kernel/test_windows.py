@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,9 @@ from ofp_platform.kernel.plan import KernelPlan, Query, make_query
 from ofp_platform.kernel.windows import (
     NEVER,
     Evaluation,
+    EventsMissing,
     Segments,
+    Whole,
     distinct_count,
     evaluate,
     evaluate_at,
@@ -159,3 +163,131 @@ def test_arrays_may_be_read_only() -> None:
     plan = one_slot(window=10, delay=0)
     matrix = np.frombuffer(np.array([[1, 2], [1, 1]], np.int64).tobytes(), np.int64).reshape(2, 2)
     assert evaluate_at(plan, matrix, 5)[0, 0] == 2
+
+
+@pytest.mark.parametrize("kind", [Segments, Evaluation])
+def test_what_was_found_does_not_change(kind: type) -> None:
+    with pytest.raises(FrozenInstanceError):
+        object.__new__(kind).matrix = None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_only_segments_across_an_edge_are_decoded(seed: int) -> None:
+    """Many small chunks, two fields of each kind: the chunks that are needed are those of the definition, and they suffice."""
+    random = np.random.default_rng(seed)
+    measures = (Measure(0, -1), Measure(0, 0), Measure(1, 1))
+    slots = tuple(Slot(measure, window, delay) for measure in range(3) for window in (1, 9, 40) for delay in (0, 6))
+    predicates = (Predicate(("p",), ()), Predicate(("q",), ()))
+    plan = KernelPlan.of(KeyLayout("account", False, predicates, ("x", "y"), ("u", "v"), measures, slots))
+    count = 60
+    matrix = np.ascontiguousarray(random.integers(-3, 4, (8, count)))
+    matrix[0] = np.cumsum(random.integers(0, 3, count))
+    matrix[1] = random.integers(0, 4, count)
+    offsets = cuts(matrix, set(range(0, count, 3)))
+    first, last = matrix[0, offsets[:-1]], matrix[0, offsets[1:] - 1]
+    summaries = summarise_chunks(matrix, offsets, plan.measures)
+    counts = [(slot, token) for slot in (2, 9, 16) for token in (0, 1)]
+    for time in range(seed - 2, int(matrix[0, -1]) + 8, 6):
+        for some, counted, masks in (
+            (range(18), [], [1, 2]),
+            ([8], [], []),
+            ([], counts, []),
+            ([], [], [3]),
+            (range(18), counts, [3]),
+        ):
+            query = make_query(plan, some, counted, masks)
+            edges = {time - slots[slot].delay for slot in some}
+            edges |= {time - slots[slot].delay - slots[slot].window for slot in some} | ({time} if masks else set())
+            across = np.zeros(len(first), np.bool_)
+            for edge in edges:
+                across |= (first <= edge) & (last > edge)
+            for slot, _ in counted:
+                high = time - slots[slot].delay
+                across |= (first <= high) & (last > high - slots[slot].window)
+            needed = needed_chunks(query, time, first, last)
+            assert needed.tolist() == across.tolist()
+            parts = [matrix[:, offsets[k] : offsets[k + 1]] for k in np.flatnonzero(needed)]
+            sizes = np.cumsum([0, *(part.shape[1] for part in parts)]).astype(np.int64)
+            decoded = np.ascontiguousarray(np.concatenate([matrix[:, :0], *parts], axis=1))
+            segments = segments_of_chunks(first, last, summaries, needed, decoded, sizes)
+            horizon = time - 20
+            assert same(evaluate_state(query, segments, time, horizon), evaluate(query, matrix, time, horizon))
+
+
+def small(seed: int) -> tuple[KernelPlan, Int64Array, Int64Array]:
+    """Two predicates over the same fields, windows with one end and with others; four chunks of three events."""
+    random = np.random.default_rng(seed)
+    measures = (Measure(0, 0), Measure(1, 0), Measure(1, 1))
+    slots = tuple(Slot(measure, window, delay) for measure in range(3) for delay in (0, 2) for window in (4, 9))
+    predicates = (Predicate(("p",), ()), Predicate(("q",), ()))
+    plan = KernelPlan.of(KeyLayout("account", False, predicates, ("x", "y"), ("u", "v"), measures, slots))
+    matrix = np.ascontiguousarray(random.integers(0, 3, (8, 12)))
+    matrix[0], matrix[1] = np.arange(12), random.integers(1, 4, 12)
+    return plan, matrix, np.arange(0, 13, 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("slots", [(1,), (0, 1), (1, 5), (0, 1, 5), (2, 3), (0, 2), (5, 9), (1, 3, 5, 7)])
+@pytest.mark.parametrize("tokens", [(0,), (1,), (0, 1), (1, 0)])
+def test_each_distinct_count_is_its_own(seed: int, slots: tuple[int, ...], tokens: tuple[int, ...]) -> None:
+    plan, matrix, offsets = small(seed)
+    counts = [(slot, token) for token in tokens for slot in slots]
+    query = make_query(plan, (), counts)
+    first, last = matrix[0, offsets[:-1]], matrix[0, offsets[1:] - 1]
+    bare = Segments(
+        first, last, summarise_chunks(matrix, offsets, plan.measures)[:0], offsets[:-1].copy(), offsets[1:].copy(), matrix
+    )
+    for time in range(-1, 26, 3):
+        wanted = []
+        for slot, token in counts:
+            predicate, _, window, delay, _ = plan.slots[slot].tolist()
+            inside = (matrix[0] > time - delay - window) & (matrix[0] <= time - delay) & ((matrix[1] >> predicate) & 1 == 1)
+            wanted.append(len(set(zip(*matrix[4 + 2 * token : 6 + 2 * token, inside].tolist(), strict=True))))
+        assert evaluate(query, matrix, time).distinct.tolist() == wanted
+        assert evaluate_state(query, bare, time).distinct.tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("slots", "counts", "masks"), [((0, 3), (), ()), ((), ((0, 0), (3, 1)), ()), ((), (), (1, 2)), ((0,), ((3, 0),), (3,))]
+)
+def test_what_is_missing_is_named(slots: tuple[int, ...], counts: tuple[tuple[int, int], ...], masks: tuple[int, ...]) -> None:
+    plan, matrix, offsets = small(1)
+    query = make_query(plan, slots, counts, masks)
+    first, last = matrix[0, offsets[:-1]], matrix[0, offsets[1:] - 1]
+    summaries = summarise_chunks(matrix, offsets, plan.measures)
+    missed = set()
+    for time in range(-1, 16):
+        needed = needed_chunks(query, time, first, last)
+        for chunk in np.flatnonzero(needed).tolist():
+            starts = offsets[:-1].copy()
+            starts[chunk] = -1
+            with pytest.raises(EventsMissing, match=f"segment {chunk} are needed at {time},"):
+                evaluate_state(query, Segments(first, last, summaries, starts, offsets[1:].copy(), matrix), time)
+            missed.add(chunk)
+        starts = np.where(needed, offsets[:-1], -1)
+        found = evaluate_state(query, Segments(first, last, summaries, starts, offsets[1:].copy(), matrix), time)
+        assert same(found, evaluate(query, matrix, time))
+    assert missed == {0, 1, 2, 3}
+
+
+def test_without_summaries_every_segment_must_have_its_events() -> None:
+    plan, matrix, offsets = small(2)
+    first, last = matrix[0, offsets[:-1]], matrix[0, offsets[1:] - 1]
+    none = summarise_chunks(matrix, offsets, plan.measures)[:0]
+    matrix[1, 3:] = 0  # the mask is met in the first chunk only
+    starts = offsets[:-1].copy()
+    starts[1] = -1
+    segments = Segments(first, last, none, starts, offsets[1:].copy(), matrix)
+    with pytest.raises(EventsMissing, match="segment 1 "):
+        evaluate_state(make_query(plan, (), (), [3]), segments, 11)
+    with pytest.raises(EventsMissing, match="segment 1 "):
+        evaluate_state(make_query(plan, [1]), segments, 8)
+    assert evaluate_state(make_query(plan, (), (), [3]), segments, 11, 5).touches.tolist() == [NEVER]
+
+
+def test_a_whole_matrix_is_evaluated_when_asked() -> None:
+    plan = one_slot(window=10, delay=0)
+    matrix = np.array([[1, 2], [1, 1]], np.int64)
+    query = make_query(plan, [0], (), [1])
+    assert same(Whole(matrix, 1).evaluated(query, 5), evaluate(query, matrix, 5, 1))
+    assert Whole(matrix, 2).evaluated(query, 5).touches.tolist() == [NEVER]

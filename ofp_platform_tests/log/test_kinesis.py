@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, ReadTimeoutError
 
-from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.kinesis import KinesisLog, kinesis_client
 from ofp_platform.log.port import (
     LogUnavailable,
     PartitionInfo,
@@ -342,3 +344,28 @@ def test_wait_polls_with_the_clock_it_was_given(fake_kinesis: Any) -> None:
     pauses.clear()
     assert not log.wait(log.ends(), 2.5)
     assert pauses == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.usefixtures("moto_server")
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 200 OK\r\nServ", b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{"Re', b""])
+def test_an_answer_that_is_cut_short_or_does_not_come_is_no_answer(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ofp_platform.log.kinesis.ANSWER_SECONDS", 0.3)
+    asked = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+                if not answer:
+                    asked.wait(30)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = kinesis_client(f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ConnectionClosedError if answer else ReadTimeoutError):
+            client.list_shards(StreamName="s")
+        asked.set()
+        thread.join()
+        client.close()

@@ -1,7 +1,9 @@
 """Range arithmetic on a dense log, and the ledger on one that is not."""
 
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
+from typing import cast
 
 import boto3
 import pytest
@@ -13,6 +15,8 @@ from ofp_platform.log.port import PartitionNotFound
 from ofp_platform.log.range_ledger import grow_ledger
 from ofp_platform.log.ranges import (
     ClosedRanges,
+    OffsetRanges,
+    RangeBounds,
     RangeOpen,
     place,
     range_name,
@@ -21,7 +25,9 @@ from ofp_platform.log.ranges import (
     shared_ranges,
 )
 from ofp_platform.online.plane import Plane
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, make_basis
+from ofp_platform_tests.oracle.list_log import PARTITION, listed
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
 
 
@@ -43,6 +49,63 @@ def test_names_order_like_numbers_and_lead_back(one: int, other: int) -> None:
 def test_what_is_no_range_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a range"):
         range_number(name)
+
+
+NO_POOL = cast(Pool, None)  # a dense log needs no ledger of its ranges
+DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
+
+
+def dense(records: int, size: int = 10) -> OffsetRanges:
+    return OffsetRanges(NO_POOL, listed(records), size)
+
+
+@pytest.mark.parametrize(("records", "count"), [(0, 0), (9, 0), (10, 1), (19, 1), (20, 2), (21, 2)])
+def test_a_range_of_a_dense_log_is_closed_once_it_is_full(records: int, count: int) -> None:
+    ranges = dense(records)
+    assert ranges.closed() == {PARTITION: ClosedRanges(count, False, records == 0)}
+    for number in range(count):
+        found = ranges.bounds(PARTITION, number)
+        assert (found.partition_id, found.number, found.name) == (PARTITION, number, range_name(number))
+        assert (found.start, found.end) == (ranges_at(DENSE, 10 * number), ranges_at(DENSE, 10 * number + 10))
+        assert (found.first_ordinal, found.records) == (10 * number, 10)
+    with pytest.raises(RangeOpen, match=rf"range r000000{count} .* record {10 * count + 10}, the log ends at {records}:"):
+        ranges.bounds(PARTITION, count)
+    with pytest.raises(PartitionNotFound, match="'nowhere'"):
+        ranges.bounds("nowhere", 0)
+    with pytest.raises(ValueError, match="not -1"):
+        ranges.bounds(PARTITION, -1)
+
+
+def ranges_at(kind: OffsetKind, offset: int | str) -> PartitionBasis:
+    return PartitionBasis(partition_id=PARTITION, offset_kind=kind, offset=offset)
+
+
+def test_a_range_lies_before_or_behind_or_across_a_basis() -> None:
+    found = dense(30).bounds(PARTITION, 1)
+    assert found.until("s") == make_basis("s", {PARTITION: ranges_at(DENSE, 20)})
+    ends = [None, *(ranges_at(DENSE, offset) for offset in (0, 9, 10, 11, 19, 20, 21))]
+    assert [found.begins_after(basis) for basis in ends] == [True, True, True, False, False, False, False, False]
+    assert [found.is_inside(basis) for basis in ends] == [False, False, False, False, False, False, True, True]
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_the_ranges_of_a_sparse_log_are_those_of_its_ledger(dsn: str, ended: bool) -> None:
+    log = listed(25, SPARSE)
+    log.ended = ended
+    with open_pool(dsn) as pool:
+        ranges = OffsetRanges(pool, log, 10)
+        closed = 3 if ended else 2  # the last range of an ended partition is closed as it is
+        assert ranges.closed() == {PARTITION: ClosedRanges(closed, ended, False)}
+        edges = ["", *(log.offset(ordinal) for ordinal in (9, 19, 24))]
+        for number in range(closed):
+            found = ranges.bounds(PARTITION, number)
+            assert (found.start.offset, found.end.offset) == (edges[number], edges[number + 1])
+            assert (found.start.offset_kind, found.partition_id, found.number) == (SPARSE, PARTITION, number)
+            assert (found.first_ordinal, found.records) == (10 * number, 5 if number == 2 else 10)
+        with pytest.raises(RangeOpen, match=f"record {10 * closed + 10}, {closed} ranges are closed"):
+            ranges.bounds(PARTITION, closed)
+        empty = OffsetRanges(pool, replace(listed(5, SPARSE), stream_name="another"), 10)
+        assert empty.closed() == {PARTITION: ClosedRanges(0, False, True)}
 
 
 def test_closed_ranges_of_a_head() -> None:
@@ -125,3 +188,9 @@ def test_a_sparse_range_is_between_two_tokens(kinesis_plane: Plane) -> None:
     assert (second.first_ordinal, second.records) == (RANGE_SIZE, RANGE_SIZE)
     with pytest.raises(RangeOpen, match=f"{count} ranges are closed"):
         kinesis_plane.ranges.bounds(shard, count)
+
+
+@pytest.mark.parametrize("kind", [RangeBounds, ClosedRanges, OffsetRanges])
+def test_what_is_said_of_ranges_does_not_change(kind: type) -> None:
+    with pytest.raises(FrozenInstanceError):
+        object.__new__(kind).size = 1

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform.storage import crash_points
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START
@@ -62,17 +61,3 @@ def test_without_a_crash_point_the_same_process_ends_by_itself(dsn: str) -> None
         assert project(dsn, None) == 0
         assert plane.row().basis == plane.log.ends()
         assert project(dsn, "projector.after_commit") == 0  # there is nothing left to commit
-
-
-def test_only_the_named_point_in_its_n_th_passage_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    killed: list[tuple[int, int]] = []
-    monkeypatch.setattr(crash_points, "_wanted", "here")
-    monkeypatch.setattr(crash_points, "_passage", "2")
-    monkeypatch.setattr(crash_points, "_passages", type(crash_points._passages)())
-    monkeypatch.setattr(os, "kill", lambda process, number: killed.append((process, number)))
-    crash_points.crash_point("there")
-    crash_points.crash_point("here")
-    crash_points.crash_point("there")
-    assert killed == []
-    crash_points.crash_point("here")
-    assert killed == [(os.getpid(), signal.SIGKILL)]

@@ -57,20 +57,20 @@ def told(store: SnapshotStore, snapshot_hash: str) -> Reason | None:
 
 
 def test_a_pack_holds_the_records_where_its_rows_say(answers: list[Answer], plane: SmallPlane) -> None:
-    path, frame, rows = make_pack([*answers, *answers[:2]])
+    path, frame, placed = make_pack([*answers, *answers[:2]])
     content = decompress(frame)
-    assert [row.snapshot_hash for row in rows] == sorted(answer.hash for answer in answers)
-    for row in rows:
-        place = place_in_pack(row.reference)
+    assert [answer.hash for answer, _ in placed] == sorted(answer.hash for answer in answers)
+    for answer, reference in placed:
+        place = place_in_pack(reference)
         assert place is not None
         found, begin, length = place
         assert found == path
         record = orjson.loads(content[begin : begin + length])
-        hashed = next(answer.hashed for answer in answers if answer.hash == row.snapshot_hash)
-        assert record["feature_snapshot_hash"] == row.snapshot_hash
-        assert canonical_bytes(record["hashed"]) == hashed
-        assert row.pins_digest == pins_digest(plane.pins)
-        assert row.basis.encode() in hashed
+        assert record["feature_snapshot_hash"] == answer.hash
+        assert canonical_bytes(record) == content[begin : begin + length]
+        assert canonical_bytes(record["hashed"]) == answer.hashed
+        assert answer.made_under.pins_digest == pins_digest(plane.pins)
+        assert answer.basis.encode() in answer.hashed
     assert place_in_pack(snapshot_path("0" * 64)) is None
 
 

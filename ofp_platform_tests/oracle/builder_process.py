@@ -10,11 +10,12 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform_tests.oracle.simulated_log import profile
 
 
-def main(dsn: str, folder: Path, run_key: str) -> None:
-    """Build the run."""
+def build_run(dsn: str, folder: Path, run_key: str) -> str:
+    """Build the run; the state that it ends in."""
     with Plane.open(profile(folder), dsn) as plane:
-        build(Workshop(plane.pool, plane.log, ObjectStore(plane.profile.object_store_url), folder / "builds"), run_key)
+        shop = Workshop(plane.pool, plane.log, ObjectStore(plane.profile.object_store_url), folder / "builds")
+        return build(shop, run_key).state.value
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    build_run(sys.argv[1], Path(sys.argv[2]), sys.argv[3])

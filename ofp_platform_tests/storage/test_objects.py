@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -91,3 +92,14 @@ def test_a_store_that_does_not_answer(moto_server: str, tmp_path: Path) -> None:
 def test_what_is_not_a_store(url: str) -> None:
     with pytest.raises(ValueError, match="not an object store"):
         ObjectStore(url)
+
+
+def test_a_store_that_is_silent_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+            store = ObjectStore("s3://bucket", endpoint=endpoint, answer_seconds=0.2)
+        with pytest.raises(ObjectStoreUnavailable, match="s3://bucket"):
+            store.get("a")

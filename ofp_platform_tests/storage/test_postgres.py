@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from ofp_platform.storage.postgres import DatabaseUnavailable, migrate, open_pool, schema_is_current
+from ofp_platform.storage.postgres import DatabaseUnavailable, connect, migrate, open_pool, schema_is_current
 
 NOWHERE = "postgresql://postgres@/postgres?host=/nonexistent"
 
@@ -75,3 +75,22 @@ def test_an_absent_server_is_named() -> None:
         migrate(NOWHERE)
     with pytest.raises(DatabaseUnavailable, match="/nonexistent"):
         schema_is_current(NOWHERE)
+
+
+def test_a_server_that_is_silent_is_an_error_in_time(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ofp_platform.storage.postgres.SILENT_SECONDS", 0.2)
+    with open_pool(dsn, max_size=1) as pool:
+        with pytest.raises(psycopg.OperationalError, match=r"not answered for 0\.2 s"), pool.connection() as connection:
+            connection.execute("SELECT pg_sleep(60)")
+        with pool.connection() as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    with connect(dsn, autocommit=True) as own, pytest.raises(psycopg.OperationalError, match="not answered"):
+        own.execute("SELECT pg_sleep(60)")
+    assert own.closed
+
+
+def test_what_the_dsn_says_of_its_connections_holds(dsn: str) -> None:
+    with connect(dsn, autocommit=True) as connection:
+        assert connection.info.get_parameters()["keepalives_idle"] == "15"
+    with connect(psycopg.conninfo.make_conninfo(dsn, keepalives_idle=77), autocommit=True) as connection:
+        assert connection.info.get_parameters()["keepalives_idle"] == "77"

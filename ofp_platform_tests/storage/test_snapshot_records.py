@@ -16,13 +16,14 @@ from ofp_platform.storage.snapshot_records import (
     hashed_part,
     place_in_pack,
     read_record,
+    record_bytes,
     snapshot_path,
 )
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 
 HASHED = {"values": [1, "2", None]}
 NAME = digest_of(HASHED)
-RECORD = canonical_bytes({"feature_snapshot_hash": NAME, "hashed": HASHED})
+RECORD = record_bytes(NAME, canonical_bytes(HASHED))
 
 
 def test_a_frame_gives_back_what_was_put_in() -> None:
@@ -30,6 +31,22 @@ def test_a_frame_gives_back_what_was_put_in() -> None:
     for frame in (b"", b"\0" * 8, (1 << 40).to_bytes(8, "little"), compress(RECORD)[:-3]):
         with pytest.raises((ValueError, OSError)):
             decompress(frame)
+
+
+def test_a_flipped_bit_anywhere_in_a_frame_is_found() -> None:
+    frame = compress(RECORD)
+    for place in range(len(frame)):
+        for bit in range(8):
+            with pytest.raises((ValueError, OSError)):
+                decompress(frame[:place] + bytes([frame[place] ^ 1 << bit]) + frame[place + 1 :])
+
+
+def test_a_record_is_verified_also_where_its_hash_is_not_over(dsn: str, tmp_path: Path) -> None:
+    objects = ObjectStore(str(tmp_path))
+    with open_pool(dsn, max_size=1) as pool:
+        objects.put_if_absent(snapshot_path(NAME), compress(RECORD.replace(b'"v0"', b'"v1"')))
+        with pytest.raises(SnapshotDamaged, match=NAME):
+            read_record(pool, objects, NAME)
 
 
 def test_a_reference_is_an_object_or_a_place_in_a_pack() -> None:

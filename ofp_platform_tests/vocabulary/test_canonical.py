@@ -117,6 +117,30 @@ def test_numbers_of_appendix_b(bits: str, expected: str) -> None:
     assert jcs_bytes(number) == expected.encode()
 
 
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (0.5, "0.5"),
+        (-0.25, "-0.25"),
+        (0.05, "0.05"),
+        (12.5, "12.5"),
+        (10.0, "10"),
+        (1e-6, "0.000001"),
+        (1.5e-6, "0.0000015"),
+        (1e-7, "1e-7"),
+        (1.5e-7, "1.5e-7"),
+        (1.25e-7, "1.25e-7"),
+        (1e20, "100000000000000000000"),
+        (120000000000000000000.0, "120000000000000000000"),
+        (123456789012345680000.0, "123456789012345680000"),
+        (1e21, "1e+21"),
+        (1.5e300, "1.5e+300"),
+    ],
+)
+def test_where_the_point_and_the_exponent_begin(number: float, expected: str) -> None:
+    assert jcs_bytes(number) == expected.encode()
+
+
 @pytest.mark.parametrize("bits", ["7fffffffffffffff", "7ff0000000000000", "fff0000000000000"])
 def test_what_appendix_b_forbids(bits: str) -> None:
     (number,) = struct.unpack(">d", bytes.fromhex(bits))
@@ -165,6 +189,7 @@ def test_the_order_of_insertion_does_not_matter(value: dict[str, int], random: A
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_integers_end_at_2_53(sign: int) -> None:
+    assert MAX_INTEGER == 9_007_199_254_740_991
     assert canonical_bytes(sign * MAX_INTEGER) == jcs_bytes(sign * MAX_INTEGER) == str(sign * MAX_INTEGER).encode()
     with pytest.raises(TypeError):
         canonical_bytes({"n": sign * (MAX_INTEGER + 1)})
@@ -197,6 +222,20 @@ def test_depth_is_bounded_by_a_refusal_not_by_the_interpreter() -> None:
     for levels in (MAX_DEPTH + 1, 50_000):
         with pytest.raises(ValueError, match="nested"):
             jcs_bytes(nested(levels))
+
+
+def test_objects_count_as_levels_too() -> None:
+    def nested(levels: int) -> Any:
+        value: Any = 0
+        for _ in range(levels):
+            value = {"a": value}
+        return value
+
+    assert json.loads(jcs_bytes(nested(MAX_DEPTH))) == nested(MAX_DEPTH)
+    with pytest.raises(ValueError, match="nested more than 128 levels"):
+        jcs_bytes(nested(MAX_DEPTH + 1))
+    with pytest.raises(ValueError, match="nested"):
+        jcs_bytes([nested(MAX_DEPTH)])
 
 
 def test_digests() -> None:

@@ -26,3 +26,7 @@ def test_a_filled_form_is_the_canonical_text(fixed: Any, first: Any, second: Any
 def test_places_are_named_in_the_order_of_the_text() -> None:
     with pytest.raises(ValueError, match=r"\['a', 'b'\]"):
         form({"b": place("b"), "a": place("a")}, "b", "a")
+    with pytest.raises(ValueError, match=r"not \['b'\]"):
+        form({"a": place("a")}, "b")
+    with pytest.raises(ValueError, match=r"places \['b'\]"):
+        form({"a": place("b")}, "a")

@@ -91,6 +91,16 @@ def test_key_types_are_closed() -> None:
     assert FeatureKey.model_validate({"key_type": "card", "key_id": "card_0001"}).key_type is KeyType.CARD
 
 
+@pytest.mark.parametrize("key_id", ["a", "!", "~", "a" * 128])
+def test_the_shortest_and_the_longest_keys(key_id: str) -> None:
+    assert FeatureKey.model_validate({"key_type": "card", "key_id": key_id}).key_id == key_id
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**53 - 1])
+def test_the_least_and_the_greatest_seed(seed: int) -> None:
+    assert ContextPins.model_validate({**PINS, "seed": seed}).seed == seed
+
+
 def test_absent_pins_are_left_out() -> None:
     pins = ContextPins.model_validate(PINS)
     assert pins.wire() == PINS

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis, order
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, basis_text, make_basis, order
 
 DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
 offsets = st.integers(0, 2**53 - 1)
@@ -47,7 +47,9 @@ def test_the_end_of_a_closed_shard_holds_its_last_record() -> None:
 
 def test_other_partitions_and_streams_are_not_in_it() -> None:
     assert not basis(DENSE, 10).contains(position(1, partition="p1"))
-    assert not basis(DENSE, 10).contains(position(1, stream="others"))
+    for stream in ("others", "an-earlier-name", "event", "Events"):
+        assert not basis(DENSE, 10).contains(position(1, stream=stream))
+    assert basis(DENSE, 10).contains(position(1, stream="-events".removeprefix("-")))  # the same name in another string
 
 
 def test_an_offset_of_another_kind_of_log_is_not_in_it() -> None:
@@ -74,3 +76,28 @@ def test_wire_round_trip() -> None:
     made = basis(SPARSE, "42", closed=True)
     assert Basis.model_validate_json(made.model_dump_json()) == made
     assert Basis.model_validate(made.model_dump(mode="json")) == made
+
+
+@pytest.mark.parametrize("offset", [0, 2**53 - 1, "", "0", "1" * 128])
+def test_the_least_and_the_greatest_offset(offset: int | str) -> None:
+    assert position(offset).offset == offset
+
+
+def test_the_text_of_a_basis_is_canonical() -> None:
+    assert basis_text(basis(DENSE, 3)) == (
+        '{"partitions":[{"closed":false,"offset":3,"offset_kind":"exclusive_next","partition_id":"p0"}],"stream_name":"events"}'
+    )
+
+
+@pytest.mark.parametrize(("smaller", "greater"), [("", "0"), ("0", "1"), ("9", "10"), (0, 1), (9, 10)])
+def test_offsets_have_an_order(smaller: int | str, greater: int | str) -> None:
+    assert order(smaller) < order(greater)
+    assert order("") == -1
+    assert order("17") == order(17) == 17
+
+
+@pytest.mark.parametrize(
+    ("kind", "offset", "alike"), [(DENSE, 1, True), (DENSE, "1", False), (SPARSE, "1", True), (SPARSE, 1, False)]
+)
+def test_what_counts_alike(kind: OffsetKind, offset: int | str, alike: bool) -> None:
+    assert basis(kind, 1 if kind is DENSE else "1").partitions[0].counts_like(position(offset)) is alike

@@ -64,6 +64,14 @@ def test_refused_and_never_rounded(text: str) -> None:
         parse_time(text)
 
 
+@pytest.mark.parametrize("second", ["60", "60.5"])
+def test_a_leap_second_is_called_one(second: str) -> None:
+    with pytest.raises(ValueError, match="is a leap second"):
+        parse_time(f"2016-12-31T23:59:{second}Z")
+    with pytest.raises(ValueError, match="is not a time"):
+        parse_time("2016-12-31T23:59:61Z")
+
+
 @given(micros)
 def test_round_trip(value: int) -> None:
     assert parse_time(format_time(value)) == value
@@ -112,3 +120,7 @@ def test_durations(text: str, expected: int) -> None:
 def test_no_durations(text: str) -> None:
     with pytest.raises(ValueError):
         parse_duration(text)
+
+
+def test_durations_end_where_json_integers_do() -> None:
+    assert MAX_DURATION == 9_007_199_254_740_991

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,39 +52,60 @@ def write_dataset(
     """
     folder.mkdir(parents=True)
     digest: ContentDigest | None = None
-    paths: list[Path] = []
-    counts: list[int] = []
-    writer: pq.ParquetWriter | None = None
-    # hashing and Parquet both work outside the interpreter's lock
+    files = _Files(folder, file_rows)
+    # hashing and Parquet both work outside the interpreter's lock, and beside them the next block is made
     with ThreadPoolExecutor(2) as pool:
+        under_way: list[Future[None]] = []
         try:
             for block in _whole(blocks, extra_columns):
                 if digest is None:
                     digest = ContentDigest(block.schema)
                 elif not block.schema.equals(digest.schema):
                     raise ValueError(f"a block has another schema than the first:\n{block.schema}")
-                hashed = pool.submit(digest.update, block)
-                start = 0
-                while start < block.num_rows:
-                    if writer is None:
-                        paths.append(folder / f"part-{len(paths):05d}.parquet")
-                        counts.append(0)
-                        writer = _open(paths[-1], digest.schema)
-                    part = block.slice(start, min(file_rows - counts[-1], block.num_rows - start))
-                    writer.write_table(part, row_group_size=GROUP_ROWS)
-                    counts[-1] += part.num_rows
-                    start += part.num_rows
-                    if counts[-1] == file_rows:
-                        writer.close()
-                        writer = None
-                hashed.result()
+                for one in under_way:
+                    one.result()
+                under_way = [pool.submit(digest.update, block), pool.submit(files.write, block)]
+            for one in under_way:
+                one.result()
         finally:
-            if writer is not None:
-                writer.close()
-    if digest is None or not paths:
+            wait(under_way)
+            files.close()
+    if digest is None or not files.paths:
         folder.rmdir()
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "the dataset would have no rows", "scope")
-    return DatasetFiles(tuple(paths), tuple(counts), digest.hexdigest(), digest.rows, digest.schema)
+    return DatasetFiles(tuple(files.paths), tuple(files.counts), digest.hexdigest(), digest.rows, digest.schema)
+
+
+class _Files:
+    """The files of a dataset while they are written, one after the other."""
+
+    def __init__(self, folder: Path, file_rows: int) -> None:
+        self.paths: list[Path] = []
+        self.counts: list[int] = []
+        self._folder = folder
+        self._file_rows = file_rows
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, block: pa.Table) -> None:
+        """The next rows; a file that is full is closed."""
+        start = 0
+        while start < block.num_rows:
+            if self._writer is None:
+                self.paths.append(self._folder / f"part-{len(self.paths):05d}.parquet")
+                self.counts.append(0)
+                self._writer = _open(self.paths[-1], block.schema)
+            part = block.slice(start, min(self._file_rows - self.counts[-1], block.num_rows - start))
+            self._writer.write_table(part, row_group_size=GROUP_ROWS)
+            self.counts[-1] += part.num_rows
+            start += part.num_rows
+            if self.counts[-1] == self._file_rows:
+                self.close()
+
+    def close(self) -> None:
+        """Close the file that is not full, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
 
 def _whole(blocks: Iterable[pa.Table], extra_columns: ExtraColumns | None) -> Iterator[pa.Table]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -64,6 +65,7 @@ def publish_files(objects: ObjectStore, named: Sequence[DataFile], folder: Path)
             message = f"the built file {local} was changed since it was built: build again (`ofp intent retry --rebuild`)"
             raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, message)
         _put(objects, file.path, content)
+        crash_point("publication.file_put")
 
 
 def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> DatasetManifest:
@@ -78,6 +80,7 @@ def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> Dataset
         if not _is_published(objects, file):
             raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} is not in the object store")
     path = manifest_path(manifest.dataset_name, manifest.dataset_identity)
+    crash_point("publication.before_manifest")
     try:
         if objects.put_if_absent(path, manifest.encoded()):
             return manifest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.times import parse_time
 
 Int64s = npt.NDArray[np.int64]
+T = TypeVar("T")
 BATCH_ROWS = 65_536
 _ARROW = {FieldType.INTEGER: pa.int64(), FieldType.STRING: pa.string(), FieldType.BOOLEAN: pa.bool_()}
 _PYTHON: dict[FieldType, type] = {FieldType.INTEGER: int, FieldType.STRING: str, FieldType.BOOLEAN: bool}
@@ -124,7 +126,7 @@ class CandidateWriter:
 
         `digests`: per key type the halves of the key digests of `routed.touched`.
         """
-        types = batch.event_types if len(own) == len(batch) else [batch.event_types[index] for index in own.tolist()]
+        types = _taken(batch.event_types, own)
         wanted = applied.copy()
         if not set(types) <= set(self.scope.event_types):
             wanted &= np.fromiter(map(set(self.scope.event_types).__contains__, types), np.bool_, len(types))
@@ -136,13 +138,13 @@ class CandidateWriter:
         chosen = np.flatnonzero(wanted)
         if not len(chosen):
             return
-        kinds = [types[place] for place in chosen.tolist()]
-        indices = own[chosen].tolist()
+        kinds = _taken(types, chosen)
+        indices = own[chosen]
         columns: dict[str, Any] = {
-            "event_id": [batch.event_ids[index] for index in indices],
+            "event_id": _taken(batch.event_ids, indices),
             "event_type": kinds,
             "ts": ts[chosen],
-            "admitted_at": batch.admitted_at[own[chosen]],
+            "admitted_at": batch.admitted_at[indices],
             "tie_high": routed.tie_digest[chosen, 0].view(np.int64),
             "tie_low": routed.tie_digest[chosen, 1].view(np.int64),
         }
@@ -155,7 +157,7 @@ class CandidateWriter:
                 columns |= found
         names = {self._key_field(kind, key_type) for key_type in unread for kind in set(kinds)}
         names |= {*self.scope.fields, *(name for name, _ in self.scope.filters)}
-        fields = self._read(kinds, [batch.payloads[index] for index in indices], tuple(sorted(names - {""})))
+        fields = self._read(kinds, _taken(batch.payloads, indices), tuple(sorted(names - {""})))
         for key_type in unread:
             columns |= self._read_keys(key_type, kinds, fields)
         for name, kind in self.scope.fields.items():
@@ -223,8 +225,8 @@ class CandidateWriter:
             return values
         decode = self._decoder(names).decode
         try:
-            rows = [decode(payload) for payload in payloads]
-            found = [[getattr(row, f"f{place}") for row in rows] for place in range(len(names))]
+            rows = list(map(decode, payloads))
+            found = [list(map(attrgetter(f"f{place}"), rows)) for place in range(len(names))]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             found = [list(column) for column in zip(*(_read_one(payload, names) for payload in payloads), strict=True)]
         # a field that one type of the scope routes says nothing of another type's field of that name
@@ -246,6 +248,13 @@ class CandidateWriter:
             )
             self._decoders[names] = msgspec.json.Decoder(struct)
         return self._decoders[names]
+
+
+def _taken(values: list[T], places: Int64s) -> list[T]:
+    """The values at rising places."""
+    if len(places) == len(values):
+        return values
+    return list(itemgetter(*places.tolist())(values)) if len(places) > 1 else [values[place] for place in places.tolist()]
 
 
 def _read_one(payload: bytes, names: Sequence[str]) -> tuple[Any, ...]:

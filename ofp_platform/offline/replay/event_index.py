@@ -1,13 +1,7 @@
-"""The events of a folded replay by key: sorted shards on disk, mapped into memory, so that any key is read alone.
-
-A shard is sorted when it is first asked for. Many processes may share an index: what two of them make is equal, and the first
-to finish is kept.
-"""
+"""The events of a folded replay by key: any key is read alone, out of the sorted shards."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ofp_platform.offline.replay.key_shards import KeyDigests, shard_of
+from ofp_platform.offline.replay.key_shards import EventShard, KeyDigests, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
 
 Int64s = npt.NDArray[np.int64]
-_COLUMNS = ("key_high", "key_low", "offsets", "times", "matrix", "copy_offsets", "copies")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +36,6 @@ class KeyEvents:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class _SortedShard:
-    """As `EventShard`, the events of key k [offsets[k], offsets[k+1]), the copies of event e [copy_offsets[e], ...[e+1])."""
-
-    key_high: Int64s
-    key_low: Int64s
-    offsets: Int64s
-    times: Int64s
-    matrix: Int64s
-    copy_offsets: Int64s
-    copies: Int64s
-
-
 class EventIndex:
     """Looks keys up in one folded replay. Not safe for threads."""
 
@@ -63,13 +43,13 @@ class EventIndex:
         self._folded = folded
         self._registry = registry
         self._digests = KeyDigests()
-        self._shards: dict[tuple[str, int], _SortedShard] = {}
+        self._shards: dict[tuple[str, int], EventShard] = {}
 
     def prepare(self, key_types: Iterable[str], threads: int) -> None:
         """Sort every shard of these key types now."""
         wanted = [(key_type, shard) for key_type in key_types for shard in range(self._folded.shards)]
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda one: self._sort(*one), wanted):
+            for _ in pool.map(lambda one: self._folded.events(self._registry, *one), wanted):
                 pass
 
     def events(self, key_type: str, key_ids: Sequence[str], after: Int64s, until: Int64s) -> KeyEvents:
@@ -96,40 +76,14 @@ class EventIndex:
             total += len(chosen)
         return KeyEvents(np.ascontiguousarray(np.concatenate(matrices, axis=1)), starts, ends, np.concatenate(copies))
 
-    def _shard(self, key_type: str, number: int) -> _SortedShard:
+    def _shard(self, key_type: str, number: int) -> EventShard:
         found = self._shards.get((key_type, number))
         if found is None:
-            self._sort(key_type, number)
-            folder = self._folded.folder / f"sorted-{key_type}" / f"{number:05d}"
-            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _COLUMNS}
-            found = self._shards[key_type, number] = _SortedShard(**columns)
+            found = self._shards[key_type, number] = self._folded.events(self._registry, key_type, number)
         return found
 
-    def _sort(self, key_type: str, number: int) -> None:
-        folder = self._folded.folder / f"sorted-{key_type}" / f"{number:05d}"
-        if folder.exists():
-            return
-        shard = self._folded.events(self._registry, key_type, number)
-        columns = {
-            "key_high": shard.key_high,
-            "key_low": shard.key_low,
-            "offsets": np.concatenate([shard.starts, [shard.matrix.shape[1]]]),
-            "times": shard.matrix[0],
-            "matrix": shard.matrix,
-            "copy_offsets": np.searchsorted(shard.copies[:, 0], np.arange(shard.matrix.shape[1] + 1)),
-            "copies": shard.copies,
-        }
-        partial = folder.with_name(f"{number:05d}.partial-{os.getpid()}")
-        partial.mkdir(parents=True)
-        for name in _COLUMNS:
-            np.save(partial / f"{name}.npy", np.ascontiguousarray(columns[name], np.int64))
-        try:
-            partial.rename(folder)
-        except OSError:  # another process was faster; what it made is the same
-            shutil.rmtree(partial)
 
-
-def _spans(shard: _SortedShard, high: Int64s, low: Int64s, after: Int64s, until: Int64s) -> tuple[Int64s, Int64s]:
+def _spans(shard: EventShard, high: Int64s, low: Int64s, after: Int64s, until: Int64s) -> tuple[Int64s, Int64s]:
     """The events of each key in its span of time, [begin, end); none of a key that is not there."""
     begin, end = np.zeros(len(high), np.int64), np.zeros(len(high), np.int64)
     keys = len(shard.key_high)
@@ -139,8 +93,8 @@ def _spans(shard: _SortedShard, high: Int64s, low: Int64s, after: Int64s, until:
             key += 1
         if key == keys or shard.key_high[key] != high[place]:
             continue
-        first, last = int(shard.offsets[key]), int(shard.offsets[key + 1])
-        inside = np.searchsorted(shard.times[first:last], (after[place], until[place]), side="right")
+        first, last = int(shard.starts[key]), int(shard.ends[key])
+        inside = np.searchsorted(shard.matrix[0, first:last], (after[place], until[place]), side="right")
         begin[place], end[place] = first + inside[0], first + inside[1]
     return begin, end
 

@@ -108,7 +108,8 @@ class EventShard:
 
     `key_high`, `key_low` int64[K] ascending digests; the events of key k are [starts[k], ends[k]); `matrix` int64[C, N];
     `admitted_at` int64[N]: the least admission of the event's copies, microseconds. `copies` int64[M, 3]: (event,
-    partition number, position) of every record that is a copy of an event, first ones included.
+    partition number, position) of every record that is a copy of an event, first ones included, those of event e are
+    copies[copy_offsets[e] : copy_offsets[e + 1]] (int64[N + 1]).
     """
 
     key_high: Int64s
@@ -118,6 +119,7 @@ class EventShard:
     matrix: Int64s
     admitted_at: Int64s
     copies: Int64s
+    copy_offsets: Int64s
 
 
 def event_width(layout: KeyLayout) -> int:
@@ -182,7 +184,8 @@ def event_shard(rows: Int64s, layout: KeyLayout) -> EventShard:
         matrix[2:4] = rows[:, TIE_HIGH : TIE_LOW + 1].T
     matrix[4 if layout.ties else 2 :] = rows[:, TIME + 2 :].T
     bounds = np.searchsorted(codes, np.arange(len(key_high) + 1))
-    return EventShard(key_high, key_low, bounds[:-1], bounds[1:], matrix, rows[:, ADMITTED].copy(), copies)
+    copy_offsets = np.concatenate([np.flatnonzero(~copy), [len(copy)]])
+    return EventShard(key_high, key_low, bounds[:-1], bounds[1:], matrix, rows[:, ADMITTED].copy(), copies, copy_offsets)
 
 
 def _order_ties(rows: Int64s, together: npt.NDArray[np.bool_]) -> None:

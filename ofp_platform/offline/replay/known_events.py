@@ -28,6 +28,7 @@ from ofp_platform.offline.replay.key_shards import (
     read_shard,
     shard_of,
 )
+from ofp_platform.offline.replay.sorted_shards import sorted_shard
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
@@ -77,9 +78,13 @@ class FoldedReplay:
         return self.folder / "candidates.arrow"
 
     def events(self, registry: CompiledRegistry, key_type: str, shard: int) -> EventShard:
-        """The events of one shard of keys."""
+        """The events of one shard of keys, mapped into memory; sorted when it is first asked for."""
         layout = registry.layouts[key_type]
-        return event_shard(read_shard(self.folder / f"events-{key_type}", shard, event_width(layout)), layout)
+        rows = self.folder / f"events-{key_type}"
+        return sorted_shard(
+            self.folder / f"sorted-{key_type}" / f"{shard:05d}",
+            lambda: event_shard(read_shard(rows, shard, event_width(layout)), layout),
+        )
 
     def key_ids(self, key_type: str) -> list[str]:
         """Every entity of that type that a known event touches, sorted."""

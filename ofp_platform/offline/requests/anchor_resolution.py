@@ -9,14 +9,14 @@ from psycopg import Connection
 
 from ofp_platform.offline.requests.replay_resolution import is_inside
 from ofp_platform.offline.runs.store_outage import answering
-from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
+from ofp_platform.storage.decision_records import decision_ids_in, ids_by_basis, read_decisions
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
-_PAGE = 1_000
+_PAGE = 10_000
 
 
 def anchors_in(pool: Pool, pins: ContextPins, basis: ReplayBasis) -> tuple[str, ...]:
@@ -27,10 +27,9 @@ def anchors_in(pool: Pool, pins: ContextPins, basis: ReplayBasis) -> tuple[str, 
     """
     with answering(), pool.connection() as connection:
         candidates = decision_ids_in(connection, pins, basis)
-        records = _records(connection, candidates)
-        return tuple(
-            decision_id for decision_id, record in records if record is not None and is_inside(record.input_basis, basis)
-        )
+        pages = (candidates[start : start + _PAGE] for start in range(0, len(candidates), _PAGE))
+        known = (group for page in pages for group in ids_by_basis(connection, page))
+        return tuple(sorted(decision_id for recorded, ids in known if is_inside(recorded, basis) for decision_id in ids))
 
 
 def named_anchors(pool: Pool, pins: ContextPins, basis: ReplayBasis, decision_ids: Sequence[str]) -> tuple[str, ...]:

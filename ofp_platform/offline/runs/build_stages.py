@@ -6,8 +6,10 @@ A stage either gives a receipt or raises `BuildRefused`; nothing that it writes 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -37,6 +39,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ReplayReceipt
 from ofp_platform.vocabulary.times import format_time, parse_time
 
+T = TypeVar("T")
 _PAGE = 20_000
 _ROW_KEYS = frozenset({"event_id", "event_type", "event_time_utc", "decision_id"})
 _AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest"})
@@ -84,7 +87,7 @@ def replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: 
         groups = resolve_groups(registry, plan.feature_groups or ())
         scope = candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
     with replaying():
-        folded = fold_replay(records(shop, plan), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope)
+        folded = fold_replay(ahead(records(shop, plan)), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope)
     ends = {end.partition_id: end for end in folded.ends}
     for span in plan.replay_basis.partitions:
         reached = ends.get(span.partition_id, span.first)
@@ -125,6 +128,15 @@ def records(shop: Workshop, plan: BuildPlan) -> Iterator[RecordBatch]:
     for span in plan.replay_basis.partitions:
         now = reader.cut_over(span)
         yield from reader.batches(span, _PAGE, max(now, planned.get(span.partition_id, now), key=place))
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same, each made in a thread while the one before it is used: half of reading is outside the interpreter's lock."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 @dataclass

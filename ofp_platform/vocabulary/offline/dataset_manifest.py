@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, computed_field, model_validator
 
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
@@ -15,6 +15,7 @@ from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.serving import Count, GroupRefs, Version
 
+_SEAL = "SHA-256 over the canonical bytes of all other fields"
 ObjectPath = Annotated[str, Field(pattern=r"^ofs/[A-Za-z0-9_./-]+$", description="path in the object store")]
 
 
@@ -86,8 +87,16 @@ class Gates(Model):
     parity: ParityReceipt | None = None
 
 
+def _with_seal(schema: dict[str, Any]) -> None:
+    """The seal in the schema of what is published: to the model it is no field, but computed of all the others."""
+    schema["properties"]["seal"] = {"description": _SEAL, "pattern": "^[0-9a-f]{64}$", "title": "Seal", "type": "string"}
+    schema["required"] = [*schema["required"], "seal"]
+
+
 class DatasetManifest(Model):
     """A published dataset. It holds no time of the clock and no name of a machine: two builders write the same bytes."""
+
+    model_config = ConfigDict(json_schema_extra=_with_seal)
 
     kind: Literal["ofs_dataset_manifest"] = "ofs_dataset_manifest"
     contract_version: Version = "v0"
@@ -118,6 +127,22 @@ class DatasetManifest(Model):
     )
     files: tuple[DataFile, ...] = Field(strict=False)
     gates: Gates
+
+    @computed_field(description=_SEAL)  # type: ignore[prop-decorator]
+    @property
+    def seal(self) -> Digest:
+        """What proves that no byte of a published manifest was changed."""
+        return digest_of(self.model_dump(mode="json", exclude_none=True, exclude={"seal"}))
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _proven(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict) or "seal" not in data:
+            return handler(data)
+        manifest = handler({name: value for name, value in data.items() if name != "seal"})
+        if data["seal"] != manifest.seal:
+            raise ValueError("seal is not the digest of the manifest: it was changed after it was written")
+        return manifest
 
     def wire(self) -> dict[str, Any]:
         """As published: absent fields left out."""

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.offline.replay.event_index import EventIndex
 from ofp_platform.offline.replay.event_names import EventNames
 from ofp_platform.offline.replay.knowledge import NEVER_KNOWN, Knowledge, chains_of, known_from
-from ofp_platform.offline.replay.known_events import fold_replay
+from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.registry.pack import pack_content
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
+from ofp_platform.vocabulary.position import Basis, OffsetKind, make_basis
 from ofp_platform_tests.oracle import fold
-from ofp_platform_tests.oracle.replayed import basis_of, record_batches, sparse, world_registry
+from ofp_platform_tests.oracle.replayed import basis_of, part_basis, record_batches, sparse, world_registry
 from ofp_platform_tests.oracle.strategies import ACCOUNTS, PINS, SKEW, worlds
 
 CONTENT = pack_content(world_registry().pack)
@@ -70,6 +72,65 @@ def test_along_a_chain_every_basis_holds_the_one_before(pairs: list[tuple[int, i
         assert (chains.chains[chains.chain[number]][chains.rank[number]] == own).all()
     for chain in chains.chains:
         assert (np.diff(chain, axis=0) >= 0).all()
+
+
+def dense(**ends: int) -> Basis:
+    return make_basis("s", {name: part_basis(name, end) for name, end in ends.items()})
+
+
+def knowledge(starts: dict[str, int], **ends: int) -> Knowledge:
+    spans = tuple(
+        PartitionSpan(partition_id=name, offset_kind=OffsetKind.EXCLUSIVE_NEXT, start=starts.get(name, 0), next=end)
+        for name, end in sorted(ends.items())
+    )
+    parts = tuple(part_basis(name, end) for name, end in sorted(ends.items()))
+    folded = FoldedReplay(Path(), "", 1, tuple(sorted(ends)), parts, 0, 0, 0, 0, 0, {}, (), None, None, 0)
+    return Knowledge(folded, ReplayBasis(stream_name="s", partitions=spans))
+
+
+@pytest.mark.parametrize("basis", [dense(a=5, b=3), dense(a=4), dense(a=0, b=0), dense(b=1), dense(), dense(a=1, z=0)])
+def test_a_replay_from_the_first_record_on_holds_what_it_reaches(basis: Basis) -> None:
+    assert knowledge({}, a=5, b=3).lacks(basis) is None
+
+
+@pytest.mark.parametrize(
+    ("basis", "words"),
+    [
+        (dense(a=6, b=3), "the basis knows partition a up to 6; the replay ends at 5"),
+        (dense(a=5, b=4), "the basis knows partition b up to 4; the replay ends at 3"),
+        (dense(a=1, c=1), "the basis knows partition c up to 1; the replay ends at its start"),
+        (dense(z=1), "the basis knows partition z up to 1; the replay does not have it"),
+    ],
+)
+def test_what_a_replay_lacks_is_said_of_the_first_partition(basis: Basis, words: str) -> None:
+    assert knowledge({}, a=5, b=3, c=0).lacks(basis) == words
+
+
+def test_a_replay_that_begins_later_or_is_of_another_stream_lacks_everything() -> None:
+    late = knowledge({"b": 1}, a=5, b=3).lacks(dense(a=1))
+    assert late == "the replay of partition b begins behind its first record; what came before is not in it"
+    other = knowledge({}, a=5).lacks(dense(a=1).model_copy(update={"stream_name": "t"}))
+    assert other == "the basis is of stream t, the replay of s"
+
+
+def test_bounds_are_told_by_basis_and_partition() -> None:
+    found = knowledge({}, a=5, b=3).bounds([dense(a=4, b=2), dense(b=1), dense()])
+    assert (found.tolist(), found.dtype) == ([[4, 2], [0, 1], [0, 0]], np.int64)
+    assert knowledge({}, a=5).bounds([]).shape == (0, 1)
+
+
+def test_chains_are_filled_in_order() -> None:
+    found = chains_of(np.array([[2, 2], [0, 3], [1, 1], [2, 2], [0, 0]], np.int64))
+    assert [chain.tolist() for chain in found.chains] == [[[0, 0], [1, 1], [2, 2]], [[0, 3]]]
+    assert found.chain.tolist() == [0, 1, 0, 0, 0]
+    assert found.rank.tolist() == [2, 0, 1, 2, 0]
+
+
+def test_the_first_basis_of_a_chain_that_holds_any_copy_counts() -> None:
+    assert NEVER_KNOWN == 4_611_686_018_427_387_904
+    chain = np.array([[0, 0], [2, 0], [2, 5], [9, 9]], np.int64)
+    copies = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 8], [1, 1, 4], [2, 0, 2], [3, 1, 9]], np.int64)
+    assert known_from(chain, 5, copies).tolist() == [1, 2, 3, NEVER_KNOWN, NEVER_KNOWN]
 
 
 def test_an_event_behind_every_basis_of_a_chain_is_never_known() -> None:

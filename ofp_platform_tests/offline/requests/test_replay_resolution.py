@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,8 +86,28 @@ def test_what_does_not_resolve(log: ListLog, archive: Archive) -> None:
         f"{here}.offset_kind",
     )
     assert refused(log, archive, times(30, 40)) == (unresolved, "replay")
-    log.stream_name = "another"
-    assert refused(log, Archive(archive.store, "another"), offsets(log, 3, 5)) == (unresolved, "replay.basis.stream_name")
+    for name in ("a-later-stream", "a-nother", "A"):
+        log.stream_name = name
+        assert refused(log, Archive(archive.store, name), offsets(log, 3, 5)) == (unresolved, "replay.basis.stream_name")
+
+
+@pytest.mark.parametrize("count", [30, 300])
+def test_a_partition_that_ended_is_replayed_to_its_end(archive: Archive, count: int) -> None:
+    log = ListLog([ListedRecord(f"event-{number}", admitted_at=number * SECOND) for number in range(count)], ended=True)
+    held = HeldRecords(log, archive)
+    assert resolve_replay(offsets(log, 3, count, closed=True), held).basis.partitions[0].closed
+    assert resolve_replay(offsets(log, 3, count), held).basis.partitions == (log.span(3, count),)
+    here = (BuildReason.BASIS_UNRESOLVED, "replay.basis.partitions.0.closed")
+    assert refused(log, archive, offsets(log, 3, count - 1, closed=True)) == here
+    log.ended = False
+    assert refused(log, archive, offsets(log, 3, count, closed=True)) == here
+    assert refused(log, archive, offsets(log, count - 1, count - 1)) == (BuildReason.BASIS_UNRESOLVED, "replay.basis")
+
+
+def test_a_resolution_does_not_change(log: ListLog, archive: Archive) -> None:
+    found = resolve_replay(offsets(log, 3, 30), HeldRecords(log, archive))
+    with pytest.raises(FrozenInstanceError):
+        found.basis = found.basis  # type: ignore[misc]
 
 
 def test_what_is_held_no_more_is_incomplete(log: ListLog, archive: Archive) -> None:
@@ -169,6 +190,9 @@ def test_which_recorded_bases_lie_inside() -> None:
     basis = ReplayBasis(stream_name=STREAM, partitions=(span("a", 0, 10), span("b", 5, 10)))
     for inside in (known(a=10, b=5), known(a=0, b=10), known(b=7), known(a=3, b=7, c=0)):
         assert is_inside(inside, basis)
+    equal = ReplayBasis.model_validate_json(basis.model_dump_json())  # the same name in another string
+    assert is_inside(known(a=10, b=5), equal)
     for outside in (known(a=11, b=7), known(a=3, b=4), known(a=3), known(), known(a=3, b=7, c=1)):
         assert not is_inside(outside, basis)
-    assert not is_inside(known(a=3, b=7).model_copy(update={"stream_name": "other"}), basis)
+    for name in ("other", "A", "a-stream-later"):
+        assert not is_inside(known(a=3, b=7).model_copy(update={"stream_name": name}), basis)

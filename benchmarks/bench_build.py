@@ -1,0 +1,180 @@
+"""A whole build, archive to manifest, beside Feast's join of features that were computed before.
+
+`python -m benchmarks.bench_build --transactions 100000`: one training row per transaction, twelve windowed features, labels and
+all gates, through the builder in a process of its own with all cores. Its clock runs from the start of the process to its end;
+memory is that of its process and its children together, looked at every 20 ms (pages they share count once for each, so it is
+a bound), without the database server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.figures import Figures, Row
+from benchmarks.handbook import TRANSACTIONS, Transactions, transactions
+from benchmarks.peer import PeerUnavailable
+from benchmarks.world import fresh_database, profile
+from ofp_platform.cli.demo.training_set import HANDBOOK, training_intent
+from ofp_platform.cli.facts_commands import examine, reference_of
+from ofp_platform.log.archive import archive_up_to
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.requests.replay_resolution import data_end
+from ofp_platform.offline.requests.run_facts_view import publish_run_facts
+from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.online.plane import Plane
+from ofp_platform.simulation.handbook_labels import handbook_labels
+from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.profile import Profile
+
+AIM_SECONDS, AIM_BYTES = 15.0, 3 * 10**9
+_LOOK_SECONDS = 0.02
+_DONE = "DONE"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A world of which everything is archived, and a run that waits. Seconds are those of archiving."""
+
+    profile: Profile
+    run_key: str
+    records: int
+    archived: float
+
+
+@dataclass(frozen=True)
+class Built:
+    """What the builder's process took, stage by stage, and its peak; bytes of memory."""
+
+    rows: int
+    seconds: float
+    stages: dict[str, float]
+    peak: int
+
+
+def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis) -> Prepared:
+    """Append, archive, publish facts and labels, submit the intent."""
+    chosen = profile("build").model_copy(
+        update={"object_store_url": f"file://{folder}/objects", "range_size": 100_000}  # the handbook profile's range
+    )
+    with Plane.open(chosen, dsn) as plane:
+        records = world.append_to(plane)
+        ends = plane.log.ends()
+        archive = Archive(ObjectStore(chosen.object_store_url), plane.log.stream_name)
+        started = time.perf_counter()
+        archive_up_to(plane.ranges, archive, ends, 2)
+        archived = time.perf_counter() - started
+        reference = reference_of(chosen)
+        publish_run_facts(plane.pool, examine(plane, reference))
+        labels = LabelStore(plane.pool, chosen.context_pins)
+        labels.append(handbook_labels(world.path))
+        known_until = labels.known_until("fraud", data_end(ReplayBasis.up_to(ends), HeldRecords(plane.log, archive)))
+        if known_until is None:
+            raise SystemExit("no fraud is reported yet in so few transactions: a training set has no label then")
+        registry = plane.registry_of(plane.ensure_live())
+        intent = training_intent(HANDBOOK, registry, chosen.context_pins, ends, reference, known_until)
+        asked = intent.model_copy(update={"as_of_basis": as_of_basis})
+        return Prepared(chosen, RunLedger(plane.pool).submit(asked).run_key, records, archived)
+
+
+def build(prepared: Prepared, folder: Path, dsn: str) -> Built:
+    """Build the run that waits."""
+    settings = folder / "profile.yaml"  # JSON is YAML
+    settings.write_text(prepared.profile.model_dump_json(exclude_none=True))
+    command = [sys.executable, "-m", "benchmarks.build_process", str(settings), dsn, str(folder / "builds"), prepared.run_key]
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid))
+        time.sleep(_LOOK_SECONDS)
+    seconds = time.perf_counter() - started
+    said: dict[str, Any] = json.loads(process.communicate()[0]) if process.returncode == 0 else {}
+    if said.get("state") != _DONE:
+        raise SystemExit(f"the build failed: {said or process.returncode}")
+    return Built(said["outcome"]["rows"], seconds, said["stages"], peak)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process and its descendants hold now; 0 of one that has ended."""
+    try:
+        held = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return held + sum(resident(int(child)) for child in children)
+
+
+def peer_rows(built: Built, rows: int) -> list[Row]:
+    """Feast on that many rows, extrapolated to ours; or why there is none."""
+    from benchmarks.bench_feast_history import feast_history
+
+    claim = f"Feast get_historical_features of the same {built.rows:,} rows, features computed before"
+    try:
+        seconds, peak = feast_history(rows)
+    except PeerUnavailable as reason:
+        return [Row(claim, f"not measured: {reason}")]
+    factor = built.rows / rows
+    return [
+        Row(claim, f"{seconds * factor:,.0f} s (extrapolated from {seconds:.1f} s for {rows:,})"),
+        Row(f"Feast's peak memory for {rows:,} rows", f"{peak / 1e9:.2f} GB"),
+        Row("Feast's seconds (extrapolated) over ours", f"{seconds * factor / built.seconds:,.0f}x"),
+    ]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--transactions", type=int, default=TRANSACTIONS)
+    parser.add_argument("--as-of-basis", choices=["event_time", "ingest_time"], default="event_time")
+    parser.add_argument("--feast-rows", type=int, default=100_000, help="0: without Feast")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        world = transactions(folder, arguments.transactions)
+        dsn = fresh_database(folder, "build")
+        try:
+            prepared = prepare(world, folder, dsn, AsOfBasis(arguments.as_of_basis))
+            built = build(prepared, folder, dsn)
+        finally:
+            stop_embedded(folder / "postgres")
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in built.stages.items())
+    rows = [
+        Row(f"whole build, archive to manifest: {built.rows:,} rows, {world.source}, {arguments.as_of_basis}",
+            f"{built.seconds:.1f} s", f"<= {AIM_SECONDS:g} s", built.seconds <= AIM_SECONDS),
+        Row("seconds of its stages", stages),
+        Row("peak memory of the builder and its children", f"{built.peak / 1e9:.2f} GB",
+            f"<= {AIM_BYTES / 1e9:g} GB", built.peak <= AIM_BYTES),
+        Row("archiving, before it", f"{prepared.records / prepared.archived:,.0f} records/s ({prepared.archived:.1f} s)"),
+    ]  # fmt: skip
+    if arguments.feast_rows:
+        rows += peer_rows(built, arguments.feast_rows)
+    figures = Figures(
+        suite="build",
+        kind="bench",
+        title="Build of a training set",
+        rows=tuple(rows),
+        seconds=time.perf_counter() - began,
+        arguments=vars(arguments),
+        raw={"stages": built.stages, "seconds": built.seconds, "peak_bytes": built.peak, "archived": prepared.archived},
+    )
+    print(figures.table())
+    figures.write()
+
+
+if __name__ == "__main__":
+    main()

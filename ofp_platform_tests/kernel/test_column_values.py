@@ -1,0 +1,230 @@
+"""Finalisation in machine words: what it decides is what `finalise` says, and what it cannot hold it leaves."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ofp_platform.kernel.accumulate import ROW_WIDTH, accumulate
+from ofp_platform.kernel.column_values import (
+    NULL,
+    UNDECIDED,
+    VALUE,
+    _divide,
+    _exceeds,
+    _root,
+    encode_features,
+    finalise_into,
+    multiply_wide,
+)
+from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.registry.layout import Aggregation, FeaturePlan, Operand
+from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform.vocabulary.decimals import divide_half_even
+from ofp_platform_tests.oracle.matrices import halves
+
+TIME = 1_700_000_000_000_000
+SINGLE = sorted(set(Aggregation) - {Aggregation.RATIO})
+DECIMAL = (Aggregation.MEAN, Aggregation.STDDEV)
+INDEX = {(0, 0): 0, (1, 0): 1}
+positive = st.one_of(st.integers(0, 5), st.integers(0, 2**63 - 1), st.integers(0, 62).map(lambda bits: 2**bits))
+
+
+def words(number: int) -> tuple[np.int64, np.int64]:
+    high, low = halves(number)
+    return np.int64(high), np.int64(low)
+
+
+@given(positive, positive)
+@example(2**63 - 1, 2**63 - 1)
+@example(2**32 - 1, 2**32 - 1)
+@example(2**32, 2**32 + 1)
+def test_products_are_exact(left: int, right: int) -> None:
+    with np.errstate(over="ignore"):
+        found = multiply_wide(np.int64(left), np.int64(right))
+    assert [int(word) for word in found] == halves(left * right)
+
+
+numbers = st.one_of(st.integers(0, 2**122 - 1), st.integers(0, 2**61 - 1).map(lambda root: root * root))
+
+
+@given(numbers, st.one_of(st.integers(-2, 2), st.sampled_from((2**64, -(2**64), 2**63))))
+def test_which_wide_number_is_greater(number: int, apart: int) -> None:
+    other = max(0, number + apart)
+    assert bool(_exceeds(*words(number), *words(other))) is (number > other)
+    assert bool(_exceeds(*words(other), *words(number))) is (other > number)
+
+
+@given(numbers, st.integers(-1, 1))
+@example(2**122 - 1, 0)
+@example(0, 0)
+def test_roots_are_floors(number: int, beside: int) -> None:
+    number = max(0, number + beside)
+    with np.errstate(over="ignore"):
+        assert int(_root(*words(number))) == isqrt(number)
+
+
+small = st.integers(-(2**61) + 1, 2**61 - 1)
+
+
+@given(st.one_of(small, st.integers(-20, 20)), st.one_of(small, st.integers(-8, 8)).filter(bool))
+def test_quotients_are_rounded_half_to_even(numerator: int, denominator: int) -> None:
+    assert int(_divide(np.int64(numerator), np.int64(denominator))) == divide_half_even(numerator, denominator)
+
+
+def row_of(values: list[int]) -> list[int]:
+    ts = [TIME - 1_500_000 * (len(values) - index) for index in range(len(values))]
+    return accumulate(np.array([ts, [1] * len(ts), values], np.int64), 0, len(ts), 0, 2).tolist()
+
+
+def operand(aggregation: Aggregation, slot: int, scale: int) -> Operand:
+    return Operand(aggregation, slot, scale if aggregation in DECIMAL else 0, 0)
+
+
+def finalised(
+    features: list[FeaturePlan], rows: Int64Array, counted: Int64Array, times: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """Values and statuses; what stands before and behind them in the whole is left alone."""
+    values = np.full((len(features), len(times) + 3), 77, np.int64)
+    statuses = np.full(values.shape, 99, np.uint8)
+    undecided = finalise_into(encode_features(features, INDEX), rows, counted, times, 2, values, statuses)
+    assert (values[:, [0, 1, -1]] == 77).all()
+    assert (statuses[:, [0, 1, -1]] == 99).all()
+    assert undecided == (statuses == UNDECIDED).sum()
+    return values[:, 2:-1], statuses[:, 2:-1].astype(np.int64)
+
+
+def found(feature: FeaturePlan, over: list[int], under: list[int]) -> tuple[int, int]:
+    """Status and value in machine words."""
+    rows = np.array([[row_of(over), row_of(under)]], np.int64)
+    counted = np.array([[len(set(over)), len(set(under))]], np.int64)
+    values, statuses = finalised([feature], rows, counted, np.array([TIME], np.int64))
+    return int(statuses[0, 0]), int(values[0, 0])
+
+
+def agree(feature: FeaturePlan, over: list[int], under: list[int], must_decide: bool) -> None:
+    status, value = found(feature, over, under)
+    try:
+        wanted = finaliser(feature, INDEX)([row_of(over), row_of(under)], [len(set(over)), len(set(under))], TIME)
+    except ValueOutOfRange:
+        assert (status, value) == (UNDECIDED, 0)
+        return
+    if must_decide:
+        assert status != UNDECIDED
+    if status == UNDECIDED:
+        assert value == 0
+    elif wanted is None:
+        assert (status, value) == (NULL, 0)
+    else:
+        assert (status, value) == (VALUE, wanted[0] if isinstance(wanted, tuple) else wanted)
+
+
+cents = st.lists(st.integers(-100_000, 100_000), max_size=6)
+sizes = st.sampled_from((3, 2**20, 2**40, 2**50, 2**53 - 1))
+any_size = st.one_of(cents, sizes.flatmap(lambda size: st.lists(st.integers(-size, size), max_size=6)))
+
+
+@pytest.mark.parametrize("aggregation", SINGLE)
+@given(any_size, st.integers(0, 18))
+def test_each_aggregation_is_decided_as_finalise_does(aggregation: Aggregation, values: list[int], scale: int) -> None:
+    feature = FeaturePlan("f", operand(aggregation, 0, scale), None, scale if aggregation in DECIMAL else None)
+    agree(feature, values, [], must_decide=max(map(abs, values), default=0) <= 100_000 and scale <= 4)
+
+
+@given(
+    st.sampled_from(SINGLE), st.sampled_from(SINGLE), any_size, any_size, st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)
+)
+def test_ratios_are_decided_as_finalise_does(
+    top: Aggregation, bottom: Aggregation, over: list[int], under: list[int], first: int, second: int, scale: int
+) -> None:
+    feature = FeaturePlan("f", operand(top, 0, first), operand(bottom, 1, second), scale)
+    plain = max(map(abs, [*over, *under]), default=0) <= 100_000 and max(first, second, scale) <= 2
+    agree(feature, over, under, must_decide=plain)
+
+
+@pytest.mark.parametrize("aggregation", [Aggregation.SUM, Aggregation.MIN, Aggregation.MAX, Aggregation.FIRST, Aggregation.LAST])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_ends_at_2_53(aggregation: Aggregation, sign: int) -> None:
+    feature = FeaturePlan("f", operand(aggregation, 0, 0), None, None)
+    assert found(feature, [sign * MAX_INTEGER], []) == (VALUE, sign * MAX_INTEGER)
+    assert found(feature, [sign * (MAX_INTEGER + 1)], []) == (UNDECIDED, 0)
+    # the bound is of what is served: inside a ratio any size will do
+    ratio = FeaturePlan("f", operand(aggregation, 0, 0), operand(Aggregation.COUNT, 1, 0), 0)
+    assert found(ratio, [sign * (MAX_INTEGER + 1)], [1]) == (VALUE, sign * (MAX_INTEGER + 1))
+
+
+def test_of_no_events_only_counts_and_sums_have_a_value() -> None:
+    for aggregation in SINGLE:
+        status, value = found(FeaturePlan("f", operand(aggregation, 0, 2), None, None), [], [])
+        counted = aggregation in (Aggregation.COUNT, Aggregation.SUM, Aggregation.DISTINCT_COUNT)
+        assert (status, value) == (VALUE if counted else NULL, 0)
+
+
+def test_what_a_ratio_is_of_nothing_and_of_what_is_not_decided() -> None:
+    count, mean, total = (operand(one, 1, 2) for one in (Aggregation.COUNT, Aggregation.MEAN, Aggregation.SUM))
+    top = operand(Aggregation.SUM, 0, 0)
+    assert found(FeaturePlan("f", top, count, 2), [5], []) == (NULL, 0)  # by zero
+    assert found(FeaturePlan("f", top, mean, 2), [5], []) == (NULL, 0)  # by null
+    assert found(FeaturePlan("f", operand(Aggregation.MEAN, 0, 2), count, 2), [], [5]) == (NULL, 0)
+    huge = [2**62, 2**62]
+    assert found(FeaturePlan("f", top, count, 2), huge, [1]) == (UNDECIDED, 0)
+    assert found(FeaturePlan("f", operand(Aggregation.COUNT, 0, 0), total, 2), [1], huge) == (UNDECIDED, 0)
+    assert found(FeaturePlan("f", top, mean, 2), huge, []) == (UNDECIDED, 0)
+    assert found(FeaturePlan("f", operand(Aggregation.MIN, 0, 0), total, 2), [], huge) == (UNDECIDED, 0)
+
+
+def test_how_features_are_written_down() -> None:
+    features = [
+        FeaturePlan("a", operand(Aggregation.COUNT, 3, 0), None, None),
+        FeaturePlan("b", operand(Aggregation.MEAN, 1, 4), None, 4),
+        FeaturePlan("c", operand(Aggregation.STDDEV, 2, 1), operand(Aggregation.DISTINCT_COUNT, 1, 0), 3),
+        FeaturePlan("d", operand(Aggregation.SECONDS_SINCE_LAST, 0, 0), operand(Aggregation.MEAN, 1, 2), 18),
+        FeaturePlan("e", operand(Aggregation.SUM, 0, 0), operand(Aggregation.MAX, 2, 0), None),
+    ]
+    assert encode_features(features, INDEX).tolist() == [
+        [1, 3, 0, 1, 0, 0, 0, 0, 1, 1, 1],
+        [5, 1, 0, 10**4, 0, 0, 0, 0, 1, 1, 0],
+        [6, 2, 0, 10, 2, 1, 0, 1, 10**3, 10, 0],
+        [4, 0, 10, 1, 5, 1, 0, 100, 0, 1, 0],  # 10^20 fits no machine word
+        [3, 0, 0, 1, 1, 2, 6, 1, 1, 1, 1],
+    ]
+    assert encode_features([], INDEX).shape == (0, 11)
+
+
+def test_rows_and_features_do_not_mix() -> None:
+    features = [
+        FeaturePlan("a", operand(Aggregation.SUM, 0, 0), None, None),
+        FeaturePlan("b", operand(Aggregation.SECONDS_SINCE_LAST, 1, 0), None, None),
+        FeaturePlan("c", operand(Aggregation.DISTINCT_COUNT, 1, 0), None, None),
+    ]
+    rows = np.zeros((2, 2, ROW_WIDTH), np.int64)
+    rows[0, 0], rows[0, 1], rows[1, 0], rows[1, 1] = row_of([4]), row_of([1, 2]), row_of([]), row_of([9])
+    times = np.array([TIME, TIME + 10_000_000], np.int64)
+    values, statuses = finalised(features, rows, np.array([[7, 2], [8, 1]], np.int64), times)
+    assert values.tolist() == [[4, 0], [1, 11], [2, 1]]
+    assert statuses.tolist() == [[VALUE, VALUE], [VALUE, VALUE], [VALUE, VALUE]]
+
+
+@pytest.mark.parametrize("bits", range(10, 63, 2))
+@pytest.mark.parametrize("scale", [0, 2, 6, 9])
+def test_decimals_are_exact_or_left_at_every_size(bits: int, scale: int) -> None:
+    for values in ([2**bits], [2**bits, -(2**bits)], [0, 2**bits - 1], [2**bits + 1, 3, 2**bits], [-(2**bits), 1 - 2**bits]):
+        for aggregation in DECIMAL:
+            feature = FeaturePlan("f", operand(aggregation, 0, scale), None, scale)
+            agree(feature, values, [], must_decide=bits <= 30 and scale <= 6)
+        for top, bottom in (("sum", "count"), ("count", "sum"), ("mean", "max"), ("max", "stddev"), ("stddev", "mean")):
+            ratio = FeaturePlan("f", operand(Aggregation(top), 0, scale), operand(Aggregation(bottom), 1, 2), scale)
+            agree(ratio, values, values[::-1], must_decide=bits <= 20 and scale <= 2)
+
+
+@pytest.mark.parametrize(("moment", "seconds"), [(-3_000_000, 103), (0, 100), (1, 99), (1_000_000, 99), (100_000_000, 0)])
+def test_seconds_are_whole_and_floored_here_too(moment: int, seconds: int) -> None:
+    feature = FeaturePlan("f", operand(Aggregation.SECONDS_SINCE_FIRST, 0, 0), None, None)
+    rows = accumulate(np.array([[moment], [1]], np.int64), 0, 1, 0, -1).reshape(1, 1, ROW_WIDTH)
+    values, statuses = finalised([feature], rows, np.zeros((1, 2), np.int64), np.array([100_000_000], np.int64))
+    assert (values.tolist(), statuses.tolist()) == ([[seconds]], [[VALUE]])

@@ -1,0 +1,31 @@
+"""A database of a suite's own on the server that it was given."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import conninfo, sql
+
+from ofp_platform.storage.postgres import migrate
+
+
+@contextmanager
+def own_database(server: str, *, copy_of: str | None = None) -> Iterator[str]:
+    """DSN of a new database: migrated and empty, or the copy of another that nobody is connected to. Dropped afterwards."""
+    name = f"torture_{uuid.uuid4().hex}"
+    template = "template1" if copy_of is None else conninfo.conninfo_to_dict(copy_of)["dbname"]
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(str(template)))
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(create)
+    host = conninfo.conninfo_to_dict(server)["host"]
+    dsn = f"postgresql://postgres@/{name}?host={host}"
+    try:
+        if copy_of is None:
+            migrate(dsn)
+        yield dsn
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,0 +1,120 @@
+"""A log in memory whose shards split and merge as those of Kinesis do: sparse offsets, parents to read first, shards that end.
+
+It stands in for Kinesis where a hundred thousand logs are needed; `log/test_conformance` holds the real one to the same port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofp_platform.log.port import AdmissionClock, AppendReceipt, Candidate, PartitionInfo, RecordBatch, checked_start
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.columns import EventColumns, Int64
+from ofp_platform.vocabulary.envelope import hash_of_parts, ijson_bytes
+from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
+from ofp_platform_tests.oracle.fold import Record, micros, time_text
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard: its name, those that it came out of, and whether it ended."""
+
+    name: str
+    parents: tuple[str, ...]
+    ended: bool
+
+
+class ShardLog:
+    """The records of one world in its shards. The offset of a record is `tokens[shard][ordinal]`."""
+
+    offset_kind = OffsetKind.AFTER_SEQUENCE_NUMBER
+
+    def __init__(
+        self, stream_name: str, shards: Sequence[Shard], records: Sequence[Record], tokens: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.stream_name = stream_name
+        self._shards = {shard.name: shard for shard in shards}
+        self._tokens = tokens
+        self._records: dict[str, list[Record]] = {shard.name: [] for shard in shards}
+        for record in records:
+            self._records[record.partition_id].append(record)
+
+    def partitions(self) -> list[PartitionInfo]:
+        """See `EventLog`."""
+        return [PartitionInfo(name, shard.parents, shard.ended) for name, shard in sorted(self._shards.items())]
+
+    def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
+        """See `EventLog`."""
+        checked_start(partition_id, basis, self.offset_kind, max_records)
+        start = 0 if basis is None else self.ordinal(basis)
+        own = self._records[partition_id][start : start + max_records]
+        return record_batch(partition_id, own, self._tokens[partition_id], self.at(partition_id, start + len(own)))
+
+    def at(self, partition_id: str, count: int) -> PartitionBasis:
+        """The basis of a shard with that many records in it."""
+        token = self._tokens[partition_id][count - 1] if count else ""
+        closed = self._shards[partition_id].ended and count == len(self._records[partition_id])
+        return PartitionBasis(partition_id=partition_id, offset_kind=self.offset_kind, offset=token, closed=closed)
+
+    def ordinal(self, part: PartitionBasis) -> int:
+        """How many records of its shard a basis holds."""
+        return sum(1 for token in self._tokens[part.partition_id] if order(token) <= order(part.offset))
+
+    def ends(self) -> Basis:
+        """See `EventLog`."""
+        return make_basis(self.stream_name, {name: self.at(name, len(own)) for name, own in self._records.items()})
+
+    def retention_floor(self) -> Basis:
+        """See `EventLog`."""
+        return make_basis(self.stream_name, {name: self.at(name, 0) for name in self._records})
+
+    def ordinal_lag(self, basis: Basis) -> dict[str, int]:
+        """See `EventLog`."""
+        known = basis.by_partition()
+        return {name: len(own) - (self.ordinal(known[name]) if name in known else 0) for name, own in self._records.items()}
+
+    def wait(self, basis: Basis, timeout_seconds: float) -> bool:
+        """Whether anything is behind the basis: nothing is ever appended while somebody waits."""
+        return any(self.ordinal_lag(basis).values())
+
+    def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
+        """Refused."""
+        raise NotImplementedError("a ShardLog is made with its records")
+
+    def append_columns(self, columns: EventColumns, admitted_at: Int64) -> AppendReceipt:
+        """Refused."""
+        raise NotImplementedError("a ShardLog is made with its records")
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def record_batch(partition_id: str, records: Sequence[Record], tokens: Sequence[str], after: PartitionBasis) -> RecordBatch:
+    """Records of one shard in columns, as a reader of the log makes them."""
+    pins = [ContextPins(**{name: one.envelope[name] for name in PIN_NAMES if name in one.envelope}) for one in records]
+    ts = [micros(one.envelope["ts_utc"]) for one in records]
+    payloads = [ijson_bytes(one.envelope["payload"]) for one in records]
+    return RecordBatch(
+        partition_id=partition_id,
+        offsets=[tokens[one.offset] for one in records],
+        admitted_at=np.array([one.admitted_at for one in records], np.int64),
+        event_ids=[one.envelope["event_id"] for one in records],
+        event_types=[one.envelope["event_type"] for one in records],
+        schema_versions=[one.envelope["schema_version"] for one in records],
+        ts=np.array(ts, np.int64),
+        emitted_at=[None] * len(records),
+        pins=pins,
+        pins_index=np.arange(len(records), dtype=np.int32),
+        payload_hashes=[
+            hash_of_parts(
+                one.envelope["event_type"], one.envelope["schema_version"], time_text(moment), canonical_bytes(run.wire()), body
+            )
+            for one, moment, run, body in zip(records, ts, pins, payloads, strict=True)
+        ],
+        payloads=payloads,
+        next=after,
+    )
