@@ -1,4 +1,4 @@
-"""Fuzz: a million requests that are almost right, or hardly HTTP, against the service; and 500 clients that take their time."""
+"""Fuzz: a million requests that are almost right, or hardly HTTP, against the service."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from ofp_platform_tests.torture.fuzz_client import LIMIT_SECONDS, Seen, shout, t
 from ofp_platform_tests.torture.fuzz_raw import raw_requests
 from ofp_platform_tests.torture.fuzz_requests import Requests, Sent
 from ofp_platform_tests.torture.own_service import own_service, resident_bytes
-from ofp_platform_tests.torture.slow_clients import CLIENTS, OPEN_SHARE, measure
 from ofp_platform_tests.torture.suite import Run, Suite
 
 REQUESTS, RAW_SHARE = 1_000_000, 0.25
@@ -37,7 +36,6 @@ GROWTH = 200 << 20
 """Bytes that the service may grow by after a tenth of the requests: what it caches, and what waits to be logged, is bounded."""
 CACHE = 16 << 20
 _COMPARED = 0.01
-_TURNS, _TURN_SECONDS = 8, 5.0
 
 
 @dataclass
@@ -88,14 +86,7 @@ def questions(plane: Plane, seed: int) -> list[tuple[bytes, str]]:
 
 
 def torture(run: Run) -> None:
-    """The world, the service, the requests, the slow clients."""
-    with world(run) as (port, process, valid, comparison):
-        fuzz(run, port, process, valid, comparison)
-        slow(run, port, [post("/v0/get_features", body) for body, _ in valid])
-
-
-def fuzz_alone(run: Run) -> None:
-    """Without the slow clients, whose figure means something on a quiet machine only."""
+    """The world, the service, the requests."""
     with world(run) as (port, process, valid, comparison):
         fuzz(run, port, process, valid, comparison)
 
@@ -170,25 +161,4 @@ def _counts(seen: Seen) -> str:
     return f"{classes[2]:,} 2xx, {classes[4]:,} 4xx, {seen.closed:,} closed"
 
 
-def slow(run: Run, port: int, requests: list[bytes]) -> None:
-    """The p99 of eight ordinary connections, beside slow clients and without."""
-    turns, seconds = (_TURNS, _TURN_SECONDS) if run.size >= 0.1 else (1, 1.0)
-    found = measure(port, requests, turns, seconds)
-    enough = found.least_open >= CLIENTS * OPEN_SHARE
-    run.fact(f"{CLIENTS} slow clients: p99 of the others", f"{found.ratio:.2f}x", aim="<= 2x", reached=found.ratio <= 2)
-    run.fact(
-        "slow clients open at the same time, at least",
-        f"{found.least_open:,}",
-        aim=f">= {CLIENTS * OPEN_SHARE:,.0f}",
-        reached=enough,
-    )
-    ordinary = sum(part.requests for part in (*found.alone, *found.crowded))
-    run.claim("ordinary requests beside them", tried=ordinary, failed=found.failures, aim="0")
-    run.raw["slow_clients"] = {
-        "p99_ms_alone": [part.quantile(0.99) for part in found.alone],
-        "p99_ms_crowded": [part.quantile(0.99) for part in found.crowded],
-        "ended_by_the_service": dict(found.ended),
-    }
-
-
-SUITE = Suite("fuzz", "Fuzz: requests that are almost right or hardly HTTP, and slow clients", torture)
+SUITE = Suite("fuzz", "Fuzz: requests that are almost right or hardly HTTP", torture)

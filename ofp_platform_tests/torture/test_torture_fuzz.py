@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform_tests.torture.fuzz import fuzz_alone
+from ofp_platform_tests.torture.fuzz import SUITE
 from ofp_platform_tests.torture.fuzz_client import Seen, shout, talk
 from ofp_platform_tests.torture.fuzz_raw import Raw, Then, raw_requests
 from ofp_platform_tests.torture.fuzz_requests import Requests, Sent, http
@@ -24,7 +24,7 @@ INTENT = {"kind": "ofs_build_intent", "context_pins": {"run_id": "r"}}
 
 def test_fuzz(embedded_server: str, tmp_path: Path) -> None:
     run = Run(0.001, 7, embedded_server, tmp_path)
-    fuzz_alone(run)
+    SUITE.torture(run)
     assert [row for row in run.rows if row.reached is False] == []
     assert sum(row.reached is True for row in run.rows) == 7
 
