@@ -30,6 +30,7 @@ _PICKED = {
     Aggregation.SECONDS_SINCE_FIRST: FIRST_TS,
     Aggregation.SECONDS_SINCE_LAST: LAST_TS,
 }
+_EXACT = 2**51  # doubles divide numbers up to it so that the quotient can be rounded
 _ROOM = 2**61  # no product that is kept below it overflows when it is doubled
 _FEATURE_WIDTH = 11
 _HALF = np.uint64(32)
@@ -150,25 +151,73 @@ def _operand(
     """(status, value) of one operand of one row; `room` is _ROOM // power."""
     if code == _DISTINCT:
         return VALUE, distinct[row, slot]
-    count = accumulators[row, slot, 0]
+    count = accumulators[slot, 0, row]
     if code == _PICK:
-        return (VALUE if count > 0 or place == 0 else NULL), accumulators[row, slot, place]
-    total = accumulators[row, slot, 2]
+        return (VALUE if count > 0 or place == 0 else NULL), accumulators[slot, place, row]
+    total = accumulators[slot, 2, row]
     if code == _SUM:
-        if accumulators[row, slot, 1] != total >> 63:
+        if accumulators[slot, 1, row] != total >> 63:
             return UNDECIDED, np.int64(0)
         return VALUE, total
     if count == 0:
         return NULL, np.int64(0)
     if code == _SECONDS:
-        return VALUE, (time - accumulators[row, slot, place]) // MICROS_PER_SECOND
-    if accumulators[row, slot, 1] != total >> 63:
+        return VALUE, (time - accumulators[slot, place, row]) // MICROS_PER_SECOND
+    if accumulators[slot, 1, row] != total >> 63:
         return UNDECIDED, np.int64(0)
     if code == _STDDEV:
-        return _deviation(count, total, accumulators[row, slot, 3], accumulators[row, slot, 4], power)
+        return _deviation(count, total, accumulators[slot, 3, row], accumulators[slot, 4, row], power)
     if not -_ROOM < total < _ROOM or abs(total) > room:
         return UNDECIDED, np.int64(0)
     return VALUE, _divide(total * power, count)
+
+
+@native()
+def _quotients(
+    top: Int64Array, up: int, bottom: Int64Array, down: int, values: Int64Array, statuses: npt.NDArray[np.uint8]
+) -> bool:
+    """(top * up) / (bottom * down) of each row, rounded half to even, null where bottom is 0; whether all were small enough.
+
+    A quotient of n and d in doubles is off by at most |n/d| / 2^53. One that is not itself halfway between two integers is at
+    least 1/2d from the next such half: with |n| < 2^52 it is rounded to the integer to which the exact one is.
+    """
+    top_room = _EXACT // up
+    bottom_room = _EXACT // down
+    beyond = 0
+    for row in range(values.shape[0]):
+        beyond |= (top[row] > top_room) | (top[row] < -top_room) | (bottom[row] > bottom_room) | (bottom[row] < 0)
+    if beyond:
+        return False
+    for row in range(values.shape[0]):
+        some = bottom[row] != 0
+        quotient = np.rint(float(top[row] * up) / float(bottom[row] * down if some else 1))
+        values[row] = np.int64(quotient) if some else 0
+        statuses[row] = VALUE if some else NULL
+    return True
+
+
+@native()
+def _finalise_plain(feature: Int64Array, accumulators: Int64Array, values: Int64Array, statuses: npt.NDArray[np.uint8]) -> bool:
+    """One feature of many rows without a look at each one's kind: a count, a mean, a ratio of counts. False: not this one."""
+    size = values.shape[0]
+    code, slot, place, power, other_code, other_slot, other_place, _, up, down, _ = feature
+    count = accumulators[slot, 0, :size]
+    if code == _PICK and place == 0:
+        if other_code == _NONE:
+            for row in range(size):
+                values[row] = count[row]  # never as many as 2^53
+                statuses[row] = VALUE
+            return True
+        if other_code == _PICK and other_place == 0 and up > 0 and down > 0:
+            return _quotients(count, up, accumulators[other_slot, 0, :size], down, values, statuses)
+    elif code == _MEAN and other_code == _NONE and power > 0:
+        high, low = accumulators[slot, 1, :size], accumulators[slot, 2, :size]
+        wide = 0
+        for row in range(size):
+            wide |= high[row] ^ (low[row] >> 63)
+        if wide == 0:
+            return _quotients(low, power, count, 1, values, statuses)
+    return False
 
 
 @native()
@@ -183,6 +232,9 @@ def _finalise_from(
 ) -> int:
     undecided = 0
     for feature in range(features.shape[0]):
+        own_values = values[feature, first : first + times.shape[0]]
+        if _finalise_plain(features[feature], accumulators, own_values, statuses[feature, first : first + times.shape[0]]):
+            continue
         code, slot, place, power = features[feature, 0], features[feature, 1], features[feature, 2], features[feature, 3]
         other_code, other_slot, other_place = features[feature, 4], features[feature, 5], features[feature, 6]
         other_power, up, down = features[feature, 7], features[feature, 8], features[feature, 9]
@@ -231,7 +283,9 @@ def _finalise(
     values: Int64Array,
     statuses: npt.NDArray[np.uint8],
 ) -> None:
-    _finalise_from(features, accumulators, distinct, times, 0, values, statuses)
+    """As `finalise_into`, of one row whose accumulators are int64[1, S, 11]."""
+    columns = accumulators.reshape((accumulators.shape[1], accumulators.shape[2], 1))
+    _finalise_from(features, columns, distinct, times, 0, values, statuses)
 
 
 @native(INTEGER(IN2, IN3, IN2, IN1, INTEGER, OUT2, _STATUS2))
@@ -244,18 +298,9 @@ def finalise_into(
     values: Int64Array,
     statuses: npt.NDArray[np.uint8],
 ) -> int:
-    """As `finalise_rows`, into columns [first, first + m) of `values` and `statuses`. How many are UNDECIDED."""
-    return int(_finalise_from(features, accumulators, distinct, times, first, values, statuses))
+    """Values (unscaled) and their status, NULL, VALUE or UNDECIDED, into columns [first, first + m) of `values` int64[F, n] and
+    `statuses` uint8[F, n]. Returns how many are UNDECIDED.
 
-
-def finalise_rows(
-    features: Int64Array, accumulators: Int64Array, distinct: Int64Array, times: Int64Array
-) -> tuple[Int64Array, npt.NDArray[np.uint8]]:
-    """Values int64[F, m] (unscaled) and their status uint8[F, m]: NULL, VALUE, or UNDECIDED.
-
-    `features` from `encode_features`; `accumulators` int64[m, S, 11], `distinct` int64[m, P], as-of `times` int64[m].
+    `features` from `encode_features`; `accumulators` int64[S, 11, >= m], `distinct` int64[>= m, P], as-of `times` int64[m].
     """
-    values = np.empty((len(features), len(times)), np.int64)
-    statuses = np.empty((len(features), len(times)), np.uint8)
-    _finalise(features, accumulators, distinct, times, values, statuses)
-    return values, statuses
+    return int(_finalise_from(features, accumulators, distinct, times, first, values, statuses))

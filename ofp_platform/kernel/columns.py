@@ -19,12 +19,31 @@ from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, operands_of, query_of
-from ofp_platform.kernel.sliding import NEEDS_EXTREMES, NEEDS_SQUARES, slide_distinct, slide_slots
+from ofp_platform.kernel.sliding import (
+    NEEDS_ENDS,
+    NEEDS_EXTREMES,
+    NEEDS_SQUARES,
+    NEEDS_SUM,
+    NEEDS_TIMES,
+    slide_distinct,
+    slide_slots,
+)
 from ofp_platform.registry.layout import Aggregation, FeaturePlan, GroupPlan
 
-PIECE_ROWS = 1_024
+PIECE_ROWS = 4_096
 LARGE_PIECE_ROWS = 65_536
 _DECIMAL_BOUND = 10**38
+_NEEDS = {
+    Aggregation.SUM: NEEDS_SUM,
+    Aggregation.MEAN: NEEDS_SUM,
+    Aggregation.STDDEV: NEEDS_SUM | NEEDS_SQUARES,
+    Aggregation.MIN: NEEDS_EXTREMES,
+    Aggregation.MAX: NEEDS_EXTREMES,
+    Aggregation.FIRST: NEEDS_ENDS,
+    Aggregation.LAST: NEEDS_ENDS,
+    Aggregation.SECONDS_SINCE_FIRST: NEEDS_TIMES,
+    Aggregation.SECONDS_SINCE_LAST: NEEDS_TIMES,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,14 +114,11 @@ def _slide_keys(
         end = offsets[key + 1]
         if begin == end:
             continue
-        moments = times[begin:end]
-        first = events_until(matrix, starts[key], ends[key], subtract_saturating(moments[0], reach))
-        last = events_until(matrix, first, ends[key], moments[end - begin - 1])
-        if first == last:
-            continue
-        own = matrix[:, first:last].copy()
-        slide_slots(slots, chosen, needs, own, moments, out[begin:end])
-        slide_distinct(wanted, own, moments, distinct[begin:end])
+        first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[begin], reach))
+        last = events_until(matrix, first, ends[key], times[end - 1])
+        slide_slots(slots, chosen, needs, matrix, first, last, times, begin, end, out)
+        if wanted.shape[0] > 0 and first < last:
+            slide_distinct(wanted, matrix[:, first:last].copy(), times[begin:end], distinct[begin:end])
 
 
 class ColumnPlan:
@@ -125,13 +141,10 @@ class ColumnPlan:
 
 
 def _needs(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Int64Array:
-    """int64[S]: the costly parts of each slot's rows that the features of the groups are made of."""
+    """int64[S]: the parts of each slot's rows that the features of the groups are made of."""
     needs = np.zeros(plan.slot_count, np.int64)
     for operand in (operand for group in groups for operand in operands_of(group)):
-        if operand.aggregation is Aggregation.STDDEV:
-            needs[operand.slot] |= NEEDS_SQUARES
-        elif operand.aggregation in (Aggregation.MIN, Aggregation.MAX):
-            needs[operand.slot] |= NEEDS_EXTREMES
+        needs[operand.slot] |= _NEEDS.get(operand.aggregation, 0)
     return needs
 
 
@@ -151,11 +164,9 @@ def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> l
     statuses = np.empty((len(plan.features), count), np.uint8)
     wide: list[tuple[int, int, int]] = []
     largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
-    room = np.empty((largest, plan.plan.slot_count, ROW_WIDTH), np.int64)
+    accumulators = np.zeros((plan.plan.slot_count, ROW_WIDTH, largest), np.int64)
     for piece in _pieces(rows):
         size = len(piece.times)
-        accumulators = room[:size]
-        accumulators.fill(0)
         distinct = np.zeros((size, len(plan.query.distinct)), np.int64)
         own = piece.keys
         _slide_keys(
@@ -226,7 +237,9 @@ def _leave_out_unknown(
     arguments = (
         plan.query, plan.reach, events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until, incomplete,
     )  # fmt: skip
-    known_accumulators(*arguments, accumulators)
+    rows = np.zeros((len(piece.times), plan.plan.slot_count, ROW_WIDTH), np.int64)
+    known_accumulators(*arguments, rows)
+    accumulators[:, :, np.flatnonzero(incomplete)] = rows[incomplete].transpose(1, 2, 0)
     count_known_distinct(*arguments, distinct)
 
 
@@ -242,7 +255,7 @@ def _decide(
     first = piece.first
     undecided = statuses[:, first : first + len(piece.times)] == UNDECIDED
     for row in np.flatnonzero(undecided.any(axis=0)).tolist():
-        found, counted, time = accumulators[row].tolist(), distinct[row].tolist(), int(piece.times[row])
+        found, counted, time = accumulators[:, :, row].tolist(), distinct[row].tolist(), int(piece.times[row])
         for place in np.flatnonzero(undecided[:, row]).tolist():
             group, feature = plan.features[place]
             try:

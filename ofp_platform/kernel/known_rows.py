@@ -13,7 +13,7 @@ from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows, _sli
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
-from ofp_platform.kernel.sliding import Evaluations, needs_all
+from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all
 from ofp_platform.kernel.window_loops import NEVER
 
 
@@ -46,7 +46,7 @@ def _touch_known(
 def evaluate_known(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows, horizons: Int64Array) -> Evaluations:
     """The query of the plan at every row; `horizons` int64[n], microseconds: touches at or behind them do not count.
 
-    The result takes 88 bytes per row and slot: cut very many rows into blocks.
+    Takes twice 88 bytes per row and slot: cut very many rows into blocks.
 
     Raises:
         ValueError: `events.known_from` or `rows.known_until` is not given.
@@ -55,15 +55,13 @@ def evaluate_known(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows, horiz
     if known_from is None or known_until is None:
         raise ValueError("known_from and known_until are needed")
     query, count = plan.query, len(rows.times)
-    found = Evaluations(
-        np.zeros((count, plan.plan.slot_count, ROW_WIDTH), np.int64),
-        np.zeros((count, len(query.distinct)), np.int64),
-        np.empty((count, len(query.masks)), np.int64),
-    )
+    columns = np.zeros((plan.plan.slot_count, ROW_WIDTH, count), np.int64)
+    distinct = np.zeros((count, len(query.distinct)), np.int64)
     _slide_keys(
         plan.plan.slots, query.chosen, needs_all(plan.plan), query.distinct, plan.reach,
-        events.matrix, events.starts, events.ends, rows.offsets, rows.times, found.accumulators, found.distinct,
+        events.matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
+    found = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64))
     where = (events.matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
     incomplete = mark_incomplete(*where, plan.reach)
     if incomplete.any():

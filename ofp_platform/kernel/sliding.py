@@ -14,19 +14,21 @@ from ofp_platform.kernel.accumulate import (
     subtract_saturating,
     subtract_wide,
 )
-from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, OUT3, Int64Array, native
+from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.plan import KernelPlan, Query
 from ofp_platform.kernel.tokens import find, table_size
 from ofp_platform.kernel.window_loops import NEVER
 from ofp_platform.kernel.windows import Evaluation
 
-NEEDS_SQUARES, NEEDS_EXTREMES = 1, 2
-"""The parts of an accumulator row that cost most: the sum of squares; minimum and maximum."""
+NEEDS_SUM, NEEDS_SQUARES, NEEDS_EXTREMES, NEEDS_ENDS, NEEDS_TIMES = 1, 2, 4, 8, 16
+"""The parts of an accumulator row besides the count: sum; squares; minimum and maximum; first and last value; their times."""
+_ABREAST = 4  # times that are compared at once
+_LATEST = 2**63 - 1
 
 
 def needs_all(plan: KernelPlan) -> Int64Array:
     """int64[S]: every part of every slot's rows is wanted."""
-    return np.full(plan.slot_count, NEEDS_SQUARES | NEEDS_EXTREMES, np.int64)
+    return np.full(plan.slot_count, NEEDS_SUM | NEEDS_SQUARES | NEEDS_EXTREMES | NEEDS_ENDS | NEEDS_TIMES, np.int64)
 
 
 @dataclass(frozen=True)
@@ -43,92 +45,161 @@ class Evaluations:
 
 
 @native()
-def _matching(matrix: Int64Array, predicate: int, positions: Int64Array) -> int:
-    """Fill `positions` with the events that satisfy the predicate; how many there are."""
+def _matching(matrix: Int64Array, first: int, last: int, predicate: int, positions: Int64Array) -> int:
+    """Fill `positions` with the events of [first, last) that satisfy the predicate; how many there are."""
     count = 0
-    for event in range(matrix.shape[1]):
-        if (matrix[1, event] >> predicate) & 1:
-            positions[count] = event
-            count += 1
+    for event in range(first, last):
+        positions[count] = event
+        count += (matrix[1, event] >> predicate) & 1
     return count
 
 
-@native(NOTHING(IN2, IN1, IN1, IN2, IN1, OUT3))
-def slide_slots(
-    slots: Int64Array, chosen: Int64Array, needs: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array
+@native()
+def _count_until(ts: Int64Array, count: int, times: Int64Array, span: int, out: Int64Array) -> None:
+    """How many of `count` ascending `ts` are at or before each of `times` less the span; behind them stand 4 times _LATEST."""
+    place = 0
+    for moment in range(times.shape[0]):
+        until = subtract_saturating(times[moment], span)
+        step = _ABREAST
+        while step == _ABREAST and place < count:
+            # four comparisons without a branch cost less than one branch that cannot be foretold
+            step = 0
+            for ahead in range(_ABREAST):
+                step += ts[place + ahead] <= until
+            place += step
+        place = min(place, count)
+        out[moment] = place
+
+
+@native()
+def _sum_up(values: Int64Array, count: int, squared: bool, high: Int64Array, low: Int64Array) -> None:
+    """128-bit sums of the values, or of their squares, before each of them and behind the last."""
+    high[0] = 0
+    low[0] = 0
+    for place in range(count):
+        value = values[place]
+        if squared:
+            value_high, value_low = square_wide(value)
+        else:
+            value_high, value_low = value >> 63, value
+        high[place + 1], low[place + 1] = add_wide(high[place], low[place], value_high, value_low)
+
+
+@native()
+def _differences(
+    high: Int64Array, low: Int64Array, opened: Int64Array, closed: Int64Array, out_high: Int64Array, out_low: Int64Array
 ) -> None:
-    # `needs`: of each slot, the sum of the parts of its rows that anybody will look at; the others may stay 0
-    events = matrix.shape[1]
-    positions = np.empty(events, np.int64)
-    sums = np.zeros((events + 1, 4), np.int64)  # of the matching events before each: sum high, low, square high, low
-    rising = np.empty(events, np.int64)  # candidates for the minimum, values rising; for the maximum, values falling
-    falling = np.empty(events, np.int64)
+    for moment in range(opened.shape[0]):
+        begin = opened[moment]
+        end = closed[moment]
+        out_high[moment], out_low[moment] = subtract_wide(high[end], low[end], high[begin], low[begin])
+
+
+@native()
+def _ends(values: Int64Array, opened: Int64Array, closed: Int64Array, first: Int64Array, last: Int64Array) -> None:
+    """The first and the last of the values of each window; 0 of none."""
+    for moment in range(opened.shape[0]):
+        some = opened[moment] < closed[moment]
+        first[moment] = values[opened[moment]] if some else 0
+        last[moment] = values[closed[moment] - 1] if some else 0
+
+
+@native()
+def _extremes(values: Int64Array, opened: Int64Array, closed: Int64Array, least: Int64Array, greatest: Int64Array) -> None:
+    rising = np.empty(values.shape[0], np.int64)  # candidates for the minimum, values rising; for the maximum, values falling
+    falling = np.empty(values.shape[0], np.int64)
+    rising_from = 0
+    rising_to = 0
+    falling_from = 0
+    falling_to = 0
+    end = 0
+    for moment in range(opened.shape[0]):
+        while end < closed[moment]:
+            value = values[end]
+            while rising_to > rising_from and values[rising[rising_to - 1]] >= value:
+                rising_to -= 1
+            rising[rising_to] = end
+            rising_to += 1
+            while falling_to > falling_from and values[falling[falling_to - 1]] <= value:
+                falling_to -= 1
+            falling[falling_to] = end
+            falling_to += 1
+            end += 1
+        begin = opened[moment]
+        least[moment] = 0
+        greatest[moment] = 0
+        if begin < end:
+            while rising[rising_from] < begin:
+                rising_from += 1
+            while falling[falling_from] < begin:
+                falling_from += 1
+            least[moment] = values[rising[rising_from]]
+            greatest[moment] = values[falling[falling_from]]
+
+
+@native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, INTEGER, IN1, INTEGER, INTEGER, OUT3))
+def slide_slots(
+    slots: Int64Array,
+    chosen: Int64Array,
+    needs: Int64Array,
+    matrix: Int64Array,
+    first: int,
+    last: int,
+    times: Int64Array,
+    begin: int,
+    end: int,
+    out: Int64Array,
+) -> None:
+    # Events [first, last) as seen at times [begin, end), into out[:, :, begin:end] of int64[S, 11, m]: each place of a slot's
+    # rows is a column. `needs`: of each slot, the parts of its rows that anybody will look at; the others are left alone.
+    moments = times[begin:end]
+    opened = np.empty(end - begin, np.int64)
+    closed = np.empty(end - begin, np.int64)
+    positions = np.empty(last - first + 1, np.int64)
+    ts = np.empty(last - first + _ABREAST, np.int64)
+    values = np.empty(last - first, np.int64)
+    sums = np.empty((4, last - first + 1), np.int64)
     count = 0
     measure = -1
+    delay = -1
+    done = 0
     for index in range(chosen.shape[0]):
         slot = chosen[index]
         column = slots[slot, 1]
+        needed = needs[slot]
         if slots[slot, 4] != measure:
             measure = slots[slot, 4]
-            count = _matching(matrix, slots[slot, 0], positions)
-            if column >= 0:
-                for place in range(count):
-                    value = matrix[column, positions[place]]
-                    high, low = add_wide(sums[place, 0], sums[place, 1], value >> 63, value)
-                    sums[place + 1, 0] = high
-                    sums[place + 1, 1] = low
-                    value_high, value_low = square_wide(value)
-                    high, low = add_wide(sums[place, 2], sums[place, 3], value_high, value_low)
-                    sums[place + 1, 2] = high
-                    sums[place + 1, 3] = low
-        extremes = column >= 0 and needs[slot] & NEEDS_EXTREMES != 0
-        squares = column >= 0 and needs[slot] & NEEDS_SQUARES != 0
-        begin = 0
-        end = 0
-        rising_from = 0
-        rising_to = 0
-        falling_from = 0
-        falling_to = 0
-        for moment in range(times.shape[0]):
-            until = subtract_saturating(times[moment], slots[slot, 3])
-            after = subtract_saturating(until, slots[slot, 2])
-            while end < count and matrix[0, positions[end]] <= until:
-                if extremes:
-                    value = matrix[column, positions[end]]
-                    while rising_to > rising_from and matrix[column, positions[rising[rising_to - 1]]] >= value:
-                        rising_to -= 1
-                    rising[rising_to] = end
-                    rising_to += 1
-                    while falling_to > falling_from and matrix[column, positions[falling[falling_to - 1]]] <= value:
-                        falling_to -= 1
-                    falling[falling_to] = end
-                    falling_to += 1
-                end += 1
-            while begin < end and matrix[0, positions[begin]] <= after:
-                begin += 1
-            if begin == end:
-                continue
-            row = out[moment, slot]
-            row[0] = end - begin
-            row[9] = matrix[0, positions[begin]]
-            row[10] = matrix[0, positions[end - 1]]
-            if column >= 0:
-                high, low = subtract_wide(sums[end, 0], sums[end, 1], sums[begin, 0], sums[begin, 1])
-                row[1] = high
-                row[2] = low
-                if squares:
-                    high, low = subtract_wide(sums[end, 2], sums[end, 3], sums[begin, 2], sums[begin, 3])
-                    row[3] = high
-                    row[4] = low
-                if extremes:
-                    while rising[rising_from] < begin:
-                        rising_from += 1
-                    while falling[falling_from] < begin:
-                        falling_from += 1
-                    row[5] = matrix[column, positions[rising[rising_from]]]
-                    row[6] = matrix[column, positions[falling[falling_from]]]
-                row[7] = matrix[column, positions[begin]]
-                row[8] = matrix[column, positions[end - 1]]
+            delay = -1
+            done = 0
+            count = _matching(matrix, first, last, slots[slot, 0], positions)
+            for place in range(count):
+                ts[place] = matrix[0, positions[place]]
+                if column >= 0:
+                    values[place] = matrix[column, positions[place]]
+            ts[count : count + _ABREAST] = _LATEST
+        if slots[slot, 3] != delay:
+            delay = slots[slot, 3]
+            _count_until(ts, count, moments, delay, closed)
+        _count_until(ts, count, moments, delay + slots[slot, 2], opened)
+        counted = out[slot, 0, begin:end]
+        for moment in range(end - begin):
+            counted[moment] = closed[moment] - opened[moment]
+        if needed & NEEDS_TIMES:
+            _ends(ts, opened, closed, out[slot, 9, begin:end], out[slot, 10, begin:end])
+        if column < 0:
+            continue
+        for part, place in ((NEEDS_SUM, 1), (NEEDS_SQUARES, 3)):
+            if needed & part:
+                high = sums[place - 1]
+                low = sums[place]
+                if not done & part:
+                    _sum_up(values, count, part == NEEDS_SQUARES, high, low)
+                    done |= part
+                _differences(high, low, opened, closed, out[slot, place, begin:end], out[slot, place + 1, begin:end])
+        if needed & NEEDS_EXTREMES:
+            _extremes(values, opened, closed, out[slot, 5, begin:end], out[slot, 6, begin:end])
+        if needed & NEEDS_ENDS:
+            _ends(values, opened, closed, out[slot, 7, begin:end], out[slot, 8, begin:end])
 
 
 @native(NOTHING(IN2, IN2, IN1, OUT2))
@@ -136,7 +207,7 @@ def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, ou
     if wanted.shape[0] == 0:
         return
     events = matrix.shape[1]
-    positions = np.empty(events, np.int64)
+    positions = np.empty(events + 1, np.int64)
     names = np.empty(events, np.int64)  # of each matching event: the place of its token in the table
     table = np.zeros(table_size(events), np.uint32)
     inside = np.zeros(table.shape[0], np.int64)  # of each token: how often it is in the window
@@ -146,7 +217,7 @@ def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, ou
         row = wanted[index, 1]
         if index == 0 or wanted[index - 1, 0] != predicate or wanted[index - 1, 1] != row:
             table[:] = 0
-            count = _matching(matrix, predicate, positions)
+            count = _matching(matrix, 0, events, predicate, positions)
             for place in range(count):
                 names[place] = find(table, matrix, row, positions[place])
                 table[names[place]] = positions[place] + 1
@@ -183,6 +254,11 @@ def _slide_touches(masks: Int64Array, matrix: Int64Array, times: Int64Array, hor
             out[moment, index] = found if found > horizons[moment] else NEVER
 
 
+def as_rows(columns: Int64Array) -> Int64Array:
+    """int64[m, S, 11] of int64[S, 11, m]."""
+    return np.ascontiguousarray(columns.transpose(2, 0, 1))
+
+
 def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons: Int64Array | None = None) -> Evaluations:
     """The query over an event matrix int64[C, n] at each of `times` int64[m], ascending; equal to `evaluate` at each.
 
@@ -199,12 +275,13 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
     if len(horizons) != len(times):
         raise ValueError(f"{len(horizons)} horizons for {len(times)} times")
     plan = query.plan
+    columns = np.zeros((plan.slot_count, ROW_WIDTH, len(times)), np.int64)
+    slide_slots(plan.slots, query.chosen, needs_all(plan), matrix, 0, matrix.shape[1], times, 0, len(times), columns)
     found = Evaluations(
-        np.zeros((len(times), plan.slot_count, ROW_WIDTH), np.int64),
+        as_rows(columns),
         np.zeros((len(times), len(query.distinct)), np.int64),
         np.full((len(times), len(query.masks)), NEVER, np.int64),
     )
-    slide_slots(plan.slots, query.chosen, needs_all(plan), matrix, times, found.accumulators)
     slide_distinct(query.distinct, matrix, times, found.distinct)
     _slide_touches(query.masks, matrix, times, horizons, found.touches)
     return found

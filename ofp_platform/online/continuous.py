@@ -26,7 +26,9 @@ def holds_projection(plane: Plane, projection_id: int) -> bool:
     """Whether some continuous driver holds the projection now (another driver then leaves the work to it)."""
     with plane.pool.connection() as connection:
         row = connection.execute(
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted",
+            # the view shows the whole server; another database has projections of the same numbers
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
             (_LOCK_SPACE, projection_id),
         ).fetchone()
     return row is not None and row[0] > 0

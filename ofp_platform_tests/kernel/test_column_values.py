@@ -16,6 +16,7 @@ from ofp_platform.kernel.column_values import (
     VALUE,
     _divide,
     _exceeds,
+    _quotients,
     _root,
     encode_features,
     finalise_into,
@@ -77,6 +78,25 @@ def test_quotients_are_rounded_half_to_even(numerator: int, denominator: int) ->
     assert int(_divide(np.int64(numerator), np.int64(denominator))) == divide_half_even(numerator, denominator)
 
 
+edges = st.one_of(st.integers(0, 2**51 + 2), st.integers(0, 12), st.integers(0, 52).map(lambda bits: 2**bits - 1))
+
+
+@given(edges, edges, st.sampled_from((1, -1)), st.integers(0, 3), st.integers(-1, 1))
+@example(2**51, 2**51, 1, 0, 0)
+@example(2**51 + 1, 1, 1, 0, 0)
+@example(1, 2**51 + 1, 1, 0, 0)
+def test_quotients_of_doubles_are_exact_or_left(numerator: int, bottom: int, sign: int, power: int, beside: int) -> None:
+    halfway = min(numerator // max(2 * bottom, 1), 2**20)
+    for top in (sign * numerator, sign * (halfway * bottom + bottom // 2 + beside)):
+        values, statuses = np.full(2, 77, np.int64), np.full(2, 99, np.uint8)
+        tops, bottoms = np.array([top, 1], np.int64), np.array([bottom, 2], np.int64)
+        done = _quotients(tops, np.int64(10**power), bottoms, np.int64(1), values, statuses)
+        assert done is (abs(top) <= 2**51 // 10**power and bottom <= 2**51)
+        if done:
+            wanted = divide_half_even(top * 10**power, bottom) if bottom else 0
+            assert (values.tolist(), statuses.tolist()) == ([wanted, divide_half_even(10**power, 2)], [int(bottom > 0), VALUE])
+
+
 def row_of(values: list[int]) -> list[int]:
     ts = [TIME - 1_500_000 * (len(values) - index) for index in range(len(values))]
     return accumulate(np.array([ts, [1] * len(ts), values], np.int64), 0, len(ts), 0, 2).tolist()
@@ -92,7 +112,8 @@ def finalised(
     """Values and statuses; what stands before and behind them in the whole is left alone."""
     values = np.full((len(features), len(times) + 3), 77, np.int64)
     statuses = np.full(values.shape, 99, np.uint8)
-    undecided = finalise_into(encode_features(features, INDEX), rows, counted, times, 2, values, statuses)
+    columns = np.ascontiguousarray(rows.transpose(1, 2, 0))
+    undecided = finalise_into(encode_features(features, INDEX), columns, counted, times, 2, values, statuses)
     assert (values[:, [0, 1, -1]] == 77).all()
     assert (statuses[:, [0, 1, -1]] == 99).all()
     assert undecided == (statuses == UNDECIDED).sum()

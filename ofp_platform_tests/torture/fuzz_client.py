@@ -39,20 +39,20 @@ class Seen:
         self.failures.append(f"{answer[place : place + _SHOWN + 200]!r} to {request[:_SHOWN]!r}")
 
 
-class _Talker(asyncio.Protocol):
-    """One keep-alive connection at a time, one request in flight; `ask` gives the status and the answer, 0 when it was closed."""
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection, one request in flight."""
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._received = bytearray()
         self._head_only = False
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
+        self.transport = transport  # type: ignore[assignment]
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._transport = None
+        self.transport = None
         self._settle(0)
 
     def data_received(self, data: bytes) -> None:
@@ -64,42 +64,47 @@ class _Talker(asyncio.Protocol):
         head = bytes(received[:end]).lower()
         status = int(head[9:12])
         length = 0 if self._head_only or status in (204, 304) else _length(head)
-        if length >= 0 and len(received) >= end + 4 + length and self._transport is not None:
+        if length >= 0 and len(received) >= end + 4 + length and self.transport is not None:
             if b"\r\nconnection: close" in head:
-                self._transport.close()
-                self._transport = None
+                self.transport.close()
+                self.transport = None
             self._settle(status)
 
     def _settle(self, status: int) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((status, bytes(self._received)))
 
-    def drop(self) -> None:
-        """Leave the connection, without a good-bye."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-
-    async def ask(self, port: int, sent: Sent) -> tuple[int, bytes]:
-        """Raises TimeoutError: nothing came."""
+    async def ask(self, sent: Sent) -> tuple[int, bytes]:
+        """The status and the answer, 0 when it was closed instead. Raises TimeoutError: nothing came."""
+        assert self.transport is not None
         loop = asyncio.get_running_loop()
-        if self._transport is None or self._transport.is_closing():
-            await loop.create_connection(lambda: self, "127.0.0.1", port)
-        assert self._transport is not None
         self._received.clear()
         self._head_only = sent.head_only
         self._answer = loop.create_future()
-        self._transport.write(sent.data)
-        late = loop.call_later(LIMIT_SECONDS, self._expire, self._answer)
-        try:
+        self.transport.write(sent.data)
+        async with asyncio.timeout(LIMIT_SECONDS):
             return await self._answer
-        finally:
-            late.cancel()
 
-    @staticmethod
-    def _expire(answer: asyncio.Future[tuple[int, bytes]]) -> None:
-        if not answer.done():
-            answer.set_exception(TimeoutError())
+
+class _Talker:
+    """Asks over one connection after another: a new one whenever the service, or a hang, ended the last."""
+
+    def __init__(self) -> None:
+        self._connection: _Connection | None = None
+
+    def drop(self) -> None:
+        """Leave the connection, without a good-bye."""
+        if self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.abort()
+        self._connection = None
+
+    async def ask(self, port: int, sent: Sent) -> tuple[int, bytes]:
+        """As `_Connection.ask`."""
+        last = self._connection
+        if last is None or last.transport is None or last.transport.is_closing():
+            _, self._connection = await asyncio.get_running_loop().create_connection(_Connection, "127.0.0.1", port)
+        assert self._connection is not None
+        return await self._connection.ask(sent)
 
 
 def _length(head: bytes) -> int:

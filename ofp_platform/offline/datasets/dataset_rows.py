@@ -166,17 +166,19 @@ def _events_in_order(folded: FoldedReplay, folder: Path) -> Iterator[pa.Table]:
 
 
 def _candidates(folded: FoldedReplay) -> Iterator[pa.RecordBatch]:
-    with pa.memory_map(str(folded.candidate_file)) as source:
-        yield from pa.ipc.open_stream(source)
+    for path in folded.candidate_files:
+        with pa.memory_map(str(path)) as source:
+            yield from pa.ipc.open_stream(source)
 
 
 def _time_bounds(folded: FoldedReplay) -> Int64s:
-    """Times between which about BLOCK_ROWS candidates lie. Events of one time stay together."""
-    step = folded.candidates // _SAMPLES + 1
-    sampled = [batch["ts"].to_numpy()[::step] for batch in _candidates(folded)]
-    if not sampled:
-        return np.empty(0, np.int64)
-    ts = np.sort(np.concatenate(sampled))
+    """Times between which about BLOCK_ROWS candidates lie, whoever wrote them. Events of one time stay together."""
+    step = np.uint64(folded.candidates // _SAMPLES + 1)
+    # which are sampled is up to the events themselves: the candidates stand in no order of their own
+    sampled = [batch["ts"].to_numpy()[batch["tie_low"].to_numpy().view(np.uint64) % step == 0] for batch in _candidates(folded)]
+    ts = np.sort(np.concatenate([np.empty(0, np.int64), *sampled]))
+    if not len(ts):
+        return ts
     buckets = -(-folded.candidates // BLOCK_ROWS)
     return np.unique(ts[(np.arange(1, buckets) * len(ts)) // buckets])
 

@@ -15,6 +15,7 @@ from ofp_platform.offline.replay.key_shards import ShardSpool, read_shard, shard
 
 Int64s = npt.NDArray[np.int64]
 _WIDTH = 5  # id high, id low, tie high, tie low, ordinal of the record
+_WRITER = 1 << 40  # an ordinal is the writer's number times this, and which of the writer's records it is
 _RECORDS = pa.schema(
     [("event_id", pa.string()), ("event_type", pa.string()), ("partition", pa.int32()), ("position", pa.int64())]
 )
@@ -30,14 +31,18 @@ class EventAnomaly:
 
 
 class EventIdentities:
-    """Collects the identities of applied records, on disk, sharded by the digest of (event class, event id)."""
+    """Collects the identities of applied records, on disk, sharded by the digest of (event class, event id).
 
-    def __init__(self, folder: Path, shards: int) -> None:
-        self._spool = ShardSpool(folder / "identities", _WIDTH, shards)
-        self._path = folder / "records.arrow"
-        self._sink = pa.OSFile(str(self._path), "wb")
+    Several writers may share a folder, each with a number of its own.
+    """
+
+    def __init__(self, folder: Path, shards: int, writer: int = 0) -> None:
+        self._spool = ShardSpool(folder / "identities", _WIDTH, shards, writer)
+        path = _records_file(folder, writer)
+        path.parent.mkdir(exist_ok=True)
+        self._sink = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._sink, _RECORDS)
-        self._count = 0
+        self._next = writer * _WRITER
 
     def add(
         self,
@@ -53,8 +58,8 @@ class EventIdentities:
         rows = np.empty((count, _WIDTH), np.int64)
         rows[:, 0:2] = ids.view(np.int64)
         rows[:, 2:4] = ties.view(np.int64)
-        rows[:, 4] = np.arange(self._count, self._count + count)
-        self._count += count
+        rows[:, 4] = np.arange(self._next, self._next + count)
+        self._next += count
         self._spool.add(shard_of(rows[:, 0].copy(), self._spool.shards), rows)
         everything = count == len(batch)
         indices = where.tolist()
@@ -73,42 +78,61 @@ class EventIdentities:
         self._writer.close()
         self._sink.close()
 
-    def counted(
-        self, partitions: Sequence[str], offset_text: Callable[[int, int], str]
-    ) -> tuple[int, int, tuple[EventAnomaly, ...]]:
-        """How many events, how many copies besides, and the anomalies in the order of type and id.
 
-        `offset_text` gives the offset at (partition number, position).
-        """
-        events = 0
-        conflicts: list[list[int]] = []
-        for shard in range(self._spool.shards):
-            rows = read_shard(self._spool.folder, shard, _WIDTH)
-            rows = rows[np.argsort(rows[:, 0], kind="stable")]
-            same = rows[1:, 0] == rows[:-1, 0]
-            inside = np.zeros(len(rows), np.bool_)
-            inside[1:] |= same
-            inside[:-1] |= same
-            events += int((~inside).sum())
-            for contents in _contents(rows[inside].tolist()):
-                events += len(contents)
-                if len(contents) > 1:
-                    conflicts.append(sorted(ordinal for ordinals in contents for ordinal in ordinals))
-        found = sorted(self._told(conflicts, partitions, offset_text), key=lambda one: (one.event_type, one.event_id))
-        return events, self._count - events, tuple(found)
+def applied_records(folder: Path) -> list[pa.Table]:
+    """The applied records of each writer, mapped into memory: `event_id`, `event_type`, `partition` (number), `position`.
 
-    def _told(
-        self, conflicts: list[list[int]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
-    ) -> Iterator[EventAnomaly]:
-        if not conflicts:
-            return
-        with pa.memory_map(str(self._path)) as source:
-            records = pa.ipc.open_file(source).read_all()
-            for ordinals in conflicts:
-                rows = records.take(pa.array(ordinals)).to_pylist()
-                places = sorted((partitions[row["partition"]], row["position"], row["partition"]) for row in rows)
-                told = tuple((name, offset_text(number, position)) for name, position, number in places)
-                yield EventAnomaly(min(row["event_type"] for row in rows), rows[0]["event_id"], told)
+    Those of a partition stand in its order, also from one writer to the next.
+    """
+    tables = []
+    for path in sorted(_records_file(folder, 0).parent.iterdir()):
+        with pa.memory_map(str(path)) as source:
+            tables.append(pa.ipc.open_file(source).read_all())
+    return tables
+
+
+def counted_identities(
+    folder: Path, shards: int, partitions: Sequence[str], offset_text: Callable[[int, int], str]
+) -> tuple[int, int, tuple[EventAnomaly, ...]]:
+    """How many events, how many copies besides, and the anomalies in the order of type and id, over all closed writers.
+
+    `offset_text` gives the offset at (partition number, position).
+    """
+    records = events = 0
+    conflicts: list[list[int]] = []
+    for shard in range(shards):
+        rows = read_shard(folder / "identities", shard, _WIDTH)
+        records += len(rows)
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        same = rows[1:, 0] == rows[:-1, 0]
+        inside = np.zeros(len(rows), np.bool_)
+        inside[1:] |= same
+        inside[:-1] |= same
+        events += int((~inside).sum())
+        for contents in _contents(rows[inside].tolist()):
+            events += len(contents)
+            if len(contents) > 1:
+                conflicts.append([ordinal for ordinals in contents for ordinal in ordinals])
+    found = sorted(_told(folder, conflicts, partitions, offset_text), key=lambda one: (one.event_type, one.event_id))
+    return events, records - events, tuple(found)
+
+
+def _told(
+    folder: Path, conflicts: list[list[int]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
+) -> Iterator[EventAnomaly]:
+    if not conflicts:
+        return
+    writers = applied_records(folder)
+    for ordinals in conflicts:
+        placed = [divmod(ordinal, _WRITER) for ordinal in ordinals]
+        rows = [writers[writer].slice(number, 1).to_pylist()[0] for writer, number in placed]
+        places = sorted((partitions[row["partition"]], row["position"], row["partition"]) for row in rows)
+        told = tuple((name, offset_text(number, position)) for name, position, number in places)
+        yield EventAnomaly(min(row["event_type"] for row in rows), rows[0]["event_id"], told)
+
+
+def _records_file(folder: Path, writer: int) -> Path:
+    return folder / "records" / f"{writer:03d}.arrow"
 
 
 def _contents(rows: list[list[int]]) -> Iterator[list[list[int]]]:

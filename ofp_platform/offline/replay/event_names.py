@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ofp_platform.offline.replay.event_identities import applied_records
 from ofp_platform.offline.replay.event_index import KeyEvents
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.vocabulary.offline.parity_record import EventRef
@@ -50,8 +51,7 @@ class EventNames:
 
     @cached_property
     def _records(self) -> pa.Table:
-        with pa.memory_map(str(self._folded.folder / "records.arrow")) as source:
-            return pa.ipc.open_file(source).read_all()
+        return pa.concat_tables(applied_records(self._folded.folder))
 
     @cached_property
     def _places(self) -> list[tuple[Int64s, Int64s]]:

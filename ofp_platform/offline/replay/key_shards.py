@@ -58,15 +58,16 @@ def shard_of(high: Int64s, shards: int) -> npt.NDArray[np.uint16]:
 
 
 class ShardSpool:
-    """int64 rows of one width, appended to a file per shard. Not safe for threads while rows are added."""
+    """int64 rows of one width, appended to a file per shard and writer. Not safe for threads while rows are added."""
 
-    def __init__(self, folder: Path, width: int, shards: int) -> None:
+    def __init__(self, folder: Path, width: int, shards: int, writer: int = 0) -> None:
         self.folder = folder
         self.width = width
         self.shards = shards
+        self.writer = writer
         self._parts: list[tuple[npt.NDArray[np.uint16], Int64s]] = []
         self._buffered = 0
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, shard: npt.NDArray[np.uint16], rows: Int64s) -> None:
         """Add rows int64[n, width]; row i goes to `shard[i]`."""
@@ -88,18 +89,16 @@ class ShardSpool:
         bounds = np.searchsorted(shard[order], np.arange(self.shards + 1))
         for number in range(self.shards):
             if bounds[number] < bounds[number + 1]:
-                with _file(self.folder, number).open("ab") as file:
+                with (self.folder / f"{number:05d}-{self.writer:03d}.rows").open("ab") as file:
                     file.write(rows[bounds[number] : bounds[number + 1]].tobytes())
 
 
 def read_shard(folder: Path, number: int, width: int) -> Int64s:
-    """int64[n, width]: the rows of a shard, in the order in which they were added."""
-    path = _file(folder, number)
-    return (np.fromfile(path, np.int64) if path.exists() else np.empty(0, np.int64)).reshape(-1, width)
-
-
-def _file(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.rows"
+    """int64[n, width]: the rows of a shard, of one writer after the other, in the order in which each added them."""
+    parts = [np.fromfile(path, np.int64) for path in sorted(folder.glob(f"{number:05d}-*.rows"))]
+    if len(parts) == 1:
+        return parts[0].reshape(-1, width)
+    return np.concatenate([np.empty(0, np.int64), *parts]).reshape(-1, width)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +26,8 @@ from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabe
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import LabelStore
-from ofp_platform.offline.replay.candidate_rows import candidate_scope
+from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS, PAGE, ArchivedFold, archived_fold
+from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.replay_reading import replaying
@@ -40,6 +42,7 @@ from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, Labe
 from ofp_platform.vocabulary.times import format_time, parse_time
 
 T = TypeVar("T")
+LEAST_ARCHIVED = LEAST_RECORDS
 _PAGE = 20_000
 _ROW_KEYS = frozenset({"event_id", "event_type", "event_time_utc", "decision_id"})
 _AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest"})
@@ -76,18 +79,46 @@ def check_archive(shop: Workshop, plan: BuildPlan) -> int:
     return compared
 
 
-def replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: Path) -> tuple[FoldedReplay, ReplayReceipt]:
-    """Fold the plan's replay basis; `folder` does not exist yet.
+@contextmanager
+def begun_replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: Path) -> Iterator[ArchivedFold | None]:
+    """Begin the replay of what is archived in other processes, if that is worth it; `folder` does not exist yet.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
+    """
+    with ExitStack() as stack:
+        with replaying():
+            begun = stack.enter_context(
+                archived_fold(
+                    shop.archive,
+                    plan.replay_basis.partitions,
+                    plan.cut_over,
+                    registry,
+                    plan.context_pins,
+                    plan.clock_skew_us,
+                    folder,
+                    workers=shop.workers,
+                    scope=_candidates(plan, registry),
+                    least_records=LEAST_ARCHIVED,
+                )
+            )
+        yield begun
+
+
+def replay(
+    shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: Path, begun: ArchivedFold | None = None
+) -> tuple[FoldedReplay, ReplayReceipt]:
+    """Fold the plan's replay basis, or what is left of one that was begun; else `folder` does not exist yet.
 
     Raises:
         BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE; EVENT_ANOMALY in a training build.
     """
-    scope = None
-    if isinstance(plan.scope, PerEvent):
-        groups = resolve_groups(registry, plan.feature_groups or ())
-        scope = candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
     with replaying():
-        folded = fold_replay(ahead(records(shop, plan)), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope)
+        if begun is not None:
+            folded = begun.finish(ahead(left(shop, begun)))
+        else:
+            scope = _candidates(plan, registry)
+            folded = fold_replay(ahead(records(shop, plan)), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope)
     ends = {end.partition_id: end for end in folded.ends}
     for span in plan.replay_basis.partitions:
         reached = ends.get(span.partition_id, span.first)
@@ -118,6 +149,13 @@ def replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: 
     )
 
 
+def _candidates(plan: BuildPlan, registry: CompiledRegistry) -> CandidateScope | None:
+    if not isinstance(plan.scope, PerEvent):
+        return None
+    groups = resolve_groups(registry, plan.feature_groups or ())
+    return candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
+
+
 def records(shop: Workshop, plan: BuildPlan) -> Iterator[RecordBatch]:
     """Everything in the replay basis: of each partition the archive up to the plan's cut-over, then the log.
 
@@ -127,7 +165,14 @@ def records(shop: Workshop, plan: BuildPlan) -> Iterator[RecordBatch]:
     planned = {part.partition_id: part for part in plan.cut_over}
     for span in plan.replay_basis.partitions:
         now = reader.cut_over(span)
-        yield from reader.batches(span, _PAGE, max(now, planned.get(span.partition_id, now), key=place))
+        yield from reader.batches(span, PAGE, max(now, planned.get(span.partition_id, now), key=place))
+
+
+def left(shop: Workshop, begun: ArchivedFold) -> Iterator[RecordBatch]:
+    """What a replay that was begun leaves: out of the log, and out of the archive where that has grown since the plan."""
+    reader = shop.held.reader
+    for span in begun.spans:
+        yield from reader.batches(span, PAGE)
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

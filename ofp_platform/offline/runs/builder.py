@@ -122,8 +122,9 @@ class _Steps:
         assert isinstance(intent, DatasetBuild)  # see stages
         registry = build_stages.plan_registry(shop, plan)
         self._empty()
-        compared = build_stages.check_archive(shop, plan)
-        folded, receipt = build_stages.replay(shop, plan, registry, self._folder / "replay")
+        with build_stages.begun_replay(shop, plan, registry, self._folder / "replay") as begun:
+            compared = build_stages.check_archive(shop, plan)
+            folded, receipt = build_stages.replay(shop, plan, registry, self._folder / "replay", begun)
         yield self.done("replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared})
         crash_point("build.replayed")
         parity: ParityReceipt | None = None

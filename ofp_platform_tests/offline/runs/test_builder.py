@@ -114,6 +114,22 @@ def test_digests_do_not_depend_on_archive_or_workers(world: LabelledPlane, modul
     assert second.dataset_identity == first.dataset_identity
 
 
+def test_digests_do_not_depend_on_who_replays(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = manifest_of(world, built(world))
+    monkeypatch.setattr(build_stages, "LEAST_ARCHIVED", 0)
+    original, begun = build_stages.replay, []
+
+    def replay(*arguments: Any) -> Any:
+        begun.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(build_stages, "replay", replay)
+    second = manifest_of(world, built(world, dataset_name="another"))
+    assert [one is not None for one in begun] == [True]
+    assert second.content_digest == first.content_digest
+    assert second.gates == first.gates
+
+
 # ---- the closure gate -------------------------------------------------------------------------------------------------
 
 

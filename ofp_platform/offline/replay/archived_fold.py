@@ -1,0 +1,245 @@
+"""The archived part of a replay folded by several processes, whole partitions each; what is behind it is folded here.
+
+A process needs nothing but the object store: no database, no log. All write to one folder (see `record_fold`); the writer of
+this process has the last number, so that the files of a partition go on where the process that had its archive ended.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import cast
+
+from ofp_platform.log.archive_reader import ReplayReader
+from ofp_platform.log.archive_store import Archive, reach
+from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.log.ranges import place
+from ofp_platform.log.span_records import cut
+from ofp_platform.offline.replay.candidate_rows import CandidateScope
+from ofp_platform.offline.replay.known_events import DEFAULT_SHARDS, FoldedReplay, folded_replay
+from ofp_platform.offline.replay.record_fold import FoldedPartition, FoldTally, RecordFold
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.models import Pack
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+
+PAGE = 20_000  # records that are folded at once
+LEAST_RECORDS = 200_000
+"""Archived records below which starting processes, about a second each, costs more than it gives."""
+_FAR = 2**62
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process folds: archived spans, each with its partition's number, and all that it takes."""
+
+    archive: Archive
+    spans: tuple[tuple[int, PartitionSpan], ...]
+    pack: Pack
+    pins: ContextPins
+    clock_skew_us: int
+    folder: Path
+    shards: int
+    scope: CandidateScope | None
+    writer: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """The error that ended a share, and the number of the partition at which it did."""
+
+    partition: int
+    error: Exception
+
+
+class ArchivedFold:
+    """A fold that processes are at work on. `spans`: of each partition what they leave to this process, if anything."""
+
+    def __init__(
+        self,
+        opened: Callable[[], RecordFold],
+        spans: Sequence[PartitionSpan],
+        running: Sequence[tuple[SpawnProcess, Connection]],
+    ) -> None:
+        self.spans = tuple(spans)
+        self._opened = opened
+        self._running = running
+
+    def finish(self, rest: Iterable[RecordBatch]) -> FoldedReplay:
+        """Wait for the processes, then fold the `rest`: the records of `spans`, asked for only then.
+
+        Raises:
+            what reading the archive raises (see `ReplayReader`), ValueError as `fold_replay`: of several the first by
+                partition. RuntimeError: a process ended without a word.
+        """
+        tallies: list[FoldTally] = []
+        failures: list[_Failure] = []
+        for process, connection in self._running:
+            try:
+                answer = pickle.loads(connection.recv_bytes())
+            except EOFError:
+                process.join()
+                text = f"a process that folds a part of the archive ended with exit code {process.exitcode}, without an answer"
+                answer = _Failure(_FAR, RuntimeError(f"{text}; where it has no memory left, build with fewer workers"))
+            (failures if isinstance(answer, _Failure) else tallies).append(answer)
+        if failures:
+            raise min(failures, key=lambda one: one.partition).error
+        fold = self._opened()
+        for tally in tallies:
+            fold.tally.partitions |= tally.partitions
+        try:
+            for batch in rest:
+                fold.add(batch)
+        finally:
+            fold.close()
+        return folded_replay(fold, [*tallies, fold.tally])
+
+
+@contextmanager
+def archived_fold(
+    archive: Archive,
+    spans: Sequence[PartitionSpan],
+    cut_over: Iterable[PartitionBasis],
+    registry: CompiledRegistry,
+    pins: ContextPins,
+    clock_skew_us: int,
+    scratch: Path,
+    *,
+    workers: int,
+    shards: int = DEFAULT_SHARDS,
+    scope: CandidateScope | None = None,
+    least_records: int = LEAST_RECORDS,
+) -> Iterator[ArchivedFold | None]:
+    """Start folding the spans, each as far as its `cut_over`, by up to `workers` processes; they are gone behind the context.
+
+    `scratch` does not exist yet. None, and nothing is done: fewer than two processes would have something to do, the archive
+    has less than `least_records`, or the store cannot be opened elsewhere.
+
+    Raises:
+        FileExistsError: `scratch` exists. ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
+    """
+    ends = {part.partition_id: part for part in cut_over}
+    held = [span for span in spans if place(span.first) < place(span.end)]
+    parts = [(cut(span, span.first, ends.get(span.partition_id, span.first)), span) for span in held]
+    archived = [(number, part) for number, (part, _) in enumerate(parts) if place(part.first) < place(part.end)]
+    if min(workers, len(archived)) < 2:
+        yield None
+        return
+    records = {number: _records(archive, part) for number, part in archived}
+    groups = _balanced(archived, records, workers)
+    tasks = [
+        _Share(archive, group, registry.pack, pins, clock_skew_us, scratch, shards, scope, writer)
+        for writer, group in enumerate(groups)
+    ]
+    packed = _packed(tasks) if sum(records.values()) >= least_records else None
+    if packed is None:
+        yield None
+        return
+    scratch.mkdir(parents=True)
+    known = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(held)}
+
+    def opened() -> RecordFold:
+        return RecordFold(registry, pins, clock_skew_us, scratch, shards, scope, len(groups), FoldTally(partitions=known))
+
+    rest = [cut(span, part.end, span.end) for part, span in parts if place(part.end) < place(span.end)]
+    running: list[tuple[SpawnProcess, Connection]] = []
+    try:
+        for task in packed:
+            running.append(_started(_fold_share, task))
+        yield ArchivedFold(opened, rest, running)
+    finally:
+        for process, connection in running:
+            process.kill()  # it has given its answer, or nobody waits for it any more
+            process.join()
+            connection.close()
+
+
+def _records(archive: Archive, span: PartitionSpan) -> int:
+    """About how many records the span has."""
+    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        return place(span.end) - place(span.first)
+    receipts = map(archive.receipt, reach(archive.spans(span.partition_id, span.offset_kind), span))
+    return sum(receipt.records for receipt in receipts if receipt is not None)
+
+
+def _balanced(
+    spans: Sequence[tuple[int, PartitionSpan]], records: dict[int, int], workers: int
+) -> list[tuple[tuple[int, PartitionSpan], ...]]:
+    """The spans in at most `workers` groups of about equal records, in each by their numbers."""
+    groups: list[list[tuple[int, PartitionSpan]]] = [[] for _ in range(min(workers, len(spans)))]
+    sizes = [0] * len(groups)
+    for one in sorted(spans, key=lambda one: (-records[one[0]], one[0])):
+        least = sizes.index(min(sizes))
+        groups[least].append(one)
+        sizes[least] += max(records[one[0]], 1)
+    return [tuple(sorted(group, key=lambda one: one[0])) for group in groups]
+
+
+def _packed(shares: Sequence[_Share]) -> list[bytes] | None:
+    try:
+        return [pickle.dumps(share) for share in shares]
+    except (pickle.PicklingError, TypeError, AttributeError):  # a store that lives in this process only
+        return None
+
+
+def _started(target: Callable[[bytes, Connection], None], task: bytes) -> tuple[SpawnProcess, Connection]:
+    context = get_context("spawn")  # a fork would take the threads' locks of this process with it
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(task, theirs), daemon=True)
+    process.start()
+    theirs.close()  # else its end would not show here
+    return process, ours
+
+
+@dataclass(frozen=True)
+class _NoLog:
+    """Stands where a reader wants the log: of a span that ends in the archive nothing but the stream's name is asked."""
+
+    stream_name: str
+
+
+def _fold_share(task: bytes, connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    answer = _answer(pickle.loads(task))
+    try:
+        connection.send_bytes(pickle.dumps(answer))
+    except BrokenPipeError:
+        return  # nobody is there any more
+
+
+def _answer(share: _Share) -> FoldTally | _Failure:
+    reached = share.spans[0][0]
+    try:
+        reader = ReplayReader(cast(EventLog, _NoLog(share.archive.stream_name)), share.archive)
+        known = {span.partition_id: FoldedPartition(number, span.first) for number, span in share.spans}
+        fold = RecordFold(
+            compile_pack(share.pack), share.pins, share.clock_skew_us, share.folder, share.shards, share.scope, share.writer,
+            FoldTally(partitions=known),
+        )  # fmt: skip
+        for reached, span in share.spans:  # noqa: B007 - an error tells where
+            for batch in reader.batches(span, PAGE, span.end):
+                fold.add(batch)
+        fold.close()
+    except Exception as error:
+        error.add_note(f"in a process that folds a part of the archive:\n{traceback.format_exc()}")
+        return _Failure(reached, error)
+    return fold.tally
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # in the middle of whatever it is: nobody reads what is written

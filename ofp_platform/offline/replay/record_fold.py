@@ -1,0 +1,191 @@
+"""What the records of a replay mean, one by one: counted, and written to the files of one writer in the fold's folder.
+
+What a record means is decided by its batch alone (run, skew, router); everything that needs other records (copies, anomalies,
+the order of a key's events) is left to the files. Several writers may share a folder: files that all of them have carry the
+number of the writer, files of a partition are written by one after the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.offline.replay.candidate_rows import CandidateScope, CandidateWriter
+from ofp_platform.offline.replay.event_identities import EventIdentities
+from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, event_rows, event_width, shard_of
+from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.registry.belonging import belonging
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+
+Int64s = npt.NDArray[np.int64]
+NUMBER_BYTES = 56  # a sparse offset as a big-endian number: 128 digits are less than 2^426
+
+
+@dataclass
+class FoldedPartition:
+    """One partition as far as it was read: who goes on with it needs no more."""
+
+    number: int
+    end: PartitionBasis
+    last: int = -1
+    records: int = 0
+    newest: int = -(2**63)
+
+
+@dataclass
+class FoldTally:
+    """What one writer found, besides what it wrote; `candidates`: how many it wrote."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    partitions: dict[str, FoldedPartition] = field(default_factory=dict)
+    watermark: int | None = None
+    candidates: int = 0
+
+
+@dataclass
+class RecordFold:
+    """One writer of a fold. `partitions` of the tally may be given: those that are known already are gone on with."""
+
+    registry: CompiledRegistry
+    pins: ContextPins
+    clock_skew_us: int
+    folder: Path
+    shards: int
+    scope: CandidateScope | None
+    writer: int = 0
+    tally: FoldTally = field(default_factory=FoldTally)
+
+    def __post_init__(self) -> None:
+        layouts = self.registry.layouts
+        self.router = Router(self.registry)
+        self.digests = {name: KeyDigests() for name in layouts}
+        self.spools = {
+            name: ShardSpool(self.folder / f"events-{name}", event_width(layout), self.shards, self.writer)
+            for name, layout in layouts.items()
+        }
+        self.identities = EventIdentities(self.folder, self.shards, self.writer)
+        self.candidates = None
+        if self.scope is not None:
+            path = self.folder / "candidates" / f"{self.writer:03d}.arrow"
+            path.parent.mkdir(exist_ok=True)
+            self.candidates = CandidateWriter(path, self.scope, self.registry)
+
+    def close(self) -> None:
+        """Write what is waiting and close the files."""
+        for spool in self.spools.values():
+            spool.flush()
+        self.identities.close()
+        if self.candidates is not None:
+            self.candidates.close()
+            self.tally.candidates = self.candidates.records
+
+    def add(self, batch: RecordBatch) -> None:
+        """Add a batch; those of one partition in their order.
+
+        Raises:
+            ValueError: they come out of order, or twice.
+        """
+        tally = self.tally
+        partition = self._partition(batch)
+        tally.counts["records"] += len(batch) + len(batch.unreadable)
+        tally.failures.update([ApplyFailureReason.MALFORMED_PAYLOAD.value] * len(batch.unreadable))
+        if not len(batch):
+            return
+        positions = self._positions(partition, batch)
+        mine = belonging(self.pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self.clock_skew_us)
+        tally.counts["other_run"] += int(mine.other_run.sum())
+        for reason, mask in ((ApplyFailureReason.WRONG_PINS, mine.wrong_pins), (ApplyFailureReason.FUTURE_EVENT, mine.future)):
+            if mask.any():
+                tally.failures[reason.value] += int(mask.sum())
+        own = np.flatnonzero(mine.own)
+        if not len(own):
+            return
+        everything = len(own) == len(batch)
+        indices = own.tolist()
+
+        def take(values: list[str] | list[bytes]) -> list[str] | list[bytes]:
+            return values if everything else [values[index] for index in indices]  # type: ignore[return-value]
+
+        event_types, event_ids = take(batch.event_types), take(batch.event_ids)
+        routed = self.router.route(event_types, event_ids, batch.ts[own], take(batch.payload_hashes), take(batch.payloads))  # type: ignore[arg-type]
+        tally.counts["ignored"] += int((routed.status == UNKNOWN_TYPE).sum())
+        tally.failures.update(failure.reason.value for failure in routed.failures)
+        applied = routed.status == APPLIED
+        if not applied.any():
+            return
+        newest = int(batch.ts[own][applied].max())
+        tally.watermark = newest if tally.watermark is None else max(tally.watermark, newest)
+        self._note_maxima(partition, positions[own[applied]], batch.ts[own[applied]])
+        where = own[applied]
+        self.identities.add(
+            batch, where, partition.number, positions[where], routed.id_digest[applied], routed.tie_digest[applied]
+        )
+        ties = routed.tie_digest.view(np.int64)
+        digests = {}
+        for key_type, touched in routed.touched.items():
+            index = touched.record_index
+            high, low, new = self.digests[key_type].columns(touched.key_ids)
+            digests[key_type] = high, low
+            rows = event_rows(
+                self.registry.layouts[key_type], (high, low), ties[index], batch.admitted_at[own[index]],
+                partition.number, positions[own[index]], touched.matrix,
+            )  # fmt: skip
+            self.spools[key_type].add(shard_of(high, self.shards), rows)
+            self._note_keys(key_type, new)
+        if self.candidates is not None:
+            self.candidates.add(batch, own, routed, applied, digests)
+
+    def _partition(self, batch: RecordBatch) -> FoldedPartition:
+        known = self.tally.partitions.get(batch.partition_id)
+        if known is None:
+            known = self.tally.partitions[batch.partition_id] = FoldedPartition(len(self.tally.partitions), batch.next)
+        known.end = batch.next
+        return known
+
+    def _positions(self, partition: FoldedPartition, batch: RecordBatch) -> Int64s:
+        """int64[n]: offsets of a dense log; of a sparse one how many records of the partition come before."""
+        dense = partition.end.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        numbers: Int64s | list[int]
+        numbers = np.array(batch.offsets, np.int64) if dense else [order(offset) for offset in batch.offsets]
+        ascending = (np.diff(numbers) > 0).all() if dense else sorted(set(numbers)) == numbers
+        if numbers[0] <= partition.last or not ascending:
+            raise ValueError(f"the records of partition {batch.partition_id!r} come out of order at offset {batch.offsets[0]}")
+        partition.last = int(numbers[-1])
+        if isinstance(numbers, np.ndarray):
+            return numbers
+        start, partition.records = partition.records, partition.records + len(batch)
+        with (self.folder / f"offsets-{partition.number}.bin").open("ab") as file:
+            file.write(b"".join(offset_number(number) for number in numbers))
+        return np.arange(start, partition.records)
+
+    def _note_maxima(self, partition: FoldedPartition, positions: Int64s, ts: Int64s) -> None:
+        """Keep where the greatest event time of the partition rises."""
+        running = np.maximum.accumulate(ts)
+        before = np.concatenate([[partition.newest], running[:-1]])
+        rises = running > np.maximum(before, partition.newest)
+        if rises.any():
+            with (self.folder / f"maxima-{partition.number}.bin").open("ab") as file:
+                file.write(np.stack([positions[rises], running[rises]], axis=1).tobytes())
+            partition.newest = int(running[-1])
+
+    def _note_keys(self, key_type: str, key_ids: list[str]) -> None:
+        """Write key ids down, for the scopes that ask for every entity; one may be noted more than once."""
+        if key_ids:
+            path = self.folder / f"keys-{key_type}" / f"{self.writer:03d}.txt"
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a", encoding="ascii") as file:
+                file.writelines(f"{key_id}\n" for key_id in key_ids)
+
+
+def offset_number(number: int) -> bytes:
+    """A sparse offset as it is kept: bytes in its order."""
+    return max(number, 0).to_bytes(NUMBER_BYTES, "big")
