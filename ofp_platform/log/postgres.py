@@ -48,19 +48,21 @@ _INSERT = """
         (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, codec, raw_bytes, block)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"""
 _ADVANCE = "UPDATE ofp.log_head SET next_offset = %s WHERE stream_name = %s AND partition_id = %s"
+# where the first block begins is looked up once, by itself: as a condition of the blocks it would be looked up for each of them
 _READ = """
-    SELECT head.next_offset, head.floor_offset, block.first_offset, block.codec, block.raw_bytes, block.block
-    FROM ofp.log_head head
-    CROSS JOIN LATERAL (SELECT coalesce(%(offset)s::bigint, head.floor_offset) AS start) at
-    LEFT JOIN LATERAL (
-        SELECT * FROM ofp.log_block
-        WHERE stream_name = head.stream_name AND partition_id = head.partition_id
-          AND first_offset < at.start + %(count)s::bigint
-          AND first_offset >= (
-              SELECT coalesce(max(first_offset), 0) FROM ofp.log_block
-              WHERE stream_name = head.stream_name AND partition_id = head.partition_id AND first_offset <= at.start)
-    ) block ON true
-    WHERE head.stream_name = %(stream)s AND head.partition_id = %(partition)s
+    WITH head AS MATERIALIZED (
+        SELECT stream_name, partition_id, next_offset, floor_offset, coalesce(%(offset)s::bigint, floor_offset) AS start
+        FROM ofp.log_head WHERE stream_name = %(stream)s AND partition_id = %(partition)s
+    ), reach AS MATERIALIZED (
+        SELECT head.*, (
+            SELECT coalesce(max(first_offset), 0) FROM ofp.log_block
+            WHERE stream_name = head.stream_name AND partition_id = head.partition_id AND first_offset <= head.start) AS first
+        FROM head
+    )
+    SELECT reach.next_offset, reach.floor_offset, block.first_offset, block.codec, block.raw_bytes, block.block
+    FROM reach LEFT JOIN ofp.log_block block
+        ON block.stream_name = reach.stream_name AND block.partition_id = reach.partition_id
+        AND block.first_offset >= reach.first AND block.first_offset < reach.start + %(count)s::bigint
     ORDER BY block.first_offset"""
 
 
