@@ -65,9 +65,6 @@ class KinesisWorld:
         self.told: list[tuple[str, int | str, str]] = []
         self.at = 0
 
-    def _project(self) -> None:
-        run_continuous(self.plane, self.row, stop=self.stop, on_trouble=lambda _: None)
-
     def close(self) -> None:
         """Stop everything."""
         self.stop.set()
