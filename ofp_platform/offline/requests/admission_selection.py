@@ -25,7 +25,7 @@ _PAGE = 16_384
 def select_admitted(held: HeldRecords, partition_id: str, from_us: int, to_us: int) -> PartitionSpan:
     """The span of the records of one partition that were admitted in [from_us, to_us), microseconds; empty without any.
 
-    Archive segments are read only where a bound lies inside them.
+    Archive segments are read only where a bound may lie inside them. The span is the same wherever its records are read from.
 
     Raises:
         ReplayGap: records that were admitted in the range may have been lost.
@@ -44,11 +44,7 @@ def select_admitted(held: HeldRecords, partition_id: str, from_us: int, to_us: i
         end = min(one.end, whole.end, key=place)
         least = None if receipt is None or receipt.admitted_min is None else parse_time(receipt.admitted_min)
         greatest = None if receipt is None or receipt.admitted_max is None else parse_time(receipt.admitted_max)
-        if least is not None and greatest is not None and greatest < from_us:
-            search.all_before(end)
-        elif least is not None and greatest is not None and place(at) == place(one.first) and least >= to_us:
-            search.all_behind(at)
-        else:
+        if not search.settled_without(least, greatest):
             _read(held, cut(whole, at, end), search)
         at = end
     if place(at) < place(whole.end):
@@ -90,13 +86,11 @@ class _Search:
     behind: PartitionBasis  # behind the last record before `to`
     start: PartitionBasis | None = None
 
-    def all_before(self, end: PartitionBasis) -> None:
-        """A run of records up to `end`, all of them before `from`."""
-        self.behind = end
-
-    def all_behind(self, start: PartitionBasis) -> None:
-        """A run of records from `start` on, all of them at `to` or later."""
-        self.start = self.start or start
+    def settled_without(self, least: int | None, greatest: int | None) -> bool:
+        """Whether no bound can lie in the next records, whose readable ones were admitted from `least` to `greatest`."""
+        if self.start is None:
+            return greatest is not None and greatest < self.from_us
+        return least is not None and least >= self.to_us
 
     def look(self, batch: RecordBatch, before: PartitionBasis) -> None:
         """The next records; `before` is the basis in front of them."""
