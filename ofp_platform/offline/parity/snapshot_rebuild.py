@@ -10,7 +10,7 @@ import orjson
 from ofp_platform.offline.parity.forensic_rebuild import answer_at
 from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
-from ofp_platform.offline.runs import build_stages
+from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -31,7 +31,7 @@ def rebuild_snapshot(shop: Workshop, plan: BuildPlan, intent: ForensicRebuild, f
         BuildRefused: the replay cannot be read; VALUE_OUT_OF_RANGE; STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(shop, plan)
-    folded, receipt = build_stages.replay(shop, plan, registry, folder / "replay")
+    folded, receipt = replay_stage.replay(shop, plan, registry, folder / "replay")
     run = ReplayedRun(
         Knowledge(folded, plan.replay_basis), registry.pack, plan.context_pins, plan.run_config_digest, plan.allowed_lateness_us
     )

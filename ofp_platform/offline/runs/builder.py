@@ -16,7 +16,7 @@ from ofp_platform.offline.datasets.publication import LocalFile, name_files, pub
 from ofp_platform.offline.parity.anchor_comparison import compare_anchors
 from ofp_platform.offline.parity.snapshot_rebuild import rebuild_snapshot
 from ofp_platform.offline.requests.resolver import resolve
-from ofp_platform.offline.runs import build_stages
+from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.run_lease import RunLease
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.offline.runs.workshop import Workshop
@@ -122,9 +122,9 @@ class _Steps:
         assert isinstance(intent, DatasetBuild)  # see stages
         registry = build_stages.plan_registry(shop, plan)
         self._empty()
-        with build_stages.begun_replay(shop, plan, registry, self._folder / "replay") as begun:
-            compared = build_stages.check_archive(shop, plan)
-            folded, receipt = build_stages.replay(shop, plan, registry, self._folder / "replay", begun)
+        with replay_stage.begun_replay(shop, plan, registry, self._folder / "replay") as begun:
+            compared = replay_stage.check_archive(shop, plan)
+            folded, receipt = replay_stage.replay(shop, plan, registry, self._folder / "replay", begun)
         yield self.done("replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared})
         crash_point("build.replayed")
         parity: ParityReceipt | None = None

@@ -9,6 +9,7 @@ from pathlib import Path
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
 from ofp_platform.offline.datasets.dataset_index import DatasetIndex
+from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
 from ofp_platform.offline.requests.held_records import HeldRecords
 from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
 from ofp_platform.offline.runs.run_ledger import RunLedger
@@ -20,7 +21,8 @@ from ofp_platform.storage.postgres import Pool
 class Workshop:
     """One stream's builder. `scratch`: a folder for files under way; what lies in it may be deleted between runs.
 
-    The pool and the log stay the caller's. `workers`: threads that compute features.
+    The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
+    least `processes_from` records.
     """
 
     pool: Pool
@@ -29,6 +31,7 @@ class Workshop:
     scratch: Path
     workers: int = 2
     release: str = ""
+    processes_from: int = LEAST_RECORDS
 
     @property
     def ofs_code_release_id(self) -> str:

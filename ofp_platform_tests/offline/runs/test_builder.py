@@ -20,7 +20,7 @@ from ofp_platform.offline.datasets.publication import load_manifest, verify_file
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
-from ofp_platform.offline.runs import build_stages
+from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.builder import build, build_waiting, stages
 from ofp_platform.offline.runs.store_outage import answering
 from ofp_platform.online.plane import profile_pack
@@ -116,15 +116,15 @@ def test_digests_do_not_depend_on_archive_or_workers(world: LabelledPlane, modul
 
 def test_digests_do_not_depend_on_who_replays(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     first = manifest_of(world, built(world))
-    monkeypatch.setattr(build_stages, "LEAST_ARCHIVED", 0)
-    original, begun = build_stages.replay, []
+    original, begun = replay_stage.replay, []
 
     def replay(*arguments: Any) -> Any:
         begun.append(arguments[-1])
         return original(*arguments)
 
-    monkeypatch.setattr(build_stages, "replay", replay)
-    second = manifest_of(world, built(world, dataset_name="another"))
+    monkeypatch.setattr(replay_stage, "replay", replay)
+    eager = replace(world.shop, processes_from=0)
+    second = manifest_of(world, build(eager, eager.ledger.submit(world.intent(dataset_name="another")).run_key))
     assert [one is not None for one in begun] == [True]
     assert second.content_digest == first.content_digest
     assert second.gates == first.gates
@@ -252,7 +252,7 @@ def test_a_full_object_store_leaves_publication_pending(world: LabelledPlane, mo
     def nothing(*arguments: Any, **named: Any) -> Any:
         raise AssertionError("a publish-only attempt neither replays nor computes")
 
-    monkeypatch.setattr(build_stages, "replay", nothing)
+    monkeypatch.setattr(replay_stage, "replay", nothing)
     monkeypatch.setattr(build_stages, "dataset", nothing)
     run = build(world.shop, run.run_key)
     assert manifest_of(world, run).row_count == 400
