@@ -18,8 +18,6 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun
 
 # all of it happens in threads, which the online plane needs too: builds are few, and must not take them all
 _MOST_AT_ONCE = 4
-# the others wait for a place; a ledger that cannot keep up with this many is told of as what it is
-_MOST_WAITING = 64
 # shorter than what a client waits by default: it is told of an outage, and tries again
 _CONNECT_SECONDS = 1.0
 
@@ -50,25 +48,31 @@ class BuildRequests:
     """A BuildPort over the run ledger of one database, which is connected to at the first request.
 
     A few requests are answered at a time, the others wait. `answer_seconds` bounds a request's wait: for its place, and for a
-    database that took it and does not answer.
+    database that took it and does not answer. `most_waiting` and `most_waiting_bytes` bound what waits: more than a ledger
+    answers in that time, and more than a client sends that is in order.
     """
 
-    def __init__(self, dsn: str, *, answer_seconds: float = 5.0) -> None:
+    def __init__(
+        self, dsn: str, *, answer_seconds: float = 5.0, most_waiting: int = 512, most_waiting_bytes: int = 64 << 20
+    ) -> None:
         self._dsn = dsn
         self._answer_seconds = answer_seconds
+        self._most_waiting = most_waiting
+        self._most_waiting_bytes = most_waiting_bytes
         self._pool: Pool | None = None
         self._opening = threading.Lock()
         self._under_way: set[asyncio.Task[bytes]] = set()
         self._places = asyncio.Semaphore(_MOST_AT_ONCE)
         self._waiting = 0
+        self._waiting_bytes = 0
 
     async def submit(self, body: bytes) -> bytes:
         """See BuildPort."""
-        return await self._off_the_loop(lambda: self._submit(body))
+        return await self._off_the_loop(lambda: self._submit(body), len(body))
 
     async def run(self, run_key: str) -> bytes:
         """See BuildPort."""
-        return await self._off_the_loop(lambda: self._show(run_key))
+        return await self._off_the_loop(lambda: self._show(run_key), len(run_key))
 
     async def close(self) -> None:
         """Wait for what is under way, and disconnect."""
@@ -78,12 +82,12 @@ class BuildRequests:
             await asyncio.to_thread(self._pool.close)
             self._pool = None
 
-    async def _off_the_loop(self, work: Callable[[], bytes]) -> bytes:
-        if self._waiting >= _MOST_WAITING:
-            raise unavailable(Reason.OVERLOADED, f"{_MOST_WAITING} requests about builds wait to be answered; try again")
+    async def _off_the_loop(self, work: Callable[[], bytes], size: int) -> bytes:
+        if self._waiting >= self._most_waiting or (self._waiting and self._waiting_bytes + size > self._most_waiting_bytes):
+            raise unavailable(Reason.OVERLOADED, f"{self._waiting} requests about builds wait to be answered; try again")
         try:
             async with asyncio.timeout(self._answer_seconds):
-                await self._place()
+                await self._place(size)
                 task = asyncio.create_task(asyncio.to_thread(work))
                 self._under_way.add(task)
                 task.add_done_callback(self._ended)
@@ -91,12 +95,14 @@ class BuildRequests:
         except (TimeoutError, DatabaseUnavailable, psycopg.OperationalError):
             raise _down() from None
 
-    async def _place(self) -> None:
+    async def _place(self, size: int) -> None:
         self._waiting += 1
+        self._waiting_bytes += size
         try:
             await self._places.acquire()
         finally:
             self._waiting -= 1
+            self._waiting_bytes -= size
 
     def _ended(self, task: asyncio.Task[bytes]) -> None:
         # a thread cannot be stopped: it keeps its place until it ends, whoever still waits for it

@@ -201,8 +201,9 @@ async def test_a_database_that_hangs_is_told_and_passes(dsn: str) -> None:
     await patient.close()
 
 
-async def test_builds_take_few_threads(dsn: str) -> None:
-    builds, release, entered = BuildRequests(dsn), threading.Event(), threading.Semaphore(0)
+@pytest.mark.parametrize("bounds", [{"most_waiting": 64}, {"most_waiting_bytes": 128}])
+async def test_builds_take_few_threads_and_bounded_memory(dsn: str, bounds: dict[str, int]) -> None:
+    builds, release, entered = BuildRequests(dsn, **bounds), threading.Event(), threading.Semaphore(0)
 
     def held(body: bytes) -> bytes:
         entered.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,6 +132,9 @@ def fuzz(run: Run, port: int, process: int, valid: list[tuple[bytes, str]], comp
     wrong = [*talked.wrong, *comparison.different]
     failures, hangs = talked.failures + shouted.failures, talked.hangs + shouted.hangs
     run.claim("requests, answers of 5xx", tried=talked.sent + shouted.sent, failed=len(failures), aim="0")
+    reasons = Counter(reason_of(failure) for failure in failures)
+    for reason, count in reasons.most_common(5):
+        run.fact(f"... {reason}", f"{count:,}")
     run.claim("requests, hangs", tried=talked.sent + shouted.sent, failed=len(hangs), aim="0")
     longest = max(talked.slowest_seconds, shouted.slowest_seconds)
     run.fact(
@@ -149,11 +153,17 @@ def fuzz(run: Run, port: int, process: int, valid: list[tuple[bytes, str]], comp
     run.fact("memory after the first tenth", seen, aim=f"<= +{GROWTH >> 20} MiB", reached=grown <= GROWTH)
     run.raw["fuzz"] = {
         "failures": failures[:50],
+        "reasons": dict(reasons),
         "hangs": hangs[:50],
         "wrong": wrong[:50],
         "refused_as_no_http": comparison.bare,
         "memory": [sum(one.values()) for one in memory],
     }
+
+
+def reason_of(failure: str) -> str:
+    """What the service gave as its reason, or the first words of the answer where it gave none."""
+    return failure.partition('"reason":"')[2].partition('"')[0] or failure[:40]
 
 
 def _counts(seen: Seen) -> str:
