@@ -11,7 +11,8 @@ import orjson
 from ofp_platform.log.port import AdmissionClock
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.embedded import start_embedded
-from ofp_platform.storage.postgres import migrate, open_pool
+from ofp_platform.storage.postgres import open_pool
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile

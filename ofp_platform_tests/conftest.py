@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from psycopg import conninfo, sql
 
 from ofp_platform.storage.embedded import start_embedded, stop_embedded
-from ofp_platform.storage.postgres import migrate
+from ofp_platform.storage.schema import migrate
 
 ROOT_VARIABLE = "OFP_TEST_ROOT"
 TEMPLATE = "ofp_template"

@@ -33,7 +33,8 @@ from ofp_platform.registry.pack import pack_digest
 from ofp_platform.registry.source import PackErrors
 from ofp_platform.storage.embedded import EmbeddedPostgresError
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
-from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool, schema_is_current
+from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool
+from ofp_platform.storage.schema import schema_is_current
 from ofp_platform.vocabulary.profile import Profile, ProfileError
 
 PYTHONS = ((3, 11), (3, 14))

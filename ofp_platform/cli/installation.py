@@ -31,11 +31,11 @@ def init(
 
 def migrate(home: Home = None) -> None:
     """Bring the schema of the database to the newest revision. Nothing happens when it is there already."""
-    from ofp_platform.storage import postgres
+    from ofp_platform.storage import schema
 
     dsn = resolve(home).dsn()
-    if postgres.schema_is_current(dsn):
+    if schema.schema_is_current(dsn):
         typer.echo("the schema is at the newest revision")
         return
-    postgres.migrate(dsn)
+    schema.migrate(dsn)
     typer.echo("the schema was brought to the newest revision")

@@ -12,7 +12,7 @@ from ofp_platform.offline.runs.workshop import Workshop
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving import Reader
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.storage.postgres import migrate
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.profile import Profile
 
 CONNECTIONS = 4

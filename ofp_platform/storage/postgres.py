@@ -1,28 +1,16 @@
-"""Connections to PostgreSQL and the version of its schema."""
+"""Connections to PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from psycopg.abc import PQGen
 from psycopg.errors import _WaitTimeout
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.pool import NullPool
 
-SCHEMA = "ofp"
 Pool = ConnectionPool[psycopg.Connection[TupleRow]]
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_MIGRATION_LOCK = 0x6F66705F6D696772  # "ofp_migr": one migration at a time, whoever starts it
 
 # the pool doubles its pauses up to this age, then tries anew at the next request: an outage is over seconds after its end
 _RECONNECT_SECONDS = 2.0
@@ -114,63 +102,12 @@ def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8, timeout_seconds
         pool.open(wait=True, timeout=timeout_seconds)
     except psycopg.OperationalError as error:
         pool.close()
-        raise DatabaseUnavailable(_unreachable(dsn, error)) from error
+        raise DatabaseUnavailable(unreachable(dsn, error)) from error
     return pool
 
 
-def migrate(dsn: str) -> None:
-    """Bring the schema to the newest revision, in one transaction; nothing happens when it is there already.
-
-    Raises:
-        DatabaseUnavailable: PostgreSQL does not answer.
-    """
-    with _connection(dsn) as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        config = _config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-
-def schema_is_current(dsn: str) -> bool:
-    """Whether the schema is at the newest revision that this code knows.
-
-    Raises:
-        DatabaseUnavailable: PostgreSQL does not answer.
-    """
-    newest = set(ScriptDirectory.from_config(_config()).get_heads())
-    with _connection(dsn) as connection:
-        context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
-        return set(context.get_current_heads()) == newest
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    return config
-
-
-@contextmanager
-def _connection(dsn: str) -> Iterator[Connection]:
-    """A SQLAlchemy connection in a transaction, over psycopg, so that every form of DSN means the same everywhere."""
-
-    def connect() -> psycopg.Connection[Any]:
-        return psycopg.connect(dsn, connect_timeout=10)
-
-    try:
-        probe = connect()
-    except psycopg.OperationalError as error:
-        raise DatabaseUnavailable(_unreachable(dsn, error)) from error
-    probe.close()
-    engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
-    try:
-        with engine.begin() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
-def _unreachable(dsn: str, error: Exception) -> str:
+def unreachable(dsn: str, error: Exception) -> str:
+    """What to say of a server that does not answer; nothing of the DSN but host and database."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     where = f"host {parts.get('host', 'localhost')!r}, database {parts.get('dbname', '')!r}"
     return f"PostgreSQL ({where}) does not answer: {error}. Is it running, and is the DSN right?"

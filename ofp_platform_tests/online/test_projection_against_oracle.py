@@ -19,7 +19,8 @@ from ofp_platform.online.chunk_merge import summarise_chunks
 from ofp_platform.online.projection import ProjectionConflict
 from ofp_platform.online.projector import ApplyReceipt
 from ofp_platform.online.state import KEY_TYPE_CODES
-from ofp_platform.storage.postgres import Pool, migrate, open_pool
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.errors import Reason
 from ofp_platform_tests.oracle.fold import Record, micros, time_text
 from ofp_platform_tests.oracle.small_plane import ADMITTED, SmallPlane, answer_hash, apply, payment, small_registry

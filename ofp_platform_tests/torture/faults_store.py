@@ -32,7 +32,8 @@ from ofp_platform.simulation.disturbances import Disturbances
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
 from ofp_platform.storage import postgres
-from ofp_platform.storage.postgres import migrate, open_pool
+from ofp_platform.storage.postgres import open_pool
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile

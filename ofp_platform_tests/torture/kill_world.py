@@ -18,7 +18,7 @@ from ofp_platform.simulation.delays import DelayModel
 from ofp_platform.simulation.disturbances import Disturbances
 from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
-from ofp_platform.storage.postgres import migrate
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile, load_profile
 from ofp_platform_tests.oracle.simulated_log import PINS, write_profile

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import conninfo, sql
 
-from ofp_platform.storage.postgres import migrate
+from ofp_platform.storage.schema import migrate
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from ofp_platform.online import projection
 from ofp_platform.online.evaluation import Evaluator
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
-from ofp_platform.storage.postgres import SCHEMA, Pool, migrate
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.schema import SCHEMA, migrate
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.small_plane import RUN_CONFIG

@@ -35,7 +35,7 @@ from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.storage.postgres import migrate
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.position import Basis

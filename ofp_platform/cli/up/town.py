@@ -18,7 +18,7 @@ from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, wait_until
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
-from ofp_platform.storage.postgres import migrate
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.profile import Profile
 
 _READY_SECONDS = 60.0

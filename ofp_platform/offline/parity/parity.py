@@ -55,6 +55,7 @@ class Comparer:
     def __init__(self, parity: ParityRuns) -> None:
         self.parity = parity
         self.reader = AnchorReader()
+        self._pins = parity.pins  # the object that the reader gives for these pins, once it was seen to be equal
         self._rebuilders: dict[RunKey, Rebuilder] = {}
         self._lacking: dict[tuple[RunKey, str], str | None] = {}
         self._shapes: dict[tuple[RunKey, tuple[GroupRef, ...], tuple[str, ...]], Question] = {}
@@ -100,8 +101,10 @@ class Comparer:
         parity, pins = self.parity, served.plain.context_pins
         if served.basis.stream_name != parity.stream_name:
             raise NotComparable(UncheckableReason.ANOTHER_STREAM, f"it was served from stream {served.basis.stream_name}")
-        if pins != parity.pins:
-            raise NotComparable(UncheckableReason.ANOTHER_RUN, f"it was served for run {pins.run_id} and its pins")
+        if pins is not self._pins:
+            if pins != parity.pins:
+                raise NotComparable(UncheckableReason.ANOTHER_RUN, f"it was served for run {pins.run_id} and its pins")
+            self._pins = pins
         if served.graph_version is not None:
             text = f"it used version {served.graph_version} of the identity graph, which no rebuild can consult"
             raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)

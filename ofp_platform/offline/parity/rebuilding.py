@@ -111,15 +111,16 @@ class Rebuilder:
         chains = chains_of(bounds)
         rows: list[list[tuple[Evaluations, int]]] = [[None] * len(one.question.keys) for one in asked]  # type: ignore[list-item]
         together: dict[tuple[tuple[str, str], ...], tuple[_Groups, list[tuple[int, int]]]] = {}
+        names_of: dict[int, dict[str, tuple[tuple[str, str], ...]]] = {}  # most questions share their groups
         for number, one in enumerate(asked):
-            names = {
-                key_type: tuple([(group.name, group.version) for group in groups])
-                for key_type, groups in one.question.groups_of.items()
-            }
+            groups_of = one.question.groups_of
+            names = names_of.get(id(groups_of))
+            if names is None:
+                names = names_of[id(groups_of)] = {key_type: _names(groups) for key_type, groups in groups_of.items()}
             for place, (key_type, _) in enumerate(one.question.keys):
                 own = together.get(names[key_type])
                 if own is None:
-                    own = together[names[key_type]] = one.question.groups_of[key_type], []
+                    own = together[names[key_type]] = groups_of[key_type], []
                 own[1].append((number, place))
         for groups, places in together.values():
             self._evaluate_type(groups, places, asked, chains, horizons, rows)
@@ -162,8 +163,12 @@ class Rebuilder:
 
     def plan(self, groups: _Groups) -> ColumnPlan:
         """What the kernel is asked for groups of one key type (kept)."""
-        names = tuple([(group.name, group.version) for group in groups])
+        names = _names(groups)
         plan = self._plans.get(names)
         if plan is None:
             plan = self._plans[names] = ColumnPlan(KernelPlan.of(self.registry.layouts[groups[0].key_type]), groups)
         return plan
+
+
+def _names(groups: _Groups) -> tuple[tuple[str, str], ...]:
+    return tuple([(group.name, group.version) for group in groups])

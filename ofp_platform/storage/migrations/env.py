@@ -1,4 +1,4 @@
-"""How Alembic runs: on the connection, and in the transaction, that `storage.postgres.migrate` hands over."""
+"""How Alembic runs: on the connection, and in the transaction, that `storage.schema.migrate` hands over."""
 
 from alembic import context
 
