@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ofp_platform.log.kinesis import KinesisLog, kinesis_client
 from ofp_platform.log.port import EventLog, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.postgres import Pool
@@ -29,6 +28,9 @@ def connect_log(
             return PostgresLog.open(pool, stream_name)
         except StreamNotFound:
             return PostgresLog.create(pool, stream_name, partitions, partition_key)
+    # a process whose log is no Kinesis starts without boto3, a fifth of a second
+    from ofp_platform.log.kinesis import KinesisLog, kinesis_client
+
     client = kinesis_client(kinesis_endpoint_url)
     try:
         return KinesisLog.create(client, stream_name, partitions, partition_key)
