@@ -101,7 +101,7 @@ class Asked:
     refused: Counter[str] = field(default_factory=Counter)
     longest_seconds: float = 0.0
     wrong: list[str] = field(default_factory=list)
-    answers: dict[tuple[int, str], bytes] = field(default_factory=dict)
+    answers: dict[tuple[int, str], GetFeaturesResponse] = field(default_factory=dict)
 
     def ask(self, port: int, questions: list[Question], number: int) -> str | None:
         """Ask one question. The basis of the answer; None when it was refused as it may be."""
@@ -123,7 +123,7 @@ class Asked:
             basis = features.provenance.input_basis.model_dump_json()
             if features.provenance.feature_snapshot_hash != response.headers["ofp-snapshot-hash"]:
                 self.wrong.append("the header names another hash than the body")
-            if self.answers.setdefault((number, basis), body) != body:
+            if _stated(self.answers.setdefault((number, basis), features)) != _stated(features):
                 self.wrong.append(f"two answers to one question on one basis: {questions[number].keys}")
             return basis
         reason = body.partition(b'"reason":"')[2].partition(b'"')[0].decode()
@@ -131,6 +131,11 @@ class Asked:
         if response.status != 503 or _RETRY not in response.headers or reason in ("INTERNAL", "SNAPSHOT_CORRUPT", ""):
             self.wrong.append(f"{response.status} {reason}: {body[:200]!r}")
         return None
+
+
+def _stated(features: GetFeaturesResponse) -> str:
+    """What an answer says of the question: all of it but the posture, which is the service's own state at that moment."""
+    return features.model_dump_json(exclude={"provenance": {"posture"}})
 
 
 class StoreWorld:
@@ -230,9 +235,9 @@ class StoreWorld:
         row = self.direct.row(self.row.projection_id)
         reader = self.direct.reader(row)
         asked = [(one, row.basis, reader.answer(one.body(PINS)).hash) for one in self.questions]
-        served = chance.sample(sorted(self.asked.answers.items()), min(10, len(self.asked.answers)))
-        for (number, text), body in served:
-            features = parse(GetFeaturesResponse, body)
+        served = [(place, self.asked.answers[place]) for place in sorted(self.asked.answers)]
+        served = chance.sample(served, min(10, len(served)))
+        for (number, text), features in served:
             asked.append((self.questions[number], Basis.model_validate_json(text), verify(features)))
         self.asked.answers.clear()
         return found + self.oracle.wrong(asked)
