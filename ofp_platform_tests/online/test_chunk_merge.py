@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +114,17 @@ def test_a_run_of_equal_times_is_never_cut() -> None:
     assert sizes([7] * 6, [7]) == [7]
     assert sizes([7] * 6, [8, 8]) == [6, 2]
     assert sizes([1] + [7] * 6, [8]) == [1, 6, 1]
+
+
+@pytest.mark.parametrize("half", [2, 3])
+@pytest.mark.parametrize(("first", "second"), pairwise([0, 1, 2**62, 2**63 - 1, -(2**63), -2, -1]))
+def test_ties_are_compared_as_unsigned_in_both_halves(half: int, first: int, second: int) -> None:
+    def event(tie: int, value: int) -> Event:
+        return (5, 1, tie, 0, value) if half == 2 else (5, 1, 3, tie, value)
+
+    for held, arrives in (((first, 1), (second, 2)), ((second, 2), (first, 1))):
+        found = merge(matrix_of([event(*held)]), np.array([0, 1]), np.array([0]), matrix_of([event(*arrives)]), ties=True)
+        assert found.matrix[4].tolist() == [1, 2]
 
 
 def test_an_appended_chunk_leaves_the_full_one_unchanged() -> None:

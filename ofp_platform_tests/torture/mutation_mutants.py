@@ -6,6 +6,8 @@ Left out, as classes and never one by one:
 - decorators that only say how a function is made fast (`native`, `cache`, `lru_cache`), with their arguments;
 - f-strings inside a `raise` statement: the words of a message;
 - `==` for `is` (and `!=` for `is not`) beside a member of an enumeration: members are equal to themselves only;
+- `is` and `is not` for another comparison: of small integers they say what `==` and `!=` do, which are mutants of their own, of
+  others whatever the interpreter happens to share;
 - what does not compile: it is no program.
 
 Docstrings and log messages have no mutants, because no operator changes a plain string. Operators that draw at random or need
@@ -28,6 +30,7 @@ from cosmic_ray.operators.provider import OperatorProvider
 
 _FAST_ONLY = ("native", "cache", "lru_cache")
 _SAME_OF_MEMBERS = ("ReplaceComparisonOperator_Is_Eq", "ReplaceComparisonOperator_IsNot_NotEq")
+_IDENTITY = re.compile(r"ReplaceComparisonOperator_(?!Is_|IsNot_)[A-Za-z]+_(Is|IsNot)")
 _MEMBER = re.compile(r"[A-Z][A-Za-z]+\.[A-Z][A-Z_]+")
 
 
@@ -49,7 +52,7 @@ UNCHANGED = Mutant(0, 0, -1, "NoOp", 0)
 @cache
 def _operators() -> dict[str, Operator]:
     provider = OperatorProvider()
-    classes = {name: provider[name] for name in provider}
+    classes = {name: provider[name] for name in provider if _IDENTITY.fullmatch(name) is None}
     return {name: made() for name, made in sorted(classes.items()) if not made.arguments()}
 
 
