@@ -117,7 +117,7 @@ def test_a_run_of_equal_times_is_never_cut() -> None:
 
 
 @pytest.mark.parametrize("half", [2, 3])
-@pytest.mark.parametrize(("first", "second"), pairwise([0, 1, 2**62, 2**63 - 1, -(2**63), -2, -1]))
+@pytest.mark.parametrize(("first", "second"), [*pairwise([0, 1, 2**62, 2**63 - 1, -(2**63), -2, -1])])
 def test_ties_are_compared_as_unsigned_in_both_halves(half: int, first: int, second: int) -> None:
     def event(tie: int, value: int) -> Event:
         return (5, 1, tie, 0, value) if half == 2 else (5, 1, 3, tie, value)
