@@ -18,7 +18,9 @@ from ofp_platform_tests.torture.faults_kinesis import torture_kinesis
 from ofp_platform_tests.torture.faults_objects import aws, torture_publishing
 from ofp_platform_tests.torture.faults_oracle import LogOracle, questions_about
 from ofp_platform_tests.torture.faults_periods import Findings, impatient, through, upstream_of
-from ofp_platform_tests.torture.faults_store import DEADLINE_SECONDS, NAMES, Asked, database, payments, torture_store
+from ofp_platform_tests.torture.faults_store import DEADLINE_SECONDS, Asked, torture_store
+from ofp_platform_tests.torture.faults_world import NAMES, payments
+from ofp_platform_tests.torture.own_database import fresh_database
 from ofp_platform_tests.torture.suite import Run, Suite
 
 STORE_PERIODS, PUBLISHING_PERIODS, KINESIS_PERIODS = 50, 18, 50
@@ -65,7 +67,7 @@ def report_control(run: Run) -> None:
 
 def corrupted(server: str, folder: Path, seed: int) -> bool:
     """Project by way of a proxy that flips bits, and compare with the oracle. Whether anything was noticed."""
-    dsn = database(server, f"faults_control_{seed:x}")
+    dsn = fresh_database(server, f"faults_control_{seed:x}")
     folder.mkdir(parents=True)
     chosen = profile(folder)
     deliveries = payments(300, seed % 1_000)

@@ -52,7 +52,7 @@ from ofp_platform_tests.torture.faults_periods import (
     title,
     upstream_of,
 )
-from ofp_platform_tests.torture.faults_store import database
+from ofp_platform_tests.torture.own_database import fresh_database
 
 BUCKET = "faults"
 ANSWER_SECONDS = 2.0
@@ -90,7 +90,7 @@ class Publishing:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.endpoint = f"http://{aws_at[0]}:{aws_at[1]}"
-        dsn = database(server, f"faults_publishing_{seed:x}")
+        dsn = fresh_database(server, f"faults_publishing_{seed:x}")
         self.world = LabelledPlane.prepare(dsn, folder)
         self.stack.callback(self.world.plane.close)
         self.objects = self.stack.enter_context(FaultProxy(aws_at, seed + 1))

@@ -23,10 +23,10 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving import Reader
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.profile import Profile
-from ofp_platform_tests.torture.faults_store import database
 from ofp_platform_tests.torture.fuzz_client import LIMIT_SECONDS, Seen, shout, talk
 from ofp_platform_tests.torture.fuzz_raw import raw_requests
 from ofp_platform_tests.torture.fuzz_requests import Requests, Sent
+from ofp_platform_tests.torture.own_database import fresh_database
 from ofp_platform_tests.torture.own_service import own_service, resident_bytes
 from ofp_platform_tests.torture.suite import Run, Suite
 
@@ -95,7 +95,7 @@ def torture(run: Run) -> None:
 @contextmanager
 def world(run: Run) -> Iterator[tuple[int, int, list[tuple[bytes, str]], Comparison]]:
     """A projected log and the service on it: its port and process, valid requests, and the library beside it."""
-    dsn = database(run.dsn, f"fuzz_{run.seed:x}")
+    dsn = fresh_database(run.dsn, f"fuzz_{run.seed:x}")
     chosen = profile("fuzz").model_copy(update={"object_store_url": f"file://{run.folder}/objects"})
     with Plane.open(chosen, dsn) as plane:
         fill(plane, run.count(EVENTS, least=1_000), seed=run.seed)

@@ -26,7 +26,8 @@ from ofp_platform_tests.torture.kill_check import Checked, ledger, state_digests
 from ofp_platform_tests.torture.kill_nursery import Nursery
 from ofp_platform_tests.torture.kill_projector import APPLY, CONTINUOUS, DAGSTER, Projectors
 from ofp_platform_tests.torture.kill_replay import check_offline, check_oracle
-from ofp_platform_tests.torture.kill_world import DAY, DAYS, World, drop_database, fresh_database, make_world, registry
+from ofp_platform_tests.torture.kill_world import DAY, DAYS, World, drop_database, make_world, registry
+from ofp_platform_tests.torture.own_database import fresh_database
 from ofp_platform_tests.torture.suite import Run, Suite
 
 PAYMENTS = 1_000_000

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
-from psycopg import conninfo, sql
+from psycopg import sql
 
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projection import ProjectionRow, open_projection
@@ -18,7 +18,6 @@ from ofp_platform.simulation.delays import DelayModel
 from ofp_platform.simulation.disturbances import Disturbances
 from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
-from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile, load_profile
 from ofp_platform_tests.oracle.simulated_log import PINS, write_profile
@@ -50,16 +49,6 @@ class World:
     def open(self, *, connections: int = 4) -> Plane:
         """The plane; the caller closes it."""
         return Plane.open(self.profile, self.dsn, max_connections=connections)
-
-
-def fresh_database(server: str, name: str) -> str:
-    """A new, migrated database beside the one that the DSN names."""
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    dsn = conninfo.make_conninfo(server, dbname=name)
-    migrate(dsn)
-    return dsn
 
 
 def drop_database(server: str, name: str) -> None:

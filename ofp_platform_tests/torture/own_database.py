@@ -1,4 +1,4 @@
-"""A database of a suite's own on the server that it was given."""
+"""Databases of a suite's own on the server that it was given."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ import psycopg
 from psycopg import conninfo, sql
 
 from ofp_platform.storage.schema import migrate
+
+
+def fresh_database(server: str, name: str) -> str:
+    """A new, migrated database of that name on a server, whatever was there before; its DSN."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    dsn = conninfo.make_conninfo(server, dbname=name)
+    migrate(dsn)
+    return dsn
 
 
 @contextmanager
