@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
@@ -19,13 +18,12 @@ from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack
-from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.envelope import hash_of_parts, ijson_bytes
-from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
 from ofp_platform.vocabulary.serving import GroupRef
-from ofp_platform_tests.oracle.fold import Record, micros, time_text
+from ofp_platform_tests.oracle.fold import Record
+from ofp_platform_tests.oracle.record_columns import record_batch
 from ofp_platform_tests.oracle.strategies import PACK, PINS, SKEW
 
 GROUPS = (("every", "v1"), ("ratios", "v2"), ("shop", "v1"))
@@ -52,35 +50,10 @@ def record_batches(records: Iterable[Record], size: int = 7, *, dense: bool = Tr
     for start in range(0, max((len(part) for part in by_partition.values()), default=0), size):
         for part in by_partition.values():
             if chosen := sorted(part, key=lambda record: record.offset)[start : start + size]:
-                batches.append(_batch(chosen, dense))
+                offsets = [one.offset if dense else sparse(one.offset) for one in chosen]
+                after = part_basis(chosen[0].partition_id, chosen[-1].offset + 1, dense=dense)
+                batches.append(record_batch(chosen, offsets, after))
     return batches
-
-
-def _batch(records: Sequence[Record], dense: bool) -> RecordBatch:
-    pins = [ContextPins(**{name: record.envelope[name] for name in PIN_NAMES if name in record.envelope}) for record in records]
-    ts = [micros(record.envelope["ts_utc"]) for record in records]
-    payloads = [ijson_bytes(record.envelope["payload"]) for record in records]
-    last = records[-1].offset
-    return RecordBatch(
-        partition_id=records[0].partition_id,
-        offsets=[record.offset if dense else sparse(record.offset) for record in records],
-        admitted_at=np.array([record.admitted_at for record in records], np.int64),
-        event_ids=[record.envelope["event_id"] for record in records],
-        event_types=[record.envelope["event_type"] for record in records],
-        schema_versions=[record.envelope["schema_version"] for record in records],
-        ts=np.array(ts, np.int64),
-        emitted_at=[None] * len(records),
-        pins=pins,
-        pins_index=np.arange(len(records), dtype=np.int32),
-        payload_hashes=[
-            hash_of_parts(
-                one.envelope["event_type"], one.envelope["schema_version"], time_text(moment), canonical_bytes(run.wire()), body
-            )
-            for one, moment, run, body in zip(records, ts, pins, payloads, strict=True)
-        ],
-        payloads=payloads,
-        next=part_basis(records[0].partition_id, last + 1, dense=dense),
-    )
 
 
 def part_basis(partition_id: str, ends_before: int, *, dense: bool = True) -> PartitionBasis:

@@ -8,15 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from ofp_platform.log.port import AdmissionClock, AppendReceipt, Candidate, PartitionInfo, RecordBatch, checked_start
-from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import EventColumns, Int64
-from ofp_platform.vocabulary.envelope import hash_of_parts, ijson_bytes
-from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
-from ofp_platform_tests.oracle.fold import Record, micros, time_text
+from ofp_platform_tests.oracle.fold import Record
+from ofp_platform_tests.oracle.record_columns import record_batch
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,8 @@ class ShardLog:
         checked_start(partition_id, basis, self.offset_kind, max_records)
         start = 0 if basis is None else self.ordinal(basis)
         own = self._records[partition_id][start : start + max_records]
-        return record_batch(partition_id, own, self._tokens[partition_id], self.at(partition_id, start + len(own)))
+        tokens = self._tokens[partition_id]
+        return record_batch(own, [tokens[one.offset] for one in own], self.at(partition_id, start + len(own)))
 
     def at(self, partition_id: str, count: int) -> PartitionBasis:
         """The basis of a shard with that many records in it."""
@@ -91,30 +88,3 @@ class ShardLog:
 
     def close(self) -> None:
         """Nothing to give back."""
-
-
-def record_batch(partition_id: str, records: Sequence[Record], tokens: Sequence[str], after: PartitionBasis) -> RecordBatch:
-    """Records of one shard in columns, as a reader of the log makes them."""
-    pins = [ContextPins(**{name: one.envelope[name] for name in PIN_NAMES if name in one.envelope}) for one in records]
-    ts = [micros(one.envelope["ts_utc"]) for one in records]
-    payloads = [ijson_bytes(one.envelope["payload"]) for one in records]
-    return RecordBatch(
-        partition_id=partition_id,
-        offsets=[tokens[one.offset] for one in records],
-        admitted_at=np.array([one.admitted_at for one in records], np.int64),
-        event_ids=[one.envelope["event_id"] for one in records],
-        event_types=[one.envelope["event_type"] for one in records],
-        schema_versions=[one.envelope["schema_version"] for one in records],
-        ts=np.array(ts, np.int64),
-        emitted_at=[None] * len(records),
-        pins=pins,
-        pins_index=np.arange(len(records), dtype=np.int32),
-        payload_hashes=[
-            hash_of_parts(
-                one.envelope["event_type"], one.envelope["schema_version"], time_text(moment), canonical_bytes(run.wire()), body
-            )
-            for one, moment, run, body in zip(records, ts, pins, payloads, strict=True)
-        ],
-        payloads=payloads,
-        next=after,
-    )
