@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +25,7 @@ from ofp_platform.online.service import OnlineService
 from ofp_platform.vocabulary.profile import Profile
 
 _START_SECONDS = 120.0
+_STOP_SECONDS = 30.0
 
 
 class ConstantApp:
@@ -50,20 +50,36 @@ def plane_app(chosen: Profile, dsn: str, cache_bytes: int) -> ASGIApp:
 
 
 @contextmanager
-def server(factory: Callable[[], Any]) -> Iterator[int]:
-    """An application under `ofp serve`'s own server, one worker, in a process of its own; its port."""
-    receiving, sending = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(
-        target=serve, args=(factory,), kwargs={"port": 0, "on_ready": sending.send}
-    )
+def service(factory: Callable[[], ASGIApp]) -> Iterator[tuple[int, int]]:
+    """An application under `ofp serve`'s own server, one worker, in a process of its own: its port, and that process's id.
+
+    `factory` must be picklable: a fork would take the locks of this process's threads along, and the threads not.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=serve, args=(factory,), kwargs={"port": 0, "on_ready": sending.send})
     process.start()
     try:
-        if not receiving.poll(60):
-            raise SystemExit("the server did not start")
-        yield int(receiving.recv().rsplit(":", 1)[1])
+        if not receiving.poll(_START_SECONDS):
+            raise RuntimeError("the server did not start")
+        assert process.pid is not None
+        yield int(receiving.recv().rsplit(":", 1)[1]), process.pid
     finally:
         process.terminate()
-        process.join()
+        process.join(_STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        process.close()
+        receiving.close()
+        sending.close()
+
+
+@contextmanager
+def server(factory: Callable[[], ASGIApp]) -> Iterator[int]:
+    """As `service`; its port."""
+    with service(factory) as (port, _):
+        yield port
 
 
 @contextmanager

@@ -115,12 +115,14 @@ class ServedLog:
         batch: int = 2_000,
         linger_seconds: float = 0.25,
         retry_seconds: float = 1.0,
+        close_seconds: float = 5.0,
     ) -> None:
         self._store = store
         self._capacity = capacity
         self._batch = batch
         self._linger = linger_seconds
         self._retry = retry_seconds
+        self._close_seconds = close_seconds
         self._waiting: list[Answer] = []
         self._taken = 0
         self._stored = 0
@@ -149,10 +151,12 @@ class ServedLog:
             self._hurry.set()
 
     async def close(self) -> None:
-        """Write what is left, then stop. What cannot be written now is counted as dropped."""
+        """Write what is left, then stop, within `close_seconds`. What cannot be written in them is counted as dropped."""
         if self._task is None:
             return
-        await self.flushed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_seconds):
+                await self.flushed()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -200,6 +204,10 @@ class ServedLog:
                 await asyncio.to_thread(self._store.log, answers)
             except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
                 logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
+                return False
+            except Exception:
+                # nobody expects it, and all the same what was served is kept, and the log goes on
+                logger.exception("%d served snapshots wait to be logged", len(self._waiting))
                 return False
             del self._waiting[: len(answers)]
             self._stored += len(answers)

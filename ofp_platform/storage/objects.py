@@ -23,6 +23,8 @@ ANSWER_SECONDS = 60.0
 """How long a request to S3 may take: enough for the largest file, and an end where the other side is gone without a word."""
 _CONNECT_SECONDS = 5.0
 _RETRIES = 4
+_threads_of: int | None = None
+"""The process that has obstore's threads, once any does. A fork has none of them, and would wait for an answer for ever."""
 
 
 class ObjectNotFound(Exception):
@@ -33,8 +35,12 @@ class ObjectStoreUnavailable(Exception):
     """The store does not answer or refuses access; the text says which store."""
 
 
+class ForkedProcess(RuntimeError):
+    """This process was forked from one that had used an object store, and cannot use any."""
+
+
 class ObjectStore:
-    """Objects by path (`/` separated, relative) under one root."""
+    """Objects by path (`/` separated, relative) under one root. Every method raises ForkedProcess where that is the case."""
 
     def __init__(
         self, url: str, *, endpoint: str | None = None, region: str | None = None, answer_seconds: float | None = None
@@ -126,6 +132,7 @@ class ObjectStore:
 
     def list(self, prefix: str = "") -> list[str]:
         """The paths below the folder `prefix` ("" = all), sorted. Writes under way are not shown."""
+        _own_threads()
         try:
             chunks = obstore.list(self._store, _checked(prefix) if prefix else None, chunk_size=1000)
             return sorted(meta["path"] for chunk in chunks for meta in chunk)
@@ -139,8 +146,20 @@ class ObjectStore:
         return ObjectStoreUnavailable(f"the object store {self.url} does not work: {first_line}")
 
 
+def _own_threads() -> None:
+    global _threads_of
+    if _threads_of is None:
+        _threads_of = os.getpid()
+    elif _threads_of != os.getpid():
+        raise ForkedProcess(
+            f"process {os.getpid()} was forked from one that had used an object store: the threads that would answer are not"
+            " here. Start it anew (multiprocessing: spawn), or before the first use"
+        )
+
+
 def _checked(path: str) -> str:
     """One path, one object, on either store: obstore would take `/a` for `a`, and a local disk has its own ideas."""
+    _own_threads()
     if any(part in ("", ".", "..") or "#" in part for part in path.split("/")) or not path.isprintable():
         raise ValueError(f"{path!r} is not an object path: relative, '/' between non-empty parts, no '.', '..' or '#'")
     return path

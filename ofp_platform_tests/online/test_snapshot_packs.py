@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -171,4 +172,37 @@ async def test_what_cannot_be_stored_at_the_end_is_counted(unreliable: Outage, a
     for answer in answers:
         log.offer(answer)
     await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == len(answers)
+
+
+async def test_an_error_that_nobody_expects_does_not_end_the_log(unreliable: Outage, answers: list[Answer]) -> None:
+    log = ServedLog(unreliable, linger_seconds=0.001, retry_seconds=0.001)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ofp_platform.online.snapshots.make_pack", None)  # not callable: a TypeError
+        unreliable.down = False
+        log.start()
+        for answer in answers:
+            log.offer(answer)
+        await asyncio.wait_for(log.flushed(), 30)
+        assert log.holds(answers[0].hash)
+    while log.holds(answers[0].hash):
+        await asyncio.sleep(0.001)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+    assert [told(unreliable, answer.hash) for answer in answers] == [None] * len(answers)
+
+
+async def test_a_store_that_is_silent_at_the_end_is_not_waited_for(pool: Pool, tmp_path: Path, answers: list[Answer]) -> None:
+    release = threading.Event()
+
+    class Silent(Outage):
+        def log(self, answers: Sequence[Answer]) -> None:
+            release.wait()
+
+    log = ServedLog(Silent(pool, ObjectStore(str(tmp_path))), linger_seconds=0.001, close_seconds=0.05)
+    log.start()
+    for answer in answers:
+        log.offer(answer)
+    await asyncio.wait_for(log.close(), 30)
+    release.set()
     assert log.dropped == len(answers)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -103,3 +105,31 @@ def test_a_store_that_is_silent_is_given_up() -> None:
             store = ObjectStore("s3://bucket", endpoint=endpoint, answer_seconds=0.2)
         with pytest.raises(ObjectStoreUnavailable, match="s3://bucket"):
             store.get("a")
+
+
+FORKED = """
+import os, sys
+from ofp_platform.storage.objects import ForkedProcess, ObjectStore
+store = ObjectStore(sys.argv[1])
+before = os.fork()
+if before == 0:
+    os._exit(0 if store.put_if_absent("before", b"x") else 1)  # nothing was used yet
+assert os.waitstatus_to_exitcode(os.waitpid(before, 0)[1]) == 0
+assert store.put_if_absent("a", b"x")
+behind = os.fork()
+if behind == 0:
+    found = 0
+    for action in (lambda: store.put_if_absent("b", b"x"), lambda: ObjectStore(sys.argv[1]).get("a"), store.list):
+        try:
+            action()
+        except ForkedProcess as error:
+            found += "multiprocessing: spawn" in str(error)
+    os._exit(found)
+assert os.waitstatus_to_exitcode(os.waitpid(behind, 0)[1]) == 3
+assert store.list() == ["a", "before"]
+"""
+
+
+def test_a_fork_is_told_instead_of_waiting_for_ever(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr == ""

@@ -19,7 +19,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from starlette.types import ASGIApp
 
-from benchmarks.servers import plane_app
+from benchmarks.servers import plane_app, service
 from ofp_platform.api.received import parse, verify
 from ofp_platform.log.port import LogUnavailable, Refusal
 from ofp_platform.log.postgres import PostgresLog
@@ -42,7 +42,6 @@ from ofp_platform_tests.torture.faults_periods import (
 )
 from ofp_platform_tests.torture.faults_world import Answered, LogWorld, payments
 from ofp_platform_tests.torture.own_database import fresh_database
-from ofp_platform_tests.torture.own_service import own_service
 
 DEADLINE_SECONDS = 6.0
 """A request has its answer by then, whatever the store does: 3 s for the store, a second to give a connection up, and slack."""
@@ -114,7 +113,7 @@ class StoreWorld(LogWorld):
         producer, projector, serving = (through(proxy, dsn) for proxy in self.proxies)
         self.log = PostgresLog.open(self.stack.enter_context(open_pool(producer, max_size=2)), chosen.stream_name)
         plane = self.stack.enter_context(Plane.open(chosen, projector, max_connections=3))
-        self.port, _ = self.stack.enter_context(own_service(partial(impatient_app, chosen, serving)))
+        self.port, _ = self.stack.enter_context(service(partial(impatient_app, chosen, serving)))
         self.asked = Asked()
         self.project(plane)
 

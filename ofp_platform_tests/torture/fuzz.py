@@ -16,7 +16,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from benchmarks.load import post
-from benchmarks.servers import plane_app
+from benchmarks.servers import plane_app, service
 from benchmarks.world import ACCOUNTS, MERCHANTS, fill, profile, request
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.online.plane import Plane
@@ -27,7 +27,7 @@ from ofp_platform_tests.torture.fuzz_client import LIMIT_SECONDS, Seen, shout, t
 from ofp_platform_tests.torture.fuzz_raw import raw_requests
 from ofp_platform_tests.torture.fuzz_requests import Requests, Sent
 from ofp_platform_tests.torture.own_database import fresh_database
-from ofp_platform_tests.torture.own_service import own_service, resident_bytes
+from ofp_platform_tests.torture.resident import resident_bytes
 from ofp_platform_tests.torture.suite import Run, Suite
 
 REQUESTS, RAW_SHARE = 1_000_000, 0.25
@@ -64,7 +64,7 @@ class Comparison:
             self.different.append(f"{status}, the library says {expected}: {sent.body[:300]!r}")
 
 
-def service(chosen: Profile, dsn: str) -> ASGIApp:
+def fuzzed_app(chosen: Profile, dsn: str) -> ASGIApp:
     """The service under test."""
     return plane_app(chosen, dsn, CACHE)
 
@@ -104,7 +104,7 @@ def world(run: Run) -> Iterator[tuple[int, int, list[tuple[bytes, str]], Compari
         while projector.apply_available(max_records=20_000) is not None:
             pass
         comparison = Comparison(plane.reader(plane.row(row.projection_id)), random.Random(run.seed))
-        with own_service(partial(service, chosen, dsn)) as (port, process):
+        with service(partial(fuzzed_app, chosen, dsn)) as (port, process):
             yield port, process, questions(plane, run.seed), comparison
 
 
