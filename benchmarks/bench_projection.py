@@ -29,6 +29,7 @@ from benchmarks.world import fresh_database, profile
 from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform.vocabulary.profile import Profile
 
 AIM_PER_SECOND = 100_000
 AIM_OVER_PEER = 10
@@ -144,7 +145,8 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transactions", type=int, default=TRANSACTIONS)
-    parser.add_argument("--batch", type=int, default=100_000, help="the most records of one commit")
+    batch = Profile.model_fields["batch_records"].default
+    parser.add_argument("--batch", type=int, default=batch, help="the most records of one commit (that of a profile)")
     parser.add_argument("--peer-seconds", type=float, default=240.0, help="the peer's time limit; 0: without the peer")
     arguments = parser.parse_args()
     began = time.perf_counter()

@@ -62,7 +62,7 @@ class Profile(Model):
     clock_skew: Duration = "5m"
     allowed_lateness: Duration = "1d"
     range_size: int = Field(default=25_000, ge=1, description="records of one offset range, the unit of backfill")
-    batch_records: int = Field(default=100_000, ge=1, description="the most records that one commit applies")
+    batch_records: int = Field(default=250_000, ge=1, description="the most records that one commit applies")
     object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
     object_store_endpoint_url: str | None = None
     limits: Limits = Limits()
