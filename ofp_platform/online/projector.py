@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -20,22 +20,17 @@ from ofp_platform.kernel.plan import KernelPlan
 from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
 from ofp_platform.online import chunk_merge
 from ofp_platform.online.chunk_codec import pack_many, unpack_many
-from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, read_projection
+from ofp_platform.online.record_intake import LOWEST, FoldedBatch, RecordIntake
 from ofp_platform.online.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.online.touched_keys import record_touched
-from ofp_platform.registry.apply_failure import ApplyFailureReason
-from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, basis_text, make_basis, order
 
 Int64 = npt.NDArray[np.int64]
-LOWEST = int(np.iinfo(np.int64).min)
 
 
 @dataclass(frozen=True)
@@ -62,18 +57,6 @@ class ApplyReceipt:
     horizon: int | None
 
 
-@dataclass
-class _Batch:
-    """What is known of the records of one commit, before anything is written."""
-
-    failures: list[tuple[str, str, str, str, int, str, str]] = field(default_factory=list)
-    anomalies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-    identities: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    touched: dict[str, list[tuple[list[str], Int64]]] = field(default_factory=dict)
-    max_ts: int = LOWEST
-
-
 class Projector:
     """Applies records to one projection. One instance per process and projection; not safe for threads."""
 
@@ -92,22 +75,14 @@ class Projector:
         self._pool = pool
         self._log = log
         self._registry = registry
-        self._router = Router(registry)
         self._plans = {key_type: KernelPlan.of(layout) for key_type, layout in registry.layouts.items()}
         self._projection_id = projection_id
-        self._skew = clock_skew_us
         self._retained = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events
         self._span_chunks = span_chunks
-        self._dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        self._intake = RecordIntake(registry, clock_skew_us, self._retained, dense=dense)
         self._row: ProjectionRow | None = None
-        self._index = IdentityIndex(self._word_count)
-        self._partition_numbers: list[str] = []
-        self._active: set[str] = set()
-
-    @property
-    def _word_count(self) -> int:
-        return 6 if self._dense else 8
 
     @property
     def basis(self) -> Basis:
@@ -117,8 +92,7 @@ class Projector:
     def forget(self) -> None:
         """Drop everything held in memory; the next apply reads the store again."""
         self._row = None
-        self._index = IdentityIndex(self._word_count)
-        self._partition_numbers = []
+        self._intake.forget()
 
     def apply_available(self, *, max_records: int, until: Basis | None = None) -> ApplyReceipt | None:
         """Apply what the log holds behind the basis, at most `max_records`, one commit. None: nothing was there.
@@ -167,10 +141,10 @@ class Projector:
 
     def _apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
         row = self._load()
-        work = _Batch()
+        work = FoldedBatch()
         parts = dict(row.basis.by_partition())
         for batch in batches:
-            self._fold(batch, work)
+            self._intake.fold(row, batch, work)
             parts[batch.partition_id] = batch.next
         after = make_basis(row.stream_name, parts)
         moments = [moment for moment in (row.watermark, work.max_ts) if moment is not None and moment != LOWEST]
@@ -239,124 +213,16 @@ class Projector:
             runs = connection.execute(
                 "SELECT content FROM ofp.identity_run WHERE projection_id = %s ORDER BY version", (self._projection_id,)
             )
-            for (content,) in runs:
-                self._index.load(np.frombuffer(content, np.uint64).reshape(-1, self._word_count))
-            self._active = {
-                digest
-                for (digest,) in connection.execute(
-                    "SELECT pins_digest FROM ofp.projection WHERE stream_name = %s AND status <> 'retired'",
-                    (row.stream_name,),
-                )
-            }
+            active = connection.execute(
+                "SELECT pins_digest FROM ofp.projection WHERE stream_name = %s AND status <> 'retired'", (row.stream_name,)
+            )
             names = connection.execute(
                 "SELECT partition_id FROM ofp.projection_partition WHERE projection_id = %s ORDER BY partition_number",
                 (self._projection_id,),
             )
-            self._partition_numbers = [name for (name,) in names]
+            self._intake.remember((content for (content,) in runs), {digest for (digest,) in active}, [name for (name,) in names])
         self._row = row
         return row
-
-    def _number(self, partition_id: str) -> int:
-        """A small number that stands for a partition in identity entries; persisted with the partition's counters."""
-        if partition_id not in self._partition_numbers:
-            self._partition_numbers.append(partition_id)
-        return self._partition_numbers.index(partition_id)
-
-    # ---- folding one partition's records ----------------------------------------------------------------------------
-
-    def _fold(self, batch: RecordBatch, work: _Batch) -> None:
-        row = self._load()
-        known = row.basis.by_partition().get(batch.partition_id)
-        if known is not None and len(batch) and not _follows(batch, known, self._dense):
-            raise ProjectionConflict(f"records of partition {batch.partition_id} do not continue the basis")
-        counts = work.counts.setdefault(batch.partition_id, Counter())
-        counts["records"] += len(batch) + len(batch.unreadable)
-        counts["failed"] += len(batch.unreadable)
-        for record in batch.unreadable:
-            reason, detail = ApplyFailureReason.MALFORMED_PAYLOAD, f"{record.reason}: {record.message}"
-            work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail))
-        if not len(batch):
-            return
-        keep = self._belonging(batch, work, counts)
-        if not len(keep):
-            return
-        everything = len(keep) == len(batch)
-        routed = self._router.route(
-            event_types=_take(batch.event_types, keep, everything),
-            event_ids=_take(batch.event_ids, keep, everything),
-            ts=batch.ts[keep],
-            payload_hashes=_take(batch.payload_hashes, keep, everything),
-            payloads=_take(batch.payloads, keep, everything),
-        )
-        for failure in routed.failures:
-            work.failures.append(_failure(batch, int(keep[failure.index]), failure.reason, failure.detail))
-        counts["failed"] += len(routed.failures)
-        counts["ignored"] += int(np.count_nonzero(routed.status == UNKNOWN_TYPE))
-        fresh = self._admit(batch, keep, routed, work, counts)
-        if not fresh.any():
-            return
-        work.max_ts = max(work.max_ts, int(batch.ts[keep][fresh].max()))
-        counts["applied"] += int(np.count_nonzero(fresh))
-        if row.watermark is not None:
-            counts["late"] += int(np.count_nonzero(batch.ts[keep][fresh] <= row.watermark - self._retained))
-        for key_type, touched in routed.touched.items():
-            _collect(work, key_type, touched, fresh)
-
-    def _belonging(self, batch: RecordBatch, work: _Batch, counts: Counter[str]) -> Int64:
-        """Indices of the records of this run that are not ahead of their admission by more than the skew."""
-        row = self._load()
-        found = belonging(row.pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
-        for index in np.flatnonzero(found.wrong_pins | found.other_run).tolist():
-            if pins_digest(batch.pins[batch.pins_index[index]]) in self._active:
-                counts["ignored"] += 1
-                continue
-            if found.wrong_pins[index]:
-                reason, detail = ApplyFailureReason.WRONG_PINS, "this run's id with other pins"
-            else:
-                reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
-            counts["failed"] += 1
-            work.failures.append(_failure(batch, index, reason, detail))
-        for index in np.flatnonzero(found.future).tolist():
-            counts["failed"] += 1
-            ahead = int(batch.ts[index] - batch.admitted_at[index]) // 1_000_000
-            detail = f"event time is {ahead} s past its admission; allowed {self._skew // 1_000_000} s"
-            work.failures.append(_failure(batch, index, ApplyFailureReason.FUTURE_EVENT, detail))
-        return np.flatnonzero(found.own)
-
-    def _admit(
-        self, batch: RecordBatch, keep: Int64, routed: RoutedBatch, work: _Batch, counts: Counter[str]
-    ) -> npt.NDArray[np.bool_]:
-        """Which of the routed records are events that the projection does not know yet."""
-        applied = np.flatnonzero(routed.status == APPLIED)
-        fresh = np.zeros(len(keep), np.bool_)
-        if not len(applied):
-            return fresh
-        words = np.empty((len(applied), self._word_count), np.uint64)
-        words[:, 0:2] = routed.id_digest[applied]
-        words[:, 2:4] = routed.tie_digest[applied]
-        words[:, 4] = self._number(batch.partition_id)
-        if self._dense:
-            words[:, 5] = np.asarray(batch.offsets, np.uint64)[keep[applied]]
-        else:
-            words[:, 5:] = [offset_words(batch.offsets[index], False) for index in keep[applied]]
-        status, earlier = self._index.admit(words)
-        for index in np.flatnonzero(status == ANOMALY):
-            first = self._index.entry(int(earlier[index]))
-            record = int(keep[applied[index]])
-            work.anomalies.append(
-                (
-                    batch.partition_id,
-                    str(batch.offsets[record]),
-                    batch.event_ids[record],
-                    batch.event_types[record],
-                    self._partition_numbers[int(first[4])],
-                    words_offset(first[5:]),
-                )
-            )
-        work.identities.append(words[status != DUPLICATE])
-        counts["duplicates"] += int(np.count_nonzero(status == DUPLICATE))
-        fresh[applied[status != DUPLICATE]] = True
-        return fresh
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -394,7 +260,7 @@ class Projector:
         refresh_spans(connection, self._projection_id, code, plan, changed, grown, self._span_chunks)
         return len(key_ids), len(rows)
 
-    def _record(self, connection: Connection[Any], version: int, work: _Batch) -> None:
+    def _record(self, connection: Connection[Any], version: int, work: FoldedBatch) -> None:
         """Identities, failures, anomalies and counters of this commit."""
         identities = [words for words in work.identities if len(words)]
         if identities:
@@ -419,7 +285,7 @@ class Projector:
                     (
                         self._projection_id,
                         name,
-                        self._number(name),
+                        self._intake.number(name),
                         counts["records"],
                         counts["applied"],
                         counts["duplicates"],
@@ -454,36 +320,6 @@ def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
     with cursor.copy(f"COPY ofp.{table} FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
-
-
-def _collect(work: _Batch, key_type: str, touched: TouchedKeys, fresh: npt.NDArray[np.bool_]) -> None:
-    chosen = fresh[touched.record_index]
-    if chosen.all():
-        work.touched.setdefault(key_type, []).append((touched.key_ids, touched.matrix))
-    elif chosen.any():
-        ids = [name for name, wanted in zip(touched.key_ids, chosen.tolist(), strict=True) if wanted]
-        work.touched.setdefault(key_type, []).append((ids, touched.matrix[:, chosen]))
-
-
-def _failure(batch: RecordBatch, index: int, reason: str, detail: str) -> tuple[str, str, str, str, int, str, str]:
-    return (
-        batch.partition_id,
-        str(batch.offsets[index]),
-        batch.event_ids[index],
-        batch.event_types[index],
-        int(batch.ts[index]),
-        str(reason),
-        detail,
-    )
-
-
-def _take(values: list[Any], keep: Int64, everything: bool) -> list[Any]:
-    return values if everything else [values[index] for index in keep]
-
-
-def _follows(batch: RecordBatch, known: PartitionBasis, dense: bool) -> bool:
-    first = order(batch.offsets[0])
-    return first == order(known.offset) if dense else first > order(known.offset)
 
 
 def _inside(batch: RecordBatch, start: PartitionBasis | None, bound: PartitionBasis) -> RecordBatch:
