@@ -1,7 +1,8 @@
 """Which modules are mutated, and which tests should find the change: the tests of the module itself, then those of its callers.
 
-The files of a module are run together, test by test, the quickest first. The projector, which moves the basis in a database
-transaction, is not here: a test of it takes seconds, and it is the kill loop and the random worlds that hold it.
+The files of a module are run together, test by test, the quickest first. The projector, which writes what was taken in and moves the
+basis in a database transaction, is not here: a test of it takes seconds, and it is the kill loop and the random worlds that
+hold it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "ofp_platform.offline.replay.knowledge": (f"{_TESTS}/offline/replay/test_knowledge.py",),
         "ofp_platform.offline.requests.replay_resolution": (f"{_TESTS}/offline/requests/test_replay_resolution.py",),
         "ofp_platform.online.causal_read": (f"{_TESTS}/online/test_causal_read.py",),
+        "ofp_platform.online.record_intake": (f"{_TESTS}/online/test_record_intake.py",),
         "ofp_platform.vocabulary.offline.replay_basis": (f"{_TESTS}/vocabulary/test_replay_basis.py",),
         "ofp_platform.vocabulary.position": (f"{_TESTS}/vocabulary/test_position.py",),
     },
