@@ -1,8 +1,7 @@
 """Which modules are mutated, and which tests should find the change: the tests of the module itself, then those of its callers.
 
-The files of a module are run together, test by test, the quickest first. The projector, which writes what was taken in and moves the
-basis in a database transaction, is not here: a test of it takes seconds, and it is the kill loop and the random worlds that
-hold it.
+The files of a module are run together, test by test, the quickest first. The projector, which writes what was taken in and moves
+the basis in a transaction, is not here: a test of it takes seconds, and it is the kill loop and the random worlds that hold it.
 """
 
 from __future__ import annotations
