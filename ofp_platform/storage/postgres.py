@@ -60,12 +60,21 @@ def connect(dsn: str, **settings: Any) -> AnsweredConnection:
     Raises:
         psycopg.OperationalError: it cannot be made.
     """
-    return AnsweredConnection.connect(dsn, **_liveliness(dsn), **settings)
+    connection = AnsweredConnection.connect(dsn, **_liveliness(dsn), **settings)
+    _settle(connection)
+    return connection
 
 
 def _liveliness(dsn: str) -> dict[str, Any]:
     given = psycopg.conninfo.conninfo_to_dict(dsn)
     return {name: value for name, value in _LIVELINESS.items() if name not in given}
+
+
+def _settle(connection: psycopg.Connection[TupleRow]) -> None:
+    """What a new connection must have whatever environment, role or database say: times in the one form that psycopg reads."""
+    if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
+        with connection.transaction():
+            connection.execute("SET datestyle TO ISO")
 
 
 def _check(connection: psycopg.Connection[TupleRow]) -> None:
@@ -96,6 +105,7 @@ def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8, timeout_seconds
         reconnect_timeout=_RECONNECT_SECONDS,
         open=False,
         check=_check,
+        configure=_settle,
         kwargs={"autocommit": True, **_liveliness(dsn)},
     )
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import psycopg
 import pytest
 
@@ -51,3 +53,14 @@ def test_what_the_dsn_says_of_its_connections_holds(dsn: str) -> None:
         assert connection.info.get_parameters()["keepalives_idle"] == "15"
     with connect(psycopg.conninfo.make_conninfo(dsn, keepalives_idle=77), autocommit=True) as connection:
         assert connection.info.get_parameters()["keepalives_idle"] == "77"
+
+
+def test_times_are_read_whatever_the_session_writes(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGDATESTYLE", "SQL, DMY")
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    asked, expected = "SELECT timestamptz '2026-01-02 03:04:05+00'", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    with open_pool(dsn, max_size=1) as pool, pool.connection() as connection:
+        assert connection.execute(asked).fetchone() == (expected,)
+    for autocommit in (False, True):
+        with connect(dsn, autocommit=autocommit) as connection:
+            assert connection.execute(asked).fetchone() == (expected,)

@@ -134,7 +134,8 @@ def surroundings() -> dict[str, str]:
     return {
         "python": ".".join(map(str, sys.version_info[:3])),
         "set order": sha256_hex(repr([*{f"key-{number}" for number in range(64)}]).encode()),
-        "local time": time.strftime("%Y-%m-%dT%H:%M%z", time.localtime(1_767_225_600)),
+        # in winter and in summer
+        "local time": " ".join(time.strftime("%Y-%m-%dT%H:%M%z", time.localtime(at)) for at in (1_767_225_600, 1_782_777_600)),
         "decimal point": str(locale.localeconv()["decimal_point"]),
         "locale": str(locale.setlocale(locale.LC_NUMERIC)),
         "optimised": str(not __debug__),
