@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -120,11 +120,10 @@ class Router:
                 continue
             if not plan.key_plans:
                 continue  # declared, but no group selects it: nothing is read of it
-            kept, rows = self._decode(plan, indices, payloads, failures)
+            kept, columns = self._decode(plan, indices, payloads, failures)
             if not kept:
                 continue
             where = np.array(kept, dtype=np.int64)
-            columns = plan.columns(rows)
             for key_plan in plan.key_plans:
                 part = self._touch(key_plan, columns, where, ts, tie_digest)
                 parts.setdefault(key_plan.key_type, []).append(part)
@@ -150,15 +149,17 @@ class Router:
 
     def _decode(
         self, plan: EventPlan, indices: list[int], payloads: Sequence[bytes], failures: list[ApplyFailure]
-    ) -> tuple[list[int], list[msgspec.Struct]]:
+    ) -> tuple[list[int], dict[str, list[Any]]]:
+        """The records that apply, and their columns; a failure for each other."""
         decode = plan.decode
         try:
             rows = list(map(decode, payloads if len(indices) == len(payloads) else map(payloads.__getitem__, indices)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             indices, rows = self._decode_each(plan, indices, payloads, failures)
-        bad = self._bad_keys(plan, rows)
+        columns = plan.columns(rows)
+        bad = self._bad_keys(plan, columns)
         if not bad:
-            return indices, rows
+            return indices, columns
         kept: list[int] = []
         good: list[msgspec.Struct] = []
         for index, row in zip(indices, rows, strict=True):
@@ -167,7 +168,7 @@ class Router:
             else:
                 kept.append(index)
                 good.append(row)
-        return kept, good
+        return kept, plan.columns(good)
 
     def _decode_each(
         self, plan: EventPlan, indices: list[int], payloads: Sequence[bytes], failures: list[ApplyFailure]
@@ -182,10 +183,12 @@ class Router:
                 failures.append(plan.failure(index, payloads[index]))
         return kept, rows
 
-    def _bad_keys(self, plan: EventPlan, rows: list[msgspec.Struct]) -> set[str]:
+    def _bad_keys(self, plan: EventPlan, columns: Mapping[str, list[Any]]) -> set[str]:
         bad: set[str] = set()
         for attribute in {key.attribute for key in plan.key_plans}:
-            new = set(map(attrgetter(attribute), rows)).difference(self._good_keys)
+            if self._good_keys.issuperset(columns[attribute]):
+                continue
+            new = set(columns[attribute]).difference(self._good_keys)
             refused = {key_id for key_id in new if not is_key_id(key_id)}
             bad |= refused
             if len(self._good_keys) + len(new) > self._cache_limit:
