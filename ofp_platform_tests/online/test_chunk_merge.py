@@ -107,6 +107,7 @@ def test_appending_fills_chunks_and_inserting_halves_them() -> None:
     assert sizes([1, 2, 4, 5], [3]) == [3, 2]
     assert sizes([1, 2, 3, 20], list(range(4, 14))) == [4, 4, 4, 2]
     assert sizes([1, 2, 3], [0]) == [4]
+    assert sizes([1, 2, 3, 4, 5, 6, 8], [7]) == [4, 4]
 
 
 def test_a_run_of_equal_times_is_never_cut() -> None:
@@ -133,6 +134,24 @@ def test_an_appended_chunk_leaves_the_full_one_unchanged() -> None:
     found = merge(held, np.array([0, CHUNK_EVENTS]), np.array([0]), new, ties=True)
     assert found.chunk_offsets.tolist() == [0, CHUNK_EVENTS, CHUNK_EVENTS + 1]
     assert found.chunk_changed.tolist() == [False, True]
+
+
+def test_only_the_buckets_with_new_events_change() -> None:
+    def event(ts: int) -> Event:
+        return (ts, 1, ts, 0, 0)
+
+    for chosen in range(3):
+        arrived: list[list[Event]] = [[], [], []]
+        arrived[chosen] = [event(9)]
+        held = [[event(1)], [event(2), event(3)], [event(4)]]
+        found = merged(list(zip(held, arrived, strict=True)), [0])
+        assert found.chunk_bucket.tolist() == [0, 1, 2]
+        assert found.chunk_changed.tolist() == [bucket == chosen for bucket in range(3)]
+
+
+def test_many_small_buckets() -> None:
+    buckets: list[tuple[list[Event], list[Event]]] = [([], [(bucket, 1, 0, 0, bucket)]) for bucket in range(LIMIT - 1)]
+    assert [bucket for bucket, _ in chunks_of(merged(buckets, list(range(len(buckets)))))] == list(range(LIMIT - 1))
 
 
 def test_without_ties_equal_times_keep_the_order_of_arrival() -> None:
