@@ -103,6 +103,9 @@ def worlds_until_found(server: str, defect: Defect, first: int) -> int | None:
 def torture(run: Run) -> None:
     """See the module."""
     first, count = run.seed * _SEEDS, run.count(WORLDS)
+    # first what takes minutes: a suite that sees nothing need not run for an hour
+    planted = list(DEFECTS.items())[: run.count(len(DEFECTS) * 100, least=2)]
+    taken = {name: worlds_until_found(run.dsn, defect, first) for name, defect in planted}
     seeds = range(first, first + count)
     parts = [seeds] if count < _FEW else [seeds[place::_PROCESSES] for place in range(_PROCESSES)]
     if len(parts) == 1:
@@ -124,8 +127,6 @@ def torture(run: Run) -> None:
     run.fact("  values, hashes and counts compared", f"{counts['comparisons']:,}")
     for name, words in _MUST_OCCUR.items():
         run.fact(f"  {words}", f"{counts[name]:,}", aim="some", reached=counts[name] > 0)
-    planted = list(DEFECTS.items())[: run.count(len(DEFECTS) * 100, least=2)]
-    taken = {name: worlds_until_found(run.dsn, defect, first) for name, defect in planted}
     missed = [name for name, worlds in taken.items() if worlds is None]
     run.claim("Planted defects that go unseen", tried=len(taken), failed=len(missed), aim="0 failed", of="planted")
     for name, worlds in taken.items():

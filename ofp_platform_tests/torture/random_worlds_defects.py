@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 
 from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan
-from ofp_platform.online import chunk_merge, projector
+from ofp_platform.online import chunk_merge, record_intake
 from ofp_platform.online.evaluation import Evaluator
 from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex
 from ofp_platform.registry.belonging import Belonging, belonging
@@ -82,7 +82,7 @@ def skew_one_short() -> Iterator[None]:
         arguments = (*rest[:-1], rest[-1] - 1)
         return belonging(*arguments)
 
-    with patch.object(projector, "belonging", mistaken):
+    with patch.object(record_intake, "belonging", mistaken):
         yield
 
 

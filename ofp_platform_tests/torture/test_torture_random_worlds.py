@@ -9,7 +9,7 @@ import pytest
 from ofp_platform.registry.pack import load_pack, pack_digest
 from ofp_platform_tests.torture import random_worlds
 from ofp_platform_tests.torture.random_worlds import SUITE, try_worlds
-from ofp_platform_tests.torture.random_worlds_defects import left_edge_closed
+from ofp_platform_tests.torture.random_worlds_defects import DEFECTS, left_edge_closed
 from ofp_platform_tests.torture.random_worlds_packs import pack_count, revised_pack, world_pack
 from ofp_platform_tests.torture.random_worlds_world import make_world
 
@@ -18,6 +18,13 @@ def test_worlds_agree_and_planted_defects_are_found(embedded_server: str, tmp_pa
     figures = SUITE.run(size=0.0005, seed=3, dsn=embedded_server, folder=tmp_path)
     assert [row for row in figures.rows if row.reached is False] == []
     assert figures.raw["counts"]["questions"] >= 50
+
+
+@pytest.mark.parametrize("name", sorted(DEFECTS))
+def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
+    for _ in range(2):
+        with DEFECTS[name]():
+            pass
 
 
 def test_a_seed_is_a_world() -> None:
