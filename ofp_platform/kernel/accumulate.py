@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT1, OUT3, Int64Array, native
+from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT1, OUT2, OUT3, Int64Array, native
 
 ROW_WIDTH = 11
 COUNT, SUM_HIGH, SUM_LOW, SQUARE_HIGH, SQUARE_LOW, MIN, MAX, FIRST, LAST, FIRST_TS, LAST_TS = range(ROW_WIDTH)
@@ -36,6 +36,16 @@ def events_until(matrix: Int64Array, low: int, high: int, time: int) -> int:
         else:
             high = middle
     return low
+
+
+@native(NOTHING(IN2, IN1, IN1, IN1, IN1, OUT2))
+def events_between(
+    matrix: Int64Array, starts: Int64Array, ends: Int64Array, after: Int64Array, until: Int64Array, out: Int64Array
+) -> None:
+    """Of each key's events [starts[k], ends[k]), those with after[k] < time <= until[k] by time: out[k] = (begin, end)."""
+    for key in range(starts.shape[0]):
+        out[key, 0] = events_until(matrix, starts[key], ends[key], after[key])
+        out[key, 1] = events_until(matrix, starts[key], ends[key], until[key])
 
 
 @native()

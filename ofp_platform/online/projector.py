@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -17,10 +17,11 @@ import numpy.typing as npt
 from psycopg import Connection
 
 from ofp_platform.kernel.plan import KernelPlan
-from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
+from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online import chunk_merge
 from ofp_platform.online.chunk_codec import pack_many, unpack_many
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, read_projection
+from ofp_platform.online.read_ahead import LEAST_RECORDS, Asked, ReadAhead, Reading, read_batches
 from ofp_platform.online.record_intake import LOWEST, FoldedBatch, RecordIntake
 from ofp_platform.online.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
@@ -28,7 +29,8 @@ from ofp_platform.online.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, basis_text, make_basis, order
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Basis, OffsetKind, basis_text, make_basis
 
 Int64 = npt.NDArray[np.int64]
 
@@ -71,6 +73,7 @@ class Projector:
         allowed_lateness_us: int,
         chunk_events: int = chunk_merge.CHUNK_EVENTS,
         span_chunks: int = SPAN_CHUNKS,
+        least_ahead: int = LEAST_RECORDS,
     ) -> None:
         self._pool = pool
         self._log = log
@@ -82,7 +85,9 @@ class Projector:
         self._span_chunks = span_chunks
         dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
         self._intake = RecordIntake(registry, clock_skew_us, self._retained, dense=dense)
+        self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
+        self._ahead: ReadAhead | None = None
 
     @property
     def basis(self) -> Basis:
@@ -92,6 +97,7 @@ class Projector:
     def forget(self) -> None:
         """Drop everything held in memory; the next apply reads the store again."""
         self._row = None
+        self._ahead = None
         self._intake.forget()
 
     def apply_available(self, *, max_records: int, until: Basis | None = None) -> ApplyReceipt | None:
@@ -102,30 +108,13 @@ class Projector:
         Raises:
             ProjectionConflict: another projector moved the basis; nothing was written, call again.
         """
-        batches = self.read_ahead(max_records=max_records, until=until)
-        return self.apply(batches) if batches else None
+        row = self._load()
+        reading = self._reader(row.pins).read(Asked(row.basis, max_records, until))
+        return self._applied(reading) if reading.records else None
 
     def read_ahead(self, *, max_records: int, until: Basis | None = None) -> list[RecordBatch]:
         """Read the records that the next commit would apply, spread over the partitions."""
-        basis = self._load().basis
-        known = basis.by_partition()
-        names = readable_partitions(self._log.partitions(), basis)
-        bounds = None if until is None else until.by_partition()
-        batches = []
-        left = max_records
-        for number, name in enumerate(names):
-            share = max(1, left // (len(names) - number))
-            bound = None if bounds is None else bounds.get(name)
-            if left <= 0 or (bounds is not None and bound is None):
-                continue
-            part = known.get(name)
-            batch = self._log.read(name, part, share)
-            if bound is not None:
-                batch = _inside(batch, part, bound)
-            if len(batch) or batch.unreadable or batch.next.closed:
-                batches.append(batch)
-                left -= len(batch)
-        return batches
+        return read_batches(self._log, Asked(self._load().basis, max_records, until))[0]
 
     def apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
         """Apply records that continue the basis: one transaction, all or nothing.
@@ -133,25 +122,35 @@ class Projector:
         Raises:
             ProjectionConflict: the basis is not where these batches start, or moved meanwhile.
         """
+        row = self._load()
+        records = [self._intake.route(row.pins, batch) for batch in batches]
+        return self._applied(Reading(Asked(row.basis, sum(map(len, batches))), records, more=False))
+
+    def _reader(self, pins: ContextPins) -> ReadAhead:
+        if self._ahead is None:
+            self._ahead = ReadAhead(self._log, self._intake, pins, self._least_ahead)
+        return self._ahead
+
+    def _applied(self, reading: Reading) -> ApplyReceipt:
         try:
-            return self._apply(batches)
+            return self._apply(reading)
         except BaseException:
             self.forget()  # the identity index holds what was not committed
             raise
 
-    def _apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
+    def _apply(self, reading: Reading) -> ApplyReceipt:
         row = self._load()
         work = FoldedBatch()
         parts = dict(row.basis.by_partition())
-        for batch in batches:
-            self._intake.fold(row, batch, work)
-            parts[batch.partition_id] = batch.next
+        for records in reading.records:
+            self._intake.fold(row, records, work)
+            parts[records.batch.partition_id] = records.batch.next
         after = make_basis(row.stream_name, parts)
         moments = [moment for moment in (row.watermark, work.max_ts) if moment is not None and moment != LOWEST]
         watermark = max(moments, default=None)
         horizon = None if watermark is None else watermark - self._retained
         crash_point("projector.before_transaction")
-        with self._pool.connection() as connection, connection.transaction():
+        with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection, connection.transaction():
             stored = read_projection(connection, self._projection_id, for_update=True)
             if stored.version != row.version:
                 raise ProjectionConflict(
@@ -230,8 +229,9 @@ class Projector:
         self, connection: Connection[Any], key_type: str, touched: list[tuple[list[str], Int64]], horizon: int | None
     ) -> tuple[int, int]:
         """Merge new events of one key type into its chunks. Returns keys touched and chunks written."""
-        numbers: dict[str, int] = {}
-        keys = np.array([numbers.setdefault(name, len(numbers)) for ids, _ in touched for name in ids], np.int64)
+        numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched), 0)
+        numbers.update(zip(numbers, range(len(numbers)), strict=True))
+        keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched)), np.int64)
         matrix = np.concatenate([part for _, part in touched], axis=1)
         if horizon is not None:
             servable = matrix[0] > horizon
@@ -320,34 +320,3 @@ def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
     with cursor.copy(f"COPY ofp.{table} FROM STDIN") as copy:
         for row in rows:
             copy.write_row(row)
-
-
-def _inside(batch: RecordBatch, start: PartitionBasis | None, bound: PartitionBasis) -> RecordBatch:
-    """The part of a batch that lies inside a bound."""
-    dense = bound.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-    limit = order(bound.offset) - (1 if dense else 0)  # the last offset that is inside
-    count = sum(1 for offset in batch.offsets if order(offset) <= limit)
-    if count == len(batch):
-        return batch
-    if count:
-        last = batch.offsets[count - 1]
-        following: int | str = int(last) + 1 if dense else last
-        after = PartitionBasis(partition_id=batch.partition_id, offset_kind=bound.offset_kind, offset=following)
-    else:
-        origin: int | str = 0 if dense else ""
-        after = start or PartitionBasis(partition_id=batch.partition_id, offset_kind=bound.offset_kind, offset=origin)
-    return replace(
-        batch,
-        offsets=batch.offsets[:count],
-        admitted_at=batch.admitted_at[:count],
-        event_ids=batch.event_ids[:count],
-        event_types=batch.event_types[:count],
-        schema_versions=batch.schema_versions[:count],
-        ts=batch.ts[:count],
-        emitted_at=batch.emitted_at[:count],
-        pins_index=batch.pins_index[:count],
-        payload_hashes=batch.payload_hashes[:count],
-        payloads=batch.payloads[:count],
-        next=after,
-        unreadable=tuple(record for record in batch.unreadable if order(record.offset) <= limit),
-    )

@@ -18,10 +18,10 @@ from ofp_platform.log.port import RecordBatch
 from ofp_platform.online.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
 from ofp_platform.online.projection import ProjectionConflict, ProjectionRow
 from ofp_platform.registry.apply_failure import ApplyFailureReason
-from ofp_platform.registry.belonging import belonging
+from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
-from ofp_platform.vocabulary.identity import pins_digest
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.position import PartitionBasis, order
 
 Int64 = npt.NDArray[np.int64]
@@ -38,6 +38,19 @@ class FoldedBatch:
     identities: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     touched: dict[str, list[tuple[list[str], Int64]]] = field(default_factory=dict)
     max_ts: int = LOWEST
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedRecords:
+    """A batch and what its own records say: which belong to the run (`keep` int64[k], their indices) and what those do.
+
+    `routed` is None where none does.
+    """
+
+    batch: RecordBatch
+    belonging: Belonging
+    keep: Int64
+    routed: RoutedBatch | None
 
 
 class RecordIntake:
@@ -73,12 +86,29 @@ class RecordIntake:
             self.partition_numbers.append(partition_id)
         return self.partition_numbers.index(partition_id)
 
-    def fold(self, row: ProjectionRow, batch: RecordBatch, work: FoldedBatch) -> None:
+    def route(self, pins: ContextPins, batch: RecordBatch) -> RoutedRecords:
+        """What records do that does not depend on what is known: it may be asked for ahead of the commits before them."""
+        found = belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
+        keep = np.flatnonzero(found.own)
+        if not len(keep):
+            return RoutedRecords(batch, found, keep, None)
+        everything = len(keep) == len(batch)
+        routed = self._router.route(
+            event_types=_take(batch.event_types, keep, everything),
+            event_ids=_take(batch.event_ids, keep, everything),
+            ts=batch.ts[keep],
+            payload_hashes=_take(batch.payload_hashes, keep, everything),
+            payloads=_take(batch.payloads, keep, everything),
+        )
+        return RoutedRecords(batch, found, keep, routed)
+
+    def fold(self, row: ProjectionRow, records: RoutedRecords, work: FoldedBatch) -> None:
         """Add records of one partition, which continue the basis of `row`.
 
         Raises:
             ProjectionConflict: they do not.
         """
+        batch, keep, routed = records.batch, records.keep, records.routed
         known = row.basis.by_partition().get(batch.partition_id)
         if known is not None and len(batch) and not _follows(batch, known, self._dense):
             raise ProjectionConflict(f"records of partition {batch.partition_id} do not continue the basis")
@@ -88,19 +118,9 @@ class RecordIntake:
         for record in batch.unreadable:
             reason, detail = ApplyFailureReason.MALFORMED_PAYLOAD, f"{record.reason}: {record.message}"
             work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail))
-        if not len(batch):
+        self._refuse(batch, records.belonging, work, counts)
+        if routed is None:
             return
-        keep = self._belonging(row, batch, work, counts)
-        if not len(keep):
-            return
-        everything = len(keep) == len(batch)
-        routed = self._router.route(
-            event_types=_take(batch.event_types, keep, everything),
-            event_ids=_take(batch.event_ids, keep, everything),
-            ts=batch.ts[keep],
-            payload_hashes=_take(batch.payload_hashes, keep, everything),
-            payloads=_take(batch.payloads, keep, everything),
-        )
         for failure in routed.failures:
             work.failures.append(_failure(batch, int(keep[failure.index]), failure.reason, failure.detail))
         counts["failed"] += len(routed.failures)
@@ -115,9 +135,8 @@ class RecordIntake:
         for key_type, touched in routed.touched.items():
             _collect(work, key_type, touched, fresh)
 
-    def _belonging(self, row: ProjectionRow, batch: RecordBatch, work: FoldedBatch, counts: Counter[str]) -> Int64:
-        """Indices of the records of this run that are not ahead of their admission by more than the skew."""
-        found = belonging(row.pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
+    def _refuse(self, batch: RecordBatch, found: Belonging, work: FoldedBatch, counts: Counter[str]) -> None:
+        """Records of other runs, and of this one those that are ahead of their admission by more than the skew."""
         for index in np.flatnonzero(found.wrong_pins | found.other_run).tolist():
             if pins_digest(batch.pins[batch.pins_index[index]]) in self.active:
                 counts["ignored"] += 1
@@ -133,7 +152,6 @@ class RecordIntake:
             ahead = int(batch.ts[index] - batch.admitted_at[index]) // 1_000_000
             detail = f"event time is {ahead} s past its admission; allowed {self._skew // 1_000_000} s"
             work.failures.append(_failure(batch, index, ApplyFailureReason.FUTURE_EVENT, detail))
-        return np.flatnonzero(found.own)
 
     def _admit(
         self, batch: RecordBatch, keep: Int64, routed: RoutedBatch, work: FoldedBatch, counts: Counter[str]

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.canonical_form import form, place
 
 _CODEC = pa.Codec("zstd")
@@ -38,6 +38,7 @@ _RECORD = (
     .replace("%s", '"%s"', 1)
     .encode()
 )
+_AROUND = _RECORD.split(b"%s")
 
 
 class SnapshotMissing(Exception):
@@ -94,15 +95,20 @@ def hashed_part(record: bytes, snapshot_hash: str) -> dict[str, Any]:
     """What the hash of a record is over, held against it.
 
     Raises:
-        SnapshotDamaged: it does not have that hash, or is no record.
+        SnapshotDamaged: it is no record of that hash.
     """
-    try:
-        hashed = orjson.loads(record)["hashed"]
-        if isinstance(hashed, dict) and sha256_hex(canonical_bytes(hashed)) == snapshot_hash:
-            return hashed
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged")
+    hashed: dict[str, Any] = orjson.loads(_hashed_bytes(record, snapshot_hash))
+    return hashed
+
+
+def _hashed_bytes(record: bytes, snapshot_hash: str) -> bytes:
+    """The bytes that the hash is over: those between what every record of that hash begins and ends with."""
+    before, between, after = _AROUND
+    begin = before + snapshot_hash.encode() + between
+    hashed = record[len(begin) : -len(after)]
+    if not (record.startswith(begin) and record.endswith(after) and sha256_hex(hashed) == snapshot_hash):
+        raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged")
+    return hashed
 
 
 def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
@@ -118,9 +124,7 @@ def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
         raise SnapshotMissing(f"no snapshot {snapshot_hash} was materialised here") from None
     except (ValueError, OSError):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
-    hashed = hashed_part(record, snapshot_hash)
-    if record != record_bytes(snapshot_hash, canonical_bytes(hashed)):
-        raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged around what its hash is over")
+    _hashed_bytes(record, snapshot_hash)
     return record
 
 

@@ -53,7 +53,7 @@ class Kept:
     def commit(self, batch: RecordBatch, *, lost: bool) -> None:
         """Take a batch in; a lost commit leaves nothing behind, and is taken in again."""
         work = FoldedBatch()
-        self.intake.fold(self.row(), batch, work)
+        self.intake.fold(self.row(), self.intake.route(RUN, batch), work)
         if lost:
             self.intake.forget()
             self.intake.remember(self.identities, set(), [*self.partitions])
@@ -94,4 +94,4 @@ def test_records_that_were_taken_in_are_refused(world: World, dense: bool) -> No
     for batch in record_batches(world.records, 3, dense=dense):
         kept.commit(batch, lost=False)
         with pytest.raises(ProjectionConflict, match="do not continue"):
-            kept.intake.fold(kept.row(), batch, FoldedBatch())
+            kept.intake.fold(kept.row(), kept.intake.route(RUN, batch), FoldedBatch())

@@ -17,6 +17,7 @@ from ofp_platform.offline.parity.parity_anchor import ParityAnchor
 from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import fold_replay
+from ofp_platform.online.snapshot_packs import record_of
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.snapshot_records import SnapshotMissing
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -57,8 +58,7 @@ def runs_of(plane: SmallPlane, run: ReplayedRun) -> ParityRuns:
 
 def snapshot_anchor(answer: Answer) -> ParityAnchor:
     """A served answer as the snapshot record that is kept of it."""
-    record = {"kind": "ofp_snapshot_record", "feature_snapshot_hash": answer.hash, "hashed": orjson.loads(answer.hashed)}
-    return ParityAnchor(answer.hash, canonical_bytes(record))
+    return ParityAnchor(answer.hash, record_of(answer))
 
 
 def decision_of(answer: Answer, plane: SmallPlane, event_id: str = "decided") -> DecisionRecord:

@@ -132,6 +132,7 @@ class SmallPlane:
             allowed_lateness_us=self.allowed_lateness,
             chunk_events=self.chunk_events,
             span_chunks=self.span_chunks,
+            least_ahead=1,
         )
 
     def row(self) -> ProjectionRow:

@@ -54,7 +54,9 @@ def test_a_reference_is_an_object_or_a_place_in_a_pack() -> None:
     assert place_in_pack(snapshot_path(NAME)) is None
 
 
-@pytest.mark.parametrize("record", [b"", b"[]", b"{}", b'{"hashed":[]}', RECORD.replace(b"[1", b"[2"), b'{"hashed":{}}'])
+@pytest.mark.parametrize(
+    "record", [b"", b"[]", b"{}", b'{"hashed":[]}', RECORD.replace(b"[1", b"[2"), RECORD[1:], RECORD + b" ", RECORD[:9]]
+)
 def test_a_record_that_has_not_its_hash_is_damaged(record: bytes) -> None:
     with pytest.raises(SnapshotDamaged, match=NAME):
         hashed_part(record, NAME)

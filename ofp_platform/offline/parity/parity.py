@@ -58,7 +58,7 @@ class Comparer:
         self._pins = parity.pins  # the object that the reader gives for these pins, once it was seen to be equal
         self._rebuilders: dict[RunKey, Rebuilder] = {}
         self._lacking: dict[tuple[RunKey, str], str | None] = {}
-        self._shapes: dict[tuple[RunKey, tuple[GroupRef, ...], tuple[str, ...]], Question] = {}
+        self._shapes: dict[tuple[RunKey, tuple[tuple[str, str], ...], tuple[str, ...]], Question] = {}
 
     def rebuilder(self, key: RunKey) -> Rebuilder:
         """Of one pack and run config."""
@@ -132,7 +132,7 @@ class Comparer:
 
     def _checked(self, key: RunKey, served: ServedSnapshot) -> Question:
         """As `check_request`; of questions for the same groups and key types, what does not depend on the keys is kept."""
-        shape = (key, served.groups, tuple([key_type for key_type, _ in served.keys]))
+        shape = (key, served.names, tuple([key_type for key_type, _ in served.keys]))
         known = self._shapes.get(shape)
         if known is None or len(set(served.keys)) != len(served.keys):
             if len(self._shapes) > _KEPT:
@@ -146,7 +146,7 @@ class Comparer:
 def _asked(served: ServedSnapshot | None) -> tuple[str | None, tuple[tuple[str, str], ...]]:
     if served is None:
         return None, ()
-    return served.plain.as_of_time_utc, tuple([(group.group_name, group.group_version) for group in served.groups])
+    return served.plain.as_of_time_utc, served.names
 
 
 def compare_all(

@@ -51,13 +51,15 @@ class ParityAnchor:
 class ServedSnapshot:
     """A question that was answered, and at which basis, under which registry and run config.
 
-    `as_of` in microseconds, `keys` (key type, key id) in canonical order, `text` the canonical text of the basis.
+    `as_of` in microseconds, `keys` (key type, key id) in canonical order, `names` (name, version) of the groups as they were
+    listed, `text` the canonical text of the basis.
     """
 
     plain: PlainRequest
     as_of: int
     keys: tuple[tuple[str, str], ...]
     groups: tuple[GroupRef, ...]
+    names: tuple[tuple[str, str], ...]
     basis: Basis
     text: str
     registry_digest: str
@@ -90,7 +92,7 @@ class AnchorReader:
 
     def __init__(self) -> None:
         self._bases: dict[bytes, Basis] = {}
-        self._parts: dict[bytes, tuple[ContextPins, tuple[GroupRef, ...]]] = {}
+        self._parts: dict[bytes, tuple[ContextPins, tuple[GroupRef, ...], tuple[tuple[str, str], ...]]] = {}
         self._good_keys: set[tuple[str, str]] = set()
 
     def read(self, anchor: ParityAnchor) -> ServedSnapshot:
@@ -112,7 +114,7 @@ class AnchorReader:
             raise _incomplete(f"the record lacks {', '.join(missing)}")
         graph = facts.get("graph_version")
         try:
-            pins, groups = self._shared(facts)
+            pins, groups, names = self._shared(facts)
             keys = self._keys(facts["feature_keys"])
             context = _CONTEXT.validate_python(facts.get("request_context"))
             text = facts["as_of_time_utc"]
@@ -126,7 +128,7 @@ class AnchorReader:
         if not all(isinstance(one, str) for one in (*digests, graph or "")):
             raise _incomplete("registry_digest, run_config_digest or graph_version is no text")
         plain = PlainRequest(pins, text, context, None, None)
-        return ServedSnapshot(plain, as_of, keys, groups, basis, basis_text, *digests, graph)
+        return ServedSnapshot(plain, as_of, keys, groups, names, basis, basis_text, *digests, graph)
 
     def _keys(self, values: Any) -> tuple[tuple[str, str], ...]:
         keys = sorted([(value["key_type"], value["key_id"]) for value in values])
@@ -140,14 +142,16 @@ class AnchorReader:
             raise ValueError("feature_keys: no key")
         return tuple(keys)
 
-    def _shared(self, facts: dict[str, Any]) -> tuple[ContextPins, tuple[GroupRef, ...]]:
+    def _shared(self, facts: dict[str, Any]) -> tuple[ContextPins, tuple[GroupRef, ...], tuple[tuple[str, str], ...]]:
         text = canonical_bytes([facts["context_pins"], facts["feature_groups"]])
         parts = self._parts.get(text)
         if parts is None:
             if len(self._parts) > _KEPT:
                 self._parts.clear()
             pins = ContextPins.model_validate(facts["context_pins"])
-            parts = self._parts[text] = pins, _GROUPS.validate_python(facts["feature_groups"])
+            groups = _GROUPS.validate_python(facts["feature_groups"])
+            names = tuple((group.group_name, group.group_version) for group in groups)
+            parts = self._parts[text] = pins, groups, names
         return parts
 
     def _basis(self, value: Any) -> tuple[Basis, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ofp_platform.kernel.accumulate import events_between
 from ofp_platform.offline.replay.key_shards import EventShard, KeyDigests, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
@@ -85,18 +86,20 @@ class EventIndex:
 
 def _spans(shard: EventShard, high: Int64s, low: Int64s, after: Int64s, until: Int64s) -> tuple[Int64s, Int64s]:
     """The events of each key in its span of time, [begin, end); none of a key that is not there."""
-    begin, end = np.zeros(len(high), np.int64), np.zeros(len(high), np.int64)
+    spans = np.zeros((len(high), 2), np.int64)
     keys = len(shard.key_high)
     at = np.searchsorted(shard.key_high, high)
-    for place, key in enumerate(at.tolist()):
-        while key < keys and shard.key_high[key] == high[place] and shard.key_low[key] != low[place]:
-            key += 1
-        if key == keys or shard.key_high[key] != high[place]:
-            continue
-        first, last = int(shard.starts[key]), int(shard.ends[key])
-        inside = np.searchsorted(shard.matrix[0, first:last], (after[place], until[place]), side="right")
-        begin[place], end[place] = first + inside[0], first + inside[1]
-    return begin, end
+    inside = at < keys
+    inside[inside] = shard.key_high[at[inside]] == high[inside]
+    for place in np.flatnonzero(inside)[shard.key_low[at[inside]] != low[inside]].tolist():  # digests with one high half
+        same = np.flatnonzero((shard.key_high == high[place]) & (shard.key_low == low[place]))
+        inside[place] = len(same) == 1
+        at[place] = same[0] if len(same) else 0
+    own = at[inside]
+    found = np.empty((len(own), 2), np.int64)
+    events_between(shard.matrix, shard.starts[own], shard.ends[own], after[inside], until[inside], found)
+    spans[inside] = found
+    return spans[:, 0], spans[:, 1]
 
 
 def _ranges(begin: Int64s, end: Int64s) -> Int64s:

@@ -21,6 +21,7 @@ from ofp_platform.offline.parity import rebuilding
 from ofp_platform.offline.parity.parity import ParityRuns
 from ofp_platform.offline.parity.parity_anchor import ParityAnchor
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.storage.snapshot_records import record_bytes
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.parity_record import FirstDifference, ParityOutcome, ParityRecord, UncheckableReason
@@ -119,8 +120,7 @@ class Told:
         hashed = orjson.loads(answer.hashed)
         change(hashed)
         name = digest_of(hashed) if rename else answer.hash
-        content = canonical_bytes({"kind": "ofp_snapshot_record", "feature_snapshot_hash": name, "hashed": hashed})
-        return ParityAnchor(name, content)
+        return ParityAnchor(name, record_bytes(name, canonical_bytes(hashed)))
 
 
 @pytest.fixture
