@@ -112,7 +112,7 @@ class Projector:
         reading = self._reader(row.pins).read(Asked(row.basis, max_records, until))
         return self._applied(reading) if reading.records else None
 
-    def read_ahead(self, *, max_records: int, until: Basis | None = None) -> list[RecordBatch]:
+    def read_next(self, *, max_records: int, until: Basis | None = None) -> list[RecordBatch]:
         """Read the records that the next commit would apply, spread over the partitions."""
         return read_batches(self._log, Asked(self._load().basis, max_records, until))[0]
 

@@ -1,6 +1,6 @@
 """What a commit applies, read from the log and routed. Of a log that holds more, the next commit's, while this one is written.
 
-A commit waits for the database half of its time; a projector that is behind reads and routes meanwhile.
+A commit waits for the database; a projector that is behind reads and routes meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
 
 LEAST_RECORDS = 10_000
-"""Commits of fewer records take less time than reading beside them would save."""
+"""Of a commit below which nothing is read beside it: a driver that keeps up commits fewer, and stays without a thread."""
 
 
 @dataclass(frozen=True)

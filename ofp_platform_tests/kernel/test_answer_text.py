@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.answer_form import GroupForm, KeyForm
-from ofp_platform.kernel.answer_text import TextProgram
+from ofp_platform.kernel.answer_text import KEY_ID, NEXT_TEXT, TOUCHED, TextProgram
 from ofp_platform.kernel.plan import KernelPlan, Query, query_of
 from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
 from ofp_platform.registry.layout import GroupPlan
@@ -61,6 +61,28 @@ def test_both_ways_give_the_same_texts(data: st.DataObject) -> None:
     found = evaluate(query, np.ascontiguousarray(matrix), as_of)
     key_id = data.draw(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=128))
     assert texts(compiled, key_id, found, as_of) == texts(plain, key_id, found, as_of)
+
+
+@pytest.mark.parametrize("key_type", KEY_TYPES)
+@pytest.mark.parametrize("beyond", [-1_000_001, -1, 0, 999_999, 1_000_000, 10**12])
+def test_a_group_is_stale_a_second_behind_its_time_to_live(key_type: str, beyond: int) -> None:
+    mine = [group for group in GROUPS if group.key_type == key_type]
+    query, compiled, plain = forms(key_type, mine)
+    empty = evaluate(query, np.empty((small_registry().layouts[key_type].column_count, 0), np.int64), 0)
+    as_of = parse_time("2024-01-01T00:00:00Z")
+    touches = np.array([as_of - group.ttl_seconds * 1_000_000 - beyond for group in mine], np.int64)
+    stale = len(mine) if beyond >= 1_000_000 else 0
+    for never in (None, 0):
+        if never is not None:
+            touches[never] = NEVER
+            stale += beyond < 1_000_000
+        found = Evaluation(empty.accumulators, empty.distinct, touches.copy())
+        assert compiled._program is not None
+        written = compiled._program.write(found, as_of, b'"a"')
+        assert written is not None
+        assert written[2] == stale
+        assert written[1].count('"stale":true') == stale
+        assert texts(compiled, "a", found, as_of) == texts(plain, "a", found, as_of)
 
 
 @given(moment=st.one_of(st.integers(FIRST, LAST), st.integers(FIRST // 10**6, LAST // 10**6).map(lambda second: second * 10**6)))
@@ -119,6 +141,21 @@ def test_what_the_loop_cannot_decide_it_leaves() -> None:
 def test_scales_that_the_loop_writes(scale: int | None, written: bool) -> None:
     feature = next(one for group in GROUPS for one in group.features)
     assert TextProgram.writes([type(feature)(feature.name, feature.operand, feature.denominator, scale)]) is written
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_ids_and_times_have_room_however_many_there_are(count: int) -> None:
+    key_type = KEY_TYPES[0]
+    query, _, _ = forms(key_type, [next(group for group in GROUPS if group.key_type == key_type)])
+    empty = evaluate(query, np.empty((small_registry().layouts[key_type].column_count, 0), np.int64), 0)
+    found = Evaluation(empty.accumulators, empty.distinct, np.array([LAST], np.int64))
+    longest = orjson.dumps('"' * 128)
+    ids = TextProgram(query, [], [1], [*[(KEY_ID, 0)] * count, (NEXT_TEXT, 0)]).write(found, LAST, longest)
+    assert ids == (longest.decode() * count, "", 0)
+    both = TextProgram(query, [], [1], ["{" * count, (NEXT_TEXT, 0), *[(TOUCHED, 0), (KEY_ID, 0)] * count]).write(
+        found, LAST, longest
+    )
+    assert both == ("{" * count, f'"{format_time(LAST)}"{longest.decode()}' * count, 0)
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 9, -9, 10, -10, -65, 99, 100, -100, 2**53 - 1, 1 - 2**53])

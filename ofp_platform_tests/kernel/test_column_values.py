@@ -16,6 +16,7 @@ from ofp_platform.kernel.column_values import (
     VALUE,
     _divide,
     _exceeds,
+    _finalise_plain,
     _quotients,
     _root,
     encode_features,
@@ -81,20 +82,25 @@ def test_quotients_are_rounded_half_to_even(numerator: int, denominator: int) ->
 edges = st.one_of(st.integers(0, 2**51 + 2), st.integers(0, 12), st.integers(0, 52).map(lambda bits: 2**bits - 1))
 
 
-@given(edges, edges, st.sampled_from((1, -1)), st.integers(0, 3), st.integers(-1, 1))
-@example(2**51, 2**51, 1, 0, 0)
-@example(2**51 + 1, 1, 1, 0, 0)
-@example(1, 2**51 + 1, 1, 0, 0)
-def test_quotients_of_doubles_are_exact_or_left(numerator: int, bottom: int, sign: int, power: int, beside: int) -> None:
+@given(edges, edges, st.sampled_from((1, -1)), st.integers(0, 3), st.integers(-1, 1), st.integers(0, 3))
+@example(2**51, 2**51, 1, 0, 0, 0)
+@example(2**51 + 1, 1, 1, 0, 0, 0)
+@example(1, 2**51 + 1, 1, 0, 0, 0)
+@example(1, 2**51 // 10 + 1, 1, 0, 0, 1)
+@example(2**51 // 10, 2**51 // 100, 1, 1, 0, 2)
+def test_quotients_of_doubles_are_exact_or_left(
+    numerator: int, bottom: int, sign: int, power: int, beside: int, down: int
+) -> None:
     halfway = min(numerator // max(2 * bottom, 1), 2**20)
     for top in (sign * numerator, sign * (halfway * bottom + bottom // 2 + beside)):
         values, statuses = np.full(2, 77, np.int64), np.full(2, 99, np.uint8)
         tops, bottoms = np.array([top, 1], np.int64), np.array([bottom, 2], np.int64)
-        done = _quotients(tops, np.int64(10**power), bottoms, np.int64(1), values, statuses)
-        assert done is (abs(top) <= 2**51 // 10**power and bottom <= 2**51)
+        done = _quotients(tops, np.int64(10**power), bottoms, np.int64(10**down), values, statuses)
+        assert done is (abs(top) <= 2**51 // 10**power and bottom <= 2**51 // 10**down)
         if done:
-            wanted = divide_half_even(top * 10**power, bottom) if bottom else 0
-            assert (values.tolist(), statuses.tolist()) == ([wanted, divide_half_even(10**power, 2)], [int(bottom > 0), VALUE])
+            wanted = divide_half_even(top * 10**power, bottom * 10**down) if bottom else 0
+            second = divide_half_even(10**power, 2 * 10**down)
+            assert (values.tolist(), statuses.tolist()) == ([wanted, second], [int(bottom > 0), VALUE])
 
 
 def row_of(values: list[int]) -> list[int]:
@@ -249,3 +255,100 @@ def test_seconds_are_whole_and_floored_here_too(moment: int, seconds: int) -> No
     rows = accumulate(np.array([[moment], [1]], np.int64), 0, 1, 0, -1).reshape(1, 1, ROW_WIDTH)
     values, statuses = finalised([feature], rows, np.zeros((1, 2), np.int64), np.array([100_000_000], np.int64))
     assert (values.tolist(), statuses.tolist()) == ([[seconds]], [[VALUE]])
+
+
+def of_sums(feature: FeaturePlan, over: tuple[int, int], under: int = 0) -> tuple[int, int]:
+    """Status and value where the sums are `over` (of so many events) and `under` (of one)."""
+    rows = np.zeros((1, 2, ROW_WIDTH), np.int64)
+    for slot, (total, count) in enumerate((over, (under, 1))):
+        rows[0, slot, [0, 1, 2]] = count, *halves(total)
+    values, statuses = finalised([feature], rows, np.zeros((1, 2), np.int64), np.array([TIME], np.int64))
+    return int(statuses[0, 0]), int(values[0, 0])
+
+
+TOTAL, COUNTED, BELOW = operand(Aggregation.SUM, 0, 0), operand(Aggregation.COUNT, 0, 0), operand(Aggregation.SUM, 1, 0)
+MOST = 2**61 - 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_the_loop_stops_to_decide(sign: int) -> None:
+    ratio, tenths = FeaturePlan("f", TOTAL, BELOW, 0), FeaturePlan("f", TOTAL, BELOW, 1)
+    assert of_sums(ratio, (sign * MOST, 1), 1) == (VALUE, sign * MOST)
+    assert of_sums(ratio, (sign * (MOST + 1), 1), 1) == (UNDECIDED, 0)
+    assert of_sums(ratio, (MOST, 1), sign * MOST) == (VALUE, sign)
+    assert of_sums(ratio, (1, 1), sign * (MOST + 1)) == (UNDECIDED, 0)
+    assert of_sums(tenths, (sign * (2**61 // 10), 1), 1) == (VALUE, sign * 10 * (2**61 // 10))
+    assert of_sums(tenths, (sign * (2**61 // 10 + 1), 1), 1) == (UNDECIDED, 0)
+    mean = FeaturePlan("f", operand(Aggregation.MEAN, 0, 1), BELOW, 0)  # a tenth over a sum: the sum is made ten times as large
+    assert of_sums(mean, (20, 1), sign * (2**61 // 10)) == (VALUE, 0)
+    assert of_sums(mean, (20, 1), sign * (2**61 // 10 + 1)) == (UNDECIDED, 0)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("scale", [0, 1])
+def test_means_beyond_an_integer_are_decided_up_to_their_room(scale: int, sign: int) -> None:
+    mean, most = FeaturePlan("f", operand(Aggregation.MEAN, 0, scale), None, scale), MOST if scale == 0 else 2**61 // 10
+    assert of_sums(mean, (sign * most, 1)) == (VALUE, sign * most * 10**scale)
+    assert of_sums(mean, (sign * (most + 1), 1)) == (UNDECIDED, 0)
+
+
+@pytest.mark.parametrize("total", [2**64, -(2**64), 2**63, -(2**63) - 1, 3 * 2**64, -(2**65)])
+def test_a_sum_of_more_than_a_word_is_left(total: int) -> None:
+    for feature in (
+        FeaturePlan("f", TOTAL, None, None),
+        FeaturePlan("f", operand(Aggregation.MEAN, 0, 0), None, 0),
+        FeaturePlan("f", operand(Aggregation.STDDEV, 0, 0), None, 0),
+        FeaturePlan("f", COUNTED, FeaturePlan("f", TOTAL, None, None).operand, 0),
+    ):
+        assert of_sums(feature, (total, 2)) == (UNDECIDED, 0)
+
+
+def plainly(feature: FeaturePlan, total: int = 6, *, up: int | None = None, down: int | None = None) -> tuple[bool, list[int]]:
+    """Whether the loop without a look at each row takes the feature, and what it makes of three rows: 3, 0 and 3 events."""
+    columns = np.zeros((2, ROW_WIDTH, 3), np.int64)
+    columns[:, 0] = 3, 0, 3
+    columns[0, 1, [0, 2]], columns[0, 2, [0, 2]] = halves(total)
+    columns[1, 0] = 4, 0, 2
+    encoded = encode_features([feature], INDEX)[0]
+    encoded[8] = encoded[8] if up is None else up
+    encoded[9] = encoded[9] if down is None else down
+    values, statuses = np.full(3, 77, np.int64), np.full(3, 99, np.uint8)
+    done = bool(_finalise_plain(encoded, columns, values, statuses))
+    return done, [int(value) for value, status in zip(values, statuses, strict=True) if status == VALUE]
+
+
+def test_which_features_need_no_look_at_each_row() -> None:
+    other = operand(Aggregation.COUNT, 1, 0)
+    assert plainly(FeaturePlan("f", COUNTED, None, None)) == (True, [3, 0, 3])
+    assert plainly(FeaturePlan("f", COUNTED, other, 2)) == (True, [75, 150])
+    for total in (6, -6, 0):
+        assert plainly(FeaturePlan("f", operand(Aggregation.MEAN, 0, 2), None, 2), total) == (True, [total * 100 // 3] * 2)
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        FeaturePlan("f", TOTAL, None, None),
+        FeaturePlan("f", operand(Aggregation.MAX, 0, 0), None, None),
+        FeaturePlan("f", operand(Aggregation.DISTINCT_COUNT, 0, 0), None, None),
+        FeaturePlan("f", operand(Aggregation.STDDEV, 0, 2), None, 2),
+        FeaturePlan("f", COUNTED, BELOW, 2),
+        FeaturePlan("f", COUNTED, operand(Aggregation.MIN, 1, 0), 2),
+        FeaturePlan("f", COUNTED, operand(Aggregation.SECONDS_SINCE_LAST, 1, 0), 2),
+        FeaturePlan("f", operand(Aggregation.FIRST, 0, 0), operand(Aggregation.COUNT, 1, 0), 2),
+        FeaturePlan("f", operand(Aggregation.MEAN, 0, 2), operand(Aggregation.COUNT, 1, 0), 2),
+        FeaturePlan("f", COUNTED, operand(Aggregation.COUNT, 1, 0), 19),  # 10^19 fits no machine word
+    ],
+)
+def test_what_each_row_has_to_be_looked_at_for(feature: FeaturePlan) -> None:
+    assert plainly(feature) == (False, [])
+
+
+def test_factors_and_sums_that_fit_no_word_are_left_to_the_other_loop() -> None:
+    ratio = FeaturePlan("f", COUNTED, operand(Aggregation.COUNT, 1, 0), 2)
+    assert plainly(ratio, up=1, down=1)[0]
+    assert not plainly(ratio, up=0)[0]
+    assert not plainly(ratio, down=0)[0]
+    mean = FeaturePlan("f", operand(Aggregation.MEAN, 0, 0), None, 0)
+    for total in (2**64, -(2**64), 2**63, -(2**63) - 1, 6 + 2**64):
+        assert not plainly(mean, total)[0]

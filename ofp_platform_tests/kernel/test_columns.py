@@ -227,6 +227,20 @@ def test_a_decimal_has_at_most_38_digits(value: int, fits: bool) -> None:
     assert [value_of(shops, row) for row in range(3)] == [0, 1, 0]
 
 
+def test_a_ratio_of_what_no_word_holds_and_of_nothing_is_null_in_every_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "PIECE_ROWS", 1)
+    slots = (Slot(0, 50, 0), Slot(0, 1, 0))
+    layout = KeyLayout("account", False, (Predicate((), ()),), ("x",), (), (Measure(0, 0),), slots)
+    ratio = FeaturePlan("ratio", Operand(Aggregation.SUM, 0), Operand(Aggregation.COUNT, 1), 0)
+    share = FeaturePlan("share", Operand(Aggregation.SUM, 0), Operand(Aggregation.COUNT, 0), 0)
+    plan = ColumnPlan(KernelPlan.of(layout), [GroupPlan("g", "v1", "account", 9, 1, 50, (ratio, share), (), ())])
+    matrix = np.array([[5, 5], [1, 1], [2**62, 2**62]], np.int64)
+    events = KeyedEvents(matrix, np.array([0, 0]), np.array([2, 2]))
+    of_few, of_all = feature_columns(plan, events, KeyedRows(np.array([0, 1, 2]), np.array([5, 20], np.int64)))
+    assert [value_of(of_few, row) for row in range(2)] == [(2**62, 0), None]
+    assert [value_of(of_all, row) for row in range(2)] == [(2**62, 0), (2**62, 0)]
+
+
 def test_the_reach_is_that_of_the_longest_window_with_its_delay() -> None:
     assert wide_plan(3).reach == 53
     assert wide_plan(0).reach == 50

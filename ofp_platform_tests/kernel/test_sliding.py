@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.plan import KernelPlan, make_query
-from ofp_platform.kernel.sliding import evaluate_many
+from ofp_platform.kernel.sliding import (
+    NEEDS_ENDS,
+    NEEDS_EXTREMES,
+    NEEDS_SQUARES,
+    NEEDS_SUM,
+    NEEDS_TIMES,
+    evaluate_many,
+    slide_slots,
+)
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
 from ofp_platform_tests.oracle.matrices import SPAN, Case, cases
@@ -82,3 +90,22 @@ def test_times_must_ascend_and_horizons_match() -> None:
     with pytest.raises(ValueError, match="1 horizons for 2 times"):
         evaluate_many(query, matrix, np.array([1, 2], np.int64), np.array([0], np.int64))
     assert evaluate_many(query, matrix, np.array([], np.int64)).accumulators.shape == (0, 1, 11)
+
+
+PLACES = {NEEDS_SUM: (1, 2), NEEDS_SQUARES: (3, 4), NEEDS_EXTREMES: (5, 6), NEEDS_ENDS: (7, 8), NEEDS_TIMES: (9, 10)}
+
+
+@pytest.mark.parametrize("needed", [0, *PLACES, NEEDS_SUM | NEEDS_ENDS, sum(PLACES)])
+def test_of_a_row_only_what_is_needed_is_made(needed: int) -> None:
+    assert sum(PLACES) == 31
+    assert [part.bit_count() for part in PLACES] == [1] * 5
+    layout = KeyLayout("account", False, (Predicate(("p",), ()),), ("x",), (), (Measure(0, 0),), (Slot(0, 50, 0),))
+    plan = KernelPlan.of(layout)
+    matrix = np.array([[10, 20, 30], [1, 1, 1], [-(2**62), -(2**62), 7]], np.int64)
+    times = np.array([25, 65], np.int64)
+    out = np.full((1, 11, 2), 77, np.int64)
+    slide_slots(plan.slots, np.array([0]), np.array([needed]), matrix, 0, 3, times, 0, 2, out)
+    expected = evaluate_many(make_query(plan, [0]), matrix, times).accumulators.transpose(1, 2, 0)
+    made = {0, *(place for part, places in PLACES.items() if needed & part for place in places)}
+    for place in range(11):
+        assert out[0, place].tolist() == (expected[0, place].tolist() if place in made else [77, 77])

@@ -291,3 +291,12 @@ def test_a_whole_matrix_is_evaluated_when_asked() -> None:
     query = make_query(plan, [0], (), [1])
     assert same(Whole(matrix, 1).evaluated(query, 5), evaluate(query, matrix, 5, 1))
     assert Whole(matrix, 2).evaluated(query, 5).touches.tolist() == [NEVER]
+
+
+@pytest.mark.parametrize(("horizon", "touched"), [(9, 10), (10, NEVER), (11, NEVER)])
+def test_a_touch_at_the_horizon_does_not_count_though_a_later_event_stands_there(horizon: int, touched: int) -> None:
+    predicates = (Predicate(("p",), ()), Predicate(("q",), ()))
+    plan = KernelPlan.of(KeyLayout("account", False, predicates, (), (), (Measure(0, -1), Measure(1, -1)), (Slot(0, 5, 0),)))
+    matrix = np.array([[10, 20], [1, 2]], np.int64)
+    assert last_touch(plan, matrix, 1, 30, horizon) == touched
+    assert last_touch(plan, matrix, 2, 30, horizon) == 20

@@ -148,7 +148,7 @@ class OnlinePlane(RuleBasedStateMachine):
         """Both read the same records; the second to commit loses, writes nothing, and goes on from there."""
         first, second = self.projectors
         first.forget()
-        batches = first.read_ahead(max_records=max_records)
+        batches = first.read_next(max_records=max_records)
         assert apply(second, max_records) is not None
         before = self.plane.row()
         with pytest.raises(ProjectionConflict):

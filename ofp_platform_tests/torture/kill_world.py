@@ -93,7 +93,7 @@ def opened_projection(plane: Plane, run_config_digest: str, status: str = "build
 
 
 def projector_of(plane: Plane, projection_id: int, kind: type[Projector] = Projector) -> Projector:
-    """A projector of one of them."""
+    """A projector of one of them; it reads ahead however small its commits are."""
     declared = plane.profile
     return kind(
         plane.pool,
@@ -102,4 +102,5 @@ def projector_of(plane: Plane, projection_id: int, kind: type[Projector] = Proje
         projection_id,
         clock_skew_us=declared.clock_skew_us,
         allowed_lateness_us=declared.allowed_lateness_us,
+        least_ahead=1,
     )

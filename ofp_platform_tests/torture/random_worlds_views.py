@@ -102,7 +102,7 @@ class ViewTrial:
         while True:
             if rng.random() < 0.1:
                 projector = self._projector()
-            batches = projector.read_ahead(max_records=rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4))))
+            batches = projector.read_next(max_records=rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4))))
             if not batches:
                 break
             self.basis = projector.apply(batches).basis_after

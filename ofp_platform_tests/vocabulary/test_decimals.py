@@ -46,7 +46,7 @@ def test_square_roots_are_those_of_long_decimals(numerator: int, denominator: in
 
 @pytest.mark.parametrize(("numerator", "denominator"), [(-1, 1), (1, 0), (1, -1)])
 def test_square_roots_outside_their_domain(numerator: int, denominator: int) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="the numerator must be >= 0 and the denominator > 0"):
         sqrt_ratio_half_even(numerator, denominator, 6)
 
 
