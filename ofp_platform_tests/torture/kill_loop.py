@@ -37,7 +37,7 @@ BUILDER_KILLS = 300
 PUBLISHER_KILLS = 600
 KILLS_A_BUILD = 5
 CHECKPOINTS = 24
-"""So many that less event time passes between two of them than a projection remembers: every event is compared."""
+"""At least. Less event time passes between two of them than a projection remembers: every event is compared."""
 CONTROL_PAYMENTS, CONTROL_KILLS = 1_000, 4
 _PAGE = 20_000
 _RESERVE = 8  # kills that there would be records for at the end

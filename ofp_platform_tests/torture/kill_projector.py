@@ -23,7 +23,7 @@ from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.torture.kill_check import Checked, check_projection
 from ofp_platform_tests.torture.kill_nursery import Kill, Nursery, seldom_hit
-from ofp_platform_tests.torture.kill_world import World, opened_projection, projector_of
+from ofp_platform_tests.torture.kill_world import World, opened_projection, projector_of, registry
 
 TWIN = "f" * 64
 """Tells the projection that nobody kills from the one that is killed; what the two serve is under one policy."""
@@ -162,6 +162,7 @@ class Projectors:
                 # a driver comes by there once, by the others with every commit
                 kill = Kill(point, 1 if point == "continuous.holding" else self.rng.randint(1, 3))
             self._one(driver, kill, batch)
+            self._compare_before_it_forgets()
 
     def _one(self, driver: str, kill: Kill, batch: int) -> None:
         where = (self.world.profile, self.world.dsn, self.killed, batch, _COMMITS)
@@ -202,12 +203,20 @@ class Projectors:
             self._note(DAGSTER, death.by)
             if death.by != "time":
                 self._usual_run += 0.3 * (death.seconds - self._usual_run)
+            self._compare_before_it_forgets()
 
     def _note(self, driver: str, by: str) -> None:
         if by:
             self.kills[driver, by] += 1
         else:
             self.finished[driver] += 1
+
+    def _compare_before_it_forgets(self) -> None:
+        """Compare as soon as half the event time has passed that a projection remembers."""
+        last = self.watermarks[-1] if self.watermarks else self.world.start
+        remembered = registry().reach + self.world.profile.allowed_lateness_us
+        if (self.plane.row(self.killed).watermark or last) - last > remembered // 2:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Bring the projection that nobody kills to the same basis, and compare."""
@@ -222,4 +231,5 @@ class Projectors:
     def finish(self) -> None:
         """Let a projector that nobody kills take the rest."""
         while self.left():
-            self.nursery.run(apply, self.world.profile, self.world.dsn, self.killed, _BATCH, _COMMITS, self.torn)
+            self.nursery.run(apply, self.world.profile, self.world.dsn, self.killed, _BATCH, 1, self.torn)
+            self._compare_before_it_forgets()

@@ -70,7 +70,7 @@ class _Crowd:
     @staticmethod
     async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> None:
         for byte in data:
-            if reader.at_eof():
+            if reader.at_eof() or writer.is_closing():
                 return
             writer.write(bytes([byte]))
             await asyncio.sleep(_DRIP_SECONDS)
