@@ -3,18 +3,22 @@
 Both are put if absent, so a writer that dies leaves at most a segment without a receipt, and whoever comes next writes or
 adopts the same. A trailing range, which is not full yet, can be archived up to a basis; the full range follows as a segment
 of its own.
+
+What is archived already is not read again, but for one segment of each partition: the last one before a writer goes on, and
+whatever another writer adds meanwhile, must be what the log has. So a log that was made anew, or is another of the same name,
+adds nothing to what it does not continue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ofp_platform.log.archive_content import SegmentFacts
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
 from ofp_platform.log.archive_store import Archive, SegmentMissing
-from ofp_platform.log.port import EventLog
+from ofp_platform.log.port import EventLog, PositionTrimmed
 from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds, place
 from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
 from ofp_platform.storage.crash_points import crash_point
@@ -50,8 +54,9 @@ def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, num
         SegmentMissing | SegmentDamaged | ReceiptDamaged: what the archive has of these positions is damaged.
         ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
     """
-    bounds = ranges.bounds(partition_id, number)
-    return _archive(ranges, archive, _task(bounds, ranges.closed()[partition_id]))
+    task = _task(ranges.bounds(partition_id, number), ranges.closed()[partition_id])
+    known = _archived(archive, task.span)
+    return _archive_all(ranges, archive, [task], 1, lambda receipt: None)[0] if known is None else known
 
 
 def archive_closed_ranges(
@@ -115,13 +120,14 @@ def _archive_all(
     ranges: OffsetRanges, archive: Archive, tasks: Sequence[_Task], workers: int, on_receipt: OnReceipt
 ) -> list[ArchiveReceipt]:
     receipts = []
+    before = _continued(ranges.log, archive, tasks)
     if workers == 1:
         for task in tasks:
-            receipts.append(_archive(ranges, archive, task))
+            receipts.append(_archive(ranges, archive, task, before))
             on_receipt(receipts[-1])
         return receipts
     with ThreadPoolExecutor(workers) as executor:
-        futures = [executor.submit(_archive, ranges, archive, task) for task in tasks]
+        futures = [executor.submit(_archive, ranges, archive, task, before) for task in tasks]
         try:
             for future in futures:
                 receipts.append(future.result())
@@ -131,10 +137,53 @@ def _archive_all(
     return receipts
 
 
-def _archive(ranges: OffsetRanges, archive: Archive, task: _Task) -> ArchiveReceipt:
+def _continued(log: EventLog, archive: Archive, tasks: Sequence[_Task]) -> frozenset[str]:
+    """The receipts that are there already, by their paths; the last of each partition up to where the tasks end is held
+    against the log."""
+    there: set[str] = set()
+    ends = {task.span.partition_id: task.span for task in tasks}  # tasks are in the order of their positions
+    for partition_id, last in sorted(ends.items()):
+        spans = archive.spans(partition_id, last.offset_kind)
+        there.update(map(archive.receipt_path, spans))
+        before = [span for span in spans if place(span.end) <= place(last.end)]
+        receipt = _archived(archive, max(before, key=lambda span: place(span.end))) if before else None
+        if receipt is not None:
+            _hold(log, archive, receipt)
+    return frozenset(there)
+
+
+def _hold(log: EventLog, archive: Archive, receipt: ArchiveReceipt) -> None:
+    """Refuse a log that has other records than were archived; what it does not keep any more is not compared."""
+    span = receipt.span
+    if span.start == "":
+        return  # a sparse log reads from the oldest record that it keeps
+    try:
+        _, facts = _read(log, span)
+    except ReplayGap as error:
+        if isinstance(error.__cause__, PositionTrimmed):
+            return
+        raise
+    if facts.content_digest != receipt.content_digest:
+        raise ArchiveConflict(
+            f"partition {span.partition_id} of {log.stream_name}: the log has other records at {text_of(span)} than"
+            f" {receipt.segment_path} in {archive.store.url}: it is not the log that was archived there"
+        )
+
+
+def _archived(archive: Archive, span: PartitionSpan) -> ArchiveReceipt | None:
+    """The receipt of a span that is archived, its segment too."""
+    known = archive.receipt(span)
+    return known if known is not None and archive.store.exists(known.segment_path) else None
+
+
+def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collection[str]) -> ArchiveReceipt:
+    """Archive one range; `before`: paths of the receipts that were there when this writer began."""
     log, span = ranges.log, task.span
     known = archive.receipt(span)
     if known is not None and archive.store.exists(known.segment_path):
+        # another writer was here meanwhile
+        if archive.receipt_path(span) not in before:
+            _hold(log, archive, known)
         return known
     data, facts = _read(log, span)
     if task.records is not None and facts.records + facts.unreadable != task.records:

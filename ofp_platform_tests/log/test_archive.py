@@ -281,6 +281,56 @@ def test_a_log_that_changed_conflicts_with_its_trailing_segment(pool: Pool, loca
     assert local.store.list() == before
 
 
+def another(count: int) -> ListLog:
+    """A log of the same name whose records are others at every position."""
+    log = listed(count)
+    for place in range(count):
+        log.change(place, payload=b"{}")
+    return log
+
+
+@pytest.mark.parametrize("archived", [10, 25])
+def test_another_log_of_the_same_name_adds_nothing_however_late_it_comes(pool: Pool, local: Archive, archived: int) -> None:
+    log, other = listed(35), another(35)
+    archive_up_to(OffsetRanges(pool, log, SIZE), local, up_to(log, archived))
+    before = local.store.list()
+    for basis in (archived, 35):
+        with pytest.raises(ArchiveConflict, match="not the log that was archived there"):
+            archive_up_to(OffsetRanges(pool, other, SIZE), local, up_to(other, basis), workers=basis % 3 + 1)
+    with pytest.raises(ArchiveConflict):
+        archive_range(OffsetRanges(pool, other, SIZE), local, PARTITION, archived // SIZE)
+    assert local.store.list() == before
+    assert len(archive_up_to(OffsetRanges(pool, log, SIZE), local, log.ends())) == 4
+
+
+def test_another_log_stops_where_a_writer_was_ahead_of_it(pool: Pool, local: Archive) -> None:
+    log, other = listed(30), another(30)
+
+    class Ahead(DyingStore):
+        """Somebody else archives the first range just when this one asks for its receipt."""
+
+        asked = 0
+
+        def get(self, path: str) -> bytes:
+            if "receipts" in path and not self.asked:
+                self.asked += 1
+                archive_range(OffsetRanges(pool, log, SIZE), local, PARTITION, 0)
+            return super().get(path)
+
+    with pytest.raises(ArchiveConflict, match=r"other records at \[0, 10\)"):
+        archive_up_to(OffsetRanges(pool, other, SIZE), Archive(Ahead(local.store), STREAM), other.ends())
+    assert len(local.receipts(PARTITION, DENSE)) == 1
+
+
+def test_what_the_log_no_longer_keeps_is_not_compared(pool: Pool, local: Archive) -> None:
+    log = listed(30)
+    ranges = OffsetRanges(pool, log, SIZE)
+    archive_up_to(ranges, local, up_to(log, 20))
+    log.floor = 12
+    assert archive_range(ranges, local, PARTITION, 2).records == 10
+    assert len(archive_closed_ranges(ranges, local)) == 3
+
+
 def test_a_lost_segment_is_written_again_where_the_log_still_has_it(pool: Pool, local: Archive) -> None:
     log = listed(20)
     ranges = OffsetRanges(pool, log, SIZE)
