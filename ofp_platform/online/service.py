@@ -168,10 +168,15 @@ class OnlineService:
         except ContractError as error:
             if error.reason is not Reason.UNKNOWN_SNAPSHOT:
                 raise
-        await self._served.flushed()  # it may have been served a moment ago
-        if self._served.holds(snapshot_hash):
-            raise unavailable(Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer")
-        return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
+        for _ in range(2):  # it may have been served a moment ago, or just now
+            await self._served.flushed()
+            try:
+                return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
+            except ContractError as error:
+                # what waits may be another serving of a snapshot that is stored, so looking it up comes first
+                if error.reason is not Reason.UNKNOWN_SNAPSHOT or not self._served.holds(snapshot_hash):
+                    raise
+        raise unavailable(Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer")
 
     async def feature_groups(self) -> bytes:
         """The catalogue of the live registry."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,10 @@ import pytest
 
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service import OnlineService
+from ofp_platform.online.snapshots import SnapshotStore
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
@@ -145,6 +147,24 @@ async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, 
         record = orjson.loads(await service.snapshot(answer.hash))
     assert record["feature_snapshot_hash"] == answer.hash
     assert service.counters.snapshots_built._value.get() == 1
+
+
+async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore.log
+    async with opened(profile, dsn) as service:
+        loop = asyncio.get_running_loop()
+
+        def log(self: SnapshotStore, answers: Sequence[Answer]) -> None:
+            store(self, answers)
+            assert service._served is not None
+            loop.call_soon_threadsafe(service._served.offer, answers[0])
+            monkeypatch.undo()
+
+        monkeypatch.setattr(SnapshotStore, "log", log)
+        answer = await service.answer(REQUEST)
+        assert orjson.loads(await service.snapshot(answer.hash))["feature_snapshot_hash"] == answer.hash
 
 
 async def test_the_page_of_the_api_shows_requests_that_this_service_answers(profile: Profile, dsn: str, plane: Plane) -> None:
