@@ -24,14 +24,14 @@ from benchmarks.handbook import TRANSACTIONS, Transactions, transactions
 from benchmarks.peer import PeerUnavailable
 from benchmarks.world import fresh_database, profile
 from ofp_platform.cli.demo.training_set import HANDBOOK, training_intent
-from ofp_platform.cli.facts_commands import examine, reference_of
+from ofp_platform.cli.offline.facts_commands import examine, reference_of
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.labels.label_store import LabelStore
-from ofp_platform.offline.requests.held_records import HeldRecords
 from ofp_platform.offline.requests.replay_resolution import data_end
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.storage.embedded import stop_embedded

@@ -32,7 +32,7 @@ import psycopg
 from benchmarks.figures import Figures, Row
 from benchmarks.handbook import DAYS, simulated
 from benchmarks.world import ACCOUNTS, DAY, MERCHANTS, PINS, START, fresh_database, profile
-from ofp_platform.cli.projector_commands import READY
+from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns

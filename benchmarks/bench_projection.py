@@ -26,8 +26,8 @@ from benchmarks.figures import Figures, Row
 from benchmarks.handbook import TRANSACTIONS, Transactions, transactions
 from benchmarks.peer import PeerUnavailable, interpreter
 from benchmarks.world import fresh_database, profile
-from ofp_platform.online.health import read_progress
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.progress import read_progress
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.vocabulary.profile import Profile
 

@@ -17,8 +17,8 @@ _BEGAN = time.perf_counter()
 
 def main() -> None:
     """Build, and tell."""
+    from ofp_platform.offline.runs.build_context import BuildContext
     from ofp_platform.offline.runs.builder import stages
-    from ofp_platform.offline.runs.workshop import Workshop
     from ofp_platform.online.plane import Plane
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.profile import load_profile
@@ -26,17 +26,17 @@ def main() -> None:
     profile, dsn, scratch, run_key = load_profile(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
     taken: dict[str, float] = {}
     with Plane.open(profile, dsn) as plane:
-        shop = Workshop(plane.pool, plane.log, ObjectStore(profile.object_store_url), scratch, os.cpu_count() or 1)
-        with shop.ledger.claim(run_key) as lease:
+        build_context = BuildContext(plane.pool, plane.log, ObjectStore(profile.object_store_url), scratch, os.cpu_count() or 1)
+        with build_context.ledger.claim(run_key) as lease:
             if lease is None:
                 raise SystemExit(f"run {run_key} is held or finished")
             at = time.perf_counter()
             taken["start"] = at - _BEGAN
-            for stage in stages(shop, lease):
+            for stage in stages(build_context, lease):
                 now = time.perf_counter()
                 taken[stage.name] = now - at
                 at = now
-        run = shop.ledger.show(run_key)
+        run = build_context.ledger.show(run_key)
     print(json.dumps({"stages": taken, "state": run.state.value, "outcome": run.outcome, "refusal": str(run.refusal or "")}))
 
 

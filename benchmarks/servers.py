@@ -21,7 +21,7 @@ from benchmarks.peer import PeerUnavailable, interpreter
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.api.server import serve
-from ofp_platform.online.service import OnlineService
+from ofp_platform.online.service.online_service import OnlineService
 from ofp_platform.vocabulary.profile import Profile
 
 _START_SECONDS = 120.0

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from benchmarks.world import ACCOUNTS, MERCHANTS, fill, fresh_database, profile, request
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.serving import Reader
+from ofp_platform.online.serving.reader import Reader
 from ofp_platform.vocabulary.profile import Profile
 
 HOUR_SECONDS = 3_600

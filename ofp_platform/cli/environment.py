@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane

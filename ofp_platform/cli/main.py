@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import typer
 
-from ofp_platform.cli import (
+from ofp_platform.cli.demo import command as demo
+from ofp_platform.cli.installation import doctor, installation_commands
+from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
     dataset_commands,
-    decide,
-    doctor,
     facts_commands,
-    features,
-    installation,
     intent_commands,
     label_commands,
-    log_commands,
     model_commands,
     parity_commands,
+)
+from ofp_platform.cli.online import (
+    decide,
+    features,
+    log_commands,
     projection_commands,
     projector_commands,
     registry_commands,
     serve,
     snapshot_commands,
 )
-from ofp_platform.cli.demo import command as demo
-from ofp_platform.cli.refusals import RefusingGroup
+from ofp_platform.cli.terminal.refusals import RefusingGroup
 from ofp_platform.cli.up import command as up
 
 app = typer.Typer(
@@ -43,8 +44,8 @@ app = typer.Typer(
 app.command("demo", short_help="From nothing to proven feature vectors, a training set and models.")(demo.demo)
 app.command("up", short_help="The whole plane on one machine, until Ctrl-C.")(up.up)
 app.command("doctor", short_help="What is wrong with an installation, in words.")(doctor.doctor)
-app.command("init", short_help="Write a profile to start from.")(installation.init)
-app.command("migrate", short_help="Bring the schema of the database up to date.")(installation.migrate)
+app.command("init", short_help="Write a profile to start from.")(installation_commands.init)
+app.command("migrate", short_help="Bring the schema of the database up to date.")(installation_commands.migrate)
 app.command("serve", short_help="The HTTP service.")(serve.serve)
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(projector_commands.app, name="projector")

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 20.0

@@ -11,8 +11,10 @@ from typing import Self
 from ofp_platform.log.connect import connect_log
 from ofp_platform.log.port import EventLog
 from ofp_platform.log.ranges import OffsetRanges
-from ofp_platform.online.evaluation import Evaluator
-from ofp_platform.online.projection import (
+from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.serving.evaluation import Evaluator
+from ofp_platform.online.serving.reader import QUIET_POSTURE, Posture, Reader
+from ofp_platform.online.state.projection import (
     ProjectionRow,
     UnknownProjection,
     list_projections,
@@ -20,8 +22,6 @@ from ofp_platform.online.projection import (
     open_projection,
     read_projection,
 )
-from ofp_platform.online.projector import Projector
-from ofp_platform.online.serving import QUIET_POSTURE, Posture, Reader
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack

@@ -6,36 +6,29 @@ import warnings
 
 import dagster as dg
 
-from ofp_platform.orchestration.jobs import (
-    archive_job,
-    build_dataset_job,
+from ofp_platform.orchestration.log.event_assets import log_events_spec, observe_log_job
+from ofp_platform.orchestration.offline.archive_assets import archive_job, archive_segment_asset, verify_archive_job
+from ofp_platform.orchestration.offline.archive_schedules import archive_closed_hourly, verify_archive_nightly
+from ofp_platform.orchestration.offline.build_assets import build_dataset_job, build_stages
+from ofp_platform.orchestration.offline.build_sensors import build_intents, build_outcomes
+from ofp_platform.orchestration.offline.build_submission import submit_build_job
+from ofp_platform.orchestration.offline.model_assets import train_model_job, trained_model
+from ofp_platform.orchestration.offline.object_reporter import offline_reporter
+from ofp_platform.orchestration.offline.parity_assets import correction_ledger_asset, correction_ledger_job
+from ofp_platform.orchestration.online.projection_assets import (
     catch_up_job,
-    correction_ledger_job,
-    rebuild_job,
+    posture_is_not_red,
+    projection_asset,
+    projection_range_asset,
     replay_ranges_job,
-    snapshot_set_job,
-    train_model_job,
 )
-from ofp_platform.orchestration.log_assets import log_events_spec, observe_log_job
-from ofp_platform.orchestration.offline_archive import archive_segment_asset, verify_archive_job
-from ofp_platform.orchestration.offline_builds import build_stages
-from ofp_platform.orchestration.offline_models import trained_model
-from ofp_platform.orchestration.offline_parity import correction_ledger_asset
-from ofp_platform.orchestration.offline_reporter import offline_reporter
-from ofp_platform.orchestration.offline_sensors import build_intents, build_outcomes
-from ofp_platform.orchestration.offline_submission import submit_build_job
+from ofp_platform.orchestration.online.rebuild_assets import rebuild_beside, rebuild_job, switch_live_job
+from ofp_platform.orchestration.online.schedules import snapshot_set_hourly, verify_ranges_nightly
+from ofp_platform.orchestration.online.sensors import commit_reporter, new_offsets
+from ofp_platform.orchestration.online.snapshot_assets import snapshot_set, snapshot_set_job
 from ofp_platform.orchestration.partitions import log_partitions
-from ofp_platform.orchestration.projection_assets import posture_is_not_red, projection_asset, projection_range_asset
-from ofp_platform.orchestration.rebuild_assets import rebuild_beside, switch_live_job
-from ofp_platform.orchestration.resources import FeatureReaderResource, ObjectStoreResource, PlaneResource, WorkshopResource
-from ofp_platform.orchestration.schedules import (
-    archive_closed_hourly,
-    snapshot_set_hourly,
-    verify_archive_nightly,
-    verify_ranges_nightly,
-)
-from ofp_platform.orchestration.sensors import commit_reporter, new_offsets, run_failures
-from ofp_platform.orchestration.snapshot_assets import snapshot_set
+from ofp_platform.orchestration.resources import BuildContextResource, FeatureReaderResource, ObjectStoreResource, PlaneResource
+from ofp_platform.orchestration.run_failures import run_failures
 from ofp_platform.vocabulary.profile import Profile
 
 
@@ -81,7 +74,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             "plane": plane,
             "object_store": ObjectStoreResource(**settings),
             "feature_reader": FeatureReaderResource(**settings),
-            "workshop": WorkshopResource(profile_source=plane.profile_source, database_url=plane.database_url),
+            "builds": BuildContextResource(profile_source=plane.profile_source, database_url=plane.database_url),
         },
         # a run is one or two steps of one process: a process per step would double the time from change to success
         executor=dg.in_process_executor,

@@ -7,11 +7,12 @@ from typing import Any
 
 import dagster as dg
 
-from ofp_platform.online.catch_up import CatchUpReceipt, LogProgress
-from ofp_platform.online.commit_report import ClosedRange, MovedPartition
-from ofp_platform.online.comparison import Comparison
-from ofp_platform.online.projector import ApplyReceipt
-from ofp_platform.online.range_apply import RangeReceipt
+from ofp_platform.online.projecting.projector import ApplyReceipt
+from ofp_platform.online.ranges.catch_up import CatchUpReceipt
+from ofp_platform.online.ranges.commit_report import ClosedRange, MovedPartition
+from ofp_platform.online.ranges.comparison import Comparison
+from ofp_platform.online.ranges.log_progress import LogProgress
+from ofp_platform.online.ranges.range_apply import RangeReceipt
 from ofp_platform.vocabulary.position import PartitionBasis
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 

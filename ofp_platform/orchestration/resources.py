@@ -7,10 +7,10 @@ from functools import cache
 import dagster as dg
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.workshop import workshop_on
-from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.cli.offline.build_context import build_context_on
+from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.serving import Reader
+from ofp_platform.online.serving.reader import Reader
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.profile import Profile
@@ -86,13 +86,13 @@ class FeatureReaderResource(_Settings):
             yield plane.reader(plane.ensure_live())
 
 
-class WorkshopResource(_Settings):
+class BuildContextResource(_Settings):
     """What builds and the archive work with: database, log, object store, and the folder `builds` for files under way."""
 
     workers: int = 2
 
     @contextmanager
-    def open(self) -> Iterator[Workshop]:
-        """The workshop of the profile's stream, for the time of a step or a tick."""
+    def open(self) -> Iterator[BuildContext]:
+        """The build context of the profile's stream, for the time of a step or a tick."""
         with self._open_plane() as plane:
-            yield workshop_on(plane, self._environment(), self.workers)
+            yield build_context_on(plane, self._environment(), self.workers)

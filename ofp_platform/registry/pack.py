@@ -8,8 +8,8 @@ from typing import Any
 
 from ofp_platform.registry.layout import Aggregation
 from ofp_platform.registry.models import EventRouting, Feature, Group, Pack, event_class
+from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
 from ofp_platform.registry.selection import Selection, feature_scale, feature_selections
-from ofp_platform.registry.source import PackError, PackErrors, PackSource
 from ofp_platform.registry.validation import validate
 from ofp_platform.vocabulary.canonical import digest_of
 
@@ -22,7 +22,7 @@ def load_pack(text: str, file: str = "<pack>") -> Pack:
     Raises:
         PackErrors: everything that is wrong with it, with file, line and field.
     """
-    return validate(PackSource(text, file))
+    return validate(PackText(text, file))
 
 
 def load_pack_file(path: Path) -> Pack:

@@ -22,7 +22,7 @@ from ofp_platform.registry.models import (
     Pack,
     RequestFieldType,
 )
-from ofp_platform.registry.source import PackSource, Path, redacted
+from ofp_platform.registry.pack_text import PackText, Path, redacted
 from ofp_platform.vocabulary.identity import KeyType
 
 _PREFIX = re.compile(r"^(Value error, |String (?=should)|Input (?=should))")
@@ -38,7 +38,7 @@ _WORDS = {
 }
 
 
-def check_shape(source: PackSource) -> Pack | None:
+def check_shape(source: PackText) -> Pack | None:
     """The pack as a model, or None when its shape is wrong (reported to the source)."""
     try:
         return Pack.model_validate(source.data)
@@ -57,7 +57,7 @@ def suggestion(word: object, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else ""
 
 
-def _report(source: PackSource, error: ErrorDetails) -> None:
+def _report(source: PackText, error: ErrorDetails) -> None:
     path: Path = tuple(error["loc"])
     kind, value = error["type"], error["input"]
     if path and path[-1] == "[key]":

@@ -9,14 +9,14 @@ from typing import Any
 from ofp_platform.registry.expression import ExpressionError, names_in, parse_expression
 from ofp_platform.registry.layout import MAX_PREDICATES, Aggregation, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
+from ofp_platform.registry.pack_text import PackText, Path
 from ofp_platform.registry.selection import DECIMAL_AGGREGATIONS, WITHOUT_VALUE, predicate_of
 from ofp_platform.registry.shape import check_shape, parsed, suggestion
-from ofp_platform.registry.source import PackSource, Path
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 
 
-def validate(source: PackSource) -> Pack:
+def validate(source: PackText) -> Pack:
     """The pack that a source holds.
 
     Raises:
@@ -35,7 +35,7 @@ def validate(source: PackSource) -> Pack:
 
 @dataclass
 class _Check:
-    source: PackSource
+    source: PackText
     events: dict[str, EventRouting | None] = field(default_factory=dict)
     predicates: dict[str, set[Predicate]] = field(default_factory=dict)
 

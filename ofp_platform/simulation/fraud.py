@@ -62,7 +62,7 @@ def _ordinary(population: Population, count: int, start: int, days: int, rng: np
     customer = population.customer_of_account[population.account_of_card[card]]
     device = population.device_of_card[card]
 
-    # the nearer the shop, the likelier: rank 0 is the nearest; one purchase in five is at a distance
+    # the nearer the build_context, the likelier: rank 0 is the nearest; one purchase in five is at a distance
     rank = np.minimum(rng.geometric(0.3, count) - 1, population.near_merchants.shape[1] - 1)
     distant = rng.random(count) < 0.2
     anywhere = rng.choice(len(population.merchant_weight), size=count, p=population.merchant_weight)

@@ -14,7 +14,7 @@ from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import load_tokens
 from ofp_platform.api.build_examples import run_example
 from ofp_platform.api.server import serve
-from ofp_platform.online.request import parse_request
+from ofp_platform.online.serving.request import parse_request
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id

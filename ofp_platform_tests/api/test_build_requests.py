@@ -18,7 +18,7 @@ from psycopg import conninfo, sql
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.build_requests import BuildRequests
-from ofp_platform.api.client import AsyncOfpClient, RetryPolicy
+from ofp_platform.client.client import AsyncOfpClient, RetryPolicy
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.storage.postgres import open_pool
@@ -59,8 +59,8 @@ async def test_submitted_twice_it_is_one_run_and_its_outcome_is_seen(dsn: str, t
             queued = await ofp.submit_intent(intent)
             assert queued.state is RunState.QUEUED
             assert await ofp.submit_intent({**intent_wire(intent), "note": "once more"}) == queued
-            assert len(world.shop.ledger.runs()) == 1
-            built = await asyncio.to_thread(build, world.shop, queued.run_key)
+            assert len(world.build_context.ledger.runs()) == 1
+            built = await asyncio.to_thread(build, world.build_context, queued.run_key)
             done = await ofp.build_run(queued.run_key)
             assert done == built
             assert done.state is RunState.DONE

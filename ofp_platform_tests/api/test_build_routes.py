@@ -14,12 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ofp_platform.api import client
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.build_examples import build_error_examples, intent_example, run_example
-from ofp_platform.api.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
 from ofp_platform.api.refusals import status_of
+from ofp_platform.client import client
+from ofp_platform.client.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.vocabulary.canonical import canonical_bytes

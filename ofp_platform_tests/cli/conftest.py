@@ -90,7 +90,7 @@ class OfflinePlane:
         """The training set, built; as `ofp dataset` names it."""
         outcome = self.ofp("intent", "submit", self.intent_file(**changes), "--build")
         assert outcome.code == 0, outcome
-        run = self.labelled.shop.ledger.show(outcome.out.split()[0])
+        run = self.labelled.build_context.ledger.show(outcome.out.split()[0])
         assert run.outcome is not None
         return f"{run.outcome['dataset_name']}:{run.outcome['dataset_identity']}"
 

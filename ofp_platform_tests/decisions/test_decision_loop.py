@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform.api.client import AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.client.client import AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable
 from ofp_platform.decisions.decision_point import CARD_PAYMENTS, DecisionPoint
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.decisions.loop import DecisionService, Tally
 from ofp_platform.decisions.recorder import DecisionRecorder
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
-from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
 from ofp_platform.storage.objects import ObjectStore

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.cli.environment import Environment
-from ofp_platform.online.counters import Counters
+from ofp_platform.online.service.counters import Counters
 from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.vocabulary.profile import load_profile
 

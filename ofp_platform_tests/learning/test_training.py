@@ -27,8 +27,8 @@ def world(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def manifest(world: LabelledPlane) -> DatasetManifest:
-    shop = world.shop
-    run = build(shop, shop.ledger.submit(world.intent()).run_key)
+    build_context = world.build_context
+    run = build(build_context, build_context.ledger.submit(world.intent()).run_key)
     assert run.outcome is not None, run.refusal
     return load_manifest(world.objects, run.outcome["dataset_name"], run.outcome["dataset_identity"])
 

@@ -14,9 +14,9 @@ from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_la
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
-from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane, profile_pack
-from ofp_platform.online.projection import publish_registry
+from ofp_platform.online.state.projection import publish_registry
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
@@ -61,7 +61,7 @@ class LabelledPlane:
         publish_run_facts(plane.pool, examine_run(plane.pool, plane.log, plane.profile, pack, FACTS))
         made = cls(plane, folder)
         if archived:
-            archive_up_to(plane.ranges, made.shop.archive, plane.log.ends())
+            archive_up_to(plane.ranges, made.build_context.archive, plane.log.ends())
         declared = plane.profile
         found = reported_labels(made.batches(), FRAUD_REPORTS["card_payments"], declared.context_pins, declared.clock_skew_us)
         LabelStore(plane.pool, declared.context_pins).append(found.assertions)
@@ -73,9 +73,9 @@ class LabelledPlane:
         return ObjectStore(self.plane.profile.object_store_url)
 
     @property
-    def shop(self) -> Workshop:
-        """A builder's workshop; a new one each time, as another process would have it."""
-        return Workshop(self.plane.pool, self.plane.log, self.objects, self.folder / "builds")
+    def build_context(self) -> BuildContext:
+        """A build context; a new one each time, as another process would have it."""
+        return BuildContext(self.plane.pool, self.plane.log, self.objects, self.folder / "builds")
 
     @property
     def everything(self) -> ReplayBasis:
@@ -85,7 +85,7 @@ class LabelledPlane:
     def batches(self) -> Iterator[RecordBatch]:
         """The whole log, read."""
         for span in self.everything.partitions:
-            yield from self.shop.held.reader.batches(span, 1_000)
+            yield from self.build_context.held.reader.batches(span, 1_000)
 
     def intent(self, name: str = "fraud_by_payment", **changes: Any) -> DatasetBuild:
         """A training set of all payments; `changes` replace fields of the intent."""

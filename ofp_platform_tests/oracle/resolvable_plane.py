@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ofp_platform.log.archive_store import Archive
-from ofp_platform.offline.requests.held_records import HeldRecords
 from ofp_platform.offline.requests.resolver import BuildSources
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
+from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.online.plane import Plane, profile_pack
-from ofp_platform.online.projection import publish_registry
+from ofp_platform.online.state.projection import publish_registry
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore

@@ -13,12 +13,12 @@ import pytest
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.online.chunk_merge import CHUNK_EVENTS
-from ofp_platform.online.evaluation import Evaluator
-from ofp_platform.online.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
-from ofp_platform.online.projector import ApplyReceipt, Projector
-from ofp_platform.online.serving import Reader
-from ofp_platform.online.spans import SPAN_CHUNKS
+from ofp_platform.online.projecting.chunk_merge import CHUNK_EVENTS
+from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
+from ofp_platform.online.serving.evaluation import Evaluator
+from ofp_platform.online.serving.reader import Reader
+from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
+from ofp_platform.online.state.spans import SPAN_CHUNKS
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.storage.postgres import Pool

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, load_pack_file, shipped_pack
-from ofp_platform.registry.source import PackError, PackErrors
+from ofp_platform.registry.pack_text import PackError, PackErrors
 
 HEAD = """\
 pack_id: example

@@ -22,10 +22,8 @@ def suites() -> dict[str, Suite]:
     """Every suite of this folder, by its name."""
     found: dict[str, Suite] = {}
     for module in pkgutil.iter_modules(package.__path__):
-        if module.name.startswith(("test_", "__")):
-            continue
-        suite = getattr(importlib.import_module(f"{package.__name__}.{module.name}"), "SUITE", None)
-        if isinstance(suite, Suite):
+        if module.ispkg:
+            suite = importlib.import_module(f"{package.__name__}.{module.name}.suite").SUITE
             found[suite.name] = suite
     return dict(sorted(found.items()))
 

@@ -10,7 +10,7 @@ import typer
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home
-from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused
 
 
 class LogKind(enum.StrEnum):
@@ -38,8 +38,8 @@ def demo(
 
     Every step looks first at what is there: a second run appends and projects nothing, and finds the same values.
     """
+    from ofp_platform.cli.demo.demo_steps import Walk
     from ofp_platform.cli.demo.kinesis_server import temporary_home, temporary_kinesis
-    from ofp_platform.cli.demo.walk import Walk
 
     if kinesis_endpoint is not None and log is not LogKind.KINESIS:
         raise CommandRefused("--kinesis-endpoint goes with --log kinesis")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import Child
-from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.storage.embedded import stop_embedded
 
 _CREDENTIALS = {

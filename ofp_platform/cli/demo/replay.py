@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ofp_platform.cli.demo.source import Source
-from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.demo.demo_events import Source
+from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.port import EventLog
-from ofp_platform.online.projection import ProjectionConflict
-from ofp_platform.online.projector import Projector
+from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.vocabulary.position import Basis, order
 

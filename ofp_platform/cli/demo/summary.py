@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from ofp_platform.cli.demo.decisions import Latency
-from ofp_platform.online.health import Totals
+from ofp_platform.online.state.progress import Totals
 
 
 def heading(console: Console, text: str) -> None:

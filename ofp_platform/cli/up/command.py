@@ -26,9 +26,9 @@ def up(
 
     Prints each address when it answers. What the processes print stands in the folder logs of the home folder.
     """
-    from ofp_platform.cli.up.town import Town
+    from ofp_platform.cli.up.plane_processes import PlaneProcesses
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    Town(resolve(home, profile), stop).run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)
+    PlaneProcesses(resolve(home, profile), stop).run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)

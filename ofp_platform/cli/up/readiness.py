@@ -10,7 +10,7 @@ from collections.abc import Callable
 import httpx
 
 from ofp_platform.cli.processes import Child
-from ofp_platform.cli.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused
 
 _POLL_SECONDS = 0.25
 _DAEMONS = """{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLabels
-from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import LabelBasis

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ofp_platform.offline.parity.parity_anchor import ParityAnchor
-from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.decision_records import decision_ids_in
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins

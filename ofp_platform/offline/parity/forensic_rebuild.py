@@ -19,7 +19,7 @@ from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparabl
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import fold_replay
-from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.question import check_request
 from ofp_platform.vocabulary.errors import ContractError

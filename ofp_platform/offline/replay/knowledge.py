@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.log.ranges import place
 from ofp_platform.offline.replay.known_events import FoldedReplay
-from ofp_platform.offline.requests.replay_resolution import is_inside
+from ofp_platform.offline.sources.held_records import is_inside
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
 

@@ -14,7 +14,7 @@ import numpy as np
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.ranges import place
 from ofp_platform.log.span_records import ReplayGap, cut, text_of
-from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
 from ofp_platform.vocabulary.times import parse_time

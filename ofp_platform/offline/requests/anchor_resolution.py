@@ -7,8 +7,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from ofp_platform.offline.requests.replay_resolution import is_inside
-from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.offline.sources.held_records import is_inside
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.decision_records import decision_ids_in, ids_by_basis, read_decisions
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack
 from ofp_platform.registry.question import check_request

@@ -11,7 +11,7 @@ from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from ofp_platform.registry.source import raw_identifier_inside, redacted
+from ofp_platform.registry.pack_text import raw_identifier_inside, redacted
 from ofp_platform.vocabulary.identity import is_raw_identifier
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 

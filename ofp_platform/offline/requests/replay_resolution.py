@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from ofp_platform.log.ranges import place
-from ofp_platform.offline.replay.replay_reading import replaying
 from ofp_platform.offline.requests.admission_selection import select_admitted
-from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
@@ -109,19 +109,3 @@ def _is_empty(span: PartitionSpan) -> bool:
 
 def _unresolved(field: str, message: str) -> BuildRefused:
     return BuildRefused(BuildReason.BASIS_UNRESOLVED, message, field)
-
-
-def is_inside(known: Basis, basis: ReplayBasis) -> bool:
-    """Whether a basis that was recorded ends inside the replay: in no partition before its start or behind its end.
-
-    A partition that one of the two does not name counts as known up to its very start.
-    """
-    if known.stream_name != basis.stream_name:
-        return False
-    parts, spans = known.by_partition(), basis.by_partition()
-    for name in parts.keys() | spans.keys():
-        span, part = spans.get(name), parts.get(name)
-        at = place(part)
-        if not (place(span.first) <= at <= place(span.end) if span is not None else at == place(None)):
-            return False
-    return True

@@ -8,14 +8,14 @@ from importlib.metadata import version
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
-from ofp_platform.offline.replay.replay_reading import replaying
 from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_anchors
 from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
-from ofp_platform.offline.requests.held_records import HeldRecords
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
 from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
+from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from ofp_platform.log.port import EventLog
-from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.published_packs import pack_digests
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex

@@ -22,7 +22,7 @@ from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
-from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.decision_records import read_decisions
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackRef, PerEvent, Purpose
@@ -36,7 +36,7 @@ _ROW_KEYS = frozenset({"event_id", "event_type", "event_time_utc", "decision_id"
 _AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest"})
 
 
-def plan_registry(shop: Workshop, plan: BuildPlan) -> CompiledRegistry:
+def plan_registry(build_context: BuildContext, plan: BuildPlan) -> CompiledRegistry:
     """The registry that the plan pins.
 
     Raises:
@@ -46,7 +46,7 @@ def plan_registry(shop: Workshop, plan: BuildPlan) -> CompiledRegistry:
     if pinned is None:
         raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, "the plan pins no feature pack", "feature_pack")
     ref = FeaturePackRef(pack_id=pinned.pack_id, revision=pinned.revision, digest=pinned.digest)
-    return resolve_pack(shop.pool, ref)[1]
+    return resolve_pack(build_context.pool, ref)[1]
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Labelled:
         ), found
 
 
-def labels(shop: Workshop, plan: BuildPlan) -> Labelled | None:
+def labels(build_context: BuildContext, plan: BuildPlan) -> Labelled | None:
     """The labels that hold as of the plan's basis; None for a dataset without labels.
 
     Raises:
@@ -100,7 +100,7 @@ def labels(shop: Workshop, plan: BuildPlan) -> Labelled | None:
         return None
     if not isinstance(plan.scope, PerEvent):
         raise BuildRefused(BuildReason.INVALID_INTENT, "labels are of events: only a per_event scope can have them", "label")
-    store = LabelStore(shop.pool, plan.context_pins)
+    store = LabelStore(build_context.pool, plan.context_pins)
     return Labelled(plan, store.resolved(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
 
 
@@ -116,7 +116,12 @@ class BuiltDataset:
 
 
 def dataset(
-    shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folded: FoldedReplay, labelled: Labelled | None, folder: Path
+    build_context: BuildContext,
+    plan: BuildPlan,
+    registry: CompiledRegistry,
+    folded: FoldedReplay,
+    labelled: Labelled | None,
+    folder: Path,
 ) -> BuiltDataset:
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
 
@@ -126,19 +131,19 @@ def dataset(
     if plan.scope is None or plan.as_of_basis is None:
         raise ValueError("only the plan of a dataset_build has rows")
     groups = resolve_groups(registry, plan.feature_groups or ())
-    decisions = _decisions(shop, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
+    decisions = _decisions(build_context, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
     rows = dataset_rows(folded, plan.scope, plan.as_of_basis, folder / "rows", decisions)
     job = feature_job(folded, rows, registry, groups, folder / "features")
-    compute_features(job, registry, shop.workers)
+    compute_features(job, registry, build_context.workers)
     checked = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
     files = write_dataset(folder / "files", blocks if labelled is None else labelled.blocks(blocks))
     return BuiltDataset(files, tuple(_column(field) for field in files.schema), tuple(left_out(groups)), checked, rows.undecided)
 
 
-def _decisions(shop: Workshop, plan: BuildPlan) -> Iterator[RecordedDecision]:
+def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordedDecision]:
     for start in range(0, len(plan.parity_anchors), _PAGE):
-        with shop.pool.connection() as connection:
+        with build_context.pool.connection() as connection:
             page = read_decisions(connection, plan.parity_anchors[start : start + _PAGE])
         for decision_id, record in page.items():
             yield RecordedDecision(

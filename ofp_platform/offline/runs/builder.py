@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
-from ofp_platform.offline.parity.anchor_comparison import compare_anchors
-from ofp_platform.offline.parity.snapshot_rebuild import rebuild_snapshot
 from ofp_platform.offline.requests.resolver import resolve
 from ofp_platform.offline.runs import build_stages, replay_stage
+from ofp_platform.offline.runs.anchor_comparison import compare_anchors
+from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_lease import RunLease
 from ofp_platform.offline.runs.run_ledger import RunLedger
-from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.offline.runs.snapshot_rebuild import rebuild_snapshot
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild
 from ofp_platform.vocabulary.offline.build_plan import ROW_ORDER, BuildPlan
@@ -46,44 +46,44 @@ class Stage:
     digest: str
 
 
-def build(shop: Workshop, run_key: str) -> BuildRun:
+def build(build_context: BuildContext, run_key: str) -> BuildRun:
     """Claim a run, go through all its stages, and return it as it stands then. One that is held or finished stays as it is.
 
     Raises:
         UnknownRun: there is none. LeaseLost: the attempt was taken from this builder; another goes on.
     """
-    with shop.ledger.claim(run_key) as lease:
+    with build_context.ledger.claim(run_key) as lease:
         if lease is not None:
-            for _ in stages(shop, lease):
+            for _ in stages(build_context, lease):
                 pass
-    return shop.ledger.show(run_key)
+    return build_context.ledger.show(run_key)
 
 
-def build_waiting(shop: Workshop) -> Iterator[BuildRun]:
+def build_waiting(build_context: BuildContext) -> Iterator[BuildRun]:
     """Build what waits, oldest first, until nothing does. A run that has to be tried again is left for the next call."""
     tried: set[str] = set()
     while True:
-        with shop.ledger.claim_next() as lease:
+        with build_context.ledger.claim_next() as lease:
             if lease is None or lease.run_key in tried:
                 return
             tried.add(lease.run_key)
-            for _ in stages(shop, lease):
+            for _ in stages(build_context, lease):
                 pass
             run_key = lease.run_key
-        yield shop.ledger.show(run_key)
+        yield build_context.ledger.show(run_key)
 
 
-def stages(shop: Workshop, lease: RunLease) -> Iterator[Stage]:
+def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
     """Do what the lease's run asks for and yield each stage when its receipt is stored. The run is decided at the end.
 
     A refusal ends the run as FAILED (or PUBLISH_PENDING) and the iteration; it is not raised.
     """
-    steps = _Steps(shop, lease)
+    steps = _Steps(build_context, lease)
     try:
         if lease.publish_only:
-            yield from steps.publish(_staged(shop.ledger, lease.run_key))
+            yield from steps.publish(_staged(build_context.ledger, lease.run_key))
             return
-        plan = lease.store_plan(resolve(lease.run.intent, shop.sources, shop.ofs_code_release_id))
+        plan = lease.store_plan(resolve(lease.run.intent, build_context.sources, build_context.ofs_code_release_id))
         yield steps.done("plan", plan.wire())
         crash_point("build.planned")
         if isinstance(plan.intent, DatasetBuild):
@@ -98,18 +98,18 @@ def stages(shop: Workshop, lease: RunLease) -> Iterator[Stage]:
             return
         lease.fail(refused.refusal)
     except OSError as error:  # the scratch folder: full, read-only, gone
-        lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {shop.scratch}: {error}").refusal)
+        lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {build_context.scratch}: {error}").refusal)
     if not steps.staged:
-        shutil.rmtree(shop.run_folder(lease.run_key), ignore_errors=True)
+        shutil.rmtree(build_context.run_folder(lease.run_key), ignore_errors=True)
 
 
 class _Steps:
     """The stages of one attempt."""
 
-    def __init__(self, shop: Workshop, lease: RunLease) -> None:
-        self._shop = shop
+    def __init__(self, build_context: BuildContext, lease: RunLease) -> None:
+        self._build_context = build_context
         self._lease = lease
-        self._folder = shop.run_folder(lease.run_key)
+        self._folder = build_context.run_folder(lease.run_key)
         self.staged = lease.publish_only
 
     def done(self, name: str, content: dict[str, Any]) -> Stage:
@@ -117,19 +117,19 @@ class _Steps:
         return Stage(name, content, self._lease.record_receipt(name, content))
 
     def dataset(self, plan: BuildPlan) -> Iterator[Stage]:
-        shop = self._shop
+        build_context = self._build_context
         intent = plan.intent
         assert isinstance(intent, DatasetBuild)  # see stages
-        registry = build_stages.plan_registry(shop, plan)
+        registry = build_stages.plan_registry(build_context, plan)
         self._empty()
-        with replay_stage.begun_replay(shop, plan, registry, self._folder / "replay") as begun:
-            compared = replay_stage.check_archive(shop, plan)
-            folded, receipt = replay_stage.replay(shop, plan, registry, self._folder / "replay", begun)
+        with replay_stage.begun_replay(build_context, plan, registry, self._folder / "replay") as begun:
+            compared = replay_stage.check_archive(build_context, plan)
+            folded, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", begun)
         yield self.done("replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared})
         crash_point("build.replayed")
         parity: ParityReceipt | None = None
         if plan.parity_anchors:
-            parity = compare_anchors(shop, plan, self._folder / "parity", folded)
+            parity = compare_anchors(build_context, plan, self._folder / "parity", folded)
             yield self.done("parity", parity.model_dump(mode="json"))
             if parity.mismatch and plan.policy.require_parity:
                 raise BuildRefused(
@@ -138,8 +138,8 @@ class _Steps:
                     " it. `ofp parity show` has the evidence",
                     "parity_anchors",
                 )
-        labelled = build_stages.labels(shop, plan)
-        built = build_stages.dataset(shop, plan, registry, folded, labelled, self._folder / "dataset")
+        labelled = build_stages.labels(build_context, plan)
+        built = build_stages.dataset(build_context, plan, registry, folded, labelled, self._folder / "dataset")
         labels: LabelReceipt | None = None
         if labelled is not None:
             labels, diagnostics = labelled.receipt()
@@ -171,12 +171,12 @@ class _Steps:
 
     def publish(self, staged: DatasetManifest) -> Iterator[Stage]:
         """Put the staged files, then the manifest that names them. Nothing is replayed or computed here."""
-        shop = self._shop
-        publish_files(shop.objects, staged.files, self._folder / "dataset" / "files")
+        build_context = self._build_context
+        publish_files(build_context.objects, staged.files, self._folder / "dataset" / "files")
         crash_point("build.files_published")
-        published = publish_manifest(shop.objects, staged)
+        published = publish_manifest(build_context.objects, staged)
         crash_point("build.manifest_published")
-        shop.index.add(published)
+        build_context.index.add(published)
         outcome = {
             "dataset_name": published.dataset_name,
             "dataset_identity": published.dataset_identity,
@@ -191,13 +191,13 @@ class _Steps:
 
     def parity(self, plan: BuildPlan) -> Iterator[Stage]:
         self._empty()
-        parity = compare_anchors(self._shop, plan, self._folder)
+        parity = compare_anchors(self._build_context, plan, self._folder)
         yield self.done("parity", parity.model_dump(mode="json"))
         self._lease.succeed(parity.model_dump(mode="json"))
 
     def snapshot(self, plan: BuildPlan, intent: ForensicRebuild) -> Iterator[Stage]:
         self._empty()
-        outcome = rebuild_snapshot(self._shop, plan, intent, self._folder)
+        outcome = rebuild_snapshot(self._build_context, plan, intent, self._folder)
         yield self.done("snapshot", outcome)
         self._lease.succeed(outcome)
 

@@ -16,8 +16,8 @@ from ofp_platform.offline.datasets.feature_rows import resolve_groups
 from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
-from ofp_platform.offline.replay.replay_reading import replaying
-from ofp_platform.offline.runs.workshop import Workshop
+from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.offline.build_intent import PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -28,7 +28,7 @@ from ofp_platform.vocabulary.times import format_time
 T = TypeVar("T")
 
 
-def check_archive(shop: Workshop, plan: BuildPlan) -> int:
+def check_archive(build_context: BuildContext, plan: BuildPlan) -> int:
     """Hold the archive against the log wherever both have the replay's records. How many positions were compared.
 
     Raises:
@@ -37,7 +37,7 @@ def check_archive(shop: Workshop, plan: BuildPlan) -> int:
     compared = 0
     with replaying():
         for span in plan.replay_basis.partitions:
-            found = cross_check(shop.log, shop.archive, shop.pool, span)
+            found = cross_check(build_context.log, build_context.archive, build_context.pool, span)
             try:
                 found.demand_agreement()
             except ArchiveConflict as error:
@@ -47,7 +47,9 @@ def check_archive(shop: Workshop, plan: BuildPlan) -> int:
 
 
 @contextmanager
-def begun_replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: Path) -> Iterator[ArchivedFold | None]:
+def begun_replay(
+    build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry, folder: Path
+) -> Iterator[ArchivedFold | None]:
     """Begin the replay of what is archived in other processes, if that is worth it; `folder` does not exist yet.
 
     Raises:
@@ -57,23 +59,23 @@ def begun_replay(shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, fo
         with replaying():
             begun = stack.enter_context(
                 archived_fold(
-                    shop.archive,
+                    build_context.archive,
                     plan.replay_basis.partitions,
                     plan.cut_over,
                     registry,
                     plan.context_pins,
                     plan.clock_skew_us,
                     folder,
-                    workers=shop.workers,
+                    workers=build_context.workers,
                     scope=_candidates(plan, registry),
-                    least_records=shop.processes_from,
+                    least_records=build_context.processes_from,
                 )
             )
         yield begun
 
 
 def replay(
-    shop: Workshop, plan: BuildPlan, registry: CompiledRegistry, folder: Path, begun: ArchivedFold | None = None
+    build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry, folder: Path, begun: ArchivedFold | None = None
 ) -> tuple[FoldedReplay, ReplayReceipt]:
     """Fold the plan's replay basis, or what is left of one that was begun; else `folder` does not exist yet.
 
@@ -82,11 +84,11 @@ def replay(
     """
     with replaying():
         if begun is not None:
-            folded = begun.finish(_ahead(_left(shop, begun)))
+            folded = begun.finish(_ahead(_left(build_context, begun)))
         else:
             scope = _candidates(plan, registry)
             folded = fold_replay(
-                _ahead(_records(shop, plan)), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope
+                _ahead(_records(build_context, plan)), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope
             )
     ends = {end.partition_id: end for end in folded.ends}
     for span in plan.replay_basis.partitions:
@@ -125,21 +127,21 @@ def _candidates(plan: BuildPlan, registry: CompiledRegistry) -> CandidateScope |
     return candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
 
 
-def _records(shop: Workshop, plan: BuildPlan) -> Iterator[RecordBatch]:
+def _records(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordBatch]:
     """Everything in the replay basis: of each partition the archive up to the plan's cut-over, then the log.
 
     Where the archive has grown since the plan was made, it is read further: the log may have been trimmed behind it.
     """
-    reader = shop.held.reader
+    reader = build_context.held.reader
     planned = {part.partition_id: part for part in plan.cut_over}
     for span in plan.replay_basis.partitions:
         now = reader.cut_over(span)
         yield from reader.batches(span, PAGE, max(now, planned.get(span.partition_id, now), key=place))
 
 
-def _left(shop: Workshop, begun: ArchivedFold) -> Iterator[RecordBatch]:
+def _left(build_context: BuildContext, begun: ArchivedFold) -> Iterator[RecordBatch]:
     """What a replay that was begun leaves: out of the log, and out of the archive where that has grown since the plan."""
-    reader = shop.held.reader
+    reader = build_context.held.reader
     for span in begun.spans:
         yield from reader.batches(span, PAGE)
 

@@ -26,10 +26,10 @@ def labelled(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def built(labelled: LabelledPlane, name: str, **changes: Any) -> DatasetManifest:
-    shop = labelled.shop
-    run = build(shop, shop.ledger.submit(labelled.intent(name, **{**ANALYSIS, **changes})).run_key)
+    build_context = labelled.build_context
+    run = build(build_context, build_context.ledger.submit(labelled.intent(name, **{**ANALYSIS, **changes})).run_key)
     assert run.outcome is not None, run.refusal
-    return load_manifest(shop.objects, name, run.outcome["dataset_identity"])
+    return load_manifest(build_context.objects, name, run.outcome["dataset_identity"])
 
 
 def grid(until: str, **more: Any) -> dict[str, Any]:

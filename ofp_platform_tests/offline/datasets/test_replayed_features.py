@@ -237,7 +237,15 @@ def test_a_grid_has_a_row_for_every_entity_and_point(tmp_path: Path) -> None:
 def payment(
     offset: int, account: str, second: int, *, admitted: int | None = None, event_id: str | None = None, **more: Any
 ) -> Record:
-    payload = {"account_id": account, "merchant_id": "m-1", "amount": 5, "status": "ok", "shop": "x", "online": True, **more}
+    payload = {
+        "account_id": account,
+        "merchant_id": "m-1",
+        "amount": 5,
+        "status": "ok",
+        "shop": "x",
+        "online": True,
+        **more,
+    }
     envelope = {
         "event_id": event_id or f"e-{offset}",
         "event_type": "payment",

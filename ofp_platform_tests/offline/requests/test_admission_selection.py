@@ -16,7 +16,7 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.requests.admission_selection import select_admitted
-from ofp_platform.offline.requests.held_records import HeldRecords
+from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan

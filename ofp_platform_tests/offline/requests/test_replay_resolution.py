@@ -12,8 +12,8 @@ from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.log.ranges import OffsetRanges
-from ofp_platform.offline.requests.held_records import HeldRecords
-from ofp_platform.offline.requests.replay_resolution import data_end, is_inside, resolve_basis, resolve_replay
+from ofp_platform.offline.requests.replay_resolution import data_end, resolve_basis, resolve_replay
+from ofp_platform.offline.sources.held_records import HeldRecords, is_inside
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets

@@ -22,7 +22,7 @@ from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.builder import build, build_waiting, stages
-from ofp_platform.offline.runs.store_outage import answering
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
@@ -44,8 +44,8 @@ def world(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
 
 
 def built(world: LabelledPlane, **changes: Any) -> BuildRun:
-    shop = world.shop
-    return build(shop, shop.ledger.submit(world.intent(**changes)).run_key)
+    build_context = world.build_context
+    return build(build_context, build_context.ledger.submit(world.intent(**changes)).run_key)
 
 
 def manifest_of(world: LabelledPlane, run: BuildRun) -> DatasetManifest:
@@ -76,16 +76,16 @@ def test_a_training_set_is_published_with_what_it_was_made_of(world: LabelledPla
     assert manifest.gates.label_rows_checked == pc.sum(pc.is_valid(table["label_value"])).as_py()
     assert manifest.gates.feature_rows_checked > 0
     assert verify_files(world.objects, manifest) == []
-    assert [row.dataset_identity for row in world.shop.index.list()] == [manifest.dataset_identity]
+    assert [row.dataset_identity for row in world.build_context.index.list()] == [manifest.dataset_identity]
     assert list((world.folder / "builds").iterdir()) == []
 
 
 def test_the_same_request_converges_however_often(world: LabelledPlane) -> None:
-    shop = world.shop
+    build_context = world.build_context
     runs: list[BuildRun] = []
 
     def submit_and_build() -> None:
-        mine = world.shop
+        mine = world.build_context
         runs.append(build(mine, mine.ledger.submit(world.intent()).run_key))
 
     threads = [threading.Thread(target=submit_and_build) for _ in range(3)]
@@ -94,10 +94,10 @@ def test_the_same_request_converges_however_often(world: LabelledPlane) -> None:
     for thread in threads:
         thread.join()
     assert len({run.run_key for run in runs}) == 1
-    final = shop.ledger.show(runs[0].run_key)
+    final = build_context.ledger.show(runs[0].run_key)
     assert (final.state, final.attempts) == (RunState.DONE, 1)
     assert len(list(published_manifests(world.objects))) == 1
-    assert list(build_waiting(shop)) == []
+    assert list(build_waiting(build_context)) == []
 
 
 def test_digests_do_not_depend_on_archive_or_workers(world: LabelledPlane, module_dsn: str, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_digests_do_not_depend_on_archive_or_workers(world: LabelledPlane, modul
     other.mkdir()
     again = LabelledPlane.prepare(module_dsn, other, archived=False)
     try:
-        alone = replace(again.shop, workers=1)
+        alone = replace(again.build_context, workers=1)
         second = manifest_of(again, build(alone, alone.ledger.submit(again.intent(as_of_basis="event_time")).run_key))
     finally:
         again.plane.close()
@@ -123,7 +123,7 @@ def test_digests_do_not_depend_on_who_replays(world: LabelledPlane, monkeypatch:
         return original(*arguments)
 
     monkeypatch.setattr(replay_stage, "replay", replay)
-    eager = replace(world.shop, processes_from=0)
+    eager = replace(world.build_context, processes_from=0)
     second = manifest_of(world, build(eager, eager.ledger.submit(world.intent(dataset_name="another")).run_key))
     assert [one is not None for one in begun] == [True]
     assert second.content_digest == first.content_digest
@@ -216,15 +216,15 @@ def test_a_late_event_in_an_ingest_time_build_is_caught(world: LabelledPlane, mo
 
 @pytest.mark.parametrize("point", CRASH_POINTS)
 def test_a_builder_killed_there_leaves_nothing_or_everything(world: LabelledPlane, dsn: str, point: str) -> None:
-    shop = world.shop
-    run_key = shop.ledger.submit(world.intent()).run_key
+    build_context = world.build_context
+    run_key = build_context.ledger.submit(world.intent()).run_key
     command = [sys.executable, "-m", "ofp_platform_tests.oracle.builder_process", dsn, str(world.folder), run_key]
     killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "OFP_CRASH_POINT": point}, timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
     for manifest in published_manifests(world.objects):
         assert verify_files(world.objects, manifest) == []
     after = {path: world.objects.get(path) for path in world.objects.list("ofs")}
-    run = build(shop, run_key)
+    run = build(build_context, run_key)
     manifest = manifest_of(world, run)
     assert run.attempts == 2
     assert verify_files(world.objects, manifest) == []
@@ -254,7 +254,7 @@ def test_a_full_object_store_leaves_publication_pending(world: LabelledPlane, mo
 
     monkeypatch.setattr(replay_stage, "replay", nothing)
     monkeypatch.setattr(build_stages, "dataset", nothing)
-    run = build(world.shop, run.run_key)
+    run = build(world.build_context, run.run_key)
     assert manifest_of(world, run).row_count == 400
     assert (run.attempts, run.publish_attempts) == (1, 1)
 
@@ -270,9 +270,9 @@ def test_a_database_that_goes_away_is_tried_again(world: LabelledPlane, dsn: str
     run = built(world)
     assert refused(run) is BuildReason.STORE_UNAVAILABLE
     monkeypatch.setattr(build_stages, "labels", original)
-    shop = world.shop
-    shop.ledger.retry(run.run_key)
-    assert manifest_of(world, build(shop, run.run_key)).row_count == 400
+    build_context = world.build_context
+    build_context.ledger.retry(run.run_key)
+    assert manifest_of(world, build(build_context, run.run_key)).row_count == 400
 
 
 def test_a_damaged_archive_segment_fails_the_run_and_its_repair_mends_it(world: LabelledPlane) -> None:
@@ -284,9 +284,9 @@ def test_a_damaged_archive_segment_fails_the_run_and_its_repair_mends_it(world: 
     assert refused(run) is BuildReason.ARCHIVE_DAMAGED
     assert list(published_manifests(world.objects)) == []
     segment.write_bytes(good)
-    shop = world.shop
-    shop.ledger.reopen(run.run_key)
-    assert manifest_of(world, build(shop, run.run_key)).row_count == 400
+    build_context = world.build_context
+    build_context.ledger.reopen(run.run_key)
+    assert manifest_of(world, build(build_context, run.run_key)).row_count == 400
 
 
 def test_a_new_dataset_names_the_one_that_it_replaces(world: LabelledPlane) -> None:
@@ -294,19 +294,19 @@ def test_a_new_dataset_names_the_one_that_it_replaces(world: LabelledPlane) -> N
     label = {"label_type": "fraud", "as_of_utc": "2026-01-19T00:00:00Z", "maturity_seconds": 7 * 86_400}
     second = manifest_of(world, built(world, label=label, supersedes=first.dataset_identity))
     assert second.supersedes == first.dataset_identity
-    listed = {row.dataset_identity: row.superseded_by for row in world.shop.index.list()}
+    listed = {row.dataset_identity: row.superseded_by for row in world.build_context.index.list()}
     assert listed == {first.dataset_identity: (second.dataset_identity,), second.dataset_identity: ()}
     assert read_dataset(world.objects, first).num_rows == 400
 
 
 def test_every_stage_leaves_a_receipt(world: LabelledPlane) -> None:
-    shop = world.shop
-    run_key = shop.ledger.submit(world.intent()).run_key
-    with shop.ledger.claim(run_key) as lease:
+    build_context = world.build_context
+    run_key = build_context.ledger.submit(world.intent()).run_key
+    with build_context.ledger.claim(run_key) as lease:
         assert lease is not None
-        seen = list(stages(shop, lease))
+        seen = list(stages(build_context, lease))
     assert [stage.name for stage in seen] == ["plan", "replay", "labels", "staged", "manifest"]
-    assert [(one.stage, one.digest) for one in shop.ledger.receipts(run_key)] == [(one.name, one.digest) for one in seen]
+    assert [(one.stage, one.digest) for one in build_context.ledger.receipts(run_key)] == [(one.name, one.digest) for one in seen]
 
 
 def test_on_demand_features_are_named_as_left_out(world: LabelledPlane) -> None:

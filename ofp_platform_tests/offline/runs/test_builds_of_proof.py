@@ -10,7 +10,7 @@ import pytest
 from ofp_platform.offline.datasets.dataset_reader import published_manifests
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs.builder import build
-from ofp_platform.online.projection import ProjectionRow
+from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
@@ -103,8 +103,8 @@ def run_of(world: LabelledPlane, **content: Any) -> BuildRun:
         "stream_name": "card-payments",
         "policy": {"policy_id": "fraud_training", "revision": 1},
     }
-    shop = world.shop
-    return build(shop, shop.ledger.submit(parse_intent({**head, **content})).run_key)
+    build_context = world.build_context
+    return build(build_context, build_context.ledger.submit(parse_intent({**head, **content})).run_key)
 
 
 def whole_log(world: LabelledPlane) -> dict[str, Any]:
@@ -113,8 +113,8 @@ def whole_log(world: LabelledPlane) -> dict[str, Any]:
 
 def test_a_training_set_says_how_many_decisions_were_rebuilt(world: LabelledPlane) -> None:
     decide(world)
-    shop = world.shop
-    run = build(shop, shop.ledger.submit(world.intent()).run_key)
+    build_context = world.build_context
+    run = build(build_context, build_context.ledger.submit(world.intent()).run_key)
     assert run.state is RunState.DONE, run.refusal
     (manifest,) = published_manifests(world.objects)
     parity = manifest.gates.parity
@@ -124,13 +124,13 @@ def test_a_training_set_says_how_many_decisions_were_rebuilt(world: LabelledPlan
 
 def test_one_mismatch_and_there_is_no_training_set(world: LabelledPlane) -> None:
     decide(world, "7" * 64)
-    shop = world.shop
-    run = build(shop, shop.ledger.submit(world.intent()).run_key)
+    build_context = world.build_context
+    run = build(build_context, build_context.ledger.submit(world.intent()).run_key)
     assert run.refusal is not None
     assert run.refusal.reason is BuildReason.PARITY_MISMATCH
     assert list(published_manifests(world.objects)) == []
     lenient = world.intent(purpose="analysis", policy={"policy_id": "analysis", "revision": 1}, name="looked_at")
-    assert build(shop, shop.ledger.submit(lenient).run_key).state is RunState.DONE
+    assert build(build_context, build_context.ledger.submit(lenient).run_key).state is RunState.DONE
 
 
 def test_parity_by_itself(world: LabelledPlane) -> None:

@@ -1,0 +1,106 @@
+"""The newest records of a replay, cut into short stops: the demo projects up to one, decides on its events, and goes on.
+
+So decisions are made as they are in service: while their event is fresh, each on the basis that the plane had just then.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ofp_platform.cli.online.newest_events import near_the_end
+from ofp_platform.decisions.event_reader import EventReader, ReadEvent
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
+
+_PAGE = 20_000
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Up to here it is projected, then these events are decided on."""
+
+    basis: Basis
+    events: list[ReadEvent]
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """The last records of one partition before its end: offsets, and admission times that never fall (int64[n])."""
+
+    before: PartitionBasis
+    end: PartitionBasis
+    offsets: list[int | str]
+    admitted: npt.NDArray[np.int64]
+
+    def at(self, moment: int) -> PartitionBasis:
+        """What was admitted before that time (microseconds)."""
+        count = int(np.searchsorted(self.admitted, moment))
+        if count == len(self.offsets):
+            return self.end
+        if self.end.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+            return self.before.model_copy(update={"offset": self.offsets[count]})
+        return self.before if count == 0 else self.before.model_copy(update={"offset": self.offsets[count - 1]})
+
+
+def last_stretch(reader: EventReader, ends: Basis, records: int, stops: int, longest: int) -> tuple[Basis, list[Stop]]:
+    """Where the stretch of about the last `records` records before `ends` begins, and its stops, in order.
+
+    About `stops` of them; more where one would span more than `longest` microseconds of admission.
+    """
+    after = near_the_end(ends, records)
+    tails = [_tail(reader, end, after) for end in ends.partitions]
+    admitted = np.sort(np.concatenate([tail.admitted for tail in tails]))[-records:]
+    moments = _moments(admitted, max(1, len(admitted) // stops), longest)
+    bases = [make_basis(ends.stream_name, {tail.end.partition_id: tail.at(moment) for tail in tails}) for moment in moments]
+    begin, bases = bases[0], [*bases[1:], ends]
+    of_stop: list[list[ReadEvent]] = [[] for _ in bases]
+    dense = reader.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+    reached = {
+        part.partition_id: [order(basis.by_partition()[part.partition_id].offset) for basis in bases] for part in ends.partitions
+    }
+    for page in reader.pages(begin):
+        for event in page.events:
+            behind = order(event.position.offset) + (1 if dense else 0)
+            at = bisect_left(reached.get(event.position.partition_id, []), behind)
+            if at < len(bases):
+                of_stop[at].append(event)
+    return begin, [Stop(basis, events) for basis, events in zip(bases, of_stop, strict=True)]
+
+
+def _moments(admitted: npt.NDArray[np.int64], step: int, longest: int) -> list[int]:
+    """The first admission of the stretch, and of each stop behind it."""
+    if not len(admitted):
+        return [0]
+    moments = [int(admitted[0])]
+    at = 0
+    while True:
+        too_late = int(np.searchsorted(admitted, moments[-1] + longest, side="right"))
+        at = max(at + 1, min(at + step, too_late))
+        if at >= len(admitted):
+            return moments
+        if int(admitted[at]) > moments[-1]:
+            moments.append(int(admitted[at]))
+
+
+def _tail(reader: EventReader, end: PartitionBasis, after: Basis | None) -> _Tail:
+    start: int | str = 0 if end.offset_kind is OffsetKind.EXCLUSIVE_NEXT else ""
+    whole = end.model_copy(update={"offset": start, "closed": False})
+    before = whole if after is None else after.by_partition()[end.partition_id]
+    offsets: list[int | str] = []
+    admitted: list[npt.NDArray[np.int64]] = []
+    at = before if after is not None else None
+    while True:
+        batch = reader.log.read(end.partition_id, at, _PAGE)
+        inside = [order(offset) for offset in batch.offsets]
+        limit = order(end.offset) - (1 if end.offset_kind is OffsetKind.EXCLUSIVE_NEXT else 0)
+        count = bisect_left(inside, limit + 1)
+        offsets += batch.offsets[:count]
+        admitted.append(batch.admitted_at[:count])
+        if not len(batch) or count < len(batch) or batch.next == at:
+            break
+        at = batch.next
+    times = np.concatenate(admitted) if admitted else np.empty(0, np.int64)
+    return _Tail(before, end, offsets, np.maximum.accumulate(times) if len(times) else times)

@@ -1,0 +1,263 @@
+"""The steps of the demo, one after the other, and what each of them found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from ofp_platform.cli.demo.decision_stops import Stop, last_stretch
+from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
+from ofp_platform.cli.demo.demo_events import Source, handbook_file, simulated_payments
+from ofp_platform.cli.demo.offline_steps import OfflineHalf
+from ofp_platform.cli.demo.replay import append_missing, project_available
+from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
+from ofp_platform.cli.demo.training_set import HANDBOOK, SIMULATED
+from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.online.decide import add, decide_on, point_of, serving, words_of
+from ofp_platform.cli.online.newest_events import newest_events
+from ofp_platform.cli.processes import program
+from ofp_platform.cli.terminal.progress import bar, done
+from ofp_platform.cli.terminal.readable_json import readable_response
+from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.client.client import OfpClient, ReceivedFeatures
+from ofp_platform.decisions.event_reader import EventReader
+from ofp_platform.decisions.loop import Tally
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
+from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.progress import read_progress
+from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.schema import migrate
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, SnapshotRecord
+
+_STORED_SECONDS = 10.0
+_TAIL = 500
+_STOPS = 20
+_DECISIONS = 200
+_ROUNDS = 2
+GroupName = tuple[str, str]
+_SHOWN: Collection[GroupName] = {("account_activity", "v1"), ("merchant_risk", "v1")}  # both shipped packs have them
+
+
+@dataclass
+class Walk:
+    """One run of the demo. `lasting`: what it makes is still there when it ends."""
+
+    environment: Environment
+    events: Path | None
+    log_kind: str
+    payments: int
+    kinesis_endpoint: str | None
+    lasting: bool
+    console: Console = field(default_factory=Console)
+
+    def run(self) -> None:
+        """All steps.
+
+        Raises:
+            CommandRefused: something does not add up; the text says what.
+        """
+        started = time.monotonic()
+        dsn = self.environment.dsn()
+        migrate(dsn)
+        embedded = self.environment.database_url is None
+        where = f"embedded, in {self.environment.postgres_folder}" if embedded else "the one that OFP_DATABASE_URL names"
+        done(self.console, "PostgreSQL", where)
+        source = self._source()
+        if self.kinesis_endpoint is not None:
+            profile = source.profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
+            source = Source(profile, source.event_type, source.records, source.batches, source.facts)
+        with Plane.open(source.profile, dsn) as plane:
+            ends = self._fill(plane, source)
+            row = plane.ensure_live()
+            stretch = self._project(plane, row, source, ends)
+            profile_source = self._profile_source(source)
+            with serving(self.environment, profile_source, dsn, "demo-serve.log") as address:
+                done(self.console, "HTTP service", f"answers at {address} while the demo runs")
+                self._decide(plane, row, stretch, address)
+                row = plane.row(row.projection_id)
+                shown = self._converse(plane, row, source, address)
+            heading(self.console, "From the log to a training set")
+            asked, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
+            half = OfflineHalf(self.environment, plane, ends, asked, trees, self.console)
+            manifest = half.run()
+        if self.lasting:
+            self._where_next(profile_source, shown, manifest)
+        heading(self.console, f"Done in {time.monotonic() - started:.0f} s")
+
+    def _source(self) -> Source:
+        if self.events is not None:
+            return handbook_file(self.environment.read_profile("handbook"), self.events, log_kind=self.log_kind)
+        source = simulated_payments(self.environment.read_profile("demo"), self.payments, log_kind=self.log_kind)
+        done(self.console, "Simulated", f"{source.records:,} records")
+        return source
+
+    def _profile_source(self, source: Source) -> str:
+        """The profile of this run, as another process can name it: shipped, or written into the home folder."""
+        shipped = "handbook" if self.events is not None else "demo"
+        if source.profile == self.environment.read_profile(shipped):
+            return shipped
+        path = self.environment.folder / "profiles" / f"{source.profile.stream_name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            YAML(typ="safe", pure=True).dump(source.profile.model_dump(mode="json", exclude_none=True), file)
+        return str(path)
+
+    def _fill(self, plane: Plane, source: Source) -> Basis:
+        """Append the replay; where it ends in the log."""
+        receipt_file = self.environment.folder / "replays" / f"{source.profile.stream_name}.json"
+        with bar(self.console, "Appending to the log", source.records) as advance:
+            result = append_missing(plane.log, source, receipt_file, advance)
+        if result.appended:
+            rate = f"{result.appended / result.seconds:,.0f} records/s"
+            found = f"; {result.found:,} were there" if result.found else ""
+            done(self.console, "Appended to the log", f"{result.appended:,} records in {result.seconds:.1f} s, {rate}{found}")
+        else:
+            done(self.console, "Appended to the log", f"nothing: all {result.found:,} records of this replay are there")
+        return result.ends
+
+    def _project(self, plane: Plane, row: ProjectionRow, source: Source, ends: Basis) -> list[Stop]:
+        """Project all but the last stretch, which is projected while decisions are made on it."""
+        reader = EventReader(plane.log, plane.profile.context_pins, source.event_type, plane.profile.clock_skew_us)
+        # decided on while they are fresh: at each stop, half of what lateness allows is never behind
+        longest = plane.profile.allowed_lateness_us // 2
+        begin, stretch = last_stretch(reader, ends, min(self._decided_on, source.records // 3), _STOPS, longest)
+        behind = sum(plane.log.ordinal_lag(row.basis).values())
+        with bar(self.console, "Projecting", behind) as advance:
+            result = project_available(plane.projector(row), plane.profile.batch_records, advance, begin)
+        if result.records:
+            rate = f"{result.records / result.seconds:,.0f} events/s in {result.commits} commits"
+            done(self.console, "Projected", f"{result.records:,} records in {result.seconds:.1f} s, {rate}")
+        else:
+            done(self.console, "Projected", "nothing: the projection is at the head of the log")
+        return stretch
+
+    @property
+    def _decided_on(self) -> int:
+        """Records of the last stretch: that many served vectors, about, are decided on and proven later."""
+        return 3_000 if self.events is None else 12_000
+
+    def _decide(self, plane: Plane, row: ProjectionRow, stretch: list[Stop], address: str) -> None:
+        """Project the last stretch, stop by stop, and decide on the events of each as a decision service does."""
+        projector, point = plane.projector(row), point_of(plane)
+        batch_records = plane.profile.batch_records
+        tally, commits, started = Tally(), 0, time.monotonic()
+        with bar(self.console, "Projecting and deciding", sum(len(stop.events) for stop in stretch)) as advance:
+            for stop in stretch:
+                commits += project_available(projector, batch_records, lambda records: None, stop.basis).commits
+                add(tally, decide_on(plane, point, stop.events, address, advance=advance))
+        project_available(projector, batch_records, lambda records: None)  # what others have appended behind the replay
+        seconds = time.monotonic() - started
+        rate = f", in {seconds:.1f} s, {tally.recorded / seconds:,.0f}/s, over {commits} commits" if tally.recorded else ""
+        done(self.console, "Decided on fresh events", words_of(tally) + rate)
+
+    def _converse(self, plane: Plane, row: ProjectionRow, source: Source, address: str) -> str:
+        """Ask, prove, measure, tell. The hash of the response that was shown."""
+        registry = plane.registry_of(row)
+        pins = source.profile.context_pins
+        # a decision is made while its event is fresh: an as-of further back may lie behind the horizon
+        oldest = (row.watermark or 0) - plane.profile.allowed_lateness_us
+        latest = newest_events(EventReader(plane.log, pins, source.event_type, plane.profile.clock_skew_us), _TAIL)
+        # where a week of fraud reports follows the last transaction, none is: then it is asked as of the first time in reach
+        fresh = [event for event in latest if event.ts >= oldest] or [replace(event, ts=oldest) for event in latest]
+        events = fresh[-_DECISIONS:]
+
+        def requests(groups: Collection[GroupName] | None = None, *, causal: bool) -> list[GetFeaturesRequest]:
+            made = (request_for(event, registry, source.event_type, pins, groups=groups, causal=causal) for event in events)
+            return [request for request in made if request is not None]
+
+        whole = requests(causal=True)
+        if not whole:
+            raise CommandRefused("the log holds no event to decide on")
+        size = f"{len(whole[0].feature_keys)} keys, {len(whole[0].feature_groups)} groups"
+        with OfpClient(address) as client:
+            answers = ask_verified(client, whole)
+            done(self.console, "Asked for features", f"{len(answers)} decisions, every hash recomputed from its response")
+            shown = ask_verified(client, requests(_SHOWN, causal=True)[-1:])[0]
+            record = self._stored(client, shown.provenance.feature_snapshot_hash)
+            self._rebuild(plane, row, record)
+            measured = [
+                measure(client, "1 key, 1 group", requests({min(registry.groups)}, causal=False), _ROUNDS),
+                measure(client, size, requests(causal=False), _ROUNDS),
+                measure(client, f"{size}, the event itself in the basis", whole, _ROUNDS),
+            ]
+        with plane.pool.connection() as connection:
+            totals = read_progress(connection, row.projection_id)
+        heading(self.console, "What was replayed")
+        facts(self.console, source.facts)
+        heading(self.console, "What became of it")
+        facts(self.console, accounting(totals))
+        if missing := unaccounted(totals):
+            raise CommandRefused(f"{missing} records are in none of the counts above: this is a defect of the projector")
+        self._show(shown, answers)
+        heading(self.console, "How fast it was served (HTTP, one request after the other)")
+        latencies(self.console, measured)
+        return shown.provenance.feature_snapshot_hash
+
+    def _stored(self, client: OfpClient, snapshot_hash: str) -> SnapshotRecord:
+        """The record that the service keeps of what it served; it is written off the request path."""
+        deadline = time.monotonic() + _STORED_SECONDS
+        while True:
+            try:
+                return client.get_snapshot(snapshot_hash)
+            except ContractError as error:
+                if error.reason is not Reason.UNKNOWN_SNAPSHOT or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
+
+    def _rebuild(self, plane: Plane, row: ProjectionRow, record: SnapshotRecord) -> None:
+        started = time.monotonic()
+        records = sum(plane.log.ordinal_lag(row.basis.model_copy(update={"partitions": ()})).values())
+        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
+        held = HeldRecords(plane.log, Archive(objects, plane.log.stream_name))
+        registry, policies = plane.registry_of(row), RunPolicies.of(plane.profile)
+        with bar(self.console, "Rebuilding a snapshot", records) as advance, TemporaryDirectory() as folder:
+            rebuilt = rebuild_recorded(held, registry, row.pins, policies, record.hashed, Path(folder) / "replay", advance)
+        if rebuilt.hash != record.feature_snapshot_hash:
+            raise CommandRefused(f"snapshot {record.feature_snapshot_hash} was served, the log gives {rebuilt.hash}")
+        seconds = time.monotonic() - started
+        done(self.console, "Rebuilt a snapshot", f"from the log alone, in {seconds:.1f} s: the same hash")
+
+    def _show(self, shown: ReceivedFeatures, answers: list[ReceivedFeatures]) -> None:
+        heading(self.console, f"One whole response, to the decision on {shown.provenance.request_id}")
+        self.console.print(readable_response(shown.body), highlight=False, markup=False, soft_wrap=True)
+        heading(self.console, "Its proof")
+        proofs = [
+            ("snapshot hash", shown.provenance.feature_snapshot_hash),
+            ("recomputed", "equal: from the response, from the stored record, and from the log folded again up to its basis"),
+            ("values digest", f"{values_digest(answers)} of {len(answers)} decisions: the same on any log"),
+        ]
+        facts(self.console, proofs)
+
+    def _where_next(self, profile_source: str, shown: str, manifest: DatasetManifest | None) -> None:
+        options = "" if profile_source == "demo" else f" --profile {profile_source}"
+        if self.environment.home != Path(".ofp"):
+            options += f" --home {self.environment.home}"
+        heading(self.console, "Where to look next")
+        ofp = program()
+        places = [
+            ("everything at once", f"{ofp} up{options}"),
+            ("counts, lag, watermark", f"{ofp} projector status{options}"),
+            ("the feature groups", f"{ofp} registry show{options}"),
+            ("the stored snapshot", f"{ofp} snapshot show {shown}{options}"),
+        ]
+        if manifest is not None:
+            dataset = f"{manifest.dataset_name}:{manifest.dataset_identity[:12]}"
+            places += [
+                ("the training set", f"{ofp} dataset show {dataset}{options}"),
+                ("opened with pandas", f"{ofp} dataset load {dataset}{options}"),
+                ("from log to model", f"{ofp} up{options}, then Dagster's lineage at the address that it prints"),
+            ]
+        places.append(("the first request, slowly", "docs/tutorial.md"))
+        facts(self.console, places)

@@ -1,0 +1,288 @@
+"""The checks of `ofp doctor`, each with what it found and, where that is not well, what to do."""
+
+from __future__ import annotations
+
+import enum
+import os
+import platform
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import boto3
+import psycopg
+
+from ofp_platform.api.authentication import ExposureError, load_tokens
+from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.port import LogError, StreamNotFound
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.online.projecting.continuous import holds_projection
+from ofp_platform.online.state.projection import published_groups
+from ofp_platform.registry.history import check
+from ofp_platform.registry.models import Pack
+from ofp_platform.registry.pack import pack_digest
+from ofp_platform.registry.pack_text import PackErrors
+from ofp_platform.storage.embedded import EmbeddedPostgresError
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool
+from ofp_platform.storage.schema import schema_is_current
+from ofp_platform.vocabulary.profile import Profile, ProfileError
+
+PYTHONS = ((3, 11), (3, 14))
+_FREE_BYTES = 2_000_000_000
+_PROBE = ("doctor/probe", b"written by ofp doctor\n")
+_PORTS = {8000: "HTTP service", 3000: "Dagster's UI"}
+
+
+class State(enum.Enum):
+    """How bad it is. A NOTE is worth knowing and stops nothing."""
+
+    WELL = "well"
+    NOTE = "note"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check."""
+
+    subject: str
+    state: State
+    found: str
+    advice: str = ""
+
+
+def examine(environment: Environment) -> list[Finding]:
+    """All checks, in the order in which a fault of one explains those after it; what cannot be looked at is left out."""
+    return list(_examine(environment))
+
+
+def _examine(environment: Environment) -> Iterator[Finding]:
+    yield python_version(sys.version_info[:2])
+    yield packages(metadata.requires("ofp-platform") or [])
+    yield home_folder(environment)
+    profile, finding = _profile(environment)
+    yield finding
+    pack = None
+    if profile is not None:
+        pack, finding = _pack(profile)
+        yield finding
+        yield object_store(profile)
+    dsn, finding = _database(environment)
+    yield finding
+    if dsn is not None:
+        current, finding = _schema(dsn)
+        yield finding
+        if current and profile is not None and pack is not None:
+            yield published(dsn, pack)
+            yield from _running(profile, dsn)
+    yield dagster_home(environment)
+    yield api_tokens()
+    for port, user in _PORTS.items():
+        yield free_port(port, user)
+
+
+def python_version(version: tuple[int, ...]) -> Finding:
+    """Whether the interpreter is one that the locks are made for."""
+    found = ".".join(map(str, version))
+    if PYTHONS[0] <= version < PYTHONS[1]:
+        return Finding("Python", State.WELL, f"{found} ({platform.python_implementation()})")
+    return Finding("Python", State.WRONG, found, "use Python 3.11 to 3.13: make setup PYTHON=python3.12")
+
+
+def packages(requirements: list[str]) -> Finding:
+    """Whether everything that runs the plane is installed."""
+    needed = [re.split(r"[<>=!~;\[ ]", text, maxsplit=1)[0] for text in requirements if "extra ==" not in text]
+    missing = sorted(name for name in needed if not _installed(name))
+    if not needed:
+        return Finding("packages", State.WRONG, "ofp-platform is not installed here", "make setup")
+    if missing:
+        return Finding("packages", State.WRONG, f"not installed: {', '.join(missing)}", "make setup")
+    return Finding("packages", State.WELL, f"all {len(needed)} are installed")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def home_folder(environment: Environment) -> Finding:
+    """Whether the home folder can be written to, and has room."""
+    folder = environment.folder
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        return Finding("home", State.WRONG, f"{folder} cannot be written to", "choose another with --home or OFP_HOME")
+    free = shutil.disk_usage(existing).free
+    found = f"{folder}, {free / 1e9:.1f} GB free"
+    if free < _FREE_BYTES:
+        return Finding("home", State.NOTE, found, "a log and its state may need more; choose another disk with OFP_HOME")
+    return Finding("home", State.WELL, found)
+
+
+def _profile(environment: Environment) -> tuple[Profile | None, Finding]:
+    try:
+        profile = environment.load_profile()
+    except ProfileError as error:
+        advice = "correct the file, or start from a shipped one: ofp init"
+        return None, Finding("profile", State.WRONG, str(error), advice)
+    found = f"{profile.profile_name} ({environment.profile_source}), stream {profile.stream_name}"
+    return profile, Finding("profile", State.WELL, found)
+
+
+def _pack(profile: Profile) -> tuple[Pack | None, Finding]:
+    try:
+        pack = profile_pack(profile)
+    except PackErrors as errors:
+        return None, Finding("pack", State.WRONG, str(errors), f"correct it, then: ofp registry check {profile.pack}")
+    return pack, Finding("pack", State.WELL, f"{pack.pack_id} revision {pack.revision}, digest {pack_digest(pack)[:12]}")
+
+
+def object_store(profile: Profile) -> Finding:
+    """Whether an object can be written, once, and read again."""
+    path, content = _PROBE
+    try:
+        store = ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
+        store.put_if_absent(path, content)
+        if store.get(path) != content:
+            return Finding("object store", State.WRONG, f"{store.url} gives back other bytes than were written", "use another")
+    except (ObjectStoreUnavailable, ValueError, OSError) as error:
+        advice = "look at object_store_url in the profile; S3 credentials come from the usual AWS environment"
+        return Finding("object store", State.WRONG, str(error), advice)
+    return Finding("object store", State.WELL, f"{profile.object_store_url} takes and gives objects")
+
+
+def _database(environment: Environment) -> tuple[str | None, Finding]:
+    named = environment.database_url is not None
+    try:
+        dsn = environment.dsn()
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
+            version = connection.info.server_version
+    except (CommandRefused, EmbeddedPostgresError, psycopg.Error) as error:
+        advice = "look at OFP_DATABASE_URL, and whether that server runs" if named else "see the message"
+        return None, Finding("database", State.WRONG, str(error).strip(), advice)
+    where = "the one of OFP_DATABASE_URL" if named else f"embedded, in {environment.postgres_folder}"
+    return dsn, Finding("database", State.WELL, f"PostgreSQL {version // 10000}.{version % 10000}, {where}")
+
+
+def _schema(dsn: str) -> tuple[bool, Finding]:
+    try:
+        current = schema_is_current(dsn)
+    except DatabaseUnavailable as error:
+        return False, Finding("schema", State.WRONG, str(error), "see the database")
+    if current:
+        return True, Finding("schema", State.WELL, "at the newest revision")
+    return False, Finding("schema", State.WRONG, "not at the newest revision", "ofp migrate (ofp demo and ofp up do it, too)")
+
+
+def published(dsn: str, pack: Pack) -> Finding:
+    """Whether the pack may be published beside everything that was."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        known = published_groups(connection)
+    if refusals := check(known, pack):
+        text = "; ".join(str(refusal) for refusal in refusals)
+        return Finding("pack against the store", State.WRONG, text, "give the changed groups new versions")
+    return Finding("pack against the store", State.WELL, f"redefines none of {len(known)} published group versions")
+
+
+def _running(profile: Profile, dsn: str) -> Iterator[Finding]:
+    try:
+        if not _stream_exists(profile, dsn):
+            yield Finding("log", State.NOTE, f"no stream {profile.stream_name} yet", "the first command that uses it makes it")
+            return
+        plane = Plane.open(profile, dsn, max_connections=2)
+    except (LogError, ValueError) as error:
+        yield Finding("log", State.WRONG, str(error), "look at log_kind, partitions and endpoint in the profile")
+        return
+    with plane:
+        yield _guarded("log", lambda: _log(plane))
+        yield _guarded("projector", lambda: _projector(plane))
+
+
+def _stream_exists(profile: Profile, dsn: str) -> bool:
+    """Looked at apart, because opening a plane makes the stream, and whoever examines must change nothing."""
+    try:
+        if profile.log_kind == "kinesis":
+            with closing(boto3.client("kinesis", endpoint_url=profile.kinesis_endpoint_url)) as client:
+                KinesisLog(client, profile.stream_name, profile.partition_key, attempts=2).partitions()
+        else:
+            with open_pool(dsn, max_size=1) as pool:
+                PostgresLog.open(pool, profile.stream_name)
+    except StreamNotFound:
+        return False
+    return True
+
+
+def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
+    try:
+        return look()
+    except (LogError, psycopg.Error) as error:
+        return Finding(subject, State.WRONG, str(error).strip(), "see the log and the database")
+
+
+def _log(plane: Plane) -> Finding:
+    partitions = plane.log.partitions()
+    return Finding("log", State.WELL, f"{plane.profile.log_kind} stream {plane.log.stream_name}, {len(partitions)} partitions")
+
+
+def _projector(plane: Plane) -> Finding:
+    row = plane.live()
+    if row is None:
+        return Finding(
+            "projector", State.NOTE, "no projection of this run yet", "ofp demo, ofp up or ofp projector run makes one"
+        )
+    lag = sum(plane.log.ordinal_lag(row.basis).values())
+    driven = holds_projection(plane.pool, row.projection_id)
+    found = f"projection {row.projection_id} is {lag} records behind the log; "
+    found += "a continuous driver runs" if driven else "no continuous driver runs"
+    if lag <= plane.profile.thresholds.lag_records_amber:
+        return Finding("projector", State.WELL, found)
+    if driven:
+        return Finding("projector", State.NOTE, found, "watch it fall: ofp projector status")
+    return Finding("projector", State.WRONG, found, "start one: ofp projector run, or ofp up")
+
+
+def dagster_home(environment: Environment) -> Finding:
+    """Whether Dagster's folder is as `ofp up` makes it."""
+    named = os.environ.get("DAGSTER_HOME")
+    folder = environment.dagster_folder
+    if named is not None and not (Path(named) / "dagster.yaml").exists():
+        found = f"DAGSTER_HOME is {named}, which has no dagster.yaml"
+        return Finding("Dagster", State.WRONG, found, "unset it, or copy dagster.yaml there")
+    if named is not None:
+        return Finding("Dagster", State.WELL, f"DAGSTER_HOME is {named}")
+    if (folder / "dagster.yaml").exists():
+        return Finding("Dagster", State.WELL, f"home in {folder}")
+    return Finding("Dagster", State.NOTE, f"no home in {folder} yet", "ofp up makes it")
+
+
+def api_tokens() -> Finding:
+    """Whether the tokens of the HTTP service can be used."""
+    try:
+        tokens = load_tokens(os.environ)
+    except ExposureError as error:
+        return Finding("API tokens", State.WRONG, str(error), "see OFP_API_TOKENS and OFP_API_TOKENS_FILE")
+    return Finding("API tokens", State.WELL, "set" if tokens else "none: the service binds to the loopback only")
+
+
+def free_port(port: int, user: str) -> Finding:
+    """Whether the default port of a service is free."""
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        advice = "that is well if it is the plane's own; else choose another for ofp serve or ofp up"
+        return Finding(f"port {port}", State.NOTE, f"taken ({user} uses it unless told otherwise)", advice)
+    return Finding(f"port {port}", State.WELL, f"free for the {user}" if user.startswith("HTTP") else f"free for {user}")

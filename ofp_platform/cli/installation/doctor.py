@@ -1,0 +1,27 @@
+"""`ofp doctor`: what is wrong with an installation, in words, and what to do about it."""
+
+from __future__ import annotations
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+
+
+def doctor(home: Home = None, profile: ProfileSource = None) -> None:
+    """Look at everything that the plane needs and say what is wrong, in words; exit code 1 if something is.
+
+    The embedded PostgreSQL is started for it, if that is the database; nothing else is.
+    """
+    from ofp_platform.cli.installation.checks import State, examine
+
+    marks = {State.WELL: "ok   ", State.NOTE: "note ", State.WRONG: "WRONG"}
+    findings = examine(resolve(home, profile))
+    for finding in findings:
+        typer.echo(f"{marks[finding.state]} {finding.subject}: {finding.found}")
+        if finding.advice:
+            typer.echo(f"      -> {finding.advice}")
+    wrong = sum(finding.state is State.WRONG for finding in findings)
+    typer.echo("nothing is wrong" if not wrong else f"{wrong} of {len(findings)} checks found something wrong")
+    if wrong:
+        raise typer.Exit(1)

@@ -1,0 +1,94 @@
+"""`ofp archive`: write segments of the log, see what is archived, verify all of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.offline.build_context import open_build_context
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.progress import bar
+
+if TYPE_CHECKING:
+    from ofp_platform.log.port import EventLog
+
+app = typer.Typer(help="The archive of the log: write, list, verify.", no_args_is_help=True)
+
+
+@app.command(short_help="Archive what is not archived yet.")
+def run(
+    to_head: Annotated[
+        bool, typer.Option("--to-head", help="Also what is in no closed offset range yet, as trailing segments.")
+    ] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Write a segment and a receipt for every closed offset range. What is archived already stays as it is."""
+    from ofp_platform.log.archive import archive_closed_ranges, archive_up_to
+
+    started = time.monotonic()
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
+        ranges, archive = plane.ranges, build_context.archive
+        ends = plane.log.ends()
+        if to_head:
+            total = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
+        else:
+            total = sum(found.count for found in ranges.closed().values()) * ranges.size
+        with bar(Console(stderr=True), "Archiving", total) as advance:
+            if to_head:
+                receipts = archive_up_to(ranges, archive, ends, 2, lambda receipt: advance(receipt.records))
+            else:
+                receipts = archive_closed_ranges(ranges, archive, 2, lambda receipt: advance(receipt.records))
+    records = sum(receipt.records for receipt in receipts)
+    size = sum(receipt.segment_bytes for receipt in receipts)
+    seconds = time.monotonic() - started
+    typer.echo(f"archived: {len(receipts)} segments, {records:,} records, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
+
+
+@app.command("list", short_help="What is archived, partition by partition.")
+def show_list(home: Home = None, profile: ProfileSource = None) -> None:
+    """Each segment: its positions, its records, when they were admitted, the digest of its content."""
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
+        for partition_id in build_context.archive.partition_ids():
+            for receipt in build_context.archive.receipts(partition_id, plane.log.offset_kind):
+                admitted = f"{receipt.admitted_min} to {receipt.admitted_max}" if receipt.admitted_min else "nothing readable"
+                typer.echo(
+                    f"{partition_id}  {receipt.first or 'start'} to {receipt.next}  {receipt.records:,} records, {admitted}"
+                    f"  {receipt.content_digest}"
+                )
+
+
+@app.command(short_help="Verify every byte of the archive.")
+def verify(home: Home = None, profile: ProfileSource = None) -> None:
+    """Compute every digest and payload hash again, and whether segments join and agree; exit code 1 if something is wrong."""
+    from ofp_platform.log.archive_verify import verify_partition
+
+    wrong = 0
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
+        names = build_context.archive.partition_ids()
+        with bar(Console(stderr=True), "Verifying partitions", len(names)) as advance:
+            for partition_id in names:
+                found = verify_partition(build_context.archive, partition_id, plane.log.offset_kind)
+                advance(1)
+                for problem in found.problems:
+                    typer.echo(f"{problem.path}: {problem.error}: {problem.message}", err=True)
+                wrong += len(found.problems)
+                reach = "nothing" if found.contiguous is None else f"whole from its start to {found.contiguous.next}"
+                behind = _behind(plane.log, partition_id, None if found.contiguous is None else found.contiguous.next)
+                typer.echo(f"{partition_id}  {found.segments} segments, {found.records:,} records, {reach}{behind}")
+        if not names:
+            typer.echo(f"nothing of stream {build_context.archive.stream_name} is archived")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _behind(log: EventLog, partition_id: str, reached: int | str | None) -> str:
+    """What the log has behind the archive."""
+    end = log.ends().by_partition().get(partition_id)
+    if end is None:
+        return "; the log no longer has this partition"
+    return "" if end.offset == reached else f"; the log goes on to {end.offset}"

@@ -1,0 +1,104 @@
+"""`ofp build`: build what was asked for, here and now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.offline.build_context import open_build_context
+from ofp_platform.cli.offline.run_line import line_of
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.progress import done, wheel
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.offline.runs.build_context import BuildContext
+    from ofp_platform.offline.runs.run_lease import RunLease
+    from ofp_platform.vocabulary.offline.build_run import BuildRun
+
+app = typer.Typer(help="The builder.", no_args_is_help=True)
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, max=256, help="Threads that compute features; otherwise one per core.", show_default=False),
+]
+
+
+@app.callback()
+def group() -> None:
+    """The builder."""
+
+
+@app.command(short_help="Build one run, or all that wait.")
+def run(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="The key of a run, or the first 8 or more of its digits.", show_default=False),
+    ] = None,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Everything that waits, oldest first.")] = False,
+    workers: Workers = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Take a run through all its stages. One that another builder holds, or that is finished, stays as it is.
+
+    Exit code 1 when a run is not DONE in the end.
+    """
+    if (key is None) is not waiting:
+        raise CommandRefused("name a run (`ofp intent list` shows them), or say --waiting")
+    console = Console(stderr=True)
+    with open_build_context(resolve(home, profile), workers or os.cpu_count() or 1) as (_, build_context):
+        found = (
+            list(_waiting(build_context, console))
+            if key is None
+            else [build_run(build_context, build_context.ledger.show(key).run_key, console)]
+        )
+    for run_ in found:
+        typer.echo(line_of(run_))
+    if not found:
+        typer.echo("nothing waits")
+    if not all(run_.state.value == "DONE" for run_ in found):
+        raise typer.Exit(1)
+
+
+def build_run(build_context: BuildContext, run_key: str, console: Console) -> BuildRun:
+    """Build one run, telling its stages; the run as it stands then.
+
+    Raises:
+        UnknownRun: there is none. LeaseLost: another builder took it over.
+    """
+    with build_context.ledger.claim(run_key) as lease:
+        if lease is not None:
+            _stages(build_context, lease, console)
+    return build_context.ledger.show(run_key)
+
+
+def _waiting(build_context: BuildContext, console: Console) -> Iterator[BuildRun]:
+    tried: set[str] = set()
+    while True:
+        with build_context.ledger.claim_next() as lease:
+            if lease is None or lease.run_key in tried:
+                return
+            tried.add(lease.run_key)
+            console.print(f"{lease.run_key} {lease.run.intent.intent}", highlight=False)
+            _stages(build_context, lease, console)
+            run_key = lease.run_key
+        yield build_context.ledger.show(run_key)
+
+
+def _stages(build_context: BuildContext, lease: RunLease, console: Console) -> None:
+    from ofp_platform.offline.runs.builder import stages
+
+    started = time.monotonic()
+    with wheel(console, "Building") as doing:
+        doing("plan")
+        for stage in stages(build_context, lease):
+            now = time.monotonic()
+            done(console, f"  {stage.name}", f"{now - started:.1f} s  {stage.digest}")
+            started = now
+            doing(f"after {stage.name}")

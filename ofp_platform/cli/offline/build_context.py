@@ -1,0 +1,44 @@
+"""What the offline commands work on: the plane of a profile, its object store, and the context of its builds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ofp_platform.cli.environment import Environment
+
+if TYPE_CHECKING:
+    from ofp_platform.offline.runs.build_context import BuildContext
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.storage.objects import ObjectStore
+    from ofp_platform.vocabulary.profile import Profile
+
+
+def object_store(profile: Profile) -> ObjectStore:
+    """The object store that a profile names.
+
+    Raises:
+        ObjectStoreUnavailable: it does not work.
+    """
+    from ofp_platform.storage.objects import ObjectStore
+
+    return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
+
+
+def build_context_on(plane: Plane, environment: Environment, workers: int = 2) -> BuildContext:
+    """The build context of a plane; files under way lie in the folder `builds` of the home folder."""
+    from ofp_platform.offline.runs.build_context import BuildContext
+
+    return BuildContext(plane.pool, plane.log, object_store(plane.profile), environment.folder / "builds", workers)
+
+
+@contextmanager
+def open_build_context(environment: Environment, workers: int = 2) -> Iterator[tuple[Plane, BuildContext]]:
+    """The plane of the profile and its build context; closed with the context.
+
+    Raises:
+        ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError | ObjectStoreUnavailable: what is wrong.
+    """
+    with environment.open_plane() as plane:
+        yield plane, build_context_on(plane, environment, workers)

@@ -1,0 +1,263 @@
+"""`ofp dataset`: what is published, whether it still is what was built, and how to open it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.offline.build_context import object_store, open_build_context
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.progress import bar
+from ofp_platform.cli.terminal.readable_json import readable_json
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.offline.datasets.dataset_difference import ContentDifference
+    from ofp_platform.storage.objects import ObjectStore
+    from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+
+app = typer.Typer(help="Published datasets.", no_args_is_help=True)
+Dataset = Annotated[
+    str,
+    typer.Argument(metavar="NAME:IDENTITY", help="A dataset; of its identity the first 8 or more digits do.", show_default=False),
+]
+_LEAST = 8
+
+
+def find_manifest(objects: ObjectStore, dataset: str) -> DatasetManifest:
+    """The manifest of NAME:IDENTITY. There is no newest one: an identity is always named.
+
+    Raises:
+        CommandRefused: not of that form, none such, or more than one. DatasetDamaged | ObjectStoreUnavailable: see there.
+    """
+    from ofp_platform.offline.datasets.publication import load_manifest
+
+    name, _, beginning = dataset.partition(":")
+    if not name or len(beginning) < _LEAST or not set(beginning) <= set("0123456789abcdef"):
+        raise CommandRefused(
+            f"a dataset is named NAME:IDENTITY, with the first {_LEAST} or more hex digits of its identity;"
+            " `ofp dataset list` shows them"
+        )
+    parts = (path.split("/") for path in objects.list(f"ofs/datasets/{name}"))
+    found = sorted({part[3] for part in parts if len(part) == 5 and part[4] == "manifest.json" and part[3].startswith(beginning)})
+    if len(found) != 1:
+        what = "more than one dataset is" if found else "no dataset is"
+        raise CommandRefused(f"{what} published as {name} with an identity that begins with {beginning}; see `ofp dataset list`")
+    return load_manifest(objects, name, found[0])
+
+
+@app.command("list", short_help="What is published.")
+def show_list(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only those of this name.", show_default=False)] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Every dataset that is published: name and identity, rows, purpose, and what replaced it."""
+    from ofp_platform.offline.datasets.publication import load_manifest
+
+    with open_build_context(resolve(home, profile)) as (_, build_context):
+        rows = build_context.index.list(name)
+        for row in rows:
+            manifest = load_manifest(build_context.objects, row.dataset_name, row.dataset_identity)
+            line = f"{row.dataset_name}:{row.dataset_identity}  {manifest.row_count:,} rows, {manifest.purpose.value}"
+            line += f", {manifest.as_of_basis.value}"
+            if row.superseded_by:
+                line += f", superseded by {', '.join(row.superseded_by)}"
+            typer.echo(line)
+    if not rows:
+        typer.echo("nothing is published")
+
+
+@app.command(short_help="A manifest, readable.")
+def show(
+    dataset: Dataset,
+    json: Annotated[bool, typer.Option("--json", help="The whole manifest, as it is published.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """What a dataset is, what it was made of, and which gates it passed."""
+    manifest = find_manifest(object_store(resolve(home, profile).load_profile()), dataset)
+    if json:
+        typer.echo(readable_json(manifest.wire()))
+        return
+    rows = list(_manifest_lines(manifest))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        typer.echo(f"{name:<{width}}  {text}")
+
+
+def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
+    yield "dataset", f"{manifest.dataset_name}:{manifest.dataset_identity}"
+    yield "manifest", manifest.digest
+    yield "content", f"{manifest.content_digest}, {manifest.row_count:,} rows in the order {manifest.row_order}"
+    yield "purpose", f"{manifest.purpose.value}, asked for as {manifest.request_id}"
+    if manifest.supersedes is not None:
+        yield "supersedes", manifest.supersedes
+    pins = manifest.context_pins
+    yield "run", f"{pins.scenario_id}/{pins.run_id}, facts {manifest.run_facts.reference}"
+    for span in manifest.replay_basis.partitions:
+        yield "replay", f"{manifest.stream_name} {span.partition_id} from {span.start or 'its start'} to {span.next}"
+    pack = manifest.feature_pack
+    yield "pack", f"{pack.pack_id} revision {pack.revision}, {pack.digest}"
+    yield "groups", ", ".join(f"{group.group_name}:{group.group_version}" for group in manifest.feature_groups)
+    yield "rows know", f"{manifest.as_of_basis.value}: {_KNOW[manifest.as_of_basis.value]}"
+    if manifest.label_basis is not None:
+        label = manifest.label_basis
+        yield "label", f"{label.label_type} as of {label.as_of_utc}, mature after {label.maturity_seconds / 86_400:g} days"
+    gates = manifest.gates
+    counts = gates.completeness
+    yield (
+        "gate: completeness",
+        (
+            f"{counts.records:,} records: {counts.applied:,} applied, {counts.duplicates:,} copies, {counts.failed:,} failed,"
+            f" {counts.ignored:,} ignored, {counts.other_run:,} of another run"
+        ),
+    )
+    if gates.labels is not None:
+        labels = gates.labels
+        yield (
+            "gate: labels",
+            (
+                f"coverage {labels.coverage} of {labels.mature:,} mature rows (policy:"
+                f" {manifest.policy.min_label_coverage}); {labels.labelled:,} labelled, {labels.immature:,} immature"
+            ),
+        )
+    yield (
+        "gate: leakage",
+        (
+            f"{gates.label_rows_checked:,} labelled rows held against every assertion,"
+            f" the features of {gates.feature_rows_checked:,} rows computed again"
+        ),
+    )
+    if gates.parity is not None:
+        parity = gates.parity
+        yield (
+            "gate: parity",
+            (
+                f"{parity.match:,} of {parity.anchors:,} decisions MATCH, {parity.mismatch:,} MISMATCH,"
+                f" {parity.uncheckable:,} UNCHECKABLE"
+            ),
+        )
+    yield "policy", f"{manifest.policy.policy_id} revision {manifest.policy.revision}"
+    yield "built by", manifest.ofs_code_release_id
+    for role in ("row_key", "as_of", "payload", "feature", "label"):
+        names = [f"{column.name} {column.type}" for column in manifest.columns if column.role == role]
+        if names:
+            yield f"columns: {role}", ", ".join(names)
+    for file in manifest.files:
+        yield "file", f"{file.path}, {file.rows:,} rows, {file.bytes:,} bytes"
+
+
+_KNOW = {
+    "decision": "what the recorded decision knew",
+    "ingest_time": "what was admitted no later than their own event",
+    "event_time": "the whole replay, hindsight included",
+}
+
+
+@app.command(short_help="Whether it still is what was built.")
+def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
+    """Compute the digest of every file and of the content again; exit code 1 if something is not what the manifest says."""
+    from ofp_platform.offline.datasets.dataset_verification import verify_dataset
+
+    objects = object_store(resolve(home, profile).load_profile())
+    manifest = find_manifest(objects, dataset)
+    with bar(Console(stderr=True), "Verifying rows", manifest.row_count) as advance:
+        problems = verify_dataset(objects, manifest, advance)
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
+    size = sum(file.bytes for file in manifest.files)
+    typer.echo(f"{len(manifest.files)} files, {size:,} bytes: as they were built")
+    typer.echo(f"{manifest.row_count:,} rows, content digest {manifest.content_digest}: computed again, equal")
+
+
+@app.command(short_help="What differs between two datasets.")
+def diff(one: Dataset, other: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
+    """What differs in what two datasets mean, field by field, and in what they hold, column by column."""
+    from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
+
+    objects = object_store(resolve(home, profile).load_profile())
+    first, second = find_manifest(objects, one), find_manifest(objects, other)
+    meaning = meaning_differences(first, second)
+    typer.echo("meaning: the same" if not meaning else "meaning:")
+    for found in meaning:
+        typer.echo(f"  {found.path}: {_short(found.one)} | {_short(found.other)}")
+    try:
+        content = content_difference(objects, first, second)
+    except ValueError as error:
+        raise CommandRefused(str(error)) from None
+    if content is None:
+        typer.echo("content: the same")
+        return
+    typer.echo("content:")
+    for line in _content_lines(content):
+        typer.echo(f"  {line}")
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else readable_json(value)
+
+
+def _content_lines(content: ContentDifference) -> Iterator[str]:
+    yield f"{content.shared:,} rows in both, {content.only_in_one:,} in the first alone, {content.only_in_other:,} in the second"
+    for which, names in (("first", content.columns_only_in_one), ("second", content.columns_only_in_other)):
+        if names:
+            yield f"columns of the {which} alone: {', '.join(names)}"
+    for name, count in sorted(content.columns.items(), key=lambda item: (-item[1], item[0])):
+        yield f"{name}: another value in {count:,} of the shared rows"
+    if not content.columns:
+        yield "the shared rows have the same values"
+
+
+@app.command(short_help="How to open it; or export it.")
+def load(
+    dataset: Dataset,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FOLDER", help="Write rows and manifest into this new folder.", show_default=False),
+    ] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """One line each for pandas, Polars and DuckDB, with the real path. The bytes are verified first."""
+    from ofp_platform.offline.datasets.publication import verify_files
+
+    objects = object_store(resolve(home, profile).load_profile())
+    manifest = find_manifest(objects, dataset)
+    if to is None and objects.folder is None:
+        raise CommandRefused(f"{objects.url} is not on this machine: name a folder to export to with --to")
+    if problems := verify_files(objects, manifest):
+        raise CommandRefused("\n".join(problems))
+    if to is not None:
+        folder = _exported(objects, manifest, to)
+    else:
+        assert objects.folder is not None  # refused above
+        folder = (objects.folder / manifest.files[0].path).parent
+    typer.echo(f'import pandas; rows = pandas.read_parquet({str(folder)!r}, dtype_backend="pyarrow")')
+    typer.echo(f"import polars; rows = polars.read_parquet({str(folder / '*.parquet')!r})")
+    typer.echo(f"import duckdb; rows = duckdb.read_parquet({str(folder / '*.parquet')!r})")
+
+
+def _exported(objects: ObjectStore, manifest: DatasetManifest, folder: Path) -> Path:
+    """Write the dataset into a new folder, whole or not at all; the folder of its Parquet files."""
+    if folder.exists():
+        raise CommandRefused(f"{folder} exists: name a new folder")
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "rows").mkdir(parents=True)
+        for file in manifest.files:
+            (partial / "rows" / Path(file.path).name).write_bytes(objects.get(file.path))
+        (partial / "manifest.json").write_bytes(manifest.encoded())
+        partial.rename(folder)
+    except OSError as error:
+        raise CommandRefused(f"{folder}: {error.strerror}") from None
+    return folder.resolve() / "rows"

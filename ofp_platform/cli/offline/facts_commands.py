@@ -1,0 +1,63 @@
+"""`ofp facts`: what is on record about a run, and the evidence without which nothing of it is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.offline.build_context import open_build_context
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.readable_json import readable_json
+
+if TYPE_CHECKING:
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.offline.run_facts import RunFacts
+    from ofp_platform.vocabulary.profile import Profile
+
+app = typer.Typer(help="Run facts: what a run pinned, and that its checks passed.", no_args_is_help=True)
+Reference = Annotated[
+    str | None,
+    typer.Argument(metavar="[REFERENCE]", help="The reference; otherwise STREAM/RUN_ID of the profile.", show_default=False),
+]
+
+
+def reference_of(profile: Profile) -> str:
+    """The reference under which the facts of a profile's run are published when none is named."""
+    return f"{profile.stream_name}/{profile.context_pins.run_id}"
+
+
+def examine(plane: Plane, reference: str) -> RunFacts:
+    """Look at the run of a plane; a stand-in for the scenario runner, which hands a run over with its facts."""
+    from ofp_platform.offline.requests.run_facts_view import examine_run
+    from ofp_platform.vocabulary.offline.build_plan import PinnedPack
+
+    registry = plane.registry_of(plane.ensure_live())
+    pack = PinnedPack(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest)
+    return examine_run(plane.pool, plane.log, plane.profile, pack, reference)
+
+
+@app.command(short_help="Examine the run, and publish what was found.")
+def publish(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
+    """Check the run of the profile and publish its facts. What a reference names never changes."""
+    from ofp_platform.offline.requests.run_facts_view import publish_run_facts
+
+    with open_build_context(resolve(home, profile)) as (plane, _):
+        facts = examine(plane, reference or reference_of(plane.profile))
+        digest = publish_run_facts(plane.pool, facts)
+    typer.echo(f"published {facts.reference} {digest}")
+    for evidence in facts.evidence:
+        typer.echo(f"  {evidence.check} {evidence.status.value} {evidence.evidence_digest}")
+
+
+@app.command(short_help="The facts under a reference.")
+def show(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
+    """The facts, if they are of the profile's run and every required check passed; a refusal otherwise."""
+    from ofp_platform.offline.requests.run_facts_view import load_run_facts
+
+    with open_build_context(resolve(home, profile)) as (plane, _):
+        declared = plane.profile
+        name = reference or reference_of(declared)
+        facts = load_run_facts(plane.pool, name, declared.context_pins, declared.stream_name)
+    typer.echo(readable_json({**facts.wire(), "digest": facts.digest}))

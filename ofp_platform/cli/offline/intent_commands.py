@@ -1,0 +1,150 @@
+"""`ofp intent`: ask for datasets and rebuilds, and see what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.offline.run_line import line_of
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.readable_json import readable_json
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.offline.runs.run_ledger import RunLedger
+    from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+
+app = typer.Typer(help="Build intents: check, submit, follow.", no_args_is_help=True)
+IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An intent, JSON or YAML.", show_default=False)]
+RunKey = Annotated[
+    str, typer.Argument(metavar="RUN", help="The key of a run, or the first 8 or more of its digits.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The whole object, as the contract has it.")]
+
+
+@contextmanager
+def _ledger(environment: Environment) -> Iterator[RunLedger]:
+    from ofp_platform.offline.runs.run_ledger import RunLedger
+    from ofp_platform.storage.postgres import open_pool
+
+    with open_pool(environment.dsn()) as pool:
+        yield RunLedger(pool)
+
+
+@app.command(short_help="Resolve an intent without building anything.")
+def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+    """Say what an intent would be built from: offsets, pack, labels, anchors. Exit code 1 and the field at fault otherwise."""
+    from ofp_platform.offline.requests.intent_file import load_intent_file
+    from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
+    from ofp_platform.offline.requests.resolver import resolve as resolve_intent
+    from ofp_platform.storage.objects import ObjectStore
+
+    asked = load_intent_file(intent)
+    with resolve(home, profile).open_plane() as plane:
+        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
+        plan = resolve_intent(asked, BuildSources.of(plane.pool, plane.log, objects), code_release_id())
+    if json:
+        typer.echo(readable_json(plan.wire()))
+        return
+    for line in _plan_lines(plan):
+        typer.echo(line)
+
+
+@app.command(short_help="Ask for a build.")
+def submit(
+    intent: IntentFile,
+    build: Annotated[bool, typer.Option("--build", help="Build it here and now; exit code 1 unless it is DONE then.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Queue an intent for the builder. The same request is one run, however often it is submitted."""
+    from ofp_platform.offline.requests.intent_file import load_intent_file
+
+    asked = load_intent_file(intent)
+    environment = resolve(home, profile)
+    if not build:
+        with _ledger(environment) as ledger:
+            typer.echo(line_of(ledger.submit(asked)))
+        return
+    from rich.console import Console
+
+    from ofp_platform.cli.offline.build_commands import build_run
+    from ofp_platform.cli.offline.build_context import open_build_context
+
+    with open_build_context(environment) as (_, build_context):
+        run = build_run(build_context, build_context.ledger.submit(asked).run_key, Console(stderr=True))
+    typer.echo(line_of(run))
+    if run.state.value != "DONE":
+        raise typer.Exit(1)
+
+
+@app.command("list", short_help="The newest runs.")
+def show_list(
+    state: Annotated[
+        str | None,
+        typer.Option("--state", help="Only those QUEUED, RUNNING, DONE, FAILED or PUBLISH_PENDING.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 20,
+    home: Home = None,
+) -> None:
+    """The newest runs, newest first, one a line."""
+    from ofp_platform.vocabulary.offline.build_run import RunState
+
+    if state is not None and state not in list(RunState):
+        raise CommandRefused(f"there is no state {state!r}; there are {', '.join(RunState)}")
+    with _ledger(resolve(home)) as ledger:
+        for run in ledger.runs(None if state is None else RunState(state), limit=limit):
+            typer.echo(line_of(run))
+
+
+@app.command(short_help="One run with its receipts.")
+def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
+    """What was asked, how far it is, why it failed, and what each stage recorded."""
+    with _ledger(resolve(home)) as ledger:
+        found = ledger.show(run)
+        receipts = ledger.receipts(found.run_key)
+    if json:
+        typer.echo(readable_json({**found.wire(), "receipts": [receipt.model_dump(mode="json") for receipt in receipts]}))
+        return
+    typer.echo(line_of(found))
+    attempts = f"attempts {found.attempts} of {found.attempt_limit}"
+    if found.publish_only:
+        attempts += f", of publication {found.publish_attempts} of {found.publish_attempt_limit}"
+    typer.echo(f"  {attempts}; submitted {found.submitted_at_utc}, changed {found.changed_at_utc}")
+    for line in [] if found.plan is None else _plan_lines(found.plan):
+        typer.echo(f"  {line}")
+    for name, value in sorted((found.outcome or {}).items()):
+        typer.echo(f"  {name} {value if isinstance(value, str | int) else readable_json(value, 2, len(name) + 1)}")
+    for receipt in receipts:
+        typer.echo(f"  receipt of {receipt.stage}, attempt {receipt.attempt}: {receipt.digest}")
+
+
+@app.command(short_help="Try a failed run again.")
+def retry(
+    run: RunKey,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew also what only has to be published.")] = False,
+    home: Home = None,
+) -> None:
+    """Give a failed run new attempts, once the cause is removed. A run that did not fail stays as it is."""
+    with _ledger(resolve(home)) as ledger:
+        typer.echo(line_of(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild)))
+
+
+def _plan_lines(plan: BuildPlan) -> Iterator[str]:
+    yield f"request {plan.request_id}"
+    if plan.scope is not None:
+        yield f"dataset identity {plan.dataset_identity}"
+    for span, cut_over in zip(plan.replay_basis.partitions, plan.cut_over, strict=True):
+        offsets = f"from {span.start or 'its start'} to {span.next}"
+        yield f"replay {span.partition_id} {offsets}, out of the archive up to {cut_over.offset or 'its start'}"
+    if plan.feature_pack is not None:
+        yield f"pack {plan.feature_pack.pack_id} revision {plan.feature_pack.revision}, digest {plan.feature_pack.digest}"
+    if plan.label_basis is not None:
+        yield f"label {plan.label_basis.label_type} as of {plan.label_basis.as_of_utc}"
+    yield f"parity anchors {len(plan.parity_anchors)}"
+    yield f"policy {plan.policy.policy_id} revision {plan.policy.revision}"

@@ -1,0 +1,144 @@
+"""`ofp labels`: what is said about events after the fact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.offline.build_context import open_build_context
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.progress import bar
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ofp_platform.log.port import EventLog, RecordBatch
+    from ofp_platform.offline.labels.label_sources import ReportedLabels
+    from ofp_platform.offline.labels.label_store import LabelReceipt
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.position import Basis
+
+app = typer.Typer(help="The label store: load assertions, see what is known.", no_args_is_help=True)
+_PAGE = 20_000
+_SHOWN = 5
+
+
+@app.command(short_help="Append what the fraud reports of the log say.")
+def load(
+    handbook: Annotated[
+        Path | None,
+        typer.Option(
+            "--handbook", metavar="FILE.parquet", help="The outcomes of a handbook file instead, each observed 7 days later."
+        ),
+    ] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Append label assertions of the profile's run. One that is there already stays as it is."""
+    from ofp_platform.offline.labels.label_store import LabelStore
+
+    with open_build_context(resolve(home, profile)) as (plane, _):
+        if handbook is not None:
+            from ofp_platform.simulation.handbook_labels import handbook_labels
+
+            receipt = LabelStore(plane.pool, plane.profile.context_pins).append(handbook_labels(handbook))
+            unusable: list[tuple[str, int | str]] = []
+        else:
+            records = sum(plane.log.ordinal_lag(_nothing(plane.log)).values())
+            with bar(Console(stderr=True), "Reading the log", records) as advance:
+                found, receipt = load_reports(plane, None, advance)
+            unusable = found.unusable
+    typer.echo(f"{receipt.new:,} assertions appended, {receipt.known:,} were there")
+    for partition_id, offset in unusable[:_SHOWN]:
+        typer.echo(f"{partition_id}:{offset}: a report that names no event", err=True)
+    if len(unusable) > _SHOWN:
+        typer.echo(f"and {len(unusable) - _SHOWN} more such reports", err=True)
+
+
+def load_reports(plane: Plane, until: Basis | None, advance: Callable[[int], None]) -> tuple[ReportedLabels, LabelReceipt]:
+    """Append what the reports of the profile's run say, out of the log up to a basis (None: to its head).
+
+    Raises:
+        CommandRefused: nobody declared how this pack's events are read as labels. BuildRefused | LogError: see there.
+    """
+    from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
+    from ofp_platform.offline.labels.label_store import LabelStore
+
+    declared = plane.profile
+    registry = plane.registry_of(plane.ensure_live())
+    rule = FRAUD_REPORTS.get(registry.pack.pack_id)
+    if rule is None:
+        raise CommandRefused(
+            f"it is not declared which events of pack {registry.pack.pack_id} are labels; it is for {', '.join(FRAUD_REPORTS)}"
+        )
+    found = reported_labels(_batches(plane.log, until, advance), rule, declared.context_pins, declared.clock_skew_us)
+    return found, LabelStore(plane.pool, declared.context_pins).append(found.assertions)
+
+
+def _nothing(log: EventLog) -> Basis:
+    return log.ends().model_copy(update={"partitions": ()})
+
+
+def _batches(log: EventLog, until: Basis | None, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
+    """The log, partition by partition, up to a basis or its head; whole pages, since what a report says does not depend on it."""
+    for end in (until or log.ends()).partitions:
+        at = None
+        while True:
+            batch = log.read(end.partition_id, at, _PAGE)
+            yield batch
+            advance(len(batch))
+            if batch.next == at or not len(batch) or batch.next == end:
+                break
+            at = batch.next
+
+
+@app.command(short_help="What is known, as of a time or in all.")
+def show(
+    label_type: Annotated[str, typer.Option("--type", help="The type of label.")] = "fraud",
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="TIME", help="RFC 3339 with Z: what was observed by then.", show_default=False),
+    ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option("--event", metavar="EVENT_ID", help="Every assertion about one event.", show_default=False),
+    ] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """How many events have which label, and since when nothing more was heard; or every assertion about one event."""
+    import pyarrow.compute as pc
+
+    from ofp_platform.offline.labels.label_store import LabelStore
+    from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
+
+    try:
+        until = None if as_of is None else parse_time(as_of)
+    except ValueError:
+        raise CommandRefused("--as-of is RFC 3339 in UTC with Z, as in 2026-02-04T00:00:00Z") from None
+    with open_build_context(resolve(home, profile)) as (plane, _):
+        table = LabelStore(plane.pool, plane.profile.context_pins).assertions(label_type)
+        run = plane.profile.context_pins.run_id
+    if until is not None:
+        table = table.filter(pc.less_equal(pc.cast(table["observed_time"], "int64"), until))
+    if event is not None:
+        chosen = table.filter(pc.equal(table["event_id"], event)).to_pylist()
+        if not chosen:
+            raise CommandRefused(f"nobody has said anything of type {label_type} about {event}")
+        for row in chosen:
+            typer.echo(f"{format_time(to_micros(row['observed_time']))}  {row['value']}  {row['assertion_id']}")
+        return
+    # in the order of (event, observed time, assertion id): the last one about an event is the one that holds
+    resolved = dict(zip(table["event_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+    typer.echo(f"run {run}: {table.num_rows:,} assertions of type {label_type} about {len(resolved):,} events")
+    for value, count in sorted(Counter(resolved.values()).items()):
+        typer.echo(f"  {value}: {count:,} events")
+    if table.num_rows:
+        last = format_time(to_micros(pc.max(table["observed_time"]).as_py()))
+        typer.echo(f"  last heard of at {last}")

@@ -1,0 +1,61 @@
+"""`ofp model`: the example of what trains on a published dataset."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.offline.build_context import object_store
+from ofp_platform.cli.offline.dataset_commands import Dataset, find_manifest
+from ofp_platform.cli.offline.model_table import model_table
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.progress import wheel
+
+app = typer.Typer(help="The example of what trains on datasets.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """The example of what trains on datasets."""
+
+
+@app.command("train", short_help="Train fraud models on one dataset.")
+def train_models(
+    dataset: Dataset,
+    first_day: Annotated[
+        datetime | None,
+        typer.Option(
+            "--first-day",
+            metavar="DATE",
+            formats=["%Y-%m-%d"],
+            help="The first day of training; otherwise as published for the handbook, else as late as labels allow.",
+            show_default=False,
+        ),
+    ] = None,
+    trees: Annotated[int, typer.Option("--trees", min=1, max=10_000, help="Of the random forest.")] = 100,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Train on seven days, leave seven for the labels to come, test on the seven after; store models, scores and lineage."""
+    from ofp_platform.learning.payments import protocol_of, train_on
+    from ofp_platform.learning.protocol import Protocol
+
+    objects = object_store(resolve(home, profile).load_profile())
+    manifest = find_manifest(objects, dataset)
+    protocol = protocol_of(objects, manifest) if first_day is None else Protocol(first_day.date())
+    with wheel(Console(stderr=True), "Training"):
+        report = train_on(objects, manifest, protocol, trees=trees)
+    typer.echo(f"train {days_of(protocol.first_day, protocol.training_days)}: {report.training_rows:,} rows")
+    typer.echo(f"test  {days_of(protocol.first_test_day, protocol.test_days)}: {report.test_rows:,} rows")
+    for line in model_table(report, protocol):
+        typer.echo(line)
+    typer.echo(f"lineage {report.lineage_path}")
+
+
+def days_of(first: object, count: int) -> str:
+    """Days as a person says them."""
+    return f"{first} and the {count - 1} days after"

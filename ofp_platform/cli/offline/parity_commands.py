@@ -1,0 +1,152 @@
+"""`ofp parity`: what was served against what the log gives, decision by decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.offline.runs.build_context import BuildContext
+    from ofp_platform.offline.runs.run_parity import RunToProve
+    from ofp_platform.vocabulary.offline.parity_record import EventRef, ParityRecord
+
+app = typer.Typer(help="Recorded decisions, rebuilt from the log and compared.", no_args_is_help=True)
+BasisFile = Annotated[
+    Path | None,
+    typer.Option("--basis", metavar="FILE", help="A basis, JSON. Otherwise the end of log and archive.", show_default=False),
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+_OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
+
+
+@contextmanager
+def _run(
+    home: Path | None, profile: str | None, basis_file: Path | None, workers: int
+) -> Iterator[tuple[BuildContext, RunToProve]]:
+    from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
+    from ofp_platform.offline.runs.build_context import BuildContext
+    from ofp_platform.offline.runs.run_parity import RunToProve
+    from ofp_platform.storage.objects import ObjectStore
+    from ofp_platform.vocabulary.position import Basis, make_basis
+
+    environment = resolve(home, profile)
+    given: Basis | None = None
+    if basis_file is not None:
+        try:
+            given = Basis.model_validate_json(basis_file.read_bytes())
+        except OSError as error:
+            raise CommandRefused(f"{basis_file}: {error.strerror}") from None
+        except ValueError as error:
+            raise CommandRefused(f"{basis_file} holds no basis: {error}") from None
+    with environment.open_plane() as plane:
+        declared = plane.profile
+        objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
+        build_context = BuildContext(plane.pool, plane.log, objects, environment.folder / "scratch", workers)
+        basis = given or make_basis(declared.stream_name, build_context.held.ends)
+        yield build_context, RunToProve(declared.context_pins, RunPolicies.of(declared), basis)
+
+
+@app.command(short_help="Compare every recorded decision with its rebuild.")
+def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profile: ProfileSource = None) -> None:
+    """Rebuild what each decision of the profile's run was served, up to a basis, and keep the outcome; exit code 1 when any
+    differs.
+    """
+    from ofp_platform.offline.runs.run_parity import prove_run
+
+    with _run(home, profile, basis, workers) as (build_context, asked):
+        typer.echo(f"request {asked.request_id}")
+        shown = 0
+
+        def tell(record: ParityRecord) -> None:
+            nonlocal shown
+            if record.outcome.value == "MISMATCH" and shown < 10:
+                shown += 1
+                _tell(record)
+
+        counts = prove_run(build_context, asked, tell)
+    typer.echo("  ".join(f"{outcome} {counts[outcome]:,}" for outcome in _OUTCOMES))
+    if counts["MISMATCH"]:
+        typer.echo(f"what was served is not what the log gives: `ofp parity show {asked.request_id[:12]}`", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Which decisions late events would have changed.")
+def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSource = None) -> None:
+    """Write to the correction ledger which features each decision would have had otherwise, had the events up to a basis been
+    known, and which events did it.
+    """
+    from ofp_platform.offline.parity.correction_store import corrected_days
+    from ofp_platform.offline.runs.run_parity import correct_run
+    from ofp_platform.vocabulary.times import format_time
+
+    with _run(home, profile, basis, 1) as (build_context, asked):
+        tally = correct_run(build_context, asked)
+        days = corrected_days(build_context.pool, asked.request_id)
+    typer.echo(f"request {asked.request_id}")
+    typer.echo(f"{tally.compared:,} decisions compared, {tally.corrected:,} of them with other features")
+    for day in days:
+        typer.echo(f"{format_time(day.day_us)[:10]}  {day.decisions:,} decisions, {day.features:,} features")
+    if tally.unservable:
+        typer.echo(f"{tally.unservable:,} decisions would have had a value that cannot be served")
+    if tally.unproven:
+        typer.echo(f"{tally.unproven:,} decisions are not in this: `ofp parity run` says why they cannot be rebuilt", err=True)
+
+
+@app.command(short_help="Rates and mismatches of a comparison.")
+def show(
+    request: Annotated[str, typer.Argument(metavar="[REQUEST]", help="The first digits of a request; none lists all.")] = "",
+    mismatches: Annotated[int, typer.Option(min=0, help="How many mismatches to show at most.")] = 20,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Rates by day and group, why some could not be compared, and the evidence; exit code 1 when there are mismatches."""
+    from ofp_platform.offline.parity.parity_store import parity_counts, parity_rates, parity_requests
+    from ofp_platform.offline.parity.parity_summary import parity_summary
+    from ofp_platform.storage.postgres import open_pool
+    from ofp_platform.vocabulary.times import format_time
+
+    with open_pool(resolve(home, profile).dsn()) as pool:
+        found = parity_requests(pool, request)
+        if not found:
+            named = f"no comparison begins with {request}" if request else "nothing was compared yet"
+            raise CommandRefused(f"{named}: run `ofp parity run`")
+        counts = {one: parity_counts(pool, one) for one in found}
+        for one in found:
+            typer.echo(f"{one}  " + "  ".join(f"{outcome} {counts[one][outcome]:,}" for outcome in _OUTCOMES))
+        if request and len(found) == 1:
+            summary = parity_summary(pool, found[0], mismatches=mismatches)
+            for rate in parity_rates(pool, found[0]):
+                day = format_time(rate.day_us)[:10]
+                typer.echo(f"{day}  {rate.group:32}{rate.match:>10,}{rate.mismatch:>10,}{rate.uncheckable:>10,}")
+            for reason, count in summary.by_reason.items():
+                typer.echo(f"UNCHECKABLE  {reason}: {count:,}")
+            for record in summary.mismatches:
+                _tell(record)
+    if any(one["MISMATCH"] for one in counts.values()):
+        raise typer.Exit(1)
+
+
+def _tell(record: ParityRecord) -> None:
+    what = f"decision {record.decision_id}" if record.decision_id else "snapshot"
+    typer.echo(f"MISMATCH  {what}: served {record.feature_snapshot_hash}, the log gives {record.rebuilt_hash or 'none'}")
+    first = record.first_difference
+    if first is not None:
+        place = [first.key_type and first.key_type.value, first.key_id, first.group_name, first.group_version, first.feature]
+        where = " ".join([first.where, *(part for part in place if part)])
+        typer.echo(f"  {where}: served {first.served}, rebuilt {first.rebuilt}")
+    if record.detail:
+        typer.echo(f"  {record.detail}")
+    for event in first.events if first is not None else ():
+        typer.echo(f"    {_event(event)}")
+
+
+def _event(event: EventRef) -> str:
+    return f"{event.event_type} {event.event_id} of {event.event_time_utc}, at {event.partition_id}/{event.offset}"

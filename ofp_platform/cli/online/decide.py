@@ -1,0 +1,177 @@
+"""`ofp decide`: the example of a decision service, over the newest events of the log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.cli.terminal.progress import bar
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.client.client import OfpClient, ReceivedFeatures
+    from ofp_platform.decisions.decision_point import DecisionPoint
+    from ofp_platform.decisions.event_reader import ReadEvent
+    from ofp_platform.decisions.loop import Tally
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+_READY_SECONDS = 60.0
+_ANSWER_SECONDS = 10.0
+_TOGETHER = 500
+
+
+def decide(
+    count: Annotated[int, typer.Option("--count", min=1, help="Decide on this many of the newest events.")] = 1000,
+    every: Annotated[bool, typer.Option("--all", help="Decide on all events of the log instead.")] = False,
+    url: Annotated[str | None, typer.Option("--url", help="Ask this service; otherwise one is started for the while.")] = None,
+    token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
+    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="Requests at once.")] = 8,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Ask for the features of each event with the event itself in the basis, decide by the declared rule, record the decision.
+
+    An event is decided on once. One that lies too far behind the watermark is refused: its state is no longer kept.
+    """
+    from ofp_platform.cli.online.newest_events import newest_events
+    from ofp_platform.decisions.event_reader import EventReader
+
+    environment = resolve(home, profile)
+    with environment.open_plane() as plane:
+        declared = plane.profile
+        point = point_of(plane)
+        reader = EventReader(plane.log, declared.context_pins, point.event_type, declared.clock_skew_us)
+        if every:
+            events = [event for page in reader.pages() for event in page.events]
+        else:
+            events = newest_events(reader, count)[-count:]
+        if not events:
+            raise CommandRefused(f"the log {plane.log.stream_name} holds no {point.event_type} of the profile's run")
+        with _service(environment, url) as address:
+            started = time.monotonic()
+            with bar(Console(stderr=True), "Deciding", len(events)) as advance:
+                tally = decide_on(plane, point, events, address, token=token, connections=connections, advance=advance)
+    typer.echo(f"{words_of(tally)}, in {time.monotonic() - started:.1f} s")
+    if tally.refused:
+        raise typer.Exit(1)
+
+
+def point_of(plane: Plane) -> DecisionPoint:
+    """The decision point that ships with the pack of the plane.
+
+    Raises:
+        CommandRefused: none does.
+    """
+    from ofp_platform.decisions.decision_point import SHIPPED
+
+    pack_id = plane.registry_of(plane.ensure_live()).pack.pack_id
+    if pack_id not in SHIPPED:
+        raise CommandRefused(f"no rule of decision is declared for pack {pack_id}; there is one for {', '.join(SHIPPED)}")
+    return SHIPPED[pack_id]
+
+
+def decide_on(
+    plane: Plane,
+    point: DecisionPoint,
+    events: Sequence[ReadEvent],
+    address: str,
+    *,
+    advance: Callable[[int], None],
+    token: str | None = None,
+    connections: int = 8,
+) -> Tally:
+    """Decide on events through the service at an address, and record the decisions.
+
+    Raises:
+        ContractError | ServiceUnreachable | AnswerNotTrusted: what the service has against it.
+    """
+    from ofp_platform.client.client import OfpClient
+    from ofp_platform.decisions.loop import DecisionService, Tally
+    from ofp_platform.decisions.recorder import DecisionRecorder
+
+    async def run(service: DecisionService) -> Tally:
+        total = Tally()
+        for start in range(0, len(events), _TOGETHER):
+            part = events[start : start + _TOGETHER]
+            add(total, await service.decide(part))
+            advance(len(part))
+        return total
+
+    with (
+        OfpClient(address, token=token, timeout_seconds=_ANSWER_SECONDS) as client,
+        ThreadPoolExecutor(connections) as threads,
+    ):
+        recorder, pins = DecisionRecorder(plane.pool), plane.profile.context_pins
+        asking = _InThreads(client, threads)
+        service = DecisionService(asking, recorder, point, pins, lambda: time.time_ns() // 1000, connections)
+        return asyncio.run(run(service))
+
+
+@dataclass(frozen=True)
+class _InThreads:
+    """The synchronous client for the decision loop: on few connections it costs half of what the asynchronous one does."""
+
+    client: OfpClient
+    threads: ThreadPoolExecutor
+
+    async def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
+        """The answer to a request."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self.client.ask, request)
+
+
+def add(total: Tally, part: Tally) -> None:
+    """Count a part into the total."""
+    total.recorded += part.recorded
+    total.known += part.known
+    total.unusable += part.unusable
+    total.refused += part.refused
+    total.outcomes += part.outcomes
+
+
+def words_of(tally: Tally) -> str:
+    """A tally as one line."""
+    parts = [f"{tally.recorded:,} decisions recorded"]
+    if tally.outcomes:
+        parts[0] += f" ({', '.join(f'{count:,} {name}' for name, count in sorted(tally.outcomes.items()))})"
+    if tally.known:
+        parts.append(f"{tally.known:,} known already")
+    if tally.unusable:
+        parts.append(f"{tally.unusable:,} events lack a field")
+    parts += [f"{count:,} refused as {reason}" for reason, count in sorted(tally.refused.items())]
+    return ", ".join(parts)
+
+
+@contextmanager
+def _service(environment: Environment, url: str | None) -> Iterator[str]:
+    """The address of the service: the one named, or that of one which lives as long as the context."""
+    if url is not None:
+        yield url
+        return
+    with serving(environment, environment.profile_source, environment.dsn(), "decide-serve.log") as address:
+        yield address
+
+
+@contextmanager
+def serving(environment: Environment, profile_source: str, dsn: str, output: str) -> Iterator[str]:
+    """The address of an HTTP service of our own, on a free port; what it prints goes to that file of the logs.
+
+    Raises:
+        CommandRefused: it does not become ready.
+    """
+    command = ofp_command("serve", "--port", "0", "--profile", profile_source, "--home", str(environment.folder))
+    with Child("the HTTP service", command, {"OFP_DATABASE_URL": dsn}, environment.folder / "logs" / output) as service:
+        address = service.wait_for_line("serving at ", _READY_SECONDS)
+        assert address is not None  # nobody asks it to stop waiting
+        yield address

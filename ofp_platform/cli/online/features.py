@@ -1,0 +1,103 @@
+"""`ofp features`: ask for features from the command line, in process or over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.readable_json import readable_response
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.vocabulary.position import Position
+    from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+app = typer.Typer(help="Ask for features.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Ask for features."""
+
+
+@app.command("get", short_help="Features of entities at an instant.")
+def get_features(
+    key: Annotated[list[str], typer.Option("--key", metavar="TYPE:ID", help="A key, such as account:account-0000001.")],
+    feature_group: Annotated[
+        list[str], typer.Option("--group", metavar="NAME:VERSION", help="A feature group, such as account_activity:v1.")
+    ],
+    as_of: Annotated[str, typer.Option("--as-of", metavar="TIME", help="RFC 3339 with Z. There is no default: not even now.")],
+    context: Annotated[
+        list[str] | None,
+        typer.Option("--context", metavar="NAME=VALUE", help="A field of request_context; digits are an integer."),
+    ] = None,
+    at_least: Annotated[
+        list[str] | None,
+        typer.Option("--at-least", metavar="PARTITION:OFFSET", help="A record that must be in the basis of the answer."),
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Ask this service; otherwise the database itself.")] = None,
+    token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Features of entities at an instant, as the whole JSON response; a refusal goes to stderr with exit code 1."""
+    from ofp_platform.client.client import make_request
+
+    environment = resolve(home, profile)
+    declared = environment.load_profile()
+    request = make_request(
+        context_pins=declared.context_pins,
+        feature_keys=[_pair(one, "--key", "TYPE:ID") for one in key],
+        feature_groups=[_pair(one, "--group", "NAME:VERSION") for one in feature_group],
+        as_of_time_utc=as_of,
+        request_context=None if not context else dict(_context(one) for one in context),
+        at_least_basis=None if not at_least else [_position(one, declared.stream_name) for one in at_least],
+    )
+    body = _over_http(url, token, request) if url is not None else _in_process(environment, request)
+    typer.echo(readable_response(body))
+
+
+def _in_process(environment: Environment, request: GetFeaturesRequest) -> bytes:
+    with environment.open_plane() as plane:
+        return plane.reader(plane.ensure_live()).answer(request).body
+
+
+def _over_http(url: str, token: str | None, request: GetFeaturesRequest) -> bytes:
+    from ofp_platform.client.client import OfpClient, verify
+
+    with OfpClient(url, token=token) as client:
+        answer = client.ask(request)
+    verify(answer)
+    return answer.body
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    first, colon, second = text.partition(":")
+    if not (first and colon and second):
+        raise CommandRefused(f"{option} is written {form}")
+    return first, second
+
+
+def _context(text: str) -> tuple[str, int | str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise CommandRefused("--context is written NAME=VALUE")
+    digits = value.removeprefix("-")
+    return name, int(value) if digits.isascii() and digits.isdigit() else value
+
+
+def _position(text: str, stream_name: str) -> Position:
+    from pydantic import ValidationError
+
+    from ofp_platform.vocabulary.position import Position
+
+    partition_id, _, offset = text.rpartition(":")
+    try:
+        # a sequence number of Kinesis has far more digits than a dense offset ever gets
+        number: int | str = int(offset) if len(offset) < 16 else offset
+        return Position(stream_name=stream_name, partition_id=partition_id, offset=number)
+    except (ValueError, ValidationError):
+        raise CommandRefused("--at-least is written PARTITION:OFFSET, as in 0002:51233") from None

@@ -1,0 +1,94 @@
+"""`ofp projection`: the projections of the profile's run, side by side: build the next one, compare, switch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.online.ranges.rebuild import RebuildReceipt
+
+app = typer.Typer(help="Projections: list, build the next one beside the live one, switch.", no_args_is_help=True)
+_LEAST_DIGITS = 8
+
+
+@app.command("list", short_help="Every projection in the database.")
+def list_all(home: Home = None, profile: ProfileSource = None) -> None:
+    """Every projection in the database: stream, run, registry, status, version, watermark."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ofp_platform.online.state.projection import list_projections
+    from ofp_platform.vocabulary.times import format_time
+
+    with resolve(home, profile).open_plane() as plane, plane.pool.connection() as connection:
+        rows = list_projections(connection)
+    table = Table("id", "stream", "run", "registry", "status", "version", "watermark", box=None, pad_edge=False)
+    for row in rows:
+        watermark = "none" if row.watermark is None else format_time(row.watermark)
+        identity = (str(row.projection_id), row.stream_name, row.pins.run_id, row.registry_digest[:12])
+        table.add_row(*identity, row.status, str(row.version), watermark)
+    Console(width=160).print(table)
+
+
+@app.command(short_help="Build the next one and compare it.")
+def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
+    """Build the projection of the profile's pack beside the live one, and compare the two by hash; exit code 1 if they differ."""
+    from ofp_platform.online.ranges import rebuild as rebuilding
+
+    with resolve(home, profile).open_plane() as plane:
+        receipt = rebuilding.rebuild(plane)
+    _tell(receipt)
+    if receipt.unchanged:
+        return
+    if not receipt.may_go_live:
+        raise typer.Exit(1)
+    typer.echo(f"make it live with: ofp projection switch {receipt.beside.registry_digest[:12]}")
+
+
+@app.command(short_help="Make the next one live.")
+def switch(
+    registry: Annotated[
+        str, typer.Argument(metavar="DIGEST", help="Registry to make live: its digest or the first 8 or more digits of it.")
+    ],
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Compare once more and make the projection of the profile's pack live; the one that was live is retired."""
+    from ofp_platform.online.plane import profile_pack
+    from ofp_platform.online.ranges import rebuild as rebuilding
+    from ofp_platform.registry.pack import pack_digest
+
+    environment = resolve(home, profile)
+    digest = pack_digest(profile_pack(environment.load_profile()))
+    if len(registry) < _LEAST_DIGITS or not digest.startswith(registry):
+        raise CommandRefused(f"the profile's pack is registry {digest}; asked for was {registry}")
+    with environment.open_plane() as plane:
+        receipt = rebuilding.switch_live(plane, digest)
+    _tell(receipt)
+    if not receipt.unchanged:
+        typer.echo(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")
+
+
+def _tell(receipt: RebuildReceipt) -> None:
+    comparison = receipt.comparison
+    if receipt.unchanged or comparison is None:
+        typer.echo(f"projection {receipt.live.projection_id} of the profile's pack is the live one: nothing to build")
+        return
+    beside = receipt.beside
+    typer.echo(f"projection {beside.projection_id}, registry {beside.registry_digest}: {receipt.records} records read")
+    typer.echo(f"compared {len(comparison.common)} groups of {comparison.keys} keys at {len(comparison.moments)} times")
+    for name in comparison.only_live:
+        typer.echo(f"only in the live one: {name}")
+    for name in comparison.only_beside:
+        typer.echo(f"new: {name}")
+    typer.echo(f"live   {comparison.live_hash}")
+    typer.echo(f"beside {comparison.beside_hash}")
+    for one in comparison.differences:
+        where = f"{one.key_type} {one.key_id}, {one.group}, {one.feature}"
+        typer.echo(f"differs: {where}: live {one.live}, beside {one.beside}", err=True)

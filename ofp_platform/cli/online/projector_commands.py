@@ -1,0 +1,157 @@
+"""`ofp projector`: the continuous driver, and how far the projection is."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+
+if TYPE_CHECKING:
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.online.projecting.projector import ApplyReceipt
+    from ofp_platform.online.state.projection import ProjectionRow
+
+app = typer.Typer(help="The projector of the profile's run.", no_args_is_help=True)
+READY = "applying to projection"
+_SAY_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+
+
+class _Teller:
+    """Says what was applied, at most once in a while."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+        self._records = self._applied = self._commits = 0
+
+    def commit(self, receipt: ApplyReceipt) -> None:
+        """Take note of a commit."""
+        self._records += receipt.records
+        self._applied += receipt.applied
+        self._commits += 1
+        elapsed = time.monotonic() - self._said
+        if elapsed >= _SAY_SECONDS:
+            typer.echo(f"{self._commits} commits: {self._records} records, {self._applied} applied, in {elapsed:.0f} s")
+            self._said, self._records, self._applied, self._commits = time.monotonic(), 0, 0, 0
+
+
+@app.command(short_help="The continuous driver.")
+def run(
+    metrics_host: Annotated[str, typer.Option(help="Address of the metrics page.")] = "127.0.0.1",
+    metrics_port: Annotated[int | None, typer.Option(help="Port of a Prometheus page; none if not given.")] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Apply what is appended, as it comes, until SIGTERM or Ctrl-C. Stop and start anywhere changes nothing."""
+    from prometheus_client import CollectorRegistry, Counter, start_http_server
+
+    from ofp_platform.online.projecting.continuous import run_continuous
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    metrics = CollectorRegistry()
+    commits = Counter("ofp_projector_commits", "Commits of this process", registry=metrics)
+    records = Counter("ofp_projector_records", "Records that its commits took", registry=metrics)
+    teller = _Teller()
+
+    def on_commit(receipt: ApplyReceipt) -> None:
+        commits.inc()
+        records.inc(receipt.records)
+        teller.commit(receipt)
+
+    with resolve(home, profile).open_plane() as plane:
+        if metrics_port is not None:
+            start_http_server(metrics_port, metrics_host, registry=metrics)
+        while not stop.is_set():
+            row = plane.ensure_live()
+            typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}")
+            with _until_switched(plane, row, stop) as replaced:
+                run_continuous(
+                    partial(plane.projector, row),
+                    plane.log,
+                    plane.dsn,
+                    row.projection_id,
+                    batch_records=plane.profile.batch_records,
+                    stop=replaced,
+                    on_commit=on_commit,
+                    on_trouble=_tell_trouble,
+                )
+    typer.echo("stopped")
+
+
+def _tell_trouble(words: str) -> None:
+    typer.echo(words, err=True)
+
+
+@contextmanager
+def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> Iterator[threading.Event]:
+    """An event that is set when the process is to stop, or when another projection became the live one."""
+    import psycopg
+    from psycopg_pool import PoolTimeout
+
+    replaced = threading.Event()
+
+    def watch() -> None:
+        while not replaced.is_set():
+            if stop.wait(_LOOK_SECONDS):
+                break
+            with suppress(psycopg.Error, PoolTimeout):  # the driver itself tells of an outage, and waits it out
+                live = plane.live()
+                if live is not None and live.projection_id != row.projection_id:
+                    break
+        replaced.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield replaced
+    finally:
+        replaced.set()
+        watcher.join()
+
+
+@app.command(short_help="Counts, lag and watermark.")
+def status(home: Home = None, profile: ProfileSource = None) -> None:
+    """The live projection: counts, lag and watermark, partition by partition; exit code 1 when there is none."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ofp_platform.online.projecting.continuous import holds_projection
+    from ofp_platform.online.state.progress import read_progress
+    from ofp_platform.vocabulary.times import format_time
+
+    with resolve(home, profile).open_plane() as plane:
+        row = plane.live()
+        if row is None:
+            typer.echo("no live projection of this run: `ofp projector run` makes one", err=True)
+            raise typer.Exit(1)
+        with plane.pool.connection() as connection:
+            totals = read_progress(connection, row.projection_id)
+        lag = plane.log.ordinal_lag(row.basis)
+        driven = holds_projection(plane.pool, row.projection_id)
+    watermark = "none" if row.watermark is None else format_time(row.watermark)
+    driver = "a continuous driver runs" if driven else "no continuous driver runs"
+    head = f"projection {row.projection_id} of stream {row.stream_name}"
+    typer.echo(f"{head}: version {row.version}, watermark {watermark}, {driver}")
+    columns = ("partition", "records", "applied", "duplicates", "late", "failed", "ignored", "lag")
+    table = Table(*columns, box=None, pad_edge=False)
+    progress: dict[str, Any] = {part.partition_id: part for part in totals.partitions}
+    for name in sorted({*progress, *lag}):
+        part = progress.get(name)
+        counts = [str(0 if part is None else getattr(part, column)) for column in columns[1:-1]]
+        table.add_row(name, *counts, str(lag.get(name, 0)))
+    Console().print(table)
+    for reason, count in totals.failures.items():
+        typer.echo(f"not applied, {reason}: {count}")
+    if totals.anomalies:
+        typer.echo(f"anomalies (an id seen again with another payload): {totals.anomalies}")

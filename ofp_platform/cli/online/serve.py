@@ -1,0 +1,44 @@
+"""`ofp serve`: the HTTP service."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from ofp_platform.vocabulary.profile import Profile
+
+
+def build_application(profile: Profile, dsn: str) -> ASGIApp:
+    """The application of one worker process."""
+    from ofp_platform.api.app import Application, HttpPolicy
+    from ofp_platform.api.authentication import load_tokens
+    from ofp_platform.api.build_requests import BuildRequests
+    from ofp_platform.online.service.online_service import OnlineService
+
+    policy = HttpPolicy(max_body_bytes=profile.limits.max_body_bytes)
+    return Application(OnlineService(profile, dsn), BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to bind; beyond loopback only with OFP_API_TOKENS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
+    from ofp_platform.api import server
+
+    environment = resolve(home, profile)
+    declared = environment.load_profile()
+    # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
+    server.serve(partial(build_application, declared, environment.dsn()), host, port, workers)

@@ -1,0 +1,83 @@
+"""`ofp snapshot`: what was served, by its hash."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.readable_json import readable_json
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.online.plane import Plane
+
+app = typer.Typer(help="Materialised snapshots: show one, prove one.", no_args_is_help=True)
+Hash = Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in feature_snapshot_hash.")]
+
+
+def _load(plane: Plane, snapshot_hash: str) -> bytes:
+    if not re.fullmatch("[0-9a-f]{64}", snapshot_hash):
+        raise CommandRefused("a snapshot hash is 64 hex digits, in lower case")
+    from ofp_platform.online.serving.snapshot_store import SnapshotStore
+    from ofp_platform.storage.objects import ObjectStore
+
+    objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
+    return SnapshotStore(plane.pool, objects).load(snapshot_hash)
+
+
+@app.command(short_help="One snapshot, verified against its hash.")
+def show(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
+    """The record of a snapshot, printed only if its content still has that hash."""
+    with resolve(home, profile).open_plane() as plane:
+        record = _load(plane, snapshot_hash)
+    typer.echo(readable_json(json.loads(record)))
+
+
+@app.command(short_help="One snapshot, computed again from the log.")
+def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
+    """Fold the log again up to the recorded basis, and hold the result against the hash; exit code 1 if they differ.
+
+    Nothing that the projection stored is used, so archive and log up to that basis are read whole.
+    """
+    import tempfile
+    from pathlib import Path
+
+    from ofp_platform.log.archive_store import Archive
+    from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
+    from ofp_platform.offline.sources.held_records import HeldRecords
+    from ofp_platform.online.state.projection import load_registry
+    from ofp_platform.storage.objects import ObjectStore
+    from ofp_platform.vocabulary.serving import SnapshotRecord
+
+    records = 0
+
+    def count(more: int) -> None:
+        nonlocal records
+        records += more
+
+    with resolve(home, profile).open_plane() as plane, tempfile.TemporaryDirectory() as folder:
+        record = SnapshotRecord.model_validate_json(_load(plane, snapshot_hash))
+        declared = plane.profile
+        with plane.pool.connection() as connection:
+            registry = load_registry(connection, record.hashed["registry_digest"])
+        objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
+        rebuilt = rebuild_recorded(
+            HeldRecords(plane.log, Archive(objects, plane.log.stream_name)),
+            registry,
+            declared.context_pins,
+            RunPolicies.of(declared),
+            record.hashed,
+            Path(folder) / "replay",
+            count,
+        )
+    typer.echo(f"recorded {snapshot_hash}")
+    typer.echo(f"rebuilt  {rebuilt.hash}  from {records:,} records of the log")
+    if rebuilt.hash != snapshot_hash:
+        typer.echo("MISMATCH: what was served is not what the log gives", err=True)
+        raise typer.Exit(1)
+    typer.echo("MATCH")

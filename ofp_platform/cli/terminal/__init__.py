@@ -1,0 +1,1 @@
+"""Terminal output: progress, JSON, refusals in words."""

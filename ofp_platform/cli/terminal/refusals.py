@@ -1,0 +1,123 @@
+"""What is refused or does not answer is told in words, on stderr, with exit code 1; never with a stack trace."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+MIGRATE_FIRST = "this database has no schema of the plane yet: run `ofp migrate`"
+
+
+def words_for(error: Exception) -> str | None:
+    """What to tell about an expected error; None: it is a defect, and its stack trace is wanted."""
+    import psycopg
+
+    from ofp_platform.api.authentication import ExposureError
+    from ofp_platform.api.server import AddressError
+    from ofp_platform.client.answer import AnswerNotTrusted, ServiceUnreachable
+    from ofp_platform.learning.protocol import ProtocolUnmet
+    from ofp_platform.log.archive import ArchiveConflict
+    from ofp_platform.log.archive_segment import SegmentDamaged
+    from ofp_platform.log.archive_store import ReceiptDamaged, SegmentMissing
+    from ofp_platform.log.port import LogError
+    from ofp_platform.log.span_records import ReplayGap
+    from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
+    from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
+    from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
+    from ofp_platform.offline.runs.run_lease import LeaseLost
+    from ofp_platform.offline.runs.run_ledger import UnknownRun
+    from ofp_platform.online.ranges.rebuild import RebuildRefused
+    from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
+    from ofp_platform.registry.pack_text import PackErrors
+    from ofp_platform.simulation.handbook import HandbookFileError
+    from ofp_platform.storage.embedded import EmbeddedPostgresError
+    from ofp_platform.storage.objects import ObjectStoreUnavailable
+    from ofp_platform.storage.postgres import DatabaseUnavailable
+    from ofp_platform.vocabulary.errors import ContractError
+    from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
+    from ofp_platform.vocabulary.profile import ProfileError
+
+    if isinstance(error, ContractError):
+        again = " (worth another attempt)" if error.retryable else ""
+        return f"{error.code} / {error.reason}: {error.message}{again}"
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
+        return MIGRATE_FIRST
+    if isinstance(error, psycopg.OperationalError):
+        return f"PostgreSQL does not answer: {error}"
+    expected = (
+        AddressError,
+        AnswerNotTrusted,
+        ArchiveConflict,
+        BuildRefused,
+        CommandRefused,
+        DatabaseUnavailable,
+        DatasetDamaged,
+        DatasetNotFound,
+        EmbeddedPostgresError,
+        ExposureError,
+        HandbookFileError,
+        LeaseLost,
+        LogError,
+        NotRebuildable,
+        ObjectStoreUnavailable,
+        PackErrors,
+        ProfileError,
+        ProjectionConflict,
+        ProtocolUnmet,
+        RebuildRefused,
+        ReceiptDamaged,
+        RegistryRefused,
+        ReplayGap,
+        RunFactsConflict,
+        SegmentDamaged,
+        SegmentMissing,
+        ServiceUnreachable,
+        UnknownProjection,
+        UnknownRun,
+    )
+    return str(error) if isinstance(error, expected) else None
+
+
+class CommandRefused(Exception):
+    """A command cannot do what it was asked to; the text says why and what to do."""
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: what it started is stopped. (Commands that serve have handlers of their own.)"""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class RefusingGroup(TyperGroup):
+    """The top of the program: turns expected errors into words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            with _ended_by_sigterm():
+                return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            words = words_for(error)
+            if words is None:
+                raise
+            typer.echo(words, err=True)
+            raise typer.Exit(1) from None

@@ -1,0 +1,132 @@
+"""The processes of `ofp up`: started in the order of their needs, watched, stopped together."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import typer
+
+from ofp_platform.cli.environment import SHIPPED_PROFILES, Environment
+from ofp_platform.cli.online.projector_commands import READY
+from ofp_platform.cli.processes import Child, ofp_command, tool_command
+from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, wait_until, webserver_ready
+from ofp_platform.cli.up.traffic import trickle
+from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.storage.embedded import embedded_listens
+from ofp_platform.storage.schema import migrate
+from ofp_platform.vocabulary.profile import Profile
+
+_READY_SECONDS = 60.0
+_DAGSTER_SECONDS = 120.0
+_WATCH_SECONDS = 0.5
+_SIMULATED_PACK = "card_payments"
+_DEFINITIONS = ("-m", "ofp_platform.definitions")
+
+
+@dataclass
+class PlaneProcesses:
+    """Everything that `ofp up` runs. `stop` ends it."""
+
+    environment: Environment
+    stop: threading.Event
+    _children: list[Child] = field(default_factory=list)
+
+    def run(self, *, port: int, dagster_port: int | None, simulate: float) -> None:
+        """Start, say what is ready, wait for the stop, stop. `dagster_port` None: without Dagster.
+
+        Raises:
+            CommandRefused: something cannot be started, or ended by itself; everything else was stopped.
+        """
+        profile = self.environment.load_profile()
+        if simulate and (found := profile_pack(profile).pack_id) != _SIMULATED_PACK:
+            raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {found}")
+        port = chosen_port(port, "--port")
+        dagster_port = None if dagster_port is None else chosen_port(dagster_port, "--dagster-port")
+        dsn = self.environment.dsn()
+        migrate(dsn)
+        self._say("PostgreSQL", dsn if self.environment.database_url is None else "as OFP_DATABASE_URL says")
+        with ExitStack() as stack:
+            stack.callback(self._say, "stopped", "")
+            variables = self._variables(dsn)
+            self._start_plane(stack, variables, port)
+            if dagster_port is not None:
+                self._start_dagster(stack, variables, dagster_port)
+            if simulate and not self.stop.is_set():
+                self._start_traffic(stack, profile, dsn, simulate)
+            if not self.stop.is_set():
+                self._say("ready", "Ctrl-C stops everything")
+            while not self.stop.wait(_WATCH_SECONDS):
+                self._keep_postgres(dsn)
+                for child in self._children:
+                    if child.ended:
+                        raise child.failure()
+            self._say("stopping", "")
+            for child in self._children:
+                child.ask_to_end()  # all at once: each of them may stop at any point
+
+    def _keep_postgres(self, dsn: str) -> None:
+        """Start the embedded server again where it was killed: whoever waits for it then goes on by itself."""
+        if self.environment.database_url is None and not embedded_listens(dsn):
+            self._say("PostgreSQL", "is gone; starting it again")
+            self.environment.dsn()
+            self._say("PostgreSQL", "is back")
+
+    def _variables(self, dsn: str) -> dict[str, str]:
+        """The environment of the children: the same home, database and profile, by absolute names."""
+        source = self.environment.profile_source
+        return {
+            "OFP_HOME": str(self.environment.folder),
+            "OFP_DATABASE_URL": dsn,
+            "OFP_DAGSTER_POSTGRES_URL": dsn,
+            "OFP_PROFILE": source if source in SHIPPED_PROFILES else str(Path(source).expanduser().resolve()),
+            "DAGSTER_HOME": str(self.environment.dagster_folder),
+        }
+
+    def _start(self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str]) -> Child:
+        output = self.environment.folder / "logs" / f"{name.replace(' ', '-').lower()}.log"
+        child = stack.enter_context(Child(name, command, variables, output))
+        self._children.append(child)
+        return child
+
+    def _start_plane(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
+        projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
+        service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables)
+        said = projector.wait_for_line(READY, _READY_SECONDS, self.stop)
+        if said is not None:
+            self._say("projector", f"{READY} {said}")
+        address = service.wait_for_line("serving at ", _READY_SECONDS, self.stop)
+        if address is not None:
+            self._say("HTTP service", f"{address}  (page of the API: {address}/docs)")
+
+    def _start_dagster(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
+        if self.stop.is_set():
+            return
+        folder = self.environment.dagster_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        instance = resources.files("ofp_platform.cli.up").joinpath("dagster_instance.yaml").read_text(encoding="utf-8")
+        (folder / "dagster.yaml").write_text(instance, encoding="utf-8")
+        address = f"http://127.0.0.1:{port}"
+        where = ("--host", "127.0.0.1", "--port", str(port))
+        webserver = self._start(stack, "Dagster UI", tool_command("dagster-webserver", *where, *_DEFINITIONS), variables)
+        daemon = self._start(stack, "Dagster daemon", tool_command("dagster-daemon", "run", *_DEFINITIONS), variables)
+        if wait_until(webserver, lambda: webserver_ready(address), _DAGSTER_SECONDS, self.stop):
+            self._say("Dagster UI", address)
+        if wait_until(daemon, lambda: daemons_ready(address), _DAGSTER_SECONDS, self.stop):
+            self._say("Dagster daemon", "running")
+
+    def _start_traffic(self, stack: ExitStack, profile: Profile, dsn: str, rate: float) -> None:
+        plane = stack.enter_context(Plane.open(profile, dsn, max_connections=2))
+        quiet = threading.Event()
+        thread = threading.Thread(target=trickle, args=(plane, rate, quiet), daemon=True)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(quiet.set)
+        self._say("simulated", f"{rate:g} payments a second into stream {profile.stream_name}")
+
+    def _say(self, name: str, text: str) -> None:
+        typer.echo(f"{name:<16}{text}".rstrip())

@@ -1,0 +1,279 @@
+"""Typed clients of the HTTP service, for decision services: `OfpClient` and `AsyncOfpClient`.
+
+with OfpClient("http://127.0.0.1:8000") as ofp:
+    answer = ofp.get_features(
+        context_pins=pins, feature_keys=[("account", "acc-000117")], feature_groups=[("account_activity", "v1")],
+        as_of_time_utc="2026-03-31T12:00:00Z",
+    )
+    verify(answer)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+
+from ofp_platform.client.answer import (
+    AnswerNotTrusted,
+    ReceivedFeatures,
+    ServiceUnreachable,
+    features_of,
+    parse,
+    record_of,
+    refused,
+    run_of,
+    verify,
+)
+from ofp_platform.client.question import Groups, Intent, Keys, intent_body, make_request, request_body
+from ofp_platform.client.retries import RetryPolicy, may_pass
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
+from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
+
+__all__ = [
+    "AnswerNotTrusted",
+    "AsyncOfpClient",
+    "OfpClient",
+    "ReceivedFeatures",
+    "RetryPolicy",
+    "ServiceUnreachable",
+    "make_request",
+    "verify",
+]
+
+_JSON = {"content-type": "application/json"}
+
+
+def _answered(response: httpx.Response, accepted: tuple[int, ...]) -> httpx.Response:
+    if response.status_code not in accepted:
+        raise refused(response)
+    return response
+
+
+def _health(response: httpx.Response) -> Health:
+    # RED answers 503 with a health object; an error of the contract with the same status is not one
+    if response.status_code != 200 and b'"ofp_health"' not in response.content:
+        raise refused(response)
+    return parse(Health, response.content)
+
+
+def _settings(base_url: str, token: str | None, timeout_seconds: float) -> dict[str, Any]:
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    # trust_env: a decision service talks to the plane it names, not through a proxy that its environment happens to have
+    return {"base_url": base_url, "headers": headers, "timeout": timeout_seconds, "trust_env": False}
+
+
+class OfpClient:
+    """Synchronous client. Safe for threads. `sleep` (seconds) and `chance` (in [0, 1)) drive the pauses between tries.
+
+    Every method raises ContractError (a refusal), ServiceUnreachable (no answer, after all tries) or AnswerNotTrusted.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 2.0,
+        retries: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._http = httpx.Client(**_settings(base_url, token, timeout_seconds), transport=transport)
+        self._retries = retries or RetryPolicy()
+        self._sleep = sleep
+        self._chance = chance
+
+    def get_features(
+        self,
+        *,
+        context_pins: ContextPins,
+        feature_keys: Keys,
+        feature_groups: Groups,
+        as_of_time_utc: str | datetime,
+        request_context: Mapping[str, int | str] | None = None,
+        at_least_basis: Sequence[Position] | None = None,
+        request_id: str | None = None,
+    ) -> ReceivedFeatures:
+        """Features of entities at an instant; see `make_request` for the arguments."""
+        return self.ask(
+            make_request(
+                context_pins=context_pins,
+                feature_keys=feature_keys,
+                feature_groups=feature_groups,
+                as_of_time_utc=as_of_time_utc,
+                request_context=request_context,
+                at_least_basis=at_least_basis,
+                request_id=request_id,
+            )
+        )
+
+    def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
+        """The answer to a request made with `make_request`."""
+        return features_of(self._send("POST", "/v0/get_features", request_body(request)))
+
+    def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
+        """The record of a served snapshot, its hash recomputed."""
+        return record_of(self._send("GET", f"/v0/snapshots/{snapshot_hash}"), snapshot_hash)
+
+    def feature_groups(self) -> FeatureGroups:
+        """The catalogue."""
+        return parse(FeatureGroups, self._send("GET", "/v0/feature_groups").content)
+
+    def health(self) -> Health:
+        """The state of the plane, RED included."""
+        return _health(self._send("GET", "/health", accepted=(200, 503)))
+
+    def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
+        """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
+
+        Submitting again is safe: the same request is one run.
+        """
+        asked = None if isinstance(intent, Mapping) else request_id_of(intent)
+        return run_of(self._send("POST", "/v0/build_intents", intent_body(intent)), asked)
+
+    def build_run(self, run_key: str) -> BuildRun:
+        """A run as it stands now: its state, why it was refused, or its outcome."""
+        return run_of(self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
+
+    def _send(self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)) -> httpx.Response:
+        def once() -> httpx.Response:
+            try:
+                response = self._http.request(method, path, content=body, headers=None if body is None else _JSON)
+            except httpx.TransportError as error:
+                raise ServiceUnreachable(f"{method} {path}: {type(error).__name__}") from error
+            return _answered(response, accepted)
+
+        retrying = Retrying(
+            stop=stop_after_attempt(self._retries.attempts),
+            wait=lambda state: self._retries.pause(state.attempt_number, self._chance()),
+            retry=retry_if_exception(may_pass),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return retrying(once)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncOfpClient:
+    """The same for an event loop."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        timeout_seconds: float = 2.0,
+        retries: RetryPolicy | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._http = httpx.AsyncClient(**_settings(base_url, token, timeout_seconds), transport=transport)
+        self._retries = retries or RetryPolicy()
+        self._sleep = sleep
+        self._chance = chance
+
+    async def get_features(
+        self,
+        *,
+        context_pins: ContextPins,
+        feature_keys: Keys,
+        feature_groups: Groups,
+        as_of_time_utc: str | datetime,
+        request_context: Mapping[str, int | str] | None = None,
+        at_least_basis: Sequence[Position] | None = None,
+        request_id: str | None = None,
+    ) -> ReceivedFeatures:
+        """Features of entities at an instant; see `make_request` for the arguments."""
+        return await self.ask(
+            make_request(
+                context_pins=context_pins,
+                feature_keys=feature_keys,
+                feature_groups=feature_groups,
+                as_of_time_utc=as_of_time_utc,
+                request_context=request_context,
+                at_least_basis=at_least_basis,
+                request_id=request_id,
+            )
+        )
+
+    async def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
+        """The answer to a request made with `make_request`."""
+        return features_of(await self._send("POST", "/v0/get_features", request_body(request)))
+
+    async def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
+        """The record of a served snapshot, its hash recomputed."""
+        return record_of(await self._send("GET", f"/v0/snapshots/{snapshot_hash}"), snapshot_hash)
+
+    async def feature_groups(self) -> FeatureGroups:
+        """The catalogue."""
+        return parse(FeatureGroups, (await self._send("GET", "/v0/feature_groups")).content)
+
+    async def health(self) -> Health:
+        """The state of the plane, RED included."""
+        return _health(await self._send("GET", "/health", accepted=(200, 503)))
+
+    async def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
+        """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
+
+        Submitting again is safe: the same request is one run.
+        """
+        asked = None if isinstance(intent, Mapping) else request_id_of(intent)
+        return run_of(await self._send("POST", "/v0/build_intents", intent_body(intent)), asked)
+
+    async def build_run(self, run_key: str) -> BuildRun:
+        """A run as it stands now: its state, why it was refused, or its outcome."""
+        return run_of(await self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
+
+    async def _send(
+        self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)
+    ) -> httpx.Response:
+        async def once() -> httpx.Response:
+            try:
+                response = await self._http.request(method, path, content=body, headers=None if body is None else _JSON)
+            except httpx.TransportError as error:
+                raise ServiceUnreachable(f"{method} {path}: {type(error).__name__}") from error
+            return _answered(response, accepted)
+
+        def pause(state: RetryCallState) -> float:
+            return self._retries.pause(state.attempt_number, self._chance())
+
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(self._retries.attempts),
+            wait=pause,
+            retry=retry_if_exception(may_pass),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        return await retrying(once)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()

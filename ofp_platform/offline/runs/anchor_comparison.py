@@ -1,0 +1,40 @@
+"""A build's parity gate: every recorded decision that its plan names, compared with its rebuild, and the records kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
+from ofp_platform.offline.parity.parity import ParityRuns
+from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.runs.run_parity import compare_and_store, replayed_packs
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+from ofp_platform.vocabulary.offline.dataset_manifest import ParityReceipt
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+
+
+def compare_anchors(
+    build_context: BuildContext, plan: BuildPlan, folder: Path, folded: FoldedReplay | None = None
+) -> ParityReceipt:
+    """Compare the plan's decisions and append the records to ofp.parity_record.
+
+    `folded` is the plan's replay under the plan's pack, where there is one. What a decision knew begins with the first record,
+    so a replay that begins later is folded again from there, in `folder`, as is that of any other pack.
+
+    Raises:
+        BuildRefused: the replay cannot be read, or a store does not answer; PARITY_MISMATCH: the same comparison had another
+            outcome before.
+    """
+    policies = RunPolicies(plan.run_config_digest, plan.clock_skew_us, plan.allowed_lateness_us)
+    basis = ReplayBasis.up_to(plan.replay_basis.end)
+    own = folded if basis == plan.replay_basis else None
+    runs = replayed_packs(build_context, plan.context_pins, policies, basis, plan.parity_anchors, folder, own)
+    parity = ParityRuns(plan.stream_name, plan.context_pins, runs)
+    counts = compare_and_store(build_context, parity, plan.parity_anchors, plan.request_id)
+    return ParityReceipt(
+        anchors=counts.total(),
+        match=counts["MATCH"],
+        mismatch=counts["MISMATCH"],
+        uncheckable=counts["UNCHECKABLE"],
+    )

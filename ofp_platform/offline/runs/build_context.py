@@ -1,0 +1,68 @@
+"""What a builder works with, put together once: stores, records, a place for files under way, and how much it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.port import EventLog
+from ofp_platform.offline.datasets.dataset_index import DatasetIndex
+from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
+from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
+from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """One stream's builder. `scratch`: a folder for files under way; what lies in it may be deleted between runs.
+
+    The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
+    least `processes_from` records.
+    """
+
+    pool: Pool
+    log: EventLog
+    objects: ObjectStore
+    scratch: Path
+    workers: int = 2
+    release: str = ""
+    processes_from: int = LEAST_RECORDS
+
+    @property
+    def ofs_code_release_id(self) -> str:
+        """The release that builds are pinned to: the installed one, unless the build context was told another."""
+        return self.release or code_release_id()
+
+    @property
+    def archive(self) -> Archive:
+        """The archive of the stream."""
+        return Archive(self.objects, self.log.stream_name)
+
+    @property
+    def held(self) -> HeldRecords:
+        """Archive and log as they stand now."""
+        return HeldRecords(self.log, self.archive)
+
+    @cached_property
+    def ledger(self) -> RunLedger:
+        """The run ledger."""
+        return RunLedger(self.pool)
+
+    @cached_property
+    def index(self) -> DatasetIndex:
+        """The index of published datasets."""
+        return DatasetIndex(self.pool, self.objects)
+
+    @property
+    def sources(self) -> BuildSources:
+        """What a resolution looks at."""
+        return BuildSources(self.pool, self.held, self.index.is_published)
+
+    def run_folder(self, run_key: str) -> Path:
+        """The folder of one run's files under way."""
+        return self.scratch / run_key

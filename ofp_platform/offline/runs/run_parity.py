@@ -1,0 +1,173 @@
+"""Parity of a whole run: every decision that is recorded up to a basis, compared with what the log gives."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofp_platform.offline.parity.anchor_source import decision_anchors, decisions_in, registries_of
+from ofp_platform.offline.parity.correction_ledger import CorrectionLedger, CorrectionTally
+from ofp_platform.offline.parity.correction_store import store_corrections
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, replay_run
+from ofp_platform.offline.parity.parity import ParityRuns, RunKey, compare_all
+from ofp_platform.offline.parity.parity_store import store_records
+from ofp_platform.offline.parity.rebuilding import ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.offline.requests.replay_resolution import resolve_basis
+from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.store_outage import answering
+from ofp_platform.registry.compile import compile_pack
+from ofp_platform.registry.pack import load_pack
+from ofp_platform.storage.published_packs import pack_content
+from ofp_platform.storage.snapshot_records import hashed_part, read_record
+from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Basis
+
+_PAGE = 2_048
+_MANY = 100_000  # below, other processes take longer to start than the work takes
+
+
+@dataclass(frozen=True)
+class RunToProve:
+    """Which run, under which policies, up to which basis."""
+
+    pins: ContextPins
+    policies: RunPolicies
+    basis: Basis
+
+    @property
+    def request_id(self) -> str:
+        """SHA-256 over all that is asked: the same comparison, whoever asks for it."""
+        return digest_of(
+            {
+                "kind": "ofs_run_parity",
+                "contract_version": "v0",
+                "context_pins": self.pins.wire(),
+                "run_config_digest": self.policies.run_config_digest,
+                "basis": self.basis.model_dump(mode="json"),
+            }
+        )
+
+
+def prove_run(
+    build_context: BuildContext, run: RunToProve, on_record: Callable[[ParityRecord], None] = lambda record: None
+) -> Counter[str]:
+    """Compare every decision on an event before the basis, and keep the records. How many of each outcome.
+
+    Raises:
+        BuildRefused: BASIS_UNRESOLVED; NOTHING_TO_BUILD, no decision is recorded there; REPLAY_INCOMPLETE, ARCHIVE_DAMAGED;
+            PARITY_MISMATCH, the same comparison had another outcome before; STORE_UNAVAILABLE.
+    """
+    with _folded(build_context, run) as (decision_ids, parity):
+        return compare_and_store(build_context, parity, decision_ids, run.request_id, on_record)
+
+
+def correct_run(build_context: BuildContext, run: RunToProve) -> CorrectionTally:
+    """Append to the ledger what each of these decisions would have had otherwise, had all events before the basis been known.
+
+    Raises:
+        BuildRefused: as `prove_run`.
+    """
+    with _folded(build_context, run) as (decision_ids, parity):
+        ledger = CorrectionLedger(parity, run.basis, run.request_id)
+        page: list[Correction] = []
+        for correction in ledger.corrections(decision_anchors(build_context.pool, decision_ids)):
+            page.append(correction)
+            if len(page) == _PAGE:
+                store_corrections(build_context.pool, page)
+                page = []
+        store_corrections(build_context.pool, page)
+    return ledger.tally
+
+
+@contextmanager
+def _folded(build_context: BuildContext, run: RunToProve) -> Iterator[tuple[list[str], ParityRuns]]:
+    """The decisions up to the basis and the replay to compare them with, as long as it is needed."""
+    basis = resolve_basis(run.basis, build_context.held).basis
+    decision_ids = decisions_in(build_context.pool, run.pins, basis)
+    if not decision_ids:
+        raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "no decision of this run is recorded up to this basis", "basis")
+    build_context.scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=build_context.scratch, prefix="parity-") as folder:
+        runs = replayed_packs(build_context, run.pins, run.policies, basis, decision_ids, Path(folder))
+        yield decision_ids, ParityRuns(build_context.log.stream_name, run.pins, runs)
+
+
+def replayed_packs(
+    build_context: BuildContext,
+    pins: ContextPins,
+    policies: RunPolicies,
+    basis: ReplayBasis,
+    decision_ids: Sequence[str],
+    folder: Path,
+    folded: FoldedReplay | None = None,
+) -> dict[RunKey, ReplayedRun]:
+    """The replay, folded under every pack that the decisions were served under and that is published here.
+
+    `folded`: this very replay, where it was folded under one of the packs already.
+
+    Raises:
+        BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
+    """
+    runs: dict[RunKey, ReplayedRun] = {}
+    for digest in registries_of(build_context.pool, decision_ids):
+        with answering(), build_context.pool.connection() as connection:
+            content = pack_content(connection, digest)
+        if content is None:
+            continue  # its decisions are uncheckable, and say so
+        registry = compile_pack(load_pack(content, digest))
+        if folded is not None and folded.registry_digest == digest:
+            config, lateness = policies.run_config_digest, policies.allowed_lateness_us
+            replayed = ReplayedRun(Knowledge(folded, basis), registry.pack, pins, config, lateness)
+        else:
+            with replaying("basis"):
+                replayed = replay_run(build_context.held, basis, registry, pins, policies, folder / digest[:16])
+        runs[digest, policies.run_config_digest] = replayed
+    return runs
+
+
+def compare_and_store(
+    build_context: BuildContext,
+    parity: ParityRuns,
+    decision_ids: Sequence[str],
+    request_id: str,
+    on_record: Callable[[ParityRecord], None] = lambda record: None,
+) -> Counter[str]:
+    """Compare recorded decisions and keep the records. How many of each outcome.
+
+    Raises:
+        BuildRefused: PARITY_MISMATCH, the same comparison had another outcome before; STORE_UNAVAILABLE.
+    """
+    counts: Counter[str] = Counter()
+    page: list[ParityRecord] = []
+    workers = build_context.workers if len(decision_ids) > _MANY else 1
+    anchors = decision_anchors(build_context.pool, decision_ids)
+    for record in compare_all(anchors, parity, request_id, stored_snapshots(build_context), workers=workers):
+        counts[record.outcome.value] += 1
+        on_record(record)
+        page.append(record)
+        if len(page) == _PAGE:
+            store_records(build_context.pool, page)
+            page = []
+    store_records(build_context.pool, page)
+    return counts
+
+
+def stored_snapshots(build_context: BuildContext) -> Callable[[str], dict[str, Any]]:
+    """Reads what was served by its hash, for `compare_all`."""
+
+    def hashed_of(snapshot_hash: str) -> dict[str, Any]:
+        return hashed_part(read_record(build_context.pool, build_context.objects, snapshot_hash), snapshot_hash)
+
+    return hashed_of

@@ -1,0 +1,67 @@
+"""The forensic rebuild as a build: one snapshot at one basis, from the log, written once under its hash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ofp_platform.offline.parity.forensic_rebuild import answer_at
+from ofp_platform.offline.parity.rebuilding import ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.runs import build_stages, replay_stage
+from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.offline.build_intent import ForensicRebuild
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+
+def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: ForensicRebuild, folder: Path) -> dict[str, Any]:
+    """Answer the intent's question from a replay; `folder` is the run's own. The outcome of the run.
+
+    `outcome`: MATCH or MISMATCH against the expected hash, REBUILT where none was given. A mismatch is a finding, not a
+    failure: the run is DONE and says so.
+
+    Raises:
+        BuildRefused: the replay cannot be read; VALUE_OUT_OF_RANGE; STORE_UNAVAILABLE.
+    """
+    registry = build_stages.plan_registry(build_context, plan)
+    folded, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay")
+    run = ReplayedRun(
+        Knowledge(folded, plan.replay_basis), registry.pack, plan.context_pins, plan.run_config_digest, plan.allowed_lateness_us
+    )
+    request = GetFeaturesRequest(
+        context_pins=intent.context_pins,
+        feature_keys=intent.feature_keys,
+        feature_groups=intent.feature_groups,
+        as_of_time_utc=intent.as_of_time_utc,
+        request_context=intent.request_context,
+    )
+    try:
+        answer = answer_at(run, request, intent.basis)
+    except ContractError as error:
+        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, error.message, "feature_groups") from None
+    digest = answer.hash
+    path = f"ofs/snapshots/{digest}.json"
+    record = {
+        "kind": "ofp_snapshot_record",
+        "contract_version": "v0",
+        "feature_snapshot_hash": digest,
+        "hashed": orjson.Fragment(answer.hashed),
+    }
+    try:
+        build_context.objects.put_if_absent(path, canonical_bytes(record))
+    except ObjectStoreUnavailable as error:
+        raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
+    expected = intent.expected_hash
+    return {
+        "outcome": "REBUILT" if expected is None else "MATCH" if expected == digest else "MISMATCH",
+        "feature_snapshot_hash": digest,
+        "object_path": path,
+        "records": receipt.records,
+    }

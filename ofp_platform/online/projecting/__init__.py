@@ -1,0 +1,1 @@
+"""Folding the log into state, one commit after the other."""

@@ -1,0 +1,73 @@
+"""The continuous driver: the same apply as everywhere, in a loop, awake as soon as the log has something."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.log.port import EventLog, LogUnavailable
+from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
+from ofp_platform.online.state.projection import ProjectionConflict
+from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.storage.postgres import Pool, connect
+
+logger = logging.getLogger(__name__)
+_LOCK_SPACE = 0x6F6670  # "ofp"
+_IDLE_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+
+
+def holds_projection(pool: Pool, projection_id: int) -> bool:
+    """Whether some continuous driver holds the projection now (another driver then leaves the work to it)."""
+    with pool.connection() as connection:
+        row = connection.execute(
+            # the view shows the whole server; another database has projections of the same numbers
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            (_LOCK_SPACE, projection_id),
+        ).fetchone()
+    return row is not None and row[0] > 0
+
+
+def run_continuous(
+    open_projector: Callable[[], Projector],
+    log: EventLog,
+    dsn: str,
+    projection_id: int,
+    *,
+    batch_records: int,
+    stop: threading.Event,
+    on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None,
+    on_trouble: Callable[[str], None] = logger.warning,
+) -> None:
+    """Apply until `stop` is set. Outages of the store or the log are waited out; nothing is lost or doubled by them.
+
+    The advisory lock only tells others that the projection is taken; correctness rests on the version of its row.
+    """
+    projector: Projector | None = None
+    while not stop.is_set():
+        try:
+            projector = projector or open_projector()
+            with connect(dsn, autocommit=True) as holder:
+                holder.execute("SELECT pg_advisory_lock_shared(%s, %s)", (_LOCK_SPACE, projection_id))
+                crash_point("continuous.holding")
+                while not stop.is_set():
+                    receipt = projector.apply_available(max_records=batch_records)
+                    if receipt is not None:
+                        on_commit(receipt)
+                        crash_point("continuous.reported")
+                    else:
+                        log.wait(projector.basis, _IDLE_SECONDS)
+        except ProjectionConflict as conflict:
+            logger.info("another projector moved the basis: %s", conflict)
+            if projector is not None:
+                projector.forget()
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, LogUnavailable) as error:
+            if projector is not None:
+                projector.forget()
+            on_trouble(f"store or log does not answer ({type(error).__name__}); trying again in {_RETRY_SECONDS:g} s")
+            stop.wait(_RETRY_SECONDS)

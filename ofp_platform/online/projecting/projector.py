@@ -1,0 +1,322 @@
+"""The projector: folds records of the log into the state of one projection, exactly once, one transaction a micro-batch.
+
+Nothing else writes state. A commit is guarded by the version of the projection's row: whoever read another version loses,
+forgets what it holds in memory, and starts again from the store.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from psycopg import Connection
+
+from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.online.projecting import chunk_merge
+from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, Asked, ReadAhead, Reading, read_batches
+from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
+from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
+from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
+from ofp_platform.online.state.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
+from ofp_platform.online.state.touched_keys import record_touched
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Basis, OffsetKind, basis_text, make_basis
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ApplyReceipt:
+    """What one commit did. Counts are records, but for `touched_keys` and `chunks`; times are microseconds.
+
+    `late` counts applied events at or behind the horizon as it stood before the commit: they change no servable value.
+    """
+
+    projection_id: int
+    version: int
+    basis_before: Basis
+    basis_after: Basis
+    records: int
+    applied: int
+    duplicates: int
+    late: int
+    ignored: int
+    anomalies: int
+    failures: Mapping[str, int]
+    touched_keys: int
+    chunks: int
+    watermark: int | None
+    horizon: int | None
+
+
+class Projector:
+    """Applies records to one projection. One instance per process and projection; not safe for threads."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        log: EventLog,
+        registry: CompiledRegistry,
+        projection_id: int,
+        *,
+        clock_skew_us: int,
+        allowed_lateness_us: int,
+        chunk_events: int = chunk_merge.CHUNK_EVENTS,
+        span_chunks: int = SPAN_CHUNKS,
+        least_ahead: int = LEAST_RECORDS,
+    ) -> None:
+        self._pool = pool
+        self._log = log
+        self._registry = registry
+        self._plans = {key_type: KernelPlan.of(layout) for key_type, layout in registry.layouts.items()}
+        self._projection_id = projection_id
+        self._retained = registry.reach + allowed_lateness_us
+        self._chunk_events = chunk_events
+        self._span_chunks = span_chunks
+        dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        self._intake = RecordIntake(registry, clock_skew_us, self._retained, dense=dense)
+        self._least_ahead = least_ahead
+        self._row: ProjectionRow | None = None
+        self._ahead: ReadAhead | None = None
+
+    @property
+    def basis(self) -> Basis:
+        """The basis as last read or committed by this instance."""
+        return self._load().basis
+
+    def forget(self) -> None:
+        """Drop everything held in memory; the next apply reads the store again."""
+        self._row = None
+        self._ahead = None
+        self._intake.forget()
+
+    def apply_available(self, *, max_records: int, until: Basis | None = None) -> ApplyReceipt | None:
+        """Apply what the log holds behind the basis, at most `max_records`, one commit. None: nothing was there.
+
+        `until` bounds what is applied, partition by partition (partitions that it does not name are left alone).
+
+        Raises:
+            ProjectionConflict: another projector moved the basis; nothing was written, call again.
+        """
+        row = self._load()
+        reading = self._reader(row.pins).read(Asked(row.basis, max_records, until))
+        return self._applied(reading) if reading.records else None
+
+    def read_next(self, *, max_records: int, until: Basis | None = None) -> list[RecordBatch]:
+        """Read the records that the next commit would apply, spread over the partitions."""
+        return read_batches(self._log, Asked(self._load().basis, max_records, until))[0]
+
+    def apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
+        """Apply records that continue the basis: one transaction, all or nothing.
+
+        Raises:
+            ProjectionConflict: the basis is not where these batches start, or moved meanwhile.
+        """
+        row = self._load()
+        records = [self._intake.route(row.pins, batch) for batch in batches]
+        return self._applied(Reading(Asked(row.basis, sum(map(len, batches))), records, more=False))
+
+    def _reader(self, pins: ContextPins) -> ReadAhead:
+        if self._ahead is None:
+            self._ahead = ReadAhead(self._log, self._intake, pins, self._least_ahead)
+        return self._ahead
+
+    def _applied(self, reading: Reading) -> ApplyReceipt:
+        try:
+            return self._apply(reading)
+        except BaseException:
+            self.forget()  # the identity index holds what was not committed
+            raise
+
+    def _apply(self, reading: Reading) -> ApplyReceipt:
+        row = self._load()
+        work = FoldedBatch()
+        parts = dict(row.basis.by_partition())
+        for records in reading.records:
+            self._intake.fold(row, records, work)
+            parts[records.batch.partition_id] = records.batch.next
+        after = make_basis(row.stream_name, parts)
+        moments = [moment for moment in (row.watermark, work.max_ts) if moment is not None and moment != LOWEST]
+        watermark = max(moments, default=None)
+        horizon = None if watermark is None else watermark - self._retained
+        crash_point("projector.before_transaction")
+        with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection, connection.transaction():
+            stored = read_projection(connection, self._projection_id, for_update=True)
+            if stored.version != row.version:
+                raise ProjectionConflict(
+                    f"projection {self._projection_id} is at version {stored.version}, this batch continues {row.version}"
+                )
+            chunks = keys = 0
+            for key_type, touched in sorted(work.touched.items()):
+                merged_keys, written = self._merge(connection, key_type, touched, horizon)
+                keys, chunks = keys + merged_keys, chunks + written
+            crash_point("projector.after_chunks")
+            self._record(connection, row.version + 1, work)
+            pruned = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained // 8
+            if horizon is not None and pruned:
+                prune(connection, self._projection_id, horizon)
+            # what is pruned may be of any key
+            names = None if pruned else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
+            record_touched(connection, self._projection_id, row.version + 1, names)
+            connection.execute(
+                "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
+                (row.version + 1, basis_text(after), watermark, self._projection_id),
+            )
+            connection.execute("SELECT pg_notify('ofp_projection', %s)", (str(self._projection_id),))
+            crash_point("projector.before_commit")
+            self._row = read_projection(connection, self._projection_id)
+        crash_point("projector.after_commit")
+        totals: Counter[str] = Counter()
+        for counts in work.counts.values():
+            totals.update(counts)
+        return ApplyReceipt(
+            projection_id=self._projection_id,
+            version=row.version + 1,
+            basis_before=row.basis,
+            basis_after=after,
+            records=totals["records"],
+            applied=totals["applied"],
+            duplicates=totals["duplicates"],
+            late=totals["late"],
+            ignored=totals["ignored"],
+            anomalies=len(work.anomalies),
+            failures=dict(Counter(failure[5] for failure in work.failures)),
+            touched_keys=keys,
+            chunks=chunks,
+            watermark=watermark,
+            horizon=horizon,
+        )
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    def _load(self) -> ProjectionRow:
+        if self._row is not None:
+            return self._row
+        with self._pool.connection() as connection, connection.transaction():
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            row = read_projection(connection, self._projection_id)
+            if row.registry_digest != self._registry.digest:
+                raise ProjectionConflict(
+                    f"projection {self._projection_id} is of registry {row.registry_digest}, not of {self._registry.digest}"
+                )
+            runs = connection.execute(
+                "SELECT content FROM ofp.identity_run WHERE projection_id = %s ORDER BY version", (self._projection_id,)
+            )
+            active = connection.execute(
+                "SELECT pins_digest FROM ofp.projection WHERE stream_name = %s AND status <> 'retired'", (row.stream_name,)
+            )
+            names = connection.execute(
+                "SELECT partition_id FROM ofp.projection_partition WHERE projection_id = %s ORDER BY partition_number",
+                (self._projection_id,),
+            )
+            self._intake.remember((content for (content,) in runs), {digest for (digest,) in active}, [name for (name,) in names])
+        self._row = row
+        return row
+
+    # ---- writing -------------------------------------------------------------------------------------------------
+
+    def _merge(
+        self, connection: Connection[Any], key_type: str, touched: list[tuple[list[str], Int64]], horizon: int | None
+    ) -> tuple[int, int]:
+        """Merge new events of one key type into its chunks. Returns keys touched and chunks written."""
+        numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched), 0)
+        numbers.update(zip(numbers, range(len(numbers)), strict=True))
+        keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched)), np.int64)
+        matrix = np.concatenate([part for _, part in touched], axis=1)
+        if horizon is not None:
+            servable = matrix[0] > horizon
+            keys, matrix = keys[servable], np.ascontiguousarray(matrix[:, servable])
+        if not len(keys):
+            return 0, 0
+        key_ids = list(numbers)
+        buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
+        existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
+        plan = self._plans[key_type]
+        merged = chunk_merge.merge(existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events)
+        summaries = chunk_merge.summarise_chunks(plan, merged.matrix, merged.chunk_offsets)
+        packed = pack_many(merged.matrix, merged.chunk_offsets)
+        starts, ends = merged.chunk_offsets[:-1], merged.chunk_offsets[1:] - 1
+        first_ts, last_ts = merged.matrix[0, starts].tolist(), merged.matrix[0, ends].tolist()
+        owners = buckets.key[merged.chunk_bucket].tolist()
+        rows = [
+            (key_ids[owner], first, last, summary.tobytes(), block)
+            for owner, first, last, summary, block in zip(owners, first_ts, last_ts, summaries, packed, strict=True)
+        ]
+        stored = [index for index, block in enumerate(buckets.blocks) if block is not None]
+        old = ([key_ids[buckets.key[index]] for index in stored], [int(buckets.first_ts[index]) for index in stored])
+        replace_chunks(connection, self._projection_id, key_type, old, rows)
+        changed, grown = _changes(key_ids, buckets, merged.chunk_bucket, first_ts, last_ts)
+        code = KEY_TYPE_CODES[key_type]
+        refresh_spans(connection, self._projection_id, code, plan, changed, grown, self._span_chunks)
+        return len(key_ids), len(rows)
+
+    def _record(self, connection: Connection[Any], version: int, work: FoldedBatch) -> None:
+        """Identities, failures, anomalies and counters of this commit."""
+        identities = [words for words in work.identities if len(words)]
+        if identities:
+            content = np.concatenate(identities)
+            connection.execute(
+                "INSERT INTO ofp.identity_run VALUES (%s, %s, %s, %s, %s)",
+                (self._projection_id, version, len(content), work.max_ts, content.tobytes()),
+                binary=True,
+            )
+        with connection.cursor() as cursor:
+            if work.failures:
+                _copy(cursor, "apply_failure", ((self._projection_id, *failure) for failure in work.failures))
+            if work.anomalies:
+                _copy(cursor, "anomaly", ((self._projection_id, *anomaly) for anomaly in work.anomalies))
+            cursor.executemany(
+                "INSERT INTO ofp.projection_partition AS p VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                " ON CONFLICT (projection_id, partition_id) DO UPDATE SET records = p.records + excluded.records,"
+                " applied = p.applied + excluded.applied, duplicates = p.duplicates + excluded.duplicates,"
+                " late = p.late + excluded.late,"
+                " failed = p.failed + excluded.failed, ignored = p.ignored + excluded.ignored",
+                [
+                    (
+                        self._projection_id,
+                        name,
+                        self._intake.number(name),
+                        counts["records"],
+                        counts["applied"],
+                        counts["duplicates"],
+                        counts["late"],
+                        counts["failed"],
+                        counts["ignored"],
+                    )
+                    for name, counts in sorted(work.counts.items())
+                ],
+            )
+
+
+def _changes(
+    key_ids: list[str], buckets: Buckets, chunk_bucket: Int64, first_ts: list[int], last_ts: list[int]
+) -> tuple[list[ChangedChunk], list[str]]:
+    """What spans must know: which chunks but a key's newest were merged into, and the keys whose newest was split."""
+    begins = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="left").tolist()
+    ends = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="right").tolist()
+    changed, grown = [], []
+    for bucket, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        if begin == end:
+            continue
+        if not buckets.newest[bucket]:
+            before = int(buckets.first_ts[bucket])
+            changed.append(ChangedChunk(key_ids[buckets.key[bucket]], before, first_ts[begin], last_ts[end - 1]))
+        elif end - begin > 1:
+            grown.append(key_ids[buckets.key[bucket]])
+    return changed, grown
+
+
+def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    with cursor.copy(f"COPY ofp.{table} FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)

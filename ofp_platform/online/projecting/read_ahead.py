@@ -1,0 +1,130 @@
+"""What a commit applies, read from the log and routed. Of a log that holds more, the next commit's, while this one is written.
+
+A commit waits for the database; a projector that is behind reads and routes meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
+from ofp_platform.online.projecting.record_intake import RecordIntake, RoutedRecords
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+
+LEAST_RECORDS = 10_000
+"""Of a commit below which nothing is read beside it: a driver that keeps up commits fewer, and stays without a thread."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a reading is of: the records behind `basis`, at most `max_records`, in front of `until` where that is given."""
+
+    basis: Basis
+    max_records: int
+    until: Basis | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """The records of one commit. `more`: there may be more behind them."""
+
+    asked: Asked
+    records: list[RoutedRecords]
+    more: bool
+
+
+class ReadAhead:
+    """Reads for the projector of one run. Not safe for threads; its own thread ends with the block that began it."""
+
+    def __init__(self, log: EventLog, intake: RecordIntake, pins: ContextPins, least: int = LEAST_RECORDS) -> None:
+        self._log = log
+        self._intake = intake
+        self._pins = pins
+        self._least = least
+        self._kept: Reading | None = None
+
+    def read(self, asked: Asked) -> Reading:
+        """Read and route, unless that was done while the commit before was written."""
+        kept, self._kept = self._kept, None
+        return kept if kept is not None and kept.asked == asked else self._read(asked)
+
+    @contextmanager
+    def beside(self, reading: Reading, after: Basis) -> Iterator[None]:
+        """While the block writes `reading`, which ends at `after`, read what the next commit will apply.
+
+        Nothing is kept of a reading that failed or found nothing: whoever reads next meets the same error, or what came since.
+        """
+        if not reading.more or sum(len(part.batch) for part in reading.records) < self._least:
+            yield
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self._read, replace(reading.asked, basis=after))
+            yield
+        if coming.exception() is None and coming.result().records:
+            self._kept = coming.result()
+
+    def _read(self, asked: Asked) -> Reading:
+        batches, more = read_batches(self._log, asked)
+        return Reading(asked, [self._intake.route(self._pins, batch) for batch in batches], more)
+
+
+def read_batches(log: EventLog, asked: Asked) -> tuple[list[RecordBatch], bool]:
+    """The records asked for, spread over the partitions; whether any partition may hold more.
+
+    Partitions that `until` does not name are left alone.
+    """
+    known = asked.basis.by_partition()
+    names = readable_partitions(log.partitions(), asked.basis)
+    bounds = None if asked.until is None else asked.until.by_partition()
+    batches = []
+    more = False
+    left = asked.max_records
+    for number, name in enumerate(names):
+        share = max(1, left // (len(names) - number))
+        bound = None if bounds is None else bounds.get(name)
+        if left <= 0 or (bounds is not None and bound is None):
+            continue
+        part = known.get(name)
+        batch = log.read(name, part, share)
+        more = more or len(batch) == share
+        if bound is not None:
+            batch = _inside(batch, part, bound)
+        if len(batch) or batch.unreadable or batch.next.closed:
+            batches.append(batch)
+            left -= len(batch)
+    return batches, more
+
+
+def _inside(batch: RecordBatch, start: PartitionBasis | None, bound: PartitionBasis) -> RecordBatch:
+    """The part of a batch that lies inside a bound."""
+    dense = bound.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+    limit = order(bound.offset) - (1 if dense else 0)  # the last offset that is inside
+    count = sum(1 for offset in batch.offsets if order(offset) <= limit)
+    if count == len(batch):
+        return batch
+    if count:
+        last = batch.offsets[count - 1]
+        following: int | str = int(last) + 1 if dense else last
+        after = PartitionBasis(partition_id=batch.partition_id, offset_kind=bound.offset_kind, offset=following)
+    else:
+        origin: int | str = 0 if dense else ""
+        after = start or PartitionBasis(partition_id=batch.partition_id, offset_kind=bound.offset_kind, offset=origin)
+    return replace(
+        batch,
+        offsets=batch.offsets[:count],
+        admitted_at=batch.admitted_at[:count],
+        event_ids=batch.event_ids[:count],
+        event_types=batch.event_types[:count],
+        schema_versions=batch.schema_versions[:count],
+        ts=batch.ts[:count],
+        emitted_at=batch.emitted_at[:count],
+        pins_index=batch.pins_index[:count],
+        payload_hashes=batch.payload_hashes[:count],
+        payloads=batch.payloads[:count],
+        next=after,
+        unreadable=tuple(record for record in batch.unreadable if order(record.offset) <= limit),
+    )

@@ -1,0 +1,219 @@
+"""The records of one commit, folded: which of them are events that a projection does not know yet, and what they touch.
+
+Nothing is written here. What an intake remembers (identities, numbers of partitions, active runs) is what the store holds and
+what was folded since; when a commit is lost, it must `forget`, and `remember` what the store says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
+from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
+from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.registry.belonging import Belonging, belonging
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.position import PartitionBasis, order
+
+Int64 = npt.NDArray[np.int64]
+LOWEST = int(np.iinfo(np.int64).min)
+
+
+@dataclass
+class FoldedBatch:
+    """What is known of the records of one commit, before anything is written."""
+
+    failures: list[tuple[str, str, str, str, int, str, str]] = field(default_factory=list)
+    anomalies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    identities: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    touched: dict[str, list[tuple[list[str], Int64]]] = field(default_factory=dict)
+    max_ts: int = LOWEST
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedRecords:
+    """A batch and what its own records say: which belong to the run (`keep` int64[k], their indices) and what those do.
+
+    `routed` is None where none does.
+    """
+
+    batch: RecordBatch
+    belonging: Belonging
+    keep: Int64
+    routed: RoutedBatch | None
+
+
+class RecordIntake:
+    """Takes in records for one projection. Not safe for threads.
+
+    `retained_us`: how far before the watermark an event can still change what is served; `dense`: offsets are numbers.
+    """
+
+    def __init__(self, registry: CompiledRegistry, clock_skew_us: int, retained_us: int, *, dense: bool) -> None:
+        self._router = Router(registry)
+        self._skew = clock_skew_us
+        self._retained = retained_us
+        self._dense = dense
+        self.words = 6 if dense else 8
+        """Words of an identity: two of the id's digest, two of the tie's, the partition's number, and the offset."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember nothing."""
+        self.index = IdentityIndex(self.words)
+        self.partition_numbers: list[str] = []
+        self.active: set[str] = set()
+
+    def remember(self, identities: Iterable[bytes], active: set[str], partition_numbers: list[str]) -> None:
+        """What the store holds: runs of identities, pins digests of the active runs, partitions by their number."""
+        for content in identities:
+            self.index.load(np.frombuffer(content, np.uint64).reshape(-1, self.words))
+        self.active, self.partition_numbers = active, partition_numbers
+
+    def number(self, partition_id: str) -> int:
+        """A small number that stands for a partition in identity entries; persisted with the partition's counters."""
+        if partition_id not in self.partition_numbers:
+            self.partition_numbers.append(partition_id)
+        return self.partition_numbers.index(partition_id)
+
+    def route(self, pins: ContextPins, batch: RecordBatch) -> RoutedRecords:
+        """What records do that does not depend on what is known: it may be asked for ahead of the commits before them."""
+        found = belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
+        keep = np.flatnonzero(found.own)
+        if not len(keep):
+            return RoutedRecords(batch, found, keep, None)
+        everything = len(keep) == len(batch)
+        routed = self._router.route(
+            event_types=_take(batch.event_types, keep, everything),
+            event_ids=_take(batch.event_ids, keep, everything),
+            ts=batch.ts[keep],
+            payload_hashes=_take(batch.payload_hashes, keep, everything),
+            payloads=_take(batch.payloads, keep, everything),
+        )
+        return RoutedRecords(batch, found, keep, routed)
+
+    def fold(self, row: ProjectionRow, records: RoutedRecords, work: FoldedBatch) -> None:
+        """Add records of one partition, which continue the basis of `row`.
+
+        Raises:
+            ProjectionConflict: they do not.
+        """
+        batch, keep, routed = records.batch, records.keep, records.routed
+        known = row.basis.by_partition().get(batch.partition_id)
+        if known is not None and len(batch) and not _follows(batch, known, self._dense):
+            raise ProjectionConflict(f"records of partition {batch.partition_id} do not continue the basis")
+        counts = work.counts.setdefault(batch.partition_id, Counter())
+        counts["records"] += len(batch) + len(batch.unreadable)
+        counts["failed"] += len(batch.unreadable)
+        for record in batch.unreadable:
+            reason, detail = ApplyFailureReason.MALFORMED_PAYLOAD, f"{record.reason}: {record.message}"
+            work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail))
+        self._refuse(batch, records.belonging, work, counts)
+        if routed is None:
+            return
+        for failure in routed.failures:
+            work.failures.append(_failure(batch, int(keep[failure.index]), failure.reason, failure.detail))
+        counts["failed"] += len(routed.failures)
+        counts["ignored"] += int(np.count_nonzero(routed.status == UNKNOWN_TYPE))
+        fresh = self._admit(batch, keep, routed, work, counts)
+        if not fresh.any():
+            return
+        work.max_ts = max(work.max_ts, int(batch.ts[keep][fresh].max()))
+        counts["applied"] += int(np.count_nonzero(fresh))
+        if row.watermark is not None:
+            counts["late"] += int(np.count_nonzero(batch.ts[keep][fresh] <= row.watermark - self._retained))
+        for key_type, touched in routed.touched.items():
+            _collect(work, key_type, touched, fresh)
+
+    def _refuse(self, batch: RecordBatch, found: Belonging, work: FoldedBatch, counts: Counter[str]) -> None:
+        """Records of other runs, and of this one those that are ahead of their admission by more than the skew."""
+        for index in np.flatnonzero(found.wrong_pins | found.other_run).tolist():
+            if pins_digest(batch.pins[batch.pins_index[index]]) in self.active:
+                counts["ignored"] += 1
+                continue
+            if found.wrong_pins[index]:
+                reason, detail = ApplyFailureReason.WRONG_PINS, "this run's id with other pins"
+            else:
+                reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
+            counts["failed"] += 1
+            work.failures.append(_failure(batch, index, reason, detail))
+        for index in np.flatnonzero(found.future).tolist():
+            counts["failed"] += 1
+            ahead = int(batch.ts[index] - batch.admitted_at[index]) // 1_000_000
+            detail = f"event time is {ahead} s past its admission; allowed {self._skew // 1_000_000} s"
+            work.failures.append(_failure(batch, index, ApplyFailureReason.FUTURE_EVENT, detail))
+
+    def _admit(
+        self, batch: RecordBatch, keep: Int64, routed: RoutedBatch, work: FoldedBatch, counts: Counter[str]
+    ) -> npt.NDArray[np.bool_]:
+        """Which of the routed records are events that the projection does not know yet."""
+        applied = np.flatnonzero(routed.status == APPLIED)
+        fresh = np.zeros(len(keep), np.bool_)
+        if not len(applied):
+            return fresh
+        words = np.empty((len(applied), self.words), np.uint64)
+        words[:, 0:2] = routed.id_digest[applied]
+        words[:, 2:4] = routed.tie_digest[applied]
+        words[:, 4] = self.number(batch.partition_id)
+        if self._dense:
+            words[:, 5] = np.asarray(batch.offsets, np.uint64)[keep[applied]]
+        else:
+            words[:, 5:] = [offset_words(batch.offsets[index], False) for index in keep[applied]]
+        status, earlier = self.index.admit(words)
+        for index in np.flatnonzero(status == ANOMALY):
+            first = self.index.entry(int(earlier[index]))
+            record = int(keep[applied[index]])
+            work.anomalies.append(
+                (
+                    batch.partition_id,
+                    str(batch.offsets[record]),
+                    batch.event_ids[record],
+                    batch.event_types[record],
+                    self.partition_numbers[int(first[4])],
+                    words_offset(first[5:]),
+                )
+            )
+        work.identities.append(words[status != DUPLICATE])
+        counts["duplicates"] += int(np.count_nonzero(status == DUPLICATE))
+        fresh[applied[status != DUPLICATE]] = True
+        return fresh
+
+
+def _collect(work: FoldedBatch, key_type: str, touched: TouchedKeys, fresh: npt.NDArray[np.bool_]) -> None:
+    chosen = fresh[touched.record_index]
+    if chosen.all():
+        work.touched.setdefault(key_type, []).append((touched.key_ids, touched.matrix))
+    elif chosen.any():
+        ids = [name for name, wanted in zip(touched.key_ids, chosen.tolist(), strict=True) if wanted]
+        work.touched.setdefault(key_type, []).append((ids, touched.matrix[:, chosen]))
+
+
+def _failure(batch: RecordBatch, index: int, reason: str, detail: str) -> tuple[str, str, str, str, int, str, str]:
+    return (
+        batch.partition_id,
+        str(batch.offsets[index]),
+        batch.event_ids[index],
+        batch.event_types[index],
+        int(batch.ts[index]),
+        str(reason),
+        detail,
+    )
+
+
+def _take(values: list[Any], keep: Int64, everything: bool) -> list[Any]:
+    return values if everything else [values[index] for index in keep]
+
+
+def _follows(batch: RecordBatch, known: PartitionBasis, dense: bool) -> bool:
+    first = order(batch.offsets[0])
+    return first == order(known.offset) if dense else first > order(known.offset)

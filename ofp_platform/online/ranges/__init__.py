@@ -1,0 +1,1 @@
+"""Whole ranges and whole projections: applied, verified, compared, reported, materialised."""

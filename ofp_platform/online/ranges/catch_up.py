@@ -1,0 +1,65 @@
+"""A bounded catch-up: what the log held of one partition when it began, applied."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.projecting.apply_until import apply_until
+from ofp_platform.online.projecting.projector import ApplyReceipt
+from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.vocabulary.position import Basis, PartitionBasis
+
+
+@dataclass(frozen=True)
+class CatchUpReceipt:
+    """What one catch-up of a partition did. `basis` is None when the partition holds nothing; `lag` is what is left."""
+
+    partition_id: str
+    receipts: tuple[ApplyReceipt, ...]
+    basis: PartitionBasis | None
+    watermark: int | None
+    version: int
+    lag: int
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Records by fate."""
+        found: Counter[str] = Counter()
+        for receipt in self.receipts:
+            for name in ("records", "applied", "duplicates", "late", "ignored", "anomalies"):
+                found[name] += getattr(receipt, name)
+        found["failed"] = sum(self.failures.values())
+        return found
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Apply failures by reason."""
+        found: Counter[str] = Counter()
+        for receipt in self.receipts:
+            found.update(receipt.failures)
+        return dict(sorted(found.items()))
+
+
+def catch_up(plane: Plane, row: ProjectionRow, partition_id: str) -> CatchUpReceipt:
+    """Apply what the log holds of a partition now. What is appended meanwhile is left for the next time.
+
+    Raises:
+        ProjectionConflict: others keep moving the basis.
+    """
+    head = plane.log.ends().by_partition().get(partition_id)
+    receipts: list[ApplyReceipt] = []
+    if head is not None:
+        projector = plane.projector(row)
+        receipts = apply_until(projector, Basis(stream_name=row.stream_name, partitions=(head,)), plane.profile.batch_records)
+    after = plane.row(row.projection_id)
+    return CatchUpReceipt(
+        partition_id=partition_id,
+        receipts=tuple(receipts),
+        basis=after.basis.by_partition().get(partition_id),
+        watermark=after.watermark,
+        version=after.version,
+        lag=plane.log.ordinal_lag(after.basis).get(partition_id, 0),
+    )

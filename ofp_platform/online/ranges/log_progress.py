@@ -1,0 +1,42 @@
+"""The log beside a projection: how far each partition is, and what the posture is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.serving.posture import Observation
+from ofp_platform.online.state.progress import read_progress
+from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.vocabulary.position import PartitionBasis
+
+
+@dataclass(frozen=True)
+class LogProgress:
+    """Where one partition stands: `head` and `floor` of the log, `basis` of the projection, `lag` in records."""
+
+    partition_id: str
+    head: PartitionBasis
+    floor: PartitionBasis
+    basis: PartitionBasis | None
+    lag: int
+
+
+def progress(plane: Plane, row: ProjectionRow) -> list[LogProgress]:
+    """The log beside a projection, partition by partition in the order of their ids."""
+    basis = plane.row(row.projection_id).basis
+    lag = plane.log.ordinal_lag(basis)
+    floors = plane.log.retention_floor().by_partition()
+    known = basis.by_partition()
+    return [
+        LogProgress(name, head, floors.get(name, head), known.get(name), lag.get(name, 0))
+        for name, head in plane.log.ends().by_partition().items()
+    ]
+
+
+def observe(plane: Plane, row: ProjectionRow, *, stalled_seconds: float) -> Observation:
+    """What the posture is judged by. `stalled_seconds`: for how long the basis has not moved; it counts with a lag only."""
+    current = plane.row(row.projection_id)
+    with plane.pool.connection() as connection:
+        totals = read_progress(connection, row.projection_id)
+    return Observation(current, totals, plane.log.ordinal_lag(current.basis), stalled_seconds)

@@ -1,0 +1,1 @@
+"""Answering questions from the state, within one consistent read."""

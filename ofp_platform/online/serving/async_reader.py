@@ -1,0 +1,273 @@
+"""get_features from an event loop: from the cache where it holds every key, else by one statement; always on one basis.
+
+A request is answered without leaving the event loop when the cache holds its keys at its head. The head only moves forward, and
+nothing is served from it that is older than what was served before (`_floor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.kernel.windows import EventsMissing
+from ofp_platform.online.serving.causal_read import Partitions, not_reached, reached, refuse_foreign
+from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredState, refine
+from ofp_platform.online.serving.key_cache import Head, KeyCache
+from ofp_platform.online.serving.plain_question import QuestionReader
+from ofp_platform.online.serving.reader import QUIET_POSTURE, Posture
+from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
+from ofp_platform.online.state.touched_keys import READ_SINCE
+from ofp_platform.registry.question import Question
+from ofp_platform.vocabulary.errors import Reason, unavailable
+from ofp_platform.vocabulary.profile import Limits
+
+_RELEASE_SECONDS = 1.0  # for a connection whose statement was given up: then it is closed
+_NEWEST = 2**62  # no commit is after it: only the head is asked for
+STORE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+class AsyncReader:
+    """Serves one projection from an event loop, over asyncpg.
+
+    Questions that arrive while enough statements are under way are read together by the next one: under load a statement's
+    cost is shared, alone nobody waits. With a cache, whoever listens to the projection's commits says so: `listening` once the
+    subscription stands, `moved` at each notice, `deaf` as soon as a notice may have been missed. A store that is there and
+    silent is given up after `store_seconds`.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        projection_id: int,
+        evaluator: Evaluator,
+        limits: Limits,
+        posture: Posture = lambda: QUIET_POSTURE,
+        *,
+        statements: int = 2,
+        questions_a_statement: int = 32,
+        cache_bytes: int = 0,
+        partitions: Partitions | None = None,
+        store_seconds: float = 3.0,
+    ) -> None:
+        self._pool = pool
+        self._projection_id = projection_id
+        self.evaluator = evaluator
+        self._limits = limits
+        self._posture = posture
+        self._partitions = partitions
+        self._store_seconds = store_seconds
+        self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
+        self._moved = asyncio.Event()
+        self._free_statements = statements
+        self._most = questions_a_statement
+        self._waiting: deque[tuple[Question, asyncio.Future[StoredState]]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._caching = cache_bytes > 0
+        self.cache: KeyCache[KeyState] = KeyCache(cache_bytes)
+        self._hears = False
+        self._following: asyncio.Task[None] | None = None
+        self._behind = False
+        self._floor = -1  # the newest version that was answered from
+
+    # ---- following the commits -------------------------------------------------------------------------------------------
+
+    def moved(self) -> None:
+        """The projection committed: wake the requests that wait for a basis, and move the cache on."""
+        self._moved.set()
+        self._moved = asyncio.Event()
+        self.follow()
+
+    def listening(self) -> None:
+        """From now on every commit is told by `moved`: the cache may be filled."""
+        self._hears = True
+        self.follow()
+
+    def deaf(self) -> None:
+        """A notice may have been missed: nothing is served from the cache until `listening`."""
+        self._hears = False
+        self.cache.lose()
+
+    def follow(self) -> None:
+        """Bring the cache to the store's head, now; harmless when it is there."""
+        if not self._caching or not self._hears:
+            return
+        self._behind = True
+        if self._following is None:
+            self._following = asyncio.create_task(self._follow())
+
+    async def followed(self) -> None:
+        """Return when the cache has followed everything that was told so far."""
+        while self._following is not None:
+            await asyncio.wait([self._following])
+
+    async def _follow(self) -> None:
+        try:
+            while self._behind and self._hears:
+                self._behind = False
+                await self._advance()
+        except STORE_ERRORS:
+            self.cache.lose()
+        finally:
+            self._following = None
+
+    async def _advance(self) -> None:
+        cache, floor = self.cache, self._floor
+        epoch, at = cache.epoch, cache.head
+        rows = await self._fetch(READ_SINCE, self._projection_id, _NEWEST if at is None else at.version)
+        if cache.epoch != epoch or not self._hears:
+            self._behind = True  # it was emptied meanwhile: what this statement saw may be from before
+            return
+        if not rows:
+            cache.lose()
+            return
+        head = Head(rows[0][0], rows[0][1], rows[0][2])
+        if head.version < floor:
+            self._floor = head.version  # read after that answer, and older: the store was put back
+        if at is None:
+            cache.start(head)
+        else:
+            cache.advance(head, [(row[3], row[4]) for row in rows if row[3] is not None])
+
+    # ---- answering -------------------------------------------------------------------------------------------------------
+
+    async def answer(self, body: bytes) -> Answer:
+        """The answer to the bytes of a request.
+
+        Raises:
+            ContractError: every refusal of the contract.
+        """
+        question = self._questions.read(body)
+        head = self.cache.head
+        if head is not None and head.version >= self._floor and _has_reached(head, question):
+            held = [(key, self.cache.get(key)) for key in question.keys]
+            known = [state for _, state in held if state is not None]
+            missing = tuple([key for key, state in held if state is None])
+            try:
+                if not missing:
+                    return self.evaluator.answer_from(question, head.basis, head.watermark, known, self._posture())
+                if known:
+                    some = await self._stored(self._shared(replace(question, keys=missing)), question)
+                    if some.version == head.version:
+                        read = iter(self._keep(missing, some))
+                        states = [state or next(read) for _, state in held]
+                        return self._answered(question, some, states)
+            except EventsMissing:
+                pass  # a large key was read for other instants: only some of its events are held
+        state = await self._stored(self._read(question), question)
+        return self._answered(question, state, self._keep(question.keys, state))
+
+    def _answered(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
+        answer = self.evaluator.answer_from(question, state.basis, state.watermark, keys, self._posture())
+        self._floor = max(self._floor, state.version)
+        return answer
+
+    async def _stored(self, reading: Awaitable[StoredState], question: Question) -> StoredState:
+        try:
+            return await reading
+        except STORE_ERRORS:
+            pins = question.request.context_pins
+            raise unavailable(Reason.STORE_DOWN, "the state store does not answer", pins) from None
+
+    def _keep(self, keys: Sequence[tuple[str, str]], read: StoredState) -> list[KeyState]:
+        """Decode what was read, and hold it where the cache stands at the same version."""
+        cache = self.cache
+        same = cache.head is not None and cache.head.version == read.version
+        states = []
+        for key, chunks in zip(keys, read.chunks, strict=True):
+            held = cache.get(key) if same else None
+            if held is not None and held.chunks:
+                chunks = refine(held.chunks, chunks)
+            state = self.evaluator.key_state(key[0], chunks)
+            if same:
+                cache.put(read.version, key, state)
+            states.append(state)
+        return states
+
+    async def _read(self, question: Question) -> StoredState:
+        moved = self._moved
+        state = await self._shared(question)
+        if reached(state.basis, question.request):
+            return state
+        await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions)
+        wait_ms = self._limits.at_least_basis_wait_ms
+        deadline = asyncio.get_running_loop().time() + wait_ms / 1000
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await moved.wait()
+            except TimeoutError:
+                raise not_reached(question.request, wait_ms) from None
+            moved = self._moved
+            state = await self._shared(question)
+            if reached(state.basis, question.request):
+                return state
+
+    async def _shared(self, question: Question) -> StoredState:
+        if self._free_statements and not self._waiting:
+            self._free_statements -= 1
+            try:
+                return (await self._query([question]))[0]
+            finally:
+                self._free_statements += 1
+                self._next()
+        turn: asyncio.Future[StoredState] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, turn))
+        return await turn
+
+    def _next(self) -> None:
+        if self._waiting and self._free_statements:
+            self._free_statements -= 1
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            task = asyncio.create_task(self._answer_together(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer_together(self, batch: list[tuple[Question, asyncio.Future[StoredState]]]) -> None:
+        try:
+            states = await self._query([question for question, _ in batch])
+        except BaseException as error:
+            for _, turn in batch:
+                if not turn.done():
+                    turn.set_exception(error if isinstance(error, Exception) else OSError("the service is stopping"))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for (_, turn), state in zip(batch, states, strict=True):
+                if not turn.done():
+                    turn.set_result(state)
+        finally:
+            self._free_statements += 1
+            self._next()
+
+    async def _query(self, questions: list[Question]) -> list[StoredState]:
+        arguments = read_arguments(self._projection_id, self.evaluator, questions, newer=self._caching)
+        try:
+            rows = await self._fetch(READ_STATE, *arguments)
+        except TimeoutError:
+            while self._waiting:  # their turn would only come to the same
+                _, turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_exception(TimeoutError("the state store is silent"))
+            raise
+        return read_states(rows, questions)
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """The rows; a store that is silent is a TimeoutError, in time."""
+        async with asyncio.timeout(self._store_seconds):
+            connection = await self._pool.acquire()
+            try:
+                rows: list[Any] = await connection.fetch(statement, *arguments)
+                return rows
+            finally:
+                await self._pool.release(connection, timeout=_RELEASE_SECONDS)
+
+
+def _has_reached(head: Head, question: Question) -> bool:
+    positions = question.request.at_least_basis
+    return not positions or all(head.parsed_basis.contains(position) for position in positions)

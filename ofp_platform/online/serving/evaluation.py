@@ -1,0 +1,180 @@
+"""Questions about a projection's state: from the chunks of the requested keys to an answer. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ofp_platform.kernel.accumulate import ROW_WIDTH
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query
+from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
+from ofp_platform.kernel.windows import Evaluation, Segments, Whole, evaluate_state, segments_of_chunks
+from ofp_platform.online.state.chunk_codec import unpack, unpack_many
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.question import Question
+from ofp_platform.vocabulary.identity import ContextPins
+
+_CHUNK_BYTES = 200  # the objects of one chunk besides its bytes
+LATEST = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """One chunk as read; `block` is None where its summaries are enough."""
+
+    first_ts: int
+    last_ts: int
+    summaries: bytes
+    block: bytes | None
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """One consistent read: the projection's row and the chunks of each requested key, in time order."""
+
+    version: int
+    basis: str
+    watermark: int | None
+    chunks: Sequence[Sequence[StoredChunk]]
+
+
+class KeyState:
+    """The state of one key, decoded: what the kernel asks. `nbytes`: what it takes in memory."""
+
+    __slots__ = ("_segments", "_whole", "chunks", "nbytes")
+
+    def __init__(self, plan: KernelPlan, chunks: Sequence[StoredChunk]) -> None:
+        columns = plan.layout.column_count
+        self._segments: Segments | None = None
+        self._whole: Int64Array | None = None
+        self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
+        if not chunks:
+            self._whole = np.empty((columns, 0), np.int64)
+        elif len(chunks) == 1 and chunks[0].block is not None:
+            self._whole = unpack(chunks[0].block)
+        else:
+            self.chunks = chunks
+            self._segments = _segments(plan, chunks)
+        self.nbytes = _size(self._whole, self._segments, self.chunks)
+
+    def evaluate(self, query: Query, as_of: int, horizon: int) -> Evaluation | Whole:
+        """The query over the key's events, as of `as_of`; a key that is held as one matrix is left to whom writes its texts.
+
+        Raises:
+            EventsMissing: a window's edge falls into a chunk that was read without its block.
+        """
+        if self._whole is not None:
+            return Whole(self._whole, horizon)
+        assert self._segments is not None
+        return evaluate_state(query, self._segments, as_of, horizon)
+
+
+def _segments(plan: KernelPlan, chunks: Sequence[StoredChunk]) -> Segments:
+    decoded = np.array([chunk.block is not None for chunk in chunks])
+    blocks = [chunk.block for chunk in chunks if chunk.block is not None]
+    matrix, offsets = unpack_many(blocks, plan.layout.column_count)
+    summaries = np.frombuffer(b"".join([chunk.summaries for chunk in chunks]), np.int64)
+    return segments_of_chunks(
+        np.array([chunk.first_ts for chunk in chunks], np.int64),
+        np.array([chunk.last_ts for chunk in chunks], np.int64),
+        summaries.reshape(len(chunks), plan.measure_count, ROW_WIDTH),
+        decoded,
+        matrix,
+        offsets,
+    )
+
+
+def _size(whole: Int64Array | None, segments: Segments | None, chunks: Sequence[StoredChunk]) -> int:
+    if segments is None:
+        return 0 if whole is None else whole.nbytes
+    kept = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
+    return segments.matrix.nbytes + segments.summaries.nbytes + kept
+
+
+def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[StoredChunk]:
+    """Two readings of one key at one version, together: chunks rather than their span, and blocks where either has them.
+
+    A reading is a partition of the key's events in time order: spans, and chunks of those spans that it opened.
+    """
+    found: list[StoredChunk] = []
+    left, right = deque(coarse), deque(fine)
+    while left and right:
+        if left[0].last_ts == right[0].last_ts:
+            one, other = left.popleft(), right.popleft()
+            found.append(other if one.block is None else one)
+            continue
+        whole, parts = (left, right) if left[0].last_ts > right[0].last_ts else (right, left)
+        end = whole.popleft().last_ts
+        while parts and parts[0].last_ts <= end:
+            found.append(parts.popleft())
+    return [*found, *left, *right]
+
+
+class Evaluator(SnapshotMaker):
+    """Answers questions about one projection: its registry, pins and policy, and everything derived from them once."""
+
+    def __init__(self, registry: CompiledRegistry, pins: ContextPins, run_config_digest: str, allowed_lateness_us: int) -> None:
+        super().__init__(registry, pins, run_config_digest, allowed_lateness_us)
+        self._spans: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
+
+    def edges(self, question: Question) -> set[int]:
+        """Times at which a window of the question begins or ends, and the as-of: a chunk across one must be decoded."""
+        as_of = question.as_of
+        return {as_of - span for groups in question.groups_of.values() for span in self._spans_of(groups)}
+
+    def _spans_of(self, groups: tuple[GroupPlan, ...]) -> tuple[int, ...]:
+        """How far before the as-of the windows of these groups begin and end, microseconds."""
+        key = tuple((group.name, group.version) for group in groups)
+        spans = self._spans.get(key)
+        if spans is None:
+            if len(self._spans) > 4096:
+                self._spans.clear()
+            query = self.query(groups)
+            found = {0}
+            for row in (*query.plan.slots[query.chosen].tolist(), *query.distinct.tolist()):
+                found |= {row[DELAY], row[DELAY] + row[WINDOW]}
+            spans = self._spans[key] = tuple(sorted(found))
+        return spans
+
+    def whole_after(self, question: Question, key_type: str) -> int:
+        """Every event after this time is needed: a distinct count cannot be merged from summaries. LATEST: none is."""
+        distinct = self.query(question.groups_of[key_type]).distinct
+        if not len(distinct):
+            return LATEST
+        return question.as_of - int((distinct[:, DELAY] + distinct[:, WINDOW]).max())
+
+    def answer(self, question: Question, state: StoredState, posture: Mapping[str, Any]) -> Answer:
+        """Evaluate and encode.
+
+        Raises:
+            ContractError: see `SnapshotMaker.snapshot`.
+        """
+
+        keys = [self.key_state(key[0], chunks) for key, chunks in zip(question.keys, state.chunks, strict=True)]
+        return self.answer_from(question, state.basis, state.watermark, keys, posture)
+
+    def key_state(self, key_type: str, chunks: Sequence[StoredChunk]) -> KeyState:
+        """The decoded state of a key of that type."""
+        return KeyState(self._plans[key_type], chunks)
+
+    def answer_from(
+        self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyState], posture: Mapping[str, Any]
+    ) -> Answer:
+        """Evaluate and encode, from the states of the question's keys in their order, all of them at this basis.
+
+        Raises:
+            ContractError: see `SnapshotMaker.snapshot`.
+            EventsMissing: a state has not all the events that this question needs.
+        """
+        as_of = question.as_of
+
+        def evaluation(place: int, query: Query, horizon: int) -> Evaluation | Whole:
+            return keys[place].evaluate(query, as_of, horizon)
+
+        return self.snapshot(question, basis, watermark, evaluation, posture)

@@ -1,0 +1,90 @@
+"""get_features as a library call: one statement, one basis, one answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import Connection, RawCursor
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.serving.causal_read import Partitions, not_reached, reached, refuse_foreign
+from ofp_platform.online.serving.evaluation import Evaluator, StoredState
+from ofp_platform.online.serving.request import parse_request
+from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
+from ofp_platform.registry.question import Question, check_request
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.errors import Reason, unavailable
+from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+Posture = Callable[[], Mapping[str, Any]]
+QUIET_POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
+
+
+class Reader:
+    """Serves one projection, synchronously. Safe for threads; one pooled connection a call."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        projection_id: int,
+        evaluator: Evaluator,
+        limits: Limits,
+        posture: Posture = lambda: QUIET_POSTURE,
+        partitions: Partitions | None = None,
+    ) -> None:
+        self._pool = pool
+        self._projection_id = projection_id
+        self._evaluator = evaluator
+        self._limits = limits
+        self._posture = posture
+        self._partitions = partitions
+
+    def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
+        """The answer to a request, or to the bytes of one.
+
+        Raises:
+            ContractError: every refusal of the contract.
+        """
+        if isinstance(request, bytes):
+            request = parse_request(request, self._limits)
+        question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
+        try:
+            state = self._read(question)
+        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+            raise unavailable(Reason.STORE_DOWN, "the state store does not answer", request.context_pins) from None
+        return self._evaluator.answer(question, state, self._posture())
+
+    def _read(self, question: Question) -> StoredState:
+        wait_ms = self._limits.at_least_basis_wait_ms
+        with self._pool.connection() as connection:
+            state = self._query(connection, question)
+            if reached(state.basis, question.request):
+                return state
+            refuse_foreign(state.basis, question.request, self._partitions)
+            deadline = time.monotonic() + wait_ms / 1000
+            connection.execute("LISTEN ofp_projection")
+            try:
+                while True:
+                    # listening comes before looking: a commit in between wakes us
+                    state = self._query(connection, question)
+                    if reached(state.basis, question.request):
+                        return state
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise not_reached(question.request, wait_ms)
+                    # to its end, never left half-way: the iterator holds the connection's lock
+                    for _ in connection.notifies(timeout=left, stop_after=1):
+                        pass
+            finally:
+                if not connection.closed:
+                    connection.execute("UNLISTEN ofp_projection")
+
+    def _query(self, connection: Connection[Any], question: Question) -> StoredState:
+        with RawCursor(connection) as cursor:
+            cursor.execute(READ_STATE, read_arguments(self._projection_id, self._evaluator, [question]), binary=True)
+            return read_states(cursor.fetchall(), [question])[0]

@@ -1,0 +1,132 @@
+"""The log of the served: what a service answered, stored in batches off the request path."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.storage.objects import ObjectStoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+
+class ServedLog:
+    """Stores what was served, in batches, off the request path: any served hash can be looked up later.
+
+    A batch is what comes within `linger_seconds`, so that its cost is shared. While the store does not answer, what was served
+    is kept and tried again every `retry_seconds`. The buffer is bounded; what does not fit is counted by `dropped`, never
+    waited for.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        *,
+        capacity: int = 20_000,
+        batch: int = 2_000,
+        linger_seconds: float = 0.25,
+        retry_seconds: float = 1.0,
+        close_seconds: float = 5.0,
+    ) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._batch = batch
+        self._linger = linger_seconds
+        self._retry = retry_seconds
+        self._close_seconds = close_seconds
+        self._waiting: list[Answer] = []
+        self._taken = 0
+        self._stored = 0
+        self._something = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._attempted = asyncio.Event()
+        self._silent = False
+        self._task: asyncio.Task[None] | None = None
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Begin writing, on the running event loop."""
+        self._task = asyncio.create_task(self._write())
+
+    def offer(self, answer: Answer) -> None:
+        """Take an answer for storing, or count it as dropped."""
+        waiting = self._waiting
+        if len(waiting) >= self._capacity:
+            self.dropped += 1
+            return
+        waiting.append(answer)
+        self._taken += 1
+        if len(waiting) == 1:
+            self._something.set()
+        elif len(waiting) == self._batch:
+            self._hurry.set()
+
+    async def close(self) -> None:
+        """Write what is left, then stop, within `close_seconds`. What cannot be written in them is counted as dropped."""
+        if self._task is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_seconds):
+                await self.flushed()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        if self._waiting:
+            self.dropped += len(self._waiting)
+            logger.warning("%d served snapshots were not logged", len(self._waiting))
+            self._waiting.clear()
+
+    def holds(self, snapshot_hash: str) -> bool:
+        """Whether a snapshot was served and is not stored yet."""
+        return any(answer.hash == snapshot_hash for answer in self._waiting)
+
+    async def flushed(self) -> None:
+        """Return when everything offered so far was written, or when the store did not answer to an attempt."""
+        taken = self._taken
+        while self._stored < taken:
+            attempted = self._attempted
+            self._hurry.set()
+            await attempted.wait()
+            if self._silent:
+                return
+
+    async def _write(self) -> None:
+        while True:
+            await self._something.wait()
+            await self._pause(self._retry if self._silent else self._linger)
+            self._silent = not await self._store_waiting()
+            if not self._waiting:
+                self._something.clear()
+            self._attempted.set()
+            self._attempted = asyncio.Event()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        self._hurry.clear()
+
+    async def _store_waiting(self) -> bool:
+        """Write what waits now; what comes meanwhile waits for its own turn, so that it is many again. False: no answer."""
+        count = len(self._waiting)
+        while count > 0:
+            answers = self._waiting[: min(self._batch, count)]
+            try:
+                await asyncio.to_thread(self._store.log, answers)
+            except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
+                logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
+                return False
+            except Exception:
+                # nobody expects it, and all the same what was served is kept, and the log goes on
+                logger.exception("%d served snapshots wait to be logged", len(self._waiting))
+                return False
+            del self._waiting[: len(answers)]
+            self._stored += len(answers)
+            count -= len(answers)
+        return True

@@ -1,0 +1,95 @@
+"""Snapshots by reference: an immutable object named by its hash, and an index row.
+
+An object is a zstd frame of the canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`; the SHA-256 of the
+canonical bytes of `hashed` is its name. Written once; the first writer wins and every other writer finds the same bytes.
+What a service served is stored many at a time, in packs (snapshot_packs.py): there the index row says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.serving.snapshot_packs import make_pack, record_of
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
+from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+
+# what a batch has in common is sent once
+_INSERT_INDEX = """
+INSERT INTO ofp.snapshot_index (pins_digest, registry_digest, run_config_digest, basis, snapshot_hash, as_of, reference)
+SELECT %s, %s, %s, %s, r.* FROM json_to_recordset(%s::json) AS r (hash text, as_of bigint, reference text)
+ON CONFLICT DO NOTHING
+"""
+
+
+class SnapshotStore:
+    """Writes and reads materialised snapshots. Safe for threads."""
+
+    def __init__(self, pool: Pool, objects: ObjectStore) -> None:
+        self._pool = pool
+        self._objects = objects
+
+    def materialise(self, answers: Iterable[Answer]) -> int:
+        """Store answers and index them; idempotent. Returns how many were new here."""
+        placed = []
+        created = 0
+        for answer in answers:
+            path = snapshot_path(answer.hash)
+            created += self._objects.put_if_absent(path, compress(record_of(answer)))
+            placed.append((answer, path))
+        self._index(placed)
+        return created
+
+    def log(self, answers: Sequence[Answer]) -> None:
+        """Store answers together, in one pack, and index them; idempotent."""
+        if answers:
+            path, frame, placed = make_pack(answers)
+            self._objects.put_if_absent(path, frame)
+            self._index(placed)
+
+    def load(self, snapshot_hash: str) -> bytes:
+        """The record of a hash, verified against it.
+
+        Raises:
+            ContractError: UNKNOWN_SNAPSHOT; SNAPSHOT_CORRUPT (the bytes are not what was written); STORE_DOWN.
+        """
+        try:
+            return read_record(self._pool, self._objects, snapshot_hash)
+        except SnapshotMissing as error:
+            raise not_found(Reason.UNKNOWN_SNAPSHOT, str(error)) from None
+        except SnapshotDamaged as error:
+            raise unavailable(Reason.SNAPSHOT_CORRUPT, str(error)) from None
+        except ObjectStoreUnavailable:
+            raise unavailable(Reason.STORE_DOWN, "the object store does not answer") from None
+        except (psycopg.Error, PoolTimeout):
+            raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
+
+    def _index(self, placed: Iterable[tuple[Answer, str]]) -> None:
+        rows: dict[tuple[str, ...], dict[str, dict[str, str | int]]] = {}
+        for answer, reference in placed:
+            own = rows.setdefault((*answer.made_under, answer.basis), {})
+            own[answer.hash] = {"hash": answer.hash, "as_of": answer.as_of, "reference": reference}
+        if rows:
+            # in one order whoever writes: two services that served the same snapshots must not wait for each other
+            with self._pool.connection() as connection, connection.transaction():
+                for common, own in sorted(rows.items()):
+                    ordered = orjson.dumps([own[name] for name in sorted(own)]).decode()
+                    connection.execute(_INSERT_INDEX, (*common, ordered))
+
+    def index(self, pins: ContextPins, *, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest index rows of a run, by as-of."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT snapshot_hash, as_of, registry_digest, reference FROM ofp.snapshot_index WHERE pins_digest = %s"
+                " ORDER BY as_of DESC, snapshot_hash LIMIT %s",
+                (pins_digest(pins), limit),
+            ).fetchall()
+        return [dict(zip(("snapshot_hash", "as_of", "registry_digest", "reference"), row, strict=True)) for row in rows]

@@ -1,0 +1,85 @@
+"""The one statement that reads the state of keys, and what it tells: all of it on one basis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ofp_platform.online.serving.evaluation import LATEST, Evaluator, StoredChunk, StoredState
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES
+from ofp_platform.registry.question import Question
+from ofp_platform.vocabulary.errors import Reason, unavailable
+
+# One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
+# segments are its spans, the chunks of spans that an edge of a window falls into, and the newest chunks, which are under no
+# span. A chunk's block is sent only where an edge falls inside it, or where every event is needed (k.whole_after).
+READ_STATE = """
+SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block
+FROM ofp.projection AS p
+LEFT JOIN LATERAL (
+    SELECT k.ord, c.*
+    FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[])
+        WITH ORDINALITY AS k(key_type, key_id, whole_after, as_of, ord)
+    CROSS JOIN LATERAL (
+        WITH s AS MATERIALIZED (
+            SELECT first_ts, last_ts, summaries, last_ts > k.whole_after OR EXISTS (
+                SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= first_ts AND e.edge < last_ts
+            ) AS opened
+            FROM ofp.span
+            WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND first_ts <= k.as_of
+        )
+        SELECT first_ts, last_ts, summaries, NULL::bytea AS block FROM s WHERE NOT opened
+        UNION ALL
+        SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN c.last_ts > k.whole_after OR EXISTS (
+            SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= c.first_ts AND e.edge < c.last_ts
+        ) THEN c.block END
+        FROM (
+            SELECT s.first_ts AS low, s.last_ts AS high FROM s WHERE opened
+            UNION ALL
+            SELECT coalesce(max(last_ts) + 1, -9223372036854775808), 9223372036854775807 FROM s
+        ) AS r
+        JOIN ofp.chunk AS c
+            ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
+            AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
+    ) AS c
+) AS c ON true
+WHERE p.projection_id = $1
+ORDER BY c.ord, c.first_ts
+"""
+
+
+def read_arguments(
+    projection_id: int, evaluator: Evaluator, questions: Sequence[Question], *, newer: bool = False
+) -> tuple[Any, ...]:
+    """The arguments of READ_STATE. With `newer`, what is newer than the as-of is read too: it will be asked for later."""
+    key_types: list[int] = []
+    key_ids: list[str] = []
+    whole_after: list[int] = []
+    as_of: list[int] = []
+    edges: set[int] = set()
+    for question in questions:
+        for key_type, key_id in question.keys:
+            key_types.append(KEY_TYPE_CODES[key_type])
+            key_ids.append(key_id)
+            whole_after.append(evaluator.whole_after(question, key_type))
+            as_of.append(LATEST if newer else question.as_of)
+        edges |= evaluator.edges(question)  # a chunk across another question's edge is sent for nothing: harmless
+    return projection_id, key_types, key_ids, whole_after, list(edges), as_of
+
+
+def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState]:
+    """What one statement read, question by question: all of them on one basis."""
+    if not rows:
+        raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
+    chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
+    for _, _, _, place, first_ts, last_ts, summaries, block in rows:
+        if place is not None:
+            chunks[place - 1].append(StoredChunk(first_ts, last_ts, summaries, block))
+    version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
+    states = []
+    start = 0
+    for question in questions:
+        stop = start + len(question.keys)
+        states.append(StoredState(version, basis, watermark, chunks[start:stop]))
+        start = stop
+    return states

@@ -1,0 +1,1 @@
+"""The offline plane as assets, with their jobs, sensors and schedules."""

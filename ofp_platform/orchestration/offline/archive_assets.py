@@ -1,0 +1,153 @@
+"""The archive as an asset: one write-once segment for each closed range of the log, proven against its receipt."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import dagster as dg
+
+from ofp_platform.log.archive import ArchiveConflict, archive_range
+from ofp_platform.log.archive_segment import SegmentDamaged
+from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
+from ofp_platform.log.archive_verify import PartitionVerification, verify_partition, verify_segment
+from ofp_platform.log.port import PartitionNotFound
+from ofp_platform.log.ranges import OffsetRanges, RangeOpen
+from ofp_platform.log.span_records import ReplayGap, text_of
+from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
+from ofp_platform.orchestration.offline.build_metadata import archive_metadata
+from ofp_platform.orchestration.online.projection_assets import RETRIES
+from ofp_platform.orchestration.partitions import LogPartitions, range_key, ranges_by_partition
+from ofp_platform.orchestration.receipt_metadata import ENVELOPE_COLUMNS, Metadata, markdown_table
+from ofp_platform.orchestration.resources import BuildContextResource
+from ofp_platform.vocabulary.profile import Profile
+
+ARCHIVE_SEGMENT = dg.AssetKey(["offline", "archive_segment"])
+COMPLETE = "complete_and_verified"
+ARCHIVE_VERSION = "1"
+_REFUSALS = (ArchiveConflict, PartitionNotFound, RangeOpen, ReceiptDamaged, ReplayGap, SegmentDamaged, SegmentMissing)
+
+
+@dataclass
+class _Archived:
+    """What a run archived and proved, by partition key; `refused` by log partition, in words."""
+
+    metadata: dict[str, Metadata] = field(default_factory=dict)
+    records: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def check(self) -> dg.AssetCheckResult:
+        metadata: Metadata = {"segments": len(self.metadata), "records": self.records}
+        if self.refused:
+            metadata["refused"] = markdown_table(["log partition", "why"], self.refused.items())
+        return dg.AssetCheckResult(asset_key=ARCHIVE_SEGMENT, check_name=COMPLETE, passed=not self.refused, metadata=metadata)
+
+
+def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDefinition:
+    """`offline/archive_segment`: archives closed ranges, or proves those that are archived."""
+
+    @dg.asset(
+        key=ARCHIVE_SEGMENT,
+        deps=[LOG_EVENTS],
+        partitions_def=partitions.log_partition_range,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        description=(
+            f"Offset ranges of {profile.range_size} records as write-once Parquet segments, each with a receipt that names its"
+            " digests. Only a complete range gets a receipt. A range that is archived already is read again and proven."
+        ),
+        group_name="offline",
+        kinds={"python", "parquet"},
+        owners=OWNERS,
+        tags={"stream": profile.stream_name},
+        metadata={"range_size": profile.range_size, "dagster/column_schema": ENVELOPE_COLUMNS},
+        code_version=ARCHIVE_VERSION,
+        retry_policy=RETRIES,
+        check_specs=[
+            dg.AssetCheckSpec(
+                COMPLETE,
+                asset=ARCHIVE_SEGMENT,
+                blocking=True,
+                description=(
+                    "No position of the range is missing, and everything that the receipt says, payload hashes included,"
+                    " was computed again from the stored segment."
+                ),
+            )
+        ],
+    )
+    def archive_segment(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
+        found = _Archived()
+        with builds.open() as build_context:
+            ranges = OffsetRanges(build_context.pool, build_context.log, profile.range_size)
+            for partition_id, numbers in ranges_by_partition(context.partition_keys).items():
+                try:
+                    for number in numbers:
+                        _archive(ranges, build_context.archive, partition_id, number, found)
+                except _REFUSALS as error:
+                    found.refused[partition_id] = str(error)
+        if found.refused:
+            # what was archived is in the archive, whatever becomes of the run: say so now
+            for key, metadata in found.metadata.items():
+                context.log_event(dg.AssetMaterialization(ARCHIVE_SEGMENT, partition=key, metadata=metadata))
+            yield found.check()
+            reasons = "\n".join(found.refused.values())
+            raise dg.Failure(reasons, metadata={"archived_segments": len(found.metadata)}, allow_retries=False)
+        for key, metadata in found.metadata.items():
+            context.add_asset_metadata(metadata, partition_key=key)
+        yield dg.MaterializeResult(asset_key=ARCHIVE_SEGMENT)
+        yield found.check()
+
+    return archive_segment
+
+
+def _archive(ranges: OffsetRanges, archive: Archive, partition_id: str, number: int, found: _Archived) -> None:
+    receipt = archive_range(ranges, archive, partition_id, number)
+    verify_segment(archive, receipt)
+    found.metadata[range_key(partition_id, number)] = archive_metadata(archive, receipt)
+    found.records += receipt.records
+
+
+@dg.op(description="Every byte of the archive: segments, digests, payload hashes, and that they join and agree.")
+def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildContextResource) -> None:
+    """One observation of the whole archive; the run fails when something is wrong."""
+    with builds.open() as build_context:
+        archive = build_context.archive
+        found = [verify_partition(archive, name, build_context.log.offset_kind) for name in archive.partition_ids()]
+    context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(found)))
+    problems = [f"{problem.path}: {problem.error}: {problem.message}" for one in found for problem in one.problems]
+    if problems:
+        raise dg.Failure("\n".join(problems), metadata={"problems": len(problems)}, allow_retries=False)
+
+
+def _verification(found: list[PartitionVerification]) -> Metadata:
+    head = ["log partition", "segments", "records", "joined", "problems"]
+    rows = [
+        (
+            one.partition_id,
+            one.segments,
+            one.records,
+            "nothing" if one.contiguous is None else text_of(one.contiguous),
+            len(one.problems),
+        )
+        for one in found
+    ]
+    return {
+        "segments": sum(one.segments for one in found),
+        "records": sum(one.records for one in found),
+        "problems": sum(len(one.problems) for one in found),
+        "partitions": markdown_table(head, rows),
+    }
+
+
+@dg.job(
+    name="verify_archive",
+    description="Reads the whole archive again and proves it by itself; observed on `offline/archive_segment`.",
+    tags={"plane": "offline"},
+)
+def verify_archive_job() -> None:
+    """Verify the archive."""
+    verify_archived_partitions()
+
+
+archive_job = dg.define_asset_job(
+    "archive",
+    dg.AssetSelection.assets(ARCHIVE_SEGMENT),
+    description="Archive closed offset ranges, or prove those that are archived.",
+)

@@ -1,0 +1,45 @@
+"""Schedules of the archive: hourly archiving of closed ranges and the nightly verification of all of it."""
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from ofp_platform.log.ranges import shared_ranges
+from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT, archive_job, verify_archive_job
+from ofp_platform.orchestration.partitions import HOUR_FORMAT, range_key
+from ofp_platform.orchestration.resources import PlaneResource
+
+
+@dg.schedule(
+    cron_schedule="20 * * * *",
+    job=archive_job,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Archives the ranges that have closed and are not archived yet, a run for each log partition.",
+    tags={"plane": "offline"},
+)
+def archive_closed_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> list[dg.RunRequest] | dg.SkipReason:
+    """From the first range that no run has archived; one in between that is archived already is proven again."""
+    with plane.open() as opened:
+        closed = opened.ranges.closed()
+    shared = shared_ranges(closed)
+    known = context.instance.get_materialized_partitions(ARCHIVE_SEGMENT)
+    hour = context.scheduled_execution_time.strftime(HOUR_FORMAT)
+    requests = []
+    for name in sorted(closed):
+        keys = [range_key(name, number) for number in range(min(closed[name].count, shared))]
+        missing = [key for key in keys if key not in known]
+        if missing:
+            tags = {ASSET_PARTITION_RANGE_START_TAG: missing[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
+            requests.append(dg.RunRequest(run_key=f"archive-{name}-{hour}", tags=tags))
+    return requests or dg.SkipReason("every closed range is archived")
+
+
+verify_archive_nightly = dg.ScheduleDefinition(
+    name="verify_archive_nightly",
+    cron_schedule="0 4 * * *",
+    job=verify_archive_job,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Read the whole archive again: every digest, every payload hash, and that the segments join.",
+    tags={"plane": "offline"},
+)

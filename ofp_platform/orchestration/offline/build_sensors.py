@@ -1,0 +1,121 @@
+"""Sensors of the offline plane: runs of the ledger that wait for a builder, and runs that ended."""
+
+import json
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+
+from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.runs.run_reconciliation import Ending, finished_since, governance_facts, reconcile
+from ofp_platform.offline.runs.waiting_runs import waiting_runs
+from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, build_dataset_job
+from ofp_platform.orchestration.partitions import BUILD_REQUEST
+from ofp_platform.orchestration.resources import BuildContextResource
+from ofp_platform.orchestration.sensor_ticks import TICK_SECONDS, UNFINISHED
+from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
+
+ATTEMPT = "ofp/build_attempt"
+RUNS_PER_ATTEMPT = 3
+SETTLED_SECONDS = 2.0
+FIRST_PAUSE_SECONDS = 30.0
+"""Before a store that did not answer is tried again; doubled with every attempt."""
+
+
+@dg.sensor(
+    job=build_dataset_job,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for a build of every request of the run ledger that waits, has to be published, or lost its builder.",
+    tags={"plane": "offline"},
+)
+def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
+    """One run for each attempt. A run that ends before it has claimed its attempt is followed by another, a few times."""
+    with builds.open() as build_context:
+        _retry_what_may_pass(build_context)
+        waiting = [run for run in waiting_runs(build_context.pool) if _pause_is_over(run)]
+    requests, resting = [], 0
+    for run in waiting:
+        attempt = f"{run.run_key}-{run.attempts}-{run.publish_attempts}"
+        earlier = context.instance.get_runs(dg.RunsFilter(tags={ATTEMPT: attempt}))
+        if len(earlier) >= RUNS_PER_ATTEMPT or any(one.status in UNFINISHED for one in earlier):
+            resting += 1
+            continue
+        run_key = attempt if not earlier else f"{attempt}-{len(earlier)}"
+        tags = {ATTEMPT: attempt, "ofp/intent": run.intent.intent, "ofp/ledger_state": run.state.value}
+        requests.append(dg.RunRequest(run_key=run_key, partition_key=run.run_key, tags=tags))
+    if not requests:
+        return dg.SkipReason(f"{resting} builds are under way or need help" if resting else "no request waits")
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=_partitions(context.instance, [request.partition_key or "" for request in requests]),
+    )
+
+
+@dg.sensor(
+    job=build_dataset_job,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Writes a governance fact and the reconciliation of every build that ended, whoever built it, and asks for a run that"
+        " shows the receipts of a build that was made elsewhere."
+    ),
+    tags={"plane": "offline"},
+)
+def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
+    """In the order in which runs ended; one whose reconciliation cannot be written is reported when it can."""
+    ending = Ending(**json.loads(context.cursor)) if context.cursor else Ending()
+    ended: list[BuildRun] = []
+    with builds.open() as build_context:
+        for place, run in finished_since(build_context.pool, ending, settled_seconds=SETTLED_SECONDS):
+            try:
+                path = reconcile(build_context.ledger, build_context.objects, run)
+            except ObjectStoreUnavailable as error:
+                context.log.warning("the reconciliation of %s waits: %s", run.run_key, error)
+                break
+            for fact in governance_facts(run, path):
+                context.log.info("governance fact: %s", json.dumps(fact, sort_keys=True))
+            ended.append(run)
+            ending = place
+    if not ended:
+        return dg.SkipReason("no build ended")
+    unseen = [run.run_key for run in ended if run.state is RunState.DONE and not _is_shown(context.instance, run)]
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=f"{key}-shown", partition_key=key, tags={"ofp/shows": key}) for key in unseen],
+        dynamic_partitions_requests=_partitions(context.instance, [run.run_key for run in ended]),
+        cursor=json.dumps({"changed_at_utc": ending.changed_at_utc, "run_key": ending.run_key}),
+        skip_reason=None if unseen else f"reported: {len(ended)} builds ended",
+    )
+
+
+def _retry_what_may_pass(build_context: BuildContext) -> None:
+    """Queue again what failed for a reason that may pass by itself, after a pause."""
+    for run in build_context.ledger.runs(RunState.FAILED):
+        if run.retryable and _pause_is_over(run):
+            build_context.ledger.retry(run.run_key)
+
+
+def _pause_is_over(run: BuildRun) -> bool:
+    """A run that the store turned away waits longer after each attempt; any other is built at once."""
+    if run.refusal is None:
+        return True
+    pause = FIRST_PAUSE_SECONDS * (1 << max(run.attempts + run.publish_attempts - 1, 0))
+    return time.time() >= parse_time(run.changed_at_utc) / MICROS_PER_SECOND + pause
+
+
+def _partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[dg.AddDynamicPartitionsRequest]:
+    name = str(BUILD_REQUEST.name)
+    new = [key for key in dict.fromkeys(keys) if not instance.has_dynamic_partition(name, key)]
+    return [BUILD_REQUEST.build_add_request(new)] if new else []
+
+
+def _is_shown(instance: dg.DagsterInstance, run: BuildRun) -> bool:
+    """Whether a run of Dagster showed the request, or is about to."""
+    unfinished = dg.RunsFilter(job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key})
+    if instance.get_runs(unfinished, limit=1):
+        return True
+    last = {"dataset_build": ASSETS["manifest"], "parity_rebuild": ASSETS["parity"], "forensic_rebuild": ASSETS["snapshot"]}
+    wanted = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])
+    return len(instance.fetch_materializations(wanted, limit=1).records) > 0

@@ -1,0 +1,1 @@
+"""The online plane as assets, with their jobs, sensors and schedules."""

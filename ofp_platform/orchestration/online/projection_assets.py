@@ -1,0 +1,236 @@
+"""The projection as assets: range by range for backfills, and as the live state that a catch-up moves."""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import dagster as dg
+
+from ofp_platform.log.port import PartitionNotFound
+from ofp_platform.log.ranges import RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, range_name
+from ofp_platform.online.ranges.catch_up import catch_up
+from ofp_platform.online.ranges.log_progress import observe
+from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
+from ofp_platform.online.serving.posture import judge
+from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
+from ofp_platform.orchestration.partitions import LogPartitions, range_key, ranges_by_partition
+from ofp_platform.orchestration.range_plot import SHOWN, events_per_range
+from ofp_platform.orchestration.receipt_metadata import Metadata, catch_up_metadata, markdown_table, range_metadata
+from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.serving import PostureState
+
+PROJECTION_RANGE = dg.AssetKey(["online", "projection_range"])
+PROJECTION = dg.AssetKey(["online", "projection"])
+CONTIGUOUS = "basis_is_contiguous"
+ONE_FATE = "every_record_has_one_fate"
+POSTURE = "posture_is_not_red"
+POOL = "ofp_projection"
+PROJECTOR_VERSION = "1"
+RETRIES = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDefinition:
+    """`online/projection_range`: applies or verifies offset ranges, in order."""
+
+    @dg.asset(
+        key=PROJECTION_RANGE,
+        deps=[LOG_EVENTS],
+        partitions_def=partitions.log_partition_range,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        description=(
+            f"Offset ranges of {profile.range_size} records, folded into the live projection. Ranges of a log partition apply in"
+            " order; one that the basis holds already is verified against the log instead: every record must be an event of"
+            " the state, a copy of one, a recorded failure, or of no concern."
+        ),
+        group_name="online",
+        kinds={"python", "postgres"},
+        owners=OWNERS,
+        tags={"stream": profile.stream_name, "pack": profile.pack.rpartition("/")[2].removesuffix(".yaml")},
+        metadata={"range_size": profile.range_size, "run_config_digest": profile.run_config_digest},
+        code_version=PROJECTOR_VERSION,
+        pool=POOL,
+        retry_policy=RETRIES,
+        check_specs=[
+            dg.AssetCheckSpec(
+                CONTIGUOUS,
+                asset=PROJECTION_RANGE,
+                blocking=True,
+                description="The basis is a prefix of the partition: as many records were taken as stand before it.",
+            ),
+            dg.AssetCheckSpec(
+                ONE_FATE,
+                asset=PROJECTION_RANGE,
+                blocking=True,
+                description="No record of the range was lost, and no event of the state was invented.",
+            ),
+        ],
+    )
+    def projection_range(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[object]:
+        done: dict[str, Metadata] = {}
+        receipts: list[RangeReceipt] = []
+        refused: dict[str, str] = {}
+        with plane.open() as opened:
+            row = opened.ensure_live()
+            for partition_id, numbers in ranges_by_partition(context.partition_keys).items():
+                events = _earlier_events(context.instance, partition_id, numbers[0])
+                key = ""
+                began = time.perf_counter()
+                try:
+                    for receipt in apply_ranges(opened, row, partition_id, numbers):
+                        now = time.perf_counter()
+                        key = range_key(partition_id, receipt.bounds.number)
+                        receipts.append(receipt)
+                        done[key] = range_metadata(receipt, now - began)
+                        events[receipt.bounds.number] = receipt.counts["events"]
+                        began = time.perf_counter()
+                except (RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, PartitionNotFound) as error:
+                    refused[partition_id] = str(error)
+                if key:
+                    done[key]["events_per_range"] = events_per_range(partition_id, events, profile.range_size)
+        contiguous = _contiguous(receipts, refused)
+        if refused:
+            # the ranges that were applied are in the state, whatever becomes of the run: say so now
+            for key, metadata in done.items():
+                context.log_event(dg.AssetMaterialization(PROJECTION_RANGE, partition=key, metadata=metadata))
+            yield contiguous
+            yield _one_fate(receipts)
+            raise dg.Failure("\n".join(refused.values()), metadata={"applied_ranges": len(done)}, allow_retries=False)
+        for key, metadata in done.items():
+            context.add_asset_metadata(metadata, partition_key=key)
+        yield dg.MaterializeResult(asset_key=PROJECTION_RANGE)
+        yield contiguous
+        yield _one_fate(receipts)
+
+    return projection_range
+
+
+def _earlier_events(instance: dg.DagsterInstance, partition_id: str, first: int) -> dict[int, int]:
+    """Events of the ranges just before `first`, as their last materialisations say."""
+    numbers = range(max(first - SHOWN + 1, 0), first)
+    if not numbers:
+        return {}
+    wanted = dg.AssetRecordsFilter(PROJECTION_RANGE, asset_partitions=[range_key(partition_id, number) for number in numbers])
+    found: dict[int, int] = {}
+    for record in reversed(instance.fetch_materializations(wanted, limit=2 * SHOWN).records):
+        event = record.asset_materialization
+        value = None if event is None else event.metadata.get("events")
+        if (
+            event is not None
+            and event.partition is not None
+            and isinstance(value, dg.IntMetadataValue)
+            and value.value is not None
+        ):
+            found[ranges_by_partition([event.partition])[partition_id][0]] = value.value
+    return found
+
+
+def _contiguous(receipts: list[RangeReceipt], refused: Mapping[str, str]) -> dg.AssetCheckResult:
+    rows = [
+        (receipt.bounds.partition_id, range_name(receipt.bounds.number), receipt.counted, receipt.expected)
+        for receipt in receipts
+        if not receipt.contiguous
+    ]
+    metadata: Metadata = {"ranges": len(receipts)}
+    if refused:
+        metadata["refused"] = markdown_table(["log partition", "why"], refused.items())
+    if rows:
+        metadata["not_contiguous"] = markdown_table(["log partition", "range", "records taken", "records before the basis"], rows)
+    return dg.AssetCheckResult(
+        asset_key=PROJECTION_RANGE, check_name=CONTIGUOUS, passed=not rows and not refused, metadata=metadata
+    )
+
+
+def _one_fate(receipts: list[RangeReceipt]) -> dg.AssetCheckResult:
+    verified = [receipt.verification for receipt in receipts if receipt.verification is not None]
+    lost = [offset for found in verified for offset in found.lost]
+    invented = [offset for found in verified for offset in found.invented]
+    unaccounted = sum(
+        one.records - one.applied - one.duplicates - one.ignored - sum(one.failures.values())
+        for receipt in receipts
+        for one in receipt.receipts
+    )
+    return dg.AssetCheckResult(
+        asset_key=PROJECTION_RANGE,
+        check_name=ONE_FATE,
+        passed=not lost and not invented and unaccounted == 0,
+        metadata={
+            "verified_records": sum(found.records for found in verified),
+            "lost": ", ".join(lost) or "none",
+            "invented": ", ".join(invented) or "none",
+            "unaccounted": unaccounted,
+        },
+    )
+
+
+def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDefinition:
+    """`online/projection`: the live state; a run of it is a bounded catch-up."""
+
+    @dg.asset(
+        key=PROJECTION,
+        deps=[LOG_EVENTS],
+        partitions_def=partitions.log_partition,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        description=(
+            "The live state. A run applies what the log holds when it begins; the continuous driver does the same all the time,"
+            " and its commits are reported here."
+        ),
+        group_name="online",
+        kinds={"python", "postgres"},
+        owners=OWNERS,
+        tags={"stream": profile.stream_name, "pack": profile.pack.rpartition("/")[2].removesuffix(".yaml")},
+        metadata={"pack": profile.pack, "run_config_digest": profile.run_config_digest},
+        code_version=PROJECTOR_VERSION,
+        pool=POOL,
+        retry_policy=RETRIES,
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=1)),
+    )
+    def projection(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[dg.MaterializeResult[object]]:
+        with plane.open() as opened:
+            row = opened.ensure_live()
+            for partition_id in context.partition_keys:
+                began = time.perf_counter()
+                receipt = catch_up(opened, row, partition_id)
+                metadata = catch_up_metadata(receipt, time.perf_counter() - began)
+                context.add_asset_metadata(metadata, partition_key=partition_id)
+            tags = {"registry_digest": row.registry_digest[:16]}
+        yield dg.MaterializeResult(asset_key=PROJECTION, tags=tags)
+
+    return projection
+
+
+@dg.asset_check(
+    asset=PROJECTION,
+    name=POSTURE,
+    description="Lag and stall are below the RED thresholds of the profile. Stalled: records wait and nobody reported a commit.",
+)
+def posture_is_not_red(context: dg.AssetCheckExecutionContext, plane: PlaneResource) -> dg.AssetCheckResult:
+    """The posture of the live projection, as `/health` would judge it."""
+    latest = context.instance.get_latest_materialization_event(PROJECTION)
+    stalled = 0.0 if latest is None else max(time.time() - latest.timestamp, 0.0)
+    with plane.open() as opened:
+        observation = observe(opened, opened.ensure_live(), stalled_seconds=stalled)
+        state, reasons = judge(observation, opened.profile.thresholds)
+    return dg.AssetCheckResult(
+        passed=state is not PostureState.RED,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=", ".join(reasons) or "no reason to worry",
+        metadata={
+            "state": state.value,
+            "lag_records": observation.lag_records,
+            "stalled_seconds": round(stalled, 1),
+            **observation.totals.counters(),
+        },
+    )
+
+
+catch_up_job = dg.define_asset_job(
+    "catch_up",
+    dg.AssetSelection.assets(PROJECTION),
+    description="Apply what the log holds now, then judge the posture.",
+)
+replay_ranges_job = dg.define_asset_job(
+    "replay_ranges",
+    dg.AssetSelection.assets(PROJECTION_RANGE),
+    description="Apply offset ranges in order, or verify those that the state has already.",
+)

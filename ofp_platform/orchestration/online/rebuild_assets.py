@@ -1,0 +1,134 @@
+"""A new registry: its projection as an asset beside the live one, and the job that makes it live."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ofp_platform.online.plane import profile_pack
+from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, rebuild, switch_live
+from ofp_platform.online.state.projection import RegistryRefused
+from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
+from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTOR_VERSION, RETRIES
+from ofp_platform.orchestration.partitions import REGISTRY_DIGEST
+from ofp_platform.orchestration.receipt_metadata import Metadata, comparison_metadata
+from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.registry.pack import pack_digest
+
+REBUILD = dg.AssetKey(["online", "rebuild"])
+EQUAL = "equal_on_common_groups"
+
+
+def rebuild_metadata(receipt: RebuildReceipt) -> Metadata:
+    """One build and its comparison."""
+    metadata: Metadata = {
+        "live_projection": receipt.live.projection_id,
+        "live_registry": receipt.live.registry_digest,
+        "projection": receipt.beside.projection_id,
+        "registry": receipt.beside.registry_digest,
+        "records": receipt.records,
+        "events": receipt.applied,
+    }
+    return metadata if receipt.comparison is None else {**metadata, **comparison_metadata(receipt.comparison)}
+
+
+@dg.asset(
+    key=REBUILD,
+    deps=[
+        dg.AssetDep(LOG_EVENTS, partition_mapping=dg.AllPartitionMapping()),
+        dg.AssetDep(PROJECTION, partition_mapping=dg.AllPartitionMapping()),
+    ],
+    partitions_def=REGISTRY_DIGEST,
+    description=(
+        "The projection of the profile's pack, built from the log beside the live one and brought to its basis. On a sample of"
+        " keys the group versions that both have must serve the same bytes; then the job `switch_live` may make it live."
+    ),
+    group_name="online",
+    kinds={"python", "postgres"},
+    owners=OWNERS,
+    code_version=PROJECTOR_VERSION,
+    retry_policy=RETRIES,
+    check_specs=[
+        dg.AssetCheckSpec(
+            EQUAL,
+            asset=REBUILD,
+            blocking=True,
+            description="On one basis, values and last updates of the group versions that both have are equal, by hash.",
+        )
+    ],
+)
+def rebuild_beside(
+    context: dg.AssetExecutionContext, plane: PlaneResource
+) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
+    """Build and compare."""
+    with plane.open() as opened:
+        digest = pack_digest(profile_pack(opened.profile))
+        if context.partition_key != digest:
+            raise dg.Failure(
+                f"the profile's pack is registry {digest}; to build {context.partition_key}, name its pack in the profile",
+                allow_retries=False,
+            )
+        try:
+            receipt = rebuild(opened)
+        except (RegistryRefused, RebuildRefused) as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+    yield dg.MaterializeResult(
+        asset_key=REBUILD,
+        metadata=rebuild_metadata(receipt),
+        data_version=dg.DataVersion(f"{receipt.beside.projection_id}:{receipt.beside.version}"),
+    )
+    if receipt.unchanged:
+        description = "the profile's pack is the live one: there is nothing to build"
+    elif receipt.comparison is not None and not receipt.comparison.common:
+        description = "the two have no group version in common: nothing could be compared"
+    else:
+        description = "equal" if receipt.may_go_live else "the two differ; the new one stays beside"
+    yield dg.AssetCheckResult(
+        asset_key=REBUILD,
+        check_name=EQUAL,
+        passed=receipt.unchanged or receipt.may_go_live,
+        description=description,
+        metadata=rebuild_metadata(receipt),
+    )
+
+
+class SwitchConfig(dg.Config):
+    """Which registry is to go live: the partition key of `online/rebuild`."""
+
+    registry_digest: str
+
+
+@dg.op(
+    description="Compares once more, then makes the projection of that registry live; the basis that is served never goes back."
+)
+def make_rebuilt_projection_live(context: dg.OpExecutionContext, config: SwitchConfig, plane: PlaneResource) -> None:
+    """The switch."""
+    with plane.open() as opened:
+        try:
+            receipt = switch_live(opened, config.registry_digest)
+        except (RegistryRefused, RebuildRefused) as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+    metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}
+    context.log_event(dg.AssetObservation(REBUILD, partition=config.registry_digest, metadata=metadata))
+    context.log.info(
+        "registry %s is live (projection %d; before: %d)",
+        config.registry_digest,
+        receipt.beside.projection_id,
+        receipt.live.projection_id,
+    )
+
+
+@dg.job(
+    name="switch_live",
+    description="Makes the projection that `online/rebuild` built live. Switching back is the same with the former pack.",
+    tags={"plane": "online"},
+)
+def switch_live_job() -> None:
+    """Switch the live projection."""
+    make_rebuilt_projection_live()
+
+
+rebuild_job = dg.define_asset_job(
+    "rebuild",
+    dg.AssetSelection.assets(REBUILD),
+    description="Build the projection of the profile's pack beside the live one, and compare. Then: `switch_live`.",
+)

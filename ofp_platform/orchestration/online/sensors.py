@@ -1,0 +1,117 @@
+"""Sensors of the online plane: records that wait for a catch-up, and commits to report."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from ofp_platform.log.ranges import range_name
+from ofp_platform.online.plane import profile_pack
+from ofp_platform.online.projecting.continuous import holds_projection
+from ofp_platform.online.ranges.commit_report import CommitReport, ReportCursor, report_commits
+from ofp_platform.online.ranges.log_progress import progress
+from ofp_platform.orchestration.log.event_assets import log_observation
+from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE, catch_up_job
+from ofp_platform.orchestration.partitions import OFFSET_RANGE, REGISTRY_DIGEST, range_key
+from ofp_platform.orchestration.receipt_metadata import (
+    basis_text,
+    closed_range_metadata,
+    moved_metadata,
+)
+from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.orchestration.sensor_ticks import TICK_SECONDS, UNFINISHED
+from ofp_platform.registry.pack import pack_digest
+
+AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
+
+
+@dg.sensor(
+    job=catch_up_job,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Asks for a catch-up when records wait and no continuous driver holds the live projection.",
+    tags={"plane": "online"},
+)
+def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
+    """One run for all partitions that are behind: they share one projection, runs beside each other would only conflict."""
+    with plane.open() as opened:
+        row = opened.ensure_live()
+        if holds_projection(opened.pool, row.projection_id):
+            return dg.SkipReason(f"a continuous driver holds projection {row.projection_id}")
+        behind = [one for one in progress(opened, row) if one.lag]
+    if not behind:
+        return dg.SkipReason("the basis is at the head of every partition")
+    mine = dg.RunsFilter(job_name=catch_up_job.name, statuses=UNFINISHED)
+    if context.instance.get_runs(mine, limit=1):
+        return dg.SkipReason("a catch-up is under way")
+    tags = {
+        ASSET_PARTITION_RANGE_START_TAG: behind[0].partition_id,
+        ASSET_PARTITION_RANGE_END_TAG: behind[-1].partition_id,
+        "lag_records": str(sum(one.lag for one in behind)),
+    }
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(tags=tags)],
+        asset_events=[log_observation(one) for one in behind],
+    )
+
+
+@dg.sensor(
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Reports commits of any driver: a materialisation per moved partition and per range closed behind the basis.",
+    tags={"plane": "online"},
+)
+def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
+    """Also adds the partitions themselves: ranges that closed everywhere, and the registry of the profile's pack."""
+    cursor = ReportCursor.model_validate_json(context.cursor) if context.cursor else None
+    with plane.open() as opened:
+        row = opened.ensure_live()
+        report = report_commits(opened, row, cursor)
+        moved = {one.basis.partition_id for one in report.moved}
+        observed = [log_observation(one) for one in progress(opened, row) if one.partition_id in moved]
+        digest = pack_digest(profile_pack(opened.profile))
+    known = set(context.instance.get_dynamic_partitions(OFFSET_RANGE.name or ""))
+    ranges = [name for name in map(range_name, range(report.shared)) if name not in known]
+    requests = [OFFSET_RANGE.build_add_request(ranges)] if ranges else []
+    if not context.instance.has_dynamic_partition(REGISTRY_DIGEST.name or "", digest):
+        requests.append(REGISTRY_DIGEST.build_add_request([digest]))
+    events = [*observed, *_moved(context.instance, report), *_closed(context.instance, report)]
+    if not events and not requests:
+        return dg.SkipReason("nothing moved")
+    moved_count, closed_count = len(report.moved), len(report.ranges)
+    return dg.SensorResult(
+        asset_events=events,
+        dynamic_partitions_requests=requests,
+        cursor=report.cursor.model_dump_json(),
+        # Dagster calls a tick without a run request skipped; its reason is where an operator reads what the tick did
+        skip_reason=f"reported: {moved_count} partitions moved, {closed_count} ranges applied, {len(ranges)} ranges added",
+    )
+
+
+def _moved(instance: dg.DagsterInstance, report: CommitReport) -> AssetEvents:
+    """Partitions that moved, but for those whose last materialisation (a run's) says so already."""
+    events: list[dg.AssetMaterialization] = []
+    for one in report.moved:
+        partition_id = one.basis.partition_id
+        wanted = dg.AssetRecordsFilter(PROJECTION, asset_partitions=[partition_id])
+        records = instance.fetch_materializations(wanted, limit=1).records
+        latest = records[0].asset_materialization if records else None
+        said = None if latest is None else latest.metadata.get("basis")
+        if said is not None and said.value == basis_text(one.basis):
+            continue
+        metadata = moved_metadata(one, report.row.version, report.row.watermark)
+        events.append(dg.AssetMaterialization(PROJECTION, partition=partition_id, metadata=metadata))
+    return events
+
+
+def _closed(instance: dg.DagsterInstance, report: CommitReport) -> AssetEvents:
+    """Ranges behind the basis that no run has materialised."""
+    if not report.ranges:
+        return []
+    known = instance.get_materialized_partitions(PROJECTION_RANGE)
+    events: list[dg.AssetMaterialization] = []
+    for closed in report.ranges:
+        key = range_key(closed.bounds.partition_id, closed.bounds.number)
+        if key not in known:
+            events.append(dg.AssetMaterialization(PROJECTION_RANGE, partition=key, metadata=closed_range_metadata(closed)))
+    return events

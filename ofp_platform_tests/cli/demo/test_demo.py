@@ -1,0 +1,192 @@
+"""`ofp demo`, small: end to end, again, on Kinesis, on a file; and its parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ofp_platform.cli.processes import program
+from ofp_platform.cli.terminal.readable_json import readable_json, readable_response
+from ofp_platform.client.answer import verify
+from ofp_platform.vocabulary.serving import GetFeaturesResponse
+from ofp_platform_tests.cli.program import Ofp, Outcome
+
+PAYMENTS = ("--payments", "500")
+
+
+def digest(outcome: str) -> str:
+    return re.findall(r"values digest +([0-9a-f]{64}) of \d+ decisions", outcome)[0]
+
+
+def of_dataset(outcome: str) -> tuple[str, str]:
+    """Identity and content digest of the training set."""
+    identity = re.findall(r"^  dataset +\w+:([0-9a-f]{64})$", outcome, re.MULTILINE)[0]
+    return identity, re.findall(r"^  content digest +([0-9a-f]{64})$", outcome, re.MULTILINE)[0]
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A home with a short name that another user may enter: the embedded server lives in it."""
+    with tempfile.TemporaryDirectory(prefix="ofp-demo-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def started(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The installed program as a person starts it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OFP_", "AWS_", "COLUMNS"))}
+    command = [str(Path(sys.executable).with_name("ofp")), "demo", *arguments, "--home", str(home)]
+    return subprocess.run(command, env={**kept, **environ}, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> subprocess.CompletedProcess[str]:
+    return started(home, *PAYMENTS)
+
+
+def test_from_nothing_to_a_proven_vector(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    assert (first.returncode, first.stderr) == (0, "")
+    steps = ["PostgreSQL", "Simulated", "Appended to the log", "Projected", "HTTP service", "Decided on fresh events"]
+    assert [line[: len(step)] for line, step in zip(first.stdout.splitlines(), steps, strict=False)] == steps
+    whole = first.stdout[first.stdout.index("\n{\n") : first.stdout.index("\n}\n") + 2]
+    response = GetFeaturesResponse.model_validate_json(whole)
+    assert f"snapshot hash  {verify(response)}\n" in first.stdout
+    assert "records/s" in first.stdout
+    assert "events/s" in first.stdout
+    assert "p99 ms" in first.stdout
+    assert "docs/tutorial.md" in first.stdout
+    assert len(first.stdout.splitlines()) < 190
+    assert not (home / "postgres" / "postmaster.pid").exists()
+
+
+def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    decided = re.findall(r"^Decided on fresh events +(\d+) decisions recorded", first.stdout, re.MULTILINE)[0]
+    assert int(decided) > 100
+    assert re.search(r"^Archived +\d+ records in 4 segments", first.stdout, re.MULTILINE)
+    assert re.search(r"^Labels +2 assertions appended, 0 were there$", first.stdout, re.MULTILINE)
+    assert re.search(r"^Training set +500 rows built and published in ", first.stdout, re.MULTILINE)
+    assert f"  parity          {decided} of {decided} served vectors rebuilt from the log: 100% MATCH\n" in first.stdout
+    # two frauds are enough for labels, and not for a model
+    assert re.search(r"^Models: none\n  (training|test) from ", first.stdout, re.MULTILINE)
+    manifest = next((home / "objects" / "ofs" / "datasets" / "fraud_by_payment").rglob("manifest.json"))
+    assert json.loads(manifest.read_bytes())["row_count"] == 500
+    intent = next((home / "intents").iterdir())
+    assert json.loads(intent.read_bytes())["dataset_name"] == "fraud_by_payment"
+
+
+def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    second = started(home, *PAYMENTS)
+    assert (second.returncode, second.stderr) == (0, "")
+    assert re.search(r"^Appended to the log +nothing: all \d+ records of this replay are there$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Projected +nothing: the projection is at the head of the log$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Decided on fresh events +0 decisions recorded, \d+ known already", second.stdout, re.MULTILINE)
+    assert re.search(r"^Archived +nothing: all 598 records are in 4 segments$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Labels +0 assertions appended, 2 were there$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Training set +nothing to build: 500 rows are published$", second.stdout, re.MULTILINE)
+    assert digest(second.stdout) == digest(first.stdout)
+    assert of_dataset(second.stdout) == of_dataset(first.stdout)
+
+
+def test_kinesis_gives_the_same_values_and_leaves_nothing(first: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="ofp-kinesis-") as name:
+        Path(name).chmod(0o755)
+        other = started(Path(name), *PAYMENTS, "--log", "kinesis")
+        assert list(Path(name).iterdir()) == []
+    assert (other.returncode, other.stderr) == (0, "")
+    assert "after_sequence_number" in other.stdout
+    assert digest(other.stdout) == digest(first.stdout)
+    assert "100% MATCH" in other.stdout
+    assert of_dataset(other.stdout)[1] == of_dataset(first.stdout)[1]
+
+
+@pytest.fixture
+def handbook(tmp_path: Path) -> Path:
+    """A file with the handbook's columns: 40 days, 12 transactions a day of 97 customers, some of them frauds."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = range(40 * 12)
+    columns = {
+        "transaction_id": pa.array(rows, pa.int32()),
+        "tx_datetime": pa.array([start + timedelta(hours=2 * row) for row in rows], pa.timestamp("us", tz="UTC")),
+        "customer_id": pa.array([row % 97 for row in rows], pa.int32()),
+        "terminal_id": pa.array([row % 3 for row in rows], pa.int32()),
+        "tx_amount_minor": pa.array([100 + row for row in rows], pa.int32()),
+        "tx_fraud": pa.array([int(row % 10 == 0) for row in rows], pa.int8()),
+        "tx_fraud_scenario": pa.array([int(row % 10 == 0) for row in rows], pa.int8()),
+    }
+    path = tmp_path / "transactions.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_a_handbook_file(ofp: Ofp, handbook: Path, empty_dsn: str, tmp_path: Path) -> None:
+    outcome = ofp("demo", "--events", str(handbook), OFP_DATABASE_URL=empty_dsn)
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"^  transactions +480$", outcome.out, re.MULTILINE)
+    reports = re.search(
+        r"^  fraud reports +(\d+), each 7 days after its transaction; (\d+) not yet due$", outcome.out, re.MULTILINE
+    )
+    assert reports is not None
+    assert [int(number) for number in reports.groups()] == [40, 8]
+    response = json.loads(outcome.out[outcome.out.index("\n{\n") : outcome.out.index("\n}\n") + 2])
+    account, merchant = (key["by_group"][0]["features"] for key in response["snapshot"]["by_key"])
+    assert account
+    assert merchant["risk_30d"] is not None
+    assert re.search(r"^  train +2026-01-1\d and the 6 days after: 84 rows$", outcome.out, re.MULTILINE)
+    assert re.search(r"^  random forest +0\.\d{3} +0\.\d{3} +0\.\d{3}$", outcome.out, re.MULTILINE)
+    # the commands that it ends with name this run
+    for title in ("counts, lag, watermark", "the training set", "opened with pandas"):
+        command = re.findall(rf"{title} +\S*ofp (.+)", outcome.out)[0].split()
+        assert ofp(*command, OFP_DATABASE_URL=empty_dsn).code == 0
+    dataset = re.findall(r"^  dataset +(\S+)$", outcome.out, re.MULTILINE)[0]
+    options = command[command.index("--profile") :]
+    trained = ofp("model", "train", dataset, "--trees", "3", *options, OFP_DATABASE_URL=empty_dsn)
+    assert "logistic regression" in trained.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--events", "none.parquet"), "none.parquet: No such file or directory"),
+        (("--events", __file__), "not a Parquet file"),
+        (("--kinesis-endpoint", "http://127.0.0.1:1"), "--kinesis-endpoint goes with --log kinesis"),
+    ],
+)
+def test_refusals(ofp: Ofp, dsn: str, arguments: tuple[str, ...], says: str) -> None:
+    assert says in ofp("demo", *arguments, OFP_DATABASE_URL=dsn).refused()
+
+
+def test_too_few_payments_are_a_usage_error(ofp: Ofp) -> None:
+    outcome: Outcome = ofp("demo", "--payments", "3")
+    assert (outcome.code, "500<=x<=5000000" in outcome.err) == (2, True)
+
+
+def test_readable_json_is_the_same_json_on_fewer_lines() -> None:
+    value = {"a": [{"name": f"n{number}", "value": number} for number in range(40)], "b": {}, "c": None, "d": "x" * 200}
+    text = readable_json(value)
+    assert json.loads(text) == value
+    assert all(len(line) <= 120 for line in text.splitlines() if "xxx" not in line)
+    assert len(text.splitlines()) < 20
+    body = b'{"contract_version": "v0", "kind": "k", "provenance": {}, "snapshot": {}}'
+    assert list(json.loads(readable_response(body))) == ["kind", "contract_version", "snapshot", "provenance"]
+
+
+def test_the_program_is_named_as_it_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    binaries = Path(sys.executable).parent
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(binaries))
+    assert program() == "ofp"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == str(binaries / "ofp")
+    monkeypatch.chdir(binaries.parent)
+    assert program() == str(Path(binaries.name) / "ofp")

@@ -1,0 +1,105 @@
+"""`ofp doctor`, on an installation that is well and on broken ones."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.installation.checks import State, examine, free_port, packages, python_version
+from ofp_platform.cli.installation.installation_commands import checks
+from ofp_platform_tests.cli.program import Ofp
+
+
+def found(environment: Environment) -> dict[str, checks.Finding]:
+    return {finding.subject: finding for finding in examine(environment)}
+
+
+def test_a_plane_that_is_well(on_plane: Ofp) -> None:
+    outcome = on_plane("doctor")
+    assert outcome.code == 0, outcome.out
+    assert outcome.out.splitlines()[-1] == "nothing is wrong"
+    assert "WRONG" not in outcome.out
+    for subject in ("Python", "packages", "home", "profile", "pack", "object store", "database", "schema", "log", "projector"):
+        assert f"ok    {subject}: " in outcome.out
+    assert "ok    pack against the store: redefines none of 7 published group versions\n" in outcome.out
+
+
+def test_it_changes_nothing(ofp: Ofp, dsn: str, plane_home: dict[str, str]) -> None:
+    first, second = (ofp("doctor", OFP_DATABASE_URL=dsn) for _ in range(2))
+    assert first.code == second.code == 0
+    assert "note  log: no stream card-payments yet\n      -> the first command that uses it makes it\n" in second.out
+
+
+def test_a_database_that_is_down(ofp: Ofp) -> None:
+    outcome = ofp("doctor")
+    assert outcome.code == 1
+    assert "WRONG database: connection failed: " in outcome.out
+    assert "-> look at OFP_DATABASE_URL, and whether that server runs\n" in outcome.out
+    assert outcome.out.splitlines()[-1].endswith("checks found something wrong")
+
+
+def test_a_dsn_that_is_none(tmp_path: Path) -> None:
+    database = found(Environment(home=tmp_path, database_url="postgres//x"))["database"]
+    assert (database.state, database.found.partition(",")[0]) == (State.WRONG, "OFP_DATABASE_URL is not a PostgreSQL DSN")
+
+
+def test_a_schema_that_is_old(tmp_path: Path, empty_dsn: str) -> None:
+    schema = found(Environment(home=tmp_path, database_url=empty_dsn))["schema"]
+    assert (schema.state, schema.advice) == (State.WRONG, "ofp migrate (ofp demo and ofp up do it, too)")
+
+
+def test_a_profile_with_a_typo_and_one_with_a_bad_pack(tmp_path: Path, empty_dsn: str) -> None:
+    profile = tmp_path / "profile.yaml"
+    shipped = Path(checks.__file__).parent / "profiles" / "demo.yaml"
+    profile.write_text(shipped.read_text() + "streem_name: x\n")
+    wrong = found(Environment(home=tmp_path, database_url=empty_dsn))
+    assert wrong["profile"].state is State.WRONG
+    assert "profile.yaml: streem_name: " in wrong["profile"].found
+    assert "pack" not in wrong
+    (tmp_path / "pack.yaml").write_text("pack_id: x\n")
+    profile.write_text(shipped.read_text().replace("pack: card_payments", f"pack: {tmp_path}/pack.yaml"))
+    pack = found(Environment(home=tmp_path, database_url=empty_dsn))["pack"]
+    assert pack.state is State.WRONG
+    assert pack.advice == f"correct it, then: ofp registry check {tmp_path}/pack.yaml"
+
+
+def test_an_object_store_that_takes_nothing(tmp_path: Path, empty_dsn: str) -> None:
+    (tmp_path / "objects").write_text("a file in the way")
+    assert found(Environment(home=tmp_path, database_url=empty_dsn))["object store"].state is State.WRONG
+
+
+def test_a_home_that_is_no_folder(tmp_path: Path, empty_dsn: str) -> None:
+    (tmp_path / "file").write_text("")
+    home = found(Environment(home=tmp_path / "file" / "home", database_url=empty_dsn))["home"]
+    assert (home.state, home.advice) == (State.WRONG, "choose another with --home or OFP_HOME")
+
+
+def test_a_dagster_home_without_its_file(tmp_path: Path, empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    environment = Environment(home=tmp_path, database_url=empty_dsn)
+    assert found(environment)["Dagster"].state is State.WRONG
+    (tmp_path / "dagster.yaml").write_text("")
+    assert found(environment)["Dagster"].state is State.WELL
+
+
+def test_tokens_that_cannot_be_used(tmp_path: Path, empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFP_API_TOKENS", "short")
+    tokens = found(Environment(home=tmp_path, database_url=empty_dsn))["API tokens"]
+    assert tokens.state is State.WRONG
+    assert "short" not in tokens.found
+
+
+def test_interpreters_packages_and_ports() -> None:
+    assert python_version((3, 11)).state is State.WELL
+    assert python_version((3, 10)).state is State.WRONG
+    assert python_version((3, 14)).state is State.WRONG
+    assert packages(["typer>=0.15", "boto3-stubs; extra == 'dev'"]).found == "all 1 are installed"
+    assert packages(["typer", "no-such-package>=1"]).found == "not installed: no-such-package"
+    assert packages([]).advice == "make setup"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert free_port(port, "HTTP service").state is State.NOTE
+    assert free_port(port, "HTTP service").found == "free for the HTTP service"

@@ -1,0 +1,151 @@
+"""`ofp features` and `ofp snapshot`: ask, fetch by hash, rebuild, and every refusal in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ofp_platform.cli.environment import Environment
+from ofp_platform.client.client import make_request, verify
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.snapshot_records import snapshot_path
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.serving import GetFeaturesResponse, SnapshotRecord
+from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
+from ofp_platform_tests.cli.program import Ofp
+from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
+
+ASK = ("features", "get", "--key", f"account:{ACCOUNT}", "--group", "account_activity:v1", "--as-of", AFTER_THE_DEMO)
+
+
+def test_features_of_the_last_account(on_plane: Ofp) -> None:
+    outcome = on_plane(*ASK)
+    assert outcome.code == 0, outcome.err
+    response = GetFeaturesResponse.model_validate_json(outcome.out)
+    assert verify(response) == response.provenance.feature_snapshot_hash
+    features = response.snapshot.by_key[0].by_group[0].features
+    # what `make demo` gives: the plane of the tests holds every record of this account
+    assert features["sum_amount_30d"] == 106244
+    assert features["mean_amount_30d"] == "1770.733333"
+    assert max(map(len, outcome.out.splitlines())) <= 120
+
+
+def test_a_request_context_is_used(on_plane: Ofp) -> None:
+    ask = ("features", "get", "--key", f"account:{ACCOUNT}", "--group", "account_amount:v1", "--as-of", AFTER_THE_DEMO)
+    shown = on_plane(*ask, "--context", "amount_minor=5000").out
+    assert '"amount_over_mean_30d": "2.823689"' in shown
+    assert "REQUEST_CONTEXT_MISSING" in on_plane(*ask).refused()
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (("--as-of", "2026-02-05"), "INVALID_REQUEST / INVALID_TIME"),
+        (("--as-of", "2026-02-05T00:00:00.123456789Z"), "INVALID_REQUEST / INVALID_TIME"),
+        (("--as-of", "2025-02-05T00:00:00Z"), "INVALID_REQUEST / AS_OF_BEFORE_HORIZON"),
+        (("--group", "account_activity:v7"), "NOT_FOUND / UNKNOWN_GROUP_VERSION"),
+        (("--group", "merchant_risk:v1"), "INVALID_REQUEST / KEY_WITHOUT_GROUP"),
+        (("--group", "account_activity"), "--group is written NAME:VERSION"),
+        (("--key", "account"), "--key is written TYPE:ID"),
+        (("--key", "account:4000001234567899"), "INVALID_REQUEST / RAW_IDENTIFIER"),
+        (("--key", "terminal:t-1"), "INVALID_REQUEST / INVALID_FIELD"),
+        (("--context", "amount"), "--context is written NAME=VALUE"),
+        (("--at-least", "0000"), "--at-least is written PARTITION:OFFSET"),
+        (("--at-least", "0000:x"), "--at-least is written PARTITION:OFFSET"),
+        (("--at-least", "0000:999999"), "UNAVAILABLE / BASIS_NOT_REACHED"),
+        (("--at-least", "nowhere:0"), "INVALID_REQUEST / INVALID_FIELD"),
+        (("--url", "http://127.0.0.1:1"), "ConnectError"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_refusals_are_words(on_plane: Ofp, changed: tuple[str, str], says: str) -> None:
+    option, _ = changed
+    kept = [pair for pair in zip(ASK[2::2], ASK[3::2], strict=True) if pair[0] != option]
+    outcome = on_plane("features", "get", *(word for pair in [*kept, changed] for word in pair))
+    assert says in outcome.refused()
+    assert "4000001234567899" not in outcome.err
+    assert outcome.out == ""
+
+
+def test_there_is_no_default_as_of(on_plane: Ofp) -> None:
+    outcome = on_plane(*ASK[:-2])
+    assert outcome.code == 2
+    assert "--as-of" in outcome.err
+
+
+def store_of(plane: Plane) -> SnapshotStore:
+    return SnapshotStore(plane.pool, ObjectStore(plane.profile.object_store_url))
+
+
+@pytest.fixture
+def plane(plane_home: dict[str, str]) -> Iterator[Plane]:
+    environment = Environment(home=Path(plane_home["OFP_HOME"]), database_url=plane_home["OFP_DATABASE_URL"])
+    with environment.open_plane() as opened:
+        yield opened
+
+
+def answered(plane: Plane) -> Answer:
+    question = make_request(
+        context_pins=plane.profile.context_pins,
+        feature_keys=[("account", ACCOUNT)],
+        feature_groups=[("account_activity", "v1")],
+        as_of_time_utc=AFTER_THE_DEMO,
+    )
+    return plane.reader(plane.ensure_live()).answer(question)
+
+
+@pytest.fixture
+def stored(plane: Plane) -> str:
+    """The hash of a snapshot that was materialised, as a service does with what it serves."""
+    answer = answered(plane)
+    store_of(plane).materialise([answer])
+    return answer.hash
+
+
+def test_a_snapshot_is_shown_and_rebuilt_from_the_log(on_plane: Ofp, stored: str) -> None:
+    shown = on_plane("snapshot", "show", stored)
+    record = SnapshotRecord.model_validate_json(shown.out)
+    assert snapshot_hash(record.hashed) == record.feature_snapshot_hash == stored
+    rebuilt = on_plane("snapshot", "rebuild", stored)
+    assert rebuilt.code == 0
+    assert rebuilt.out.splitlines()[0] == f"recorded {stored}"
+    assert re.fullmatch(rf"rebuilt  {stored}  from [\d,]+ records of the log", rebuilt.out.splitlines()[1])
+    assert rebuilt.out.splitlines()[2] == "MATCH"
+
+
+def test_a_snapshot_that_the_log_does_not_give_is_a_mismatch(on_plane: Ofp, plane: Plane, stored: str) -> None:
+    hashed = json.loads(store_of(plane).load(stored))["hashed"]
+    hashed["values"][0]["by_group"][0]["features"]["count_1h"] += 1
+    forged = replace(answered(plane), hash=snapshot_hash(hashed), hashed=canonical_bytes(hashed))
+    store_of(plane).materialise([forged])
+    outcome = on_plane("snapshot", "rebuild", forged.hash)
+    assert outcome.refused() == "MISMATCH: what was served is not what the log gives\n"
+    assert f"rebuilt  {stored}" in outcome.out
+
+
+@pytest.mark.parametrize("command", ["show", "rebuild"])
+def test_snapshots_that_are_not_there(on_plane: Ofp, command: str) -> None:
+    assert on_plane("snapshot", command, "0" * 64).refused() == (
+        f"NOT_FOUND / UNKNOWN_SNAPSHOT: no snapshot {'0' * 64} was materialised here\n"
+    )
+    assert on_plane("snapshot", command, "../../profile").refused() == "a snapshot hash is 64 hex digits, in lower case\n"
+
+
+def test_a_damaged_snapshot_is_not_shown(on_plane: Ofp, plane: Plane, stored: str) -> None:
+    path = Path(plane.profile.object_store_url.removeprefix("file://")) / snapshot_path(stored)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    try:
+        outcome = on_plane("snapshot", "show", stored)
+    finally:
+        path.write_bytes(whole)
+    assert "SNAPSHOT_CORRUPT" in outcome.refused()
+    assert outcome.out == ""

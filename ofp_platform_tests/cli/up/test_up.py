@@ -1,0 +1,131 @@
+"""`ofp up`, whole: it comes up, answers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from ofp_platform.client.client import OfpClient, RetryPolicy, verify
+from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
+
+OFP = str(Path(sys.executable).with_name("ofp"))
+
+
+@contextmanager
+def town(variables: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """`ofp up` up to the line that says that it is ready, and what it has said."""
+    command = [OFP, "up", "--port", "0", *arguments]
+    environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("ready"):
+                    break
+            yield process, said
+        finally:
+            process.terminate()
+            process.stdout.read()
+
+
+def address(said: list[str], name: str) -> str:
+    found = re.search(rf"^{name} +(http://[\d.:]+)", "".join(said), re.MULTILINE)
+    assert found, said
+    return found[1]
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=15)
+    left = []
+    for process in alive:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:  # whoever adopted it has not reaped it yet
+                left.append(process.cmdline())
+    assert left == []
+
+
+@pytest.mark.timeout(180)
+def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> None:
+    with town(plane_home, "--dagster-port", "0") as (process, said):
+        with OfpClient(address(said, "HTTP service"), timeout_seconds=10) as ofp:
+            assert ofp.health().state == "GREEN"
+            answer = ofp.get_features(
+                context_pins=ofp.feature_groups().context_pins,
+                feature_keys=[("account", ACCOUNT)],
+                feature_groups=[("account_activity", "v1")],
+                as_of_time_utc=AFTER_THE_DEMO,
+            )
+        assert verify(answer) == answer.provenance.feature_snapshot_hash
+        assert answer.snapshot.by_key[0].by_group[0].features["sum_amount_30d"] == 106244
+        query = {"query": "{ assetNodes { id } }"}
+        assets = httpx.post(f"{address(said, 'Dagster UI')}/graphql", json=query, timeout=30, trust_env=False).json()
+        assert assets["data"]["assetNodes"]
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 4
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        assert process.wait(60) == 0, rest
+    assert rest.split() == ["stopping", "stopped"]
+    assert_gone(family)
+
+
+def test_a_part_that_ends_by_itself_stops_the_others(plane_home: dict[str, str]) -> None:
+    with town(plane_home, "--no-dagster") as (process, said):
+        assert said[-1].startswith("ready")
+        family = psutil.Process(process.pid).children(recursive=True)
+        projector = next(child for child in family if "projector" in child.cmdline())
+        projector.kill()
+        assert process.stdout is not None
+        rest = process.stdout.read()
+        assert process.wait(60) == 1
+    assert "projector ended with exit code -9; the end of " in rest
+    assert "Traceback" not in rest
+    assert_gone(family)
+
+
+@pytest.fixture
+def own_home() -> Iterator[Path]:
+    """A home folder with an embedded PostgreSQL of its own."""
+    with tempfile.TemporaryDirectory(prefix="ofp-up-") as name:
+        Path(name).chmod(0o755)  # as root, the server runs as another user
+        yield Path(name)
+        stop_embedded(Path(name) / "postgres")
+
+
+def test_a_killed_postgres_is_started_again_and_the_plane_goes_on(own_home: Path) -> None:
+    question: dict[str, Any] = {
+        "feature_keys": [("account", ACCOUNT)],
+        "feature_groups": [("account_activity", "v1")],
+        "as_of_time_utc": AFTER_THE_DEMO,
+    }
+    patient = RetryPolicy(attempts=60, first_seconds=0.5, longest_seconds=0.5)
+    with town({"OFP_HOME": str(own_home), "OFP_DATABASE_URL": ""}, "--no-dagster") as (process, said):
+        with OfpClient(address(said, "HTTP service"), timeout_seconds=10, retries=patient) as ofp:
+            question["context_pins"] = ofp.feature_groups().context_pins
+            before = ofp.get_features(**question).provenance.feature_snapshot_hash
+            os.kill(int((own_home / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            assert process.stdout is not None
+            assert process.stdout.readline().split() == ["PostgreSQL", "is", "gone;", "starting", "it", "again"]
+            assert process.stdout.readline().split() == ["PostgreSQL", "is", "back"]
+            assert ofp.get_features(**question).provenance.feature_snapshot_hash == before
+            assert ofp.get_snapshot(before)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait(60) == 0, rest
+    assert rest.split() == ["stopping", "stopped"]

@@ -1,0 +1,248 @@
+"""The service on a store: its cache follows commits, a lost connection and a switch, and says so when the store is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psycopg
+import pytest
+
+from ofp_platform.api.app import Application
+from ofp_platform.api.build_requests import BuildRequests
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.service.online_service import OnlineService
+from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.oracle.strategies import PINS
+
+AS_OF = "2024-05-01T12:00:00Z"
+ENOUGH = 30.0
+"""Seconds after which a test gives up; nothing waits that long when all is well."""
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Profile:
+    return Profile(
+        profile_name="served",
+        stream_name="served",
+        partitions=1,
+        partition_key="payload.customer_id",
+        context_pins=ContextPins(**PINS),
+        pack="handbook",
+        object_store_url=f"file://{tmp_path}/objects",
+    )
+
+
+@pytest.fixture
+def plane(profile: Profile, dsn: str) -> Iterator[Plane]:
+    with Plane.open(profile, dsn) as opened:
+        opened.ensure_live()
+        commit(opened, "e-0")
+        yield opened
+
+
+def commit(plane: Plane, event_id: str) -> None:
+    """One more transaction, projected."""
+    event = {
+        "event_id": event_id,
+        "event_type": "transaction",
+        "schema_version": "v1",
+        "ts_utc": "2024-05-01T11:00:00Z",
+        **PINS,
+        "payload": {"amount_minor": 100, "customer_id": "customer-1", "terminal_id": "terminal-1"},
+    }
+    assert not plane.log.append([event], lambda _: parse_time(AS_OF)).refusals
+    live = plane.live()
+    assert live is not None
+    assert plane.projector(live).apply_available(max_records=100) is not None
+
+
+REQUEST = orjson.dumps(
+    {
+        "context_pins": PINS,
+        "feature_keys": [{"key_type": "account", "key_id": "customer-1"}],
+        "feature_groups": [{"group_name": "account_activity", "group_version": "v1"}],
+        "as_of_time_utc": AS_OF,
+    }
+)
+
+
+@asynccontextmanager
+async def opened(profile: Profile, dsn: str) -> AsyncIterator[OnlineService]:
+    service = OnlineService(profile, dsn, connections=2)
+    await service.open()
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(ENOUGH):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def count(service: OnlineService) -> int:
+    body = orjson.loads((await service.answer(REQUEST)).body)
+    found: int = body["snapshot"]["by_key"][0]["by_group"][0]["features"]["count_1d"]
+    return found
+
+
+def held(service: OnlineService) -> Any:
+    assert service._reader is not None
+    return service._reader.cache
+
+
+async def test_the_cache_follows_the_projector(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        await until(lambda: held(service).head is not None)
+        for number in range(1, 4):
+            assert await count(service) == number
+            assert len(held(service)) == 1
+            at = held(service).head.version
+            await asyncio.to_thread(commit, plane, f"e-{number}")
+            await until(lambda at=at: held(service).head.version > at)  # type: ignore[misc]
+            assert len(held(service)) == 0
+
+
+async def test_a_lost_connection_empties_the_cache_until_it_is_back(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        await until(lambda: held(service).head is not None)
+        assert await count(service) == 1
+        epoch = held(service).epoch
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            # the listener alone is not of the pool, so it does not carry the pool's name
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'LISTEN%'"
+            )
+        await until(lambda: held(service).epoch > epoch)
+        await asyncio.to_thread(commit, plane, "e-1")
+        assert await count(service) == 2  # whether or not the service listens again by now: nothing is held
+        live = await asyncio.to_thread(plane.live)
+        assert live is not None
+        await until(lambda: held(service).head is not None and held(service).head.version == live.version)
+        assert [await count(service) for _ in range(3)] == [2, 2, 2]
+        assert len(held(service)) == 1
+
+
+async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        answer = await service.answer(REQUEST)
+        record = orjson.loads(await service.snapshot(answer.hash))
+    assert record["feature_snapshot_hash"] == answer.hash
+    assert service.counters.snapshots_built._value.get() == 1
+
+
+async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SnapshotStore.log
+    async with opened(profile, dsn) as service:
+        loop = asyncio.get_running_loop()
+
+        def log(self: SnapshotStore, answers: Sequence[Answer]) -> None:
+            store(self, answers)
+            assert service._served is not None
+            loop.call_soon_threadsafe(service._served.offer, answers[0])
+            monkeypatch.undo()
+
+        monkeypatch.setattr(SnapshotStore, "log", log)
+        answer = await service.answer(REQUEST)
+        assert orjson.loads(await service.snapshot(answer.hash))["feature_snapshot_hash"] == answer.hash
+
+
+async def test_the_page_of_the_api_shows_requests_that_this_service_answers(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        transport = httpx.ASGITransport(Application(service, BuildRequests(dsn)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            paths = (await http.get("/openapi.json")).json()["paths"]
+            asked = paths["/v0/get_features"]["post"]
+            body = asked["requestBody"]["content"]["application/json"]["example"]
+            shown = asked["responses"]["200"]["content"]["application/json"]["example"]
+            answer = (await http.post("/v0/get_features", json=body)).json()
+            assert answer["provenance"]["feature_snapshot_hash"] == shown["provenance"]["feature_snapshot_hash"]
+            named = paths["/v0/snapshots/{snapshot_hash}"]["get"]["parameters"][0]["example"]
+            assert (await http.get(f"/v0/snapshots/{named}")).status_code == 200
+
+
+async def test_every_failure_is_counted_and_every_counter_exported(profile: Profile, dsn: str, plane: Plane) -> None:
+    async with opened(profile, dsn) as service:
+        with pytest.raises(ContractError):
+            await service.answer(b"{")
+        assert service._reader is not None
+        assert service._served is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service._reader, "answer", None)
+            with pytest.raises(TypeError):
+                await service.answer(REQUEST)
+        service._served.dropped = 3
+        lines = service.metrics().decode().splitlines()
+        health = await service.health()
+    assert 'ofp_snapshot_failures_total{error_code="INVALID_REQUEST",reason="MALFORMED_JSON"} 1.0' in lines
+    assert 'ofp_snapshot_failures_total{error_code="UNAVAILABLE",reason="INTERNAL"} 1.0' in lines
+    assert "ofp_served_log_dropped_total 3.0" in lines
+    assert health.counters["snapshot_failures"] == 2
+    assert health.counters["served_log_dropped"] == 3
+    exported = {re.split(r"[ {]", line)[0] for line in lines if not line.startswith("#")}
+    for name in (
+        "snapshots_built", "snapshot_failures", "events_applied", "duplicates", "stale_graph_version", "missing_features",
+        "late_events", "anomalies",
+    ):  # fmt: skip
+        assert f"ofp_{name}_total" in exported
+    assert {"ofp_lag_records", "ofp_watermark_age_seconds", "ofp_posture"} <= exported
+
+
+async def test_a_store_that_is_silent_is_red_and_no_second_look_joins_the_first(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofp_platform.online.service.online_service._LOOK_SECONDS", 0.05)
+    async with opened(profile, dsn) as service:
+        assert (await service.health()).state is PostureState.GREEN
+        asked = threading.Event()
+        answers = threading.Event()
+        look = service._look
+        looks = []
+
+        def hangs() -> Any:
+            looks.append(1)
+            asked.set()
+            assert answers.wait(ENOUGH)
+            return look()
+
+        monkeypatch.setattr(service, "_look", hangs)
+        for _ in range(3):
+            await service._observe()
+        assert asked.is_set()
+        assert (await service.health()).reasons == ("STORE_DOWN",)
+        assert len(looks) == 1
+        monkeypatch.setattr(service, "_look", look)
+        answers.set()
+        monkeypatch.setattr("ofp_platform.online.service.online_service._LOOK_SECONDS", ENOUGH)
+        await service._observe()
+        assert (await service.health()).state is PostureState.GREEN
+
+
+async def test_an_outage_is_logged_in_words(profile: Profile, dsn: str, plane: Plane, caplog: pytest.LogCaptureFixture) -> None:
+    async with opened(profile, dsn):
+        try:
+            raise ConnectionRefusedError("no")
+        except ConnectionRefusedError:
+            logging.getLogger("asyncpg.pool").exception("Failed to restore the pool connection floor; retrying")
+    assert "Failed to restore" in caplog.text
+    assert "Traceback" not in caplog.text

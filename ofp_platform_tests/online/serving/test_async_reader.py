@@ -1,0 +1,261 @@
+"""Answers from the cache, held byte for byte against answers from the store at the same basis."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ofp_platform.online.serving.async_reader import AsyncReader
+from ofp_platform.online.state.touched_keys import KEPT_VERSIONS
+from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
+from ofp_platform_tests.oracle.strategies import SECOND, START
+
+GROUPS = [("ratios", "v2"), ("shop", "v1")]
+LATE = 60 * SECOND  # no request of a world is behind its horizon
+NUMBERS = itertools.count()
+ACCOUNTS, SHOPS = 3, 2
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[Pool]:
+    with open_pool(dsn) as opened:
+        yield opened
+
+
+class World:
+    """A plane with few events a chunk, a set of requests, and what the store answered to each at every basis."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.plane = SmallPlane(
+            pool, f"cache-{next(NUMBERS)}", partitions=1, chunk_events=4, span_chunks=2, allowed_lateness=LATE
+        )
+        self.projector = self.plane.projector()
+        self.requests = [
+            self.plane.request([("account", f"a-{account}"), ("merchant", f"m-{shop}")], GROUPS, START + second * SECOND)
+            for account in range(ACCOUNTS)
+            for shop in range(SHOPS)
+            for second in (5, 12, 30)
+        ]
+        self.order: dict[str, int] = {}
+        self.wanted: list[dict[bytes, bytes]] = []
+        self.commit(0)
+
+    def commit(self, *seconds: int) -> None:
+        """Payments at these seconds; one commit; then ask the store everything."""
+        events = [
+            payment(
+                f"e-{next(NUMBERS)}",
+                second * SECOND,
+                account_id=f"a-{number % ACCOUNTS}",
+                merchant_id=f"m-{number % SHOPS}",
+                amount=number % 97,
+            )
+            for second in seconds
+            for number in [next(NUMBERS)]
+        ]
+        self.plane.append(events)
+        assert self.projector.apply_available(max_records=1_000) is not None
+        self.wanted.append({request: self.plane.reader.answer(request).body for request in self.requests})
+        self.order[basis_of(self.wanted[-1][self.requests[0]])] = len(self.wanted) - 1
+
+    def version_of(self, request: bytes, body: bytes) -> int:
+        """Which commit an answer is of; it is the store's own answer at that basis."""
+        version = self.order[basis_of(body)]
+        assert body == self.wanted[version][request]
+        return version
+
+
+def basis_of(body: bytes) -> str:
+    return orjson.dumps(orjson.loads(body)["provenance"]["input_basis"]).decode()
+
+
+@asynccontextmanager
+async def cached(world: World, dsn: str, cache_bytes: int) -> AsyncIterator[AsyncReader]:
+    """A reader with a cache, which the test itself tells of commits."""
+    async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as own:
+        reader = AsyncReader(own, world.plane.projection_id, world.plane.evaluator, world.plane.limits, cache_bytes=cache_bytes)
+        try:
+            yield reader
+        finally:
+            await reader.followed()
+
+
+STEPS: st.SearchStrategy[tuple[str, list[int]]] = st.one_of(
+    st.tuples(st.just("commit"), st.lists(st.integers(0, 29), min_size=1, max_size=12)),
+    st.tuples(st.just("ask"), st.lists(st.integers(0, ACCOUNTS * SHOPS * 3 - 1), min_size=1, max_size=12)),
+    st.tuples(st.sampled_from(["moved", "listening", "deaf", "gap", "any key"]), st.just([])),
+)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(steps=st.lists(STEPS, min_size=5, max_size=20), cache_bytes=st.sampled_from([6_000, 1 << 22]))
+def test_the_cache_answers_as_the_store_did_at_the_same_basis(
+    pool: Pool, dsn: str, steps: list[tuple[str, list[int]]], cache_bytes: int
+) -> None:
+    world = World(pool)
+
+    async def run() -> None:
+        answered = 0
+        async with cached(world, dsn, cache_bytes) as reader:
+            reader.listening()
+            for step, numbers in steps:
+                if step == "commit":
+                    await asyncio.to_thread(world.commit, *numbers)
+                elif step == "ask":
+                    # together, and with whatever the step before left under way
+                    asked = [world.requests[number] for number in numbers]
+                    answers = await asyncio.gather(*(reader.answer(request) for request in asked))
+                    versions = [world.version_of(*pair) for pair in zip(asked, (a.body for a in answers), strict=True)]
+                    assert min(versions) >= answered
+                    answered = max(versions)
+                elif step in ("gap", "any key"):
+                    change = "DELETE FROM ofp.commit_touched" if step == "gap" else "UPDATE ofp.commit_touched SET marks = NULL"
+                    with pool.connection() as connection:
+                        connection.execute(change)
+                else:
+                    getattr(reader, step)()
+            reader.deaf()
+            reader.listening()
+            await reader.followed()
+            for _ in range(2):
+                for request in world.requests:
+                    assert world.version_of(request, (await reader.answer(request)).body) == len(world.wanted) - 1
+            assert reader.cache.nbytes <= cache_bytes
+
+    asyncio.run(run())
+
+
+async def test_a_key_is_read_once_and_again_when_a_commit_touched_it(pool: Pool, dsn: str) -> None:
+    world = World(pool)
+    async with cached(world, dsn, 1 << 22) as reader:
+        reader.listening()
+        await reader.followed()
+        statements = watch(reader)
+        request = world.requests[0]
+        for _ in range(3):
+            await reader.answer(request)
+        assert len(statements) == 1
+        world.commit(1, 2, 3)
+        assert world.version_of(request, (await reader.answer(request)).body) == 0  # nobody told it yet
+        reader.moved()
+        await reader.followed()
+        for _ in range(3):
+            assert world.version_of(request, (await reader.answer(request)).body) == 1
+        assert len(statements) == 2
+
+
+async def test_only_the_keys_that_are_missing_are_read(pool: Pool, dsn: str) -> None:
+    world = World(pool)
+    async with cached(world, dsn, 1 << 22) as reader:
+        reader.listening()
+        await reader.followed()
+        statements = watch(reader)
+        for request in world.requests[0:1] + world.requests[3:4]:  # another merchant, the same account and instant
+            await reader.answer(request)
+        assert [sum(len(question.keys) for question in questions) for questions in statements] == [2, 1]
+
+
+async def test_more_commits_than_are_kept_empty_the_cache(pool: Pool, dsn: str) -> None:
+    world = World(pool)
+    async with cached(world, dsn, 1 << 22) as reader:
+        reader.listening()
+        await reader.followed()
+        await reader.answer(world.requests[0])
+        assert len(reader.cache) == 2
+        with pool.connection() as connection:
+            connection.execute("UPDATE ofp.projection SET version = version + %s", (KEPT_VERSIONS + 1,))
+        reader.moved()
+        await reader.followed()
+        assert len(reader.cache) == 0
+        assert reader.cache.head is not None
+
+
+async def test_a_basis_ahead_of_the_cache_is_read_from_the_store(pool: Pool, dsn: str) -> None:
+    world = World(pool)
+    async with cached(world, dsn, 1 << 22) as reader:
+        reader.listening()
+        await reader.followed()
+        world.commit(1)
+        keys = [("account", "a-0"), ("merchant", "m-0")]
+        stream = world.plane.row().basis.stream_name
+        newest = [{"stream_name": stream, "partition_id": "0000", "offset": 1}]
+        ahead = world.plane.request(keys, GROUPS, START + 5 * SECOND, at_least_basis=newest)
+        assert world.version_of(world.requests[0], (await reader.answer(ahead)).body) == 1
+        # and from now on nothing older is served, although the cache has not followed
+        assert world.version_of(world.requests[1], (await reader.answer(world.requests[1])).body) == 1
+
+
+async def test_nothing_is_served_from_a_cache_that_hears_nothing(pool: Pool, dsn: str) -> None:
+    world = World(pool)
+    async with cached(world, dsn, 1 << 22) as reader:
+        reader.listening()
+        await reader.followed()
+        await reader.answer(world.requests[0])
+        reader.deaf()
+        world.commit(1)
+        assert world.version_of(world.requests[0], (await reader.answer(world.requests[0])).body) == 1
+        with pool.connection() as connection:
+            connection.execute("DELETE FROM ofp.projection")
+        with pytest.raises(ContractError) as caught:
+            await reader.answer(world.requests[0])
+        assert caught.value.reason is Reason.STORE_DOWN
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_beside_a_projector_that_commits_all_the_time(pool: Pool, dsn: str, seed: int) -> None:
+    world = World(pool)
+    choice = random.Random(seed)
+    served: list[tuple[bytes, bytes]] = []
+    async with cached(world, dsn, choice.choice([20_000, 1 << 22])) as reader:
+        listener = await asyncpg.connect(**asyncpg_arguments(dsn))
+        await listener.add_listener("ofp_projection", lambda *_: reader.moved())
+        reader.listening()
+        done = asyncio.Event()
+
+        async def commit() -> None:
+            for _ in range(25):
+                await asyncio.to_thread(world.commit, *(choice.randrange(30) for _ in range(4)))
+            done.set()
+
+        async def ask(requests: random.Random) -> None:
+            last: list[str] = []
+            while not done.is_set():
+                request = requests.choice(world.requests)
+                body = (await reader.answer(request)).body
+                served.append((request, body))
+                last.append(basis_of(body))
+                await asyncio.sleep(0)  # a hit never leaves the loop: let the notices in
+            await done.wait()
+            orders = [world.order[basis] for basis in last]
+            assert orders == sorted(orders)  # one client never sees time go back
+
+        try:
+            await asyncio.gather(commit(), *(ask(random.Random(seed * 10 + client)) for client in range(4)))
+        finally:
+            await listener.close()
+    assert len({world.version_of(*pair) for pair in served}) > 5
+
+
+def watch(reader: AsyncReader) -> list[Any]:
+    """The questions of every statement from now on."""
+    seen: list[Any] = []
+    query = reader._query
+
+    async def watched(questions: Any) -> Any:
+        seen.append(questions)
+        return await query(questions)
+
+    reader._query = watched  # type: ignore[method-assign]
+    return seen

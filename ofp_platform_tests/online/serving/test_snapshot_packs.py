@@ -1,0 +1,209 @@
+"""What a service served is found again by its hash, whole, whoever stored it and how."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.serving.served_log import ServedLog
+from ofp_platform.online.serving.snapshot_packs import make_pack
+from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.storage.snapshot_records import decompress, place_in_pack, snapshot_path
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.identity import pins_digest
+from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
+from ofp_platform_tests.oracle.strategies import SECOND, START
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[Pool]:
+    with open_pool(dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+def plane(pool: Pool) -> SmallPlane:
+    found = SmallPlane(pool, "packs", partitions=1)
+    found.append([payment(f"e-{number}", number * SECOND) for number in range(3)])
+    found.drain()
+    return found
+
+
+@pytest.fixture
+def answers(plane: SmallPlane) -> list[Answer]:
+    keys, groups = [("account", "a-1"), ("merchant", "m-1")], [("ratios", "v2"), ("shop", "v1")]
+    return [plane.reader.answer(plane.request(keys, groups, START + second * SECOND)) for second in range(2, 9)]
+
+
+@pytest.fixture
+def store(pool: Pool, tmp_path: Path) -> SnapshotStore:
+    return SnapshotStore(pool, ObjectStore(f"file://{tmp_path}"))
+
+
+def told(store: SnapshotStore, snapshot_hash: str) -> Reason | None:
+    """Why a snapshot cannot be read, or None."""
+    try:
+        store.load(snapshot_hash)
+    except ContractError as refusal:
+        return refusal.reason
+    return None
+
+
+def test_a_pack_holds_the_records_where_its_rows_say(answers: list[Answer], plane: SmallPlane) -> None:
+    path, frame, placed = make_pack([*answers, *answers[:2]])
+    content = decompress(frame)
+    assert [answer.hash for answer, _ in placed] == sorted(answer.hash for answer in answers)
+    for answer, reference in placed:
+        place = place_in_pack(reference)
+        assert place is not None
+        found, begin, length = place
+        assert found == path
+        record = orjson.loads(content[begin : begin + length])
+        assert record["feature_snapshot_hash"] == answer.hash
+        assert canonical_bytes(record) == content[begin : begin + length]
+        assert canonical_bytes(record["hashed"]) == answer.hashed
+        assert answer.made_under.pins_digest == pins_digest(plane.pins)
+        assert answer.basis.encode() in answer.hashed
+    assert place_in_pack(snapshot_path("0" * 64)) is None
+
+
+def test_a_logged_snapshot_reads_as_a_materialised_one(store: SnapshotStore, answers: list[Answer], plane: SmallPlane) -> None:
+    store.log(answers)
+    store.log(answers[::-1])  # again: nothing changes
+    logged = [store.load(answer.hash) for answer in answers]
+    assert len(store.index(plane.pins)) == len(answers)
+    assert store.materialise(answers) == len(answers)
+    assert [store.load(answer.hash) for answer in answers] == logged
+    assert len(store.index(plane.pins)) == len(answers)
+
+
+def test_damage_of_a_pack_is_found(store: SnapshotStore, answers: list[Answer], tmp_path: Path) -> None:
+    store.log(answers)
+    path = next((tmp_path / "snapshots" / "packs").rglob("*.zst"))
+    whole = path.read_bytes()
+    for damaged in (whole[:-9], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        path.write_bytes(damaged)
+        assert Reason.SNAPSHOT_CORRUPT in {told(store, answer.hash) for answer in answers}
+
+
+async def test_what_is_offered_is_written_once_flushed_or_after_a_while(store: SnapshotStore, answers: list[Answer]) -> None:
+    log = ServedLog(store, batch=3, linger_seconds=0.01)
+    log.start()
+    for answer in answers:
+        log.offer(answer)
+    await asyncio.wait_for(log.flushed(), 30)
+    for answer in answers:
+        store.load(answer.hash)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+
+
+async def test_what_does_not_fit_is_counted(store: SnapshotStore, answers: list[Answer]) -> None:
+    log = ServedLog(store, capacity=3)
+    for answer in answers:
+        log.offer(answer)
+    log.start()
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == len(answers) - 3
+    for answer in answers[:3]:
+        store.load(answer.hash)
+    assert told(store, answers[3].hash) is Reason.UNKNOWN_SNAPSHOT
+
+
+async def test_it_closes_whatever_came_meanwhile(store: SnapshotStore, answers: list[Answer]) -> None:
+    for pauses in range(8):
+        log = ServedLog(store, batch=2, linger_seconds=5)
+        log.start()
+        for answer in answers:
+            log.offer(answer)
+            await asyncio.sleep(0.001 * pauses)
+        await asyncio.wait_for(log.close(), 4)  # no wait for the batch that might have come
+
+
+class Outage(SnapshotStore):
+    """A store that does not answer while `down`."""
+
+    down = True
+    attempts = 0
+
+    def log(self, answers: Sequence[Answer]) -> None:
+        self.attempts += 1
+        if self.down:
+            raise ObjectStoreUnavailable("no")
+        super().log(answers)
+
+
+@pytest.fixture
+def unreliable(pool: Pool, tmp_path: Path) -> Outage:
+    return Outage(pool, ObjectStore(f"file://{tmp_path}"))
+
+
+async def test_what_was_served_during_an_outage_is_stored_after_it(unreliable: Outage, answers: list[Answer]) -> None:
+    log = ServedLog(unreliable, batch=2, linger_seconds=0.001, retry_seconds=0.001)
+    log.start()
+    for answer in answers[:5]:
+        log.offer(answer)
+    await asyncio.wait_for(log.flushed(), 30)  # nobody waits for a store that does not answer
+    assert log.holds(answers[0].hash)
+    for answer in answers[5:]:
+        log.offer(answer)
+    while unreliable.attempts < 3:
+        await asyncio.sleep(0.001)
+    unreliable.down = False
+    await asyncio.wait_for(log.flushed(), 30)
+    await asyncio.wait_for(log.flushed(), 30)  # the first may have met the last failing attempt
+    assert [told(unreliable, answer.hash) for answer in answers] == [None] * len(answers)
+    assert not log.holds(answers[0].hash)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+
+
+async def test_what_cannot_be_stored_at_the_end_is_counted(unreliable: Outage, answers: list[Answer]) -> None:
+    log = ServedLog(unreliable, linger_seconds=0.001, retry_seconds=60)
+    log.start()
+    for answer in answers:
+        log.offer(answer)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == len(answers)
+
+
+async def test_an_error_that_nobody_expects_does_not_end_the_log(unreliable: Outage, answers: list[Answer]) -> None:
+    log = ServedLog(unreliable, linger_seconds=0.001, retry_seconds=0.001)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ofp_platform.online.serving.snapshot_store.make_pack", None)  # not callable: a TypeError
+        unreliable.down = False
+        log.start()
+        for answer in answers:
+            log.offer(answer)
+        await asyncio.wait_for(log.flushed(), 30)
+        assert log.holds(answers[0].hash)
+    while log.holds(answers[0].hash):
+        await asyncio.sleep(0.001)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+    assert [told(unreliable, answer.hash) for answer in answers] == [None] * len(answers)
+
+
+async def test_a_store_that_is_silent_at_the_end_is_not_waited_for(pool: Pool, tmp_path: Path, answers: list[Answer]) -> None:
+    release = threading.Event()
+
+    class Silent(Outage):
+        def log(self, answers: Sequence[Answer]) -> None:
+            release.wait()
+
+    log = ServedLog(Silent(pool, ObjectStore(str(tmp_path))), linger_seconds=0.001, close_seconds=0.05)
+    log.start()
+    for answer in answers:
+        log.offer(answer)
+    await asyncio.wait_for(log.close(), 30)
+    release.set()
+    assert log.dropped == len(answers)

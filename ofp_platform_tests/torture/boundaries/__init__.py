@@ -1,0 +1,1 @@
+"""Boundaries: questions on the edges of windows and on ties."""

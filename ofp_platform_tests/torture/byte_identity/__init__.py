@@ -1,0 +1,1 @@
+"""Bytes: the same everywhere, and none changed unnoticed."""

@@ -1,0 +1,1 @@
+"""Faults: disturbed networks between the plane and its stores."""

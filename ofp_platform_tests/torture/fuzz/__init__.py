@@ -1,0 +1,1 @@
+"""Fuzz: requests that are almost right, or hardly HTTP."""

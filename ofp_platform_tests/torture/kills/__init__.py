@@ -1,0 +1,1 @@
+"""The kill loop: processes killed anywhere, nothing lost."""

@@ -1,0 +1,1 @@
+"""Random worlds: logs from a seed through both planes and the oracle."""

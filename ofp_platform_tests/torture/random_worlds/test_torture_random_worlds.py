@@ -1,0 +1,59 @@
+"""Random worlds at a small length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ofp_platform.registry.pack import load_pack, pack_digest
+from ofp_platform_tests.torture.random_worlds.defects import DEFECTS, left_edge_closed
+from ofp_platform_tests.torture.random_worlds.packs import pack_count, revised_pack, world_pack
+from ofp_platform_tests.torture.random_worlds.suite import SUITE, try_worlds
+from ofp_platform_tests.torture.random_worlds.suite import suite as random_worlds
+from ofp_platform_tests.torture.random_worlds.world import make_world
+
+
+def test_worlds_agree_and_planted_defects_are_found(embedded_server: str, tmp_path: Path) -> None:
+    figures = SUITE.run(size=0.0005, seed=3, dsn=embedded_server, folder=tmp_path)
+    assert [row for row in figures.rows if row.reached is False] == []
+    assert figures.raw["counts"]["questions"] >= 50
+
+
+@pytest.mark.parametrize("name", sorted(DEFECTS))
+def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
+    for _ in range(2):
+        with DEFECTS[name]():
+            pass
+
+
+def test_a_seed_is_a_world() -> None:
+    for seed in range(20):
+        assert make_world(seed) == make_world(seed)
+
+
+def test_a_world_that_differs_is_repeated_by_its_seed(embedded_server: str) -> None:
+    first = 3 * 2**20
+    with left_edge_closed():
+        tried = try_worlds(embedded_server, "torture_repeated", range(first, first + 200), stop_at_first=True)
+        ((seed, what),) = tried.differing
+        again = try_worlds(embedded_server, "torture_repeated", [seed])
+    assert again.differing == [(seed, what)]
+    assert try_worlds(embedded_server, "torture_repeated", [seed]).differing == []
+
+
+def test_a_plane_that_raises_is_a_failure_with_a_seed(embedded_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(random_worlds, "try_world", broken)
+    tried = try_worlds(embedded_server, "torture_raising", [7])
+    assert tried.differing == [(7, "RuntimeError: out of order")]
+
+
+@pytest.mark.parametrize("number", [3, 9])
+def test_generated_packs_are_such_as_could_be_written(number: int) -> None:
+    assert 0 < number < pack_count()
+    for made in (world_pack(number), revised_pack(number)):
+        pack = made.registry.pack
+        assert pack_digest(load_pack(pack.model_dump_json(by_alias=True, exclude_none=True))) == made.registry.digest

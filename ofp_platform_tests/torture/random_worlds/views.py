@@ -1,0 +1,366 @@
+"""A world held against the oracle: projected and served by the online plane, folded and rebuilt by the offline plane."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
+from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.serving.reader import Reader
+from ofp_platform.online.state.projection import ProjectionConflict, make_live, open_projection, read_projection
+from ofp_platform.registry.question import check_request
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
+from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform_tests.oracle import fold
+from ofp_platform_tests.oracle.small_plane import RUN_CONFIG, ScatteredLog
+from ofp_platform_tests.oracle.strategies import SKEW, START
+from ofp_platform_tests.torture.random_worlds.log import ShardLog
+from ofp_platform_tests.torture.random_worlds.packs import selections
+from ofp_platform_tests.torture.random_worlds.store import WorldStore, plain_json
+from ofp_platform_tests.torture.random_worlds.world import OTHER_RUN, View, World
+
+Log = PostgresLog | ShardLog
+_BEHIND = Reason.AS_OF_BEFORE_HORIZON.value
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question to one view at one basis. `wanted` and `served`: the snapshot hash, or the reason of the refusal."""
+
+    request: GetFeaturesRequest
+    basis: Basis
+    wanted: str
+    served: str
+    differs: str
+
+
+@dataclass
+class Findings:
+    """What came of a world: what differed (empty: nothing), and what occurred in it."""
+
+    differing: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def hold(self, what: str, found: object, wanted: object) -> None:
+        """Note it where two things that must be equal are not."""
+        self.counts["comparisons"] += 1
+        if found != wanted:
+            self.differing.append(f"{what}: {found}, the oracle says {wanted}")
+
+
+def try_world(store: WorldStore, world: World, folder: Path) -> Findings:
+    """Run one world through both planes and the oracle. `folder` is empty; what is folded into it is left to the caller."""
+    findings = Findings()
+    rng = random.Random(f"drive {world.seed}")
+    log = _log_of(store, world)
+    tries = [ViewTrial(store, world, view, log, findings) for view in world.views]
+    for number, trial in enumerate(tries):
+        trial.project(rng)
+        trial.rebuild(rng, folder / f"view-{number}")
+    return findings
+
+
+class ViewTrial:
+    """One projection of a world beside the oracle."""
+
+    def __init__(self, store: WorldStore, world: World, view: View, log: Log, findings: Findings) -> None:
+        self.store, self.world, self.view, self.log, self.findings = store, world, view, log, findings
+        self.pins = ContextPins(**view.pins)
+        self.registry = view.pack.registry
+        status = "building" if view.revised else "live"
+        with store.pool.connection() as connection:
+            self.projection_id = open_projection(
+                connection, world.name, self.pins, self.registry, RUN_CONFIG, status=status
+            ).projection_id
+        evaluator = store.evaluator(self.registry, self.pins, world.lateness)
+        self.reader = Reader(store.pool, self.projection_id, evaluator, _LIMITS)
+        self.basis = make_basis(world.name, {})
+        self.asked: list[Asked] = []
+        self.folded: dict[str, fold.Known] = {}
+
+    # ---- online --------------------------------------------------------------------------------------------------
+
+    def project(self, rng: random.Random) -> None:
+        """Apply the log in commits of random sizes, with restarts and deliveries that come twice; ask in between."""
+        projector = self._projector()
+        count = len(self.world.records)
+        while True:
+            if rng.random() < 0.1:
+                projector = self._projector()
+            batches = projector.read_next(max_records=rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4))))
+            if not batches:
+                break
+            self.basis = projector.apply(batches).basis_after
+            self.findings.counts["commits"] += 1
+            if rng.random() < 0.1 and any(len(batch) for batch in batches):
+                self._deliver_again(projector, [batch for batch in batches if len(batch)])
+            if rng.random() < 0.25:
+                self._ask(rng)
+        if self.view.revised:
+            with self.store.pool.connection() as connection:
+                retired = make_live(connection, self.projection_id, read_projection(connection, self.projection_id).version)
+            self.findings.hold("the projection that was live is retired", retired is not None, True)
+        self._ask(rng)
+        self._check_counters()
+
+    def _projector(self) -> Projector:
+        return Projector(
+            self.store.pool,
+            self.log,
+            self.registry,
+            self.projection_id,
+            clock_skew_us=SKEW,
+            allowed_lateness_us=self.world.lateness,
+            chunk_events=self.world.chunk_events,
+            span_chunks=self.world.span_chunks,
+        )
+
+    def _deliver_again(self, projector: Projector, batches: Sequence[Any]) -> None:
+        """What was committed comes once more, as to a process that died before it could tell: it is refused as a whole."""
+        self.findings.counts["deliveries that came twice"] += 1
+        refused = False
+        try:
+            projector.apply(batches)
+        except ProjectionConflict:
+            refused = True
+        self.findings.hold("a delivery that came twice is refused", refused, True)
+
+    def _ask(self, rng: random.Random) -> None:
+        basis = self.basis
+        known = self._known(basis)
+        keys, groups, context = self._question(rng)
+        as_of = self._as_of(rng, known, keys, groups)
+        request = GetFeaturesRequest.model_validate(
+            {
+                "context_pins": dict(self.view.pins),
+                "feature_keys": [{"key_type": key_type, "key_id": key_id} for key_type, key_id in keys],
+                "feature_groups": [{"group_name": name, "group_version": version} for name, version in groups],
+                "as_of_time_utc": fold.time_text(as_of),
+                "request_context": context,
+            }
+        )
+        expected: fold.Answer | None = None
+        try:
+            expected = fold.snapshot(
+                known,
+                self.view.pack.content,
+                keys,
+                groups,
+                as_of,
+                allowed_lateness=self.world.lateness,
+                request_context=context,
+            )
+            wanted = self._hash(expected, basis, keys, groups, as_of, context)
+        except fold.BehindHorizon:
+            wanted = _BEHIND
+        except fold.OutOfRange:
+            wanted = Reason.VALUE_OUT_OF_RANGE.value
+        differs = ""
+        try:
+            answer = self.reader.answer(request)
+            served = answer.hash
+            if served != wanted and expected is not None:
+                differs = _difference(json.loads(answer.body), expected)
+        except ContractError as refusal:
+            served = refusal.reason.value
+        self.findings.counts["questions"] += 1
+        self.findings.counts["refusals"] += len(wanted) != 64
+        self.findings.hold(f"served at {fold.time_text(as_of)} for {keys} {groups}{differs}", served, wanted)
+        self.asked.append(Asked(request, basis, wanted, served, differs))
+
+    def _question(self, rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]], dict[str, int | str]]:
+        """Keys, groups that fit them, and the request context that they need."""
+        content = self.view.pack.content
+        groups = content["groups"]
+        chosen = [rng.choice(groups)] if rng.random() < 0.6 else groups
+        keys: list[tuple[str, str]] = []
+        for key_type in sorted({group["key_type"] for group in chosen}):
+            places = rng.sample(range(4), rng.choice((1, 1, 2)))
+            keys += [(key_type, f"{key_type[0]}-{place}") for place in places]
+        context: dict[str, int | str] = {}
+        for group in chosen:
+            for name, kind in group["request"].items():
+                context[name] = rng.randrange(10**6) if kind == "integer" else f"{rng.randrange(10**6)}.25"
+        return keys, [(group["name"], group["version"]) for group in chosen], context
+
+    def _as_of(
+        self, rng: random.Random, known: fold.Known, keys: Sequence[tuple[str, str]], groups: Sequence[tuple[str, str]]
+    ) -> int:
+        """Where a window of the groups begins or ends at an event of the keys, or a microsecond beside it."""
+        names = {key_id for _, key_id in keys}
+        events = list(known.events.values())
+        touching = [
+            event.ts for event in events if not names.isdisjoint(text for text in event.payload.values() if isinstance(text, str))
+        ]
+        moments = touching or [event.ts for event in events] or [START]
+        chosen = [group for group in self.view.pack.content["groups"] if (group["name"], group["version"]) in groups]
+        spans = [
+            span for group in chosen for part in selections(group) for span in (part["delay"], part["delay"] + part["window"])
+        ]
+        reach = max(part["delay"] + part["window"] for group in chosen for part in selections(group))
+        retained = self.registry.reach + self.world.lateness
+        served_from = 0 if known.watermark is None else known.watermark - retained + reach
+        found = 0
+        for _ in range(rng.choice((1, 8, 8, 8, 8))):  # once: it may lie behind the horizon
+            found = rng.choice(moments) + rng.choice((0, *spans)) + rng.choice((-1, 0, 0, 0, 0, 1))
+            if found >= served_from:
+                break
+        return found
+
+    # ---- the oracle ------------------------------------------------------------------------------------------------
+
+    def _known(self, basis: Basis) -> fold.Known:
+        """The oracle's fold up to a basis; what a basis holds never changes."""
+        text = basis_text(basis)
+        if text not in self.folded:
+            self.folded[text] = self._fold(basis)
+        return self.folded[text]
+
+    def _fold(self, basis: Basis) -> fold.Known:
+        if isinstance(self.log, ShardLog):
+            ends = {part.partition_id: self.log.ordinal(part) for part in basis.partitions}
+        else:
+            ends = {part.partition_id: int(part.offset) for part in basis.partitions}
+        return fold.known_events(self.world.records, ends, self.view.pins, self.view.pack.content, SKEW)
+
+    def _hash(
+        self,
+        expected: fold.Answer,
+        basis: Basis,
+        keys: Sequence[tuple[str, str]],
+        groups: Sequence[tuple[str, str]],
+        as_of: int,
+        context: Mapping[str, int | str],
+    ) -> str:
+        """The snapshot hash as the law words it, from the oracle's values."""
+        body: dict[str, Any] = {
+            "contract_version": "v0",
+            "context_pins": dict(self.view.pins),
+            "as_of_time_utc": fold.time_text(as_of),
+            "feature_keys": [{"key_type": key_type, "key_id": key_id} for key_type, key_id in sorted(keys)],
+            "feature_groups": [{"group_name": name, "group_version": version} for name, version in sorted(groups)],
+            "registry_digest": self.registry.digest,
+            "run_config_digest": RUN_CONFIG,
+            "values": expected.by_key,
+            "freshness": expected.freshness,
+            "warnings": expected.warnings,
+            "input_basis": basis.model_dump(mode="json"),
+            **({"request_context": dict(context)} if context else {}),
+        }
+        return hashlib.sha256(plain_json(body)).hexdigest()
+
+    def _check_counters(self) -> None:
+        """What the projection says of its records, and the watermark; what occurred goes into the findings."""
+        with self.store.pool.connection() as connection:
+            row = read_projection(connection, self.projection_id)
+            totals = connection.execute(
+                "SELECT coalesce(sum(records), 0)::int, coalesce(sum(failed), 0)::int, coalesce(sum(ignored), 0)::int"
+                " FROM ofp.projection_partition WHERE projection_id = %s",
+                (self.projection_id,),
+            ).fetchone()
+        reached = row.basis.by_partition()
+        unread = [end for name, end in self.log.ends().by_partition().items() if reached.get(name) != end]
+        # a partition that nothing was ever in is in no basis
+        self.findings.hold("what the basis lacks at the end", [end for end in unread if end.offset or end.closed], [])
+        known = self.known = self._known(row.basis)
+        foreign = [record for record in self.world.records if _pins(record) != self.view.pins]
+        active = [dict(view.pins) for view in self.world.views]
+        inactive = sum(_pins(record) not in active for record in foreign)
+        counted = (len(self.world.records), len(known.failures) + inactive, known.unknown + len(foreign) - inactive)
+        self.findings.hold("records, failed, ignored", totals, counted)
+        self.findings.hold("the watermark", row.watermark, known.watermark)
+        if self.view is self.world.views[0]:
+            self.findings.counts["duplicates"] += known.duplicates
+            self.findings.counts["conflicts"] += known.anomalies
+            self.findings.counts["late"] += _late(known, self.registry.reach + self.world.lateness)
+
+    # ---- offline ---------------------------------------------------------------------------------------------------
+
+    def rebuild(self, rng: random.Random, folder: Path) -> None:
+        """Fold the log into files, count as the oracle does, and rebuild the bytes of everything that was served."""
+        spans = ReplayBasis.up_to(self.log.ends())
+        folded = fold_replay(
+            self._read_through(rng), self.registry, self.pins, SKEW, folder, shards=rng.choice((1, 1, 1, 1, 2, 3))
+        )
+        self._check_fold(folded)
+        run = ReplayedRun(Knowledge(folded, spans), self.registry.pack, self.pins, RUN_CONFIG, self.world.lateness)
+        answered = [one for one in self.asked if one.wanted != _BEHIND]
+        questions = [QuestionAt.of(check_request(one.request, self.registry, self.pins, _LIMITS), one.basis) for one in answered]
+        rebuilt = Rebuilder(run).hashed(questions)
+        for one, made in zip(answered, rebuilt, strict=True):
+            found = made.reason.value if isinstance(made, ContractError) else hashlib.sha256(made).hexdigest()
+            self.findings.hold(f"rebuilt at {one.request.as_of_time_utc}", found, one.wanted)
+
+    def _read_through(self, rng: random.Random) -> Iterator[Any]:
+        """All batches, the partitions in any order: a fold does not need parents first."""
+        names = [info.partition_id for info in self.log.partitions()]
+        rng.shuffle(names)
+        for name in names:
+            basis = None
+            while len(batch := self.log.read(name, basis, rng.choice((3, 100)))):
+                yield batch
+                basis = batch.next
+
+    def _check_fold(self, folded: FoldedReplay) -> None:
+        known = self.known
+        foreign = sum(record.envelope["run_id"] != self.view.pins["run_id"] for record in self.world.records)
+        wrong = sum(_pins(record) != self.view.pins for record in self.world.records) - foreign
+        counted = (folded.applied, folded.duplicates, folded.ignored, folded.other_run, folded.failed, folded.watermark)
+        failures = len(known.failures) + wrong
+        self.findings.hold(
+            "folded", counted, (len(known.events), known.duplicates, known.unknown, foreign, failures, known.watermark)
+        )
+        contents = Counter((event_class, event_id) for event_class, event_id, _ in known.events)
+        names = sorted(event_id for (_, event_id), count in contents.items() if count > 1)
+        self.findings.hold("conflicts by id", sorted(one.event_id for one in folded.anomalies), names)
+
+
+def _log_of(store: WorldStore, world: World) -> Log:
+    if not world.dense:
+        return ShardLog(world.name, world.shards, world.records, world.tokens)
+    log = ScatteredLog.create(store.pool, world.name, len(world.shards), "event_id")
+    assert isinstance(log, ScatteredLog)
+    log.places.extend(record.partition_id for record in world.records)
+    admissions = iter([record.admitted_at for record in world.records])
+    receipt = log.append([record.envelope for record in world.records], lambda envelope: next(admissions))
+    assert not receipt.refusals, receipt.refusals[0]
+    return log
+
+
+def _pins(record: fold.Record) -> dict[str, Any]:
+    return {name: record.envelope[name] for name in OTHER_RUN if name in record.envelope}
+
+
+def _late(known: fold.Known, retained: int) -> int:
+    """How many events came from behind the horizon as it stood when they came, the log taken in order of admission."""
+    newest: int | None = None
+    late = 0
+    for event in known.events.values():
+        late += newest is not None and event.ts <= newest - retained
+        newest = event.ts if newest is None else max(newest, event.ts)
+    return late
+
+
+def _difference(body: Mapping[str, Any], expected: fold.Answer) -> str:
+    """Where an answer is not the oracle's, in words."""
+    for own, other in zip(body["snapshot"]["by_key"], expected.by_key, strict=True):
+        for group, wanted in zip(own["by_group"], other["by_group"], strict=True):
+            for name, value in group["features"].items():
+                if value != wanted["features"][name]:
+                    return f": {own['key_id']} {group['group_name']}.{name} is {value!r}, not {wanted['features'][name]!r}"
+    return f": freshness {body['provenance']['freshness']}, not {expected.freshness}"

@@ -1,0 +1,1 @@
+"""Races: two of each writer at once."""
