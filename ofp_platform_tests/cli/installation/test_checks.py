@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.installation import checks
 from ofp_platform.cli.installation.checks import State, examine, free_port, packages, python_version
-from ofp_platform.cli.installation.installation_commands import checks
 from ofp_platform_tests.cli.program import Ofp
 
 
@@ -53,7 +53,7 @@ def test_a_schema_that_is_old(tmp_path: Path, empty_dsn: str) -> None:
 
 def test_a_profile_with_a_typo_and_one_with_a_bad_pack(tmp_path: Path, empty_dsn: str) -> None:
     profile = tmp_path / "profile.yaml"
-    shipped = Path(checks.__file__).parent / "profiles" / "demo.yaml"
+    shipped = Path(checks.__file__).parents[1] / "profiles" / "demo.yaml"
     profile.write_text(shipped.read_text() + "streem_name: x\n")
     wrong = found(Environment(home=tmp_path, database_url=empty_dsn))
     assert wrong["profile"].state is State.WRONG

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ofp_platform.online.serving import key_cache
 from ofp_platform.online.serving.key_cache import Head, KeyCache
-from ofp_platform.online.serving.reader import key_cache
 from ofp_platform.online.state.touched_keys import key_mark, pack_marks, unpack_marks, without_gap
 
 KEYS = [("account", f"a-{number}") for number in range(4)] + [("merchant", f"a-{number}") for number in range(4)]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ofp_platform_tests.torture.boundaries import suite as boundaries
 from ofp_platform_tests.torture.boundaries.cases import make_case
 from ofp_platform_tests.torture.boundaries.paths import Planted
 from ofp_platform_tests.torture.boundaries.suite import SUITE, Held, hold_case
-from ofp_platform_tests.torture.boundaries.suite import suite as boundaries
 
 
 def test_every_path_says_what_the_oracle_says(tmp_path: Path) -> None:

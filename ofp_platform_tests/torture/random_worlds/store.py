@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool
 
 from ofp_platform.offline.parity import rebuilding
 from ofp_platform.online.serving.evaluation import Evaluator
-from ofp_platform.online.state.buckets import projection
+from ofp_platform.online.state import projection
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.storage.postgres import Pool
