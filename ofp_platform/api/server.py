@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -86,10 +86,10 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def answers(host: str, port: int, timeout_seconds: float = 1.0) -> bool:
+def answers(host: str, port: int) -> bool:
     """Whether an HTTP service answers there at all, whatever it says."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    connection = http.client.HTTPConnection(reachable, port, timeout=timeout_seconds)
+    connection = http.client.HTTPConnection(reachable, port, timeout=1.0)
     try:
         connection.request("GET", "/health")
         connection.getresponse().read()
@@ -137,8 +137,6 @@ def serve(
     workers: int = 1,
     *,
     on_ready: Callable[[str], None] = print_address,
-    environ: Mapping[str, str] = os.environ,
-    header_read_timeout_ms: int = _HEADER_READ_TIMEOUT_MS,
 ) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread of a process that holds no threads or pools yet.
 
@@ -150,9 +148,9 @@ def serve(
         AddressError: the port is taken.
         SystemExit: a worker could not start or died; its own message is in the log.
     """
-    check_exposure(host, load_tokens(environ))
+    check_exposure(host, load_tokens(os.environ))
     with reserved_port(host, port) as chosen:
-        server = _server(host, chosen, workers, header_read_timeout_ms)
+        server = _server(host, chosen, workers)
         stopped = threading.Event()
         herald = threading.Thread(target=_announce, args=(host, chosen, stopped, on_ready), daemon=True)
         server.on_startup(herald.start)
@@ -164,7 +162,7 @@ def serve(
             stopped.set()
 
 
-def _server(host: str, port: int, workers: int, header_read_timeout_ms: int) -> Any:
+def _server(host: str, port: int, workers: int) -> Any:
     return Server(
         "ofp_platform.api",
         address=host,
@@ -173,7 +171,7 @@ def _server(host: str, port: int, workers: int, header_read_timeout_ms: int) -> 
         workers=workers,
         loop=Loops.uvloop,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=header_read_timeout_ms),
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_READ_TIMEOUT_MS),
         websockets=False,
         backlog=1024,
         log_level=LogLevels.warning,

@@ -27,6 +27,8 @@ _TRANSIENT = {
     "ServiceUnavailable",
     "ThrottlingException",
 }
+_FIRST_SECONDS = 0.05
+_MOST_SECONDS = 2.0
 _FOR_THE_CALLER = {"ExpiredIteratorException", "InvalidArgumentException", "ResourceInUseException"}
 
 
@@ -37,14 +39,12 @@ class Backoff:
     sleep: Callable[[float], None]
     jitter: Callable[[], float]
     attempts: int = 8
-    first_seconds: float = 0.05
-    most_seconds: float = 2.0
 
     def tries(self) -> Iterator[int]:
         """The attempts, 0 first, with a pause before each but the first."""
         for attempt in range(self.attempts):
             if attempt:
-                self.sleep(self.jitter() * min(self.most_seconds, self.first_seconds * 2 ** (attempt - 1)))
+                self.sleep(self.jitter() * min(_MOST_SECONDS, _FIRST_SECONDS * 2 ** (attempt - 1)))
             yield attempt
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,7 @@ from ofp_platform.log.port import EventLog
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.evaluation import Evaluator
-from ofp_platform.online.serving.reader import QUIET_POSTURE, Posture, Reader
+from ofp_platform.online.serving.reader import QUIET_POSTURE, Reader
 from ofp_platform.online.state.projection import (
     ProjectionRow,
     UnknownProjection,
@@ -27,8 +26,6 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.profile import Profile
-
-LogFactory = Callable[[Profile, Pool], EventLog]
 
 
 def profile_pack(profile: Profile) -> Pack:
@@ -175,6 +172,8 @@ class Plane:
         """What answers questions about that projection."""
         return Evaluator(self.registry_of(row), row.pins, row.run_config_digest, self.profile.allowed_lateness_us)
 
-    def reader(self, row: ProjectionRow, posture: Posture = lambda: QUIET_POSTURE) -> Reader:
+    def reader(self, row: ProjectionRow) -> Reader:
         """`get_features` as a library call."""
-        return Reader(self.pool, row.projection_id, self.evaluator(row), self.profile.limits, posture, self.partition_ids)
+        return Reader(
+            self.pool, row.projection_id, self.evaluator(row), self.profile.limits, lambda: QUIET_POSTURE, self.partition_ids
+        )

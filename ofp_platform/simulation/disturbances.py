@@ -34,11 +34,6 @@ class Disturbances:
             raise ValueError("a count of disturbances is 0 or more")
 
     @classmethod
-    def harmless(cls) -> Disturbances:
-        """Copies and retries only: every record is an event that a projection applies or knows already."""
-        return cls(future=0, wrong_type=0, missing_field=0, foreign_pins=0, conflicts=0)
-
-    @classmethod
     def none(cls) -> Disturbances:
         """Every event once."""
         return cls(duplicates=0, retries=0, future=0, wrong_type=0, missing_field=0, foreign_pins=0, conflicts=0)

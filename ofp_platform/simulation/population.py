@@ -32,7 +32,7 @@ class PopulationSize:
 class Population:
     """Columns by entity number. Amounts in minor units; `*_of_card` have one entry per card.
 
-    near_merchants: int64[customers, NEAR_MERCHANTS], the nearest first. merchant_online: bool[merchants].
+    near_merchants: int64[customers, NEAR_MERCHANTS], the nearest first.
     merchant_weight: popularity of the online merchants, sums to 1 over them. customer_amount: typical amount.
     merchant_factor: how much dearer than the customer's typical purchase one is there.
     """
@@ -43,7 +43,6 @@ class Population:
     card_weight: Float64
     devices: int
     near_merchants: Int64
-    merchant_online: npt.NDArray[np.bool_]
     merchant_weight: Float64
     merchant_factor: Float64
     customer_amount: Float64
@@ -87,7 +86,6 @@ def make_population(size: PopulationSize, rng: np.random.Generator) -> Populatio
         card_weight=rng.gamma(1.2, 1.0, cards) + 0.02,
         devices=size.customers + shared,
         near_merchants=near,
-        merchant_online=online,
         merchant_weight=weight / weight.sum(),
         merchant_factor=rng.lognormal(0.0, 0.5, size.merchants),
         customer_amount=rng.lognormal(np.log(2_800), 0.6, size.customers),

@@ -42,9 +42,7 @@ class ForkedProcess(RuntimeError):
 class ObjectStore:
     """Objects by path (`/` separated, relative) under one root. Every method raises ForkedProcess where that is the case."""
 
-    def __init__(
-        self, url: str, *, endpoint: str | None = None, region: str | None = None, answer_seconds: float | None = None
-    ) -> None:
+    def __init__(self, url: str, *, endpoint: str | None = None, answer_seconds: float | None = None) -> None:
         """`url` is `file:///folder` (or a plain path), created if absent, or `s3://bucket/prefix`.
 
         `endpoint` is for S3 stores other than AWS; credentials come from the usual AWS environment. A request to S3 takes at
@@ -62,7 +60,7 @@ class ObjectStore:
             self._store = LocalStore(folder, mkdir=True)
             self._folder = folder
         elif parts.scheme == "s3" and parts.netloc:
-            options: S3Config = {"region": region or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
+            options: S3Config = {"region": os.environ.get("AWS_DEFAULT_REGION", "us-east-1")}
             if endpoint is not None:
                 options |= {"endpoint": endpoint, "virtual_hosted_style_request": False}
             bound = timedelta(seconds=answer_seconds or ANSWER_SECONDS)

@@ -6,7 +6,6 @@ import hashlib
 import re
 from typing import Annotated, Any
 
-import orjson
 from pydantic import Field
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, canonical_bytes, jcs_bytes
@@ -71,18 +70,6 @@ def _is_unreadable(value: Any) -> bool:
     return isinstance(value, float) and MAX_INTEGER < abs(value) < 1e21
 
 
-def envelope_bytes(envelope: Envelope) -> bytes:
-    """RFC 8785 bytes of the envelope: what a log stores.
-
-    Raises:
-        ValueError | TypeError: the payload is not I-JSON.
-    """
-    payload = ijson_bytes(envelope.payload)
-    fields = {name: value for name, value in envelope.__dict__.items() if value is not None and name != "payload"}
-    fields["payload"] = orjson.Fragment(payload)
-    return canonical_bytes(fields)
-
-
 def payload_hash(envelope: Envelope) -> bytes:
     """SHA-256 (32 bytes) over the RFC 8785 bytes of event_type, schema_version, ts_utc, pins and payload."""
     return hash_of_parts(
@@ -109,9 +96,9 @@ def hash_of_parts(event_type: str, schema_version: str, ts_utc: str, pins: bytes
     return hashlib.sha256(body).digest()
 
 
-def raw_identifier_in(value: Any, path: str = "payload") -> str | None:
-    """The path of the first string (or object key) that is a raw card number, or None; never the value itself."""
-    pending = [(value, path)]  # a list, not recursion: a payload may be nested deeper than the interpreter's stack
+def raw_identifier_in(value: Any) -> str | None:
+    """The path of the first string (or object key) in a payload that is a raw card number, or None; never the value itself."""
+    pending = [(value, "payload")]  # a list, not recursion: a payload may be nested deeper than the interpreter's stack
     while pending:
         item, place = pending.pop()
         if isinstance(item, str):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from ofp_platform.cli.demo.demo_events import DEFAULT_PAYMENTS
+from ofp_platform.cli.demo.command import DEFAULT_PAYMENTS
 from ofp_platform.cli.environment import Environment
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments

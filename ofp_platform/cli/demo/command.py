@@ -12,6 +12,8 @@ from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
+DEFAULT_PAYMENTS = 200_000
+
 
 class LogKind(enum.StrEnum):
     """Which log the demo runs on."""
@@ -31,7 +33,7 @@ def demo(
     kinesis_endpoint: Annotated[
         str | None, typer.Option("--kinesis-endpoint", help="With --log kinesis: use this Kinesis, which keeps its stream.")
     ] = None,
-    payments: Annotated[int, typer.Option(min=500, max=5_000_000, help="How many payments to simulate.")] = 200_000,
+    payments: Annotated[int, typer.Option(min=500, max=5_000_000, help="How many payments to simulate.")] = DEFAULT_PAYMENTS,
     home: Home = None,
 ) -> None:
     """Simulate card payments with fraud, project and serve their features, decide, prove; publish a training set, train models.

@@ -14,7 +14,6 @@ from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummar
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.profile import Profile
 
-DEFAULT_PAYMENTS = 200_000
 _BATCH = 50_000
 
 

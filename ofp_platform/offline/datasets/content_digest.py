@@ -15,22 +15,16 @@ Blocks, files, row groups, encodings and compression are not part of it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ofp_platform.vocabulary.canonical import digest_of
 
 FORMAT = "ofp_dataset_content_v0"
-READ_ROWS = 131_072
-_HASHING_THREADS = 2
 _WIDTHS = {pa.int64(): 8, pa.timestamp("us", tz="UTC"): 8}
 
 
@@ -84,7 +78,7 @@ class ContentDigest:
         self.rows = 0
         self._columns = [_ColumnHash(field) for field in schema]
 
-    def update(self, block: pa.Table | pa.RecordBatch, pool: ThreadPoolExecutor | None = None) -> None:
+    def update(self, block: pa.Table | pa.RecordBatch) -> None:
         """Take the next rows.
 
         Raises:
@@ -93,12 +87,8 @@ class ContentDigest:
         if not block.schema.equals(self.schema, check_metadata=False):
             raise ValueError(f"a block has another schema:\n{block.schema}\ninstead of\n{self.schema}")
         table = pa.table(block) if isinstance(block, pa.RecordBatch) else block
-        jobs = [(one, table.column(place).combine_chunks()) for place, one in enumerate(self._columns)]
-        if pool is None:
-            for column, array in jobs:
-                column.update(array)
-        else:
-            list(pool.map(lambda job: job[0].update(job[1]), jobs))
+        for place, column in enumerate(self._columns):
+            column.update(table.column(place).combine_chunks())
         self.rows += table.num_rows
 
     def hexdigest(self) -> str:
@@ -108,41 +98,6 @@ class ContentDigest:
     def content(self) -> dict[str, Any]:
         """What is digested."""
         return {"format": FORMAT, "rows": self.rows, "columns": [column.wire() for column in self._columns]}
-
-
-def digest_of_blocks(blocks: Iterable[pa.Table], schema: pa.Schema) -> str:
-    """The content digest of rows in memory."""
-    digest = ContentDigest(schema)
-    for block in blocks:
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def digest_of_files(paths: Iterable[Path | str]) -> str:
-    """The content digest of published files, in the order of their rows; memory is that of one block.
-
-    Raises:
-        ValueError: no file, files of different schemas, or a file that is no Parquet file.
-        FileNotFoundError: a file is not there.
-        TypeError: a column of a type that a dataset may not have.
-    """
-    digest: ContentDigest | None = None
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        for path in paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    digest = digest or ContentDigest(file.schema_arrow)
-                    if not file.schema_arrow.equals(digest.schema, check_metadata=False):
-                        raise ValueError(f"{path}: another schema than the files before it")
-                    for batch in file.iter_batches(READ_ROWS):
-                        digest.update(batch, pool)
-            except (pa.ArrowInvalid, OSError) as error:
-                if isinstance(error, FileNotFoundError):
-                    raise
-                raise ValueError(f"{path}: cannot be read as Parquet: {error}") from None
-    if digest is None:
-        raise ValueError("a dataset has at least one file")
-    return digest.hexdigest()
 
 
 def _text_bytes(array: pa.Array) -> memoryview:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,6 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 FILE_ROWS = 1_000_000
 GROUP_ROWS = 131_072
 _UNIQUE_TEXTS = frozenset({"event_id", "decision_id"})
-
-ExtraColumns = Callable[[pa.Table], pa.Table]
-"""From a block of rows to columns of as many rows, in the same order, to stand behind the block's own."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,15 @@ class DatasetFiles:
         return sum(path.stat().st_size for path in self.paths)
 
 
-def write_dataset(
-    folder: Path, blocks: Iterable[pa.Table], extra_columns: ExtraColumns | None = None, *, file_rows: int = FILE_ROWS
-) -> DatasetFiles:
+def write_dataset(folder: Path, blocks: Iterable[pa.Table], *, file_rows: int = FILE_ROWS) -> DatasetFiles:
     """Write blocks of one schema as `part-00000.parquet`, ... of `file_rows` rows each; `folder` does not exist yet.
 
-    `extra_columns` gives each block the columns that are not features, labels for one. Memory: a few blocks.
+    Memory: a few blocks.
 
     Raises:
         BuildRefused: NOTHING_TO_BUILD, no rows; nothing is left in the folder then.
         TypeError: a column of a type that a dataset may not have.
-        ValueError: blocks of different schemas, a column name twice, extra columns of another length.
+        ValueError: blocks of different schemas, a column name twice.
         FileExistsError: `folder` exists.
     """
     folder.mkdir(parents=True)
@@ -57,7 +52,7 @@ def write_dataset(
     with ThreadPoolExecutor(2) as pool:
         under_way: list[Future[None]] = []
         try:
-            for block in _whole(blocks, extra_columns):
+            for block in _checked(blocks):
                 if digest is None:
                     digest = ContentDigest(block.schema)
                 elif not block.schema.equals(digest.schema):
@@ -108,18 +103,11 @@ class _Files:
             self._writer = None
 
 
-def _whole(blocks: Iterable[pa.Table], extra_columns: ExtraColumns | None) -> Iterator[pa.Table]:
+def _checked(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for block in blocks:
-        table = block
-        if extra_columns is not None:
-            extra = extra_columns(block)
-            if extra.num_rows != block.num_rows:
-                raise ValueError(f"extra columns of {extra.num_rows} rows for a block of {block.num_rows}")
-            for field, column in zip(extra.schema, extra.columns, strict=True):
-                table = table.append_column(field, column)
-        if len(set(table.column_names)) != len(table.column_names):
-            raise ValueError(f"a column name stands twice: {sorted(table.column_names)}")
-        yield table.replace_schema_metadata(None)
+        if len(set(block.column_names)) != len(block.column_names):
+            raise ValueError(f"a column name stands twice: {sorted(block.column_names)}")
+        yield block.replace_schema_metadata(None)
 
 
 def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

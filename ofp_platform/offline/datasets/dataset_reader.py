@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest, stored_files
+from ofp_platform.offline.datasets.publication import DatasetDamaged, stored_files
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-
-_MANIFESTS = "ofs/datasets"
 
 
 def read_dataset(objects: ObjectStore, manifest: DatasetManifest, columns: Sequence[str] | None = None) -> pa.Table:
@@ -32,15 +30,3 @@ def read_dataset(objects: ObjectStore, manifest: DatasetManifest, columns: Seque
             raise DatasetDamaged(content)
         tables.append(pq.read_table(pa.BufferReader(content), columns=wanted))
     return pa.concat_tables(tables)
-
-
-def published_manifests(objects: ObjectStore, dataset_name: str | None = None) -> Iterator[DatasetManifest]:
-    """All published manifests, by name and identity: for people to look at. Nothing that builds or trains may choose by it.
-
-    Raises:
-        DatasetDamaged: an object in the place of a manifest is none. ObjectStoreUnavailable: see there.
-    """
-    for path in objects.list(_MANIFESTS if dataset_name is None else f"{_MANIFESTS}/{dataset_name}"):
-        parts = path.split("/")
-        if len(parts) == 5 and parts[4] == "manifest.json":
-            yield load_manifest(objects, parts[2], parts[3])

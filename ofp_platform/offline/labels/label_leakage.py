@@ -10,27 +10,7 @@ from numpy.typing import NDArray
 from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, Column
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.times import format_time, parse_time
-
-
-def refuse_future_as_of(basis: LabelBasis, data_end_us: int | None) -> None:
-    """An as-of is a time that the data has reached: what is known then cannot change any more.
-
-    Args:
-        data_end_us: the latest time that the data speaks of (the newest admission of the replay, or the newest
-            observation in the label store if that is later), microseconds; None: there is no data.
-
-    Raises:
-        BuildRefused: LABEL_ASOF_IN_FUTURE.
-    """
-    if data_end_us is not None and parse_time(basis.as_of_utc) <= data_end_us:
-        return
-    end = "there is no data" if data_end_us is None else f"the data ends at {format_time(data_end_us)}"
-    raise BuildRefused(
-        BuildReason.LABEL_ASOF_IN_FUTURE,
-        f"labels as of {basis.as_of_utc} cannot be known: {end}. Choose an as-of no later than that",
-        "label.as_of_utc",
-    )
+from ofp_platform.vocabulary.times import parse_time
 
 
 def check_no_leak(

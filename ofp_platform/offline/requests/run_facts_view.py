@@ -12,7 +12,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.run_facts import REQUIRED_CHECKS, CheckEvidence, CheckStatus, RunFacts
+from ofp_platform.vocabulary.offline.run_facts import CheckEvidence, CheckStatus, RunFacts
 from ofp_platform.vocabulary.profile import Profile
 
 
@@ -81,7 +81,6 @@ def load_run_facts(
     reference: str,
     context_pins: ContextPins,
     stream_name: str,
-    required: tuple[str, ...] = REQUIRED_CHECKS,
 ) -> RunFacts:
     """The facts under a reference, if they are of this run and stream and every required check passed.
 
@@ -104,7 +103,7 @@ def load_run_facts(
         raise _unavailable("context_pins", f"the facts under {reference!r} are of run {facts.context_pins.wire()}")
     if facts.stream_name != stream_name:
         raise _unavailable("stream_name", f"the facts under {reference!r} are of stream {facts.stream_name!r}")
-    if missing := facts.without_pass(required):
+    if missing := facts.without_pass():
         raise BuildRefused(
             BuildReason.PASS_EVIDENCE_MISSING,
             f"the facts under {reference!r} hold no PASS of {', '.join(missing)}: without it the run's data is not read",

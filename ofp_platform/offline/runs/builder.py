@@ -59,20 +59,6 @@ def build(build_context: BuildContext, run_key: str) -> BuildRun:
     return build_context.ledger.show(run_key)
 
 
-def build_waiting(build_context: BuildContext) -> Iterator[BuildRun]:
-    """Build what waits, oldest first, until nothing does. A run that has to be tried again is left for the next call."""
-    tried: set[str] = set()
-    while True:
-        with build_context.ledger.claim_next() as lease:
-            if lease is None or lease.run_key in tried:
-                return
-            tried.add(lease.run_key)
-            for _ in stages(build_context, lease):
-                pass
-            run_key = lease.run_key
-        yield build_context.ledger.show(run_key)
-
-
 def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
     """Do what the lease's run asks for and yield each stage when its receipt is stored. The run is decided at the end.
 

@@ -23,7 +23,7 @@ _FINISHED_SINCE = """
     SELECT *, to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS changed_text FROM ofp.build_run
     WHERE state IN ('DONE', 'FAILED') AND (changed_at, run_key) > (%(moment)s::timestamptz, %(run_key)s)
         AND changed_at <= clock_timestamp() - make_interval(secs => %(settled)s)
-    ORDER BY changed_at, run_key LIMIT %(limit)s"""
+    ORDER BY changed_at, run_key LIMIT 50"""
 
 
 class ReconciliationConflict(Exception):
@@ -38,12 +38,12 @@ class Ending:
     run_key: str = ""
 
 
-def finished_since(pool: Pool, after: Ending, *, settled_seconds: float, limit: int = 50) -> list[tuple[Ending, BuildRun]]:
-    """Runs that ended after `after`, in that order.
+def finished_since(pool: Pool, after: Ending, *, settled_seconds: float) -> list[tuple[Ending, BuildRun]]:
+    """The first 50 runs that ended after `after`, in that order.
 
     Only endings older than `settled_seconds`: one that is being committed now must not come in behind a later one.
     """
-    arguments = {"moment": after.changed_at_utc, "run_key": after.run_key, "settled": settled_seconds, "limit": limit}
+    arguments = {"moment": after.changed_at_utc, "run_key": after.run_key, "settled": settled_seconds}
     with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_FINISHED_SINCE, arguments).fetchall()
     return [(Ending(row["changed_text"], row["run_key"]), read_run(row)) for row in rows]

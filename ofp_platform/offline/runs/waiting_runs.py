@@ -16,10 +16,10 @@ _WAITING = """
         WHERE locktype = 'advisory' AND objsubid = 1
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('ofp.build_run/' || run.run_key, 0))
-    ORDER BY run_number LIMIT %s"""
+    ORDER BY run_number LIMIT 50"""
 
 
-def waiting_runs(pool: Pool, limit: int = 50) -> list[BuildRun]:
-    """The oldest runs that can be claimed now, oldest first. A RUNNING one among them lost its builder."""
+def waiting_runs(pool: Pool) -> list[BuildRun]:
+    """The 50 oldest runs that can be claimed now, oldest first. A RUNNING one among them lost its builder."""
     with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        return [read_run(row) for row in cursor.execute(_WAITING, (limit,)).fetchall()]
+        return [read_run(row) for row in cursor.execute(_WAITING).fetchall()]

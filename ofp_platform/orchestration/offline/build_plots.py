@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ofp_platform.orchestration.range_plot import as_markdown
 
-GOOD, BAD, UNKNOWN, LINE = "#4f6bed", "#d1495b", "#b8bfcc", "#999999"
+GOOD, BAD, UNKNOWN = "#4f6bed", "#d1495b", "#b8bfcc"
 _TICKS = 4
 
 

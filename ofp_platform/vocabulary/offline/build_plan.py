@@ -23,7 +23,6 @@ from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import PartitionBasis, StreamName
 from ofp_platform.vocabulary.serving import GroupRefs, Version
 
-LABEL_RULE = "greatest_observed_time_then_assertion_id"
 ROW_ORDER = "event_time_then_identity"
 IDENTITY_FIELDS = (
     "context_pins",

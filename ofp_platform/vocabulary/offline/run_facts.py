@@ -63,7 +63,7 @@ class RunFacts(Model):
         """SHA-256 over the canonical bytes of it all."""
         return digest_of(self.wire())
 
-    def without_pass(self, required: tuple[str, ...] = REQUIRED_CHECKS) -> list[str]:
+    def without_pass(self) -> list[str]:
         """The required checks for which there is no PASS, sorted."""
         passed = {item.check for item in self.evidence if item.status is CheckStatus.PASS}
-        return sorted(set(required) - passed)
+        return sorted(set(REQUIRED_CHECKS) - passed)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME
-from ofp_platform.offline.labels.label_leakage import check_no_leak, refuse_future_as_of
+from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.times import format_time
@@ -74,14 +74,3 @@ def test_a_planted_leak_is_caught(event_id: str, row: tuple[int | None, int | No
 def test_a_value_out_of_silence_without_a_policy_is_a_leak() -> None:
     with pytest.raises(BuildRefused, match=r"row 2 \(event silent\).*gives silence no meaning"):
         check_no_leak(columns(), IDS, TS, BASIS, policy(None), ASSERTIONS)
-
-
-@pytest.mark.parametrize("end", [None, START + 100 * SECOND - 1])
-def test_an_as_of_that_the_data_has_not_reached(end: int | None) -> None:
-    with pytest.raises(BuildRefused, match="cannot be known: ") as caught:
-        refuse_future_as_of(BASIS, end)
-    assert (caught.value.reason, caught.value.field) == (BuildReason.LABEL_ASOF_IN_FUTURE, "label.as_of_utc")
-
-
-def test_an_as_of_at_the_end_of_the_data() -> None:
-    refuse_future_as_of(BASIS, START + 100 * SECOND)

@@ -25,7 +25,6 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import OffsetRanges
-from ofp_platform.offline.datasets.dataset_reader import published_manifests
 from ofp_platform.offline.datasets.dataset_verification import verify_dataset
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.runs.build_context import BuildContext
@@ -38,6 +37,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.position import OffsetKind
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform_tests.oracle.published import published_manifests
 from ofp_platform_tests.torture.faults.periods import (
     PATIENCE_SECONDS,
     RECOVERY_SECONDS,

@@ -9,7 +9,7 @@ from random import Random
 
 import pyarrow.parquet as pq
 
-from ofp_platform.offline.datasets.dataset_reader import published_manifests, read_dataset
+from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.datasets.dataset_verification import verify_dataset
 from ofp_platform.offline.datasets.publication import LocalFile, load_manifest, name_files, publish_files, publish_manifest
 from ofp_platform.offline.runs.builder import build
@@ -19,6 +19,7 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, manifest_path
 from ofp_platform_tests.oracle.builder_process import build_run
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform_tests.oracle.published import published_manifests
 from ofp_platform_tests.torture.kills.check import Checked
 from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, seldom_hit
 

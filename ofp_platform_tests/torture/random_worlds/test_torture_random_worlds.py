@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.registry.pack import load_pack, pack_digest
+from ofp_platform_tests.torture.random_worlds import suite as random_worlds
 from ofp_platform_tests.torture.random_worlds.defects import DEFECTS, left_edge_closed
 from ofp_platform_tests.torture.random_worlds.packs import pack_count, revised_pack, world_pack
 from ofp_platform_tests.torture.random_worlds.suite import SUITE, try_worlds
-from ofp_platform_tests.torture.random_worlds import suite as random_worlds
 from ofp_platform_tests.torture.random_worlds.world import make_world
 
 

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-from ofp_platform.offline.datasets.dataset_reader import published_manifests
 from ofp_platform.offline.datasets.dataset_verification import verify_dataset
 from ofp_platform.offline.runs import run_ledger
 from ofp_platform.offline.runs.build_context import BuildContext
@@ -19,6 +18,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.profile import load_profile
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform_tests.oracle.published import published_manifests
 from ofp_platform_tests.torture.two_of_everything.contenders import Contenders, pool_of
 
 
