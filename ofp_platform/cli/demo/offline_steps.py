@@ -108,7 +108,7 @@ class OfflineHalf:
         """Append the labels; until when they are known: the newest report, which lies before the end of the data."""
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
         with bar(self.console, "Reading fraud reports", records) as advance:
-            _, receipt = load_reports(self.plane, self.ends, advance)
+            _, receipt = load_reports(self.plane, build_context.held, self.ends, advance)
         done(self.console, "Labels", f"{receipt.new:,} assertions appended, {receipt.known:,} were there")
         end = data_end(ReplayBasis.up_to(self.ends), build_context.held)
         return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until("fraud", end)

@@ -18,9 +18,10 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ofp_platform.log.port import EventLog, RecordBatch
+    from ofp_platform.log.port import RecordBatch
     from ofp_platform.offline.labels.label_sources import ReportedLabels
     from ofp_platform.offline.labels.label_store import LabelReceipt
+    from ofp_platform.offline.sources.held_records import HeldRecords
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.position import Basis
 
@@ -43,16 +44,17 @@ def load(
     """Append label assertions of the profile's run. One that is there already stays as it is."""
     from ofp_platform.offline.labels.label_store import LabelStore
 
-    with open_build_context(resolve(home, profile)) as (plane, _):
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
         if handbook is not None:
             from ofp_platform.simulation.handbook_labels import handbook_labels
 
             receipt = LabelStore(plane.pool, plane.profile.context_pins).append(handbook_labels(handbook))
             unusable: list[tuple[str, int | str]] = []
         else:
-            records = sum(plane.log.ordinal_lag(_nothing(plane.log)).values())
+            ends = plane.log.ends()
+            records = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
             with bar(Console(stderr=True), "Reading the log", records) as advance:
-                found, receipt = load_reports(plane, None, advance)
+                found, receipt = load_reports(plane, build_context.held, ends, advance)
             unusable = found.unusable
     typer.echo(f"{receipt.new:,} assertions appended, {receipt.known:,} were there")
     for partition_id, offset in unusable[:_SHOWN]:
@@ -61,11 +63,14 @@ def load(
         typer.echo(f"and {len(unusable) - _SHOWN} more such reports", err=True)
 
 
-def load_reports(plane: Plane, until: Basis | None, advance: Callable[[int], None]) -> tuple[ReportedLabels, LabelReceipt]:
-    """Append what the reports of the profile's run say, out of the log up to a basis (None: to its head).
+def load_reports(
+    plane: Plane, held: HeldRecords, until: Basis, advance: Callable[[int], None]
+) -> tuple[ReportedLabels, LabelReceipt]:
+    """Append what the reports of the profile's run say, out of archive and log up to a basis.
 
     Raises:
         CommandRefused: nobody declared how this pack's events are read as labels. BuildRefused | LogError: see there.
+        ReplayGap | ReceiptDamaged | SegmentMissing | SegmentDamaged: see `ReplayReader.batches`.
     """
     from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
     from ofp_platform.offline.labels.label_store import LabelStore
@@ -77,25 +82,18 @@ def load_reports(plane: Plane, until: Basis | None, advance: Callable[[int], Non
         raise CommandRefused(
             f"it is not declared which events of pack {registry.pack.pack_id} are labels; it is for {', '.join(FRAUD_REPORTS)}"
         )
-    found = reported_labels(_batches(plane.log, until, advance), rule, declared.context_pins, declared.clock_skew_us)
+    found = reported_labels(_batches(held, until, advance), rule, declared.context_pins, declared.clock_skew_us)
     return found, LabelStore(plane.pool, declared.context_pins).append(found.assertions)
 
 
-def _nothing(log: EventLog) -> Basis:
-    return log.ends().model_copy(update={"partitions": ()})
+def _batches(held: HeldRecords, until: Basis, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
+    """All records up to a basis, partition by partition; the archive has those that were trimmed off the log."""
+    from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
-
-def _batches(log: EventLog, until: Basis | None, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
-    """The log, partition by partition, up to a basis or its head; whole pages, since what a report says does not depend on it."""
-    for end in (until or log.ends()).partitions:
-        at = None
-        while True:
-            batch = log.read(end.partition_id, at, _PAGE)
+    for span in ReplayBasis.up_to(until).partitions if until.partitions else ():
+        for batch in held.reader.batches(span, _PAGE):
             yield batch
             advance(len(batch))
-            if batch.next == at or not len(batch) or batch.next == end:
-                break
-            at = batch.next
 
 
 @app.command(short_help="What is known, as of a time or in all.")

@@ -1,4 +1,4 @@
-"""`ofp log`: append events from a file, and see where the log ends."""
+"""`ofp log`: append events from a file, see where the log ends, trim what is archived."""
 
 from __future__ import annotations
 
@@ -107,3 +107,39 @@ def ends(home: Home = None, profile: ProfileSource = None) -> None:
         typer.echo(f"stream {plane.log.stream_name}, {plane.log.offset_kind}")
         for part in plane.log.ends().partitions:
             typer.echo(f"{part.partition_id}  from {floor[part.partition_id].offset or 0}  to {part.offset or 0}")
+
+
+@app.command(short_help="Trim what is archived, verified and applied.")
+def trim(
+    archived: Annotated[
+        bool, typer.Option("--archived", help="Records that the archive has too, verified; there is no other way to trim.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show what would be trimmed; change nothing.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Delete records from the log in PostgreSQL, in whole offset ranges: those whose archive segments were just verified and
+    compared with the log, and that every projection of the stream has applied. Replays read them from the archive.
+
+    All partitions in one transaction, or none: a damaged archive, or one that differs from the log, refuses all of it.
+    """
+    from rich.console import Console
+
+    from ofp_platform.cli.offline.build_context import object_store
+    from ofp_platform.cli.terminal.progress import bar
+    from ofp_platform.log.archive_store import Archive
+    from ofp_platform.online.ranges import log_trim
+
+    if not archived:
+        raise CommandRefused("say --archived: only records that are archived and verified may leave the log")
+    with resolve(home, profile).open_plane() as plane:
+        archive = Archive(object_store(plane.profile), plane.log.stream_name)
+        with bar(Console(stderr=True), "Verifying partitions", len(plane.log.partitions())) as advance:
+            trims = log_trim.plan_trim(plane, archive, lambda: advance(1))
+        for one in trims:
+            rest = f"; {one.end - one.until:,} stay: {one.kept}" if one.kept else ""
+            typer.echo(f"{one.partition_id}  from {one.floor} to {one.until}: {one.records:,} records{rest}")
+        if not dry_run:
+            log_trim.trim(plane, trims)
+    doing = "would be trimmed" if dry_run else "trimmed"
+    typer.echo(f"{doing}: {sum(one.records for one in trims):,} records of log {plane.log.stream_name}")

@@ -32,6 +32,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import UnknownRun
+    from ofp_platform.online.ranges.log_trim import TrimRefused
     from ofp_platform.online.ranges.rebuild import RebuildRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.registry.pack_text import PackErrors
@@ -78,6 +79,7 @@ def words_for(error: Exception) -> str | None:
         SegmentDamaged,
         SegmentMissing,
         ServiceUnreachable,
+        TrimRefused,
         UnknownProjection,
         UnknownRun,
     )

@@ -55,6 +55,7 @@ def rebuild(plane: Plane, *, keys_per_type: int = KEYS_PER_TYPE) -> RebuildRecei
     beside = plane.open_beside()
     if beside.projection_id == live.projection_id:
         return RebuildReceipt(live, beside, 0, 0, None)
+    _demand_whole_log(plane, beside)
     # the long way first, without holding a snapshot of the store open
     receipts = apply_until(plane.projector(beside), plane.row(live.projection_id).basis, plane.profile.batch_records)
     with frozen(plane.pool) as (connection, pool):
@@ -97,6 +98,22 @@ def switch_live(plane: Plane, registry_digest: str) -> RebuildReceipt:
         beside = plane.row(receipt.beside.projection_id)
         make_live(connection, beside.projection_id, beside.version)
     return RebuildReceipt(live, plane.row(beside.projection_id), receipt.records, receipt.applied, receipt.comparison)
+
+
+def _demand_whole_log(plane: Plane, beside: ProjectionRow) -> None:
+    """Refuse a projection that would begin behind records that left the log: it would lack them without a word.
+
+    Raises:
+        RebuildRefused: see above.
+    """
+    known = beside.basis.by_partition()
+    for floor in plane.log.retention_floor().partitions:
+        if place(known.get(floor.partition_id)) < place(floor):
+            raise RebuildRefused(
+                f"partition {floor.partition_id} of log {plane.log.stream_name} is kept from offset {floor.offset} on, and"
+                f" projection {beside.projection_id} needs records before it: the archive has them, a projection cannot be built"
+                " from it yet"
+            )
 
 
 def _bring_to(plane: Plane, beside: ProjectionRow, basis: Basis) -> list[ApplyReceipt]:

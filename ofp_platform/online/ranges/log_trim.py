@@ -1,0 +1,154 @@
+"""Trimming the log in PostgreSQL: records that are archived, verified and applied leave it, and are read from the archive.
+
+The floor of a partition moves in whole offset ranges, each of which has a segment of its own. So the range that is still being
+filled stays in the log from its first record on, and archiving goes on as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from psycopg import Connection
+
+from ofp_platform.log.archive import ArchiveConflict
+from ofp_platform.log.archive_check import cross_check
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.archive_verify import verify_partition
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.projection import ProjectionRow, list_projections
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import PartitionBasis, make_basis, order
+
+
+class TrimRefused(Exception):
+    """Nothing was trimmed; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class PartitionTrim:
+    """What of one partition may go: the records [floor, until). `end`: of the log; `kept`: why the rest stays, '' without one."""
+
+    partition_id: str
+    floor: int
+    until: int
+    end: int
+    kept: str
+
+    @property
+    def records(self) -> int:
+        """The records that leave the log."""
+        return self.until - self.floor
+
+
+def plan_trim(plane: Plane, archive: Archive, on_partition: Callable[[], None] = lambda: None) -> list[PartitionTrim]:
+    """Verify the archive, hold it against the log, and say of each partition how far it may be trimmed. Nothing is changed.
+
+    `on_partition` is called after each partition.
+
+    Raises:
+        TrimRefused: the log is not in PostgreSQL; no projection of the stream is live; the archive is damaged, or has other
+            records than the log.
+        ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
+    """
+    log = _postgres_log(plane)
+    with plane.pool.connection() as connection:
+        projections = _projections(connection, log.stream_name)
+    floors = log.retention_floor().by_partition()
+    trims, problems = [], []
+    for end in log.ends().partitions:
+        verified = verify_partition(archive, end.partition_id, log.offset_kind)
+        problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verified.problems]
+        if verified.problems:
+            continue
+        reached = 0 if verified.contiguous is None else min(order(verified.contiguous.next), order(end.offset))
+        floor = order(floors[end.partition_id].offset)
+        if reached > floor:
+            span = PartitionSpan(partition_id=end.partition_id, offset_kind=log.offset_kind, start=floor, next=reached)
+            try:
+                cross_check(log, archive, plane.pool, span).demand_agreement()
+            except ArchiveConflict as error:
+                problems.append(str(error))
+        trims.append(_partition(plane, archive, end, floor, reached, projections))
+        on_partition()
+    if problems:
+        advice = "nothing is trimmed: the log may be the only whole copy (`ofp archive verify`, runbook: the archive)"
+        raise TrimRefused("\n".join([*problems, advice]))
+    return trims
+
+
+def trim(plane: Plane, trims: Sequence[PartitionTrim]) -> None:
+    """Delete what `plan_trim` said, in one transaction: of every partition, or of none.
+
+    Raises:
+        TrimRefused: a projection that has not applied it all was opened meanwhile. LogUnavailable: see there.
+    """
+    log = _postgres_log(plane)
+    floors = {one.partition_id: _at(log, one.partition_id, one.until) for one in trims if one.records}
+    if not floors:
+        return
+    with plane.pool.connection() as connection, connection.transaction():
+        # `open_projection` takes this lock too: until the floor has moved no projection begins at the old one
+        connection.execute("LOCK TABLE ofp.registry_group IN SHARE ROW EXCLUSIVE MODE")
+        for row in _projections(connection, log.stream_name):
+            for name, floor in floors.items():
+                if _applied(row, name) < order(floor.offset):
+                    raise TrimRefused(f"nothing is trimmed: {_named(row)} was opened meanwhile, let it apply the log first")
+        log.truncate_before(make_basis(log.stream_name, floors))
+
+
+def _postgres_log(plane: Plane) -> PostgresLog:
+    if not isinstance(plane.log, PostgresLog):
+        name = plane.log.stream_name
+        raise TrimRefused(f"log {name} is not in PostgreSQL: how long records are kept is a setting of the stream itself")
+    return plane.log
+
+
+def _projections(connection: Connection, stream_name: str) -> list[ProjectionRow]:
+    """Everything that still reads the stream; one of them is live.
+
+    Raises:
+        TrimRefused: none is.
+    """
+    rows = [row for row in list_projections(connection) if row.stream_name == stream_name and row.status != "retired"]
+    if not any(row.status == "live" for row in rows):
+        raise TrimRefused(f"no projection of log {stream_name} is live: nothing has applied its records (`ofp projector run`)")
+    return rows
+
+
+def _partition(
+    plane: Plane, archive: Archive, end: PartitionBasis, floor: int, reached: int, projections: Sequence[ProjectionRow]
+) -> PartitionTrim:
+    name, size = end.partition_id, plane.ranges.size
+    last = min(projections, key=lambda row: _applied(row, name))
+    bound = min(reached, _applied(last, name))
+    own = {(span.start, span.next) for span in archive.spans(name, end.offset_kind)}
+    until = floor // size * size
+    while until + size <= bound and (until, until + size) in own:
+        until += size
+    until = max(until, floor)
+    if until == order(end.offset):
+        kept = ""
+    elif _applied(last, name) < min(until + size, order(end.offset)):
+        kept = f"{_named(last)} has applied the log up to {_applied(last, name)} only"
+    elif until + size > order(end.offset):
+        kept = "its offset range is still being filled"
+    elif reached < until + size:
+        kept = f"it is archived up to {reached} only (`ofp archive run`)"
+    else:
+        kept = f"offset range [{until}, {until + size}) has no segment of its own (`ofp archive run`)"
+    return PartitionTrim(name, floor, until, order(end.offset), kept)
+
+
+def _applied(row: ProjectionRow, partition_id: str) -> int:
+    part = row.basis.by_partition().get(partition_id)
+    return 0 if part is None else order(part.offset)
+
+
+def _named(row: ProjectionRow) -> str:
+    return f"projection {row.projection_id} ({row.status})"
+
+
+def _at(log: PostgresLog, partition_id: str, offset: int) -> PartitionBasis:
+    return PartitionBasis(partition_id=partition_id, offset_kind=log.offset_kind, offset=offset)

@@ -1,0 +1,228 @@
+"""Trimming the log: only what the archive has, verified, and every projection has applied; and nobody misses it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+import pytest
+
+from ofp_platform.cli.offline.label_commands import load_reports
+from ofp_platform.log.archive import archive_closed_ranges, archive_up_to
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.kinesis import KinesisLog
+from ofp_platform.log.port import PositionTrimmed, PositionUnknown
+from ofp_platform.offline.datasets.publication import load_manifest
+from ofp_platform.offline.runs.builder import build
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.ranges.log_trim import TrimRefused, plan_trim, trim
+from ofp_platform.online.ranges.rebuild import RebuildRefused, rebuild
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.schema import migrate
+from ofp_platform.vocabulary.offline.build_run import RunState
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.position import Basis, basis_text
+from ofp_platform_tests.oracle.labelled_plane import LabelledPlane, payments
+from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, pack_with, profile
+
+HEAD = 10_000
+STREAM = "card-payments"
+NEW_GROUP = """
+  - name: account_activity
+    version: v2
+    key_type: account
+    ttl_seconds: 604800
+    features:
+      - {name: count_60d, aggregation: count, events: [card_payment], window: 60d}
+
+  - name: card_activity
+    version: v1
+"""
+
+
+@pytest.fixture
+def plane(dsn: str, tmp_path: Path) -> Iterator[Plane]:
+    """Everything appended and applied, nothing archived."""
+    with Plane.open(profile(tmp_path), dsn) as opened:
+        append(opened.log)
+        opened.projector(opened.ensure_live()).apply_available(max_records=HEAD)
+        yield opened
+
+
+def archive_of(plane: Plane) -> Archive:
+    return Archive(ObjectStore(plane.profile.object_store_url), plane.log.stream_name)
+
+
+def floors(plane: Plane) -> dict[str, int]:
+    return {part.partition_id: int(part.offset) for part in plane.log.retention_floor().partitions}
+
+
+def whole_ranges(plane: Plane) -> dict[str, int]:
+    return {part.partition_id: int(part.offset) // RANGE_SIZE * RANGE_SIZE for part in plane.log.ends().partitions}
+
+
+def test_it_goes_as_far_as_whole_ranges_are_archived_and_applied(plane: Plane) -> None:
+    archive = archive_of(plane)
+    archive_up_to(plane.ranges, archive, plane.log.ends())
+    trims = plan_trim(plane, archive)
+    assert floors(plane) == {"0000": 0, "0001": 0}
+    assert {one.partition_id: one.until for one in trims} == whole_ranges(plane)
+    assert {one.kept for one in trims} == {"its offset range is still being filled"}
+    before = plane.log.ends()
+    trim(plane, trims)
+    assert floors(plane) == whole_ranges(plane)
+    assert plane.log.ends() == before
+    with pytest.raises(PositionTrimmed):
+        plane.log.read("0000", before.partitions[0].model_copy(update={"offset": RANGE_SIZE}), 1)
+    assert [one.records for one in plan_trim(plane, archive)] == [0, 0]
+    trim(plane, plan_trim(plane, archive))
+    assert floors(plane) == whole_ranges(plane)
+
+
+def test_what_is_not_archived_stays(plane: Plane) -> None:
+    archive = archive_of(plane)
+    trims = plan_trim(plane, archive)
+    assert [(one.until, one.kept) for one in trims] == [(0, "it is archived up to 0 only (`ofp archive run`)")] * 2
+    archive_up_to(plane.ranges, archive, Basis(stream_name=plane.log.stream_name, partitions=plane.log.ends().partitions[:1]))
+    first, second = plan_trim(plane, archive)
+    assert (first.until, second.until) == (whole_ranges(plane)["0000"], 0)
+    trim(plane, [first, second])
+    assert floors(plane) == {"0000": first.until, "0001": 0}
+
+
+def test_what_a_projection_has_not_applied_stays(dsn: str, tmp_path: Path) -> None:
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        append(plane.log)
+        archive = archive_of(plane)
+        archive_up_to(plane.ranges, archive, plane.log.ends())
+        with pytest.raises(TrimRefused, match=r"no projection of log card-payments is live.*`ofp projector run`"):
+            plan_trim(plane, archive)
+        live = plane.ensure_live()
+        assert {one.kept for one in plan_trim(plane, archive)} == {
+            f"projection {live.projection_id} (live) has applied the log up to 0 only"
+        }
+        plane.projector(live).apply_available(max_records=3 * RANGE_SIZE)
+        known = {part.partition_id: int(part.offset) for part in plane.row(live.projection_id).basis.partitions}
+        trims = plan_trim(plane, archive)
+        assert {one.partition_id: one.until for one in trims} == {
+            name: known[name] // RANGE_SIZE * RANGE_SIZE for name in ("0000", "0001")
+        }
+        trim(plane, trims)
+        # the live projection goes on from where it stands
+        assert plane.projector(live).apply_available(max_records=HEAD) is not None
+        assert plane.row(live.projection_id).basis == plane.log.ends()
+
+
+def test_a_projection_that_is_being_built_counts_until_it_is_retired(plane: Plane) -> None:
+    archive = archive_of(plane)
+    archive_up_to(plane.ranges, archive, plane.log.ends())
+    live = plane.ensure_live()
+    trims = plan_trim(plane, archive)
+    with plane.pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO ofp.projection (stream_name, pins_digest, registry_digest, run_config_digest, pins, status, basis)"
+            " SELECT stream_name, pins_digest, registry_digest, repeat('0', 64), pins, 'building', %s FROM ofp.projection"
+            " WHERE projection_id = %s",
+            ('{"partitions":[],"stream_name":"card-payments"}', live.projection_id),
+        )
+    assert {one.until for one in plan_trim(plane, archive)} == {0}
+    assert all(" (building) has applied the log up to 0 only" in one.kept for one in plan_trim(plane, archive))
+    with pytest.raises(TrimRefused, match=r"nothing is trimmed: projection \d+ \(building\) was opened meanwhile"):
+        trim(plane, trims)
+    assert floors(plane) == {"0000": 0, "0001": 0}
+    with plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.projection SET status = 'retired' WHERE status = 'building'")
+    trim(plane, plan_trim(plane, archive))
+    assert floors(plane) == whole_ranges(plane)
+
+
+@pytest.mark.parametrize("name", ["segment", "receipt"])
+def test_a_damaged_archive_refuses_all_of_it(plane: Plane, name: str) -> None:
+    archive = archive_of(plane)
+    archive_closed_ranges(plane.ranges, archive)
+    folder = archive.store.folder
+    assert folder is not None
+    damaged = sorted((folder / "archive" / "card-payments" / "0001" / f"{name}s").iterdir())[1]
+    content = damaged.read_bytes()
+    damaged.chmod(0o644)
+    damaged.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
+    with pytest.raises(TrimRefused, match="nothing is trimmed: the log may be the only whole copy") as caught:
+        plan_trim(plane, archive)
+    assert damaged.name in str(caught.value)
+    assert floors(plane) == {"0000": 0, "0001": 0}
+
+
+def test_an_archive_of_other_records_refuses_all_of_it(plane: Plane, empty_dsn: str, tmp_path: Path) -> None:
+    migrate(empty_dsn)
+    with Plane.open(profile(tmp_path), empty_dsn) as other:
+        append(other.log, payments())
+        archive_closed_ranges(other.ranges, archive_of(other))
+    with pytest.raises(TrimRefused, match=r"have another payload hash at \d+ positions(.|\n)*nothing is trimmed"):
+        plan_trim(plane, archive_of(plane))
+    assert floors(plane) == {"0000": 0, "0001": 0}
+
+
+def test_a_failure_leaves_nothing_half_trimmed(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = archive_of(plane)
+    archive_closed_ranges(plane.ranges, archive)
+    trims = plan_trim(plane, archive)
+    ahead = [trims[0], replace(trims[1], until=HEAD)]
+    heads = tuple(part.model_copy(update={"offset": HEAD}) for part in plane.log.ends().partitions)
+    with plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.projection SET basis = %s", (basis_text(Basis(stream_name=STREAM, partitions=heads)),))
+    with pytest.raises(PositionUnknown, match="does not reach offset"):
+        trim(plane, ahead)
+    assert floors(plane) == {"0000": 0, "0001": 0}
+    first = plane.log.read("0000", None, 1)
+    assert first.offsets == [0]
+
+
+def test_a_log_that_is_not_in_postgresql(plane: Plane, moto_server: str) -> None:
+    with closing(boto3.client("kinesis", endpoint_url=moto_server)) as client:
+        archive = archive_of(plane)
+        plane.log = KinesisLog.create(client, "trimmed", 1, "payload.account_id", sleep=lambda seconds: None)
+        with pytest.raises(TrimRefused, match="is not in PostgreSQL: how long records are kept is a setting of the stream"):
+            plan_trim(plane, archive)
+
+
+def manifest(world: LabelledPlane, name: str) -> DatasetManifest:
+    run = build(world.build_context, world.build_context.ledger.submit(world.intent(dataset_name=name)).run_key)
+    assert run.state is RunState.DONE, run.refusal
+    assert run.outcome is not None
+    return load_manifest(world.objects, name, run.outcome["dataset_identity"])
+
+
+def test_replay_labels_and_builds_read_the_archive_afterwards(dsn: str, tmp_path: Path) -> None:
+    world = LabelledPlane.prepare(dsn, tmp_path)
+    with world.plane as plane:
+        plane.projector(plane.ensure_live()).apply_available(max_records=HEAD)
+        before = manifest(world, "before")
+        queued = world.build_context.ledger.submit(world.intent(dataset_name="after"))
+        trim(plane, plan_trim(plane, world.build_context.archive))
+        assert floors(plane) == whole_ranges(plane)
+        assert all(floors(plane).values())
+        run = build(world.build_context, queued.run_key)
+        assert run.outcome is not None, run.refusal
+        after = load_manifest(world.objects, "after", run.outcome["dataset_identity"])
+        assert after.content_digest == before.content_digest
+        assert [file.sha256 for file in after.files] == [file.sha256 for file in before.files]
+        assert after.replay_basis == before.replay_basis
+        assert after.gates.completeness == before.gates.completeness
+        records: list[int] = []
+        _, receipt = load_reports(plane, world.build_context.held, plane.log.ends(), records.append)
+        assert (receipt.new, receipt.known > 0) == (0, True)
+        assert sum(records) > sum(floors(plane).values())
+
+
+def test_a_rebuild_on_a_trimmed_log_is_refused_in_words(plane: Plane, tmp_path: Path) -> None:
+    archive = archive_of(plane)
+    archive_closed_ranges(plane.ranges, archive)
+    trim(plane, plan_trim(plane, archive))
+    assert rebuild(plane).unchanged
+    path = pack_with(tmp_path, [("\n  - name: card_activity\n    version: v1\n", NEW_GROUP)])
+    plane.profile = plane.profile.model_copy(update={"pack": str(path)})
+    with pytest.raises(RebuildRefused, match=r"kept from offset \d+ on, and projection \d+ needs records before it"):
+        rebuild(plane)
