@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,13 @@ from numba import types
 
 from ofp_platform.kernel.accumulate import COUNT, FIRST, FIRST_TS, LAST, LAST_TS, MAX, MIN, square_wide, subtract_wide
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT2, Int64Array, native
-from ofp_platform.registry.layout import Aggregation, FeaturePlan, Operand
+from ofp_platform.registry.aggregations import Finish, rule_of
+from ofp_platform.registry.layout import FeaturePlan, Operand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 NULL, VALUE, UNDECIDED = 0, 1, 2
 _NONE, _PICK, _DISTINCT, _SUM, _SECONDS, _MEAN, _STDDEV = range(7)
-_PICKED = {
-    Aggregation.COUNT: COUNT,
-    Aggregation.MIN: MIN,
-    Aggregation.MAX: MAX,
-    Aggregation.FIRST: FIRST,
-    Aggregation.LAST: LAST,
-    Aggregation.SECONDS_SINCE_FIRST: FIRST_TS,
-    Aggregation.SECONDS_SINCE_LAST: LAST_TS,
-}
 _EXACT = 2**51  # doubles divide numbers up to it so that the quotient can be rounded
 _ROOM = 2**61  # no product that is kept below it overflows when it is doubled
 _FEATURE_WIDTH = 11
@@ -42,15 +34,34 @@ def _encoded(operand: Operand | None, distinct_index: dict[tuple[int, int], int]
     """(code, slot or index of the distinct count, place in the accumulator row, power of ten of a decimal)."""
     if operand is None:
         return _NONE, 0, 0, 0
-    aggregation = operand.aggregation
-    if aggregation is Aggregation.DISTINCT_COUNT:
-        return _DISTINCT, distinct_index[operand.slot, operand.token], 0, 1
-    if aggregation is Aggregation.SUM:
-        return _SUM, operand.slot, 0, 1
-    if aggregation in (Aggregation.MEAN, Aggregation.STDDEV):
-        return _MEAN if aggregation is Aggregation.MEAN else _STDDEV, operand.slot, 0, int(10**operand.scale)
-    seconds = aggregation in (Aggregation.SECONDS_SINCE_FIRST, Aggregation.SECONDS_SINCE_LAST)
-    return _SECONDS if seconds else _PICK, operand.slot, _PICKED[aggregation], 1
+    slot, finish = operand.slot, rule_of(operand.aggregation).finish
+    match finish:
+        case Finish.COUNT:
+            return _PICK, slot, COUNT, 1
+        case Finish.DISTINCT:
+            return _DISTINCT, distinct_index[slot, operand.token], 0, 1
+        case Finish.SUM:
+            return _SUM, slot, 0, 1
+        case Finish.MIN:
+            return _PICK, slot, MIN, 1
+        case Finish.MAX:
+            return _PICK, slot, MAX, 1
+        case Finish.FIRST:
+            return _PICK, slot, FIRST, 1
+        case Finish.LAST:
+            return _PICK, slot, LAST, 1
+        case Finish.SECONDS_SINCE_FIRST:
+            return _SECONDS, slot, FIRST_TS, 1
+        case Finish.SECONDS_SINCE_LAST:
+            return _SECONDS, slot, LAST_TS, 1
+        case Finish.MEAN:
+            return _MEAN, slot, 0, int(10**operand.scale)
+        case Finish.STDDEV:
+            return _STDDEV, slot, 0, int(10**operand.scale)
+        case Finish.QUOTIENT:
+            raise ValueError(f"{operand.aggregation} is not an aggregation of one slot")
+        case _:
+            assert_never(finish)
 
 
 def encode_features(features: Sequence[FeaturePlan], distinct_index: dict[tuple[int, int], int]) -> Int64Array:

@@ -19,31 +19,13 @@ from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, operands_of, query_of
-from ofp_platform.kernel.sliding import (
-    NEEDS_ENDS,
-    NEEDS_EXTREMES,
-    NEEDS_SQUARES,
-    NEEDS_SUM,
-    NEEDS_TIMES,
-    slide_distinct,
-    slide_slots,
-)
-from ofp_platform.registry.layout import Aggregation, FeaturePlan, GroupPlan
+from ofp_platform.kernel.sliding import slide_distinct, slide_slots
+from ofp_platform.registry.aggregations import rule_of
+from ofp_platform.registry.layout import FeaturePlan, GroupPlan
 
 PIECE_ROWS = 4_096
 LARGE_PIECE_ROWS = 65_536
 _DECIMAL_BOUND = 10**38
-_NEEDS = {
-    Aggregation.SUM: NEEDS_SUM,
-    Aggregation.MEAN: NEEDS_SUM,
-    Aggregation.STDDEV: NEEDS_SUM | NEEDS_SQUARES,
-    Aggregation.MIN: NEEDS_EXTREMES,
-    Aggregation.MAX: NEEDS_EXTREMES,
-    Aggregation.FIRST: NEEDS_ENDS,
-    Aggregation.LAST: NEEDS_ENDS,
-    Aggregation.SECONDS_SINCE_FIRST: NEEDS_TIMES,
-    Aggregation.SECONDS_SINCE_LAST: NEEDS_TIMES,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +126,7 @@ def _needs(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Int64Array:
     """int64[S]: the parts of each slot's rows that the features of the groups are made of."""
     needs = np.zeros(plan.slot_count, np.int64)
     for operand in (operand for group in groups for operand in operands_of(group)):
-        needs[operand.slot] |= _NEEDS.get(operand.aggregation, 0)
+        needs[operand.slot] |= rule_of(operand.aggregation).finish.parts
     return needs
 
 

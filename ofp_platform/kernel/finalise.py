@@ -8,6 +8,7 @@ is within ±(2^53-1).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 from ofp_platform.kernel.accumulate import (
     COUNT,
@@ -25,7 +26,8 @@ from ofp_platform.kernel.accumulate import (
 )
 from ofp_platform.kernel.plan import Query
 from ofp_platform.kernel.windows import Evaluation
-from ofp_platform.registry.layout import Aggregation, FeaturePlan, GroupPlan, Operand
+from ofp_platform.registry.aggregations import Finish, rule_of
+from ofp_platform.registry.layout import FeaturePlan, GroupPlan, Operand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even, format_decimal, sqrt_ratio_half_even
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
@@ -34,9 +36,6 @@ Value = int | tuple[int, int] | None
 Rows = Sequence[Sequence[int]]
 Finaliser = Callable[[Rows, Sequence[int], int], Value]
 """(accumulator rows of all slots, distinct counts of the query, as-of) -> value"""
-
-_PICKED = {Aggregation.MIN: MIN, Aggregation.MAX: MAX, Aggregation.FIRST: FIRST, Aggregation.LAST: LAST}
-_TIMES = {Aggregation.SECONDS_SINCE_FIRST: FIRST_TS, Aggregation.SECONDS_SINCE_LAST: LAST_TS}
 
 
 class ValueOutOfRange(Exception):
@@ -52,43 +51,68 @@ def _sum(row: Sequence[int]) -> int:
     return wide(row[SUM_HIGH], row[SUM_LOW])
 
 
+def _picked(slot: int, column: int) -> Finaliser:
+    return lambda rows, distinct, time: rows[slot][column] if rows[slot][COUNT] else None
+
+
+def _seconds_since(slot: int, column: int) -> Finaliser:
+    return lambda rows, distinct, time: (time - rows[slot][column]) // MICROS_PER_SECOND if rows[slot][COUNT] else None
+
+
+def _mean(slot: int, scale: int) -> Finaliser:
+    power = 10**scale
+
+    def mean(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+        row = rows[slot]
+        count = row[COUNT]
+        return (divide_half_even(_sum(row) * power, count), scale) if count else None
+
+    return mean
+
+
+def _stddev(slot: int, scale: int) -> Finaliser:
+    def stddev(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+        row = rows[slot]
+        count = row[COUNT]
+        if not count:
+            return None
+        # n * variance * n: never negative, and exact
+        spread = count * wide(row[SQUARE_HIGH], row[SQUARE_LOW]) - _sum(row) ** 2
+        return sqrt_ratio_half_even(spread, count, scale), scale
+
+    return stddev
+
+
 def _operand(operand: Operand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
-    slot, scale, aggregation = operand.slot, operand.scale, operand.aggregation
-    if aggregation is Aggregation.COUNT:
-        return lambda rows, distinct, time: rows[slot][COUNT]
-    if aggregation is Aggregation.DISTINCT_COUNT:
-        index = distinct_index[slot, operand.token]
-        return lambda rows, distinct, time: distinct[index]
-    if aggregation is Aggregation.SUM:
-        return lambda rows, distinct, time: _sum(rows[slot])
-    if aggregation in _PICKED:
-        place = _PICKED[aggregation]
-        return lambda rows, distinct, time: rows[slot][place] if rows[slot][COUNT] else None
-    if aggregation in _TIMES:
-        moment = _TIMES[aggregation]
-        return lambda rows, distinct, time: (time - rows[slot][moment]) // MICROS_PER_SECOND if rows[slot][COUNT] else None
-    if aggregation is Aggregation.MEAN:
-        power = 10**scale
-
-        def mean(rows: Rows, distinct: Sequence[int], time: int) -> Value:
-            row = rows[slot]
-            count = row[COUNT]
-            return (divide_half_even(_sum(row) * power, count), scale) if count else None
-
-        return mean
-    if aggregation is Aggregation.STDDEV:
-
-        def stddev(rows: Rows, distinct: Sequence[int], time: int) -> Value:
-            row = rows[slot]
-            count = row[COUNT]
-            if not count:
-                return None
-            # n * variance * n: never negative, and exact
-            spread = count * wide(row[SQUARE_HIGH], row[SQUARE_LOW]) - _sum(row) ** 2
-            return sqrt_ratio_half_even(spread, count, scale), scale
-
-        return stddev
-    raise ValueError(f"{aggregation} is not an aggregation of one slot")
+    slot, scale, finish = operand.slot, operand.scale, rule_of(operand.aggregation).finish
+    match finish:
+        case Finish.COUNT:
+            return lambda rows, distinct, time: rows[slot][COUNT]
+        case Finish.DISTINCT:
+            index = distinct_index[slot, operand.token]
+            return lambda rows, distinct, time: distinct[index]
+        case Finish.SUM:
+            return lambda rows, distinct, time: _sum(rows[slot])
+        case Finish.MIN:
+            return _picked(slot, MIN)
+        case Finish.MAX:
+            return _picked(slot, MAX)
+        case Finish.FIRST:
+            return _picked(slot, FIRST)
+        case Finish.LAST:
+            return _picked(slot, LAST)
+        case Finish.SECONDS_SINCE_FIRST:
+            return _seconds_since(slot, FIRST_TS)
+        case Finish.SECONDS_SINCE_LAST:
+            return _seconds_since(slot, LAST_TS)
+        case Finish.MEAN:
+            return _mean(slot, scale)
+        case Finish.STDDEV:
+            return _stddev(slot, scale)
+        case Finish.QUOTIENT:
+            raise ValueError(f"{operand.aggregation} is not an aggregation of one slot")
+        case _:
+            assert_never(finish)
 
 
 def ratio_of(numerator: Value, denominator: Value, scale: int) -> Value:

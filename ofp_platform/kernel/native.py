@@ -1,7 +1,8 @@
 """How the kernel's loops become machine code: numba without Python objects, bounds checks or threads, kept on disk.
 
 Numba's own stamp on a kept function is the text of that function's file alone. Here the loops of one file are inlined
-into those of another, so the stamp is the text of the whole package: an edit anywhere in it recompiles all of it.
+into those of another and constants of other packages are compiled in, so the stamp is the text of the whole package and of the
+modules that those constants come from: an edit anywhere in them recompiles all of it.
 """
 
 from __future__ import annotations
@@ -32,10 +33,15 @@ INTEGER = types.int64
 NOTHING = types.void
 
 
+CONSTANTS_FROM = ("registry/aggregations.py", "vocabulary/canonical.py", "vocabulary/times.py")
+"""The modules outside the kernel whose constants its compiled loops hold."""
+
+
 @cache
-def _package_digest() -> str:
+def _source_digest() -> str:
+    package = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in (*sorted(package.glob("*.py")), *(package.parent / name for name in CONSTANTS_FROM)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -54,8 +60,10 @@ def native(signature: Any = None) -> Callable[[F], F]:
         except RuntimeError:  # no folder to keep it in
             pass
         else:
+            # Numba has no public way to add to the stamp of one package alone (NUMBA_CACHE_LOCATOR_CLASSES is the whole
+            # process's). pyproject.toml bounds numba, and test_native names every private part that is used here.
             file = dispatcher._cache._cache_file
-            file._source_stamp = (file._source_stamp, _package_digest())
+            file._source_stamp = (file._source_stamp, _source_digest())
         if signature is not None:
             dispatcher.compile(signature)
             dispatcher.disable_compile()

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.registry.layout import Aggregation, GroupPlan, KeyLayout, Operand
+from ofp_platform.registry.aggregations import rule_of
+from ofp_platform.registry.layout import GroupPlan, KeyLayout, Operand
 
 # columns of KernelPlan.slots
 PREDICATE, ROW, WINDOW, DELAY, MEASURE = range(5)
@@ -109,10 +110,9 @@ def operands_of(group: GroupPlan) -> list[Operand]:
 def query_of(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Query:
     """The query that answers whole groups; `masks` are in the order of `groups`."""
     operands = [operand for group in groups for operand in operands_of(group)]
-    counted = [o for o in operands if o.aggregation is Aggregation.DISTINCT_COUNT]
     return make_query(
         plan,
-        [o.slot for o in operands if o.aggregation is not Aggregation.DISTINCT_COUNT],
-        [(o.slot, o.token) for o in counted],
+        [operand.slot for operand in operands if not rule_of(operand.aggregation).finish.whole_events],
+        [(operand.slot, operand.token) for operand in operands if rule_of(operand.aggregation).finish.whole_events],
         [group.mask for group in groups],
     )

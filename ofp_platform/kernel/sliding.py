@@ -19,16 +19,18 @@ from ofp_platform.kernel.plan import KernelPlan, Query
 from ofp_platform.kernel.tokens import find, table_size
 from ofp_platform.kernel.window_loops import NEVER
 from ofp_platform.kernel.windows import Evaluation
+from ofp_platform.registry.aggregations import ALL_PARTS, Parts
 
-NEEDS_SUM, NEEDS_SQUARES, NEEDS_EXTREMES, NEEDS_ENDS, NEEDS_TIMES = 1, 2, 4, 8, 16
-"""The parts of an accumulator row besides the count: sum; squares; minimum and maximum; first and last value; their times."""
+# the compiled loops take no flags: plain integers
+NEEDS_SUM, NEEDS_SQUARES, NEEDS_EXTREMES = int(Parts.SUM), int(Parts.SQUARES), int(Parts.EXTREMES)
+NEEDS_ENDS, NEEDS_TIMES = int(Parts.ENDS), int(Parts.TIMES)
 _ABREAST = 4  # times that are compared at once
 _LATEST = 2**63 - 1
 
 
 def needs_all(plan: KernelPlan) -> Int64Array:
     """int64[S]: every part of every slot's rows is wanted."""
-    return np.full(plan.slot_count, NEEDS_SUM | NEEDS_SQUARES | NEEDS_EXTREMES | NEEDS_ENDS | NEEDS_TIMES, np.int64)
+    return np.full(plan.slot_count, ALL_PARTS, np.int64)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from ofp_platform.registry.aggregations import Reads, rule_of
 from ofp_platform.registry.expression import names_in, parse_expression
 from ofp_platform.registry.layout import (
-    Aggregation,
     FeaturePlan,
     GroupPlan,
     KeyLayout,
@@ -21,8 +21,6 @@ from ofp_platform.registry.layout import (
 from ofp_platform.registry.models import Feature, Group, Pack
 from ofp_platform.registry.pack import group_id, pack_digest
 from ofp_platform.registry.selection import (
-    ORDERED_AGGREGATIONS,
-    WITHOUT_VALUE,
     Selection,
     feature_scale,
     feature_selections,
@@ -76,7 +74,7 @@ def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
     }
     return KeyLayout(
         key_type=key_type,
-        ties=any(selection.aggregation in ORDERED_AGGREGATIONS for selection in selections),
+        ties=any(rule_of(selection.aggregation).ordered for selection in selections),
         predicates=tuple(predicates),
         integer_fields=tuple(integers),
         token_fields=tuple(tokens),
@@ -91,11 +89,11 @@ def _order(predicate: Predicate) -> tuple[object, ...]:
 
 
 def _token(selection: Selection) -> bool:
-    return selection.aggregation is Aggregation.DISTINCT_COUNT
+    return rule_of(selection.aggregation).reads is Reads.TOKEN
 
 
 def _integer(selection: Selection) -> bool:
-    return not _token(selection) and selection.aggregation not in WITHOUT_VALUE
+    return rule_of(selection.aggregation).reads is Reads.INTEGER
 
 
 def _measure(selection: Selection, predicates: list[Predicate], integers: list[str]) -> Measure:

@@ -12,29 +12,13 @@ The event matrix of a key is an int64 array of shape (layout.column_count, event
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
+
+from ofp_platform.registry.aggregations import Aggregation
 
 TIME_ROW = 0
 MASK_ROW = 1
 MAX_PREDICATES = 62
-
-
-class Aggregation(StrEnum):
-    """The aggregations of v0 (`ratio` is of two of the others)."""
-
-    COUNT = "count"
-    SUM = "sum"
-    MIN = "min"
-    MAX = "max"
-    MEAN = "mean"
-    STDDEV = "stddev"
-    DISTINCT_COUNT = "distinct_count"
-    LAST = "last"
-    FIRST = "first"
-    SECONDS_SINCE_LAST = "seconds_since_last"
-    SECONDS_SINCE_FIRST = "seconds_since_first"
-    RATIO = "ratio"
 
 
 @dataclass(frozen=True)

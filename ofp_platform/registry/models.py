@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ofp_platform.registry.layout import Aggregation
+from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import KeyType

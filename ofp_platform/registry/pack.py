@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ofp_platform.registry.layout import Aggregation
+from ofp_platform.registry.aggregations import Reads, rule_of
 from ofp_platform.registry.models import EventRouting, Feature, Group, Pack, event_class
 from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
 from ofp_platform.registry.selection import Selection, feature_scale, feature_selections
@@ -113,7 +113,7 @@ def feature_content(feature: Feature) -> dict[str, Any]:
     """One windowed feature, as in `group_content`."""
     selections = feature_selections(feature)
     head: dict[str, Any] = {"name": feature.name, "aggregation": feature.aggregation.value}
-    if feature.aggregation is Aggregation.RATIO:
+    if rule_of(feature.aggregation).reads is Reads.OPERANDS:
         sides = [_selection(selection) for selection in selections]
         return {**head, "scale": feature_scale(feature), "numerator": sides[0], "denominator": sides[1]}
     return {**head, **_selection(selections[0])}

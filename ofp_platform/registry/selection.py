@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofp_platform.registry.layout import Aggregation, Predicate
+from ofp_platform.registry.aggregations import Aggregation, Reads, rule_of
+from ofp_platform.registry.layout import Predicate
 from ofp_platform.registry.models import DEFAULT_SCALE, Feature, Operand, Scalar
 from ofp_platform.vocabulary.times import parse_duration
-
-WITHOUT_VALUE = frozenset({Aggregation.COUNT, Aggregation.SECONDS_SINCE_LAST, Aggregation.SECONDS_SINCE_FIRST})
-DECIMAL_AGGREGATIONS = frozenset({Aggregation.MEAN, Aggregation.STDDEV, Aggregation.RATIO})
-ORDERED_AGGREGATIONS = frozenset({Aggregation.FIRST, Aggregation.LAST})
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def feature_selections(feature: Feature) -> tuple[Selection, ...]:
     Raises:
         ValueError: something that validation asks for is missing.
     """
-    if feature.aggregation is Aggregation.RATIO:
+    if rule_of(feature.aggregation).reads is Reads.OPERANDS:
         if feature.numerator is None or feature.denominator is None:
             raise ValueError("a ratio needs a numerator and a denominator")
         return _operand(feature, feature.numerator), _operand(feature, feature.denominator)
@@ -71,7 +68,7 @@ def feature_selections(feature: Feature) -> tuple[Selection, ...]:
 
 def feature_scale(feature: Feature) -> int | None:
     """The scale that the wire shows; None for an integer feature."""
-    return _scale(feature.aggregation, feature.scale) if feature.aggregation in DECIMAL_AGGREGATIONS else None
+    return _scale(feature.aggregation, feature.scale) if rule_of(feature.aggregation).decimal else None
 
 
 def _operand(feature: Feature, operand: Operand) -> Selection:
@@ -89,6 +86,6 @@ def _operand(feature: Feature, operand: Operand) -> Selection:
 
 
 def _scale(aggregation: Aggregation, scale: int | None) -> int:
-    if aggregation not in DECIMAL_AGGREGATIONS:
+    if not rule_of(aggregation).decimal:
         return 0
     return DEFAULT_SCALE if scale is None else scale

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ofp_platform.registry.layout import Aggregation
+from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.models import (
     EventRouting,
     Feature,

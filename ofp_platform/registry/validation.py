@@ -4,13 +4,14 @@ reports everything: a typo in one feature does not hide a wrong window in anothe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
+from ofp_platform.registry.aggregations import Reads, rule_of
 from ofp_platform.registry.expression import ExpressionError, names_in, parse_expression
-from ofp_platform.registry.layout import MAX_PREDICATES, Aggregation, Predicate
+from ofp_platform.registry.layout import MAX_PREDICATES, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
-from ofp_platform.registry.selection import DECIMAL_AGGREGATIONS, WITHOUT_VALUE, predicate_of
+from ofp_platform.registry.selection import predicate_of
 from ofp_platform.registry.shape import check_shape, parsed, suggestion
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
@@ -102,7 +103,7 @@ class _Check:
 
     def _feature(self, path: Path, key_type: str, feature: Feature) -> None:
         self._scale(path, feature)
-        if feature.aggregation is not Aggregation.RATIO:
+        if rule_of(feature.aggregation).reads is not Reads.OPERANDS:
             for side in ("numerator", "denominator"):
                 if getattr(feature, side) is not None:
                     self.source.report((*path, side), f"only a ratio has it, not {feature.aggregation}")
@@ -122,7 +123,7 @@ class _Check:
             if operand is None:
                 self.source.report(here, "a ratio needs it")
                 continue
-            if operand.aggregation is Aggregation.RATIO:
+            if rule_of(operand.aggregation).reads is Reads.OPERANDS:
                 self.source.report((*here, "aggregation"), "a ratio is of two other aggregations, not of ratios")
                 continue
             if operand.window is None and feature.window is None:
@@ -131,7 +132,7 @@ class _Check:
             self._selection(here, key_type, operand, operand.events)
 
     def _scale(self, path: Path, part: Feature | Operand) -> None:
-        if part.scale is not None and part.aggregation not in DECIMAL_AGGREGATIONS:
+        if part.scale is not None and not rule_of(part.aggregation).decimal:
             self.source.report((*path, "scale"), f"{part.aggregation} is an integer and has no scale")
 
     def _selection(self, path: Path, key_type: str, part: Feature | Operand, events: tuple[str, ...]) -> None:
@@ -155,16 +156,23 @@ class _Check:
         known.add(predicate)
 
     def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> None:
-        if part.aggregation in WITHOUT_VALUE:
-            if part.value is not None:
-                self.source.report((*path, "value"), f"{part.aggregation} counts events and has no value")
-            return
+        reads = rule_of(part.aggregation).reads
+        match reads:
+            case Reads.NOTHING:
+                if part.value is not None:
+                    self.source.report((*path, "value"), f"{part.aggregation} counts events and has no value")
+                return
+            case Reads.OPERANDS:  # its operands are looked at one by one
+                return
+            case Reads.INTEGER:
+                allowed = {FieldType.INTEGER}
+            case Reads.TOKEN:
+                allowed = {FieldType.INTEGER, FieldType.STRING}
+            case _:
+                assert_never(reads)
         if part.value is None:
             self.source.report((*path, "value"), f"{part.aggregation} needs the payload field that it is of")
             return
-        allowed = {FieldType.INTEGER}
-        if part.aggregation is Aggregation.DISTINCT_COUNT:
-            allowed.add(FieldType.STRING)
         for name, declared in self._declared((*path, "value"), part.value, events):
             if declared not in allowed:
                 words = " or ".join(sorted(allowed))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.log.port import RefusalReason
+from ofp_platform.registry.aggregations import Aggregation, documentation
 from ofp_platform.registry.apply_failure import ApplyFailureReason
-from ofp_platform.registry.layout import Aggregation
 from ofp_platform.vocabulary.errors import Reason
 from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import PostureState, WarningCode
@@ -96,6 +96,7 @@ def test_the_runbook_states_the_thresholds_that_are_the_defaults() -> None:
 def test_semantics_names_every_aggregation_and_warning() -> None:
     table = table_under("semantics.md", "Windows")
     assert sorted(re.findall(r"`([a-z_]+)`", table)) == sorted(aggregation.value for aggregation in Aggregation)
+    assert table.splitlines()[-len(Aggregation) :] == documentation()
     assert all(f"`{code.value}`" in text("semantics.md") for code in WarningCode)
 
 

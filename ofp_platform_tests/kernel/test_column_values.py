@@ -25,7 +25,8 @@ from ofp_platform.kernel.column_values import (
 )
 from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.registry.layout import Aggregation, FeaturePlan, Operand
+from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.layout import FeaturePlan, Operand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even
 from ofp_platform_tests.oracle.matrices import halves

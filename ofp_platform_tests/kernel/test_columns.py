@@ -15,9 +15,9 @@ from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureCol
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
 from ofp_platform.kernel.plan import KernelPlan, query_of
 from ofp_platform.kernel.windows import evaluate
+from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.layout import (
-    Aggregation,
     FeaturePlan,
     GroupPlan,
     KeyLayout,

@@ -11,8 +11,8 @@ from ofp_platform.kernel.accumulate import accumulate
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, finaliser, group_values, ratio_of, wire
 from ofp_platform.kernel.plan import KernelPlan, query_of
 from ofp_platform.kernel.windows import evaluate
+from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.layout import (
-    Aggregation,
     FeaturePlan,
     GroupPlan,
     KeyLayout,

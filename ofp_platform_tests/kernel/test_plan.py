@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from ofp_platform.kernel.plan import KernelPlan, make_query, operands_of, query_of
-from ofp_platform.registry.layout import Aggregation, FeaturePlan, GroupPlan, KeyLayout, Measure, Operand, Predicate, Slot
+from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.layout import FeaturePlan, GroupPlan, KeyLayout, Measure, Operand, Predicate, Slot
 
 PREDICATES = (Predicate(("p",), ()), Predicate(("q",), ()))
 MEASURES = (Measure(0, -1), Measure(0, 1), Measure(1, 0))

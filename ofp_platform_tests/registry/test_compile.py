@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.layout import Aggregation, Measure, Operand, Predicate, Slot
+from ofp_platform.registry.layout import Measure, Operand, Predicate, Slot
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, shipped_pack
 
 PACK = """\

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from ofp_platform.registry.aggregations import RULES, Aggregation, Reads
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.layout import Aggregation
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, pack_content, shipped_pack
 from ofp_platform_tests.oracle.strategies import PACK
@@ -42,8 +42,8 @@ _WORDS: dict[str, tuple[str | int | bool, ...]] = {
 }
 _UNITS = ("ms", "s", "m", "h", "d")
 _SIMPLE = tuple(one.value for one in Aggregation if one is not Aggregation.RATIO)
-_WITHOUT_VALUE = ("count", "seconds_since_last", "seconds_since_first")
-_DECIMAL = ("mean", "stddev")
+_WITHOUT_VALUE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.NOTHING)
+_DECIMAL = tuple(one.value for one in Aggregation if RULES[one].decimal and one is not Aggregation.RATIO)
 Part = dict[str, Any]
 
 

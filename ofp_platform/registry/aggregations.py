@@ -1,0 +1,165 @@
+"""The aggregations, one row each: what is true of an aggregation is said here and read everywhere else.
+
+Validation, the compiler, the kernel's two paths and the table in docs/semantics.md read `RULES`. The kernel has the arithmetic
+of every `Finish`; an aggregation without a row, or with a finish that the kernel has no arithmetic for, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntFlag, StrEnum, auto
+
+
+class Aggregation(StrEnum):
+    """The aggregations of v0 (`ratio` is of two of the others)."""
+
+    COUNT = "count"
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+    MEAN = "mean"
+    STDDEV = "stddev"
+    DISTINCT_COUNT = "distinct_count"
+    LAST = "last"
+    FIRST = "first"
+    SECONDS_SINCE_LAST = "seconds_since_last"
+    SECONDS_SINCE_FIRST = "seconds_since_first"
+    RATIO = "ratio"
+
+
+class Reads(Enum):
+    """The part of an event that an aggregation reads besides its time."""
+
+    NOTHING = auto()
+    INTEGER = auto()
+    TOKEN = auto()  # a string or an integer, told apart from others only
+    OPERANDS = auto()  # nothing of its own: two other aggregations do
+
+
+class Parts(IntFlag):
+    """The parts of an accumulator row besides the count."""
+
+    NONE = 0
+    SUM = 1
+    SQUARES = 2
+    EXTREMES = 4
+    ENDS = 8
+    TIMES = 16
+
+
+ALL_PARTS = Parts.SUM | Parts.SQUARES | Parts.EXTREMES | Parts.ENDS | Parts.TIMES
+
+
+class Finish(Enum):
+    """The arithmetic that turns a window's accumulator into the value; it stands in kernel/finalise.py and column_values.py.
+
+    `parts`: what the arithmetic reads of the accumulator besides the count. `whole_events`: it reads the events themselves, which
+    no summary of a chunk replaces.
+    """
+
+    COUNT = "count", Parts.NONE
+    DISTINCT = "distinct", Parts.NONE, True
+    SUM = "sum", Parts.SUM
+    MIN = "min", Parts.EXTREMES
+    MAX = "max", Parts.EXTREMES
+    FIRST = "first", Parts.ENDS
+    LAST = "last", Parts.ENDS
+    SECONDS_SINCE_FIRST = "seconds since first", Parts.TIMES
+    SECONDS_SINCE_LAST = "seconds since last", Parts.TIMES
+    MEAN = "mean", Parts.SUM
+    STDDEV = "stddev", Parts.SUM | Parts.SQUARES
+    QUOTIENT = "quotient", Parts.NONE
+
+    def __init__(self, label: str, parts: Parts, whole_events: bool = False) -> None:
+        self.label = label
+        self.parts = parts
+        self.whole_events = whole_events
+
+
+class ValueType(StrEnum):
+    """The type of the served value, in the words of the documentation."""
+
+    INTEGER = "integer"
+    SECONDS = "integer, whole seconds"
+    FIELD = "as the field"
+    DECIMAL = "decimal"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One aggregation.
+
+    `ordered`: of several events at one time it matters which comes first. `empty`: the value of a window without events (None:
+    null). `line`: its line of documentation.
+    """
+
+    value_type: ValueType
+    reads: Reads
+    finish: Finish
+    line: str
+    ordered: bool = False
+    empty: int | None = None
+
+    @property
+    def decimal(self) -> bool:
+        """Whether the value is a decimal and has a scale."""
+        return self.value_type is ValueType.DECIMAL
+
+
+class UnknownAggregation(ValueError):
+    """An aggregation, or the finish of one, that some part of the program has nothing for."""
+
+
+RULES: dict[Aggregation, Rule] = {
+    Aggregation.COUNT: Rule(ValueType.INTEGER, Reads.NOTHING, Finish.COUNT, "number of events", empty=0),
+    Aggregation.SUM: Rule(ValueType.INTEGER, Reads.INTEGER, Finish.SUM, "sum of the field", empty=0),
+    Aggregation.DISTINCT_COUNT: Rule(
+        ValueType.INTEGER, Reads.TOKEN, Finish.DISTINCT, "number of different values of the field", empty=0
+    ),
+    Aggregation.MIN: Rule(ValueType.FIELD, Reads.INTEGER, Finish.MIN, "least value of the field"),
+    Aggregation.MAX: Rule(ValueType.FIELD, Reads.INTEGER, Finish.MAX, "greatest value of the field"),
+    Aggregation.FIRST: Rule(ValueType.FIELD, Reads.INTEGER, Finish.FIRST, "value of the earliest event", ordered=True),
+    Aggregation.LAST: Rule(ValueType.FIELD, Reads.INTEGER, Finish.LAST, "value of the latest event", ordered=True),
+    Aggregation.SECONDS_SINCE_FIRST: Rule(
+        ValueType.SECONDS, Reads.NOTHING, Finish.SECONDS_SINCE_FIRST, "from the earliest event to T"
+    ),
+    Aggregation.SECONDS_SINCE_LAST: Rule(
+        ValueType.SECONDS, Reads.NOTHING, Finish.SECONDS_SINCE_LAST, "from the latest event to T"
+    ),
+    Aggregation.MEAN: Rule(ValueType.DECIMAL, Reads.INTEGER, Finish.MEAN, "arithmetic mean of the field"),
+    Aggregation.STDDEV: Rule(
+        ValueType.DECIMAL, Reads.INTEGER, Finish.STDDEV, "standard deviation of the field (of the population)"
+    ),
+    Aggregation.RATIO: Rule(
+        ValueType.DECIMAL,
+        Reads.OPERANDS,
+        Finish.QUOTIENT,
+        "quotient of two of the others, each with its own events; null, too, where the divisor is 0",
+    ),
+}
+
+
+def rule_of(aggregation: Aggregation) -> Rule:
+    """The row of an aggregation.
+
+    Raises:
+        UnknownAggregation: it has none.
+    """
+    rule = RULES.get(aggregation)
+    if rule is None:
+        raise UnknownAggregation(f"aggregation {str(aggregation)!r} has no row in registry/aggregations.py")
+    return rule
+
+
+def documentation() -> list[str]:
+    """The lines of the table in docs/semantics.md.
+
+    Raises:
+        UnknownAggregation: one of the aggregations has no row.
+    """
+    for aggregation in Aggregation:
+        rule_of(aggregation)
+    return [
+        f"| `{aggregation}` | {rule.line} | {rule.value_type} | {'null' if rule.empty is None else rule.empty} |"
+        for aggregation, rule in RULES.items()
+    ]
