@@ -6,15 +6,16 @@ encoder with places left open.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import orjson
 
 from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, NEXT_TEXT, STALE, TOUCHED, TextProgram
 from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
 from ofp_platform.kernel.plan import Query
-from ofp_platform.kernel.windows import NEVER, Evaluation, Whole
+from ofp_platform.kernel.windows import NEVER, Evaluation, KeyEvents, Segments, evaluate, evaluate_state
 from ofp_platform.registry import on_demand
 from ofp_platform.registry.layout import GroupPlan, OnDemandPlan
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -137,34 +138,42 @@ class KeyForm:
         self,
         key_id: str,
         id_text: str,
-        found: Evaluation | Whole,
+        events: KeyEvents,
         as_of: int,
+        horizon: int,
         context: Context,
         pins: ContextPins,
         warnings: list[dict[str, str]],
     ) -> tuple[str, str]:
         """Canonical texts of the key's values, and of its groups' freshness (separated by commas); adds its warnings.
 
+        Touches at or behind `horizon` (microseconds) do not count; an evaluation has left them out already.
+
         Raises:
+            EventsMissing: a segment that the query needs was not decoded.
             ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
         written = None
-        if self._program is not None:
-            if isinstance(found, Whole):
-                written = self._program.write_whole(found.matrix, as_of, found.horizon, id_text.encode())
-            else:
-                written = self._program.write(found, as_of, id_text.encode())
-            if written is not None and not written[2]:
-                return written[0], written[1]
-        if isinstance(found, Whole):
-            found = found.evaluated(self.query, as_of)
+        if isinstance(events, np.ndarray):
+            if self._program is not None:  # evaluates and writes in one call
+                written = self._program.write_whole(events, as_of, horizon, id_text.encode())
+                if written is not None and not written[2]:
+                    return written[0], written[1]
+            evaluation = evaluate(self.query, events, as_of, horizon)
+        else:
+            evaluation = evaluate_state(self.query, events, as_of, horizon) if isinstance(events, Segments) else events
+            if self._program is not None:
+                written = self._program.write(evaluation, as_of, id_text.encode())
+                if written is not None and not written[2]:
+                    return written[0], written[1]
+        touches = evaluation.touches.tolist()
         if written is not None:
-            for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
+            for group, touched in zip(self.groups, touches, strict=True):
                 warnings += group.warnings(self._key_type, key_id, touched, as_of)
             return written[0], written[1]
         by_group, fresh = [], []
-        for group, touched in zip(self.groups, found.touches.tolist(), strict=True):
-            by_group.append(group.values(self.query, found, as_of, context, pins))
+        for group, touched in zip(self.groups, touches, strict=True):
+            by_group.append(group.values(self.query, evaluation, as_of, context, pins))
             fresh.append(group.freshness(id_text, touched, as_of))
             warnings += group.warnings(self._key_type, key_id, touched, as_of)
         return self._values % (f"[{','.join(by_group)}]", id_text), ",".join(fresh)
@@ -289,7 +298,3 @@ def _body_form(fixed: Fixed, groups: orjson.Fragment) -> str:
 def _on_demand(plan: OnDemandPlan, values: Mapping[str, Value], context: Mapping[str, int | str]) -> Value:
     unscaled = on_demand.evaluate(plan, values, context)
     return None if unscaled is None else (unscaled, plan.scale)
-
-
-EvaluationOf = Callable[[int, Query, int], Evaluation | Whole]
-"""(place of the key in the question, query, horizon in microseconds) -> what the kernel found, or what it has to look at"""

@@ -5,15 +5,16 @@ Pure: evaluations, question, basis and posture come in as arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.answer_form import AnswerForm, EvaluationOf, Fixed, GroupForm, KeyForm
+from ofp_platform.kernel.answer_form import AnswerForm, Fixed, GroupForm, KeyForm
 from ofp_platform.kernel.plan import KernelPlan, Query, query_of
+from ofp_platform.kernel.windows import KeyEvents
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import GroupPlan
 from ofp_platform.registry.question import Question
@@ -104,23 +105,24 @@ class SnapshotMaker:
         question: Question,
         basis: str,
         watermark: int | None,
-        evaluation_of: EvaluationOf,
+        keys: Sequence[KeyEvents],
         posture: Mapping[str, Any],
         *,
         behind_horizon: bool = False,
     ) -> Answer:
-        """Evaluate and encode. `evaluation_of(place, query, horizon)` is the query's evaluation for `question.keys[place]`.
+        """Evaluate and encode. `keys`: the events of `question.keys` in their order, all of them at this basis.
 
         `basis` is the canonical text of the input basis. With `behind_horizon` a window may begin behind the horizon: for a
         caller that has all events. Freshness counts events in front of the horizon only, as ever.
 
         Raises:
+            EventsMissing: a segment that a query needs was not decoded.
             ContractError: AS_OF_BEFORE_HORIZON, VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
         form = self._form(question)
         if not behind_horizon and question.as_of - form.reach < self.horizon(watermark):
             raise self._behind(form.reach, self.horizon(watermark))
-        parts, missing = self._parts(form, question, basis, watermark, evaluation_of)
+        parts, missing = self._parts(form, question, basis, watermark, keys)
         hashed = form.hashed(*parts).encode()
         digest = sha256_hex(hashed)
         request_id = question.request.request_id
@@ -132,34 +134,34 @@ class SnapshotMaker:
         )
         return Answer(body.encode(), digest, hashed, missing, question.as_of, basis, self._made_under)
 
-    def hashed(self, question: Question, basis: str, watermark: int | None, evaluation_of: EvaluationOf) -> bytes:
+    def hashed(self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyEvents]) -> bytes:
         """The bytes that the snapshot's hash is over, and nothing else; arguments as in `snapshot`, behind the horizon too.
 
         Raises:
+            EventsMissing: a segment that a query needs was not decoded.
             ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
         form = self._form(question)
-        parts, _ = self._parts(form, question, basis, watermark, evaluation_of)
+        parts, _ = self._parts(form, question, basis, watermark, keys)
         return form.hashed(*parts).encode()
 
     def _parts(
-        self, form: AnswerForm, question: Question, basis: str, watermark: int | None, evaluation_of: EvaluationOf
+        self, form: AnswerForm, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyEvents]
     ) -> tuple[tuple[str, str, str, str, str | None, str, str], int]:
         """What fills the form, and how many groups were served for a key without data."""
         horizon = self.horizon(watermark)
         as_of = question.as_of
-        keys: list[str] = []
+        named_keys: list[str] = []
         values: list[str] = []
         freshness: list[str] = []
         warnings: list[dict[str, str]] = []
-        for place, (key_type, key_id) in enumerate(question.keys):
+        for (key_type, key_id), events in zip(question.keys, keys, strict=True):
             part = form.keys[key_type]
             id_text = orjson.dumps(key_id).decode()
-            found = evaluation_of(place, part.query, horizon)
-            texts = part.texts(key_id, id_text, found, as_of, question.context, self.pins, warnings)
+            texts = part.texts(key_id, id_text, events, as_of, horizon, question.context, self.pins, warnings)
             values.append(texts[0])
             freshness.append(texts[1])
-            keys.append(part.key % id_text)
+            named_keys.append(part.key % id_text)
         missing = 0
         warned = "[]"
         if warnings:
@@ -168,7 +170,7 @@ class SnapshotMaker:
             warned = canonical_bytes(warnings).decode()
         parts = (
             f'"{question.request.as_of_time_utc}"',
-            f"[{','.join(keys)}]",
+            f"[{','.join(named_keys)}]",
             f"[{','.join(freshness)}]",
             basis,
             None if question.context is None else canonical_bytes(question.context).decode(),

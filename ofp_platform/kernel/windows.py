@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -75,15 +74,8 @@ class Evaluation:
         return self.accumulators.tolist(), self.distinct.tolist()
 
 
-class Whole(NamedTuple):
-    """All events of a key, int64[C, n], not evaluated yet; touches at or behind `horizon` do not count."""
-
-    matrix: Int64Array
-    horizon: int
-
-    def evaluated(self, query: Query, time: int) -> Evaluation:
-        """What the query finds in them, as of `time`."""
-        return evaluate(query, self.matrix, time, self.horizon)
+KeyEvents = Int64Array | Segments | Evaluation
+"""One key as an answer is made from it: its whole event matrix int64[C, n], its segments, or the evaluation of its query."""
 
 
 def _blank(query: Query) -> Evaluation:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.answer_form import GroupForm, KeyForm
 from ofp_platform.kernel.answer_text import KEY_ID, NEXT_TEXT, TOUCHED, TextProgram
 from ofp_platform.kernel.plan import KernelPlan, Query, query_of
@@ -32,7 +33,7 @@ Texts = tuple[str, str, list[dict[str, str]]]
 def texts(form: KeyForm, key_id: str, found: Evaluation, as_of: int) -> Texts | str:
     warnings: list[dict[str, str]] = []
     try:
-        pair = form.texts(key_id, orjson.dumps(key_id).decode(), found, as_of, None, ContextPins(**PINS), warnings)
+        pair = form.texts(key_id, orjson.dumps(key_id).decode(), found, as_of, EARLIEST, None, ContextPins(**PINS), warnings)
     except ContractError as refusal:
         return refusal.message
     return *pair, warnings

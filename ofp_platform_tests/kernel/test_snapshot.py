@@ -15,9 +15,9 @@ from ofp_platform.kernel import snapshot
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.finalise import ValueOutOfRange, group_values, wire
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import KernelPlan, Query, query_of
+from ofp_platform.kernel.plan import KernelPlan, query_of
 from ofp_platform.kernel.snapshot import SnapshotMaker
-from ofp_platform.kernel.windows import NEVER, Evaluation, Whole, evaluate
+from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
 from ofp_platform.registry import on_demand
 from ofp_platform.registry.question import Question, check_request
 from ofp_platform.vocabulary.canonical import jcs_bytes
@@ -170,29 +170,28 @@ class Naive:
 def hold(asked: Question, state: Matrices, watermark: int | None, made: SnapshotMaker) -> None:
     """The maker's answer is the naive one, byte by byte, from evaluations and from whole matrices."""
 
-    def evaluated(place: int, query: Query, horizon: int) -> Evaluation:
-        return evaluate(query, state[asked.keys[place]], asked.as_of, horizon)
-
-    def whole(place: int, query: Query, horizon: int) -> Whole:
-        return Whole(state[asked.keys[place]], horizon)
-
+    matrices_of = [state[key] for key in asked.keys]
+    evaluated = [
+        evaluate(made.query(asked.groups_of[key[0]]), state[key], asked.as_of, made.horizon(watermark)) for key in asked.keys
+    ]
+    ways: list[list[Evaluation] | list[Int64Array]] = [evaluated, matrices_of]
     try:
         naive = Naive(asked, state, watermark)
     except ValueOutOfRange as beyond:
         words = str(beyond)
-        for evaluation_of in (evaluated, whole):
+        for keys in ways:
             with pytest.raises(ContractError) as caught:
-                made.snapshot(asked, BASIS_TEXT, watermark, evaluation_of, POSTURE, behind_horizon=True)
+                made.snapshot(asked, BASIS_TEXT, watermark, keys, POSTURE, behind_horizon=True)
             assert (caught.value.reason, caught.value.message) == (Reason.VALUE_OUT_OF_RANGE, words)
             assert caught.value.context_pins == RUN
         return
-    for evaluation_of in (evaluated, whole):
-        answer = made.snapshot(asked, BASIS_TEXT, watermark, evaluation_of, POSTURE, behind_horizon=True)
+    for keys in ways:
+        answer = made.snapshot(asked, BASIS_TEXT, watermark, keys, POSTURE, behind_horizon=True)
         assert answer.hashed == naive.hashed
         assert answer.body == naive.body
         assert answer.hash == hashlib.sha256(naive.hashed).hexdigest()
         assert answer.missing == naive.missing
-        assert made.hashed(asked, BASIS_TEXT, watermark, evaluation_of) == naive.hashed
+        assert made.hashed(asked, BASIS_TEXT, watermark, keys) == naive.hashed
 
 
 @given(st.data())
@@ -236,7 +235,7 @@ def test_a_group_is_stale_from_the_second_after_its_time_to_live(age: int, stale
     event[0], event[1] = START, -1
     asked = question([("merchant", "m")], [("shop", "v1")], START + age)
     hold(asked, {("merchant", "m"): event}, None, maker())
-    answer = maker().snapshot(asked, BASIS_TEXT, None, lambda place, query, horizon: Whole(event, horizon), POSTURE)
+    answer = maker().snapshot(asked, BASIS_TEXT, None, [event], POSTURE)
     told = GetFeaturesResponse.model_validate_json(answer.body).provenance
     assert told.freshness[0].stale is stale
     assert [warning.code for warning in told.warnings] == ["STALE_GROUP"] * stale
@@ -252,8 +251,7 @@ def test_a_window_that_begins_behind_the_horizon_is_refused() -> None:
 
     def answered(as_of: int, watermark: int | None, behind_horizon: bool = False) -> bytes:
         asked = question([("merchant", "m")], [("shop", "v1")], as_of)
-        whole = Whole(nothing("merchant"), EARLIEST)
-        return made.snapshot(asked, BASIS_TEXT, watermark, lambda *_: whole, POSTURE, behind_horizon=behind_horizon).body
+        return made.snapshot(asked, BASIS_TEXT, watermark, [nothing("merchant")], POSTURE, behind_horizon=behind_horizon).body
 
     first = made.horizon(watermark) + reach
     assert answered(first, watermark)
@@ -264,9 +262,9 @@ def test_a_window_that_begins_behind_the_horizon_is_refused() -> None:
     ) as caught:
         answered(first - 1, watermark)
     assert (caught.value.reason, caught.value.context_pins) == (Reason.AS_OF_BEFORE_HORIZON, RUN)
-    asked, whole = question([("merchant", "m")], [("shop", "v1")], first - 1), Whole(nothing("merchant"), EARLIEST)
+    asked = question([("merchant", "m")], [("shop", "v1")], first - 1)
     with pytest.raises(ContractError, match="behind the horizon"):  # it has to be asked for
-        made.snapshot(asked, BASIS_TEXT, watermark, lambda *_: whole, POSTURE)
+        made.snapshot(asked, BASIS_TEXT, watermark, [nothing("merchant")], POSTURE)
     early = parse_time("0001-01-01T00:00:00Z")
     with pytest.raises(ContractError, match=r"behind the horizon 0001-01-01T00:00:00Z;"):
         answered(early, early + REGISTRY.reach + LATENESS)

@@ -15,7 +15,6 @@ from ofp_platform.kernel.windows import (
     Evaluation,
     EventsMissing,
     Segments,
-    Whole,
     distinct_count,
     evaluate,
     evaluate_at,
@@ -285,12 +284,12 @@ def test_without_summaries_every_segment_must_have_its_events() -> None:
     assert evaluate_state(make_query(plan, (), (), [3]), segments, 11, 5).touches.tolist() == [NEVER]
 
 
-def test_a_whole_matrix_is_evaluated_when_asked() -> None:
+def test_a_touch_at_the_horizon_of_a_whole_matrix_does_not_count() -> None:
     plan = one_slot(window=10, delay=0)
     matrix = np.array([[1, 2], [1, 1]], np.int64)
     query = make_query(plan, [0], (), [1])
-    assert same(Whole(matrix, 1).evaluated(query, 5), evaluate(query, matrix, 5, 1))
-    assert Whole(matrix, 2).evaluated(query, 5).touches.tolist() == [NEVER]
+    assert evaluate(query, matrix, 5, 1).touches.tolist() == [2]
+    assert evaluate(query, matrix, 5, 2).touches.tolist() == [NEVER]
 
 
 @pytest.mark.parametrize(("horizon", "touched"), [(9, 10), (10, NEVER), (11, NEVER)])

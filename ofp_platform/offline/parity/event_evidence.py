@@ -10,7 +10,6 @@ import numpy.typing as npt
 import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.windows import evaluate
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder
 from ofp_platform.offline.replay.event_index import KeyEvents
 from ofp_platform.registry.layout import GroupPlan
@@ -94,9 +93,7 @@ class KeyHistory:
         )
         matrix = np.ascontiguousarray(self.events.matrix[:, chosen])
         try:
-            hashed = maker.hashed(
-                question, self.asked.text, None, lambda place, query, horizon: evaluate(query, matrix, whole.as_of, horizon)
-            )
+            hashed = maker.hashed(question, self.asked.text, None, [matrix])
         except ContractError:
             return _UNSERVABLE
         return orjson.loads(hashed)["values"][0]["by_group"][0]["features"].get(feature, _UNSERVABLE)

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofp_platform.kernel.plan import Query
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparable
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
@@ -90,11 +88,8 @@ def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> An
     rebuilder = Rebuilder(run)
     asked = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, _ANYTHING), basis)
     found = rebuilder.evaluate([asked], run.knowledge.bounds([basis]))
-
-    def evaluation(place: int, query: Query, horizon: int) -> Evaluation:
-        return found.evaluation(0, place)
-
-    return rebuilder.maker.snapshot(asked.question, asked.text, found.watermarks[0], evaluation, POSTURE, behind_horizon=True)
+    keys = found.keys(0)
+    return rebuilder.maker.snapshot(asked.question, asked.text, found.watermarks[0], keys, POSTURE, behind_horizon=True)
 
 
 def rebuild_recorded(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows
 from ofp_platform.kernel.known_rows import evaluate_known
-from ofp_platform.kernel.plan import KernelPlan, Query
+from ofp_platform.kernel.plan import KernelPlan
 from ofp_platform.kernel.sliding import Evaluations
 from ofp_platform.kernel.snapshot import SnapshotMaker
 from ofp_platform.kernel.windows import Evaluation
@@ -66,10 +66,9 @@ class Found:
     rows: list[list[tuple[Evaluations, int]]]
     watermarks: list[int | None]
 
-    def evaluation(self, number: int, place: int) -> Evaluation:
-        """Of one key of one question."""
-        evaluations, row = self.rows[number][place]
-        return evaluations.at(row)
+    def keys(self, number: int) -> list[Evaluation]:
+        """The evaluations of one question's keys, in their order."""
+        return [evaluations.at(row) for evaluations, row in self.rows[number]]
 
 
 class Rebuilder:
@@ -94,12 +93,8 @@ class Rebuilder:
         """The same of what was found already."""
         made: list[bytes | ContractError] = []
         for number, one in enumerate(asked):
-
-            def evaluation(place: int, query: Query, horizon: int, number: int = number) -> Evaluation:
-                return found.evaluation(number, place)
-
             try:
-                made.append(self.maker.hashed(one.question, one.text, found.watermarks[number], evaluation))
+                made.append(self.maker.hashed(one.question, one.text, found.watermarks[number], found.keys(number)))
             except ContractError as error:
                 made.append(error)
         return made

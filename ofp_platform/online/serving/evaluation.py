@@ -11,9 +11,9 @@ import numpy as np
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query
+from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
-from ofp_platform.kernel.windows import Evaluation, Segments, Whole, evaluate_state, segments_of_chunks
+from ofp_platform.kernel.windows import Segments, segments_of_chunks
 from ofp_platform.online.state.chunk_codec import unpack, unpack_many
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import GroupPlan
@@ -45,34 +45,22 @@ class StoredState:
 
 
 class KeyState:
-    """The state of one key, decoded: what the kernel asks. `nbytes`: what it takes in memory."""
+    """The state of one key, decoded. `events`: its whole event matrix, or segments; `nbytes`: its size in memory."""
 
-    __slots__ = ("_segments", "_whole", "chunks", "nbytes")
+    __slots__ = ("chunks", "events", "nbytes")
 
     def __init__(self, plan: KernelPlan, chunks: Sequence[StoredChunk]) -> None:
         columns = plan.layout.column_count
-        self._segments: Segments | None = None
-        self._whole: Int64Array | None = None
+        self.events: Int64Array | Segments
         self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
         if not chunks:
-            self._whole = np.empty((columns, 0), np.int64)
+            self.events = np.empty((columns, 0), np.int64)
         elif len(chunks) == 1 and chunks[0].block is not None:
-            self._whole = unpack(chunks[0].block)
+            self.events = unpack(chunks[0].block)
         else:
             self.chunks = chunks
-            self._segments = _segments(plan, chunks)
-        self.nbytes = _size(self._whole, self._segments, self.chunks)
-
-    def evaluate(self, query: Query, as_of: int, horizon: int) -> Evaluation | Whole:
-        """The query over the key's events, as of `as_of`; a key that is held as one matrix is left to whom writes its texts.
-
-        Raises:
-            EventsMissing: a window's edge falls into a chunk that was read without its block.
-        """
-        if self._whole is not None:
-            return Whole(self._whole, horizon)
-        assert self._segments is not None
-        return evaluate_state(query, self._segments, as_of, horizon)
+            self.events = _segments(plan, chunks)
+        self.nbytes = _size(self.events, self.chunks)
 
 
 def _segments(plan: KernelPlan, chunks: Sequence[StoredChunk]) -> Segments:
@@ -90,11 +78,11 @@ def _segments(plan: KernelPlan, chunks: Sequence[StoredChunk]) -> Segments:
     )
 
 
-def _size(whole: Int64Array | None, segments: Segments | None, chunks: Sequence[StoredChunk]) -> int:
-    if segments is None:
-        return 0 if whole is None else whole.nbytes
+def _size(events: Int64Array | Segments, chunks: Sequence[StoredChunk]) -> int:
+    if not isinstance(events, Segments):
+        return events.nbytes
     kept = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
-    return segments.matrix.nbytes + segments.summaries.nbytes + kept
+    return events.matrix.nbytes + events.summaries.nbytes + kept
 
 
 def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[StoredChunk]:
@@ -172,9 +160,4 @@ class Evaluator(SnapshotMaker):
             ContractError: see `SnapshotMaker.snapshot`.
             EventsMissing: a state has not all the events that this question needs.
         """
-        as_of = question.as_of
-
-        def evaluation(place: int, query: Query, horizon: int) -> Evaluation | Whole:
-            return keys[place].evaluate(query, as_of, horizon)
-
-        return self.snapshot(question, basis, watermark, evaluation, posture)
+        return self.snapshot(question, basis, watermark, [key.events for key in keys], posture)

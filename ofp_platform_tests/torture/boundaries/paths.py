@@ -119,9 +119,7 @@ class Paths:
         question = Question(request, moment.as_of, ((self.key_type, KEY),), self.groups, {self.key_type: self.groups}, context)
         state = self.evaluator.key_state(self.key_type, self._read(chunks, question, case.seed))
         try:
-            hashed = self.evaluator.hashed(
-                question, "{}", None, lambda place, query, horizon: state.evaluate(query, moment.as_of, horizon)
-            )
+            hashed = self.evaluator.hashed(question, "{}", None, [state.events])
         except ContractError:
             return [OUT_OF_RANGE] * len(self.groups)
         body = orjson.loads(hashed)
