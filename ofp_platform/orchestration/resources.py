@@ -13,6 +13,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.schema import migrate
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.profile import Profile
 
 CONNECTIONS = 4
@@ -92,7 +93,11 @@ class BuildContextResource(_Settings):
     workers: int = 2
 
     @contextmanager
-    def open(self) -> Iterator[BuildContext]:
-        """The build context of the profile's stream, for the time of a step or a tick."""
+    def open(self, engine: FeatureEngine = FeatureEngine.PROCESSES) -> Iterator[BuildContext]:
+        """The build context of the profile's stream, for the time of a step or a tick.
+
+        Raises:
+            SparkUnavailable: the engine is Spark, and it is not installed here.
+        """
         with self._open_plane() as plane:
-            yield build_context_on(plane, self._environment(), self.workers)
+            yield build_context_on(plane, self._environment(), self.workers, engine)

@@ -16,6 +16,7 @@ from ofp_platform.cli.offline.run_line import line_of
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.progress import done, wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 if TYPE_CHECKING:
     from ofp_platform.offline.runs.build_context import BuildContext
@@ -42,17 +43,21 @@ def run(
     ] = None,
     waiting: Annotated[bool, typer.Option("--waiting", help="Everything that waits, oldest first.")] = False,
     workers: Workers = None,
+    engine: Annotated[
+        FeatureEngine,
+        typer.Option("--engine", help="The engine that computes features: this machine, or Spark (extra `spark`, Java 17)."),
+    ] = FeatureEngine.PROCESSES,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Take a run through all its stages. One that another builder holds, or that is finished, stays as it is.
 
-    Exit code 1 when a run is not DONE in the end.
+    Every engine gives the same bytes, so the engine is no part of an intent. Exit code 1 when a run is not DONE in the end.
     """
     if (key is None) is not waiting:
         raise CommandRefused("name a run (`ofp intent list` shows them), or say --waiting")
     console = Console(stderr=True)
-    with open_build_context(resolve(home, profile), workers or os.cpu_count() or 1) as (_, build_context):
+    with open_build_context(resolve(home, profile), workers or os.cpu_count() or 1, engine) as (_, build_context):
         found = (
             list(_waiting(build_context, console))
             if key is None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ofp_platform.cli.environment import Environment
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 if TYPE_CHECKING:
     from ofp_platform.offline.runs.build_context import BuildContext
@@ -26,19 +27,24 @@ def object_store(profile: Profile) -> ObjectStore:
     return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
 
 
-def build_context_on(plane: Plane, environment: Environment, workers: int = 2) -> BuildContext:
+def build_context_on(
+    plane: Plane, environment: Environment, workers: int = 2, engine: FeatureEngine = FeatureEngine.PROCESSES
+) -> BuildContext:
     """The build context of a plane; files under way lie in the folder `builds` of the home folder."""
     from ofp_platform.offline.runs.build_context import BuildContext
 
-    return BuildContext(plane.pool, plane.log, object_store(plane.profile), environment.folder / "builds", workers)
+    return BuildContext(plane.pool, plane.log, object_store(plane.profile), environment.folder / "builds", workers, engine=engine)
 
 
 @contextmanager
-def open_build_context(environment: Environment, workers: int = 2) -> Iterator[tuple[Plane, BuildContext]]:
+def open_build_context(
+    environment: Environment, workers: int = 2, engine: FeatureEngine = FeatureEngine.PROCESSES
+) -> Iterator[tuple[Plane, BuildContext]]:
     """The plane of the profile and its build context; closed with the context.
 
     Raises:
         ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError | ObjectStoreUnavailable: what is wrong.
+        SparkUnavailable: the engine is Spark, and it is not installed here.
     """
     with environment.open_plane() as plane:
-        yield plane, build_context_on(plane, environment, workers)
+        yield plane, build_context_on(plane, environment, workers, engine)

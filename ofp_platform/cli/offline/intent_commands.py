@@ -121,7 +121,8 @@ def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
     for name, value in sorted((found.outcome or {}).items()):
         typer.echo(f"  {name} {value if isinstance(value, str | int) else readable_json(value, 2, len(name) + 1)}")
     for receipt in receipts:
-        typer.echo(f"  receipt of {receipt.stage}, attempt {receipt.attempt}: {receipt.digest}")
+        engine = f", engine {receipt.content['engine']}" if "engine" in receipt.content else ""
+        typer.echo(f"  receipt of {receipt.stage}, attempt {receipt.attempt}{engine}: {receipt.digest}")
 
 
 @app.command(short_help="Try a failed run again.")

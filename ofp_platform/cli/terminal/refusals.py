@@ -28,6 +28,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.log.port import LogError
     from ofp_platform.log.span_records import ReplayGap
     from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
+    from ofp_platform.offline.datasets.spark_features import SparkUnavailable
     from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
     from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
     from ofp_platform.offline.runs.run_lease import LeaseLost
@@ -79,6 +80,7 @@ def words_for(error: Exception) -> str | None:
         SegmentDamaged,
         SegmentMissing,
         ServiceUnreachable,
+        SparkUnavailable,
         TrimRefused,
         UnknownProjection,
         UnknownRun,

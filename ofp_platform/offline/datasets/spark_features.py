@@ -30,22 +30,49 @@ _DONE_SCHEMA = pa.schema([("key_type", pa.string()), ("shard", pa.int32()), ("ro
 
 
 class SparkUnavailable(Exception):
-    """Spark cannot be started here; the text says what is missing."""
+    """Spark cannot be started here, or stopped answering; the text says what is wrong and what to do."""
 
 
-@contextmanager
-def local_spark(cores: int) -> Iterator[SparkSession]:
-    """A Spark session inside this machine, with this interpreter for its workers; stopped at the end.
+def demand_spark() -> None:
+    """Refuse a machine without Spark, before anything is begun there.
 
     Raises:
         SparkUnavailable: pyspark or Java is missing.
     """
     try:
-        from pyspark.sql import SparkSession
+        import pyspark.sql  # noqa: F401
     except ImportError:
-        raise SparkUnavailable("pyspark is not installed: install the package with its extra `spark`") from None
-    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
-        raise SparkUnavailable("there is no `java` on the path and no JAVA_HOME: Spark needs Java 17 or later")
+        raise SparkUnavailable(
+            f"engine spark: pyspark is not installed in {sys.prefix}: pip install 'ofp-platform[spark]', or build with the engine"
+            " processes"
+        ) from None
+    java_home = os.environ.get("JAVA_HOME")
+    if java_home and shutil.which("java", path=os.path.join(java_home, "bin")) is None:
+        raise SparkUnavailable(f"engine spark: JAVA_HOME is {java_home}, and there is no bin/java in it: name a Java 17 or later")
+    if not java_home and shutil.which("java") is None:
+        raise SparkUnavailable(
+            "engine spark: there is no `java` on the path and no JAVA_HOME: install Java 17 or later, or build with the engine"
+            " processes"
+        )
+
+
+@contextmanager
+def spark_session(cores: int) -> Iterator[SparkSession]:
+    """The Spark session that is active in this process, else one inside this machine, which is stopped at the end.
+
+    The latter has `cores` workers of this interpreter.
+
+    Raises:
+        SparkUnavailable: pyspark or Java is missing, or Spark does not start.
+    """
+    demand_spark()
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        yield active
+        return
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(f"local[{cores}]").appName("ofp-features")
     for name, value in (
@@ -54,7 +81,10 @@ def local_spark(cores: int) -> Iterator[SparkSession]:
         ("spark.driver.host", "127.0.0.1"),
     ):
         builder = builder.config(name, value)
-    session = builder.getOrCreate()
+    try:
+        session = builder.getOrCreate()
+    except PySparkException as error:
+        raise SparkUnavailable(f"engine spark: Spark does not start, its own message stands above: {error}") from error
     try:
         yield session
     finally:
@@ -66,13 +96,19 @@ def compute_features_on_spark(job: FeatureJob, spark: SparkSession) -> int:
 
     Raises:
         BuildRefused: as `compute_features`; of several the first by key type and shard.
-        pyspark.errors.PySparkException: Spark itself failed.
+        SparkUnavailable: Spark itself failed.
     """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
     shards = job.shards
     frame = spark.createDataFrame(shards, "key_type string, shard int")
     # a number of partitions that is asked for is kept: left to itself Spark would put such few bytes into one task
     spread = frame.repartition(len(shards), "key_type", "shard")
-    done = spread.groupBy("key_type", "shard").applyInArrow(_worker(job), _DONE).collect()
+    try:
+        done = spread.groupBy("key_type", "shard").applyInArrow(_worker(job), _DONE).collect()
+    except (PySparkException, Py4JError) as error:
+        raise SparkUnavailable(f"engine spark: Spark failed, its own message stands above: {error}") from error
     for row in sorted(done, key=lambda one: (one["key_type"], one["shard"])):
         if row["refusal"] is not None:
             refusal = Refusal.model_validate_json(row["refusal"])

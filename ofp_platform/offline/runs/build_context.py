@@ -9,12 +9,14 @@ from pathlib import Path
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
 from ofp_platform.offline.datasets.dataset_index import DatasetIndex
+from ofp_platform.offline.datasets.spark_features import demand_spark
 from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
 from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,10 @@ class BuildContext:
     """One stream's builder. `scratch`: a folder for files under way; what lies in it may be deleted between runs.
 
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
-    least `processes_from` records.
+    least `processes_from` records. `engine` computes the features.
+
+    Raises:
+        SparkUnavailable: the engine is Spark, and it is not installed here.
     """
 
     pool: Pool
@@ -32,6 +37,11 @@ class BuildContext:
     workers: int = 2
     release: str = ""
     processes_from: int = LEAST_RECORDS
+    engine: FeatureEngine = FeatureEngine.PROCESSES
+
+    def __post_init__(self) -> None:
+        if self.engine is FeatureEngine.SPARK:
+            demand_spark()
 
     @property
     def ofs_code_release_id(self) -> str:

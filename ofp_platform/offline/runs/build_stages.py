@@ -8,13 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import pyarrow as pa
 
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
 from ofp_platform.offline.datasets.feature_leakage import check_features
-from ofp_platform.offline.datasets.feature_rows import compute_features, dataset_blocks, feature_job, left_out, resolve_groups
+from ofp_platform.offline.datasets.feature_rows import (
+    FeatureJob,
+    compute_features,
+    dataset_blocks,
+    feature_job,
+    left_out,
+    resolve_groups,
+)
+from ofp_platform.offline.datasets.spark_features import compute_features_on_spark, spark_session
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, label_columns
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
 from ofp_platform.offline.labels.label_leakage import check_no_leak
@@ -29,6 +38,7 @@ from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackR
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
 
 _PAGE = 20_000
@@ -127,6 +137,7 @@ def dataset(
 
     Raises:
         BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED.
+        SparkUnavailable: the engine is Spark, and it failed.
     """
     if plan.scope is None or plan.as_of_basis is None:
         raise ValueError("only the plan of a dataset_build has rows")
@@ -134,11 +145,22 @@ def dataset(
     decisions = _decisions(build_context, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
     rows = dataset_rows(folded, plan.scope, plan.as_of_basis, folder / "rows", decisions)
     job = feature_job(folded, rows, registry, groups, folder / "features")
-    compute_features(job, registry, build_context.workers)
+    _compute(build_context, job, registry)
     checked = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
     files = write_dataset(folder / "files", blocks if labelled is None else labelled.blocks(blocks))
     return BuiltDataset(files, tuple(_column(field) for field in files.schema), tuple(left_out(groups)), checked, rows.undecided)
+
+
+def _compute(build_context: BuildContext, job: FeatureJob, registry: CompiledRegistry) -> None:
+    match build_context.engine:
+        case FeatureEngine.PROCESSES:
+            compute_features(job, registry, build_context.workers)
+        case FeatureEngine.SPARK:
+            with spark_session(build_context.workers) as spark:
+                compute_features_on_spark(job, spark)
+        case unknown:
+            assert_never(unknown)
 
 
 def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordedDecision]:

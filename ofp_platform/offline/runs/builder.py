@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
+from ofp_platform.offline.datasets.spark_features import SparkUnavailable
 from ofp_platform.offline.requests.resolver import resolve
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.anchor_comparison import compare_anchors
@@ -33,6 +34,7 @@ from ofp_platform.vocabulary.offline.dataset_manifest import (
     manifest_of,
     manifest_path,
 )
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 STAGED = "staged"
 
@@ -83,6 +85,8 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
             lease.publish_pending(refused.refusal)
             return
         lease.fail(refused.refusal)
+    except SparkUnavailable as error:
+        lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)).refusal)
     except OSError as error:  # the scratch folder: full, read-only, gone
         lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {build_context.scratch}: {error}").refusal)
     if not steps.staged:
@@ -150,7 +154,10 @@ class _Steps:
             gates=gates,
         )
         shutil.rmtree(self._folder / "replay", ignore_errors=True)
-        yield self.done(STAGED, {"manifest": manifest.wire(), "events_without_decision": built.undecided})
+        staged = {"manifest": manifest.wire(), "events_without_decision": built.undecided}
+        if build_context.engine is not FeatureEngine.PROCESSES:
+            staged["engine"] = build_context.engine.value
+        yield self.done(STAGED, staged)
         self.staged = True
         crash_point("build.staged")
         yield from self.publish(manifest)

@@ -6,6 +6,7 @@ from decimal import Decimal
 import dagster as dg
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
+from ofp_platform.offline.datasets.spark_features import SparkUnavailable
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.builder import Stage, stages
 from ofp_platform.offline.runs.run_lease import LeaseLost
@@ -23,6 +24,7 @@ from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, Purpose
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 BUILD_PLAN = dg.AssetKey(["offline", "build_plan"])
 REPLAY = dg.AssetKey(["offline", "replay"])
@@ -128,25 +130,37 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
     can_subset=True,
     partitions_def=BUILD_REQUEST,
     pool=POOL,
+    config_schema={
+        "engine": dg.Field(
+            dg.Enum("FeatureEngine", [dg.EnumValue(engine.value) for engine in FeatureEngine]),
+            default_value=FeatureEngine.PROCESSES.value,
+            description="The engine that computes features; each gives the same bytes. spark needs the extra `spark`, Java 17.",
+        )
+    },
 )
 def build_stages(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
     """Build the request of the partition. One that another builder has finished is shown as its receipts have it."""
-    with builds.open() as build_context:
-        shown = _Shown(context, build_context)
-        try:
-            with build_context.ledger.claim(context.partition_key) as lease:
-                if lease is not None and lease.publish_only:
-                    yield from shown.earlier()
-                for stage in () if lease is None else stages(build_context, lease):
-                    yield from shown.stage(stage)
-        except (LeaseLost, UnknownRun) as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        run = build_context.ledger.show(context.partition_key)
-        if run.state is RunState.DONE:
+    engine = FeatureEngine(context.op_execution_context.op_config["engine"])
+    try:
+        with builds.open(engine) as build_context:
+            yield from _build(context, build_context)
+    except (LeaseLost, SparkUnavailable, UnknownRun) as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def _build(context: dg.AssetExecutionContext, build_context: BuildContext) -> Iterator[object]:
+    shown = _Shown(context, build_context)
+    with build_context.ledger.claim(context.partition_key) as lease:
+        if lease is not None and lease.publish_only:
             yield from shown.earlier()
-        yield from shown.verdict(run)
-        if run.state is not RunState.DONE:
-            raise _failure(run)
+        for stage in () if lease is None else stages(build_context, lease):
+            yield from shown.stage(stage)
+    run = build_context.ledger.show(context.partition_key)
+    if run.state is RunState.DONE:
+        yield from shown.earlier()
+    yield from shown.verdict(run)
+    if run.state is not RunState.DONE:
+        raise _failure(run)
 
 
 class _Shown:

@@ -16,6 +16,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, DatasetManifest
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 SHOWN_DAYS = 60
 SHOWN_FILES = 40
@@ -121,6 +122,7 @@ def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
         "row_order": manifest.row_order,
         "as_of_basis": manifest.as_of_basis.value,
         "events_without_decision": content.get("events_without_decision", 0),
+        "engine": content.get("engine", FeatureEngine.PROCESSES.value),
         "bytes": sum(file.bytes for file in manifest.files),
         "folder": _object(objects, str(PurePosixPath(manifest.files[0].path).parent)) if manifest.files else "none",
         "files": markdown_table(["file", "rows", "bytes", "SHA-256 begins"], files),

@@ -20,7 +20,13 @@ from ofp_platform.offline.datasets.content_digest import ContentDigest
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
 from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
-from ofp_platform.offline.datasets.spark_features import SparkUnavailable, compute_features_on_spark, compute_listed, local_spark
+from ofp_platform.offline.datasets.spark_features import (
+    SparkUnavailable,
+    compute_features_on_spark,
+    compute_listed,
+    demand_spark,
+    spark_session,
+)
 from ofp_platform.offline.replay.candidate_rows import candidate_scope
 from ofp_platform.offline.replay.known_events import fold_replay
 from ofp_platform.vocabulary.identity import ContextPins
@@ -111,8 +117,22 @@ def shuffled() -> tuple[Record, ...]:
 
 def test_spark_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
-    with pytest.raises(SparkUnavailable, match="extra `spark`"), local_spark(1):
+    with (
+        pytest.raises(SparkUnavailable, match=r"not installed in .*: pip install 'ofp-platform\[spark\]'"),
+        spark_session(1),
+    ):
         pass
+
+
+def test_java_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    with pytest.raises(SparkUnavailable, match="no `java` on the path and no JAVA_HOME: install Java 17"):
+        demand_spark()
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(SparkUnavailable, match=r"JAVA_HOME is .*, and there is no bin/java in it"):
+        demand_spark()
 
 
 @pytest.mark.parametrize("basis", [AsOfBasis.EVENT_TIME, AsOfBasis.INGEST_TIME])
@@ -156,7 +176,7 @@ def spark() -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Spark's own, of its JVM's pipes
         try:
-            with local_spark(2) as session:
+            with spark_session(2) as session:
                 yield session
         except SparkUnavailable as missing:
             pytest.skip(str(missing))

@@ -1,6 +1,7 @@
 """Builds as runs: stages with their receipts, checks, refusals in words, and builders that were killed."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import dagster as dg
 import pytest
 
 from ofp_platform.offline.datasets.publication import load_manifest
+from ofp_platform.offline.datasets.spark_features import SparkUnavailable, demand_spark
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs import builder
@@ -144,9 +146,12 @@ def asked(location: dg.Definitions, instance: dg.DagsterInstance, intent: object
     return instance.get_dynamic_partitions(str(BUILD_REQUEST.name))[-1]
 
 
-def build(location: dg.Definitions, instance: dg.DagsterInstance, key: str, **tags: str) -> dg.ExecuteInProcessResult:
+def build(
+    location: dg.Definitions, instance: dg.DagsterInstance, key: str, engine: str | None = None, **tags: str
+) -> dg.ExecuteInProcessResult:
     job = location.resolve_job_def("build_dataset")
-    return job.execute_in_process(instance=instance, partition_key=key, raise_on_error=False, tags=tags)
+    config = {} if engine is None else {"ops": {"build": {"config": {"engine": engine}}}}
+    return job.execute_in_process(instance=instance, partition_key=key, raise_on_error=False, tags=tags, run_config=config)
 
 
 def materialised(result: dg.ExecuteInProcessResult) -> dict[dg.AssetKey, dg.AssetMaterialization]:
@@ -594,3 +599,29 @@ def test_other_kinds_of_intent_show_what_they_have(
     assert result.success
     assert set(materialised(result)) == {BUILD_PLAN, SNAPSHOT}
     assert checks(result) == {}
+
+
+@pytest.mark.filterwarnings("ignore")  # Spark's own, of its JVM's pipes and its Pandas versions
+def test_the_engine_is_run_config(
+    location: dg.Definitions,
+    world: LabelledPlane,
+    training: dict[str, Any],
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = asked(location, instance, training)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyspark.sql", None)
+        assert "engine spark: pyspark is not installed in " in failure(build(location, instance, key, "spark"))
+    assert world.build_context.ledger.show(key).attempts == 0
+    try:
+        demand_spark()
+    except SparkUnavailable as missing:
+        pytest.skip(str(missing))
+    result = build(location, instance, key, "spark")
+    assert result.success
+    assert materialised(result)[DATASET].metadata["engine"].value == "spark"
+    other = asked(location, instance, changed(training, dataset_name="by_processes"))
+    shown = materialised(build(location, instance, other))[DATASET].metadata
+    assert shown["engine"].value == "processes"
+    assert shown["content_digest"] == materialised(result)[DATASET].metadata["content_digest"]
