@@ -30,8 +30,8 @@ import pyarrow as pa
 from benchmarks.figures import Figures, Row
 from benchmarks.handbook import TRANSACTIONS, transactions
 from benchmarks.world import DAY
-from ofp_platform.kernel.columns import ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.columns import ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.offline.replay.key_shards import by_key_and_time
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.layout import KeyLayout
@@ -84,7 +84,7 @@ def kernel(table: dict[str, Int64s], registry: CompiledRegistry, workers: int) -
         begin, end = int(rows.offsets[first]), int(rows.offsets[last])
         own_events = KeyedEvents(events.matrix, events.starts[first:last], events.ends[first:last])
         own_rows = KeyedRows(rows.offsets[first : last + 1] - begin, rows.times[begin:end])
-        plan = ColumnPlan(KernelPlan.of(registry.layouts[key_type]), groups)
+        plan = ColumnQuery(LayoutArrays.of(registry.layouts[key_type]), groups)
         return f"{key_type} {part}", (numbers[begin:end], feature_columns(plan, own_events, own_rows))
 
     with ThreadPoolExecutor(workers) as pool:

@@ -212,12 +212,6 @@ def summarise_chunks(matrix: Int64Array, offsets: Int64Array, measures: Int64Arr
     return out
 
 
-def summarise(matrix: Int64Array, measures: Int64Array) -> Int64Array:
-    """int64[M, 11] over a whole event matrix; `measures` is int64[M, 2], (predicate, matrix row or -1)."""
-    out = summarise_chunks(matrix, np.array([0, matrix.shape[1]], np.int64), measures)
-    return out.reshape(out.shape[1:])
-
-
 def merge_runs(rows: Int64Array, offsets: Int64Array) -> Int64Array:
     """int64[R, M, 11]: run r merges summaries [offsets[r], offsets[r+1]) of int64[K, M, 11], in time order."""
     out = np.empty((len(offsets) - 1, *rows.shape[1:]), np.int64)

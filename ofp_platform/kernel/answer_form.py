@@ -13,11 +13,12 @@ import numpy as np
 import orjson
 
 from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, NEXT_TEXT, STALE, TOUCHED, TextProgram
-from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
-from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.finalise import ValueOutOfRange, group_values
+from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.windows import NEVER, Evaluation, KeyEvents, Segments, evaluate, evaluate_state
 from ofp_platform.registry import on_demand
-from ofp_platform.registry.layout import GroupPlan, OnDemandPlan
+from ofp_platform.registry.exact_value import ExactValue
+from ofp_platform.registry.layout import CompiledGroup, CompiledOnDemand
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.canonical_form import form, place
 from ofp_platform.vocabulary.decimals import format_decimal
@@ -31,7 +32,7 @@ Context = dict[str, int | str] | None
 POWERS = tuple(10**scale for scale in range(19))
 
 
-def value_text(value: Value) -> str | int:
+def value_text(value: ExactValue) -> str | int:
     """A value as canonical JSON: an integer as it is, a decimal with all digits of its scale, null."""
     if value is None:
         return "null"
@@ -47,7 +48,7 @@ def value_text(value: Value) -> str | int:
 class GroupForm:
     """One group's part of an answer: its values and its freshness."""
 
-    def __init__(self, group: GroupPlan) -> None:
+    def __init__(self, group: CompiledGroup) -> None:
         self.group = group
         self.ttl = group.ttl_seconds
         self.on_demand = group.on_demand
@@ -85,8 +86,8 @@ class GroupForm:
         if not self.on_demand:  # the windowed values come in the order of their names
             return self.values_form % tuple([value_text(value) for value in computed.values()])
         texts = {name: value_text(value) for name, value in computed.items()}
-        for plan in self.on_demand:
-            texts[plan.name] = value_text(_on_demand(plan, computed, context or {}))
+        for feature in self.on_demand:
+            texts[feature.name] = value_text(_on_demand(feature, computed, context or {}))
         return self.values_form % tuple([texts[name] for name in self._order])
 
     def freshness(self, id_text: str, touched: int, as_of: int) -> str:
@@ -194,7 +195,7 @@ def _filled(text: str, fields: Sequence[tuple[int, int]]) -> list[str | tuple[in
 
 
 @dataclass(frozen=True)
-class Fixed:
+class AnswerConstants:
     """What all answers of one projection have in common. `pins` and `definitions`: canonical bytes."""
 
     pins: orjson.Fragment
@@ -206,7 +207,7 @@ class Fixed:
 class AnswerForm:
     """The whole of an answer to one choice of groups. `keys`: by key type; `reach`: how far back any window goes."""
 
-    def __init__(self, fixed: Fixed, groups: Sequence[GroupPlan], keys: Mapping[str, KeyForm]) -> None:
+    def __init__(self, fixed: AnswerConstants, groups: Sequence[CompiledGroup], keys: Mapping[str, KeyForm]) -> None:
         self.keys = keys
         self.reach = max(group.reach for group in groups)
         named = orjson.Fragment(canonical_bytes([{"group_name": group.name, "group_version": group.version} for group in groups]))
@@ -238,7 +239,7 @@ class AnswerForm:
         return self._body % (digest, freshness, basis, posture, request_id, as_of, keys, asked, warnings, as_of, values)
 
 
-def _hashed_form(fixed: Fixed, groups: orjson.Fragment, uses_context: bool) -> str:
+def _hashed_form(fixed: AnswerConstants, groups: orjson.Fragment, uses_context: bool) -> str:
     names = ["as_of", "keys", "freshness", "basis", *(["context"] if uses_context else []), "values", "warnings"]
     return form(
         hashed_object(
@@ -258,7 +259,7 @@ def _hashed_form(fixed: Fixed, groups: orjson.Fragment, uses_context: bool) -> s
     )
 
 
-def _body_form(fixed: Fixed, groups: orjson.Fragment) -> str:
+def _body_form(fixed: AnswerConstants, groups: orjson.Fragment) -> str:
     return form(
         {
             "kind": "get_features_response",
@@ -295,6 +296,6 @@ def _body_form(fixed: Fixed, groups: orjson.Fragment) -> str:
     )
 
 
-def _on_demand(plan: OnDemandPlan, values: Mapping[str, Value], context: Mapping[str, int | str]) -> Value:
-    unscaled = on_demand.evaluate(plan, values, context)
-    return None if unscaled is None else (unscaled, plan.scale)
+def _on_demand(feature: CompiledOnDemand, values: Mapping[str, ExactValue], context: Mapping[str, int | str]) -> ExactValue:
+    unscaled = on_demand.evaluate(feature, values, context)
+    return None if unscaled is None else (unscaled, feature.scale)

@@ -14,10 +14,10 @@ from numba import types
 from ofp_platform.kernel.accumulate import ROW_WIDTH
 from ofp_platform.kernel.column_values import NULL, UNDECIDED, _finalise, encode_features
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, Int64Array, native
-from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.window_loops import NEVER, answer_whole
 from ofp_platform.kernel.windows import Evaluation
-from ofp_platform.registry.layout import FeaturePlan
+from ofp_platform.registry.layout import CompiledFeature
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
 Bytes = npt.NDArray[np.uint8]
@@ -236,7 +236,7 @@ class TextProgram:
     """
 
     def __init__(
-        self, query: Query, features: Sequence[FeaturePlan], ttls: Sequence[int], steps: Sequence[str | tuple[int, int]]
+        self, query: Query, features: Sequence[CompiledFeature], ttls: Sequence[int], steps: Sequence[str | tuple[int, int]]
     ) -> None:
         rows: list[tuple[int, int, int]] = []
         literals = b""
@@ -248,7 +248,7 @@ class TextProgram:
                 rows.append((*step, 0))
         ids = sum(row[0] == KEY_ID for row in rows)
         self._room = len(literals) + ids * _LONGEST_ID + (len(rows) - ids) * _LONGEST_NUMBER
-        self._query = (query.plan.slots, query.chosen, query.distinct, query.masks, query.plan.measures)
+        self._query = (query.arrays.slots, query.chosen, query.distinct, query.masks, query.arrays.measures)
         self._form = (
             np.array(rows, np.int64).reshape(len(rows), 3),
             np.frombuffer(literals, np.uint8),
@@ -258,7 +258,7 @@ class TextProgram:
         )
 
     @staticmethod
-    def writes(features: Sequence[FeaturePlan]) -> bool:
+    def writes(features: Sequence[CompiledFeature]) -> bool:
         """Whether the loop can write these features at all."""
         return all(one.scale is None or 0 <= one.scale <= _MOST_SCALE for one in features)
 

@@ -16,7 +16,7 @@ from numba import types
 from ofp_platform.kernel.accumulate import COUNT, FIRST, FIRST_TS, LAST, LAST_TS, MAX, MIN, square_wide, subtract_wide
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT2, Int64Array, native
 from ofp_platform.registry.aggregations import Finish, rule_of
-from ofp_platform.registry.layout import FeaturePlan, Operand
+from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
@@ -30,7 +30,7 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 _STATUS2 = types.Array(types.uint8, 2, "C")
 
 
-def _encoded(operand: Operand | None, distinct_index: dict[tuple[int, int], int]) -> tuple[int, int, int, int]:
+def _encoded(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int], int]) -> tuple[int, int, int, int]:
     """(code, slot or index of the distinct count, place in the accumulator row, power of ten of a decimal)."""
     if operand is None:
         return _NONE, 0, 0, 0
@@ -64,7 +64,7 @@ def _encoded(operand: Operand | None, distinct_index: dict[tuple[int, int], int]
             assert_never(finish)
 
 
-def encode_features(features: Sequence[FeaturePlan], distinct_index: dict[tuple[int, int], int]) -> Int64Array:
+def encode_features(features: Sequence[CompiledFeature], distinct_index: dict[tuple[int, int], int]) -> Int64Array:
     """int64[F, 11]: both operands, the factors of a ratio, and whether the wire shows an integer."""
     rows = []
     for feature in features:

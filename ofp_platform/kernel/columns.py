@@ -18,10 +18,10 @@ from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan, Query, operands_of, query_of
+from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
 from ofp_platform.registry.aggregations import rule_of
-from ofp_platform.registry.layout import FeaturePlan, GroupPlan
+from ofp_platform.registry.layout import CompiledFeature, CompiledGroup
 
 PIECE_ROWS = 4_096
 LARGE_PIECE_ROWS = 65_536
@@ -103,35 +103,35 @@ def _slide_keys(
             slide_distinct(wanted, matrix[:, first:last].copy(), times[begin:end], distinct[begin:end])
 
 
-class ColumnPlan:
+class ColumnQuery:
     """What columns some groups of one key type ask for; made once, used for any number of keys."""
 
-    def __init__(self, plan: KernelPlan, groups: Sequence[GroupPlan]) -> None:
-        self.plan = plan
-        self.query: Query = query_of(plan, groups)
-        self.features: list[tuple[tuple[str, str], FeaturePlan]] = [
+    def __init__(self, arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> None:
+        self.arrays = arrays
+        self.query: Query = query_of(arrays, groups)
+        self.features: list[tuple[tuple[str, str], CompiledFeature]] = [
             ((group.name, group.version), feature)
             for group in groups
             for feature in sorted(group.features, key=lambda one: one.name)
         ]
         self.encoded = encode_features([feature for _, feature in self.features], self.query.distinct_index)
         self.finalisers = [finaliser(feature, self.query.distinct_index) for _, feature in self.features]
-        reaches = [int(row[WINDOW] + row[DELAY]) for row in plan.slots[self.query.chosen]]
+        reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[self.query.chosen]]
         reaches += [int(row[2] + row[3]) for row in self.query.distinct]
         self.reach = max(reaches, default=0)
-        self.needs = _needs(plan, groups)
+        self.needs = _needs(arrays, groups)
 
 
-def _needs(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Int64Array:
+def _needs(arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> Int64Array:
     """int64[S]: the parts of each slot's rows that the features of the groups are made of."""
-    needs = np.zeros(plan.slot_count, np.int64)
+    needs = np.zeros(arrays.slot_count, np.int64)
     for operand in (operand for group in groups for operand in operands_of(group)):
         needs[operand.slot] |= rule_of(operand.aggregation).finish.parts
     return needs
 
 
-def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> list[FeatureColumn]:
-    """The windowed features of every row, in the order of `plan.features`.
+def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRows) -> list[FeatureColumn]:
+    """The windowed features of every row, in the order of `column_query.features`.
 
     Releases the interpreter's lock for nearly all of its time. Temporary memory is bounded by the rows of a piece.
 
@@ -141,27 +141,27 @@ def feature_columns(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows) -> l
     """
     if (events.known_from is None) is not (rows.known_until is None):
         raise ValueError("known_from and known_until come together")
-    count = len(rows.times)
-    values = np.empty((len(plan.features), count), np.int64)
-    statuses = np.empty((len(plan.features), count), np.uint8)
+    query, count = column_query.query, len(rows.times)
+    values = np.empty((len(column_query.features), count), np.int64)
+    statuses = np.empty((len(column_query.features), count), np.uint8)
     wide: list[tuple[int, int, int]] = []
     largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
-    accumulators = np.zeros((plan.plan.slot_count, ROW_WIDTH, largest), np.int64)
+    accumulators = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, largest), np.int64)
     for piece in _pieces(rows):
         size = len(piece.times)
-        distinct = np.zeros((size, len(plan.query.distinct)), np.int64)
+        distinct = np.zeros((size, len(column_query.query.distinct)), np.int64)
         own = piece.keys
         _slide_keys(
-            plan.plan.slots, plan.query.chosen, plan.needs, plan.query.distinct, plan.reach,
+            column_query.arrays.slots, query.chosen, column_query.needs, query.distinct, column_query.reach,
             events.matrix, events.starts[own], events.ends[own], piece.offsets, piece.times, accumulators, distinct,
         )  # fmt: skip
         if events.known_from is not None and piece.known_until is not None:
-            _leave_out_unknown(plan, events, piece, accumulators, distinct)
-        if finalise_into(plan.encoded, accumulators, distinct, piece.times, piece.first, values, statuses):
-            wide += _decide(plan, piece, accumulators, distinct, values, statuses)
+            _leave_out_unknown(column_query, events, piece, accumulators, distinct)
+        if finalise_into(column_query.encoded, accumulators, distinct, piece.times, piece.first, values, statuses):
+            wide += _decide(column_query, piece, accumulators, distinct, values, statuses)
     columns = [
         FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid)
-        for (group, feature), low, valid in zip(plan.features, values, statuses.view(np.bool_), strict=True)
+        for (group, feature), low, valid in zip(column_query.features, values, statuses.view(np.bool_), strict=True)
     ]
     for place, row, high in wide:
         own_high = columns[place].high
@@ -206,27 +206,26 @@ def _piece(rows: KeyedRows, keys: slice, first: int, end: int) -> _Piece:
 
 
 def _leave_out_unknown(
-    plan: ColumnPlan, events: KeyedEvents, piece: _Piece, accumulators: Int64Array, distinct: Int64Array
+    column_query: ColumnQuery, events: KeyedEvents, piece: _Piece, accumulators: Int64Array, distinct: Int64Array
 ) -> None:
     """Make anew what rows found whose windows hold an event that they may not know."""
     known_from, known_until = events.known_from, piece.known_until
     assert known_from is not None
     assert known_until is not None
     starts, ends = events.starts[piece.keys], events.ends[piece.keys]
-    incomplete = mark_incomplete(events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until, plan.reach)
+    where = (events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until)
+    incomplete = mark_incomplete(*where, column_query.reach)
     if not incomplete.any():
         return
-    arguments = (
-        plan.query, plan.reach, events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until, incomplete,
-    )  # fmt: skip
-    rows = np.zeros((len(piece.times), plan.plan.slot_count, ROW_WIDTH), np.int64)
+    arguments = (column_query.query, column_query.reach, *where, incomplete)
+    rows = np.zeros((len(piece.times), column_query.arrays.slot_count, ROW_WIDTH), np.int64)
     known_accumulators(*arguments, rows)
     accumulators[:, :, np.flatnonzero(incomplete)] = rows[incomplete].transpose(1, 2, 0)
     count_known_distinct(*arguments, distinct)
 
 
 def _decide(
-    plan: ColumnPlan,
+    column_query: ColumnQuery,
     piece: _Piece,
     accumulators: Int64Array,
     distinct: Int64Array,
@@ -239,9 +238,9 @@ def _decide(
     for row in np.flatnonzero(undecided.any(axis=0)).tolist():
         found, counted, time = accumulators[:, :, row].tolist(), distinct[row].tolist(), int(piece.times[row])
         for place in np.flatnonzero(undecided[:, row]).tolist():
-            group, feature = plan.features[place]
+            group, feature = column_query.features[place]
             try:
-                value = plan.finalisers[place](found, counted, time)
+                value = column_query.finalisers[place](found, counted, time)
             except ValueOutOfRange as error:
                 raise ColumnOutOfRange(group, error.feature, error.value) from None
             if value is None:

@@ -24,17 +24,17 @@ from ofp_platform.kernel.accumulate import (
     SUM_LOW,
     wide,
 )
-from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import Finish, rule_of
-from ofp_platform.registry.layout import FeaturePlan, GroupPlan, Operand
+from ofp_platform.registry.exact_value import ExactValue
+from ofp_platform.registry.layout import CompiledFeature, CompiledGroup, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even, format_decimal, sqrt_ratio_half_even
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
-Value = int | tuple[int, int] | None
-Rows = Sequence[Sequence[int]]
-Finaliser = Callable[[Rows, Sequence[int], int], Value]
+AccumulatorRows = Sequence[Sequence[int]]
+Finaliser = Callable[[AccumulatorRows, Sequence[int], int], ExactValue]
 """(accumulator rows of all slots, distinct counts of the query, as-of) -> value"""
 
 
@@ -62,7 +62,7 @@ def _seconds_since(slot: int, column: int) -> Finaliser:
 def _mean(slot: int, scale: int) -> Finaliser:
     power = 10**scale
 
-    def mean(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+    def mean(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
         row = rows[slot]
         count = row[COUNT]
         return (divide_half_even(_sum(row) * power, count), scale) if count else None
@@ -71,7 +71,7 @@ def _mean(slot: int, scale: int) -> Finaliser:
 
 
 def _stddev(slot: int, scale: int) -> Finaliser:
-    def stddev(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+    def stddev(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
         row = rows[slot]
         count = row[COUNT]
         if not count:
@@ -83,7 +83,7 @@ def _stddev(slot: int, scale: int) -> Finaliser:
     return stddev
 
 
-def _operand(operand: Operand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+def _operand(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
     slot, scale, finish = operand.slot, operand.scale, rule_of(operand.aggregation).finish
     match finish:
         case Finish.COUNT:
@@ -115,7 +115,7 @@ def _operand(operand: Operand, distinct_index: dict[tuple[int, int], int]) -> Fi
             assert_never(finish)
 
 
-def ratio_of(numerator: Value, denominator: Value, scale: int) -> Value:
+def ratio_of(numerator: ExactValue, denominator: ExactValue, scale: int) -> ExactValue:
     """numerator / denominator at `scale`, rounded half to even; None when either is None or the denominator is 0."""
     if numerator is None or denominator is None:
         return None
@@ -126,7 +126,7 @@ def ratio_of(numerator: Value, denominator: Value, scale: int) -> Value:
     return divide_half_even(top * 10 ** (bottom_scale + scale), bottom * 10**top_scale), scale
 
 
-def finaliser(feature: FeaturePlan, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
     """What makes the value of one feature; `distinct_index` is that of the query which made the distinct counts.
 
     The function raises ValueOutOfRange, naming the feature.
@@ -140,7 +140,7 @@ def finaliser(feature: FeaturePlan, distinct_index: dict[tuple[int, int], int]) 
         return top
     name = feature.name
 
-    def bounded(rows: Rows, distinct: Sequence[int], time: int) -> Value:
+    def bounded(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
         value = top(rows, distinct, time)
         if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise ValueOutOfRange(name, value)
@@ -149,7 +149,7 @@ def finaliser(feature: FeaturePlan, distinct_index: dict[tuple[int, int], int]) 
     return bounded
 
 
-def group_values(group: GroupPlan, query: Query, found: Evaluation, time: int) -> dict[str, Value]:
+def group_values(group: CompiledGroup, query: Query, found: Evaluation, time: int) -> dict[str, ExactValue]:
     """Name -> value of a group's windowed features, sorted by name, as of `time` (microseconds).
 
     `found` is the query's evaluation at that time. On-demand features are the caller's, over these values.
@@ -167,6 +167,6 @@ def group_values(group: GroupPlan, query: Query, found: Evaluation, time: int) -
     return {name: finalise(rows, distinct, time) for name, finalise in finalisers}
 
 
-def wire(value: Value) -> int | str | None:
+def wire(value: ExactValue) -> int | str | None:
     """As on the wire: an integer as it is, a decimal as text with all digits of its scale."""
     return format_decimal(*value) if isinstance(value, tuple) else value

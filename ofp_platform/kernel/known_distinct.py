@@ -13,7 +13,7 @@ import numpy as np
 from ofp_platform.kernel.accumulate import events_until, subtract_saturating
 from ofp_platform.kernel.known_windows import IN_FLAGS, asked_rows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, BoolArray, Int64Array, native
-from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.tokens import find, table_size
 
 

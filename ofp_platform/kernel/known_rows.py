@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until
-from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows, _slide_keys
+from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows, _slide_keys
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
@@ -18,7 +18,7 @@ from ofp_platform.kernel.window_loops import NEVER
 
 
 @native(NOTHING(IN1, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN1, OUT2))
-def _touch_known(
+def touch_known(
     masks: Int64Array,
     matrix: Int64Array,
     known_from: Int64Array,
@@ -43,8 +43,8 @@ def _touch_known(
                     event -= 1
 
 
-def evaluate_known(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows, horizons: Int64Array) -> Evaluations:
-    """The query of the plan at every row; `horizons` int64[n], microseconds: touches at or behind them do not count.
+def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRows, horizons: Int64Array) -> Evaluations:
+    """The query of the column_query at every row; `horizons` int64[n], microseconds: touches at or behind them do not count.
 
     Takes twice 88 bytes per row and slot: cut very many rows into blocks.
 
@@ -54,18 +54,18 @@ def evaluate_known(plan: ColumnPlan, events: KeyedEvents, rows: KeyedRows, horiz
     known_from, known_until = events.known_from, rows.known_until
     if known_from is None or known_until is None:
         raise ValueError("known_from and known_until are needed")
-    query, count = plan.query, len(rows.times)
-    columns = np.zeros((plan.plan.slot_count, ROW_WIDTH, count), np.int64)
+    query, count = column_query.query, len(rows.times)
+    columns = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, count), np.int64)
     distinct = np.zeros((count, len(query.distinct)), np.int64)
     _slide_keys(
-        plan.plan.slots, query.chosen, needs_all(plan.plan), query.distinct, plan.reach,
+        column_query.arrays.slots, query.chosen, needs_all(column_query.arrays), query.distinct, column_query.reach,
         events.matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
     found = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64))
     where = (events.matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
-    incomplete = mark_incomplete(*where, plan.reach)
+    incomplete = mark_incomplete(*where, column_query.reach)
     if incomplete.any():
-        known_accumulators(query, plan.reach, *where, incomplete, found.accumulators)
-        count_known_distinct(query, plan.reach, *where, incomplete, found.distinct)
-    _touch_known(query.masks, *where, horizons, found.touches)
+        known_accumulators(query, column_query.reach, *where, incomplete, found.accumulators)
+        count_known_distinct(query, column_query.reach, *where, incomplete, found.distinct)
+    touch_known(query.masks, *where, horizons, found.touches)
     return found

@@ -13,7 +13,7 @@ from numba import types
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH, accumulate_into, clear, events_until, merge_into, subtract_saturating
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT3, BoolArray, Int64Array, native
-from ofp_platform.kernel.plan import Query
+from ofp_platform.kernel.query import Query
 
 FLAGS = types.Array(types.boolean, 1, "C")
 IN_FLAGS = types.Array(types.boolean, 1, "C", readonly=True)
@@ -185,5 +185,5 @@ def known_accumulators(
 ) -> None:
     """Overwrite the accumulators (`out` int64[n, S, 11]) of the incomplete rows with those over what the row knows."""
     _evaluate_known(
-        query.plan.slots, query.chosen, reach, matrix, known_from, starts, ends, offsets, times, known_until, incomplete, out
+        query.arrays.slots, query.chosen, reach, matrix, known_from, starts, ends, offsets, times, known_until, incomplete, out
     )

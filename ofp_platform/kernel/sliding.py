@@ -7,17 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofp_platform.kernel.accumulate import (
-    EARLIEST,
-    ROW_WIDTH,
     add_wide,
     square_wide,
     subtract_saturating,
     subtract_wide,
 )
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.plan import KernelPlan, Query
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.kernel.tokens import find, table_size
-from ofp_platform.kernel.window_loops import NEVER
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import ALL_PARTS, Parts
 
@@ -28,9 +25,9 @@ _ABREAST = 4  # times that are compared at once
 _LATEST = 2**63 - 1
 
 
-def needs_all(plan: KernelPlan) -> Int64Array:
+def needs_all(arrays: LayoutArrays) -> Int64Array:
     """int64[S]: every part of every slot's rows is wanted."""
-    return np.full(plan.slot_count, ALL_PARTS, np.int64)
+    return np.full(arrays.slot_count, ALL_PARTS, np.int64)
 
 
 @dataclass(frozen=True)
@@ -243,47 +240,6 @@ def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, ou
             out[moment, wanted[index, 4]] = different
 
 
-@native(NOTHING(IN1, IN2, IN1, IN1, OUT2))
-def _slide_touches(masks: Int64Array, matrix: Int64Array, times: Int64Array, horizons: Int64Array, out: Int64Array) -> None:
-    for index in range(masks.shape[0]):
-        event = 0
-        found = NEVER
-        for moment in range(times.shape[0]):
-            while event < matrix.shape[1] and matrix[0, event] <= times[moment]:
-                if matrix[1, event] & masks[index]:
-                    found = matrix[0, event]
-                event += 1
-            out[moment, index] = found if found > horizons[moment] else NEVER
-
-
 def as_rows(columns: Int64Array) -> Int64Array:
     """int64[m, S, 11] of int64[S, 11, m]."""
     return np.ascontiguousarray(columns.transpose(2, 0, 1))
-
-
-def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons: Int64Array | None = None) -> Evaluations:
-    """The query over an event matrix int64[C, n] at each of `times` int64[m], ascending; equal to `evaluate` at each.
-
-    `horizons` int64[m], microseconds: touches at or behind them do not count. The accumulators take 88 bytes per time
-    and slot: cut a very long list of times into blocks.
-
-    Raises:
-        ValueError: the times do not ascend, or the horizons are not as many.
-    """
-    if np.any(times[1:] < times[:-1]):
-        raise ValueError("the times must ascend")
-    if horizons is None:
-        horizons = np.full(len(times), EARLIEST, np.int64)
-    if len(horizons) != len(times):
-        raise ValueError(f"{len(horizons)} horizons for {len(times)} times")
-    plan = query.plan
-    columns = np.zeros((plan.slot_count, ROW_WIDTH, len(times)), np.int64)
-    slide_slots(plan.slots, query.chosen, needs_all(plan), matrix, 0, matrix.shape[1], times, 0, len(times), columns)
-    found = Evaluations(
-        as_rows(columns),
-        np.zeros((len(times), len(query.distinct)), np.int64),
-        np.full((len(times), len(query.masks)), NEVER, np.int64),
-    )
-    slide_distinct(query.distinct, matrix, times, found.distinct)
-    _slide_touches(query.masks, matrix, times, horizons, found.touches)
-    return found

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.answer_form import AnswerForm, Fixed, GroupForm, KeyForm
-from ofp_platform.kernel.plan import KernelPlan, Query, query_of
+from ofp_platform.kernel.answer_form import AnswerConstants, AnswerForm, GroupForm, KeyForm
+from ofp_platform.kernel.query import LayoutArrays, Query, query_of
 from ofp_platform.kernel.windows import KeyEvents
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import Reason, invalid
@@ -59,27 +59,27 @@ class SnapshotMaker:
         self.pins = pins
         self.run_config_digest = run_config_digest
         self.retained = registry.reach + allowed_lateness_us
-        self._plans = {key_type: KernelPlan.of(layout) for key_type, layout in registry.layouts.items()}
+        self._arrays = {key_type: LayoutArrays.of(layout) for key_type, layout in registry.layouts.items()}
         self._queries: dict[tuple[tuple[str, str], ...], Query] = {}
         self._forms: dict[tuple[tuple[str, str], ...], AnswerForm] = {}
         self._watermark_text: tuple[int | None, str | None] = (None, None)
         definitions = {"pack_id": registry.pack.pack_id, "revision": registry.pack.revision, "digest": registry.digest}
         self._made_under = MadeUnder(pins_digest(pins), registry.digest, run_config_digest)
-        self._fixed = Fixed(
+        self._constants = AnswerConstants(
             orjson.Fragment(canonical_bytes(pins.wire())),
             orjson.Fragment(canonical_bytes(definitions)),
             registry.digest,
             run_config_digest,
         )
 
-    def query(self, groups: tuple[GroupPlan, ...]) -> Query:
+    def query(self, groups: tuple[CompiledGroup, ...]) -> Query:
         """The kernel's query for groups of one key type (kept: there are few combinations)."""
         key = tuple([(group.name, group.version) for group in groups])
         query = self._queries.get(key)
         if query is None:
             if len(self._queries) > _MOST_FORMS:
                 self._queries.clear()
-            query = self._queries[key] = query_of(self._plans[groups[0].key_type], groups)
+            query = self._queries[key] = query_of(self._arrays[groups[0].key_type], groups)
         return query
 
     def _form(self, question: Question) -> AnswerForm:
@@ -93,7 +93,7 @@ class SnapshotMaker:
                 key_type: KeyForm(key_type, self.query(groups), [GroupForm(group) for group in groups])
                 for key_type, groups in question.groups_of.items()
             }
-            form = self._forms[key] = AnswerForm(self._fixed, question.groups, keys)
+            form = self._forms[key] = AnswerForm(self._constants, question.groups, keys)
         return form
 
     def horizon(self, watermark: int | None) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
 from ofp_platform.kernel.native import BoolArray, Int64Array
-from ofp_platform.kernel.plan import KernelPlan, Query, make_query
+from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.window_loops import NEVER as NEVER
 from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole, mark_needed
 
@@ -80,7 +80,7 @@ KeyEvents = Int64Array | Segments | Evaluation
 
 def _blank(query: Query) -> Evaluation:
     return Evaluation(
-        np.zeros((len(query.plan.slots), ROW_WIDTH), np.int64),
+        np.zeros((len(query.arrays.slots), ROW_WIDTH), np.int64),
         np.empty(len(query.distinct), np.int64),
         np.empty(len(query.masks), np.int64),
     )
@@ -89,16 +89,16 @@ def _blank(query: Query) -> Evaluation:
 def needed_chunks(query: Query, time: int, first_ts: Int64Array, last_ts: Int64Array) -> BoolArray:
     """bool[K]: the segments whose events `evaluate_state` must have; the summaries of the others are enough."""
     out = np.zeros(len(first_ts), np.bool_)
-    mark_needed(query.plan.slots, query.chosen, query.distinct, query.masks, time, first_ts, last_ts, out)
+    mark_needed(query.arrays.slots, query.chosen, query.distinct, query.masks, time, first_ts, last_ts, out)
     return out
 
 
 def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
     """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
     found = _blank(query)
-    plan = query.plan
+    arrays = query.arrays
     answer_whole(
-        plan.slots, query.chosen, query.distinct, query.masks, plan.measures, time, horizon, matrix,
+        arrays.slots, query.chosen, query.distinct, query.masks, arrays.measures, time, horizon, matrix,
         found.accumulators, found.distinct, found.touches,
     )  # fmt: skip
     return found
@@ -111,27 +111,12 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
         EventsMissing: a segment that `needed_chunks` names has no events.
     """
     found = _blank(query)
-    plan = query.plan
+    arrays = query.arrays
     missing = answer(
-        plan.slots, query.chosen, query.distinct, query.masks, plan.measures, time, horizon,
+        arrays.slots, query.chosen, query.distinct, query.masks, arrays.measures, time, horizon,
         segments.first_ts, segments.last_ts, segments.summaries, segments.starts, segments.ends, segments.matrix,
         found.accumulators, found.distinct, found.touches,
     )  # fmt: skip
     if missing != NOTHING_MISSING:
         raise EventsMissing(f"the events of segment {missing} are needed at {time}, but it was not decoded")
     return found
-
-
-def evaluate_at(plan: KernelPlan, matrix: Int64Array, time: int) -> Int64Array:
-    """int64[S, 11]: the accumulators of every slot over an event matrix int64[C, n], as of `time`."""
-    return evaluate(make_query(plan, range(plan.slot_count)), matrix, time).accumulators
-
-
-def distinct_count(plan: KernelPlan, slot: int, token: int, matrix: Int64Array, time: int) -> int:
-    """How many different values the token field has among the events of the slot's window, as of `time`."""
-    return int(evaluate(make_query(plan, (), [(slot, token)]), matrix, time).distinct[0])
-
-
-def last_touch(plan: KernelPlan, matrix: Int64Array, mask: int, time: int, horizon: int = EARLIEST) -> int:
-    """The greatest event time <= `time` and > `horizon` with a predicate of `mask`, or NEVER."""
-    return int(evaluate(make_query(plan, (), (), [mask]), matrix, time, horizon).touches[0])

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from ofp_platform.registry.aggregations import Reads, rule_of
 from ofp_platform.registry.expression import names_in, parse_expression
 from ofp_platform.registry.layout import (
-    FeaturePlan,
-    GroupPlan,
+    CompiledFeature,
+    CompiledGroup,
+    CompiledOnDemand,
+    CompiledOperand,
     KeyLayout,
     Measure,
-    OnDemandPlan,
-    Operand,
     Predicate,
     Slot,
 )
@@ -38,7 +38,7 @@ class CompiledRegistry:
     pack: Pack
     digest: str
     layouts: Mapping[str, KeyLayout]
-    groups: Mapping[tuple[str, str], GroupPlan]
+    groups: Mapping[tuple[str, str], CompiledGroup]
     reach: int
 
 
@@ -101,13 +101,13 @@ def _measure(selection: Selection, predicates: list[Predicate], integers: list[s
     return Measure(predicates.index(selection.predicate), column)
 
 
-def _plan(group: Group, layout: KeyLayout) -> GroupPlan:
+def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
     mask = 0
     for selection in selections:
         mask |= 1 << layout.predicates.index(selection.predicate)
     read = {name for one in group.on_demand for name in names_in(parse_expression(one.expression))[1]}
-    return GroupPlan(
+    return CompiledGroup(
         name=group.name,
         version=group.version,
         key_type=group.key_type.value,
@@ -116,15 +116,16 @@ def _plan(group: Group, layout: KeyLayout) -> GroupPlan:
         reach=max(selection.reach for selection in selections),
         features=tuple(_feature(feature, layout) for feature in sorted(group.features, key=lambda one: one.name)),
         on_demand=tuple(
-            OnDemandPlan(one.name, one.expression.strip(), one.scale) for one in sorted(group.on_demand, key=lambda one: one.name)
+            CompiledOnDemand(one.name, one.expression.strip(), one.scale)
+            for one in sorted(group.on_demand, key=lambda one: one.name)
         ),
         request_fields=tuple((name, group.request[name].value) for name in sorted(read)),
     )
 
 
-def _feature(feature: Feature, layout: KeyLayout) -> FeaturePlan:
+def _feature(feature: Feature, layout: KeyLayout) -> CompiledFeature:
     operands = [_operand(selection, layout) for selection in feature_selections(feature)]
-    return FeaturePlan(
+    return CompiledFeature(
         name=feature.name,
         operand=operands[0],
         denominator=operands[1] if len(operands) == 2 else None,
@@ -132,10 +133,10 @@ def _feature(feature: Feature, layout: KeyLayout) -> FeaturePlan:
     )
 
 
-def _operand(selection: Selection, layout: KeyLayout) -> Operand:
+def _operand(selection: Selection, layout: KeyLayout) -> CompiledOperand:
     measure = _measure(selection, list(layout.predicates), list(layout.integer_fields))
     slot = Slot(layout.measures.index(measure), selection.window, selection.delay)
-    return Operand(
+    return CompiledOperand(
         aggregation=selection.aggregation,
         slot=layout.slots.index(slot),
         scale=selection.scale,

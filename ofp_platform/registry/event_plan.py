@@ -21,7 +21,7 @@ from ofp_platform.vocabulary.identity import KeyType
 _Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 _TYPES: dict[FieldType, Any] = {FieldType.INTEGER: _Integer, FieldType.STRING: str, FieldType.BOOLEAN: bool}
 
-Columns = Mapping[str, list[Any]]
+AttributeValues = Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class KeyPlan:
     integer_rows: tuple[tuple[int, str], ...]
     token_rows: tuple[tuple[int, str], ...]
 
-    def mask(self, columns: Columns, count: int) -> npt.NDArray[np.int64]:
+    def mask(self, columns: AttributeValues, count: int) -> npt.NDArray[np.int64]:
         """int64[count]: which predicates each event satisfies."""
         mask = np.full(count, self.start, dtype=np.int64)
         for attribute, bits, otherwise in self.conditions:

@@ -47,7 +47,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Operand:
+class CompiledOperand:
     """One aggregation of one slot.
 
     `scale` is that of mean and stddev (0 for integers); `token` is the place in `token_fields` of a distinct_count.
@@ -60,17 +60,17 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class FeaturePlan:
+class CompiledFeature:
     """One windowed feature: its operand, for a ratio the denominator too; `scale` is the wire's (None: integer)."""
 
     name: str
-    operand: Operand
-    denominator: Operand | None
+    operand: CompiledOperand
+    denominator: CompiledOperand | None
     scale: int | None
 
 
 @dataclass(frozen=True)
-class OnDemandPlan:
+class CompiledOnDemand:
     """One on-demand feature: an expression over the group's values and the request context."""
 
     name: str
@@ -79,7 +79,7 @@ class OnDemandPlan:
 
 
 @dataclass(frozen=True)
-class GroupPlan:
+class CompiledGroup:
     """One group version, compiled. `mask` has the bit of every predicate that any feature of the group uses.
 
     `reach` is max(window + delay) over its features; `request_fields` are the request_context fields that its on-demand
@@ -92,8 +92,8 @@ class GroupPlan:
     ttl_seconds: int
     mask: int
     reach: int
-    features: tuple[FeaturePlan, ...]
-    on_demand: tuple[OnDemandPlan, ...]
+    features: tuple[CompiledFeature, ...]
+    on_demand: tuple[CompiledOnDemand, ...]
     request_fields: tuple[tuple[str, str], ...]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.expression import (
     Constant,
     Expression,
@@ -16,16 +17,15 @@ from ofp_platform.registry.expression import (
     RequestValue,
     parse_expression,
 )
-from ofp_platform.registry.layout import OnDemandPlan
+from ofp_platform.registry.layout import CompiledOnDemand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even
 from ofp_platform.vocabulary.errors import Reason, invalid
 
-Value = int | tuple[int, int] | None
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,12})?", re.ASCII)
 
 
-def evaluate(plan: OnDemandPlan, values: Mapping[str, Value], request_context: Mapping[str, Any]) -> int | None:
+def evaluate(plan: CompiledOnDemand, values: Mapping[str, ExactValue], request_context: Mapping[str, Any]) -> int | None:
     """The unscaled value at `plan.scale`, rounded half to even once, at the end; or None.
 
     Args:
@@ -46,20 +46,6 @@ def evaluate(plan: OnDemandPlan, values: Mapping[str, Value], request_context: M
     return divide_half_even(result.numerator * 10**plan.scale, result.denominator)
 
 
-def check_request_context(request_fields: tuple[tuple[str, str], ...], request_context: Mapping[str, Any]) -> None:
-    """Hold the request context against what a group declares.
-
-    Raises:
-        ContractError: a field is missing (REQUEST_CONTEXT_MISSING) or is of another type (REQUEST_CONTEXT_INVALID).
-    """
-    for name, kind in request_fields:
-        _request_value(name, request_context)
-        if kind == "integer" and not isinstance(request_context[name], int):
-            raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name} must be a JSON integer")
-        if kind == "decimal" and isinstance(request_context[name], int):
-            raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name} must be a decimal string such as '12.50'")
-
-
 def _request_value(name: str, request_context: Mapping[str, Any]) -> Fraction:
     if name not in request_context:
         raise invalid(Reason.REQUEST_CONTEXT_MISSING, f"request_context.{name} is needed by a feature of the request")
@@ -76,7 +62,7 @@ def _request_value(name: str, request_context: Mapping[str, Any]) -> Fraction:
     )
 
 
-def _fraction(node: Expression, values: Mapping[str, Value], request_context: Mapping[str, Any]) -> Fraction | None:
+def _fraction(node: Expression, values: Mapping[str, ExactValue], request_context: Mapping[str, Any]) -> Fraction | None:
     match node:
         case Constant(value):
             return value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import parse_decimal
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
@@ -54,8 +54,8 @@ class Question:
     request: Asked
     as_of: int
     keys: tuple[tuple[str, str], ...]
-    groups: tuple[GroupPlan, ...]
-    groups_of: dict[str, tuple[GroupPlan, ...]]
+    groups: tuple[CompiledGroup, ...]
+    groups_of: dict[str, tuple[CompiledGroup, ...]]
     context: dict[str, int | str] | None
 
 
@@ -105,7 +105,7 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
                 pins,
             )
         plans.append(plan)
-    groups_of: dict[str, tuple[GroupPlan, ...]] = {}
+    groups_of: dict[str, tuple[CompiledGroup, ...]] = {}
     for key_type, _ in keys:
         if key_type not in groups_of:
             groups_of[key_type] = tuple(plan for plan in plans if plan.key_type == key_type)
@@ -123,7 +123,7 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
 
 
 def check_context(
-    request_context: dict[str, int | str] | None, plans: Sequence[GroupPlan], limits: Limits, pins: ContextPins
+    request_context: dict[str, int | str] | None, plans: Sequence[CompiledGroup], limits: Limits, pins: ContextPins
 ) -> dict[str, int | str] | None:
     """The request_context when on-demand features use it, checked; else None (then it is no part of the hash).
 

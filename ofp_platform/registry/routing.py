@@ -58,7 +58,7 @@ class RoutedBatch:
     touched: dict[str, TouchedKeys]
 
 
-class Tokens:
+class TokenCache:
     """The token of a value (first 128 bits of SHA-256 of its canonical bytes) in two halves, cached up to a bound."""
 
     def __init__(self, limit: int = CACHE_LIMIT) -> None:
@@ -91,7 +91,7 @@ class Router:
         self._layouts: Mapping[str, KeyLayout] = compiled.layouts
         self._events = compiled.pack.events
         self._plans = event_plans(compiled)
-        self._tokens = Tokens(cache_limit)
+        self._tokens = TokenCache(cache_limit)
         self._good_keys: set[str] = set()
         self._cache_limit = cache_limit
         self._class_hashes = {name: hashlib.sha256(event_class(self._events, name).encode() + b"\0") for name in self._events}

@@ -19,12 +19,11 @@ from ofp_platform.kernel.accumulate import (
     square_wide,
     subtract_saturating,
     subtract_wide,
-    summarise,
     summarise_chunks,
     wide,
 )
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform_tests.oracle.matrices import Case, cases, halves, naive_row
 from ofp_platform_tests.oracle.strategies import LIMIT, integers
 
@@ -57,13 +56,13 @@ def test_a_million_extreme_values_do_not_wrap() -> None:
 
 @given(cases(), st.integers(0, 60), st.integers(0, 60))
 def test_merging_runs_of_events_is_accumulating_them_together(case: Case, first: int, second: int) -> None:
-    plan = KernelPlan.of(case.layout)
+    arrays = LayoutArrays.of(case.layout)
     count = case.matrix.shape[1]
     cuts = sorted(min(cut, count) for cut in (first, second))
-    parts = summarise_chunks(case.matrix, np.array([0, *cuts, count], np.int64), plan.measures)
-    whole = summarise(case.matrix, plan.measures)
+    parts = summarise_chunks(case.matrix, np.array([0, *cuts, count], np.int64), arrays.measures)
+    whole = summarise_chunks(case.matrix, np.array([0, count], np.int64), arrays.measures)[0]
     assert whole.shape == (len(case.layout.measures), ROW_WIDTH)
-    for measure, (predicate, row) in enumerate(plan.measures.tolist()):
+    for measure, (predicate, row) in enumerate(arrays.measures.tolist()):
         left, middle, right = parts[:, measure]
         assert np.array_equal(merge(merge(left, middle), right), whole[measure])
         assert np.array_equal(merge(left, merge(middle, right)), whole[measure])

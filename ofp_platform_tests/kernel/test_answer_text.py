@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.answer_form import GroupForm, KeyForm
 from ofp_platform.kernel.answer_text import KEY_ID, NEXT_TEXT, TOUCHED, TextProgram
-from ofp_platform.kernel.plan import KernelPlan, Query, query_of
+from ofp_platform.kernel.query import LayoutArrays, Query, query_of
 from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.times import format_time, parse_time
@@ -39,9 +39,9 @@ def texts(form: KeyForm, key_id: str, found: Evaluation, as_of: int) -> Texts | 
     return *pair, warnings
 
 
-def forms(key_type: str, groups: list[GroupPlan]) -> tuple[Query, KeyForm, KeyForm]:
+def forms(key_type: str, groups: list[CompiledGroup]) -> tuple[Query, KeyForm, KeyForm]:
     """The form twice, the second without its compiled program."""
-    query = query_of(KernelPlan.of(small_registry().layouts[key_type]), groups)
+    query = query_of(LayoutArrays.of(small_registry().layouts[key_type]), groups)
     compiled, plain = (KeyForm(key_type, query, [GroupForm(group) for group in groups]) for _ in range(2))
     assert compiled._program is not None
     plain._program = None

@@ -26,7 +26,7 @@ from ofp_platform.kernel.column_values import (
 from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.registry.aggregations import Aggregation
-from ofp_platform.registry.layout import FeaturePlan, Operand
+from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even
 from ofp_platform_tests.oracle.matrices import halves
@@ -109,12 +109,12 @@ def row_of(values: list[int]) -> list[int]:
     return accumulate(np.array([ts, [1] * len(ts), values], np.int64), 0, len(ts), 0, 2).tolist()
 
 
-def operand(aggregation: Aggregation, slot: int, scale: int) -> Operand:
-    return Operand(aggregation, slot, scale if aggregation in DECIMAL else 0, 0)
+def operand(aggregation: Aggregation, slot: int, scale: int) -> CompiledOperand:
+    return CompiledOperand(aggregation, slot, scale if aggregation in DECIMAL else 0, 0)
 
 
 def finalised(
-    features: list[FeaturePlan], rows: Int64Array, counted: Int64Array, times: Int64Array
+    features: list[CompiledFeature], rows: Int64Array, counted: Int64Array, times: Int64Array
 ) -> tuple[Int64Array, Int64Array]:
     """Values and statuses; what stands before and behind them in the whole is left alone."""
     values = np.full((len(features), len(times) + 3), 77, np.int64)
@@ -127,7 +127,7 @@ def finalised(
     return values[:, 2:-1], statuses[:, 2:-1].astype(np.int64)
 
 
-def found(feature: FeaturePlan, over: list[int], under: list[int]) -> tuple[int, int]:
+def found(feature: CompiledFeature, over: list[int], under: list[int]) -> tuple[int, int]:
     """Status and value in machine words."""
     rows = np.array([[row_of(over), row_of(under)]], np.int64)
     counted = np.array([[len(set(over)), len(set(under))]], np.int64)
@@ -135,7 +135,7 @@ def found(feature: FeaturePlan, over: list[int], under: list[int]) -> tuple[int,
     return int(statuses[0, 0]), int(values[0, 0])
 
 
-def agree(feature: FeaturePlan, over: list[int], under: list[int], must_decide: bool) -> None:
+def agree(feature: CompiledFeature, over: list[int], under: list[int], must_decide: bool) -> None:
     status, value = found(feature, over, under)
     try:
         wanted = finaliser(feature, INDEX)([row_of(over), row_of(under)], [len(set(over)), len(set(under))], TIME)
@@ -160,7 +160,7 @@ any_size = st.one_of(cents, sizes.flatmap(lambda size: st.lists(st.integers(-siz
 @pytest.mark.parametrize("aggregation", SINGLE)
 @given(any_size, st.integers(0, 18))
 def test_each_aggregation_is_decided_as_finalise_does(aggregation: Aggregation, values: list[int], scale: int) -> None:
-    feature = FeaturePlan("f", operand(aggregation, 0, scale), None, scale if aggregation in DECIMAL else None)
+    feature = CompiledFeature("f", operand(aggregation, 0, scale), None, scale if aggregation in DECIMAL else None)
     agree(feature, values, [], must_decide=max(map(abs, values), default=0) <= 100_000 and scale <= 4)
 
 
@@ -170,7 +170,7 @@ def test_each_aggregation_is_decided_as_finalise_does(aggregation: Aggregation, 
 def test_ratios_are_decided_as_finalise_does(
     top: Aggregation, bottom: Aggregation, over: list[int], under: list[int], first: int, second: int, scale: int
 ) -> None:
-    feature = FeaturePlan("f", operand(top, 0, first), operand(bottom, 1, second), scale)
+    feature = CompiledFeature("f", operand(top, 0, first), operand(bottom, 1, second), scale)
     plain = max(map(abs, [*over, *under]), default=0) <= 100_000 and max(first, second, scale) <= 2
     agree(feature, over, under, must_decide=plain)
 
@@ -178,17 +178,17 @@ def test_ratios_are_decided_as_finalise_does(
 @pytest.mark.parametrize("aggregation", [Aggregation.SUM, Aggregation.MIN, Aggregation.MAX, Aggregation.FIRST, Aggregation.LAST])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_integer_ends_at_2_53(aggregation: Aggregation, sign: int) -> None:
-    feature = FeaturePlan("f", operand(aggregation, 0, 0), None, None)
+    feature = CompiledFeature("f", operand(aggregation, 0, 0), None, None)
     assert found(feature, [sign * MAX_INTEGER], []) == (VALUE, sign * MAX_INTEGER)
     assert found(feature, [sign * (MAX_INTEGER + 1)], []) == (UNDECIDED, 0)
     # the bound is of what is served: inside a ratio any size will do
-    ratio = FeaturePlan("f", operand(aggregation, 0, 0), operand(Aggregation.COUNT, 1, 0), 0)
+    ratio = CompiledFeature("f", operand(aggregation, 0, 0), operand(Aggregation.COUNT, 1, 0), 0)
     assert found(ratio, [sign * (MAX_INTEGER + 1)], [1]) == (VALUE, sign * (MAX_INTEGER + 1))
 
 
 def test_of_no_events_only_counts_and_sums_have_a_value() -> None:
     for aggregation in SINGLE:
-        status, value = found(FeaturePlan("f", operand(aggregation, 0, 2), None, None), [], [])
+        status, value = found(CompiledFeature("f", operand(aggregation, 0, 2), None, None), [], [])
         counted = aggregation in (Aggregation.COUNT, Aggregation.SUM, Aggregation.DISTINCT_COUNT)
         assert (status, value) == (VALUE if counted else NULL, 0)
 
@@ -196,23 +196,23 @@ def test_of_no_events_only_counts_and_sums_have_a_value() -> None:
 def test_what_a_ratio_is_of_nothing_and_of_what_is_not_decided() -> None:
     count, mean, total = (operand(one, 1, 2) for one in (Aggregation.COUNT, Aggregation.MEAN, Aggregation.SUM))
     top = operand(Aggregation.SUM, 0, 0)
-    assert found(FeaturePlan("f", top, count, 2), [5], []) == (NULL, 0)  # by zero
-    assert found(FeaturePlan("f", top, mean, 2), [5], []) == (NULL, 0)  # by null
-    assert found(FeaturePlan("f", operand(Aggregation.MEAN, 0, 2), count, 2), [], [5]) == (NULL, 0)
+    assert found(CompiledFeature("f", top, count, 2), [5], []) == (NULL, 0)  # by zero
+    assert found(CompiledFeature("f", top, mean, 2), [5], []) == (NULL, 0)  # by null
+    assert found(CompiledFeature("f", operand(Aggregation.MEAN, 0, 2), count, 2), [], [5]) == (NULL, 0)
     huge = [2**62, 2**62]
-    assert found(FeaturePlan("f", top, count, 2), huge, [1]) == (UNDECIDED, 0)
-    assert found(FeaturePlan("f", operand(Aggregation.COUNT, 0, 0), total, 2), [1], huge) == (UNDECIDED, 0)
-    assert found(FeaturePlan("f", top, mean, 2), huge, []) == (UNDECIDED, 0)
-    assert found(FeaturePlan("f", operand(Aggregation.MIN, 0, 0), total, 2), [], huge) == (UNDECIDED, 0)
+    assert found(CompiledFeature("f", top, count, 2), huge, [1]) == (UNDECIDED, 0)
+    assert found(CompiledFeature("f", operand(Aggregation.COUNT, 0, 0), total, 2), [1], huge) == (UNDECIDED, 0)
+    assert found(CompiledFeature("f", top, mean, 2), huge, []) == (UNDECIDED, 0)
+    assert found(CompiledFeature("f", operand(Aggregation.MIN, 0, 0), total, 2), [], huge) == (UNDECIDED, 0)
 
 
 def test_how_features_are_written_down() -> None:
     features = [
-        FeaturePlan("a", operand(Aggregation.COUNT, 3, 0), None, None),
-        FeaturePlan("b", operand(Aggregation.MEAN, 1, 4), None, 4),
-        FeaturePlan("c", operand(Aggregation.STDDEV, 2, 1), operand(Aggregation.DISTINCT_COUNT, 1, 0), 3),
-        FeaturePlan("d", operand(Aggregation.SECONDS_SINCE_LAST, 0, 0), operand(Aggregation.MEAN, 1, 2), 18),
-        FeaturePlan("e", operand(Aggregation.SUM, 0, 0), operand(Aggregation.MAX, 2, 0), None),
+        CompiledFeature("a", operand(Aggregation.COUNT, 3, 0), None, None),
+        CompiledFeature("b", operand(Aggregation.MEAN, 1, 4), None, 4),
+        CompiledFeature("c", operand(Aggregation.STDDEV, 2, 1), operand(Aggregation.DISTINCT_COUNT, 1, 0), 3),
+        CompiledFeature("d", operand(Aggregation.SECONDS_SINCE_LAST, 0, 0), operand(Aggregation.MEAN, 1, 2), 18),
+        CompiledFeature("e", operand(Aggregation.SUM, 0, 0), operand(Aggregation.MAX, 2, 0), None),
     ]
     assert encode_features(features, INDEX).tolist() == [
         [1, 3, 0, 1, 0, 0, 0, 0, 1, 1, 1],
@@ -226,9 +226,9 @@ def test_how_features_are_written_down() -> None:
 
 def test_rows_and_features_do_not_mix() -> None:
     features = [
-        FeaturePlan("a", operand(Aggregation.SUM, 0, 0), None, None),
-        FeaturePlan("b", operand(Aggregation.SECONDS_SINCE_LAST, 1, 0), None, None),
-        FeaturePlan("c", operand(Aggregation.DISTINCT_COUNT, 1, 0), None, None),
+        CompiledFeature("a", operand(Aggregation.SUM, 0, 0), None, None),
+        CompiledFeature("b", operand(Aggregation.SECONDS_SINCE_LAST, 1, 0), None, None),
+        CompiledFeature("c", operand(Aggregation.DISTINCT_COUNT, 1, 0), None, None),
     ]
     rows = np.zeros((2, 2, ROW_WIDTH), np.int64)
     rows[0, 0], rows[0, 1], rows[1, 0], rows[1, 1] = row_of([4]), row_of([1, 2]), row_of([]), row_of([9])
@@ -243,22 +243,22 @@ def test_rows_and_features_do_not_mix() -> None:
 def test_decimals_are_exact_or_left_at_every_size(bits: int, scale: int) -> None:
     for values in ([2**bits], [2**bits, -(2**bits)], [0, 2**bits - 1], [2**bits + 1, 3, 2**bits], [-(2**bits), 1 - 2**bits]):
         for aggregation in DECIMAL:
-            feature = FeaturePlan("f", operand(aggregation, 0, scale), None, scale)
+            feature = CompiledFeature("f", operand(aggregation, 0, scale), None, scale)
             agree(feature, values, [], must_decide=bits <= 30 and scale <= 6)
         for top, bottom in (("sum", "count"), ("count", "sum"), ("mean", "max"), ("max", "stddev"), ("stddev", "mean")):
-            ratio = FeaturePlan("f", operand(Aggregation(top), 0, scale), operand(Aggregation(bottom), 1, 2), scale)
+            ratio = CompiledFeature("f", operand(Aggregation(top), 0, scale), operand(Aggregation(bottom), 1, 2), scale)
             agree(ratio, values, values[::-1], must_decide=bits <= 20 and scale <= 2)
 
 
 @pytest.mark.parametrize(("moment", "seconds"), [(-3_000_000, 103), (0, 100), (1, 99), (1_000_000, 99), (100_000_000, 0)])
 def test_seconds_are_whole_and_floored_here_too(moment: int, seconds: int) -> None:
-    feature = FeaturePlan("f", operand(Aggregation.SECONDS_SINCE_FIRST, 0, 0), None, None)
+    feature = CompiledFeature("f", operand(Aggregation.SECONDS_SINCE_FIRST, 0, 0), None, None)
     rows = accumulate(np.array([[moment], [1]], np.int64), 0, 1, 0, -1).reshape(1, 1, ROW_WIDTH)
     values, statuses = finalised([feature], rows, np.zeros((1, 2), np.int64), np.array([100_000_000], np.int64))
     assert (values.tolist(), statuses.tolist()) == ([[seconds]], [[VALUE]])
 
 
-def of_sums(feature: FeaturePlan, over: tuple[int, int], under: int = 0) -> tuple[int, int]:
+def of_sums(feature: CompiledFeature, over: tuple[int, int], under: int = 0) -> tuple[int, int]:
     """Status and value where the sums are `over` (of so many events) and `under` (of one)."""
     rows = np.zeros((1, 2, ROW_WIDTH), np.int64)
     for slot, (total, count) in enumerate((over, (under, 1))):
@@ -273,14 +273,16 @@ MOST = 2**61 - 1
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_where_the_loop_stops_to_decide(sign: int) -> None:
-    ratio, tenths = FeaturePlan("f", TOTAL, BELOW, 0), FeaturePlan("f", TOTAL, BELOW, 1)
+    ratio, tenths = CompiledFeature("f", TOTAL, BELOW, 0), CompiledFeature("f", TOTAL, BELOW, 1)
     assert of_sums(ratio, (sign * MOST, 1), 1) == (VALUE, sign * MOST)
     assert of_sums(ratio, (sign * (MOST + 1), 1), 1) == (UNDECIDED, 0)
     assert of_sums(ratio, (MOST, 1), sign * MOST) == (VALUE, sign)
     assert of_sums(ratio, (1, 1), sign * (MOST + 1)) == (UNDECIDED, 0)
     assert of_sums(tenths, (sign * (2**61 // 10), 1), 1) == (VALUE, sign * 10 * (2**61 // 10))
     assert of_sums(tenths, (sign * (2**61 // 10 + 1), 1), 1) == (UNDECIDED, 0)
-    mean = FeaturePlan("f", operand(Aggregation.MEAN, 0, 1), BELOW, 0)  # a tenth over a sum: the sum is made ten times as large
+    mean = CompiledFeature(
+        "f", operand(Aggregation.MEAN, 0, 1), BELOW, 0
+    )  # a tenth over a sum: the sum is made ten times as large
     assert of_sums(mean, (20, 1), sign * (2**61 // 10)) == (VALUE, 0)
     assert of_sums(mean, (20, 1), sign * (2**61 // 10 + 1)) == (UNDECIDED, 0)
 
@@ -288,7 +290,7 @@ def test_where_the_loop_stops_to_decide(sign: int) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("scale", [0, 1])
 def test_means_beyond_an_integer_are_decided_up_to_their_room(scale: int, sign: int) -> None:
-    mean, most = FeaturePlan("f", operand(Aggregation.MEAN, 0, scale), None, scale), MOST if scale == 0 else 2**61 // 10
+    mean, most = CompiledFeature("f", operand(Aggregation.MEAN, 0, scale), None, scale), MOST if scale == 0 else 2**61 // 10
     assert of_sums(mean, (sign * most, 1)) == (VALUE, sign * most * 10**scale)
     assert of_sums(mean, (sign * (most + 1), 1)) == (UNDECIDED, 0)
 
@@ -296,15 +298,17 @@ def test_means_beyond_an_integer_are_decided_up_to_their_room(scale: int, sign: 
 @pytest.mark.parametrize("total", [2**64, -(2**64), 2**63, -(2**63) - 1, 3 * 2**64, -(2**65)])
 def test_a_sum_of_more_than_a_word_is_left(total: int) -> None:
     for feature in (
-        FeaturePlan("f", TOTAL, None, None),
-        FeaturePlan("f", operand(Aggregation.MEAN, 0, 0), None, 0),
-        FeaturePlan("f", operand(Aggregation.STDDEV, 0, 0), None, 0),
-        FeaturePlan("f", COUNTED, FeaturePlan("f", TOTAL, None, None).operand, 0),
+        CompiledFeature("f", TOTAL, None, None),
+        CompiledFeature("f", operand(Aggregation.MEAN, 0, 0), None, 0),
+        CompiledFeature("f", operand(Aggregation.STDDEV, 0, 0), None, 0),
+        CompiledFeature("f", COUNTED, CompiledFeature("f", TOTAL, None, None).operand, 0),
     ):
         assert of_sums(feature, (total, 2)) == (UNDECIDED, 0)
 
 
-def plainly(feature: FeaturePlan, total: int = 6, *, up: int | None = None, down: int | None = None) -> tuple[bool, list[int]]:
+def plainly(
+    feature: CompiledFeature, total: int = 6, *, up: int | None = None, down: int | None = None
+) -> tuple[bool, list[int]]:
     """Whether the loop without a look at each row takes the feature, and what it makes of three rows: 3, 0 and 3 events."""
     columns = np.zeros((2, ROW_WIDTH, 3), np.int64)
     columns[:, 0] = 3, 0, 3
@@ -320,36 +324,36 @@ def plainly(feature: FeaturePlan, total: int = 6, *, up: int | None = None, down
 
 def test_which_features_need_no_look_at_each_row() -> None:
     other = operand(Aggregation.COUNT, 1, 0)
-    assert plainly(FeaturePlan("f", COUNTED, None, None)) == (True, [3, 0, 3])
-    assert plainly(FeaturePlan("f", COUNTED, other, 2)) == (True, [75, 150])
+    assert plainly(CompiledFeature("f", COUNTED, None, None)) == (True, [3, 0, 3])
+    assert plainly(CompiledFeature("f", COUNTED, other, 2)) == (True, [75, 150])
     for total in (6, -6, 0):
-        assert plainly(FeaturePlan("f", operand(Aggregation.MEAN, 0, 2), None, 2), total) == (True, [total * 100 // 3] * 2)
+        assert plainly(CompiledFeature("f", operand(Aggregation.MEAN, 0, 2), None, 2), total) == (True, [total * 100 // 3] * 2)
 
 
 @pytest.mark.parametrize(
     "feature",
     [
-        FeaturePlan("f", TOTAL, None, None),
-        FeaturePlan("f", operand(Aggregation.MAX, 0, 0), None, None),
-        FeaturePlan("f", operand(Aggregation.DISTINCT_COUNT, 0, 0), None, None),
-        FeaturePlan("f", operand(Aggregation.STDDEV, 0, 2), None, 2),
-        FeaturePlan("f", COUNTED, BELOW, 2),
-        FeaturePlan("f", COUNTED, operand(Aggregation.MIN, 1, 0), 2),
-        FeaturePlan("f", COUNTED, operand(Aggregation.SECONDS_SINCE_LAST, 1, 0), 2),
-        FeaturePlan("f", operand(Aggregation.FIRST, 0, 0), operand(Aggregation.COUNT, 1, 0), 2),
-        FeaturePlan("f", operand(Aggregation.MEAN, 0, 2), operand(Aggregation.COUNT, 1, 0), 2),
-        FeaturePlan("f", COUNTED, operand(Aggregation.COUNT, 1, 0), 19),  # 10^19 fits no machine word
+        CompiledFeature("f", TOTAL, None, None),
+        CompiledFeature("f", operand(Aggregation.MAX, 0, 0), None, None),
+        CompiledFeature("f", operand(Aggregation.DISTINCT_COUNT, 0, 0), None, None),
+        CompiledFeature("f", operand(Aggregation.STDDEV, 0, 2), None, 2),
+        CompiledFeature("f", COUNTED, BELOW, 2),
+        CompiledFeature("f", COUNTED, operand(Aggregation.MIN, 1, 0), 2),
+        CompiledFeature("f", COUNTED, operand(Aggregation.SECONDS_SINCE_LAST, 1, 0), 2),
+        CompiledFeature("f", operand(Aggregation.FIRST, 0, 0), operand(Aggregation.COUNT, 1, 0), 2),
+        CompiledFeature("f", operand(Aggregation.MEAN, 0, 2), operand(Aggregation.COUNT, 1, 0), 2),
+        CompiledFeature("f", COUNTED, operand(Aggregation.COUNT, 1, 0), 19),  # 10^19 fits no machine word
     ],
 )
-def test_what_each_row_has_to_be_looked_at_for(feature: FeaturePlan) -> None:
+def test_what_each_row_has_to_be_looked_at_for(feature: CompiledFeature) -> None:
     assert plainly(feature) == (False, [])
 
 
 def test_factors_and_sums_that_fit_no_word_are_left_to_the_other_loop() -> None:
-    ratio = FeaturePlan("f", COUNTED, operand(Aggregation.COUNT, 1, 0), 2)
+    ratio = CompiledFeature("f", COUNTED, operand(Aggregation.COUNT, 1, 0), 2)
     assert plainly(ratio, up=1, down=1)[0]
     assert not plainly(ratio, up=0)[0]
     assert not plainly(ratio, down=0)[0]
-    mean = FeaturePlan("f", operand(Aggregation.MEAN, 0, 0), None, 0)
+    mean = CompiledFeature("f", operand(Aggregation.MEAN, 0, 0), None, 0)
     for total in (2**64, -(2**64), 2**63, -(2**63) - 1, 6 + 2**64):
         assert not plainly(mean, total)[0]

@@ -11,18 +11,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel import columns
-from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
-from ofp_platform.kernel.finalise import Value, ValueOutOfRange, group_values
-from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.finalise import ValueOutOfRange, group_values
+from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.layout import (
-    FeaturePlan,
-    GroupPlan,
+    CompiledFeature,
+    CompiledGroup,
+    CompiledOperand,
     KeyLayout,
     Measure,
-    Operand,
     Predicate,
     Slot,
 )
@@ -39,7 +40,7 @@ def registry() -> CompiledRegistry:
     return compile_pack(load_pack(PACK))
 
 
-def groups_of(key_type: str) -> list[GroupPlan]:
+def groups_of(key_type: str) -> list[CompiledGroup]:
     return [group for _, group in sorted(registry().groups.items()) if group.key_type == key_type]
 
 
@@ -82,7 +83,7 @@ def crowd(key_type: str, seed: int, keys: int, most: int, size: int, knowing: bo
     )
 
 
-def value_of(column: FeatureColumn, row: int) -> Value:
+def value_of(column: FeatureColumn, row: int) -> ExactValue:
     if not column.valid[row]:
         assert column.low[row] == 0
         assert column.high is None or column.high[row] == 0
@@ -94,9 +95,9 @@ def value_of(column: FeatureColumn, row: int) -> Value:
     return (int(column.high[row]) << 64) + (low & (2**64 - 1)), column.scale
 
 
-def expected(key_type: str, crowd: Crowd) -> list[dict[tuple[tuple[str, str], str], Value]]:
+def expected(key_type: str, crowd: Crowd) -> list[dict[tuple[tuple[str, str], str], ExactValue]]:
     groups = groups_of(key_type)
-    query = query_of(KernelPlan.of(registry().layouts[key_type]), groups)
+    query = query_of(LayoutArrays.of(registry().layouts[key_type]), groups)
     events, rows = crowd.events, crowd.rows
     found = []
     for key in range(len(events.starts)):
@@ -116,7 +117,7 @@ def expected(key_type: str, crowd: Crowd) -> list[dict[tuple[tuple[str, str], st
 
 
 def hold(key_type: str, crowd: Crowd) -> None:
-    plan = ColumnPlan(KernelPlan.of(registry().layouts[key_type]), groups_of(key_type))
+    plan = ColumnQuery(LayoutArrays.of(registry().layouts[key_type]), groups_of(key_type))
     try:
         wanted = expected(key_type, crowd)
     except ValueOutOfRange:
@@ -159,7 +160,7 @@ def test_what_machine_words_cannot_hold_is_computed_all_the_same() -> None:
     for size in (2**45, 2**50):
         case = crowd("account", 7, 6, 40, size, False)
         hold("account", case)
-        plan = ColumnPlan(KernelPlan.of(registry().layouts["account"]), groups_of("account"))
+        plan = ColumnQuery(LayoutArrays.of(registry().layouts["account"]), groups_of("account"))
         made = feature_columns(plan, case.events, case.rows)
         undecided += sum(int((column.high[column.valid] > 0).sum()) for column in made if column.high is not None)
     assert undecided > 0
@@ -167,7 +168,7 @@ def test_what_machine_words_cannot_hold_is_computed_all_the_same() -> None:
 
 def test_knowledge_is_told_of_events_and_of_rows() -> None:
     case = crowd("account", 3, 2, 5, 3, True)
-    plan = ColumnPlan(KernelPlan.of(registry().layouts["account"]), groups_of("account"))
+    plan = ColumnQuery(LayoutArrays.of(registry().layouts["account"]), groups_of("account"))
     with pytest.raises(ValueError, match="come together"):
         feature_columns(plan, case.events, KeyedRows(case.rows.offsets, case.rows.times))
     silent = KeyedEvents(case.events.matrix, case.events.starts, case.events.ends)
@@ -200,15 +201,15 @@ def test_a_piece_is_some_whole_keys_or_a_part_of_one(
         assert piece.known_until.tolist() == (piece.times + 1).tolist()
 
 
-def wide_plan(delay: int = 3) -> ColumnPlan:
+def wide_plan(delay: int = 3) -> ColumnQuery:
     layout = KeyLayout("account", False, (Predicate((), ()),), ("x",), ("u",), (Measure(0, 0),), (Slot(0, 50, delay),))
     total, count, shops = (
-        Operand(Aggregation.SUM, 0),
-        Operand(Aggregation.COUNT, 0),
-        Operand(Aggregation.DISTINCT_COUNT, 0, token=0),
+        CompiledOperand(Aggregation.SUM, 0),
+        CompiledOperand(Aggregation.COUNT, 0),
+        CompiledOperand(Aggregation.DISTINCT_COUNT, 0, token=0),
     )
-    features = (FeaturePlan("each", total, count, 20), FeaturePlan("shops", shops, None, None))
-    return ColumnPlan(KernelPlan.of(layout), [GroupPlan("g", "v1", "account", 9, 1, 53, features, (), ())])
+    features = (CompiledFeature("each", total, count, 20), CompiledFeature("shops", shops, None, None))
+    return ColumnQuery(LayoutArrays.of(layout), [CompiledGroup("g", "v1", "account", 9, 1, 53, features, (), ())])
 
 
 @pytest.mark.parametrize(("value", "fits"), [(10**18 - 1, True), (1 - 10**18, True), (10**18, False), (-(10**18), False)])
@@ -231,9 +232,9 @@ def test_a_ratio_of_what_no_word_holds_and_of_nothing_is_null_in_every_piece(mon
     monkeypatch.setattr(columns, "PIECE_ROWS", 1)
     slots = (Slot(0, 50, 0), Slot(0, 1, 0))
     layout = KeyLayout("account", False, (Predicate((), ()),), ("x",), (), (Measure(0, 0),), slots)
-    ratio = FeaturePlan("ratio", Operand(Aggregation.SUM, 0), Operand(Aggregation.COUNT, 1), 0)
-    share = FeaturePlan("share", Operand(Aggregation.SUM, 0), Operand(Aggregation.COUNT, 0), 0)
-    plan = ColumnPlan(KernelPlan.of(layout), [GroupPlan("g", "v1", "account", 9, 1, 50, (ratio, share), (), ())])
+    ratio = CompiledFeature("ratio", CompiledOperand(Aggregation.SUM, 0), CompiledOperand(Aggregation.COUNT, 1), 0)
+    share = CompiledFeature("share", CompiledOperand(Aggregation.SUM, 0), CompiledOperand(Aggregation.COUNT, 0), 0)
+    plan = ColumnQuery(LayoutArrays.of(layout), [CompiledGroup("g", "v1", "account", 9, 1, 50, (ratio, share), (), ())])
     matrix = np.array([[5, 5], [1, 1], [2**62, 2**62]], np.int64)
     events = KeyedEvents(matrix, np.array([0, 0]), np.array([2, 2]))
     of_few, of_all = feature_columns(plan, events, KeyedRows(np.array([0, 1, 2]), np.array([5, 20], np.int64)))
@@ -245,9 +246,9 @@ def test_the_reach_is_that_of_the_longest_window_with_its_delay() -> None:
     assert wide_plan(3).reach == 53
     assert wide_plan(0).reach == 50
     shops_only = wide_plan(7)
-    group = GroupPlan("g", "v1", "account", 9, 1, 57, (shops_only.features[1][1],), (), ())
-    assert ColumnPlan(shops_only.plan, [group]).reach == 57
-    assert ColumnPlan(shops_only.plan, []).reach == 0
+    group = CompiledGroup("g", "v1", "account", 9, 1, 57, (shops_only.features[1][1],), (), ())
+    assert ColumnQuery(shops_only.arrays, [group]).reach == 57
+    assert ColumnQuery(shops_only.arrays, []).reach == 0
 
 
 @pytest.mark.parametrize("kind", [KeyedEvents, KeyedRows, FeatureColumn])

@@ -14,12 +14,13 @@ import pytest
 
 import ofp_platform
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.columns import ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
-from ofp_platform.kernel.finalise import Value, group_values
-from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.columns import ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.finalise import group_values
+from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.aggregations import RULES, Aggregation, Finish, Reads
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.pack import load_pack
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, divide
 
@@ -53,7 +54,7 @@ groups:
     )
 
 
-def served(value: Value) -> int | Fraction | None:
+def served(value: ExactValue) -> int | Fraction | None:
     return Fraction(value[0], 10 ** value[1]) if isinstance(value, tuple) else value
 
 
@@ -91,9 +92,9 @@ def test_online_offline_and_oracle_agree(aggregation: Aggregation) -> None:
     for row in range(2, layout.column_count):
         matrix[row] = amounts
     times = np.sort(np.concatenate([ts[::3], ts[::4] + HOUR, np.array([0, 20 * HOUR])]))
-    query = query_of(KernelPlan.of(layout), [group])
+    query = query_of(LayoutArrays.of(layout), [group])
     [column] = feature_columns(
-        ColumnPlan(KernelPlan.of(layout), [group]),
+        ColumnQuery(LayoutArrays.of(layout), [group]),
         KeyedEvents(matrix, np.array([0]), np.array([count])),
         KeyedRows(np.array([0, len(times)]), times),
     )

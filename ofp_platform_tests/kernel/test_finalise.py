@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.accumulate import accumulate
-from ofp_platform.kernel.finalise import Value, ValueOutOfRange, finaliser, group_values, ratio_of, wire
-from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser, group_values, ratio_of, wire
+from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.layout import (
-    FeaturePlan,
-    GroupPlan,
+    CompiledFeature,
+    CompiledGroup,
+    CompiledOperand,
     KeyLayout,
     Measure,
-    Operand,
     Predicate,
     Slot,
 )
@@ -34,14 +35,17 @@ def row_of(values: list[int]) -> list[int]:
     return accumulate(np.array([ts, [1] * len(ts), values], np.int64), 0, len(ts), 0, 2).tolist()
 
 
-def feature(aggregation: Aggregation, scale: int, denominator: Operand | None = None) -> FeaturePlan:
+def feature(aggregation: Aggregation, scale: int, denominator: CompiledOperand | None = None) -> CompiledFeature:
     decimal = aggregation in DECIMAL or denominator is not None
-    return FeaturePlan(
-        "the_feature", Operand(aggregation, 0, scale if aggregation in DECIMAL else 0, 0), denominator, scale if decimal else None
+    return CompiledFeature(
+        "the_feature",
+        CompiledOperand(aggregation, 0, scale if aggregation in DECIMAL else 0, 0),
+        denominator,
+        scale if decimal else None,
     )
 
 
-def value_of(plan: FeaturePlan, values: list[int], denominators: list[int] = ()) -> Value:  # type: ignore[assignment]
+def value_of(plan: CompiledFeature, values: list[int], denominators: list[int] = ()) -> ExactValue:  # type: ignore[assignment]
     distinct = [len(set(values)), len(set(denominators))]
     return finaliser(plan, {(0, 0): 0, (1, 0): 1})([row_of(values), row_of(list(denominators))], distinct, TIME)
 
@@ -72,10 +76,10 @@ def test_each_aggregation_is_the_oracle_s(aggregation: Aggregation, values: list
 def test_ratios_of_any_two_are_the_oracle_s(
     top: Aggregation, bottom: Aggregation, over: list[int], under: list[int], scales: tuple[int, int, int]
 ) -> None:
-    plan = FeaturePlan(
+    plan = CompiledFeature(
         "share",
-        Operand(top, 0, scales[0] if top in DECIMAL else 0, 0),
-        Operand(bottom, 1, scales[1] if bottom in DECIMAL else 0, 0),
+        CompiledOperand(top, 0, scales[0] if top in DECIMAL else 0, 0),
+        CompiledOperand(bottom, 1, scales[1] if bottom in DECIMAL else 0, 0),
         scales[2],
     )
     expected = divide(
@@ -95,27 +99,27 @@ def test_what_a_ratio_of_nothing_is() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(None, None), (0, 0), (-7, -7), ((12345600, 6), "12.345600"), ((-5, 3), "-0.005"), ((4, 0), "4")]
 )
-def test_the_wire(value: Value, text: int | str | None) -> None:
+def test_the_wire(value: ExactValue, text: int | str | None) -> None:
     assert wire(value) == text
 
 
 def test_a_group_s_values_are_by_name_and_the_bound_holds_for_what_is_served_only() -> None:
     layout = KeyLayout("account", False, (Predicate(("p",), ()),), ("x",), (), (Measure(0, 0),), (Slot(0, 100, 0),))
-    total = Operand(Aggregation.SUM, 0)
+    total = CompiledOperand(Aggregation.SUM, 0)
     features = (
-        FeaturePlan("z", Operand(Aggregation.COUNT, 0), None, None),
-        FeaturePlan("a", total, Operand(Aggregation.MEAN, 0, 1), 1),
+        CompiledFeature("z", CompiledOperand(Aggregation.COUNT, 0), None, None),
+        CompiledFeature("a", total, CompiledOperand(Aggregation.MEAN, 0, 1), 1),
     )
     matrix = np.array([[1, 2], [1, 1], [LIMIT, LIMIT]], np.int64)
 
-    def group(*plans: FeaturePlan) -> GroupPlan:
-        return GroupPlan("g", "v1", "account", 60, 1, 100, plans, (), ())
+    def group(*plans: CompiledFeature) -> CompiledGroup:
+        return CompiledGroup("g", "v1", "account", 60, 1, 100, plans, (), ())
 
-    plan = KernelPlan.of(layout)
+    plan = LayoutArrays.of(layout)
     fine = group(*features)
     query = query_of(plan, [fine])
     assert list(group_values(fine, query, evaluate(query, matrix, 5), 5).items()) == [("a", (20, 1)), ("z", 2)]
-    over = group(*features, FeaturePlan("s", total, None, None))
+    over = group(*features, CompiledFeature("s", total, None, None))
     query = query_of(plan, [over])
     with pytest.raises(ValueOutOfRange) as caught:
         group_values(over, query, evaluate(query, matrix, 5), 5)
@@ -131,7 +135,7 @@ def test_seconds_are_whole_and_floored(aggregation: Aggregation, moment: int, se
 
 def test_a_ratio_is_no_aggregation_of_one_slot() -> None:
     with pytest.raises(ValueError, match="ratio is not an aggregation of one slot"):
-        finaliser(FeaturePlan("f", Operand(Aggregation.RATIO, 0), None, None), {})
+        finaliser(CompiledFeature("f", CompiledOperand(Aggregation.RATIO, 0), None, None), {})
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows
+from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows
 from ofp_platform.kernel.known_rows import evaluate_known
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform_tests.oracle.small_plane import small_registry
 from ofp_platform_tests.oracle.strategies import SECOND
 
 REGISTRY = small_registry()
 LAYOUT = REGISTRY.layouts["account"]
-PLAN = ColumnPlan(KernelPlan.of(LAYOUT), [plan for plan in REGISTRY.groups.values() if plan.key_type == "account"])
+PLAN = ColumnQuery(LayoutArrays.of(LAYOUT), [plan for plan in REGISTRY.groups.values() if plan.key_type == "account"])
 EVENTS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2**20), st.integers(0, 3)), max_size=15)
 ROWS = st.lists(st.tuples(st.integers(-1, 24), st.integers(-1, 4), st.integers(-5, 25)), max_size=6)
 

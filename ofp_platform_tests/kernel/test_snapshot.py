@@ -15,7 +15,7 @@ from ofp_platform.kernel import snapshot
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.finalise import ValueOutOfRange, group_values, wire
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.snapshot import SnapshotMaker
 from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
 from ofp_platform.registry import on_demand
@@ -81,7 +81,7 @@ class Naive:
             by_group = []
             for group in asked.groups_of[key_type]:
                 name = {"group_name": group.name, "group_version": group.version}
-                query = query_of(KernelPlan.of(REGISTRY.layouts[key_type]), [group])
+                query = query_of(LayoutArrays.of(REGISTRY.layouts[key_type]), [group])
                 found = evaluate(query, state[key_type, key_id], asked.as_of, horizon)
                 values = group_values(group, query, found, asked.as_of)
                 features = {feature: wire(value) for feature, value in values.items()}

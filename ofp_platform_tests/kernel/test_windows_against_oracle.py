@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from ofp_platform.kernel.finalise import ValueOutOfRange, group_values, wire
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import KernelPlan, query_of
-from ofp_platform.kernel.sliding import evaluate_many
+from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
 from ofp_platform.registry import on_demand
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.registry.routing import Router
 from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform_tests.oracle import fold
+from ofp_platform_tests.oracle.many_times import evaluate_many
 from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PACK, PINS, SKEW, World, times, worlds
 
 REQUEST = {"amount": 12345}
@@ -33,8 +33,8 @@ def registry() -> CompiledRegistry:
 
 
 @cache
-def plan(key_type: str) -> KernelPlan:
-    return KernelPlan.of(registry().layouts[key_type])
+def arrays(key_type: str) -> LayoutArrays:
+    return LayoutArrays.of(registry().layouts[key_type])
 
 
 def matrices(known: fold.Known) -> dict[tuple[str, str], Int64Array]:
@@ -59,8 +59,8 @@ def matrices(known: fold.Known) -> dict[tuple[str, str], Int64Array]:
     return found
 
 
-def features(group: GroupPlan, found: Evaluation, time: int) -> dict[str, int | str | None]:
-    query = query_of(plan(group.key_type), [group])
+def features(group: CompiledGroup, found: Evaluation, time: int) -> dict[str, int | str | None]:
+    query = query_of(arrays(group.key_type), [group])
     values = group_values(group, query, found, time)
     assert list(values) == sorted(values)
     served = {name: wire(value) for name, value in values.items()}
@@ -88,7 +88,7 @@ def test_values_and_last_updates_are_the_oracle_s(world: World, moments: list[in
             if group.key_type != key_type:
                 continue
             wanted = next(one for one in content["groups"] if (one["name"], one["version"]) == (group.name, group.version))
-            query = query_of(plan(key_type), [group])
+            query = query_of(arrays(key_type), [group])
             slid = evaluate_many(query, matrix, np.array(moments, np.int64))
             for index, time in enumerate(moments):
                 found = evaluate(query, matrix, time)

@@ -67,12 +67,12 @@ def main(kind: str) -> None:
     fake = add_aggregation(kind)
     import numpy as np
 
-    from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows, feature_columns
+    from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows, feature_columns
     from ofp_platform.kernel.finalise import finaliser, group_values
-    from ofp_platform.kernel.plan import KernelPlan, make_query, query_of
+    from ofp_platform.kernel.query import LayoutArrays, make_query, query_of
     from ofp_platform.kernel.windows import evaluate
     from ofp_platform.registry.compile import compile_pack
-    from ofp_platform.registry.layout import FeaturePlan, GroupPlan, KeyLayout, Measure, Operand, Predicate, Slot
+    from ofp_platform.registry.layout import CompiledFeature, CompiledGroup, CompiledOperand, KeyLayout, Measure, Predicate, Slot
     from ofp_platform.registry.models import Pack
     from ofp_platform.registry.pack_text import PackText
     from ofp_platform.registry.validation import validate
@@ -83,9 +83,9 @@ def main(kind: str) -> None:
     layout = KeyLayout(
         "account", False, (Predicate(("payment",), ()),), ("amount",), (), (Measure(0, -1), Measure(0, 0)), (Slot(1, 100, 0),)
     )
-    feature = FeaturePlan("f", Operand(fake, 0), None, None)
-    group = GroupPlan("g", "v1", "account", 60, 1, 100, (feature,), (), ())
-    plan = KernelPlan.of(layout)
+    feature = CompiledFeature("f", CompiledOperand(fake, 0), None, None)
+    group = CompiledGroup("g", "v1", "account", 60, 1, 100, (feature,), (), ())
+    plan = LayoutArrays.of(layout)
     matrix = np.array([[1, 2, 3], [1, 1, 1], [-2, 7, 5]], np.int64)
 
     def online() -> Any:
@@ -99,7 +99,7 @@ def main(kind: str) -> None:
     def offline() -> Any:
         events = KeyedEvents(matrix, np.array([0]), np.array([3]))
         rows = KeyedRows(np.array([0, 1]), np.array([10]))
-        [column] = feature_columns(ColumnPlan(plan, [group]), events, rows)
+        [column] = feature_columns(ColumnQuery(plan, [group]), events, rows)
         return int(column.low[0]) if column.valid[0] else None
 
     def documentation() -> str:

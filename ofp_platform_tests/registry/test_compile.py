@@ -6,7 +6,7 @@ import pytest
 
 from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.layout import Measure, Operand, Predicate, Slot
+from ofp_platform.registry.layout import CompiledOperand, Measure, Predicate, Slot
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, shipped_pack
 
 PACK = """\
@@ -74,13 +74,13 @@ def test_the_plan_of_a_group(compiled: CompiledRegistry) -> None:
     plan = compiled.groups["g", "v2"]
     features = {feature.name: feature for feature in plan.features}
     assert list(features) == sorted(features)
-    assert features["m"].operand == Operand(Aggregation.MEAN, 3, 3)
+    assert features["m"].operand == CompiledOperand(Aggregation.MEAN, 3, 3)
     assert features["m"].scale == 3
-    assert features["s"].operand == Operand(Aggregation.SUM, 3)
+    assert features["s"].operand == CompiledOperand(Aggregation.SUM, 3)
     assert features["s"].scale is None
-    assert features["d"].operand == Operand(Aggregation.DISTINCT_COUNT, 0, 0, 0)
-    assert features["r"].operand == Operand(Aggregation.MEAN, 4, 2)
-    assert features["r"].denominator == Operand(Aggregation.COUNT, 2)
+    assert features["d"].operand == CompiledOperand(Aggregation.DISTINCT_COUNT, 0, 0, 0)
+    assert features["r"].operand == CompiledOperand(Aggregation.MEAN, 4, 2)
+    assert features["r"].denominator == CompiledOperand(Aggregation.COUNT, 2)
     assert features["r"].scale == 4
     assert (plan.mask, plan.reach, plan.request_fields) == (0b11, DAY + HOUR, (("x", "decimal"),))
     assert plan.on_demand[0].expression == "request.x * m"

@@ -10,12 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.registry.layout import OnDemandPlan
-from ofp_platform.registry.on_demand import Value, check_request_context, evaluate
+from ofp_platform.registry.exact_value import ExactValue
+from ofp_platform.registry.layout import CompiledGroup, CompiledOnDemand
+from ofp_platform.registry.on_demand import evaluate
+from ofp_platform.registry.question import check_context
 from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Limits
+from ofp_platform_tests.oracle.strategies import PINS
 
 integers = st.integers(-(2**53) + 1, 2**53 - 1)
-values: st.SearchStrategy[Value] = st.one_of(st.none(), integers, st.tuples(st.integers(-(10**30), 10**30), st.integers(0, 12)))
+values: st.SearchStrategy[ExactValue] = st.one_of(
+    st.none(), integers, st.tuples(st.integers(-(10**30), 10**30), st.integers(0, 12))
+)
 literals = st.from_regex(r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,4})?", fullmatch=True)
 expressions = st.recursive(
     st.one_of(st.sampled_from(["a", "b", "c", "request.n", "request.d"]), literals),
@@ -36,8 +43,8 @@ class Null:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _null
 
 
-def _naive(text: str, names: dict[str, Value], context: dict[str, Any], scale: int) -> int | None:
-    def exact(value: Value | str) -> Fraction | Null:
+def _naive(text: str, names: dict[str, ExactValue], context: dict[str, Any], scale: int) -> int | None:
+    def exact(value: ExactValue | str) -> Fraction | Null:
         if value is None:
             return Null()
         if isinstance(value, tuple):
@@ -64,9 +71,11 @@ def _naive(text: str, names: dict[str, Value], context: dict[str, Any], scale: i
     d=st.from_regex(r"-?[0-9]{1,18}(\.[0-9]{1,12})?", fullmatch=True).filter(str.isascii),
     scale=st.integers(0, 12),
 )
-def test_equal_to_fractions_rounded_half_even_once(text: str, a: Value, b: Value, c: Value, n: int, d: str, scale: int) -> None:
+def test_equal_to_fractions_rounded_half_even_once(
+    text: str, a: ExactValue, b: ExactValue, c: ExactValue, n: int, d: str, scale: int
+) -> None:
     names, context = {"a": a, "b": b, "c": c}, {"n": n, "d": d}
-    assert evaluate(OnDemandPlan("x", text, scale), names, context) == _naive(text, names, context, scale)
+    assert evaluate(CompiledOnDemand("x", text, scale), names, context) == _naive(text, names, context, scale)
 
 
 @pytest.mark.parametrize(
@@ -85,37 +94,59 @@ def test_equal_to_fractions_rounded_half_even_once(text: str, a: Value, b: Value
     ],
 )
 def test_examples(expression: str, expected: int | None) -> None:
-    names: dict[str, Value] = {"mean": (40_00, 2), "missing": None, "zero": 0, "big": 2**53 - 1}
-    assert evaluate(OnDemandPlan("x", expression, 6), names, {"amount": 100}) == expected
+    names: dict[str, ExactValue] = {"mean": (40_00, 2), "missing": None, "zero": 0, "big": 2**53 - 1}
+    assert evaluate(CompiledOnDemand("x", expression, 6), names, {"amount": 100}) == expected
 
 
 @pytest.mark.parametrize(
-    ("kind", "context", "reason"),
+    ("context", "reason"),
     [
-        ("integer", {}, Reason.REQUEST_CONTEXT_MISSING),
-        ("integer", {"n": None}, Reason.REQUEST_CONTEXT_INVALID),
-        ("integer", {"n": True}, Reason.REQUEST_CONTEXT_INVALID),
-        ("integer", {"n": 1.0}, Reason.REQUEST_CONTEXT_INVALID),
-        ("integer", {"n": "1"}, Reason.REQUEST_CONTEXT_INVALID),
-        ("integer", {"n": 2**53}, Reason.REQUEST_CONTEXT_INVALID),
-        ("decimal", {"n": 1}, Reason.REQUEST_CONTEXT_INVALID),
-        ("decimal", {"n": "1e5"}, Reason.REQUEST_CONTEXT_INVALID),
-        ("decimal", {"n": "1/3"}, Reason.REQUEST_CONTEXT_INVALID),
-        ("decimal", {"n": "٣"}, Reason.REQUEST_CONTEXT_INVALID),
-        ("decimal", {"n": ""}, Reason.REQUEST_CONTEXT_INVALID),
+        ({}, Reason.REQUEST_CONTEXT_MISSING),
+        ({"n": None}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": True}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": 1.0}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": 2**53}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": "1e5"}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": "1/3"}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": "٣"}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"n": ""}, Reason.REQUEST_CONTEXT_INVALID),
     ],
 )
-def test_a_request_context_that_does_not_fit(kind: str, context: dict[str, Any], reason: Reason) -> None:
+def test_a_request_context_that_does_not_fit(context: dict[str, Any], reason: Reason) -> None:
     with pytest.raises(ContractError) as caught:
-        check_request_context((("n", kind),), context)
+        evaluate(CompiledOnDemand("x", "request.n", 6), {}, context)
+    assert caught.value.reason is reason
+
+
+GROUP = CompiledGroup("g", "v1", "account", 60, 1, 60, (), (), (("d", "decimal"), ("n", "integer")))
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        ({}, Reason.REQUEST_CONTEXT_MISSING),
+        ({"d": "1.5", "n": "1"}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"d": "1.5", "n": 2**53}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"d": "1e5", "n": 1}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"d": "1/3", "n": 1}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"d": "٣", "n": 1}, Reason.REQUEST_CONTEXT_INVALID),
+        ({"d": "", "n": 1}, Reason.REQUEST_CONTEXT_INVALID),
+    ],
+)
+def test_a_request_context_that_a_group_cannot_use_is_refused_with_the_request(
+    context: dict[str, int | str], reason: Reason
+) -> None:
+    with pytest.raises(ContractError) as caught:
+        check_context(context, [GROUP], Limits(), ContextPins(**PINS))
     assert caught.value.reason is reason
 
 
 def test_a_request_context_that_fits() -> None:
-    check_request_context((("n", "integer"), ("d", "decimal")), {"n": -5, "d": "-12.50", "unused": []})
-    assert evaluate(OnDemandPlan("x", "request.n * request.d", 1), {}, {"n": -5, "d": "-12.50"}) == 625
+    context: dict[str, int | str] = {"n": -5, "d": "-12.50", "unused": 1}
+    assert check_context(context, [GROUP], Limits(), ContextPins(**PINS)) == {"n": -5, "d": "-12.50"}
+    assert evaluate(CompiledOnDemand("x", "request.n * request.d", 1), {}, {"n": -5, "d": "-12.50"}) == 625
 
 
 def test_a_bad_request_is_refused_even_if_the_value_would_be_null() -> None:
     with pytest.raises(ContractError):
-        evaluate(OnDemandPlan("x", "a / request.n", 6), {"a": None}, {})
+        evaluate(CompiledOnDemand("x", "a / request.n", 6), {"a": None}, {})

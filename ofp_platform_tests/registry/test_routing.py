@@ -17,7 +17,7 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import FieldType, event_class
 from ofp_platform.registry.pack import load_pack, shipped_pack
-from ofp_platform.registry.routing import APPLIED, FAILED, UNKNOWN_TYPE, RoutedBatch, Router, Tokens
+from ofp_platform.registry.routing import APPLIED, FAILED, UNKNOWN_TYPE, RoutedBatch, Router, TokenCache
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import is_raw_identifier
 
@@ -357,7 +357,7 @@ def test_the_key_cache_never_lets_a_raw_identifier_through() -> None:
 
 def test_tokens_do_not_confuse_types_and_survive_a_full_cache() -> None:
     for limit in (0, 1, 100):
-        tokens = Tokens(limit)
+        tokens = TokenCache(limit)
         for _ in range(2):
             high, low = tokens.columns(["1", 1, "x", "1"])
             expected = [tuple(map(signed, halves(data))) for data in (b'"1"', b"1", b'"x"', b'"1"')]

@@ -74,12 +74,12 @@ def show(
     from textwrap import fill
 
     from ofp_platform.registry.compile import compile_pack
-    from ofp_platform.registry.layout import FeaturePlan, OnDemandPlan
+    from ofp_platform.registry.layout import CompiledFeature, CompiledOnDemand
 
     registry = compile_pack(read_pack(pack or resolve(home, profile).load_profile().pack))
     typer.echo(f"{registry.pack.pack_id} revision {registry.pack.revision}, digest {registry.digest}")
     for (name, version), plan in sorted(registry.groups.items()):
-        written: tuple[FeaturePlan | OnDemandPlan, ...] = (*plan.features, *plan.on_demand)
+        written: tuple[CompiledFeature | CompiledOnDemand, ...] = (*plan.features, *plan.on_demand)
         features = sorted(feature.name for feature in written)
         typer.echo(f"\n{name}:{version}  of the {plan.key_type}, stale after {plan.ttl_seconds} s")
         typer.echo(fill(", ".join(features), width=100, initial_indent="  ", subsequent_indent="  "))

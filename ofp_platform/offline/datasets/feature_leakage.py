@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ofp_platform.kernel.finalise import group_values
-from ofp_platform.kernel.plan import KernelPlan, query_of
+from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.offline.datasets.dataset_rows import AS_OF, CHAIN, KEY_HIGH, KEY_LOW, KNOWN_UNTIL, ORDINAL, ROW_WIDTH
 from ofp_platform.offline.datasets.feature_rows import FeatureJob, feature_name
@@ -46,7 +46,7 @@ def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sha
         computed = pa.ipc.open_file(source).read_all()
     ordinals = computed["ordinal"].to_numpy()
     groups = [registry.groups[name] for name in dict(job.groups)[key_type]]
-    query = query_of(KernelPlan.of(registry.layouts[key_type]), groups)
+    query = query_of(LayoutArrays.of(registry.layouts[key_type]), groups)
     chains: dict[int, Int64s] = {}
     for row in rows[chosen].tolist():
         place = int(np.searchsorted(ordinals, row[ORDINAL]))

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.offline.datasets.dataset_rows import (
     AS_OF,
     CHAIN,
@@ -32,7 +32,7 @@ from ofp_platform.offline.replay.key_shards import EventShard, by_key_and_time, 
 from ofp_platform.offline.replay.knowledge import known_from
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import Pack
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -42,13 +42,13 @@ Int64s = npt.NDArray[np.int64]
 DECIMAL_DIGITS = 38
 
 
-def resolve_groups(registry: CompiledRegistry, groups: Iterable[GroupRef]) -> tuple[GroupPlan, ...]:
+def resolve_groups(registry: CompiledRegistry, groups: Iterable[GroupRef]) -> tuple[CompiledGroup, ...]:
     """The plans of the requested groups, in the order of (name, version).
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, a group version that the pack does not have, or one named twice.
     """
-    plans: dict[tuple[str, str], GroupPlan] = {}
+    plans: dict[tuple[str, str], CompiledGroup] = {}
     for place, ref in enumerate(groups):
         name = (ref.group_name, ref.group_version)
         if name not in registry.groups:
@@ -91,7 +91,7 @@ class FeatureJob:
 
 
 def feature_job(
-    folded: FoldedReplay, rows: DatasetRows, registry: CompiledRegistry, groups: Sequence[GroupPlan], folder: Path
+    folded: FoldedReplay, rows: DatasetRows, registry: CompiledRegistry, groups: Sequence[CompiledGroup], folder: Path
 ) -> FeatureJob:
     """The work of computing `groups` for `rows`; `folder` does not exist yet.
 
@@ -113,7 +113,7 @@ def feature_job(
     return FeatureJob(folded, rows, registry.pack, named, folder)
 
 
-def left_out(groups: Sequence[GroupPlan]) -> list[str]:
+def left_out(groups: Sequence[CompiledGroup]) -> list[str]:
     """The on-demand features of the groups: they need a request, which a row does not have, and make no column."""
     return [feature_name((group.name, group.version), one.name) for group in groups for one in group.on_demand]
 
@@ -139,7 +139,7 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     if not len(rows):
         return 0
     names = dict(job.groups)[key_type]
-    plan = ColumnPlan(KernelPlan.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
+    plan = ColumnQuery(LayoutArrays.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
     events = job.folded.events(registry, key_type, shard)
     try:
         ordinals, columns = _columns(plan, events, rows, job.rows)
@@ -163,7 +163,7 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     return len(rows)
 
 
-def _columns(plan: ColumnPlan, events: EventShard, rows: Int64s, shape: DatasetRows) -> tuple[Int64s, list[FeatureColumn]]:
+def _columns(plan: ColumnQuery, events: EventShard, rows: Int64s, shape: DatasetRows) -> tuple[Int64s, list[FeatureColumn]]:
     """Ordinals and columns of a shard's rows, in an order of their own."""
     if shape.as_of_basis is AsOfBasis.EVENT_TIME:
         return _evaluate(plan, events, None, rows)
@@ -192,7 +192,7 @@ def _columns(plan: ColumnPlan, events: EventShard, rows: Int64s, shape: DatasetR
     return np.concatenate([ordinals for ordinals, _ in parts]), joined
 
 
-def _evaluate(plan: ColumnPlan, events: EventShard, known: Int64s | None, rows: Int64s) -> tuple[Int64s, list[FeatureColumn]]:
+def _evaluate(plan: ColumnQuery, events: EventShard, known: Int64s | None, rows: Int64s) -> tuple[Int64s, list[FeatureColumn]]:
     high, low, codes = dense_keys(rows[:, KEY_HIGH], rows[:, KEY_LOW])
     order = by_key_and_time(codes, rows[:, AS_OF])
     rows = rows[order]

@@ -18,7 +18,7 @@ from ofp_platform.offline.parity.parity import BATCH, Comparer, ParityRuns, RunK
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor
 from ofp_platform.offline.parity.rebuilding import Found, QuestionAt, Rebuilder
 from ofp_platform.registry.expression import names_in, parse_expression
-from ofp_platform.registry.layout import GroupPlan, KeyLayout
+from ofp_platform.registry.layout import CompiledGroup, KeyLayout
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.offline.parity_record import Correction, EventRef
@@ -131,7 +131,7 @@ class CorrectionLedger:
 
 
 def late_events(
-    rebuilder: Rebuilder, asked: QuestionAt, key_id: str, group: GroupPlan, feature: str, bounds: tuple[Int64s, Int64s]
+    rebuilder: Rebuilder, asked: QuestionAt, key_id: str, group: CompiledGroup, feature: str, bounds: tuple[Int64s, Int64s]
 ) -> tuple[EventRef, ...]:
     """The events in the feature's windows that come before the later bounds and not before the earlier ones (int64[P])."""
     as_of = asked.question.as_of
@@ -146,7 +146,7 @@ def late_events(
     return rebuilder.names.refs(events, np.flatnonzero(inside & late))
 
 
-def feature_spans(group: GroupPlan, layout: KeyLayout, feature: str) -> list[Span]:
+def feature_spans(group: CompiledGroup, layout: KeyLayout, feature: str) -> list[Span]:
     """What a feature reads; an on-demand feature reads what the features of its expression do."""
     for plan in group.features:
         if plan.name == feature:

@@ -12,7 +12,7 @@ import orjson
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder
 from ofp_platform.offline.replay.event_index import KeyEvents
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.parity_record import EventRef
@@ -40,18 +40,18 @@ class KeyHistory:
     rebuilder: Rebuilder
     asked: QuestionAt
     key: tuple[str, str]
-    group: GroupPlan
+    group: CompiledGroup
     events: KeyEvents
     known: Mask
 
     @classmethod
-    def in_windows(cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: GroupPlan) -> KeyHistory:
+    def in_windows(cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: CompiledGroup) -> KeyHistory:
         """The events that any window of the group can hold."""
         return cls._between(rebuilder, asked, key, group, asked.question.as_of - group.reach)
 
     @classmethod
     def at_times(
-        cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: GroupPlan, times: set[int]
+        cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: CompiledGroup, times: set[int]
     ) -> KeyHistory:
         """The events of the group at exactly these times, known or not."""
         found = cls._between(rebuilder, asked, key, group, min(times, default=asked.question.as_of) - 1)
@@ -60,7 +60,9 @@ class KeyHistory:
         return cls(rebuilder, asked, key, group, _taken(found.events, chosen), found.known[chosen])
 
     @classmethod
-    def _between(cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: GroupPlan, after: int) -> KeyHistory:
+    def _between(
+        cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: CompiledGroup, after: int
+    ) -> KeyHistory:
         span = np.array([max(after, EARLIEST)], np.int64), np.array([asked.question.as_of], np.int64)
         events = rebuilder.index.events(key[0], [key[1]], *span)
         known = events.known(rebuilder.run.knowledge.bounds([asked.basis])[0])

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.columns import ColumnPlan, KeyedEvents, KeyedRows
+from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows
 from ofp_platform.kernel.known_rows import evaluate_known
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.kernel.sliding import Evaluations
 from ofp_platform.kernel.snapshot import SnapshotMaker
 from ofp_platform.kernel.windows import Evaluation
@@ -22,7 +22,7 @@ from ofp_platform.offline.replay.event_index import EventIndex
 from ofp_platform.offline.replay.event_names import EventNames
 from ofp_platform.offline.replay.knowledge import Chains, Knowledge, chains_of, known_from
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError
@@ -30,7 +30,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, basis_text
 
 Int64s = npt.NDArray[np.int64]
-_Groups = tuple[GroupPlan, ...]
+_Groups = tuple[CompiledGroup, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Rebuilder:
         self.maker = SnapshotMaker(self.registry, run.pins, run.run_config_digest, run.allowed_lateness_us)
         self.index = EventIndex(run.knowledge.folded, self.registry)
         self.names = EventNames(run.knowledge.folded)
-        self._plans: dict[tuple[tuple[str, str], ...], ColumnPlan] = {}
+        self._plans: dict[tuple[tuple[str, str], ...], ColumnQuery] = {}
 
     def hashed(self, asked: Sequence[QuestionAt]) -> list[bytes | ContractError]:
         """What the snapshot hash of each answer is over; an error where a value cannot be served.
@@ -156,12 +156,12 @@ class Rebuilder:
                 question, place = places[index]
                 rows[question][place] = found, row
 
-    def plan(self, groups: _Groups) -> ColumnPlan:
+    def plan(self, groups: _Groups) -> ColumnQuery:
         """What the kernel is asked for groups of one key type (kept)."""
         names = _names(groups)
         plan = self._plans.get(names)
         if plan is None:
-            plan = self._plans[names] = ColumnPlan(KernelPlan.of(self.registry.layouts[groups[0].key_type]), groups)
+            plan = self._plans[names] = ColumnQuery(LayoutArrays.of(self.registry.layouts[groups[0].key_type]), groups)
         return plan
 
 

@@ -16,7 +16,7 @@ from numba import types
 from ofp_platform.kernel import accumulate
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 
 CHUNK_EVENTS = 256
 _SIGN = np.int64(EARLIEST)
@@ -182,6 +182,6 @@ def merge(
     return MergedChunks(matrix, chunk_offsets, buckets[:chunks].copy(), changed[:chunks].copy())
 
 
-def summarise_chunks(plan: KernelPlan, matrix: Int64Array, chunk_offsets: Int64Array) -> Int64Array:
+def summarise_chunks(plan: LayoutArrays, matrix: Int64Array, chunk_offsets: Int64Array) -> Int64Array:
     """int64[K, M, 11]: the accumulator row of every measure over every chunk."""
     return accumulate.summarise_chunks(matrix, chunk_offsets, plan.measures)

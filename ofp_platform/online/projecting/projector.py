@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from psycopg import Connection
 
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, Asked, ReadAhead, Reading, read_batches
@@ -78,7 +78,7 @@ class Projector:
         self._pool = pool
         self._log = log
         self._registry = registry
-        self._plans = {key_type: KernelPlan.of(layout) for key_type, layout in registry.layouts.items()}
+        self._plans = {key_type: LayoutArrays.of(layout) for key_type, layout in registry.layouts.items()}
         self._projection_id = projection_id
         self._retained = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events

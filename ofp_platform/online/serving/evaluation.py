@@ -11,12 +11,12 @@ import numpy as np
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan
+from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
 from ofp_platform.kernel.windows import Segments, segments_of_chunks
 from ofp_platform.online.state.chunk_codec import unpack, unpack_many
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.identity import ContextPins
 
@@ -49,8 +49,8 @@ class KeyState:
 
     __slots__ = ("chunks", "events", "nbytes")
 
-    def __init__(self, plan: KernelPlan, chunks: Sequence[StoredChunk]) -> None:
-        columns = plan.layout.column_count
+    def __init__(self, arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> None:
+        columns = arrays.layout.column_count
         self.events: Int64Array | Segments
         self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
         if not chunks:
@@ -59,19 +59,19 @@ class KeyState:
             self.events = unpack(chunks[0].block)
         else:
             self.chunks = chunks
-            self.events = _segments(plan, chunks)
+            self.events = _segments(arrays, chunks)
         self.nbytes = _size(self.events, self.chunks)
 
 
-def _segments(plan: KernelPlan, chunks: Sequence[StoredChunk]) -> Segments:
+def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> Segments:
     decoded = np.array([chunk.block is not None for chunk in chunks])
     blocks = [chunk.block for chunk in chunks if chunk.block is not None]
-    matrix, offsets = unpack_many(blocks, plan.layout.column_count)
+    matrix, offsets = unpack_many(blocks, arrays.layout.column_count)
     summaries = np.frombuffer(b"".join([chunk.summaries for chunk in chunks]), np.int64)
     return segments_of_chunks(
         np.array([chunk.first_ts for chunk in chunks], np.int64),
         np.array([chunk.last_ts for chunk in chunks], np.int64),
-        summaries.reshape(len(chunks), plan.measure_count, ROW_WIDTH),
+        summaries.reshape(len(chunks), arrays.measure_count, ROW_WIDTH),
         decoded,
         matrix,
         offsets,
@@ -116,7 +116,7 @@ class Evaluator(SnapshotMaker):
         as_of = question.as_of
         return {as_of - span for groups in question.groups_of.values() for span in self._spans_of(groups)}
 
-    def _spans_of(self, groups: tuple[GroupPlan, ...]) -> tuple[int, ...]:
+    def _spans_of(self, groups: tuple[CompiledGroup, ...]) -> tuple[int, ...]:
         """How far before the as-of the windows of these groups begin and end, microseconds."""
         key = tuple((group.name, group.version) for group in groups)
         spans = self._spans.get(key)
@@ -125,7 +125,7 @@ class Evaluator(SnapshotMaker):
                 self._spans.clear()
             query = self.query(groups)
             found = {0}
-            for row in (*query.plan.slots[query.chosen].tolist(), *query.distinct.tolist()):
+            for row in (*query.arrays.slots[query.chosen].tolist(), *query.distinct.tolist()):
                 found |= {row[DELAY], row[DELAY] + row[WINDOW]}
             spans = self._spans[key] = tuple(sorted(found))
         return spans
@@ -149,7 +149,7 @@ class Evaluator(SnapshotMaker):
 
     def key_state(self, key_type: str, chunks: Sequence[StoredChunk]) -> KeyState:
         """The decoded state of a key of that type."""
-        return KeyState(self._plans[key_type], chunks)
+        return KeyState(self._arrays[key_type], chunks)
 
     def answer_from(
         self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyState], posture: Mapping[str, Any]

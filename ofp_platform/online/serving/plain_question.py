@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question, check_context, check_request
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins, is_raw_identifier
@@ -53,7 +53,7 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _BODY = msgspec.json.Decoder(_Body)
-_Groups = tuple[tuple[GroupPlan, ...], dict[str, tuple[GroupPlan, ...]]]
+_Groups = tuple[tuple[CompiledGroup, ...], dict[str, tuple[CompiledGroup, ...]]]
 
 
 class QuestionReader:

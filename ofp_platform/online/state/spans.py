@@ -17,7 +17,7 @@ from psycopg import Connection, RawCursor
 from psycopg.types.numeric import Int2, Int8
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH, merge_runs
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 
 SPAN_CHUNKS = 32
 
@@ -71,7 +71,7 @@ def refresh_spans(
     connection: Connection[Any],
     projection_id: int,
     key_type: int,
-    plan: KernelPlan,
+    plan: LayoutArrays,
     changed: Sequence[ChangedChunk],
     grown: Sequence[str],
     span_chunks: int = SPAN_CHUNKS,
@@ -107,7 +107,7 @@ def _remade(
     cursor: RawCursor[Any],
     projection_id: int,
     key_type: int,
-    plan: KernelPlan,
+    plan: LayoutArrays,
     changed: Sequence[ChangedChunk],
     span_chunks: int,
 ) -> list[tuple[str, _Row]]:
@@ -135,7 +135,7 @@ def _remade(
 
 
 def _added(
-    cursor: RawCursor[Any], projection_id: int, key_type: int, plan: KernelPlan, grown: Sequence[str], span_chunks: int
+    cursor: RawCursor[Any], projection_id: int, key_type: int, plan: LayoutArrays, grown: Sequence[str], span_chunks: int
 ) -> list[tuple[str, _Row]]:
     if not grown:
         return []
@@ -156,7 +156,7 @@ def _grouped(cursor: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, l
     return list(groups.items())
 
 
-def _merged(plan: KernelPlan, chunks: Sequence[_Row], cuts: Sequence[int]) -> list[_Row]:
+def _merged(plan: LayoutArrays, chunks: Sequence[_Row], cuts: Sequence[int]) -> list[_Row]:
     """One row per run of chunks [cuts[i], cuts[i+1])."""
     summaries: npt.NDArray[np.int64] = np.frombuffer(b"".join([row[2] for row in chunks]), np.int64).reshape(
         len(chunks), plan.measure_count, ROW_WIDTH

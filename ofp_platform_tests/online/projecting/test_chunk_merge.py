@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.kernel.accumulate import summarise
+from ofp_platform.kernel import accumulate
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.online.projecting.chunk_merge import CHUNK_EVENTS, MergedChunks, merge, summarise_chunks
 from ofp_platform_tests.oracle.matrices import Case, cases
 
@@ -163,11 +163,11 @@ def test_without_ties_equal_times_keep_the_order_of_arrival() -> None:
 
 @given(cases(), st.lists(st.integers(0, 60), max_size=6))
 def test_summaries_are_of_each_chunk(case: Case, places: list[int]) -> None:
-    plan = KernelPlan.of(case.layout)
+    plan = LayoutArrays.of(case.layout)
     count = case.matrix.shape[1]
     offsets = np.array([0, *sorted(min(place, count) for place in places), count], np.int64)
     found = summarise_chunks(plan, case.matrix, offsets)
     assert found.shape == (len(offsets) - 1, plan.measure_count, 11)
     for chunk, (start, end) in enumerate(pairwise(offsets)):
         part = np.ascontiguousarray(case.matrix[:, start:end])
-        assert np.array_equal(found[chunk], summarise(part, plan.measures))
+        assert np.array_equal(found[chunk], accumulate.summarise_chunks(part, np.array([0, end - start]), plan.measures)[0])

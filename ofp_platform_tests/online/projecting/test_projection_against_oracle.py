@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from psycopg import Connection
 
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.online.projecting.chunk_merge import summarise_chunks
 from ofp_platform.online.projecting.projector import ApplyReceipt
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
@@ -300,7 +300,7 @@ def check_chunks(
             ties = matrix[2:4].view(np.uint64)
             marks = list(zip(times_of, ties[0].tolist(), ties[1].tolist(), strict=True))
             assert marks == sorted(set(marks))
-        plan = KernelPlan.of(layout)
+        plan = LayoutArrays.of(layout)
         assert summarise_chunks(plan, matrix, np.array([0, count])).tobytes() == summaries
         whole.setdefault((code, key_id), []).append(matrix)
         events = [tuple(event) for event in matrix.T.tolist() if event[0] > horizon]
@@ -327,7 +327,7 @@ def check_spans(connection: Connection[Any], plane: SmallPlane, chunks: dict[tup
             assert 1 <= len(under) <= 2 * plane.span_chunks
             matrix = np.ascontiguousarray(np.concatenate(under, axis=1))
             layout = {KEY_TYPE_CODES[name]: layout for name, layout in plane.registry.layouts.items()}[code]
-            merged = summarise_chunks(KernelPlan.of(layout), matrix, np.array([0, matrix.shape[1]]))
+            merged = summarise_chunks(LayoutArrays.of(layout), matrix, np.array([0, matrix.shape[1]]))
             assert merged.tobytes() == summaries
 
 

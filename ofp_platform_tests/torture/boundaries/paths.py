@@ -11,16 +11,16 @@ import numpy as np
 import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST, merge_runs
-from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnPlan, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
 from ofp_platform.kernel.finalise import ValueOutOfRange, group_values, wire
 from ofp_platform.kernel.known_rows import evaluate_known
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.plan import KernelPlan
+from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.kernel.windows import NEVER
 from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.serving.evaluation import Evaluator, StoredChunk
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
-from ofp_platform.registry.layout import GroupPlan
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question
 from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform.vocabulary.errors import ContractError
@@ -67,13 +67,13 @@ class Paths:
         self.key_type = key_type
         self.planted = planted
         self.layout = pack.registry.layouts[key_type]
-        self.groups: tuple[GroupPlan, ...] = tuple(
+        self.groups: tuple[CompiledGroup, ...] = tuple(
             plan for _, plan in sorted(pack.registry.groups.items()) if plan.key_type == key_type
         )
-        self.plan = moved_edges(KernelPlan.of(self.layout), planted.left, planted.right)
-        self.columns = ColumnPlan(self.plan, self.groups)
+        self.plan = moved_edges(LayoutArrays.of(self.layout), planted.left, planted.right)
+        self.columns = ColumnQuery(self.plan, self.groups)
         self.evaluator = Evaluator(pack.registry, ContextPins(**PINS), RUN_CONFIG, 0)
-        self.evaluator._plans[key_type] = self.plan
+        self.evaluator._arrays[key_type] = self.plan
 
     # ---- serving ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ofp_platform.kernel.plan import DELAY, WINDOW, KernelPlan
+from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.online.projecting import chunk_merge, record_intake
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex
@@ -22,7 +22,7 @@ from ofp_platform.registry.belonging import Belonging, belonging
 Defect = Callable[[], AbstractContextManager[None]]
 
 
-def moved_edges(plan: KernelPlan, left: int, right: int) -> KernelPlan:
+def moved_edges(plan: LayoutArrays, left: int, right: int) -> LayoutArrays:
     """The same plan, each window beginning `left` and ending `right` microseconds earlier."""
     slots = plan.slots.copy()
     slots[:, WINDOW] += left - right
@@ -36,7 +36,7 @@ def _serving_with(left: int, right: int) -> Iterator[None]:
 
     def mistaken(evaluator: Evaluator, *rest: Any) -> None:
         begin(evaluator, *rest)
-        evaluator._plans = {name: moved_edges(plan, left, right) for name, plan in evaluator._plans.items()}
+        evaluator._arrays = {name: moved_edges(arrays, left, right) for name, arrays in evaluator._arrays.items()}
 
     with patch.object(Evaluator, "__init__", mistaken):
         yield

@@ -10,14 +10,14 @@ import numpy as np
 
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.registry.aggregations import rule_of
-from ofp_platform.registry.layout import GroupPlan, KeyLayout, Operand
+from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayout
 
-# columns of KernelPlan.slots
+# columns of LayoutArrays.slots
 PREDICATE, ROW, WINDOW, DELAY, MEASURE = range(5)
 
 
 @dataclass(frozen=True, eq=False)
-class KernelPlan:
+class LayoutArrays:
     """The arrays of one key type's layout.
 
     `slots` int64[S, 5]: predicate, matrix row of the values (-1: none), window and delay in microseconds, measure.
@@ -41,8 +41,8 @@ class KernelPlan:
         return len(self.measures)
 
     @classmethod
-    def of(cls, layout: KeyLayout) -> KernelPlan:
-        """The plan of a layout."""
+    def of(cls, layout: KeyLayout) -> LayoutArrays:
+        """The arrays of a layout."""
         measures = [(m.predicate, -1 if m.column < 0 else layout.first_integer_row + m.column) for m in layout.measures]
         slots = [(*measures[slot.measure], slot.window, slot.delay, slot.measure) for slot in layout.slots]
         rows = [layout.first_token_row + 2 * token for token in range(len(layout.token_fields))]
@@ -56,7 +56,7 @@ class KernelPlan:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """Some slots of a plan, some distinct counts, some groups' masks: what one evaluation answers.
+    """Some slots of a arrays, some distinct counts, some groups' masks: what one evaluation answers.
 
     `chosen` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
     `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
@@ -65,7 +65,7 @@ class Query:
     `finalisers`: what `finalise` has worked out for the groups of the query, kept with it.
     """
 
-    plan: KernelPlan
+    arrays: LayoutArrays
     chosen: Int64Array
     distinct: Int64Array
     distinct_index: dict[tuple[int, int], int]
@@ -74,22 +74,22 @@ class Query:
 
 
 def make_query(
-    plan: KernelPlan, slots: Iterable[int], distinct: Iterable[tuple[int, int]] = (), masks: Sequence[int] = ()
+    arrays: LayoutArrays, slots: Iterable[int], distinct: Iterable[tuple[int, int]] = (), masks: Sequence[int] = ()
 ) -> Query:
     """A query for these slots, (slot, token) distinct counts and masks; repeated slots and counts are asked once."""
 
     def chain(slot: int) -> tuple[int, int, int]:
-        row = plan.slots[slot]
+        row = arrays.slots[slot]
         return int(row[MEASURE]), int(row[DELAY]), int(row[WINDOW])
 
     pairs = list(dict.fromkeys(distinct))
     rows = []
     for index, (slot, token) in enumerate(pairs):
-        predicate, _, window, delay, _ = plan.slots[slot].tolist()
-        rows.append((predicate, int(plan.token_rows[token]), window, delay, index))
+        predicate, _, window, delay, _ = arrays.slots[slot].tolist()
+        rows.append((predicate, int(arrays.token_rows[token]), window, delay, index))
     rows.sort(key=lambda row: (row[0], row[1], row[3], row[2]))
     return Query(
-        plan=plan,
+        arrays=arrays,
         chosen=np.array(sorted(set(slots), key=chain), np.int64),
         distinct=np.array(rows, np.int64).reshape(len(rows), 5),
         distinct_index={pair: index for index, pair in enumerate(pairs)},
@@ -97,9 +97,9 @@ def make_query(
     )
 
 
-def operands_of(group: GroupPlan) -> list[Operand]:
+def operands_of(group: CompiledGroup) -> list[CompiledOperand]:
     """Every operand of a group's windowed features."""
-    found: list[Operand] = []
+    found: list[CompiledOperand] = []
     for feature in group.features:
         found.append(feature.operand)
         if feature.denominator is not None:
@@ -107,11 +107,11 @@ def operands_of(group: GroupPlan) -> list[Operand]:
     return found
 
 
-def query_of(plan: KernelPlan, groups: Sequence[GroupPlan]) -> Query:
+def query_of(arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> Query:
     """The query that answers whole groups; `masks` are in the order of `groups`."""
     operands = [operand for group in groups for operand in operands_of(group)]
     return make_query(
-        plan,
+        arrays,
         [operand.slot for operand in operands if not rule_of(operand.aggregation).finish.whole_events],
         [(operand.slot, operand.token) for operand in operands if rule_of(operand.aggregation).finish.whole_events],
         [group.mask for group in groups],

@@ -1,0 +1,34 @@
+"""The loops of the offline path over one key, put together for any query: all that its columns and touches are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
+from ofp_platform.kernel.known_rows import touch_known
+from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.query import Query
+from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all, slide_distinct, slide_slots
+
+
+def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons: Int64Array | None = None) -> Evaluations:
+    """The query over an event matrix int64[C, n] at each of `times` int64[m], ascending.
+
+    `horizons` int64[m], microseconds: touches at or behind them do not count.
+    """
+    assert not np.any(times[1:] < times[:-1])
+    events, rows = matrix.shape[1], len(times)
+    if horizons is None:
+        horizons = np.full(rows, EARLIEST, np.int64)
+    arrays = query.arrays
+    columns = np.zeros((arrays.slot_count, ROW_WIDTH, rows), np.int64)
+    slide_slots(arrays.slots, query.chosen, needs_all(arrays), matrix, 0, events, times, 0, rows, columns)
+    evaluations = Evaluations(
+        as_rows(columns), np.zeros((rows, len(query.distinct)), np.int64), np.empty((rows, len(query.masks)), np.int64)
+    )
+    slide_distinct(query.distinct, matrix, times, evaluations.distinct)
+    touch_known(
+        query.masks, matrix, np.zeros(events, np.int64), np.array([0]), np.array([events]), np.array([0, rows]), times,
+        np.zeros(rows, np.int64), horizons, evaluations.touches,
+    )  # fmt: skip
+    return evaluations
