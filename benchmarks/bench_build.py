@@ -52,12 +52,12 @@ class Prepared:
     profile: Profile
     run_key: str
     records: int
-    archived: float
+    archive_seconds: float
 
 
 @dataclass(frozen=True)
 class Built:
-    """What the builder's process took, stage by stage, and its peak; bytes of memory."""
+    """Seconds of the builder's process, stage by stage, and its peak in bytes of memory."""
 
     rows: int
     seconds: float
@@ -67,71 +67,71 @@ class Built:
 
 def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis) -> Prepared:
     """Append, archive, publish facts and labels, submit the intent."""
-    chosen = profile("build").model_copy(
+    build_profile = profile("build").model_copy(
         update={"object_store_url": f"file://{folder}/objects", "range_size": 100_000}  # the handbook profile's range
     )
-    with Plane.open(chosen, dsn) as plane:
+    with Plane.open(build_profile, dsn) as plane:
         records = world.append_to(plane)
         ends = plane.log.ends()
-        archive = Archive(ObjectStore(chosen.object_store_url), plane.log.stream_name)
-        started = time.perf_counter()
+        archive = Archive(ObjectStore(build_profile.object_store_url), plane.log.stream_name)
+        start_time = time.perf_counter()
         archive_up_to(plane.ranges, archive, ends, 2)
-        archived = time.perf_counter() - started
-        reference = reference_of(chosen)
+        archive_seconds = time.perf_counter() - start_time
+        reference = reference_of(build_profile)
         publish_run_facts(plane.pool, examine(plane, reference))
-        labels = LabelStore(plane.pool, chosen.context_pins)
+        labels = LabelStore(plane.pool, build_profile.context_pins)
         labels.append(handbook_labels(world.path))
         known_until = labels.known_until("fraud", data_end(ReplayBasis.up_to(ends), HeldRecords(plane.log, archive)))
         if known_until is None:
             raise SystemExit("no fraud is reported yet in so few transactions: a training set has no label then")
         registry = plane.registry_of(plane.ensure_live())
-        intent = training_intent(HANDBOOK, registry, chosen.context_pins, ends, reference, known_until)
-        asked = intent.model_copy(update={"as_of_basis": as_of_basis})
-        return Prepared(chosen, RunLedger(plane.pool).submit(asked).run_key, records, archived)
+        intent = training_intent(HANDBOOK, registry, build_profile.context_pins, ends, reference, known_until)
+        submission = intent.model_copy(update={"as_of_basis": as_of_basis})
+        return Prepared(build_profile, RunLedger(plane.pool).submit(submission).run_key, records, archive_seconds)
 
 
-def build(prepared: Prepared, folder: Path, dsn: str) -> Built:
+def build(waiting: Prepared, folder: Path, dsn: str) -> Built:
     """Build the run that waits."""
     settings = folder / "profile.yaml"  # JSON is YAML
-    settings.write_text(prepared.profile.model_dump_json(exclude_none=True))
-    command = [sys.executable, "-m", "benchmarks.build_process", str(settings), dsn, str(folder / "builds"), prepared.run_key]
-    started = time.perf_counter()
+    settings.write_text(waiting.profile.model_dump_json(exclude_none=True))
+    command = [sys.executable, "-m", "benchmarks.build_process", str(settings), dsn, str(folder / "builds"), waiting.run_key]
+    start_time = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0
     while process.poll() is None:
         peak = max(peak, resident(process.pid))
         time.sleep(_LOOK_SECONDS)
-    seconds = time.perf_counter() - started
-    said: dict[str, Any] = json.loads(process.communicate()[0]) if process.returncode == 0 else {}
-    if said.get("state") != _DONE:
-        raise SystemExit(f"the build failed: {said or process.returncode}")
-    return Built(said["outcome"]["rows"], seconds, said["stages"], peak)
+    seconds = time.perf_counter() - start_time
+    outcome: dict[str, Any] = json.loads(process.communicate()[0]) if process.returncode == 0 else {}
+    if outcome.get("state") != _DONE:
+        raise SystemExit(f"the build failed: {outcome or process.returncode}")
+    return Built(outcome["outcome"]["rows"], seconds, outcome["stages"], peak)
 
 
 def resident(pid: int) -> int:
     """Bytes of memory that a process and its descendants hold now; 0 of one that has ended."""
     try:
-        held = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        bytes_held = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return held + sum(resident(int(child)) for child in children)
+    return bytes_held + sum(resident(int(child)) for child in children)
 
 
-def peer_rows(built: Built, rows: int) -> list[Row]:
+def peer_rows(measurement: Built, rows: int) -> list[Row]:
     """Feast on that many rows, extrapolated to ours; or why there is none."""
     from benchmarks.bench_feast_history import feast_history
 
-    claim = f"Feast get_historical_features of the same {built.rows:,} rows, features computed before"
+    claim = f"Feast get_historical_features of the same {measurement.rows:,} rows, features computed before"
     try:
         seconds, peak = feast_history(rows)
     except PeerUnavailable as reason:
         return [Row(claim, f"not measured: {reason}")]
-    factor = built.rows / rows
+    factor = measurement.rows / rows
     return [
         Row(claim, f"{seconds * factor:,.0f} s (extrapolated from {seconds:.1f} s for {rows:,})"),
         Row(f"Feast's peak memory for {rows:,} rows", f"{peak / 1e9:.2f} GB"),
-        Row("Feast's seconds (extrapolated) over ours", f"{seconds * factor / built.seconds:,.0f}x"),
+        Row("Feast's seconds (extrapolated) over ours", f"{seconds * factor / measurement.seconds:,.0f}x"),
     ]
 
 
@@ -148,21 +148,22 @@ def main() -> None:
         world = transactions(folder, arguments.transactions)
         dsn = fresh_database(folder, "build")
         try:
-            prepared = prepare(world, folder, dsn, AsOfBasis(arguments.as_of_basis))
-            built = build(prepared, folder, dsn)
+            waiting = prepare(world, folder, dsn, AsOfBasis(arguments.as_of_basis))
+            measurement = build(waiting, folder, dsn)
         finally:
             stop_embedded(folder / "postgres")
-    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in built.stages.items())
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in measurement.stages.items())
     rows = [
-        Row(f"whole build, archive to manifest: {built.rows:,} rows, {world.source}, {arguments.as_of_basis}",
-            f"{built.seconds:.1f} s", f"<= {AIM_SECONDS:g} s", built.seconds <= AIM_SECONDS),
+        Row(f"whole build, archive to manifest: {measurement.rows:,} rows, {world.source}, {arguments.as_of_basis}",
+            f"{measurement.seconds:.1f} s", f"<= {AIM_SECONDS:g} s", measurement.seconds <= AIM_SECONDS),
         Row("seconds of its stages", stages),
-        Row("peak memory of the builder and its children", f"{built.peak / 1e9:.2f} GB",
-            f"<= {AIM_BYTES / 1e9:g} GB", built.peak <= AIM_BYTES),
-        Row("archiving, before it", f"{prepared.records / prepared.archived:,.0f} records/s ({prepared.archived:.1f} s)"),
+        Row("peak memory of the builder and its children", f"{measurement.peak / 1e9:.2f} GB",
+            f"<= {AIM_BYTES / 1e9:g} GB", measurement.peak <= AIM_BYTES),
+        Row("archiving, before it",
+            f"{waiting.records / waiting.archive_seconds:,.0f} records/s ({waiting.archive_seconds:.1f} s)"),
     ]  # fmt: skip
     if arguments.feast_rows:
-        rows += peer_rows(built, arguments.feast_rows)
+        rows += peer_rows(measurement, arguments.feast_rows)
     figures = Figures(
         suite="build",
         kind="bench",
@@ -170,7 +171,12 @@ def main() -> None:
         rows=tuple(rows),
         seconds=time.perf_counter() - began,
         arguments=vars(arguments),
-        raw={"stages": built.stages, "seconds": built.seconds, "peak_bytes": built.peak, "archived": prepared.archived},
+        raw={
+            "stages": measurement.stages,
+            "seconds": measurement.seconds,
+            "peak_bytes": measurement.peak,
+            "archived": waiting.archive_seconds,
+        },
     )
     print(figures.table())
     figures.write()

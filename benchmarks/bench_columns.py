@@ -46,7 +46,7 @@ _TOLERANCE = 0.5e-6 + 1e-9
 
 
 def matrices(table: dict[str, Int64s], layout: KeyLayout, key: str) -> tuple[KeyedEvents, KeyedRows, Int64s]:
-    """What the offline plane gives the kernel: events and rows by key and time; and the number of each row."""
+    """The input that the offline plane gives the kernel: events and rows by key and time; and the number of each row."""
     codes, ts = table[key].astype(np.uint32), table["ts"]
     count, keys = len(ts), int(codes.max()) + 1
     order = by_key_and_time(codes, ts)
@@ -78,7 +78,7 @@ def kernel(table: dict[str, Int64s], registry: CompiledRegistry, workers: int) -
     def compute(job: tuple[str, int]) -> tuple[str, tuple[Int64s, list[FeatureColumn]]]:
         key_type, part = job
         groups = [group for _, group in sorted(registry.groups.items()) if group.key_type == key_type]
-        events, rows, numbers = ordered[key_type]
+        events, rows, numbers = inputs[key_type]
         keys = len(events.starts)
         first, last = keys * part // workers, keys * (part + 1) // workers
         begin, end = int(rows.offsets[first]), int(rows.offsets[last])
@@ -88,7 +88,7 @@ def kernel(table: dict[str, Int64s], registry: CompiledRegistry, workers: int) -
         return f"{key_type} {part}", (numbers[begin:end], feature_columns(plan, own_events, own_rows))
 
     with ThreadPoolExecutor(workers) as pool:
-        ordered = dict(pool.map(order, _KEYS))
+        inputs = dict(pool.map(order, _KEYS))
         return dict(pool.map(compute, [(key_type, part) for key_type in _KEYS for part in range(workers)]))
 
 
@@ -96,18 +96,18 @@ def polars_grouped(frame: pl.DataFrame) -> list[pl.DataFrame]:
     """A rolling group per window: each answers count and sum of its window."""
     queries = []
     for key, value, name, delay in (("customer", "amount", "mean_amount", 0), ("terminal", "fraud", "risk", DELAY)):
-        ordered = frame.lazy().sort(key, maintain_order=True)
+        sorted_frame = frame.lazy().sort(key, maintain_order=True)
         for days in WINDOWS:
-            grouped = ordered.rolling(
+            windows = sorted_frame.rolling(
                 "ts", period=f"{days * DAY}i", offset=f"-{(days + delay) * DAY}i", group_by=key, closed="right"
             ).agg(pl.len().cast(pl.Int64).alias("n"), pl.col(value).sum().alias("total"))
             queries.append(
-                grouped.select(
+                windows.select(
                     pl.col("n").alias(f"{'tx_count' if delay else 'count'}_{days}d"),
                     pl.when(pl.col("n") > 0).then(pl.col("total") / pl.col("n")).alias(f"{name}_{days}d"),
                 )
             )
-        queries.append(ordered.select(pl.col("row").alias(f"row_of_{key}")))
+        queries.append(sorted_frame.select(pl.col("row").alias(f"row_of_{key}")))
     return pl.collect_all(queries)
 
 
@@ -131,17 +131,17 @@ def polars_over(frame: pl.DataFrame) -> list[pl.DataFrame]:
 def duckdb_sql(days: tuple[int, ...] = WINDOWS) -> str:
     """One statement with six named windows."""
     values, windows = [], []
-    for one in days:
+    for width in days:
         windows += [
-            f"c{one} AS (PARTITION BY customer ORDER BY ts RANGE BETWEEN {one * DAY - 1} PRECEDING AND CURRENT ROW)",
-            f"t{one} AS (PARTITION BY terminal ORDER BY ts"
-            f" RANGE BETWEEN {(one + DELAY) * DAY - 1} PRECEDING AND {DELAY * DAY} PRECEDING)",
+            f"c{width} AS (PARTITION BY customer ORDER BY ts RANGE BETWEEN {width * DAY - 1} PRECEDING AND CURRENT ROW)",
+            f"t{width} AS (PARTITION BY terminal ORDER BY ts"
+            f" RANGE BETWEEN {(width + DELAY) * DAY - 1} PRECEDING AND {DELAY * DAY} PRECEDING)",
         ]
         values += [
-            f"count(*) OVER c{one} AS count_{one}d",
-            f"avg(amount) OVER c{one} AS mean_amount_{one}d",
-            f"count(*) OVER t{one} AS tx_count_{one}d",
-            f"avg(fraud) OVER t{one} AS risk_{one}d",
+            f"count(*) OVER c{width} AS count_{width}d",
+            f"avg(amount) OVER c{width} AS mean_amount_{width}d",
+            f"count(*) OVER t{width} AS tx_count_{width}d",
+            f"avg(fraud) OVER t{width} AS risk_{width}d",
         ]
     rows = '"row" AS row_of_customer, "row" AS row_of_terminal'
     return f"SELECT {', '.join(values)}, {rows} FROM transactions WINDOW {', '.join(windows)}"
@@ -150,28 +150,28 @@ def duckdb_sql(days: tuple[int, ...] = WINDOWS) -> str:
 def in_row_order(parts: list[pl.DataFrame], count: int) -> dict[str, npt.NDArray[Any]]:
     """A peer's values by row: float64 with NaN for null, or int64."""
     columns = {name: part[name] for part in parts for name in part.columns}
-    made = {}
+    values_by_name = {}
     for name in NAMES:
         key = "terminal" if name.startswith(("tx_count", "risk")) else "customer"
         values = columns[name]
         flat = values.to_numpy() if name.startswith(("count", "tx_count")) else values.fill_null(np.nan).to_numpy()
-        made[name] = np.empty(count, flat.dtype)
-        made[name][columns[f"row_of_{key}"].to_numpy()] = flat
-    return made
+        values_by_name[name] = np.empty(count, flat.dtype)
+        values_by_name[name][columns[f"row_of_{key}"].to_numpy()] = flat
+    return values_by_name
 
 
 def of_kernel(parts: dict[str, tuple[Int64s, list[FeatureColumn]]], count: int) -> dict[str, npt.NDArray[Any]]:
     """The kernel's values by row: decimals as float64 of their six places with NaN for null, or int64."""
-    made: dict[str, npt.NDArray[Any]] = {}
+    values_by_name: dict[str, npt.NDArray[Any]] = {}
     for rows, columns in parts.values():
         for column in columns:
             decimal = column.scale is not None
-            whole = made.setdefault(column.name, np.empty(count, np.float64 if decimal else np.int64))
+            whole = values_by_name.setdefault(column.name, np.empty(count, np.float64 if decimal else np.int64))
             if column.scale is None:
                 whole[rows] = column.low
             else:
                 whole[rows] = np.where(column.valid, column.low / 10**column.scale, np.nan)
-    return made
+    return values_by_name
 
 
 def difference(ours: dict[str, npt.NDArray[Any]], peer: dict[str, npt.NDArray[Any]]) -> Iterator[tuple[str, str]]:
@@ -211,16 +211,16 @@ def main() -> None:
         "DuckDB, SQL windows": lambda: database.sql(duckdb_sql()).to_arrow_table(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    used: dict[str, list[float]] = {name: [] for name in contenders}
+    cpu_seconds: dict[str, list[float]] = {name: [] for name in contenders}
     differing: dict[str, str] = {}
     for turn in range(arguments.turns + 1):
         answers = {}
         for name, run in contenders.items():
-            started, spent = time.perf_counter(), time.process_time()
+            start_time, start_cpu = time.perf_counter(), time.process_time()
             answer = run()
             if turn:  # the first turn warms all up
-                seconds[name].append(time.perf_counter() - started)
-                used[name].append(time.process_time() - spent)
+                seconds[name].append(time.perf_counter() - start_time)
+                cpu_seconds[name].append(time.process_time() - start_cpu)
             else:
                 answers[name] = answer
         if not turn:
@@ -230,13 +230,13 @@ def main() -> None:
                 for feature, how in difference(ours, in_row_order(parts, world.count)):
                     differing[feature] = f"{name}, {how}"
             del ours, answers
-    middle = {name: median(taken) for name, taken in seconds.items()}
+    middle = {name: median(turn_seconds) for name, turn_seconds in seconds.items()}
     fastest = min((name for name in middle if name != "kernel"), key=middle.__getitem__)
-    ratio = median(own / other for own, other in zip(seconds["kernel"], seconds[fastest], strict=True))
-    shown = {name: f"{middle[name]:.2f} s, of all cores {median(used[name]):.2f} s" for name in middle}
+    ratio = median(kernel_seconds / other for kernel_seconds, other in zip(seconds["kernel"], seconds[fastest], strict=True))
+    texts = {name: f"{middle[name]:.2f} s, of all cores {median(cpu_seconds[name]):.2f} s" for name in middle}
     rows = [
-        Row(f"{world.count:,} rows x 12 windows by the kernel, {world.source}", shown.pop("kernel")),
-        *(Row(name, text) for name, text in shown.items()),
+        Row(f"{world.count:,} rows x 12 windows by the kernel, {world.source}", texts.pop("kernel")),
+        *(Row(name, text) for name, text in texts.items()),
         Row(f"kernel over the faster peer ({fastest}), median of {arguments.turns} turns", f"{ratio:.2f}x", "<= 1x", ratio <= 1),
         Row("columns in which a peer has another value", f"{len(differing)} of {len(NAMES)}", "0", not differing),
         *(Row(f"... {feature}", how) for feature, how in differing.items()),
@@ -248,7 +248,7 @@ def main() -> None:
         rows=tuple(rows),
         seconds=time.perf_counter() - began,
         arguments=vars(arguments),
-        raw={"seconds": seconds, "cpu_seconds": used},
+        raw={"seconds": seconds, "cpu_seconds": cpu_seconds},
     )
     print(figures.table())
     figures.write()

@@ -36,7 +36,7 @@ _DELAY = 7 * DAY
 
 @dataclass(frozen=True)
 class History:
-    """What Feast did by one offline store: seconds from the call to the table, peak of its process in bytes, rows."""
+    """A measurement of Feast with one offline store: seconds from the call to the table, peak of its process in bytes, rows."""
 
     store: str
     rows: int
@@ -60,8 +60,8 @@ def _precompute(table: pa.Table, folder: Path) -> None:
             "account_activity": [when, "customer AS customer_id", *spending],
             "merchant_risk": [when, "terminal AS terminal_id", *risk],
         }.items():
-            made = connection.sql(f"SELECT {', '.join(columns)} FROM transactions ORDER BY ts").to_arrow_table()
-            pq.write_table(made, folder / f"{name}.parquet")
+            feature_table = connection.sql(f"SELECT {', '.join(columns)} FROM transactions ORDER BY ts").to_arrow_table()
+            pq.write_table(feature_table, folder / f"{name}.parquet")
 
 
 def by_store(folder: Path, table: pa.Table, store: str) -> History:
@@ -71,43 +71,43 @@ def by_store(folder: Path, table: pa.Table, store: str) -> History:
         PeerUnavailable: it cannot be installed, fails, needs more than the time limit, or gives other rows than it was asked for.
     """
     python = interpreter("feast")
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        _precompute(table, Path(own))
+    with tempfile.TemporaryDirectory(dir=folder) as own_folder:
+        _precompute(table, Path(own_folder))
         try:
-            done = subprocess.run(
-                [python, _SCRIPT, own, store], capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
+            process = subprocess.run(
+                [python, _SCRIPT, own_folder, store], capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS
             )
         except subprocess.TimeoutExpired:
             raise PeerUnavailable(f"no answer within {LIMIT_SECONDS:.0f} s for {table.num_rows:,} rows") from None
-    if done.returncode:
-        raise PeerUnavailable(f"the {store} store fails: {done.stderr.strip().splitlines()[-1][:200]}")
-    seen = json.loads(done.stdout.splitlines()[-1])
-    if seen["whole"] != seen["rows"]:
-        raise PeerUnavailable(f"the {store} store answers {seen['rows']:,} rows, {seen['whole']:,} of them with all features")
-    return History(store, seen["rows"], seen["seconds"], seen["peak_bytes"])
+    if process.returncode:
+        raise PeerUnavailable(f"the {store} store fails: {process.stderr.strip().splitlines()[-1][:200]}")
+    report = json.loads(process.stdout.splitlines()[-1])
+    if report["whole"] != report["rows"]:
+        raise PeerUnavailable(f"the {store} store answers {report['rows']:,} rows, {report['whole']:,} of them with all features")
+    return History(store, report["rows"], report["seconds"], report["peak_bytes"])
 
 
 def measure(folder: Path, table: pa.Table) -> tuple[list[History], list[Row]]:
     """Every store with a quarter of a table's transactions and with all of them; and a row of each, measured or not."""
-    done: list[History] = []
+    histories: list[History] = []
     rows: list[Row] = []
     for store in STORES:
         for count in (table.num_rows // 4, table.num_rows):
             claim = f"Feast {VERSION} get_historical_features, {store}, {count:,} rows x 12 precomputed features"
             try:
-                taken = by_store(folder, table.slice(0, count), store)
+                history = by_store(folder, table.slice(0, count), store)
             except PeerUnavailable as error:
                 rows.append(Row(claim, f"not measured: {error}"))
                 continue
-            done.append(taken)
-            rows.append(Row(claim, f"{taken.seconds:.2f} s, peak {taken.peak_bytes / 1e9:.2f} GB"))
-    return done, rows
+            histories.append(history)
+            rows.append(Row(claim, f"{history.seconds:.2f} s, peak {history.peak_bytes / 1e9:.2f} GB"))
+    return histories, rows
 
 
-def quickest(done: list[History]) -> History | None:
+def quickest(histories: list[History]) -> History | None:
     """Of what was measured with the most rows, the least seconds."""
-    most = max((taken.rows for taken in done), default=0)
-    return min((taken for taken in done if taken.rows == most), key=lambda taken: taken.seconds, default=None)
+    most = max((history.rows for history in histories), default=0)
+    return min((history for history in histories if history.rows == most), key=lambda history: history.seconds, default=None)
 
 
 def feast_history(rows: int = ROWS) -> tuple[float, int]:
@@ -118,15 +118,15 @@ def feast_history(rows: int = ROWS) -> tuple[float, int]:
     """
     with tempfile.TemporaryDirectory() as folder:
         table = transactions(Path(folder), rows).table()
-        done: list[History] = []
-        refused: list[str] = []
+        histories: list[History] = []
+        refusals: list[str] = []
         for store in STORES:
             try:
-                done.append(by_store(Path(folder), table, store))
+                histories.append(by_store(Path(folder), table, store))
             except PeerUnavailable as error:
-                refused.append(str(error))
-    if (best := quickest(done)) is None:
-        raise PeerUnavailable("; ".join(refused))
+                refusals.append(str(error))
+    if (best := quickest(histories)) is None:
+        raise PeerUnavailable("; ".join(refusals))
     return best.seconds, best.peak_bytes
 
 
@@ -138,14 +138,14 @@ def main() -> None:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         source = transactions(Path(folder), arguments.rows)
-        done, rows = measure(Path(folder), source.table())
-    if (best := quickest(done)) is not None:
+        histories, rows = measure(Path(folder), source.table())
+    if (best := quickest(histories)) is not None:
         seconds = best.seconds * TRANSACTIONS / best.rows
         claim = f"the same, {best.store}, {TRANSACTIONS:,} rows, extrapolated linearly from {best.rows:,}"
         rows.append(Row(claim, f"{seconds:,.1f} s, extrapolated"))
     rows.append(Row("the rows", source.source))
     title = "Feast's historical features, computed before and joined, as a peer of a whole dataset build"
-    raw = {"histories": [asdict(taken) for taken in done]}
+    raw = {"histories": [asdict(history) for history in histories]}
     figures = Figures("feast_history", "bench", title, tuple(rows), time.perf_counter() - began, vars(arguments), raw)
     print(figures.table())
     figures.write()

@@ -68,7 +68,7 @@ def projector(plane: Plane, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 def watch(dsn: str, projection_id: int, ready: Connection, stop: Any) -> None:
     """Send every basis that became visible, with the time at which a read had it."""
-    seen: Seen = []
+    commits_seen: Seen = []
     with psycopg.connect(dsn, autocommit=True) as listening, psycopg.connect(dsn, autocommit=True) as reading:
         listening.execute("LISTEN ofp_projection")
         ready.send(None)
@@ -77,8 +77,10 @@ def watch(dsn: str, projection_id: int, ready: Connection, stop: Any) -> None:
                 row = reading.execute(_BASIS, (projection_id,)).fetchone()
                 assert row is not None
                 basis = orjson.loads(row[0])
-                seen.append((time.perf_counter(), {one["partition_id"]: int(one["offset"]) for one in basis["partitions"]}))
-    ready.send(seen)
+                commits_seen.append(
+                    (time.perf_counter(), {part["partition_id"]: int(part["offset"]) for part in basis["partitions"]})
+                )
+    ready.send(commits_seen)
 
 
 def append(plane: Plane, seconds: float, rate: int, seed: int, first: int = 0) -> tuple[Placed, list[float], float]:
@@ -87,8 +89,8 @@ def append(plane: Plane, seconds: float, rate: int, seed: int, first: int = 0) -
     each = max(1, round(rate * TICK_SECONDS))
     ticks = round(seconds / TICK_SECONDS)
     midnight = START + (DAYS + 1) * DAY
-    placed: Placed = []
-    taken: list[float] = []
+    appended_events: Placed = []
+    append_seconds: list[float] = []
     began = time.perf_counter()
     for tick in range(ticks):
         due = began + tick * TICK_SECONDS
@@ -110,34 +112,34 @@ def append(plane: Plane, seconds: float, rate: int, seed: int, first: int = 0) -
                 for number, customer, terminal in zip(numbers, customers.tolist(), terminals.tolist(), strict=True)
             ],
         )
-        called = time.perf_counter()
+        call_time = time.perf_counter()
         receipt = plane.log.append_columns(columns, ts)
-        taken.append(time.perf_counter() - called)
+        append_seconds.append(time.perf_counter() - call_time)
         if receipt.refusals:
             raise SystemExit(f"the log refused: {receipt.refusals[0]}")
         # behind, it counts from when it was due
-        since = due if called > due + TICK_SECONDS else called
-        placed += [(since, place[0], int(place[1])) for place in receipt.placed if isinstance(place, tuple)]
-    return placed, taken, time.perf_counter() - began
+        since = due if call_time > due + TICK_SECONDS else call_time
+        appended_events += [(since, place[0], int(place[1])) for place in receipt.placed if isinstance(place, tuple)]
+    return appended_events, append_seconds, time.perf_counter() - began
 
 
-def latencies(placed: Placed, seen: Seen) -> list[float]:
+def latencies(appended_events: Placed, commits_seen: Seen) -> list[float]:
     """Milliseconds of every event until the first basis behind it, ascending."""
     offsets: dict[str, list[int]] = {}
     times: dict[str, list[float]] = {}
-    for at, basis in seen:
+    for at, basis in commits_seen:
         for partition, offset in basis.items():
-            known = offsets.setdefault(partition, [])
-            if not known or known[-1] < offset:
-                known.append(offset)
+            known_offsets = offsets.setdefault(partition, [])
+            if not known_offsets or known_offsets[-1] < offset:
+                known_offsets.append(offset)
                 times.setdefault(partition, []).append(at)
-    found = []
-    for due, partition, offset in placed:
+    milliseconds = []
+    for due, partition, offset in appended_events:
         place = bisect_left(offsets.get(partition, []), offset + 1)
         if place == len(offsets.get(partition, [])):
             raise SystemExit(f"event {partition}:{offset} never became servable")
-        found.append((times[partition][place] - due) * 1000)
-    return sorted(found)
+        milliseconds.append((times[partition][place] - due) * 1000)
+    return sorted(milliseconds)
 
 
 def main() -> None:
@@ -167,8 +169,10 @@ def main() -> None:
                 sending.close()  # whoever waits for a watcher that died is told so
                 receiving.recv()
                 with projector(plane, folder):
-                    warmed = len(append(plane, 1.0, arguments.rate, arguments.seed)[0])
-                    placed, taken, lasted = append(plane, arguments.seconds, arguments.rate, arguments.seed + 1, warmed)
+                    warm_up_count = len(append(plane, 1.0, arguments.rate, arguments.seed)[0])
+                    appended_events, append_seconds, append_duration = append(
+                        plane, arguments.seconds, arguments.rate, arguments.seed + 1, warm_up_count
+                    )
                     deadline = time.monotonic() + _WAIT_SECONDS
                     while sum(plane.log.ordinal_lag(plane.row(row.projection_id).basis).values()):
                         if time.monotonic() > deadline:
@@ -176,21 +180,21 @@ def main() -> None:
                         time.sleep(0.05)
                 time.sleep(0.5)  # the last notice
                 stop.set()
-                seen: Seen = receiving.recv()
+                commits_seen: Seen = receiving.recv()
                 watcher.join()
         finally:
             stop_embedded(folder / "postgres")
-    found = latencies(placed, seen)
-    p50, p99 = (float(np.quantile(found, quantile)) for quantile in (0.5, 0.99))
-    appends = np.quantile(np.array(taken) * 1000, (0.5, 0.99))
-    commits = sum(1 for at, _ in seen if at >= placed[0][0])
+    milliseconds = latencies(appended_events, commits_seen)
+    p50, p99 = (float(np.quantile(milliseconds, quantile)) for quantile in (0.5, 0.99))
+    appends = np.quantile(np.array(append_seconds) * 1000, (0.5, 0.99))
+    commits = sum(1 for at, _ in commits_seen if at >= appended_events[0][0])
     rows = [
         Row("append to servable, p50", f"{p50:.1f} ms", f"<= {AIM_P50:g} ms", p50 <= AIM_P50),
         Row("append to servable, p99", f"{p99:.1f} ms", f"<= {AIM_P99:g} ms", p99 <= AIM_P99),
-        Row("append to servable, the slowest event", f"{found[-1]:.1f} ms"),
-        Row("events appended", f"{len(found):,} in {lasted:.1f} s: {len(found) / lasted:,.0f}/s"),
+        Row("append to servable, the slowest event", f"{milliseconds[-1]:.1f} ms"),
+        Row("events appended", f"{len(milliseconds):,} in {append_duration:.1f} s: {len(milliseconds) / append_duration:,.0f}/s"),
         Row("of that the append itself", f"p50 {appends[0]:.1f} ms, p99 {appends[1]:.1f} ms"),
-        Row("commits of the projector", f"{commits:,}, {len(found) / max(commits, 1):.0f} events each"),
+        Row("commits of the projector", f"{commits:,}, {len(milliseconds) / max(commits, 1):.0f} events each"),
     ]
     figures = Figures(
         suite="freshness",
@@ -199,7 +203,7 @@ def main() -> None:
         rows=tuple(rows),
         seconds=time.perf_counter() - began,
         arguments=vars(arguments),
-        raw={"milliseconds": [round(one, 2) for one in found]},
+        raw={"milliseconds": [round(value, 2) for value in milliseconds]},
     )
     print(figures.table())
     figures.write()

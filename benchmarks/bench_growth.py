@@ -44,8 +44,8 @@ class Size:
     name: str
     events: int
     keys_divisor: int
-    projected: float = 0.0
-    built: float = 0.0
+    catch_up_seconds: float = 0.0
+    build_seconds: float = 0.0
     requests: list[bytes] = field(default_factory=list)
     turns: list[Load] = field(default_factory=list)
 
@@ -54,40 +54,40 @@ class Size:
         customers, terminals = ACCOUNTS // self.keys_divisor, MERCHANTS // self.keys_divisor
         world = simulated(folder, self.events, customers=customers, terminals=terminals, seed=seed)
         dsn = fresh_database(folder, f"growth_{self.name}")
-        own = folder / self.name
-        own.mkdir()
-        prepared = prepare(world, own, dsn, AsOfBasis.EVENT_TIME)
-        with Plane.open(prepared.profile, dsn) as plane:
-            _, self.projected = project(plane, plane.profile.batch_records)
+        own_folder = folder / self.name
+        own_folder.mkdir()
+        waiting = prepare(world, own_folder, dsn, AsOfBasis.EVENT_TIME)
+        with Plane.open(waiting.profile, dsn) as plane:
+            _, self.catch_up_seconds = project(plane, plane.profile.batch_records)
             row = plane.row(plane.ensure_live().projection_id)
             with plane.pool.connection() as connection:
                 connection.execute("VACUUM ANALYZE")
-        stages = build(prepared, own, dsn).stages
-        self.built = sum(seconds for stage, seconds in stages.items() if stage != "start")
+        stages = build(waiting, own_folder, dsn).stages
+        self.build_seconds = sum(seconds for stage, seconds in stages.items() if stage != "start")
         rng = np.random.default_rng(seed)
         for _ in range(_POOL):
             as_of = (row.watermark or 0) - int(rng.integers(_HOUR_SECONDS)) * 1_000_000
             names = f"customer-{rng.integers(customers):07d}", f"terminal-{rng.integers(terminals):07d}"
             self.requests.append(post("/v0/get_features", request(as_of, *names)))
-        return prepared, dsn
+        return waiting, dsn
 
     def p99(self) -> float:
         """Milliseconds, the median of the turns."""
-        return median(taken.quantile(0.99) for taken in self.turns)
+        return median(turn_load.quantile(0.99) for turn_load in self.turns)
 
 
-def time_row(what: str, small: Size, large: Size, seconds: Callable[[Size], float]) -> Row:
+def time_row(claim: str, small: Size, large: Size, seconds: Callable[[Size], float]) -> Row:
     """Time of ten times as much, over the time of once."""
     ratio = seconds(large) / seconds(small)
     aim = f"<= {AIM_TIME:g}x"
-    return Row(what, f"{ratio:.1f}x ({seconds(small):.2f} s, {seconds(large):.2f} s)", aim, ratio <= AIM_TIME)
+    return Row(claim, f"{ratio:.1f}x ({seconds(small):.2f} s, {seconds(large):.2f} s)", aim, ratio <= AIM_TIME)
 
 
-def p99_row(what: str, small: Size, large: Size) -> Row:
+def p99_row(claim: str, small: Size, large: Size) -> Row:
     """Serving's p99 there over its p99 here, both of the same turn."""
     ratio = median(b.quantile(0.99) / a.quantile(0.99) for a, b in zip(small.turns, large.turns, strict=True))
     aim = f"<= {AIM_P99:g}x"
-    return Row(what, f"{ratio:.2f}x ({small.p99():.2f} ms, {large.p99():.2f} ms)", aim, ratio <= AIM_P99)
+    return Row(claim, f"{ratio:.2f}x ({small.p99():.2f} ms, {large.p99():.2f} ms)", aim, ratio <= AIM_P99)
 
 
 def main() -> None:
@@ -102,8 +102,8 @@ def main() -> None:
     began = time.perf_counter()
     once = arguments.events
     warm, few = Size("warm", max(once // 10, 2_000), 1), Size("few_keys", once, 10)
-    one, three, ten = Size("x1", once, 1), Size("x3", 3 * once, 1), Size("x10", 10 * once, 1)
-    sizes = [few, one, three, ten]
+    x1, x3, x10 = Size("x1", once, 1), Size("x3", 3 * once, 1), Size("x10", 10 * once, 1)
+    sizes = [few, x1, x3, x10]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -111,29 +111,32 @@ def main() -> None:
                 warm.measure(folder, arguments.seed)  # loads code, opens files: the first world would pay for it
                 ports = []
                 for size in sizes:
-                    prepared, dsn = size.measure(folder, arguments.seed)
-                    factory = partial(plane_app, prepared.profile, dsn, arguments.cache_mb << 20)
+                    waiting, dsn = size.measure(folder, arguments.seed)
+                    factory = partial(plane_app, waiting.profile, dsn, arguments.cache_mb << 20)
                     ports.append(standing.enter_context(server(factory)))
                 for size, port in zip(sizes, ports, strict=True):
                     load(port, size.requests, CONNECTIONS)
                 for turn in range(arguments.turns):
                     for place in range(len(sizes)):
                         number = (place + turn) % len(sizes)
-                        taken = load(ports[number], sizes[number].requests, CONNECTIONS, arguments.seconds)
-                        if taken.failures:
-                            raise SystemExit(f"{taken.failures} requests failed")
-                        sizes[number].turns.append(taken)
+                        turn_load = load(ports[number], sizes[number].requests, CONNECTIONS, arguments.seconds)
+                        if turn_load.failures:
+                            raise SystemExit(f"{turn_load.failures} requests failed")
+                        sizes[number].turns.append(turn_load)
         finally:
             stop_embedded(folder / "postgres")
     rows = [
-        time_row(f"catch-up of 10x events ({once:,}, {10 * once:,})", one, ten, lambda size: size.projected),
-        time_row("build of 10x events", one, ten, lambda size: size.built),
-        Row("catch-up and build of 3x events", f"{three.projected / one.projected:.1f}x, {three.built / one.built:.1f}x"),
-        time_row("catch-up over 10x keys (1,500, 15,000)", few, one, lambda size: size.projected),
-        time_row("build over 10x keys", few, one, lambda size: size.built),
-        p99_row(f"serving p99 with 10x events, {CONNECTIONS} connections", one, ten),
-        p99_row("serving p99 with 3x events", one, three),
-        p99_row("serving p99 with 10x keys", few, one),
+        time_row(f"catch-up of 10x events ({once:,}, {10 * once:,})", x1, x10, lambda size: size.catch_up_seconds),
+        time_row("build of 10x events", x1, x10, lambda size: size.build_seconds),
+        Row(
+            "catch-up and build of 3x events",
+            f"{x3.catch_up_seconds / x1.catch_up_seconds:.1f}x, {x3.build_seconds / x1.build_seconds:.1f}x",
+        ),
+        time_row("catch-up over 10x keys (1,500, 15,000)", few, x1, lambda size: size.catch_up_seconds),
+        time_row("build over 10x keys", few, x1, lambda size: size.build_seconds),
+        p99_row(f"serving p99 with 10x events, {CONNECTIONS} connections", x1, x10),
+        p99_row("serving p99 with 3x events", x1, x3),
+        p99_row("serving p99 with 10x keys", few, x1),
     ]
     figures = Figures(
         suite="growth",
@@ -145,9 +148,9 @@ def main() -> None:
         raw={
             size.name: {
                 "events": size.events,
-                "projected": size.projected,
-                "built": size.built,
-                "turns": [taken.compact() for taken in size.turns],
+                "projected": size.catch_up_seconds,
+                "built": size.build_seconds,
+                "turns": [turn_load.compact() for turn_load in size.turns],
             }
             for size in sizes
         },

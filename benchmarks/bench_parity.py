@@ -35,11 +35,11 @@ AIM_PER_SECOND = 10_000
 
 
 @contextmanager
-def measured(rows: list[tuple[str, int, float, float]], name: str, count: int) -> Iterator[None]:
+def measuring(rows: list[tuple[str, int, float, float]], name: str, count: int) -> Iterator[None]:
     """Add what the block took: wall and CPU seconds, children included."""
-    began, used = time.perf_counter(), _cpu()
+    began, start_cpu = time.perf_counter(), _cpu()
     yield
-    rows.append((name, count, time.perf_counter() - began, _cpu() - used))
+    rows.append((name, count, time.perf_counter() - began, _cpu() - start_cpu))
 
 
 def _cpu() -> float:
@@ -64,7 +64,7 @@ def serve(plane: Plane, snapshots: int, commits: int, events: int, rows: list[tu
             (f"customer-{rng.integers(ACCOUNTS):07d}", f"terminal-{rng.integers(MERCHANTS):07d}")
             for _ in range(snapshots // asking)
         ]
-        with measured(rows, "served from state", len(names)):
+        with measuring(rows, "served from state", len(names)):
             answers += [reader.answer(request(watermark, *name)) for name in names]
     return answers
 
@@ -82,9 +82,9 @@ def main() -> None:
     rows: list[tuple[str, int, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         dsn = fresh_database(Path(folder), "parity")
-        chosen = profile("parity")
+        settings = profile("parity")
         try:
-            with Plane.open(chosen, dsn) as plane:
+            with Plane.open(settings, dsn) as plane:
                 fill(plane, arguments.events)
                 served_rows: list[tuple[str, int, float, float]] = []
                 answers = serve(plane, arguments.snapshots, arguments.commits, arguments.events, served_rows)
@@ -96,27 +96,27 @@ def main() -> None:
                 )
                 registry = plane.registry_of(plane.ensure_live())
                 basis = ReplayBasis.up_to(plane.log.ends())
-                with measured(rows, "fold of the log (records)", arguments.events):
+                with measuring(rows, "fold of the log (records)", arguments.events):
                     batches = (batch for span in basis.partitions for batch in log_batches(plane.log, span, 20_000))
-                    folded = fold_replay(batches, registry, PINS, chosen.clock_skew_us, Path(folder) / "fold")
+                    replay = fold_replay(batches, registry, PINS, settings.clock_skew_us, Path(folder) / "fold")
         finally:
             stop_embedded(Path(folder) / "postgres")
-        run = ReplayedRun(Knowledge(folded, basis), registry.pack, PINS, chosen.run_config_digest, chosen.allowed_lateness_us)
-        runs = ParityRuns(chosen.stream_name, PINS, {(registry.digest, chosen.run_config_digest): run})
+        run = ReplayedRun(Knowledge(replay, basis), registry.pack, PINS, settings.run_config_digest, settings.allowed_lateness_us)
+        runs = ParityRuns(settings.stream_name, PINS, {(registry.digest, settings.run_config_digest): run})
         anchors = [ParityAnchor(answer.hash, record_of(answer)) for answer in answers] * arguments.rounds
         outcomes: Counter[str] = Counter()
         for workers in (1, arguments.workers):
-            with measured(rows, f"rebuilt and compared, {workers} process{'es' if workers > 1 else ''}", len(anchors)):
+            with measuring(rows, f"rebuilt and compared, {workers} process{'es' if workers > 1 else ''}", len(anchors)):
                 for record in compare_all(anchors, runs, "0" * 64, _nothing_stored, workers=workers):
                     outcomes[record.outcome.value] += 1
     fold, *rebuilt = rows[1:]
     best = max(rebuilt, key=lambda row: row[1] / row[2])
     rate = best[1] / best[2]
-    found = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
-    matched = outcomes["MATCH"] == outcomes.total()
+    outcome_text = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items()))
+    all_match = outcomes["MATCH"] == outcomes.total()
     table = [
         Row("vectors rebuilt and compared", f"{rate:,.0f}/s", f">= {AIM_PER_SECOND:,}/s", rate >= AIM_PER_SECOND),
-        Row("outcomes", found, "all MATCH", matched),
+        Row("outcomes", outcome_text, "all MATCH", all_match),
         *(Row(name, f"{count / seconds:,.0f}/s ({count:,} in {seconds:.1f} s, CPU {cpu:.1f} s)")
           for name, count, seconds, cpu in (rows[0], *rebuilt, fold)),
         Row("rebuilt over served, per second of CPU", f"{best[1] / best[3] / (rows[0][1] / rows[0][3]):.2f}x"),

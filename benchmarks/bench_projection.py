@@ -40,7 +40,7 @@ _SCRIPT = Path(__file__).parent / "peers" / "flink_windows.py"
 
 @dataclass(frozen=True)
 class Peer:
-    """What the peer did: rows that went through all windows, seconds of running, whether that was all of them."""
+    """The measurement of the peer: rows that went through all windows, seconds of running, whether that was all of them."""
 
     rows: int
     seconds: float
@@ -65,9 +65,9 @@ def project(plane: Plane, batch: int) -> tuple[int, float]:
     after = plane.row(row.projection_id)
     with plane.pool.connection() as connection:
         totals = read_progress(connection, row.projection_id)
-    applied = sum(part.applied + part.late for part in totals.partitions)
-    if sum(plane.log.ordinal_lag(after.basis).values()) or applied != records or totals.failures:
-        raise SystemExit(f"{records} records, {applied} applied, failures {dict(totals.failures)}: not each of them once")
+    applied_records = sum(part.applied + part.late for part in totals.partitions)
+    if sum(plane.log.ordinal_lag(after.basis).values()) or applied_records != records or totals.failures:
+        raise SystemExit(f"{records} records, {applied_records} applied, failures {dict(totals.failures)}: not each of them once")
     return records, seconds
 
 
@@ -78,7 +78,9 @@ def copy_floor(plane: Plane) -> float:
         at = None
         while len(batch := plane.log.read(info.partition_id, at, 50_000)):
             rows = zip(batch.event_ids, batch.event_types, batch.ts.tolist(), batch.payloads, strict=True)
-            parts.append(b"".join(b"%b\t%b\t%d\t%b\n" % (one.encode(), kind.encode(), ts, text) for one, kind, ts, text in rows))
+            parts.append(
+                b"".join(b"%b\t%b\t%d\t%b\n" % (event_id.encode(), kind.encode(), ts, text) for event_id, kind, ts, text in rows)
+            )
             at = batch.next
     with plane.pool.connection() as connection:
         connection.execute("CREATE TABLE floor (event_id text, event_type text, ts bigint, payload text)")
@@ -114,14 +116,14 @@ def flink(world: Transactions, folder: Path, limit: float) -> Peer:
     command = [str(python), str(_SCRIPT), str(folder.resolve()), str(world.count), str(limit), str(port)]
     environment = {**os.environ, "JVM_ARGS": _JAVA_HEAP, "FLINK_LOG_DIR": str(folder)}
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, timeout=limit + _START_SECONDS
         )
     except subprocess.TimeoutExpired:
         raise PeerUnavailable("the job did not end in time") from None
-    if done.returncode:
-        raise PeerUnavailable(f"the job failed: {(done.stderr.strip().splitlines() or ['no reason given'])[-1]}")
-    return Peer(**json.loads(done.stdout.strip().splitlines()[-1]))
+    if process.returncode:
+        raise PeerUnavailable(f"the job failed: {(process.stderr.strip().splitlines() or ['no reason given'])[-1]}")
+    return Peer(**json.loads(process.stdout.strip().splitlines()[-1]))
 
 
 def peer_rows(world: Transactions, folder: Path, limit: float, rate: float) -> tuple[list[Row], dict[str, object]]:
@@ -155,27 +157,32 @@ def main() -> None:
         dsn = fresh_database(Path(folder), "projection")
         try:
             with Plane.open(profile("projection"), dsn) as plane:
-                started = time.perf_counter()
+                start_time = time.perf_counter()
                 appended_records = world.append_to(plane)
-                appended = time.perf_counter() - started
-                records, projected = project(plane, arguments.batch)
-                copied = copy_floor(plane)
+                append_seconds = time.perf_counter() - start_time
+                records, catch_up_seconds = project(plane, arguments.batch)
+                copy_seconds = copy_floor(plane)
         finally:
             stop_embedded(Path(folder) / "postgres")
-        rate = records / projected
+        rate = records / catch_up_seconds
         rows = [
             Row(f"catch-up of the projector on {world.source}, two keys, 12 windows, durable, exactly once",
-                f"{rate:,.0f} events/s ({records:,} events, {projected:.1f} s)",
+                f"{rate:,.0f} events/s ({records:,} events, {catch_up_seconds:.1f} s)",
                 f">= {AIM_PER_SECOND:,}/s", rate >= AIM_PER_SECOND),
-            Row("COPY of the same rows into one table (floor)", f"{records / copied:,.0f} rows/s ({copied:.1f} s)"),
-            Row("projection over COPY", f"{copied / projected:.2f}x"),
-            Row("append: validate, hash, store", f"{appended_records / appended:,.0f} events/s ({appended:.1f} s)"),
+            Row("COPY of the same rows into one table (floor)", f"{records / copy_seconds:,.0f} rows/s ({copy_seconds:.1f} s)"),
+            Row("projection over COPY", f"{copy_seconds / catch_up_seconds:.2f}x"),
+            Row("append: validate, hash, store", f"{appended_records / append_seconds:,.0f} events/s ({append_seconds:.1f} s)"),
         ]  # fmt: skip
-        raw: dict[str, object] = {"records": records, "projected": projected, "copied": copied, "appended": appended}
+        raw: dict[str, object] = {
+            "records": records,
+            "projected": catch_up_seconds,
+            "copied": copy_seconds,
+            "appended": append_seconds,
+        }
         if arguments.peer_seconds:
-            of_peer, measured = peer_rows(world, Path(folder) / "flink", arguments.peer_seconds, rate)
+            of_peer, raw_of_peer = peer_rows(world, Path(folder) / "flink", arguments.peer_seconds, rate)
             rows += of_peer
-            raw |= measured
+            raw |= raw_of_peer
     figures = Figures(
         suite="projection",
         kind="bench",

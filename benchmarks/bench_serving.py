@@ -43,25 +43,25 @@ class Contest:
 
     seconds: float
     seed: int
-    asked: dict[str, tuple[int, list[bytes]]] = field(default_factory=dict)
+    contestants: dict[str, tuple[int, list[bytes]]] = field(default_factory=dict)
     runs: dict[tuple[str, int], list[Load]] = field(default_factory=dict)
 
     def enter(self, name: str, port: int, requests: list[bytes]) -> None:
         """Let a server take part, warmed up."""
         load(port, requests[: len(requests) // 10], max(CONNECTIONS), self.seconds)
-        self.asked[name] = (port, requests)
+        self.contestants[name] = (port, requests)
 
     def turn(self, number: int) -> None:
         """Ask all of them, each for the same time; another one begins at every turn."""
-        names = list(self.asked)
+        names = list(self.contestants)
         shift = number % len(names)
         rng = np.random.default_rng([self.seed, number])
         for connections in CONNECTIONS:
             for name in names[shift:] + names[:shift]:
-                port, requests = self.asked[name]
+                port, requests = self.contestants[name]
                 start = int(rng.integers(len(requests)))
-                taken = load(port, requests[start:] + requests[:start], connections, self.seconds)
-                self.runs.setdefault((name, connections), []).append(taken)
+                turn_load = load(port, requests[start:] + requests[:start], connections, self.seconds)
+                self.runs.setdefault((name, connections), []).append(turn_load)
 
     def median(self, name: str, connections: int, quantile: float | None = None) -> float:
         """Of the turns: requests per second, or a latency in milliseconds."""
@@ -70,10 +70,10 @@ class Contest:
     def ratio(self, name: str, other: str, connections: int, quantile: float | None = None) -> float:
         """One server's figure over another's, of the same turn; the median of the turns."""
         pairs = zip(self.runs[name, connections], self.runs[other, connections], strict=True)
-        return float(np.median([_figure(own, quantile) / _figure(peer, quantile) for own, peer in pairs]))
+        return float(np.median([_figure(own_load, quantile) / _figure(peer, quantile) for own_load, peer in pairs]))
 
     def row(self, name: str, connections: int, claim: str) -> Row:
-        """What a server did, without an aim."""
+        """The rate and latencies of a server, without an aim."""
         rate = self.median(name, connections)
         p50, p99 = (self.median(name, connections, quantile) for quantile in (0.5, 0.99))
         return Row(f"{claim}, {_plural(connections)}", f"{rate:,.0f}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
@@ -105,10 +105,10 @@ def enter_feast(contest: Contest, world: ServingWorld, folder: Path, standing: E
         except PeerUnavailable as error:
             missing.append(Row(name, f"not measured: {error}"))
             continue
-        asked = feast.requests(world.cold, world.values)
-        for request in asked[:20]:
+        peer_requests = feast.requests(world.cold, world.values)
+        for request in peer_requests[:20]:
             feast.check(_ask(port, request), world.values)
-        contest.enter(name, port, asked)
+        contest.enter(name, port, peer_requests)
         names.append(name)
     return names, missing
 
@@ -133,13 +133,13 @@ def rows_of(contest: Contest, peers: list[str], hot: int, answer_bytes: int) -> 
     if hot:
         part = contest.ratio(HOT, OWN, 1, 0.99)
         rows.append(Row("p99 of the hot key, 1 connection, over a cold key's", f"{part:.2f}x", "<= 3x", part <= AIM_HOT))
-    asked = sum(part.requests for parts in contest.runs.values() for part in parts)
-    failed = sum(part.failures for parts in contest.runs.values() for part in parts)
-    return [*rows, Row("answers other than 200", f"{failed:,} of {asked:,}", "0", failed == 0)]
+    answer_count = sum(part.requests for parts in contest.runs.values() for part in parts)
+    failure_count = sum(part.failures for parts in contest.runs.values() for part in parts)
+    return [*rows, Row("answers other than 200", f"{failure_count:,} of {answer_count:,}", "0", failure_count == 0)]
 
 
 def rows_over_feast(contest: Contest, peers: list[str]) -> list[Row]:
-    """What is claimed against Feast: of its stores the one that is the least favourable to the claim."""
+    """The claims against Feast, each beside the store that is the least favourable to it."""
     rate, p99, p50 = (
         ("requests/s of one worker, 8 connections, over Feast's", ">= 5x"),
         ("p99, 8 connections, of Feast's", "<= 1/20"),
@@ -165,18 +165,18 @@ def measure(folder: Path, arguments: argparse.Namespace) -> tuple[list[Row], dic
     contest = Contest(arguments.seconds, arguments.seed)
     with ExitStack() as standing:
         floor = standing.enter_context(server(partial(ConstantApp, b"x" * world.answer_bytes)))
-        own = standing.enter_context(server(partial(plane_app, world.profile, world.dsn, arguments.cache_mb << 20)))
+        own_port = standing.enter_context(server(partial(plane_app, world.profile, world.dsn, arguments.cache_mb << 20)))
         # one pass in which most of the 15,000 keys are asked for the first time
-        first = load(own, cold[:8_000], 8)
+        first = load(own_port, cold[:8_000], 8)
         contest.enter(FLOOR, floor, cold)
-        contest.enter(OWN, own, cold)
+        contest.enter(OWN, own_port, cold)
         if hot:
-            contest.enter(HOT, own, warm)
+            contest.enter(HOT, own_port, warm)
         peers, missing = enter_feast(contest, world, folder, standing)
         for number in range(arguments.turns):
             contest.turn(number)
-    seen = f"{first.rate:,.0f}/s, p50 {first.quantile(0.5):.2f} ms, p99 {first.quantile(0.99):.2f} ms"
-    rows = [Row("get_features, first pass, cache empty, 8 connections", seen), *missing]
+    first_pass = f"{first.rate:,.0f}/s, p50 {first.quantile(0.5):.2f} ms, p99 {first.quantile(0.99):.2f} ms"
+    rows = [Row("get_features, first pass, cache empty, 8 connections", first_pass), *missing]
     runs = {f"{name}, {count}": [part.compact() for part in parts] for (name, count), parts in contest.runs.items()}
     return rows + rows_of(contest, peers, hot, world.answer_bytes), {"runs": runs, "first pass": first.compact()}
 

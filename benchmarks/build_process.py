@@ -24,20 +24,22 @@ def main() -> None:
     from ofp_platform.vocabulary.profile import load_profile
 
     profile, dsn, scratch, run_key = load_profile(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
-    taken: dict[str, float] = {}
+    stage_seconds: dict[str, float] = {}
     with Plane.open(profile, dsn) as plane:
         build_context = BuildContext(plane.pool, plane.log, ObjectStore(profile.object_store_url), scratch, os.cpu_count() or 1)
         with build_context.ledger.claim(run_key) as lease:
             if lease is None:
                 raise SystemExit(f"run {run_key} is held or finished")
             at = time.perf_counter()
-            taken["start"] = at - _BEGAN
+            stage_seconds["start"] = at - _BEGAN
             for stage in stages(build_context, lease):
                 now = time.perf_counter()
-                taken[stage.name] = now - at
+                stage_seconds[stage.name] = now - at
                 at = now
         run = build_context.ledger.show(run_key)
-    print(json.dumps({"stages": taken, "state": run.state.value, "outcome": run.outcome, "refusal": str(run.refusal or "")}))
+    print(
+        json.dumps({"stages": stage_seconds, "state": run.state.value, "outcome": run.outcome, "refusal": str(run.refusal or "")})
+    )
 
 
 if __name__ == "__main__":

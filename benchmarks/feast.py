@@ -28,9 +28,9 @@ def repository(python: Path, folder: Path, store: Mapping[str, object], values: 
     folder.mkdir()
     for view, table in values.items():
         pq.write_table(table, folder / f"{view}.parquet")
-    done = subprocess.run([python, _SCRIPT, folder, json.dumps(store)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise PeerUnavailable(f"Feast's repository could not be made: {done.stderr.strip()[-300:]}")
+    process = subprocess.run([python, _SCRIPT, folder, json.dumps(store)], capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise PeerUnavailable(f"Feast's repository could not be made: {process.stderr.strip()[-300:]}")
     return folder
 
 
@@ -40,12 +40,12 @@ def requests(bodies: list[bytes], values: Mapping[str, pa.Table]) -> list[bytes]
     The features are named one by one: by a feature service it answers half as fast (432 against 916 a second, one connection).
     """
     features = [f"{view}:{name}" for view, table in values.items() for name in table.column_names[1:]]
-    made: list[bytes] = []
+    posts: list[bytes] = []
     for body in bodies:
         account, merchant = (key["key_id"] for key in orjson.loads(body)["feature_keys"])
         entities = {"customer_id": [account], "terminal_id": [merchant]}
-        made.append(post(PATH, orjson.dumps({"features": features, "entities": entities})))
-    return made
+        posts.append(post(PATH, orjson.dumps({"features": features, "entities": entities})))
+    return posts
 
 
 def check(answer: bytes, values: Mapping[str, pa.Table]) -> None:
@@ -56,9 +56,9 @@ def check(answer: bytes, values: Mapping[str, pa.Table]) -> None:
     """
     content = orjson.loads(answer)
     names = content["metadata"]["feature_names"]
-    answered = {name: result["values"][0] for name, result in zip(names, content["results"], strict=True)}
+    answer_values = {name: result["values"][0] for name, result in zip(names, content["results"], strict=True)}
     for table in values.values():
         key = table.column_names[0]
-        row = table.filter(pa.compute.equal(table[key], answered[key])).to_pylist()[0]
-        if differing := {name for name, value in row.items() if answered.get(name) != value}:
-            raise SystemExit(f"Feast answers {answered}, not what it was given: {sorted(differing)} of {row}")
+        row = table.filter(pa.compute.equal(table[key], answer_values[key])).to_pylist()[0]
+        if differing := {name for name, value in row.items() if answer_values.get(name) != value}:
+            raise SystemExit(f"Feast answers {answer_values}, not what it was given: {sorted(differing)} of {row}")

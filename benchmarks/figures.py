@@ -1,4 +1,4 @@
-"""What a benchmark or a torture suite found: rows of a table, and a file of raw results that docs/figures.md is made from.
+"""The findings of a benchmark or a torture suite: rows of a table, and a file of raw results that docs/figures.md is made from.
 
 One format for both: each row says what was measured, what it should reach, what was seen, and whether that is enough. A
 file holds one run of one suite on one machine at one time; rows of several runs are never mixed.
@@ -50,18 +50,18 @@ class Figures:
     raw: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def failed(self) -> bool:
+    def has_missed_aim(self) -> bool:
         """Whether any aim was missed."""
         return any(row.reached is False for row in self.rows)
 
     def table(self) -> str:
         """The rows for a terminal."""
         width = max(len(row.claim) for row in self.rows)
-        seen = max(len(row.seen) for row in self.rows)
+        seen_width = max(len(row.seen) for row in self.rows)
         lines = [f"{self.title} ({self.seconds:,.0f} s)"]
         for row in self.rows:
             verdict = {None: "", True: "reached", False: "NOT REACHED"}[row.reached]
-            lines.append(f"  {row.claim:{width}}  {row.seen:>{seen}}  {row.aim:>14}  {verdict}".rstrip())
+            lines.append(f"  {row.claim:{width}}  {row.seen:>{seen_width}}  {row.aim:>14}  {verdict}".rstrip())
         return "\n".join(lines)
 
     def write(self, folder: Path = FOLDER) -> Path:
@@ -76,7 +76,7 @@ class Figures:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were taken on."""
+    """The machine that the figures were taken on."""
     cpu = platform.processor() or platform.machine()
     memory = ""
     if (info := Path("/proc/cpuinfo")).exists():
@@ -95,8 +95,8 @@ def machine() -> dict[str, str]:
 
 def commit() -> str:
     """The commit that was measured, with a plus where the tree differs from it; empty outside a repository."""
-    asked = [["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]]
-    answers = [subprocess.run(command, capture_output=True, text=True, check=False) for command in asked]
+    commands = [["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]]
+    answers = [subprocess.run(command, capture_output=True, text=True, check=False) for command in commands]
     if answers[0].returncode:
         return ""
     return answers[0].stdout.strip() + ("+" if answers[1].stdout.strip() else "")

@@ -59,10 +59,10 @@ def transactions(folder: Path, count: int) -> Transactions:
     """The first `count` of the handbook; simulated ones where its file is not, or does not hold so many."""
     if FILE.exists():
         with open_handbook(FILE) as file:
-            held = file.metadata.num_rows
-            if count == held:
+            row_count = file.metadata.num_rows
+            if count == row_count:
                 return Transactions(FILE, count, "the handbook's transactions")
-            if count < held:
+            if count < row_count:
                 path = folder / f"handbook-{count}.parquet"
                 pq.write_table(file.read().slice(0, count), path)
                 return Transactions(path, count, f"the handbook's first {count:,} transactions")

@@ -19,7 +19,7 @@ _GRACE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Load:
-    """What a run measured. `latencies` in seconds, in ascending order; `failures` are the answers other than 200."""
+    """The measurement of one run. `latencies` in seconds, in ascending order; `failures` are the answers other than 200."""
 
     requests: int
     seconds: float
@@ -48,15 +48,15 @@ def post(path: str, body: bytes) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the next request as soon as the answer to the last one is whole; `done` gets the number of failures."""
+    """Sends the next request as soon as the answer to the last one is whole; `outcome` gets the number of failures."""
 
-    def __init__(self, requests: Iterator[bytes], latencies: list[float], done: asyncio.Future[int]) -> None:
+    def __init__(self, requests: Iterator[bytes], latencies: list[float], outcome: asyncio.Future[int]) -> None:
         self._requests = requests
         self._latencies = latencies
-        self._done = done
+        self._outcome = outcome
         self._until = 0.0
         self._began = 0.0
-        self._received = b""
+        self._buffer = b""
         self._failures = 0
         self._transport: asyncio.Transport
 
@@ -71,29 +71,29 @@ class _Connection(asyncio.Protocol):
     def _next(self) -> None:
         request = next(self._requests, None)
         if request is None:
-            self._done.set_result(self._failures)
+            self._outcome.set_result(self._failures)
             self._transport.close()
             return
         self._began = time.perf_counter()
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        received = self._received + data
-        end = received.find(b"\r\n\r\n")
-        if end >= 0 and len(received) >= end + 4 + _content_length(received[:end]):
+        buffer = self._buffer + data
+        end = buffer.find(b"\r\n\r\n")
+        if end >= 0 and len(buffer) >= end + 4 + _content_length(buffer[:end]):
             now = time.perf_counter()
             self._latencies.append(now - self._began)
-            self._failures += not received.startswith(b"HTTP/1.1 200")
-            self._received = b""
+            self._failures += not buffer.startswith(b"HTTP/1.1 200")
+            self._buffer = b""
             if now >= self._until:
                 self._requests = iter(())
             self._next()
         else:
-            self._received = received
+            self._buffer = buffer
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self._done.done():
-            self._done.set_exception(error or ConnectionResetError("the server closed a connection that was in use"))
+        if not self._outcome.done():
+            self._outcome.set_exception(error or ConnectionResetError("the server closed a connection that was in use"))
 
 
 def _content_length(head: bytes) -> int:
@@ -111,14 +111,14 @@ async def run(host: str, port: int, requests: Sequence[bytes], connections: int,
     source = iter(requests) if seconds is None else itertools.cycle(requests)
     open_connections: list[tuple[_Connection, asyncio.Future[int]]] = []
     for _ in range(connections):
-        done: asyncio.Future[int] = loop.create_future()
-        _, connection = await loop.create_connection(partial(_Connection, source, latencies, done), host, port)
-        open_connections.append((connection, done))
+        outcome: asyncio.Future[int] = loop.create_future()
+        _, connection = await loop.create_connection(partial(_Connection, source, latencies, outcome), host, port)
+        open_connections.append((connection, outcome))
     began = time.perf_counter()
     for connection, _ in open_connections:
         connection.start(began + seconds if seconds is not None else float("inf"))
     limit = None if seconds is None else seconds + _GRACE_SECONDS
-    failures = await asyncio.wait_for(asyncio.gather(*(done for _, done in open_connections)), limit)
+    failures = await asyncio.wait_for(asyncio.gather(*(outcome for _, outcome in open_connections)), limit)
     return Load(len(latencies), time.perf_counter() - began, sorted(latencies), sum(failures))
 
 

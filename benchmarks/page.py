@@ -46,7 +46,7 @@ def _section(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def page(text: str, made: str) -> str:
+def page(text: str, tables: str) -> str:
     """The page with its tables replaced.
 
     Raises:
@@ -56,7 +56,7 @@ def page(text: str, made: str) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{PAGE} must hold the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{made}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{tables}\n{END}{after}"
 
 
 def main() -> None:

@@ -22,20 +22,20 @@ def interpreter(name: str) -> Path:
     Raises:
         PeerUnavailable: it cannot be installed.
     """
-    listed = _LISTS / f"{name}.txt"
+    requirements = _LISTS / f"{name}.txt"
     home = FOLDER.resolve() / name
     python, stamp = home / "bin" / "python", home / "installed.txt"
-    digest = hashlib.sha256(listed.read_bytes()).hexdigest()
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.exists() and stamp.read_text() == digest and python.exists():
         return python
     shutil.rmtree(home, ignore_errors=True)
     for command in (
         ["venv", "--quiet", "--python", sys.executable, str(home)],
-        ["pip", "install", "--quiet", "--python", str(python), "--requirement", str(listed)],
+        ["pip", "install", "--quiet", "--python", str(python), "--requirement", str(requirements)],
     ):
-        done = subprocess.run([sys.executable, "-m", "uv", *command], capture_output=True, text=True, check=False)
-        if done.returncode:
-            words = done.stderr.strip().splitlines() or ["no reason given"]
+        process = subprocess.run([sys.executable, "-m", "uv", *command], capture_output=True, text=True, check=False)
+        if process.returncode:
+            words = process.stderr.strip().splitlines() or ["no reason given"]
             raise PeerUnavailable(f"{name} cannot be installed: {words[0]}")
     stamp.write_text(digest)
     return python

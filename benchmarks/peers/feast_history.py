@@ -35,7 +35,7 @@ def main() -> None:
     }
     (home / "feature_store.yaml").write_text(yaml.safe_dump(settings))
     store = FeatureStore(repo_path=str(home))
-    asked = []
+    feature_names = []
     for path in sorted(folder.glob("*.parquet")):
         if path.stem == "entities":
             continue
@@ -45,12 +45,12 @@ def main() -> None:
         source = FileSource(name=f"{path.stem}_file", path=str(path), timestamp_field=time_column)
         view = FeatureView(name=path.stem, entities=[entity], ttl=timedelta(0), schema=schema, source=source, online=False)
         store.apply([entity, source, view])
-        asked += [f"{path.stem}:{name}" for name in names]
+        feature_names += [f"{path.stem}:{name}" for name in names]
     entities = pd.read_parquet(folder / "entities.parquet")
     # the first call imports what it needs: counted once in a long build, so not at all here
-    store.get_historical_features(entity_df=entities.head(100), features=asked).to_arrow()
+    store.get_historical_features(entity_df=entities.head(100), features=feature_names).to_arrow()
     began = time.perf_counter()
-    table = store.get_historical_features(entity_df=entities, features=asked).to_arrow()
+    table = store.get_historical_features(entity_df=entities, features=feature_names).to_arrow()
     seconds = time.perf_counter() - began
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

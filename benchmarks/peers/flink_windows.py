@@ -63,14 +63,14 @@ def submit(tables: TableEnvironment, folder: Path) -> Any:
             )
             source = view
             columns += [f"count_{view}", f"mean_{view}"]
-    named = ", ".join(f"{column} BIGINT" for column in columns)
+    column_list = ", ".join(f"{column} BIGINT" for column in columns)
     tables.execute_sql(
-        f"CREATE TABLE features (customer BIGINT, terminal BIGINT, ms BIGINT, {named}) WITH ('connector' = 'blackhole')"
+        f"CREATE TABLE features (customer BIGINT, terminal BIGINT, ms BIGINT, {column_list}) WITH ('connector' = 'blackhole')"
     )
     return tables.execute_sql(f"INSERT INTO features SELECT customer, terminal, ms, {', '.join(columns)} FROM {source}")
 
 
-def asked(port: int, path: str) -> dict[str, Any]:
+def rest_answer(port: int, path: str) -> dict[str, Any]:
     """An answer of the job's REST interface; empty when it has none (any more)."""
     with (
         contextlib.suppress(urllib.error.URLError, OSError, TimeoutError),
@@ -85,34 +85,34 @@ def main() -> None:
     folder, rows, limit, port = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
     client = submit(environment(folder, port), folder).get_job_client()
     job = client.get_job_id()
-    done = client.get_job_execution_result()
+    execution = client.get_job_execution_result()
     began: float | None = None
     deadline = time.time() + limit
-    seen: dict[str, Any] = {"rows": 0, "seconds": 0.0, "checkpoints": 0, "finished": False}
+    report: dict[str, Any] = {"rows": 0, "seconds": 0.0, "checkpoints": 0, "finished": False}
     while True:
-        finished = done.done()
+        is_finished = execution.done()
         now = time.time()
-        details = {} if finished else asked(port, f"/jobs/{job}")
+        details = {} if is_finished else rest_answer(port, f"/jobs/{job}")
         if began is None and (running := details.get("timestamps", {}).get("RUNNING")):
             began = running / 1000
             deadline = began + limit
-        if finished:
-            done.result()  # a job that failed says so here
+        if is_finished:
+            execution.result()  # a job that failed says so here
             if began is None:
                 raise SystemExit("the job ended before its REST interface was seen: give it more rows")
-            seen |= {"rows": rows, "seconds": now - began, "finished": True}
+            report |= {"rows": rows, "seconds": now - began, "finished": True}
             break
         if began is not None and details.get("vertices"):
             # the last window's operator: what it has taken has been through all six
-            seen |= {"rows": details["vertices"][-1]["metrics"]["read-records"], "seconds": now - began}
-            if counts := asked(port, f"/jobs/{job}/checkpoints").get("counts"):
-                seen["checkpoints"] = counts["completed"]
+            report |= {"rows": details["vertices"][-1]["metrics"]["read-records"], "seconds": now - began}
+            if counts := rest_answer(port, f"/jobs/{job}/checkpoints").get("counts"):
+                report["checkpoints"] = counts["completed"]
         if now >= deadline:
             with contextlib.suppress(Py4JError):
                 client.cancel().result()
             break
         time.sleep(0.5)
-    print(json.dumps(seen))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ def train_on(objects: ObjectStore, manifest: DatasetManifest, protocol: Protocol
     names = {column.name for column in manifest.columns}
     card = _CARD.get(manifest.feature_pack.pack_id, "card_id")
     columns = Columns(card=card, amount="payload__amount_minor", event_time="event_time_utc")
-    needed = (columns.card, columns.amount, columns.event_time, columns.label)
-    if missing := [name for name in needed if name not in names]:
+    required_columns = (columns.card, columns.amount, columns.event_time, columns.label)
+    if missing := [name for name in required_columns if name not in names]:
         raise ProtocolUnmet(f"dataset {manifest.dataset_name} has no column {', '.join(missing)}: the example needs it")
     return train(objects, manifest, columns, protocol, trees=trees)
 

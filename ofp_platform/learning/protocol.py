@@ -41,21 +41,21 @@ def split(rows: pd.DataFrame, protocol: Protocol) -> tuple[pd.DataFrame, pd.Data
         ProtocolUnmet: there is no row, or only one class, in training or in test.
     """
     by_day = dict(list(rows.groupby("day", sort=True)))
-    nothing = rows.iloc[:0]
+    no_rows = rows.iloc[:0]
 
     def days(first: date, count: int) -> list[pd.DataFrame]:
-        return [by_day.get(first + timedelta(days=number), nothing) for number in range(count)]
+        return [by_day.get(first + timedelta(days=number), no_rows) for number in range(count)]
 
     training = pd.concat(days(protocol.first_day, protocol.training_days))
-    known = set(training.loc[training["fraud"] == 1, "card"])
-    tested = []
+    known_fraud_cards = set(training.loc[training["fraud"] == 1, "card"])
+    test_parts = []
     after_training = protocol.first_day + timedelta(days=protocol.training_days)
     for number, part in enumerate(days(protocol.first_test_day, protocol.test_days)):
         # what happened one delay ago and a day is known by this morning
-        reported = by_day.get(after_training + timedelta(days=number - 1), nothing)
-        known |= set(reported.loc[reported["fraud"] == 1, "card"])
-        tested.append(part[~part["card"].isin(known)])
-    test = pd.concat(tested)
+        reported_rows = by_day.get(after_training + timedelta(days=number - 1), no_rows)
+        known_fraud_cards |= set(reported_rows.loc[reported_rows["fraud"] == 1, "card"])
+        test_parts.append(part[~part["card"].isin(known_fraud_cards)])
+    test = pd.concat(test_parts)
     for name, part in (("training", training), ("test", test)):
         if part["fraud"].nunique() != 2:
             raise ProtocolUnmet(

@@ -18,23 +18,23 @@ class Scores:
     card_precision_100: float
 
 
-def score(test: pd.DataFrame, predicted: np.ndarray) -> Scores:
+def score(test: pd.DataFrame, probabilities: np.ndarray) -> Scores:
     """The scores of `predicted` (probability of fraud) on rows with `day`, `card` and `fraud`."""
     return Scores(
-        auc_roc=float(roc_auc_score(test["fraud"], predicted)),
-        average_precision=float(average_precision_score(test["fraud"], predicted)),
-        card_precision_100=card_precision(test.assign(predicted=predicted), 100),
+        auc_roc=float(roc_auc_score(test["fraud"], probabilities)),
+        average_precision=float(average_precision_score(test["fraud"], probabilities)),
+        card_precision_100=card_precision(test.assign(predicted=probabilities), 100),
     )
 
 
 def card_precision(rows: pd.DataFrame, top: int) -> float:
     """Mean daily precision of the `top` cards by their worst transaction; a card found once is not shown again."""
-    found: set[str] = set()
+    shown_frauds: set[str] = set()
     precisions = []
     for _, day in rows.groupby("day", sort=True):
-        cards = day[~day["card"].isin(found)].groupby("card")[["predicted", "fraud"]].max()
+        cards = day[~day["card"].isin(shown_frauds)].groupby("card")[["predicted", "fraud"]].max()
         worst = cards.sort_values("predicted", ascending=False, kind="stable").head(top)
         hits = worst.index[worst["fraud"] == 1]
         precisions.append(len(hits) / top)
-        found |= set(hits)
+        shown_frauds |= set(hits)
     return float(np.mean(precisions))

@@ -52,7 +52,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What one training made. `lineage` names the manifest by digest: there is no other input."""
+    """The outcome of one training. `lineage` names the manifest by digest: there is no other input."""
 
     models: tuple[TrainedModel, ...]
     training_rows: int
@@ -129,23 +129,23 @@ def train(
     models = []
     for name, model in estimators(trees, jobs).items():
         model.fit(training[inputs].to_numpy(), training["fraud"].to_numpy())
-        predicted = model.predict_proba(test[inputs].to_numpy())[:, 1]
-        stored = io.BytesIO()
-        joblib.dump(model, stored)
-        digest = sha256_hex(stored.getvalue())
+        probabilities = model.predict_proba(test[inputs].to_numpy())[:, 1]
+        buffer = io.BytesIO()
+        joblib.dump(model, buffer)
+        digest = sha256_hex(buffer.getvalue())
         path = f"{folder}/{name}-{digest[:16]}.joblib"
-        objects.put_if_absent(path, stored.getvalue())
-        models.append(TrainedModel(name, score(test, predicted), path, digest))
+        objects.put_if_absent(path, buffer.getvalue())
+        models.append(TrainedModel(name, score(test, probabilities), path, digest))
     lineage["models"] = [
         {
-            "name": one.name,
-            "path": one.path,
-            "sha256": one.sha256,
-            "scores": {k: f"{v:.6f}" for k, v in asdict(one.scores).items()},
+            "name": trained_model.name,
+            "path": trained_model.path,
+            "sha256": trained_model.sha256,
+            "scores": {k: f"{v:.6f}" for k, v in asdict(trained_model.scores).items()},
         }
-        for one in models
+        for trained_model in models
     ]
-    encoded = canonical_bytes(lineage)
-    lineage_path = f"{folder}/lineage-{sha256_hex(encoded)[:16]}.json"
-    objects.put_if_absent(lineage_path, encoded)
+    lineage_bytes = canonical_bytes(lineage)
+    lineage_path = f"{folder}/lineage-{sha256_hex(lineage_bytes)[:16]}.json"
+    objects.put_if_absent(lineage_path, lineage_bytes)
     return TrainingReport(tuple(models), len(training), len(test), lineage_path, lineage)

@@ -84,6 +84,6 @@ class Deliveries:
         Copies of one event are told apart by their order, so every append takes a clock of its own.
         """
         times: dict[tuple[str, str], deque[int]] = defaultdict(deque)
-        for event_type, event_id, admitted in zip(self.event_types, self.event_ids, self.admitted_at.tolist(), strict=True):
-            times[event_type, event_id].append(admitted)
+        for event_type, event_id, admission_time in zip(self.event_types, self.event_ids, self.admitted_at.tolist(), strict=True):
+            times[event_type, event_id].append(admission_time)
         return lambda envelope: times[envelope.event_type, envelope.event_id].popleft()

@@ -1,4 +1,4 @@
-"""What goes wrong between producers and a log, made on purpose and counted.
+"""Faults between producers and a log, made on purpose and counted.
 
 The first group changes no value: copies, retries (and late events and disorder, which come from the delays). The second
 is events that a projection must not apply, or must report: each is a copy of a true payment under an id of its own, but

@@ -21,7 +21,7 @@ BURST_PAYMENTS = 12
 
 
 class Scenario(IntEnum):
-    """What is wrong with a payment."""
+    """The kinds of payments: genuine, and three of fraud."""
 
     GENUINE = 0
     LARGE_AMOUNTS = 1
@@ -51,9 +51,11 @@ def make_payments(population: Population, count: int, start: int, days: int, rng
     bursts = count // 4_000
     stolen = _stolen_cards(population, bursts, start, days, rng)
     ordinary = _ordinary(population, count - len(stolen.ts), start, days, rng)
-    merged = Payments(**{f.name: np.concatenate([getattr(ordinary, f.name), getattr(stolen, f.name)]) for f in fields(Payments)})
-    order = np.argsort(merged.ts, kind="stable")
-    return Payments(**{f.name: getattr(merged, f.name)[order] for f in fields(Payments)})
+    payments = Payments(
+        **{f.name: np.concatenate([getattr(ordinary, f.name), getattr(stolen, f.name)]) for f in fields(Payments)}
+    )
+    order = np.argsort(payments.ts, kind="stable")
+    return Payments(**{f.name: getattr(payments, f.name)[order] for f in fields(Payments)})
 
 
 def _ordinary(population: Population, count: int, start: int, days: int, rng: np.random.Generator) -> Payments:
@@ -62,7 +64,7 @@ def _ordinary(population: Population, count: int, start: int, days: int, rng: np
     customer = population.customer_of_account[population.account_of_card[card]]
     device = population.device_of_card[card]
 
-    # the nearer the build_context, the likelier: rank 0 is the nearest; one purchase in five is at a distance
+    # the nearer the merchant, the likelier: rank 0 is the nearest; one purchase in five is at a distance
     rank = np.minimum(rng.geometric(0.3, count) - 1, population.near_merchants.shape[1] - 1)
     distant = rng.random(count) < 0.2
     anywhere = rng.choice(len(population.merchant_weight), size=count, p=population.merchant_weight)
@@ -81,11 +83,11 @@ def _ordinary(population: Population, count: int, start: int, days: int, rng: np
 
     leaks = rng.choice(len(population.merchant_factor), size=max(1, len(population.merchant_factor) // 150), replace=False)
     begins = _windows(len(population.merchant_factor), leaks, start, days, 10, rng)
-    compromised = _inside(ts, begins[merchant], 10) & (rng.random(count) < 0.6) & ~large
-    scenario[compromised] = Scenario.COMPROMISED_MERCHANT
+    at_leaky_merchant = _inside(ts, begins[merchant], 10) & (rng.random(count) < 0.6) & ~large
+    scenario[at_leaky_merchant] = Scenario.COMPROMISED_MERCHANT
 
-    declined = rng.random(count) < np.where(scenario == Scenario.GENUINE, 0.025, 0.12)
-    return Payments(ts, card, device, merchant, _minor(amount), channel, declined, scenario)
+    is_declined = rng.random(count) < np.where(scenario == Scenario.GENUINE, 0.025, 0.12)
+    return Payments(ts, card, device, merchant, _minor(amount), channel, is_declined, scenario)
 
 
 def _stolen_cards(population: Population, bursts: int, start: int, days: int, rng: np.random.Generator) -> Payments:
@@ -118,10 +120,10 @@ def _times_of_day(count: int, start: int, days: int, rng: np.random.Generator) -
     return np.minimum(moment, start + days * DAY - 1)
 
 
-def _windows(size: int, chosen: Int64, start: int, days: int, length: int, rng: np.random.Generator) -> Int64:
+def _windows(size: int, entities: Int64, start: int, days: int, length: int, rng: np.random.Generator) -> Int64:
     """int64[size]: when the bad time of each entity begins; never, for those not chosen."""
     begins = np.full(size, np.iinfo(np.int64).max // 2)
-    begins[chosen] = start + rng.integers(0, max(1, days - length), len(chosen)) * DAY
+    begins[entities] = start + rng.integers(0, max(1, days - length), len(entities)) * DAY
     return begins
 
 

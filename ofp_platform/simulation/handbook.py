@@ -71,8 +71,8 @@ class HandbookReplay:
         with open_handbook(self.path) as file:
             columns = file.read(columns=["tx_datetime", "tx_fraud"])
         moments = columns["tx_datetime"].cast(_MICROSECONDS).cast(pa.int64()).to_numpy()
-        reported = moments[columns["tx_fraud"].to_numpy() == 1] + REPORT_DELAY
-        return int((reported > moments[-1]).sum()) if len(moments) else 0
+        report_times = moments[columns["tx_fraud"].to_numpy() == 1] + REPORT_DELAY
+        return int((report_times > moments[-1]).sum()) if len(moments) else 0
 
     def batches(
         self, batch_records: int = 50_000, transactions: int | None = None, *, until_last: bool = False
@@ -108,12 +108,12 @@ class HandbookReplay:
             waiting = np.concatenate([waiting, rows, reports], axis=1)
             # a delay is at least 1 microsecond, so a row still to come is admitted after `newest`
             due = waiting[_ADMITTED] <= newest
-            yield _ordered(waiting[:, due])
+            yield _by_admission(waiting[:, due])
             waiting = waiting[:, ~due]
-        yield _ordered(waiting[:, waiting[_TS] <= newest] if until_last else waiting)
+        yield _by_admission(waiting[:, waiting[_TS] <= newest] if until_last else waiting)
 
 
-def _ordered(matrix: Int64) -> Int64:
+def _by_admission(matrix: Int64) -> Int64:
     """By admission; ties (of the microsecond) by transaction, and the transaction in front of its report."""
     return matrix[:, np.lexsort((matrix[_REPORT], matrix[_TRANSACTION], matrix[_ADMITTED]))]
 
@@ -143,10 +143,10 @@ def open_handbook(path: Path) -> pq.ParquetFile:
 
 def _rows(path: Path, batch_records: int, transactions: int | None) -> Iterator[Int64]:
     """int64[7, n], admission still 0 and the report row holding tx_fraud."""
-    left = transactions
+    rows_left = transactions
     with open_handbook(path) as file:
         for batch in file.iter_batches(batch_size=batch_records, columns=list(COLUMNS)):
-            part = batch if left is None else batch.slice(0, left)
+            part = batch if rows_left is None else batch.slice(0, rows_left)
             matrix = np.zeros((7, part.num_rows), dtype=np.int64)
             for row, name in (
                 (_TRANSACTION, "transaction_id"),
@@ -163,9 +163,9 @@ def _rows(path: Path, batch_records: int, transactions: int | None) -> Iterator[
                     column = column.cast(_MICROSECONDS)
                 matrix[row] = column.cast(pa.int64()).to_numpy()
             yield matrix
-            if left is not None:
-                left -= part.num_rows
-                if left <= 0:
+            if rows_left is not None:
+                rows_left -= part.num_rows
+                if rows_left <= 0:
                     return
 
 

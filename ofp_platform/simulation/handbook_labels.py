@@ -32,9 +32,9 @@ def handbook_labels(path: Path) -> Iterator[LabelAssertion]:
         for batch in file.iter_batches(columns=list(_COLUMNS)):
             frauds = batch.filter(pc.equal(batch["tx_fraud"], 1))
             moments = frauds["tx_datetime"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-            happened, observed = time_texts(moments), time_texts(moments + REPORT_DELAY)
+            event_times, report_times = time_texts(moments), time_texts(moments + REPORT_DELAY)
             for number, effective_time, observed_time in zip(
-                frauds["transaction_id"].to_pylist(), happened, observed, strict=True
+                frauds["transaction_id"].to_pylist(), event_times, report_times, strict=True
             ):
                 yield LabelAssertion(
                     event_id=f"transaction-{number:07d}",

@@ -28,7 +28,7 @@ FAR_FUTURE = parse_time("2099-01-01T00:00:00Z")
 
 @dataclass(frozen=True)
 class PaymentSimulation:
-    """What is simulated. The same fields give the same records, to the byte.
+    """The settings of a simulation. The same fields give the same records, to the byte.
 
     `start` is in microseconds; payments lie in [start, start + days). Fraud reports come seven days after their
     payment; those due after the end of the period do not exist yet, and are not made.
@@ -52,7 +52,7 @@ class PaymentSimulation:
 
 @dataclass(frozen=True)
 class SimulationSummary:
-    """What a simulation made, so that whoever runs it can say what the log must show.
+    """The contents of a simulation, so that whoever runs it can say what the log must show.
 
     `out_of_order`: records with an event time before that of a record delivered earlier (events in 2099 do not count).
     `late`: true events with a delay from the late tail. `reports_pending`: frauds whose report is due after the period.
@@ -95,8 +95,8 @@ class _Draft:
     event_types: list[str]
     payloads: list[bytes]
     ts: Int64
-    emitted: Int64
-    admitted: Int64
+    emitted_at: Int64
+    admitted_at: Int64
     foreign: npt.NDArray[np.int32]
 
 
@@ -108,18 +108,18 @@ def simulate_payments(simulation: PaymentSimulation) -> PaymentStream:
         population, simulation.payments, simulation.start, simulation.days, np.random.default_rng(of_payments)
     )
     frauds = np.flatnonzero(payments.scenario != Scenario.GENUINE)
-    reported = frauds[payments.ts[frauds] + REPORT_DELAY < simulation.start + simulation.days * DAY]
+    reported_frauds = frauds[payments.ts[frauds] + REPORT_DELAY < simulation.start + simulation.days * DAY]
 
     entities = _entity_texts(population, payments)
-    draft = _true_events(population, payments, reported, entities)
+    draft = _true_events(population, payments, reported_frauds, entities)
     delays, late = DelaySampler(simulation.delays, of_delays).draw(len(draft.ts))
-    draft.admitted = draft.ts + delays
+    draft.admitted_at = draft.ts + delays
     # a producer stamps an event somewhere on its way to the log
-    draft.emitted = draft.ts + (delays * np.random.default_rng(of_emission).random(len(delays))).astype(np.int64)
+    draft.emitted_at = draft.ts + (delays * np.random.default_rng(of_emission).random(len(delays))).astype(np.int64)
     rng = np.random.default_rng(of_disturbances)
-    records = _disturbed(draft, len(payments.ts), simulation.disturbances, rng)
+    records = _with_disturbances(draft, len(payments.ts), simulation.disturbances, rng)
 
-    order = np.lexsort((np.arange(len(records.ts)), records.admitted))
+    order = np.lexsort((np.arange(len(records.ts)), records.admitted_at))
     deliveries = Deliveries(
         schema_version=SCHEMA_VERSION,
         pins=(simulation.pins, foreign_run(simulation.pins)),
@@ -127,8 +127,8 @@ def simulate_payments(simulation: PaymentSimulation) -> PaymentStream:
         event_ids=[records.event_ids[i] for i in order],
         event_types=[records.event_types[i] for i in order],
         ts=records.ts[order],
-        emitted_at=records.emitted[order],
-        admitted_at=records.admitted[order],
+        emitted_at=records.emitted_at[order],
+        admitted_at=records.admitted_at[order],
         payloads=[records.payloads[i] for i in order],
     )
     present = deliveries.ts[deliveries.ts < FAR_FUTURE]
@@ -137,8 +137,8 @@ def simulate_payments(simulation: PaymentSimulation) -> PaymentStream:
         payments=len(payments.ts),
         declined=int(payments.declined.sum()),
         frauds={s.name.lower(): int((payments.scenario == s).sum()) for s in Scenario if s is not Scenario.GENUINE},
-        fraud_reports=len(reported),
-        reports_pending=len(frauds) - len(reported),
+        fraud_reports=len(reported_frauds),
+        reports_pending=len(frauds) - len(reported_frauds),
         accounts=simulation.size.accounts,
         cards=population.cards,
         customers=simulation.size.customers,
@@ -166,7 +166,7 @@ def _entity_texts(population: Population, payments: Payments) -> list[tuple[str,
     return list(zip(*texts, strict=True))
 
 
-def _true_events(population: Population, payments: Payments, reported: Int64, entities: list[tuple[str, ...]]) -> _Draft:
+def _true_events(population: Population, payments: Payments, reported_frauds: Int64, entities: list[tuple[str, ...]]) -> _Draft:
     """Each payment, then each fraud report. Payload keys stand in the order of RFC 8785: the bytes are canonical."""
     currency = population.customer_currency[population.customer_of_account[population.account_of_card[payments.card]]]
     columns = (payments.amount.tolist(), payments.channel.tolist(), currency.tolist(), payments.declined.tolist())
@@ -174,11 +174,13 @@ def _true_events(population: Population, payments: Payments, reported: Int64, en
         (
             f'{{"account_id":"{account}","amount_minor":{amount},"card_id":"{card}","channel":"{CHANNELS[channel]}",'
             f'"currency":"{CURRENCIES[money]}","customer_id":"{customer}","device_id":"{device}",'
-            f'"merchant_id":"{merchant}","status":"{"declined" if declined else "approved"}"}}'
+            f'"merchant_id":"{merchant}","status":"{"declined" if is_declined else "approved"}"}}'
         ).encode()
-        for (account, card, customer, device, merchant), amount, channel, money, declined in zip(entities, *columns, strict=True)
+        for (account, card, customer, device, merchant), amount, channel, money, is_declined in zip(
+            entities, *columns, strict=True
+        )
     ]
-    for index in reported.tolist():
+    for index in reported_frauds.tolist():
         account, card, customer, device, merchant = entities[index]
         payloads.append(
             (
@@ -186,63 +188,63 @@ def _true_events(population: Population, payments: Payments, reported: Int64, en
                 f'"merchant_id":"{merchant}","payment_event_id":"payment-{index:07d}"}}'
             ).encode()
         )
-    count, reports = len(payments.ts), len(reported)
-    ts = np.concatenate([payments.ts, payments.ts[reported] + REPORT_DELAY])
+    count, reports = len(payments.ts), len(reported_frauds)
+    ts = np.concatenate([payments.ts, payments.ts[reported_frauds] + REPORT_DELAY])
     return _Draft(
-        event_ids=[f"payment-{i:07d}" for i in range(count)] + [f"report-{i:07d}" for i in reported.tolist()],
+        event_ids=[f"payment-{i:07d}" for i in range(count)] + [f"report-{i:07d}" for i in reported_frauds.tolist()],
         event_types=["card_payment"] * count + ["fraud_report"] * reports,
         payloads=payloads,
         ts=ts,
-        emitted=ts,
-        admitted=ts,
+        emitted_at=ts,
+        admitted_at=ts,
         foreign=np.zeros(len(ts), dtype=np.int32),
     )
 
 
-def _disturbed(draft: _Draft, payments: int, wanted: Disturbances, rng: np.random.Generator) -> _Draft:
+def _with_disturbances(draft: _Draft, payments: int, disturbances: Disturbances, rng: np.random.Generator) -> _Draft:
     """The draft with the disturbances behind it. No payment is disturbed twice."""
-    count = wanted.total
-    chosen = rng.choice(payments, size=count, replace=False)
+    count = disturbances.total
+    victims = rng.choice(payments, size=count, replace=False)
     again = rng.integers(MICROS_PER_SECOND // 2, 30 * MICROS_PER_SECOND, count)
-    kinds = [kind for kind, number in vars(wanted).items() for _ in range(number)]
-    added = _Draft(
-        event_ids=[draft.event_ids[i] for i in chosen],
-        event_types=[draft.event_types[i] for i in chosen],
-        payloads=[draft.payloads[i] for i in chosen],
-        ts=draft.ts[chosen],
-        emitted=draft.emitted[chosen],
-        admitted=draft.admitted[chosen] + again,
+    kinds = [kind for kind, number in vars(disturbances).items() for _ in range(number)]
+    extra = _Draft(
+        event_ids=[draft.event_ids[i] for i in victims],
+        event_types=[draft.event_types[i] for i in victims],
+        payloads=[draft.payloads[i] for i in victims],
+        ts=draft.ts[victims],
+        emitted_at=draft.emitted_at[victims],
+        admitted_at=draft.admitted_at[victims] + again,
         foreign=np.zeros(count, dtype=np.int32),
     )
     for index, kind in enumerate(kinds):
-        payload: dict[str, Any] = orjson.loads(added.payloads[index])
+        payload: dict[str, Any] = orjson.loads(extra.payloads[index])
         if kind == "duplicates":
             continue
         if kind == "retries":
-            added.emitted[index] += again[index] // 2
+            extra.emitted_at[index] += again[index] // 2
             continue
         if kind == "conflicts":
             payload["amount_minor"] += 1
         else:
-            added.event_ids[index] = f"payment-{kind.replace('_', '-')}-{index}"
+            extra.event_ids[index] = f"payment-{kind.replace('_', '-')}-{index}"
         if kind == "future":
-            added.ts[index] = FAR_FUTURE + index
-            added.emitted[index] = FAR_FUTURE + index
+            extra.ts[index] = FAR_FUTURE + index
+            extra.emitted_at[index] = FAR_FUTURE + index
         elif kind == "wrong_type":
             amount = payload["amount_minor"]
             payload["amount_minor"] = str(amount) if index % 2 else amount + 0.5
         elif kind == "missing_field":
             del payload["amount_minor" if index % 2 else "merchant_id"]
         elif kind == "foreign_pins":
-            added.foreign[index] = 1
-        added.payloads[index] = ijson_bytes(payload)
+            extra.foreign[index] = 1
+        extra.payloads[index] = ijson_bytes(payload)
     return replace(
         draft,
-        event_ids=draft.event_ids + added.event_ids,
-        event_types=draft.event_types + added.event_types,
-        payloads=draft.payloads + added.payloads,
-        ts=np.concatenate([draft.ts, added.ts]),
-        emitted=np.concatenate([draft.emitted, added.emitted]),
-        admitted=np.concatenate([draft.admitted, added.admitted]),
-        foreign=np.concatenate([draft.foreign, added.foreign]),
+        event_ids=draft.event_ids + extra.event_ids,
+        event_types=draft.event_types + extra.event_types,
+        payloads=draft.payloads + extra.payloads,
+        ts=np.concatenate([draft.ts, extra.ts]),
+        emitted_at=np.concatenate([draft.emitted_at, extra.emitted_at]),
+        admitted_at=np.concatenate([draft.admitted_at, extra.admitted_at]),
+        foreign=np.concatenate([draft.foreign, extra.foreign]),
     )

@@ -64,10 +64,10 @@ def make_population(size: PopulationSize, rng: np.random.Generator) -> Populatio
     cards = len(account_of_card)
 
     # most cards live on their customer's own telephone, a few on a device that others use too
-    shared = max(1, size.customers // 50)
+    shared_devices = max(1, size.customers // 50)
     on_shared = rng.random(cards) < 0.05
-    own = customer_of_account[account_of_card]
-    device_of_card = np.where(on_shared, size.customers + rng.integers(0, shared, cards), own)
+    own_device = customer_of_account[account_of_card]
+    device_of_card = np.where(on_shared, size.customers + rng.integers(0, shared_devices, cards), own_device)
 
     homes = rng.random((size.customers, 2))
     shops = rng.random((size.merchants, 2))
@@ -84,7 +84,7 @@ def make_population(size: PopulationSize, rng: np.random.Generator) -> Populatio
         account_of_card=account_of_card,
         device_of_card=device_of_card,
         card_weight=rng.gamma(1.2, 1.0, cards) + 0.02,
-        devices=size.customers + shared,
+        devices=size.customers + shared_devices,
         near_merchants=near,
         merchant_weight=weight / weight.sum(),
         merchant_factor=rng.lognormal(0.0, 0.5, size.merchants),

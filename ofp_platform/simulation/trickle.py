@@ -1,4 +1,4 @@
-"""Payments one after the other, for as long as somebody looks: those of the simulated town, stamped with given times."""
+"""Payments one after the other, for as long as somebody looks: simulated card payments, stamped with given times."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Trickle:
     def next(self, ts: int) -> dict[str, Any]:
         """The next payment as an envelope, at that event time (microseconds)."""
         if not self._waiting:
-            self._waiting = self._simulated()
+            self._waiting = self._next_block()
         record = self._waiting.pop()
         self._count += 1
         return {**record, "event_id": f"{self._name}-{self._count:07d}", "ts_utc": format_time(ts)}
 
-    def _simulated(self) -> list[dict[str, Any]]:
+    def _next_block(self) -> list[dict[str, Any]]:
         """One more block of payments, the first of them at the end."""
         simulation = PaymentSimulation(
             pins=self._pins, seed=self._block, payments=_BLOCK, days=1, disturbances=Disturbances.none()
