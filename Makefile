@@ -16,7 +16,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-UV_COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
+UV_COMPILE := $(BIN)/uv pip compile --quiet pyproject.toml --extra plane --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-header
 
 # --no-deps: the lock is complete, and pip's resolver refuses extras in hash mode. --no-compile: compileall does it on all cores.
 PIP_INSTALL := $(PY) -m pip --disable-pip-version-check install --no-input --no-deps --no-compile --progress-bar off

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 RUNTIME = "requirements.lock"
 DEVELOPMENT = "requirements-dev.lock"
-OPTIONS = ("--python-version=3.11", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-header")
+OPTIONS = ("--extra=plane", "--python-version=3.11", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-header")
 UNREACHABLE = re.compile(r"error sending request|client error|dns error|network|connect|timed out|offline", re.IGNORECASE)
 
 
@@ -89,8 +89,9 @@ def resolver_faults() -> list[str]:
 def main() -> int:
     """Print every fault; 0 when there is none."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    runtime = [Requirement(text) for text in project["dependencies"]]
-    development = runtime + [Requirement(text) for text in project["optional-dependencies"]["dev"]]
+    extras = project["optional-dependencies"]
+    runtime = [Requirement(text) for text in project["dependencies"] + extras["plane"]]
+    development = runtime + [Requirement(text) for text in extras["dev"]]
     faults = offline_faults(RUNTIME, runtime) + offline_faults(DEVELOPMENT, development)
     faults = faults or resolver_faults()
     for fault in faults:

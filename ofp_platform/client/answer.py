@@ -1,9 +1,8 @@
-"""What a client does with an answer before it believes it: parse, hold the hashes against each other, recompute them."""
+"""Answers of the service, parsed and held against their hashes before a caller sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import orjson
@@ -14,7 +13,7 @@ from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.serving import GetFeaturesResponse, OfpError, SnapshotRecord
-from ofp_platform.vocabulary.snapshot_hash import hashed_object, snapshot_hash
+from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
 
 HASH_HEADER = "ofp-snapshot-hash"
 M = TypeVar("M", bound=Model)
@@ -111,42 +110,3 @@ def run_of(response: httpx.Response, asked: str | None = None) -> BuildRun:
     if not run.run_key == recomputed == (asked or recomputed):
         raise AnswerNotTrusted(f"asked for run {asked or recomputed}; what came is the run of request {recomputed}")
     return run
-
-
-def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:
-    """The object that the snapshot hash is over, rebuilt from a response alone."""
-    provenance = response.provenance
-    requested = provenance.requested
-    return hashed_object(
-        context_pins=provenance.context_pins.wire(),
-        as_of_time_utc=requested.as_of_time_utc,
-        feature_keys=_wire(requested.feature_keys),
-        feature_groups=_wire(requested.feature_groups),
-        registry_digest=provenance.feature_definition_set.digest,
-        run_config_digest=provenance.run_config_digest,
-        values=_wire(response.snapshot.by_key),
-        freshness=_wire(provenance.freshness),
-        warnings=_wire(provenance.warnings),
-        input_basis=provenance.input_basis.model_dump(mode="json"),
-        graph_version=provenance.graph_version,
-        request_context=requested.request_context,
-    )
-
-
-def _wire(objects: Sequence[Model]) -> list[dict[str, Any]]:
-    return [each.model_dump(mode="json") for each in objects]
-
-
-def verify(response: GetFeaturesResponse) -> str:
-    """The snapshot hash, recomputed from the response alone and held against the one that it states.
-
-    Raises:
-        AnswerNotTrusted: they differ, or the snapshot and its provenance do not speak of the same instant.
-    """
-    stated = response.provenance.feature_snapshot_hash
-    recomputed = snapshot_hash(hashed_of(response))
-    if recomputed != stated:
-        raise AnswerNotTrusted(f"the response states the hash {stated}; its content has {recomputed}")
-    if response.snapshot.as_of_time_utc != response.provenance.requested.as_of_time_utc:
-        raise AnswerNotTrusted("the snapshot is of another instant than its provenance")
-    return recomputed

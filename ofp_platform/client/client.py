@@ -1,12 +1,4 @@
-"""Typed clients of the HTTP service, for decision services: `OfpClient` and `AsyncOfpClient`.
-
-with OfpClient("http://127.0.0.1:8000") as ofp:
-    answer = ofp.get_features(
-        context_pins=pins, feature_keys=[("account", "acc-000117")], feature_groups=[("account_activity", "v1")],
-        as_of_time_utc="2026-03-31T12:00:00Z",
-    )
-    verify(answer)
-"""
+"""`OfpClient` and `AsyncOfpClient`: the routes of the HTTP service as typed methods."""
 
 from __future__ import annotations
 
@@ -22,7 +14,6 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from ofp_platform.client.answer import (
-    AnswerNotTrusted,
     ReceivedFeatures,
     ServiceUnreachable,
     features_of,
@@ -30,7 +21,6 @@ from ofp_platform.client.answer import (
     record_of,
     refused,
     run_of,
-    verify,
 )
 from ofp_platform.client.question import Groups, Intent, Keys, intent_body, make_request, request_body
 from ofp_platform.client.retries import RetryPolicy, may_pass
@@ -39,17 +29,6 @@ from ofp_platform.vocabulary.offline.build_intent import request_id as request_i
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
-
-__all__ = [
-    "AnswerNotTrusted",
-    "AsyncOfpClient",
-    "OfpClient",
-    "ReceivedFeatures",
-    "RetryPolicy",
-    "ServiceUnreachable",
-    "make_request",
-    "verify",
-]
 
 _JSON = {"content-type": "application/json"}
 

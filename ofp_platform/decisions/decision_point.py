@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ofp_platform.client.client import make_request
+from ofp_platform.client import make_request
 from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.decisions.rule import Condition, PointsRule
 from ofp_platform.vocabulary.errors import ContractError

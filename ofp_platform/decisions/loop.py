@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
 
-from ofp_platform.client.answer import ReceivedFeatures
+from ofp_platform.client import ReceivedFeatures
 from ofp_platform.decisions.decision_point import DecisionPoint
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent, moved
 from ofp_platform.decisions.recorder import DecisionRecorder, record_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ofp_platform.client.client import AnswerNotTrusted, ReceivedFeatures, verify
+from ofp_platform.client import AnswerNotTrusted, ReceivedFeatures, verify
 from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.decisions.rule import PointsRule
 from ofp_platform.storage.decision_records import DecisionConflict, append_decisions, recorded_ids

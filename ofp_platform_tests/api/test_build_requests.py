@@ -18,7 +18,7 @@ from psycopg import conninfo, sql
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.build_requests import BuildRequests
-from ofp_platform.client.client import AsyncOfpClient, RetryPolicy
+from ofp_platform.client import AsyncOfpClient, RetryPolicy
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.storage.postgres import open_pool

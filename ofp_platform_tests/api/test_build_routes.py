@@ -18,8 +18,7 @@ from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.build_examples import build_error_examples, intent_example, run_example
 from ofp_platform.api.refusals import status_of
-from ofp_platform.client import client
-from ofp_platform.client.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
+from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -226,7 +225,7 @@ def test_the_snippet_of_the_page_runs(
     (tmp_path / "intent.json").write_bytes(INTENT)
     monkeypatch.chdir(tmp_path)
     over_fake = partial(OfpClient, transport=httpx.MockTransport(Service([run_example()] * 2)))
-    monkeypatch.setattr(client, "OfpClient", over_fake)
+    monkeypatch.setattr("ofp_platform.client.OfpClient", over_fake)
     exec(compile(found[1], "docs/intents.md", "exec"), {})
     assert capsys.readouterr().out == f"{KEY} QUEUED\n"
 

@@ -23,7 +23,7 @@ from jsonschema import Draft202012Validator
 from ofp_platform.api import examples
 from ofp_platform.api.contract_files import serving_schema
 from ofp_platform.api.server import AddressError, address_of, reserved_port
-from ofp_platform.client.client import OfpClient, ServiceUnreachable, verify
+from ofp_platform.client import OfpClient, ServiceUnreachable, verify
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform_tests.api import fake_port

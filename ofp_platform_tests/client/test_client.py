@@ -11,17 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+import ofp_platform.client as client_package
 from ofp_platform.api import examples
-from ofp_platform.client import client as client_module
-from ofp_platform.client.client import (
-    AnswerNotTrusted,
-    AsyncOfpClient,
-    OfpClient,
-    RetryPolicy,
-    ServiceUnreachable,
-    make_request,
-    verify,
-)
+from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable, make_request, verify
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
@@ -330,7 +322,7 @@ def test_pauses_double_and_are_jittered() -> None:
 
 
 def test_what_the_module_offers() -> None:
-    assert sorted(client_module.__all__) == [
+    assert sorted(client_package.__all__) == [
         "AnswerNotTrusted",
         "AsyncOfpClient",
         "OfpClient",

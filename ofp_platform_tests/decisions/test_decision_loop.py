@@ -15,7 +15,7 @@ import pytest
 
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.processes import Child, ofp_command
-from ofp_platform.client.client import AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable
+from ofp_platform.client import AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable
 from ofp_platform.decisions.decision_point import CARD_PAYMENTS, DecisionPoint
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.decisions.loop import DecisionService, Tally

@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.client.answer import verify
+from ofp_platform.client import verify
 from ofp_platform.registry.pack import pack_digest, shipped_pack
 from ofp_platform.vocabulary.serving import GetFeaturesResponse
 from ofp_platform_tests.cli.program import call

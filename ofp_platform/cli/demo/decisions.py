@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from ofp_platform.client.client import OfpClient, ReceivedFeatures, make_request, verify
+from ofp_platform.client import OfpClient, ReceivedFeatures, make_request, verify
 from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.canonical import digest_of

@@ -25,7 +25,7 @@ from ofp_platform.cli.processes import program
 from ofp_platform.cli.terminal.progress import bar, done
 from ofp_platform.cli.terminal.readable_json import readable_response
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.client.client import OfpClient, ReceivedFeatures
+from ofp_platform.client import OfpClient, ReceivedFeatures
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.loop import Tally
 from ofp_platform.log.archive_store import Archive

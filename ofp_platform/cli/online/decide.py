@@ -20,7 +20,7 @@ from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
-    from ofp_platform.client.client import OfpClient, ReceivedFeatures
+    from ofp_platform.client import OfpClient, ReceivedFeatures
     from ofp_platform.decisions.decision_point import DecisionPoint
     from ofp_platform.decisions.event_reader import ReadEvent
     from ofp_platform.decisions.loop import Tally
@@ -97,7 +97,7 @@ def decide_on(
     Raises:
         ContractError | ServiceUnreachable | AnswerNotTrusted: what the service has against it.
     """
-    from ofp_platform.client.client import OfpClient
+    from ofp_platform.client import OfpClient
     from ofp_platform.decisions.loop import DecisionService, Tally
     from ofp_platform.decisions.recorder import DecisionRecorder
 

@@ -44,7 +44,7 @@ def get_features(
     profile: ProfileSource = None,
 ) -> None:
     """Features of entities at an instant, as the whole JSON response; a refusal goes to stderr with exit code 1."""
-    from ofp_platform.client.client import make_request
+    from ofp_platform.client import make_request
 
     environment = resolve(home, profile)
     declared = environment.load_profile()
@@ -66,7 +66,7 @@ def _in_process(environment: Environment, request: GetFeaturesRequest) -> bytes:
 
 
 def _over_http(url: str, token: str | None, request: GetFeaturesRequest) -> bytes:
-    from ofp_platform.client.client import OfpClient, verify
+    from ofp_platform.client import OfpClient, verify
 
     with OfpClient(url, token=token) as client:
         answer = client.ask(request)

@@ -20,7 +20,7 @@ def words_for(error: Exception) -> str | None:
 
     from ofp_platform.api.authentication import ExposureError
     from ofp_platform.api.server import AddressError
-    from ofp_platform.client.answer import AnswerNotTrusted, ServiceUnreachable
+    from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.learning.protocol import ProtocolUnmet
     from ofp_platform.log.archive import ArchiveConflict
     from ofp_platform.log.archive_segment import SegmentDamaged

@@ -18,7 +18,7 @@ import pytest
 
 from ofp_platform.cli.processes import program
 from ofp_platform.cli.terminal.readable_json import readable_json, readable_response
-from ofp_platform.client.answer import verify
+from ofp_platform.client import verify
 from ofp_platform.vocabulary.serving import GetFeaturesResponse
 from ofp_platform_tests.cli.program import Ofp, Outcome
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.client.client import make_request
+from ofp_platform.client import make_request
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.decision_records import append_decisions

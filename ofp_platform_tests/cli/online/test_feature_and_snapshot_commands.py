@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.client.client import make_request, verify
+from ofp_platform.client import make_request, verify
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.snapshot_store import SnapshotStore

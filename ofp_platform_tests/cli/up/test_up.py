@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from ofp_platform.client.client import OfpClient, RetryPolicy, verify
+from ofp_platform.client import OfpClient, RetryPolicy, verify
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 

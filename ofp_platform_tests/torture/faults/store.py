@@ -20,7 +20,8 @@ from psycopg_pool import PoolTimeout
 from starlette.types import ASGIApp
 
 from benchmarks.servers import plane_app, service
-from ofp_platform.client.answer import parse, verify
+from ofp_platform.client import verify
+from ofp_platform.client.answer import parse
 from ofp_platform.log.port import LogUnavailable, Refusal
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane

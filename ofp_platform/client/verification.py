@@ -1,0 +1,50 @@
+"""The snapshot hash of a response, recomputed from the response alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ofp_platform.client.answer import AnswerNotTrusted
+from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.serving import GetFeaturesResponse
+from ofp_platform.vocabulary.snapshot_hash import hashed_object, snapshot_hash
+
+
+def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:
+    """The object that the snapshot hash is over, rebuilt from a response alone."""
+    provenance = response.provenance
+    requested = provenance.requested
+    return hashed_object(
+        context_pins=provenance.context_pins.wire(),
+        as_of_time_utc=requested.as_of_time_utc,
+        feature_keys=_wire(requested.feature_keys),
+        feature_groups=_wire(requested.feature_groups),
+        registry_digest=provenance.feature_definition_set.digest,
+        run_config_digest=provenance.run_config_digest,
+        values=_wire(response.snapshot.by_key),
+        freshness=_wire(provenance.freshness),
+        warnings=_wire(provenance.warnings),
+        input_basis=provenance.input_basis.model_dump(mode="json"),
+        graph_version=provenance.graph_version,
+        request_context=requested.request_context,
+    )
+
+
+def _wire(objects: Sequence[Model]) -> list[dict[str, Any]]:
+    return [each.model_dump(mode="json") for each in objects]
+
+
+def verify(response: GetFeaturesResponse) -> str:
+    """The snapshot hash, recomputed from the response alone and held against the one that it states.
+
+    Raises:
+        AnswerNotTrusted: they differ, or the snapshot and its provenance do not speak of the same instant.
+    """
+    stated = response.provenance.feature_snapshot_hash
+    recomputed = snapshot_hash(hashed_of(response))
+    if recomputed != stated:
+        raise AnswerNotTrusted(f"the response states the hash {stated}; its content has {recomputed}")
+    if response.snapshot.as_of_time_utc != response.provenance.requested.as_of_time_utc:
+        raise AnswerNotTrusted("the snapshot is of another instant than its provenance")
+    return recomputed
