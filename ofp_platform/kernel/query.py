@@ -12,8 +12,8 @@ from ofp_platform.kernel.native import Int64Array
 from ofp_platform.registry.aggregations import rule_of
 from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayout
 
-# columns of LayoutArrays.slots
-PREDICATE, ROW, WINDOW, DELAY, MEASURE = range(5)
+# columns of LayoutArrays.slots, behind the predicate and the matrix row of the values
+WINDOW, DELAY, MEASURE = range(2, 5)
 
 
 @dataclass(frozen=True, eq=False)

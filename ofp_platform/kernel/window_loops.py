@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import types
 
 from ofp_platform.kernel.accumulate import (
     EARLIEST,
@@ -14,7 +13,7 @@ from ofp_platform.kernel.accumulate import (
     merge_into,
     subtract_saturating,
 )
-from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
+from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT1, OUT2, Int64Array, native
 from ofp_platform.kernel.tokens import find, table_size
 
 NEVER = EARLIEST
@@ -227,38 +226,3 @@ def answer_whole(
         slots, chosen, wanted, masks, measures, time, horizon, first_ts, last_ts, none, starts, ends, matrix,
         out, distinct, touches,
     )  # fmt: skip
-
-
-_FLAGS = types.Array(types.boolean, 1, "C")
-
-
-@native(NOTHING(IN2, IN1, IN2, IN1, INTEGER, IN1, IN1, _FLAGS))
-def mark_needed(
-    slots: Int64Array,
-    chosen: Int64Array,
-    wanted: Int64Array,
-    masks: Int64Array,
-    time: int,
-    first_ts: Int64Array,
-    last_ts: Int64Array,
-    out: BoolArray,
-) -> None:
-    for index in range(chosen.shape[0]):
-        slot = chosen[index]
-        edge = subtract_saturating(time, slots[slot, 3])
-        for _ in range(2):
-            segment = int(np.searchsorted(first_ts, edge, side="right")) - 1
-            if segment >= 0 and last_ts[segment] > edge:
-                out[segment] = True
-            edge = subtract_saturating(edge, slots[slot, 2])
-    for index in range(wanted.shape[0]):
-        high = subtract_saturating(time, wanted[index, 3])
-        low = subtract_saturating(high, wanted[index, 2])
-        segment = int(np.searchsorted(first_ts, high, side="right")) - 1
-        while segment >= 0 and last_ts[segment] > low:
-            out[segment] = True
-            segment -= 1
-    if masks.shape[0] > 0:
-        segment = int(np.searchsorted(first_ts, time, side="right")) - 1
-        if segment >= 0 and last_ts[segment] > time:
-            out[segment] = True

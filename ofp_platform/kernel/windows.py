@@ -16,7 +16,7 @@ from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
 from ofp_platform.kernel.native import BoolArray, Int64Array
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.window_loops import NEVER as NEVER
-from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole, mark_needed
+from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole
 
 
 class EventsMissing(ValueError):
@@ -86,13 +86,6 @@ def _blank(query: Query) -> Evaluation:
     )
 
 
-def needed_chunks(query: Query, time: int, first_ts: Int64Array, last_ts: Int64Array) -> BoolArray:
-    """bool[K]: the segments whose events `evaluate_state` must have; the summaries of the others are enough."""
-    out = np.zeros(len(first_ts), np.bool_)
-    mark_needed(query.arrays.slots, query.chosen, query.distinct, query.masks, time, first_ts, last_ts, out)
-    return out
-
-
 def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
     """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
     found = _blank(query)
@@ -108,7 +101,7 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     """The query over segments, as of `time`; equal to `evaluate` over the whole matrix.
 
     Raises:
-        EventsMissing: a segment that `needed_chunks` names has no events.
+        EventsMissing: a segment that a window ends in, or whose values are counted, has no events.
     """
     found = _blank(query)
     arrays = query.arrays

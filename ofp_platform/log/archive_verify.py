@@ -39,11 +39,6 @@ class PartitionVerification:
     contiguous: PartitionSpan | None
     problems: tuple[ArchiveProblem, ...]
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
 
 def verify_segment(archive: Archive, receipt: ArchiveReceipt) -> None:
     """Compute everything that the receipt says anew from its segment, and the payload hash of every record.

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.accumulate import EARLIEST, merge_runs, summarise_chunks
-from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.query import LayoutArrays, Query, make_query
+from ofp_platform.kernel.native import BoolArray, Int64Array
+from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, make_query
 from ofp_platform.kernel.windows import (
     NEVER,
     Evaluation,
@@ -17,7 +17,6 @@ from ofp_platform.kernel.windows import (
     Segments,
     evaluate,
     evaluate_state,
-    needed_chunks,
     segments_of_chunks,
 )
 from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
@@ -44,6 +43,19 @@ def distinct_count(arrays: LayoutArrays, slot: int, token: int, matrix: Int64Arr
 def last_touch(arrays: LayoutArrays, matrix: Int64Array, mask: int, time: int, horizon: int = EARLIEST) -> int:
     """The greatest event time <= `time` and > `horizon` with a predicate of `mask`, or NEVER."""
     return int(evaluate(make_query(arrays, (), (), [mask]), matrix, time, horizon).touches[0])
+
+
+def needed_chunks(query: Query, time: int, first: Int64Array, last: Int64Array) -> BoolArray:
+    """bool[K]: the segments whose events `evaluate_state` must have; the summaries of the others are enough."""
+    needed = np.zeros(len(first), np.bool_)
+    for slot in query.chosen.tolist():
+        high = max(time - int(query.arrays.slots[slot, DELAY]), EARLIEST)
+        for edge in (high, max(high - int(query.arrays.slots[slot, WINDOW]), EARLIEST)):
+            needed |= (first <= edge) & (last > edge)
+    for window, delay in query.distinct[:, 2:4].tolist():
+        high = max(time - delay, EARLIEST)
+        needed |= (first <= high) & (last > max(high - window, EARLIEST))
+    return needed | ((first <= time) & (last > time)) if len(query.masks) else needed
 
 
 moments = st.integers(-5, 2 * SPAN + 10)

@@ -37,10 +37,10 @@ def test_a_whole_partition(archive: Archive) -> None:
     for count in (15, 34):
         archive_up_to(ranges(log), archive, make_basis(STREAM, {PARTITION: log.at(count)}))
     found = verify_partition(archive, PARTITION, DENSE)
-    assert (found.segments, found.records, found.is_whole) == (5, 32, True)
+    assert (found.segments, found.records, found.problems) == (5, 32, ())
     assert found.contiguous == log.span(0, 34)
     nothing = verify_partition(archive, "empty", SPARSE)
-    assert (nothing.segments, nothing.records, nothing.contiguous, nothing.is_whole) == (0, 0, None, True)
+    assert (nothing.segments, nothing.records, nothing.contiguous, nothing.problems) == (0, 0, None, ())
 
 
 def test_what_is_wrong_is_listed(archive: Archive, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ class IndexedDataset:
     dataset_name: str
     dataset_identity: str
     manifest_path: str
-    manifest_digest: str
     request_id: str
     supersedes: str | None
     superseded_by: tuple[str, ...]
@@ -68,7 +67,7 @@ class DatasetIndex:
         """
         with answering(), self._pool.connection() as connection:
             rows = connection.execute(
-                "SELECT one.dataset_name, one.dataset_identity, one.manifest_path, one.manifest_digest, one.request_id,"
+                "SELECT one.dataset_name, one.dataset_identity, one.manifest_path, one.request_id,"
                 " one.supersedes, coalesce(array_agg(later.dataset_identity ORDER BY later.dataset_identity)"
                 " FILTER (WHERE later.dataset_identity IS NOT NULL), '{}')"
                 " FROM ofp.dataset_index AS one LEFT JOIN ofp.dataset_index AS later"
@@ -78,6 +77,6 @@ class DatasetIndex:
                 (dataset_name,),
             ).fetchall()
         return [
-            IndexedDataset(name, identity, path, digest, request, supersedes, tuple(later))
-            for name, identity, path, digest, request, supersedes, later in rows
+            IndexedDataset(name, identity, path, request, supersedes, tuple(later))
+            for name, identity, path, request, supersedes, later in rows
         ]
