@@ -99,11 +99,6 @@ def range_number(name: str) -> int:
     return int(match.group(1))
 
 
-def range_names(head: int, size: int) -> list[str]:
-    """The closed ranges of a dense partition whose next offset is `head`."""
-    return [range_name(number) for number in range(head // size)]
-
-
 def shared_ranges(closed: Mapping[str, ClosedRanges]) -> int:
     """How many ranges are closed in every partition that takes part: neither an empty one nor one that ended holds up."""
     active = [one.count for one in closed.values() if not one.ended and not one.empty]

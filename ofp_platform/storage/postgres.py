@@ -87,7 +87,7 @@ def _check(connection: psycopg.Connection[TupleRow]) -> None:
         connection.silent_seconds = None
 
 
-def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8, timeout_seconds: float = 10.0) -> Pool:
+def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> Pool:
     """An open pool of autocommit connections: a statement alone is its own transaction, more need `.transaction()`.
 
     `timeout_seconds` bounds the wait for a free connection, `SILENT_SECONDS` that for the end of a statement.
@@ -99,7 +99,7 @@ def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 8, timeout_seconds
     pool: Pool = ConnectionPool(
         dsn,
         connection_class=AnsweredConnection,
-        min_size=min_size,
+        min_size=1,
         max_size=max_size,
         timeout=timeout_seconds,
         reconnect_timeout=_RECONNECT_SECONDS,

@@ -64,7 +64,7 @@ def test_a_range_is_archived_once(pool: Pool, archive: Archive, kind: OffsetKind
     log = listed(25, kind, unreadable=[11])
     ranges = OffsetRanges(pool, log, SIZE)
     receipt = archive_range(ranges, archive, PARTITION, 1)
-    assert (receipt.range_number, receipt.records, receipt.unreadable, receipt.is_full) == (1, 9, 1, True)
+    assert (receipt.range_number, receipt.records, receipt.unreadable, receipt.range_size) == (1, 9, 1, 10)
     assert (receipt.first, receipt.next) == (log.at(10).offset, log.at(20).offset)
     assert (receipt.admitted_min, receipt.admitted_max) == ("2024-05-01T10:00:01.000010Z", "2024-05-01T10:00:01.000019Z")
     log.reads.clear()
@@ -82,7 +82,7 @@ def test_the_trailing_range_and_then_the_full_one(pool: Pool, local: Archive, ki
     records, log.records = log.records, log.records[:25]
     ranges = OffsetRanges(pool, log, SIZE)
     first = archive_up_to(ranges, local, up_to(log, 25))
-    assert [(one.range_number, one.records, one.is_full) for one in first] == [(0, 10, True), (1, 10, True), (2, 5, False)]
+    assert [(one.range_number, one.records, one.closed) for one in first] == [(0, 10, False), (1, 10, False), (2, 5, False)]
     assert archive_up_to(ranges, local, up_to(log, 25)) == first
     log.records = records
     second = archive_up_to(ranges, local, up_to(log, 34))
@@ -117,11 +117,7 @@ def test_a_shard_that_ended(pool: Pool, local: Archive) -> None:
     log = listed(23, SPARSE, unreadable=[22])
     log.ended = True
     found = archive_closed_ranges(OffsetRanges(pool, log, SIZE), local)
-    assert [(one.records, one.unreadable, one.closed, one.is_full) for one in found] == [
-        (10, 0, False, True),
-        (10, 0, False, True),
-        (2, 1, True, True),
-    ]
+    assert [(one.records, one.unreadable, one.closed) for one in found] == [(10, 0, False), (10, 0, False), (2, 1, True)]
     assert archive_range(OffsetRanges(pool, log, SIZE), local, PARTITION, 2) == found[2]
     ended = log.span(0, 23).model_copy(update={"closed": True})
     batches = list(ReplayReader(log, local).batches(ended, 100))

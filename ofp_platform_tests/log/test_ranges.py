@@ -20,7 +20,6 @@ from ofp_platform.log.ranges import (
     RangeOpen,
     place,
     range_name,
-    range_names,
     range_number,
     shared_ranges,
 )
@@ -106,11 +105,6 @@ def test_the_ranges_of_a_sparse_log_are_those_of_its_ledger(dsn: str, ended: boo
             ranges.bounds(PARTITION, closed)
         empty = OffsetRanges(pool, replace(listed(5, SPARSE), stream_name="another"), 10)
         assert empty.closed() == {PARTITION: ClosedRanges(0, False, True)}
-
-
-def test_closed_ranges_of_a_head() -> None:
-    assert range_names(0, 40) == range_names(39, 40) == []
-    assert range_names(80, 40) == range_names(119, 40) == ["r0000000", "r0000001"]
 
 
 def test_places_order_the_bases_of_a_partition() -> None:

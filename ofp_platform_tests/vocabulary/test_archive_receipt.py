@@ -37,15 +37,9 @@ def receipt(**changes: Any) -> ArchiveReceipt:
 def test_it_survives_the_wire() -> None:
     one = receipt()
     assert ArchiveReceipt.model_validate_json(one.wire_bytes()) == one
-    assert one.is_full
     sparse = receipt(offset_kind=OffsetKind.AFTER_SEQUENCE_NUMBER, first="", next="99", records=3, closed=True)
     assert ArchiveReceipt.model_validate_json(sparse.wire_bytes()) == sparse
-    assert sparse.is_full
     assert sparse.span.closed
-
-
-def test_a_trailing_range_is_not_full() -> None:
-    assert not receipt(next=15, records=4).is_full
 
 
 @pytest.mark.parametrize("field", ["records", "closed", "segment_bytes", "next", "content_digest", "receipt_digest"])

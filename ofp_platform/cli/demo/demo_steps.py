@@ -60,7 +60,7 @@ class Walk:
     payments: int
     kinesis_endpoint: str | None
     lasting: bool
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=Console, init=False)
 
     def run(self) -> None:
         """All steps.

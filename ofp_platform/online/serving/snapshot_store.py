@@ -8,7 +8,6 @@ What a service served is stored many at a time, in packs (snapshot_packs.py): th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import orjson
 import psycopg
@@ -20,7 +19,6 @@ from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
 from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
-from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 
 # what a batch has in common is sent once
 _INSERT_INDEX = """
@@ -83,13 +81,3 @@ class SnapshotStore:
                 for common, own in sorted(rows.items()):
                     ordered = orjson.dumps([own[name] for name in sorted(own)]).decode()
                     connection.execute(_INSERT_INDEX, (*common, ordered))
-
-    def index(self, pins: ContextPins, *, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest index rows of a run, by as-of."""
-        with self._pool.connection() as connection:
-            rows = connection.execute(
-                "SELECT snapshot_hash, as_of, registry_digest, reference FROM ofp.snapshot_index WHERE pins_digest = %s"
-                " ORDER BY as_of DESC, snapshot_hash LIMIT %s",
-                (pins_digest(pins), limit),
-            ).fetchall()
-        return [dict(zip(("snapshot_hash", "as_of", "registry_digest", "reference"), row, strict=True)) for row in rows]

@@ -70,11 +70,6 @@ class ArchiveReceipt(Model):
             closed=self.closed,
         )
 
-    @property
-    def is_full(self) -> bool:
-        """Whether its range is closed: it holds as many records as a range does, or its partition ended."""
-        return self.closed or self.records + self.unreadable == self.range_size
-
     def wire_bytes(self) -> bytes:
         """The RFC 8785 bytes of the receipt, which are the bytes of its object."""
         return canonical_bytes(self.model_dump(mode="json"))
