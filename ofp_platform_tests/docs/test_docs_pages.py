@@ -18,6 +18,7 @@ from ofp_platform.vocabulary.serving import PostureState, WarningCode
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+CITATION = re.compile(r"semantics(?:\.md)?(?:,? section)? (\d+)")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -94,10 +95,19 @@ def test_the_runbook_states_the_thresholds_that_are_the_defaults() -> None:
 
 
 def test_semantics_names_every_aggregation_and_warning() -> None:
-    table = table_under("semantics.md", "Windows")
+    table = table_under("semantics.md", "3. Windows")
     assert sorted(re.findall(r"`([a-z_]+)`", table)) == sorted(aggregation.value for aggregation in Aggregation)
     assert table.splitlines()[-len(Aggregation) :] == documentation()
     assert all(f"`{code.value}`" in text("semantics.md") for code in WarningCode)
+
+
+def test_the_sections_of_semantics_are_numbered_and_every_citation_names_one() -> None:
+    headings = re.findall(r"^## (.+)$", text("semantics.md"), re.MULTILINE)
+    assert [heading.split(". ", 1)[0] for heading in headings] == [str(number) for number in range(1, len(headings) + 1)]
+    files = [*ROOT.glob("ofp_platform/**/*.py"), *ROOT.glob("ofp_platform_tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
+    for file in [*files, *ROOT.glob("docs/*.md"), *ROOT.glob("docs/decisions/*.md"), ROOT / "README.md"]:
+        for number in CITATION.findall(file.read_text(encoding="utf-8")):
+            assert 1 <= int(number) <= len(headings), f"{file.relative_to(ROOT)}: section {number}"
 
 
 def test_the_glossary_is_in_order_and_says_each_word_once() -> None:

@@ -111,7 +111,7 @@ class BuildPlan(Model):
 
     @property
     def dataset_identity(self) -> str:
-        """SHA-256 over what gives the data meaning (semantics.md, section 6).
+        """SHA-256 over what gives the data meaning (docs/glossary.md: dataset identity).
 
         Not in it: where the records were read from, which decisions are compared, who asked.
         """
