@@ -102,6 +102,10 @@ types: $(READY) ## Static types, strict
 imports: $(READY) ## Which package may import which
 	@$(BIN)/lint-imports --no-logo
 
+.PHONY: dead-code
+dead-code: $(READY) ## What nothing but a test reaches
+	@$(PY) .ci/dead_code.py
+
 .PHONY: contracts
 contracts: $(READY) ## Write contracts/ again from the models
 	@$(PY) -m ofp_platform.api.contract_files
