@@ -15,12 +15,11 @@ from numba import types
 
 from ofp_platform.kernel import accumulate
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
+from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, Int64Array, native
 from ofp_platform.kernel.query import LayoutArrays
 
 CHUNK_EVENTS = 256
 _SIGN = np.int64(EARLIEST)
-_FLAGS = types.Array(types.boolean, 1, "C")
 _FLAG = types.boolean
 
 
@@ -28,14 +27,12 @@ _FLAG = types.boolean
 class MergedChunks:
     """The chunks of all buckets, in the order of the buckets, in time order inside each.
 
-    `matrix` int64[C, N]; `chunk_offsets` int64[K+1]: the events of each chunk; `chunk_bucket` int64[K], ascending;
-    `chunk_changed` bool[K]: False for a chunk that is its bucket as it was.
+    `matrix` int64[C, N]; `chunk_offsets` int64[K+1]: the events of each chunk; `chunk_bucket` int64[K], ascending.
     """
 
     matrix: Int64Array
     chunk_offsets: Int64Array
     chunk_bucket: Int64Array
-    chunk_changed: BoolArray
 
 
 @native()
@@ -69,7 +66,7 @@ def _boundary(old: Int64Array, new: Int64Array, source: Int64Array, cut: int, en
     return end
 
 
-@native(INTEGER(IN2, IN1, IN2, IN1, _FLAG, INTEGER, INTEGER, OUT1, OUT1, OUT1, _FLAGS))
+@native(INTEGER(IN2, IN1, IN2, IN1, _FLAG, INTEGER, OUT1, OUT1, OUT1))
 def _plan(
     old: Int64Array,
     old_offsets: Int64Array,
@@ -77,11 +74,9 @@ def _plan(
     new_offsets: Int64Array,
     ties: bool,
     limit: int,
-    horizon: int,
     source: Int64Array,
     offsets: Int64Array,
     buckets: Int64Array,
-    changed: BoolArray,
 ) -> int:
     """Merge into `source` (of each resulting event: an old event, or -1 - a new one) and cut. How many chunks."""
     chunks = 0
@@ -93,7 +88,6 @@ def _plan(
         right = new_offsets[bucket]
         right_end = new_offsets[bucket + 1]
         grows = right < right_end
-        held = left_end - left
         while left < left_end or right < right_end:
             if left == left_end or (right < right_end and _before(new, right, old, left, ties)):
                 source[out] = -1 - right
@@ -112,26 +106,14 @@ def _plan(
                 parts = (size + limit - 1) // limit
                 most = (size + parts - 1) // parts
         cut = start
-        kept = start
         while cut < out:
             end = min(cut + most, out)
             if end < out:
                 end = _boundary(old, new, source, cut, end, out)
-            fresh = end - cut != held
-            for event in range(cut, end):
-                fresh = fresh or source[event] < 0
-            last = _time(old, new, source[end - 1])
-            if last > horizon:
-                if kept != cut:
-                    for event in range(cut, end):
-                        source[kept + event - cut] = source[event]
-                kept += end - cut
-                chunks += 1
-                offsets[chunks] = kept
-                buckets[chunks - 1] = bucket
-                changed[chunks - 1] = fresh
+            chunks += 1
+            offsets[chunks] = end
+            buckets[chunks - 1] = bucket
             cut = end
-        out = kept
     return chunks
 
 
@@ -151,7 +133,6 @@ def merge(
     *,
     ties: bool,
     limit: int = CHUNK_EVENTS,
-    horizon: int = EARLIEST,
 ) -> MergedChunks:
     """Merge new events, in any order, none of them held already, into b buckets.
 
@@ -162,7 +143,6 @@ def merge(
         new: int64[C, m].
         ties: whether rows 2 and 3 are the tie (compared as unsigned); without, equal times keep the order of arrival.
         limit: events of a chunk, unless more have one time.
-        horizon: microseconds; chunks whose last event is at or behind it are left out.
     """
     by = (new[0], of_event) if not ties else (new[3] ^ _SIGN, new[2] ^ _SIGN, new[0], of_event)
     order = np.lexsort(by)
@@ -174,12 +154,11 @@ def merge(
     source = np.empty(total, np.int64)
     chunk_offsets = np.zeros(most + 1, np.int64)
     buckets = np.empty(most, np.int64)
-    changed = np.empty(most, np.bool_)
-    chunks = _plan(existing, offsets, arrived, arrived_offsets, ties, limit, horizon, source, chunk_offsets, buckets, changed)
+    chunks = _plan(existing, offsets, arrived, arrived_offsets, ties, limit, source, chunk_offsets, buckets)
     chunk_offsets = chunk_offsets[: chunks + 1].copy()
     matrix = np.empty((new.shape[0], int(chunk_offsets[-1])), np.int64)
     _gather(existing, arrived, source, matrix)
-    return MergedChunks(matrix, chunk_offsets, buckets[:chunks].copy(), changed[:chunks].copy())
+    return MergedChunks(matrix, chunk_offsets, buckets[:chunks].copy())
 
 
 def summarise_chunks(plan: LayoutArrays, matrix: Int64Array, chunk_offsets: Int64Array) -> Int64Array:

@@ -19,7 +19,7 @@ from psycopg import Connection
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.projecting import chunk_merge
-from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, Asked, ReadAhead, Reading, read_batches
+from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, Asked, ReadAhead, Reading
 from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
@@ -111,10 +111,6 @@ class Projector:
         row = self._load()
         reading = self._reader(row.pins).read(Asked(row.basis, max_records, until))
         return self._applied(reading) if reading.records else None
-
-    def read_next(self, *, max_records: int, until: Basis | None = None) -> list[RecordBatch]:
-        """Read the records that the next commit would apply, spread over the partitions."""
-        return read_batches(self._log, Asked(self._load().basis, max_records, until))[0]
 
     def apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
         """Apply records that continue the basis: one transaction, all or nothing.

@@ -105,11 +105,6 @@ def apply_ranges(plane: Plane, row: ProjectionRow, partition_id: str, numbers: S
         yield _receipt(plane, row, bounds, receipts, verification)
 
 
-def apply_range(plane: Plane, row: ProjectionRow, partition_id: str, number: int) -> RangeReceipt:
-    """One range; see `apply_ranges`."""
-    return next(apply_ranges(plane, row, partition_id, [number]))
-
-
 def _apply(plane: Plane, projector: Projector, bounds: RangeBounds) -> Iterator[ApplyReceipt]:
     until = bounds.until(plane.log.stream_name)
     conflicts = 0

@@ -35,7 +35,7 @@ events_ = st.tuples(
 buckets_ = st.lists(st.tuples(st.lists(events_, max_size=12), st.lists(events_, max_size=12)), max_size=5)
 
 
-def merged(buckets: list[tuple[list[Event], list[Event]]], order: list[int], **options: int) -> MergedChunks:
+def merged(buckets: list[tuple[list[Event], list[Event]]], order: list[int]) -> MergedChunks:
     old = [event for held, _ in buckets for event in ordered(held)]
     offsets = np.cumsum([0, *(len(held) for held, _ in buckets)])
     new = [(bucket, event) for bucket, (_, arrived) in enumerate(buckets) for event in arrived]
@@ -47,7 +47,6 @@ def merged(buckets: list[tuple[list[Event], list[Event]]], order: list[int], **o
         matrix_of([event for _, event in new]),
         ties=True,
         limit=LIMIT,
-        **options,
     )
 
 
@@ -83,17 +82,6 @@ def test_each_bucket_is_the_sorted_union_well_cut(buckets: list[tuple[list[Event
             assert own == ([ordered(held)] if held else [])
         for events in own if arrived else []:
             assert len(events) <= LIMIT or len({event[0] for event in events}) == 1
-    changed = found.chunk_changed.tolist()
-    for (bucket, events), flag in zip(chunks, changed, strict=True):
-        assert flag == ([event[4] for event in events] != [event[4] for event in ordered(buckets[bucket][0])])
-
-
-@given(buckets_, st.permutations(range(60)), st.integers(-1, 13))
-def test_chunks_behind_the_horizon_are_left_out(
-    buckets: list[tuple[list[Event], list[Event]]], order: list[int], horizon: int
-) -> None:
-    expected = [chunk for chunk in chunks_of(merged(buckets, order)) if chunk[1][-1][0] > horizon]
-    assert chunks_of(merged(buckets, order, horizon=horizon)) == expected
 
 
 def sizes(held: list[int], arrived: list[int]) -> list[int]:
@@ -133,7 +121,7 @@ def test_an_appended_chunk_leaves_the_full_one_unchanged() -> None:
     new = matrix_of([(CHUNK_EVENTS, 1, 0, 0, 1)])
     found = merge(held, np.array([0, CHUNK_EVENTS]), np.array([0]), new, ties=True)
     assert found.chunk_offsets.tolist() == [0, CHUNK_EVENTS, CHUNK_EVENTS + 1]
-    assert found.chunk_changed.tolist() == [False, True]
+    assert found.matrix[:, :CHUNK_EVENTS].tolist() == held.tolist()
 
 
 def test_only_the_buckets_with_new_events_change() -> None:
@@ -146,7 +134,8 @@ def test_only_the_buckets_with_new_events_change() -> None:
         held = [[event(1)], [event(2), event(3)], [event(4)]]
         found = merged(list(zip(held, arrived, strict=True)), [0])
         assert found.chunk_bucket.tolist() == [0, 1, 2]
-        assert found.chunk_changed.tolist() == [bucket == chosen for bucket in range(3)]
+        same = [events == held[bucket] for bucket, events in chunks_of(found)]
+        assert same == [bucket != chosen for bucket in range(3)]
 
 
 def test_many_small_buckets() -> None:

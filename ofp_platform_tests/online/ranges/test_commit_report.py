@@ -10,7 +10,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.ranges import commit_report
 from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.commit_report import ReportCursor, report_commits
-from ofp_platform.online.ranges.range_apply import apply_range
+from ofp_platform.online.ranges.range_apply import apply_ranges
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, heads, profile
 
 
@@ -28,7 +28,7 @@ def test_nothing_before_the_first_commit(plane: Plane) -> None:
 def test_each_range_once_and_each_move_once(plane: Plane) -> None:
     append(plane.log)
     row = plane.ensure_live()
-    receipt = apply_range(plane, row, "0000", 0)
+    (receipt,) = apply_ranges(plane, row, "0000", [0])
     first = report_commits(plane, row, None)
     assert [one.basis.partition_id for one in first.moved] == ["0000"]
     assert [(one.bounds.partition_id, one.bounds.number) for one in first.ranges] == [("0000", 0)]

@@ -12,8 +12,9 @@ from ofp_platform.log.ranges import RangeGap, RangeOpen, RangeTrimmed
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.log_progress import observe, progress
-from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_range, apply_ranges
+from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
 from ofp_platform.online.ranges.range_contents import ProjectionContents
+from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
 
@@ -27,6 +28,12 @@ def plane(dsn: str, tmp_path: Path) -> Iterator[Plane]:
 
 def offset(plane: Plane, projection_id: int, partition_id: str) -> int:
     return int(plane.row(projection_id).basis.by_partition()[partition_id].offset)
+
+
+def apply_range(plane: Plane, row: ProjectionRow, partition_id: str, number: int) -> RangeReceipt:
+    """One range."""
+    (receipt,) = apply_ranges(plane, row, partition_id, [number])
+    return receipt
 
 
 def fates(receipt: RangeReceipt) -> int:

@@ -15,6 +15,7 @@ from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
+from ofp_platform.online.projecting import read_ahead
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.projection import ProjectionConflict, make_live, open_projection, read_projection
@@ -102,7 +103,8 @@ class ViewTrial:
         while True:
             if rng.random() < 0.1:
                 projector = self._projector()
-            batches = projector.read_next(max_records=rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4))))
+            most = rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4)))
+            batches, _ = read_ahead.read_batches(self.log, read_ahead.Asked(projector.basis, most))
             if not batches:
                 break
             self.basis = projector.apply(batches).basis_after
