@@ -91,13 +91,15 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
         tally = correct_run(build_context, asked)
         days = corrected_days(build_context.pool, asked.request_id)
     typer.echo(f"request {asked.request_id}")
-    typer.echo(f"{tally.compared:,} decisions compared, {tally.corrected:,} of them with other features")
+    typer.echo(f"{tally.compared_count:,} decisions compared, {tally.corrected_count:,} of them with other features")
     for day in days:
         typer.echo(f"{format_time(day.day_us)[:10]}  {day.decisions:,} decisions, {day.features:,} features")
-    if tally.unservable:
-        typer.echo(f"{tally.unservable:,} decisions would have had a value that cannot be served")
-    if tally.unproven:
-        typer.echo(f"{tally.unproven:,} decisions are not in this: `ofp parity run` says why they cannot be rebuilt", err=True)
+    if tally.unservable_count:
+        typer.echo(f"{tally.unservable_count:,} decisions would have had a value that cannot be served")
+    if tally.unproven_count:
+        typer.echo(
+            f"{tally.unproven_count:,} decisions are not in this: `ofp parity run` says why they cannot be rebuilt", err=True
+        )
 
 
 @app.command(short_help="Rates and mismatches of a comparison.")

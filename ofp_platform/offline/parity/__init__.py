@@ -1,1 +1,1 @@
-"""What was served against what the log gives."""
+"""Parity: served answers compared with a rebuild from the log."""

@@ -48,10 +48,10 @@ def registries_of(pool: Pool, decision_ids: Sequence[str]) -> list[str]:
     Raises:
         BuildRefused: STORE_UNAVAILABLE.
     """
-    found: set[str] = set()
+    digests: set[str] = set()
     for start in range(0, len(decision_ids), _PAGE):
         with answering(), pool.connection() as connection:
-            found.update(
+            digests.update(
                 digest for (digest,) in connection.execute(_PROVENANCE, (list(decision_ids[start : start + _PAGE]),)) if digest
             )
-    return sorted(found)
+    return sorted(digests)

@@ -16,7 +16,7 @@ import orjson
 
 from ofp_platform.offline.parity.parity import BATCH, Comparer, ParityRuns, RunKey
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor
-from ofp_platform.offline.parity.rebuilding import Found, QuestionAt, Rebuilder
+from ofp_platform.offline.parity.rebuilding import EvaluatedQuestions, QuestionAt, Rebuilder
 from ofp_platform.registry.expression import names_in, parse_expression
 from ofp_platform.registry.layout import CompiledGroup, KeyLayout
 from ofp_platform.vocabulary.canonical import sha256_hex
@@ -25,19 +25,19 @@ from ofp_platform.vocabulary.offline.parity_record import Correction, EventRef
 from ofp_platform.vocabulary.position import Basis
 
 Int64s = npt.NDArray[np.int64]
-Span = tuple[int, int, int]
+FeatureWindow = tuple[int, int, int]
 """(predicate, window, delay), microseconds"""
 
 
 @dataclass
 class CorrectionTally:
-    """What became of the decisions: `compared`; `corrected` of them; `unproven`: their rebuild is not what was recorded, or
-    there is none; `unservable`: the later basis gives a value that cannot be served."""
+    """Counts of decisions: compared; corrected of them; unproven: their rebuild is not what was recorded, or there
+    is none; unservable: the later basis gives a value that cannot be served."""
 
-    compared: int = 0
-    corrected: int = 0
-    unproven: int = 0
-    unservable: int = 0
+    compared_count: int = 0
+    corrected_count: int = 0
+    unproven_count: int = 0
+    unservable_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,113 +56,131 @@ class CorrectionLedger:
             ValueError: the replay does not hold everything that `later` knows.
         """
         comparer = Comparer(self.parity)
-        for key in self.parity.runs:
-            lacking = comparer.rebuilder(key).run.knowledge.lacks(self.later)
+        for run_key in self.parity.runs:
+            lacking = comparer.rebuilder(run_key).run.knowledge.lacks(self.later)
             if lacking is not None:
                 raise ValueError(lacking)
-        waiting = iter(anchors)
-        for batch in iter(lambda: list(islice(waiting, BATCH)), []):
-            asked: dict[RunKey, list[tuple[ParityAnchor, QuestionAt]]] = {}
+        remaining_anchors = iter(anchors)
+        for batch in iter(lambda: list(islice(remaining_anchors, BATCH)), []):
+            questions_by_run: dict[RunKey, list[tuple[ParityAnchor, QuestionAt]]] = {}
             for anchor in batch:
                 try:
-                    served = comparer.reader.read(anchor)
-                    key, question = comparer.question(served)
+                    served_snapshot = comparer.reader.read(anchor)
+                    run_key, question = comparer.question(served_snapshot)
                 except NotComparable:
-                    self.tally.unproven += 1
+                    self.tally.unproven_count += 1
                     continue
-                asked.setdefault(key, []).append((anchor, QuestionAt(question, served.basis, served.text)))
-            for key, items in asked.items():
-                yield from self._correct(comparer.rebuilder(key), items)
+                questions_by_run.setdefault(run_key, []).append(
+                    (anchor, QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text))
+                )
+            for run_key, items in questions_by_run.items():
+                yield from self._correct(comparer.rebuilder(run_key), items)
 
     def _correct(self, rebuilder: Rebuilder, items: list[tuple[ParityAnchor, QuestionAt]]) -> Iterator[Correction]:
-        asked = [one for _, one in items]
-        bounds = rebuilder.run.knowledge.bounds([one.basis for one in asked])
+        questions = [question for _, question in items]
+        bounds = rebuilder.run.knowledge.bounds([question.basis for question in questions])
         end = np.maximum(bounds, rebuilder.run.knowledge.bounds([self.later])[0])
-        then, later = rebuilder.evaluate(asked, bounds), rebuilder.evaluate(asked, end)
-        changed = [number for number, one in enumerate(asked) if _differs(then, later, number, len(one.question.keys))]
-        served = rebuilder.encode(asked, then)
-        chosen = Found([later.rows[number] for number in changed], [then.watermarks[number] for number in changed])
-        corrected = dict(zip(changed, rebuilder.encode([asked[number] for number in changed], chosen), strict=True))
-        for number, (anchor, one) in enumerate(items):
-            before, after = served[number], corrected.get(number)
+        then, later = rebuilder.evaluate(questions, bounds), rebuilder.evaluate(questions, end)
+        changed_numbers = [
+            number for number, question in enumerate(questions) if _differs(then, later, number, len(question.question.keys))
+        ]
+        served_bytes = rebuilder.encode(questions, then)
+        changed_evaluations = EvaluatedQuestions(
+            [later.rows[number] for number in changed_numbers], [then.watermarks[number] for number in changed_numbers]
+        )
+        corrected_bytes = dict(
+            zip(
+                changed_numbers,
+                rebuilder.encode([questions[number] for number in changed_numbers], changed_evaluations),
+                strict=True,
+            )
+        )
+        for number, (anchor, question) in enumerate(items):
+            before, after = served_bytes[number], corrected_bytes.get(number)
             if not isinstance(before, bytes) or sha256_hex(before) != anchor.snapshot_hash or anchor.decision_id is None:
-                self.tally.unproven += 1
+                self.tally.unproven_count += 1
                 continue
-            self.tally.compared += 1
+            self.tally.compared_count += 1
             if after is None:
                 continue
             if not isinstance(after, bytes):
-                self.tally.unservable += 1
+                self.tally.unservable_count += 1
                 continue
-            found = list(self._compare(rebuilder, anchor, one, before, after, (bounds[number], end[number])))
-            self.tally.corrected += bool(found)
-            yield from found
+            corrections = list(self._compare(rebuilder, anchor, question, before, after, (bounds[number], end[number])))
+            self.tally.corrected_count += bool(corrections)
+            yield from corrections
 
     def _compare(
         self,
         rebuilder: Rebuilder,
         anchor: ParityAnchor,
-        asked: QuestionAt,
+        question: QuestionAt,
         before: bytes,
         after: bytes,
         bounds: tuple[Int64s, Int64s],
     ) -> Iterator[Correction]:
-        keys = zip(orjson.loads(before)["values"], orjson.loads(after)["values"], strict=True)
-        for served_key, corrected_key in keys:
-            for served, corrected in zip(served_key["by_group"], corrected_key["by_group"], strict=True):
-                group = rebuilder.registry.groups[served["group_name"], served["group_version"]]
-                for feature, value in served["features"].items():
-                    if corrected["features"][feature] == value:
+        key_pairs = zip(orjson.loads(before)["values"], orjson.loads(after)["values"], strict=True)
+        for served_key, corrected_key in key_pairs:
+            for served_group, corrected_group in zip(served_key["by_group"], corrected_key["by_group"], strict=True):
+                group = rebuilder.registry.groups[served_group["group_name"], served_group["group_version"]]
+                for feature, value in served_group["features"].items():
+                    if corrected_group["features"][feature] == value:
                         continue
                     yield Correction(
                         request_id=self.request_id,
                         decision_id=anchor.decision_id or "",
                         feature_snapshot_hash=anchor.snapshot_hash,
-                        as_of_time_utc=asked.question.request.as_of_time_utc,
+                        as_of_time_utc=question.question.request.as_of_time_utc,
                         key_type=KeyType(served_key["key_type"]),
                         key_id=served_key["key_id"],
                         group_name=group.name,
                         group_version=group.version,
                         feature=feature,
                         served=value,
-                        corrected=corrected["features"][feature],
-                        events=late_events(rebuilder, asked, served_key["key_id"], group, feature, bounds),
+                        corrected=corrected_group["features"][feature],
+                        events=late_events(rebuilder, question, served_key["key_id"], group, feature, bounds),
                     )
 
 
 def late_events(
-    rebuilder: Rebuilder, asked: QuestionAt, key_id: str, group: CompiledGroup, feature: str, bounds: tuple[Int64s, Int64s]
+    rebuilder: Rebuilder, question: QuestionAt, key_id: str, group: CompiledGroup, feature: str, bounds: tuple[Int64s, Int64s]
 ) -> tuple[EventRef, ...]:
     """The events in the feature's windows that come before the later bounds and not before the earlier ones (int64[P])."""
-    as_of = asked.question.as_of
-    span = np.array([as_of - group.reach], np.int64), np.array([as_of], np.int64)
-    events = rebuilder.index.events(group.key_type, [key_id], *span)
+    as_of = question.question.as_of
+    interval = np.array([as_of - group.reach], np.int64), np.array([as_of], np.int64)
+    events = rebuilder.index.events(group.key_type, [key_id], *interval)
     times, masks = events.matrix[0], events.matrix[1]
     inside = np.zeros(len(times), np.bool_)
-    for predicate, window, delay in feature_spans(group, rebuilder.registry.layouts[group.key_type], feature):
+    for predicate, window, delay in feature_windows(group, rebuilder.registry.layouts[group.key_type], feature):
         until = as_of - delay
         inside |= ((masks >> predicate) & 1).astype(np.bool_) & (times > until - window) & (times <= until)
     late = events.known(bounds[1]) & ~events.known(bounds[0])
     return rebuilder.names.refs(events, np.flatnonzero(inside & late))
 
 
-def feature_spans(group: CompiledGroup, layout: KeyLayout, feature: str) -> list[Span]:
-    """What a feature reads; an on-demand feature reads what the features of its expression do."""
-    for plan in group.features:
-        if plan.name == feature:
-            operands = [plan.operand] if plan.denominator is None else [plan.operand, plan.denominator]
+def feature_windows(group: CompiledGroup, layout: KeyLayout, feature: str) -> list[FeatureWindow]:
+    """The windows that a feature reads; an on-demand feature reads those of the features in its expression."""
+    for compiled_feature in group.features:
+        if compiled_feature.name == feature:
+            operands = (
+                [compiled_feature.operand]
+                if compiled_feature.denominator is None
+                else [compiled_feature.operand, compiled_feature.denominator]
+            )
             slots = [layout.slots[operand.slot] for operand in operands]
             return [(layout.measures[slot.measure].predicate, slot.window, slot.delay) for slot in slots]
-    expression = next(one.expression for one in group.on_demand if one.name == feature)
-    return [span for name in sorted(names_in(parse_expression(expression))[0]) for span in feature_spans(group, layout, name)]
+    expression = next(on_demand.expression for on_demand in group.on_demand if on_demand.name == feature)
+    return [
+        window for name in sorted(names_in(parse_expression(expression))[0]) for window in feature_windows(group, layout, name)
+    ]
 
 
-def _differs(then: Found, later: Found, number: int, keys: int) -> bool:
-    """Whether the kernel found anything else for a question; values follow from this, freshness does not matter here."""
-    for place in range(keys):
-        (one, row), (other, other_row) = then.rows[number][place], later.rows[number][place]
-        if not np.array_equal(one.accumulators[row], other.accumulators[other_row]):
+def _differs(then: EvaluatedQuestions, later: EvaluatedQuestions, number: int, keys: int) -> bool:
+    """Whether the kernel's results for a question differ; values follow from them, freshness does not matter here."""
+    for index in range(keys):
+        (earlier, earlier_row), (later_evaluations, later_row) = then.rows[number][index], later.rows[number][index]
+        if not np.array_equal(earlier.accumulators[earlier_row], later_evaluations.accumulators[later_row]):
             return True
-        if not np.array_equal(one.distinct[row], other.distinct[other_row]):
+        if not np.array_equal(earlier.distinct[earlier_row], later_evaluations.distinct[later_row]):
             return True
     return False

@@ -39,11 +39,11 @@ def store_corrections(pool: Pool, corrections: Sequence[Correction]) -> int:
     with answering(), pool.connection() as connection, connection.transaction(), connection.cursor() as cursor:
         cursor.execute(f"CREATE TEMPORARY TABLE corrected ON COMMIT DROP AS SELECT {_COLUMNS} FROM ofp.correction LIMIT 0")
         with cursor.copy(f"COPY corrected ({_COLUMNS}) FROM STDIN") as copy:
-            for one in corrections:
-                group = (one.group_name, one.group_version, one.feature)
-                text = canonical_bytes(one.model_dump(mode="json")).decode()
-                key = (one.request_id, one.decision_id, one.key_type.value, one.key_id, *group)
-                copy.write_row((*key, parse_time(one.as_of_time_utc), text))
+            for correction in corrections:
+                group = (correction.group_name, correction.group_version, correction.feature)
+                text = canonical_bytes(correction.model_dump(mode="json")).decode()
+                key = (correction.request_id, correction.decision_id, correction.key_type.value, correction.key_id, *group)
+                copy.write_row((*key, parse_time(correction.as_of_time_utc), text))
         # in one order whoever writes, as with parity records
         return cursor.execute(
             f"INSERT INTO ofp.correction ({_COLUMNS}) SELECT {_COLUMNS} FROM corrected ORDER BY {_KEY} ON CONFLICT DO NOTHING"

@@ -1,4 +1,4 @@
-"""Which events of a key explain a value: those whose presence or absence would have given it."""
+"""The events of a key that explain a value: those whose presence or absence would have given it."""
 
 from __future__ import annotations
 
@@ -35,92 +35,99 @@ class Explanation:
 
 @dataclass(frozen=True, eq=False)
 class KeyHistory:
-    """All events that the replay has of one key in a span of time. `known` bool[n]: those that the basis holds."""
+    """All events that the replay has of one key in a span of time. `known_mask` bool[n]: those that the basis holds."""
 
     rebuilder: Rebuilder
-    asked: QuestionAt
+    question_at: QuestionAt
     key: tuple[str, str]
     group: CompiledGroup
     events: KeyEvents
-    known: Mask
+    known_mask: Mask
 
     @classmethod
-    def in_windows(cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: CompiledGroup) -> KeyHistory:
+    def in_windows(cls, rebuilder: Rebuilder, question: QuestionAt, key: tuple[str, str], group: CompiledGroup) -> KeyHistory:
         """The events that any window of the group can hold."""
-        return cls._between(rebuilder, asked, key, group, asked.question.as_of - group.reach)
+        return cls._between(rebuilder, question, key, group, question.question.as_of - group.reach)
 
     @classmethod
     def at_times(
-        cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: CompiledGroup, times: set[int]
+        cls, rebuilder: Rebuilder, question: QuestionAt, key: tuple[str, str], group: CompiledGroup, times: set[int]
     ) -> KeyHistory:
         """The events of the group at exactly these times, known or not."""
-        found = cls._between(rebuilder, asked, key, group, min(times, default=asked.question.as_of) - 1)
-        mask = (found.events.matrix[1] & group.mask) != 0
-        chosen = np.flatnonzero(np.isin(found.events.matrix[0], sorted(times)) & mask)
-        return cls(rebuilder, asked, key, group, _taken(found.events, chosen), found.known[chosen])
+        history = cls._between(rebuilder, question, key, group, min(times, default=question.question.as_of) - 1)
+        mask = (history.events.matrix[1] & group.mask) != 0
+        selected_events = np.flatnonzero(np.isin(history.events.matrix[0], sorted(times)) & mask)
+        return cls(
+            rebuilder, question, key, group, _select_events(history.events, selected_events), history.known_mask[selected_events]
+        )
 
     @classmethod
     def _between(
-        cls, rebuilder: Rebuilder, asked: QuestionAt, key: tuple[str, str], group: CompiledGroup, after: int
+        cls, rebuilder: Rebuilder, question: QuestionAt, key: tuple[str, str], group: CompiledGroup, after: int
     ) -> KeyHistory:
-        span = np.array([max(after, EARLIEST)], np.int64), np.array([asked.question.as_of], np.int64)
-        events = rebuilder.index.events(key[0], [key[1]], *span)
-        known = events.known(rebuilder.run.knowledge.bounds([asked.basis])[0])
-        return cls(rebuilder, asked, key, group, events, known)
+        interval = np.array([max(after, EARLIEST)], np.int64), np.array([question.question.as_of], np.int64)
+        events = rebuilder.index.events(key[0], [key[1]], *interval)
+        known_mask = events.known(rebuilder.run.knowledge.bounds([question.basis])[0])
+        return cls(rebuilder, question, key, group, events, known_mask)
 
-    def explain(self, feature: str, served: Value) -> Explanation:
-        """Which events, taken away or added, give the served value; otherwise those of the windows."""
-        count = len(self.known)
+    def explain(self, feature: str, served_value: Value) -> Explanation:
+        """Find the events that, taken away or added, give the served value; otherwise those of the windows."""
+        count = len(self.known_mask)
         if count <= MOST_TRIED:
-            for changed, words in self._changes():
-                mask = self.known.copy()
-                mask[changed] ^= True
-                if self.value(feature, mask) == served:
-                    return Explanation(self.rebuilder.names.refs(self.events, changed), words)
-        return self.listed("in the windows of the group, and none of them alone explains the served value")
+            for flipped_events, words in self._changes():
+                mask = self.known_mask.copy()
+                mask[flipped_events] ^= True
+                if self.value(feature, mask) == served_value:
+                    return Explanation(self.rebuilder.names.refs(self.events, flipped_events), words)
+        return self.list_known("in the windows of the group, and none of them alone explains the served value")
 
-    def listed(self, where: str) -> Explanation:
-        """The known events (without any: all that there are), up to a bound."""
-        chosen = np.flatnonzero(self.known) if self.known.any() else np.arange(len(self.known))
-        words = f"{len(chosen)} {'known' if self.known.any() else 'unknown'} events of the key are {where}"
-        if len(chosen) > MOST_LISTED:
-            words, chosen = f"{words}; the newest {MOST_LISTED} are named", chosen[-MOST_LISTED:]
-        return Explanation(self.rebuilder.names.refs(self.events, chosen), words)
+    def list_known(self, where: str) -> Explanation:
+        """List the known events (where there are none: all events), up to a bound."""
+        selected_events = np.flatnonzero(self.known_mask) if self.known_mask.any() else np.arange(len(self.known_mask))
+        words = f"{len(selected_events)} {'known' if self.known_mask.any() else 'unknown'} events of the key are {where}"
+        if len(selected_events) > MOST_LISTED:
+            words, selected_events = f"{words}; the newest {MOST_LISTED} are named", selected_events[-MOST_LISTED:]
+        return Explanation(self.rebuilder.names.refs(self.events, selected_events), words)
 
-    def value(self, feature: str, chosen: Mask) -> object:
+    def value(self, feature: str, event_mask: Mask) -> object:
         """The wire value of a feature over some of the events."""
-        whole, maker = self.asked.question, self.rebuilder.maker
+        whole_question, maker = self.question_at.question, self.rebuilder.maker
         question = Question(
-            whole.request, whole.as_of, (self.key,), (self.group,), {self.group.key_type: (self.group,)}, whole.context
+            whole_question.request,
+            whole_question.as_of,
+            (self.key,),
+            (self.group,),
+            {self.group.key_type: (self.group,)},
+            whole_question.context,
         )
-        matrix = np.ascontiguousarray(self.events.matrix[:, chosen])
+        matrix = np.ascontiguousarray(self.events.matrix[:, event_mask])
         try:
-            hashed = maker.hashed(question, self.asked.text, None, [matrix])
+            hashed_bytes = maker.hashed(question, self.question_at.basis_text, None, [matrix])
         except ContractError:
             return _UNSERVABLE
-        return orjson.loads(hashed)["values"][0]["by_group"][0]["features"].get(feature, _UNSERVABLE)
+        return orjson.loads(hashed_bytes)["values"][0]["by_group"][0]["features"].get(feature, _UNSERVABLE)
 
     def _changes(self) -> Iterator[tuple[Int64s, str]]:
-        """What to try: one event away, one event more, then the newest or next ones in the order of the log."""
-        known, unknown = np.flatnonzero(self.known), np.flatnonzero(~self.known)
-        for one in known[::-1]:
-            yield np.array([one]), "it was served as if this event, which the basis holds, were not known"
-        for one in unknown:
-            yield np.array([one]), "it was served as if this event, which the basis does not hold, were known"
-        place = np.full(len(self.known), np.iinfo(np.int64).max)
-        np.minimum.at(place, self.events.copies[:, 0], self.events.copies[:, 2])
-        newest = known[np.argsort(place[known], kind="stable")][::-1]
-        for size in range(2, len(newest) + 1):
-            yield newest[:size], f"it was served as if these {size} events, which the basis holds, were not known"
-        following = unknown[np.argsort(place[unknown], kind="stable")]
-        for size in range(2, len(following) + 1):
-            yield following[:size], f"it was served as if these {size} events, which the basis does not hold, were known"
+        """Sets of events to flip: one event away, one event more, then the newest or next ones in the order of the log."""
+        known_events, unknown_events = np.flatnonzero(self.known_mask), np.flatnonzero(~self.known_mask)
+        for event in known_events[::-1]:
+            yield np.array([event]), "it was served as if this event, which the basis holds, were not known"
+        for event in unknown_events:
+            yield np.array([event]), "it was served as if this event, which the basis does not hold, were known"
+        first_rank = np.full(len(self.known_mask), np.iinfo(np.int64).max)
+        np.minimum.at(first_rank, self.events.copies[:, 0], self.events.copies[:, 2])
+        newest_events = known_events[np.argsort(first_rank[known_events], kind="stable")][::-1]
+        for size in range(2, len(newest_events) + 1):
+            yield newest_events[:size], f"it was served as if these {size} events, which the basis holds, were not known"
+        next_events = unknown_events[np.argsort(first_rank[unknown_events], kind="stable")]
+        for size in range(2, len(next_events) + 1):
+            yield next_events[:size], f"it was served as if these {size} events, which the basis does not hold, were known"
 
 
-def _taken(events: KeyEvents, chosen: Int64s) -> KeyEvents:
-    """Some of the events of one key."""
-    names = np.full(events.matrix.shape[1], -1, np.int64)
-    names[chosen] = np.arange(len(chosen))
-    copies = events.copies[np.isin(events.copies[:, 0], chosen)].copy()
-    copies[:, 0] = names[copies[:, 0]]
-    return KeyEvents(events.matrix[:, chosen], np.zeros(1, np.int64), np.array([len(chosen)], np.int64), copies)
+def _select_events(events: KeyEvents, selected_events: Int64s) -> KeyEvents:
+    """The selected events of one key, numbered again."""
+    new_codes = np.full(events.matrix.shape[1], -1, np.int64)
+    new_codes[selected_events] = np.arange(len(selected_events))
+    copies = events.copies[np.isin(events.copies[:, 0], selected_events)].copy()
+    copies[:, 0] = new_codes[copies[:, 0]]
+    return KeyEvents(events.matrix[:, selected_events], np.zeros(1, np.int64), np.array([len(selected_events)], np.int64), copies)

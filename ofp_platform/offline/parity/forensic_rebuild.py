@@ -38,7 +38,7 @@ class NotRebuildable(Exception):
 
 @dataclass(frozen=True)
 class RunPolicies:
-    """What a run config says that is part of every value; times in microseconds."""
+    """The run config's settings that are part of every value; times in microseconds."""
 
     run_config_digest: str
     clock_skew_us: int
@@ -46,12 +46,12 @@ class RunPolicies:
 
     @classmethod
     def of(cls, profile: Profile) -> RunPolicies:
-        """Those of a profile."""
+        """The policies of a profile."""
         return cls(profile.run_config_digest, profile.clock_skew_us, profile.allowed_lateness_us)
 
 
 def replay_run(
-    held: HeldRecords,
+    stream_records: HeldRecords,
     basis: ReplayBasis,
     registry: CompiledRegistry,
     pins: ContextPins,
@@ -67,12 +67,14 @@ def replay_run(
 
     def batches() -> Iterator[RecordBatch]:
         for span in basis.partitions:
-            for batch in held.reader.batches(span, _PAGE):
+            for batch in stream_records.reader.batches(span, _PAGE):
                 yield batch
                 on_records(len(batch) + len(batch.unreadable))
 
-    folded = fold_replay(batches(), registry, pins, policies.clock_skew_us, scratch)
-    return ReplayedRun(Knowledge(folded, basis), registry.pack, pins, policies.run_config_digest, policies.allowed_lateness_us)
+    folded_replay = fold_replay(batches(), registry, pins, policies.clock_skew_us, scratch)
+    return ReplayedRun(
+        Knowledge(folded_replay, basis), registry.pack, pins, policies.run_config_digest, policies.allowed_lateness_us
+    )
 
 
 def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> Answer:
@@ -82,22 +84,24 @@ def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> An
         NotRebuildable: the replay does not hold everything that the basis knows.
         ContractError: the request cannot be asked, or a value cannot be served.
     """
-    lacking = run.knowledge.lacks(basis)
-    if lacking is not None:
-        raise NotRebuildable(lacking)
+    missing_part = run.knowledge.lacks(basis)
+    if missing_part is not None:
+        raise NotRebuildable(missing_part)
     rebuilder = Rebuilder(run)
-    asked = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, _ANYTHING), basis)
-    found = rebuilder.evaluate([asked], run.knowledge.bounds([basis]))
-    keys = found.keys(0)
-    return rebuilder.maker.snapshot(asked.question, asked.text, found.watermarks[0], keys, POSTURE, behind_horizon=True)
+    question = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, _ANYTHING), basis)
+    evaluations = rebuilder.evaluate([question], run.knowledge.bounds([basis]))
+    keys = evaluations.keys(0)
+    return rebuilder.maker.snapshot(
+        question.question, question.basis_text, evaluations.watermarks[0], keys, POSTURE, behind_horizon=True
+    )
 
 
 def rebuild_recorded(
-    held: HeldRecords,
+    stream_records: HeldRecords,
     registry: CompiledRegistry,
     pins: ContextPins,
     policies: RunPolicies,
-    hashed: Mapping[str, Any],
+    snapshot_fields: Mapping[str, Any],
     scratch: Path,
     on_records: Callable[[int], None] = lambda count: None,
 ) -> Answer:
@@ -112,19 +116,26 @@ def rebuild_recorded(
         as `ReplayReader.batches`: archive and log do not hold the records any more, or do not answer.
     """
     try:
-        served = AnchorReader().served(dict(hashed))
+        served_snapshot = AnchorReader().read_facts(dict(snapshot_fields))
     except NotComparable as error:
         raise NotRebuildable(str(error)) from None
-    stated = (served.basis.stream_name, served.registry_digest, served.run_config_digest, served.plain.context_pins)
-    if stated != (held.log.stream_name, registry.digest, policies.run_config_digest, pins):
+    served_provenance = (
+        served_snapshot.basis.stream_name,
+        served_snapshot.registry_digest,
+        served_snapshot.run_config_digest,
+        served_snapshot.plain.context_pins,
+    )
+    if served_provenance != (stream_records.log.stream_name, registry.digest, policies.run_config_digest, pins):
         raise NotRebuildable("the snapshot is of another stream, run, registry or run config than those given")
-    if served.graph_version is not None:
-        raise NotRebuildable(f"it used version {served.graph_version} of the identity graph, which no rebuild can consult")
+    if served_snapshot.graph_version is not None:
+        raise NotRebuildable(
+            f"it used version {served_snapshot.graph_version} of the identity graph, which no rebuild can consult"
+        )
     # a snapshot that was served before the first record knows nothing: nothing is read for it
-    parts = served.basis.partitions or tuple(held.whole(name).first for name in held.ends)
-    replay = ReplayBasis.up_to(served.basis.model_copy(update={"partitions": parts}))
-    run = replay_run(held, replay, registry, pins, policies, scratch, on_records)
+    parts = served_snapshot.basis.partitions or tuple(stream_records.whole(name).first for name in stream_records.ends)
+    replay_basis = ReplayBasis.up_to(served_snapshot.basis.model_copy(update={"partitions": parts}))
+    run = replay_run(stream_records, replay_basis, registry, pins, policies, scratch, on_records)
     try:
-        return answer_at(run, served.request, served.basis)
+        return answer_at(run, served_snapshot.request, served_snapshot.basis)
     except ContractError as error:
         raise NotRebuildable(f"the log gives no answer to the question of this snapshot: {error.message}") from None

@@ -31,14 +31,14 @@ RunKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ParityRuns:
-    """What snapshots of one run can be compared with: its replay, folded under each pack and run config."""
+    """The replay of one run, folded under each pack and run config: what its snapshots are compared with."""
 
     stream_name: str
     pins: ContextPins
     runs: Mapping[RunKey, ReplayedRun]
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """One comparison. `rebuilt`: the hashed bytes of the rebuild where they differ, or why there is none (a text)."""
 
     rebuilt_hash: str | None = None
@@ -61,92 +61,103 @@ class Comparer:
         self._shapes: dict[tuple[RunKey, tuple[tuple[str, str], ...], tuple[str, ...]], Question] = {}
 
     def rebuilder(self, key: RunKey) -> Rebuilder:
-        """Of one pack and run config."""
-        found = self._rebuilders.get(key)
-        if found is None:
-            found = self._rebuilders[key] = Rebuilder(self.parity.runs[key])
-        return found
+        """The rebuilder of one pack and run config, kept."""
+        rebuilder = self._rebuilders.get(key)
+        if rebuilder is None:
+            rebuilder = self._rebuilders[key] = Rebuilder(self.parity.runs[key])
+        return rebuilder
 
-    def compare(self, anchors: Iterable[ParityAnchor]) -> list[Compared]:
+    def compare(self, anchors: Iterable[ParityAnchor]) -> list[Comparison]:
         """One comparison per anchor, in their order."""
-        results: list[Compared] = []
-        asked: dict[RunKey, list[tuple[int, ParityAnchor, QuestionAt]]] = {}
+        results: list[Comparison] = []
+        questions_by_run: dict[RunKey, list[tuple[int, ParityAnchor, QuestionAt]]] = {}
         for number, anchor in enumerate(anchors):
-            served: ServedSnapshot | None = None
+            served_snapshot: ServedSnapshot | None = None
             try:
-                served = self.reader.read(anchor)
-                key, question = self.question(served)
+                served_snapshot = self.reader.read(anchor)
+                run_key, question = self.question(served_snapshot)
             except NotComparable as error:
-                results.append(Compared(None, error.reason, error.detail, *_asked(served)))
+                results.append(Comparison(None, error.reason, error.detail, *_served_facts(served_snapshot)))
                 continue
-            results.append(Compared(None, None, None, *_asked(served)))
-            asked.setdefault(key, []).append((number, anchor, QuestionAt(question, served.basis, served.text)))
-        for key, items in asked.items():
-            made = self.rebuilder(key).hashed([one for _, _, one in items])
-            for (number, anchor, _), hashed in zip(items, made, strict=True):
-                if isinstance(hashed, ContractError):
-                    results[number] = results[number]._replace(rebuilt=hashed.message)
+            results.append(Comparison(None, None, None, *_served_facts(served_snapshot)))
+            questions_by_run.setdefault(run_key, []).append(
+                (number, anchor, QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text))
+            )
+        for run_key, items in questions_by_run.items():
+            rebuilt_snapshots = self.rebuilder(run_key).hashed_bytes([question for _, _, question in items])
+            for (number, anchor, _), hashed_bytes in zip(items, rebuilt_snapshots, strict=True):
+                if isinstance(hashed_bytes, ContractError):
+                    results[number] = results[number]._replace(rebuilt=hashed_bytes.message)
                     continue
-                digest = sha256_hex(hashed)
+                digest = sha256_hex(hashed_bytes)
                 equal = digest == anchor.snapshot_hash
-                results[number] = results[number]._replace(rebuilt_hash=digest, rebuilt=None if equal else hashed)
+                results[number] = results[number]._replace(rebuilt_hash=digest, rebuilt=None if equal else hashed_bytes)
         return results
 
-    def question(self, served: ServedSnapshot) -> tuple[RunKey, Question]:
-        """What to ask of which run.
+    def question(self, served_snapshot: ServedSnapshot) -> tuple[RunKey, Question]:
+        """The question that a served snapshot answered, and the key of the run to ask it of.
 
         Raises:
             NotComparable: this replay cannot answer it.
         """
-        parity, pins = self.parity, served.plain.context_pins
-        if served.basis.stream_name != parity.stream_name:
-            raise NotComparable(UncheckableReason.ANOTHER_STREAM, f"it was served from stream {served.basis.stream_name}")
+        parity, pins = self.parity, served_snapshot.plain.context_pins
+        if served_snapshot.basis.stream_name != parity.stream_name:
+            raise NotComparable(
+                UncheckableReason.ANOTHER_STREAM, f"it was served from stream {served_snapshot.basis.stream_name}"
+            )
         if pins is not self._pins:
             if pins != parity.pins:
                 raise NotComparable(UncheckableReason.ANOTHER_RUN, f"it was served for run {pins.run_id} and its pins")
             self._pins = pins
-        if served.graph_version is not None:
-            text = f"it used version {served.graph_version} of the identity graph, which no rebuild can consult"
+        if served_snapshot.graph_version is not None:
+            text = f"it used version {served_snapshot.graph_version} of the identity graph, which no rebuild can consult"
             raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
-        key = (served.registry_digest, served.run_config_digest)
+        key = (served_snapshot.registry_digest, served_snapshot.run_config_digest)
         if key not in parity.runs:
             if all(registry != key[0] for registry, _ in parity.runs):
                 raise NotComparable(UncheckableReason.REGISTRY_MISSING, f"no pack of digest {key[0]} is at hand")
             raise NotComparable(UncheckableReason.RUN_CONFIG_UNKNOWN, f"the policies of run config {key[1]} are not known here")
-        lacking = self._lacks(key, served)
-        if lacking is not None:
-            raise NotComparable(UncheckableReason.BASIS_BEYOND_REPLAY, lacking)
+        missing_part = self._lacks(key, served_snapshot)
+        if missing_part is not None:
+            raise NotComparable(UncheckableReason.BASIS_BEYOND_REPLAY, missing_part)
         try:
-            return key, self._checked(key, served)
+            return key, self._check_request(key, served_snapshot)
         except ContractError as error:
             unknown = error.reason is Reason.UNKNOWN_GROUP_VERSION
             reason = UncheckableReason.GROUP_VERSION_MISSING if unknown else UncheckableReason.PROVENANCE_INCOMPLETE
             raise NotComparable(reason, error.message) from None
 
-    def _lacks(self, key: RunKey, served: ServedSnapshot) -> str | None:
-        if (key, served.text) not in self._lacking:
+    def _lacks(self, key: RunKey, served_snapshot: ServedSnapshot) -> str | None:
+        if (key, served_snapshot.basis_text) not in self._lacking:
             if len(self._lacking) > _KEPT:
                 self._lacking.clear()
-            self._lacking[key, served.text] = self.rebuilder(key).run.knowledge.lacks(served.basis)
-        return self._lacking[key, served.text]
+            self._lacking[key, served_snapshot.basis_text] = self.rebuilder(key).run.knowledge.lacks(served_snapshot.basis)
+        return self._lacking[key, served_snapshot.basis_text]
 
-    def _checked(self, key: RunKey, served: ServedSnapshot) -> Question:
+    def _check_request(self, key: RunKey, served_snapshot: ServedSnapshot) -> Question:
         """As `check_request`; of questions for the same groups and key types, what does not depend on the keys is kept."""
-        shape = (key, served.names, tuple([key_type for key_type, _ in served.keys]))
-        known = self._shapes.get(shape)
-        if known is None or len(set(served.keys)) != len(served.keys):
+        shape = (key, served_snapshot.group_names, tuple([key_type for key_type, _ in served_snapshot.keys]))
+        first_question = self._shapes.get(shape)
+        if first_question is None or len(set(served_snapshot.keys)) != len(served_snapshot.keys):
             if len(self._shapes) > _KEPT:
                 self._shapes.clear()
             registry = self.rebuilder(key).registry
-            known = self._shapes[shape] = check_request(served.request, registry, self.parity.pins, _ANYTHING)
-        context = check_context(served.plain.request_context, known.groups, _ANYTHING, self.parity.pins)
-        return Question(served.plain, served.as_of, served.keys, known.groups, known.groups_of, context)
+            first_question = self._shapes[shape] = check_request(served_snapshot.request, registry, self.parity.pins, _ANYTHING)
+        context = check_context(served_snapshot.plain.request_context, first_question.groups, _ANYTHING, self.parity.pins)
+        return Question(
+            served_snapshot.plain,
+            served_snapshot.as_of,
+            served_snapshot.keys,
+            first_question.groups,
+            first_question.groups_of,
+            context,
+        )
 
 
-def _asked(served: ServedSnapshot | None) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    if served is None:
+def _served_facts(served_snapshot: ServedSnapshot | None) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+    if served_snapshot is None:
         return None, ()
-    return served.plain.as_of_time_utc, served.names
+    return served_snapshot.plain.as_of_time_utc, served_snapshot.group_names
 
 
 def compare_all(
@@ -165,27 +176,27 @@ def compare_all(
         workers: processes; 1 is this one.
     """
     comparer = Comparer(parity)
-    telling = _Telling(comparer, request_id, hashed_of)
-    waiting = iter(anchors)
-    batches = iter(lambda: list(islice(waiting, BATCH)), [])
+    record_maker = _RecordMaker(comparer, request_id, hashed_of)
+    remaining_anchors = iter(anchors)
+    batches = iter(lambda: list(islice(remaining_anchors, BATCH)), [])
     if workers == 1:
         for batch in batches:
-            yield from telling.records(batch, comparer.compare(batch))
+            yield from record_maker.records(batch, comparer.compare(batch))
         return
     for key in parity.runs:
         rebuilder = comparer.rebuilder(key)
         rebuilder.index.prepare(rebuilder.registry.layouts, workers)
     context = get_context("spawn")  # a fork would take the threads' locks of this process with it
     with ProcessPoolExecutor(workers, context, _start_worker, (parity,)) as pool:
-        under_way: deque[tuple[list[ParityAnchor], Future[list[Compared]]]] = deque()
+        pending_batches: deque[tuple[list[ParityAnchor], Future[list[Comparison]]]] = deque()
         for batch in batches:
-            under_way.append((batch, pool.submit(_compare_in_worker, batch)))
-            if len(under_way) > 2 * workers:
-                first, future = under_way.popleft()
-                yield from telling.records(first, future.result())
-        while under_way:
-            first, future = under_way.popleft()
-            yield from telling.records(first, future.result())
+            pending_batches.append((batch, pool.submit(_compare_in_worker, batch)))
+            if len(pending_batches) > 2 * workers:
+                first, future = pending_batches.popleft()
+                yield from record_maker.records(first, future.result())
+        while pending_batches:
+            first, future = pending_batches.popleft()
+            yield from record_maker.records(first, future.result())
 
 
 _worker: list[Comparer] = []
@@ -195,43 +206,43 @@ def _start_worker(parity: ParityRuns) -> None:
     _worker.append(Comparer(parity))
 
 
-def _compare_in_worker(batch: list[ParityAnchor]) -> list[Compared]:
+def _compare_in_worker(batch: list[ParityAnchor]) -> list[Comparison]:
     return _worker[0].compare(batch)
 
 
 @dataclass(frozen=True)
-class _Telling:
-    """Makes records of comparisons."""
+class _RecordMaker:
+    """Makes parity records of comparisons."""
 
     comparer: Comparer
     request_id: str
     hashed_of: Callable[[str], dict[str, Any]]
 
-    def records(self, anchors: list[ParityAnchor], compared: list[Compared]) -> Iterator[ParityRecord]:
-        for anchor, one in zip(anchors, compared, strict=True):
-            outcome, found = ParityOutcome.MATCH, Mismatch(None, one.detail)
-            if one.reason is not None:
+    def records(self, anchors: list[ParityAnchor], comparisons: list[Comparison]) -> Iterator[ParityRecord]:
+        for anchor, comparison in zip(anchors, comparisons, strict=True):
+            outcome, mismatch = ParityOutcome.MATCH, Mismatch(None, comparison.detail)
+            if comparison.reason is not None:
                 outcome = ParityOutcome.UNCHECKABLE
-            elif one.rebuilt_hash != anchor.snapshot_hash:
-                outcome, found = ParityOutcome.MISMATCH, self._describe(anchor, one)
+            elif comparison.rebuilt_hash != anchor.snapshot_hash:
+                outcome, mismatch = ParityOutcome.MISMATCH, self._describe(anchor, comparison)
             yield ParityRecord(
                 request_id=self.request_id,
                 decision_id=anchor.decision_id,
                 feature_snapshot_hash=anchor.snapshot_hash,
-                rebuilt_hash=one.rebuilt_hash,
+                rebuilt_hash=comparison.rebuilt_hash,
                 outcome=outcome,
-                reason=one.reason,
-                detail=found.detail,
-                as_of_time_utc=one.as_of,
-                feature_groups=_refs(one.groups) if one.groups else None,
-                first_difference=found.difference,
+                reason=comparison.reason,
+                detail=mismatch.detail,
+                as_of_time_utc=comparison.as_of,
+                feature_groups=_refs(comparison.groups) if comparison.groups else None,
+                first_difference=mismatch.difference,
             )
 
-    def _describe(self, anchor: ParityAnchor, one: Compared) -> Mismatch:
-        served = self.comparer.reader.read(anchor)
-        key, question = self.comparer.question(served)
-        asked = QuestionAt(question, served.basis, served.text)
-        return describe(self.comparer.rebuilder(key), asked, anchor.snapshot_hash, one.rebuilt, self.hashed_of)
+    def _describe(self, anchor: ParityAnchor, comparison: Comparison) -> Mismatch:
+        served_snapshot = self.comparer.reader.read(anchor)
+        key, question = self.comparer.question(served_snapshot)
+        question_at = QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text)
+        return describe(self.comparer.rebuilder(key), question_at, anchor.snapshot_hash, comparison.rebuilt, self.hashed_of)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""What was served, as somebody recorded it: a decision or a snapshot record, read back into the question that was asked.
+"""Recorded answers: a decision or a snapshot record, read back into the question that it answered.
 
 Records come as stored bytes: half a provenance is an outcome here, not an error.
 """
@@ -51,17 +51,17 @@ class ParityAnchor:
 class ServedSnapshot:
     """A question that was answered, and at which basis, under which registry and run config.
 
-    `as_of` in microseconds, `keys` (key type, key id) in canonical order, `names` (name, version) of the groups as they were
-    listed, `text` the canonical text of the basis.
+    `as_of` in microseconds, `keys` (key type, key id) in canonical order, `group_names` (name, version) of the groups as
+    they were listed, `basis_text` the canonical text of the basis.
     """
 
     plain: PlainRequest
     as_of: int
     keys: tuple[tuple[str, str], ...]
     groups: tuple[GroupRef, ...]
-    names: tuple[tuple[str, str], ...]
+    group_names: tuple[tuple[str, str], ...]
     basis: Basis
-    text: str
+    basis_text: str
     registry_digest: str
     run_config_digest: str
     graph_version: str | None
@@ -88,7 +88,7 @@ class NotComparable(Exception):
 
 
 class AnchorReader:
-    """Reads anchors; what many of them share is read once."""
+    """Reads anchors; parts that many of them share are read once."""
 
     def __init__(self) -> None:
         self._bases: dict[bytes, Basis] = {}
@@ -96,15 +96,15 @@ class AnchorReader:
         self._good_keys: set[tuple[str, str]] = set()
 
     def read(self, anchor: ParityAnchor) -> ServedSnapshot:
-        """What was asked and served.
+        """Read the question and the provenance of a recorded answer.
 
         Raises:
             NotComparable: SNAPSHOT_MISSING, SNAPSHOT_DAMAGED, PROVENANCE_INCOMPLETE.
         """
-        return self.served(_facts(anchor))
+        return self.read_facts(_facts(anchor))
 
-    def served(self, facts: dict[str, Any]) -> ServedSnapshot:
-        """The same of a snapshot's `hashed` object.
+    def read_facts(self, facts: dict[str, Any]) -> ServedSnapshot:
+        """Read them from a snapshot's `hashed` object.
 
         Raises:
             NotComparable: PROVENANCE_INCOMPLETE.
@@ -114,7 +114,7 @@ class AnchorReader:
             raise _incomplete(f"the record lacks {', '.join(missing)}")
         graph = facts.get("graph_version")
         try:
-            pins, groups, names = self._shared(facts)
+            pins, groups, names = self._pins_and_groups(facts)
             keys = self._keys(facts["feature_keys"])
             context = _CONTEXT.validate_python(facts.get("request_context"))
             text = facts["as_of_time_utc"]
@@ -125,7 +125,7 @@ class AnchorReader:
         except (ValidationError, ValueError, TypeError, KeyError) as error:
             raise _incomplete(_words(error)) from None
         digests = facts["registry_digest"], facts["run_config_digest"]
-        if not all(isinstance(one, str) for one in (*digests, graph or "")):
+        if not all(isinstance(text_value, str) for text_value in (*digests, graph or "")):
             raise _incomplete("registry_digest, run_config_digest or graph_version is no text")
         plain = PlainRequest(pins, text, context, None, None)
         return ServedSnapshot(plain, as_of, keys, groups, names, basis, basis_text, *digests, graph)
@@ -142,7 +142,7 @@ class AnchorReader:
             raise ValueError("feature_keys: no key")
         return tuple(keys)
 
-    def _shared(self, facts: dict[str, Any]) -> tuple[ContextPins, tuple[GroupRef, ...], tuple[tuple[str, str], ...]]:
+    def _pins_and_groups(self, facts: dict[str, Any]) -> tuple[ContextPins, tuple[GroupRef, ...], tuple[tuple[str, str], ...]]:
         text = canonical_bytes([facts["context_pins"], facts["feature_groups"]])
         parts = self._parts.get(text)
         if parts is None:

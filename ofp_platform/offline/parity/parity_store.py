@@ -94,8 +94,8 @@ def parity_rates(pool: Pool, request_id: str) -> list[ParityRate]:
         counts.setdefault((day, group), Counter())[outcome] = count
     match, mismatch, uncheckable = (outcome.value for outcome in ParityOutcome)
     return [
-        ParityRate(day * _DAY_US, group, found[match], found[mismatch], found[uncheckable])
-        for (day, group), found in counts.items()
+        ParityRate(day * _DAY_US, group, outcomes[match], outcomes[mismatch], outcomes[uncheckable])
+        for (day, group), outcomes in counts.items()
     ]
 
 

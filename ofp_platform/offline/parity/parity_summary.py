@@ -1,4 +1,4 @@
-"""What parity records and corrections say in sum: rates by day and by group, and the first of the evidence."""
+"""Summaries of parity records and corrections: rates by day and by group, and the first of the evidence."""
 
 from __future__ import annotations
 
@@ -47,33 +47,47 @@ class CorrectionSummary:
 
 
 def parity_summary(pool: Pool, request_id: str, *, mismatches: int = 20) -> ParitySummary:
-    """What was recorded for one request; `mismatches`: how many at most."""
+    """Summarise the records of one request; `mismatches`: how many at most."""
     with pool.connection() as connection:
-        by_day = _nested(connection.execute(_BY_DAY, (request_id,)).fetchall())
-        by_group = _nested(connection.execute(_BY_GROUP, (request_id,)).fetchall())
+        by_day = _nest_counts(connection.execute(_BY_DAY, (request_id,)).fetchall())
+        by_group = _nest_counts(connection.execute(_BY_GROUP, (request_id,)).fetchall())
         by_reason: dict[str, int] = dict(connection.execute(_BY_REASON, (request_id,)).fetchall())
-        found = connection.execute(_MISMATCHES, (request_id, mismatches)).fetchall()
-    return ParitySummary(by_day, by_group, by_reason, tuple(ParityRecord.model_validate(orjson.loads(row[0])) for row in found))
+        records = connection.execute(_MISMATCHES, (request_id, mismatches)).fetchall()
+    return ParitySummary(by_day, by_group, by_reason, tuple(ParityRecord.model_validate(orjson.loads(row[0])) for row in records))
 
 
 def corrections_between(pool: Pool, start_us: int, end_us: int) -> CorrectionSummary:
     """Corrections of decisions whose as-of lies in `[start_us, end_us)`, microseconds, each once whoever found it."""
     with pool.connection() as connection:
         rows = connection.execute(_CORRECTIONS, (start_us, end_us)).fetchall()
-    found: dict[tuple[Any, ...], Correction] = {}
+    distinct_corrections: dict[tuple[Any, ...], Correction] = {}
     for _, record in rows:
-        one = Correction.model_validate(orjson.loads(record))
-        group = (one.group_name, one.group_version)
-        found.setdefault((one.decision_id, one.key_type, one.key_id, *group, one.feature, str(one.corrected)), one)
+        correction = Correction.model_validate(orjson.loads(record))
+        group = (correction.group_name, correction.group_version)
+        distinct_corrections.setdefault(
+            (
+                correction.decision_id,
+                correction.key_type,
+                correction.key_id,
+                *group,
+                correction.feature,
+                str(correction.corrected),
+            ),
+            correction,
+        )
     by_feature: dict[str, int] = {}
-    for one in found.values():
-        name = f"{one.group_name} {one.group_version} {one.feature}"
+    for correction in distinct_corrections.values():
+        name = f"{correction.group_name} {correction.group_version} {correction.feature}"
         by_feature[name] = by_feature.get(name, 0) + 1
-    return CorrectionSummary(len({one.decision_id for one in found.values()}), by_feature, tuple(found.values()))
+    return CorrectionSummary(
+        len({correction.decision_id for correction in distinct_corrections.values()}),
+        by_feature,
+        tuple(distinct_corrections.values()),
+    )
 
 
-def _nested(rows: list[tuple[Any, ...]]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
+def _nest_counts(rows: list[tuple[Any, ...]]) -> dict[str, dict[str, int]]:
+    counts_by_name: dict[str, dict[str, int]] = {}
     for name, outcome, count in rows:
-        found.setdefault(name, {})[outcome] = count
-    return found
+        counts_by_name.setdefault(name, {})[outcome] = count
+    return counts_by_name

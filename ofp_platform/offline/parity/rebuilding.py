@@ -1,4 +1,4 @@
-"""Snapshots out of a folded replay: many questions, each at its own basis, evaluated together and encoded one by one.
+"""Snapshots out of a folded replay: many questions, each at its own basis, evaluated keys_by_groups and encoded one by one.
 
 All rows of one key are evaluated in one call of the kernel; what each may know of the key's events is one comparison.
 """
@@ -27,7 +27,8 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, basis_text
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.position import basis_text as text_of_basis
 
 Int64s = npt.NDArray[np.int64]
 _Groups = tuple[CompiledGroup, ...]
@@ -46,21 +47,21 @@ class ReplayedRun:
 
 @dataclass(frozen=True)
 class QuestionAt:
-    """A question and the basis that it is answered at; `text` is the canonical text of the basis."""
+    """A question and the basis that it is answered at; `basis_text` is the canonical text of the basis."""
 
     question: Question
     basis: Basis
-    text: str
+    basis_text: str
 
     @classmethod
     def of(cls, question: Question, basis: Basis) -> QuestionAt:
-        """With the text of the basis."""
-        return cls(question, basis, basis_text(basis))
+        """The question with the text of its basis."""
+        return cls(question, basis, text_of_basis(basis))
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """What the kernel found for some questions. `rows[i]`: per key of question i the evaluations and the place in them;
+class EvaluatedQuestions:
+    """The kernel's results for some questions. `rows[i]`: per key of question i the evaluations and the row in them;
     `watermarks[i]`: of its basis, microseconds."""
 
     rows: list[list[tuple[Evaluations, int]]]
@@ -80,89 +81,100 @@ class Rebuilder:
         self.maker = SnapshotMaker(self.registry, run.pins, run.run_config_digest, run.allowed_lateness_us)
         self.index = EventIndex(run.knowledge.folded, self.registry)
         self.names = EventNames(run.knowledge.folded)
-        self._plans: dict[tuple[tuple[str, str], ...], ColumnQuery] = {}
+        self._queries: dict[tuple[tuple[str, str], ...], ColumnQuery] = {}
 
-    def hashed(self, asked: Sequence[QuestionAt]) -> list[bytes | ContractError]:
-        """What the snapshot hash of each answer is over; an error where a value cannot be served.
+    def hashed_bytes(self, questions: Sequence[QuestionAt]) -> list[bytes | ContractError]:
+        """The bytes that the snapshot hash of each answer covers; an error where a value cannot be served.
 
-        Every basis must lie in the replay (`Knowledge.lacks`). Behind the serving horizon, too, there is an answer.
+        Every basis must lie in the replay (`Knowledge.lacks`). Questions behind the serving horizon are answered, too.
         """
-        return self.encode(asked, self.evaluate(asked, self.run.knowledge.bounds([one.basis for one in asked])))
+        return self.encode(
+            questions, self.evaluate(questions, self.run.knowledge.bounds([question.basis for question in questions]))
+        )
 
-    def encode(self, asked: Sequence[QuestionAt], found: Found) -> list[bytes | ContractError]:
-        """The same of what was found already."""
-        made: list[bytes | ContractError] = []
-        for number, one in enumerate(asked):
+    def encode(self, questions: Sequence[QuestionAt], evaluations: EvaluatedQuestions) -> list[bytes | ContractError]:
+        """The same bytes, from evaluations that were made already."""
+        results: list[bytes | ContractError] = []
+        for number, question in enumerate(questions):
             try:
-                made.append(self.maker.hashed(one.question, one.text, found.watermarks[number], found.keys(number)))
+                results.append(
+                    self.maker.hashed(
+                        question.question, question.basis_text, evaluations.watermarks[number], evaluations.keys(number)
+                    )
+                )
             except ContractError as error:
-                made.append(error)
-        return made
+                results.append(error)
+        return results
 
-    def evaluate(self, asked: Sequence[QuestionAt], bounds: Int64s) -> Found:
+    def evaluate(self, questions: Sequence[QuestionAt], bounds: Int64s) -> EvaluatedQuestions:
         """Evaluate every key of every question over the events that come before `bounds[i]` (see `Knowledge.bounds`)."""
         watermarks = self.run.knowledge.watermarks(bounds)
         horizons = [self.maker.horizon(watermark) for watermark in watermarks]
         chains = chains_of(bounds)
-        rows: list[list[tuple[Evaluations, int]]] = [[None] * len(one.question.keys) for one in asked]  # type: ignore[list-item]
-        together: dict[tuple[tuple[str, str], ...], tuple[_Groups, list[tuple[int, int]]]] = {}
+        rows: list[list[tuple[Evaluations, int]]] = [[None] * len(question.question.keys) for question in questions]  # type: ignore[list-item]
+        keys_by_groups: dict[tuple[tuple[str, str], ...], tuple[_Groups, list[tuple[int, int]]]] = {}
         names_of: dict[int, dict[str, tuple[tuple[str, str], ...]]] = {}  # most questions share their groups
-        for number, one in enumerate(asked):
-            groups_of = one.question.groups_of
+        for number, question in enumerate(questions):
+            groups_of = question.question.groups_of
             names = names_of.get(id(groups_of))
             if names is None:
                 names = names_of[id(groups_of)] = {key_type: _names(groups) for key_type, groups in groups_of.items()}
-            for place, (key_type, _) in enumerate(one.question.keys):
-                own = together.get(names[key_type])
-                if own is None:
-                    own = together[names[key_type]] = groups_of[key_type], []
-                own[1].append((number, place))
-        for groups, places in together.values():
-            self._evaluate_type(groups, places, asked, chains, horizons, rows)
-        return Found(rows, watermarks)
+            for index, (key_type, _) in enumerate(question.question.keys):
+                entry = keys_by_groups.get(names[key_type])
+                if entry is None:
+                    entry = keys_by_groups[names[key_type]] = groups_of[key_type], []
+                entry[1].append((number, index))
+        for groups, question_keys in keys_by_groups.values():
+            self._evaluate_type(groups, question_keys, questions, chains, horizons, rows)
+        return EvaluatedQuestions(rows, watermarks)
 
     def _evaluate_type(
         self,
         groups: _Groups,
-        places: list[tuple[int, int]],
-        asked: Sequence[QuestionAt],
+        question_keys: list[tuple[int, int]],
+        questions: Sequence[QuestionAt],
         chains: Chains,
         horizons: list[int],
         rows: list[list[tuple[Evaluations, int]]],
     ) -> None:
-        plan = self.plan(groups)
+        query = self.column_query(groups)
         codes_of: dict[str, int] = {}
-        codes = np.array([codes_of.setdefault(asked[number].question.keys[place][1], len(codes_of)) for number, place in places])
-        numbers = np.array([number for number, _ in places], np.int64)
-        times = np.array([one.question.as_of for one in asked], np.int64)[numbers]
+        codes = np.array(
+            [
+                codes_of.setdefault(questions[number].question.keys[key_index][1], len(codes_of))
+                for number, key_index in question_keys
+            ]
+        )
+        numbers = np.array([number for number, _ in question_keys], np.int64)
+        times = np.array([item.question.as_of for item in questions], np.int64)[numbers]
         limits = np.array(horizons, np.int64)[numbers]
         after = np.full(len(codes_of), np.iinfo(np.int64).max)
         until = np.full(len(codes_of), EARLIEST)
-        np.minimum.at(after, codes, np.minimum(times - np.minimum(plan.reach, times - EARLIEST), limits))
+        np.minimum.at(after, codes, np.minimum(times - np.minimum(query.reach, times - EARLIEST), limits))
         np.maximum.at(until, codes, times)
         events = self.index.events(groups[0].key_type, list(codes_of), after, until)
         chain_of, ranks = chains.chain[numbers], chains.rank[numbers]
         for number in np.unique(chain_of).tolist():
-            own = np.flatnonzero(chain_of == number)
-            own = own[np.lexsort((times[own], codes[own]))]
-            known = known_from(chains.chains[number], events.matrix.shape[1], events.copies)
-            found = evaluate_known(
-                plan,
-                KeyedEvents(events.matrix, events.starts, events.ends, known),
-                KeyedRows(np.searchsorted(codes[own], np.arange(len(codes_of) + 1)), times[own], ranks[own]),
-                limits[own],
+            chain_rows = np.flatnonzero(chain_of == number)
+            chain_rows = chain_rows[np.lexsort((times[chain_rows], codes[chain_rows]))]
+            known_until_rank = known_from(chains.chains[number], events.matrix.shape[1], events.copies)
+            evaluations = evaluate_known(
+                query,
+                KeyedEvents(events.matrix, events.starts, events.ends, known_until_rank),
+                KeyedRows(np.searchsorted(codes[chain_rows], np.arange(len(codes_of) + 1)), times[chain_rows], ranks[chain_rows]),
+                limits[chain_rows],
             )
-            for row, index in enumerate(own.tolist()):
-                question, place = places[index]
-                rows[question][place] = found, row
+            for row, index in enumerate(chain_rows.tolist()):
+                question_number, key_index = question_keys[index]
+                rows[question_number][key_index] = evaluations, row
 
-    def plan(self, groups: _Groups) -> ColumnQuery:
-        """What the kernel is asked for groups of one key type (kept)."""
+    def column_query(self, groups: _Groups) -> ColumnQuery:
+        """The column query for groups of one key type (kept)."""
         names = _names(groups)
-        plan = self._plans.get(names)
-        if plan is None:
-            plan = self._plans[names] = ColumnQuery(LayoutArrays.of(self.registry.layouts[groups[0].key_type]), groups)
-        return plan
+        query = self._queries.get(names)
+        if query is None:
+            query = self._queries[names] = ColumnQuery(LayoutArrays.of(self.registry.layouts[groups[0].key_type]), groups)
+        return query
 
 
 def _names(groups: _Groups) -> tuple[tuple[str, str], ...]:

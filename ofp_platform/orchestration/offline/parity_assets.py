@@ -89,7 +89,7 @@ def correction_ledger_asset() -> dg.AssetsDefinition:
             compared: Metadata = {}
             try:
                 tally = correct_run(build_context, RunToProve(declared.context_pins, RunPolicies.of(declared), basis))
-                compared = {"decisions_compared": tally.compared, "decisions_unproven": tally.unproven}
+                compared = {"decisions_compared": tally.compared_count, "decisions_unproven": tally.unproven_count}
             except BuildRefused as refused:
                 if refused.reason is not BuildReason.NOTHING_TO_BUILD:
                     raise dg.Failure(str(refused), allow_retries=refused.retryable) from None

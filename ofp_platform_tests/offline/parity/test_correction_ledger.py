@@ -122,8 +122,8 @@ def test_corrections_are_the_oracles(pool: Pool, world: Any, sizes: list[int], s
         }
         assert found == wanted
     tally = ledger.tally
-    assert (tally.compared, tally.unproven, tally.unservable) == (len(answers), 0, unservable)
-    assert tally.corrected == len({one.decision_id for one in made})
+    assert (tally.compared_count, tally.unproven_count, tally.unservable_count) == (len(answers), 0, unservable)
+    assert tally.corrected_count == len({one.decision_id for one in made})
 
 
 def test_the_ledger_is_kept_and_told_by_day(pool: Pool, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_the_ledger_is_kept_and_told_by_day(pool: Pool, tmp_path: Path) -> None:
     lost = runs_of(plane, replayed(plane, tmp_path / "lost", change=without("e-1")))
     ledger = CorrectionLedger(lost, plane.log.ends(), REQUEST)
     assert list(ledger.corrections(anchors)) == []
-    assert (ledger.tally.compared, ledger.tally.unproven) == (0, 1)
+    assert (ledger.tally.compared_count, ledger.tally.unproven_count) == (0, 1)
     short = replayed(plane, tmp_path / "short", basis=Basis.model_validate(orjson.loads(served.hashed)["input_basis"]))
     with pytest.raises(ValueError, match="the replay ends"):
         list(CorrectionLedger(runs_of(plane, short), plane.log.ends(), REQUEST).corrections(anchors))

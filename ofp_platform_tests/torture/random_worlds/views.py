@@ -303,7 +303,7 @@ class ViewTrial:
         run = ReplayedRun(Knowledge(folded, spans), self.registry.pack, self.pins, RUN_CONFIG, self.world.lateness)
         answered = [one for one in self.asked if one.wanted != _BEHIND]
         questions = [QuestionAt.of(check_request(one.request, self.registry, self.pins, _LIMITS), one.basis) for one in answered]
-        rebuilt = Rebuilder(run).hashed(questions)
+        rebuilt = Rebuilder(run).hashed_bytes(questions)
         for one, made in zip(answered, rebuilt, strict=True):
             found = made.reason.value if isinstance(made, ContractError) else hashlib.sha256(made).hexdigest()
             self.findings.hold(f"rebuilt at {one.request.as_of_time_utc}", found, one.wanted)
