@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
-from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, requested_groups
 from ofp_platform.offline.replay.candidate_rows import candidate_scope
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
@@ -101,7 +101,7 @@ def build(
 ) -> Built:
     """Fold, order, compute."""
     registry = world_registry()
-    plans = resolve_groups(registry, groups or group_refs())
+    plans = requested_groups(registry, groups or group_refs())
     wanted = candidate_scope(scope, registry, [plan.key_type for plan in plans]) if isinstance(scope, PerEvent) else None
     folded = fold_replay(batches, registry, ContextPins(**PINS), SKEW, folder / "fold", shards=shards, scope=wanted)
     rows = dataset_rows(folded, scope, as_of_basis, folder / "rows", decisions)

@@ -109,7 +109,7 @@ class OfflineHalf:
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
         with bar(self.console, "Reading fraud reports", records) as advance:
             _, receipt = load_reports(self.plane, build_context.held, self.ends, advance)
-        done(self.console, "Labels", f"{receipt.new:,} assertions appended, {receipt.known:,} were there")
+        done(self.console, "Labels", f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
         end = data_end(ReplayBasis.up_to(self.ends), build_context.held)
         return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until("fraud", end)
 

@@ -207,7 +207,8 @@ def _short(value: Any) -> str:
 
 
 def _content_lines(content: ContentDifference) -> Iterator[str]:
-    yield f"{content.shared:,} rows in both, {content.only_in_one:,} in the first alone, {content.only_in_other:,} in the second"
+    alone = f"{content.only_in_one:,} in the first alone, {content.only_in_other:,} in the second"
+    yield f"{content.shared_rows:,} rows in both, {alone}"
     for which, names in (("first", content.columns_only_in_one), ("second", content.columns_only_in_other)):
         if names:
             yield f"columns of the {which} alone: {', '.join(names)}"

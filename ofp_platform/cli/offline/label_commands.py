@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ofp_platform.log.port import RecordBatch
     from ofp_platform.offline.labels.label_sources import ReportedLabels
-    from ofp_platform.offline.labels.label_store import LabelReceipt
+    from ofp_platform.offline.labels.label_store import AppendReceipt
     from ofp_platform.offline.sources.held_records import HeldRecords
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.position import Basis
@@ -56,7 +56,7 @@ def load(
             with bar(Console(stderr=True), "Reading the log", records) as advance:
                 found, receipt = load_reports(plane, build_context.held, ends, advance)
             unusable = found.unusable
-    typer.echo(f"{receipt.new:,} assertions appended, {receipt.known:,} were there")
+    typer.echo(f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
     for partition_id, offset in unusable[:_SHOWN]:
         typer.echo(f"{partition_id}:{offset}: a report that names no event", err=True)
     if len(unusable) > _SHOWN:
@@ -65,7 +65,7 @@ def load(
 
 def load_reports(
     plane: Plane, held: HeldRecords, until: Basis, advance: Callable[[int], None]
-) -> tuple[ReportedLabels, LabelReceipt]:
+) -> tuple[ReportedLabels, AppendReceipt]:
     """Append what the reports of the profile's run say, out of archive and log up to a basis.
 
     Raises:

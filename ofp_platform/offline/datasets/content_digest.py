@@ -54,19 +54,19 @@ class _ColumnHash:
         valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
         self._validity.update(valid.view(np.uint8).data)
         if self._lengths is not None:
-            filled = pc.fill_null(array, "") if array.null_count else array
-            self._lengths.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).astype("<u4").data)
-            self._values.update(_text_bytes(filled))
+            values = pc.fill_null(array, "") if array.null_count else array
+            self._lengths.update(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<u4").data)
+            self._values.update(_text_bytes(values))
         elif pa.types.is_boolean(self.kind):
-            filled = pc.fill_null(array, False) if array.null_count else array
-            self._values.update(filled.to_numpy(zero_copy_only=False).view(np.uint8).data)
+            values = pc.fill_null(array, False) if array.null_count else array
+            self._values.update(values.to_numpy(zero_copy_only=False).view(np.uint8).data)
         else:
             self._values.update(_fixed_bytes(array, _WIDTHS.get(self.kind, 16), valid).data)
 
     def wire(self) -> dict[str, str]:
-        made = {"name": self.name, "type": self.type_name}
-        made |= {"validity": self._validity.hexdigest(), "values": self._values.hexdigest()}
-        return made if self._lengths is None else {**made, "lengths": self._lengths.hexdigest()}
+        entry = {"name": self.name, "type": self.type_name}
+        entry |= {"validity": self._validity.hexdigest(), "values": self._values.hexdigest()}
+        return entry if self._lengths is None else {**entry, "lengths": self._lengths.hexdigest()}
 
 
 class ContentDigest:
@@ -87,8 +87,8 @@ class ContentDigest:
         if not block.schema.equals(self.schema, check_metadata=False):
             raise ValueError(f"a block has another schema:\n{block.schema}\ninstead of\n{self.schema}")
         table = pa.table(block) if isinstance(block, pa.RecordBatch) else block
-        for place, column in enumerate(self._columns):
-            column.update(table.column(place).combine_chunks())
+        for index, column in enumerate(self._columns):
+            column.update(table.column(index).combine_chunks())
         self.rows += table.num_rows
 
     def hexdigest(self) -> str:
@@ -96,7 +96,7 @@ class ContentDigest:
         return digest_of(self.content())
 
     def content(self) -> dict[str, Any]:
-        """What is digested."""
+        """The object whose RFC 8785 bytes are digested."""
         return {"format": FORMAT, "rows": self.rows, "columns": [column.wire() for column in self._columns]}
 
 

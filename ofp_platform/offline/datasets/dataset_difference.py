@@ -1,4 +1,4 @@
-"""Two published datasets beside each other: what differs in what they mean, and what in what they hold."""
+"""The difference between two published datasets: in the fields that give them meaning, and in their rows."""
 
 from __future__ import annotations
 
@@ -33,55 +33,61 @@ class ContentDifference:
 
     only_in_one: int
     only_in_other: int
-    shared: int
+    shared_rows: int
     columns_only_in_one: tuple[str, ...]
     columns_only_in_other: tuple[str, ...]
     columns: dict[str, int]
 
 
-def meaning_differences(one: DatasetManifest, other: DatasetManifest) -> list[FieldDifference]:
-    """What differs in the fields that a dataset's identity is made of."""
-    first, second = one.wire(), other.wire()
-    found = []
+def meaning_differences(first_manifest: DatasetManifest, second_manifest: DatasetManifest) -> list[FieldDifference]:
+    """Compare the fields that make up a dataset's identity."""
+    first_wire, second_wire = first_manifest.wire(), second_manifest.wire()
+    differences = []
     for name in _MEANING:
-        flat, against = (dict(_flat(name, wire.get(name, _ABSENT))) for wire in (first, second))
-        for path in sorted(flat.keys() | against.keys()):
-            values = flat.get(path, _ABSENT), against.get(path, _ABSENT)
+        first_fields, second_fields = (dict(_flat(name, wire.get(name, _ABSENT))) for wire in (first_wire, second_wire))
+        for path in sorted(first_fields.keys() | second_fields.keys()):
+            values = first_fields.get(path, _ABSENT), second_fields.get(path, _ABSENT)
             if values[0] != values[1]:
-                found.append(FieldDifference(path, *values))
-    return found
+                differences.append(FieldDifference(path, *values))
+    return differences
 
 
-def content_difference(objects: ObjectStore, one: DatasetManifest, other: DatasetManifest) -> ContentDifference | None:
-    """What differs in the rows; None for equal content digests. Reads one column of both at a time.
+def content_difference(
+    objects: ObjectStore, first_manifest: DatasetManifest, second_manifest: DatasetManifest
+) -> ContentDifference | None:
+    """Compare the rows; None for equal content digests. Reads one column of both at a time.
 
     Raises:
         DatasetDamaged | ObjectStoreUnavailable: see there.
         ValueError: the rows of the two have no key in common, as when one is per event and one per entity.
     """
-    if one.content_digest == other.content_digest:
+    if first_manifest.content_digest == second_manifest.content_digest:
         return None
-    here, there = ({column.name: column.type for column in manifest.columns} for manifest in (one, other))
-    key = _row_key(here, there)
-    keys, against = (_keys(read_dataset(objects, manifest, list(key))) for manifest in (one, other))
-    place = pc.index_in(keys, value_set=against)
-    shared = pc.is_valid(place)
-    rows = pc.sum(shared).as_py() or 0
-    at = place.filter(shared)
+    first_types, second_types = (
+        {column.name: column.type for column in manifest.columns} for manifest in (first_manifest, second_manifest)
+    )
+    key = _row_key(first_types, second_types)
+    first_keys, second_keys = (
+        _keys(read_dataset(objects, manifest, list(key))) for manifest in (first_manifest, second_manifest)
+    )
+    second_index = pc.index_in(first_keys, value_set=second_keys)
+    is_shared = pc.is_valid(second_index)
+    shared_rows = pc.sum(is_shared).as_py() or 0
+    second_rows = second_index.filter(is_shared)
     differing = {}
-    for name in here:
-        if name in there and name not in key:
-            values = read_dataset(objects, one, [name])[name].filter(shared)
-            others = read_dataset(objects, other, [name])[name].take(at)
-            count = rows if here[name] != there[name] else _unequal(values, others)
+    for name in first_types:
+        if name in second_types and name not in key:
+            values = read_dataset(objects, first_manifest, [name])[name].filter(is_shared)
+            others = read_dataset(objects, second_manifest, [name])[name].take(second_rows)
+            count = shared_rows if first_types[name] != second_types[name] else _unequal(values, others)
             if count:
                 differing[name] = count
     return ContentDifference(
-        only_in_one=len(keys) - rows,
-        only_in_other=len(against) - rows,
-        shared=rows,
-        columns_only_in_one=tuple(name for name in here if name not in there),
-        columns_only_in_other=tuple(name for name in there if name not in here),
+        only_in_one=len(first_keys) - shared_rows,
+        only_in_other=len(second_keys) - shared_rows,
+        shared_rows=shared_rows,
+        columns_only_in_one=tuple(name for name in first_types if name not in second_types),
+        columns_only_in_other=tuple(name for name in second_types if name not in first_types),
         columns=differing,
     )
 
@@ -100,21 +106,21 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _row_key(here: dict[str, str], there: dict[str, str]) -> tuple[str, ...]:
-    shared = [name for name in here if name in there]
+def _row_key(first_types: dict[str, str], second_types: dict[str, str]) -> tuple[str, ...]:
+    shared_columns = [name for name in first_types if name in second_types]
     for key in (("decision_id",), ("event_type", "event_id")):
-        if all(name in shared for name in key):
+        if all(name in shared_columns for name in key):
             return key
-    entities = [name for name in shared if name.endswith("_id")]
-    if len(entities) != 1 or "event_id" in here or "event_id" in there:
+    entities = [name for name in shared_columns if name.endswith("_id")]
+    if len(entities) != 1 or "event_id" in first_types or "event_id" in second_types:
         raise ValueError("the rows of the two datasets are of different kinds: they cannot be matched")
     return (entities[0], "as_of_time_utc")
 
 
 def _keys(table: pa.Table) -> pa.Array:
     parts = [pc.cast(column, pa.string()) for column in table.columns]
-    joined = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "\n")
-    return joined.combine_chunks()
+    key_texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, "\n")
+    return key_texts.combine_chunks()
 
 
 def _unequal(values: pa.ChunkedArray, others: pa.ChunkedArray) -> int:

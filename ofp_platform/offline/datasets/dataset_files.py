@@ -20,7 +20,7 @@ _UNIQUE_TEXTS = frozenset({"event_id", "decision_id"})
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """What was written: files in the order of their rows, SHA-256 of the content, rows, schema."""
+    """The written files in the order of their rows, SHA-256 of the content, number of rows, schema."""
 
     paths: tuple[Path, ...]
     rows_per_file: tuple[int, ...]
@@ -50,20 +50,20 @@ def write_dataset(folder: Path, blocks: Iterable[pa.Table], *, file_rows: int = 
     files = _Files(folder, file_rows)
     # hashing and Parquet both work outside the interpreter's lock, and beside them the next block is made
     with ThreadPoolExecutor(2) as pool:
-        under_way: list[Future[None]] = []
+        pending_writes: list[Future[None]] = []
         try:
-            for block in _checked(blocks):
+            for block in _plain_blocks(blocks):
                 if digest is None:
                     digest = ContentDigest(block.schema)
                 elif not block.schema.equals(digest.schema):
                     raise ValueError(f"a block has another schema than the first:\n{block.schema}")
-                for one in under_way:
-                    one.result()
-                under_way = [pool.submit(digest.update, block), pool.submit(files.write, block)]
-            for one in under_way:
-                one.result()
+                for future in pending_writes:
+                    future.result()
+                pending_writes = [pool.submit(digest.update, block), pool.submit(files.write, block)]
+            for future in pending_writes:
+                future.result()
         finally:
-            wait(under_way)
+            wait(pending_writes)
             files.close()
     if digest is None or not files.paths:
         folder.rmdir()
@@ -103,7 +103,7 @@ class _Files:
             self._writer = None
 
 
-def _checked(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
+def _plain_blocks(blocks: Iterable[pa.Table]) -> Iterator[pa.Table]:
     for block in blocks:
         if len(set(block.column_names)) != len(block.column_names):
             raise ValueError(f"a column name stands twice: {sorted(block.column_names)}")

@@ -19,14 +19,14 @@ def read_dataset(objects: ObjectStore, manifest: DatasetManifest, columns: Seque
         DatasetDamaged: a file is missing or is not what the manifest says. ObjectStoreUnavailable: see there.
         KeyError: the dataset has no such column.
     """
-    known = [column.name for column in manifest.columns]
+    column_names = [column.name for column in manifest.columns]
     for name in columns or ():
-        if name not in known:
-            raise KeyError(f"dataset {manifest.dataset_name} has no column {name!r}; it has {', '.join(known)}")
-    wanted = None if columns is None else list(columns)
+        if name not in column_names:
+            raise KeyError(f"dataset {manifest.dataset_name} has no column {name!r}; it has {', '.join(column_names)}")
+    selected_columns = None if columns is None else list(columns)
     tables = []
     for _, content in stored_files(objects, manifest):
         if isinstance(content, str):
             raise DatasetDamaged(content)
-        tables.append(pq.read_table(pa.BufferReader(content), columns=wanted))
+        tables.append(pq.read_table(pa.BufferReader(content), columns=selected_columns))
     return pa.concat_tables(tables)

@@ -34,7 +34,7 @@ _SAMPLES = 1_000_000
 class DatasetRows:
     """Rows on disk. `blocks`: (first row, rows) of each block; `chains`: see `decision_basis`, for `decision` only.
 
-    `undecided`: events of the scope without a decision, which make no row of a `decision` dataset.
+    `undecided_events`: events of the scope without a decision, which make no row of a `decision` dataset.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class DatasetRows:
     key_types: tuple[str, ...]
     blocks: tuple[tuple[int, int], ...]
     chains: tuple[Int64s, ...] = ()
-    undecided: int = 0
+    undecided_events: int = 0
 
     @property
     def count(self) -> int:
@@ -60,7 +60,7 @@ class DatasetRows:
 
 
 def dataset_rows(
-    folded: FoldedReplay,
+    folded_replay: FoldedReplay,
     scope: PerEvent | PerEntity | PerGrid,
     as_of_basis: AsOfBasis,
     folder: Path,
@@ -76,26 +76,26 @@ def dataset_rows(
     """
     folder.mkdir(parents=True)
     if isinstance(scope, PerEvent):
-        if folded.scope is None:
+        if folded_replay.scope is None:
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
-        bases = decision_bases(decisions, folded) if as_of_basis is AsOfBasis.DECISION else None
-        writer = _Writer(folder, folded.shards, folded.scope.key_types)
-        for events in _events_in_order(folded, folder):
-            _add_events(writer, events, folded.scope.key_types, as_of_basis, bases)
+        bases = decision_bases(decisions, folded_replay) if as_of_basis is AsOfBasis.DECISION else None
+        writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types)
+        for events in _events_in_order(folded_replay, folder):
+            _add_events(writer, events, folded_replay.scope.key_types, as_of_basis, bases)
     else:
         if as_of_basis is AsOfBasis.DECISION:
             message = "as_of_basis 'decision' needs a per_event scope: only events have decisions"
             raise BuildRefused(BuildReason.INVALID_INTENT, message, "as_of_basis")
         bases = None
-        writer = _Writer(folder, folded.shards, (scope.key_type.value,))
-        blocks = _listed(scope) if isinstance(scope, PerEntity) else _grid(scope, folded)
+        writer = _Writer(folder, folded_replay.shards, (scope.key_type.value,))
+        blocks = _listed_rows(scope) if isinstance(scope, PerEntity) else _grid(scope, folded_replay)
         for key_ids, times in blocks:
             _add_entities(writer, scope.key_type.value, key_ids, times, as_of_basis)
     writer.close()
     if not writer.blocks:
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "the scope has no rows in this replay", "scope")
     chains = () if bases is None else bases.chains
-    return DatasetRows(folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided)
+    return DatasetRows(folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided_events)
 
 
 @dataclass
@@ -106,7 +106,7 @@ class _Writer:
     shards: int
     key_types: tuple[str, ...]
     blocks: list[tuple[int, int]] = field(default_factory=list)
-    undecided: int = 0
+    undecided_events: int = 0
 
     def __post_init__(self) -> None:
         self.digests = KeyDigests()
@@ -138,22 +138,24 @@ def _block_file(folder: Path, number: int) -> Path:
 # ---- per event -------------------------------------------------------------------------------------------------------
 
 
-def _events_in_order(folded: FoldedReplay, folder: Path) -> Iterator[pa.Table]:
+def _events_in_order(folded_replay: FoldedReplay, folder: Path) -> Iterator[pa.Table]:
     """The candidates, each event once, in canonical order, about BLOCK_ROWS at once."""
     scratch = folder / "by-time"
     scratch.mkdir()
-    bounds = _time_bounds(folded)
+    bounds = _time_bounds(folded_replay)
     parts: list[list[Path]] = [[] for _ in range(len(bounds) + 1)]
-    for number, batch in enumerate(_candidates(folded)):
+    for number, batch in enumerate(_candidates(folded_replay)):
         bucket = np.searchsorted(bounds, batch["ts"].to_numpy(), side="right")
         order = np.argsort(bucket, kind="stable")
         cuts = np.searchsorted(bucket[order], np.arange(len(parts) + 1))
-        ordered = batch if (bucket[1:] >= bucket[:-1]).all() else batch.take(pa.array(order))
-        for place in np.flatnonzero(np.diff(cuts)).tolist():
-            path = scratch / f"{place}-{number}.arrow"
+        ordered_batch = batch if (bucket[1:] >= bucket[:-1]).all() else batch.take(pa.array(order))
+        for bucket_number in np.flatnonzero(np.diff(cuts)).tolist():
+            path = scratch / f"{bucket_number}-{number}.arrow"
             with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
-                file.write_batch(ordered.slice(int(cuts[place]), int(cuts[place + 1] - cuts[place])))
-            parts[place].append(path)
+                file.write_batch(
+                    ordered_batch.slice(int(cuts[bucket_number]), int(cuts[bucket_number + 1] - cuts[bucket_number]))
+                )
+            parts[bucket_number].append(path)
     for paths in parts:
         tables = []
         for path in paths:
@@ -165,63 +167,65 @@ def _events_in_order(folded: FoldedReplay, folder: Path) -> Iterator[pa.Table]:
             path.unlink()
 
 
-def _candidates(folded: FoldedReplay) -> Iterator[pa.RecordBatch]:
-    for path in folded.candidate_files:
+def _candidates(folded_replay: FoldedReplay) -> Iterator[pa.RecordBatch]:
+    for path in folded_replay.candidate_files:
         with pa.memory_map(str(path)) as source:
             yield from pa.ipc.open_stream(source)
 
 
-def _time_bounds(folded: FoldedReplay) -> Int64s:
+def _time_bounds(folded_replay: FoldedReplay) -> Int64s:
     """Times between which about BLOCK_ROWS candidates lie, whoever wrote them. Events of one time stay together."""
-    step = np.uint64(folded.candidates // _SAMPLES + 1)
-    # which are sampled is up to the events themselves: the candidates stand in no order of their own
-    sampled = [batch["ts"].to_numpy()[batch["tie_low"].to_numpy().view(np.uint64) % step == 0] for batch in _candidates(folded)]
-    ts = np.sort(np.concatenate([np.empty(0, np.int64), *sampled]))
+    step = np.uint64(folded_replay.candidates // _SAMPLES + 1)
+    # sampled by their digests: the candidates stand in no order of their own
+    samples = [
+        batch["ts"].to_numpy()[batch["tie_low"].to_numpy().view(np.uint64) % step == 0] for batch in _candidates(folded_replay)
+    ]
+    ts = np.sort(np.concatenate([np.empty(0, np.int64), *samples]))
     if not len(ts):
         return ts
-    buckets = -(-folded.candidates // BLOCK_ROWS)
+    buckets = -(-folded_replay.candidates // BLOCK_ROWS)
     return np.unique(ts[(np.arange(1, buckets) * len(ts)) // buckets])
 
 
 def _each_once(table: pa.Table) -> pa.Table:
-    ts, high, low, admitted = (table[name].to_numpy() for name in ("ts", "tie_high", "tie_low", "admitted_at"))
+    ts, high, low, admitted_at = (table[name].to_numpy() for name in ("ts", "tie_high", "tie_low", "admitted_at"))
     order = np.lexsort((low.view(np.uint64), high.view(np.uint64), ts))
     high, low = high[order], low[order]
     first = np.ones(len(order), np.bool_)
     first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     starts = np.flatnonzero(first)
-    earliest = np.minimum.reduceat(admitted[order], starts)
-    made = table.take(pa.array(order[starts]))
-    return made.set_column(made.schema.get_field_index("admitted_at"), "admitted_at", pa.array(earliest))
+    earliest = np.minimum.reduceat(admitted_at[order], starts)
+    events = table.take(pa.array(order[starts]))
+    return events.set_column(events.schema.get_field_index("admitted_at"), "admitted_at", pa.array(earliest))
 
 
 def _add_events(
     writer: _Writer, events: pa.Table, key_types: Sequence[str], as_of_basis: AsOfBasis, bases: DecisionBases | None
 ) -> None:
-    extra: dict[str, pa.Array] = {}
+    extra_columns: dict[str, pa.Array] = {}
     chain: Int64s = np.zeros(events.num_rows, np.int64)
     as_of = events["ts"].to_numpy()
     known_until = events["admitted_at"].to_numpy()
     if bases is not None:
         names = zip(events["event_type"].to_pylist(), events["event_id"].to_pylist(), strict=True)
-        found = [(place, row) for place, name in enumerate(names) for row in bases.by_event.get(name, ())]
-        writer.undecided += events.num_rows - len({place for place, _ in found})
-        events = events.take(pa.array([place for place, _ in found], pa.int64()))
-        rows = [row for _, row in found]
+        decided_rows = [(event_index, row) for event_index, name in enumerate(names) for row in bases.by_event.get(name, ())]
+        writer.undecided_events += events.num_rows - len({event_index for event_index, _ in decided_rows})
+        events = events.take(pa.array([event_index for event_index, _ in decided_rows], pa.int64()))
+        rows = [row for _, row in decided_rows]
         as_of, known_until, chain = (
             np.array([getattr(row, name) for row in rows], np.int64) for name in ("as_of", "rank", "chain")
         )
-        extra["decision_id"] = pa.array([row.decision_id for row in rows], pa.string())
-        extra["input_basis_digest"] = pa.array([row.basis_digest for row in rows], pa.string())
+        extra_columns["decision_id"] = pa.array([row.decision_id for row in rows], pa.string())
+        extra_columns["input_basis_digest"] = pa.array([row.basis_digest for row in rows], pa.string())
     elif as_of_basis is AsOfBasis.INGEST_TIME:
-        extra["known_until_utc"] = pa.array(known_until).cast(UTC_MICROSECONDS)
+        extra_columns["known_until_utc"] = pa.array(known_until).cast(UTC_MICROSECONDS)
     columns = {
         "event_id": events["event_id"],
         "event_type": events["event_type"],
         "event_time_utc": events["ts"].cast(UTC_MICROSECONDS),
         **{f"{name}_id": events[f"{name}_id"] for name in key_types},
         "as_of_time_utc": pa.array(as_of).cast(UTC_MICROSECONDS),
-        **extra,
+        **extra_columns,
         **{name: events[name] for name in events.column_names if name.startswith("payload__")},
     }
     keys = {
@@ -238,16 +242,16 @@ def _add_events(
 # ---- entities --------------------------------------------------------------------------------------------------------
 
 
-def _listed(scope: PerEntity) -> Iterator[tuple[list[str], Int64s]]:
+def _listed_rows(scope: PerEntity) -> Iterator[tuple[list[str], Int64s]]:
     rows = sorted({(parse_time(row.as_of_time_utc), row.key_id) for row in scope.rows})
     for start in range(0, len(rows), BLOCK_ROWS):
         part = rows[start : start + BLOCK_ROWS]
         yield [key_id for _, key_id in part], np.array([time for time, _ in part], np.int64)
 
 
-def _grid(scope: PerGrid, folded: FoldedReplay) -> Iterator[tuple[list[str], Int64s]]:
-    """The entities themselves are held in memory, their rows are not."""
-    key_ids = sorted(set(scope.key_ids)) if scope.key_ids is not None else folded.key_ids(scope.key_type.value)
+def _grid(scope: PerGrid, folded_replay: FoldedReplay) -> Iterator[tuple[list[str], Int64s]]:
+    """The rows of a grid; the entities are held in memory, their rows are not."""
+    key_ids = sorted(set(scope.key_ids)) if scope.key_ids is not None else folded_replay.key_ids(scope.key_type.value)
     names: list[str] = []
     times: list[Int64s] = []
     for time in range(parse_time(scope.from_utc), parse_time(scope.to_utc), scope.step_seconds * MICROS_PER_SECOND):

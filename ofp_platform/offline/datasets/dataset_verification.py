@@ -18,9 +18,9 @@ _ROWS = 131_072
 def verify_dataset(
     objects: ObjectStore, manifest: DatasetManifest, on_rows: Callable[[int], None] = lambda rows: None
 ) -> list[str]:
-    """What is wrong with the published data, in words; empty when every byte and the content are what the manifest says.
+    """Find what is wrong with the published data, in words; empty when every byte and the content match the manifest.
 
-    `on_rows` hears how many rows were looked at since the last call. Memory: one file and a block of its rows.
+    `on_rows` is called with the number of rows checked since the last call. Memory: one file and a block of its rows.
 
     Raises:
         ObjectStoreUnavailable: see there.

@@ -19,6 +19,7 @@ from ofp_platform.offline.datasets.feature_rows import FeatureJob, feature_name
 from ofp_platform.offline.replay.key_shards import EventShard, read_shard
 from ofp_platform.offline.replay.knowledge import known_from
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import TIME_ROW
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 
@@ -40,69 +41,69 @@ def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sha
     rows = read_shard(job.rows.spool(key_type), shard, ROW_WIDTH)
     if not len(rows):
         return 0
-    events = job.folded.events(registry, key_type, shard)
-    chosen = _chosen(rows, events, job.rows.as_of_basis, np.random.default_rng(seed + shard))
+    events = job.folded_replay.events(registry, key_type, shard)
+    sampled_rows = _sample_rows(rows, events, job.rows.as_of_basis, np.random.default_rng(seed + shard))
     with pa.memory_map(str(job.file(key_type, shard))) as source:
-        computed = pa.ipc.open_file(source).read_all()
-    ordinals = computed["ordinal"].to_numpy()
+        computed_table = pa.ipc.open_file(source).read_all()
+    ordinals = computed_table["ordinal"].to_numpy()
     groups = [registry.groups[name] for name in dict(job.groups)[key_type]]
     query = query_of(LayoutArrays.of(registry.layouts[key_type]), groups)
     chains: dict[int, Int64s] = {}
-    for row in rows[chosen].tolist():
-        place = int(np.searchsorted(ordinals, row[ORDINAL]))
-        found = evaluate(query, _known(row, events, job, chains), row[AS_OF])
+    for row in rows[sampled_rows].tolist():
+        row_index = int(np.searchsorted(ordinals, row[ORDINAL]))
+        evaluation = evaluate(query, _known_events(row, events, job, chains), row[AS_OF])
         number = 0
         for group in groups:
-            for name, value in group_values(group, query, found, row[AS_OF]).items():
-                stored = _stored(computed, number, place)
-                expected = value[0] if isinstance(value, tuple) else value
-                if stored != expected:
+            for name, value in group_values(group, query, evaluation, row[AS_OF]).items():
+                stored_value = _stored_value(computed_table, number, row_index)
+                expected_value = value[0] if isinstance(value, tuple) else value
+                if stored_value != expected_value:
                     column = feature_name((group.name, group.version), name)
                     message = f"row {row[ORDINAL]}: {column} is not what the events give that the row could know"
                     raise BuildRefused(BuildReason.LEAKAGE_DETECTED, message, "as_of_basis")
                 number += 1
-    return len(chosen)
+    return len(sampled_rows)
 
 
-def _known(row: list[int], events: EventShard, job: FeatureJob, chains: dict[int, Int64s]) -> Int64s:
+def _known_events(row: list[int], events: EventShard, job: FeatureJob, chains: dict[int, Int64s]) -> Int64s:
     """The events of the row's key that the row knows, by the meaning of its basis and nothing else."""
-    mine = np.flatnonzero((events.key_high == row[KEY_HIGH]) & (events.key_low == row[KEY_LOW]))
-    if not len(mine):
+    key_index = np.flatnonzero((events.key_high == row[KEY_HIGH]) & (events.key_low == row[KEY_LOW]))
+    if not len(key_index):
         return np.ascontiguousarray(events.matrix[:, :0])
-    span = slice(int(events.starts[mine[0]]), int(events.ends[mine[0]]))
-    matrix = events.matrix[:, span]
+    key_events = slice(int(events.starts[key_index[0]]), int(events.ends[key_index[0]]))
+    matrix = events.matrix[:, key_events]
     if job.rows.as_of_basis is AsOfBasis.INGEST_TIME:
-        matrix = matrix[:, events.admitted_at[span] <= row[KNOWN_UNTIL]]
+        matrix = matrix[:, events.admitted_at[key_events] <= row[KNOWN_UNTIL]]
     elif job.rows.as_of_basis is AsOfBasis.DECISION:
-        known = chains.get(row[CHAIN])
-        if known is None:
-            known = chains[row[CHAIN]] = known_from(job.rows.chains[row[CHAIN]], events.matrix.shape[1], events.copies)
-        matrix = matrix[:, known[span] <= row[KNOWN_UNTIL]]
+        known_ranks = chains.get(row[CHAIN])
+        if known_ranks is None:
+            known_ranks = chains[row[CHAIN]] = known_from(job.rows.chains[row[CHAIN]], events.matrix.shape[1], events.copies)
+        matrix = matrix[:, known_ranks[key_events] <= row[KNOWN_UNTIL]]
     return np.ascontiguousarray(matrix)
 
 
-def _chosen(rows: Int64s, events: EventShard, as_of_basis: AsOfBasis, random: np.random.Generator) -> list[int]:
-    """Places of rows, ascending."""
-    places = set(random.choice(len(rows), min(RANDOM_ROWS, len(rows)), replace=False).tolist())
+def _sample_rows(rows: Int64s, events: EventShard, as_of_basis: AsOfBasis, random: np.random.Generator) -> list[int]:
+    """Sample numbers of rows, ascending."""
+    row_numbers = set(random.choice(len(rows), min(RANDOM_ROWS, len(rows)), replace=False).tolist())
     if as_of_basis is AsOfBasis.EVENT_TIME or not events.matrix.shape[1]:
-        return sorted(places)
-    lateness = events.admitted_at - events.matrix[0]
+        return sorted(row_numbers)
+    lateness = events.admitted_at - events.matrix[TIME_ROW]
     for event in np.argsort(lateness, kind="stable")[-LATE_EVENTS:].tolist():
         key = int(np.searchsorted(events.ends, event, side="right"))
-        mine = (rows[:, KEY_HIGH] == events.key_high[key]) & (rows[:, KEY_LOW] == events.key_low[key])
-        mine &= rows[:, AS_OF] >= events.matrix[0, event]
+        is_candidate = (rows[:, KEY_HIGH] == events.key_high[key]) & (rows[:, KEY_LOW] == events.key_low[key])
+        is_candidate &= rows[:, AS_OF] >= events.matrix[TIME_ROW, event]
         if as_of_basis is AsOfBasis.INGEST_TIME:
-            mine &= rows[:, KNOWN_UNTIL] < events.admitted_at[event]
-        candidates = np.flatnonzero(mine)
+            is_candidate &= rows[:, KNOWN_UNTIL] < events.admitted_at[event]
+        candidates = np.flatnonzero(is_candidate)
         if len(candidates):
-            places.add(int(candidates[np.argmin(rows[candidates, AS_OF])]))
-    return sorted(places)
+            row_numbers.add(int(candidates[np.argmin(rows[candidates, AS_OF])]))
+    return sorted(row_numbers)
 
 
-def _stored(computed: pa.Table, number: int, place: int) -> int | None:
-    if not computed[f"valid{number}"][place].as_py():
+def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | None:
+    if not computed_table[f"valid{number}"][row_index].as_py():
         return None
-    low = int(computed[f"low{number}"][place].as_py())
-    if f"high{number}" not in computed.column_names:
+    low = int(computed_table[f"low{number}"][row_index].as_py())
+    if f"high{number}" not in computed_table.column_names:
         return low
-    return (int(computed[f"high{number}"][place].as_py()) << 64) | (low & (2**64 - 1))
+    return (int(computed_table[f"high{number}"][row_index].as_py()) << 64) | (low & (2**64 - 1))

@@ -42,24 +42,24 @@ Int64s = npt.NDArray[np.int64]
 DECIMAL_DIGITS = 38
 
 
-def resolve_groups(registry: CompiledRegistry, groups: Iterable[GroupRef]) -> tuple[CompiledGroup, ...]:
-    """The plans of the requested groups, in the order of (name, version).
+def requested_groups(registry: CompiledRegistry, groups: Iterable[GroupRef]) -> tuple[CompiledGroup, ...]:
+    """The requested groups, compiled, in the order of (name, version).
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, a group version that the pack does not have, or one named twice.
     """
-    plans: dict[tuple[str, str], CompiledGroup] = {}
-    for place, ref in enumerate(groups):
+    groups_by_name: dict[tuple[str, str], CompiledGroup] = {}
+    for index, ref in enumerate(groups):
         name = (ref.group_name, ref.group_version)
         if name not in registry.groups:
-            known = ", ".join(f"{one} {version}" for one, version in sorted(registry.groups))
-            message = f"group {name[0]} {name[1]} is not in pack {registry.pack.pack_id}; it has {known}"
-            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{place}")
-        if name in plans:
+            known_groups = ", ".join(f"{name_part} {version}" for name_part, version in sorted(registry.groups))
+            message = f"group {name[0]} {name[1]} is not in pack {registry.pack.pack_id}; it has {known_groups}"
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{index}")
+        if name in groups_by_name:
             message = f"group {name[0]} {name[1]} is named twice"
-            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{place}")
-        plans[name] = registry.groups[name]
-    return tuple(plans[name] for name in sorted(plans))
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{index}")
+        groups_by_name[name] = registry.groups[name]
+    return tuple(groups_by_name[name] for name in sorted(groups_by_name))
 
 
 def feature_name(group: tuple[str, str], feature: str) -> str:
@@ -74,7 +74,7 @@ class FeatureJob:
     `groups` are those with rows, by key type.
     """
 
-    folded: FoldedReplay
+    folded_replay: FoldedReplay
     rows: DatasetRows
     pack: Pack
     groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
@@ -83,7 +83,7 @@ class FeatureJob:
     @property
     def shards(self) -> list[tuple[str, int]]:
         """All pieces of the work: (key type, shard)."""
-        return [(key_type, shard) for key_type, _ in self.groups for shard in range(self.folded.shards)]
+        return [(key_type, shard) for key_type, _ in self.groups for shard in range(self.folded_replay.shards)]
 
     def file(self, key_type: str, shard: int) -> Path:
         """Where that shard's columns go."""
@@ -91,31 +91,31 @@ class FeatureJob:
 
 
 def feature_job(
-    folded: FoldedReplay, rows: DatasetRows, registry: CompiledRegistry, groups: Sequence[CompiledGroup], folder: Path
+    folded_replay: FoldedReplay, rows: DatasetRows, registry: CompiledRegistry, groups: Sequence[CompiledGroup], folder: Path
 ) -> FeatureJob:
     """The work of computing `groups` for `rows`; `folder` does not exist yet.
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, a group of a key type that no row has.
     """
-    for place, group in enumerate(groups):
+    for index, group in enumerate(groups):
         if group.key_type not in rows.key_types:
             message = (
                 f"group {group.name} {group.version} is of key type {group.key_type}; the rows have {', '.join(rows.key_types)}"
             )
-            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{place}")
-    named = tuple(
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"feature_groups.{index}")
+    groups_by_key_type = tuple(
         (key_type, names)
         for key_type in rows.key_types
         if (names := tuple((group.name, group.version) for group in groups if group.key_type == key_type))
     )
     folder.mkdir(parents=True)
-    return FeatureJob(folded, rows, registry.pack, named, folder)
+    return FeatureJob(folded_replay, rows, registry.pack, groups_by_key_type, folder)
 
 
-def left_out(groups: Sequence[CompiledGroup]) -> list[str]:
+def on_demand_names(groups: Sequence[CompiledGroup]) -> list[str]:
     """The on-demand features of the groups: they need a request, which a row does not have, and make no column."""
-    return [feature_name((group.name, group.version), one.name) for group in groups for one in group.on_demand]
+    return [feature_name((group.name, group.version), feature.name) for group in groups for feature in group.on_demand]
 
 
 def compute_features(job: FeatureJob, registry: CompiledRegistry, workers: int) -> None:
@@ -139,10 +139,10 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     if not len(rows):
         return 0
     names = dict(job.groups)[key_type]
-    plan = ColumnQuery(LayoutArrays.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
-    events = job.folded.events(registry, key_type, shard)
+    query = ColumnQuery(LayoutArrays.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
+    events = job.folded_replay.events(registry, key_type, shard)
     try:
-        ordinals, columns = _columns(plan, events, rows, job.rows)
+        ordinals, columns = _columns(query, events, rows, job.rows)
     except ColumnOutOfRange as error:
         group = f"group {error.group[0]} {error.group[1]}"
         message = f"key type {key_type}, {group}, feature {error.feature}: a value does not fit its column (±(2^53-1))"
@@ -154,32 +154,36 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
         if column.high is not None:
             table[f"high{number}"] = column.high[order]
         table[f"valid{number}"] = column.valid[order].view(np.uint8)
-    made = pa.record_batch({name: pa.array(values) for name, values in table.items()})
+    batch = pa.record_batch({name: pa.array(values) for name, values in table.items()})
     path = job.file(key_type, shard)
     partial = path.with_suffix(".partial")
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, made.schema) as file:
-        file.write_batch(made)
+    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
+        file.write_batch(batch)
     partial.rename(path)
     return len(rows)
 
 
-def _columns(plan: ColumnQuery, events: EventShard, rows: Int64s, shape: DatasetRows) -> tuple[Int64s, list[FeatureColumn]]:
+def _columns(
+    query: ColumnQuery, events: EventShard, rows: Int64s, dataset_rows: DatasetRows
+) -> tuple[Int64s, list[FeatureColumn]]:
     """Ordinals and columns of a shard's rows, in an order of their own."""
-    if shape.as_of_basis is AsOfBasis.EVENT_TIME:
-        return _evaluate(plan, events, None, rows)
-    if shape.as_of_basis is AsOfBasis.INGEST_TIME:
-        return _evaluate(plan, events, events.admitted_at, rows)
+    if dataset_rows.as_of_basis is AsOfBasis.EVENT_TIME:
+        return _evaluate(query, events, None, rows)
+    if dataset_rows.as_of_basis is AsOfBasis.INGEST_TIME:
+        return _evaluate(query, events, events.admitted_at, rows)
     parts = []
     for chain in np.unique(rows[:, CHAIN]).tolist():
-        own = rows[rows[:, CHAIN] == chain]
-        parts.append(_evaluate(plan, events, known_from(shape.chains[chain], events.matrix.shape[1], events.copies), own))
+        chain_rows = rows[rows[:, CHAIN] == chain]
+        parts.append(
+            _evaluate(query, events, known_from(dataset_rows.chains[chain], events.matrix.shape[1], events.copies), chain_rows)
+        )
     if len(parts) == 1:
         return parts[0]
-    joined = []
+    joined_columns = []
     for pieces in zip(*(columns for _, columns in parts), strict=True):
         first = pieces[0]
         highs = [piece.high for piece in pieces if piece.high is not None]
-        joined.append(
+        joined_columns.append(
             FeatureColumn(
                 group=first.group,
                 name=first.name,
@@ -189,37 +193,39 @@ def _columns(plan: ColumnQuery, events: EventShard, rows: Int64s, shape: Dataset
                 valid=np.concatenate([piece.valid for piece in pieces]),
             )
         )
-    return np.concatenate([ordinals for ordinals, _ in parts]), joined
+    return np.concatenate([ordinals for ordinals, _ in parts]), joined_columns
 
 
-def _evaluate(plan: ColumnQuery, events: EventShard, known: Int64s | None, rows: Int64s) -> tuple[Int64s, list[FeatureColumn]]:
+def _evaluate(
+    query: ColumnQuery, events: EventShard, known_ranks: Int64s | None, rows: Int64s
+) -> tuple[Int64s, list[FeatureColumn]]:
     high, low, codes = dense_keys(rows[:, KEY_HIGH], rows[:, KEY_LOW])
     order = by_key_and_time(codes, rows[:, AS_OF])
     rows = rows[order]
     offsets = np.searchsorted(codes[order], np.arange(len(high) + 1))
     starts, ends = _event_ranges(events, high, low)
-    until = None if known is None else rows[:, KNOWN_UNTIL].copy()
+    until = None if known_ranks is None else rows[:, KNOWN_UNTIL].copy()
     columns = feature_columns(
-        plan, KeyedEvents(events.matrix, starts, ends, known), KeyedRows(offsets, rows[:, AS_OF].copy(), until)
+        query, KeyedEvents(events.matrix, starts, ends, known_ranks), KeyedRows(offsets, rows[:, AS_OF].copy(), until)
     )
     return rows[:, ORDINAL], columns
 
 
 def _event_ranges(events: EventShard, high: Int64s, low: Int64s) -> tuple[Int64s, Int64s]:
-    """Where the events of each of those keys stand; nowhere: 0 to 0."""
+    """The range of each key's events, [start, end); 0 to 0 for a key without events."""
     starts, ends = np.zeros(len(high), np.int64), np.zeros(len(high), np.int64)
     if len(events.key_high):
-        place = np.searchsorted(events.key_high, high)
-        place[place == len(events.key_high)] = 0
+        key_index = np.searchsorted(events.key_high, high)
+        key_index[key_index == len(events.key_high)] = 0
         # keys whose high halves agree stand side by side
-        while (later := (events.key_high[place] == high) & (events.key_low[place] < low)).any():
-            following = np.minimum(place + 1, len(events.key_high) - 1)
-            moved = np.where(later & (events.key_high[following] == high), following, place)
-            if np.array_equal(moved, place):
+        while (later := (events.key_high[key_index] == high) & (events.key_low[key_index] < low)).any():
+            following = np.minimum(key_index + 1, len(events.key_high) - 1)
+            next_index = np.where(later & (events.key_high[following] == high), following, key_index)
+            if np.array_equal(next_index, key_index):
                 break
-            place = moved
-        found = (events.key_high[place] == high) & (events.key_low[place] == low)
-        starts[found], ends[found] = events.starts[place[found]], events.ends[place[found]]
+            key_index = next_index
+        is_present = (events.key_high[key_index] == high) & (events.key_low[key_index] == low)
+        starts[is_present], ends[is_present] = events.starts[key_index[is_present]], events.ends[key_index[is_present]]
     return starts, ends
 
 
@@ -228,7 +234,7 @@ class ShardColumns:
 
     def __init__(self, job: FeatureJob, registry: CompiledRegistry, key_type: str) -> None:
         self._tables = []
-        for shard in range(job.folded.shards):
+        for shard in range(job.folded_replay.shards):
             path = job.file(key_type, shard)
             if path.exists():
                 self._tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
@@ -237,33 +243,35 @@ class ShardColumns:
         self.features = [
             (feature_name(name, feature.name), feature.scale)
             for name in names
-            for feature in sorted(registry.groups[name].features, key=lambda one: one.name)
+            for feature in sorted(registry.groups[name].features, key=lambda feature: feature.name)
         ]
 
     def block(self, first: int, count: int) -> dict[str, pa.Array]:
         """Feature name to its column, rows [first, first + count). A row without such a key has nulls."""
         cuts = [np.searchsorted(ordinals, (first, first + count)) for ordinals in self._ordinals]
         parts = [table.slice(begin, end - begin) for table, (begin, end) in zip(self._tables, cuts, strict=True)]
-        where = _joined([part["ordinal"].to_numpy() for part in parts], np.int64) - first
+        row_offsets = _concatenate([part["ordinal"].to_numpy() for part in parts], np.int64) - first
 
-        def gathered(name: str, dtype: type) -> npt.NDArray[Any]:
+        def gather(name: str, dtype: type) -> npt.NDArray[Any]:
             column: npt.NDArray[Any] = np.zeros(count, dtype)
-            column[where] = _joined([part[name].to_numpy() for part in parts], dtype)
+            column[row_offsets] = _concatenate([part[name].to_numpy() for part in parts], dtype)
             return column
 
-        made = {}
+        feature_arrays = {}
         for number, (name, scale) in enumerate(self.features):
-            valid = pa.py_buffer(np.packbits(gathered(f"valid{number}", np.uint8).view(np.bool_), bitorder="little"))
-            low = gathered(f"low{number}", np.int64)
+            valid = pa.py_buffer(np.packbits(gather(f"valid{number}", np.uint8).view(np.bool_), bitorder="little"))
+            low = gather(f"low{number}", np.int64)
             if scale is None:
-                made[name] = pa.Array.from_buffers(pa.int64(), count, [valid, pa.py_buffer(low)])
+                feature_arrays[name] = pa.Array.from_buffers(pa.int64(), count, [valid, pa.py_buffer(low)])
             else:
-                both = np.stack([low, gathered(f"high{number}", np.int64)], axis=1)
-                made[name] = pa.Array.from_buffers(pa.decimal128(DECIMAL_DIGITS, scale), count, [valid, pa.py_buffer(both)])
-        return made
+                halves = np.stack([low, gather(f"high{number}", np.int64)], axis=1)
+                feature_arrays[name] = pa.Array.from_buffers(
+                    pa.decimal128(DECIMAL_DIGITS, scale), count, [valid, pa.py_buffer(halves)]
+                )
+        return feature_arrays
 
 
-def _joined(parts: list[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+def _concatenate(parts: list[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
     return np.concatenate([np.empty(0, dtype), *parts])
 
 

@@ -32,7 +32,7 @@ class DatasetDamaged(Exception):
 
 
 def name_files(dataset_name: str, dataset_identity: str, files: Sequence[LocalFile]) -> tuple[DataFile, ...]:
-    """How the files will be known once they are published: paths, sizes, digests. Nothing is written."""
+    """Name the files as they will be published: paths, sizes, digests. Nothing is written."""
     contents = [file.path.read_bytes() for file in files]
     digests = [sha256_hex(content) for content in contents]
     return tuple(
@@ -46,14 +46,14 @@ def name_files(dataset_name: str, dataset_identity: str, files: Sequence[LocalFi
     )
 
 
-def publish_files(objects: ObjectStore, named: Sequence[DataFile], folder: Path) -> None:
+def publish_files(objects: ObjectStore, data_files: Sequence[DataFile], folder: Path) -> None:
     """Put the files of `folder` (by the last part of their paths). Idempotent: what is there already is compared.
 
     Raises:
         BuildRefused: STORE_UNAVAILABLE (retryable); PUBLICATION_CONFLICT: an object of that path holds other bytes;
             REPLAY_INCOMPLETE: a built file is gone, or was changed since it was built.
     """
-    for file in named:
+    for file in data_files:
         local = folder / Path(file.path).name
         if _is_published(objects, file):
             continue
@@ -84,19 +84,19 @@ def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> Dataset
     try:
         if objects.put_if_absent(path, manifest.encoded()):
             return manifest
-        first = load_manifest(objects, manifest.dataset_name, manifest.dataset_identity)
+        published_manifest = load_manifest(objects, manifest.dataset_name, manifest.dataset_identity)
     except ObjectStoreUnavailable as error:
         raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
     except DatasetDamaged as error:
         raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, str(error)) from None
     for name in ("content_digest", "row_count", "supersedes", "columns"):
-        if getattr(first, name) != getattr(manifest, name):
+        if getattr(published_manifest, name) != getattr(manifest, name):
             raise BuildRefused(
                 BuildReason.PUBLICATION_CONFLICT,
                 f"dataset {manifest.dataset_name} {manifest.dataset_identity} is published with another {name}: the same"
                 " identity must give the same bytes, so one of the two builds is wrong",
             )
-    return first
+    return published_manifest
 
 
 def load_manifest(objects: ObjectStore, dataset_name: str, dataset_identity: str) -> DatasetManifest:
@@ -142,22 +142,22 @@ def stored_files(objects: ObjectStore, manifest: DatasetManifest) -> Iterator[tu
 
 
 def verify_files(objects: ObjectStore, manifest: DatasetManifest) -> list[str]:
-    """What is wrong with the published files, in words; empty when all bytes are as they were built.
+    """Find what is wrong with the published files, in words; empty when all bytes are as they were built.
 
     Raises:
         ObjectStoreUnavailable: see there.
     """
-    return [found for _, found in stored_files(objects, manifest) if isinstance(found, str)]
+    return [problem for _, problem in stored_files(objects, manifest) if isinstance(problem, str)]
 
 
 def _is_published(objects: ObjectStore, file: DataFile) -> bool:
     try:
-        stored = objects.get(file.path)
+        stored_bytes = objects.get(file.path)
     except ObjectNotFound:
         return False
     except ObjectStoreUnavailable as error:
         raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
-    if sha256_hex(stored) != file.sha256:
+    if sha256_hex(stored_bytes) != file.sha256:
         raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"data file {file.path} holds other bytes than were built")
     return True
 

@@ -1,7 +1,7 @@
 """The features of a dataset's rows on Spark: the same shards by the same kernel, on executors instead of threads.
 
 Executors read a shard from the job's folders and write its columns there, so the scratch folder must be one that driver and
-executors share; what travels through Spark is which shard to do, and what became of it. Needs the extra `spark`.
+executors share; only the names of shards and their results travel through Spark. Needs the extra `spark`.
 """
 
 from __future__ import annotations
@@ -103,40 +103,40 @@ def compute_features_on_spark(job: FeatureJob, spark: SparkSession) -> int:
 
     shards = job.shards
     frame = spark.createDataFrame(shards, "key_type string, shard int")
-    # a number of partitions that is asked for is kept: left to itself Spark would put such few bytes into one task
-    spread = frame.repartition(len(shards), "key_type", "shard")
+    # an explicit number of partitions is kept: by itself Spark would put so few bytes into one task
+    partitioned_frame = frame.repartition(len(shards), "key_type", "shard")
     try:
-        done = spread.groupBy("key_type", "shard").applyInArrow(_worker(job), _DONE).collect()
+        shard_results = partitioned_frame.groupBy("key_type", "shard").applyInArrow(_worker(job), _DONE).collect()
     except (PySparkException, Py4JError) as error:
         raise SparkUnavailable(f"engine spark: Spark failed, its own message stands above: {error}") from error
-    for row in sorted(done, key=lambda one: (one["key_type"], one["shard"])):
+    for row in sorted(shard_results, key=lambda shard_row: (shard_row["key_type"], shard_row["shard"])):
         if row["refusal"] is not None:
             refusal = Refusal.model_validate_json(row["refusal"])
             raise BuildRefused(refusal.reason, refusal.message, refusal.field)
-    if {(row["key_type"], row["shard"]) for row in done} != set(shards):
-        raise RuntimeError(f"Spark returned {len(done)} of {len(shards)} shards")
-    return sum(int(row["rows"]) for row in done)
+    if {(row["key_type"], row["shard"]) for row in shard_results} != set(shards):
+        raise RuntimeError(f"Spark returned {len(shard_results)} of {len(shards)} shards")
+    return sum(int(row["rows"]) for row in shard_results)
 
 
 def _worker(job: FeatureJob) -> Callable[[pa.Table], pa.Table]:
     def work(shards: pa.Table) -> pa.Table:
-        return compute_listed(job, shards)
+        return compute_shards(job, shards)
 
     return work
 
 
-def compute_listed(job: FeatureJob, shards: pa.Table) -> pa.Table:
+def compute_shards(job: FeatureJob, shards: pa.Table) -> pa.Table:
     """Compute the shards listed in a table (key_type, shard); a refusal is returned as JSON beside the shard's name."""
     registry = _registry(job.pack.model_dump_json(by_alias=True))
-    done = []
-    for one in shards.to_pylist():
+    shard_results = []
+    for shard in shards.to_pylist():
         rows, refusal = 0, None
         try:
-            rows = compute_shard(job, registry, one["key_type"], one["shard"])
+            rows = compute_shard(job, registry, shard["key_type"], shard["shard"])
         except BuildRefused as refused:
             refusal = orjson.dumps(refused.refusal.model_dump(mode="json")).decode()
-        done.append({**one, "rows": rows, "refusal": refusal})
-    return pa.Table.from_pylist(done, schema=_DONE_SCHEMA)
+        shard_results.append({**shard, "rows": rows, "refusal": refusal})
+    return pa.Table.from_pylist(shard_results, schema=_DONE_SCHEMA)
 
 
 @lru_cache(maxsize=4)

@@ -43,7 +43,7 @@ class ResolvedLabels:
 
     @property
     def last_heard_us(self) -> int | None:
-        """The greatest observed time among them, microseconds: until then the source is known to have spoken."""
+        """The greatest observed time among them, microseconds: the source was heard of until then."""
         return pc.max(self.table["observed_time"].cast(pa.int64())).as_py()  # type: ignore[no-any-return]
 
 
@@ -65,15 +65,15 @@ def label_columns(resolved: ResolvedLabels, event_ids: Column, row_ts: NDArray[n
     """
     if len(event_ids) != len(row_ts):
         raise ValueError(f"{len(event_ids)} event ids, but {len(row_ts)} times")
-    mature = mature_rows(row_ts, resolved.basis)
-    known = resolved.table.combine_chunks()
-    place = pc.index_in(_texts(event_ids), value_set=_texts(known["event_id"]))
-    value = pc.take(_whole(known["value"]), place)
+    is_mature = mature_rows(row_ts, resolved.basis)
+    assertions = resolved.table.combine_chunks()
+    assertion_index = pc.index_in(_texts(event_ids), value_set=_texts(assertions["event_id"]))
+    value = pc.take(_whole(assertions["value"]), assertion_index)
     if policy.unlabelled_means is not None:
-        silent = pc.and_(pc.is_null(place), pa.array(mature))
-        value = pc.if_else(silent, pa.scalar(policy.unlabelled_means, pa.int64()), value)
-    observed = pc.take(_whole(known["observed_time"]), place)
-    return pa.Table.from_arrays([value, observed, pa.array(mature)], schema=LABEL_SCHEMA)
+        is_silent = pc.and_(pc.is_null(assertion_index), pa.array(is_mature))
+        value = pc.if_else(is_silent, pa.scalar(policy.unlabelled_means, pa.int64()), value)
+    observed_time = pc.take(_whole(assertions["observed_time"]), assertion_index)
+    return pa.Table.from_arrays([value, observed_time, pa.array(is_mature)], schema=LABEL_SCHEMA)
 
 
 def _texts(column: Column) -> pa.Array:

@@ -53,19 +53,19 @@ def label_diagnostics(
     columns: pa.Table, row_ts: NDArray[np.int64], resolved: ResolvedLabels, policy: BuildPolicy
 ) -> LabelDiagnostics:
     """Diagnose rows with their label columns, in one order; `row_ts` int64[n], microseconds. Before rows are dropped."""
-    mature = mature_rows(row_ts, resolved.basis)
-    labelled = columns["label_observed_time"].is_valid().to_numpy()
-    covered = labelled & mature
-    heard = resolved.last_heard_us
-    if policy.unlabelled_means is not None and heard is not None:
-        covered |= mature & (row_ts <= heard)
-    days, place = np.unique(row_ts // _DAY, return_inverse=True)
+    is_mature = mature_rows(row_ts, resolved.basis)
+    is_labelled = columns["label_observed_time"].is_valid().to_numpy()
+    is_covered = is_labelled & is_mature
+    last_heard_us = resolved.last_heard_us
+    if policy.unlabelled_means is not None and last_heard_us is not None:
+        is_covered |= is_mature & (row_ts <= last_heard_us)
+    days, day_index = np.unique(row_ts // _DAY, return_inverse=True)
 
-    def count(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        return np.bincount(place[chosen], minlength=len(days)).astype(np.int64)
+    def count(row_mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        return np.bincount(day_index[row_mask], minlength=len(days)).astype(np.int64)
 
-    every = np.ones(len(row_ts), np.bool_)
-    counts = [count(chosen) for chosen in (every, labelled, mature, ~mature, covered)]
+    all_rows = np.ones(len(row_ts), np.bool_)
+    counts = [count(row_mask) for row_mask in (all_rows, is_labelled, is_mature, ~is_mature, is_covered)]
     return LabelDiagnostics(pa.Table.from_arrays([pa.array(days.astype(np.int32)).cast(pa.date32()), *counts], schema=BY_DAY))
 
 
@@ -73,10 +73,12 @@ def merge_diagnostics(parts: Sequence[LabelDiagnostics]) -> LabelDiagnostics:
     """The diagnostics of all rows, from those of disjoint parts of them."""
     if not parts:
         return LabelDiagnostics(BY_DAY.empty_table())
-    summed = pa.concat_tables(part.by_day for part in parts).group_by("day").aggregate([(name, "sum") for name in COUNTS])
-    ordered = summed.sort_by("day")
+    sums = pa.concat_tables(part.by_day for part in parts).group_by("day").aggregate([(name, "sum") for name in COUNTS])
+    sorted_sums = sums.sort_by("day")
     return LabelDiagnostics(
-        pa.Table.from_arrays([ordered["day"], *(ordered[f"{name}_sum"] for name in COUNTS)], schema=BY_DAY).combine_chunks()
+        pa.Table.from_arrays(
+            [sorted_sums["day"], *(sorted_sums[f"{name}_sum"] for name in COUNTS)], schema=BY_DAY
+        ).combine_chunks()
     )
 
 
@@ -86,15 +88,16 @@ def check_coverage(diagnostics: LabelDiagnostics, policy: BuildPolicy) -> None:
     Raises:
         BuildRefused: LABEL_COVERAGE_BELOW_POLICY.
     """
-    whole, _, fraction = policy.min_label_coverage.partition(".")
-    needed = int(whole + fraction.ljust(_SCALE, "0"))
-    mature, covered = diagnostics.total("mature"), diagnostics.total("covered")
-    if covered * 10**_SCALE < needed * mature or (mature == 0 and needed > 0):
+    whole_digits, _, fraction = policy.min_label_coverage.partition(".")
+    required_coverage = int(whole_digits + fraction.ljust(_SCALE, "0"))
+    mature_count, covered_count = diagnostics.total("mature"), diagnostics.total("covered")
+    if covered_count * 10**_SCALE < required_coverage * mature_count or (mature_count == 0 and required_coverage > 0):
         rows = diagnostics.total("rows")
         raise BuildRefused(
             BuildReason.LABEL_COVERAGE_BELOW_POLICY,
-            f"labels cover {covered:,} of {mature:,} mature rows ({rows:,} rows in all): {diagnostics.coverage}, and policy"
-            f" {policy.policy_id} revision {policy.revision} asks for {policy.min_label_coverage}. Load the missing labels,"
+            f"labels cover {covered_count:,} of {mature_count:,} mature rows ({rows:,} rows in all): {diagnostics.coverage},"
+            f" and policy {policy.policy_id} revision {policy.revision} asks for {policy.min_label_coverage}."
+            " Load the missing labels,"
             " or choose rows that are older than the label's maturity at its as-of",
             "label",
         )

@@ -42,29 +42,31 @@ def check_no_leak(
         }
     )
     too_young = pa.array(row_ts > as_of - basis.maturity_seconds * 1_000_000)
-    observed = rows["observed_time"]
+    observed_time = rows["observed_time"]
     _refuse_any(
-        rows.filter(pc.greater(observed.cast(pa.int64()), as_of)),
+        rows.filter(pc.greater(observed_time.cast(pa.int64()), as_of)),
         f"its label was observed after the as-of {basis.as_of_utc}",
     )
     _refuse_any(
         rows.filter(pc.and_(columns["label_is_mature"], too_young)),
         f"it counts as mature, and is younger than {basis.maturity_seconds} s as of {basis.as_of_utc}",
     )
-    inferred = pc.and_(pc.is_valid(rows["value"]), pc.is_null(observed))
+    is_inferred = pc.and_(pc.is_valid(rows["value"]), pc.is_null(observed_time))
     _refuse_any(
-        rows.filter(pc.and_(inferred, too_young)),
+        rows.filter(pc.and_(is_inferred, too_young)),
         "it has a value without an assertion before silence means anything",
     )
     if policy.unlabelled_means is None:
-        _refuse_any(rows.filter(inferred), "it has a value without an assertion, and the policy gives silence no meaning")
+        _refuse_any(rows.filter(is_inferred), "it has a value without an assertion, and the policy gives silence no meaning")
     else:
-        other = pc.not_equal(rows["value"], policy.unlabelled_means)
-        _refuse_any(rows.filter(pc.and_(inferred, other)), "it has a value that neither an assertion nor the policy gives")
-    asserted = rows.filter(pc.is_valid(observed))
+        is_other_value = pc.not_equal(rows["value"], policy.unlabelled_means)
+        _refuse_any(
+            rows.filter(pc.and_(is_inferred, is_other_value)), "it has a value that neither an assertion nor the policy gives"
+        )
+    asserted_rows = rows.filter(pc.is_valid(observed_time))
     keys = ["event_id", "value", "observed_time"]
-    unsupported = asserted.join(assertions.select(keys), keys, join_type="left anti")
-    _refuse_any(unsupported, "no assertion gives it that value at that time")
+    unsupported_rows = asserted_rows.join(assertions.select(keys), keys, join_type="left anti")
+    _refuse_any(unsupported_rows, "no assertion gives it that value at that time")
     return int(columns.num_rows - columns["label_value"].null_count)
 
 

@@ -36,7 +36,7 @@ FRAUD_REPORTS = {
 
 @dataclass
 class ReportedLabels:
-    """What reports said. `assertions`: each statement once. `unusable`: reports that name no event, with their positions."""
+    """The labels of a log's reports. `assertions`: each statement once. `unusable`: positions of reports that name no event."""
 
     assertions: list[LabelAssertion] = field(default_factory=list)
     unusable: list[tuple[str, int | str]] = field(default_factory=list)
@@ -49,7 +49,7 @@ def reported_labels(batches: Iterable[RecordBatch], rule: ReportRule, pins: Cont
     it was delivered, it is one assertion. Reports of other runs say nothing, nor do those from the future (more than the
     clock skew, microseconds, after their admission).
     """
-    found: dict[str, LabelAssertion] = {}
+    assertions: dict[str, LabelAssertion] = {}
     labels = ReportedLabels()
     for batch in batches:
         for index, event_type in enumerate(batch.event_types):
@@ -59,18 +59,18 @@ def reported_labels(batches: Iterable[RecordBatch], rule: ReportRule, pins: Cont
             if ts > int(batch.admitted_at[index]) + clock_skew_us:
                 continue
             try:
-                about = _EVENT_ID.validate_python(orjson.loads(batch.payloads[index]).get(rule.about_field), strict=True)
+                about_event_id = _EVENT_ID.validate_python(orjson.loads(batch.payloads[index]).get(rule.about_field), strict=True)
             except ValidationError:
                 labels.unusable.append((batch.partition_id, batch.offsets[index]))
                 continue
             assertion = LabelAssertion(
-                event_id=about,
+                event_id=about_event_id,
                 label_type=rule.label_type,
                 value=rule.value,
                 effective_time_utc=format_time(ts),
                 observed_time_utc=format_time(ts),
                 source=batch.event_ids[index],
             )
-            found[assertion.assertion_id] = assertion
-    labels.assertions = [found[name] for name in sorted(found)]
+            assertions[assertion.assertion_id] = assertion
+    labels.assertions = [assertions[name] for name in sorted(assertions)]
     return labels

@@ -40,11 +40,11 @@ _SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class LabelReceipt:
-    """What became of an append: `new` assertions, and `known` ones (repeats inside the append included)."""
+class AppendReceipt:
+    """Counts of an append: new assertions, and known ones (repeats inside the append included)."""
 
-    new: int
-    known: int
+    new_count: int
+    known_count: int
 
 
 class LabelStore:
@@ -57,7 +57,7 @@ class LabelStore:
         self._pool = pool
         self._run = pins_digest(context_pins)
 
-    def append(self, assertions: Iterable[LabelAssertion]) -> LabelReceipt:
+    def append(self, assertions: Iterable[LabelAssertion]) -> AppendReceipt:
         """Append all of them or none, in one transaction. One that is there already stays as it is and counts as known."""
         with answering(), self._pool.connection() as connection, connection.transaction():
             connection.execute("""
@@ -65,11 +65,11 @@ class LabelStore:
                     assertion_id text COLLATE "C", event_id text, label_type text, value bigint,
                     effective_time bigint, observed_time bigint, source text
                 ) ON COMMIT DROP""")
-            offered = 0
+            offered_count = 0
             with connection.cursor() as cursor:
                 with cursor.copy(f"COPY offered_label ({_COLUMNS}) FROM STDIN") as copy:
                     for assertion in assertions:
-                        offered += 1
+                        offered_count += 1
                         copy.write_row(
                             (
                                 assertion.assertion_id,
@@ -81,10 +81,10 @@ class LabelStore:
                                 assertion.source,
                             )
                         )
-                new = cursor.execute(_TAKE_OVER, (self._run,)).rowcount
-        return LabelReceipt(new, offered - new)
+                new_count = cursor.execute(_TAKE_OVER, (self._run,)).rowcount
+        return AppendReceipt(new_count, offered_count - new_count)
 
-    def resolved(self, basis: LabelBasis) -> ResolvedLabels:
+    def resolve(self, basis: LabelBasis) -> ResolvedLabels:
         """The one assertion per event that holds as of `basis.as_of_utc`, by the rule of the basis."""
         as_of = parse_time(basis.as_of_utc)
         table = self._read(_RESOLVED, (self._run, basis.label_type, as_of))
@@ -120,5 +120,5 @@ class LabelStore:
                 read_options=pyarrow.csv.ReadOptions(column_names=_SCHEMA.names),
                 convert_options=pyarrow.csv.ConvertOptions(column_types=_SCHEMA),
             )
-        place = table.schema.get_field_index("observed_time")
-        return table.set_column(place, "observed_time", table["observed_time"].cast(OBSERVED_TIME))
+        column_index = table.schema.get_field_index("observed_time")
+        return table.set_column(column_index, "observed_time", table["observed_time"].cast(OBSERVED_TIME))

@@ -18,7 +18,7 @@ from ofp_platform.offline.parity.parity import BATCH, Comparer, ParityRuns, RunK
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor
 from ofp_platform.offline.parity.rebuilding import EvaluatedQuestions, QuestionAt, Rebuilder
 from ofp_platform.registry.expression import names_in, parse_expression
-from ofp_platform.registry.layout import CompiledGroup, KeyLayout
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.offline.parity_record import Correction, EventRef
@@ -149,12 +149,12 @@ def late_events(
     as_of = question.question.as_of
     interval = np.array([as_of - group.reach], np.int64), np.array([as_of], np.int64)
     events = rebuilder.index.events(group.key_type, [key_id], *interval)
-    times, masks = events.matrix[0], events.matrix[1]
+    times, masks = events.matrix[TIME_ROW], events.matrix[MASK_ROW]
     inside = np.zeros(len(times), np.bool_)
     for predicate, window, delay in feature_windows(group, rebuilder.registry.layouts[group.key_type], feature):
         until = as_of - delay
         inside |= ((masks >> predicate) & 1).astype(np.bool_) & (times > until - window) & (times <= until)
-    late = events.known(bounds[1]) & ~events.known(bounds[0])
+    late = events.is_known(bounds[1]) & ~events.is_known(bounds[0])
     return rebuilder.names.refs(events, np.flatnonzero(inside & late))
 
 

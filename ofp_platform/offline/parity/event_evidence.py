@@ -12,7 +12,8 @@ import orjson
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder
 from ofp_platform.offline.replay.event_index import KeyEvents
-from ofp_platform.registry.layout import CompiledGroup
+from ofp_platform.offline.replay.key_shards import COPY_EVENT, COPY_POSITION
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledGroup
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.parity_record import EventRef
@@ -55,8 +56,8 @@ class KeyHistory:
     ) -> KeyHistory:
         """The events of the group at exactly these times, known or not."""
         history = cls._between(rebuilder, question, key, group, min(times, default=question.question.as_of) - 1)
-        mask = (history.events.matrix[1] & group.mask) != 0
-        selected_events = np.flatnonzero(np.isin(history.events.matrix[0], sorted(times)) & mask)
+        mask = (history.events.matrix[MASK_ROW] & group.mask) != 0
+        selected_events = np.flatnonzero(np.isin(history.events.matrix[TIME_ROW], sorted(times)) & mask)
         return cls(
             rebuilder, question, key, group, _select_events(history.events, selected_events), history.known_mask[selected_events]
         )
@@ -67,7 +68,7 @@ class KeyHistory:
     ) -> KeyHistory:
         interval = np.array([max(after, EARLIEST)], np.int64), np.array([question.question.as_of], np.int64)
         events = rebuilder.index.events(key[0], [key[1]], *interval)
-        known_mask = events.known(rebuilder.run.knowledge.bounds([question.basis])[0])
+        known_mask = events.is_known(rebuilder.run.knowledge.bounds([question.basis])[0])
         return cls(rebuilder, question, key, group, events, known_mask)
 
     def explain(self, feature: str, served_value: Value) -> Explanation:
@@ -115,7 +116,7 @@ class KeyHistory:
         for event in unknown_events:
             yield np.array([event]), "it was served as if this event, which the basis does not hold, were known"
         first_rank = np.full(len(self.known_mask), np.iinfo(np.int64).max)
-        np.minimum.at(first_rank, self.events.copies[:, 0], self.events.copies[:, 2])
+        np.minimum.at(first_rank, self.events.copies[:, COPY_EVENT], self.events.copies[:, COPY_POSITION])
         newest_events = known_events[np.argsort(first_rank[known_events], kind="stable")][::-1]
         for size in range(2, len(newest_events) + 1):
             yield newest_events[:size], f"it was served as if these {size} events, which the basis holds, were not known"
@@ -128,6 +129,6 @@ def _select_events(events: KeyEvents, selected_events: Int64s) -> KeyEvents:
     """The selected events of one key, numbered again."""
     new_codes = np.full(events.matrix.shape[1], -1, np.int64)
     new_codes[selected_events] = np.arange(len(selected_events))
-    copies = events.copies[np.isin(events.copies[:, 0], selected_events)].copy()
-    copies[:, 0] = new_codes[copies[:, 0]]
+    copies = events.copies[np.isin(events.copies[:, COPY_EVENT], selected_events)].copy()
+    copies[:, COPY_EVENT] = new_codes[copies[:, COPY_EVENT]]
     return KeyEvents(events.matrix[:, selected_events], np.zeros(1, np.int64), np.array([len(selected_events)], np.int64), copies)

@@ -79,8 +79,8 @@ class Rebuilder:
         self.run = run
         self.registry: CompiledRegistry = compile_pack(run.pack)
         self.maker = SnapshotMaker(self.registry, run.pins, run.run_config_digest, run.allowed_lateness_us)
-        self.index = EventIndex(run.knowledge.folded, self.registry)
-        self.names = EventNames(run.knowledge.folded)
+        self.index = EventIndex(run.knowledge.folded_replay, self.registry)
+        self.names = EventNames(run.knowledge.folded_replay)
         self._queries: dict[tuple[tuple[str, str], ...], ColumnQuery] = {}
 
     def hashed_bytes(self, questions: Sequence[QuestionAt]) -> list[bytes | ContractError]:
@@ -157,10 +157,10 @@ class Rebuilder:
         for number in np.unique(chain_of).tolist():
             chain_rows = np.flatnonzero(chain_of == number)
             chain_rows = chain_rows[np.lexsort((times[chain_rows], codes[chain_rows]))]
-            known_until_rank = known_from(chains.chains[number], events.matrix.shape[1], events.copies)
+            known_from_ranks = known_from(chains.chains[number], events.matrix.shape[1], events.copies)
             evaluations = evaluate_known(
                 query,
-                KeyedEvents(events.matrix, events.starts, events.ends, known_until_rank),
+                KeyedEvents(events.matrix, events.starts, events.ends, known_from_ranks),
                 KeyedRows(np.searchsorted(codes[chain_rows], np.arange(len(codes_of) + 1)), times[chain_rows], ranks[chain_rows]),
                 limits[chain_rows],
             )

@@ -26,7 +26,7 @@ from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.log.ranges import place
 from ofp_platform.log.span_records import cut
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
-from ofp_platform.offline.replay.known_events import DEFAULT_SHARDS, FoldedReplay, folded_replay
+from ofp_platform.offline.replay.known_events import DEFAULT_SHARDS, FoldedReplay, finish_fold
 from ofp_platform.offline.replay.record_fold import FoldedPartition, FoldTally, RecordFold
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
@@ -42,7 +42,7 @@ _FAR = 2**62
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process folds: archived spans, each with its partition's number, and all that it takes."""
+    """The work of one process: archived spans, each with its partition's number, and everything that folding them needs."""
 
     archive: Archive
     spans: tuple[tuple[int, PartitionSpan], ...]
@@ -64,20 +64,20 @@ class _Failure:
 
 
 class ArchivedFold:
-    """A fold that processes are at work on. `spans`: of each partition what they leave to this process, if anything."""
+    """A fold that other processes work on. `remaining_spans`: the rest of each partition, which this process folds."""
 
     def __init__(
         self,
-        opened: Callable[[], RecordFold],
-        spans: Sequence[PartitionSpan],
+        open_fold: Callable[[], RecordFold],
+        remaining_spans: Sequence[PartitionSpan],
         running: Sequence[tuple[SpawnProcess, Connection]],
     ) -> None:
-        self.spans = tuple(spans)
-        self._opened = opened
+        self.remaining_spans = tuple(remaining_spans)
+        self._open_fold = open_fold
         self._running = running
 
     def finish(self, rest: Iterable[RecordBatch]) -> FoldedReplay:
-        """Wait for the processes, then fold the `rest`: the records of `spans`, asked for only then.
+        """Wait for the processes, then fold the `rest`: the records of `remaining_spans`, read only then.
 
         Raises:
             what reading the archive raises (see `ReplayReader`), ValueError as `fold_replay`: of several the first by
@@ -94,8 +94,8 @@ class ArchivedFold:
                 answer = _Failure(_FAR, RuntimeError(f"{text}; where it has no memory left, build with fewer workers"))
             (failures if isinstance(answer, _Failure) else tallies).append(answer)
         if failures:
-            raise min(failures, key=lambda one: one.partition).error
-        fold = self._opened()
+            raise min(failures, key=lambda failure: failure.partition).error
+        fold = self._open_fold()
         for tally in tallies:
             fold.tally.partitions |= tally.partitions
         try:
@@ -103,7 +103,7 @@ class ArchivedFold:
                 fold.add(batch)
         finally:
             fold.close()
-        return folded_replay(fold, [*tallies, fold.tally])
+        return finish_fold(fold, [*tallies, fold.tally])
 
 
 @contextmanager
@@ -129,35 +129,35 @@ def archived_fold(
     Raises:
         FileExistsError: `scratch` exists. ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
     """
-    ends = {part.partition_id: part for part in cut_over}
-    held = [span for span in spans if place(span.first) < place(span.end)]
-    parts = [(cut(span, span.first, ends.get(span.partition_id, span.first)), span) for span in held]
-    archived = [(number, part) for number, (part, _) in enumerate(parts) if place(part.first) < place(part.end)]
-    if min(workers, len(archived)) < 2:
+    cut_overs = {part.partition_id: part for part in cut_over}
+    nonempty_spans = [span for span in spans if place(span.first) < place(span.end)]
+    parts = [(cut(span, span.first, cut_overs.get(span.partition_id, span.first)), span) for span in nonempty_spans]
+    archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if place(part.first) < place(part.end)]
+    if min(workers, len(archived_parts)) < 2:
         yield None
         return
-    records = {number: _records(archive, part) for number, part in archived}
-    groups = _balanced(archived, records, workers)
+    records = {number: _records(archive, part) for number, part in archived_parts}
+    groups = _balance(archived_parts, records, workers)
     tasks = [
         _Share(archive, group, registry.pack, pins, clock_skew_us, scratch, shards, scope, writer)
         for writer, group in enumerate(groups)
     ]
-    packed = _packed(tasks) if sum(records.values()) >= least_records else None
-    if packed is None:
+    pickled_shares = _pickle_shares(tasks) if sum(records.values()) >= least_records else None
+    if pickled_shares is None:
         yield None
         return
     scratch.mkdir(parents=True)
-    known = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(held)}
+    partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(nonempty_spans)}
 
-    def opened() -> RecordFold:
-        return RecordFold(registry, pins, clock_skew_us, scratch, shards, scope, len(groups), FoldTally(partitions=known))
+    def open_fold() -> RecordFold:
+        return RecordFold(registry, pins, clock_skew_us, scratch, shards, scope, len(groups), FoldTally(partitions=partitions))
 
-    rest = [cut(span, part.end, span.end) for part, span in parts if place(part.end) < place(span.end)]
+    remaining_spans = [cut(span, part.end, span.end) for part, span in parts if place(part.end) < place(span.end)]
     running: list[tuple[SpawnProcess, Connection]] = []
     try:
-        for task in packed:
-            running.append(_started(_fold_share, task))
-        yield ArchivedFold(opened, rest, running)
+        for task in pickled_shares:
+            running.append(_start_process(_fold_share, task))
+        yield ArchivedFold(open_fold, remaining_spans, running)
     finally:
         for process, connection in running:
             process.kill()  # it has given its answer, or nobody waits for it any more
@@ -173,33 +173,33 @@ def _records(archive: Archive, span: PartitionSpan) -> int:
     return sum(receipt.records for receipt in receipts if receipt is not None)
 
 
-def _balanced(
+def _balance(
     spans: Sequence[tuple[int, PartitionSpan]], records: dict[int, int], workers: int
 ) -> list[tuple[tuple[int, PartitionSpan], ...]]:
     """The spans in at most `workers` groups of about equal records, in each by their numbers."""
     groups: list[list[tuple[int, PartitionSpan]]] = [[] for _ in range(min(workers, len(spans)))]
     sizes = [0] * len(groups)
-    for one in sorted(spans, key=lambda one: (-records[one[0]], one[0])):
-        least = sizes.index(min(sizes))
-        groups[least].append(one)
-        sizes[least] += max(records[one[0]], 1)
-    return [tuple(sorted(group, key=lambda one: one[0])) for group in groups]
+    for span in sorted(spans, key=lambda span: (-records[span[0]], span[0])):
+        smallest = sizes.index(min(sizes))
+        groups[smallest].append(span)
+        sizes[smallest] += max(records[span[0]], 1)
+    return [tuple(sorted(group, key=lambda span: span[0])) for group in groups]
 
 
-def _packed(shares: Sequence[_Share]) -> list[bytes] | None:
+def _pickle_shares(shares: Sequence[_Share]) -> list[bytes] | None:
     try:
         return [pickle.dumps(share) for share in shares]
     except (pickle.PicklingError, TypeError, AttributeError):  # a store that lives in this process only
         return None
 
 
-def _started(target: Callable[[bytes, Connection], None], task: bytes) -> tuple[SpawnProcess, Connection]:
+def _start_process(target: Callable[[bytes, Connection], None], task: bytes) -> tuple[SpawnProcess, Connection]:
     context = get_context("spawn")  # a fork would take the threads' locks of this process with it
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=target, args=(task, theirs), daemon=True)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(task, sender), daemon=True)
     process.start()
-    theirs.close()  # else its end would not show here
-    return process, ours
+    sender.close()  # else its end would not show here
+    return process, receiver
 
 
 @dataclass(frozen=True)
@@ -220,21 +220,21 @@ def _fold_share(task: bytes, connection: Connection) -> None:
 
 
 def _answer(share: _Share) -> FoldTally | _Failure:
-    reached = share.spans[0][0]
+    partition_number = share.spans[0][0]
     try:
         reader = ReplayReader(cast(EventLog, _NoLog(share.archive.stream_name)), share.archive)
-        known = {span.partition_id: FoldedPartition(number, span.first) for number, span in share.spans}
+        partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in share.spans}
         fold = RecordFold(
             compile_pack(share.pack), share.pins, share.clock_skew_us, share.folder, share.shards, share.scope, share.writer,
-            FoldTally(partitions=known),
+            FoldTally(partitions=partitions),
         )  # fmt: skip
-        for reached, span in share.spans:  # noqa: B007 - an error tells where
+        for partition_number, span in share.spans:  # noqa: B007 - an error tells where
             for batch in reader.batches(span, PAGE, span.end):
                 fold.add(batch)
         fold.close()
     except Exception as error:
         error.add_note(f"in a process that folds a part of the archive:\n{traceback.format_exc()}")
-        return _Failure(reached, error)
+        return _Failure(partition_number, error)
     return fold.tally
 
 

@@ -35,7 +35,7 @@ _PYTHON: dict[FieldType, type] = {FieldType.INTEGER: int, FieldType.STRING: str,
 
 @dataclass(frozen=True)
 class CandidateScope:
-    """Which events, and what of them: times in microseconds, `fields` payload field to type, key types in order."""
+    """The selected events and their fields: times in microseconds, `fields` payload field to type, key types in order."""
 
     event_types: tuple[str, ...]
     from_ts: int | None
@@ -46,7 +46,7 @@ class CandidateScope:
 
     @property
     def schema(self) -> pa.Schema:
-        """Of the candidates' file."""
+        """The schema of the candidates' file."""
         keys = [
             field
             for name in self.key_types
@@ -56,44 +56,44 @@ class CandidateScope:
                 pa.field(f"{name}_low", pa.int64()),
             )
         ]
-        own = [("event_id", pa.string()), ("event_type", pa.string())]
-        own += [(name, pa.int64()) for name in ("ts", "admitted_at", "tie_high", "tie_low")]
+        event_columns = [("event_id", pa.string()), ("event_type", pa.string())]
+        event_columns += [(name, pa.int64()) for name in ("ts", "admitted_at", "tie_high", "tie_low")]
         payload = [pa.field(f"payload__{name}", _ARROW[kind]) for name, kind in self.fields.items()]
-        return pa.schema([*(pa.field(name, kind) for name, kind in own), *keys, *payload])
+        return pa.schema([*(pa.field(name, kind) for name, kind in event_columns), *keys, *payload])
 
 
 def candidate_scope(scope: PerEvent, registry: CompiledRegistry, key_types: Sequence[str]) -> CandidateScope:
-    """What a per-event scope asks of the fold; `key_types` are those of the requested groups.
+    """The events and fields that a per-event scope needs from the fold; `key_types` are those of the requested groups.
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, with the field of the intent at fault.
     """
     routings = {}
-    for place, name in enumerate(scope.event_types):
+    for index, name in enumerate(scope.event_types):
         routing = registry.pack.events.get(name)
         if routing is None:
             message = (
                 f"event type {name!r} is not in pack {registry.pack.pack_id}; it has {', '.join(sorted(registry.pack.events))}"
             )
-            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"scope.event_types.{place}")
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, f"scope.event_types.{index}")
         routings[name] = routing
 
     def kind_of(field: str, where: str) -> FieldType:
         kinds = {routing.fields[field] for routing in routings.values() if field in routing.fields}
         if len(kinds) != 1:
-            told = "with different types" if kinds else "by no event type of the scope"
-            message = f"payload field {field!r} is routed {told}; name fields that the pack routes"
+            problem = "with different types" if kinds else "by no event type of the scope"
+            message = f"payload field {field!r} is routed {problem}; name fields that the pack routes"
             raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, where)
         return kinds.pop()
 
-    for place, one in enumerate(scope.filters):
-        kind_of(one.field, f"scope.filters.{place}.field")
-    fields = {field: kind_of(field, f"scope.payload_fields.{place}") for place, field in enumerate(scope.payload_fields)}
+    for index, condition in enumerate(scope.filters):
+        kind_of(condition.field, f"scope.filters.{index}.field")
+    fields = {field: kind_of(field, f"scope.payload_fields.{index}") for index, field in enumerate(scope.payload_fields)}
     return CandidateScope(
         event_types=tuple(sorted(set(scope.event_types))),
         from_ts=None if scope.from_utc is None else parse_time(scope.from_utc),
         to_ts=None if scope.to_utc is None else parse_time(scope.to_utc),
-        filters=tuple((one.field, one.one_of) for one in scope.filters),
+        filters=tuple((condition.field, condition.one_of) for condition in scope.filters),
         fields=fields,
         key_types=tuple(sorted(set(key_types))),
     )
@@ -117,60 +117,60 @@ class CandidateWriter:
     def add(
         self,
         batch: RecordBatch,
-        own: Int64s,
-        routed: RoutedBatch,
-        applied: npt.NDArray[np.bool_],
+        own_indices: Int64s,
+        routed_batch: RoutedBatch,
+        is_applied: npt.NDArray[np.bool_],
         digests: Mapping[str, tuple[Int64s, Int64s]],
     ) -> None:
-        """Add the candidates among the records `own` (indices into the batch) that were routed and `applied` (bool).
+        """Add the candidates among the records `own_indices` (into the batch) that were routed and applied.
 
-        `digests`: per key type the halves of the key digests of `routed.touched`.
+        `is_applied` bool[len(own_indices)]; `digests`: per key type the halves of the key digests of `routed_batch.touched`.
         """
-        types = _taken(batch.event_types, own)
-        wanted = applied.copy()
+        types = _select(batch.event_types, own_indices)
+        is_candidate = is_applied.copy()
         if not set(types) <= set(self.scope.event_types):
-            wanted &= np.fromiter(map(set(self.scope.event_types).__contains__, types), np.bool_, len(types))
-        ts = batch.ts[own]
+            is_candidate &= np.fromiter(map(set(self.scope.event_types).__contains__, types), np.bool_, len(types))
+        ts = batch.ts[own_indices]
         if self.scope.from_ts is not None:
-            wanted &= ts >= self.scope.from_ts
+            is_candidate &= ts >= self.scope.from_ts
         if self.scope.to_ts is not None:
-            wanted &= ts < self.scope.to_ts
-        chosen = np.flatnonzero(wanted)
-        if not len(chosen):
+            is_candidate &= ts < self.scope.to_ts
+        candidate_rows = np.flatnonzero(is_candidate)
+        if not len(candidate_rows):
             return
-        kinds = _taken(types, chosen)
-        indices = own[chosen]
+        kinds = _select(types, candidate_rows)
+        indices = own_indices[candidate_rows]
         columns: dict[str, Any] = {
-            "event_id": _taken(batch.event_ids, indices),
+            "event_id": _select(batch.event_ids, indices),
             "event_type": kinds,
-            "ts": ts[chosen],
+            "ts": ts[candidate_rows],
             "admitted_at": batch.admitted_at[indices],
-            "tie_high": routed.tie_digest[chosen, 0].view(np.int64),
-            "tie_low": routed.tie_digest[chosen, 1].view(np.int64),
+            "tie_high": routed_batch.tie_digest[candidate_rows, 0].view(np.int64),
+            "tie_low": routed_batch.tie_digest[candidate_rows, 1].view(np.int64),
         }
-        unread = []
+        unread_key_types = []
         for key_type in self.scope.key_types:
-            found = self._touched(key_type, chosen, len(own), kinds, routed, digests)
-            if found is None:
-                unread.append(key_type)
+            key_columns = self._routed_key_columns(key_type, candidate_rows, len(own_indices), kinds, routed_batch, digests)
+            if key_columns is None:
+                unread_key_types.append(key_type)
             else:
-                columns |= found
-        names = {self._key_field(kind, key_type) for key_type in unread for kind in set(kinds)}
+                columns |= key_columns
+        names = {self._key_field(kind, key_type) for key_type in unread_key_types for kind in set(kinds)}
         names |= {*self.scope.fields, *(name for name, _ in self.scope.filters)}
-        fields = self._read(kinds, _taken(batch.payloads, indices), tuple(sorted(names - {""})))
-        for key_type in unread:
+        fields = self._read(kinds, _select(batch.payloads, indices), tuple(sorted(names - {""})))
+        for key_type in unread_key_types:
             columns |= self._read_keys(key_type, kinds, fields)
         for name, kind in self.scope.fields.items():
             columns[f"payload__{name}"] = _column(fields[name], kind)
         schema = self.scope.schema
-        made = pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
+        record_batch = pa.record_batch([pa.array(columns[field.name], field.type) for field in schema], schema=schema)
         if self.scope.filters:
             rows = range(len(kinds))
             keep = [all(_is_one_of(fields[name][row], values) for name, values in self.scope.filters) for row in rows]
-            made = made.filter(pa.array(keep))
-        self._waiting.append(made)
-        self._waiting_rows += made.num_rows
-        self.records += made.num_rows
+            record_batch = record_batch.filter(pa.array(keep))
+        self._waiting.append(record_batch)
+        self._waiting_rows += record_batch.num_rows
+        self.records += record_batch.num_rows
         if self._waiting_rows >= BATCH_ROWS:
             self._flush()
 
@@ -188,53 +188,55 @@ class CandidateWriter:
     def _key_field(self, event_type: str, key_type: str) -> str:
         return self._events[event_type].keys.get(KeyType(key_type), "")
 
-    def _touched(
+    def _routed_key_columns(
         self,
         key_type: str,
-        chosen: Int64s,
+        candidate_rows: Int64s,
         count: int,
         kinds: list[str],
-        routed: RoutedBatch,
+        routed_batch: RoutedBatch,
         digests: Mapping[str, tuple[Int64s, Int64s]],
     ) -> dict[str, Any] | None:
-        """The columns of a key type that the router has read of all that have such a key; None: it has not."""
-        touched = routed.touched.get(key_type)
-        if touched is None:
+        """The columns of a key type, if the router has read the key of every candidate that has one; else None."""
+        touched_keys = routed_batch.touched.get(key_type)
+        if touched_keys is None:
             return None
-        place = np.full(count, -1, np.int64)
-        place[touched.record_index] = np.arange(len(touched.record_index))
-        place = place[chosen]
-        present = place >= 0
+        key_index = np.full(count, -1, np.int64)
+        key_index[touched_keys.record_index] = np.arange(len(touched_keys.record_index))
+        key_index = key_index[candidate_rows]
+        present = key_index >= 0
         if not present.all() and any(self._key_field(kinds[row], key_type) for row in np.flatnonzero(~present).tolist()):
             return None
-        high, low = (np.where(present, half[place], 0) for half in digests[key_type])
-        names = pa.array(touched.key_ids, pa.string()).take(pa.array(place, mask=~present))
+        high, low = (np.where(present, half[key_index], 0) for half in digests[key_type])
+        names = pa.array(touched_keys.key_ids, pa.string()).take(pa.array(key_index, mask=~present))
         return {f"{key_type}_id": names, f"{key_type}_high": high, f"{key_type}_low": low}
 
     def _read_keys(self, key_type: str, kinds: list[str], fields: Mapping[str, list[Any]]) -> dict[str, Any]:
-        """The same, from the payloads; what is no key id is null."""
+        """The columns of a key type, from the payloads; a value that is no key id is null."""
         values = [fields[self._key_field(kind, key_type)][row] for row, kind in enumerate(kinds)]
         names = [value if isinstance(value, str) and is_key_id(value) else None for value in values]
         high, low, _ = self._digests.columns([name or "" for name in names])
         return {f"{key_type}_id": names, f"{key_type}_high": high, f"{key_type}_low": low}
 
     def _read(self, kinds: list[str], payloads: list[bytes], names: tuple[str, ...]) -> dict[str, list[Any]]:
-        """Payload field to its values; None where it is not there. "" is a field that no payload has."""
+        """Payload field to its values, None where it is absent. "" stands for a field that no payload has."""
         values: dict[str, list[Any]] = {"": [None] * len(payloads)}
         if not names:
             return values
         decode = self._decoder(names).decode
         try:
             rows = list(map(decode, payloads))
-            found = [list(map(attrgetter(f"f{place}"), rows)) for place in range(len(names))]
+            columns = [list(map(attrgetter(f"f{index}"), rows)) for index in range(len(names))]
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            found = [list(column) for column in zip(*(_read_one(payload, names) for payload in payloads), strict=True)]
+            columns = [list(column) for column in zip(*(_read_one(payload, names) for payload in payloads), strict=True)]
         # a field that one type of the scope routes says nothing of another type's field of that name
-        routed = {kind: {*self._events[kind].fields, *self._events[kind].keys.values()} for kind in set(kinds)}
-        for name, column in zip(names, found, strict=True):
-            everywhere = all(name in known for known in routed.values())
+        routed_fields = {kind: {*self._events[kind].fields, *self._events[kind].keys.values()} for kind in set(kinds)}
+        for name, column in zip(names, columns, strict=True):
+            everywhere = all(name in fields for fields in routed_fields.values())
             values[name] = (
-                column if everywhere else [one if name in routed[kind] else None for one, kind in zip(column, kinds, strict=True)]
+                column
+                if everywhere
+                else [value if name in routed_fields[kind] else None for value, kind in zip(column, kinds, strict=True)]
             )
         return values
 
@@ -242,19 +244,19 @@ class CandidateWriter:
         if names not in self._decoders:
             struct = msgspec.defstruct(
                 "Row",
-                [(f"f{place}", int | str | bool | None, None) for place in range(len(names))],
-                rename={f"f{place}": name for place, name in enumerate(names)},
+                [(f"f{index}", int | str | bool | None, None) for index in range(len(names))],
+                rename={f"f{index}": name for index, name in enumerate(names)},
                 gc=False,
             )
             self._decoders[names] = msgspec.json.Decoder(struct)
         return self._decoders[names]
 
 
-def _taken(values: list[T], places: Int64s) -> list[T]:
-    """The values at rising places."""
-    if len(places) == len(values):
+def _select(values: list[T], indices: Int64s) -> list[T]:
+    """The values at ascending indices."""
+    if len(indices) == len(values):
         return values
-    return list(itemgetter(*places.tolist())(values)) if len(places) > 1 else [values[place] for place in places.tolist()]
+    return list(itemgetter(*indices.tolist())(values)) if len(indices) > 1 else [values[index] for index in indices.tolist()]
 
 
 def _read_one(payload: bytes, names: Sequence[str]) -> tuple[Any, ...]:
@@ -262,24 +264,24 @@ def _read_one(payload: bytes, names: Sequence[str]) -> tuple[Any, ...]:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return (None,) * len(names)
-    found = value if isinstance(value, dict) else {}
-    return tuple(found.get(name) for name in names)
+    fields = value if isinstance(value, dict) else {}
+    return tuple(fields.get(name) for name in names)
 
 
 def _column(values: list[Any], kind: FieldType) -> pa.Array:
-    """A payload field's column; what is not of its type is null."""
+    """A payload field's column; a value of another type is null."""
     if kind is FieldType.INTEGER and set(map(type, values)) == {int}:
         numbers = np.array(values)
         if numbers.dtype == np.int64 and numbers.min() >= -MAX_INTEGER and numbers.max() <= MAX_INTEGER:
             return pa.array(numbers)
-    return pa.array([_typed(value, kind) for value in values], _ARROW[kind])
+    return pa.array([_value_of_type(value, kind) for value in values], _ARROW[kind])
 
 
-def _typed(value: Any, kind: FieldType) -> Any:
+def _value_of_type(value: Any, kind: FieldType) -> Any:
     if type(value) is not _PYTHON[kind] or (type(value) is int and abs(value) > MAX_INTEGER):
         return None
     return value
 
 
-def _is_one_of(value: Any, allowed: Sequence[Scalar]) -> bool:
-    return any(type(value) is type(one) and value == one for one in allowed)
+def _is_one_of(value: Any, allowed_values: Sequence[Scalar]) -> bool:
+    return any(type(value) is type(allowed_value) and value == allowed_value for allowed_value in allowed_values)

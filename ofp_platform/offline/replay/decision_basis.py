@@ -1,4 +1,4 @@
-"""What decisions knew, row by row: each decision of a build, and the place of its basis in its chain (see `knowledge`)."""
+"""The bases of a build's decisions: each decision, and the rank of its basis in its chain (see `knowledge`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RecordedDecision:
-    """What a recorded decision says of the event that it decided: as-of in microseconds, and the basis it was served."""
+    """A recorded decision about an event: as-of in microseconds, and the basis it was served at."""
 
     decision_id: str
     event_type: str
@@ -29,8 +29,8 @@ class RecordedDecision:
 
 
 @dataclass(frozen=True, eq=False)
-class DecidedRow:
-    """One decision, placed: SHA-256 of the text of its basis, chain, and place in the chain."""
+class DecisionRow:
+    """One decision: SHA-256 of the text of its basis, its chain, and its rank in the chain."""
 
     decision_id: str
     as_of: int
@@ -45,38 +45,38 @@ class DecisionBases:
     `by_event`: (event type, event id) to its decisions, in the order of their ids."""
 
     chains: tuple[Int64s, ...]
-    by_event: dict[tuple[str, str], list[DecidedRow]]
+    by_event: dict[tuple[str, str], list[DecisionRow]]
 
 
-def decision_bases(decisions: Iterable[RecordedDecision], folded: FoldedReplay) -> DecisionBases:
-    """Place decisions in chains. What they say is held in memory: some hundred bytes each.
+def decision_bases(decisions: Iterable[RecordedDecision], folded_replay: FoldedReplay) -> DecisionBases:
+    """Order the decisions' bases in chains. The decisions are held in memory: some hundred bytes each.
 
     Raises:
         BuildRefused: REPLAY_INCOMPLETE, a basis reaches past the replay.
     """
-    listed = sorted(decisions, key=lambda one: one.decision_id)
-    texts = [basis_text(one.basis) for one in listed]
+    sorted_decisions = sorted(decisions, key=lambda decision: decision.decision_id)
+    texts = [basis_text(decision.basis) for decision in sorted_decisions]
     distinct: dict[str, Int64s] = {}
-    for one, text in zip(listed, texts, strict=True):
+    for decision, text in zip(sorted_decisions, texts, strict=True):
         if text not in distinct:
-            distinct[text] = _bounds(one, folded)
-    bounds = np.stack(list(distinct.values())) if distinct else np.empty((0, len(folded.partitions)), np.int64)
-    placed = chains_of(bounds)
-    places = dict(zip(distinct, zip(placed.chain.tolist(), placed.rank.tolist(), strict=True), strict=True))
-    by_event: dict[tuple[str, str], list[DecidedRow]] = {}
+            distinct[text] = _bounds(decision, folded_replay)
+    bounds = np.stack(list(distinct.values())) if distinct else np.empty((0, len(folded_replay.partitions)), np.int64)
+    chains = chains_of(bounds)
+    ranks = dict(zip(distinct, zip(chains.chain.tolist(), chains.rank.tolist(), strict=True), strict=True))
+    by_event: dict[tuple[str, str], list[DecisionRow]] = {}
     digests = {text: sha256_hex(text.encode()) for text in distinct}
-    for one, text in zip(listed, texts, strict=True):
-        row = DecidedRow(one.decision_id, one.as_of, digests[text], *places[text])
-        by_event.setdefault((one.event_type, one.event_id), []).append(row)
-    return DecisionBases(placed.chains, by_event)
+    for decision, text in zip(sorted_decisions, texts, strict=True):
+        row = DecisionRow(decision.decision_id, decision.as_of, digests[text], *ranks[text])
+        by_event.setdefault((decision.event_type, decision.event_id), []).append(row)
+    return DecisionBases(chains.chains, by_event)
 
 
-def _bounds(decision: RecordedDecision, folded: FoldedReplay) -> Int64s:
+def _bounds(decision: RecordedDecision, folded_replay: FoldedReplay) -> Int64s:
     parts = decision.basis.by_partition()
-    ends = dict(zip(folded.partitions, folded.ends, strict=True))
+    ends = dict(zip(folded_replay.partitions, folded_replay.ends, strict=True))
     for name, part in parts.items():
         end = order(ends[name].offset) if name in ends else 0
         if order(part.offset) > max(end, 0):
             message = f"decision {decision.decision_id} knew partition {name} up to {part.offset}; the replay ends before"
             raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, message, "replay")
-    return np.array([folded.bound(parts[name]) if name in parts else 0 for name in folded.partitions], np.int64)
+    return np.array([folded_replay.bound(parts[name]) if name in parts else 0 for name in folded_replay.partitions], np.int64)

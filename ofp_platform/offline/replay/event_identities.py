@@ -1,4 +1,4 @@
-"""Who the applied records are: how many events they make, how many are copies, and which ids have several contents."""
+"""The identities of applied records: how many events they make, how many are copies, which ids have several contents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.key_shards import ShardSpool, read_shard, shard_of
 
 Int64s = npt.NDArray[np.int64]
-_WIDTH = 5  # id high, id low, tie high, tie low, ordinal of the record
+_WIDTH = 5
+_ID_HIGH, _ID_LOW, _TIE_HIGH, _TIE_LOW, _ORDINAL = range(_WIDTH)
 _WRITER = 1 << 40  # an ordinal is the writer's number times this, and which of the writer's records it is
 _RECORDS = pa.schema(
     [("event_id", pa.string()), ("event_type", pa.string()), ("partition", pa.int32()), ("position", pa.int64())]
@@ -47,29 +48,29 @@ class EventIdentities:
     def add(
         self,
         batch: RecordBatch,
-        where: Int64s,
+        record_index: Int64s,
         partition: int,
         positions: Int64s,
         ids: npt.NDArray[np.uint64],
         ties: npt.NDArray[np.uint64],
     ) -> None:
         """Add the applied records of a batch: their indices, positions, and digests uint64[n, 2] (see `RoutedBatch`)."""
-        count = len(where)
+        count = len(record_index)
         rows = np.empty((count, _WIDTH), np.int64)
-        rows[:, 0:2] = ids.view(np.int64)
-        rows[:, 2:4] = ties.view(np.int64)
-        rows[:, 4] = np.arange(self._next, self._next + count)
+        rows[:, _ID_HIGH : _ID_LOW + 1] = ids.view(np.int64)
+        rows[:, _TIE_HIGH : _TIE_LOW + 1] = ties.view(np.int64)
+        rows[:, _ORDINAL] = np.arange(self._next, self._next + count)
         self._next += count
-        self._spool.add(shard_of(rows[:, 0].copy(), self._spool.shards), rows)
-        everything = count == len(batch)
-        indices = where.tolist()
+        self._spool.add(shard_of(rows[:, _ID_HIGH].copy(), self._spool.shards), rows)
+        is_whole_batch = count == len(batch)
+        indices = record_index.tolist()
         columns = [
-            batch.event_ids if everything else [batch.event_ids[index] for index in indices],
-            batch.event_types if everything else [batch.event_types[index] for index in indices],
+            batch.event_ids if is_whole_batch else [batch.event_ids[index] for index in indices],
+            batch.event_types if is_whole_batch else [batch.event_types[index] for index in indices],
             np.full(count, partition, np.int32),
             positions,
         ]
-        arrays = [pa.array(column, one.type) for column, one in zip(columns, _RECORDS, strict=True)]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, _RECORDS, strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, schema=_RECORDS))
 
     def close(self) -> None:
@@ -91,10 +92,10 @@ def applied_records(folder: Path) -> list[pa.Table]:
     return tables
 
 
-def counted_identities(
+def count_identities(
     folder: Path, shards: int, partitions: Sequence[str], offset_text: Callable[[int, int], str]
 ) -> tuple[int, int, tuple[EventAnomaly, ...]]:
-    """How many events, how many copies besides, and the anomalies in the order of type and id, over all closed writers.
+    """Count the events and the copies besides, and list the anomalies by type and id, over all closed writers.
 
     `offset_text` gives the offset at (partition number, position).
     """
@@ -103,32 +104,34 @@ def counted_identities(
     for shard in range(shards):
         rows = read_shard(folder / "identities", shard, _WIDTH)
         records += len(rows)
-        rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        same = rows[1:, 0] == rows[:-1, 0]
-        inside = np.zeros(len(rows), np.bool_)
-        inside[1:] |= same
-        inside[:-1] |= same
-        events += int((~inside).sum())
-        for contents in _contents(rows[inside].tolist()):
+        rows = rows[np.argsort(rows[:, _ID_HIGH], kind="stable")]
+        is_same_id = rows[1:, _ID_HIGH] == rows[:-1, _ID_HIGH]
+        has_same_id = np.zeros(len(rows), np.bool_)
+        has_same_id[1:] |= is_same_id
+        has_same_id[:-1] |= is_same_id
+        events += int((~has_same_id).sum())
+        for contents in _contents(rows[has_same_id].tolist()):
             events += len(contents)
             if len(contents) > 1:
                 conflicts.append([ordinal for ordinals in contents for ordinal in ordinals])
-    found = sorted(_told(folder, conflicts, partitions, offset_text), key=lambda one: (one.event_type, one.event_id))
-    return events, records - events, tuple(found)
+    anomalies = sorted(
+        _anomalies(folder, conflicts, partitions, offset_text), key=lambda anomaly: (anomaly.event_type, anomaly.event_id)
+    )
+    return events, records - events, tuple(anomalies)
 
 
-def _told(
+def _anomalies(
     folder: Path, conflicts: list[list[int]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
 ) -> Iterator[EventAnomaly]:
     if not conflicts:
         return
     writers = applied_records(folder)
     for ordinals in conflicts:
-        placed = [divmod(ordinal, _WRITER) for ordinal in ordinals]
-        rows = [writers[writer].slice(number, 1).to_pylist()[0] for writer, number in placed]
-        places = sorted((partitions[row["partition"]], row["position"], row["partition"]) for row in rows)
-        told = tuple((name, offset_text(number, position)) for name, position, number in places)
-        yield EventAnomaly(min(row["event_type"] for row in rows), rows[0]["event_id"], told)
+        record_numbers = [divmod(ordinal, _WRITER) for ordinal in ordinals]
+        rows = [writers[writer].slice(number, 1).to_pylist()[0] for writer, number in record_numbers]
+        positions = sorted((partitions[row["partition"]], row["position"], row["partition"]) for row in rows)
+        offsets = tuple((name, offset_text(number, position)) for name, position, number in positions)
+        yield EventAnomaly(min(row["event_type"] for row in rows), rows[0]["event_id"], offsets)
 
 
 def _records_file(folder: Path, writer: int) -> Path:

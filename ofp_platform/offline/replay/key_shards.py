@@ -20,6 +20,8 @@ Int64s = npt.NDArray[np.int64]
 BUFFERED_ROWS = 65_536
 # columns of an event row; behind them the event matrix without its tie rows
 KEY_HIGH, KEY_LOW, TIE_HIGH, TIE_LOW, ADMITTED, PARTITION, POSITION, TIME = range(8)
+COPY_EVENT, COPY_PARTITION, COPY_POSITION = range(3)
+"""Columns of the table of copies."""
 _TIE_ROWS = 2
 _KEYS_HELD = 1_000_000
 
@@ -42,14 +44,14 @@ class KeyDigests:
             self._places.clear()
             self._halves = np.empty((0, 2), np.int64)
             new = sorted(set(key_ids))
-        self._places |= {key_id: place for place, key_id in enumerate(new, start=len(self._places))}
+        self._places |= {key_id: index for index, key_id in enumerate(new, start=len(self._places))}
         digests = b"".join(hashlib.sha256(key_id.encode()).digest()[:16] for key_id in new)
         self._halves = np.concatenate([self._halves, np.frombuffer(digests, ">i8").astype(np.int64).reshape(-1, 2)])
         return (*self._look_up(key_ids), new)
 
     def _look_up(self, key_ids: Sequence[str]) -> tuple[Int64s, Int64s]:
-        places = np.fromiter(map(self._places.__getitem__, key_ids), np.int64, len(key_ids))
-        return self._halves[places, 0], self._halves[places, 1]
+        indices = np.fromiter(map(self._places.__getitem__, key_ids), np.int64, len(key_ids))
+        return self._halves[indices, 0], self._halves[indices, 1]
 
 
 def shard_of(high: Int64s, shards: int) -> npt.NDArray[np.uint16]:
@@ -148,7 +150,7 @@ def event_rows(
 
 
 def dense_keys(high: Int64s, low: Int64s) -> tuple[Int64s, Int64s, npt.NDArray[np.uint32]]:
-    """The distinct digests in ascending order (high, low: int64[K]) and the place of each of n digests among them."""
+    """The distinct digests in ascending order (high, low: int64[K]) and the index of each of n digests among them."""
     unique, first, codes = np.unique(high, return_index=True, return_inverse=True)
     if np.array_equal(low, low[first][codes]):
         return unique, low[first], codes.astype(np.uint32)
@@ -165,7 +167,7 @@ def by_key_and_time(codes: npt.NDArray[np.uint32], times: Int64s) -> Int64s:
 
 
 def event_shard(rows: Int64s, layout: KeyLayout) -> EventShard:
-    """Sort a shard's event rows (int64[M, width]) and make copies one."""
+    """Sort a shard's event rows (int64[M, width]) and merge the copies of an event."""
     key_high, key_low, codes = dense_keys(rows[:, KEY_HIGH], rows[:, KEY_LOW])
     order = by_key_and_time(codes, rows[:, TIME])
     rows, codes = rows[order], codes[order]
@@ -189,12 +191,12 @@ def event_shard(rows: Int64s, layout: KeyLayout) -> EventShard:
 
 def _order_ties(rows: Int64s, together: npt.NDArray[np.bool_]) -> None:
     """Sort rows of equal key and time among themselves: by tie as unsigned, then admission, partition, position."""
-    inside = np.zeros(len(rows), np.bool_)
-    inside[1:] |= together
-    inside[:-1] |= together
-    places = np.flatnonzero(inside)
-    run = np.cumsum(~np.concatenate([[False], together]))[places]
-    part = rows[places]
+    is_tied = np.zeros(len(rows), np.bool_)
+    is_tied[1:] |= together
+    is_tied[:-1] |= together
+    tied_rows = np.flatnonzero(is_tied)
+    tie_group = np.cumsum(~np.concatenate([[False], together]))[tied_rows]
+    part = rows[tied_rows]
     tie = part[:, TIE_HIGH : TIE_LOW + 1].view(np.uint64)
-    columns = (part[:, POSITION], part[:, PARTITION], part[:, ADMITTED], tie[:, 1], tie[:, 0], run)
-    rows[places] = part[np.lexsort(columns)]
+    columns = (part[:, POSITION], part[:, PARTITION], part[:, ADMITTED], tie[:, 1], tie[:, 0], tie_group)
+    rows[tied_rows] = part[np.lexsort(columns)]

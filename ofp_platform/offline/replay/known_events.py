@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
-from ofp_platform.offline.replay.event_identities import EventAnomaly, counted_identities
+from ofp_platform.offline.replay.event_identities import EventAnomaly, count_identities
 from ofp_platform.offline.replay.key_shards import EventShard, event_shard, event_width, read_shard
 from ofp_platform.offline.replay.record_fold import NUMBER_BYTES, FoldTally, RecordFold, offset_number
 from ofp_platform.offline.replay.sorted_shards import sorted_shard
@@ -30,7 +30,7 @@ DEFAULT_SHARDS = 16
 
 @dataclass(frozen=True)
 class FoldedReplay:
-    """What a replay folded to; small itself, the events lie in `folder`. Can be sent to other processes.
+    """The result of folding a replay; small itself, the events lie in `folder`. Can be sent to other processes.
 
     Every record has one fate: `applied` (the events: distinct contents), `duplicates`, `ignored` (a type that the pack does
     not have), `other_run`, `failed` (by reason in `failures`). `watermark`: greatest event time, microseconds.
@@ -61,11 +61,11 @@ class FoldedReplay:
 
     @property
     def candidate_files(self) -> list[Path]:
-        """The Arrow streams of the candidates, one of each writer; their order says nothing."""
+        """The Arrow streams of the candidates, one of each writer; their order has no meaning."""
         return sorted((self.folder / "candidates").iterdir())
 
     def events(self, registry: CompiledRegistry, key_type: str, shard: int) -> EventShard:
-        """The events of one shard of keys, mapped into memory; sorted when it is first asked for."""
+        """The events of one shard of keys, mapped into memory; sorted on first use."""
         layout = registry.layouts[key_type]
         rows = self.folder / f"events-{key_type}"
         return sorted_shard(
@@ -79,8 +79,8 @@ class FoldedReplay:
         return sorted({key_id for path in paths for key_id in path.read_text(encoding="ascii").split("\n")} - {""})
 
     def maxima(self, partition: int) -> Int64s:
-        """int64[r, 2]: where the greatest event time of a partition's applied events rises: position (see `EventShard`) of
-        the record, and its time in microseconds."""
+        """int64[r, 2]: the records at which the greatest applied event time of a partition rises: position (see `EventShard`)
+        and time in microseconds."""
         path = self.folder / f"maxima-{partition}.bin"
         return (np.fromfile(path, np.int64) if path.exists() else np.empty(0, np.int64)).reshape(-1, 2)
 
@@ -94,9 +94,9 @@ class FoldedReplay:
             return np.array([0 if part is None else order(part.offset) for part in parts], np.int64)
         path = self.folder / f"offsets-{partition}.bin"
         numbers = np.fromfile(path, f"S{NUMBER_BYTES}") if path.exists() else np.empty(0, f"S{NUMBER_BYTES}")
-        given = np.array([part is not None and part.offset != "" for part in parts], np.bool_)
-        tokens = np.array([offset_number(0 if part is None else order(part.offset)) for part in parts], f"S{NUMBER_BYTES}")
-        return np.where(given, np.searchsorted(numbers, tokens, side="right"), 0).astype(np.int64)
+        is_given = np.array([part is not None and part.offset != "" for part in parts], np.bool_)
+        offset_bytes = np.array([offset_number(0 if part is None else order(part.offset)) for part in parts], f"S{NUMBER_BYTES}")
+        return np.where(is_given, np.searchsorted(numbers, offset_bytes, side="right"), 0).astype(np.int64)
 
     def bound(self, part: PartitionBasis) -> int:
         """How far that basis reaches in this replay: a record is before it when its position (see `EventShard`) is less."""
@@ -131,21 +131,21 @@ def fold_replay(
             fold.add(batch)
     finally:
         fold.close()
-    return folded_replay(fold, [fold.tally])
+    return finish_fold(fold, [fold.tally])
 
 
-def folded_replay(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
-    """What the tallies of all writers of a folder come to. `fold`: the one that has all partitions; all are closed."""
+def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
+    """Sum up the tallies of all writers of a folder. `fold` is the one that has all partitions; all are closed."""
     partitions = fold.tally.partitions
-    ends = tuple(one.end for one in partitions.values())
-    applied, duplicates, anomalies = counted_identities(
+    ends = tuple(tally.end for tally in partitions.values())
+    applied, duplicates, anomalies = count_identities(
         fold.folder,
         fold.shards,
         list(partitions),
         lambda number, position: _offset_text(fold.folder, number, ends[number].offset_kind, position),
     )
-    counts: Counter[str] = sum((one.counts for one in tallies), Counter())
-    failures: Counter[str] = sum((one.failures for one in tallies), Counter())
+    counts: Counter[str] = sum((tally.counts for tally in tallies), Counter())
+    failures: Counter[str] = sum((tally.failures for tally in tallies), Counter())
     return FoldedReplay(
         folder=fold.folder,
         registry_digest=fold.registry.digest,
@@ -159,9 +159,9 @@ def folded_replay(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedRepla
         other_run=counts["other_run"],
         failures=dict(sorted(failures.items())),
         anomalies=anomalies,
-        watermark=max((one.watermark for one in tallies if one.watermark is not None), default=None),
+        watermark=max((tally.watermark for tally in tallies if tally.watermark is not None), default=None),
         scope=fold.scope,
-        candidates=sum(one.candidates for one in tallies),
+        candidates=sum(tally.candidates for tally in tallies),
     )
 
 

@@ -1,8 +1,8 @@
-"""What the records of a replay mean, one by one: counted, and written to the files of one writer in the fold's folder.
+"""The fold of a replay's records, one by one: counted, and written to the files of one writer in the fold's folder.
 
-What a record means is decided by its batch alone (run, skew, router); everything that needs other records (copies, anomalies,
-the order of a key's events) is left to the files. Several writers may share a folder: files that all of them have carry the
-number of the writer, files of a partition are written by one after the other.
+A record's fate is decided by its batch alone (run, skew, router); everything that needs other records (copies, anomalies,
+the order of a key's events) is worked out from the files. Several writers may share a folder: files that all of them have
+carry the number of the writer, files of a partition are written by one after the other.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +27,13 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
 
 Int64s = npt.NDArray[np.int64]
+T = TypeVar("T")
 NUMBER_BYTES = 56  # a sparse offset as a big-endian number: 128 digits are less than 2^426
 
 
 @dataclass
 class FoldedPartition:
-    """One partition as far as it was read: who goes on with it needs no more."""
+    """One partition as far as it was read: all that another writer needs to resume it."""
 
     number: int
     end: PartitionBasis
@@ -42,7 +44,7 @@ class FoldedPartition:
 
 @dataclass
 class FoldTally:
-    """What one writer found, besides what it wrote; `candidates`: how many it wrote."""
+    """The counts of one writer; `candidates`: how many candidate rows it wrote."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
@@ -53,7 +55,7 @@ class FoldTally:
 
 @dataclass
 class RecordFold:
-    """One writer of a fold. `partitions` of the tally may be given: those that are known already are gone on with."""
+    """One writer of a fold. Pass a tally with known partitions to resume them."""
 
     registry: CompiledRegistry
     pins: ContextPins
@@ -80,7 +82,7 @@ class RecordFold:
             self.candidates = CandidateWriter(path, self.scope, self.registry)
 
     def close(self) -> None:
-        """Write what is waiting and close the files."""
+        """Write buffered rows and close the files."""
         for spool in self.spools.values():
             spool.flush()
         self.identities.close()
@@ -101,55 +103,65 @@ class RecordFold:
         if not len(batch):
             return
         positions = self._positions(partition, batch)
-        mine = belonging(self.pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self.clock_skew_us)
-        tally.counts["other_run"] += int(mine.other_run.sum())
-        for reason, mask in ((ApplyFailureReason.WRONG_PINS, mine.wrong_pins), (ApplyFailureReason.FUTURE_EVENT, mine.future)):
+        membership = belonging(self.pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self.clock_skew_us)
+        tally.counts["other_run"] += int(membership.other_run.sum())
+        for reason, mask in (
+            (ApplyFailureReason.WRONG_PINS, membership.wrong_pins),
+            (ApplyFailureReason.FUTURE_EVENT, membership.future),
+        ):
             if mask.any():
                 tally.failures[reason.value] += int(mask.sum())
-        own = np.flatnonzero(mine.own)
-        if not len(own):
+        own_indices = np.flatnonzero(membership.own)
+        if not len(own_indices):
             return
-        everything = len(own) == len(batch)
-        indices = own.tolist()
+        is_whole_batch = len(own_indices) == len(batch)
+        indices = own_indices.tolist()
 
-        def take(values: list[str] | list[bytes]) -> list[str] | list[bytes]:
-            return values if everything else [values[index] for index in indices]  # type: ignore[return-value]
+        def take(values: list[T]) -> list[T]:
+            return values if is_whole_batch else [values[index] for index in indices]
 
         event_types, event_ids = take(batch.event_types), take(batch.event_ids)
-        routed = self.router.route(event_types, event_ids, batch.ts[own], take(batch.payload_hashes), take(batch.payloads))  # type: ignore[arg-type]
-        tally.counts["ignored"] += int((routed.status == UNKNOWN_TYPE).sum())
-        tally.failures.update(failure.reason.value for failure in routed.failures)
-        applied = routed.status == APPLIED
-        if not applied.any():
-            return
-        newest = int(batch.ts[own][applied].max())
-        tally.watermark = newest if tally.watermark is None else max(tally.watermark, newest)
-        self._note_maxima(partition, positions[own[applied]], batch.ts[own[applied]])
-        where = own[applied]
-        self.identities.add(
-            batch, where, partition.number, positions[where], routed.id_digest[applied], routed.tie_digest[applied]
+        routed_batch = self.router.route(
+            event_types, event_ids, batch.ts[own_indices], take(batch.payload_hashes), take(batch.payloads)
         )
-        ties = routed.tie_digest.view(np.int64)
+        tally.counts["ignored"] += int((routed_batch.status == UNKNOWN_TYPE).sum())
+        tally.failures.update(failure.reason.value for failure in routed_batch.failures)
+        is_applied = routed_batch.status == APPLIED
+        if not is_applied.any():
+            return
+        newest = int(batch.ts[own_indices][is_applied].max())
+        tally.watermark = newest if tally.watermark is None else max(tally.watermark, newest)
+        self._note_maxima(partition, positions[own_indices[is_applied]], batch.ts[own_indices[is_applied]])
+        applied_indices = own_indices[is_applied]
+        self.identities.add(
+            batch,
+            applied_indices,
+            partition.number,
+            positions[applied_indices],
+            routed_batch.id_digest[is_applied],
+            routed_batch.tie_digest[is_applied],
+        )
+        ties = routed_batch.tie_digest.view(np.int64)
         digests = {}
-        for key_type, touched in routed.touched.items():
-            index = touched.record_index
-            high, low, new = self.digests[key_type].columns(touched.key_ids)
+        for key_type, touched_keys in routed_batch.touched.items():
+            index = touched_keys.record_index
+            high, low, new = self.digests[key_type].columns(touched_keys.key_ids)
             digests[key_type] = high, low
             rows = event_rows(
-                self.registry.layouts[key_type], (high, low), ties[index], batch.admitted_at[own[index]],
-                partition.number, positions[own[index]], touched.matrix,
+                self.registry.layouts[key_type], (high, low), ties[index], batch.admitted_at[own_indices[index]],
+                partition.number, positions[own_indices[index]], touched_keys.matrix,
             )  # fmt: skip
             self.spools[key_type].add(shard_of(high, self.shards), rows)
             self._note_keys(key_type, new)
         if self.candidates is not None:
-            self.candidates.add(batch, own, routed, applied, digests)
+            self.candidates.add(batch, own_indices, routed_batch, is_applied, digests)
 
     def _partition(self, batch: RecordBatch) -> FoldedPartition:
-        known = self.tally.partitions.get(batch.partition_id)
-        if known is None:
-            known = self.tally.partitions[batch.partition_id] = FoldedPartition(len(self.tally.partitions), batch.next)
-        known.end = batch.next
-        return known
+        partition = self.tally.partitions.get(batch.partition_id)
+        if partition is None:
+            partition = self.tally.partitions[batch.partition_id] = FoldedPartition(len(self.tally.partitions), batch.next)
+        partition.end = batch.next
+        return partition
 
     def _positions(self, partition: FoldedPartition, batch: RecordBatch) -> Int64s:
         """int64[n]: offsets of a dense log; of a sparse one how many records of the partition come before."""
@@ -187,5 +199,5 @@ class RecordFold:
 
 
 def offset_number(number: int) -> bytes:
-    """A sparse offset as it is kept: bytes in its order."""
+    """A sparse offset as it is stored: bytes that sort like the number."""
     return max(number, 0).to_bytes(NUMBER_BYTES, "big")

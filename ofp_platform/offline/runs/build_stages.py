@@ -20,8 +20,8 @@ from ofp_platform.offline.datasets.feature_rows import (
     compute_features,
     dataset_blocks,
     feature_job,
-    left_out,
-    resolve_groups,
+    on_demand_names,
+    requested_groups,
 )
 from ofp_platform.offline.datasets.spark_features import compute_features_on_spark, spark_session
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, label_columns
@@ -111,18 +111,18 @@ def labels(build_context: BuildContext, plan: BuildPlan) -> Labelled | None:
     if not isinstance(plan.scope, PerEvent):
         raise BuildRefused(BuildReason.INVALID_INTENT, "labels are of events: only a per_event scope can have them", "label")
     store = LabelStore(build_context.pool, plan.context_pins)
-    return Labelled(plan, store.resolved(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
+    return Labelled(plan, store.resolve(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
 
 
 @dataclass(frozen=True)
 class BuiltDataset:
-    """A finished dataset that nobody can see yet. `undecided`: events without a decision, no rows (as_of_basis decision)."""
+    """A finished dataset that nobody can see yet. `undecided_events` have no decision and no rows (as_of_basis decision)."""
 
     files: DatasetFiles
     columns: tuple[DatasetColumn, ...]
     features_left_out: tuple[str, ...]
     feature_rows_checked: int
-    undecided: int
+    undecided_events: int
 
 
 def dataset(
@@ -141,7 +141,7 @@ def dataset(
     """
     if plan.scope is None or plan.as_of_basis is None:
         raise ValueError("only the plan of a dataset_build has rows")
-    groups = resolve_groups(registry, plan.feature_groups or ())
+    groups = requested_groups(registry, plan.feature_groups or ())
     decisions = _decisions(build_context, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
     rows = dataset_rows(folded, plan.scope, plan.as_of_basis, folder / "rows", decisions)
     job = feature_job(folded, rows, registry, groups, folder / "features")
@@ -149,7 +149,9 @@ def dataset(
     checked = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
     files = write_dataset(folder / "files", blocks if labelled is None else labelled.blocks(blocks))
-    return BuiltDataset(files, tuple(_column(field) for field in files.schema), tuple(left_out(groups)), checked, rows.undecided)
+    return BuiltDataset(
+        files, tuple(_column(field) for field in files.schema), tuple(on_demand_names(groups)), checked, rows.undecided_events
+    )
 
 
 def _compute(build_context: BuildContext, job: FeatureJob, registry: CompiledRegistry) -> None:

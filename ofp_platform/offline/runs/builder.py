@@ -154,7 +154,7 @@ class _Steps:
             gates=gates,
         )
         shutil.rmtree(self._folder / "replay", ignore_errors=True)
-        staged = {"manifest": manifest.wire(), "events_without_decision": built.undecided}
+        staged = {"manifest": manifest.wire(), "events_without_decision": built.undecided_events}
         if build_context.engine is not FeatureEngine.PROCESSES:
             staged["engine"] = build_context.engine.value
         yield self.done(STAGED, staged)

@@ -12,7 +12,7 @@ from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.ranges import place
-from ofp_platform.offline.datasets.feature_rows import resolve_groups
+from ofp_platform.offline.datasets.feature_rows import requested_groups
 from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
@@ -123,7 +123,7 @@ def replay(
 def _candidates(plan: BuildPlan, registry: CompiledRegistry) -> CandidateScope | None:
     if not isinstance(plan.scope, PerEvent):
         return None
-    groups = resolve_groups(registry, plan.feature_groups or ())
+    groups = requested_groups(registry, plan.feature_groups or ())
     return candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
 
 
@@ -142,7 +142,7 @@ def _records(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordBat
 def _left(build_context: BuildContext, begun: ArchivedFold) -> Iterator[RecordBatch]:
     """What a replay that was begun leaves: out of the log, and out of the archive where that has grown since the plan."""
     reader = build_context.held.reader
-    for span in begun.spans:
+    for span in begun.remaining_spans:
         yield from reader.batches(span, PAGE)
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
-from ofp_platform.offline.datasets.feature_rows import compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.datasets.feature_rows import compute_features, dataset_blocks, feature_job, requested_groups
 from ofp_platform.offline.replay.candidate_rows import candidate_scope
 from ofp_platform.offline.replay.known_events import fold_replay
 from ofp_platform.registry.compile import compile_pack
@@ -147,7 +147,7 @@ def test_all_twelve_features_of_all_transactions(tmp_path: Path) -> None:
     data = Transactions()
     assert len(data.id) == 1_754_155
     registry = compile_pack(shipped_pack("handbook"))
-    groups = resolve_groups(
+    groups = requested_groups(
         registry,
         [
             GroupRef(group_name="account_activity", group_version="v1"),

@@ -284,7 +284,7 @@ def test_bases_that_do_not_follow_each_other_are_kept_apart(tmp_path: Path) -> N
     built = hold_events(records, AsOfBasis.DECISION, tmp_path, decisions)
     assert built is not None
     assert len(built.job.rows.chains) == 2
-    assert built.job.rows.undecided == 1
+    assert built.job.rows.undecided_events == 1
     assert {row["decision_id"]: row["every_v1__a_count"] for row in built.rows} == {"left": 1, "right": 1, "both": 2}
 
 

@@ -19,11 +19,11 @@ import pytest
 from ofp_platform.offline.datasets.content_digest import ContentDigest
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
-from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, resolve_groups
+from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, requested_groups
 from ofp_platform.offline.datasets.spark_features import (
     SparkUnavailable,
     compute_features_on_spark,
-    compute_listed,
+    compute_shards,
     demand_spark,
     spark_session,
 )
@@ -76,7 +76,7 @@ def records() -> tuple[Record, ...]:
 
 def prepared(folder: Path, basis: AsOfBasis, listed: tuple[Record, ...], size: int = 50, shards: int = 4) -> FeatureJob:
     registry = world_registry()
-    plans = resolve_groups(registry, group_refs())
+    plans = requested_groups(registry, group_refs())
     scope = candidate_scope(SCOPE, registry, [plan.key_type for plan in plans])
     folded = fold_replay(
         record_batches(listed, size), registry, ContextPins(**PINS), SKEW, folder / "fold", shards=shards, scope=scope
@@ -166,7 +166,7 @@ def test_the_two_kinds_of_knowledge_are_two_contents() -> None:
 def test_what_a_spark_task_does_is_what_a_thread_does(tmp_path: Path) -> None:
     job = prepared(tmp_path, AsOfBasis.INGEST_TIME, records())
     for key_type, shard in job.shards:
-        done = compute_listed(job, pa.table({"key_type": [key_type], "shard": pa.array([shard], pa.int32())})).to_pylist()
+        done = compute_shards(job, pa.table({"key_type": [key_type], "shard": pa.array([shard], pa.int32())})).to_pylist()
         assert [(row["key_type"], row["shard"], row["refusal"]) for row in done] == [(key_type, shard, None)]
     assert written(job).content_digest == reference(AsOfBasis.INGEST_TIME)
 

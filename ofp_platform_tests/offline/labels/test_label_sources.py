@@ -120,7 +120,7 @@ def test_the_frauds_of_a_handbook_file(dsn: str, tmp_path: Path) -> None:
         assert store.append(handbook_labels(path)).new == 3
         # as of the last transaction, the fraud in it is not known, although the store has it
         basis = LabelBasis(label_type="fraud", as_of_utc="2018-04-12T00:00:00.000011Z", maturity_seconds=7 * 86_400)
-        assert store.resolved(basis).table["event_id"].to_pylist() == ["transaction-0000001", "transaction-0000004"]
+        assert store.resolve(basis).table["event_id"].to_pylist() == ["transaction-0000001", "transaction-0000004"]
 
 
 def test_a_file_that_is_no_handbook_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, label_columns
 from ofp_platform.offline.labels.label_leakage import check_no_leak
-from ofp_platform.offline.labels.label_store import LabelReceipt, LabelStore
+from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
@@ -93,7 +93,7 @@ def test_columns_are_those_of_the_law(
     edges = [0, *sorted(cuts), len(assertions)]
     for start, stop in pairwise(edges):
         store.append(assertions[start:stop])
-    resolved = store.resolved(basis(as_of, maturity))
+    resolved = store.resolve(basis(as_of, maturity))
     expected = {
         one.event_id: found.assertion_id
         for one in assertions
@@ -126,18 +126,18 @@ def test_ids_may_come_in_chunks_and_large_strings(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
     store.append([assertion("e-2", 0)])
     ids = pa.chunked_array([["e-1"], ["e-2", "e-2"], []], pa.large_string())
-    columns = label_columns(store.resolved(basis(SECOND)), ids, np.full(3, START, np.int64), policy())
+    columns = label_columns(store.resolve(basis(SECOND)), ids, np.full(3, START, np.int64), policy())
     assert columns["label_value"].to_pylist() == [None, 1, 1]
     with pytest.raises(ValueError, match="3 event ids, but 2 times"):
-        label_columns(store.resolved(basis(SECOND)), ids, np.full(2, START, np.int64), policy())
+        label_columns(store.resolve(basis(SECOND)), ids, np.full(2, START, np.int64), policy())
 
 
 def test_an_append_is_idempotent(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
     first = [assertion("e-1", 0), assertion("e-2", 0), assertion("e-1", 0)]
-    assert store.append(first) == LabelReceipt(2, 1)
-    assert store.append([*first, assertion("e-1", 1)]) == LabelReceipt(1, 3)
-    assert store.append([]) == LabelReceipt(0, 0)
+    assert store.append(first) == AppendReceipt(2, 1)
+    assert store.append([*first, assertion("e-1", 1)]) == AppendReceipt(1, 3)
+    assert store.append([]) == AppendReceipt(0, 0)
     assert store.assertions("fraud").num_rows == 3
     assert (store.known_until("fraud"), store.known_until("fraud", START)) == (START + 1, START)
     assert (store.known_until("fraud", START - 1), store.known_until("other")) == (None, None)
@@ -158,8 +158,8 @@ def test_a_failed_append_leaves_nothing(pool: Pool) -> None:
 def test_another_run_has_other_labels(pool: Pool) -> None:
     one, other = LabelStore(pool, new_run()), LabelStore(pool, new_run())
     one.append([assertion("e-1", 0)])
-    assert other.append([assertion("e-1", 0, value=0)]) == LabelReceipt(1, 0)
-    assert one.resolved(basis(0)).table["value"].to_pylist() == [1]
+    assert other.append([assertion("e-1", 0, value=0)]) == AppendReceipt(1, 0)
+    assert one.resolve(basis(0)).table["value"].to_pylist() == [1]
 
 
 def test_two_appenders_of_the_same_labels(pool: Pool) -> None:
@@ -167,15 +167,15 @@ def test_two_appenders_of_the_same_labels(pool: Pool) -> None:
     labels = [assertion(f"e-{number}", number) for number in range(3_000)]
     together = threading.Barrier(4)
 
-    def append(offered: Sequence[LabelAssertion]) -> LabelReceipt:
+    def append(offered: Sequence[LabelAssertion]) -> AppendReceipt:
         together.wait(timeout=30)
         return store.append(offered)
 
     with ThreadPoolExecutor(4) as threads:
         receipts = list(threads.map(append, [labels, labels[::-1], labels[1_000:], labels[:2_000]]))
-    assert sum(receipt.new for receipt in receipts) == 3_000
-    assert sum(receipt.known for receipt in receipts) == 7_000
-    assert store.resolved(basis(3_000)).table.num_rows == 3_000
+    assert sum(receipt.new_count for receipt in receipts) == 3_000
+    assert sum(receipt.known_count for receipt in receipts) == 7_000
+    assert store.resolve(basis(3_000)).table.num_rows == 3_000
 
 
 def test_the_digest_is_of_what_is_known(pool: Pool) -> None:
@@ -183,9 +183,9 @@ def test_the_digest_is_of_what_is_known(pool: Pool) -> None:
     store.append([assertion("e-1", 0), assertion("e-2", 5), assertion("e-1", 9)])
     again.append([assertion("e-2", 5)])
     again.append([assertion("e-1", 0)])
-    assert store.resolved(basis(5)).digest == again.resolved(basis(5)).digest
-    assert store.resolved(basis(9)).digest != again.resolved(basis(9)).digest
-    assert (store.resolved(basis(5)).last_heard_us, store.resolved(basis(-1)).last_heard_us) == (START + 5, None)
+    assert store.resolve(basis(5)).digest == again.resolve(basis(5)).digest
+    assert store.resolve(basis(9)).digest != again.resolve(basis(9)).digest
+    assert (store.resolve(basis(5)).last_heard_us, store.resolve(basis(-1)).last_heard_us) == (START + 5, None)
 
 
 @pytest.mark.parametrize("replica", [False, True])
@@ -232,5 +232,5 @@ def test_a_database_that_is_gone_is_a_refusal_that_may_pass(dsn: str) -> None:
 def test_observed_times_are_utc_microseconds(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
     store.append([assertion("e-1", 1)])
-    assert store.resolved(basis(1)).table["observed_time"].type == OBSERVED_TIME
+    assert store.resolve(basis(1)).table["observed_time"].type == OBSERVED_TIME
     assert store.assertions("none").schema == store.assertions("fraud").schema

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofp_platform.offline.replay.decision_basis import DecidedRow, DecisionBases, RecordedDecision, decision_bases
+from ofp_platform.offline.replay.decision_basis import DecisionBases, DecisionRow, RecordedDecision, decision_bases
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -30,11 +30,11 @@ def decision(number: int, basis: Basis, event: str = "e", kind: str = "payment")
     return RecordedDecision(f"d{number}", kind, event, 100 + number, basis)
 
 
-def row(number: int, basis: Basis, chain: int, rank: int) -> DecidedRow:
-    return DecidedRow(f"d{number}", 100 + number, sha256_hex(basis_text(basis).encode()), chain, rank)
+def row(number: int, basis: Basis, chain: int, rank: int) -> DecisionRow:
+    return DecisionRow(f"d{number}", 100 + number, sha256_hex(basis_text(basis).encode()), chain, rank)
 
 
-def told(rows: list[DecidedRow]) -> list[tuple[str, int, str, int, int]]:
+def told(rows: list[DecisionRow]) -> list[tuple[str, int, str, int, int]]:
     return [(one.decision_id, one.as_of, one.basis_digest, one.chain, one.rank) for one in rows]
 
 
@@ -70,14 +70,14 @@ def test_a_basis_that_reaches_past_the_replay_is_refused(ends: dict[str, int], p
     assert (caught.value.reason, caught.value.field) == (BuildReason.REPLAY_INCOMPLETE, "replay")
 
 
-@pytest.mark.parametrize("kind", [RecordedDecision, DecidedRow, DecisionBases])
+@pytest.mark.parametrize("kind", [RecordedDecision, DecisionRow, DecisionBases])
 def test_what_was_recorded_does_not_change(kind: type) -> None:
     with pytest.raises(FrozenInstanceError):
         object.__new__(kind).decision_id = "another"
 
 
 def test_rows_with_the_same_content_are_told_apart() -> None:
-    rows = [DecidedRow("d", 1, "b", 0, 0), DecidedRow("d", 1, "b", 0, 0)]
+    rows = [DecisionRow("d", 1, "b", 0, 0), DecisionRow("d", 1, "b", 0, 0)]
     assert rows[0] != rows[1]
     empty = [decision_bases([], folded(a=1)) for _ in range(2)]
     assert empty[0] != empty[1]

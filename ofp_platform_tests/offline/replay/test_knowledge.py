@@ -54,7 +54,7 @@ def test_a_basis_knows_what_the_oracle_says(world: Any, dense: bool, cuts: list[
                     for identity, event in wanted.events.items()
                     if event.event_type != "declared" and fold._touches(event, CONTENT, "account", account)
                 )
-                mask = events.known(bounds[number])
+                mask = events.is_known(bounds[number])
                 refs = names.refs(events, np.flatnonzero(mask))
                 assert sorted((one.event_id, fold.micros(one.event_time_utc)) for one in refs) == oracles
                 ranks = known_from(chains.chains[chains.chain[number]], events.matrix.shape[1], events.copies)

@@ -213,7 +213,7 @@ def test_replay_labels_and_builds_read_the_archive_afterwards(dsn: str, tmp_path
         assert after.gates.completeness == before.gates.completeness
         records: list[int] = []
         _, receipt = load_reports(plane, world.build_context.held, plane.log.ends(), records.append)
-        assert (receipt.new, receipt.known > 0) == (0, True)
+        assert (receipt.new_count, receipt.known_count > 0) == (0, True)
         assert sum(records) > sum(floors(plane).values())
 
 
