@@ -16,6 +16,8 @@ from functools import cached_property
 
 from ofp_platform.registry.aggregations import Aggregation
 
+TIME_ROW = 0
+MASK_ROW = 1
 MAX_PREDICATES = 62
 
 
