@@ -1,1 +1,1 @@
-"""Requests on their way: the ledger, the lease, the stages of a build."""
+"""Build runs: the ledger, the lease, the stages of a build."""

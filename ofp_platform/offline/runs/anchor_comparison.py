@@ -1,4 +1,4 @@
-"""A build's parity gate: every recorded decision that its plan names, compared with its rebuild, and the records kept."""
+"""A build's parity gate: every recorded decision that its plan names is compared with its rebuild, and the record stored."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
 
 def compare_anchors(
-    build_context: BuildContext, plan: BuildPlan, folder: Path, folded: FoldedReplay | None = None
+    build_context: BuildContext, plan: BuildPlan, folder: Path, folded_replay: FoldedReplay | None = None
 ) -> ParityReceipt:
     """Compare the plan's decisions and append the records to ofp.parity_record.
 
-    `folded` is the plan's replay under the plan's pack, where there is one. What a decision knew begins with the first record,
-    so a replay that begins later is folded again from there, in `folder`, as is that of any other pack.
+    `folded_replay` is the plan's replay under the plan's pack, where there is one. A decision's knowledge begins with the
+    first record, so a replay that begins later is folded again from there, in `folder`, as is that of any other pack.
 
     Raises:
         BuildRefused: the replay cannot be read, or a store does not answer; PARITY_MISMATCH: the same comparison had another
@@ -28,8 +28,8 @@ def compare_anchors(
     """
     policies = RunPolicies(plan.run_config_digest, plan.clock_skew_us, plan.allowed_lateness_us)
     basis = ReplayBasis.up_to(plan.replay_basis.end)
-    own = folded if basis == plan.replay_basis else None
-    runs = replayed_packs(build_context, plan.context_pins, policies, basis, plan.parity_anchors, folder, own)
+    folded_under_plan = folded_replay if basis == plan.replay_basis else None
+    runs = replayed_packs(build_context, plan.context_pins, policies, basis, plan.parity_anchors, folder, folded_under_plan)
     parity = ParityRuns(plan.stream_name, plan.context_pins, runs)
     counts = compare_and_store(build_context, parity, plan.parity_anchors, plan.request_id)
     return ParityReceipt(

@@ -1,4 +1,4 @@
-"""What a builder works with, put together once: stores, records, a place for files under way, and how much it may use."""
+"""The context of a builder: its stores and records, the folder for unfinished files, and its limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 @dataclass(frozen=True)
 class BuildContext:
-    """One stream's builder. `scratch`: a folder for files under way; what lies in it may be deleted between runs.
+    """The stores, records and limits of one stream's builder. `scratch`: a folder for unfinished files; it may be emptied
+    between runs.
 
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
     least `processes_from` records. `engine` computes the features.
@@ -45,7 +46,7 @@ class BuildContext:
 
     @property
     def ofs_code_release_id(self) -> str:
-        """The release that builds are pinned to: the installed one, unless the build context was told another."""
+        """The release that builds are pinned to: `release` where it is set, else the installed one."""
         return self.release or code_release_id()
 
     @property
@@ -70,9 +71,9 @@ class BuildContext:
 
     @property
     def sources(self) -> BuildSources:
-        """What a resolution looks at."""
+        """The sources from which an intent is resolved."""
         return BuildSources(self.pool, self.held, self.index.is_published)
 
     def run_folder(self, run_key: str) -> Path:
-        """The folder of one run's files under way."""
+        """The folder of one run's unfinished files."""
         return self.scratch / run_key

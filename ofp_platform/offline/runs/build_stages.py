@@ -1,4 +1,4 @@
-"""The stages of a dataset build behind its replay: labels, rows with features, gates. Each takes what was left on disk.
+"""The stages of a dataset build after its replay: labels, rows with features, gates. Each works from files on disk.
 
 A stage either gives a receipt or raises `BuildRefused`; nothing that it writes is visible to anybody but the build.
 """
@@ -52,22 +52,22 @@ def plan_registry(build_context: BuildContext, plan: BuildPlan) -> CompiledRegis
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, STORE_UNAVAILABLE.
     """
-    pinned = plan.feature_pack
-    if pinned is None:
+    pinned_pack = plan.feature_pack
+    if pinned_pack is None:
         raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, "the plan pins no feature pack", "feature_pack")
-    ref = FeaturePackRef(pack_id=pinned.pack_id, revision=pinned.revision, digest=pinned.digest)
+    ref = FeaturePackRef(pack_id=pinned_pack.pack_id, revision=pinned_pack.revision, digest=pinned_pack.digest)
     return resolve_pack(build_context.pool, ref)[1]
 
 
 @dataclass
-class Labelled:
-    """The rows of a dataset while labels are put beside them: what the gates need to know of all of them."""
+class LabelJoiner:
+    """Joins label columns to the rows of a dataset, block by block, and counts what the gates need to know."""
 
     plan: BuildPlan
     resolved: ResolvedLabels
     assertions: pa.Table
     diagnostics: list[LabelDiagnostics]
-    checked: int = 0
+    rows_checked: int = 0
 
     def blocks(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """The blocks with their label columns; immature rows are left out if the policy says so.
@@ -80,28 +80,28 @@ class Labelled:
             ids, times = block["event_id"], block["event_time_utc"].cast(pa.int64()).to_numpy()
             columns = label_columns(self.resolved, ids, times, self.plan.policy)
             self.diagnostics.append(label_diagnostics(columns, times, self.resolved, self.plan.policy))
-            self.checked += check_no_leak(columns, ids, times, self.resolved.basis, self.plan.policy, self.assertions)
-            whole = block
+            self.rows_checked += check_no_leak(columns, ids, times, self.resolved.basis, self.plan.policy, self.assertions)
+            labelled_block = block
             for field, column in zip(LABEL_SCHEMA, columns.columns, strict=True):
-                whole = whole.append_column(field, column)
-            yield whole.filter(columns["label_is_mature"]) if drop else whole
+                labelled_block = labelled_block.append_column(field, column)
+            yield labelled_block.filter(columns["label_is_mature"]) if drop else labelled_block
 
     def receipt(self) -> tuple[LabelReceipt, LabelDiagnostics]:
-        """What the labels cover, over all rows."""
-        found = merge_diagnostics(self.diagnostics)
+        """The receipt of the labels over all rows, and their diagnostics."""
+        diagnostics = merge_diagnostics(self.diagnostics)
         return LabelReceipt(
-            rows=found.total("rows"),
-            labelled=found.total("labelled"),
-            mature=found.total("mature"),
-            immature=found.total("immature"),
-            covered=found.total("covered"),
-            coverage=found.coverage,
+            rows=diagnostics.total("rows"),
+            labelled=diagnostics.total("labelled"),
+            mature=diagnostics.total("mature"),
+            immature=diagnostics.total("immature"),
+            covered=diagnostics.total("covered"),
+            coverage=diagnostics.coverage,
             resolved_digest=self.resolved.digest,
-        ), found
+        ), diagnostics
 
 
-def labels(build_context: BuildContext, plan: BuildPlan) -> Labelled | None:
-    """The labels that hold as of the plan's basis; None for a dataset without labels.
+def labels(build_context: BuildContext, plan: BuildPlan) -> LabelJoiner | None:
+    """The label joiner as of the plan's basis; None for a dataset without labels.
 
     Raises:
         BuildRefused: INVALID_INTENT, labels for rows that are no events; STORE_UNAVAILABLE.
@@ -111,7 +111,7 @@ def labels(build_context: BuildContext, plan: BuildPlan) -> Labelled | None:
     if not isinstance(plan.scope, PerEvent):
         raise BuildRefused(BuildReason.INVALID_INTENT, "labels are of events: only a per_event scope can have them", "label")
     store = LabelStore(build_context.pool, plan.context_pins)
-    return Labelled(plan, store.resolve(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
+    return LabelJoiner(plan, store.resolve(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def dataset(
     build_context: BuildContext,
     plan: BuildPlan,
     registry: CompiledRegistry,
-    folded: FoldedReplay,
-    labelled: Labelled | None,
+    folded_replay: FoldedReplay,
+    label_joiner: LabelJoiner | None,
     folder: Path,
 ) -> BuiltDataset:
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
@@ -143,14 +143,18 @@ def dataset(
         raise ValueError("only the plan of a dataset_build has rows")
     groups = requested_groups(registry, plan.feature_groups or ())
     decisions = _decisions(build_context, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
-    rows = dataset_rows(folded, plan.scope, plan.as_of_basis, folder / "rows", decisions)
-    job = feature_job(folded, rows, registry, groups, folder / "features")
+    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions)
+    job = feature_job(folded_replay, rows, registry, groups, folder / "features")
     _compute(build_context, job, registry)
-    checked = check_features(job, registry, plan.dataset_identity)
+    checked_rows = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
-    files = write_dataset(folder / "files", blocks if labelled is None else labelled.blocks(blocks))
+    files = write_dataset(folder / "files", blocks if label_joiner is None else label_joiner.blocks(blocks))
     return BuiltDataset(
-        files, tuple(_column(field) for field in files.schema), tuple(on_demand_names(groups)), checked, rows.undecided_events
+        files,
+        tuple(_column(field) for field in files.schema),
+        tuple(on_demand_names(groups)),
+        checked_rows,
+        rows.undecided_events,
     )
 
 

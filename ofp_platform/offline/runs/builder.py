@@ -41,7 +41,7 @@ STAGED = "staged"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that is done: its name, its receipt as stored, and the receipt's digest."""
+    """A finished stage: its name, its receipt as stored, and the receipt's digest."""
 
     name: str
     content: dict[str, Any]
@@ -49,7 +49,7 @@ class Stage:
 
 
 def build(build_context: BuildContext, run_key: str) -> BuildRun:
-    """Claim a run, go through all its stages, and return it as it stands then. One that is held or finished stays as it is.
+    """Claim a run, build it, and return it as it stands then. One that another builder holds, or that ended, stays as it is.
 
     Raises:
         UnknownRun: there is none. LeaseLost: the attempt was taken from this builder; another goes on.
@@ -62,17 +62,17 @@ def build(build_context: BuildContext, run_key: str) -> BuildRun:
 
 
 def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
-    """Do what the lease's run asks for and yield each stage when its receipt is stored. The run is decided at the end.
+    """Build the run of the lease and yield each stage when its receipt is stored. The run has its outcome at the end.
 
     A refusal ends the run as FAILED (or PUBLISH_PENDING) and the iteration; it is not raised.
     """
     steps = _Steps(build_context, lease)
     try:
         if lease.publish_only:
-            yield from steps.publish(_staged(build_context.ledger, lease.run_key))
+            yield from steps.publish(_staged_manifest(build_context.ledger, lease.run_key))
             return
         plan = lease.store_plan(resolve(lease.run.intent, build_context.sources, build_context.ofs_code_release_id))
-        yield steps.done("plan", plan.wire())
+        yield steps.record("plan", plan.wire())
         crash_point("build.planned")
         if isinstance(plan.intent, DatasetBuild):
             yield from steps.dataset(plan)
@@ -81,7 +81,7 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
         else:
             yield from steps.parity(plan)
     except BuildRefused as refused:
-        if steps.staged and refused.reason is BuildReason.STORE_UNAVAILABLE:
+        if steps.is_staged and refused.reason is BuildReason.STORE_UNAVAILABLE:
             lease.publish_pending(refused.refusal)
             return
         lease.fail(refused.refusal)
@@ -89,7 +89,7 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
         lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)).refusal)
     except OSError as error:  # the scratch folder: full, read-only, gone
         lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {build_context.scratch}: {error}").refusal)
-    if not steps.staged:
+    if not steps.is_staged:
         shutil.rmtree(build_context.run_folder(lease.run_key), ignore_errors=True)
 
 
@@ -100,10 +100,10 @@ class _Steps:
         self._build_context = build_context
         self._lease = lease
         self._folder = build_context.run_folder(lease.run_key)
-        self.staged = lease.publish_only
+        self.is_staged = lease.publish_only
 
-    def done(self, name: str, content: dict[str, Any]) -> Stage:
-        """Record a receipt."""
+    def record(self, name: str, content: dict[str, Any]) -> Stage:
+        """Record the receipt of a finished stage."""
         return Stage(name, content, self._lease.record_receipt(name, content))
 
     def dataset(self, plan: BuildPlan) -> Iterator[Stage]:
@@ -112,15 +112,17 @@ class _Steps:
         assert isinstance(intent, DatasetBuild)  # see stages
         registry = build_stages.plan_registry(build_context, plan)
         self._empty()
-        with replay_stage.begun_replay(build_context, plan, registry, self._folder / "replay") as begun:
-            compared = replay_stage.check_archive(build_context, plan)
-            folded, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", begun)
-        yield self.done("replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared})
+        with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as archived_fold:
+            compared_positions = replay_stage.check_archive(build_context, plan)
+            folded_replay, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", archived_fold)
+        yield self.record(
+            "replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared_positions}
+        )
         crash_point("build.replayed")
         parity: ParityReceipt | None = None
         if plan.parity_anchors:
-            parity = compare_anchors(build_context, plan, self._folder / "parity", folded)
-            yield self.done("parity", parity.model_dump(mode="json"))
+            parity = compare_anchors(build_context, plan, self._folder / "parity", folded_replay)
+            yield self.record("parity", parity.model_dump(mode="json"))
             if parity.mismatch and plan.policy.require_parity:
                 raise BuildRefused(
                     BuildReason.PARITY_MISMATCH,
@@ -128,80 +130,82 @@ class _Steps:
                     " it. `ofp parity show` has the evidence",
                     "parity_anchors",
                 )
-        labelled = build_stages.labels(build_context, plan)
-        built = build_stages.dataset(build_context, plan, registry, folded, labelled, self._folder / "dataset")
+        label_joiner = build_stages.labels(build_context, plan)
+        built_dataset = build_stages.dataset(build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset")
         labels: LabelReceipt | None = None
-        if labelled is not None:
-            labels, diagnostics = labelled.receipt()
-            yield self.done("labels", {**labels.model_dump(mode="json"), "by_day": diagnostics.days()})
+        if label_joiner is not None:
+            labels, diagnostics = label_joiner.receipt()
+            yield self.record("labels", {**labels.model_dump(mode="json"), "by_day": diagnostics.days()})
             build_stages.check_labels(plan, diagnostics)
-        files = [LocalFile(path, rows) for path, rows in zip(built.files.paths, built.files.rows_per_file, strict=True)]
+        files = [
+            LocalFile(path, rows) for path, rows in zip(built_dataset.files.paths, built_dataset.files.rows_per_file, strict=True)
+        ]
         gates = Gates(
             completeness=receipt,
-            label_rows_checked=0 if labelled is None else labelled.checked,
-            feature_rows_checked=built.feature_rows_checked,
+            label_rows_checked=0 if label_joiner is None else label_joiner.rows_checked,
+            feature_rows_checked=built_dataset.feature_rows_checked,
             labels=labels,
             parity=parity,
         )
         manifest = manifest_of(
             plan,
-            row_count=built.files.rows,
+            row_count=built_dataset.files.rows,
             row_order=ROW_ORDER,
-            content_digest=built.files.content_digest,
-            columns=built.columns,
-            features_left_out=built.features_left_out,
+            content_digest=built_dataset.files.content_digest,
+            columns=built_dataset.columns,
+            features_left_out=built_dataset.features_left_out,
             files=name_files(intent.dataset_name, plan.dataset_identity, files),
             gates=gates,
         )
         shutil.rmtree(self._folder / "replay", ignore_errors=True)
-        staged = {"manifest": manifest.wire(), "events_without_decision": built.undecided_events}
+        staged_content = {"manifest": manifest.wire(), "events_without_decision": built_dataset.undecided_events}
         if build_context.engine is not FeatureEngine.PROCESSES:
-            staged["engine"] = build_context.engine.value
-        yield self.done(STAGED, staged)
-        self.staged = True
+            staged_content["engine"] = build_context.engine.value
+        yield self.record(STAGED, staged_content)
+        self.is_staged = True
         crash_point("build.staged")
         yield from self.publish(manifest)
 
-    def publish(self, staged: DatasetManifest) -> Iterator[Stage]:
+    def publish(self, staged_manifest: DatasetManifest) -> Iterator[Stage]:
         """Put the staged files, then the manifest that names them. Nothing is replayed or computed here."""
         build_context = self._build_context
-        publish_files(build_context.objects, staged.files, self._folder / "dataset" / "files")
+        publish_files(build_context.objects, staged_manifest.files, self._folder / "dataset" / "files")
         crash_point("build.files_published")
-        published = publish_manifest(build_context.objects, staged)
+        published_manifest = publish_manifest(build_context.objects, staged_manifest)
         crash_point("build.manifest_published")
-        build_context.index.add(published)
+        build_context.index.add(published_manifest)
         outcome = {
-            "dataset_name": published.dataset_name,
-            "dataset_identity": published.dataset_identity,
-            "manifest_path": manifest_path(published.dataset_name, published.dataset_identity),
-            "manifest_digest": published.digest,
-            "content_digest": published.content_digest,
-            "rows": published.row_count,
+            "dataset_name": published_manifest.dataset_name,
+            "dataset_identity": published_manifest.dataset_identity,
+            "manifest_path": manifest_path(published_manifest.dataset_name, published_manifest.dataset_identity),
+            "manifest_digest": published_manifest.digest,
+            "content_digest": published_manifest.content_digest,
+            "rows": published_manifest.row_count,
         }
-        yield self.done("manifest", outcome)
+        yield self.record("manifest", outcome)
         self._lease.succeed(outcome)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def parity(self, plan: BuildPlan) -> Iterator[Stage]:
         self._empty()
         parity = compare_anchors(self._build_context, plan, self._folder)
-        yield self.done("parity", parity.model_dump(mode="json"))
+        yield self.record("parity", parity.model_dump(mode="json"))
         self._lease.succeed(parity.model_dump(mode="json"))
 
     def snapshot(self, plan: BuildPlan, intent: ForensicRebuild) -> Iterator[Stage]:
         self._empty()
         outcome = rebuild_snapshot(self._build_context, plan, intent, self._folder)
-        yield self.done("snapshot", outcome)
+        yield self.record("snapshot", outcome)
         self._lease.succeed(outcome)
 
     def _empty(self) -> None:
-        """A folder of this run's own, with nothing of an attempt before in it."""
+        """Empty the folder of this run: nothing of an earlier attempt stays."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
 
 
-def _staged(ledger: RunLedger, run_key: str) -> DatasetManifest:
-    """What an earlier attempt built.
+def _staged_manifest(ledger: RunLedger, run_key: str) -> DatasetManifest:
+    """The manifest of the dataset that an earlier attempt built.
 
     Raises:
         BuildRefused: REPLAY_INCOMPLETE, no attempt got that far.

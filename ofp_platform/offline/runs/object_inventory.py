@@ -1,4 +1,4 @@
-"""What lies in the object store, whoever put it there: archived ranges, and what models were trained from."""
+"""The objects in the store, whoever put them there: archived ranges, and the lineages of trained models."""
 
 from __future__ import annotations
 

@@ -32,32 +32,32 @@ def check_archive(build_context: BuildContext, plan: BuildPlan) -> int:
     """Hold the archive against the log wherever both have the replay's records. How many positions were compared.
 
     Raises:
-        BuildRefused: REPLAY_MISMATCH, the two differ (recorded in ofp.archive_conflict); what `replaying` tells.
+        BuildRefused: REPLAY_MISMATCH, the two differ (recorded in ofp.archive_conflict); as `replaying`.
     """
-    compared = 0
+    compared_positions = 0
     with replaying():
         for span in plan.replay_basis.partitions:
-            found = cross_check(build_context.log, build_context.archive, build_context.pool, span)
+            agreement = cross_check(build_context.log, build_context.archive, build_context.pool, span)
             try:
-                found.demand_agreement()
+                agreement.demand_agreement()
             except ArchiveConflict as error:
                 raise BuildRefused(BuildReason.REPLAY_MISMATCH, str(error), "replay") from error
-            compared += found.compared
-    return compared
+            compared_positions += agreement.compared
+    return compared_positions
 
 
 @contextmanager
-def begun_replay(
+def start_replay(
     build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry, folder: Path
 ) -> Iterator[ArchivedFold | None]:
-    """Begin the replay of what is archived in other processes, if that is worth it; `folder` does not exist yet.
+    """Start folding the archived part in other processes, where that is faster; `folder` does not exist yet.
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
     """
     with ExitStack() as stack:
         with replaying():
-            begun = stack.enter_context(
+            fold = stack.enter_context(
                 archived_fold(
                     build_context.archive,
                     plan.replay_basis.partitions,
@@ -71,52 +71,62 @@ def begun_replay(
                     least_records=build_context.processes_from,
                 )
             )
-        yield begun
+        yield fold
 
 
 def replay(
-    build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry, folder: Path, begun: ArchivedFold | None = None
+    build_context: BuildContext,
+    plan: BuildPlan,
+    registry: CompiledRegistry,
+    folder: Path,
+    archived_fold: ArchivedFold | None = None,
 ) -> tuple[FoldedReplay, ReplayReceipt]:
-    """Fold the plan's replay basis, or what is left of one that was begun; else `folder` does not exist yet.
+    """Fold the plan's replay basis, or finish the given fold; without one, `folder` does not exist yet.
 
     Raises:
         BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE; EVENT_ANOMALY in a training build.
     """
     with replaying():
-        if begun is not None:
-            folded = begun.finish(_ahead(_left(build_context, begun)))
+        if archived_fold is not None:
+            folded_replay = archived_fold.finish(_read_ahead(_remaining_records(build_context, archived_fold)))
         else:
             scope = _candidates(plan, registry)
-            folded = fold_replay(
-                _ahead(_records(build_context, plan)), registry, plan.context_pins, plan.clock_skew_us, folder, scope=scope
+            folded_replay = fold_replay(
+                _read_ahead(_basis_records(build_context, plan)),
+                registry,
+                plan.context_pins,
+                plan.clock_skew_us,
+                folder,
+                scope=scope,
             )
-    ends = {end.partition_id: end for end in folded.ends}
+    ends = {end.partition_id: end for end in folded_replay.ends}
     for span in plan.replay_basis.partitions:
-        reached = ends.get(span.partition_id, span.first)
-        if place(reached) != place(span.end):
+        reached_end = ends.get(span.partition_id, span.first)
+        if place(reached_end) != place(span.end):
             raise BuildRefused(
                 BuildReason.REPLAY_INCOMPLETE,
-                f"partition {span.partition_id} was read up to {reached.offset}, the basis ends at {span.next}",
+                f"partition {span.partition_id} was read up to {reached_end.offset}, the basis ends at {span.next}",
                 "replay",
             )
-    if folded.anomalies and plan.purpose is Purpose.TRAINING:
-        first = folded.anomalies[0]
+    if folded_replay.anomalies and plan.purpose is Purpose.TRAINING:
+        first = folded_replay.anomalies[0]
         where = ", ".join(f"{partition}/{offset}" for partition, offset in first.positions)
         raise BuildRefused(
             BuildReason.EVENT_ANOMALY,
-            f"{len(folded.anomalies)} event ids have several contents, the first at {where}: no training set is made of them",
+            f"{len(folded_replay.anomalies)} event ids have several contents, the first at {where}:"
+            " no training set is made of them",
             "replay",
         )
-    return folded, ReplayReceipt(
-        records=folded.records,
-        applied=folded.applied,
-        duplicates=folded.duplicates,
-        failed=folded.failed,
-        ignored=folded.ignored,
-        other_run=folded.other_run,
-        failures_by_reason=dict(folded.failures),
-        anomalies=len(folded.anomalies),
-        watermark_utc=None if folded.watermark is None else format_time(folded.watermark),
+    return folded_replay, ReplayReceipt(
+        records=folded_replay.records,
+        applied=folded_replay.applied,
+        duplicates=folded_replay.duplicates,
+        failed=folded_replay.failed,
+        ignored=folded_replay.ignored,
+        other_run=folded_replay.other_run,
+        failures_by_reason=dict(folded_replay.failures),
+        anomalies=len(folded_replay.anomalies),
+        watermark_utc=None if folded_replay.watermark is None else format_time(folded_replay.watermark),
     )
 
 
@@ -127,29 +137,31 @@ def _candidates(plan: BuildPlan, registry: CompiledRegistry) -> CandidateScope |
     return candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
 
 
-def _records(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordBatch]:
+def _basis_records(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordBatch]:
     """Everything in the replay basis: of each partition the archive up to the plan's cut-over, then the log.
 
     Where the archive has grown since the plan was made, it is read further: the log may have been trimmed behind it.
     """
     reader = build_context.held.reader
-    planned = {part.partition_id: part for part in plan.cut_over}
+    planned_cut_overs = {part.partition_id: part for part in plan.cut_over}
     for span in plan.replay_basis.partitions:
-        now = reader.cut_over(span)
-        yield from reader.batches(span, PAGE, max(now, planned.get(span.partition_id, now), key=place))
+        current_cut_over = reader.cut_over(span)
+        yield from reader.batches(
+            span, PAGE, max(current_cut_over, planned_cut_overs.get(span.partition_id, current_cut_over), key=place)
+        )
 
 
-def _left(build_context: BuildContext, begun: ArchivedFold) -> Iterator[RecordBatch]:
-    """What a replay that was begun leaves: out of the log, and out of the archive where that has grown since the plan."""
+def _remaining_records(build_context: BuildContext, archived_fold: ArchivedFold) -> Iterator[RecordBatch]:
+    """The rest of a started fold: out of the log, and out of the archive where that has grown since the plan."""
     reader = build_context.held.reader
-    for span in begun.remaining_spans:
+    for span in archived_fold.remaining_spans:
         yield from reader.batches(span, PAGE)
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same, each made in a thread while the one before it is used: half of reading is outside the interpreter's lock."""
+def _read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each read in a thread while its predecessor is used: half of reading is outside the interpreter's lock."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
+        next_item = pool.submit(next, items, None)
+        while (item := next_item.result()) is not None:
+            next_item = pool.submit(next, items, None)
             yield item

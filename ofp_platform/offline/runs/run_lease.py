@@ -1,4 +1,4 @@
-"""One attempt at one build: what its holder may write, for as long as the attempt is the one that runs."""
+"""The lease of one attempt at one build: its holder may write as long as the attempt is the running one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class ReceiptConflict(Exception):
 
 
 class RunLease:
-    """Held from `RunLedger.claim`. `run` is the run as it was claimed; `publish_only` says what is left to do.
+    """Held from `RunLedger.claim`. `run` is the run as it was claimed; `publish_only`: everything is built already.
 
     Every method raises `LeaseLost` when the attempt is not the running one any more; the holder stops then.
     """
 
     def __init__(self, connection: Connection[Any], run: BuildRun) -> None:
         self._connection = connection
-        self._ended = False
+        self._is_ended = False
         self.run = run
 
     @property
@@ -46,8 +46,8 @@ class RunLease:
         return self.run.publish_only
 
     def end(self) -> None:
-        """The context of the claim was left: its connection is somebody else's now."""
-        self._ended = True
+        """End the lease: the context of the claim was left, and its connection is somebody else's now."""
+        self._is_ended = True
 
     def store_plan(self, plan: BuildPlan) -> BuildPlan:
         """Store the plan for good. Returns the stored one, an earlier attempt's when that was first: build by that.
@@ -59,8 +59,8 @@ class RunLease:
             raise ValueError(f"the plan is of request {plan.request_id}, the run is {self.run_key}")
         text = canonical_bytes(plan.wire()).decode()
         self._write("UPDATE ofp.build_run SET plan = %(plan)s" + _RUNS + " AND plan IS NULL", {"plan": text}, may_miss=True)
-        stored = self._write("SELECT plan FROM ofp.build_run" + _RUNS + " FOR SHARE", {})
-        return BuildPlan.model_validate(orjson.loads(stored[0]))
+        stored_row = self._write("SELECT plan FROM ofp.build_run" + _RUNS + " FOR SHARE", {})
+        return BuildPlan.model_validate(orjson.loads(stored_row[0]))
 
     def record_receipt(self, stage: str, content: dict[str, Any]) -> str:
         """Record what a stage did, in the integers-only profile of canonical JSON. Returns its digest. Idempotent.
@@ -77,26 +77,26 @@ class RunLease:
             arguments,
             may_miss=True,
         )
-        stored = self._write(
+        stored_row = self._write(
             "SELECT digest FROM ofp.build_receipt WHERE stage = %(stage)s AND run_key = %(run_key)s"
             " AND (attempt, publish_attempt) = (%(attempt)s, %(publish)s)",
             arguments,
         )
-        if stored[0] != digest:
+        if stored_row[0] != digest:
             raise ReceiptConflict(f"run {self.run_key}: stage {stage} recorded another receipt in this attempt")
         return digest
 
     def succeed(self, outcome: dict[str, Any]) -> None:
-        """DONE, for good. `outcome` is what came of it, in the integers-only profile. The run has a plan by now."""
+        """End the run as DONE, for good, with its outcome in the integers-only profile. The run has a plan by now."""
         text = canonical_bytes(outcome).decode()
         self._write("UPDATE ofp.build_run SET state = 'DONE', outcome = %(outcome)s" + _RUNS + _ROW, {"outcome": text})
 
     def fail(self, refusal: Refusal) -> None:
-        """FAILED, with the reason; as ATTEMPTS_EXHAUSTED when the reason might have passed but no attempt is left."""
+        """End the run as FAILED; as ATTEMPTS_EXHAUSTED when the reason may pass by itself but no attempt is left."""
         self._refuse("FAILED", self._final(refusal) if refusal.reason in RETRYABLE else refusal, "publish_only")
 
     def publish_pending(self, refusal: Refusal) -> None:
-        """Everything is built and receipted, and could not be published now: what is left is publication alone.
+        """Leave the run as PUBLISH_PENDING: everything is built and has receipts, and only publication failed.
 
         A publish-only attempt that was the last one fails as ATTEMPTS_EXHAUSTED.
         """
@@ -131,13 +131,13 @@ class RunLease:
         )
 
     def _write(self, query: str, arguments: dict[str, Any], *, may_miss: bool = False) -> tuple[Any, ...]:
-        """One statement on the connection that holds the lock; what it returns. No row: the attempt is over."""
+        """Execute a statement on the connection that holds the lock, and return its row. No row: the attempt is over."""
         run = self.run
-        if self._ended:
+        if self._is_ended:
             raise LeaseLost(f"run {run.run_key}: the claim of attempt {run.attempts} was given back")
-        given = {"run_key": run.run_key, "attempt": run.attempts, "publish": run.publish_attempts, **arguments}
+        parameters = {"run_key": run.run_key, "attempt": run.attempts, "publish": run.publish_attempts, **arguments}
         try:
-            cursor = self._connection.execute(query, given)
+            cursor = self._connection.execute(query, parameters)
             row = cursor.fetchone() if cursor.description else None
         except psycopg.OperationalError as error:
             raise LeaseLost(f"run {run.run_key}: the connection that held it ended: {error}") from error

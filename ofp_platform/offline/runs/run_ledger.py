@@ -37,7 +37,7 @@ _CLAIM = """
 _REFUSE = """
     UPDATE ofp.build_run SET state = 'FAILED', refusal_reason = %s, refusal_field = %s, refusal_message = %s
     WHERE run_key = %s"""
-_AGAIN = """
+_REQUEUE = """
     UPDATE ofp.build_run SET state = %(state)s, publish_only = %(publish_only)s, attempt_limit = %(limit)s,
         publish_attempt_limit = %(publish_limit)s,
         refusal_reason = CASE WHEN %(publish_only)s THEN refusal_reason END,
@@ -61,7 +61,7 @@ class RunLedger:
         self._pool = pool
 
     def submit(self, intent: Intent) -> BuildRun:
-        """The run of that request: QUEUED if nobody asked for the same before, else as it stands.
+        """Submit a request and return its run: QUEUED if it is new, else as it stands.
 
         Raises:
             BuildRefused: the intent contradicts itself (see `check_intent`). Whatever needs looking up is refused on the run.
@@ -79,7 +79,7 @@ class RunLedger:
 
     @contextmanager
     def claim(self, run_key: str) -> Iterator[RunLease | None]:
-        """The run for building, for as long as the context lasts; None when it is held, DONE or FAILED.
+        """Claim a run for as long as the context lasts; None when another builder holds it, or it is DONE or FAILED.
 
         A context left without `succeed`, `fail` or `publish_pending` leaves the run to be claimed again: so it is with a
         builder that is killed. A run whose attempts are used up fails as ATTEMPTS_EXHAUSTED.
@@ -105,12 +105,12 @@ class RunLedger:
 
     @contextmanager
     def claim_next(self) -> Iterator[RunLease | None]:
-        """The oldest run that waits, or whose builder is gone; None when there is none. See `claim`."""
+        """Claim the oldest run that waits, or whose builder is gone; None when there is none. See `claim`."""
         with self._pool.connection() as connection:
-            waiting = connection.execute(
+            waiting_rows = connection.execute(
                 "SELECT run_key FROM ofp.build_run WHERE state = ANY(%s) ORDER BY run_number", (list(_CLAIMABLE),)
             ).fetchall()
-        for (run_key,) in waiting:
+        for (run_key,) in waiting_rows:
             with self.claim(run_key) as lease:
                 if lease is not None:
                     yield lease
@@ -118,7 +118,7 @@ class RunLedger:
         yield None
 
     def retry(self, run_key: str) -> BuildRun:
-        """Queue a run again that failed for a reason which may pass by itself. Any run that did not fail stays as it is.
+        """Queue a failed run again whose reason may pass by itself. A run that did not fail stays as it is.
 
         Raises:
             RetryRefused: it failed for another reason, or its attempts are used up. UnknownRun: there is none.
@@ -133,7 +133,7 @@ class RunLedger:
                     f"run {run_key} failed as {run.refusal.reason.value}, which does not pass by itself: remove the cause,"
                     " then reopen the run (`ofp intent retry`)"
                 )
-            return _again(connection, run, run.publish_only, 0)
+            return _requeue(connection, run, run.publish_only, 0)
 
     def reopen(self, run_key: str, *, rebuild: bool = False) -> BuildRun:
         """Give a failed run as many new attempts as its policy allows, since somebody removed the cause.
@@ -147,7 +147,7 @@ class RunLedger:
             run = _read(connection, run_key, lock=True)
             if run.state is not RunState.FAILED:
                 return run
-            return _again(connection, run, run.publish_only and not rebuild, _attempts(run.intent))
+            return _requeue(connection, run, run.publish_only and not rebuild, _attempts(run.intent))
 
     def show(self, run_key: str) -> BuildRun:
         """One run, by its key or the beginning of it (8 digits at least).
@@ -169,7 +169,7 @@ class RunLedger:
             return [read_run(row) for row in cursor.fetchall()]
 
     def receipts(self, run_key: str) -> list[BuildReceipt]:
-        """What the stages of all attempts recorded, in order."""
+        """The receipts of all attempts' stages, in order."""
         with self._pool.connection() as connection:
             rows = connection.execute(
                 "SELECT stage, attempt, publish_attempt, content, digest, recorded_at FROM ofp.build_receipt"
@@ -208,19 +208,21 @@ def _start(connection: Connection[Any], run_key: str) -> BuildRun | None:
         run = _read(connection, run_key, lock=True)
         if run.state.value not in _CLAIMABLE:
             return None
-        used, limit = (run.publish_attempts, run.publish_attempt_limit) if run.publish_only else (run.attempts, run.attempt_limit)
-        if used < limit:
+        used_attempts, limit = (
+            (run.publish_attempts, run.publish_attempt_limit) if run.publish_only else (run.attempts, run.attempt_limit)
+        )
+        if used_attempts < limit:
             with connection.cursor(row_factory=dict_row) as cursor:
                 row = cursor.execute(_CLAIM, (run_key,)).fetchone()
                 assert row is not None  # its row is locked
                 return read_run(row)
-        what = "publishing" if run.publish_only else "building"
-        message = f"{what} ended {used} times without a word: the builders were killed, or lost the database"
+        activity = "publishing" if run.publish_only else "building"
+        message = f"{activity} ended {used_attempts} times without a word: the builders were killed, or lost the database"
         connection.execute(_REFUSE, (BuildReason.ATTEMPTS_EXHAUSTED.value, "", message, run_key))
         return None
 
 
-def _again(connection: Connection[Any], run: BuildRun, publish_only: bool, more: int) -> BuildRun:
+def _requeue(connection: Connection[Any], run: BuildRun, publish_only: bool, more: int) -> BuildRun:
     arguments = {
         "run_key": run.run_key,
         "state": "PUBLISH_PENDING" if publish_only else "QUEUED",
@@ -229,7 +231,7 @@ def _again(connection: Connection[Any], run: BuildRun, publish_only: bool, more:
         "publish_limit": max(run.publish_attempt_limit, run.publish_attempts + more),
     }
     with connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(_AGAIN, arguments).fetchone()
+        row = cursor.execute(_REQUEUE, arguments).fetchone()
     assert row is not None  # its row is locked
     return read_run(row)
 
@@ -247,8 +249,8 @@ def _whole_key(connection: Connection[Any], beginning: str) -> str:
         raise UnknownRun("a run is named by its key, or by the first 8 or more of its 64 hex digits")
     rows = connection.execute("SELECT run_key FROM ofp.build_run WHERE starts_with(run_key, %s) LIMIT 2", (beginning,)).fetchall()
     if len(rows) != 1:
-        found = "no build run begins" if not rows else "more than one build run begins"
-        raise UnknownRun(f"{found} with {beginning[:64]}; `ofp intent list` shows them")
+        problem = "no build run begins" if not rows else "more than one build run begins"
+        raise UnknownRun(f"{problem} with {beginning[:64]}; `ofp intent list` shows them")
     return str(rows[0][0])
 
 

@@ -40,7 +40,7 @@ _MANY = 100_000  # below, other processes take longer to start than the work tak
 
 @dataclass(frozen=True)
 class RunToProve:
-    """Which run, under which policies, up to which basis."""
+    """A run, the policies it is rebuilt under, and the basis up to which it is compared."""
 
     pins: ContextPins
     policies: RunPolicies
@@ -48,7 +48,7 @@ class RunToProve:
 
     @property
     def request_id(self) -> str:
-        """SHA-256 over all that is asked: the same comparison, whoever asks for it."""
+        """SHA-256 over the request: the same comparison, whoever requests it."""
         return digest_of(
             {
                 "kind": "ofs_run_parity",
@@ -69,17 +69,17 @@ def prove_run(
         BuildRefused: BASIS_UNRESOLVED; NOTHING_TO_BUILD, no decision is recorded there; REPLAY_INCOMPLETE, ARCHIVE_DAMAGED;
             PARITY_MISMATCH, the same comparison had another outcome before; STORE_UNAVAILABLE.
     """
-    with _folded(build_context, run) as (decision_ids, parity):
+    with _decisions_and_replay(build_context, run) as (decision_ids, parity):
         return compare_and_store(build_context, parity, decision_ids, run.request_id, on_record)
 
 
 def correct_run(build_context: BuildContext, run: RunToProve) -> CorrectionTally:
-    """Append to the ledger what each of these decisions would have had otherwise, had all events before the basis been known.
+    """Append to the ledger the values that each decision would have had, had all events before the basis been known.
 
     Raises:
         BuildRefused: as `prove_run`.
     """
-    with _folded(build_context, run) as (decision_ids, parity):
+    with _decisions_and_replay(build_context, run) as (decision_ids, parity):
         ledger = CorrectionLedger(parity, run.basis, run.request_id)
         page: list[Correction] = []
         for correction in ledger.corrections(decision_anchors(build_context.pool, decision_ids)):
@@ -92,7 +92,7 @@ def correct_run(build_context: BuildContext, run: RunToProve) -> CorrectionTally
 
 
 @contextmanager
-def _folded(build_context: BuildContext, run: RunToProve) -> Iterator[tuple[list[str], ParityRuns]]:
+def _decisions_and_replay(build_context: BuildContext, run: RunToProve) -> Iterator[tuple[list[str], ParityRuns]]:
     """The decisions up to the basis and the replay to compare them with, as long as it is needed."""
     basis = resolve_basis(run.basis, build_context.held).basis
     decision_ids = decisions_in(build_context.pool, run.pins, basis)
@@ -111,11 +111,11 @@ def replayed_packs(
     basis: ReplayBasis,
     decision_ids: Sequence[str],
     folder: Path,
-    folded: FoldedReplay | None = None,
+    folded_replay: FoldedReplay | None = None,
 ) -> dict[RunKey, ReplayedRun]:
     """The replay, folded under every pack that the decisions were served under and that is published here.
 
-    `folded`: this very replay, where it was folded under one of the packs already.
+    `folded_replay`: this very replay, where it was folded under one of the packs already.
 
     Raises:
         BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
@@ -127,13 +127,13 @@ def replayed_packs(
         if content is None:
             continue  # its decisions are uncheckable, and say so
         registry = compile_pack(load_pack(content, digest))
-        if folded is not None and folded.registry_digest == digest:
+        if folded_replay is not None and folded_replay.registry_digest == digest:
             config, lateness = policies.run_config_digest, policies.allowed_lateness_us
-            replayed = ReplayedRun(Knowledge(folded, basis), registry.pack, pins, config, lateness)
+            replayed_run = ReplayedRun(Knowledge(folded_replay, basis), registry.pack, pins, config, lateness)
         else:
             with replaying("basis"):
-                replayed = replay_run(build_context.held, basis, registry, pins, policies, folder / digest[:16])
-        runs[digest, policies.run_config_digest] = replayed
+                replayed_run = replay_run(build_context.held, basis, registry, pins, policies, folder / digest[:16])
+        runs[digest, policies.run_config_digest] = replayed_run
     return runs
 
 
@@ -165,7 +165,7 @@ def compare_and_store(
 
 
 def stored_snapshots(build_context: BuildContext) -> Callable[[str], dict[str, Any]]:
-    """Reads what was served by its hash, for `compare_all`."""
+    """A reader of served snapshots by hash, for `compare_all`."""
 
     def hashed_of(snapshot_hash: str) -> dict[str, Any]:
         return hashed_part(read_record(build_context.pool, build_context.objects, snapshot_hash), snapshot_hash)

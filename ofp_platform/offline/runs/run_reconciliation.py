@@ -1,4 +1,4 @@
-"""What became of a run, in one object that anybody can hold against the ledger: the plan, every receipt, the outcome.
+"""The reconciliation of a run, one object to compare with the ledger: the plan, every receipt, the outcome.
 
 It is written when a run ended, once for each ending, and never again: `ofs/reconciliation/<run>/<attempts>-<publications>.json`.
 It holds no time of the clock, so whoever writes it writes the same bytes.
@@ -32,7 +32,7 @@ class ReconciliationConflict(Exception):
 
 @dataclass(frozen=True, order=True)
 class Ending:
-    """A place in the order in which runs end; the default is before all of them."""
+    """A position in the order in which runs end; the default is before all of them."""
 
     changed_at_utc: str = "1970-01-01T00:00:00Z"
     run_key: str = ""
@@ -70,9 +70,9 @@ def reconciliation_path(run: BuildRun) -> str:
 
 
 def governance_facts(run: BuildRun, reconciliation: str) -> list[dict[str, Any]]:
-    """What has to be known about a run that ended: completed or failed, and which dataset it superseded."""
+    """The governance facts of a run that ended: completed or failed, and which dataset it superseded."""
     outcome = run.outcome or {}
-    about: dict[str, Any] = {
+    common_facts: dict[str, Any] = {
         "request_id": run.run_key,
         "intent": run.intent.intent,
         "submitted_by": run.intent.submitted_by,
@@ -82,14 +82,14 @@ def governance_facts(run: BuildRun, reconciliation: str) -> list[dict[str, Any]]
         "reconciliation": reconciliation,
     }
     if isinstance(run.intent, DatasetBuild):
-        about["dataset_name"] = run.intent.dataset_name
+        common_facts["dataset_name"] = run.intent.dataset_name
     if run.state is RunState.FAILED:
         refusal = None if run.refusal is None else run.refusal.model_dump(mode="json")
-        return [{"fact": "build_failed", **about, "refusal": refusal}]
-    facts = [{"fact": "build_completed", **about, "outcome": outcome}]
+        return [{"fact": "build_failed", **common_facts, "refusal": refusal}]
+    facts = [{"fact": "build_completed", **common_facts, "outcome": outcome}]
     if isinstance(run.intent, DatasetBuild) and run.intent.supersedes is not None:
-        superseded = {"dataset_identity": run.intent.supersedes, "superseded_by": outcome.get("dataset_identity")}
-        facts.append({"fact": "build_superseded", **about, **superseded})
+        supersession = {"dataset_identity": run.intent.supersedes, "superseded_by": outcome.get("dataset_identity")}
+        facts.append({"fact": "build_superseded", **common_facts, **supersession})
     return facts
 
 

@@ -31,9 +31,13 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
         BuildRefused: the replay cannot be read; VALUE_OUT_OF_RANGE; STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(build_context, plan)
-    folded, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay")
+    folded_replay, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay")
     run = ReplayedRun(
-        Knowledge(folded, plan.replay_basis), registry.pack, plan.context_pins, plan.run_config_digest, plan.allowed_lateness_us
+        Knowledge(folded_replay, plan.replay_basis),
+        registry.pack,
+        plan.context_pins,
+        plan.run_config_digest,
+        plan.allowed_lateness_us,
     )
     request = GetFeaturesRequest(
         context_pins=intent.context_pins,
@@ -58,9 +62,9 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
         build_context.objects.put_if_absent(path, canonical_bytes(record))
     except ObjectStoreUnavailable as error:
         raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
-    expected = intent.expected_hash
+    expected_hash = intent.expected_hash
     return {
-        "outcome": "REBUILT" if expected is None else "MATCH" if expected == digest else "MISMATCH",
+        "outcome": "REBUILT" if expected_hash is None else "MATCH" if expected_hash == digest else "MISMATCH",
         "feature_snapshot_hash": digest,
         "object_path": path,
         "records": receipt.records,

@@ -1,4 +1,4 @@
-"""Which runs wait for a builder: those that nobody has begun, and those whose builder is gone."""
+"""The runs that wait for a builder: those that were never started, and those whose builder is gone."""
 
 from __future__ import annotations
 
