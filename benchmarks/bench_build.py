@@ -31,7 +31,7 @@ from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.replay_resolution import data_end
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 from ofp_platform.offline.runs.run_ledger import RunLedger
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.storage.embedded import stop_embedded
@@ -81,7 +81,7 @@ def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis)
         publish_run_facts(plane.pool, examine(plane, reference))
         labels = LabelStore(plane.pool, build_profile.context_pins)
         labels.append(handbook_labels(world.path))
-        known_until = labels.known_until("fraud", data_end(ReplayBasis.up_to(ends), HeldRecords(plane.log, archive)))
+        known_until = labels.known_until("fraud", data_end(ReplayBasis.up_to(ends), StreamRecords(plane.log, archive)))
         if known_until is None:
             raise SystemExit("no fraud is reported yet in so few transactions: a training set has no label then")
         registry = plane.registry_of(plane.ensure_live())

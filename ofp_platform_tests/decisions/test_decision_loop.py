@@ -22,7 +22,7 @@ from ofp_platform.decisions.loop import DecisionService, Tally
 from ofp_platform.decisions.recorder import DecisionRecorder
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
 from ofp_platform.storage.objects import ObjectStore
@@ -114,7 +114,7 @@ async def test_a_recorded_decision_can_be_rebuilt_from_the_log(served: Served, t
         tally = await service.decide(events)
     assert tally.recorded >= 25
     registry = served.plane.registry_of(served.plane.ensure_live())
-    held = HeldRecords(served.plane.log, Archive(ObjectStore(str(tmp_path / "no-archive")), served.plane.log.stream_name))
+    held = StreamRecords(served.plane.log, Archive(ObjectStore(str(tmp_path / "no-archive")), served.plane.log.stream_name))
     with OfpClient(served.address) as client:
         for number, record in enumerate(list(served.recorded().values())[:5]):
             hashed = client.get_snapshot(record.feature_snapshot_hash).hashed

@@ -85,7 +85,7 @@ class LabelledPlane:
     def batches(self) -> Iterator[RecordBatch]:
         """The whole log, read."""
         for span in self.everything.partitions:
-            yield from self.build_context.held.reader.batches(span, 1_000)
+            yield from self.build_context.stream_records.reader.batches(span, 1_000)
 
     def intent(self, name: str = "fraud_by_payment", **changes: Any) -> DatasetBuild:
         """A training set of all payments; `changes` replace fields of the intent."""

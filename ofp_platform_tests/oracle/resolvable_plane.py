@@ -8,7 +8,7 @@ from typing import Any
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.requests.resolver import BuildSources
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.state.projection import publish_registry
 from ofp_platform.registry.compile import compile_pack
@@ -45,7 +45,7 @@ class ResolvablePlane:
     def sources(self) -> BuildSources:
         """As a builder would make them."""
         objects = ObjectStore(self.plane.profile.object_store_url)
-        held = HeldRecords(self.plane.log, Archive(objects, self.plane.log.stream_name))
+        held = StreamRecords(self.plane.log, Archive(objects, self.plane.log.stream_name))
         return BuildSources(self.plane.pool, held, lambda name, identity: (name, identity) in self.published)
 
     def decide(self, number: int, basis: Basis, *, partition_id: str = "0000", pins: ContextPins | None = None) -> str:

@@ -30,7 +30,7 @@ from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.loop import Tally
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
@@ -220,7 +220,7 @@ class Walk:
         started = time.monotonic()
         records = sum(plane.log.ordinal_lag(row.basis.model_copy(update={"partitions": ()})).values())
         objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        held = HeldRecords(plane.log, Archive(objects, plane.log.stream_name))
+        held = StreamRecords(plane.log, Archive(objects, plane.log.stream_name))
         registry, policies = plane.registry_of(row), RunPolicies.of(plane.profile)
         with bar(self.console, "Rebuilding a snapshot", records) as advance, TemporaryDirectory() as folder:
             rebuilt = rebuild_recorded(held, registry, row.pins, policies, record.hashed, Path(folder) / "replay", advance)

@@ -108,9 +108,9 @@ class OfflineHalf:
         """Append the labels; until when they are known: the newest report, which lies before the end of the data."""
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
         with bar(self.console, "Reading fraud reports", records) as advance:
-            _, receipt = load_reports(self.plane, build_context.held, self.ends, advance)
+            _, receipt = load_reports(self.plane, build_context.stream_records, self.ends, advance)
         done(self.console, "Labels", f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
-        end = data_end(ReplayBasis.up_to(self.ends), build_context.held)
+        end = data_end(ReplayBasis.up_to(self.ends), build_context.stream_records)
         return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until("fraud", end)
 
     def _build(self, build_context: BuildContext, reference: str, known_until: int) -> DatasetManifest:

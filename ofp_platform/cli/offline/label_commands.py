@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ofp_platform.log.port import RecordBatch
     from ofp_platform.offline.labels.label_sources import ReportedLabels
     from ofp_platform.offline.labels.label_store import AppendReceipt
-    from ofp_platform.offline.sources.held_records import HeldRecords
+    from ofp_platform.offline.sources.stream_records import StreamRecords
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.position import Basis
 
@@ -54,7 +54,7 @@ def load(
             ends = plane.log.ends()
             records = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
             with bar(Console(stderr=True), "Reading the log", records) as advance:
-                found, receipt = load_reports(plane, build_context.held, ends, advance)
+                found, receipt = load_reports(plane, build_context.stream_records, ends, advance)
             unusable = found.unusable
     typer.echo(f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
     for partition_id, offset in unusable[:_SHOWN]:
@@ -64,7 +64,7 @@ def load(
 
 
 def load_reports(
-    plane: Plane, held: HeldRecords, until: Basis, advance: Callable[[int], None]
+    plane: Plane, held: StreamRecords, until: Basis, advance: Callable[[int], None]
 ) -> tuple[ReportedLabels, AppendReceipt]:
     """Append what the reports of the profile's run say, out of archive and log up to a basis.
 
@@ -86,7 +86,7 @@ def load_reports(
     return found, LabelStore(plane.pool, declared.context_pins).append(found.assertions)
 
 
-def _batches(held: HeldRecords, until: Basis, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
+def _batches(held: StreamRecords, until: Basis, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
     """All records up to a basis, partition by partition; the archive has those that were trimmed off the log."""
     from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 

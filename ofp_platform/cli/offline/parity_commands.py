@@ -50,7 +50,7 @@ def _run(
         declared = plane.profile
         objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
         build_context = BuildContext(plane.pool, plane.log, objects, environment.folder / "scratch", workers)
-        basis = given or make_basis(declared.stream_name, build_context.held.ends)
+        basis = given or make_basis(declared.stream_name, build_context.stream_records.ends)
         yield build_context, RunToProve(declared.context_pins, RunPolicies.of(declared), basis)
 
 

@@ -49,7 +49,7 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
 
     from ofp_platform.log.archive_store import Archive
     from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
-    from ofp_platform.offline.sources.held_records import HeldRecords
+    from ofp_platform.offline.sources.stream_records import StreamRecords
     from ofp_platform.online.state.projection import load_registry
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.serving import SnapshotRecord
@@ -67,7 +67,7 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
             registry = load_registry(connection, record.hashed["registry_digest"])
         objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
         rebuilt = rebuild_recorded(
-            HeldRecords(plane.log, Archive(objects, plane.log.stream_name)),
+            StreamRecords(plane.log, Archive(objects, plane.log.stream_name)),
             registry,
             declared.context_pins,
             RunPolicies.of(declared),

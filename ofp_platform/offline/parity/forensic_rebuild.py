@@ -17,7 +17,7 @@ from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparabl
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import fold_replay
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.question import check_request
 from ofp_platform.vocabulary.errors import ContractError
@@ -51,7 +51,7 @@ class RunPolicies:
 
 
 def replay_run(
-    stream_records: HeldRecords,
+    stream_records: StreamRecords,
     basis: ReplayBasis,
     registry: CompiledRegistry,
     pins: ContextPins,
@@ -97,7 +97,7 @@ def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> An
 
 
 def rebuild_recorded(
-    stream_records: HeldRecords,
+    stream_records: StreamRecords,
     registry: CompiledRegistry,
     pins: ContextPins,
     policies: RunPolicies,

@@ -17,7 +17,7 @@ from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.log.ranges import place
 from ofp_platform.offline.replay.key_shards import COPY_EVENT, COPY_PARTITION, COPY_POSITION
 from ofp_platform.offline.replay.known_events import FoldedReplay
-from ofp_platform.offline.sources.held_records import is_inside
+from ofp_platform.offline.sources.stream_records import is_inside
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
 

@@ -1,1 +1,1 @@
-"""What is asked of the offline plane, and how it is resolved into a plan."""
+"""Build requests: intents, and their resolution into plans."""

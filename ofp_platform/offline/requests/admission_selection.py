@@ -1,4 +1,4 @@
-"""From admission times to offsets: which span of a partition was admitted in [from, to).
+"""The selection of offsets by admission time: the span of a partition that was admitted in [from, to).
 
 `start` is the first record that was admitted at `from` or later, `next` stands behind the last one that was admitted before
 `to`. Where a broker's times are not in order, records between the two may lie outside the range; they are in the span,
@@ -14,7 +14,7 @@ import numpy as np
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.ranges import place
 from ofp_platform.log.span_records import ReplayGap, cut, text_of
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
 from ofp_platform.vocabulary.times import parse_time
@@ -22,7 +22,7 @@ from ofp_platform.vocabulary.times import parse_time
 _PAGE = 16_384
 
 
-def select_admitted(held: HeldRecords, partition_id: str, from_us: int, to_us: int) -> PartitionSpan:
+def select_admitted(stream_records: StreamRecords, partition_id: str, from_us: int, to_us: int) -> PartitionSpan:
     """The span of the records of one partition that were admitted in [from_us, to_us), microseconds; empty without any.
 
     Archive segments are read only where a bound may lie inside them. The span is the same wherever its records are read from.
@@ -31,55 +31,55 @@ def select_admitted(held: HeldRecords, partition_id: str, from_us: int, to_us: i
         ReplayGap: records that were admitted in the range may have been lost.
         as `ReplayReader.batches`.
     """
-    whole = _held(held, held.whole(partition_id))
+    whole = _readable_span(stream_records, stream_records.whole(partition_id))
     search = _Search(from_us, to_us, whole.first)
-    if place(whole.first) > place(held.whole(partition_id).first) and search.lost_before(held, whole):
+    if place(whole.first) > place(stream_records.whole(partition_id).first) and search.lost_before(stream_records, whole):
         raise ReplayGap(
-            f"partition {partition_id} of {held.log.stream_name}: the records before {text_of(whole)} are in no complete archive "
-            "segment and no longer in the log, and some of them may have been admitted in the range"
+            f"partition {partition_id} of {stream_records.log.stream_name}: the records before {text_of(whole)} are in no"
+            " complete archive segment and no longer in the log, and some of them may have been admitted in the range"
         )
-    at = whole.first
-    for one in held.archived(whole):
-        receipt = held.archive.receipt(one)
-        end = min(one.end, whole.end, key=place)
+    reached = whole.first
+    for archived_span in stream_records.archived_spans(whole):
+        receipt = stream_records.archive.receipt(archived_span)
+        end = min(archived_span.end, whole.end, key=place)
         least = None if receipt is None or receipt.admitted_min is None else parse_time(receipt.admitted_min)
         greatest = None if receipt is None or receipt.admitted_max is None else parse_time(receipt.admitted_max)
         if not search.settled_without(least, greatest):
-            _read(held, cut(whole, at, end), search)
-        at = end
-    if place(at) < place(whole.end):
-        _read(held, cut(whole, at, whole.end), search)
+            _read(stream_records, cut(whole, reached, end), search)
+        reached = end
+    if place(reached) < place(whole.end):
+        _read(stream_records, cut(whole, reached, whole.end), search)
     return search.span(whole)
 
 
-def _held(held: HeldRecords, whole: PartitionSpan) -> PartitionSpan:
-    """What is held of a partition without a gap, up to its end: from the first position on, or from the retention floor."""
+def _readable_span(stream_records: StreamRecords, whole: PartitionSpan) -> PartitionSpan:
+    """The part of a partition without a gap, up to its end: from the first position on, or from the retention floor."""
     try:
-        held.demand(whole)
+        stream_records.demand(whole)
     except ReplayGap:
-        floor = held.log.retention_floor().by_partition().get(whole.partition_id)
+        floor = stream_records.log.retention_floor().by_partition().get(whole.partition_id)
         if floor is None or whole.offset_kind is not OffsetKind.EXCLUSIVE_NEXT or place(floor) <= place(whole.first):
             raise
         begin = floor
-        for one in reversed(held.archive.spans(whole.partition_id, whole.offset_kind)):
-            if place(one.first) < place(begin) <= place(one.end):
-                begin = one.first
-        kept = cut(whole, begin, whole.end)
-        held.demand(kept)
-        return kept
+        for archived_span in reversed(stream_records.archive.spans(whole.partition_id, whole.offset_kind)):
+            if place(archived_span.first) < place(begin) <= place(archived_span.end):
+                begin = archived_span.first
+        readable_span = cut(whole, begin, whole.end)
+        stream_records.demand(readable_span)
+        return readable_span
     return whole
 
 
-def _read(held: HeldRecords, span: PartitionSpan, search: _Search) -> None:
+def _read(stream_records: StreamRecords, span: PartitionSpan, search: _Search) -> None:
     before = span.first
-    for batch in held.reader.batches(span, _PAGE):
+    for batch in stream_records.reader.batches(span, _PAGE):
         search.look(batch, before)
         before = batch.next
 
 
 @dataclass
 class _Search:
-    """The two bounds, as far as they are found."""
+    """The search for the two bounds of the span."""
 
     from_us: int
     to_us: int
@@ -93,7 +93,7 @@ class _Search:
         return least is not None and least >= self.to_us
 
     def look(self, batch: RecordBatch, before: PartitionBasis) -> None:
-        """The next records; `before` is the basis in front of them."""
+        """Take the next records; `before` is the basis in front of them."""
         if not len(batch):
             return
         if self.start is None:
@@ -104,19 +104,19 @@ class _Search:
         if len(early):
             self.behind = _after(batch, int(early[-1]))
 
-    def lost_before(self, held: HeldRecords, whole: PartitionSpan) -> bool:
+    def lost_before(self, stream_records: StreamRecords, whole: PartitionSpan) -> bool:
         """Whether the first record that is held does not prove that what was lost lies before the range."""
-        for batch in held.reader.batches(whole, 1):
+        for batch in stream_records.reader.batches(whole, 1):
             if len(batch):
                 return int(batch.admitted_at[0]) >= self.from_us
         return True
 
     def span(self, whole: PartitionSpan) -> PartitionSpan:
-        """What was found."""
+        """The selected span."""
         start = self.start or whole.end
         end = max(self.behind, start, key=place)
-        found = cut(whole, start, end)
-        return found.model_copy(update={"closed": whole.closed and place(end) == place(whole.end)})
+        selected_span = cut(whole, start, end)
+        return selected_span.model_copy(update={"closed": whole.closed and place(end) == place(whole.end)})
 
 
 def _before(batch: RecordBatch, index: int, before: PartitionBasis) -> PartitionBasis:

@@ -1,4 +1,4 @@
-"""Which recorded decisions a build is held against: those of its run whose recorded basis lies inside the replay."""
+"""The recorded decisions that a build is compared with: those of its run whose recorded basis lies inside the replay."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from ofp_platform.offline.sources.held_records import is_inside
 from ofp_platform.offline.sources.store_outage import answering
+from ofp_platform.offline.sources.stream_records import is_inside
 from ofp_platform.storage.decision_records import decision_ids_in, ids_by_basis, read_decisions
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
@@ -28,8 +28,10 @@ def anchors_in(pool: Pool, pins: ContextPins, basis: ReplayBasis) -> tuple[str, 
     with answering(), pool.connection() as connection:
         candidates = decision_ids_in(connection, pins, basis)
         pages = (candidates[start : start + _PAGE] for start in range(0, len(candidates), _PAGE))
-        known = (group for page in pages for group in ids_by_basis(connection, page))
-        return tuple(sorted(decision_id for recorded, ids in known if is_inside(recorded, basis) for decision_id in ids))
+        ids_of_bases = (group for page in pages for group in ids_by_basis(connection, page))
+        return tuple(
+            sorted(decision_id for recorded_basis, ids in ids_of_bases if is_inside(recorded_basis, basis) for decision_id in ids)
+        )
 
 
 def named_anchors(pool: Pool, pins: ContextPins, basis: ReplayBasis, decision_ids: Sequence[str]) -> tuple[str, ...]:
@@ -43,9 +45,9 @@ def named_anchors(pool: Pool, pins: ContextPins, basis: ReplayBasis, decision_id
         for index, (_, record) in enumerate(_records(connection, decision_ids)):
             field = f"decision_ids.{index}"
             if record is None or record.context_pins != pins:
-                raise _unresolved(field, "no such decision of this run is recorded")
+                raise _refusal(field, "no such decision of this run is recorded")
             if not is_inside(record.input_basis, basis):
-                raise _unresolved(field, "the basis that this decision recorded does not lie inside the replay basis")
+                raise _refusal(field, "the basis that this decision recorded does not lie inside the replay basis")
     return tuple(sorted(decision_ids))
 
 
@@ -53,9 +55,9 @@ def _records(connection: Connection[Any], decision_ids: Sequence[str]) -> Iterat
     """The records of the ids in their order, a page at a time."""
     for start in range(0, len(decision_ids), _PAGE):
         page = decision_ids[start : start + _PAGE]
-        found = read_decisions(connection, page)
-        yield from ((decision_id, found.get(decision_id)) for decision_id in page)
+        records = read_decisions(connection, page)
+        yield from ((decision_id, records.get(decision_id)) for decision_id in page)
 
 
-def _unresolved(field: str, message: str) -> BuildRefused:
+def _refusal(field: str, message: str) -> BuildRefused:
     return BuildRefused(BuildReason.PARITY_ANCHOR_UNRESOLVED, message, field)

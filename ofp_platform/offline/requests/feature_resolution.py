@@ -40,12 +40,12 @@ def resolve_pack(pool: Pool, ref: FeaturePackRef) -> tuple[PinnedPack, CompiledR
     with answering(), pool.connection() as connection:
         digests = pack_digests(connection, ref.pack_id, ref.revision)
         if not digests:
-            _unresolved("feature_pack.revision", "no such revision of this pack is published here")
+            _refuse("feature_pack.revision", "no such revision of this pack is published here")
         if ref.digest is not None and ref.digest not in digests:
-            _unresolved("feature_pack.digest", f"this revision is published with digest {' and '.join(digests)}")
+            _refuse("feature_pack.digest", f"this revision is published with digest {' and '.join(digests)}")
         if ref.digest is None and len(digests) > 1:
             text = f"this revision is published with {len(digests)} contents: say which digest, {' or '.join(digests)}"
-            _unresolved("feature_pack.digest", text)
+            _refuse("feature_pack.digest", text)
         digest = ref.digest or digests[0]
         content = pack_content(connection, digest)
     assert content is not None  # packs are never removed
@@ -64,27 +64,26 @@ def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[Gr
     if isinstance(scope, PerEvent):
         for index, event_type in enumerate(scope.event_types):
             if event_type not in routings:
-                _unresolved(
-                    f"scope.event_types.{index}", f"the pack knows no such event type; it has {', '.join(sorted(routings))}"
-                )
-        chosen = [routings[event_type] for event_type in scope.event_types]
-        key_types = {key_type.value for routing in chosen for key_type in routing.keys}
-        readable = {field for routing in chosen for field in (*routing.fields, *routing.keys.values())}
+                _refuse(f"scope.event_types.{index}", f"the pack knows no such event type; it has {', '.join(sorted(routings))}")
+        scope_routings = [routings[event_type] for event_type in scope.event_types]
+        key_types = {key_type.value for routing in scope_routings for key_type in routing.keys}
+        readable = {field for routing in scope_routings for field in (*routing.fields, *routing.keys.values())}
         for index, field in enumerate(scope.payload_fields):
             if field not in readable:
                 text = f"the pack reads no such field of these event types; it reads {', '.join(sorted(readable))}"
-                _unresolved(f"scope.payload_fields.{index}", text)
+                _refuse(f"scope.payload_fields.{index}", text)
     else:
         key_types = {scope.key_type.value}
     for index, group in enumerate(intent.feature_groups):
-        plan = registry.groups.get((group.group_name, group.group_version))
-        if plan is None:
-            known = ", ".join(f"{name} {version}" for name, version in sorted(registry.groups))
-            _unresolved(f"feature_groups.{index}", f"the pack has no such group version; it has {known}")
-        if plan.key_type not in key_types:
-            text = f"this group is of key type {plan.key_type}, and the rows of this scope have {', '.join(sorted(key_types))}"
-            _unresolved(f"feature_groups.{index}", text)
-    return _ordered(intent.feature_groups)
+        compiled_group = registry.groups.get((group.group_name, group.group_version))
+        if compiled_group is None:
+            known_groups = ", ".join(f"{name} {version}" for name, version in sorted(registry.groups))
+            _refuse(f"feature_groups.{index}", f"the pack has no such group version; it has {known_groups}")
+        if compiled_group.key_type not in key_types:
+            types = ", ".join(sorted(key_types))
+            text = f"this group is of key type {compiled_group.key_type}, and the rows of this scope have {types}"
+            _refuse(f"feature_groups.{index}", text)
+    return _canonical_order(intent.feature_groups)
 
 
 def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tuple[GroupRef, ...]:
@@ -107,12 +106,12 @@ def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tup
         reason = BuildReason.FEATURE_PROFILE_UNRESOLVED if unknown else BuildReason.INVALID_INTENT
         text = "the pack does not have all of these group versions" if unknown else error.message
         raise BuildRefused(reason, text, _FIELDS.get(error.reason, "")) from None
-    return _ordered(intent.feature_groups)
+    return _canonical_order(intent.feature_groups)
 
 
-def _ordered(groups: tuple[GroupRef, ...]) -> tuple[GroupRef, ...]:
+def _canonical_order(groups: tuple[GroupRef, ...]) -> tuple[GroupRef, ...]:
     return tuple(sorted(groups, key=lambda group: (group.group_name, group.group_version)))
 
 
-def _unresolved(field: str, message: str) -> NoReturn:
+def _refuse(field: str, message: str) -> NoReturn:
     raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, message, field)

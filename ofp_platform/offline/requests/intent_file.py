@@ -81,14 +81,14 @@ def parse_intent(data: Mapping[str, Any]) -> Intent:
 
 
 def check_intent(intent: Intent) -> None:
-    """What an intent must agree on within itself.
+    """Check that the parts of an intent agree with each other.
 
     Raises:
         BuildRefused: LABEL_ASOF_MISSING; INVALID_INTENT.
     """
     if isinstance(intent, DatasetBuild):
         _check_label(intent)
-        _check_unique([(one.group_name, one.group_version) for one in intent.feature_groups], ("feature_groups",))
+        _check_unique([(group.group_name, group.group_version) for group in intent.feature_groups], ("feature_groups",))
         if intent.as_of_basis is AsOfBasis.DECISION and not isinstance(intent.scope, PerEvent):
             refuse("a decision is about an event: the basis 'decision' needs a scope of kind per_event", ("as_of_basis",))
     elif isinstance(intent, ParityRebuild):
@@ -109,20 +109,20 @@ def _check_label(intent: DatasetBuild) -> None:
 
 
 def _check_unique(items: Any, path: FieldPath) -> None:
-    seen = set()
+    seen_items = set()
     for index, item in enumerate(items):
-        if item in seen:
+        if item in seen_items:
             refuse("stands in the list twice", (*path, index))
-        seen.add(item)
+        seen_items.add(item)
 
 
 def _refusal(error: ValidationError, data: Any) -> BuildRefused:
     """The first error as the refusal; the fields of the others are named."""
-    found: dict[str, tuple[BuildReason, str]] = {}
+    problems: dict[str, tuple[BuildReason, str]] = {}
     for details in error.errors(include_url=False, include_input=False):
         path, reason, words = _read(details, data)
-        found.setdefault(field_path(path), (reason, words))
-    (field, (reason, words)), *others = found.items()
+        problems.setdefault(field_path(path), (reason, words))
+    (field, (reason, words)), *others = problems.items()
     if others:
         names = ", ".join(name or "the intent" for name, _ in others[:_SHOWN])
         words += f" (also wrong: {names}{f' and {len(others) - _SHOWN} more' if len(others) > _SHOWN else ''})"
@@ -135,12 +135,12 @@ def _read(details: ErrorDetails, data: Any) -> tuple[FieldPath, BuildReason, str
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         path = (*path, _TAGS[str(path[-1])] if path else _TAGS["intent"])
         if kind == "union_tag_not_found":
-            return path, BuildReason.INVALID_INTENT, _allowed(context.get("discriminator"), path)
+            return path, BuildReason.INVALID_INTENT, _missing_kind(context.get("discriminator"), path)
         return path, BuildReason.INVALID_INTENT, f"is not one of {context['expected_tags']}"
     if kind == "value_error":
         cause = context["error"]
         if isinstance(cause, ReversedRange):
-            return _reversed(path)
+            return _reversed_range(path)
         if path and str(path[-1]).endswith("_utc"):
             text = "is not a time: RFC 3339 in UTC with 'Z', at most 6 fractional digits, no leap second"
             return path, BuildReason.INVALID_INTENT, text
@@ -150,11 +150,11 @@ def _read(details: ErrorDetails, data: Any) -> tuple[FieldPath, BuildReason, str
     return path, BuildReason.INVALID_INTENT, _WORDS.get(kind, details["msg"][:1].lower() + details["msg"][1:])
 
 
-def _allowed(discriminator: Any, path: FieldPath) -> str:
+def _missing_kind(discriminator: Any, path: FieldPath) -> str:
     return f"is required: {str(discriminator).strip(chr(39))} says which kind of {path[-2] if len(path) > 1 else 'intent'} it is"
 
 
-def _reversed(path: FieldPath) -> tuple[FieldPath, BuildReason, str]:
+def _reversed_range(path: FieldPath) -> tuple[FieldPath, BuildReason, str]:
     """A reversed range of a replay is a basis that resolves to nothing; one of the rows is a mistake in the scope."""
     if path[:3] == ("replay", "basis", "partitions"):
         return (*path, "next"), BuildReason.BASIS_UNRESOLVED, "the range is reversed: start lies behind next"
@@ -163,7 +163,7 @@ def _reversed(path: FieldPath) -> tuple[FieldPath, BuildReason, str]:
 
 
 def _path(details: ErrorDetails, data: Any) -> FieldPath:
-    """Where the error is in what was handed in: pydantic also names the branches of unions, which no file has."""
+    """The path of the error in the submitted data: pydantic also names the branches of unions, which no file has."""
     path: list[str | int] = []
     node = data
     for part in details["loc"]:

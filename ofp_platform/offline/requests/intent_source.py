@@ -63,12 +63,12 @@ def read_data(text: str) -> dict[str, Any]:
 
 def _from_json(text: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name, value in pairs:
-            if name in found:
+            if name in fields:
                 refuse("a field is written twice", (name,))
-            found[name] = value
-        return found
+            fields[name] = value
+        return fields
 
     def not_a_number(name: str) -> NoReturn:
         refuse(f"{name} is no number of JSON")

@@ -17,9 +17,10 @@ def shipped_policies() -> dict[tuple[str, int], BuildPolicy]:
     """(policy_id, revision) to policy, in order. Treat as read-only."""
     folder = resources.files("ofp_platform.offline.requests").joinpath("policy_files")
     files = [file for file in folder.iterdir() if file.name.endswith(".yaml")]
-    found = [BuildPolicy.model_validate(YAML(typ="safe").load(file.read_text(encoding="utf-8"))) for file in files]
+    policies = [BuildPolicy.model_validate(YAML(typ="safe").load(file.read_text(encoding="utf-8"))) for file in files]
     return {
-        (policy.policy_id, policy.revision): policy for policy in sorted(found, key=lambda one: (one.policy_id, one.revision))
+        (policy.policy_id, policy.revision): policy
+        for policy in sorted(policies, key=lambda policy: (policy.policy_id, policy.revision))
     }
 
 
@@ -37,5 +38,5 @@ def resolve_policy(ref: PolicyRef) -> BuildPolicy:
     if revisions:
         text = f"this policy has revision {', '.join(revisions)}, not the one asked for"
         raise BuildRefused(BuildReason.POLICY_UNRESOLVED, text, "policy.revision")
-    known = ", ".join(sorted({policy_id for policy_id, _ in policies}))
-    raise BuildRefused(BuildReason.POLICY_UNRESOLVED, f"there is no such policy; there are {known}", "policy.policy_id")
+    policy_ids = ", ".join(sorted({policy_id for policy_id, _ in policies}))
+    raise BuildRefused(BuildReason.POLICY_UNRESOLVED, f"there is no such policy; there are {policy_ids}", "policy.policy_id")

@@ -14,8 +14,8 @@ from ofp_platform.offline.requests.intent_file import Intent, check_intent
 from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
-from ofp_platform.offline.sources.held_records import HeldRecords
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id
@@ -28,10 +28,10 @@ from ofp_platform.vocabulary.times import format_time, parse_time
 
 @dataclass(frozen=True)
 class BuildSources:
-    """What a resolution looks at. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists."""
+    """The sources of a resolution. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists."""
 
     pool: Pool
-    held: HeldRecords
+    stream_records: StreamRecords
     is_published: Callable[[str, str], bool]
 
     @classmethod
@@ -42,7 +42,7 @@ class BuildSources:
             with replaying("supersedes"):
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
-        return cls(pool, HeldRecords(log, Archive(objects, log.stream_name)), is_published)
+        return cls(pool, StreamRecords(log, Archive(objects, log.stream_name)), is_published)
 
 
 def code_release_id() -> str:
@@ -58,20 +58,22 @@ def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> 
     """
     check_intent(intent)
     policy = resolve_policy(intent.policy)
-    if intent.stream_name != sources.held.log.stream_name:
-        raise BuildRefused(BuildReason.BASIS_UNRESOLVED, f"the log here is stream {sources.held.log.stream_name}", "stream_name")
+    if intent.stream_name != sources.stream_records.log.stream_name:
+        raise BuildRefused(
+            BuildReason.BASIS_UNRESOLVED, f"the log here is stream {sources.stream_records.log.stream_name}", "stream_name"
+        )
     facts = load_run_facts(sources.pool, intent.run_facts_ref, intent.context_pins, intent.stream_name)
-    plan = _Resolution(intent, sources, policy, facts, ofs_code_release_id)
+    resolution = _Resolution(intent, sources, policy, facts, ofs_code_release_id)
     if isinstance(intent, DatasetBuild):
-        return plan.of_dataset(intent)
+        return resolution.of_dataset(intent)
     if isinstance(intent, ParityRebuild):
-        return plan.of_parity(intent)
-    return plan.of_snapshot(intent)
+        return resolution.of_parity(intent)
+    return resolution.of_snapshot(intent)
 
 
 @dataclass(frozen=True)
 class _Resolution:
-    """What all kinds of plan have in common."""
+    """The parts that all kinds of plan have in common."""
 
     intent: Intent
     sources: BuildSources
@@ -82,10 +84,10 @@ class _Resolution:
     def of_dataset(self, intent: DatasetBuild) -> BuildPlan:
         pack, registry = resolve_pack(self.sources.pool, intent.feature_pack)
         groups = resolve_groups(intent, registry)
-        replay = resolve_replay(intent.replay, self.sources.held)
+        replay = resolve_replay(intent.replay, self.sources.stream_records)
         label = None if intent.label is None else self._label(intent.label, replay)
-        wanted = intent.parity_anchors == "all_decisions_in_replay"
-        anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis) if wanted else ()
+        with_all_decisions = intent.parity_anchors == "all_decisions_in_replay"
+        anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis) if with_all_decisions else ()
         plan = self._plan(
             replay,
             feature_pack=pack,
@@ -100,7 +102,7 @@ class _Resolution:
         return plan
 
     def of_parity(self, intent: ParityRebuild) -> BuildPlan:
-        replay = resolve_replay(intent.replay, self.sources.held)
+        replay = resolve_replay(intent.replay, self.sources.stream_records)
         if intent.decision_ids is None:
             anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
             if not anchors:
@@ -117,7 +119,7 @@ class _Resolution:
             raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, text, "run_config_digest")
         pack, registry = resolve_pack(self.sources.pool, intent.feature_pack)
         groups = resolve_question(intent, registry)
-        return self._plan(resolve_basis(intent.basis, self.sources.held), feature_pack=pack, feature_groups=groups)
+        return self._plan(resolve_basis(intent.basis, self.sources.stream_records), feature_pack=pack, feature_groups=groups)
 
     def _plan(self, replay: ResolvedReplay, **parts: object) -> BuildPlan:
         facts = self.facts
@@ -143,7 +145,7 @@ class _Resolution:
     def _label(self, label: LabelRequest, replay: ResolvedReplay) -> LabelBasis:
         """Labels are known up to where the data ends: later ones would still come, and the set would not be the same again."""
         assert label.as_of_utc is not None  # see check_intent
-        end = data_end(replay.basis, self.sources.held)
+        end = data_end(replay.basis, self.sources.stream_records)
         if parse_time(label.as_of_utc) > end:
             text = f"lies in the future of the data: the newest record of the replay was admitted at {format_time(end)}"
             raise BuildRefused(BuildReason.LABEL_ASOF_IN_FUTURE, text, "label.as_of_utc")

@@ -21,12 +21,12 @@ class RunFactsConflict(Exception):
 
 
 def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, reference: str) -> RunFacts:
-    """Look at a run as its scenario runner would when it hands it over: what it pinned, and how each check ended.
+    """Examine a run as its scenario runner would on handing it over: the versions it pinned, and the result of each check.
 
-    The digests say what was looked at: the pack as published, the configuration, the heads of the stream.
+    The digests are of the evidence: the pack as published, the configuration, the heads of the stream.
     """
     with answering(), pool.connection() as connection:
-        published = pack_digests(connection, pack.pack_id, pack.revision)
+        published_digests = pack_digests(connection, pack.pack_id, pack.revision)
     ends = log.ends()
     config = {
         "allowed_lateness_us": profile.allowed_lateness_us,
@@ -34,7 +34,7 @@ def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, r
         "run_config_digest": profile.run_config_digest,
     }
     checks = {
-        "feature_pack_published": (published == [pack.digest], published),
+        "feature_pack_published": (published_digests == [pack.digest], published_digests),
         "run_config_pinned": (log.stream_name == profile.stream_name, {**config, "stream_name": log.stream_name}),
         "stream_readable": (bool(ends.partitions), ends.model_dump(mode="json")),
     }
@@ -48,15 +48,15 @@ def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, r
         allowed_lateness_us=profile.allowed_lateness_us,
         evidence=tuple(
             CheckEvidence(
-                check=name, status=CheckStatus.PASS if passed else CheckStatus.FAIL, evidence_digest=digest_of(looked_at)
+                check=name, status=CheckStatus.PASS if is_passed else CheckStatus.FAIL, evidence_digest=digest_of(evidence)
             )
-            for name, (passed, looked_at) in sorted(checks.items())
+            for name, (is_passed, evidence) in sorted(checks.items())
         ),
     )
 
 
 def publish_run_facts(pool: Pool, facts: RunFacts) -> str:
-    """Stands in for the scenario runner. Idempotent; returns the digest of the facts.
+    """Publish facts in place of the scenario runner. Idempotent; returns the digest of the facts.
 
     Raises:
         RunFactsConflict: the reference names other facts; what a reference names never changes.

@@ -13,7 +13,7 @@ from ofp_platform.offline.datasets.spark_features import demand_spark
 from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
 from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
 from ofp_platform.offline.runs.run_ledger import RunLedger
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
@@ -55,9 +55,9 @@ class BuildContext:
         return Archive(self.objects, self.log.stream_name)
 
     @property
-    def held(self) -> HeldRecords:
+    def stream_records(self) -> StreamRecords:
         """Archive and log as they stand now."""
-        return HeldRecords(self.log, self.archive)
+        return StreamRecords(self.log, self.archive)
 
     @cached_property
     def ledger(self) -> RunLedger:
@@ -72,7 +72,7 @@ class BuildContext:
     @property
     def sources(self) -> BuildSources:
         """The sources from which an intent is resolved."""
-        return BuildSources(self.pool, self.held, self.index.is_published)
+        return BuildSources(self.pool, self.stream_records, self.index.is_published)
 
     def run_folder(self, run_key: str) -> Path:
         """The folder of one run's unfinished files."""

@@ -142,7 +142,7 @@ def _basis_records(build_context: BuildContext, plan: BuildPlan) -> Iterator[Rec
 
     Where the archive has grown since the plan was made, it is read further: the log may have been trimmed behind it.
     """
-    reader = build_context.held.reader
+    reader = build_context.stream_records.reader
     planned_cut_overs = {part.partition_id: part for part in plan.cut_over}
     for span in plan.replay_basis.partitions:
         current_cut_over = reader.cut_over(span)
@@ -153,7 +153,7 @@ def _basis_records(build_context: BuildContext, plan: BuildPlan) -> Iterator[Rec
 
 def _remaining_records(build_context: BuildContext, archived_fold: ArchivedFold) -> Iterator[RecordBatch]:
     """The rest of a started fold: out of the log, and out of the archive where that has grown since the plan."""
-    reader = build_context.held.reader
+    reader = build_context.stream_records.reader
     for span in archived_fold.remaining_spans:
         yield from reader.batches(span, PAGE)
 

@@ -94,7 +94,7 @@ def correct_run(build_context: BuildContext, run: RunToProve) -> CorrectionTally
 @contextmanager
 def _decisions_and_replay(build_context: BuildContext, run: RunToProve) -> Iterator[tuple[list[str], ParityRuns]]:
     """The decisions up to the basis and the replay to compare them with, as long as it is needed."""
-    basis = resolve_basis(run.basis, build_context.held).basis
+    basis = resolve_basis(run.basis, build_context.stream_records).basis
     decision_ids = decisions_in(build_context.pool, run.pins, basis)
     if not decision_ids:
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "no decision of this run is recorded up to this basis", "basis")
@@ -132,7 +132,7 @@ def replayed_packs(
             replayed_run = ReplayedRun(Knowledge(folded_replay, basis), registry.pack, pins, config, lateness)
         else:
             with replaying("basis"):
-                replayed_run = replay_run(build_context.held, basis, registry, pins, policies, folder / digest[:16])
+                replayed_run = replay_run(build_context.stream_records, basis, registry, pins, policies, folder / digest[:16])
         runs[digest, policies.run_config_digest] = replayed_run
     return runs
 

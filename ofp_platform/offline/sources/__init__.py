@@ -1,1 +1,1 @@
-"""Where the offline plane reads: archive and log together, and how their outages are told."""
+"""The sources of the offline plane: archive and log together, and their outages as refusals."""

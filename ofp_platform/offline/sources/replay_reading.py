@@ -1,4 +1,4 @@
-"""What can go wrong between a replay and the records it reads, as a build has to tell it."""
+"""Failures of log and archive while a replay is read, as refusals of a build."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 
 @contextmanager
 def replaying(field: str = "replay") -> Iterator[None]:
-    """Turns what log and archive raise into refusals of the field: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE."""
+    """Turn errors of log and archive into refusals of the field: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE."""
     try:
         with answering():
             yield

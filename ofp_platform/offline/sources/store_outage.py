@@ -1,4 +1,4 @@
-"""PostgreSQL not answering, as a build has to tell it: a refusal that passes by itself."""
+"""Outages of PostgreSQL as retryable refusals of a build."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turns a database that does not answer into BuildRefused(STORE_UNAVAILABLE)."""
+    """Turn an outage of the database into BuildRefused(STORE_UNAVAILABLE)."""
     try:
         yield
     except psycopg.OperationalError as error:

@@ -85,7 +85,7 @@ def correction_ledger_asset() -> dg.AssetsDefinition:
         """Compute the corrections up to now, then show those of each day of the run."""
         declared = builds.load_profile()
         with builds.open() as build_context:
-            basis = make_basis(declared.stream_name, build_context.held.ends)
+            basis = make_basis(declared.stream_name, build_context.stream_records.ends)
             compared: Metadata = {}
             try:
                 tally = correct_run(build_context, RunToProve(declared.context_pins, RunPolicies.of(declared), basis))

@@ -11,7 +11,7 @@ import pytest
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable, RunPolicies, answer_at, rebuild_recorded
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
@@ -42,8 +42,8 @@ def plane(pool: Pool) -> SmallPlane:
     return plane
 
 
-def held(plane: SmallPlane, tmp_path: Path) -> HeldRecords:
-    return HeldRecords(plane.log, Archive(ObjectStore(str(tmp_path / "objects")), plane.log.stream_name))
+def held(plane: SmallPlane, tmp_path: Path) -> StreamRecords:
+    return StreamRecords(plane.log, Archive(ObjectStore(str(tmp_path / "objects")), plane.log.stream_name))
 
 
 def test_a_rebuild_answers_behind_the_serving_horizon(plane: SmallPlane, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.offline.replay.event_index import _spans
+from ofp_platform.offline.replay.event_index import _key_ranges
 from ofp_platform.offline.replay.key_shards import EventShard
 
 KEYS = st.tuples(st.integers(-2, 2), st.integers(-3, 3))
@@ -39,7 +39,7 @@ def test_a_span_is_what_a_search_of_all_events_finds(
     wanted = np.array([key for key, _, _ in asked], np.int64).reshape(-1, 2)
     after = np.array([min(limits) for _, *limits in asked], np.int64)
     until = np.array([max(limits) for _, *limits in asked], np.int64)
-    begin, end = _spans(shard, wanted[:, 0].copy(), wanted[:, 1].copy(), after, until)
+    begin, end = _key_ranges(shard, wanted[:, 0].copy(), wanted[:, 1].copy(), after, until)
     owner = [key for key in keys for _ in held[key]]
     for place, (key, *_) in enumerate(asked):
         naive = [

@@ -16,7 +16,7 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.requests.admission_selection import select_admitted
-from ofp_platform.offline.sources.held_records import HeldRecords
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
@@ -47,7 +47,7 @@ def plain(log: ListLog, first: int, until: int) -> PartitionSpan:
 
 
 def selected(log: ListLog, first: int, until: int, archive: Archive) -> PartitionSpan:
-    return select_admitted(HeldRecords(log, archive), PARTITION, first * SECOND, until * SECOND)
+    return select_admitted(StreamRecords(log, archive), PARTITION, first * SECOND, until * SECOND)
 
 
 @given(st.data(), st.lists(st.integers(0, 20), max_size=30), st.sampled_from([DENSE, SPARSE]), st.booleans())
@@ -144,7 +144,7 @@ def replace_closed(span: PartitionSpan) -> PartitionSpan:
 def test_the_last_record_tells_when_the_data_ends(kind: OffsetKind, tmp_path: Path, dsn: str) -> None:
     log = log_of(list(range(30)), kind, unreadable=(28, 29))
     archive = Archive(ObjectStore(str(tmp_path)), STREAM)
-    held = HeldRecords(log, archive)
+    held = StreamRecords(log, archive)
     assert held.last_admitted(log.span(0, 30)) == 27 * SECOND
     assert held.last_admitted(log.span(0, 28)) == 27 * SECOND
     assert held.last_admitted(log.span(4, 5)) == 4 * SECOND

@@ -13,7 +13,7 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.offline.requests.replay_resolution import data_end, resolve_basis, resolve_replay
-from ofp_platform.offline.sources.held_records import HeldRecords, is_inside
+from ofp_platform.offline.sources.stream_records import StreamRecords, is_inside
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets
@@ -48,7 +48,7 @@ def times(first: int, until: int) -> AdmissionTimes:
 
 def refused(log: ListLog, archive: Archive, replay: Offsets | AdmissionTimes) -> tuple[BuildReason, str]:
     with pytest.raises(BuildRefused) as caught:
-        resolve_replay(replay, HeldRecords(log, archive))
+        resolve_replay(replay, StreamRecords(log, archive))
     return caught.value.reason, caught.value.field
 
 
@@ -57,17 +57,17 @@ def archived(log: ListLog, archive: Archive, count: int) -> None:
 
 
 def test_offsets_are_what_they_say(log: ListLog, archive: Archive) -> None:
-    found = resolve_replay(offsets(log, 3, 30), HeldRecords(log, archive))
+    found = resolve_replay(offsets(log, 3, 30), StreamRecords(log, archive))
     assert (found.basis, found.cut_over, found.selected_by) == (offsets(log, 3, 30).basis, (log.at(3),), None)
     archived(log, archive, 20)
     log.floor = 15
-    assert resolve_replay(offsets(log, 3, 30), HeldRecords(log, archive)).cut_over == (log.at(20),)
-    assert resolve_replay(offsets(log, 3, 12), HeldRecords(log, archive)).cut_over == (log.at(12),)
+    assert resolve_replay(offsets(log, 3, 30), StreamRecords(log, archive)).cut_over == (log.at(20),)
+    assert resolve_replay(offsets(log, 3, 12), StreamRecords(log, archive)).cut_over == (log.at(12),)
 
 
 def test_times_become_offsets_and_are_recorded(log: ListLog, archive: Archive) -> None:
     archived(log, archive, 10)
-    found = resolve_replay(times(4, 17), HeldRecords(log, archive))
+    found = resolve_replay(times(4, 17), StreamRecords(log, archive))
     assert found.basis.partitions == (log.span(4, 17),)
     assert found.cut_over == (log.at(10),)
     assert found.selected_by == times(4, 17)
@@ -94,7 +94,7 @@ def test_what_does_not_resolve(log: ListLog, archive: Archive) -> None:
 @pytest.mark.parametrize("count", [30, 300])
 def test_a_partition_that_ended_is_replayed_to_its_end(archive: Archive, count: int) -> None:
     log = ListLog([ListedRecord(f"event-{number}", admitted_at=number * SECOND) for number in range(count)], ended=True)
-    held = HeldRecords(log, archive)
+    held = StreamRecords(log, archive)
     assert resolve_replay(offsets(log, 3, count, closed=True), held).basis.partitions[0].closed
     assert resolve_replay(offsets(log, 3, count), held).basis.partitions == (log.span(3, count),)
     here = (BuildReason.BASIS_UNRESOLVED, "replay.basis.partitions.0.closed")
@@ -105,7 +105,7 @@ def test_a_partition_that_ended_is_replayed_to_its_end(archive: Archive, count: 
 
 
 def test_a_resolution_does_not_change(log: ListLog, archive: Archive) -> None:
-    found = resolve_replay(offsets(log, 3, 30), HeldRecords(log, archive))
+    found = resolve_replay(offsets(log, 3, 30), StreamRecords(log, archive))
     with pytest.raises(FrozenInstanceError):
         found.basis = found.basis  # type: ignore[misc]
 
@@ -114,7 +114,7 @@ def test_what_is_held_no_more_is_incomplete(log: ListLog, archive: Archive) -> N
     log.floor = 10
     for replay in (offsets(log, 9, 12), times(9, 12)):
         assert refused(log, archive, replay)[0] is BuildReason.REPLAY_INCOMPLETE
-    assert resolve_replay(offsets(log, 10, 12), HeldRecords(log, archive)).cut_over == (log.at(10),)
+    assert resolve_replay(offsets(log, 10, 12), StreamRecords(log, archive)).cut_over == (log.at(10),)
     log.floor = 0
     archived(log, archive, 10)
     log.floor = 11
@@ -134,12 +134,12 @@ def test_a_log_that_does_not_answer_may_pass(log: ListLog, archive: Archive, mon
 
     monkeypatch.setattr(ListLog, "ends", away)
     with pytest.raises(BuildRefused) as caught:
-        resolve_replay(times(1, 2), HeldRecords(log, archive))
+        resolve_replay(times(1, 2), StreamRecords(log, archive))
     assert caught.value.retryable
 
 
 def test_a_basis_is_everything_up_to_it(log: ListLog, archive: Archive) -> None:
-    held = HeldRecords(log, archive)
+    held = StreamRecords(log, archive)
     assert resolve_basis(make_basis(STREAM, {PARTITION: log.at(7)}), held).basis == offsets(log, 0, 7).basis
     part = log.at(7)
     for parts, field in [
@@ -162,14 +162,14 @@ def test_a_partition_that_the_log_lost_is_replayed_from_the_archive(
     log.reads.clear()
     monkeypatch.setattr(ListLog, "ends", lambda self: make_basis(STREAM, {}))
     monkeypatch.setattr(ListLog, "retention_floor", lambda self: make_basis(STREAM, {}))
-    held = HeldRecords(log, archive)
+    held = StreamRecords(log, archive)
     assert resolve_replay(times(5, 25), held).basis.partitions == (log.span(5, 25),)
     assert data_end(offsets(log, 0, 12).basis, held) == 11 * SECOND
     assert log.reads == []
 
 
 def test_the_data_ends_where_the_last_partition_does(log: ListLog, archive: Archive) -> None:
-    held = HeldRecords(log, archive)
+    held = StreamRecords(log, archive)
     assert data_end(offsets(log, 0, 12).basis, held) == 11 * SECOND
     for number in range(3):
         log.change(number, readable=False)

@@ -118,8 +118,8 @@ def test_no_pass_no_read(resolvable: ResolvablePlane, monkeypatch: pytest.Monkey
     def read(*_: object) -> None:
         raise AssertionError("nothing of the run is read without its PASS")
 
-    monkeypatch.setattr(type(sources.held.log), "read", read)
-    monkeypatch.setattr(type(sources.held.log), "ends", read)
+    monkeypatch.setattr(type(sources.stream_records.log), "read", read)
+    monkeypatch.setattr(type(sources.stream_records.log), "ends", read)
     missing = (BuildReason.PASS_EVIDENCE_MISSING, "run_facts_ref")
     assert refused(resolvable, changed(DATASET, run_facts_ref="facts/failed")) == missing
     assert refused(resolvable, changed(DATASET, run_facts_ref="facts/silent")) == missing
@@ -261,7 +261,7 @@ def test_a_store_that_does_not_answer_may_pass(resolvable: ResolvablePlane, monk
             raise psycopg.OperationalError("gone")
 
     sources = resolvable.sources
-    away = BuildSources(Away(), sources.held, sources.is_published)  # type: ignore[arg-type]
+    away = BuildSources(Away(), sources.stream_records, sources.is_published)  # type: ignore[arg-type]
     with pytest.raises(BuildRefused) as caught:
         resolve(parse_intent(DATASET), away, RELEASE)
     assert caught.value.retryable

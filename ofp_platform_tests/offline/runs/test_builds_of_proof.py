@@ -7,7 +7,6 @@ from typing import Any
 import orjson
 import pytest
 
-from ofp_platform.offline.datasets.dataset_reader import published_manifests
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.online.state.projection import ProjectionRow
@@ -17,6 +16,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform_tests.oracle.labelled_plane import FACTS, LabelledPlane
+from ofp_platform_tests.oracle.published import published_manifests
 
 EVENT = "payment-0000390"
 GROUPS = [{"group_name": "account_activity", "group_version": "v1"}]

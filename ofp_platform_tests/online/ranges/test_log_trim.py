@@ -212,7 +212,7 @@ def test_replay_labels_and_builds_read_the_archive_afterwards(dsn: str, tmp_path
         assert after.replay_basis == before.replay_basis
         assert after.gates.completeness == before.gates.completeness
         records: list[int] = []
-        _, receipt = load_reports(plane, world.build_context.held, plane.log.ends(), records.append)
+        _, receipt = load_reports(plane, world.build_context.stream_records, plane.log.ends(), records.append)
         assert (receipt.new_count, receipt.known_count > 0) == (0, True)
         assert sum(records) > sum(floors(plane).values())
 

@@ -1,4 +1,4 @@
-"""What archive and log hold of one stream together: how far each partition reaches, and where the newest record stands."""
+"""The records of one stream in archive and log together: the end of each partition, and its newest record."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ _NEAR = 64  # records: how far the last readable one stands from the end at most
 
 
 @dataclass(frozen=True)
-class HeldRecords:
-    """Archive and log of one stream, as they are when they are first looked at."""
+class StreamRecords:
+    """Archive and log of one stream, as they are on first use."""
 
     log: EventLog
     archive: Archive
 
     @cached_property
     def reader(self) -> ReplayReader:
-        """Reads spans of it."""
+        """The reader of spans of the stream."""
         return ReplayReader(self.log, self.archive)
 
     @cached_property
     def ends(self) -> dict[str, PartitionBasis]:
         """Partition id to its end: that of the log, or that of the archive where the log has lost the whole partition."""
-        known = self.log.ends().by_partition()
+        ends = self.log.ends().by_partition()
         for partition_id in self.archive.partition_ids():
             spans = self.archive.spans(partition_id, self.log.offset_kind)
-            if partition_id not in known and spans:
-                known[partition_id] = max((span.end for span in spans), key=place)
-        return dict(sorted(known.items()))
+            if partition_id not in ends and spans:
+                ends[partition_id] = max((span.end for span in spans), key=place)
+        return dict(sorted(ends.items()))
 
     def whole(self, partition_id: str) -> PartitionSpan:
-        """Everything of a partition, from its first record on, whether or not it is still held."""
+        """The whole partition, from its first record on, whether or not it is still stored."""
         end = self.ends[partition_id]
         start: int | str = 0 if end.offset_kind is OffsetKind.EXCLUSIVE_NEXT else ""
         return PartitionSpan(
             partition_id=partition_id, offset_kind=end.offset_kind, start=start, next=end.offset, closed=end.closed
         )
 
-    def archived(self, span: PartitionSpan) -> list[PartitionSpan]:
+    def archived_spans(self, span: PartitionSpan) -> list[PartitionSpan]:
         """The archived spans that are read for `span`, one after the other."""
         return reach(self.archive.spans(span.partition_id, span.offset_kind), span)
 
     def demand(self, span: PartitionSpan) -> PartitionBasis:
-        """Where reading the span goes over from the archive to the log, which has the first record behind.
+        """The basis at which reading the span switches from the archive to the log, which has the first record behind it.
 
         Raises:
             ReplayGap: neither has it. ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
         """
-        at = self.reader.cut_over(span)
-        rest = cut(span, at, span.end)
+        cut_over = self.reader.cut_over(span)
+        rest = cut(span, cut_over, span.end)
         if place(rest.first) < place(rest.end):
             next(self.reader.batches(rest, 1, rest.first), None)
-        return at
+        return cut_over
 
     def last_admitted(self, span: PartitionSpan) -> int | None:
         """When the last readable record of the span was admitted, microseconds; None without one.
@@ -71,16 +71,16 @@ class HeldRecords:
             as `ReplayReader.batches`.
         """
         for start in self._starts(span):
-            found = None
+            admitted_at = None
             for batch in self.reader.batches(cut(span, start, span.end), _PAGE):
                 if len(batch):
-                    found = int(batch.admitted_at[-1])
-            if found is not None:
-                return found
+                    admitted_at = int(batch.admitted_at[-1])
+            if admitted_at is not None:
+                return admitted_at
         return None
 
     def _starts(self, span: PartitionSpan) -> Iterator[PartitionBasis]:
-        """Where to begin looking for the last record: near the end first. Only a dense log can be counted back in."""
+        """Starting points of the search for the last record, near the end first. Only a dense log can be counted back in."""
         if place(span.first) == place(span.end):
             return
         if isinstance(span.start, int) and isinstance(span.next, int):
@@ -88,22 +88,22 @@ class HeldRecords:
                 if span.next - back > span.start:
                     yield span.first.model_copy(update={"offset": span.next - back})
         else:
-            for one in reversed(self.archived(span)):
-                if place(one.end) < place(span.end):
-                    yield one.end
-                if place(one.first) > place(span.first):
-                    yield one.first
+            for archived_span in reversed(self.archived_spans(span)):
+                if place(archived_span.end) < place(span.end):
+                    yield archived_span.end
+                if place(archived_span.first) > place(span.first):
+                    yield archived_span.first
         yield span.first
 
 
-def is_inside(known: Basis, basis: ReplayBasis) -> bool:
+def is_inside(recorded_basis: Basis, basis: ReplayBasis) -> bool:
     """Whether a basis that was recorded ends inside the replay: in no partition before its start or behind its end.
 
-    A partition that one of the two does not name counts as known up to its very start.
+    A partition that one of the two does not name counts as known up to its start.
     """
-    if known.stream_name != basis.stream_name:
+    if recorded_basis.stream_name != basis.stream_name:
         return False
-    parts, spans = known.by_partition(), basis.by_partition()
+    parts, spans = recorded_basis.by_partition(), basis.by_partition()
     for name in parts.keys() | spans.keys():
         span, part = spans.get(name), parts.get(name)
         at = place(part)
