@@ -62,7 +62,7 @@ def test_meaning_and_rows(labelled: LabelledPlane) -> None:
     }
     found = content_difference(labelled.objects, everything, some)
     assert found is not None
-    assert (found.shared, found.only_in_one, found.only_in_other) == (some.row_count, 400 - some.row_count, 0)
+    assert (found.shared_rows, found.only_in_one, found.only_in_other) == (some.row_count, 400 - some.row_count, 0)
     # what a payment could know does not depend on which other payments are in the set
     assert found.columns == {}
     assert "payload__amount_minor" in found.columns_only_in_one
@@ -76,8 +76,8 @@ def test_values_that_differ_are_counted(labelled: LabelledPlane) -> None:
     early = built(labelled, "early", **grid("2026-01-20T00:00:00Z"), replay={"select": "offsets", "basis": shorter})
     found = content_difference(labelled.objects, whole, early)
     assert found is not None
-    assert found.shared == min(whole.row_count, early.row_count)
-    assert 0 < found.columns["account_activity_v1__sum_amount_30d"] <= found.shared
+    assert found.shared_rows == min(whole.row_count, early.row_count)
+    assert 0 < found.columns["account_activity_v1__sum_amount_30d"] <= found.shared_rows
 
 
 def test_rows_of_different_kinds(labelled: LabelledPlane, tmp_path: Path) -> None:

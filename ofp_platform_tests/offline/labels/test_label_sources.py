@@ -45,8 +45,8 @@ def test_simulated_reports_become_labels(dsn: str) -> None:
         assert not log.append_columns(deliveries.columns(), deliveries.admitted_at).refusals
         labels = reported_labels(read(log), RULE, PINS, SKEW)
         store = LabelStore(pool, PINS)
-        assert store.append(labels.assertions).new == stream.summary.fraud_reports > 20
-        assert store.append(reported_labels(read(log), RULE, PINS, SKEW).assertions).new == 0
+        assert store.append(labels.assertions).new_count == stream.summary.fraud_reports > 20
+        assert store.append(reported_labels(read(log), RULE, PINS, SKEW).assertions).new_count == 0
     assert labels.unusable == []
     payments = {
         event_id: int(ts)
@@ -117,7 +117,7 @@ def test_the_frauds_of_a_handbook_file(dsn: str, tmp_path: Path) -> None:
         assert (one.value, one.label_type, one.source) == (1, "fraud", "handbook")
     with open_pool(dsn) as pool:
         store = LabelStore(pool, PINS)
-        assert store.append(handbook_labels(path)).new == 3
+        assert store.append(handbook_labels(path)).new_count == 3
         # as of the last transaction, the fraud in it is not known, although the store has it
         basis = LabelBasis(label_type="fraud", as_of_utc="2018-04-12T00:00:00.000011Z", maturity_seconds=7 * 86_400)
         assert store.resolve(basis).table["event_id"].to_pylist() == ["transaction-0000001", "transaction-0000004"]

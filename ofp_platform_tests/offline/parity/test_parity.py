@@ -330,7 +330,7 @@ def test_a_basis_beyond_the_replay_is_told(told: Told) -> None:
 def test_a_replay_that_does_not_begin_at_the_beginning_can_prove_nothing(told: Told) -> None:
     runs = runs_again(told)
     ((key, run),) = runs.runs.items()
-    spans = tuple(span.model_copy(update={"start": min(1, int(span.next))}) for span in run.knowledge.replay.partitions)
-    cut = replace(run.knowledge, replay=run.knowledge.replay.model_copy(update={"partitions": spans}))
+    spans = tuple(span.model_copy(update={"start": min(1, int(span.next))}) for span in run.knowledge.replay_basis.partitions)
+    cut = replace(run.knowledge, replay_basis=run.knowledge.replay_basis.model_copy(update={"partitions": spans}))
     partial = replace(runs, runs={key: replace(run, knowledge=cut)})
     assert told.one(snapshot_anchor(told.last), partial).reason is UncheckableReason.BASIS_BEYOND_REPLAY

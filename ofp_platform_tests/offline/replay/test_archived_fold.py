@@ -123,7 +123,7 @@ class World:
             if begun is None:
                 assert not folder.exists()
                 return None
-            return begun.finish(batch for span in begun.spans for batch in self.reader.batches(span, 7))
+            return begun.finish(batch for span in begun.remaining_spans for batch in self.reader.batches(span, 7))
 
 
 def records_of(random_numbers: random.Random, count: int) -> list[Record]:
