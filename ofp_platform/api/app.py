@@ -30,14 +30,14 @@ from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, r
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import BuildPort, ServingPort
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
 from ofp_platform.vocabulary.serving import PostureState
 
 GET_FEATURES = "/v0/get_features"
 HASH_HEADER = b"ofp-snapshot-hash"
 # what a browser or a load balancer needs before it has a token; none of it shows data
 _OPEN_ROUTES = frozenset({"/health", "/docs", "/openapi.json"})
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
-_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_REQUEST_ID = re.compile(IDENTIFIER_PATTERN.encode())
 # the page has styles of its own and nothing else: no script, no other host
 _DOCS_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
 
@@ -200,7 +200,7 @@ class Application:
 
     async def _snapshot(self, request: Request) -> Response:
         name = request.path_params["snapshot_hash"]
-        if _HASH.fullmatch(name) is None:
+        if not is_digest(name):
             raise invalid(Reason.INVALID_FIELD, "a snapshot hash is 64 lower-case hex digits")
         body = await self._port.snapshot(name)
         # immutable by its name: whoever has it may keep it

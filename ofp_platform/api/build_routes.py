@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import BuildPort
 from ofp_platform.vocabulary.errors import Reason, invalid
+from ofp_platform.vocabulary.model import is_digest
 
 BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
 MAX_INTENT_BYTES = 1 << 20
-_RUN_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # a run changes until it is DONE
 _HEADERS = {"cache-control": "no-store"}
 
@@ -35,6 +33,6 @@ class BuildRoutes:
     async def show(self, request: Request) -> Response:
         """The run under the key in the path."""
         run_key = request.path_params["run_key"]
-        if _RUN_KEY.fullmatch(run_key) is None:
+        if not is_digest(run_key):
             raise invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits")
         return Response(await self._port.run(run_key), media_type="application/json", headers=_HEADERS)

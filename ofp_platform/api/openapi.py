@@ -18,6 +18,7 @@ from ofp_platform.api.examples import (
 )
 from ofp_platform.api.live_example import LiveExample
 from ofp_platform.vocabulary.errors import Reason, invalid
+from ofp_platform.vocabulary.model import DIGEST_PATTERN
 
 _STATUS_TEXT = {
     400: "The request is not valid",
@@ -31,7 +32,7 @@ _STATUS_TEXT = {
 _HASH_HEADER = {
     "ofp-snapshot-hash": {
         "description": "feature_snapshot_hash of the body",
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
     }
 }
 
@@ -73,7 +74,7 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
         "name": "snapshot_hash",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
         "example": snapshot_hash,
     }
     return {
@@ -171,7 +172,7 @@ def _build_paths() -> dict[str, Any]:
         "name": "run_key",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
         "example": run["run_key"],
     }
     answer = {"description": "The run, as it stands now", "content": _content("BuildRun", run)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,9 +10,8 @@ from typing import Any
 
 from ofp_platform.registry.models import FieldType
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
-from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.identity import KEY_ID_TEXT, is_raw_identifier
 
-KEY_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _WORDS = {FieldType.INTEGER: "an integer", FieldType.STRING: "a string", FieldType.BOOLEAN: "a boolean"}
 
 
@@ -43,7 +41,7 @@ class ApplyFailure:
 
 def is_key_id(text: str) -> bool:
     """Whether the text may be a key id: 1 to 128 printable ASCII characters, no raw identifier."""
-    return KEY_ID.fullmatch(text) is not None and not is_raw_identifier(text)
+    return KEY_ID_TEXT.fullmatch(text) is not None and not is_raw_identifier(text)
 
 
 def explain(index: int, payload: bytes, keys: Mapping[str, str], fields: Mapping[str, FieldType]) -> ApplyFailure | None:
@@ -79,7 +77,7 @@ def _key(value: Any, name: str, key_type: str) -> tuple[ApplyFailureReason, str]
         return ApplyFailureReason.WRONG_TYPE, f"payload field {name!r}, the {key_type} key, must be a string"
     if is_raw_identifier(value):
         return ApplyFailureReason.RAW_IDENTIFIER, f"payload field {name!r}, the {key_type} key, is a raw identifier"
-    if KEY_ID.fullmatch(value) is None:
+    if KEY_ID_TEXT.fullmatch(value) is None:
         detail = f"payload field {name!r}, the {key_type} key, must be 1 to 128 printable ASCII characters without spaces"
         return ApplyFailureReason.INVALID_KEY, detail
     return None

@@ -12,6 +12,9 @@ from pydantic import AfterValidator, Field
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.model import Digest, Identifier, Model
 
+MAX_KEY_ID_LENGTH = 128
+_KEY_ID_CHARACTER = r"[\x21-\x7e]"
+KEY_ID_TEXT = re.compile(f"{_KEY_ID_CHARACTER}{{1,{MAX_KEY_ID_LENGTH}}}", re.ASCII)
 _DIGITS = re.compile(r"[0-9](?:[ -]?[0-9]){12,18}", re.ASCII)
 
 
@@ -44,8 +47,8 @@ KeyId = Annotated[
     str,
     Field(
         min_length=1,
-        max_length=128,
-        pattern=r"^[\x21-\x7e]+$",
+        max_length=MAX_KEY_ID_LENGTH,
+        pattern=f"^{_KEY_ID_CHARACTER}+$",
         description="canonical entity id, never a raw identifier",
     ),
     AfterValidator(_canonical_key_id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -24,6 +25,15 @@ Time = Annotated[
     AfterValidator(_canonical_time),
     Field(json_schema_extra={"pattern": TIME_PATTERN}, description="RFC 3339, UTC with Z, at most 6 fractional digits"),
 ]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256, 64 lower-case hex digits")]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$")]
+DIGEST_PATTERN = "^[0-9a-f]{64}$"
+NAME_PATTERN = "^[a-z][a-z0-9_]{0,62}$"
+IDENTIFIER_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
+Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, description="SHA-256, 64 lower-case hex digits")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
+_DIGEST = re.compile(DIGEST_PATTERN, re.ASCII)
+
+
+def is_digest(text: str) -> bool:
+    """Whether the text is 64 lower-case hex digits and nothing else."""
+    return _DIGEST.fullmatch(text) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.model import is_digest
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
@@ -21,7 +21,7 @@ Hash = Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in 
 
 
 def _load(plane: Plane, snapshot_hash: str) -> bytes:
-    if not re.fullmatch("[0-9a-f]{64}", snapshot_hash):
+    if not is_digest(snapshot_hash):
         raise CommandRefused("a snapshot hash is 64 hex digits, in lower case")
     from ofp_platform.online.serving.snapshot_store import SnapshotStore
     from ofp_platform.storage.objects import ObjectStore

@@ -9,13 +9,14 @@ from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.decision_records import decision_ids_in
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import DIGEST_PATTERN
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
 _PAGE = 4_096
 _CONTENT = "SELECT decision_id, snapshot_hash, content FROM ofp.decision_record WHERE decision_id = ANY(%s) ORDER BY decision_id"
 # out of the canonical text, not as JSON: one damaged record must not hide the others
-_PROVENANCE = """
-    SELECT DISTINCT substring(content FROM '"feature_definition_set":{"digest":"([0-9a-f]{64})"')
+_PROVENANCE = f"""
+    SELECT DISTINCT substring(content FROM '"feature_definition_set":{{"digest":"({DIGEST_PATTERN.strip("^$")})"')
     FROM ofp.decision_record WHERE decision_id = ANY(%s)"""
 
 

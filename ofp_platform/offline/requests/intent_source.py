@@ -13,12 +13,12 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from ofp_platform.registry.pack_text import raw_identifier_inside, redacted
 from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.model import is_digest
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 
 MAX_CHARACTERS = 8_000_000
 MAX_DEPTH = 32
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 # positions in a log and the seed are numbers of any length by nature, and never shown to anybody as a key
 _NUMBERS = {"offset", "start", "next", "seed"}
 _PROSE = {"note"}
@@ -132,7 +132,7 @@ def _check(value: Any, path: Path) -> None:
 def _check_text(text: str, path: Path) -> None:
     if "\0" in text or (not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text)):
         refuse("a character that is not allowed in text", path)
-    if path[-1] in _NUMBERS or _DIGEST.fullmatch(text):
+    if path[-1] in _NUMBERS or is_digest(text):
         return
     if is_raw_identifier(text) or (path[-1] in _PROSE and raw_identifier_inside(text)):
         _refuse_raw(path)

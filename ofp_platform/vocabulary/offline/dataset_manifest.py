@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, computed_fiel
 
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.model import DIGEST_PATTERN, Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBasis, Purpose, Scope
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedPack, PinnedRunFacts
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
@@ -89,7 +89,7 @@ class Gates(Model):
 
 def _with_seal(schema: dict[str, Any]) -> None:
     """The seal in the schema of what is published: to the model it is no field, but computed of all the others."""
-    schema["properties"]["seal"] = {"description": _SEAL, "pattern": "^[0-9a-f]{64}$", "title": "Seal", "type": "string"}
+    schema["properties"]["seal"] = {"description": _SEAL, "pattern": DIGEST_PATTERN, "title": "Seal", "type": "string"}
     schema["required"] = [*schema["required"], "seal"]
 
 
