@@ -43,8 +43,8 @@ def demand_spark() -> None:
         import pyspark.sql  # noqa: F401
     except ImportError:
         raise SparkUnavailable(
-            f"engine spark: pyspark is not installed in {sys.prefix}: pip install 'ofp-platform[spark]', or build with the engine"
-            " processes"
+            f"engine spark: pyspark is not installed in {sys.prefix}: pip install 'ofp-platform[plane,spark]', or build"
+            " with the engine processes"
         ) from None
     java_home = os.environ.get("JAVA_HOME")
     if java_home and shutil.which("java", path=os.path.join(java_home, "bin")) is None:

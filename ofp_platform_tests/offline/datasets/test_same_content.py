@@ -118,7 +118,7 @@ def shuffled() -> tuple[Record, ...]:
 def test_spark_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with (
-        pytest.raises(SparkUnavailable, match=r"not installed in .*: pip install 'ofp-platform\[spark\]'"),
+        pytest.raises(SparkUnavailable, match=r"not installed in .*: pip install 'ofp-platform\[plane,spark\]'"),
         spark_session(1),
     ):
         pass
