@@ -1,58 +1,99 @@
 """The way of an ordinary request from bytes to a question, without the full validation: what it accepts, that accepts too.
 
 Parts that many requests share (the pins, the groups) are validated once and known by their bytes afterwards. Whatever is not
-plain here goes the long way, which either accepts it or words the refusal.
+plain here goes the long way, which either accepts it or words the refusal. Fields, defaults, patterns and bounds are read out of
+GetFeaturesRequest and its JSON schema at import.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from types import GenericAlias
 from typing import Annotated, Any
 
 import msgspec
 import orjson
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question, check_context, check_request
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.identity import ContextPins, is_raw_identifier
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, is_raw_identifier
+from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.serving import GroupRef
-from ofp_platform.vocabulary.times import to_micros
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform.vocabulary.times import format_time, parse_time
 
 _KNOWN_PARTS = 1024
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.([0-9]{1,6}))?Z", re.ASCII)
-_KEY_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}", re.ASCII)
-_FIELD = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
-_REFS = TypeAdapter(Annotated[tuple[GroupRef, ...], Field(strict=False, min_length=1)])
-_POSITIONS = TypeAdapter(Annotated[tuple[Position, ...], Field(strict=False)])
 _ABSENT = b"null"
+_UNBOUNDED = "+$"
 
 
-class _Key(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    key_type: str
-    key_id: str
+def _pattern(schema: dict[str, Any]) -> re.Pattern[str]:
+    """The pattern of a text in a JSON schema, its length bounds made part of it; an optional text's where it may be null."""
+    text = next((option for option in schema.get("anyOf", ()) if option["type"] == "string"), schema)
+    pattern: str = text["pattern"]
+    if "maxLength" in text:
+        if not pattern.endswith(_UNBOUNDED):
+            raise TypeError(f"bounds of {pattern} cannot be made part of it")
+        pattern = f"{pattern.removesuffix(_UNBOUNDED)}{{{text['minLength']},{text['maxLength']}}}$"
+    return _whole(pattern)
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True):
-    context_pins: msgspec.Raw
-    feature_keys: list[_Key]
-    feature_groups: msgspec.Raw
-    as_of_time_utc: str
-    kind: str = "get_features_request"
-    contract_version: str = "v0"
-    request_context: msgspec.Raw = msgspec.Raw(_ABSENT)
-    at_least_basis: msgspec.Raw = msgspec.Raw(_ABSENT)
-    request_id: str | None = None
+def _whole(pattern: str) -> re.Pattern[str]:
+    """An anchored pattern for fullmatch, which is faster without the anchors."""
+    return re.compile(pattern.removeprefix("^").removesuffix("$"), re.ASCII)
 
 
-_BODY = msgspec.json.Decoder(_Body)
+def _struct(model: type[Model], types: dict[str, Any]) -> Any:
+    """A closed msgspec struct with the fields and defaults of a model. Raw is JSON that is read later.
+
+    Raises:
+        KeyError: the model has a field without a type here.
+    """
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for name, field in model.model_fields.items():
+        absent = msgspec.Raw(_ABSENT) if types[name] is msgspec.Raw else field.default
+        fields.append((name, types[name]) if field.is_required() else (name, types[name], absent))
+    return msgspec.defstruct(f"Plain{model.__name__}", fields, kw_only=True, forbid_unknown_fields=True, gc=False)
+
+
+def _adapter(name: str) -> TypeAdapter[Any]:
+    """The validator of one field of a request, apart from the others."""
+    field = GetFeaturesRequest.model_fields[name]
+    annotation: Any = Annotated[(field.annotation, *field.metadata)]
+    return TypeAdapter(annotation)
+
+
+_SCHEMA = GetFeaturesRequest.model_json_schema()
+_FIELDS = _SCHEMA["properties"]
+_KIND = _FIELDS["kind"]["const"]
+_VERSION = _FIELDS["contract_version"]["const"]
+_MIN_KEYS = _FIELDS["feature_keys"]["minItems"]
+_KEY_ID = _pattern(_SCHEMA["$defs"]["FeatureKey"]["properties"]["key_id"])
+_REQUEST_ID = _pattern(_FIELDS["request_id"])
+_FIELD = _whole(*_FIELDS["request_context"]["anyOf"][0]["patternProperties"])
+_REFS = _adapter("feature_groups")
+_POSITIONS = _adapter("at_least_basis")
+_KEY = _struct(FeatureKey, {"key_type": str, "key_id": str})
+_REQUEST = _struct(
+    GetFeaturesRequest,
+    {
+        "kind": str,
+        "contract_version": str,
+        "context_pins": msgspec.Raw,
+        "feature_keys": GenericAlias(list, _KEY),
+        "feature_groups": msgspec.Raw,
+        "as_of_time_utc": str,
+        "request_context": msgspec.Raw,
+        "at_least_basis": msgspec.Raw,
+        "request_id": str | None,
+    },
+)
+_BODY = msgspec.json.Decoder(_REQUEST)
 _Groups = tuple[tuple[CompiledGroup, ...], dict[str, tuple[CompiledGroup, ...]]]
 
 
@@ -84,15 +125,15 @@ class QuestionReader:
             return None
         try:
             asked = _BODY.decode(body)
-            moment = _moment(asked.as_of_time_utc)
-            if moment is None or not self._pins_fit(bytes(asked.context_pins)):
+            as_of = parse_time(asked.as_of_time_utc)
+            if not self._pins_fit(bytes(asked.context_pins)):
                 return None
             groups, groups_of = self._groups(bytes(asked.feature_groups))
             positions = _positions(bytes(asked.at_least_basis))
             request_context = _given(bytes(asked.request_context))
         except (msgspec.MsgspecError, ValidationError, ValueError, KeyError, RecursionError):
             return None
-        if asked.kind != "get_features_request" or asked.contract_version != "v0":
+        if asked.kind != _KIND or asked.contract_version != _VERSION:
             return None
         request_id = asked.request_id
         if request_id is not None and (_REQUEST_ID.fullmatch(request_id) is None or is_raw_identifier(request_id)):
@@ -104,12 +145,11 @@ class QuestionReader:
                 return None
             keys.append((key.key_type, key_id))
         keys.sort()
-        if not 1 <= len(keys) <= limits.max_keys or len(set(keys)) != len(keys):
+        if not _MIN_KEYS <= len(keys) <= limits.max_keys or len(set(keys)) != len(keys):
             return None
         if {key_type for key_type, _ in keys} != groups_of.keys():
             return None
-        as_of, text = moment
-        request = PlainRequest(self._pins, text, request_context, positions, request_id)
+        request = PlainRequest(self._pins, _canonical(asked.as_of_time_utc, as_of), request_context, positions, request_id)
         try:
             context = check_context(request_context, groups, limits, self._pins)
         except ContractError:
@@ -142,22 +182,16 @@ class QuestionReader:
         return known
 
 
-def _moment(text: str) -> tuple[int, str] | None:
-    """An as-of in microseconds and in its canonical text."""
-    match = _TIME.fullmatch(text)
-    if match is None:
-        return None
-    moment = datetime.fromisoformat(f"{text[:19]}+00:00")
-    micros = to_micros(moment)
-    fraction = match.group(1)
-    if fraction is None:
-        return micros, text
-    part = int(fraction.ljust(6, "0"))
-    return micros + part, f"{text[:19]}.{part:06d}Z" if part else f"{text[:19]}Z"
+def _canonical(text: str, micros: int) -> str:
+    """The canonical text of a time: without a fraction, or with 6 digits that are not all zero, it is the text itself."""
+    if len(text) == 20 or (len(text) == 27 and not text.endswith(".000000Z")):
+        return text
+    return format_time(micros)
 
 
 def _positions(raw: bytes) -> tuple[Position, ...] | None:
-    return None if raw == _ABSENT else _POSITIONS.validate_json(raw)
+    positions: tuple[Position, ...] | None = None if raw == _ABSENT else _POSITIONS.validate_json(raw)
+    return positions
 
 
 def _given(raw: bytes) -> dict[str, int | str] | None:
