@@ -71,39 +71,39 @@ $(READY): $(RUNTIME) requirements-dev.lock
 # ---------------------------------------------------------------------------------------------- to use
 
 .PHONY: demo
-demo: $(RUNTIME) ## From simulated card payments to served features, proven by their hash, a training set and models
+demo: $(RUNTIME) ## Go from simulated card payments to served features, proven by their hash, a training set and models
 	@$(BIN)/ofp demo $(ARGS)
 
 .PHONY: up
-up: $(RUNTIME) ## PostgreSQL, the HTTP service, the continuous projector and Dagster's UI, until Ctrl-C
+up: $(RUNTIME) ## Run PostgreSQL, the HTTP service, the continuous projector and Dagster's UI, until Ctrl-C
 	@$(BIN)/ofp up $(ARGS)
 
 # ---------------------------------------------------------------------------------------------- to develop
 
 .PHONY: test
-test: $(READY) ## The whole test suite (one part: make test ARGS=ofp_platform_tests/kernel)
+test: $(READY) ## Run the whole test suite (one part: make test ARGS=ofp_platform_tests/kernel)
 	@$(PY) -m pytest -n 2 $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Style and formatting, checked
+lint: $(READY) ## Check style and formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
 .PHONY: format
-format: $(READY) ## Style and formatting, repaired where that is possible
+format: $(READY) ## Repair style and formatting where that is possible
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: types
-types: $(READY) ## Static types, strict
+types: $(READY) ## Check static types, strictly
 	@$(BIN)/mypy
 
 .PHONY: imports
-imports: $(READY) ## Which package may import which
+imports: $(READY) ## Check which package imports which
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: dead-code
-dead-code: $(READY) ## What nothing but a test reaches
+dead-code: $(READY) ## Check that nothing is reached by tests alone
 	@$(PY) .ci/dead_code.py
 
 .PHONY: contracts
@@ -115,7 +115,7 @@ cli-reference: $(READY) ## Write docs/cli.md again from the program (a test comp
 	@$(PY) -m ofp_platform.cli.reference
 
 .PHONY: contracts-check
-contracts-check: $(READY) ## Whether contracts/ is what the models say
+contracts-check: $(READY) ## Check that contracts/ is what the models say
 	@$(PY) -m ofp_platform.api.contract_files --check
 
 .PHONY: locks
@@ -126,18 +126,18 @@ locks: ## Resolve the lock files again from pyproject.toml (newer versions: make
 	@$(UV_COMPILE) $(ARGS) --extra dev -c requirements.lock -o requirements-dev.lock
 
 .PHONY: locks-check
-locks-check: $(READY) ## Whether the lock files are what pyproject.toml asks for
+locks-check: $(READY) ## Check that the lock files are what pyproject.toml asks for
 	@$(PY) .ci/locks_check.py
 
 .PHONY: defs
-defs: $(READY) ## Whether Dagster loads every definition
+defs: $(READY) ## Check that Dagster loads every definition
 	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; printf 'telemetry: {enabled: false}\nnux: {enabled: false}\n' >"$$home/dagster.yaml"; \
 	  DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 
 BENCHES := serving projection freshness columns build parity growth
 
 .PHONY: bench
-bench: $(READY) ## Benchmarks beside floors and peers of the same run (some: make bench BENCHES="serving parity")
+bench: $(READY) ## Run the benchmarks beside floors and peers of the same run (some: make bench BENCHES="serving parity")
 	@failed=""; for name in $(BENCHES); do $(PY) -m benchmarks.bench_$$name $(ARGS) || failed="$$failed $$name"; done; \
 	  if [ -n "$$failed" ]; then echo "make: could not be measured:$$failed" >&2; exit 1; fi
 
@@ -150,7 +150,7 @@ figures: $(READY) ## Publish the last runs of bench and torture in docs/
 	@$(PY) -m benchmarks.page
 
 .PHONY: ci
-ci: ## What CI runs: tests, then every check
+ci: ## Run what CI runs: the tests, then every check
 	@.ci/run
 
 .PHONY: clean

@@ -114,3 +114,13 @@ def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
     words = re.findall(r"^\| \*\*(.+?)\*\* \|", text("glossary.md"), re.MULTILINE)
     assert len(words) > 20
     assert words == sorted(set(words))
+
+
+def test_every_word_of_the_glossary_is_used() -> None:
+    def flat(content: str) -> str:
+        return re.sub(r"[\s_-]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", content)).lower()
+
+    pages = [page for page in [*PAGES, *DOCS.glob("decisions/*.md")] if page.name != "glossary.md"]
+    used = flat("\n".join(file.read_text(encoding="utf-8") for file in [*pages, *ROOT.glob("ofp_platform/**/*.py")]))
+    words = re.findall(r"^\| \*\*(.+?)\*\* \|", text("glossary.md"), re.MULTILINE)
+    assert [word for word in words if flat(word) not in used] == []
