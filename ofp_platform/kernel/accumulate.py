@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT1, OUT2, OUT3, Int64Array, native
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 ROW_WIDTH = 11
+# the places of a row
 COUNT, SUM_HIGH, SUM_LOW, SQUARE_HIGH, SQUARE_LOW, MIN, MAX, FIRST, LAST, FIRST_TS, LAST_TS = range(ROW_WIDTH)
 EARLIEST = -(2**63)
+# the columns of a table of measures; those of a table of slots begin alike (see `query`)
+PREDICATE, ROW = range(2)
 _HALF = np.uint64(32)
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 
@@ -31,7 +35,7 @@ def events_until(matrix: Int64Array, low: int, high: int, time: int) -> int:
     """The least i in [low, high] such that every event of [i, high) is later than `time`."""
     while low < high:
         middle = (low + high) >> 1
-        if matrix[0, middle] <= time:
+        if matrix[TIME_ROW, middle] <= time:
             low = middle + 1
         else:
             high = middle
@@ -80,7 +84,7 @@ def square_wide(value: int) -> tuple[Any, Any]:
 
 @native()
 def clear(row: Int64Array) -> None:
-    """Make the row that of no events."""
+    """Reset the row to an empty window's."""
     for index in range(ROW_WIDTH):
         row[index] = 0
 
@@ -94,7 +98,7 @@ def accumulate_into(matrix: Int64Array, low: int, high: int, predicate: int, col
     last = -1
     if column < 0:
         for event in range(low, high):
-            if (matrix[1, event] >> predicate) & 1:
+            if (matrix[MASK_ROW, event] >> predicate) & 1:
                 count += 1
                 if first < 0:
                     first = event
@@ -107,7 +111,7 @@ def accumulate_into(matrix: Int64Array, low: int, high: int, predicate: int, col
         least = 0
         greatest = 0
         for event in range(low, high):
-            if (matrix[1, event] >> predicate) & 1:
+            if (matrix[MASK_ROW, event] >> predicate) & 1:
                 value = matrix[column, event]
                 if first < 0:
                     first = event
@@ -121,41 +125,41 @@ def accumulate_into(matrix: Int64Array, low: int, high: int, predicate: int, col
                 least = min(least, value)
                 greatest = max(greatest, value)
         if count > 0:
-            row[1] = sum_high
-            row[2] = sum_low
-            row[3] = square_high
-            row[4] = square_low
-            row[5] = least
-            row[6] = greatest
-            row[7] = matrix[column, first]
-            row[8] = matrix[column, last]
+            row[SUM_HIGH] = sum_high
+            row[SUM_LOW] = sum_low
+            row[SQUARE_HIGH] = square_high
+            row[SQUARE_LOW] = square_low
+            row[MIN] = least
+            row[MAX] = greatest
+            row[FIRST] = matrix[column, first]
+            row[LAST] = matrix[column, last]
     if count > 0:
-        row[0] = count
-        row[9] = matrix[0, first]
-        row[10] = matrix[0, last]
+        row[COUNT] = count
+        row[FIRST_TS] = matrix[TIME_ROW, first]
+        row[LAST_TS] = matrix[TIME_ROW, last]
 
 
 @native()
 def merge_into(earlier: Int64Array, later: Int64Array, row: Int64Array) -> None:
     """Overwrite `row` (which may be either argument) with the accumulator of both runs of events."""
-    nothing_earlier = earlier[0] == 0
-    if nothing_earlier or later[0] == 0:
+    nothing_earlier = earlier[COUNT] == 0
+    if nothing_earlier or later[COUNT] == 0:
         for index in range(ROW_WIDTH):
             row[index] = later[index] if nothing_earlier else earlier[index]
         return
-    sum_high, sum_low = add_wide(earlier[1], earlier[2], later[1], later[2])
-    square_high, square_low = add_wide(earlier[3], earlier[4], later[3], later[4])
-    row[0] = earlier[0] + later[0]
-    row[1] = sum_high
-    row[2] = sum_low
-    row[3] = square_high
-    row[4] = square_low
-    row[5] = min(earlier[5], later[5])
-    row[6] = max(earlier[6], later[6])
-    row[7] = earlier[7]
-    row[8] = later[8]
-    row[9] = earlier[9]
-    row[10] = later[10]
+    sum_high, sum_low = add_wide(earlier[SUM_HIGH], earlier[SUM_LOW], later[SUM_HIGH], later[SUM_LOW])
+    square_high, square_low = add_wide(earlier[SQUARE_HIGH], earlier[SQUARE_LOW], later[SQUARE_HIGH], later[SQUARE_LOW])
+    row[COUNT] = earlier[COUNT] + later[COUNT]
+    row[SUM_HIGH] = sum_high
+    row[SUM_LOW] = sum_low
+    row[SQUARE_HIGH] = square_high
+    row[SQUARE_LOW] = square_low
+    row[MIN] = min(earlier[MIN], later[MIN])
+    row[MAX] = max(earlier[MAX], later[MAX])
+    row[FIRST] = earlier[FIRST]
+    row[LAST] = later[LAST]
+    row[FIRST_TS] = earlier[FIRST_TS]
+    row[LAST_TS] = later[LAST_TS]
 
 
 @native(NOTHING(IN2, INTEGER, INTEGER, INTEGER, INTEGER, OUT1))
@@ -176,8 +180,8 @@ def _summarise(matrix: Int64Array, offsets: Int64Array, measures: Int64Array, ou
                 matrix,
                 offsets[chunk],
                 offsets[chunk + 1],
-                measures[measure, 0],
-                measures[measure, 1],
+                measures[measure, PREDICATE],
+                measures[measure, ROW],
                 out[chunk, measure],
             )
 

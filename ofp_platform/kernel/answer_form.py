@@ -1,4 +1,4 @@
-"""What the answers to one choice of groups have in common: prepared once, filled per answer.
+"""The fixed text of the answers to one choice of groups: prepared once, filled per answer.
 
 The texts come from the same objects that the contract names (`hashed_object` for what is hashed), encoded by the one canonical
 encoder with places left open.
@@ -38,11 +38,11 @@ def value_text(value: ExactValue) -> str | int:
         return "null"
     if isinstance(value, int):
         return value
-    unscaled, scale = value
-    if unscaled >= 0 and 0 < scale < len(POWERS):
-        whole, part = divmod(unscaled, POWERS[scale])
+    number, scale = value
+    if number >= 0 and 0 < scale < len(POWERS):
+        whole, part = divmod(number, POWERS[scale])
         return f'"{whole}.{part:0{scale}d}"'
-    return f'"{format_decimal(unscaled, scale)}"'
+    return f'"{format_decimal(number, scale)}"'
 
 
 class GroupForm:
@@ -52,9 +52,9 @@ class GroupForm:
         self.group = group
         self.ttl = group.ttl_seconds
         self.on_demand = group.on_demand
-        self.windowed = sorted(group.features, key=lambda one: one.name)
+        self.features = sorted(group.features, key=lambda feature: feature.name)
         self.version = {"group_name": group.name, "group_version": group.version}
-        self._order = sorted([*(one.name for one in group.features), *(one.name for one in group.on_demand)])
+        self._order = sorted([*(feature.name for feature in group.features), *(feature.name for feature in group.on_demand)])
         features = {name: place(name) for name in self._order}
         self.values_form = form({**self.version, "features": features}, *self._order)
         self.freshness_form = form(
@@ -73,36 +73,36 @@ class GroupForm:
             "stale",
         )
 
-    def values(self, query: Query, found: Evaluation, as_of: int, context: Context, pins: ContextPins) -> str:
+    def values(self, query: Query, evaluation: Evaluation, as_of: int, context: Context, pins: ContextPins) -> str:
         """Canonical text of the group's values.
 
         Raises:
             ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
         try:
-            computed = group_values(self.group, query, found, as_of)
+            values = group_values(self.group, query, evaluation, as_of)
         except ValueOutOfRange as error:
             raise invalid(Reason.VALUE_OUT_OF_RANGE, str(error), pins) from None
         if not self.on_demand:  # the windowed values come in the order of their names
-            return self.values_form % tuple([value_text(value) for value in computed.values()])
-        texts = {name: value_text(value) for name, value in computed.items()}
+            return self.values_form % tuple([value_text(value) for value in values.values()])
+        texts = {name: value_text(value) for name, value in values.items()}
         for feature in self.on_demand:
-            texts[feature.name] = value_text(_on_demand(feature, computed, context or {}))
+            texts[feature.name] = value_text(_on_demand(feature, values, context or {}))
         return self.values_form % tuple([texts[name] for name in self._order])
 
-    def freshness(self, id_text: str, touched: int, as_of: int) -> str:
+    def freshness(self, id_text: str, last_touch: int, as_of: int) -> str:
         """Canonical text of the group's freshness. `id_text` is the key's id as JSON."""
-        if touched == NEVER:
+        if last_touch == NEVER:
             return self.freshness_form % ("null", id_text, "null", "true")
-        age = (as_of - touched) // MICROS_PER_SECOND
-        return self.freshness_form % (age, id_text, f'"{format_time(touched)}"', "true" if age > self.ttl else "false")
+        age = (as_of - last_touch) // MICROS_PER_SECOND
+        return self.freshness_form % (age, id_text, f'"{format_time(last_touch)}"', "true" if age > self.ttl else "false")
 
-    def warnings(self, key_type: str, key_id: str, touched: int, as_of: int) -> list[dict[str, str]]:
+    def warnings(self, key_type: str, key_id: str, last_touch: int, as_of: int) -> list[dict[str, str]]:
         """The group's warnings."""
         where = {"key_type": key_type, "key_id": key_id, **self.version}
-        if touched == NEVER:
+        if last_touch == NEVER:
             return [{"code": "NO_DATA", **where}, {"code": "STALE_GROUP", **where}]
-        stale = (as_of - touched) // MICROS_PER_SECOND > self.ttl
+        stale = (as_of - last_touch) // MICROS_PER_SECOND > self.ttl
         return [{"code": "STALE_GROUP", **where}] if stale else []
 
 
@@ -110,16 +110,16 @@ class KeyForm:
     """The part of one key of a type: the kernel's query, and each of its groups."""
 
     def __init__(self, key_type: str, query: Query, groups: Sequence[GroupForm]) -> None:
-        named = {"key_type": key_type, "key_id": place("key_id")}
+        key_fields = {"key_type": key_type, "key_id": place("key_id")}
         self.query = query
         self.groups = tuple(groups)
         self._key_type = key_type
-        self._values = form({**named, "by_group": place("by_group")}, "by_group", "key_id")
-        self.key = form(named, "key_id")
-        features = [one for group in groups for one in group.windowed]
-        compiled = not any(group.on_demand for group in groups) and TextProgram.writes(features)
+        self._values = form({**key_fields, "by_group": place("by_group")}, "by_group", "key_id")
+        self.key = form(key_fields, "key_id")
+        features = [feature for group in groups for feature in group.features]
+        can_compile = not any(group.on_demand for group in groups) and TextProgram.writes(features)
         ttls = [group.ttl for group in groups]
-        self._program = TextProgram(query, features, ttls, self._steps()) if compiled else None
+        self._program = TextProgram(query, features, ttls, self._steps()) if can_compile else None
 
     def _steps(self) -> list[str | tuple[int, int]]:
         """The program of the two texts of `texts`."""
@@ -128,10 +128,10 @@ class KeyForm:
         freshness: list[str | tuple[int, int]] = []
         for index, group in enumerate(self.groups):
             comma = "," if index else ""
-            fields = [(FEATURE, number + count) for count in range(len(group.windowed))]
+            fields = [(FEATURE, number + count) for count in range(len(group.features))]
             number += len(fields)
-            by_group += [comma, *_filled(group.values_form, fields)]
-            freshness += [comma, *_filled(group.freshness_form, [(AGE, index), (KEY_ID, 0), (TOUCHED, index), (STALE, index)])]
+            by_group += [comma, *_fill(group.values_form, fields)]
+            freshness += [comma, *_fill(group.freshness_form, [(AGE, index), (KEY_ID, 0), (TOUCHED, index), (STALE, index)])]
         before, between, after = _literals(self._values)
         return [f"{before}[", *by_group, f"]{between}", (KEY_ID, 0), after, (NEXT_TEXT, 0), *freshness]
 
@@ -154,39 +154,39 @@ class KeyForm:
             EventsMissing: a segment that the query needs was not decoded.
             ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
         """
-        written = None
+        texts = None
         if isinstance(events, np.ndarray):
             if self._program is not None:  # evaluates and writes in one call
-                written = self._program.write_whole(events, as_of, horizon, id_text.encode())
-                if written is not None and not written[2]:
-                    return written[0], written[1]
+                texts = self._program.write_whole(events, as_of, horizon, id_text.encode())
+                if texts is not None and not texts[2]:
+                    return texts[0], texts[1]
             evaluation = evaluate(self.query, events, as_of, horizon)
         else:
             evaluation = evaluate_state(self.query, events, as_of, horizon) if isinstance(events, Segments) else events
             if self._program is not None:
-                written = self._program.write(evaluation, as_of, id_text.encode())
-                if written is not None and not written[2]:
-                    return written[0], written[1]
+                texts = self._program.write(evaluation, as_of, id_text.encode())
+                if texts is not None and not texts[2]:
+                    return texts[0], texts[1]
         touches = evaluation.touches.tolist()
-        if written is not None:
-            for group, touched in zip(self.groups, touches, strict=True):
-                warnings += group.warnings(self._key_type, key_id, touched, as_of)
-            return written[0], written[1]
+        if texts is not None:
+            for group, last_touch in zip(self.groups, touches, strict=True):
+                warnings += group.warnings(self._key_type, key_id, last_touch, as_of)
+            return texts[0], texts[1]
         by_group, fresh = [], []
-        for group, touched in zip(self.groups, touches, strict=True):
+        for group, last_touch in zip(self.groups, touches, strict=True):
             by_group.append(group.values(self.query, evaluation, as_of, context, pins))
-            fresh.append(group.freshness(id_text, touched, as_of))
-            warnings += group.warnings(self._key_type, key_id, touched, as_of)
+            fresh.append(group.freshness(id_text, last_touch, as_of))
+            warnings += group.warnings(self._key_type, key_id, last_touch, as_of)
         return self._values % (f"[{','.join(by_group)}]", id_text), ",".join(fresh)
 
 
 def _literals(text: str) -> list[str]:
-    """What stands around the places of a form."""
+    """The literal pieces around the places of a form."""
     return [piece.replace("%%", "%") for piece in text.split("%s")]
 
 
-def _filled(text: str, fields: Sequence[tuple[int, int]]) -> list[str | tuple[int, int]]:
-    """A form as steps, with these in its places."""
+def _fill(text: str, fields: Sequence[tuple[int, int]]) -> list[str | tuple[int, int]]:
+    """The steps of a form, with these fields in its places."""
     first, *others = _literals(text)
     steps: list[str | tuple[int, int]] = [first]
     for field, literal in zip(fields, others, strict=True):
@@ -196,7 +196,7 @@ def _filled(text: str, fields: Sequence[tuple[int, int]]) -> list[str | tuple[in
 
 @dataclass(frozen=True)
 class AnswerConstants:
-    """What all answers of one projection have in common. `pins` and `definitions`: canonical bytes."""
+    """The parts that all answers of one projection share. `pins` and `definitions`: canonical bytes."""
 
     pins: orjson.Fragment
     definitions: orjson.Fragment
@@ -207,18 +207,22 @@ class AnswerConstants:
 class AnswerForm:
     """The whole of an answer to one choice of groups. `keys`: by key type; `reach`: how far back any window goes."""
 
-    def __init__(self, fixed: AnswerConstants, groups: Sequence[CompiledGroup], keys: Mapping[str, KeyForm]) -> None:
+    def __init__(self, constants: AnswerConstants, groups: Sequence[CompiledGroup], keys: Mapping[str, KeyForm]) -> None:
         self.keys = keys
         self.reach = max(group.reach for group in groups)
-        named = orjson.Fragment(canonical_bytes([{"group_name": group.name, "group_version": group.version} for group in groups]))
-        self._hashed = {used: _hashed_form(fixed, named, used) for used in (False, True)}
-        self._body = _body_form(fixed, named)
+        group_names = orjson.Fragment(
+            canonical_bytes([{"group_name": group.name, "group_version": group.version} for group in groups])
+        )
+        self._hash_forms = {with_context: _hash_form(constants, group_names, with_context) for with_context in (False, True)}
+        self._body = _body_form(constants, group_names)
 
-    def hashed(self, as_of: str, keys: str, freshness: str, basis: str, context: str | None, values: str, warnings: str) -> str:
+    def hash_input(
+        self, as_of: str, keys: str, freshness: str, basis: str, context: str | None, values: str, warnings: str
+    ) -> str:
         """The canonical text that the snapshot hash is over; all parts are canonical texts."""
         if context is None:
-            return self._hashed[False] % (as_of, keys, freshness, basis, values, warnings)
-        return self._hashed[True] % (as_of, keys, freshness, basis, context, values, warnings)
+            return self._hash_forms[False] % (as_of, keys, freshness, basis, values, warnings)
+        return self._hash_forms[True] % (as_of, keys, freshness, basis, context, values, warnings)
 
     def body(
         self,
@@ -235,20 +239,20 @@ class AnswerForm:
         request_id: str,
     ) -> str:
         """The canonical text of the response."""
-        asked = "null" if context is None else context
-        return self._body % (digest, freshness, basis, posture, request_id, as_of, keys, asked, warnings, as_of, values)
+        context_text = "null" if context is None else context
+        return self._body % (digest, freshness, basis, posture, request_id, as_of, keys, context_text, warnings, as_of, values)
 
 
-def _hashed_form(fixed: AnswerConstants, groups: orjson.Fragment, uses_context: bool) -> str:
+def _hash_form(constants: AnswerConstants, groups: orjson.Fragment, uses_context: bool) -> str:
     names = ["as_of", "keys", "freshness", "basis", *(["context"] if uses_context else []), "values", "warnings"]
     return form(
         hashed_object(
-            context_pins=fixed.pins,
+            context_pins=constants.pins,
             as_of_time_utc=place("as_of"),
             feature_keys=place("keys"),
             feature_groups=groups,
-            registry_digest=fixed.registry_digest,
-            run_config_digest=fixed.run_config_digest,
+            registry_digest=constants.registry_digest,
+            run_config_digest=constants.run_config_digest,
             values=place("values"),
             freshness=place("freshness"),
             warnings=place("warnings"),
@@ -259,7 +263,7 @@ def _hashed_form(fixed: AnswerConstants, groups: orjson.Fragment, uses_context: 
     )
 
 
-def _body_form(fixed: AnswerConstants, groups: orjson.Fragment) -> str:
+def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
     return form(
         {
             "kind": "get_features_response",
@@ -273,7 +277,7 @@ def _body_form(fixed: AnswerConstants, groups: orjson.Fragment) -> str:
             "provenance": {
                 "kind": "ofp_provenance",
                 "contract_version": CONTRACT_VERSION,
-                "context_pins": fixed.pins,
+                "context_pins": constants.pins,
                 "feature_snapshot_hash": place("digest"),
                 "requested": {
                     "as_of_time_utc": place("as_of"),
@@ -285,8 +289,8 @@ def _body_form(fixed: AnswerConstants, groups: orjson.Fragment) -> str:
                 "freshness": place("freshness"),
                 "input_basis": place("basis"),
                 "graph_version": None,
-                "feature_definition_set": fixed.definitions,
-                "run_config_digest": fixed.run_config_digest,
+                "feature_definition_set": constants.definitions,
+                "run_config_digest": constants.run_config_digest,
                 "warnings": place("warnings"),
                 "posture": place("posture"),
                 "request_id": place("request_id"),
@@ -297,5 +301,5 @@ def _body_form(fixed: AnswerConstants, groups: orjson.Fragment) -> str:
 
 
 def _on_demand(feature: CompiledOnDemand, values: Mapping[str, ExactValue], context: Mapping[str, int | str]) -> ExactValue:
-    unscaled = on_demand.evaluate(feature, values, context)
-    return None if unscaled is None else (unscaled, feature.scale)
+    number = on_demand.evaluate(feature, values, context)
+    return None if number is None else (number, feature.scale)

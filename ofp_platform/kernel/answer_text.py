@@ -20,6 +20,8 @@ from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.layout import CompiledFeature
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
+# the columns of a program: a code, which feature or group (a literal: its first byte), of a literal the byte behind its last
+CODE, NUMBER, END = range(3)
 Bytes = npt.NDArray[np.uint8]
 LITERAL, FEATURE, KEY_ID, AGE, TOUCHED, STALE, NEXT_TEXT = range(7)
 _BYTES_IN = types.Array(types.uint8, 1, "C", readonly=True)
@@ -141,45 +143,45 @@ def _render(
     _finalise(features, accumulators, distinct, times, values, statuses)
     stale = 0
     for group in range(ttls.shape[0]):
-        touched = touches[group]
-        if touched == NEVER or (time - touched) // MICROS_PER_SECOND > ttls[group]:
+        last_touch = touches[group]
+        if last_touch == NEVER or (time - last_touch) // MICROS_PER_SECOND > ttls[group]:
             stale += 1
-        if touched != NEVER and (touched < _FIRST or touched > _LAST):
+        if last_touch != NEVER and (last_touch < _FIRST or last_touch > _LAST):
             return -1, 0, 0
     at = 0
     between = 0
     for step in range(program.shape[0]):
-        code = program[step, 0]
-        what = program[step, 1]
+        code = program[step, CODE]
+        number = program[step, NUMBER]
         if code == LITERAL:
-            for index in range(what, program[step, 2]):
+            for index in range(number, program[step, END]):
                 out[at] = literals[index]
                 at += 1
         elif code == FEATURE:
-            status = statuses[what, 0]
-            if status == UNDECIDED or values[what, 0] == -(2**63):
+            status = statuses[number, 0]
+            if status == UNDECIDED or values[number, 0] == -(2**63):
                 return -1, 0, 0
             if status == NULL:
                 at = _null(out, at)
             else:
-                at = _number(out, at, values[what, 0], scales[what])
+                at = _number(out, at, values[number, 0], scales[number])
         elif code == KEY_ID:
             for index in range(key_id.shape[0]):
                 out[at] = key_id[index]
                 at += 1
         elif code == AGE:
-            if touches[what] == NEVER:
+            if touches[number] == NEVER:
                 at = _null(out, at)
             else:
-                at = _number(out, at, (time - touches[what]) // MICROS_PER_SECOND, -1)
+                at = _number(out, at, (time - touches[number]) // MICROS_PER_SECOND, -1)
         elif code == TOUCHED:
-            if touches[what] == NEVER:
+            if touches[number] == NEVER:
                 at = _null(out, at)
             else:
-                at = _time(out, at, touches[what])
+                at = _time(out, at, touches[number])
         elif code == STALE:
-            touched = touches[what]
-            if touched == NEVER or (time - touched) // MICROS_PER_SECOND > ttls[what]:
+            last_touch = touches[number]
+            if last_touch == NEVER or (time - last_touch) // MICROS_PER_SECOND > ttls[number]:
                 out[at] = 116
                 out[at + 1] = 114
                 out[at + 2] = 117
@@ -200,8 +202,8 @@ def _render(
 @native(_WRITTEN(IN2, IN1, IN2, IN1, IN2, IN2, _BYTES_IN, IN2, IN1, IN1, INTEGER, INTEGER, IN2, _BYTES_IN, _BYTES))
 def _render_whole(
     slots: Int64Array,
-    chosen: Int64Array,
-    wanted: Int64Array,
+    slot_numbers: Int64Array,
+    distinct_windows: Int64Array,
     masks: Int64Array,
     measures: Int64Array,
     program: Int64Array,
@@ -217,16 +219,16 @@ def _render_whole(
 ) -> tuple[int, int, int]:
     """Evaluate a whole event matrix and write both texts."""
     accumulators = np.zeros((1, slots.shape[0], ROW_WIDTH), np.int64)
-    distinct = np.zeros((1, wanted.shape[0]), np.int64)
+    distinct = np.zeros((1, distinct_windows.shape[0]), np.int64)
     touches = np.zeros(masks.shape[0], np.int64)
     answer_whole(
-        slots, chosen, wanted, masks, measures, time, horizon, matrix, accumulators[0], distinct[0], touches
+        slots, slot_numbers, distinct_windows, masks, measures, time, horizon, matrix, accumulators[0], distinct[0], touches
     )  # fmt: skip
     return _render(program, literals, features, scales, ttls, accumulators, distinct, touches, time, key_id, out)
 
 
 class TextProgram:
-    """What the loop writes for one key: two texts, each of literals and what stands between them.
+    """The two texts that the loop writes for one key, as literals and the codes between them.
 
     Args:
         query: the kernel's query of the key's groups.
@@ -246,34 +248,34 @@ class TextProgram:
                 literals += step.encode()
             else:
                 rows.append((*step, 0))
-        ids = sum(row[0] == KEY_ID for row in rows)
+        ids = sum(row[CODE] == KEY_ID for row in rows)
         self._room = len(literals) + ids * _LONGEST_ID + (len(rows) - ids) * _LONGEST_NUMBER
-        self._query = (query.arrays.slots, query.chosen, query.distinct, query.masks, query.arrays.measures)
+        self._query = (query.arrays.slots, query.slot_numbers, query.distinct, query.masks, query.arrays.measures)
         self._form = (
             np.array(rows, np.int64).reshape(len(rows), 3),
             np.frombuffer(literals, np.uint8),
             encode_features(features, query.distinct_index),
-            np.array([-1 if one.scale is None else one.scale for one in features], np.int64),
+            np.array([-1 if feature.scale is None else feature.scale for feature in features], np.int64),
             np.array(ttls, np.int64),
         )
 
     @staticmethod
     def writes(features: Sequence[CompiledFeature]) -> bool:
         """Whether the loop can write these features at all."""
-        return all(one.scale is None or 0 <= one.scale <= _MOST_SCALE for one in features)
+        return all(feature.scale is None or 0 <= feature.scale <= _MOST_SCALE for feature in features)
 
-    def write(self, found: Evaluation, as_of: int, key_id: bytes) -> Written | None:
+    def write(self, evaluation: Evaluation, as_of: int, key_id: bytes) -> Written | None:
         """The texts; None: some value is not decided here. `key_id`: as JSON."""
         out = np.empty(self._room, np.uint8)
-        rows, distinct = found.accumulators[np.newaxis], found.distinct[np.newaxis]
-        written = _render(*self._form, rows, distinct, found.touches, as_of, np.frombuffer(key_id, np.uint8), out)
-        return _texts(out, *written)
+        rows, distinct = evaluation.accumulators[np.newaxis], evaluation.distinct[np.newaxis]
+        extent = _render(*self._form, rows, distinct, evaluation.touches, as_of, np.frombuffer(key_id, np.uint8), out)
+        return _texts(out, *extent)
 
     def write_whole(self, matrix: Int64Array, as_of: int, horizon: int, key_id: bytes) -> Written | None:
         """The same from the key's event matrix int64[C, n], evaluated on the way."""
         out = np.empty(self._room, np.uint8)
-        written = _render_whole(*self._query, *self._form, as_of, horizon, matrix, np.frombuffer(key_id, np.uint8), out)
-        return _texts(out, *written)
+        extent = _render_whole(*self._query, *self._form, as_of, horizon, matrix, np.frombuffer(key_id, np.uint8), out)
+        return _texts(out, *extent)
 
 
 def _texts(out: Bytes, stale: int, between: int, end: int) -> Written | None:

@@ -13,7 +13,21 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from ofp_platform.kernel.accumulate import COUNT, FIRST, FIRST_TS, LAST, LAST_TS, MAX, MIN, square_wide, subtract_wide
+from ofp_platform.kernel.accumulate import (
+    COUNT,
+    FIRST,
+    FIRST_TS,
+    LAST,
+    LAST_TS,
+    MAX,
+    MIN,
+    SQUARE_HIGH,
+    SQUARE_LOW,
+    SUM_HIGH,
+    SUM_LOW,
+    square_wide,
+    subtract_wide,
+)
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT2, Int64Array, native
 from ofp_platform.registry.aggregations import Finish, rule_of
 from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
@@ -30,7 +44,7 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 _STATUS2 = types.Array(types.uint8, 2, "C")
 
 
-def _encoded(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int], int]) -> tuple[int, int, int, int]:
+def _encode(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int], int]) -> tuple[int, int, int, int]:
     """(code, slot or index of the distinct count, place in the accumulator row, power of ten of a decimal)."""
     if operand is None:
         return _NONE, 0, 0, 0
@@ -73,25 +87,25 @@ def encode_features(features: Sequence[CompiledFeature], distinct_index: dict[tu
         if bottom is not None:
             factors = (10 ** (bottom.scale + (feature.scale or 0)), 10**top.scale)
         # a factor that fits no machine word: 0, and every row of the feature is undecided
-        held = [factor if factor < _ROOM else 0 for factor in factors]
+        words = [factor if factor < _ROOM else 0 for factor in factors]
         integer = int(feature.scale is None)
-        rows.append((*_encoded(top, distinct_index), *_encoded(bottom, distinct_index), *held, integer))
+        rows.append((*_encode(top, distinct_index), *_encode(bottom, distinct_index), *words, integer))
     return np.array(rows, np.int64).reshape(len(rows), _FEATURE_WIDTH)
 
 
 @native()
-def multiply_wide(left: int, right: int) -> tuple[Any, Any]:
+def multiply_wide(factor: int, other: int) -> tuple[Any, Any]:
     """128-bit product of two int64 >= 0, as a pair (high, low) of int64."""
-    left_high = np.uint64(left) >> _HALF
-    left_low = np.uint64(left) & _LOW_HALF
-    right_high = np.uint64(right) >> _HALF
-    right_low = np.uint64(right) & _LOW_HALF
-    below = left_low * right_low
-    first = left_low * right_high
-    second = left_high * right_low
+    factor_high = np.uint64(factor) >> _HALF
+    factor_low = np.uint64(factor) & _LOW_HALF
+    other_high = np.uint64(other) >> _HALF
+    other_low = np.uint64(other) & _LOW_HALF
+    below = factor_low * other_low
+    first = factor_low * other_high
+    second = factor_high * other_low
     middle = (below >> _HALF) + (first & _LOW_HALF) + (second & _LOW_HALF)
-    high = left_high * right_high + (first >> _HALF) + (second >> _HALF) + (middle >> _HALF)
-    return np.int64(high), np.int64(np.uint64(left) * np.uint64(right))
+    high = factor_high * other_high + (first >> _HALF) + (second >> _HALF) + (middle >> _HALF)
+    return np.int64(high), np.int64(np.uint64(factor) * np.uint64(other))
 
 
 @native()
@@ -162,22 +176,22 @@ def _operand(
     """(status, value) of one operand of one row; `room` is _ROOM // power."""
     if code == _DISTINCT:
         return VALUE, distinct[row, slot]
-    count = accumulators[slot, 0, row]
+    count = accumulators[slot, COUNT, row]
     if code == _PICK:
         return (VALUE if count > 0 or place == 0 else NULL), accumulators[slot, place, row]
-    total = accumulators[slot, 2, row]
+    total = accumulators[slot, SUM_LOW, row]
     if code == _SUM:
-        if accumulators[slot, 1, row] != total >> 63:
+        if accumulators[slot, SUM_HIGH, row] != total >> 63:
             return UNDECIDED, np.int64(0)
         return VALUE, total
     if count == 0:
         return NULL, np.int64(0)
     if code == _SECONDS:
         return VALUE, (time - accumulators[slot, place, row]) // MICROS_PER_SECOND
-    if accumulators[slot, 1, row] != total >> 63:
+    if accumulators[slot, SUM_HIGH, row] != total >> 63:
         return UNDECIDED, np.int64(0)
     if code == _STDDEV:
-        return _deviation(count, total, accumulators[slot, 3, row], accumulators[slot, 4, row], power)
+        return _deviation(count, total, accumulators[slot, SQUARE_HIGH, row], accumulators[slot, SQUARE_LOW, row], power)
     if not -_ROOM < total < _ROOM or abs(total) > room:
         return UNDECIDED, np.int64(0)
     return VALUE, _divide(total * power, count)
@@ -212,7 +226,7 @@ def _finalise_plain(feature: Int64Array, accumulators: Int64Array, values: Int64
     """One feature of many rows without a look at each one's kind: a count, a mean, a ratio of counts. False: not this one."""
     size = values.shape[0]
     code, slot, place, power, other_code, other_slot, other_place, _, up, down, _ = feature
-    count = accumulators[slot, 0, :size]
+    count = accumulators[slot, COUNT, :size]
     if code == _PICK and place == 0:
         if other_code == _NONE:
             for row in range(size):
@@ -220,9 +234,9 @@ def _finalise_plain(feature: Int64Array, accumulators: Int64Array, values: Int64
                 statuses[row] = VALUE
             return True
         if other_code == _PICK and other_place == 0 and up > 0 and down > 0:
-            return _quotients(count, up, accumulators[other_slot, 0, :size], down, values, statuses)
+            return _quotients(count, up, accumulators[other_slot, COUNT, :size], down, values, statuses)
     elif code == _MEAN and other_code == _NONE and power > 0:
-        high, low = accumulators[slot, 1, :size], accumulators[slot, 2, :size]
+        high, low = accumulators[slot, SUM_HIGH, :size], accumulators[slot, SUM_LOW, :size]
         wide = 0
         for row in range(size):
             wide |= high[row] ^ (low[row] >> 63)
@@ -241,20 +255,17 @@ def _finalise_from(
     values: Int64Array,
     statuses: npt.NDArray[np.uint8],
 ) -> int:
-    undecided = 0
+    undecided_count = 0
     for feature in range(features.shape[0]):
         own_values = values[feature, first : first + times.shape[0]]
         if _finalise_plain(features[feature], accumulators, own_values, statuses[feature, first : first + times.shape[0]]):
             continue
-        code, slot, place, power = features[feature, 0], features[feature, 1], features[feature, 2], features[feature, 3]
-        other_code, other_slot, other_place = features[feature, 4], features[feature, 5], features[feature, 6]
-        other_power, up, down = features[feature, 7], features[feature, 8], features[feature, 9]
+        code, slot, place, power, other_code, other_slot, other_place, other_power, up, down, integer = features[feature]
         # the machine divides slowly: what is the same for all rows is divided once
         room = _ROOM // power if power > 0 else 0
         other_room = _ROOM // other_power if other_power > 0 else 0
         up_room = _ROOM // up if up > 0 else -1
         down_room = _ROOM // down if down > 0 else -1
-        integer = features[feature, 10] != 0
         for row in range(times.shape[0]):
             status, value = _operand(code, slot, place, power, room, accumulators, distinct, row, times[row])
             if other_code != _NONE:
@@ -277,12 +288,12 @@ def _finalise_from(
                     status = UNDECIDED
                 else:
                     status = NULL
-            elif integer and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
+            elif integer != 0 and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
                 status = UNDECIDED
-            undecided += status == UNDECIDED
+            undecided_count += status == UNDECIDED
             statuses[feature, first + row] = status
             values[feature, first + row] = value if status == VALUE else 0
-    return undecided
+    return undecided_count
 
 
 @native(NOTHING(IN2, IN3, IN2, IN1, OUT2, _STATUS2))

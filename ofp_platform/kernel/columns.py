@@ -79,9 +79,9 @@ class ColumnOutOfRange(ValueOutOfRange):
 @native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
 def _slide_keys(
     slots: Int64Array,
-    chosen: Int64Array,
+    slot_numbers: Int64Array,
     needs: Int64Array,
-    wanted: Int64Array,
+    distinct_windows: Int64Array,
     reach: int,
     matrix: Int64Array,
     starts: Int64Array,
@@ -98,13 +98,13 @@ def _slide_keys(
             continue
         first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[begin], reach))
         last = events_until(matrix, first, ends[key], times[end - 1])
-        slide_slots(slots, chosen, needs, matrix, first, last, times, begin, end, out)
-        if wanted.shape[0] > 0 and first < last:
-            slide_distinct(wanted, matrix[:, first:last].copy(), times[begin:end], distinct[begin:end])
+        slide_slots(slots, slot_numbers, needs, matrix, first, last, times, begin, end, out)
+        if distinct_windows.shape[0] > 0 and first < last:
+            slide_distinct(distinct_windows, matrix[:, first:last].copy(), times[begin:end], distinct[begin:end])
 
 
 class ColumnQuery:
-    """What columns some groups of one key type ask for; made once, used for any number of keys."""
+    """The columns of some groups of one key type; made once, used for any number of keys."""
 
     def __init__(self, arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> None:
         self.arrays = arrays
@@ -112,12 +112,12 @@ class ColumnQuery:
         self.features: list[tuple[tuple[str, str], CompiledFeature]] = [
             ((group.name, group.version), feature)
             for group in groups
-            for feature in sorted(group.features, key=lambda one: one.name)
+            for feature in sorted(group.features, key=lambda feature: feature.name)
         ]
-        self.encoded = encode_features([feature for _, feature in self.features], self.query.distinct_index)
+        self.feature_codes = encode_features([feature for _, feature in self.features], self.query.distinct_index)
         self.finalisers = [finaliser(feature, self.query.distinct_index) for _, feature in self.features]
-        reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[self.query.chosen]]
-        reaches += [int(row[2] + row[3]) for row in self.query.distinct]
+        reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[self.query.slot_numbers]]
+        reaches += [int(row[WINDOW] + row[DELAY]) for row in self.query.distinct]
         self.reach = max(reaches, default=0)
         self.needs = _needs(arrays, groups)
 
@@ -150,14 +150,14 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     for piece in _pieces(rows):
         size = len(piece.times)
         distinct = np.zeros((size, len(column_query.query.distinct)), np.int64)
-        own = piece.keys
+        keys = piece.keys
         _slide_keys(
-            column_query.arrays.slots, query.chosen, column_query.needs, query.distinct, column_query.reach,
-            events.matrix, events.starts[own], events.ends[own], piece.offsets, piece.times, accumulators, distinct,
+            column_query.arrays.slots, query.slot_numbers, column_query.needs, query.distinct, column_query.reach,
+            events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, accumulators, distinct,
         )  # fmt: skip
         if events.known_from is not None and piece.known_until is not None:
             _leave_out_unknown(column_query, events, piece, accumulators, distinct)
-        if finalise_into(column_query.encoded, accumulators, distinct, piece.times, piece.first, values, statuses):
+        if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
             wide += _decide(column_query, piece, accumulators, distinct, values, statuses)
     columns = [
         FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid)
@@ -208,7 +208,7 @@ def _piece(rows: KeyedRows, keys: slice, first: int, end: int) -> _Piece:
 def _leave_out_unknown(
     column_query: ColumnQuery, events: KeyedEvents, piece: _Piece, accumulators: Int64Array, distinct: Int64Array
 ) -> None:
-    """Make anew what rows found whose windows hold an event that they may not know."""
+    """Evaluate again the rows whose windows hold an event that they do not know, over the events that they do know."""
     known_from, known_until = events.known_from, piece.known_until
     assert known_from is not None
     assert known_until is not None
@@ -232,15 +232,15 @@ def _decide(
     values: Int64Array,
     statuses: npt.NDArray[np.uint8],
 ) -> Iterator[tuple[int, int, int]]:
-    """Settle what a piece left UNDECIDED; gives (feature, row, high half) of each value found."""
+    """Settle what a piece left UNDECIDED; gives (feature, row, high half) of each value."""
     first = piece.first
-    undecided = statuses[:, first : first + len(piece.times)] == UNDECIDED
-    for row in np.flatnonzero(undecided.any(axis=0)).tolist():
-        found, counted, time = accumulators[:, :, row].tolist(), distinct[row].tolist(), int(piece.times[row])
-        for place in np.flatnonzero(undecided[:, row]).tolist():
+    is_undecided = statuses[:, first : first + len(piece.times)] == UNDECIDED
+    for row in np.flatnonzero(is_undecided.any(axis=0)).tolist():
+        slot_rows, counts, time = accumulators[:, :, row].tolist(), distinct[row].tolist(), int(piece.times[row])
+        for place in np.flatnonzero(is_undecided[:, row]).tolist():
             group, feature = column_query.features[place]
             try:
-                value = column_query.finalisers[place](found, counted, time)
+                value = column_query.finalisers[place](slot_rows, counts, time)
             except ValueOutOfRange as error:
                 raise ColumnOutOfRange(group, error.feature, error.value) from None
             if value is None:

@@ -51,7 +51,7 @@ def _sum(row: Sequence[int]) -> int:
     return wide(row[SUM_HIGH], row[SUM_LOW])
 
 
-def _picked(slot: int, column: int) -> Finaliser:
+def _value_of(slot: int, column: int) -> Finaliser:
     return lambda rows, distinct, time: rows[slot][column] if rows[slot][COUNT] else None
 
 
@@ -94,13 +94,13 @@ def _operand(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int
         case Finish.SUM:
             return lambda rows, distinct, time: _sum(rows[slot])
         case Finish.MIN:
-            return _picked(slot, MIN)
+            return _value_of(slot, MIN)
         case Finish.MAX:
-            return _picked(slot, MAX)
+            return _value_of(slot, MAX)
         case Finish.FIRST:
-            return _picked(slot, FIRST)
+            return _value_of(slot, FIRST)
         case Finish.LAST:
-            return _picked(slot, LAST)
+            return _value_of(slot, LAST)
         case Finish.SECONDS_SINCE_FIRST:
             return _seconds_since(slot, FIRST_TS)
         case Finish.SECONDS_SINCE_LAST:
@@ -127,7 +127,7 @@ def ratio_of(numerator: ExactValue, denominator: ExactValue, scale: int) -> Exac
 
 
 def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
-    """What makes the value of one feature; `distinct_index` is that of the query which made the distinct counts.
+    """The function that makes the value of one feature; `distinct_index` is that of the query which made the distinct counts.
 
     The function raises ValueOutOfRange, naming the feature.
     """
@@ -140,19 +140,19 @@ def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], in
         return top
     name = feature.name
 
-    def bounded(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
+    def in_range(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
         value = top(rows, distinct, time)
         if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
             raise ValueOutOfRange(name, value)
         return value
 
-    return bounded
+    return in_range
 
 
-def group_values(group: CompiledGroup, query: Query, found: Evaluation, time: int) -> dict[str, ExactValue]:
+def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, time: int) -> dict[str, ExactValue]:
     """Name -> value of a group's windowed features, sorted by name, as of `time` (microseconds).
 
-    `found` is the query's evaluation at that time. On-demand features are the caller's, over these values.
+    `evaluation` is the query's, at that time. On-demand features are the caller's, over these values.
 
     Raises:
         ValueOutOfRange: an integer value beyond ±(2^53-1); it names the feature.
@@ -160,10 +160,10 @@ def group_values(group: CompiledGroup, query: Query, found: Evaluation, time: in
     """
     finalisers = query.finalisers.get((group.name, group.version))
     if finalisers is None:
-        ordered = sorted(group.features, key=lambda feature: feature.name)
-        finalisers = [(feature.name, finaliser(feature, query.distinct_index)) for feature in ordered]
+        features = sorted(group.features, key=lambda feature: feature.name)
+        finalisers = [(feature.name, finaliser(feature, query.distinct_index)) for feature in features]
         query.finalisers[group.name, group.version] = finalisers
-    rows, distinct = found.rows
+    rows, distinct = evaluation.rows
     return {name: finalise(rows, distinct, time) for name, finalise in finalisers}
 
 

@@ -10,11 +10,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import events_until, subtract_saturating
+from ofp_platform.kernel.accumulate import PREDICATE, ROW, events_until, subtract_saturating
 from ofp_platform.kernel.known_windows import IN_FLAGS, asked_rows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, BoolArray, Int64Array, native
-from ofp_platform.kernel.query import Query
+from ofp_platform.kernel.query import DELAY, RESULT, WINDOW, Query
 from ofp_platform.kernel.tokens import find, table_size
+from ofp_platform.registry.layout import MASK_ROW
+
+# the columns of the steps of `_answer`
+PLACE, BEFORE, WEIGHT, QUESTION = range(4)
+NO_QUESTION = -1
+# the columns of the neighbours that an event had when it became known
+EARLIER, LATER = range(2)
 
 
 @native()
@@ -57,38 +64,38 @@ def _answer(steps: Int64Array, places: int, answers: Int64Array) -> None:
     """
     count = steps.shape[0]
     order = np.arange(count)
-    merged = np.empty(count, np.int64)
+    merge_order = np.empty(count, np.int64)
     tree = np.zeros(places + 1, np.int64)
     width = 1
     while width < count:
         for begin in range(0, count, 2 * width):
             middle = min(begin + width, count)
             end = min(begin + 2 * width, count)
-            left = begin
-            right = middle
+            left_at = begin
+            right_at = middle
             for out in range(begin, end):
                 # of equals the question first: its `before` is a strict bound
-                if right < end and (left == middle or steps[order[right], 1] <= steps[order[left], 1]):
-                    step = order[right]
-                    if steps[step, 3] >= 0:
-                        answers[steps[step, 3]] += _below(tree, steps[step, 0])
-                    right += 1
+                if right_at < end and (left_at == middle or steps[order[right_at], BEFORE] <= steps[order[left_at], BEFORE]):
+                    step = order[right_at]
+                    if steps[step, QUESTION] >= 0:
+                        answers[steps[step, QUESTION]] += _below(tree, steps[step, PLACE])
+                    right_at += 1
                 else:
-                    step = order[left]
-                    if steps[step, 3] < 0:
-                        _add(tree, steps[step, 0], steps[step, 2])
-                    left += 1
-                merged[out] = step
+                    step = order[left_at]
+                    if steps[step, QUESTION] < 0:
+                        _add(tree, steps[step, PLACE], steps[step, WEIGHT])
+                    left_at += 1
+                merge_order[out] = step
             for index in range(begin, middle):
-                if steps[order[index], 3] < 0:
-                    _add(tree, steps[order[index], 0], -steps[order[index], 2])
-            order[begin:end] = merged[begin:end]
+                if steps[order[index], QUESTION] < 0:
+                    _add(tree, steps[order[index], PLACE], -steps[order[index], WEIGHT])
+            order[begin:end] = merge_order[begin:end]
         width *= 2
 
 
 @native(NOTHING(IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT2))
 def _count_known(
-    wanted: Int64Array,
+    distinct_windows: Int64Array,
     reach: int,
     matrix: Int64Array,
     known_from: Int64Array,
@@ -101,28 +108,32 @@ def _count_known(
     out: Int64Array,
 ) -> None:
     for key in range(starts.shape[0]):
-        asked = asked_rows(incomplete, known_until, offsets[key], offsets[key + 1])
-        if asked.shape[0] == 0:
+        row_order = asked_rows(incomplete, known_until, offsets[key], offsets[key + 1])
+        if row_order.shape[0] == 0:
             continue
-        first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[asked].min(), reach))
-        last = events_until(matrix, first, ends[key], times[asked].max())
+        first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[row_order].min(), reach))
+        last = events_until(matrix, first, ends[key], times[row_order].max())
         start = 0
-        while start < wanted.shape[0]:
+        while start < distinct_windows.shape[0]:
             stop = start
-            while stop < wanted.shape[0] and wanted[stop, 0] == wanted[start, 0] and wanted[stop, 1] == wanted[start, 1]:
+            while (
+                stop < distinct_windows.shape[0]
+                and distinct_windows[stop, PREDICATE] == distinct_windows[start, PREDICATE]
+                and distinct_windows[stop, ROW] == distinct_windows[start, ROW]
+            ):
                 stop += 1
             # the events that satisfy the predicate, as places 0, 1, ... in time
             positions = np.empty(last - first, np.int64)
             count = 0
             for event in range(first, last):
-                if (matrix[1, event] >> wanted[start, 0]) & 1:
+                if (matrix[MASK_ROW, event] >> distinct_windows[start, PREDICATE]) & 1:
                     positions[count] = event
                     count += 1
             positions = positions[:count]
             table = np.zeros(table_size(count), np.uint32)
             names = np.empty(count, np.int64)
             for place in range(count):
-                names[place] = find(table, matrix, wanted[start, 1], positions[place])
+                names[place] = find(table, matrix, distinct_windows[start, ROW], positions[place])
                 table[names[place]] = positions[place] + 1
             earlier = np.empty(count, np.int64)
             later = np.empty(count, np.int64)
@@ -132,66 +143,66 @@ def _count_known(
             # backwards: each event leaves, and what it changed when it came is what stands around it then
             changes = np.empty((count, 2), np.int64)
             place = count - 1
-            while place >= 0 and moments[entering[place]] > known_until[asked[0]]:
-                own = entering[place]
-                changes[place, 0] = earlier[own]
-                changes[place, 1] = later[own]
-                if earlier[own] >= 0:
-                    later[earlier[own]] = later[own]
-                if later[own] >= 0:
-                    earlier[later[own]] = earlier[own]
+            while place >= 0 and moments[entering[place]] > known_until[row_order[0]]:
+                entrant = entering[place]
+                changes[place, EARLIER] = earlier[entrant]
+                changes[place, LATER] = later[entrant]
+                if earlier[entrant] >= 0:
+                    later[earlier[entrant]] = later[entrant]
+                if later[entrant] >= 0:
+                    earlier[later[entrant]] = earlier[entrant]
                 place -= 1
-            known = place + 1
-            questions = asked.shape[0] * (stop - start)
+            known_count = place + 1
+            questions = row_order.shape[0] * (stop - start)
             steps = np.empty((3 * count + questions, 4), np.int64)
             answers = np.zeros(questions, np.int64)
             standing = np.zeros(count + 1, np.int64)  # of known events, by place
             total = 0
-            for place in range(known):
-                own = entering[place]
-                _add(standing, own, 1)
-                steps[total, 0] = own
-                steps[total, 1] = earlier[own]
-                steps[total, 2] = 1
-                steps[total, 3] = -1
+            for place in range(known_count):
+                entrant = entering[place]
+                _add(standing, entrant, 1)
+                steps[total, PLACE] = entrant
+                steps[total, BEFORE] = earlier[entrant]
+                steps[total, WEIGHT] = 1
+                steps[total, QUESTION] = NO_QUESTION
                 total += 1
-            for turn in range(asked.shape[0]):
-                row = asked[turn]
-                while known < count and moments[entering[known]] <= known_until[row]:
-                    own = entering[known]
-                    before = changes[known, 0]
-                    behind = changes[known, 1]
-                    _add(standing, own, 1)
-                    steps[total, 0] = own
-                    steps[total, 1] = before
-                    steps[total, 2] = 1
-                    steps[total, 3] = -1
+            for turn in range(row_order.shape[0]):
+                row = row_order[turn]
+                while known_count < count and moments[entering[known_count]] <= known_until[row]:
+                    entrant = entering[known_count]
+                    before = changes[known_count, EARLIER]
+                    behind = changes[known_count, LATER]
+                    _add(standing, entrant, 1)
+                    steps[total, PLACE] = entrant
+                    steps[total, BEFORE] = before
+                    steps[total, WEIGHT] = 1
+                    steps[total, QUESTION] = NO_QUESTION
                     total += 1
                     if behind >= 0:
                         for weight in (-1, 1):
-                            steps[total, 0] = behind
-                            steps[total, 1] = before if weight < 0 else own
-                            steps[total, 2] = weight
-                            steps[total, 3] = -1
+                            steps[total, PLACE] = behind
+                            steps[total, BEFORE] = before if weight < 0 else entrant
+                            steps[total, WEIGHT] = weight
+                            steps[total, QUESTION] = NO_QUESTION
                             total += 1
-                    known += 1
+                    known_count += 1
                 for index in range(start, stop):
-                    until = subtract_saturating(times[row], wanted[index, 3])
-                    after = subtract_saturating(until, wanted[index, 2])
+                    until = subtract_saturating(times[row], distinct_windows[index, DELAY])
+                    after = subtract_saturating(until, distinct_windows[index, WINDOW])
                     low = int(np.searchsorted(positions, events_until(matrix, first, last, after)))
                     high = int(np.searchsorted(positions, events_until(matrix, first, last, until)))
                     question = turn * (stop - start) + index - start
-                    steps[total, 0] = high
-                    steps[total, 1] = low
-                    steps[total, 2] = 0
-                    steps[total, 3] = question
+                    steps[total, PLACE] = high
+                    steps[total, BEFORE] = low
+                    steps[total, WEIGHT] = 0
+                    steps[total, QUESTION] = question
                     total += 1
                     # every known event before the window is among the pairs that the question will count
                     answers[question] = -_below(standing, low)
             _answer(steps[:total], count, answers)
-            for turn in range(asked.shape[0]):
+            for turn in range(row_order.shape[0]):
                 for index in range(start, stop):
-                    out[asked[turn], wanted[index, 4]] = answers[turn * (stop - start) + index - start]
+                    out[row_order[turn], distinct_windows[index, RESULT]] = answers[turn * (stop - start) + index - start]
             start = stop
 
 

@@ -15,6 +15,7 @@ from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplet
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
 from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all
 from ofp_platform.kernel.window_loops import NEVER
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 
 @native(NOTHING(IN1, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN1, OUT2))
@@ -36,9 +37,9 @@ def touch_known(
             for index in range(masks.shape[0]):
                 out[row, index] = NEVER
                 event = newest
-                while event >= starts[key] and matrix[0, event] > horizons[row]:
-                    if matrix[1, event] & masks[index] and known_from[event] <= known_until[row]:
-                        out[row, index] = matrix[0, event]
+                while event >= starts[key] and matrix[TIME_ROW, event] > horizons[row]:
+                    if matrix[MASK_ROW, event] & masks[index] and known_from[event] <= known_until[row]:
+                        out[row, index] = matrix[TIME_ROW, event]
                         break
                     event -= 1
 
@@ -58,14 +59,14 @@ def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRo
     columns = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, count), np.int64)
     distinct = np.zeros((count, len(query.distinct)), np.int64)
     _slide_keys(
-        column_query.arrays.slots, query.chosen, needs_all(column_query.arrays), query.distinct, column_query.reach,
+        column_query.arrays.slots, query.slot_numbers, needs_all(column_query.arrays), query.distinct, column_query.reach,
         events.matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
-    found = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64))
+    evaluations = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64))
     where = (events.matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
     incomplete = mark_incomplete(*where, column_query.reach)
     if incomplete.any():
-        known_accumulators(query, column_query.reach, *where, incomplete, found.accumulators)
-        count_known_distinct(query, column_query.reach, *where, incomplete, found.distinct)
-    touch_known(query.masks, *where, horizons, found.touches)
-    return found
+        known_accumulators(query, column_query.reach, *where, incomplete, evaluations.accumulators)
+        count_known_distinct(query, column_query.reach, *where, incomplete, evaluations.distinct)
+    touch_known(query.masks, *where, horizons, evaluations.touches)
+    return evaluations

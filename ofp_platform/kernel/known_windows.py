@@ -11,9 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from ofp_platform.kernel.accumulate import ROW_WIDTH, accumulate_into, clear, events_until, merge_into, subtract_saturating
+from ofp_platform.kernel.accumulate import (
+    PREDICATE,
+    ROW,
+    ROW_WIDTH,
+    accumulate_into,
+    clear,
+    events_until,
+    merge_into,
+    subtract_saturating,
+)
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT3, BoolArray, Int64Array, native
-from ofp_platform.kernel.query import Query
+from ofp_platform.kernel.query import DELAY, MEASURE, WINDOW, Query
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 FLAGS = types.Array(types.boolean, 1, "C")
 IN_FLAGS = types.Array(types.boolean, 1, "C", readonly=True)
@@ -40,14 +50,14 @@ def _mark(
         head = 0
         tail = 0
         for row in range(offsets[key], offsets[key + 1]):
-            while end < ends[key] and matrix[0, end] <= times[row]:
+            while end < ends[key] and matrix[TIME_ROW, end] <= times[row]:
                 while tail > head and known_from[latest[tail - 1]] <= known_from[end]:
                     tail -= 1
                 latest[tail] = end
                 tail += 1
                 end += 1
             after = subtract_saturating(times[row], reach)
-            while head < tail and matrix[0, latest[head]] <= after:
+            while head < tail and matrix[TIME_ROW, latest[head]] <= after:
                 head += 1
             out[row] = head < tail and known_from[latest[head]] > known_until[row]
 
@@ -71,14 +81,14 @@ def mark_incomplete(
 @native()
 def asked_rows(incomplete: BoolArray, known_until: Int64Array, begin: int, end: int) -> Int64Array:
     """The incomplete rows of [begin, end), in the order of what they know."""
-    found = np.empty(end - begin, np.int64)
+    rows = np.empty(end - begin, np.int64)
     count = 0
     for row in range(begin, end):
         if incomplete[row]:
-            found[count] = row
+            rows[count] = row
             count += 1
-    found = found[:count]
-    return found[np.argsort(known_until[found], kind="mergesort")]
+    rows = rows[:count]
+    return rows[np.argsort(known_until[rows], kind="mergesort")]
 
 
 @native()
@@ -113,7 +123,7 @@ def _gather(tree: Int64Array, size: int, low: int, high: int, right: Int64Array,
 @native(NOTHING(IN2, IN1, INTEGER, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT3))
 def _evaluate_known(
     slots: Int64Array,
-    chosen: Int64Array,
+    slot_numbers: Int64Array,
     reach: int,
     matrix: Int64Array,
     known_from: Int64Array,
@@ -127,43 +137,43 @@ def _evaluate_known(
 ) -> None:
     right = np.zeros(ROW_WIDTH, np.int64)
     for key in range(starts.shape[0]):
-        asked = asked_rows(incomplete, known_until, offsets[key], offsets[key + 1])
-        if asked.shape[0] == 0:
+        row_order = asked_rows(incomplete, known_until, offsets[key], offsets[key + 1])
+        if row_order.shape[0] == 0:
             continue
-        first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[asked].min(), reach))
-        last = events_until(matrix, first, ends[key], times[asked].max())
+        first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[row_order].min(), reach))
+        last = events_until(matrix, first, ends[key], times[row_order].max())
         entering = np.argsort(known_from[first:last], kind="mergesort") + first
         size = 1
         while size < last - first:
             size *= 2
         tree = np.empty((2 * size, ROW_WIDTH), np.int64)
         begin = 0
-        while begin < chosen.shape[0]:
-            measure = slots[chosen[begin], 4]
+        while begin < slot_numbers.shape[0]:
+            measure = slots[slot_numbers[begin], MEASURE]
             end = begin
-            while end < chosen.shape[0] and slots[chosen[end], 4] == measure:
+            while end < slot_numbers.shape[0] and slots[slot_numbers[end], MEASURE] == measure:
                 end += 1
-            predicate = slots[chosen[begin], 0]
-            column = slots[chosen[begin], 1]
+            predicate = slots[slot_numbers[begin], PREDICATE]
+            column = slots[slot_numbers[begin], ROW]
             tree[:] = 0
             place = 0
             # what the first row knows enters at once
-            while place < entering.shape[0] and known_from[entering[place]] <= known_until[asked[0]]:
+            while place < entering.shape[0] and known_from[entering[place]] <= known_until[row_order[0]]:
                 event = entering[place]
                 accumulate_into(matrix, event, event + 1, predicate, column, tree[size + event - first])
                 place += 1
             for node in range(size - 1, 0, -1):
                 merge_into(tree[2 * node], tree[2 * node + 1], tree[node])
-            for row in asked:
+            for row in row_order:
                 while place < entering.shape[0] and known_from[entering[place]] <= known_until[row]:
                     event = entering[place]
-                    if (matrix[1, event] >> predicate) & 1:
+                    if (matrix[MASK_ROW, event] >> predicate) & 1:
                         _enter(tree, matrix, event, size + event - first, predicate, column)
                     place += 1
                 for index in range(begin, end):
-                    slot = chosen[index]
-                    until = subtract_saturating(times[row], slots[slot, 3])
-                    after = subtract_saturating(until, slots[slot, 2])
+                    slot = slot_numbers[index]
+                    until = subtract_saturating(times[row], slots[slot, DELAY])
+                    after = subtract_saturating(until, slots[slot, WINDOW])
                     low = events_until(matrix, first, last, after)
                     high = events_until(matrix, low, last, until)
                     _gather(tree, size, low - first, high - first, right, out[row, slot])
@@ -185,5 +195,16 @@ def known_accumulators(
 ) -> None:
     """Overwrite the accumulators (`out` int64[n, S, 11]) of the incomplete rows with those over what the row knows."""
     _evaluate_known(
-        query.arrays.slots, query.chosen, reach, matrix, known_from, starts, ends, offsets, times, known_until, incomplete, out
+        query.arrays.slots,
+        query.slot_numbers,
+        reach,
+        matrix,
+        known_from,
+        starts,
+        ends,
+        offsets,
+        times,
+        known_until,
+        incomplete,
+        out,
     )

@@ -33,7 +33,7 @@ INTEGER = types.int64
 NOTHING = types.void
 
 
-CONSTANTS_FROM = ("registry/aggregations.py", "vocabulary/canonical.py", "vocabulary/times.py")
+CONSTANTS_FROM = ("registry/aggregations.py", "registry/layout.py", "vocabulary/canonical.py", "vocabulary/times.py")
 """The modules outside the kernel whose constants its compiled loops hold."""
 
 

@@ -1,4 +1,4 @@
-"""What the compiled loops read of a layout: plain arrays, built once per key type."""
+"""A layout and a query as the compiled loops read them: plain arrays, built once per key type."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ofp_platform.kernel.accumulate import PREDICATE, ROW
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.registry.aggregations import rule_of
 from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayout
 
-# columns of LayoutArrays.slots, behind the predicate and the matrix row of the values
+# the columns of `slots` after those of `measures`; the last one of `Query.distinct` is the index of the result
 WINDOW, DELAY, MEASURE = range(2, 5)
+RESULT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +58,9 @@ class LayoutArrays:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """Some slots of a arrays, some distinct counts, some groups' masks: what one evaluation answers.
+    """Some slots of a layout, some distinct counts, some groups' masks: what one evaluation answers.
 
-    `chosen` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
+    `slot_numbers` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
     `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
     `distinct_index`: (slot, token) -> index of the result.
     `masks` int64[G]: predicate bits of which the last time is asked.
@@ -66,7 +68,7 @@ class Query:
     """
 
     arrays: LayoutArrays
-    chosen: Int64Array
+    slot_numbers: Int64Array
     distinct: Int64Array
     distinct_index: dict[tuple[int, int], int]
     masks: Int64Array
@@ -87,10 +89,10 @@ def make_query(
     for index, (slot, token) in enumerate(pairs):
         predicate, _, window, delay, _ = arrays.slots[slot].tolist()
         rows.append((predicate, int(arrays.token_rows[token]), window, delay, index))
-    rows.sort(key=lambda row: (row[0], row[1], row[3], row[2]))
+    rows.sort(key=lambda row: (row[PREDICATE], row[ROW], row[DELAY], row[WINDOW]))
     return Query(
         arrays=arrays,
-        chosen=np.array(sorted(set(slots), key=chain), np.int64),
+        slot_numbers=np.array(sorted(set(slots), key=chain), np.int64),
         distinct=np.array(rows, np.int64).reshape(len(rows), 5),
         distinct_index={pair: index for index, pair in enumerate(pairs)},
         masks=np.array(masks, np.int64),
@@ -99,12 +101,12 @@ def make_query(
 
 def operands_of(group: CompiledGroup) -> list[CompiledOperand]:
     """Every operand of a group's windowed features."""
-    found: list[CompiledOperand] = []
+    operands: list[CompiledOperand] = []
     for feature in group.features:
-        found.append(feature.operand)
+        operands.append(feature.operand)
         if feature.denominator is not None:
-            found.append(feature.denominator)
-    return found
+            operands.append(feature.denominator)
+    return operands
 
 
 def query_of(arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> Query:

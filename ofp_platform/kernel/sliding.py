@@ -7,16 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofp_platform.kernel.accumulate import (
+    COUNT,
+    FIRST,
+    FIRST_TS,
+    LAST,
+    LAST_TS,
+    MAX,
+    MIN,
+    PREDICATE,
+    ROW,
+    SQUARE_HIGH,
+    SUM_HIGH,
     add_wide,
     square_wide,
     subtract_saturating,
     subtract_wide,
 )
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.query import LayoutArrays
+from ofp_platform.kernel.query import DELAY, MEASURE, RESULT, WINDOW, LayoutArrays
 from ofp_platform.kernel.tokens import find, table_size
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import ALL_PARTS, Parts
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 # the compiled loops take no flags: plain integers
 NEEDS_SUM, NEEDS_SQUARES, NEEDS_EXTREMES = int(Parts.SUM), int(Parts.SQUARES), int(Parts.EXTREMES)
@@ -26,13 +38,13 @@ _LATEST = 2**63 - 1
 
 
 def needs_all(arrays: LayoutArrays) -> Int64Array:
-    """int64[S]: every part of every slot's rows is wanted."""
+    """int64[S]: every part of every slot's rows."""
     return np.full(arrays.slot_count, ALL_PARTS, np.int64)
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What a query found at m times: `accumulators` int64[m, S, 11], `distinct` int64[m, P], `touches` int64[m, G]."""
+    """The results of a query at m times: `accumulators` int64[m, S, 11], `distinct` int64[m, P], `touches` int64[m, G]."""
 
     accumulators: Int64Array
     distinct: Int64Array
@@ -49,7 +61,7 @@ def _matching(matrix: Int64Array, first: int, last: int, predicate: int, positio
     count = 0
     for event in range(first, last):
         positions[count] = event
-        count += (matrix[1, event] >> predicate) & 1
+        count += (matrix[MASK_ROW, event] >> predicate) & 1
     return count
 
 
@@ -71,13 +83,13 @@ def _count_until(ts: Int64Array, count: int, times: Int64Array, span: int, out: 
 
 
 @native()
-def _sum_up(values: Int64Array, count: int, squared: bool, high: Int64Array, low: Int64Array) -> None:
+def _sum_up(values: Int64Array, count: int, of_squares: bool, high: Int64Array, low: Int64Array) -> None:
     """128-bit sums of the values, or of their squares, before each of them and behind the last."""
     high[0] = 0
     low[0] = 0
     for place in range(count):
         value = values[place]
-        if squared:
+        if of_squares:
             value_high, value_low = square_wide(value)
         else:
             value_high, value_low = value >> 63, value
@@ -86,25 +98,25 @@ def _sum_up(values: Int64Array, count: int, squared: bool, high: Int64Array, low
 
 @native()
 def _differences(
-    high: Int64Array, low: Int64Array, opened: Int64Array, closed: Int64Array, out_high: Int64Array, out_low: Int64Array
+    high: Int64Array, low: Int64Array, begins: Int64Array, ends: Int64Array, out_high: Int64Array, out_low: Int64Array
 ) -> None:
-    for moment in range(opened.shape[0]):
-        begin = opened[moment]
-        end = closed[moment]
+    for moment in range(begins.shape[0]):
+        begin = begins[moment]
+        end = ends[moment]
         out_high[moment], out_low[moment] = subtract_wide(high[end], low[end], high[begin], low[begin])
 
 
 @native()
-def _ends(values: Int64Array, opened: Int64Array, closed: Int64Array, first: Int64Array, last: Int64Array) -> None:
+def _ends(values: Int64Array, begins: Int64Array, ends: Int64Array, first: Int64Array, last: Int64Array) -> None:
     """The first and the last of the values of each window; 0 of none."""
-    for moment in range(opened.shape[0]):
-        some = opened[moment] < closed[moment]
-        first[moment] = values[opened[moment]] if some else 0
-        last[moment] = values[closed[moment] - 1] if some else 0
+    for moment in range(begins.shape[0]):
+        some = begins[moment] < ends[moment]
+        first[moment] = values[begins[moment]] if some else 0
+        last[moment] = values[ends[moment] - 1] if some else 0
 
 
 @native()
-def _extremes(values: Int64Array, opened: Int64Array, closed: Int64Array, least: Int64Array, greatest: Int64Array) -> None:
+def _extremes(values: Int64Array, begins: Int64Array, ends: Int64Array, least: Int64Array, greatest: Int64Array) -> None:
     rising = np.empty(values.shape[0], np.int64)  # candidates for the minimum, values rising; for the maximum, values falling
     falling = np.empty(values.shape[0], np.int64)
     rising_from = 0
@@ -112,8 +124,8 @@ def _extremes(values: Int64Array, opened: Int64Array, closed: Int64Array, least:
     falling_from = 0
     falling_to = 0
     end = 0
-    for moment in range(opened.shape[0]):
-        while end < closed[moment]:
+    for moment in range(begins.shape[0]):
+        while end < ends[moment]:
             value = values[end]
             while rising_to > rising_from and values[rising[rising_to - 1]] >= value:
                 rising_to -= 1
@@ -124,7 +136,7 @@ def _extremes(values: Int64Array, opened: Int64Array, closed: Int64Array, least:
             falling[falling_to] = end
             falling_to += 1
             end += 1
-        begin = opened[moment]
+        begin = begins[moment]
         least[moment] = 0
         greatest[moment] = 0
         if begin < end:
@@ -139,7 +151,7 @@ def _extremes(values: Int64Array, opened: Int64Array, closed: Int64Array, least:
 @native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, INTEGER, IN1, INTEGER, INTEGER, OUT3))
 def slide_slots(
     slots: Int64Array,
-    chosen: Int64Array,
+    slot_numbers: Int64Array,
     needs: Int64Array,
     matrix: Int64Array,
     first: int,
@@ -152,8 +164,8 @@ def slide_slots(
     # Events [first, last) as seen at times [begin, end), into out[:, :, begin:end] of int64[S, 11, m]: each place of a slot's
     # rows is a column. `needs`: of each slot, the parts of its rows that anybody will look at; the others are left alone.
     moments = times[begin:end]
-    opened = np.empty(end - begin, np.int64)
-    closed = np.empty(end - begin, np.int64)
+    begins = np.empty(end - begin, np.int64)
+    ends = np.empty(end - begin, np.int64)
     positions = np.empty(last - first + 1, np.int64)
     ts = np.empty(last - first + _ABREAST, np.int64)
     values = np.empty(last - first, np.int64)
@@ -161,49 +173,49 @@ def slide_slots(
     count = 0
     measure = -1
     delay = -1
-    done = 0
-    for index in range(chosen.shape[0]):
-        slot = chosen[index]
-        column = slots[slot, 1]
-        needed = needs[slot]
-        if slots[slot, 4] != measure:
-            measure = slots[slot, 4]
+    summed_parts = 0
+    for index in range(slot_numbers.shape[0]):
+        slot = slot_numbers[index]
+        column = slots[slot, ROW]
+        parts = needs[slot]
+        if slots[slot, MEASURE] != measure:
+            measure = slots[slot, MEASURE]
             delay = -1
-            done = 0
-            count = _matching(matrix, first, last, slots[slot, 0], positions)
+            summed_parts = 0
+            count = _matching(matrix, first, last, slots[slot, PREDICATE], positions)
             for place in range(count):
-                ts[place] = matrix[0, positions[place]]
+                ts[place] = matrix[TIME_ROW, positions[place]]
                 if column >= 0:
                     values[place] = matrix[column, positions[place]]
             ts[count : count + _ABREAST] = _LATEST
-        if slots[slot, 3] != delay:
-            delay = slots[slot, 3]
-            _count_until(ts, count, moments, delay, closed)
-        _count_until(ts, count, moments, delay + slots[slot, 2], opened)
-        counted = out[slot, 0, begin:end]
+        if slots[slot, DELAY] != delay:
+            delay = slots[slot, DELAY]
+            _count_until(ts, count, moments, delay, ends)
+        _count_until(ts, count, moments, delay + slots[slot, WINDOW], begins)
+        counts = out[slot, COUNT, begin:end]
         for moment in range(end - begin):
-            counted[moment] = closed[moment] - opened[moment]
-        if needed & NEEDS_TIMES:
-            _ends(ts, opened, closed, out[slot, 9, begin:end], out[slot, 10, begin:end])
+            counts[moment] = ends[moment] - begins[moment]
+        if parts & NEEDS_TIMES:
+            _ends(ts, begins, ends, out[slot, FIRST_TS, begin:end], out[slot, LAST_TS, begin:end])
         if column < 0:
             continue
-        for part, place in ((NEEDS_SUM, 1), (NEEDS_SQUARES, 3)):
-            if needed & part:
+        for part, place in ((NEEDS_SUM, SUM_HIGH), (NEEDS_SQUARES, SQUARE_HIGH)):
+            if parts & part:
                 high = sums[place - 1]
                 low = sums[place]
-                if not done & part:
+                if not summed_parts & part:
                     _sum_up(values, count, part == NEEDS_SQUARES, high, low)
-                    done |= part
-                _differences(high, low, opened, closed, out[slot, place, begin:end], out[slot, place + 1, begin:end])
-        if needed & NEEDS_EXTREMES:
-            _extremes(values, opened, closed, out[slot, 5, begin:end], out[slot, 6, begin:end])
-        if needed & NEEDS_ENDS:
-            _ends(values, opened, closed, out[slot, 7, begin:end], out[slot, 8, begin:end])
+                    summed_parts |= part
+                _differences(high, low, begins, ends, out[slot, place, begin:end], out[slot, place + 1, begin:end])
+        if parts & NEEDS_EXTREMES:
+            _extremes(values, begins, ends, out[slot, MIN, begin:end], out[slot, MAX, begin:end])
+        if parts & NEEDS_ENDS:
+            _ends(values, begins, ends, out[slot, FIRST, begin:end], out[slot, LAST, begin:end])
 
 
 @native(NOTHING(IN2, IN2, IN1, OUT2))
-def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
-    if wanted.shape[0] == 0:
+def slide_distinct(distinct_windows: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
+    if distinct_windows.shape[0] == 0:
         return
     events = matrix.shape[1]
     positions = np.empty(events + 1, np.int64)
@@ -211,10 +223,10 @@ def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, ou
     table = np.zeros(table_size(events), np.uint32)
     inside = np.zeros(table.shape[0], np.int64)  # of each token: how often it is in the window
     count = 0
-    for index in range(wanted.shape[0]):
-        predicate = wanted[index, 0]
-        row = wanted[index, 1]
-        if index == 0 or wanted[index - 1, 0] != predicate or wanted[index - 1, 1] != row:
+    for index in range(distinct_windows.shape[0]):
+        predicate = distinct_windows[index, PREDICATE]
+        row = distinct_windows[index, ROW]
+        if index == 0 or distinct_windows[index - 1, PREDICATE] != predicate or distinct_windows[index - 1, ROW] != row:
             table[:] = 0
             count = _matching(matrix, 0, events, predicate, positions)
             for place in range(count):
@@ -225,19 +237,19 @@ def slide_distinct(wanted: Int64Array, matrix: Int64Array, times: Int64Array, ou
         end = 0
         different = 0
         for moment in range(times.shape[0]):
-            until = subtract_saturating(times[moment], wanted[index, 3])
-            after = subtract_saturating(until, wanted[index, 2])
-            while end < count and matrix[0, positions[end]] <= until:
+            until = subtract_saturating(times[moment], distinct_windows[index, DELAY])
+            after = subtract_saturating(until, distinct_windows[index, WINDOW])
+            while end < count and matrix[TIME_ROW, positions[end]] <= until:
                 if inside[names[end]] == 0:
                     different += 1
                 inside[names[end]] += 1
                 end += 1
-            while begin < end and matrix[0, positions[begin]] <= after:
+            while begin < end and matrix[TIME_ROW, positions[begin]] <= after:
                 inside[names[begin]] -= 1
                 if inside[names[begin]] == 0:
                     different -= 1
                 begin += 1
-            out[moment, wanted[index, 4]] = different
+            out[moment, distinct_windows[index, RESULT]] = different
 
 
 def as_rows(columns: Int64Array) -> Int64Array:

@@ -1,4 +1,4 @@
-"""From what the kernel found to the bytes of a snapshot: values, freshness, warnings, hash. Both planes answer with this.
+"""From evaluations to the bytes of a snapshot: values, freshness, warnings, hash. Both planes answer with this.
 
 Pure: evaluations, question, basis and posture come in as arguments.
 """
@@ -28,7 +28,7 @@ _MOST_FORMS = 4096
 
 
 class MadeUnder(NamedTuple):
-    """What all answers of a maker were made under: digests."""
+    """The digests that all answers of a maker were made under."""
 
     pins_digest: str
     registry_digest: str
@@ -97,7 +97,7 @@ class SnapshotMaker:
         return form
 
     def horizon(self, watermark: int | None) -> int:
-        """What lies at or before this time is no longer known to serving, microseconds."""
+        """The time at or before which serving no longer knows events, microseconds."""
         return EARLIEST if watermark is None else watermark - self.retained
 
     def snapshot(
@@ -123,7 +123,7 @@ class SnapshotMaker:
         if not behind_horizon and question.as_of - form.reach < self.horizon(watermark):
             raise self._behind(form.reach, self.horizon(watermark))
         parts, missing = self._parts(form, question, basis, watermark, keys)
-        hashed = form.hashed(*parts).encode()
+        hashed = form.hash_input(*parts).encode()
         digest = sha256_hex(hashed)
         request_id = question.request.request_id
         body = form.body(
@@ -143,12 +143,12 @@ class SnapshotMaker:
         """
         form = self._form(question)
         parts, _ = self._parts(form, question, basis, watermark, keys)
-        return form.hashed(*parts).encode()
+        return form.hash_input(*parts).encode()
 
     def _parts(
         self, form: AnswerForm, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyEvents]
     ) -> tuple[tuple[str, str, str, str, str | None, str, str], int]:
-        """What fills the form, and how many groups were served for a key without data."""
+        """The texts that fill the form, and how many groups were served for a key without data."""
         horizon = self.horizon(watermark)
         as_of = question.as_of
         named_keys: list[str] = []
@@ -163,11 +163,11 @@ class SnapshotMaker:
             freshness.append(texts[1])
             named_keys.append(part.key % id_text)
         missing = 0
-        warned = "[]"
+        warnings_text = "[]"
         if warnings:
             warnings.sort(key=_warning_order)
             missing = sum(1 for warning in warnings if warning["code"] == "NO_DATA")
-            warned = canonical_bytes(warnings).decode()
+            warnings_text = canonical_bytes(warnings).decode()
         parts = (
             f'"{question.request.as_of_time_utc}"',
             f"[{','.join(named_keys)}]",
@@ -175,7 +175,7 @@ class SnapshotMaker:
             basis,
             None if question.context is None else canonical_bytes(question.context).decode(),
             f"[{','.join(values)}]",
-            warned,
+            warnings_text,
         )
         return parts, missing
 

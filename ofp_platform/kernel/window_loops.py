@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ofp_platform.kernel.accumulate import (
+    COUNT,
     EARLIEST,
+    LAST_TS,
+    PREDICATE,
+    ROW,
     ROW_WIDTH,
     accumulate_into,
     clear,
@@ -14,7 +18,9 @@ from ofp_platform.kernel.accumulate import (
     subtract_saturating,
 )
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT1, OUT2, Int64Array, native
+from ofp_platform.kernel.query import DELAY, MEASURE, RESULT, WINDOW
 from ofp_platform.kernel.tokens import find, table_size
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 NEVER = EARLIEST
 """Instead of a time: no such event."""
@@ -26,7 +32,7 @@ NOTHING_MISSING = -1
 @native(INTEGER(IN2, IN1, INTEGER, IN1, IN1, IN3, IN1, IN1, IN2, OUT2))
 def _slots(
     slots: Int64Array,
-    chosen: Int64Array,
+    slot_numbers: Int64Array,
     time: int,
     first_ts: Int64Array,
     last_ts: Int64Array,
@@ -45,16 +51,16 @@ def _slots(
     high = 0
     segment = -1
     inside = -1  # events [start, inside) of the segment are not yet in the total; -1: none of it is
-    for index in range(chosen.shape[0]):
-        slot = chosen[index]
-        if slots[slot, 4] != measure or slots[slot, 3] != delay:
-            measure = slots[slot, 4]
-            delay = slots[slot, 3]
+    for index in range(slot_numbers.shape[0]):
+        slot = slot_numbers[index]
+        if slots[slot, MEASURE] != measure or slots[slot, DELAY] != delay:
+            measure = slots[slot, MEASURE]
+            delay = slots[slot, DELAY]
             high = subtract_saturating(time, delay)
             clear(total)
             segment = int(np.searchsorted(first_ts, high, side="right")) - 1
             inside = -1
-        low = subtract_saturating(high, slots[slot, 2])
+        low = subtract_saturating(high, slots[slot, WINDOW])
         while segment >= 0 and last_ts[segment] > low:
             if inside < 0:
                 if summaries.shape[0] > 0 and last_ts[segment] <= high and first_ts[segment] > low:
@@ -68,7 +74,7 @@ def _slots(
                     inside = events_until(matrix, starts[segment], inside, high)
             begin = events_until(matrix, starts[segment], inside, low)
             if begin < inside:
-                accumulate_into(matrix, begin, inside, slots[slot, 0], slots[slot, 1], part)
+                accumulate_into(matrix, begin, inside, slots[slot, PREDICATE], slots[slot, ROW], part)
                 merge_into(part, total, total)
             inside = begin
             if begin > starts[segment]:
@@ -82,7 +88,7 @@ def _slots(
 
 @native(INTEGER(IN2, INTEGER, IN1, IN1, IN1, IN1, IN2, OUT1))
 def _distinct(
-    wanted: Int64Array,
+    distinct_windows: Int64Array,
     time: int,
     first_ts: Int64Array,
     last_ts: Int64Array,
@@ -91,28 +97,28 @@ def _distinct(
     matrix: Int64Array,
     out: Int64Array,
 ) -> int:
-    if wanted.shape[0] == 0:
+    if distinct_windows.shape[0] == 0:
         return NOTHING_MISSING
     table = np.zeros(table_size(matrix.shape[1]), np.uint32)
     count = 0
     high = 0
     segment = -1
     inside = -1
-    for index in range(wanted.shape[0]):
-        predicate = wanted[index, 0]
-        row = wanted[index, 1]
+    for index in range(distinct_windows.shape[0]):
+        predicate = distinct_windows[index, PREDICATE]
+        row = distinct_windows[index, ROW]
         if (
             index == 0
-            or wanted[index - 1, 0] != predicate
-            or wanted[index - 1, 1] != row
-            or wanted[index - 1, 3] != wanted[index, 3]
+            or distinct_windows[index - 1, PREDICATE] != predicate
+            or distinct_windows[index - 1, ROW] != row
+            or distinct_windows[index - 1, DELAY] != distinct_windows[index, DELAY]
         ):
             table[:] = 0
             count = 0
-            high = subtract_saturating(time, wanted[index, 3])
+            high = subtract_saturating(time, distinct_windows[index, DELAY])
             segment = int(np.searchsorted(first_ts, high, side="right")) - 1
             inside = -1
-        low = subtract_saturating(high, wanted[index, 2])
+        low = subtract_saturating(high, distinct_windows[index, WINDOW])
         while segment >= 0 and last_ts[segment] > low:
             if inside < 0:
                 if starts[segment] < 0:
@@ -120,7 +126,7 @@ def _distinct(
                 inside = events_until(matrix, starts[segment], ends[segment], high)
             begin = events_until(matrix, starts[segment], inside, low)
             for event in range(begin, inside):
-                if (matrix[1, event] >> predicate) & 1:
+                if (matrix[MASK_ROW, event] >> predicate) & 1:
                     place = find(table, matrix, row, event)
                     if table[place] == 0:
                         table[place] = event + 1
@@ -130,7 +136,7 @@ def _distinct(
                 break
             segment -= 1
             inside = -1
-        out[wanted[index, 4]] = count
+        out[distinct_windows[index, RESULT]] = count
     return NOTHING_MISSING
 
 
@@ -150,32 +156,32 @@ def _touches(
 ) -> int:
     for index in range(masks.shape[0]):
         mask = masks[index]
-        found = NEVER
+        newest = NEVER
         segment = int(np.searchsorted(first_ts, time, side="right")) - 1
-        while segment >= 0 and found == NEVER and last_ts[segment] > horizon:
+        while segment >= 0 and newest == NEVER and last_ts[segment] > horizon:
             if starts[segment] >= 0:
                 event = events_until(matrix, starts[segment], ends[segment], time) - 1
                 while event >= starts[segment]:
-                    if matrix[1, event] & mask:
-                        found = matrix[0, event]
+                    if matrix[MASK_ROW, event] & mask:
+                        newest = matrix[TIME_ROW, event]
                         break
                     event -= 1
             elif last_ts[segment] > time or summaries.shape[0] == 0:
                 return segment
             else:
                 for measure in range(measures.shape[0]):
-                    if (mask >> measures[measure, 0]) & 1 and summaries[segment, measure, 0] > 0:
-                        found = max(found, summaries[segment, measure, 10])
+                    if (mask >> measures[measure, PREDICATE]) & 1 and summaries[segment, measure, COUNT] > 0:
+                        newest = max(newest, summaries[segment, measure, LAST_TS])
             segment -= 1
-        out[index] = found if found > horizon else NEVER
+        out[index] = newest if newest > horizon else NEVER
     return NOTHING_MISSING
 
 
 @native(INTEGER(IN2, IN1, IN2, IN1, IN2, INTEGER, INTEGER, IN1, IN1, IN3, IN1, IN1, IN2, OUT2, OUT1, OUT1))
 def answer(
     slots: Int64Array,
-    chosen: Int64Array,
-    wanted: Int64Array,
+    slot_numbers: Int64Array,
+    distinct_windows: Int64Array,
     masks: Int64Array,
     measures: Int64Array,
     time: int,
@@ -190,9 +196,9 @@ def answer(
     distinct: Int64Array,
     touches: Int64Array,
 ) -> int:
-    missing = _slots(slots, chosen, time, first_ts, last_ts, summaries, starts, ends, matrix, out)
+    missing = _slots(slots, slot_numbers, time, first_ts, last_ts, summaries, starts, ends, matrix, out)
     if missing < 0:
-        missing = _distinct(wanted, time, first_ts, last_ts, starts, ends, matrix, distinct)
+        missing = _distinct(distinct_windows, time, first_ts, last_ts, starts, ends, matrix, distinct)
     if missing < 0:
         missing = _touches(masks, measures, time, horizon, first_ts, last_ts, summaries, starts, ends, matrix, touches)
     return missing
@@ -201,8 +207,8 @@ def answer(
 @native(NOTHING(IN2, IN1, IN2, IN1, IN2, INTEGER, INTEGER, IN2, OUT2, OUT1, OUT1))
 def answer_whole(
     slots: Int64Array,
-    chosen: Int64Array,
-    wanted: Int64Array,
+    slot_numbers: Int64Array,
+    distinct_windows: Int64Array,
     masks: Int64Array,
     measures: Int64Array,
     time: int,
@@ -219,10 +225,10 @@ def answer_whole(
     starts = np.zeros(segments, np.int64)
     ends = np.full(segments, count)
     if count > 0:
-        first_ts[0] = matrix[0, 0]
-        last_ts[0] = matrix[0, count - 1]
+        first_ts[0] = matrix[TIME_ROW, 0]
+        last_ts[0] = matrix[TIME_ROW, count - 1]
     none = np.zeros((0, measures.shape[0], ROW_WIDTH), np.int64)
     answer(
-        slots, chosen, wanted, masks, measures, time, horizon, first_ts, last_ts, none, starts, ends, matrix,
+        slots, slot_numbers, distinct_windows, masks, measures, time, horizon, first_ts, last_ts, none, starts, ends, matrix,
         out, distinct, touches,
     )  # fmt: skip

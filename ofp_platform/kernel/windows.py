@@ -44,23 +44,23 @@ def segments_of_chunks(
     first_ts: Int64Array,
     last_ts: Int64Array,
     summaries: Int64Array,
-    decoded: BoolArray,
+    has_events: BoolArray,
     matrix: Int64Array,
     offsets: Int64Array,
 ) -> Segments:
-    """Segments; those with `decoded` bool[K] have events, the i-th of them matrix[:, offsets[i]:offsets[i+1]]."""
+    """Segments; those with `has_events` bool[K] have events, the i-th of them matrix[:, offsets[i]:offsets[i+1]]."""
     starts = np.full(len(first_ts), -1, np.int64)
     ends = np.full(len(first_ts), -1, np.int64)
-    starts[decoded] = offsets[:-1]
-    ends[decoded] = offsets[1:]
+    starts[has_events] = offsets[:-1]
+    ends[has_events] = offsets[1:]
     return Segments(first_ts, last_ts, summaries, starts, ends, matrix)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a query found at one time.
+    """The result of a query at one time.
 
-    `accumulators` int64[S, 11], zeros in slots that were not asked for; `distinct` int64[P] in the order of the query's
+    `accumulators` int64[S, 11], zeros in slots that were not requested; `distinct` int64[P] in the order of the query's
     index; `touches` int64[G]: per mask the last time of an event, microseconds, or NEVER.
     """
 
@@ -88,13 +88,13 @@ def _blank(query: Query) -> Evaluation:
 
 def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
     """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
-    found = _blank(query)
+    evaluation = _blank(query)
     arrays = query.arrays
     answer_whole(
-        arrays.slots, query.chosen, query.distinct, query.masks, arrays.measures, time, horizon, matrix,
-        found.accumulators, found.distinct, found.touches,
+        arrays.slots, query.slot_numbers, query.distinct, query.masks, arrays.measures, time, horizon, matrix,
+        evaluation.accumulators, evaluation.distinct, evaluation.touches,
     )  # fmt: skip
-    return found
+    return evaluation
 
 
 def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = EARLIEST) -> Evaluation:
@@ -103,13 +103,13 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     Raises:
         EventsMissing: a segment that a window ends in, or whose values are counted, has no events.
     """
-    found = _blank(query)
+    evaluation = _blank(query)
     arrays = query.arrays
     missing = answer(
-        arrays.slots, query.chosen, query.distinct, query.masks, arrays.measures, time, horizon,
+        arrays.slots, query.slot_numbers, query.distinct, query.masks, arrays.measures, time, horizon,
         segments.first_ts, segments.last_ts, segments.summaries, segments.starts, segments.ends, segments.matrix,
-        found.accumulators, found.distinct, found.touches,
+        evaluation.accumulators, evaluation.distinct, evaluation.touches,
     )  # fmt: skip
     if missing != NOTHING_MISSING:
         raise EventsMissing(f"the events of segment {missing} are needed at {time}, but it was not decoded")
-    return found
+    return evaluation

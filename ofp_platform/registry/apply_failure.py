@@ -62,11 +62,11 @@ def explain(index: int, payload: bytes, keys: Mapping[str, str], fields: Mapping
     if not isinstance(value, dict):
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not a JSON object")
     for name, key_type in sorted(keys.items()):
-        if (found := _key(value.get(name), name, key_type)) is not None:
-            return ApplyFailure(index, *found)
+        if (failure := _key(value.get(name), name, key_type)) is not None:
+            return ApplyFailure(index, *failure)
     for name, kind in sorted(fields.items()):
-        if (found := _field(value.get(name), name, kind)) is not None:
-            return ApplyFailure(index, *found)
+        if (failure := _field(value.get(name), name, kind)) is not None:
+            return ApplyFailure(index, *failure)
     return None
 
 
@@ -86,8 +86,8 @@ def _key(value: Any, name: str, key_type: str) -> tuple[ApplyFailureReason, str]
 def _field(value: Any, name: str, kind: FieldType) -> tuple[ApplyFailureReason, str] | None:
     if value is None:
         return ApplyFailureReason.MISSING_FIELD, f"payload field {name!r} is missing"
-    expected = {FieldType.INTEGER: int, FieldType.STRING: str, FieldType.BOOLEAN: bool}[kind]
-    if type(value) is not expected:
+    python_type = {FieldType.INTEGER: int, FieldType.STRING: str, FieldType.BOOLEAN: bool}[kind]
+    if type(value) is not python_type:
         return ApplyFailureReason.WRONG_TYPE, f"payload field {name!r} must be {_WORDS[kind]}"
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         return ApplyFailureReason.INTEGER_OUT_OF_RANGE, f"payload field {name!r} is beyond ±(2^53-1)"

@@ -31,8 +31,8 @@ def belonging(
     clock_skew_us: int,
 ) -> Belonging:
     """Sort n records: `pins[pins_index[i]]` are the pins of record i, times and skew in microseconds."""
-    mine = pins_digest(run)
-    same = np.array([pins_digest(one) == mine for one in pins], np.bool_)[pins_index]
-    named = np.array([one.run_id == run.run_id for one in pins], np.bool_)[pins_index]
+    own_digest = pins_digest(run)
+    same = np.array([pins_digest(record_pins) == own_digest for record_pins in pins], np.bool_)[pins_index]
+    same_run_id = np.array([record_pins.run_id == run.run_id for record_pins in pins], np.bool_)[pins_index]
     ahead = ts > admitted_at + clock_skew_us
-    return Belonging(own=same & ~ahead, future=same & ahead, wrong_pins=~same & named, other_run=~same & ~named)
+    return Belonging(own=same & ~ahead, future=same & ahead, wrong_pins=~same & same_run_id, other_run=~same & ~same_run_id)

@@ -106,7 +106,7 @@ def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
     mask = 0
     for selection in selections:
         mask |= 1 << layout.predicates.index(selection.predicate)
-    read = {name for one in group.on_demand for name in names_in(parse_expression(one.expression))[1]}
+    read = {name for feature in group.on_demand for name in names_in(parse_expression(feature.expression))[1]}
     return CompiledGroup(
         name=group.name,
         version=group.version,
@@ -114,10 +114,10 @@ def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
         ttl_seconds=group.ttl_seconds,
         mask=mask,
         reach=max(selection.reach for selection in selections),
-        features=tuple(_feature(feature, layout) for feature in sorted(group.features, key=lambda one: one.name)),
+        features=tuple(_feature(feature, layout) for feature in sorted(group.features, key=lambda feature: feature.name)),
         on_demand=tuple(
-            CompiledOnDemand(one.name, one.expression.strip(), one.scale)
-            for one in sorted(group.on_demand, key=lambda one: one.name)
+            CompiledOnDemand(feature.name, feature.expression.strip(), feature.scale)
+            for feature in sorted(group.on_demand, key=lambda feature: feature.name)
         ),
         request_fields=tuple((name, group.request[name].value) for name in sorted(read)),
     )

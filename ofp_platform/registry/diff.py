@@ -1,4 +1,4 @@
-"""What changed between two packs, in lines that a person reads."""
+"""The changes between two packs, in lines that a person reads."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ def diff_packs(old: Pack, new: Pack) -> PackDiff:
     changed_events = _events(before["events"], after["events"], lines)
     old_groups = {group_id(group): group for group in old.groups}
     new_groups = {group_id(group): group for group in new.groups}
-    added = sorted(new_groups.keys() - old_groups.keys())
-    removed = sorted(old_groups.keys() - new_groups.keys())
-    refused = []
-    for identity in added:
+    added_groups = sorted(new_groups.keys() - old_groups.keys())
+    removed_groups = sorted(old_groups.keys() - new_groups.keys())
+    refused_groups = []
+    for identity in added_groups:
         group = new_groups[identity]
         features = len(group.features) + len(group.on_demand)
         lines.append(f"+ group {identity[0]} {identity[1]} ({group.key_type}, {features} features)")
-    lines.extend(f"- group {name} {version}" for name, version in removed)
+    lines.extend(f"- group {name} {version}" for name, version in removed_groups)
     for identity in sorted(old_groups.keys() & new_groups.keys()):
-        one, other = old_groups[identity], new_groups[identity]
-        if group_digest(old, one) != group_digest(new, other):
-            refused.append(identity)
+        old_group, new_group = old_groups[identity], new_groups[identity]
+        if group_digest(old, old_group) != group_digest(new, new_group):
+            refused_groups.append(identity)
             lines.append(f"! group {identity[0]} {identity[1]} changed under the same version: publish another version")
-            lines.extend(_group(group_content(old, one), group_content(new, other)))
-    return PackDiff(tuple(added), tuple(removed), tuple(refused), changed_events, tuple(lines))
+            lines.extend(_group(group_content(old, old_group), group_content(new, new_group)))
+    return PackDiff(tuple(added_groups), tuple(removed_groups), tuple(refused_groups), changed_events, tuple(lines))
 
 
 def _events(before: Mapping[str, Any], after: Mapping[str, Any], lines: list[str]) -> tuple[str, ...]:
-    changed = []
+    changed_events = []
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) == after.get(name):
             continue
-        changed.append(name)
+        changed_events.append(name)
         if name not in before:
             lines.append(f"+ event {name}")
         elif name not in after:
@@ -66,14 +66,14 @@ def _events(before: Mapping[str, Any], after: Mapping[str, Any], lines: list[str
         else:
             lines.append(f"~ event {name}")
             lines.extend(_fields("", before[name], after[name]))
-    return tuple(changed)
+    return tuple(changed_events)
 
 
 def _group(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     lines = _fields("", _without_lists(before), _without_lists(after))
     for part, word in (("features", "feature"), ("on_demand", "on-demand feature")):
-        old = {one["name"]: one for one in before[part]}
-        new = {one["name"]: one for one in after[part]}
+        old = {feature["name"]: feature for feature in before[part]}
+        new = {feature["name"]: feature for feature in after[part]}
         for name in sorted(old.keys() | new.keys()):
             if name not in old:
                 lines.append(f"    + {word} {name}")

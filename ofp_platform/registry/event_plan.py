@@ -1,4 +1,4 @@
-"""What is done with one event type: what is decoded of its payload and how that becomes columns of each key type."""
+"""The treatment of one event type: which fields of its payload are decoded, and how they become columns of each key type."""
 
 from __future__ import annotations
 
@@ -63,24 +63,24 @@ class EventPlan:
 
     def failure(self, index: int, payload: bytes) -> ApplyFailure:
         """Why the payload cannot be applied."""
-        found = explain(index, payload, self.keys, self.fields)
+        failure = explain(index, payload, self.keys, self.fields)
         # the two readers disagree only on the edges of JSON itself (a lone surrogate, NaN, invalid UTF-8)
-        return found or ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not I-JSON")
+        return failure or ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not I-JSON")
 
 
-def event_plans(compiled: CompiledRegistry) -> dict[str, EventPlan]:
+def event_plans(registry: CompiledRegistry) -> dict[str, EventPlan]:
     """Event type to its plan, for every event type of the pack."""
-    return {name: _event_plan(name, routing, compiled) for name, routing in compiled.pack.events.items()}
+    return {name: _event_plan(name, routing, registry) for name, routing in registry.pack.events.items()}
 
 
-def _event_plan(name: str, routing: EventRouting, compiled: CompiledRegistry) -> EventPlan:
-    touched = {
+def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) -> EventPlan:
+    layouts = {
         key_type: layout
-        for key_type, layout in compiled.layouts.items()
+        for key_type, layout in registry.layouts.items()
         if any(name in predicate.event_types for predicate in layout.predicates)
     }
-    keys = {routing.keys[KeyType(key_type)]: key_type for key_type in touched}
-    reads = {key_type: _read(name, layout, compiled) for key_type, layout in touched.items()}
+    keys = {routing.keys[KeyType(key_type)]: key_type for key_type in layouts}
+    reads = {key_type: _read(name, layout, registry) for key_type, layout in layouts.items()}
     fields = {field: routing.fields[field] for field in sorted({field for read in reads.values() for field in read.all})}
     names = sorted(keys.keys() | fields.keys())
     # attributes are f0, f1, ...: a payload field may be a word that a struct cannot have
@@ -96,7 +96,7 @@ def _event_plan(name: str, routing: EventRouting, compiled: CompiledRegistry) ->
         fields=fields,
         attributes=tuple(attributes.values()),
         decode=msgspec.json.Decoder(struct).decode,
-        key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in touched.items()),
+        key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in layouts.items()),
     )
 
 
@@ -113,11 +113,11 @@ class _Read:
         return self.conditions | self.integers | self.tokens
 
 
-def _read(name: str, layout: KeyLayout, compiled: CompiledRegistry) -> _Read:
+def _read(name: str, layout: KeyLayout, registry: CompiledRegistry) -> _Read:
     selecting = {place for place, predicate in enumerate(layout.predicates) if name in predicate.event_types}
     operands = [
         operand
-        for group in compiled.groups.values()
+        for group in registry.groups.values()
         if group.key_type == layout.key_type
         for feature in group.features
         for operand in (feature.operand, feature.denominator)

@@ -75,10 +75,10 @@ def parse_expression(text: str) -> Expression:
         raise ExpressionError(f"a character that expressions do not have; {_ALLOWED}")
     if _NUMBER_RUNS_INTO_NAME.search(text):
         raise ExpressionError("only integer and decimal literals such as 100 or 0.25 are allowed")
-    stripped = text.strip()
+    source = text.strip()
     try:
-        tree = ast.parse(stripped, mode="eval")
-        return _convert(tree.body, stripped)
+        tree = ast.parse(source, mode="eval")
+        return _convert(tree.body, source)
     except SyntaxError as error:
         raise ExpressionError(f"not an expression: {error.msg}") from None
     except ExpressionError:
@@ -102,10 +102,10 @@ def _convert(node: ast.expr, text: str) -> Expression:
             return Negation(_convert(operand, text))
         case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATORS:
             return Operation(_OPERATORS[type(operator)], _convert(left, text), _convert(right, text))
-    raise ExpressionError(f"{_what(node)} is not allowed; {_ALLOWED}")
+    raise ExpressionError(f"{_describe(node)} is not allowed; {_ALLOWED}")
 
 
-def _what(node: ast.expr) -> str:
+def _describe(node: ast.expr) -> str:
     if isinstance(node, (ast.BinOp, ast.UnaryOp)):
         return f"the operator {type(node.op).__name__}"
     return {"Call": "a call", "Attribute": "an attribute", "Compare": "a comparison", "Subscript": "an index"}.get(

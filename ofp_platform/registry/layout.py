@@ -1,4 +1,4 @@
-"""What a pack compiles to: per key type, which columns are kept of an event and what is computed from them.
+"""The compiled form of a pack: per key type, the columns that are kept of an event and the values computed from them.
 
 The event matrix of a key is an int64 array of shape (layout.column_count, events), sorted by (time, tie):
 
@@ -31,7 +31,7 @@ class Predicate:
 
 @dataclass(frozen=True)
 class Measure:
-    """What is accumulated: one predicate over one place in `integer_fields` (-1: events only, no values)."""
+    """The subject of an accumulator: one predicate over one place in `integer_fields` (-1: events only, no values)."""
 
     predicate: int
     column: int

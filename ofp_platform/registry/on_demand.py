@@ -67,10 +67,10 @@ def _fraction(node: Expression, values: Mapping[str, ExactValue], request_contex
         case Constant(value):
             return value
         case FeatureValue(name):
-            found = values[name]
-            if isinstance(found, tuple):
-                return Fraction(found[0], 10 ** found[1])
-            return None if found is None else Fraction(found)
+            exact = values[name]
+            if isinstance(exact, tuple):
+                return Fraction(exact[0], 10 ** exact[1])
+            return None if exact is None else Fraction(exact)
         case RequestValue(name):
             return _request_value(name, request_context)
         case Negation(operand):

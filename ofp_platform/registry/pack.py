@@ -61,7 +61,7 @@ def shipped_pack(name: str) -> Pack:
 
 
 def pack_content(pack: Pack) -> dict[str, Any]:
-    """What the pack means, as canonical JSON: defaults filled in, durations in microseconds, all orders fixed.
+    """The meaning of the pack, as canonical JSON: defaults filled in, durations in microseconds, all orders fixed.
 
     The description is prose and stays out.
     """
@@ -85,7 +85,7 @@ def group_id(group: Group) -> tuple[str, str]:
 
 
 def group_content(pack: Pack, group: Group) -> dict[str, Any]:
-    """What one group version means: its features, and of the events that they select what the group reads."""
+    """The meaning of one group version: its features, and of the events that they select what the group reads."""
     routing = {}
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
     for name in sorted({event for selection in selections for event in selection.predicate.event_types}):
@@ -145,10 +145,10 @@ def _group(group: Group) -> dict[str, Any]:
         "version": group.version,
         "key_type": group.key_type.value,
         "ttl_seconds": group.ttl_seconds,
-        "features": [feature_content(feature) for feature in sorted(group.features, key=lambda one: one.name)],
+        "features": [feature_content(feature) for feature in sorted(group.features, key=lambda feature: feature.name)],
         "request": {name: kind.value for name, kind in group.request.items()},
         "on_demand": [
-            {"name": one.name, "expression": one.expression.strip(), "scale": one.scale}
-            for one in sorted(group.on_demand, key=lambda one: one.name)
+            {"name": feature.name, "expression": feature.expression.strip(), "scale": feature.scale}
+            for feature in sorted(group.on_demand, key=lambda feature: feature.name)
         ],
     }

@@ -44,19 +44,19 @@ class PackErrors(Exception):
 
 
 class PackText:
-    """One pack file as plain data. `errors` collects what is found; no message ever shows a raw identifier."""
+    """One pack file as plain data. `errors` collects the problems; no message ever shows a raw identifier."""
 
     def __init__(self, text: str, file: str) -> None:
         self.file = file
         self.errors: list[PackError] = []
         self._lines: dict[Path, int] = {(): 1}
         self._yaml = YAML(typ="safe", pure=True)
-        self._seen: set[int] = set()
+        self._node_ids: set[int] = set()
         self.data: Any = self._read(text)
 
     def report(self, path: Path, message: str) -> None:
         """Record an error at the nearest field that the file has."""
-        self.errors.append(PackError(self.file, self._line(path), redacted(field_text(path)), redacted(message)))
+        self.errors.append(PackError(self.file, self._line(path), redact(field_text(path)), redact(message)))
 
     def raise_if_wrong(self) -> None:
         """Raises:
@@ -87,7 +87,7 @@ class PackText:
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             problem = error.problem or error.context or "not YAML"
-            self.errors.append(PackError(self.file, mark.line + 1 if mark else 1, "", redacted(f"not YAML: {problem}")))
+            self.errors.append(PackError(self.file, mark.line + 1 if mark else 1, "", redact(f"not YAML: {problem}")))
         except RecursionError:
             self.report((), "nested too deeply")
         except YAMLError:
@@ -95,12 +95,12 @@ class PackText:
         return None
 
     def _plain(self, node: Node, path: Path) -> Any:
-        if id(node) in self._seen:
+        if id(node) in self._node_ids:
             self.errors.append(
-                PackError(self.file, node.start_mark.line + 1, redacted(field_text(path)), "aliases are not used in packs")
+                PackError(self.file, node.start_mark.line + 1, redact(field_text(path)), "aliases are not used in packs")
             )
             return None
-        self._seen.add(id(node))
+        self._node_ids.add(id(node))
         self._lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
@@ -115,13 +115,13 @@ class PackText:
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, ScalarNode):
-                self.errors.append(PackError(self.file, line, redacted(field_text(path)), "a field name must be a plain word"))
+                self.errors.append(PackError(self.file, line, redact(field_text(path)), "a field name must be a plain word"))
                 continue
             key = str(key_node.value)
             here = (*path, key)
             if key in data:
                 message = f"written twice; first on line {self._lines[here]}"
-                self.errors.append(PackError(self.file, line, redacted(field_text(here)), message))
+                self.errors.append(PackError(self.file, line, redact(field_text(here)), message))
                 continue
             self._lines[here] = line
             if raw_identifier_inside(key):
@@ -149,8 +149,8 @@ def raw_identifier_inside(text: str) -> bool:
     return any(is_raw_identifier(match.group()) for match in _DIGIT_RUNS.finditer(text))
 
 
-def redacted(text: str) -> str:
-    """The text with every raw identifier in it blotted out."""
+def redact(text: str) -> str:
+    """The text with every raw identifier in it replaced."""
     return _DIGIT_RUNS.sub(lambda match: "<raw identifier>" if is_raw_identifier(match.group()) else match.group(), text)
 
 

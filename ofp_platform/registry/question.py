@@ -18,8 +18,8 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import parse_time
 
 
-class Asked(Protocol):
-    """What answering needs of a request besides keys and groups."""
+class RequestFields(Protocol):
+    """The fields of a request that answering reads besides keys and groups."""
 
     @property
     def context_pins(self) -> ContextPins: ...
@@ -51,7 +51,7 @@ class PlainRequest(NamedTuple):
 class Question:
     """A checked request: keys and groups in canonical order, the groups of each key type, the as-of in microseconds."""
 
-    request: Asked
+    request: RequestFields
     as_of: int
     keys: tuple[tuple[str, str], ...]
     groups: tuple[CompiledGroup, ...]
@@ -130,15 +130,15 @@ def check_context(
     Raises:
         ContractError: REQUEST_CONTEXT_MISSING, REQUEST_CONTEXT_INVALID, RAW_IDENTIFIER.
     """
-    given = request_context or {}
-    if len(given) > limits.max_request_context_fields:
+    context = request_context or {}
+    if len(context) > limits.max_request_context_fields:
         raise invalid(
             Reason.REQUEST_CONTEXT_INVALID,
             f"request_context has more than {limits.max_request_context_fields} fields",
             pins,
         )
-    wanted = {name: kind for plan in plans for name, kind in plan.request_fields}
-    for name, value in given.items():
+    needed_fields = {name: kind for plan in plans for name, kind in plan.request_fields}
+    for name, value in context.items():
         if isinstance(value, int):
             if isinstance(value, bool) or abs(value) > MAX_INTEGER:
                 raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name}: not an integer within ±(2^53-1)", pins)
@@ -146,10 +146,10 @@ def check_context(
             raise invalid(Reason.RAW_IDENTIFIER, f"request_context.{name}: a raw identifier is refused", pins)
         elif len(value) > 256:
             raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name}: longer than 256 characters", pins)
-    for name, kind in wanted.items():
-        if name not in given:
+    for name, kind in needed_fields.items():
+        if name not in context:
             raise invalid(Reason.REQUEST_CONTEXT_MISSING, f"request_context.{name} ({kind}) is needed by a requested group", pins)
-        value = given[name]
+        value = context[name]
         if kind == "integer" and not isinstance(value, int):
             raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name}: an integer is needed", pins)
         if kind == "decimal" and isinstance(value, str):
@@ -158,4 +158,4 @@ def check_context(
                 parse_decimal(value, scale)
             except ValueError:
                 raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name}: not a decimal", pins) from None
-    return {name: given[name] for name in sorted(wanted)} if wanted else None
+    return {name: context[name] for name in sorted(needed_fields)} if needed_fields else None

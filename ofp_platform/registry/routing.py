@@ -19,7 +19,7 @@ import numpy.typing as npt
 from ofp_platform.registry.apply_failure import ApplyFailure, is_key_id
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.event_plan import EventPlan, KeyPlan, event_plans
-from ofp_platform.registry.layout import KeyLayout
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, KeyLayout
 from ofp_platform.registry.models import event_class
 from ofp_platform.vocabulary.canonical import canonical_bytes
 
@@ -43,7 +43,7 @@ class TouchedKeys:
 
 @dataclass(frozen=True)
 class RoutedBatch:
-    """What a batch of n records does.
+    """The effect of a batch of n records.
 
     status: int8[n] of APPLIED, UNKNOWN_TYPE, FAILED; failures: one per FAILED record, in order;
     id_digest: uint64[n, 2], the first 16 bytes (big-endian halves) of SHA-256(event_class NUL event_id);
@@ -87,10 +87,10 @@ class TokenCache:
 class Router:
     """Routes batches by one compiled registry. Not shared between threads: its caches are its own."""
 
-    def __init__(self, compiled: CompiledRegistry, cache_limit: int = CACHE_LIMIT) -> None:
-        self._layouts: Mapping[str, KeyLayout] = compiled.layouts
-        self._events = compiled.pack.events
-        self._plans = event_plans(compiled)
+    def __init__(self, registry: CompiledRegistry, cache_limit: int = CACHE_LIMIT) -> None:
+        self._layouts: Mapping[str, KeyLayout] = registry.layouts
+        self._events = registry.pack.events
+        self._plans = event_plans(registry)
         self._tokens = TokenCache(cache_limit)
         self._good_keys: set[str] = set()
         self._cache_limit = cache_limit
@@ -120,17 +120,17 @@ class Router:
                 continue
             if not plan.key_plans:
                 continue  # declared, but no group selects it: nothing is read of it
-            kept, columns = self._decode(plan, indices, payloads, failures)
-            if not kept:
+            applied_indices, columns = self._decode(plan, indices, payloads, failures)
+            if not applied_indices:
                 continue
-            where = np.array(kept, dtype=np.int64)
+            where = np.array(applied_indices, dtype=np.int64)
             for key_plan in plan.key_plans:
                 part = self._touch(key_plan, columns, where, ts, tie_digest)
                 parts.setdefault(key_plan.key_type, []).append(part)
         failures.sort(key=lambda failure: failure.index)
         status[[failure.index for failure in failures]] = FAILED
-        touched = {key_type: _in_record_order(parts[key_type]) for key_type in sorted(parts)}
-        return RoutedBatch(status, failures, id_digest, tie_digest, touched)
+        touched_keys = {key_type: _in_record_order(parts[key_type]) for key_type in sorted(parts)}
+        return RoutedBatch(status, failures, id_digest, tie_digest, touched_keys)
 
     def _digests(
         self, event_types: Sequence[str], event_ids: Sequence[str], payload_hashes: Sequence[bytes]
@@ -139,8 +139,8 @@ class Router:
         identities: list[bytes] = []
         ties: list[bytes] = []
         for name, event_id, payload_hash in zip(event_types, event_ids, payload_hashes, strict=True):
-            known = hashes.get(name)
-            digest = hashlib.sha256(name.encode() + b"\0") if known is None else known.copy()
+            class_hash = hashes.get(name)
+            digest = hashlib.sha256(name.encode() + b"\0") if class_hash is None else class_hash.copy()
             digest.update(event_id.encode())
             identities.append(digest.digest())
             digest.update(b"\0" + payload_hash)  # one hash object: the tie's input begins with the identity's
@@ -160,28 +160,28 @@ class Router:
         bad = self._bad_keys(plan, columns)
         if not bad:
             return indices, columns
-        kept: list[int] = []
+        applied_indices: list[int] = []
         good: list[msgspec.Struct] = []
         for index, row in zip(indices, rows, strict=True):
             if any(getattr(row, key.attribute) in bad for key in plan.key_plans):
                 failures.append(plan.failure(index, payloads[index]))
             else:
-                kept.append(index)
+                applied_indices.append(index)
                 good.append(row)
-        return kept, plan.columns(good)
+        return applied_indices, plan.columns(good)
 
     def _decode_each(
         self, plan: EventPlan, indices: list[int], payloads: Sequence[bytes], failures: list[ApplyFailure]
     ) -> tuple[list[int], list[msgspec.Struct]]:
-        kept: list[int] = []
+        applied_indices: list[int] = []
         rows: list[msgspec.Struct] = []
         for index in indices:
             try:
                 rows.append(plan.decode(payloads[index]))
-                kept.append(index)
+                applied_indices.append(index)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 failures.append(plan.failure(index, payloads[index]))
-        return kept, rows
+        return applied_indices, rows
 
     def _bad_keys(self, plan: EventPlan, columns: Mapping[str, list[Any]]) -> set[str]:
         bad: set[str] = set()
@@ -189,11 +189,11 @@ class Router:
             if self._good_keys.issuperset(columns[attribute]):
                 continue
             new = set(columns[attribute]).difference(self._good_keys)
-            refused = {key_id for key_id in new if not is_key_id(key_id)}
-            bad |= refused
+            bad_key_ids = {key_id for key_id in new if not is_key_id(key_id)}
+            bad |= bad_key_ids
             if len(self._good_keys) + len(new) > self._cache_limit:
                 self._good_keys.clear()
-            self._good_keys |= new - refused
+            self._good_keys |= new - bad_key_ids
         return bad
 
     def _touch(
@@ -206,8 +206,8 @@ class Router:
     ) -> TouchedKeys:
         layout = self._layouts[plan.key_type]
         matrix = np.zeros((layout.column_count, len(where)), dtype=np.int64)
-        matrix[0] = ts[where]
-        matrix[1] = plan.mask(columns, len(where))
+        matrix[TIME_ROW] = ts[where]
+        matrix[MASK_ROW] = plan.mask(columns, len(where))
         if layout.ties:
             matrix[2:4] = tie_digest[where].view(np.int64).T
         for row, attribute in plan.integer_rows:

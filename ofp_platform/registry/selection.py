@@ -1,4 +1,4 @@
-"""What a feature selects, with every default filled in: the form that the digest, the compiler and the checks share."""
+"""The selections of a feature, with every default filled in: the form that the digest, the compiler and the checks share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shape of a pack file: pydantic's findings, in words, at their lines."""
+"""The shape of a pack file: pydantic's errors, in words, at their lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ofp_platform.registry.models import (
     Pack,
     RequestFieldType,
 )
-from ofp_platform.registry.pack_text import PackText, Path, redacted
+from ofp_platform.registry.pack_text import PackText, Path, redact
 from ofp_platform.vocabulary.identity import KeyType
 
 _PREFIX = re.compile(r"^(Value error, |String (?=should)|Input (?=should))")
@@ -38,44 +38,44 @@ _WORDS = {
 }
 
 
-def check_shape(source: PackText) -> Pack | None:
-    """The pack as a model, or None when its shape is wrong (reported to the source)."""
+def check_shape(pack_text: PackText) -> Pack | None:
+    """The pack as a model, or None when its shape is wrong (reported to the pack text)."""
     try:
-        return Pack.model_validate(source.data)
+        return Pack.model_validate(pack_text.data)
     except ValidationError as errors:
         for error in errors.errors(include_url=False, include_context=True):
-            _report(source, error)
+            _report(pack_text, error)
     return None
 
 
-def suggestion(word: object, known: Iterable[str]) -> str:
+def suggestion(word: object, names: Iterable[str]) -> str:
     """ "; did you mean 'x'?" or, with nothing near, the list of what is known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(str(word), names, n=1, cutoff=0.6)
+    choices = sorted(names)
+    near = difflib.get_close_matches(str(word), choices, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    return f"; known: {', '.join(choices)}" if choices else ""
 
 
-def _report(source: PackText, error: ErrorDetails) -> None:
+def _report(pack_text: PackText, error: ErrorDetails) -> None:
     path: Path = tuple(error["loc"])
     kind, value = error["type"], error["input"]
     if path and path[-1] == "[key]":
         path = path[:-1]
     if kind == "extra_forbidden":
         model = _model_at(path[:-1])
-        source.report(path, f"unknown field {str(path[-1])!r}{suggestion(path[-1], _field_names(model))}")
+        pack_text.report(path, f"unknown field {str(path[-1])!r}{suggestion(path[-1], _field_names(model))}")
     elif kind == "enum":
-        source.report(path, f"{redacted(str(value))[:40]!r} is not one of these{suggestion(value, _choices(path))}")
+        pack_text.report(path, f"{redact(str(value))[:40]!r} is not one of these{suggestion(value, _choices(path))}")
     elif kind == "missing" and path[-1] in ("numerator", "denominator"):
-        source.report(path, "a ratio needs it")
+        pack_text.report(path, "a ratio needs it")
     elif kind == "too_short":
         if not value:  # else its entries are wrong, and are reported one by one
-            source.report(path, "must have at least one entry")
+            pack_text.report(path, "must have at least one entry")
     elif kind in _WORDS:
-        source.report(path, _WORDS[kind] + _hint(path, kind))
+        pack_text.report(path, _WORDS[kind] + _hint(path, kind))
     else:
-        source.report(path, _PREFIX.sub("", error["msg"]).replace("should", "must", 1))
+        pack_text.report(path, _PREFIX.sub("", error["msg"]).replace("should", "must", 1))
 
 
 def _hint(path: Path, kind: str) -> str:
@@ -118,7 +118,7 @@ def _choices(path: Path) -> list[str]:
     return [choice.value for choice in choices]
 
 
-def parsed(model: type[BaseModel], data: Any) -> Any:
+def parse_part(model: type[BaseModel], data: Any) -> Any:
     """The part as its model, or None where its shape is wrong (`check_shape` has reported that)."""
     try:
         return model.model_validate(data)

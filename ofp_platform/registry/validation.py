@@ -1,4 +1,4 @@
-"""What has to agree between the parts of a pack. Runs over whatever parts have the right shape, so that one reading
+"""The agreement between the parts of a pack. Runs over whatever parts have the right shape, so that one reading
 reports everything: a typo in one feature does not hide a wrong window in another."""
 
 from __future__ import annotations
@@ -12,54 +12,54 @@ from ofp_platform.registry.layout import MAX_PREDICATES, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
 from ofp_platform.registry.selection import predicate_of
-from ofp_platform.registry.shape import check_shape, parsed, suggestion
+from ofp_platform.registry.shape import check_shape, parse_part, suggestion
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 
 
-def validate(source: PackText) -> Pack:
-    """The pack that a source holds.
+def validate(pack_text: PackText) -> Pack:
+    """The pack that the text holds.
 
     Raises:
         PackErrors: everything that is wrong with it.
     """
-    if source.data is None and not source.errors:
-        source.report((), "the file is empty")
-    source.raise_if_not_yaml()
-    pack = check_shape(source)
-    if isinstance(source.data, dict):
-        _Check(source).run(source.data)
-    source.raise_if_wrong()
+    if pack_text.data is None and not pack_text.errors:
+        pack_text.report((), "the file is empty")
+    pack_text.raise_if_not_yaml()
+    pack = check_shape(pack_text)
+    if isinstance(pack_text.data, dict):
+        _Check(pack_text).run(pack_text.data)
+    pack_text.raise_if_wrong()
     assert pack is not None
     return pack
 
 
 @dataclass
 class _Check:
-    source: PackText
+    pack_text: PackText
     events: dict[str, EventRouting | None] = field(default_factory=dict)
     predicates: dict[str, set[Predicate]] = field(default_factory=dict)
 
     def run(self, data: dict[str, Any]) -> None:
         for name, routing in _items(data.get("events")):
-            self.events[name] = parsed(EventRouting, routing)
+            self.events[name] = parse_part(EventRouting, routing)
             self._routing(("events", name), self.events[name])
-        seen: dict[tuple[Any, Any], int] = {}
+        first_index: dict[tuple[Any, Any], int] = {}
         for index, group in enumerate(_list(data.get("groups"))):
             if isinstance(group, dict):
                 path: Path = ("groups", index)
                 identity = (str(group.get("name")), str(group.get("version")))
-                if identity in seen:
-                    self.source.report(path, f"group {identity[0]} {identity[1]} is already groups[{seen[identity]}]")
-                seen.setdefault(identity, index)
+                if identity in first_index:
+                    self.pack_text.report(path, f"group {identity[0]} {identity[1]} is already groups[{first_index[identity]}]")
+                first_index.setdefault(identity, index)
                 self._group(path, group)
 
     def _routing(self, path: Path, routing: EventRouting | None) -> None:
         for key_type, payload_field in routing.keys.items() if routing else ():
-            declared = routing.fields.get(payload_field, FieldType.STRING) if routing else FieldType.STRING
-            if declared is not FieldType.STRING:
-                message = f"{payload_field!r} is the {key_type} key, hence a string, not {declared}"
-                self.source.report((*path, "fields", payload_field), message)
+            key_field_type = routing.fields.get(payload_field, FieldType.STRING) if routing else FieldType.STRING
+            if key_field_type is not FieldType.STRING:
+                message = f"{payload_field!r} is the {key_type} key, hence a string, not {key_field_type}"
+                self.pack_text.report((*path, "fields", payload_field), message)
 
     def _group(self, path: Path, group: dict[str, Any]) -> None:
         key_type = str(group.get("key_type"))
@@ -67,7 +67,7 @@ class _Check:
         for index, raw in enumerate(_list(group.get("features"))):
             here: Path = (*path, "features", index)
             self._name(here, raw, names, f"features[{index}]")
-            feature: Feature | None = parsed(Feature, raw)
+            feature: Feature | None = parse_part(Feature, raw)
             if feature is not None:
                 self._feature(here, key_type, feature)
         features = set(names)
@@ -76,29 +76,29 @@ class _Check:
         for index, raw in enumerate(_list(group.get("on_demand"))):
             here = (*path, "on_demand", index)
             self._name(here, raw, names, f"on_demand[{index}]")
-            plan: OnDemand | None = parsed(OnDemand, raw)
+            plan: OnDemand | None = parse_part(OnDemand, raw)
             if plan is not None:
                 read |= self._expression((*here, "expression"), plan, features, request)
         for name in sorted(request - read):
-            self.source.report((*path, "request", name), f"no on-demand feature reads request.{name}")
+            self.pack_text.report((*path, "request", name), f"no on-demand feature reads request.{name}")
 
     def _name(self, path: Path, raw: Any, names: dict[str, str], place: str) -> None:
         if not isinstance(raw, dict) or not isinstance(name := raw.get("name"), str):
             return
         if name in names:
-            self.source.report((*path, "name"), f"the group already has a feature {name!r} ({names[name]})")
+            self.pack_text.report((*path, "name"), f"the group already has a feature {name!r} ({names[name]})")
         names.setdefault(name, place)
 
     def _expression(self, path: Path, plan: OnDemand, features: set[str], request: set[str]) -> set[str]:
         try:
-            used, fields = names_in(parse_expression(plan.expression))
+            feature_names, fields = names_in(parse_expression(plan.expression))
         except ExpressionError as error:
-            self.source.report(path, str(error))
+            self.pack_text.report(path, str(error))
             return set(request)  # what it would have read is unknown: no second complaint about unread fields
-        for name in sorted(used - features):
-            self.source.report(path, f"the group has no windowed feature {name!r}{suggestion(name, features)}")
+        for name in sorted(feature_names - features):
+            self.pack_text.report(path, f"the group has no windowed feature {name!r}{suggestion(name, features)}")
         for name in sorted(fields - request):
-            self.source.report(path, f"request.{name} is not declared under request{suggestion(name, request)}")
+            self.pack_text.report(path, f"request.{name} is not declared under request{suggestion(name, request)}")
         return set(fields)
 
     def _feature(self, path: Path, key_type: str, feature: Feature) -> None:
@@ -106,94 +106,96 @@ class _Check:
         if rule_of(feature.aggregation).reads is not Reads.OPERANDS:
             for side in ("numerator", "denominator"):
                 if getattr(feature, side) is not None:
-                    self.source.report((*path, side), f"only a ratio has it, not {feature.aggregation}")
+                    self.pack_text.report((*path, side), f"only a ratio has it, not {feature.aggregation}")
             if feature.window is None:
-                self.source.report((*path, "window"), "this field is required")
+                self.pack_text.report((*path, "window"), "this field is required")
             if feature.events is None:
-                self.source.report((*path, "events"), "this field is required")
+                self.pack_text.report((*path, "events"), "this field is required")
             else:
                 self._selection(path, key_type, feature, feature.events)
             return
-        for name, given in (("events", feature.events), ("value", feature.value), ("where", feature.where)):
-            if given:
-                self.source.report((*path, name), "of a ratio it is given in the numerator and in the denominator")
+        for name, value in (("events", feature.events), ("value", feature.value), ("where", feature.where)):
+            if value:
+                self.pack_text.report((*path, name), "of a ratio it is given in the numerator and in the denominator")
         for side in ("numerator", "denominator"):
             operand: Operand | None = getattr(feature, side)
             here = (*path, side)
             if operand is None:
-                self.source.report(here, "a ratio needs it")
+                self.pack_text.report(here, "a ratio needs it")
                 continue
             if rule_of(operand.aggregation).reads is Reads.OPERANDS:
-                self.source.report((*here, "aggregation"), "a ratio is of two other aggregations, not of ratios")
+                self.pack_text.report((*here, "aggregation"), "a ratio is of two other aggregations, not of ratios")
                 continue
             if operand.window is None and feature.window is None:
-                self.source.report((*here, "window"), "required, here or in the feature")
+                self.pack_text.report((*here, "window"), "required, here or in the feature")
             self._scale(here, operand)
             self._selection(here, key_type, operand, operand.events)
 
     def _scale(self, path: Path, part: Feature | Operand) -> None:
         if part.scale is not None and not rule_of(part.aggregation).decimal:
-            self.source.report((*path, "scale"), f"{part.aggregation} is an integer and has no scale")
+            self.pack_text.report((*path, "scale"), f"{part.aggregation} is an integer and has no scale")
 
     def _selection(self, path: Path, key_type: str, part: Feature | Operand, events: tuple[str, ...]) -> None:
         for index, name in enumerate(events):
             here: Path = (*path, "events", index)
             if name in events[:index]:
-                self.source.report(here, f"{name!r} is listed twice")
+                self.pack_text.report(here, f"{name!r} is listed twice")
             elif name not in self.events:
-                self.source.report(here, f"unknown event type {name!r}{suggestion(name, self.events)}")
+                self.pack_text.report(here, f"unknown event type {name!r}{suggestion(name, self.events)}")
             elif (routing := self.events[name]) is not None and key_type not in routing.keys:
-                self.source.report(here, f"event {name!r} routes no {key_type} key, which is the key type of the group")
+                self.pack_text.report(here, f"event {name!r} routes no {key_type} key, which is the key type of the group")
         self._value(path, part, events)
         for name, values in part.where.items():
             self._condition((*path, "where", name), name, values, events)
-        known = self.predicates.setdefault(key_type, set())
+        predicates = self.predicates.setdefault(key_type, set())
         predicate = predicate_of(events, part.where)
-        if predicate not in known and len(known) == MAX_PREDICATES:
+        if predicate not in predicates and len(predicates) == MAX_PREDICATES:
             message = f"more than {MAX_PREDICATES} different selections (events and where) for key type {key_type}"
-            self.source.report(path, message)
+            self.pack_text.report(path, message)
             return
-        known.add(predicate)
+        predicates.add(predicate)
 
     def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> None:
         reads = rule_of(part.aggregation).reads
         match reads:
             case Reads.NOTHING:
                 if part.value is not None:
-                    self.source.report((*path, "value"), f"{part.aggregation} counts events and has no value")
+                    self.pack_text.report((*path, "value"), f"{part.aggregation} counts events and has no value")
                 return
             case Reads.OPERANDS:  # its operands are looked at one by one
                 return
             case Reads.INTEGER:
-                allowed = {FieldType.INTEGER}
+                field_types = {FieldType.INTEGER}
             case Reads.TOKEN:
-                allowed = {FieldType.INTEGER, FieldType.STRING}
+                field_types = {FieldType.INTEGER, FieldType.STRING}
             case _:
                 assert_never(reads)
         if part.value is None:
-            self.source.report((*path, "value"), f"{part.aggregation} needs the payload field that it is of")
+            self.pack_text.report((*path, "value"), f"{part.aggregation} needs the payload field that it is of")
             return
-        for name, declared in self._declared((*path, "value"), part.value, events):
-            if declared not in allowed:
-                words = " or ".join(sorted(allowed))
-                self.source.report((*path, "value"), f"{part.value!r} of {name} is {declared}; {part.aggregation} needs {words}")
+        for name, field_type in self._field_types((*path, "value"), part.value, events):
+            if field_type not in field_types:
+                words = " or ".join(sorted(field_types))
+                self.pack_text.report(
+                    (*path, "value"), f"{part.value!r} of {name} is {field_type}; {part.aggregation} needs {words}"
+                )
 
     def _condition(self, path: Path, name: str, values: tuple[Scalar, ...], events: tuple[str, ...]) -> None:
-        for event, declared in self._declared(path, name, events):
-            if any(_TYPES[type(value)] is not declared for value in values):
-                self.source.report(path, f"{name!r} of {event} is {declared}; a value here is of another type")
+        for event, field_type in self._field_types(path, name, events):
+            if any(_TYPES[type(value)] is not field_type for value in values):
+                self.pack_text.report(path, f"{name!r} of {event} is {field_type}; a value here is of another type")
 
-    def _declared(self, path: Path, name: str, events: tuple[str, ...]) -> list[tuple[str, FieldType]]:
-        found = []
+    def _field_types(self, path: Path, name: str, events: tuple[str, ...]) -> list[tuple[str, FieldType]]:
+        types = []
         for event in dict.fromkeys(events):
             routing = self.events.get(event)
             if routing is None:
                 continue
             if name in routing.fields:
-                found.append((event, routing.fields[name]))
+                types.append((event, routing.fields[name]))
             else:
-                self.source.report(path, f"event {event!r} declares no field {name!r}{suggestion(name, routing.fields)}")
-        return found
+                self.pack_text.report(path, f"event {event!r} declares no field {name!r}{suggestion(name, routing.fields)}")
+        return types
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:

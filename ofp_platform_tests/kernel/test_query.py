@@ -35,14 +35,14 @@ def test_a_plan_of_nothing_has_the_shapes_of_one() -> None:
     empty = LayoutArrays.of(KeyLayout("account", False, (), (), (), (), ()))
     assert (empty.slots.shape, empty.measures.shape, empty.token_rows.shape) == ((0, 5), (0, 2), (0,))
     query = make_query(empty, ())
-    assert (query.chosen.shape, query.distinct.shape, query.masks.shape) == ((0,), (0, 5), (0,))
+    assert (query.slot_numbers.shape, query.distinct.shape, query.masks.shape) == ((0,), (0, 5), (0,))
     assert (query.distinct_index, query.finalisers) == ({}, {})
 
 
 def test_windows_with_one_end_follow_each_other_growing() -> None:
     arrays = LayoutArrays.of(layout(False))
-    assert make_query(arrays, range(5)).chosen.tolist() == [1, 3, 2, 0, 4]
-    assert make_query(arrays, [4, 0, 0, 2, 4]).chosen.tolist() == [2, 0, 4]  # each once
+    assert make_query(arrays, range(5)).slot_numbers.tolist() == [1, 3, 2, 0, 4]
+    assert make_query(arrays, [4, 0, 0, 2, 4]).slot_numbers.tolist() == [2, 0, 4]  # each once
 
 
 def test_distinct_counts_follow_each_other_likewise_and_are_asked_once() -> None:
@@ -59,7 +59,7 @@ def test_distinct_counts_follow_each_other_likewise_and_are_asked_once() -> None
         [1, 4, 5, 1, 0],
     ]
     assert query.masks.tolist() == [3, 1]
-    assert query.chosen.tolist() == []
+    assert query.slot_numbers.tolist() == []
 
 
 def test_a_query_of_groups_asks_for_every_operand() -> None:
@@ -71,7 +71,7 @@ def test_a_query_of_groups_asks_for_every_operand() -> None:
     second = CompiledGroup("b", "v1", "account", 9, 1, 60, (CompiledFeature("d", seen, None, None),), (), ())
     assert operands_of(first) == [count, mean, shops]
     query = query_of(LayoutArrays.of(layout(False)), [first, second])
-    assert query.chosen.tolist() == [1, 0]
+    assert query.slot_numbers.tolist() == [1, 0]
     assert query.distinct_index == {(2, 1): 0, (4, 0): 1}
     assert query.masks.tolist() == [2, 1]
     assert query_of(query.arrays, [second]).masks.tolist() == [1]
@@ -94,4 +94,4 @@ def test_plans_and_queries_do_not_change_and_are_told_apart() -> None:
     with pytest.raises(FrozenInstanceError):
         arrays.slots = arrays.measures  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
-        query.chosen = query.masks  # type: ignore[misc]
+        query.slot_numbers = query.masks  # type: ignore[misc]

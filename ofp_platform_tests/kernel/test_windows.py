@@ -48,7 +48,7 @@ def last_touch(arrays: LayoutArrays, matrix: Int64Array, mask: int, time: int, h
 def needed_chunks(query: Query, time: int, first: Int64Array, last: Int64Array) -> BoolArray:
     """bool[K]: the segments whose events `evaluate_state` must have; the summaries of the others are enough."""
     needed = np.zeros(len(first), np.bool_)
-    for slot in query.chosen.tolist():
+    for slot in query.slot_numbers.tolist():
         high = max(time - int(query.arrays.slots[slot, DELAY]), EARLIEST)
         for edge in (high, max(high - int(query.arrays.slots[slot, WINDOW]), EARLIEST)):
             needed |= (first <= edge) & (last > edge)

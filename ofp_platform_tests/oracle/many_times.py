@@ -22,7 +22,7 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
         horizons = np.full(rows, EARLIEST, np.int64)
     arrays = query.arrays
     columns = np.zeros((arrays.slot_count, ROW_WIDTH, rows), np.int64)
-    slide_slots(arrays.slots, query.chosen, needs_all(arrays), matrix, 0, events, times, 0, rows, columns)
+    slide_slots(arrays.slots, query.slot_numbers, needs_all(arrays), matrix, 0, events, times, 0, rows, columns)
     evaluations = Evaluations(
         as_rows(columns), np.zeros((rows, len(query.distinct)), np.int64), np.empty((rows, len(query.masks)), np.int64)
     )

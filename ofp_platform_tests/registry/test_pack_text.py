@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ofp_platform.registry.pack_text import PackText, field_text, raw_identifier_inside, redacted
+from ofp_platform.registry.pack_text import PackText, field_text, raw_identifier_inside, redact
 
 
 @pytest.mark.parametrize(
@@ -40,5 +40,5 @@ def test_an_error_stands_at_the_nearest_line_there_is() -> None:
 def test_raw_identifiers_are_found_inside_text_and_blotted_out() -> None:
     assert raw_identifier_inside("card 4111 1111 1111 1111!")
     assert not raw_identifier_inside("4111 1111 1111 1112")
-    assert redacted("card 4111-1111-1111-1111!") == "card <raw identifier>!"
+    assert redact("card 4111-1111-1111-1111!") == "card <raw identifier>!"
     assert field_text(("groups", 0, "where", "x")) == "groups[0].where.x"

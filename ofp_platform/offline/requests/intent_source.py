@@ -11,7 +11,7 @@ from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from ofp_platform.registry.pack_text import raw_identifier_inside, redacted
+from ofp_platform.registry.pack_text import raw_identifier_inside, redact
 from ofp_platform.vocabulary.identity import is_raw_identifier
 from ofp_platform.vocabulary.model import is_digest
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -92,7 +92,7 @@ def _from_yaml(text: str) -> Any:
         refuse(f"line {line}: a field is written twice")
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = redacted(str(error.problem or error.context or "cannot be read"))
+        problem = redact(str(error.problem or error.context or "cannot be read"))
         refuse(f"not YAML: line {mark.line + 1 if mark else 1}: {problem}")
     except (YAMLError, ValueError, TypeError, AttributeError, KeyError):
         # a value that its YAML tag does not allow ends in any of these

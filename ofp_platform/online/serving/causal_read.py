@@ -8,7 +8,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.log.port import LogUnavailable
-from ofp_platform.registry.question import Asked
+from ofp_platform.registry.question import RequestFields
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
 from ofp_platform.vocabulary.position import Basis
 
@@ -16,7 +16,7 @@ Partitions = Callable[[], Collection[str]]
 """Asks the log for the ids of its partitions; it may block, and may raise LogUnavailable."""
 
 
-def reached(basis_text: str, request: Asked) -> bool:
+def reached(basis_text: str, request: RequestFields) -> bool:
     """Whether a basis holds what the request says it must."""
     if not request.at_least_basis:
         return True
@@ -24,7 +24,7 @@ def reached(basis_text: str, request: Asked) -> bool:
     return all(basis.contains(position) for position in request.at_least_basis)
 
 
-def refuse_foreign(basis_text: str, request: Asked, partitions: Partitions | None) -> None:
+def refuse_foreign(basis_text: str, request: RequestFields, partitions: Partitions | None) -> None:
     """Refuse positions that no basis of this run will ever hold: waiting for them, or asking again, would not help.
 
     `partitions` is asked only for a partition that the basis does not know yet; while the log does not answer, or without it,
@@ -57,7 +57,7 @@ def refuse_foreign(basis_text: str, request: Asked, partitions: Partitions | Non
             raise invalid(Reason.INVALID_FIELD, text, request.context_pins)
 
 
-def not_reached(request: Asked, waited_ms: int) -> ContractError:
+def not_reached(request: RequestFields, waited_ms: int) -> ContractError:
     """The refusal after waiting in vain."""
     return unavailable(
         Reason.BASIS_NOT_REACHED,

@@ -125,7 +125,7 @@ class Evaluator(SnapshotMaker):
                 self._spans.clear()
             query = self.query(groups)
             found = {0}
-            for row in (*query.arrays.slots[query.chosen].tolist(), *query.distinct.tolist()):
+            for row in (*query.arrays.slots[query.slot_numbers].tolist(), *query.distinct.tolist()):
                 found |= {row[DELAY], row[DELAY] + row[WINDOW]}
             spans = self._spans[key] = tuple(sorted(found))
         return spans
