@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -55,7 +56,10 @@ odd_texts = st.sampled_from(
         "\u0662024-05-01T12:00:00Z",
     ]
 )
-odd_values = odd_texts | st.sampled_from([None, True, 0, -1, 1.0, 2**53, 10**30, [], {}, [[]]]) | st.text(max_size=5)
+# copies: a later mutation may change what was drawn
+odd_values = (
+    odd_texts | st.sampled_from([None, True, 0, -1, 1.0, 2**53, 10**30, [], {}, [[]]]).map(deepcopy) | st.text(max_size=5)
+)
 
 
 @st.composite
