@@ -4,9 +4,9 @@ Numba's own stamp on a kept function is the text of that function's file alone. 
 into those of another and constants of other packages are compiled in, so the stamp is the text of the whole package and of the
 modules that those constants come from: an edit anywhere in them recompiles all of it.
 
-A loop that Python calls takes its arrays one by one, ten and more of them. Numba takes a named tuple of arrays, too, but looks at it
-anew in each call: five arrays cost 1.1 us so and 0.4 us one by one, where the whole answer for a key takes 8 us. And a signature
-that names a tuple takes read-only arrays or writable ones, not both.
+A loop that Python calls takes its arrays one by one, ten and more of them. Numba takes a named tuple of arrays, too, but looks at
+it anew in each call: five arrays cost 1.1 us so and 0.4 us one by one, where the whole answer for a key takes 8 us. And a
+signature that names a tuple takes read-only arrays or writable ones, not both.
 """
 
 from __future__ import annotations
