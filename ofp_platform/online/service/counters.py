@@ -39,3 +39,13 @@ class Counters:
         self.lag_records = Gauge("ofp_lag_records", "Records behind the head", ["partition"], registry=self.registry)
         self.watermark_age_seconds = Gauge("ofp_watermark_age_seconds", "Clock minus watermark", registry=self.registry)
         self.posture = Gauge("ofp_posture", "0 GREEN, 1 AMBER, 2 RED", registry=self.registry)
+
+    def total(self, name: str) -> int:
+        """The total of the counter `ofp_<name>`, over all its labels."""
+        return sum(
+            int(sample.value)
+            for metric in self.registry.collect()
+            if metric.name == f"ofp_{name}"
+            for sample in metric.samples
+            if sample.name == f"ofp_{name}_total"
+        )

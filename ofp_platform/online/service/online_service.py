@@ -1,4 +1,4 @@
-"""The plane behind the HTTP service: an async reader, the served log, a monitor that keeps the posture current."""
+"""The plane behind the HTTP service: opens its parts, answers requests, looks snapshots up, closes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-import psycopg
 from prometheus_client import generate_latest
-from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
+from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.async_reader import AsyncReader
-from ofp_platform.online.serving.posture import Observation, health_of, judge, posture_of
+from ofp_platform.online.serving.posture import health_of
 from ofp_platform.online.serving.served_log import ServedLog
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
-from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import asyncpg_arguments
@@ -33,13 +31,7 @@ from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupInfo, FeatureGroups, Health, PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
-logger = logging.getLogger(__name__)
-_MONITOR_SECONDS = 1.0
-_LOOK_SECONDS = 3.0  # a store that takes longer to tell of its health does not answer
 _OBJECT_SECONDS = 5.0  # snapshots are small
-_LISTEN_SECONDS = 3.0  # for each word of the connection that hears of commits
-_HEARTBEAT_SECONDS = 5.0  # a server that is gone without a word also says nothing of commits
-_POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
 # Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one.
 _SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "application_name": "ofp-serving"}
 
@@ -72,23 +64,18 @@ class OnlineService:
         self._dsn = dsn
         self._connections = connections
         self._cache_bytes = cache_bytes
-        self._listens = False
         self._log_served = log_served
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self.counters = Counters()
         self._plane: Plane | None = None
         self._pool: asyncpg.Pool | None = None
-        self._reader: AsyncReader | None = None
-        self._served: ServedLog | None = None
+        self.reader: AsyncReader | None = None
+        self.served_log: ServedLog | None = None
         self._snapshots: SnapshotStore | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._row: ProjectionRow | None = None
-        self._observation: Observation | None = None
-        self._looking: asyncio.Task[Observation] | None = None
-        self._posture: dict[str, Any] = {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
-        self._moved_at = 0.0
-        self._seen_version = -1
+        self.monitor: ProjectionMonitor | None = None
+        self._listener: CommitListener | None = None
 
     async def open(self) -> None:
         """Connect and begin to monitor."""
@@ -103,6 +90,15 @@ class OnlineService:
             reset=_keep_session,
             server_settings=_SETTINGS,
         )
+        self.monitor = ProjectionMonitor(
+            self._plane,
+            row,
+            self._profile.thresholds,
+            self.counters,
+            wall_clock=self._wall_clock,
+            monotonic=self._monotonic,
+        )
+        self._listener = CommitListener(self._dsn, self._plane.live, self._follow)
         await self._follow(row)
         objects = ObjectStore(
             self._profile.object_store_url,
@@ -110,10 +106,13 @@ class OnlineService:
             answer_seconds=_OBJECT_SECONDS,
         )
         self._snapshots = SnapshotStore(self._plane.pool, objects)
-        self._served = ServedLog(self._snapshots)
-        self._served.start()
-        await self._observe()
-        self._tasks = [asyncio.create_task(self._monitor()), asyncio.create_task(self._listen())]
+        self.served_log = ServedLog(self._snapshots)
+        self.served_log.start()
+        await self.monitor.observe()
+        self._tasks = [
+            asyncio.create_task(self.monitor.run(before_each=self._catch_up)),
+            asyncio.create_task(self._listener.run()),
+        ]
 
     async def close(self) -> None:
         """Write the served log out and disconnect."""
@@ -122,10 +121,10 @@ class OnlineService:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._served is not None:
-            await self._served.close()
+        if self.monitor is not None:
+            self.monitor.close()
+        if self.served_log is not None:
+            await self.served_log.close()
         if self._pool is not None:
             await self._pool.close()
         if self._plane is not None:
@@ -140,9 +139,9 @@ class OnlineService:
         began = self._monotonic()
         try:
             self._refuse_when_red()
-            if self._reader is None:
+            if self.reader is None:
                 raise unavailable(Reason.STORE_DOWN, "the service is not open")
-            answer = await self._reader.answer(body)
+            answer = await self.reader.answer(body)
         except ContractError as error:
             self.counters.snapshot_failures.labels(error.code.value, error.reason.value).inc()
             raise
@@ -153,8 +152,8 @@ class OnlineService:
         self.counters.snapshots_built.inc()
         if answer.missing:
             self.counters.missing_features.inc(answer.missing)
-        if self._log_served and self._served is not None:
-            self._served.offer(answer)
+        if self._log_served and self.served_log is not None:
+            self.served_log.offer(answer)
         return answer
 
     async def snapshot(self, snapshot_hash: str) -> bytes:
@@ -163,7 +162,7 @@ class OnlineService:
         Raises:
             ContractError: UNKNOWN_SNAPSHOT, SNAPSHOT_CORRUPT, STORE_DOWN.
         """
-        if self._snapshots is None or self._served is None:
+        if self._snapshots is None or self.served_log is None:
             raise unavailable(Reason.STORE_DOWN, "the service is not open")
         try:
             return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
@@ -171,22 +170,22 @@ class OnlineService:
             if error.reason is not Reason.UNKNOWN_SNAPSHOT:
                 raise
         for _ in range(2):  # it may have been served a moment ago, or just now
-            await self._served.flushed()
+            await self.served_log.flushed()
             try:
                 return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
             except ContractError as error:
                 # what waits may be another serving of a snapshot that is stored, so looking it up comes first
-                if error.reason is not Reason.UNKNOWN_SNAPSHOT or not self._served.holds(snapshot_hash):
+                if error.reason is not Reason.UNKNOWN_SNAPSHOT or not self.served_log.holds(snapshot_hash):
                     raise
         raise unavailable(Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer")
 
     async def feature_groups(self) -> bytes:
         """The catalogue of the live registry."""
-        if self._reader is None:
+        if self.reader is None:
             raise unavailable(Reason.STORE_DOWN, "the service is not open")
-        registry = self._reader.evaluator.registry
+        registry = self.reader.evaluator.registry
         catalogue = FeatureGroups(
-            context_pins=self._reader.evaluator.pins,
+            context_pins=self.reader.evaluator.pins,
             feature_definition_set=FeatureDefinitionSet(
                 pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest
             ),
@@ -203,173 +202,61 @@ class OnlineService:
             ),
         )
         body = catalogue.model_dump(mode="json")
-        body["context_pins"] = self._reader.evaluator.pins.wire()
+        body["context_pins"] = self.reader.evaluator.pins.wire()
         return canonical_bytes(body)
 
     async def health(self) -> Health:
         """The health document, from the last observation (at most a second old)."""
         counters = {
-            "snapshots_built": int(self.counters.snapshots_built._value.get()),
-            "snapshot_failures": sum(
-                int(sample.value)
-                for metric in self.counters.snapshot_failures.collect()
-                for sample in metric.samples
-                if sample.name.endswith("_total")
-            ),
-            "stale_graph_version": int(self.counters.stale_graph_version._value.get()),
-            "missing_features": int(self.counters.missing_features._value.get()),
-            "served_log_dropped": 0 if self._served is None else self._served.dropped,
+            "snapshots_built": self.counters.total("snapshots_built"),
+            "snapshot_failures": self.counters.total("snapshot_failures"),
+            "stale_graph_version": self.counters.total("stale_graph_version"),
+            "missing_features": self.counters.total("missing_features"),
+            "served_log_dropped": 0 if self.served_log is None else self.served_log.dropped,
         }
+        observation = None if self.monitor is None else self.monitor.observation
         now = int(self._wall_clock() * MICROS_PER_SECOND)
-        return health_of(self._observation, self._profile.thresholds, counters, now)
+        return health_of(observation, self._profile.thresholds, counters, now)
 
     def metrics(self) -> bytes:
         """Prometheus text."""
-        dropped = self.counters.served_log_dropped
-        dropped.inc((0 if self._served is None else self._served.dropped) - dropped._value.get())
+        dropped = 0 if self.served_log is None else self.served_log.dropped
+        self.counters.served_log_dropped.inc(dropped - self.counters.total("served_log_dropped"))
         return generate_latest(self.counters.registry)
 
-    # ---- following the projection ------------------------------------------------------------------------------------
-
     def _refuse_when_red(self) -> None:
-        if not self._profile.thresholds.refuse_when_red or self._posture["state"] != PostureState.RED.value:
+        if self.monitor is None or not self._profile.thresholds.refuse_when_red:
             return
-        reasons = self._posture["reasons"]
+        posture = self.monitor.posture
+        if posture["state"] != PostureState.RED.value:
+            return
+        reasons = posture["reasons"]
         if "STORE_DOWN" in reasons:
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer")
         if any(reason.startswith("STALLED") for reason in reasons):
             raise unavailable(Reason.PROJECTION_STALLED, "records wait and the projection does not move")
-        raise unavailable(Reason.PROJECTION_BEHIND, f"{self._posture['lag_records']} records behind the log")
+        raise unavailable(Reason.PROJECTION_BEHIND, f"{posture['lag_records']} records behind the log")
 
     async def _follow(self, row: ProjectionRow) -> None:
         """Serve this projection from now on."""
-        assert self._plane is not None
-        evaluator = await asyncio.to_thread(self._plane.evaluator, row)
-        before = self._reader
-        self._reader = AsyncReader(
+        plane, monitor, listener = self._plane, self.monitor, self._listener
+        assert plane is not None
+        assert monitor is not None
+        assert listener is not None
+        evaluator = await asyncio.to_thread(plane.evaluator, row)
+        self.reader = AsyncReader(
             self._pool,
             row.projection_id,
             evaluator,
             self._profile.limits,
-            posture=lambda: self._posture,
+            posture=lambda: monitor.posture,
             cache_bytes=self._cache_bytes,
-            partitions=self._plane.partition_ids,
+            partitions=plane.partition_ids,
         )
-        if before is not None:
-            before.deaf()
-        if self._listens:
-            self._reader.listening()
-        self._row = row
+        listener.attach(row, self.reader)
+        monitor.watch(row)
 
-    async def _monitor(self) -> None:
-        while True:
-            await asyncio.sleep(_MONITOR_SECONDS)
-            if self._reader is not None:
-                self._reader.follow()  # also the way back after a statement that failed
-            await self._observe()
-
-    async def _observe(self) -> None:
-        try:
-            self._observation = await self._looked()
-        except (psycopg.Error, PoolTimeout, LogUnavailable, TimeoutError) as error:
-            logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
-            self._observation = None
-        self._posture = posture_of(self._observation, self._profile.thresholds)
-        self._export()
-
-    async def _looked(self) -> Observation:
-        # a look that hangs in a silent store is waited for again, not joined by another
-        looking = self._looking
-        if looking is None:
-            looking = self._looking = asyncio.create_task(asyncio.to_thread(self._look))
-        async with asyncio.timeout(_LOOK_SECONDS):
-            await asyncio.wait([looking])
-        self._looking = None
-        return looking.result()
-
-    def _look(self) -> Observation:
-        assert self._plane is not None
-        assert self._row is not None
-        row = self._plane.row(self._row.projection_id)
-        with self._plane.pool.connection() as connection:
-            totals = read_progress(connection, row.projection_id)
-        lag = self._plane.log.ordinal_lag(row.basis)
-        now = self._monotonic()
-        if row.version != self._seen_version or not sum(lag.values()):
-            self._seen_version, self._moved_at = row.version, now
-        return Observation(row, totals, lag, now - self._moved_at)
-
-    def _export(self) -> None:
-        state, _ = judge(self._observation, self._profile.thresholds)
-        self.counters.posture.set(_POSTURE_VALUES[state])
-        if self._observation is None:
-            return
-        totals = self._observation.totals.counters()
-        self.counters.events_applied.set(totals["events_applied"])
-        self.counters.duplicates.set(totals["duplicates"])
-        self.counters.late_events.set(totals["late_events"])
-        self.counters.anomalies.set(totals["anomalies"])
-        for reason, count in self._observation.totals.failures.items():
-            self.counters.apply_failures.labels(reason).set(count)
-        for partition, lag in self._observation.lag.items():
-            self.counters.lag_records.labels(partition).set(lag)
-        watermark = self._observation.row.watermark
-        if watermark is not None:
-            self.counters.watermark_age_seconds.set(self._wall_clock() - watermark / MICROS_PER_SECOND)
-
-    async def _listen(self) -> None:
-        """Tell the reader of commits; follow a switch. A lost connection is made again."""
-        while True:
-            try:
-                await self._listen_once()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, psycopg.Error, PoolTimeout):
-                await asyncio.sleep(_MONITOR_SECONDS)
-
-    async def _listen_once(self) -> None:
-        """Listen until the connection ends."""
-        assert self._plane is not None
-        changed, closed = asyncio.Event(), asyncio.Event()
-        changed.set()  # a switch may have come while nobody listened
-
-        def heard(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
-            if payload == "switch":
-                changed.set()
-            elif self._reader is not None:
-                self._reader.moved()
-
-        def ended(_connection: Any) -> None:
-            # at once, not when the task below comes to run: until then requests would be answered from what cannot be followed
-            self._set_listening(False)
-            closed.set()
-            changed.set()
-
-        bounds = {"timeout": _LISTEN_SECONDS, "command_timeout": _LISTEN_SECONDS}
-        connection = await asyncpg.connect(**asyncpg_arguments(self._dsn), **bounds)
-        try:
-            connection.add_termination_listener(ended)
-            await connection.add_listener("ofp_projection", heard)
-            self._set_listening(True)
-            while not closed.is_set():
-                try:
-                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                        await changed.wait()
-                except TimeoutError:
-                    await connection.execute("SELECT 1")
-                    continue
-                changed.clear()
-                if not closed.is_set():
-                    live = await asyncio.to_thread(self._plane.live)
-                    if live is not None and (self._row is None or live.projection_id != self._row.projection_id):
-                        await self._follow(live)
-        finally:
-            self._set_listening(False)
-            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await connection.close(timeout=_LISTEN_SECONDS)
-
-    def _set_listening(self, listens: bool) -> None:
-        self._listens = listens
-        if self._reader is not None:
-            if listens:
-                self._reader.listening()
-            else:
-                self._reader.deaf()
+    def _catch_up(self) -> None:
+        """Bring the reader's cache to the store's head; also the way back after a statement that failed."""
+        if self.reader is not None:
+            self.reader.follow()

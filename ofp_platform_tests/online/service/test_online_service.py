@@ -6,9 +6,8 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,53 +22,10 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.service.online_service import OnlineService
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
-from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.online.service.served_plane import AS_OF, ENOUGH, commit, until
 from ofp_platform_tests.oracle.strategies import PINS
-
-AS_OF = "2024-05-01T12:00:00Z"
-ENOUGH = 30.0
-"""Seconds after which a test gives up; nothing waits that long when all is well."""
-
-
-@pytest.fixture
-def profile(tmp_path: Path) -> Profile:
-    return Profile(
-        profile_name="served",
-        stream_name="served",
-        partitions=1,
-        partition_key="payload.customer_id",
-        context_pins=ContextPins(**PINS),
-        pack="handbook",
-        object_store_url=f"file://{tmp_path}/objects",
-    )
-
-
-@pytest.fixture
-def plane(profile: Profile, dsn: str) -> Iterator[Plane]:
-    with Plane.open(profile, dsn) as opened:
-        opened.ensure_live()
-        commit(opened, "e-0")
-        yield opened
-
-
-def commit(plane: Plane, event_id: str) -> None:
-    """One more transaction, projected."""
-    event = {
-        "event_id": event_id,
-        "event_type": "transaction",
-        "schema_version": "v1",
-        "ts_utc": "2024-05-01T11:00:00Z",
-        **PINS,
-        "payload": {"amount_minor": 100, "customer_id": "customer-1", "terminal_id": "terminal-1"},
-    }
-    assert not plane.log.append([event], lambda _: parse_time(AS_OF)).refusals
-    live = plane.live()
-    assert live is not None
-    assert plane.projector(live).apply_available(max_records=100) is not None
-
 
 REQUEST = orjson.dumps(
     {
@@ -91,12 +47,6 @@ async def opened(profile: Profile, dsn: str) -> AsyncIterator[OnlineService]:
         await service.close()
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(ENOUGH):
-        while not holds():
-            await asyncio.sleep(0.01)
-
-
 async def count(service: OnlineService) -> int:
     body = orjson.loads((await service.answer(REQUEST)).body)
     found: int = body["snapshot"]["by_key"][0]["by_group"][0]["features"]["count_1d"]
@@ -104,8 +54,8 @@ async def count(service: OnlineService) -> int:
 
 
 def held(service: OnlineService) -> Any:
-    assert service._reader is not None
-    return service._reader.cache
+    assert service.reader is not None
+    return service.reader.cache
 
 
 async def test_the_cache_follows_the_projector(profile: Profile, dsn: str, plane: Plane) -> None:
@@ -146,7 +96,7 @@ async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, 
         answer = await service.answer(REQUEST)
         record = orjson.loads(await service.snapshot(answer.hash))
     assert record["feature_snapshot_hash"] == answer.hash
-    assert service.counters.snapshots_built._value.get() == 1
+    assert service.counters.total("snapshots_built") == 1
 
 
 async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
@@ -158,8 +108,8 @@ async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
 
         def log(self: SnapshotStore, answers: Sequence[Answer]) -> None:
             store(self, answers)
-            assert service._served is not None
-            loop.call_soon_threadsafe(service._served.offer, answers[0])
+            assert service.served_log is not None
+            loop.call_soon_threadsafe(service.served_log.offer, answers[0])
             monkeypatch.undo()
 
         monkeypatch.setattr(SnapshotStore, "log", log)
@@ -185,13 +135,13 @@ async def test_every_failure_is_counted_and_every_counter_exported(profile: Prof
     async with opened(profile, dsn) as service:
         with pytest.raises(ContractError):
             await service.answer(b"{")
-        assert service._reader is not None
-        assert service._served is not None
+        assert service.reader is not None
+        assert service.served_log is not None
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(service._reader, "answer", None)
+            patch.setattr(service.reader, "answer", None)
             with pytest.raises(TypeError):
                 await service.answer(REQUEST)
-        service._served.dropped = 3
+        service.served_log.dropped = 3
         lines = service.metrics().decode().splitlines()
         health = await service.health()
     assert 'ofp_snapshot_failures_total{error_code="INVALID_REQUEST",reason="MALFORMED_JSON"} 1.0' in lines
@@ -211,12 +161,13 @@ async def test_every_failure_is_counted_and_every_counter_exported(profile: Prof
 async def test_a_store_that_is_silent_is_red_and_no_second_look_joins_the_first(
     profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ofp_platform.online.service.online_service._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("ofp_platform.online.service.projection_monitor._OBSERVATION_SECONDS", 0.05)
     async with opened(profile, dsn) as service:
         assert (await service.health()).state is PostureState.GREEN
+        assert service.monitor is not None
         asked = threading.Event()
         answers = threading.Event()
-        look = service._look
+        look = service.monitor.read_observation
         looks = []
 
         def hangs() -> Any:
@@ -225,16 +176,16 @@ async def test_a_store_that_is_silent_is_red_and_no_second_look_joins_the_first(
             assert answers.wait(ENOUGH)
             return look()
 
-        monkeypatch.setattr(service, "_look", hangs)
+        monkeypatch.setattr(service.monitor, "read_observation", hangs)
         for _ in range(3):
-            await service._observe()
+            await service.monitor.observe()
         assert asked.is_set()
         assert (await service.health()).reasons == ("STORE_DOWN",)
         assert len(looks) == 1
-        monkeypatch.setattr(service, "_look", look)
+        monkeypatch.setattr(service.monitor, "read_observation", look)
         answers.set()
-        monkeypatch.setattr("ofp_platform.online.service.online_service._LOOK_SECONDS", ENOUGH)
-        await service._observe()
+        monkeypatch.setattr("ofp_platform.online.service.projection_monitor._OBSERVATION_SECONDS", ENOUGH)
+        await service.monitor.observe()
         assert (await service.health()).state is PostureState.GREEN
 
 

@@ -1,0 +1,117 @@
+"""The listener to a projection's commits (LISTEN/NOTIFY): passes them on to the reader, and has a switch followed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import asyncpg
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.storage.postgres import asyncpg_arguments
+
+_RECONNECT_SECONDS = 1.0
+_LISTEN_SECONDS = 3.0  # for each statement on the connection that hears of commits
+_HEARTBEAT_SECONDS = 5.0  # a server that vanished silently reports no commits either
+
+
+class CommitReceiver(Protocol):
+    """Whoever is told of commits; see AsyncReader."""
+
+    def moved(self) -> None:
+        """The projection committed."""
+
+    def listening(self) -> None:
+        """From now on every commit is reported by `moved`."""
+
+    def deaf(self) -> None:
+        """A commit may have been missed."""
+
+
+class CommitListener:
+    """Tells the attached receiver of every commit, and whether it hears of all of them; calls `follow` at a switch.
+
+    `live` reads the row of the live projection and blocks. `follow` is to `attach` a receiver for the row it is given.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        live: Callable[[], ProjectionRow | None],
+        follow: Callable[[ProjectionRow], Awaitable[None]],
+    ) -> None:
+        self._dsn = dsn
+        self._live = live
+        self._follow = follow
+        self._listens = False
+        self._receiver: CommitReceiver | None = None
+        self._projection_id: int | None = None
+
+    def attach(self, row: ProjectionRow, receiver: CommitReceiver) -> None:
+        """Tell this receiver from now on, in place of the one before, which is deaf from here."""
+        before, self._receiver = self._receiver, receiver
+        if before is not None:
+            before.deaf()
+        if self._listens:
+            receiver.listening()
+        self._projection_id = row.projection_id
+
+    async def run(self) -> None:
+        """Listen until cancelled. A lost connection is made again."""
+        while True:
+            try:
+                await self.listen_once()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, psycopg.Error, PoolTimeout):
+                await asyncio.sleep(_RECONNECT_SECONDS)
+
+    async def listen_once(self) -> None:
+        """Listen until the connection ends."""
+        changed, closed = asyncio.Event(), asyncio.Event()
+        changed.set()  # a switch may have come while nobody listened
+
+        def heard(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
+            if payload == "switch":
+                changed.set()
+            elif self._receiver is not None:
+                self._receiver.moved()
+
+        def ended(_connection: Any) -> None:
+            # at once, not when the task below comes to run: until then requests would be answered from what cannot be followed
+            self._set_listening(False)
+            closed.set()
+            changed.set()
+
+        bounds = {"timeout": _LISTEN_SECONDS, "command_timeout": _LISTEN_SECONDS}
+        connection = await asyncpg.connect(**asyncpg_arguments(self._dsn), **bounds)
+        try:
+            connection.add_termination_listener(ended)
+            await connection.add_listener("ofp_projection", heard)
+            self._set_listening(True)
+            while not closed.is_set():
+                try:
+                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                        await changed.wait()
+                except TimeoutError:
+                    await connection.execute("SELECT 1")
+                    continue
+                changed.clear()
+                if not closed.is_set():
+                    live = await asyncio.to_thread(self._live)
+                    if live is not None and live.projection_id != self._projection_id:
+                        await self._follow(live)
+        finally:
+            self._set_listening(False)
+            with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=_LISTEN_SECONDS)
+
+    def _set_listening(self, listens: bool) -> None:
+        self._listens = listens
+        if self._receiver is not None:
+            if listens:
+                self._receiver.listening()
+            else:
+                self._receiver.deaf()

@@ -1,0 +1,122 @@
+"""The monitor of a projection: observes it at intervals, judges its posture, exports its figures as metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from ofp_platform.log.port import LogUnavailable
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.service.counters import Counters
+from ofp_platform.online.serving.posture import Observation, judge, posture_of
+from ofp_platform.online.state.progress import read_progress
+from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.vocabulary.profile import Thresholds
+from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
+
+logger = logging.getLogger(__name__)
+MONITOR_SECONDS = 1.0  # between two observations
+_OBSERVATION_SECONDS = 3.0  # a store that takes longer to report its health does not answer
+_POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
+
+
+class ProjectionMonitor:
+    """Keeps the posture of the served projection current.
+
+    `observation` is the last one; None: the store or the log did not answer. `posture` is the judgement of it.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        row: ProjectionRow,
+        thresholds: Thresholds,
+        counters: Counters,
+        *,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plane = plane
+        self._projection_id = row.projection_id
+        self._thresholds = thresholds
+        self._counters = counters
+        self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._reading: asyncio.Task[Observation] | None = None
+        self._moved_at = 0.0
+        self._seen_version = -1
+        self.observation: Observation | None = None
+        self.posture: dict[str, Any] = {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
+
+    def watch(self, row: ProjectionRow) -> None:
+        """Observe this projection from now on."""
+        self._projection_id = row.projection_id
+
+    async def run(self, before_each: Callable[[], None]) -> None:
+        """Observe every second until cancelled; `before_each` is called before each observation."""
+        while True:
+            await asyncio.sleep(MONITOR_SECONDS)
+            before_each()
+            await self.observe()
+
+    async def observe(self) -> None:
+        """Observe once, judge and export. A store or log that does not answer in time makes the posture RED."""
+        try:
+            self.observation = await self._read_in_time()
+        except (psycopg.Error, PoolTimeout, LogUnavailable, TimeoutError) as error:
+            logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
+            self.observation = None
+        self.posture = posture_of(self.observation, self._thresholds)
+        self._export()
+
+    def close(self) -> None:
+        """Give up an observation that is still being read."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def read_observation(self) -> Observation:
+        """Read the health inputs from store and log; blocks."""
+        row = self._plane.row(self._projection_id)
+        with self._plane.pool.connection() as connection:
+            totals = read_progress(connection, row.projection_id)
+        lag = self._plane.log.ordinal_lag(row.basis)
+        now = self._monotonic()
+        if row.version != self._seen_version or not sum(lag.values()):
+            self._seen_version, self._moved_at = row.version, now
+        return Observation(row, totals, lag, now - self._moved_at)
+
+    async def _read_in_time(self) -> Observation:
+        # a read that hangs in a silent store is waited for again, not joined by another
+        reading = self._reading
+        if reading is None:
+            reading = self._reading = asyncio.create_task(asyncio.to_thread(self.read_observation))
+        async with asyncio.timeout(_OBSERVATION_SECONDS):
+            await asyncio.wait([reading])
+        self._reading = None
+        return reading.result()
+
+    def _export(self) -> None:
+        state, _ = judge(self.observation, self._thresholds)
+        counters = self._counters
+        counters.posture.set(_POSTURE_VALUES[state])
+        if self.observation is None:
+            return
+        totals = self.observation.totals.counters()
+        counters.events_applied.set(totals["events_applied"])
+        counters.duplicates.set(totals["duplicates"])
+        counters.late_events.set(totals["late_events"])
+        counters.anomalies.set(totals["anomalies"])
+        for reason, count in self.observation.totals.failures.items():
+            counters.apply_failures.labels(reason).set(count)
+        for partition, lag in self.observation.lag.items():
+            counters.lag_records.labels(partition).set(lag)
+        watermark = self.observation.row.watermark
+        if watermark is not None:
+            counters.watermark_age_seconds.set(self._wall_clock() - watermark / MICROS_PER_SECOND)

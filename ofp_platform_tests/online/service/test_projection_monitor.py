@@ -1,0 +1,47 @@
+"""The monitor: each observation is judged and exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from ofp_platform.log.port import LogUnavailable
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.service.counters import Counters
+from ofp_platform.online.service.projection_monitor import ProjectionMonitor
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.profile import Profile
+from ofp_platform_tests.online.service.served_plane import commit
+
+
+async def test_each_observation_is_judged_and_exported(profile: Profile, plane: Plane) -> None:
+    counters = Counters()
+    monitor = ProjectionMonitor(plane, plane.ensure_live(), profile.thresholds, counters)
+    assert monitor.posture == {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
+    await monitor.observe()
+    assert monitor.posture == {"state": "GREEN", "reasons": [], "lag_records": 0}
+    assert counters.registry.get_sample_value("ofp_events_applied_total") == 1
+    assert counters.registry.get_sample_value("ofp_posture") == 0
+    commit(plane, "e-1")
+    await monitor.observe()
+    assert counters.registry.get_sample_value("ofp_events_applied_total") == 2
+
+
+async def test_a_store_that_fails_is_red_and_the_next_observation_is_tried(
+    profile: Profile, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = Counters()
+    monitor = ProjectionMonitor(plane, plane.ensure_live(), profile.thresholds, counters)
+    with monkeypatch.context() as patch:
+        patch.setattr(plane.log, "ordinal_lag", fail)
+        await monitor.observe()
+    assert monitor.observation is None
+    assert monitor.posture == {"state": "RED", "reasons": ["STORE_DOWN"], "lag_records": None}
+    assert counters.registry.get_sample_value("ofp_posture") == 2
+    await monitor.observe()
+    assert monitor.posture["state"] == "GREEN"
+
+
+def fail(_basis: Basis) -> Mapping[str, int]:
+    raise LogUnavailable("no answer")
