@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
+from ofp_platform.orchestration.dagster_internals import ConfigurableClassData
 from ofp_platform.storage.embedded import start_embedded
 
 ADDRESS = "OFP_DAGSTER_POSTGRES_URL"

@@ -1,9 +1,9 @@
 """Schedules of the archive: hourly archiving of closed ranges and the nightly verification of all of it."""
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ofp_platform.log.ranges import shared_ranges
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT, archive_job, verify_archive_job
 from ofp_platform.orchestration.partitions import HOUR_FORMAT, range_key
 from ofp_platform.orchestration.resources import PlaneResource

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ofp_platform.log.ranges import range_name
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.online.projecting.continuous import holds_projection
 from ofp_platform.online.ranges.commit_report import CommitReport, ReportCursor, report_commits
 from ofp_platform.online.ranges.log_progress import progress
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.log.event_assets import log_observation
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE, catch_up_job
 from ofp_platform.orchestration.partitions import OFFSET_RANGE, REGISTRY_DIGEST, range_key

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import Plane
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT, COMPLETE
 from ofp_platform.orchestration.offline.archive_schedules import archive_closed_hourly
 from ofp_platform.orchestration.partitions import OFFSET_RANGE, range_key

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.online.projection_assets import CONTIGUOUS, ONE_FATE, POSTURE, PROJECTION, PROJECTION_RANGE
 from ofp_platform.orchestration.partitions import OFFSET_RANGE, range_key
 from ofp_platform.orchestration.resources import PlaneResource

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import dagster as dg
 import psycopg
 import pytest
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.projecting import continuous
 from ofp_platform.online.ranges.catch_up import catch_up
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE
 from ofp_platform.orchestration.online.schedules import snapshot_set_hourly, verify_ranges_nightly
