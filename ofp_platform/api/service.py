@@ -1,4 +1,4 @@
-"""What the HTTP service needs: a port to each plane, so that the service can be tested without a store."""
+"""The ports of the HTTP service to each plane, so that the service can be tested without a store."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Environment(BaseSettings):
 
     @property
     def dagster_folder(self) -> Path:
-        """What is DAGSTER_HOME for the processes started here."""
+        """DAGSTER_HOME of the processes started here."""
         return self.folder / "dagster"
 
     @property

@@ -79,11 +79,11 @@ class Child:
         return self._process.poll() is not None
 
     def text(self) -> str:
-        """What it has printed."""
+        """Output of the process so far."""
         return self.output.read_text(encoding="utf-8", errors="replace")
 
     def failure(self) -> CommandRefused:
-        """What to tell when it ended, or does not become ready: its last lines."""
+        """The last lines of its output, for when it ended or does not become ready."""
         tail = "\n".join(f"    {line}" for line in self.text().splitlines()[-15:])
         state = f"ended with exit code {self._process.returncode}" if self.ended else "does not become ready"
         return CommandRefused(f"{self.name} {state}; the end of {self.output}:\n{tail}")

@@ -23,7 +23,7 @@ _BATCH = 500
 
 
 class FeatureClient(Protocol):
-    """What a decision service needs of a client: `AsyncOfpClient`, or `OfpClient` in threads."""
+    """The part of a client that a decision service needs: `AsyncOfpClient`, or `OfpClient` in threads."""
 
     async def ask(self, request: GetFeaturesRequest) -> ReceivedFeatures:
         """The answer to a request; see `AsyncOfpClient.ask`."""
@@ -32,7 +32,7 @@ class FeatureClient(Protocol):
 
 @dataclass
 class Tally:
-    """What became of the events: `recorded` decisions; `known`: decided before, or by somebody else meanwhile, or another
+    """Outcome of a run over events: `recorded` decisions; `known`: decided before, or by somebody else meanwhile, or another
     delivery of the same event; `unusable`: the payload lacks a key; `refused` for good, by reason; `outcomes` of what was
     decided here."""
 

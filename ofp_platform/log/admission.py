@@ -1,4 +1,4 @@
-"""What may enter a log: validation of envelopes, one refusal with a reason per record.
+"""Admission to a log: validation of envelopes, one refusal with a reason per record.
 
 No message here holds a value of the record: what is refused may be a card number.
 """
@@ -91,7 +91,7 @@ class Admission:
         )
 
     def admit_batch(self, candidates: Sequence[Candidate], clock: AdmissionClock | None) -> AdmittedBatch:
-        """What becomes of each record. `clock` is asked for the admitted ones, in their order."""
+        """Outcome of each record. `clock` is asked for the admitted ones, in their order."""
         records = AdmittedColumns()
         refusals: list[Refusal] = []
         times: list[int] = []

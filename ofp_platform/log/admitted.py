@@ -69,7 +69,7 @@ class AdmittedColumns:
 
 @dataclass(slots=True)
 class AdmittedBatch:
-    """What became of `size` records: those admitted, and the refusals of the others, both in the order of the batch.
+    """Outcome of `size` records: those admitted, and the refusals of the others, both in the order of the batch.
 
     `admitted_at` has the time of each admitted record, microseconds; None: the broker's own time.
     """

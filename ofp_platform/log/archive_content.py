@@ -34,7 +34,7 @@ _HASH_BYTES = 32
 
 @dataclass(frozen=True)
 class SegmentFacts:
-    """What a receipt says about the content of a segment; times in microseconds, None without a readable record."""
+    """A receipt's statement about the content of a segment; times in microseconds, None without a readable record."""
 
     records: int
     unreadable: int

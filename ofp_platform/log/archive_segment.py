@@ -139,7 +139,7 @@ class SegmentFile:
         return found
 
     def facts(self, stream_name: str, span: PartitionSpan) -> SegmentFacts:
-        """What is in the segment, computed anew; `span` is what it should hold.
+        """Compute the content of the segment anew; `span` is the span that it should hold.
 
         Raises:
             SegmentDamaged: as `batches`, or its positions are not in order inside the span.

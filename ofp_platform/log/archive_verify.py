@@ -31,7 +31,7 @@ class ArchiveProblem:
 
 @dataclass(frozen=True)
 class PartitionVerification:
-    """What was verified of one partition; `contiguous` is how far its segments join from the start, None: nowhere."""
+    """The verification of one partition; `contiguous` is how far its segments join from the start, None: nowhere."""
 
     partition_id: str
     segments: int

@@ -29,7 +29,7 @@ _DIGITS = frozenset("0123456789")
 
 
 def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int64) -> AdmittedBatch:
-    """What becomes of each record; `admitted_at` is int64[n], microseconds.
+    """Outcome of each record; `admitted_at` is int64[n], microseconds.
 
     Raises:
         ValueError: the times are not one for each record, or lie outside the years 1 to 9999.

@@ -69,7 +69,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class AppendReceipt:
-    """What became of each record of one append, in the order of the batch.
+    """Outcome of each record of one append, in the order of the batch.
 
     `placed` holds `(partition_id, offset)` or the refusal.
     """

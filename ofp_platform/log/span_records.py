@@ -76,7 +76,7 @@ def cut(span: PartitionSpan, start: PartitionBasis, end: PartitionBasis) -> Part
 
 
 def shared(one: PartitionSpan, other: PartitionSpan) -> PartitionSpan | None:
-    """What two spans of one partition have in common."""
+    """The records that two spans of one partition share."""
     start = max(one.first, other.first, key=place)
     end = min(one.end, other.end, key=place)
     return cut(one, start, end) if place(start) < place(end) else None

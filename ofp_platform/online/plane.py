@@ -168,7 +168,7 @@ class Plane:
         )
 
     def evaluator(self, row: ProjectionRow) -> Evaluator:
-        """What answers questions about that projection."""
+        """An evaluator of questions about that projection."""
         return Evaluator(self.registry_of(row), row.pins, row.run_config_digest, self.profile.allowed_lateness_us)
 
     def reader(self, row: ProjectionRow) -> Reader:

@@ -88,7 +88,7 @@ class FeatureReaderResource(_Settings):
 
 
 class BuildContextResource(_Settings):
-    """What builds and the archive work with: database, log, object store, and the folder `builds` for files under way."""
+    """The working set of builds and the archive: database, log, object store, and the folder `builds` for files under way."""
 
     workers: int = 2
 

@@ -71,7 +71,7 @@ def _liveliness(dsn: str) -> dict[str, Any]:
 
 
 def _settle(connection: psycopg.Connection[TupleRow]) -> None:
-    """What a new connection must have whatever environment, role or database say: times in the one form that psycopg reads."""
+    """Settings of every new connection, whatever environment, role or database say: times in the one form that psycopg reads."""
     if not (connection.info.parameter_status("DateStyle") or "").startswith("ISO"):
         with connection.transaction():
             connection.execute("SET datestyle TO ISO")
@@ -117,7 +117,7 @@ def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> 
 
 
 def unreachable(dsn: str, error: Exception) -> str:
-    """What to say of a server that does not answer; nothing of the DSN but host and database."""
+    """Describe a server that does not answer; nothing of the DSN but host and database."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     where = f"host {parts.get('host', 'localhost')!r}, database {parts.get('dbname', '')!r}"
     return f"PostgreSQL ({where}) does not answer: {error}. Is it running, and is the DSN right?"

@@ -46,7 +46,7 @@ class SnapshotMissing(Exception):
 
 
 class SnapshotDamaged(Exception):
-    """What is stored under that hash is not what was written."""
+    """The bytes stored under that hash are not those that were written."""
 
 
 def snapshot_path(snapshot_hash: str) -> str:
@@ -92,7 +92,7 @@ def place_in_pack(reference: str) -> tuple[str, int, int] | None:
 
 
 def hashed_part(record: bytes, snapshot_hash: str) -> dict[str, Any]:
-    """What the hash of a record is over, held against it.
+    """The hashed part of a record, held against its hash.
 
     Raises:
         SnapshotDamaged: it is no record of that hash.

@@ -1,4 +1,4 @@
-"""What a snapshot's hash is over: one definition for serving, client, offline and auditors."""
+"""The content of a snapshot's hash: one definition for serving, client, offline and auditors."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class _Tail:
     admitted: npt.NDArray[np.int64]
 
     def at(self, moment: int) -> PartitionBasis:
-        """What was admitted before that time (microseconds)."""
+        """Count the records admitted before that time (microseconds)."""
         count = int(np.searchsorted(self.admitted, moment))
         if count == len(self.offsets):
             return self.end

@@ -1,4 +1,4 @@
-"""What a demo replays: simulated payments, or the handbook file. Each choice of parameters is a run with pins of its own."""
+"""The events of a demo: simulated payments, or the handbook file. Each choice of parameters is a run with pins of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Sou
 
 
 def _parameters(simulation: PaymentSimulation) -> dict[str, Any]:
-    """What decides about the records beside the pins; numbers with fractions as text, so that they can be digested."""
+    """Parameters that decide about the records beside the pins; numbers with fractions as text, so that they can be digested."""
 
     def exact(value: Any) -> Any:
         if isinstance(value, dict):

@@ -24,7 +24,7 @@ _PAGE = 10_000
 
 @dataclass(frozen=True)
 class Appended:
-    """What an append step did: records appended now, records that were there before, seconds; where the replay ends."""
+    """Outcome of an append step: records appended now, records that were there before, seconds; where the replay ends."""
 
     appended: int
     found: int
@@ -34,7 +34,7 @@ class Appended:
 
 @dataclass
 class Projected:
-    """What a projection step did: records read and applied, commits, seconds."""
+    """Outcome of a projection step: records read and applied, commits, seconds."""
 
     records: int = 0
     applied: int = 0

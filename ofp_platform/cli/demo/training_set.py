@@ -1,4 +1,4 @@
-"""What the demo asks of the offline plane: one training set of its run, as an intent that anybody could have written."""
+"""The demo's request to the offline plane: one training set of its run, as an intent that anybody could have written."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def verify(home: Home = None, profile: ProfileSource = None) -> None:
 
 
 def _behind(log: EventLog, partition_id: str, reached: int | str | None) -> str:
-    """What the log has behind the archive."""
+    """Count the records that the log has behind the archive."""
     end = log.ends().by_partition().get(partition_id)
     if end is None:
         return "; the log no longer has this partition"

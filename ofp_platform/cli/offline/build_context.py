@@ -1,4 +1,4 @@
-"""What the offline commands work on: the plane of a profile, its object store, and the context of its builds."""
+"""The working set of the offline commands: the plane of a profile, its object store, and the context of its builds."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def show(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """What a dataset is, what it was made of, and which gates it passed."""
+    """Show a dataset: its meaning, its sources, and the gates it passed."""
     manifest = find_manifest(object_store(resolve(home, profile).load_profile()), dataset)
     if json:
         typer.echo(readable_json(manifest.wire()))
@@ -181,7 +181,7 @@ def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -
 
 @app.command(short_help="What differs between two datasets.")
 def diff(one: Dataset, other: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
-    """What differs in what two datasets mean, field by field, and in what they hold, column by column."""
+    """Compare two datasets: their meaning field by field, their content column by column."""
     from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
 
     objects = object_store(resolve(home, profile).load_profile())

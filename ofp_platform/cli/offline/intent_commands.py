@@ -104,7 +104,7 @@ def show_list(
 
 @app.command(short_help="One run with its receipts.")
 def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
-    """What was asked, how far it is, why it failed, and what each stage recorded."""
+    """Show a request: its intent, its state, why it failed, and the receipt of each stage."""
     with _ledger(resolve(home)) as ledger:
         found = ledger.show(run)
         receipts = ledger.receipts(found.run_key)

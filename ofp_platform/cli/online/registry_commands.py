@@ -92,7 +92,7 @@ def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="A pack file or a shipped pack.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="A pack file or a shipped pack.")],
 ) -> None:
-    """What changed between two packs; exit code 1 when a group changed under a version that it had."""
+    """Compare two packs; exit code 1 when a group changed under a version that it had."""
     from ofp_platform.registry.diff import diff_packs
 
     found = diff_packs(read_pack(old), read_pack(new))

@@ -1,4 +1,4 @@
-"""What is refused or does not answer is told in words, on stderr, with exit code 1; never with a stack trace."""
+"""Refusals and outages in words, on stderr, with exit code 1; never with a stack trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MIGRATE_FIRST = "this database has no schema of the plane yet: run `ofp migrate`
 
 
 def words_for(error: Exception) -> str | None:
-    """What to tell about an expected error; None: it is a defect, and its stack trace is wanted."""
+    """Message for an expected error; None for a defect, whose stack trace is wanted."""
     import psycopg
 
     from ofp_platform.api.authentication import ExposureError

@@ -1,4 +1,4 @@
-"""What a commit applies, read from the log and routed. Of a log that holds more, the next commit's, while this one is written.
+"""Records of a commit, read from the log and routed; where the log holds more, the next commit's while this one is written.
 
 A commit waits for the database; a projector that is behind reads and routes meanwhile.
 """
@@ -20,8 +20,8 @@ LEAST_RECORDS = 10_000
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a reading is of: the records behind `basis`, at most `max_records`, in front of `until` where that is given."""
+class ReadRequest:
+    """Request for a reading: the records behind `basis`, at most `max_records`, in front of `until` where that is given."""
 
     basis: Basis
     max_records: int
@@ -32,7 +32,7 @@ class Asked:
 class Reading:
     """The records of one commit. `more`: there may be more behind them."""
 
-    asked: Asked
+    request: ReadRequest
     records: list[RoutedRecords]
     more: bool
 
@@ -45,12 +45,12 @@ class ReadAhead:
         self._intake = intake
         self._pins = pins
         self._least = least
-        self._kept: Reading | None = None
+        self._read_ahead: Reading | None = None
 
-    def read(self, asked: Asked) -> Reading:
+    def read(self, request: ReadRequest) -> Reading:
         """Read and route, unless that was done while the commit before was written."""
-        kept, self._kept = self._kept, None
-        return kept if kept is not None and kept.asked == asked else self._read(asked)
+        reading_ahead, self._read_ahead = self._read_ahead, None
+        return reading_ahead if reading_ahead is not None and reading_ahead.request == request else self._read(request)
 
     @contextmanager
     def beside(self, reading: Reading, after: Basis) -> Iterator[None]:
@@ -62,40 +62,40 @@ class ReadAhead:
             yield
             return
         with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self._read, replace(reading.asked, basis=after))
+            coming = pool.submit(self._read, replace(reading.request, basis=after))
             yield
         if coming.exception() is None and coming.result().records:
-            self._kept = coming.result()
+            self._read_ahead = coming.result()
 
-    def _read(self, asked: Asked) -> Reading:
-        batches, more = read_batches(self._log, asked)
-        return Reading(asked, [self._intake.route(self._pins, batch) for batch in batches], more)
+    def _read(self, request: ReadRequest) -> Reading:
+        batches, more = read_batches(self._log, request)
+        return Reading(request, [self._intake.route(self._pins, batch) for batch in batches], more)
 
 
-def read_batches(log: EventLog, asked: Asked) -> tuple[list[RecordBatch], bool]:
+def read_batches(log: EventLog, request: ReadRequest) -> tuple[list[RecordBatch], bool]:
     """The records asked for, spread over the partitions; whether any partition may hold more.
 
     Partitions that `until` does not name are left alone.
     """
-    known = asked.basis.by_partition()
-    names = readable_partitions(log.partitions(), asked.basis)
-    bounds = None if asked.until is None else asked.until.by_partition()
+    known_parts = request.basis.by_partition()
+    names = readable_partitions(log.partitions(), request.basis)
+    bounds = None if request.until is None else request.until.by_partition()
     batches = []
     more = False
-    left = asked.max_records
+    records_left = request.max_records
     for number, name in enumerate(names):
-        share = max(1, left // (len(names) - number))
+        share = max(1, records_left // (len(names) - number))
         bound = None if bounds is None else bounds.get(name)
-        if left <= 0 or (bounds is not None and bound is None):
+        if records_left <= 0 or (bounds is not None and bound is None):
             continue
-        part = known.get(name)
+        part = known_parts.get(name)
         batch = log.read(name, part, share)
         more = more or len(batch) == share
         if bound is not None:
             batch = _inside(batch, part, bound)
         if len(batch) or batch.unreadable or batch.next.closed:
             batches.append(batch)
-            left -= len(batch)
+            records_left -= len(batch)
     return batches, more
 
 

@@ -30,7 +30,7 @@ LOWEST = int(np.iinfo(np.int64).min)
 
 @dataclass
 class FoldedBatch:
-    """What is known of the records of one commit, before anything is written."""
+    """Fold of the records of one commit, before anything is written."""
 
     failures: list[tuple[str, str, str, str, int, str, str]] = field(default_factory=list)
     anomalies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
@@ -75,7 +75,7 @@ class RecordIntake:
         self.active: set[str] = set()
 
     def remember(self, identities: Iterable[bytes], active: set[str], partition_numbers: list[str]) -> None:
-        """What the store holds: runs of identities, pins digests of the active runs, partitions by their number."""
+        """Load the stored state: runs of identities, pins digests of the active runs, partitions by their number."""
         for content in identities:
             self.index.load(np.frombuffer(content, np.uint64).reshape(-1, self.words))
         self.active, self.partition_numbers = active, partition_numbers
@@ -87,20 +87,20 @@ class RecordIntake:
         return self.partition_numbers.index(partition_id)
 
     def route(self, pins: ContextPins, batch: RecordBatch) -> RoutedRecords:
-        """What records do that does not depend on what is known: it may be asked for ahead of the commits before them."""
-        found = belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
-        keep = np.flatnonzero(found.own)
+        """Route records: the part that depends on no earlier record, so it may run ahead of the commits before them."""
+        membership = belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, self._skew)
+        keep = np.flatnonzero(membership.own)
         if not len(keep):
-            return RoutedRecords(batch, found, keep, None)
-        everything = len(keep) == len(batch)
-        routed = self._router.route(
-            event_types=_take(batch.event_types, keep, everything),
-            event_ids=_take(batch.event_ids, keep, everything),
+            return RoutedRecords(batch, membership, keep, None)
+        keeps_all = len(keep) == len(batch)
+        routed_batch = self._router.route(
+            event_types=_take(batch.event_types, keep, keeps_all),
+            event_ids=_take(batch.event_ids, keep, keeps_all),
             ts=batch.ts[keep],
-            payload_hashes=_take(batch.payload_hashes, keep, everything),
-            payloads=_take(batch.payloads, keep, everything),
+            payload_hashes=_take(batch.payload_hashes, keep, keeps_all),
+            payloads=_take(batch.payloads, keep, keeps_all),
         )
-        return RoutedRecords(batch, found, keep, routed)
+        return RoutedRecords(batch, membership, keep, routed_batch)
 
     def fold(self, row: ProjectionRow, records: RoutedRecords, work: FoldedBatch) -> None:
         """Add records of one partition, which continue the basis of `row`.
@@ -108,9 +108,9 @@ class RecordIntake:
         Raises:
             ProjectionConflict: they do not.
         """
-        batch, keep, routed = records.batch, records.keep, records.routed
-        known = row.basis.by_partition().get(batch.partition_id)
-        if known is not None and len(batch) and not _follows(batch, known, self._dense):
+        batch, keep, routed_batch = records.batch, records.keep, records.routed
+        known_part = row.basis.by_partition().get(batch.partition_id)
+        if known_part is not None and len(batch) and not _follows(batch, known_part, self._dense):
             raise ProjectionConflict(f"records of partition {batch.partition_id} do not continue the basis")
         counts = work.counts.setdefault(batch.partition_id, Counter())
         counts["records"] += len(batch) + len(batch.unreadable)
@@ -119,60 +119,60 @@ class RecordIntake:
             reason, detail = ApplyFailureReason.MALFORMED_PAYLOAD, f"{record.reason}: {record.message}"
             work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail))
         self._refuse(batch, records.belonging, work, counts)
-        if routed is None:
+        if routed_batch is None:
             return
-        for failure in routed.failures:
+        for failure in routed_batch.failures:
             work.failures.append(_failure(batch, int(keep[failure.index]), failure.reason, failure.detail))
-        counts["failed"] += len(routed.failures)
-        counts["ignored"] += int(np.count_nonzero(routed.status == UNKNOWN_TYPE))
-        fresh = self._admit(batch, keep, routed, work, counts)
+        counts["failed"] += len(routed_batch.failures)
+        counts["ignored"] += int(np.count_nonzero(routed_batch.status == UNKNOWN_TYPE))
+        fresh = self._admit(batch, keep, routed_batch, work, counts)
         if not fresh.any():
             return
         work.max_ts = max(work.max_ts, int(batch.ts[keep][fresh].max()))
         counts["applied"] += int(np.count_nonzero(fresh))
         if row.watermark is not None:
             counts["late"] += int(np.count_nonzero(batch.ts[keep][fresh] <= row.watermark - self._retained))
-        for key_type, touched in routed.touched.items():
-            _collect(work, key_type, touched, fresh)
+        for key_type, touched_keys in routed_batch.touched.items():
+            _collect(work, key_type, touched_keys, fresh)
 
-    def _refuse(self, batch: RecordBatch, found: Belonging, work: FoldedBatch, counts: Counter[str]) -> None:
+    def _refuse(self, batch: RecordBatch, membership: Belonging, work: FoldedBatch, counts: Counter[str]) -> None:
         """Records of other runs, and of this one those that are ahead of their admission by more than the skew."""
-        for index in np.flatnonzero(found.wrong_pins | found.other_run).tolist():
+        for index in np.flatnonzero(membership.wrong_pins | membership.other_run).tolist():
             if pins_digest(batch.pins[batch.pins_index[index]]) in self.active:
                 counts["ignored"] += 1
                 continue
-            if found.wrong_pins[index]:
+            if membership.wrong_pins[index]:
                 reason, detail = ApplyFailureReason.WRONG_PINS, "this run's id with other pins"
             else:
                 reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
             counts["failed"] += 1
             work.failures.append(_failure(batch, index, reason, detail))
-        for index in np.flatnonzero(found.future).tolist():
+        for index in np.flatnonzero(membership.future).tolist():
             counts["failed"] += 1
             ahead = int(batch.ts[index] - batch.admitted_at[index]) // 1_000_000
             detail = f"event time is {ahead} s past its admission; allowed {self._skew // 1_000_000} s"
             work.failures.append(_failure(batch, index, ApplyFailureReason.FUTURE_EVENT, detail))
 
     def _admit(
-        self, batch: RecordBatch, keep: Int64, routed: RoutedBatch, work: FoldedBatch, counts: Counter[str]
+        self, batch: RecordBatch, keep: Int64, routed_batch: RoutedBatch, work: FoldedBatch, counts: Counter[str]
     ) -> npt.NDArray[np.bool_]:
         """Which of the routed records are events that the projection does not know yet."""
-        applied = np.flatnonzero(routed.status == APPLIED)
+        applied_indexes = np.flatnonzero(routed_batch.status == APPLIED)
         fresh = np.zeros(len(keep), np.bool_)
-        if not len(applied):
+        if not len(applied_indexes):
             return fresh
-        words = np.empty((len(applied), self.words), np.uint64)
-        words[:, 0:2] = routed.id_digest[applied]
-        words[:, 2:4] = routed.tie_digest[applied]
+        words = np.empty((len(applied_indexes), self.words), np.uint64)
+        words[:, 0:2] = routed_batch.id_digest[applied_indexes]
+        words[:, 2:4] = routed_batch.tie_digest[applied_indexes]
         words[:, 4] = self.number(batch.partition_id)
         if self._dense:
-            words[:, 5] = np.asarray(batch.offsets, np.uint64)[keep[applied]]
+            words[:, 5] = np.asarray(batch.offsets, np.uint64)[keep[applied_indexes]]
         else:
-            words[:, 5:] = [offset_words(batch.offsets[index], False) for index in keep[applied]]
+            words[:, 5:] = [offset_words(batch.offsets[index], False) for index in keep[applied_indexes]]
         status, earlier = self.index.admit(words)
         for index in np.flatnonzero(status == ANOMALY):
             first = self.index.entry(int(earlier[index]))
-            record = int(keep[applied[index]])
+            record = int(keep[applied_indexes[index]])
             work.anomalies.append(
                 (
                     batch.partition_id,
@@ -185,17 +185,17 @@ class RecordIntake:
             )
         work.identities.append(words[status != DUPLICATE])
         counts["duplicates"] += int(np.count_nonzero(status == DUPLICATE))
-        fresh[applied[status != DUPLICATE]] = True
+        fresh[applied_indexes[status != DUPLICATE]] = True
         return fresh
 
 
-def _collect(work: FoldedBatch, key_type: str, touched: TouchedKeys, fresh: npt.NDArray[np.bool_]) -> None:
-    chosen = fresh[touched.record_index]
-    if chosen.all():
-        work.touched.setdefault(key_type, []).append((touched.key_ids, touched.matrix))
-    elif chosen.any():
-        ids = [name for name, wanted in zip(touched.key_ids, chosen.tolist(), strict=True) if wanted]
-        work.touched.setdefault(key_type, []).append((ids, touched.matrix[:, chosen]))
+def _collect(work: FoldedBatch, key_type: str, touched_keys: TouchedKeys, fresh: npt.NDArray[np.bool_]) -> None:
+    is_new = fresh[touched_keys.record_index]
+    if is_new.all():
+        work.touched.setdefault(key_type, []).append((touched_keys.key_ids, touched_keys.matrix))
+    elif is_new.any():
+        ids = [name for name, keep in zip(touched_keys.key_ids, is_new.tolist(), strict=True) if keep]
+        work.touched.setdefault(key_type, []).append((ids, touched_keys.matrix[:, is_new]))
 
 
 def _failure(batch: RecordBatch, index: int, reason: str, detail: str) -> tuple[str, str, str, str, int, str, str]:
@@ -210,10 +210,10 @@ def _failure(batch: RecordBatch, index: int, reason: str, detail: str) -> tuple[
     )
 
 
-def _take(values: list[Any], keep: Int64, everything: bool) -> list[Any]:
-    return values if everything else [values[index] for index in keep]
+def _take(values: list[Any], keep: Int64, keeps_all: bool) -> list[Any]:
+    return values if keeps_all else [values[index] for index in keep]
 
 
-def _follows(batch: RecordBatch, known: PartitionBasis, dense: bool) -> bool:
+def _follows(batch: RecordBatch, known_part: PartitionBasis, dense: bool) -> bool:
     first = order(batch.offsets[0])
-    return first == order(known.offset) if dense else first > order(known.offset)
+    return first == order(known_part.offset) if dense else first > order(known_part.offset)

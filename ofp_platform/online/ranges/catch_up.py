@@ -15,7 +15,7 @@ from ofp_platform.vocabulary.position import Basis, PartitionBasis
 
 @dataclass(frozen=True)
 class CatchUpReceipt:
-    """What one catch-up of a partition did. `basis` is None when the partition holds nothing; `lag` is what is left."""
+    """Receipt of one catch-up of a partition. `basis` is None when the partition holds nothing; `lag` is what is left."""
 
     partition_id: str
     receipts: tuple[ApplyReceipt, ...]
@@ -27,20 +27,20 @@ class CatchUpReceipt:
     @property
     def counts(self) -> Mapping[str, int]:
         """Records by fate."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for receipt in self.receipts:
             for name in ("records", "applied", "duplicates", "late", "ignored", "anomalies"):
-                found[name] += getattr(receipt, name)
-        found["failed"] = sum(self.failures.values())
-        return found
+                totals[name] += getattr(receipt, name)
+        totals["failed"] = sum(self.failures.values())
+        return totals
 
     @property
     def failures(self) -> Mapping[str, int]:
         """Apply failures by reason."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for receipt in self.receipts:
-            found.update(receipt.failures)
-        return dict(sorted(found.items()))
+            totals.update(receipt.failures)
+        return dict(sorted(totals.items()))
 
 
 def catch_up(plane: Plane, row: ProjectionRow, partition_id: str) -> CatchUpReceipt:

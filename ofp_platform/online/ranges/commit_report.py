@@ -1,4 +1,4 @@
-"""What a projection did since the last report: partitions that moved, ranges that closed behind its basis.
+"""Commits of a projection since the last report: partitions that moved, ranges that closed behind its basis.
 
 Whoever made the commits (a run, the continuous driver), the report is the same; it is how lineage comes to be.
 """
@@ -21,7 +21,7 @@ RANGES_A_REPORT = 100
 
 
 class ReportCursor(Model):
-    """What was reported. `offsets`: the basis per partition; `next_range`: the first range per partition not reported."""
+    """Cursor of the reports. `offsets`: the basis per partition; `next_range`: the first range per partition not reported."""
 
     projection_id: int
     offsets: dict[str, int | str] = Field(default_factory=dict)
@@ -58,38 +58,41 @@ class CommitReport:
 
 
 def report_commits(plane: Plane, row: ProjectionRow, cursor: ReportCursor | None) -> CommitReport:
-    """What happened since the cursor; another projection than the cursor's is reported from its beginning.
+    """Report the commits since the cursor; another projection than the cursor's is reported from its beginning.
 
     Only ranges that all partitions share are reported, at most `RANGES_A_REPORT` at once; the next report goes on.
     """
     if cursor is None or cursor.projection_id != row.projection_id:
         cursor = ReportCursor(projection_id=row.projection_id)
-    closed = plane.ranges.closed()
-    shared = shared_ranges(closed)
+    closed_ranges = plane.ranges.closed()
+    shared_count = shared_ranges(closed_ranges)
     row = plane.row(row.projection_id)
     with plane.pool.connection() as connection:
         totals = {part.partition_id: part for part in read_progress(connection, row.projection_id).partitions}
     lag = plane.log.ordinal_lag(row.basis)
-    moved = tuple(
+    moved_partitions = tuple(
         MovedPartition(part, totals[name], lag.get(name, 0))
         for name, part in row.basis.by_partition().items()
         if name in totals and cursor.offsets.get(name) != part.offset
     )
     following = dict(cursor.next_range)
-    found: list[tuple[RangeBounds, PartitionBasis]] = []
+    newly_closed: list[tuple[RangeBounds, PartitionBasis]] = []
     for name, part in row.basis.by_partition().items():
         number = following.get(name, 0)
-        while number < min(closed[name].count if name in closed else 0, shared) and len(found) < RANGES_A_REPORT:
+        while (
+            number < min(closed_ranges[name].count if name in closed_ranges else 0, shared_count)
+            and len(newly_closed) < RANGES_A_REPORT
+        ):
             bounds = plane.ranges.bounds(name, number)
             if not bounds.is_inside(part):
                 break
-            found.append((bounds, part))
+            newly_closed.append((bounds, part))
             number += 1
         following[name] = number
     ranges: tuple[ClosedRange, ...] = ()
-    if found:
+    if newly_closed:
         contents = ProjectionContents(plane, row)
-        ranges = tuple(ClosedRange(bounds, part, contents.contents(bounds)) for bounds, part in found)
+        ranges = tuple(ClosedRange(bounds, part, contents.contents(bounds)) for bounds, part in newly_closed)
     offsets = {name: part.offset for name, part in row.basis.by_partition().items()}
     after = ReportCursor(projection_id=row.projection_id, offsets=offsets, next_range=following)
-    return CommitReport(row, moved, ranges, shared, after)
+    return CommitReport(row, moved_partitions, ranges, shared_count, after)

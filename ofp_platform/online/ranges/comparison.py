@@ -83,11 +83,11 @@ def compare(
         for as_of in moments:
             for start in range(0, len(keys), plane.profile.limits.max_keys):
                 some = keys[start : start + plane.profile.limits.max_keys]
-                served = [_served(plane, side, key_type, some, plain, as_of, horizon) for side in (live, beside)]
-                texts[0].append(served[0])
-                texts[1].append(served[1])
-                if served[0] != served[1] and len(differences) < _SHOWN:
-                    differences += _differences(served[0], served[1], key_type, as_of)
+                served_sides = [_served(plane, side, key_type, some, plain, as_of, horizon) for side in (live, beside)]
+                texts[0].append(served_sides[0])
+                texts[1].append(served_sides[1])
+                if served_sides[0] != served_sides[1] and len(differences) < _SHOWN:
+                    differences += _differences(served_sides[0], served_sides[1], key_type, as_of)
     return Comparison(
         keys=count,
         moments=tuple(moments),
@@ -106,16 +106,16 @@ def _text(ref: tuple[str, str]) -> str:
 
 def _moments(plane: Plane, live: ProjectionRow, beside: ProjectionRow) -> list[int]:
     """As-of times that both can answer: from the later watermark back to what the allowed lateness keeps."""
-    known = [row.watermark for row in (live, beside) if row.watermark is not None]
-    if not known:
+    watermarks = [row.watermark for row in (live, beside) if row.watermark is not None]
+    if not watermarks:
         return []
     step = plane.profile.allowed_lateness_us // MOMENTS
-    return sorted({max(known) - step * place for place in range(MOMENTS)})
+    return sorted({max(watermarks) - step * place for place in range(MOMENTS)})
 
 
 def _horizon(plane: Plane, row: ProjectionRow, registry: CompiledRegistry) -> int:
-    retained = registry.reach + plane.profile.allowed_lateness_us
-    return (row.watermark or 0) - retained
+    retained_us = registry.reach + plane.profile.allowed_lateness_us
+    return (row.watermark or 0) - retained_us
 
 
 def _sample(side: tuple[ProjectionRow, Pool], key_type: str, count: int) -> list[str]:
@@ -165,20 +165,22 @@ def _served(
     for key in response["snapshot"]["by_key"]:
         for group in key["by_group"]:
             ref = (key["key_id"], group["group_name"], group["group_version"])
-            updated = updates[ref]
-            if updated is not None and parse_time(updated) <= horizon:
-                updated = None
-            entries.append({"ref": list(ref), "features": group["features"], "last_update_event_time": updated})
+            update_time = updates[ref]
+            if update_time is not None and parse_time(update_time) <= horizon:
+                update_time = None
+            entries.append({"ref": list(ref), "features": group["features"], "last_update_event_time": update_time})
     return entries
 
 
 def _differences(live: list[dict[str, Any]], beside: list[dict[str, Any]], key_type: str, as_of: int) -> list[Difference]:
-    found = []
-    for one, other in zip(live, beside, strict=True):
-        key_id, name, version = one["ref"]
-        left = {**one["features"], "last_update_event_time": one["last_update_event_time"]}
-        right = {**other["features"], "last_update_event_time": other["last_update_event_time"]}
-        for feature, value in left.items():
-            if value != right[feature]:
-                found.append(Difference(key_type, key_id, f"{name} {version}", as_of, feature, value, right[feature]))
-    return found
+    differences = []
+    for live_entry, beside_entry in zip(live, beside, strict=True):
+        key_id, name, version = live_entry["ref"]
+        live_values = {**live_entry["features"], "last_update_event_time": live_entry["last_update_event_time"]}
+        beside_values = {**beside_entry["features"], "last_update_event_time": beside_entry["last_update_event_time"]}
+        for feature, value in live_values.items():
+            if value != beside_values[feature]:
+                differences.append(
+                    Difference(key_type, key_id, f"{name} {version}", as_of, feature, value, beside_values[feature])
+                )
+    return differences

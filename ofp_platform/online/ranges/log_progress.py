@@ -27,15 +27,15 @@ def progress(plane: Plane, row: ProjectionRow) -> list[LogProgress]:
     basis = plane.row(row.projection_id).basis
     lag = plane.log.ordinal_lag(basis)
     floors = plane.log.retention_floor().by_partition()
-    known = basis.by_partition()
+    known_parts = basis.by_partition()
     return [
-        LogProgress(name, head, floors.get(name, head), known.get(name), lag.get(name, 0))
+        LogProgress(name, head, floors.get(name, head), known_parts.get(name), lag.get(name, 0))
         for name, head in plane.log.ends().by_partition().items()
     ]
 
 
 def observe(plane: Plane, row: ProjectionRow, *, stalled_seconds: float) -> Observation:
-    """What the posture is judged by. `stalled_seconds`: for how long the basis has not moved; it counts with a lag only."""
+    """Observe the inputs of the posture. `stalled_seconds`: for how long the basis has not moved; it counts with a lag only."""
     current = plane.row(row.projection_id)
     with plane.pool.connection() as connection:
         totals = read_progress(connection, row.projection_id)

@@ -28,7 +28,7 @@ class TrimRefused(Exception):
 
 @dataclass(frozen=True)
 class PartitionTrim:
-    """What of one partition may go: the records [floor, until). `end`: of the log; `kept`: why the rest stays, '' without one."""
+    """The records of one partition that may go: [floor, until). `end`: of the log; `kept`: why the rest stays, '' without one."""
 
     partition_id: str
     floor: int
@@ -58,19 +58,19 @@ def plan_trim(plane: Plane, archive: Archive, on_partition: Callable[[], None] =
     floors = log.retention_floor().by_partition()
     trims, problems = [], []
     for end in log.ends().partitions:
-        verified = verify_partition(archive, end.partition_id, log.offset_kind)
-        problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verified.problems]
-        if verified.problems:
+        verification = verify_partition(archive, end.partition_id, log.offset_kind)
+        problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verification.problems]
+        if verification.problems:
             continue
-        reached = 0 if verified.contiguous is None else min(order(verified.contiguous.next), order(end.offset))
+        archived_to = 0 if verification.contiguous is None else min(order(verification.contiguous.next), order(end.offset))
         floor = order(floors[end.partition_id].offset)
-        if reached > floor:
-            span = PartitionSpan(partition_id=end.partition_id, offset_kind=log.offset_kind, start=floor, next=reached)
+        if archived_to > floor:
+            span = PartitionSpan(partition_id=end.partition_id, offset_kind=log.offset_kind, start=floor, next=archived_to)
             try:
                 cross_check(log, archive, plane.pool, span).demand_agreement()
             except ArchiveConflict as error:
                 problems.append(str(error))
-        trims.append(_partition(plane, archive, end, floor, reached, projections))
+        trims.append(_partition(plane, archive, end, floor, archived_to, projections))
         on_partition()
     if problems:
         advice = "nothing is trimmed: the log may be the only whole copy (`ofp archive verify`, runbook: the archive)"
@@ -85,7 +85,11 @@ def trim(plane: Plane, trims: Sequence[PartitionTrim]) -> None:
         TrimRefused: a projection that has not applied it all was opened meanwhile. LogUnavailable: see there.
     """
     log = _postgres_log(plane)
-    floors = {one.partition_id: _at(log, one.partition_id, one.until) for one in trims if one.records}
+    floors = {
+        partition_trim.partition_id: _at(log, partition_trim.partition_id, partition_trim.until)
+        for partition_trim in trims
+        if partition_trim.records
+    }
     if not floors:
         return
     with plane.pool.connection() as connection, connection.transaction():
@@ -118,27 +122,27 @@ def _projections(connection: Connection, stream_name: str) -> list[ProjectionRow
 
 
 def _partition(
-    plane: Plane, archive: Archive, end: PartitionBasis, floor: int, reached: int, projections: Sequence[ProjectionRow]
+    plane: Plane, archive: Archive, end: PartitionBasis, floor: int, archived_to: int, projections: Sequence[ProjectionRow]
 ) -> PartitionTrim:
     name, size = end.partition_id, plane.ranges.size
     last = min(projections, key=lambda row: _applied(row, name))
-    bound = min(reached, _applied(last, name))
-    own = {(span.start, span.next) for span in archive.spans(name, end.offset_kind)}
+    bound = min(archived_to, _applied(last, name))
+    archived_bounds = {(span.start, span.next) for span in archive.spans(name, end.offset_kind)}
     until = floor // size * size
-    while until + size <= bound and (until, until + size) in own:
+    while until + size <= bound and (until, until + size) in archived_bounds:
         until += size
     until = max(until, floor)
     if until == order(end.offset):
-        kept = ""
+        reason_kept = ""
     elif _applied(last, name) < min(until + size, order(end.offset)):
-        kept = f"{_named(last)} has applied the log up to {_applied(last, name)} only"
+        reason_kept = f"{_named(last)} has applied the log up to {_applied(last, name)} only"
     elif until + size > order(end.offset):
-        kept = "its offset range is still being filled"
-    elif reached < until + size:
-        kept = f"it is archived up to {reached} only (`ofp archive run`)"
+        reason_kept = "its offset range is still being filled"
+    elif archived_to < until + size:
+        reason_kept = f"it is archived up to {archived_to} only (`ofp archive run`)"
     else:
-        kept = f"offset range [{until}, {until + size}) has no segment of its own (`ofp archive run`)"
-    return PartitionTrim(name, floor, until, order(end.offset), kept)
+        reason_kept = f"offset range [{until}, {until + size}) has no segment of its own (`ofp archive run`)"
+    return PartitionTrim(name, floor, until, order(end.offset), reason_kept)
 
 
 def _applied(row: ProjectionRow, partition_id: str) -> int:

@@ -29,7 +29,7 @@ from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, 
 
 @dataclass(frozen=True)
 class RangeReceipt:
-    """What became of one range. `applied`: its commits, and what was there before them was verified; `verified`: no-op.
+    """Receipt of one range. `applied`: its commits, and what was there before them was verified; `verified`: no-op.
 
     `counted` is how many records the projection's counters say it took of the partition, `expected` how many stand before
     its basis (a lower bound in a sparse log when the basis is past the range).
@@ -53,28 +53,28 @@ class RangeReceipt:
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """Records by fate: events, duplicates, late, failed, ignored, anomalies, forgotten."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for receipt in self.receipts:
-            found["events"] += receipt.applied
-            found["duplicates"] += receipt.duplicates
-            found["late"] += receipt.late
-            found["ignored"] += receipt.ignored
-            found["anomalies"] += receipt.anomalies
+            totals["events"] += receipt.applied
+            totals["duplicates"] += receipt.duplicates
+            totals["late"] += receipt.late
+            totals["ignored"] += receipt.ignored
+            totals["anomalies"] += receipt.anomalies
         if self.verification is not None:
             for name in ("events", "duplicates", "ignored", "forgotten"):
-                found[name] += getattr(self.verification, name)
-        found["failed"] = sum(self.failures.values())
-        return found
+                totals[name] += getattr(self.verification, name)
+        totals["failed"] = sum(self.failures.values())
+        return totals
 
     @cached_property
     def failures(self) -> Mapping[str, int]:
         """Apply failures by reason."""
-        found: Counter[str] = Counter()
+        totals: Counter[str] = Counter()
         for receipt in self.receipts:
-            found.update(receipt.failures)
+            totals.update(receipt.failures)
         if self.verification is not None:
-            found.update(self.verification.failures)
-        return dict(sorted(found.items()))
+            totals.update(self.verification.failures)
+        return dict(sorted(totals.items()))
 
 
 def apply_ranges(plane: Plane, row: ProjectionRow, partition_id: str, numbers: Sequence[int]) -> Iterator[RangeReceipt]:
@@ -130,9 +130,9 @@ def _refuse_trimmed(plane: Plane, basis: Basis, bounds: RangeBounds) -> None:
     """A projection without a basis would begin at the retention floor, and skip what was trimmed: no range may do that."""
     if plane.log.offset_kind is not OffsetKind.EXCLUSIVE_NEXT:
         return
-    known = basis.by_partition().get(bounds.partition_id)
+    known_part = basis.by_partition().get(bounds.partition_id)
     floor = plane.log.retention_floor().by_partition()[bounds.partition_id]
-    if place(known) < place(floor):
+    if place(known_part) < place(floor):
         raise RangeTrimmed(
             f"partition {bounds.partition_id} is kept from offset {floor.offset} on, range {bounds.name} needs records before"
             " that: rebuild from the archive"
@@ -148,13 +148,13 @@ def _receipt(
 ) -> RangeReceipt:
     with plane.pool.connection() as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        found = connection.execute(
+        stored_row = connection.execute(
             "SELECT p.basis, p.watermark, coalesce(c.records, 0) FROM ofp.projection p LEFT JOIN ofp.projection_partition c"
             " ON c.projection_id = p.projection_id AND c.partition_id = %s WHERE p.projection_id = %s",
             (bounds.partition_id, row.projection_id),
         ).fetchone()
-    assert found is not None
-    basis = Basis.model_validate_json(found[0]).by_partition()[bounds.partition_id]
+    assert stored_row is not None
+    basis = Basis.model_validate_json(stored_row[0]).by_partition()[bounds.partition_id]
     dense = basis.offset_kind is OffsetKind.EXCLUSIVE_NEXT
     return RangeReceipt(
         bounds=bounds,
@@ -162,8 +162,8 @@ def _receipt(
         receipts=receipts,
         verification=verification,
         basis=basis,
-        watermark=found[1],
-        counted=int(found[2]),
+        watermark=stored_row[1],
+        counted=int(stored_row[2]),
         expected=order(basis.offset) if dense else bounds.first_ordinal + bounds.records,
         exact=dense or basis.offset == bounds.end.offset,
     )

@@ -1,4 +1,4 @@
-"""What the store says about offset ranges of a projection, and whether the log agrees.
+"""Stored contents of offset ranges of a projection, held against the log.
 
 Verification reads the records of a range again and asks for each what became of it: an event of the state (at this
 position, or a copy of one elsewhere), an apply failure, an event of another run or of an unknown type. A record that is
@@ -32,7 +32,7 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class RangeContents:
-    """What the store holds of one range: events of the state, apply failures by reason, anomalies."""
+    """Stored contents of one range: events of the state, apply failures by reason, anomalies."""
 
     events: int
     failures: Mapping[str, int]
@@ -86,7 +86,7 @@ class ProjectionContents:
         self._numbers = {name: number for number, (name,) in enumerate(names)}
 
     def contents(self, bounds: RangeBounds) -> RangeContents:
-        """What the store holds of a range."""
+        """Read the stored contents of a range."""
         with self._plane.pool.connection() as connection:
             failures = self._failures(connection, bounds.start, bounds.end)
             anomalies = self._rows(connection, "anomaly", "record_offset", bounds.start, bounds.end)
@@ -134,9 +134,9 @@ class ProjectionContents:
             inside = (offsets > first) & (offsets <= last)
         else:
             places = [int(words_offset(row[POSITION_WORD + 1 :])) for row in entries]
-            inside = np.array([first < one <= last for one in places], np.bool_)
-        chosen: Words = entries[inside]
-        return chosen
+            inside = np.array([first < offset <= last for offset in places], np.bool_)
+        entries_inside: Words = entries[inside]
+        return entries_inside
 
     def _rows(
         self, connection: Connection[Any], table: str, columns: str, start: PartitionBasis, end: PartitionBasis
@@ -158,8 +158,8 @@ class ProjectionContents:
                 tally.fail(str(record.offset))
         if not count:
             return
-        mine = pins_digest(self.row.pins)
-        belongs = np.array([pins_digest(pins) == mine for pins in batch.pins])[batch.pins_index[:count]]
+        own_pins = pins_digest(self.row.pins)
+        belongs = np.array([pins_digest(pins) == own_pins for pins in batch.pins])[batch.pins_index[:count]]
         skew = self._plane.profile.clock_skew_us
         future = belongs & (batch.ts[:count] > batch.admitted_at[:count] + skew)
         for record_index in np.flatnonzero(~belongs).tolist():
@@ -169,27 +169,27 @@ class ProjectionContents:
         keep = np.flatnonzero(belongs & ~future)
         if not len(keep):
             return
-        chosen = keep.tolist()
-        routed = router.route(
-            event_types=[batch.event_types[i] for i in chosen],
-            event_ids=[batch.event_ids[i] for i in chosen],
+        kept_records = keep.tolist()
+        routed_batch = router.route(
+            event_types=[batch.event_types[i] for i in kept_records],
+            event_ids=[batch.event_ids[i] for i in kept_records],
             ts=batch.ts[keep],
-            payload_hashes=[batch.payload_hashes[i] for i in chosen],
-            payloads=[batch.payloads[i] for i in chosen],
+            payload_hashes=[batch.payload_hashes[i] for i in kept_records],
+            payloads=[batch.payloads[i] for i in kept_records],
         )
-        applied = np.flatnonzero(routed.status == APPLIED)
-        words = np.zeros((len(applied), self._entries.shape[1]), np.uint64)
-        words[:, 0:2] = routed.id_digest[applied]
-        words[:, 2:4] = routed.tie_digest[applied]
-        identities = dict(zip(applied.tolist(), words, strict=True))
-        known = dict(zip(applied.tolist(), (index.admit(words)[0] == DUPLICATE).tolist(), strict=True))
+        applied_indexes = np.flatnonzero(routed_batch.status == APPLIED)
+        words = np.zeros((len(applied_indexes), self._entries.shape[1]), np.uint64)
+        words[:, 0:2] = routed_batch.id_digest[applied_indexes]
+        words[:, 2:4] = routed_batch.tie_digest[applied_indexes]
+        identities = dict(zip(applied_indexes.tolist(), words, strict=True))
+        is_known = dict(zip(applied_indexes.tolist(), (index.admit(words)[0] == DUPLICATE).tolist(), strict=True))
         pruned_to = self.row.pruned_to
-        for kept, (record_index, status) in enumerate(zip(chosen, routed.status.tolist(), strict=True)):
+        for routed_index, (record_index, status) in enumerate(zip(kept_records, routed_batch.status.tolist(), strict=True)):
             offset = str(batch.offsets[record_index])
             if status == APPLIED:
-                identity = identities[kept][:POSITION_WORD].tobytes()
+                identity = identities[routed_index][:POSITION_WORD].tobytes()
                 old = pruned_to is not None and int(batch.ts[record_index]) <= pruned_to
-                tally.apply(offset, identity, known[kept], old)
+                tally.apply(offset, identity, is_known[routed_index], old)
             elif status == UNKNOWN_TYPE:
                 tally.ignore()
             else:
@@ -197,7 +197,7 @@ class ProjectionContents:
 
 
 class _Tally:
-    """What was found so far, record by record."""
+    """Tally of the records compared so far."""
 
     def __init__(self, here: dict[str, bytes], failures: dict[str, str]) -> None:
         self._here = here
@@ -208,12 +208,12 @@ class _Tally:
         self.lost: list[str] = []
         self.invented: list[str] = []
 
-    def apply(self, offset: str, identity: bytes, known: bool, old: bool) -> None:
+    def apply(self, offset: str, identity: bytes, is_known: bool, old: bool) -> None:
         self._counts["records"] += 1
         if self._here.get(offset) == identity:
             self._counts["events"] += 1
             self.found.add(offset)
-        elif known:
+        elif is_known:
             self._counts["duplicates"] += 1
         elif old:
             self._counts["forgotten"] += 1

@@ -106,9 +106,9 @@ def _demand_whole_log(plane: Plane, beside: ProjectionRow) -> None:
     Raises:
         RebuildRefused: see above.
     """
-    known = beside.basis.by_partition()
+    known_parts = beside.basis.by_partition()
     for floor in plane.log.retention_floor().partitions:
-        if place(known.get(floor.partition_id)) < place(floor):
+        if place(known_parts.get(floor.partition_id)) < place(floor):
             raise RebuildRefused(
                 f"partition {floor.partition_id} of log {plane.log.stream_name} is kept from offset {floor.offset} on, and"
                 f" projection {beside.projection_id} needs records before it: the archive has them, a projection cannot be built"
@@ -119,8 +119,8 @@ def _demand_whole_log(plane: Plane, beside: ProjectionRow) -> None:
 def _bring_to(plane: Plane, beside: ProjectionRow, basis: Basis) -> list[ApplyReceipt]:
     """Apply up to exactly that basis."""
     receipts = apply_until(plane.projector(beside), basis, plane.profile.batch_records)
-    reached = plane.row(beside.projection_id).basis
-    if not _same_place(reached, basis):
+    reached_basis = plane.row(beside.projection_id).basis
+    if not _same_place(reached_basis, basis):
         raise RebuildRefused(
             f"projection {beside.projection_id} cannot stand where the live one stands: log {plane.log.stream_name}"
             " no longer leads there, or something else applies to it"
@@ -128,8 +128,8 @@ def _bring_to(plane: Plane, beside: ProjectionRow, basis: Basis) -> list[ApplyRe
     return receipts
 
 
-def _same_place(one: Basis, other: Basis) -> bool:
+def _same_place(basis: Basis, other: Basis) -> bool:
     """Equal bases, partition by partition. That a shard ended, one of them may not have seen yet."""
-    left = {name: place(part) for name, part in one.by_partition().items() if place(part) >= 0}
-    right = {name: place(part) for name, part in other.by_partition().items() if place(part) >= 0}
-    return left == right
+    places = {name: place(part) for name, part in basis.by_partition().items() if place(part) >= 0}
+    other_places = {name: place(part) for name, part in other.by_partition().items() if place(part) >= 0}
+    return places == other_places

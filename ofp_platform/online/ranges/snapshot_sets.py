@@ -84,7 +84,7 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
                 answer = reader.answer(_request(row, key_type, key_id, groups, hour_end))
                 answers.append(answer)
                 entries.append((key_type, key_id, answer.hash))
-    created = SnapshotStore(plane.pool, objects).materialise(answers)
+    objects_created = SnapshotStore(plane.pool, objects).materialise(answers)
     index = canonical_bytes(
         {
             "kind": "ofp_snapshot_set",
@@ -96,15 +96,15 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
             "run_config_digest": row.run_config_digest,
             "input_basis": row.basis.model_dump(mode="json"),
             "snapshots": [
-                {"key_type": kind, "key_id": name, "feature_snapshot_hash": found, "reference": snapshot_path(found)}
-                for kind, name, found in entries
+                {"key_type": kind, "key_id": name, "feature_snapshot_hash": answer, "reference": snapshot_path(answer)}
+                for kind, name, answer in entries
             ],
         }
     )
     digest = sha256_hex(index)
     path = f"snapshot_sets/{format_time(hour_start)[:13]}/{digest}.json"
     objects.put_if_absent(path, index)
-    return SnapshotSet(hour_start, row.projection_id, row.basis, path, digest, tuple(entries), created)
+    return SnapshotSet(hour_start, row.projection_id, row.basis, path, digest, tuple(entries), objects_created)
 
 
 def damaged_objects(plane: Plane, objects: ObjectStore, index_path: str) -> list[str]:
@@ -116,20 +116,20 @@ def damaged_objects(plane: Plane, objects: ObjectStore, index_path: str) -> list
     if sha256_hex(index) != index_path.rpartition("/")[2].removesuffix(".json"):
         return [index_path]
     store = SnapshotStore(plane.pool, objects)
-    damaged = []
+    problems = []
     for entry in orjson.loads(index)["snapshots"]:
         try:
             store.load(entry["feature_snapshot_hash"])
         except ContractError:
-            damaged.append(entry["reference"])
-    return damaged
+            problems.append(entry["reference"])
+    return problems
 
 
 def touched_keys(
     connection: Connection[Any], projection_id: int, registry: CompiledRegistry, key_type: str, after: int, until: int
 ) -> list[str]:
     """Keys of a type with an event at after < ts <= until, in the order of their ids."""
-    found: set[str] = set()
+    key_ids: set[str] = set()
     # a chunk whose first or last event is inside says so by itself; only one that spans the hour has to be opened
     rows = connection.execute(
         "SELECT key_id, CASE WHEN NOT (first_ts > %(after)s OR last_ts <= %(until)s) THEN block END FROM ofp.chunk"
@@ -139,15 +139,15 @@ def touched_keys(
     )
     columns = registry.layouts[key_type].column_count
     for some in _batches(rows):
-        found.update(key_id for key_id, block in some if block is None)
-        spanning = [(key_id, block) for key_id, block in some if block is not None and key_id not in found]
+        key_ids.update(key_id for key_id, block in some if block is None)
+        spanning = [(key_id, block) for key_id, block in some if block is not None and key_id not in key_ids]
         if not spanning:
             continue
         matrix, offsets = unpack_many([block for _, block in spanning], columns)
         inside = (matrix[0] > after) & (matrix[0] <= until)
         hits = np.logical_or.reduceat(inside, offsets[:-1])
-        found.update(key_id for (key_id, _), hit in zip(spanning, hits.tolist(), strict=True) if hit)
-    return sorted(found)
+        key_ids.update(key_id for (key_id, _), hit in zip(spanning, hits.tolist(), strict=True) if hit)
+    return sorted(key_ids)
 
 
 def _batches(rows: Any) -> Iterator[list[tuple[str, bytes | None]]]:

@@ -145,17 +145,17 @@ class AsyncReader:
         question = self._questions.read(body)
         head = self.cache.head
         if head is not None and head.version >= self._floor and _has_reached(head, question):
-            held = [(key, self.cache.get(key)) for key in question.keys]
-            known = [state for _, state in held if state is not None]
-            missing = tuple([key for key, state in held if state is None])
+            cached_keys = [(key, self.cache.get(key)) for key in question.keys]
+            cached_states = [state for _, state in cached_keys if state is not None]
+            missing = tuple([key for key, state in cached_keys if state is None])
             try:
                 if not missing:
-                    return self.evaluator.answer_from(question, head.basis, head.watermark, known, self._posture())
-                if known:
+                    return self.evaluator.answer_from(question, head.basis, head.watermark, cached_states, self._posture())
+                if cached_states:
                     some = await self._stored(self._shared(replace(question, keys=missing)), question)
                     if some.version == head.version:
                         read = iter(self._keep(missing, some))
-                        states = [state or next(read) for _, state in held]
+                        states = [state or next(read) for _, state in cached_keys]
                         return self._answered(question, some, states)
             except EventsMissing:
                 pass  # a large key was read for other instants: only some of its events are held
@@ -180,9 +180,9 @@ class AsyncReader:
         same = cache.head is not None and cache.head.version == read.version
         states = []
         for key, chunks in zip(keys, read.chunks, strict=True):
-            held = cache.get(key) if same else None
-            if held is not None and held.chunks:
-                chunks = refine(held.chunks, chunks)
+            cached_state = cache.get(key) if same else None
+            if cached_state is not None and cached_state.chunks:
+                chunks = refine(cached_state.chunks, chunks)
             state = self.evaluator.key_state(key[0], chunks)
             if same:
                 cache.put(read.version, key, state)
@@ -190,7 +190,7 @@ class AsyncReader:
         return states
 
     async def _read(self, question: Question) -> StoredState:
-        moved = self._moved
+        next_commit = self._moved
         state = await self._shared(question)
         if reached(state.basis, question.request):
             return state
@@ -200,10 +200,10 @@ class AsyncReader:
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    await moved.wait()
+                    await next_commit.wait()
             except TimeoutError:
                 raise not_reached(question.request, wait_ms) from None
-            moved = self._moved
+            next_commit = self._moved
             state = await self._shared(question)
             if reached(state.basis, question.request):
                 return state

@@ -34,25 +34,25 @@ def refuse_foreign(basis_text: str, request: RequestFields, partitions: Partitio
         ContractError: INVALID_REQUEST; the message names the place in at_least_basis.
     """
     basis = Basis.model_validate_json(basis_text)
-    known = basis.by_partition()
-    listed: Collection[str] | None = None
+    known_parts = basis.by_partition()
+    listed_partitions: Collection[str] | None = None
     for index, position in enumerate(request.at_least_basis or ()):
         place = f"at_least_basis.{index}"
         if position.stream_name != basis.stream_name:
             text = f"{place}.stream_name: this run is read from stream {basis.stream_name}"
             raise invalid(Reason.INVALID_FIELD, text, request.context_pins)
-        part = known.get(position.partition_id)
+        part = known_parts.get(position.partition_id)
         if part is not None:
             if not part.counts_like(position):
                 text = f"{place}.offset: not an offset of this log, which has the kind {part.offset_kind.value}"
                 raise invalid(Reason.INVALID_FIELD, text, request.context_pins)
             continue
-        if partitions is not None and listed is None:
+        if partitions is not None and listed_partitions is None:
             try:
-                listed = partitions()
+                listed_partitions = partitions()
             except (LogUnavailable, psycopg.Error, PoolTimeout):
                 return
-        if listed is not None and position.partition_id not in listed:
+        if listed_partitions is not None and position.partition_id not in listed_partitions:
             text = f"{place}.partition_id: stream {basis.stream_name} has no such partition"
             raise invalid(Reason.INVALID_FIELD, text, request.context_pins)
 

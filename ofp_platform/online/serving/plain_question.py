@@ -167,19 +167,19 @@ class QuestionReader:
         return True
 
     def _groups(self, raw: bytes) -> _Groups:
-        known = self._known_groups.get(raw)
-        if known is not None:
-            return known
+        known_groups = self._known_groups.get(raw)
+        if known_groups is not None:
+            return known_groups
         refs = sorted((ref.group_name, ref.group_version) for ref in _REFS.validate_json(raw))
         if len(set(refs)) != len(refs) or len(refs) > self._limits.max_groups:
             raise ValueError("not plain")
         plans = tuple(self._registry.groups[ref] for ref in refs)
         types = sorted({plan.key_type for plan in plans})
-        known = plans, {key_type: tuple(plan for plan in plans if plan.key_type == key_type) for key_type in types}
+        known_groups = plans, {key_type: tuple(plan for plan in plans if plan.key_type == key_type) for key_type in types}
         if len(self._known_groups) >= _KNOWN_PARTS:
             self._known_groups.clear()
-        self._known_groups[raw] = known
-        return known
+        self._known_groups[raw] = known_groups
+        return known_groups
 
 
 def _canonical(text: str, micros: int) -> str:
@@ -197,10 +197,10 @@ def _positions(raw: bytes) -> tuple[Position, ...] | None:
 def _given(raw: bytes) -> dict[str, int | str] | None:
     if raw == _ABSENT:
         return None
-    found: Any = orjson.loads(raw)
-    if type(found) is not dict:
+    context: Any = orjson.loads(raw)
+    if type(context) is not dict:
         raise ValueError("not plain")
-    for name, value in found.items():
+    for name, value in context.items():
         if type(value) not in (int, str) or _FIELD.fullmatch(name) is None:
             raise ValueError("not plain")
-    return found
+    return context

@@ -32,15 +32,15 @@ def judge(observation: Observation | None, thresholds: Thresholds) -> tuple[Post
     """State and reasons, worst first; None: the store or the log does not answer."""
     if observation is None:
         return PostureState.RED, ["STORE_DOWN"]
-    lag, stalled = observation.lag_records, observation.stalled_seconds
+    lag, stalled_seconds = observation.lag_records, observation.stalled_seconds
     red, amber = [], []
     if lag > thresholds.lag_records_red:
         red.append(f"LAG_RECORDS>{thresholds.lag_records_red}")
     elif lag > thresholds.lag_records_amber:
         amber.append(f"LAG_RECORDS>{thresholds.lag_records_amber}")
-    if lag and stalled > thresholds.stall_seconds_red:
+    if lag and stalled_seconds > thresholds.stall_seconds_red:
         red.append(f"STALLED_SECONDS>{thresholds.stall_seconds_red}")
-    elif lag and stalled > thresholds.stall_seconds_amber:
+    elif lag and stalled_seconds > thresholds.stall_seconds_amber:
         amber.append(f"STALLED_SECONDS>{thresholds.stall_seconds_amber}")
     if red:
         return PostureState.RED, [*red, *amber]

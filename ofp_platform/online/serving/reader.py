@@ -74,11 +74,11 @@ class Reader:
                     state = self._query(connection, question)
                     if reached(state.basis, question.request):
                         return state
-                    left = deadline - time.monotonic()
-                    if left <= 0:
+                    seconds_left = deadline - time.monotonic()
+                    if seconds_left <= 0:
                         raise not_reached(question.request, wait_ms)
                     # to its end, never left half-way: the iterator holds the connection's lock
-                    for _ in connection.notifies(timeout=left, stop_after=1):
+                    for _ in connection.notifies(timeout=seconds_left, stop_after=1):
                         pass
             finally:
                 if not connection.closed:

@@ -42,9 +42,11 @@ def _refusal(error: ValidationError) -> ContractError:
         reason = Reason.MISSING_FIELD
     elif field == "as_of_time_utc":
         reason = Reason.INVALID_TIME
-    shown = [f"{'.'.join(_part(part) for part in p['loc']) or 'body'}: {_safe(p['msg'], p['type'])}" for p in problems[:_SHOWN]]
+    shown_problems = [
+        f"{'.'.join(_part(part) for part in p['loc']) or 'body'}: {_safe(p['msg'], p['type'])}" for p in problems[:_SHOWN]
+    ]
     more = f" (and {len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
-    return invalid(reason, "; ".join(shown) + more)
+    return invalid(reason, "; ".join(shown_problems) + more)
 
 
 def _own(problems: list[ErrorDetails]) -> list[ErrorDetails]:

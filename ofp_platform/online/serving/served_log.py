@@ -88,11 +88,11 @@ class ServedLog:
 
     async def flushed(self) -> None:
         """Return when everything offered so far was written, or when the store did not answer to an attempt."""
-        taken = self._taken
-        while self._stored < taken:
-            attempted = self._attempted
+        taken_until_now = self._taken
+        while self._stored < taken_until_now:
+            next_attempt = self._attempted
             self._hurry.set()
-            await attempted.wait()
+            await next_attempt.wait()
             if self._silent:
                 return
 

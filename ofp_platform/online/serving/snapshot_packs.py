@@ -25,14 +25,14 @@ def record_of(answer: Answer) -> bytes:
 def make_pack(answers: Iterable[Answer]) -> tuple[str, bytes, list[tuple[Answer, str]]]:
     """Path and frame of a pack, and each answer with its reference (its place in the pack), in the order of their hashes."""
     distinct = {answer.hash: answer for answer in answers}
-    found = [distinct[name] for name in sorted(distinct)]
-    records = [record_of(answer) for answer in found]
+    ordered_answers = [distinct[name] for name in sorted(distinct)]
+    records = [record_of(answer) for answer in ordered_answers]
     content = b"".join(records)
     name = sha256_hex(content)
     path = f"snapshots/packs/{name[:2]}/{name}.zst"
-    placed = []
+    references = []
     begin = 0
-    for answer, record in zip(found, records, strict=True):
-        placed.append((answer, f"{path}#{begin}+{len(record)}"))
+    for answer, record in zip(ordered_answers, records, strict=True):
+        references.append((answer, f"{path}#{begin}+{len(record)}"))
         begin += len(record)
-    return path, compress(content), placed
+    return path, compress(content), references

@@ -68,7 +68,7 @@ def read_arguments(
 
 
 def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState]:
-    """What one statement read, question by question: all of them on one basis."""
+    """Result of one statement, question by question: all of them on one basis."""
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
     chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]

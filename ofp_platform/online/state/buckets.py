@@ -75,12 +75,12 @@ def read_buckets(
 ) -> Buckets:
     """The chunks that events (key index, time) fall into: the tail chunk of each key, and older ones where an event is older."""
     code = KEY_TYPE_CODES[key_type]
-    found: dict[tuple[int, int], bytes | None] = {}
+    blocks: dict[tuple[int, int], bytes | None] = {}
     tail = np.full(len(key_ids), np.iinfo(np.int64).min, np.int64)
     cursor = RawCursor(connection)
     cursor.execute(_TAILS, (projection_id, Int2(code), list(key_ids)), binary=True)
     for key, first_ts, block in cursor:
-        found[(key, first_ts)] = block
+        blocks[(key, first_ts)] = block
         tail[key] = first_ts
     older = event_ts < tail[event_key]
     if older.any():
@@ -91,17 +91,17 @@ def read_buckets(
             binary=True,
         )
         for key, first_ts, block in cursor:
-            found[(key, first_ts)] = block
+            blocks[(key, first_ts)] = block
     cursor.close()
-    known = {key for key, _ in found}
+    keys_with_chunks = {key for key, _ in blocks}
     for key in range(len(key_ids)):
-        if key not in known:
-            found[(key, int(np.iinfo(np.int64).min))] = None
-    ordered = sorted(found)
-    keys = np.array([key for key, _ in ordered], np.int64)
-    first = np.array([ts for _, ts in ordered], np.int64)
+        if key not in keys_with_chunks:
+            blocks[(key, int(np.iinfo(np.int64).min))] = None
+    bucket_order = sorted(blocks)
+    keys = np.array([key for key, _ in bucket_order], np.int64)
+    first = np.array([ts for _, ts in bucket_order], np.int64)
     newest = first >= tail[keys]
-    return Buckets(keys, first, [found[bucket] for bucket in ordered], newest, _assign(keys, first, event_key, event_ts))
+    return Buckets(keys, first, [blocks[bucket] for bucket in bucket_order], newest, _assign(keys, first, event_key, event_ts))
 
 
 def _assign(bucket_key: Int64, bucket_first: Int64, event_key: Int64, event_ts: Int64) -> Int64:
@@ -112,10 +112,10 @@ def _assign(bucket_key: Int64, bucket_first: Int64, event_key: Int64, event_ts: 
     times = np.concatenate([bucket_first, event_ts])
     order = np.lexsort((np.arange(len(keys)) >= count, times, keys))
     last = np.maximum.accumulate(np.where(order < count, order, -1))
-    assigned = np.empty(len(keys), np.int64)
-    assigned[order] = last
+    bucket_of = np.empty(len(keys), np.int64)
+    bucket_of[order] = last
     first_of_key = np.searchsorted(bucket_key, event_key, side="left")
-    return np.maximum(assigned[count:], first_of_key)
+    return np.maximum(bucket_of[count:], first_of_key)
 
 
 def replace_chunks(
@@ -145,10 +145,10 @@ def replace_chunks(
 
 def prune(connection: Connection[Any], projection_id: int, horizon: int) -> int:
     """Delete chunks and identities that lie wholly at or behind the horizon. Returns the chunks deleted."""
-    deleted = connection.execute(
+    chunk_count = connection.execute(
         "DELETE FROM ofp.chunk WHERE projection_id = %s AND last_ts <= %s", (projection_id, horizon)
     ).rowcount
     connection.execute("DELETE FROM ofp.span WHERE projection_id = %s AND last_ts <= %s", (projection_id, horizon))
     connection.execute("DELETE FROM ofp.identity_run WHERE projection_id = %s AND max_ts <= %s", (projection_id, horizon))
     connection.execute("UPDATE ofp.projection SET pruned_to = %s WHERE projection_id = %s", (horizon, projection_id))
-    return deleted
+    return chunk_count

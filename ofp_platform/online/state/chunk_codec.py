@@ -128,8 +128,8 @@ def _write(
         words[start] = np.uint64(FORMAT_VERSION) | (np.uint64(columns) << np.uint64(8)) | (np.uint64(count) << _FOLD)
         at = start + 2
         for column in range(columns):
-            divided = np.uint8(_DIVIDED) if divisors[chunk, column] != _ONE else np.uint8(0)
-            bytes_[8 * at + column] = widths[chunk, column] | divided
+            divided_flag = np.uint8(_DIVIDED) if divisors[chunk, column] != _ONE else np.uint8(0)
+            bytes_[8 * at + column] = widths[chunk, column] | divided_flag
         at += _words(columns)
         for column in range(columns):
             base = np.uint64(bases[chunk, column])

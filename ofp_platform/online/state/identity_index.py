@@ -67,14 +67,14 @@ class IdentityIndex:
         return self._count
 
     def _reserve(self, more: int) -> None:
-        needed = self._count + more
-        if needed > self._entries.shape[0]:
-            grown = np.zeros((max(needed, 2 * self._entries.shape[0]), self._entries.shape[1]), np.uint64)
-            grown[: self._count] = self._entries[: self._count]
-            self._entries = grown
-        if 2 * needed > self._slots.size:
+        capacity = self._count + more
+        if capacity > self._entries.shape[0]:
+            larger_entries = np.zeros((max(capacity, 2 * self._entries.shape[0]), self._entries.shape[1]), np.uint64)
+            larger_entries[: self._count] = self._entries[: self._count]
+            self._entries = larger_entries
+        if 2 * capacity > self._slots.size:
             size = self._slots.size
-            while size < 4 * needed:
+            while size < 4 * capacity:
                 size *= 2
             self._slots = np.full(size, -1, np.int32)
             _place(self._entries, 0, self._count, self._slots)

@@ -173,11 +173,11 @@ def make_live(connection: Connection[Any], projection_id: int, expected_version:
             raise ProjectionConflict(f"projection {projection_id} is at {row.version}, not at {expected_version}")
         if row.status == "live":
             return None
-        retired = connection.execute(
+        retired_rows = connection.execute(
             "UPDATE ofp.projection SET status = 'retired' WHERE stream_name = %s AND pins_digest = %s AND status = 'live'"
             " RETURNING projection_id",
             (row.stream_name, pins_digest(row.pins)),
         ).fetchone()
         connection.execute("UPDATE ofp.projection SET status = 'live' WHERE projection_id = %s", (projection_id,))
         connection.execute("SELECT pg_notify('ofp_projection', 'switch')")
-    return None if retired is None else int(retired[0])
+    return None if retired_rows is None else int(retired_rows[0])

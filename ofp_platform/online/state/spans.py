@@ -72,8 +72,8 @@ def refresh_spans(
     projection_id: int,
     key_type: int,
     plan: LayoutArrays,
-    changed: Sequence[ChangedChunk],
-    grown: Sequence[str],
+    changed_chunks: Sequence[ChangedChunk],
+    grown_keys: Sequence[str],
     span_chunks: int = SPAN_CHUNKS,
 ) -> None:
     """Bring the spans of a key type up to date after its chunks were written, in the same transaction.
@@ -84,9 +84,9 @@ def refresh_spans(
         span_chunks: chunks of a new span; one that grows past twice that is cut again.
     """
     with RawCursor(connection) as cursor:
-        _write(connection, projection_id, key_type, _remade(cursor, projection_id, key_type, plan, changed, span_chunks))
+        _write(connection, projection_id, key_type, _remade(cursor, projection_id, key_type, plan, changed_chunks, span_chunks))
         # only now: what is under no span is read from the store, and the remade ones must be in it
-        _write(connection, projection_id, key_type, _added(cursor, projection_id, key_type, plan, grown, span_chunks))
+        _write(connection, projection_id, key_type, _added(cursor, projection_id, key_type, plan, grown_keys, span_chunks))
 
 
 def _write(connection: Connection[Any], projection_id: int, key_type: int, rows: Sequence[tuple[str, _Row]]) -> None:
@@ -108,18 +108,20 @@ def _remade(
     projection_id: int,
     key_type: int,
     plan: LayoutArrays,
-    changed: Sequence[ChangedChunk],
+    changed_chunks: Sequence[ChangedChunk],
     span_chunks: int,
 ) -> list[tuple[str, _Row]]:
-    if not changed:
+    if not changed_chunks:
         return []
     owner = (projection_id, Int2(key_type))
-    cursor.execute(_SPAN_OF, (*owner, [one.key_id for one in changed], [one.first_ts for one in changed]), binary=True)
+    cursor.execute(
+        _SPAN_OF, (*owner, [chunk.key_id for chunk in changed_chunks], [chunk.first_ts for chunk in changed_chunks]), binary=True
+    )
     bounds: dict[tuple[str, int], tuple[int, int]] = {}
     for index, first_ts, last_ts in cursor:
-        one = changed[index]
-        low, high = bounds.get((one.key_id, first_ts), (first_ts, last_ts))
-        bounds[one.key_id, first_ts] = (min(low, one.low), max(high, one.high))
+        chunk = changed_chunks[index]
+        low, high = bounds.get((chunk.key_id, first_ts), (first_ts, last_ts))
+        bounds[chunk.key_id, first_ts] = (min(low, chunk.low), max(high, chunk.high))
     if not bounds:
         return []
     keys = [key_id for key_id, _ in bounds]
@@ -135,17 +137,17 @@ def _remade(
 
 
 def _added(
-    cursor: RawCursor[Any], projection_id: int, key_type: int, plan: LayoutArrays, grown: Sequence[str], span_chunks: int
+    cursor: RawCursor[Any], projection_id: int, key_type: int, plan: LayoutArrays, grown_keys: Sequence[str], span_chunks: int
 ) -> list[tuple[str, _Row]]:
-    if not grown:
+    if not grown_keys:
         return []
-    cursor.execute(_UNDER_NO_SPAN, (projection_id, Int2(key_type), list(grown)), binary=True)
+    cursor.execute(_UNDER_NO_SPAN, (projection_id, Int2(key_type), list(grown_keys)), binary=True)
     rows = []
     for index, chunks in _grouped(cursor):
         spans = len(chunks) // span_chunks - 1
         if spans > 0:
             cuts = [span_chunks * span for span in range(spans + 1)]
-            rows += [(grown[index], row) for row in _merged(plan, chunks, cuts)]
+            rows += [(grown_keys[index], row) for row in _merged(plan, chunks, cuts)]
     return rows
 
 
@@ -161,6 +163,6 @@ def _merged(plan: LayoutArrays, chunks: Sequence[_Row], cuts: Sequence[int]) -> 
     summaries: npt.NDArray[np.int64] = np.frombuffer(b"".join([row[2] for row in chunks]), np.int64).reshape(
         len(chunks), plan.measure_count, ROW_WIDTH
     )
-    merged = merge_runs(summaries, np.array(cuts, np.int64))
-    runs = zip(cuts[:-1], cuts[1:], merged, strict=True)
+    merged_summaries = merge_runs(summaries, np.array(cuts, np.int64))
+    runs = zip(cuts[:-1], cuts[1:], merged_summaries, strict=True)
     return [(chunks[begin][0], chunks[end - 1][1], row.tobytes()) for begin, end, row in runs]

@@ -45,12 +45,12 @@ def unpack_marks(content: bytes) -> list[int]:
 
 
 def record_touched(
-    connection: Connection[Any], projection_id: int, version: int, touched: Mapping[str, Iterable[str]] | None
+    connection: Connection[Any], projection_id: int, version: int, touched_keys: Mapping[str, Iterable[str]] | None
 ) -> None:
     """Record what the commit `version` touched (ids by key type; None: anything), in its transaction; forget old versions."""
     marks: bytes | None = None
-    if touched is not None:
-        keys = {(key_type, key_id) for key_type, ids in touched.items() for key_id in ids}
+    if touched_keys is not None:
+        keys = {(key_type, key_id) for key_type, ids in touched_keys.items() for key_id in ids}
         marks = pack_marks(sorted(keys)) if len(keys) <= MOST_MARKS else None
     connection.execute("INSERT INTO ofp.commit_touched VALUES (%s, %s, %s)", (projection_id, version, marks), binary=True)
     connection.execute(

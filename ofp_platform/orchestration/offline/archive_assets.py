@@ -28,7 +28,7 @@ _REFUSALS = (ArchiveConflict, PartitionNotFound, RangeOpen, ReceiptDamaged, Repl
 
 @dataclass
 class _Archived:
-    """What a run archived and proved, by partition key; `refused` by log partition, in words."""
+    """Segments that a run archived and proved, by partition key; `refused` by log partition, in words."""
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
     records: int = 0

@@ -164,7 +164,7 @@ def _build(context: dg.AssetExecutionContext, build_context: BuildContext) -> It
 
 
 class _Shown:
-    """What a run has shown so far of its request; only what the run was asked for."""
+    """The stages of a request that a run has shown so far; only those the run was asked for."""
 
     def __init__(self, context: dg.AssetExecutionContext, build_context: BuildContext) -> None:
         self._context = context

@@ -64,7 +64,7 @@ def trained_model(
 
 
 def lineage_metadata(lineage: Mapping[str, Any], path: str, objects: ObjectStore) -> Metadata:
-    """What was trained from what: the stored lineage as metadata."""
+    """The stored lineage of a model as metadata."""
     models = lineage["models"]
     scores = {one["name"]: {name: float(value) for name, value in one["scores"].items()} for one in models}
     return {

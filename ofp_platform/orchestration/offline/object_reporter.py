@@ -1,4 +1,4 @@
-"""What the command line and other builders archived and trained, reported to Dagster as it lies in the object store."""
+"""Reports segments and models that the command line or other builders wrote, as they lie in the object store."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -26,7 +26,7 @@ REPORTED_AT_ONCE = 200
     tags={"plane": "offline"},
 )
 def offline_reporter(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
-    """What is reported was not read again; a run of `offline/archive_segment` proves it."""
+    """Report what is new, without reading it again; a run of `offline/archive_segment` proves it."""
     with builds.open() as build_context:
         ranges = OffsetRanges(build_context.pool, build_context.log, builds.load_profile().range_size)
         segments = list(islice(_segments(context.instance, build_context, ranges), REPORTED_AT_ONCE))

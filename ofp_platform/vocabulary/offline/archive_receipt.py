@@ -61,7 +61,7 @@ class ArchiveReceipt(Model):
 
     @property
     def span(self) -> PartitionSpan:
-        """What the segment holds."""
+        """The span that the segment holds."""
         return PartitionSpan(
             partition_id=self.partition_id,
             offset_kind=self.offset_kind,

@@ -1,4 +1,4 @@
-"""What somebody asks of the offline plane: an intent, pinned so that it means the same tomorrow."""
+"""Intents: requests to the offline plane, pinned so that it means the same tomorrow."""
 
 from __future__ import annotations
 

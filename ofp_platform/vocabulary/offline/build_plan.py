@@ -1,4 +1,4 @@
-"""What the resolver makes of an intent: everything pinned, nothing left to look up. Immutable."""
+"""Plans: resolved intents, everything pinned, nothing left to look up. Immutable."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class DatasetManifest(Model):
     @computed_field(description=_SEAL)  # type: ignore[prop-decorator]
     @property
     def seal(self) -> Digest:
-        """What proves that no byte of a published manifest was changed."""
+        """The digest that proves a published manifest unchanged."""
         return digest_of(self.model_dump(mode="json", exclude_none=True, exclude={"seal"}))
 
     @model_validator(mode="wrap")

@@ -1,4 +1,4 @@
-"""What a decision service decided on an event, and everything needed to rebuild what it was served for it."""
+"""Decision records: the decision on an event, and everything needed to rebuild the snapshot behind it."""
 
 from __future__ import annotations
 

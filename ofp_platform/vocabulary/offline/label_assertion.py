@@ -1,4 +1,4 @@
-"""What somebody says about an event after the fact. Never changed: who knows better says so in another assertion."""
+"""Label assertions about events, after the fact. Never changed: better knowledge is another assertion."""
 
 from __future__ import annotations
 

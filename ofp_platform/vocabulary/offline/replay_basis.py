@@ -1,4 +1,4 @@
-"""What a replay reads: `[start, next)` of every partition of one stream."""
+"""The span of a replay: `[start, next)` of every partition of one stream."""
 
 from __future__ import annotations
 

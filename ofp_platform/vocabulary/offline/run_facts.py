@@ -1,4 +1,4 @@
-"""What is on record about a run: what it pinned, and the evidence that its checks passed."""
+"""Facts on record about a run: its pins, and the evidence that its checks passed."""
 
 from __future__ import annotations
 
