@@ -9,7 +9,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 
 
 class ErrorCode(StrEnum):
-    """What kind of failure it is."""
+    """Kind of a failure."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
     NOT_FOUND = "NOT_FOUND"

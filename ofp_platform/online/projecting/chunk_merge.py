@@ -83,18 +83,18 @@ def _plan(
     out = 0
     for bucket in range(old_offsets.shape[0] - 1):
         start = out
-        left = old_offsets[bucket]
+        old_event = old_offsets[bucket]
         left_end = old_offsets[bucket + 1]
         right = new_offsets[bucket]
         right_end = new_offsets[bucket + 1]
         grows = right < right_end
-        while left < left_end or right < right_end:
-            if left == left_end or (right < right_end and _before(new, right, old, left, ties)):
+        while old_event < left_end or right < right_end:
+            if old_event == left_end or (right < right_end and _before(new, right, old, old_event, ties)):
                 source[out] = -1 - right
                 right += 1
             else:
-                source[out] = left
-                left += 1
+                source[out] = old_event
+                old_event += 1
             out += 1
         size = out - start
         if size == 0:
@@ -146,7 +146,7 @@ def merge(
     """
     by = (new[0], of_event) if not ties else (new[3] ^ _SIGN, new[2] ^ _SIGN, new[0], of_event)
     order = np.lexsort(by)
-    arrived = np.ascontiguousarray(new[:, order])
+    new_events = np.ascontiguousarray(new[:, order])
     arrived_offsets = np.searchsorted(of_event[order], np.arange(len(offsets)))
     total = existing.shape[1] + new.shape[1]
     # a cut at equal times can make two chunks of one, and equal parts are at least half full
@@ -154,10 +154,10 @@ def merge(
     source = np.empty(total, np.int64)
     chunk_offsets = np.zeros(most + 1, np.int64)
     buckets = np.empty(most, np.int64)
-    chunks = _plan(existing, offsets, arrived, arrived_offsets, ties, limit, source, chunk_offsets, buckets)
+    chunks = _plan(existing, offsets, new_events, arrived_offsets, ties, limit, source, chunk_offsets, buckets)
     chunk_offsets = chunk_offsets[: chunks + 1].copy()
     matrix = np.empty((new.shape[0], int(chunk_offsets[-1])), np.int64)
-    _gather(existing, arrived, source, matrix)
+    _gather(existing, new_events, source, matrix)
     return MergedChunks(matrix, chunk_offsets, buckets[:chunks].copy())
 
 

@@ -19,7 +19,7 @@ from psycopg import Connection
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.projecting import chunk_merge
-from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, Asked, ReadAhead, Reading
+from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadAhead, Reading, ReadRequest
 from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
@@ -37,7 +37,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ApplyReceipt:
-    """What one commit did. Counts are records, but for `touched_keys` and `chunks`; times are microseconds.
+    """Receipt of one commit. Counts are records, but for `touched_keys` and `chunks`; times are microseconds.
 
     `late` counts applied events at or behind the horizon as it stood before the commit: they change no servable value.
     """
@@ -109,7 +109,7 @@ class Projector:
             ProjectionConflict: another projector moved the basis; nothing was written, call again.
         """
         row = self._load()
-        reading = self._reader(row.pins).read(Asked(row.basis, max_records, until))
+        reading = self._reader(row.pins).read(ReadRequest(row.basis, max_records, until))
         return self._applied(reading) if reading.records else None
 
     def apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
@@ -120,7 +120,7 @@ class Projector:
         """
         row = self._load()
         records = [self._intake.route(row.pins, batch) for batch in batches]
-        return self._applied(Reading(Asked(row.basis, sum(map(len, batches))), records, more=False))
+        return self._applied(Reading(ReadRequest(row.basis, sum(map(len, batches))), records, more=False))
 
     def _reader(self, pins: ContextPins) -> ReadAhead:
         if self._ahead is None:
@@ -147,22 +147,22 @@ class Projector:
         horizon = None if watermark is None else watermark - self._retained
         crash_point("projector.before_transaction")
         with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection, connection.transaction():
-            stored = read_projection(connection, self._projection_id, for_update=True)
-            if stored.version != row.version:
+            stored_row = read_projection(connection, self._projection_id, for_update=True)
+            if stored_row.version != row.version:
                 raise ProjectionConflict(
-                    f"projection {self._projection_id} is at version {stored.version}, this batch continues {row.version}"
+                    f"projection {self._projection_id} is at version {stored_row.version}, this batch continues {row.version}"
                 )
             chunks = keys = 0
-            for key_type, touched in sorted(work.touched.items()):
-                merged_keys, written = self._merge(connection, key_type, touched, horizon)
-                keys, chunks = keys + merged_keys, chunks + written
+            for key_type, touched_runs in sorted(work.touched.items()):
+                merged_keys, chunk_count = self._merge(connection, key_type, touched_runs, horizon)
+                keys, chunks = keys + merged_keys, chunks + chunk_count
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
-            pruned = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained // 8
-            if horizon is not None and pruned:
+            prunes = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained // 8
+            if horizon is not None and prunes:
                 prune(connection, self._projection_id, horizon)
             # what is pruned may be of any key
-            names = None if pruned else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
+            names = None if prunes else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
             record_touched(connection, self._projection_id, row.version + 1, names)
             connection.execute(
                 "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
@@ -222,13 +222,13 @@ class Projector:
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def _merge(
-        self, connection: Connection[Any], key_type: str, touched: list[tuple[list[str], Int64]], horizon: int | None
+        self, connection: Connection[Any], key_type: str, touched_runs: list[tuple[list[str], Int64]], horizon: int | None
     ) -> tuple[int, int]:
         """Merge new events of one key type into its chunks. Returns keys touched and chunks written."""
-        numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched), 0)
+        numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched_runs), 0)
         numbers.update(zip(numbers, range(len(numbers)), strict=True))
-        keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched)), np.int64)
-        matrix = np.concatenate([part for _, part in touched], axis=1)
+        keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched_runs)), np.int64)
+        matrix = np.concatenate([part for _, part in touched_runs], axis=1)
         if horizon is not None:
             servable = matrix[0] > horizon
             keys, matrix = keys[servable], np.ascontiguousarray(matrix[:, servable])
@@ -238,22 +238,27 @@ class Projector:
         buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
         existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
         plan = self._plans[key_type]
-        merged = chunk_merge.merge(existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events)
-        summaries = chunk_merge.summarise_chunks(plan, merged.matrix, merged.chunk_offsets)
-        packed = pack_many(merged.matrix, merged.chunk_offsets)
-        starts, ends = merged.chunk_offsets[:-1], merged.chunk_offsets[1:] - 1
-        first_ts, last_ts = merged.matrix[0, starts].tolist(), merged.matrix[0, ends].tolist()
-        owners = buckets.key[merged.chunk_bucket].tolist()
+        merged_chunks = chunk_merge.merge(
+            existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events
+        )
+        summaries = chunk_merge.summarise_chunks(plan, merged_chunks.matrix, merged_chunks.chunk_offsets)
+        packed_chunks = pack_many(merged_chunks.matrix, merged_chunks.chunk_offsets)
+        starts, ends = merged_chunks.chunk_offsets[:-1], merged_chunks.chunk_offsets[1:] - 1
+        first_ts, last_ts = merged_chunks.matrix[0, starts].tolist(), merged_chunks.matrix[0, ends].tolist()
+        owners = buckets.key[merged_chunks.chunk_bucket].tolist()
         rows = [
             (key_ids[owner], first, last, summary.tobytes(), block)
-            for owner, first, last, summary, block in zip(owners, first_ts, last_ts, summaries, packed, strict=True)
+            for owner, first, last, summary, block in zip(owners, first_ts, last_ts, summaries, packed_chunks, strict=True)
         ]
-        stored = [index for index, block in enumerate(buckets.blocks) if block is not None]
-        old = ([key_ids[buckets.key[index]] for index in stored], [int(buckets.first_ts[index]) for index in stored])
+        stored_buckets = [index for index, block in enumerate(buckets.blocks) if block is not None]
+        old = (
+            [key_ids[buckets.key[index]] for index in stored_buckets],
+            [int(buckets.first_ts[index]) for index in stored_buckets],
+        )
         replace_chunks(connection, self._projection_id, key_type, old, rows)
-        changed, grown = _changes(key_ids, buckets, merged.chunk_bucket, first_ts, last_ts)
+        changed_chunks, grown_keys = _changes(key_ids, buckets, merged_chunks.chunk_bucket, first_ts, last_ts)
         code = KEY_TYPE_CODES[key_type]
-        refresh_spans(connection, self._projection_id, code, plan, changed, grown, self._span_chunks)
+        refresh_spans(connection, self._projection_id, code, plan, changed_chunks, grown_keys, self._span_chunks)
         return len(key_ids), len(rows)
 
     def _record(self, connection: Connection[Any], version: int, work: FoldedBatch) -> None:
@@ -297,19 +302,19 @@ class Projector:
 def _changes(
     key_ids: list[str], buckets: Buckets, chunk_bucket: Int64, first_ts: list[int], last_ts: list[int]
 ) -> tuple[list[ChangedChunk], list[str]]:
-    """What spans must know: which chunks but a key's newest were merged into, and the keys whose newest was split."""
+    """The changes that spans must follow: merged chunks other than a key's newest, and keys whose newest was split."""
     begins = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="left").tolist()
     ends = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="right").tolist()
-    changed, grown = [], []
+    changed_chunks, grown_keys = [], []
     for bucket, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         if begin == end:
             continue
         if not buckets.newest[bucket]:
             before = int(buckets.first_ts[bucket])
-            changed.append(ChangedChunk(key_ids[buckets.key[bucket]], before, first_ts[begin], last_ts[end - 1]))
+            changed_chunks.append(ChangedChunk(key_ids[buckets.key[bucket]], before, first_ts[begin], last_ts[end - 1]))
         elif end - begin > 1:
-            grown.append(key_ids[buckets.key[bucket]])
-    return changed, grown
+            grown_keys.append(key_ids[buckets.key[bucket]])
+    return changed_chunks, grown_keys
 
 
 def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -64,7 +64,7 @@ class KeyState:
 
 
 def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> Segments:
-    decoded = np.array([chunk.block is not None for chunk in chunks])
+    is_decoded = np.array([chunk.block is not None for chunk in chunks])
     blocks = [chunk.block for chunk in chunks if chunk.block is not None]
     matrix, offsets = unpack_many(blocks, arrays.layout.column_count)
     summaries = np.frombuffer(b"".join([chunk.summaries for chunk in chunks]), np.int64)
@@ -72,7 +72,7 @@ def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> Segments:
         np.array([chunk.first_ts for chunk in chunks], np.int64),
         np.array([chunk.last_ts for chunk in chunks], np.int64),
         summaries.reshape(len(chunks), arrays.measure_count, ROW_WIDTH),
-        decoded,
+        is_decoded,
         matrix,
         offsets,
     )
@@ -81,8 +81,8 @@ def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> Segments:
 def _size(events: Int64Array | Segments, chunks: Sequence[StoredChunk]) -> int:
     if not isinstance(events, Segments):
         return events.nbytes
-    kept = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
-    return events.matrix.nbytes + events.summaries.nbytes + kept
+    kept_bytes = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
+    return events.matrix.nbytes + events.summaries.nbytes + kept_bytes
 
 
 def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[StoredChunk]:
@@ -90,18 +90,20 @@ def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[S
 
     A reading is a partition of the key's events in time order: spans, and chunks of those spans that it opened.
     """
-    found: list[StoredChunk] = []
-    left, right = deque(coarse), deque(fine)
-    while left and right:
-        if left[0].last_ts == right[0].last_ts:
-            one, other = left.popleft(), right.popleft()
-            found.append(other if one.block is None else one)
+    chunks: list[StoredChunk] = []
+    coarse_chunks, fine_chunks = deque(coarse), deque(fine)
+    while coarse_chunks and fine_chunks:
+        if coarse_chunks[0].last_ts == fine_chunks[0].last_ts:
+            coarse_chunk, fine_chunk = coarse_chunks.popleft(), fine_chunks.popleft()
+            chunks.append(fine_chunk if coarse_chunk.block is None else coarse_chunk)
             continue
-        whole, parts = (left, right) if left[0].last_ts > right[0].last_ts else (right, left)
+        whole, parts = (
+            (coarse_chunks, fine_chunks) if coarse_chunks[0].last_ts > fine_chunks[0].last_ts else (fine_chunks, coarse_chunks)
+        )
         end = whole.popleft().last_ts
         while parts and parts[0].last_ts <= end:
-            found.append(parts.popleft())
-    return [*found, *left, *right]
+            chunks.append(parts.popleft())
+    return [*chunks, *coarse_chunks, *fine_chunks]
 
 
 class Evaluator(SnapshotMaker):
@@ -124,10 +126,10 @@ class Evaluator(SnapshotMaker):
             if len(self._spans) > 4096:
                 self._spans.clear()
             query = self.query(groups)
-            found = {0}
+            span_indexes = {0}
             for row in (*query.arrays.slots[query.slot_numbers].tolist(), *query.distinct.tolist()):
-                found |= {row[DELAY], row[DELAY] + row[WINDOW]}
-            spans = self._spans[key] = tuple(sorted(found))
+                span_indexes |= {row[DELAY], row[DELAY] + row[WINDOW]}
+            spans = self._spans[key] = tuple(sorted(span_indexes))
         return spans
 
     def whole_after(self, question: Question, key_type: str) -> int:

@@ -37,21 +37,21 @@ class SnapshotStore:
 
     def materialise(self, answers: Iterable[Answer]) -> int:
         """Store answers and index them; idempotent. Returns how many were new here."""
-        placed = []
-        created = 0
+        references = []
+        created_count = 0
         for answer in answers:
             path = snapshot_path(answer.hash)
-            created += self._objects.put_if_absent(path, compress(record_of(answer)))
-            placed.append((answer, path))
-        self._index(placed)
-        return created
+            created_count += self._objects.put_if_absent(path, compress(record_of(answer)))
+            references.append((answer, path))
+        self._index(references)
+        return created_count
 
     def log(self, answers: Sequence[Answer]) -> None:
         """Store answers together, in one pack, and index them; idempotent."""
         if answers:
-            path, frame, placed = make_pack(answers)
+            path, frame, references = make_pack(answers)
             self._objects.put_if_absent(path, frame)
-            self._index(placed)
+            self._index(references)
 
     def load(self, snapshot_hash: str) -> bytes:
         """The record of a hash, verified against it.
@@ -70,14 +70,14 @@ class SnapshotStore:
         except (psycopg.Error, PoolTimeout):
             raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
 
-    def _index(self, placed: Iterable[tuple[Answer, str]]) -> None:
+    def _index(self, references: Iterable[tuple[Answer, str]]) -> None:
         rows: dict[tuple[str, ...], dict[str, dict[str, str | int]]] = {}
-        for answer, reference in placed:
-            own = rows.setdefault((*answer.made_under, answer.basis), {})
-            own[answer.hash] = {"hash": answer.hash, "as_of": answer.as_of, "reference": reference}
+        for answer, reference in references:
+            group_rows = rows.setdefault((*answer.made_under, answer.basis), {})
+            group_rows[answer.hash] = {"hash": answer.hash, "as_of": answer.as_of, "reference": reference}
         if rows:
             # in one order whoever writes: two services that served the same snapshots must not wait for each other
             with self._pool.connection() as connection, connection.transaction():
-                for common, own in sorted(rows.items()):
-                    ordered = orjson.dumps([own[name] for name in sorted(own)]).decode()
-                    connection.execute(_INSERT_INDEX, (*common, ordered))
+                for common, group_rows in sorted(rows.items()):
+                    rows_json = orjson.dumps([group_rows[name] for name in sorted(group_rows)]).decode()
+                    connection.execute(_INSERT_INDEX, (*common, rows_json))
