@@ -16,7 +16,7 @@ from psycopg import Connection
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.online.projecting.chunk_merge import summarise_chunks
 from ofp_platform.online.projecting.projector import ApplyReceipt
-from ofp_platform.online.projecting.read_ahead import Asked, read_batches
+from ofp_platform.online.projecting.read_ahead import ReadRequest, read_batches
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_codec import unpack
 from ofp_platform.online.state.projection import ProjectionConflict
@@ -149,7 +149,7 @@ class OnlinePlane(RuleBasedStateMachine):
         """Both read the same records; the second to commit loses, writes nothing, and goes on from there."""
         first, second = self.projectors
         first.forget()
-        batches, _ = read_batches(self.plane.log, Asked(first.basis, max_records))
+        batches, _ = read_batches(self.plane.log, ReadRequest(first.basis, max_records))
         assert apply(second, max_records) is not None
         before = self.plane.row()
         with pytest.raises(ProjectionConflict):
