@@ -27,7 +27,7 @@ from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import fold_replay
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.serving.snapshot_packs import record_of
+from ofp_platform.online.serving.served_batches import record_of
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 

@@ -17,7 +17,7 @@ from ofp_platform.offline.parity.parity_anchor import ParityAnchor
 from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import fold_replay
-from ofp_platform.online.serving.snapshot_packs import record_of
+from ofp_platform.online.serving.served_batches import record_of
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.snapshot_records import SnapshotMissing
 from ofp_platform.vocabulary.canonical import canonical_bytes

@@ -17,8 +17,8 @@ from ofp_platform.online.projecting.chunk_merge import CHUNK_EVENTS
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
+from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
-from ofp_platform.online.state.spans import SPAN_CHUNKS
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.storage.postgres import Pool

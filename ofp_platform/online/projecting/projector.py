@@ -23,8 +23,8 @@ from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadAhead, 
 from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
+from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
-from ofp_platform.online.state.spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
@@ -80,11 +80,11 @@ class Projector:
         self._registry = registry
         self._plans = {key_type: LayoutArrays.of(layout) for key_type, layout in registry.layouts.items()}
         self._projection_id = projection_id
-        self._retained = registry.reach + allowed_lateness_us
+        self._retained_us = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events
         self._span_chunks = span_chunks
         dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-        self._intake = RecordIntake(registry, clock_skew_us, self._retained, dense=dense)
+        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, dense=dense)
         self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
         self._ahead: ReadAhead | None = None
@@ -110,7 +110,7 @@ class Projector:
         """
         row = self._load()
         reading = self._reader(row.pins).read(ReadRequest(row.basis, max_records, until))
-        return self._applied(reading) if reading.records else None
+        return self._apply_reading(reading) if reading.records else None
 
     def apply(self, batches: Sequence[RecordBatch]) -> ApplyReceipt:
         """Apply records that continue the basis: one transaction, all or nothing.
@@ -120,14 +120,14 @@ class Projector:
         """
         row = self._load()
         records = [self._intake.route(row.pins, batch) for batch in batches]
-        return self._applied(Reading(ReadRequest(row.basis, sum(map(len, batches))), records, more=False))
+        return self._apply_reading(Reading(ReadRequest(row.basis, sum(map(len, batches))), records, more=False))
 
     def _reader(self, pins: ContextPins) -> ReadAhead:
         if self._ahead is None:
             self._ahead = ReadAhead(self._log, self._intake, pins, self._least_ahead)
         return self._ahead
 
-    def _applied(self, reading: Reading) -> ApplyReceipt:
+    def _apply_reading(self, reading: Reading) -> ApplyReceipt:
         try:
             return self._apply(reading)
         except BaseException:
@@ -144,7 +144,7 @@ class Projector:
         after = make_basis(row.stream_name, parts)
         moments = [moment for moment in (row.watermark, work.max_ts) if moment is not None and moment != LOWEST]
         watermark = max(moments, default=None)
-        horizon = None if watermark is None else watermark - self._retained
+        horizon = None if watermark is None else watermark - self._retained_us
         crash_point("projector.before_transaction")
         with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection, connection.transaction():
             stored_row = read_projection(connection, self._projection_id, for_update=True)
@@ -158,7 +158,7 @@ class Projector:
                 keys, chunks = keys + merged_keys, chunks + chunk_count
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
-            prunes = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained // 8
+            prunes = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained_us // 8
             if horizon is not None and prunes:
                 prune(connection, self._projection_id, horizon)
             # what is pruned may be of any key

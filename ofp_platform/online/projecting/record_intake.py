@@ -62,7 +62,7 @@ class RecordIntake:
     def __init__(self, registry: CompiledRegistry, clock_skew_us: int, retained_us: int, *, dense: bool) -> None:
         self._router = Router(registry)
         self._skew = clock_skew_us
-        self._retained = retained_us
+        self._retained_us = retained_us
         self._dense = dense
         self.words = 6 if dense else 8
         """Words of an identity: two of the id's digest, two of the tie's, the partition's number, and the offset."""
@@ -131,7 +131,7 @@ class RecordIntake:
         work.max_ts = max(work.max_ts, int(batch.ts[keep][fresh].max()))
         counts["applied"] += int(np.count_nonzero(fresh))
         if row.watermark is not None:
-            counts["late"] += int(np.count_nonzero(batch.ts[keep][fresh] <= row.watermark - self._retained))
+            counts["late"] += int(np.count_nonzero(batch.ts[keep][fresh] <= row.watermark - self._retained_us))
         for key_type, touched_keys in routed_batch.touched.items():
             _collect(work, key_type, touched_keys, fresh)
 

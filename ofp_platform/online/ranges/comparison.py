@@ -83,7 +83,7 @@ def compare(
         for as_of in moments:
             for start in range(0, len(keys), plane.profile.limits.max_keys):
                 some = keys[start : start + plane.profile.limits.max_keys]
-                served_sides = [_served(plane, side, key_type, some, plain, as_of, horizon) for side in (live, beside)]
+                served_sides = [_serve(plane, side, key_type, some, plain, as_of, horizon) for side in (live, beside)]
                 texts[0].append(served_sides[0])
                 texts[1].append(served_sides[1])
                 if served_sides[0] != served_sides[1] and len(differences) < _SHOWN:
@@ -135,7 +135,7 @@ def keys_by_digest(connection: Connection[Any], projection_id: int, key_type: st
     return [key_id for (key_id,) in rows]
 
 
-def _served(
+def _serve(
     plane: Plane,
     side: tuple[ProjectionRow, Pool],
     key_type: str,

@@ -97,8 +97,10 @@ def trim(plane: Plane, trims: Sequence[PartitionTrim]) -> None:
         connection.execute("LOCK TABLE ofp.registry_group IN SHARE ROW EXCLUSIVE MODE")
         for row in _projections(connection, log.stream_name):
             for name, floor in floors.items():
-                if _applied(row, name) < order(floor.offset):
-                    raise TrimRefused(f"nothing is trimmed: {_named(row)} was opened meanwhile, let it apply the log first")
+                if _applied_records(row, name) < order(floor.offset):
+                    raise TrimRefused(
+                        f"nothing is trimmed: {_projection_name(row)} was opened meanwhile, let it apply the log first"
+                    )
         log.truncate_before(make_basis(log.stream_name, floors))
 
 
@@ -125,8 +127,8 @@ def _partition(
     plane: Plane, archive: Archive, end: PartitionBasis, floor: int, archived_to: int, projections: Sequence[ProjectionRow]
 ) -> PartitionTrim:
     name, size = end.partition_id, plane.ranges.size
-    last = min(projections, key=lambda row: _applied(row, name))
-    bound = min(archived_to, _applied(last, name))
+    last = min(projections, key=lambda row: _applied_records(row, name))
+    bound = min(archived_to, _applied_records(last, name))
     archived_bounds = {(span.start, span.next) for span in archive.spans(name, end.offset_kind)}
     until = floor // size * size
     while until + size <= bound and (until, until + size) in archived_bounds:
@@ -134,8 +136,8 @@ def _partition(
     until = max(until, floor)
     if until == order(end.offset):
         reason_kept = ""
-    elif _applied(last, name) < min(until + size, order(end.offset)):
-        reason_kept = f"{_named(last)} has applied the log up to {_applied(last, name)} only"
+    elif _applied_records(last, name) < min(until + size, order(end.offset)):
+        reason_kept = f"{_projection_name(last)} has applied the log up to {_applied_records(last, name)} only"
     elif until + size > order(end.offset):
         reason_kept = "its offset range is still being filled"
     elif archived_to < until + size:
@@ -145,12 +147,12 @@ def _partition(
     return PartitionTrim(name, floor, until, order(end.offset), reason_kept)
 
 
-def _applied(row: ProjectionRow, partition_id: str) -> int:
+def _applied_records(row: ProjectionRow, partition_id: str) -> int:
     part = row.basis.by_partition().get(partition_id)
     return 0 if part is None else order(part.offset)
 
 
-def _named(row: ProjectionRow) -> str:
+def _projection_name(row: ProjectionRow) -> str:
     return f"projection {row.projection_id} ({row.status})"
 
 

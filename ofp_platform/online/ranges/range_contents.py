@@ -117,8 +117,8 @@ class ProjectionContents:
             if place(batch.next) <= place(at):
                 break
             at = batch.next
-        tally.lost += [offset for offset in failures if offset not in tally.failed]
-        tally.invented = [offset for offset in here if offset not in tally.found]
+        tally.lost_offsets += [offset for offset in failures if offset not in tally.failed_offsets]
+        tally.invented_offsets = [offset for offset in here if offset not in tally.found_offsets]
         return tally.verification()
 
     def _inside(self, start: PartitionBasis, end: PartitionBasis) -> Words:
@@ -203,29 +203,29 @@ class _Tally:
         self._here = here
         self._failures = failures
         self._counts: Counter[str] = Counter()
-        self.found: set[str] = set()
-        self.failed: set[str] = set()
-        self.lost: list[str] = []
-        self.invented: list[str] = []
+        self.found_offsets: set[str] = set()
+        self.failed_offsets: set[str] = set()
+        self.lost_offsets: list[str] = []
+        self.invented_offsets: list[str] = []
 
     def apply(self, offset: str, identity: bytes, is_known: bool, old: bool) -> None:
         self._counts["records"] += 1
         if self._here.get(offset) == identity:
             self._counts["events"] += 1
-            self.found.add(offset)
+            self.found_offsets.add(offset)
         elif is_known:
             self._counts["duplicates"] += 1
         elif old:
             self._counts["forgotten"] += 1
         else:
-            self.lost.append(offset)
+            self.lost_offsets.append(offset)
 
     def fail(self, offset: str) -> None:
         self._counts["records"] += 1
         if offset in self._failures:
-            self.failed.add(offset)
+            self.failed_offsets.add(offset)
         else:
-            self.lost.append(offset)
+            self.lost_offsets.append(offset)
 
     def foreign(self, offset: str) -> None:
         """Of another run: a failure if that run was not active here, else none of ours."""
@@ -239,7 +239,7 @@ class _Tally:
         self._counts["ignored"] += 1
 
     def verification(self) -> Verification:
-        reasons = Counter(self._failures[offset] for offset in self.failed)
+        reasons = Counter(self._failures[offset] for offset in self.failed_offsets)
         return Verification(
             records=self._counts["records"],
             events=self._counts["events"],
@@ -247,6 +247,6 @@ class _Tally:
             failures=dict(sorted(reasons.items())),
             ignored=self._counts["ignored"],
             forgotten=self._counts["forgotten"],
-            lost=tuple(self.lost[:_SHOWN]),
-            invented=tuple(self.invented[:_SHOWN]),
+            lost=tuple(self.lost_offsets[:_SHOWN]),
+            invented=tuple(self.invented_offsets[:_SHOWN]),
         )

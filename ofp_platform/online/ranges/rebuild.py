@@ -14,8 +14,8 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.projector import ApplyReceipt
 from ofp_platform.online.ranges.comparison import KEYS_PER_TYPE, Comparison, compare
-from ofp_platform.online.state.frozen import frozen
 from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection
+from ofp_platform.online.state.store_snapshot import store_snapshot
 from ofp_platform.vocabulary.position import Basis
 
 
@@ -58,7 +58,7 @@ def rebuild(plane: Plane, *, keys_per_type: int = KEYS_PER_TYPE) -> RebuildRecei
     _demand_whole_log(plane, beside)
     # the long way first, without holding a snapshot of the store open
     receipts = apply_until(plane.projector(beside), plane.row(live.projection_id).basis, plane.profile.batch_records)
-    with frozen(plane.pool) as (connection, pool):
+    with store_snapshot(plane.pool) as (connection, pool):
         live = read_projection(connection, live.projection_id)
         receipts += _bring_to(plane, beside, live.basis)
         beside = plane.row(beside.projection_id)

@@ -20,8 +20,8 @@ from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_codec import unpack_many
-from ofp_platform.online.state.frozen import frozen
 from ofp_platform.online.state.projection import ProjectionRow, read_projection
+from ofp_platform.online.state.store_snapshot import store_snapshot
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.snapshot_records import snapshot_path
@@ -64,7 +64,7 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
     """
     hour_end = hour_start + HOUR
     registry = plane.registry_of(row)
-    with frozen(plane.pool) as (connection, pool):
+    with store_snapshot(plane.pool) as (connection, pool):
         row = read_projection(connection, row.projection_id)
         if row.watermark is None or row.watermark < hour_end:
             now = "before the first event" if row.watermark is None else format_time(row.watermark)

@@ -70,36 +70,36 @@ class CommitListener:
 
     async def listen_once(self) -> None:
         """Listen until the connection ends."""
-        changed, closed = asyncio.Event(), asyncio.Event()
-        changed.set()  # a switch may have come while nobody listened
+        may_have_changed, connection_closed = asyncio.Event(), asyncio.Event()
+        may_have_changed.set()  # a switch may have come while nobody listened
 
-        def heard(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        def on_notify(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
             if payload == "switch":
-                changed.set()
+                may_have_changed.set()
             elif self._receiver is not None:
                 self._receiver.moved()
 
-        def ended(_connection: Any) -> None:
+        def on_end(_connection: Any) -> None:
             # at once, not when the task below comes to run: until then requests would be answered from what cannot be followed
             self._set_listening(False)
-            closed.set()
-            changed.set()
+            connection_closed.set()
+            may_have_changed.set()
 
         bounds = {"timeout": _LISTEN_SECONDS, "command_timeout": _LISTEN_SECONDS}
         connection = await asyncpg.connect(**asyncpg_arguments(self._dsn), **bounds)
         try:
-            connection.add_termination_listener(ended)
-            await connection.add_listener("ofp_projection", heard)
+            connection.add_termination_listener(on_end)
+            await connection.add_listener("ofp_projection", on_notify)
             self._set_listening(True)
-            while not closed.is_set():
+            while not connection_closed.is_set():
                 try:
                     async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                        await changed.wait()
+                        await may_have_changed.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1")
                     continue
-                changed.clear()
-                if not closed.is_set():
+                may_have_changed.clear()
+                if not connection_closed.is_set():
                     live = await asyncio.to_thread(self._live)
                     if live is not None and live.projection_id != self._projection_id:
                         await self._follow(live)

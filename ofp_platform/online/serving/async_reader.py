@@ -16,7 +16,7 @@ import asyncpg
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.kernel.windows import EventsMissing
-from ofp_platform.online.serving.causal_read import Partitions, not_reached, reached, refuse_foreign
+from ofp_platform.online.serving.causal_read import Partitions, has_reached, not_reached, refuse_foreign
 from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredState, refine
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
@@ -63,7 +63,7 @@ class AsyncReader:
         self._partitions = partitions
         self._store_seconds = store_seconds
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
-        self._moved = asyncio.Event()
+        self._next_commit = asyncio.Event()
         self._free_statements = statements
         self._most = questions_a_statement
         self._waiting: deque[tuple[Question, asyncio.Future[StoredState]]] = deque()
@@ -79,8 +79,8 @@ class AsyncReader:
 
     def moved(self) -> None:
         """The projection committed: wake the requests that wait for a basis, and move the cache on."""
-        self._moved.set()
-        self._moved = asyncio.Event()
+        self._next_commit.set()
+        self._next_commit = asyncio.Event()
         self.follow()
 
     def listening(self) -> None:
@@ -152,22 +152,22 @@ class AsyncReader:
                 if not missing:
                     return self.evaluator.answer_from(question, head.basis, head.watermark, cached_states, self._posture())
                 if cached_states:
-                    some = await self._stored(self._shared(replace(question, keys=missing)), question)
+                    some = await self._await_state(self._shared_read(replace(question, keys=missing)), question)
                     if some.version == head.version:
                         read = iter(self._keep(missing, some))
                         states = [state or next(read) for _, state in cached_keys]
-                        return self._answered(question, some, states)
+                        return self._make_answer(question, some, states)
             except EventsMissing:
                 pass  # a large key was read for other instants: only some of its events are held
-        state = await self._stored(self._read(question), question)
-        return self._answered(question, state, self._keep(question.keys, state))
+        state = await self._await_state(self._read(question), question)
+        return self._make_answer(question, state, self._keep(question.keys, state))
 
-    def _answered(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
+    def _make_answer(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
         answer = self.evaluator.answer_from(question, state.basis, state.watermark, keys, self._posture())
         self._floor = max(self._floor, state.version)
         return answer
 
-    async def _stored(self, reading: Awaitable[StoredState], question: Question) -> StoredState:
+    async def _await_state(self, reading: Awaitable[StoredState], question: Question) -> StoredState:
         try:
             return await reading
         except STORE_ERRORS:
@@ -190,9 +190,9 @@ class AsyncReader:
         return states
 
     async def _read(self, question: Question) -> StoredState:
-        next_commit = self._moved
-        state = await self._shared(question)
-        if reached(state.basis, question.request):
+        next_commit = self._next_commit
+        state = await self._shared_read(question)
+        if has_reached(state.basis, question.request):
             return state
         await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions)
         wait_ms = self._limits.at_least_basis_wait_ms
@@ -203,12 +203,12 @@ class AsyncReader:
                     await next_commit.wait()
             except TimeoutError:
                 raise not_reached(question.request, wait_ms) from None
-            next_commit = self._moved
-            state = await self._shared(question)
-            if reached(state.basis, question.request):
+            next_commit = self._next_commit
+            state = await self._shared_read(question)
+            if has_reached(state.basis, question.request):
                 return state
 
-    async def _shared(self, question: Question) -> StoredState:
+    async def _shared_read(self, question: Question) -> StoredState:
         if self._free_statements and not self._waiting:
             self._free_statements -= 1
             try:

@@ -16,7 +16,7 @@ Partitions = Callable[[], Collection[str]]
 """Asks the log for the ids of its partitions; it may block, and may raise LogUnavailable."""
 
 
-def reached(basis_text: str, request: RequestFields) -> bool:
+def has_reached(basis_text: str, request: RequestFields) -> bool:
     """Whether a basis holds what the request says it must."""
     if not request.at_least_basis:
         return True

@@ -130,7 +130,7 @@ class QuestionReader:
                 return None
             groups, groups_of = self._groups(bytes(asked.feature_groups))
             positions = _positions(bytes(asked.at_least_basis))
-            request_context = _given(bytes(asked.request_context))
+            request_context = _request_context(bytes(asked.request_context))
         except (msgspec.MsgspecError, ValidationError, ValueError, KeyError, RecursionError):
             return None
         if asked.kind != _KIND or asked.contract_version != _VERSION:
@@ -194,7 +194,7 @@ def _positions(raw: bytes) -> tuple[Position, ...] | None:
     return positions
 
 
-def _given(raw: bytes) -> dict[str, int | str] | None:
+def _request_context(raw: bytes) -> dict[str, int | str] | None:
     if raw == _ABSENT:
         return None
     context: Any = orjson.loads(raw)

@@ -11,7 +11,7 @@ from psycopg import Connection, RawCursor
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.serving.causal_read import Partitions, not_reached, reached, refuse_foreign
+from ofp_platform.online.serving.causal_read import Partitions, has_reached, not_reached, refuse_foreign
 from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
@@ -63,7 +63,7 @@ class Reader:
         wait_ms = self._limits.at_least_basis_wait_ms
         with self._pool.connection() as connection:
             state = self._query(connection, question)
-            if reached(state.basis, question.request):
+            if has_reached(state.basis, question.request):
                 return state
             refuse_foreign(state.basis, question.request, self._partitions)
             deadline = time.monotonic() + wait_ms / 1000
@@ -72,7 +72,7 @@ class Reader:
                 while True:
                     # listening comes before looking: a commit in between wakes us
                     state = self._query(connection, question)
-                    if reached(state.basis, question.request):
+                    if has_reached(state.basis, question.request):
                         return state
                     seconds_left = deadline - time.monotonic()
                     if seconds_left <= 0:

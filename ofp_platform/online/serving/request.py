@@ -30,7 +30,7 @@ def parse_request(body: bytes, limits: Limits) -> GetFeaturesRequest:
 
 
 def _refusal(error: ValidationError) -> ContractError:
-    problems = _own(error.errors(include_url=False, include_input=False, include_context=False))
+    problems = _own_problems(error.errors(include_url=False, include_input=False, include_context=False))
     first = problems[0]
     if first["type"] == "json_invalid":
         return invalid(Reason.MALFORMED_JSON, f"the body is not JSON: {first['msg']}")
@@ -49,7 +49,7 @@ def _refusal(error: ValidationError) -> ContractError:
     return invalid(reason, "; ".join(shown_problems) + more)
 
 
-def _own(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+def _own_problems(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     """Without those that only follow from another: a list that is empty because its items were not valid."""
     inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
     return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in inside]

@@ -41,11 +41,11 @@ class ServedLog:
         self._retry = retry_seconds
         self._close_seconds = close_seconds
         self._waiting: list[Answer] = []
-        self._taken = 0
-        self._stored = 0
-        self._something = asyncio.Event()
+        self._taken_count = 0
+        self._stored_count = 0
+        self._answers_waiting = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._attempted = asyncio.Event()
+        self._attempt_made = asyncio.Event()
         self._silent = False
         self._task: asyncio.Task[None] | None = None
         self.dropped = 0
@@ -61,9 +61,9 @@ class ServedLog:
             self.dropped += 1
             return
         waiting.append(answer)
-        self._taken += 1
+        self._taken_count += 1
         if len(waiting) == 1:
-            self._something.set()
+            self._answers_waiting.set()
         elif len(waiting) == self._batch:
             self._hurry.set()
 
@@ -88,9 +88,9 @@ class ServedLog:
 
     async def flushed(self) -> None:
         """Return when everything offered so far was written, or when the store did not answer to an attempt."""
-        taken_until_now = self._taken
-        while self._stored < taken_until_now:
-            next_attempt = self._attempted
+        taken_until_now = self._taken_count
+        while self._stored_count < taken_until_now:
+            next_attempt = self._attempt_made
             self._hurry.set()
             await next_attempt.wait()
             if self._silent:
@@ -98,13 +98,13 @@ class ServedLog:
 
     async def _write(self) -> None:
         while True:
-            await self._something.wait()
+            await self._answers_waiting.wait()
             await self._pause(self._retry if self._silent else self._linger)
             self._silent = not await self._store_waiting()
             if not self._waiting:
-                self._something.clear()
-            self._attempted.set()
-            self._attempted = asyncio.Event()
+                self._answers_waiting.clear()
+            self._attempt_made.set()
+            self._attempt_made = asyncio.Event()
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -127,6 +127,6 @@ class ServedLog:
                 logger.exception("%d served snapshots wait to be logged", len(self._waiting))
                 return False
             del self._waiting[: len(answers)]
-            self._stored += len(answers)
+            self._stored_count += len(answers)
             count -= len(answers)
         return True

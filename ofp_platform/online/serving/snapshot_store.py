@@ -2,7 +2,7 @@
 
 An object is a zstd frame of the canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`; the SHA-256 of the
 canonical bytes of `hashed` is its name. Written once; the first writer wins and every other writer finds the same bytes.
-What a service served is stored many at a time, in packs (snapshot_packs.py): there the index row says where.
+What a service served is stored many at a time, in served batches (served_batches.py): there the index row says where.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.serving.snapshot_packs import make_pack, record_of
+from ofp_platform.online.serving.served_batches import make_batch, record_of
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
@@ -47,9 +47,9 @@ class SnapshotStore:
         return created_count
 
     def log(self, answers: Sequence[Answer]) -> None:
-        """Store answers together, in one pack, and index them; idempotent."""
+        """Store answers together, in one batch, and index them; idempotent."""
         if answers:
-            path, frame, references = make_pack(answers)
+            path, frame, references = make_batch(answers)
             self._objects.put_if_absent(path, frame)
             self._index(references)
 

@@ -32,23 +32,23 @@ def _admit(entries, count, slots, queries, status, earlier):  # type: ignore[no-
     """Admit queries in order; new ones are appended to entries. Returns the new count."""
     mask = np.uint64(slots.size - 1)
     for query in range(queries.shape[0]):
-        found = NEW
+        outcome = NEW
         where = np.int64(-1)
         slot = queries[query, 0] & mask
         while slots[slot] >= 0:
             entry = slots[slot]
             if entries[entry, 0] == queries[query, 0] and entries[entry, 1] == queries[query, 1]:
                 if entries[entry, 2] == queries[query, 2] and entries[entry, 3] == queries[query, 3]:
-                    found = DUPLICATE
+                    outcome = DUPLICATE
                     where = np.int64(entry)
                     break
-                if found == NEW:
-                    found = ANOMALY
+                if outcome == NEW:
+                    outcome = ANOMALY
                     where = np.int64(entry)
             slot = (slot + np.uint64(1)) & mask
-        status[query] = found
+        status[query] = outcome
         earlier[query] = where
-        if found != DUPLICATE:
+        if outcome != DUPLICATE:
             entries[count, :] = queries[query, :]
             slots[slot] = count
             count += 1

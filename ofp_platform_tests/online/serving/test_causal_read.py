@@ -10,7 +10,7 @@ import pytest
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.log.port import LogUnavailable
-from ofp_platform.online.serving.causal_read import not_reached, reached, refuse_foreign
+from ofp_platform.online.serving.causal_read import has_reached, not_reached, refuse_foreign
 from ofp_platform.registry.question import PlainRequest
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason
 from ofp_platform.vocabulary.identity import ContextPins
@@ -44,11 +44,11 @@ NOTHING = PlainRequest(RUN, "2026-01-01T00:00:00Z", None, None, None)
     ],
 )
 def test_a_basis_is_reached_when_it_holds_every_position(positions: Sequence[tuple[str, str, int]], holds: bool) -> None:
-    assert reached(BASIS, asked(*positions)) is holds
+    assert has_reached(BASIS, asked(*positions)) is holds
 
 
 def test_a_request_that_asks_for_nothing_is_not_held_up() -> None:
-    assert reached("not even read", NOTHING)
+    assert has_reached("not even read", NOTHING)
     refuse_foreign(BASIS, NOTHING, None)
     refuse_foreign(BASIS, asked(), None)
 

@@ -26,7 +26,7 @@ from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.online.ranges.snapshot_sets import HOUR, SnapshotSet, last_full_hour, materialise_hour
-from ofp_platform.online.serving.snapshot_packs import make_pack
+from ofp_platform.online.serving.served_batches import make_batch
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.registry.compile import compile_pack
@@ -123,7 +123,7 @@ def digests(world: World) -> dict[str, str]:
     found["request"] = world.manifest.request_id
     found["run config"] = world.row.run_config_digest
     found["run facts"] = world.manifest.run_facts.digest
-    found["pack"] = make_pack(world.answers)[0]
+    found["pack"] = make_batch(world.answers)[0]
     found["canonical"] = sha256_hex(jcs_bytes(_AWKWARD))
     found["bodies"] = digest_of([sha256_hex(answer.body) for answer in world.answers])
     return found

@@ -21,7 +21,7 @@ from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.serving.snapshot_packs import record_of
+from ofp_platform.online.serving.served_batches import record_of
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.registry.pack import pack_content
 from ofp_platform.storage.snapshot_records import SnapshotMissing

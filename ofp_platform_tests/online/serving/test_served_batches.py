@@ -11,8 +11,8 @@ import orjson
 import pytest
 
 from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.online.serving.served_batches import make_batch
 from ofp_platform.online.serving.served_log import ServedLog
-from ofp_platform.online.serving.snapshot_packs import make_pack
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -59,7 +59,7 @@ def told(store: SnapshotStore, snapshot_hash: str) -> Reason | None:
 
 
 def test_a_pack_holds_the_records_where_its_rows_say(answers: list[Answer], plane: SmallPlane) -> None:
-    path, frame, placed = make_pack([*answers, *answers[:2]])
+    path, frame, placed = make_batch([*answers, *answers[:2]])
     content = decompress(frame)
     assert [answer.hash for answer, _ in placed] == sorted(answer.hash for answer in answers)
     for answer, reference in placed:
@@ -188,7 +188,7 @@ async def test_what_cannot_be_stored_at_the_end_is_counted(unreliable: Outage, a
 async def test_an_error_that_nobody_expects_does_not_end_the_log(unreliable: Outage, answers: list[Answer]) -> None:
     log = ServedLog(unreliable, linger_seconds=0.001, retry_seconds=0.001)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ofp_platform.online.serving.snapshot_store.make_pack", None)  # not callable: a TypeError
+        patch.setattr("ofp_platform.online.serving.snapshot_store.make_batch", None)  # not callable: a TypeError
         unreliable.down = False
         log.start()
         for answer in answers:

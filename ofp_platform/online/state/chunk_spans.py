@@ -86,7 +86,7 @@ def refresh_spans(
     with RawCursor(connection) as cursor:
         _write(connection, projection_id, key_type, _remade(cursor, projection_id, key_type, plan, changed_chunks, span_chunks))
         # only now: what is under no span is read from the store, and the remade ones must be in it
-        _write(connection, projection_id, key_type, _added(cursor, projection_id, key_type, plan, grown_keys, span_chunks))
+        _write(connection, projection_id, key_type, _new_spans(cursor, projection_id, key_type, plan, grown_keys, span_chunks))
 
 
 def _write(connection: Connection[Any], projection_id: int, key_type: int, rows: Sequence[tuple[str, _Row]]) -> None:
@@ -129,36 +129,36 @@ def _remade(
     lows, highs = [low for low, _ in bounds.values()], [high for _, high in bounds.values()]
     cursor.execute(_CHUNKS_BETWEEN, (*owner, keys, lows, highs), binary=True)
     rows = []
-    for index, chunks in _grouped(cursor):
+    for index, chunks in _rows_by_key(cursor):
         pieces = max(1, len(chunks) // span_chunks)
         cuts = [len(chunks) * piece // pieces for piece in range(pieces + 1)]
-        rows += [(keys[index], row) for row in _merged(plan, chunks, cuts)]
+        rows += [(keys[index], row) for row in _merge_rows(plan, chunks, cuts)]
     return rows
 
 
-def _added(
+def _new_spans(
     cursor: RawCursor[Any], projection_id: int, key_type: int, plan: LayoutArrays, grown_keys: Sequence[str], span_chunks: int
 ) -> list[tuple[str, _Row]]:
     if not grown_keys:
         return []
     cursor.execute(_UNDER_NO_SPAN, (projection_id, Int2(key_type), list(grown_keys)), binary=True)
     rows = []
-    for index, chunks in _grouped(cursor):
+    for index, chunks in _rows_by_key(cursor):
         spans = len(chunks) // span_chunks - 1
         if spans > 0:
             cuts = [span_chunks * span for span in range(spans + 1)]
-            rows += [(grown_keys[index], row) for row in _merged(plan, chunks, cuts)]
+            rows += [(grown_keys[index], row) for row in _merge_rows(plan, chunks, cuts)]
     return rows
 
 
-def _grouped(cursor: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, list[_Row]]]:
+def _rows_by_key(cursor: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, list[_Row]]]:
     groups: dict[int, list[_Row]] = {}
     for index, first_ts, last_ts, summaries in cursor:
         groups.setdefault(index, []).append((first_ts, last_ts, summaries))
     return list(groups.items())
 
 
-def _merged(plan: LayoutArrays, chunks: Sequence[_Row], cuts: Sequence[int]) -> list[_Row]:
+def _merge_rows(plan: LayoutArrays, chunks: Sequence[_Row], cuts: Sequence[int]) -> list[_Row]:
     """One row per run of chunks [cuts[i], cuts[i+1])."""
     summaries: npt.NDArray[np.int64] = np.frombuffer(b"".join([row[2] for row in chunks]), np.int64).reshape(
         len(chunks), plan.measure_count, ROW_WIDTH

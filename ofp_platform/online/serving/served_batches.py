@@ -1,11 +1,11 @@
-"""Packs: what a service served, many records in one write-once object, and where in it each record stands.
+"""Served batches: the records of many served snapshots in one write-once object, each with its place in it.
 
-A pack is a frame of the records' canonical bytes one after another, named by the SHA-256 of those bytes. An object per served
-snapshot would cost several times what the answer itself does (a file, its flush and its folders' each time); the records of one
-service are also almost the same text.
+A batch is a zstd frame of the records' canonical bytes one after another, named by the SHA-256 of those bytes. An object per
+served snapshot would cost several times what the answer itself does (a file, its flush and its folders' each time); the records
+of one service are also almost the same text.
 
-Packs are made in a thread beside the one that answers, and the two share the interpreter's lock: what is done for each answer
-here, answering waits for.
+Batches are made in a thread beside the one that answers. The two share the interpreter's lock, so answering waits for the work
+done here for each answer. (The folder `packs` of the stored paths is older than the word.)
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def record_of(answer: Answer) -> bytes:
     return record_bytes(answer.hash, answer.hashed)
 
 
-def make_pack(answers: Iterable[Answer]) -> tuple[str, bytes, list[tuple[Answer, str]]]:
-    """Path and frame of a pack, and each answer with its reference (its place in the pack), in the order of their hashes."""
+def make_batch(answers: Iterable[Answer]) -> tuple[str, bytes, list[tuple[Answer, str]]]:
+    """Path and frame of a batch, and each answer with its reference (its place in the batch), in the order of their hashes."""
     distinct = {answer.hash: answer for answer in answers}
     ordered_answers = [distinct[name] for name in sorted(distinct)]
     records = [record_of(answer) for answer in ordered_answers]

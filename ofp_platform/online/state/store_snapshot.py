@@ -11,7 +11,7 @@ from psycopg import Connection
 from ofp_platform.storage.postgres import Pool
 
 
-class _Frozen:
+class _OneConnection:
     """Stands in for a pool: hands out the one connection, whose transaction holds the snapshot."""
 
     def __init__(self, connection: Connection[Any]) -> None:
@@ -23,9 +23,9 @@ class _Frozen:
 
 
 @contextmanager
-def frozen(pool: Pool) -> Iterator[tuple[Connection[Any], Pool]]:
+def store_snapshot(pool: Pool) -> Iterator[tuple[Connection[Any], Pool]]:
     """A connection in a repeatable-read transaction, and the same as a pool for readers. For one thread."""
     with pool.connection() as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         # a reader needs nothing of a pool but `connection()`
-        yield connection, cast(Pool, _Frozen(connection))
+        yield connection, cast(Pool, _OneConnection(connection))
