@@ -20,7 +20,7 @@ from ofp_platform.registry import on_demand
 from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.layout import CompiledGroup, CompiledOnDemand
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.canonical_form import form, place
+from ofp_platform.vocabulary.canonical_form import form, placeholder
 from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins
@@ -55,17 +55,17 @@ class GroupForm:
         self.features = sorted(group.features, key=lambda feature: feature.name)
         self.version = {"group_name": group.name, "group_version": group.version}
         self._order = sorted([*(feature.name for feature in group.features), *(feature.name for feature in group.on_demand)])
-        features = {name: place(name) for name in self._order}
+        features = {name: placeholder(name) for name in self._order}
         self.values_form = form({**self.version, "features": features}, *self._order)
         self.freshness_form = form(
             {
                 **self.version,
                 "key_type": group.key_type,
-                "key_id": place("key_id"),
+                "key_id": placeholder("key_id"),
                 "ttl_seconds": group.ttl_seconds,
-                "last_update_event_time": place("touched"),
-                "age_seconds": place("age"),
-                "stale": place("stale"),
+                "last_update_event_time": placeholder("touched"),
+                "age_seconds": placeholder("age"),
+                "stale": placeholder("stale"),
             },
             "age",
             "key_id",
@@ -110,11 +110,11 @@ class KeyForm:
     """The part of one key of a type: the kernel's query, and each of its groups."""
 
     def __init__(self, key_type: str, query: Query, groups: Sequence[GroupForm]) -> None:
-        key_fields = {"key_type": key_type, "key_id": place("key_id")}
+        key_fields = {"key_type": key_type, "key_id": placeholder("key_id")}
         self.query = query
         self.groups = tuple(groups)
         self._key_type = key_type
-        self._values = form({**key_fields, "by_group": place("by_group")}, "by_group", "key_id")
+        self._values = form({**key_fields, "by_group": placeholder("by_group")}, "by_group", "key_id")
         self.key = form(key_fields, "key_id")
         features = [feature for group in groups for feature in group.features]
         can_compile = not any(group.on_demand for group in groups) and TextProgram.writes(features)
@@ -248,16 +248,16 @@ def _hash_form(constants: AnswerConstants, groups: orjson.Fragment, uses_context
     return form(
         hashed_object(
             context_pins=constants.pins,
-            as_of_time_utc=place("as_of"),
-            feature_keys=place("keys"),
+            as_of_time_utc=placeholder("as_of"),
+            feature_keys=placeholder("keys"),
             feature_groups=groups,
             registry_digest=constants.registry_digest,
             run_config_digest=constants.run_config_digest,
-            values=place("values"),
-            freshness=place("freshness"),
-            warnings=place("warnings"),
-            input_basis=place("basis"),
-            request_context=place("context") if uses_context else None,
+            values=placeholder("values"),
+            freshness=placeholder("freshness"),
+            warnings=placeholder("warnings"),
+            input_basis=placeholder("basis"),
+            request_context=placeholder("context") if uses_context else None,
         ),
         *names,
     )
@@ -271,29 +271,29 @@ def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
             "snapshot": {
                 "kind": "ofp_snapshot",
                 "contract_version": CONTRACT_VERSION,
-                "as_of_time_utc": place("as_of"),
-                "by_key": place("values"),
+                "as_of_time_utc": placeholder("as_of"),
+                "by_key": placeholder("values"),
             },
             "provenance": {
                 "kind": "ofp_provenance",
                 "contract_version": CONTRACT_VERSION,
                 "context_pins": constants.pins,
-                "feature_snapshot_hash": place("digest"),
+                "feature_snapshot_hash": placeholder("digest"),
                 "requested": {
-                    "as_of_time_utc": place("as_of"),
-                    "feature_keys": place("keys"),
+                    "as_of_time_utc": placeholder("as_of"),
+                    "feature_keys": placeholder("keys"),
                     "feature_groups": groups,
-                    "request_context": place("context"),
+                    "request_context": placeholder("context"),
                 },
                 "group_versions_used": groups,
-                "freshness": place("freshness"),
-                "input_basis": place("basis"),
+                "freshness": placeholder("freshness"),
+                "input_basis": placeholder("basis"),
                 "graph_version": None,
                 "feature_definition_set": constants.definitions,
                 "run_config_digest": constants.run_config_digest,
-                "warnings": place("warnings"),
-                "posture": place("posture"),
-                "request_id": place("request_id"),
+                "warnings": placeholder("warnings"),
+                "posture": placeholder("posture"),
+                "request_id": placeholder("request_id"),
             },
         },
         *("digest", "freshness", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings", "as_of", "values"),

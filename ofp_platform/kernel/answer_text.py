@@ -45,8 +45,8 @@ def _digits(out: Bytes, at: int, value: int, width: int) -> int:
         count += 1
         rest //= 10
     count = max(count, width)
-    for place in range(count):
-        out[at + count - 1 - place] = 48 + value % 10
+    for index in range(count):
+        out[at + count - 1 - index] = 48 + value % 10
         value //= 10
     return at + count
 

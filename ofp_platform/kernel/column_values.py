@@ -170,7 +170,7 @@ def _deviation(count: int, total: int, squares_high: int, squares_low: int, powe
 
 @native()
 def _operand(
-    code: int, slot: int, place: int, power: int, room: int,
+    code: int, slot: int, index: int, power: int, room: int,
     accumulators: Int64Array, distinct: Int64Array, row: int, time: int,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(status, value) of one operand of one row; `room` is _ROOM // power."""
@@ -178,7 +178,7 @@ def _operand(
         return VALUE, distinct[row, slot]
     count = accumulators[slot, COUNT, row]
     if code == _PICK:
-        return (VALUE if count > 0 or place == 0 else NULL), accumulators[slot, place, row]
+        return (VALUE if count > 0 or index == 0 else NULL), accumulators[slot, index, row]
     total = accumulators[slot, SUM_LOW, row]
     if code == _SUM:
         if accumulators[slot, SUM_HIGH, row] != total >> 63:
@@ -187,7 +187,7 @@ def _operand(
     if count == 0:
         return NULL, np.int64(0)
     if code == _SECONDS:
-        return VALUE, (time - accumulators[slot, place, row]) // MICROS_PER_SECOND
+        return VALUE, (time - accumulators[slot, index, row]) // MICROS_PER_SECOND
     if accumulators[slot, SUM_HIGH, row] != total >> 63:
         return UNDECIDED, np.int64(0)
     if code == _STDDEV:
@@ -225,9 +225,9 @@ def _quotients(
 def _finalise_plain(feature: Int64Array, accumulators: Int64Array, values: Int64Array, statuses: npt.NDArray[np.uint8]) -> bool:
     """One feature of many rows without a look at each one's kind: a count, a mean, a ratio of counts. False: not this one."""
     size = values.shape[0]
-    code, slot, place, power, other_code, other_slot, other_place, _, up, down, _ = feature
+    code, slot, index, power, other_code, other_slot, other_place, _, up, down, _ = feature
     count = accumulators[slot, COUNT, :size]
-    if code == _PICK and place == 0:
+    if code == _PICK and index == 0:
         if other_code == _NONE:
             for row in range(size):
                 values[row] = count[row]  # never as many as 2^53
@@ -260,14 +260,14 @@ def _finalise_from(
         own_values = values[feature, first : first + times.shape[0]]
         if _finalise_plain(features[feature], accumulators, own_values, statuses[feature, first : first + times.shape[0]]):
             continue
-        code, slot, place, power, other_code, other_slot, other_place, other_power, up, down, integer = features[feature]
+        code, slot, index, power, other_code, other_slot, other_place, other_power, up, down, integer = features[feature]
         # the machine divides slowly: what is the same for all rows is divided once
         room = _ROOM // power if power > 0 else 0
         other_room = _ROOM // other_power if other_power > 0 else 0
         up_room = _ROOM // up if up > 0 else -1
         down_room = _ROOM // down if down > 0 else -1
         for row in range(times.shape[0]):
-            status, value = _operand(code, slot, place, power, room, accumulators, distinct, row, times[row])
+            status, value = _operand(code, slot, index, power, room, accumulators, distinct, row, times[row])
             if other_code != _NONE:
                 below, divisor = _operand(
                     other_code, other_slot, other_place, other_power, other_room, accumulators, distinct, row, times[row]

@@ -163,8 +163,8 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
         FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid)
         for (group, feature), low, valid in zip(column_query.features, values, statuses.view(np.bool_), strict=True)
     ]
-    for place, row, high in wide:
-        own_high = columns[place].high
+    for index, row, high in wide:
+        own_high = columns[index].high
         if own_high is not None:
             own_high[row] = high
     return columns
@@ -237,18 +237,18 @@ def _decide(
     is_undecided = statuses[:, first : first + len(piece.times)] == UNDECIDED
     for row in np.flatnonzero(is_undecided.any(axis=0)).tolist():
         slot_rows, counts, time = accumulators[:, :, row].tolist(), distinct[row].tolist(), int(piece.times[row])
-        for place in np.flatnonzero(is_undecided[:, row]).tolist():
-            group, feature = column_query.features[place]
+        for index in np.flatnonzero(is_undecided[:, row]).tolist():
+            group, feature = column_query.features[index]
             try:
-                value = column_query.finalisers[place](slot_rows, counts, time)
+                value = column_query.finalisers[index](slot_rows, counts, time)
             except ValueOutOfRange as error:
                 raise ColumnOutOfRange(group, error.feature, error.value) from None
             if value is None:
-                statuses[place, first + row] = NULL
+                statuses[index, first + row] = NULL
                 continue
             number = value[0] if isinstance(value, tuple) else value
             if abs(number) >= _DECIMAL_BOUND:
                 raise ColumnOutOfRange(group, feature.name, number)
-            statuses[place, first + row] = VALUE
-            values[place, first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)
-            yield place, first + row, number >> 64
+            statuses[index, first + row] = VALUE
+            values[index, first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)
+            yield index, first + row, number >> 64

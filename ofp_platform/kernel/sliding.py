@@ -68,18 +68,18 @@ def _matching(matrix: Int64Array, first: int, last: int, predicate: int, positio
 @native()
 def _count_until(ts: Int64Array, count: int, times: Int64Array, span: int, out: Int64Array) -> None:
     """How many of `count` ascending `ts` are at or before each of `times` less the span; behind them stand 4 times _LATEST."""
-    place = 0
+    index = 0
     for moment in range(times.shape[0]):
         until = subtract_saturating(times[moment], span)
         step = _ABREAST
-        while step == _ABREAST and place < count:
+        while step == _ABREAST and index < count:
             # four comparisons without a branch cost less than one branch that cannot be foretold
             step = 0
             for ahead in range(_ABREAST):
-                step += ts[place + ahead] <= until
-            place += step
-        place = min(place, count)
-        out[moment] = place
+                step += ts[index + ahead] <= until
+            index += step
+        index = min(index, count)
+        out[moment] = index
 
 
 @native()
@@ -87,13 +87,13 @@ def _sum_up(values: Int64Array, count: int, of_squares: bool, high: Int64Array, 
     """128-bit sums of the values, or of their squares, before each of them and behind the last."""
     high[0] = 0
     low[0] = 0
-    for place in range(count):
-        value = values[place]
+    for index in range(count):
+        value = values[index]
         if of_squares:
             value_high, value_low = square_wide(value)
         else:
             value_high, value_low = value >> 63, value
-        high[place + 1], low[place + 1] = add_wide(high[place], low[place], value_high, value_low)
+        high[index + 1], low[index + 1] = add_wide(high[index], low[index], value_high, value_low)
 
 
 @native()

@@ -29,10 +29,10 @@ def find(table: npt.NDArray[np.uint32], matrix: Int64Array, row: int, event: int
     low = matrix[row + 1, event]
     # Tokens are digests, but a table must not crawl where they are not: both halves are mixed.
     mix = (np.uint64(high) ^ (np.uint64(low) * _MIX)) * _MIX
-    place = np.int64(mix ^ (mix >> _FOLD)) & (table.shape[0] - 1)
-    while table[place] != 0:
-        other = np.int64(table[place]) - 1
+    index = np.int64(mix ^ (mix >> _FOLD)) & (table.shape[0] - 1)
+    while table[index] != 0:
+        other = np.int64(table[index]) - 1
         if matrix[row, other] == high and matrix[row + 1, other] == low:
             break
-        place = (place + 1) & (table.shape[0] - 1)
-    return place
+        index = (index + 1) & (table.shape[0] - 1)
+    return index

@@ -31,8 +31,8 @@ class PackError:
     message: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}"
-        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+        index = f"{self.file}:{self.line}"
+        return f"{index}: {self.field}: {self.message}" if self.field else f"{index}: {self.message}"
 
 
 class PackErrors(Exception):

@@ -82,12 +82,12 @@ class _Check:
         for name in sorted(request - read):
             self.pack_text.report((*path, "request", name), f"no on-demand feature reads request.{name}")
 
-    def _name(self, path: Path, raw: Any, names: dict[str, str], place: str) -> None:
+    def _name(self, path: Path, raw: Any, names: dict[str, str], index: str) -> None:
         if not isinstance(raw, dict) or not isinstance(name := raw.get("name"), str):
             return
         if name in names:
             self.pack_text.report((*path, "name"), f"the group already has a feature {name!r} ({names[name]})")
-        names.setdefault(name, place)
+        names.setdefault(name, index)
 
     def _expression(self, path: Path, plan: OnDemand, features: set[str], request: set[str]) -> set[str]:
         try:

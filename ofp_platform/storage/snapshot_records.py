@@ -18,7 +18,7 @@ import pyarrow as pa
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import sha256_hex
-from ofp_platform.vocabulary.canonical_form import form, place
+from ofp_platform.vocabulary.canonical_form import form, placeholder
 
 _CODEC = pa.Codec("zstd")
 _LENGTH_BYTES = 8
@@ -29,8 +29,8 @@ _RECORD = (
         {
             "kind": "ofp_snapshot_record",
             "contract_version": "v0",
-            "feature_snapshot_hash": place("hash"),
-            "hashed": place("hashed"),
+            "feature_snapshot_hash": placeholder("hash"),
+            "hashed": placeholder("hashed"),
         },
         "hash",
         "hashed",

@@ -14,7 +14,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 _MARK = "\0"  # canonical JSON never holds it bare
 
 
-def place(name: str) -> Any:
+def placeholder(name: str) -> Any:
     """An open place, to stand anywhere in the object of a form where a value may stand."""
     return orjson.Fragment(f"{_MARK}{name}{_MARK}".encode())
 

@@ -121,8 +121,8 @@ def _plan(
 def _gather(old: Int64Array, new: Int64Array, source: Int64Array, matrix: Int64Array) -> None:
     for row in range(matrix.shape[0]):
         for event in range(matrix.shape[1]):
-            place = source[event]
-            matrix[row, event] = old[row, place] if place >= 0 else new[row, -1 - place]
+            index = source[event]
+            matrix[row, event] = old[row, index] if index >= 0 else new[row, -1 - index]
 
 
 def merge(

@@ -72,9 +72,9 @@ def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
     chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
-    for _, _, _, place, first_ts, last_ts, summaries, block in rows:
-        if place is not None:
-            chunks[place - 1].append(StoredChunk(first_ts, last_ts, summaries, block))
+    for _, _, _, index, first_ts, last_ts, summaries, block in rows:
+        if index is not None:
+            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block))
     version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
     states = []
     start = 0
