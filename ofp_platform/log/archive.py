@@ -19,13 +19,13 @@ from ofp_platform.log.archive_content import SegmentFacts
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
 from ofp_platform.log.archive_store import Archive, SegmentMissing
 from ofp_platform.log.port import EventLog, PositionTrimmed
-from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds, place
-from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
+from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds
+from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
-from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.position import Basis, place
 from ofp_platform.vocabulary.times import format_time
 
 OnReceipt = Callable[[ArchiveReceipt], None]
@@ -101,7 +101,7 @@ def archive_up_to(
             tasks.append(_task(bounds, closed[whole.partition_id]))
             number, start = number + 1, bounds.end
         if place(start) < place(whole.end):
-            tasks.append(_Task(cut(whole, start, whole.end), number, None))
+            tasks.append(_Task(whole.rest(start), number, None))
     return _archive_all(ranges, archive, tasks, workers, on_receipt)
 
 
@@ -165,7 +165,7 @@ def _hold(log: EventLog, archive: Archive, receipt: ArchiveReceipt) -> None:
         raise
     if facts.content_digest != receipt.content_digest:
         raise ArchiveConflict(
-            f"partition {span.partition_id} of {log.stream_name}: the log has other records at {text_of(span)} than"
+            f"partition {span.partition_id} of {log.stream_name}: the log has other records at {span.text} than"
             f" {receipt.segment_path} in {archive.store.url}: it is not the log that was archived there"
         )
 
@@ -189,7 +189,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collec
     if task.records is not None and facts.records + facts.unreadable != task.records:
         found = facts.records + facts.unreadable
         where = f"partition {span.partition_id} of {log.stream_name}"
-        raise ReplayGap(f"{where}: {text_of(span)} has {found} records, not {task.records}")
+        raise ReplayGap(f"{where}: {span.text} has {found} records, not {task.records}")
     if known is not None:
         return _restored(archive, known, data)
     _agree(archive, span, data)
@@ -257,13 +257,13 @@ def _restored(archive: Archive, receipt: ArchiveReceipt, data: bytes) -> Archive
 def _agree(archive: Archive, span: PartitionSpan, data: bytes) -> None:
     """Refuse a segment that says something else than an archived one about a position that both hold."""
     for other in archive.spans(span.partition_id, span.offset_kind):
-        part = shared(span, other)
+        part = span.shared(other)
         if part is None or (other.start, other.next) == (span.start, span.next):
             continue
         receipt = archive.receipt(other)
         ours = SegmentFile(data, archive.segment_path(span), span.offset_kind).hashes(part)
         if receipt is not None and ours != archive.segment(receipt).hashes(part):
             raise ArchiveConflict(
-                f"partition {span.partition_id} of {archive.stream_name}: the log has other records at {text_of(part)} "
+                f"partition {span.partition_id} of {archive.stream_name}: the log has other records at {part.text} "
                 f"than {receipt.segment_path} in {archive.store.url}"
             )

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS
-from ofp_platform.log.archive_store import Archive, reach
+from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog, PositionTrimmed
-from ofp_platform.log.ranges import place
-from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
+from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, order
+from ofp_platform.vocabulary.position import order, place, shared
 
 _INSERT = """
     INSERT INTO ofp.archive_conflict
@@ -57,7 +56,7 @@ class CrossCheck:
         if self.conflicts:
             first = self.conflicts[0]
             raise ArchiveConflict(
-                f"partition {self.span.partition_id} of {self.stream_name}: in {text_of(self.span)} the log and the archive have "
+                f"partition {self.span.partition_id} of {self.stream_name}: in {self.span.text} the log and the archive have "
                 f"another payload hash at {len(self.conflicts)} positions, the first is {first.offset} in {first.segment_path}"
             )
 
@@ -74,9 +73,9 @@ def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan
     """
     compared = 0
     found: list[PositionConflict] = []
-    for one in reach(archive.spans(span.partition_id, span.offset_kind), span):
+    for one in span.covered_by(archive.spans(span.partition_id, span.offset_kind)):
         receipt = archive.receipt(one)
-        part = shared(_kept(log, span), one)
+        part = _kept(log, span).shared(one)
         if receipt is None or part is None:
             continue
         count, conflicts = _compare(log, archive, receipt, part)
@@ -91,17 +90,15 @@ def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan
                     [(*key, str(c.offset), c.log_payload_hash, c.archive_payload_hash, c.segment_path) for c in found],
                 )
         rows = connection.execute(_SELECT, key).fetchall()
-    dense = span.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-    known = [PositionConflict(span.partition_id, int(row[0]) if dense else row[0], *row[1:]) for row in rows]
-    inside = [one for one in known if place(span.first) < order(one.offset) <= place(span.end)]
+    known = [PositionConflict(span.partition_id, span.offset_kind.parse(row[0]), *row[1:]) for row in rows]
+    inside = [one for one in known if span.contains(one.offset)]
     return CrossCheck(log.stream_name, span, compared, tuple(sorted(inside, key=lambda one: order(one.offset))))
 
 
 def _kept(log: EventLog, span: PartitionSpan) -> PartitionSpan:
     """The part of the span that is not behind the log's retention floor (in a sparse log that shows when reading)."""
     floor = log.retention_floor().by_partition().get(span.partition_id, span.first)
-    start = max(span.first, floor, key=place)
-    return cut(span, min(start, span.end, key=place), span.end)
+    return span.rest(shared(max(span.first, floor, key=place), span.end))
 
 
 def _compare(log: EventLog, archive: Archive, receipt: ArchiveReceipt, part: PartitionSpan) -> tuple[int, list[PositionConflict]]:
@@ -116,9 +113,9 @@ def _compare(log: EventLog, archive: Archive, receipt: ArchiveReceipt, part: Par
         raise
     segment = archive.segment(receipt)
     in_archive = segment.hashes(part)
-    in_archive.update((record.offset, b"") for record in segment.unreadable if _holds(part, record.offset))
-    if part.start == "":
-        # a sparse log reads from the oldest record that it keeps: what the archive has before it was trimmed
+    in_archive.update((record.offset, b"") for record in segment.unreadable if part.contains(record.offset))
+    if part.first.is_at_start and not part.offset_kind.start_is_first:
+        # such a log reads from the oldest record that it keeps: what the archive has before it was trimmed
         oldest = min(map(order, in_log), default=place(part.end) + 1)
         in_archive = {offset: value for offset, value in in_archive.items() if order(offset) >= oldest}
     if in_log == in_archive:
@@ -133,7 +130,3 @@ def _differences(
         ours, theirs = in_log.get(offset, b""), in_archive.get(offset, b"")
         if ours != theirs or (offset in in_log) is not (offset in in_archive):
             yield PositionConflict(receipt.partition_id, offset, ours, theirs, receipt.segment_path)
-
-
-def _holds(part: PartitionSpan, offset: int | str) -> bool:
-    return place(part.first) < order(offset) <= place(part.end)

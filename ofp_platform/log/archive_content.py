@@ -47,7 +47,7 @@ def segment_schema(kind: OffsetKind) -> pa.Schema:
     """The columns of a segment."""
     return pa.schema(
         [
-            pa.field("offset", pa.int64() if kind is OffsetKind.EXCLUSIVE_NEXT else pa.string(), nullable=False),
+            pa.field("offset", pa.int64() if kind.is_integer else pa.string(), nullable=False),
             pa.field("admitted_at", TIME, nullable=False),
             pa.field("ts", TIME, nullable=False),
             pa.field("emitted_at", TIME),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ofp_platform.log.archive_store import Archive, ReceiptDamaged, reach
+from ofp_platform.log.archive_store import Archive, ReceiptDamaged
 from ofp_platform.log.port import EventLog, RecordBatch
-from ofp_platform.log.ranges import place
-from ofp_platform.log.span_records import ReplayGap, cut, log_batches, text_of
+from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+from ofp_platform.vocabulary.position import PartitionBasis, place, shared
 
 
 class ReplayReader:
@@ -49,13 +48,13 @@ class ReplayReader:
         now = self._cut_over(span, archived)
         at = now if cut_over is None else cut_over
         if at.partition_id != span.partition_id or not place(span.first) <= place(at) <= place(span.end):
-            raise ValueError(f"the cut-over {at.offset!r} of partition {at.partition_id} lies outside {text_of(span)}")
+            raise ValueError(f"the cut-over {at.offset!r} of partition {at.partition_id} lies outside {span.text}")
         if place(at) > place(now):
-            missing = cut(span, now, at)
-            raise ReplayGap(f"{self._where(span)}: no complete archive segment holds {text_of(missing)}")
-        yield from self._from_archive(cut(span, span.first, at), archived, max_records)
-        rest = cut(span, at, span.end)
-        if place(rest.first) < place(rest.end):
+            missing = span.cut(now, at)
+            raise ReplayGap(f"{self._where(span)}: no complete archive segment holds {missing.text}")
+        yield from self._from_archive(span.up_to(at), archived, max_records)
+        rest = span.rest(at)
+        if not rest.is_empty:
             self._demand_log(rest)
             yield from log_batches(self._log, rest, max_records)
 
@@ -63,24 +62,24 @@ class ReplayReader:
         return self._archive.spans(span.partition_id, span.offset_kind)
 
     def _cut_over(self, span: PartitionSpan, archived: Sequence[PartitionSpan]) -> PartitionBasis:
-        chosen = reach(archived, span)
-        return min(chosen[-1].end, span.end, key=place) if chosen else span.first
+        chosen = span.covered_by(archived)
+        return shared(chosen[-1].end, span.end) if chosen else span.first
 
     def _from_archive(self, span: PartitionSpan, archived: Sequence[PartitionSpan], max_records: int) -> Iterator[RecordBatch]:
         at = span.first
-        for one in reach(archived, span):
+        for one in span.covered_by(archived):
             receipt = self._archive.receipt(one)
             if receipt is None:
                 raise ReceiptDamaged(f"{self._archive.receipt_path(one)} was there and is gone")
             end = span.end if place(one.end) >= place(span.end) else one.end
-            yield from self._archive.segment(receipt).batches(cut(span, at, end), end, max_records)
+            yield from self._archive.segment(receipt).batches(span.cut(at, end), end, max_records)
             at = end
 
     def _demand_log(self, rest: PartitionSpan) -> None:
         """Refuse what the log has lost, and name what is missing."""
-        if rest.offset_kind is not OffsetKind.EXCLUSIVE_NEXT:
-            # '' is the oldest record that the log keeps; if the archive has segments, the partition began before that
-            if rest.start == "" and self._archived(rest):
+        if not rest.offset_kind.start_is_first:
+            # the start is the oldest record that the log keeps; if the archive has segments, the partition began before that
+            if rest.first.is_at_start and self._archived(rest):
                 raise ReplayGap(f"{self._where(rest)}: no complete archive segment holds its start")
             return
         floor = self._log.retention_floor().by_partition().get(rest.partition_id)
@@ -88,7 +87,7 @@ class ReplayReader:
             following = [one.first for one in self._archived(rest) if place(one.first) > place(rest.first)]
             until = min([floor, rest.end, *following], key=place)
             raise ReplayGap(
-                f"{self._where(rest)}: {text_of(cut(rest, rest.first, until))} are in no complete archive segment, "
+                f"{self._where(rest)}: {rest.up_to(until).text} are in no complete archive segment, "
                 f"and the log is kept from {floor.offset} on"
             )
 

@@ -19,11 +19,10 @@ from pydantic import ValidationError
 
 from ofp_platform.log.archive_content import HASH, TIME, SegmentContent, SegmentFacts, segment_schema, single
 from ofp_platform.log.port import RecordBatch, RefusalReason, UnreadableRecord, empty_batch
-from ofp_platform.log.ranges import place
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order, place
 
 ROW_GROUP_RECORDS = 16_384
 ROW_GROUP_BYTES = 64_000_000  # of payload: what reading a segment may hold at once, beside the segment's own bytes
@@ -199,12 +198,6 @@ def _table(batch: RecordBatch, schema: pa.Schema) -> pa.Table:
 
 def _record_batch(rows: pa.Table, span: PartitionSpan, unreadable: tuple[UnreadableRecord, ...]) -> RecordBatch:
     offsets = rows.column("offset").to_pylist()
-    last = offsets[-1]
-    after = PartitionBasis(
-        partition_id=span.partition_id,
-        offset_kind=span.offset_kind,
-        offset=last + 1 if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT else last,
-    )
     pins = single(rows.column("pins"))
     emitted = single(rows.column("emitted_at")).cast(pa.int64())
     return RecordBatch(
@@ -220,7 +213,7 @@ def _record_batch(rows: pa.Table, span: PartitionSpan, unreadable: tuple[Unreada
         np.array(pins.indices.to_numpy(), np.int32),
         _objects(rows.column("payload_hash")),
         _objects(single(rows.column("payload")).view(pa.binary())),
-        after,
+        span.first.after(offsets[-1]),
         unreadable,
     )
 

@@ -7,18 +7,16 @@ the archive: a writer may still be at work on it. All objects are write-once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from ofp_platform.log.archive_segment import SegmentDamaged, SegmentFile
-from ofp_platform.log.ranges import place
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind
+from ofp_platform.vocabulary.position import OffsetKind, place
 
 ROOT = "archive"
 _START = "start"
@@ -127,38 +125,16 @@ class Archive:
         return f"{ROOT}/{self.stream_name}/{partition_id.replace('/', '=2F').replace(':', '=3A')}"
 
 
-def reach(spans: Sequence[PartitionSpan], span: PartitionSpan) -> list[PartitionSpan]:
-    """The archived spans to read, one after the other, from the start of `span` on as far as they join, at most to its end.
-
-    Where several hold a position, the one that reaches farthest is read.
-    """
-    ordered = sorted(spans, key=lambda one: place(one.first))
-    chosen: list[PartitionSpan] = []
-    at, index, farthest = span.first, 0, None
-    while place(at) < place(span.end):
-        while index < len(ordered) and place(ordered[index].first) <= place(at):
-            if farthest is None or place(ordered[index].end) > place(farthest.end):
-                farthest = ordered[index]
-            index += 1
-        if farthest is None or place(farthest.end) <= place(at):
-            break
-        chosen.append(farthest)
-        at = farthest.end
-    return chosen
-
-
 def _name(span: PartitionSpan) -> str:
-    first, following = span.start, span.next
-    if isinstance(first, int):
-        return f"{first:016d}-{following:016d}"
-    return f"{first or _START}-{following or _START}"
+    if span.offset_kind.is_integer:
+        return f"{span.start:016d}-{span.next:016d}"
+    return f"{span.start or _START}-{span.next or _START}"
 
 
 def _span(partition_id: str, kind: OffsetKind, name: str) -> PartitionSpan | None:
     first, _, following = name.partition("-")
     try:
-        dense = kind is OffsetKind.EXCLUSIVE_NEXT
-        ends = [int(text) if dense else text.removeprefix(_START) for text in (first, following)]
+        ends = [kind.parse(text.removeprefix(_START)) for text in (first, following)]
         return PartitionSpan(partition_id=partition_id, offset_kind=kind, start=ends[0], next=ends[1])
     except ValueError:
         return None

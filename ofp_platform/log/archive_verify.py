@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentDamaged
-from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing, reach
+from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.log.ranges import place
-from ofp_platform.log.span_records import ReplayGap, cut, shared, text_of
+from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import are_moments, time_texts
 from ofp_platform.vocabulary.envelope import hash_of_parts
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind
+from ofp_platform.vocabulary.position import OffsetKind, place
 from ofp_platform.vocabulary.times import format_time
 
 
@@ -84,18 +83,15 @@ def verify_partition(archive: Archive, partition_id: str, kind: OffsetKind) -> P
     problems += [_problem(path, error) for path, error in _conflicts(archive, good)]
     whole: PartitionSpan | None = None
     if spans:
-        start = "" if kind is OffsetKind.AFTER_SEQUENCE_NUMBER else 0
         farthest = max((span.end for span in spans), key=place)
-        every = PartitionSpan(partition_id=partition_id, offset_kind=kind, start=start, next=farthest.offset)
-        joined = reach([receipt.span for receipt in good], every)
-        whole = cut(every, every.first, joined[-1].end) if joined else None
+        every = PartitionSpan.whole(farthest)
+        joined = every.covered_by([receipt.span for receipt in good])
+        whole = every.up_to(joined[-1].end) if joined else None
         after = every.first if whole is None else whole.end
         if place(after) < place(farthest):
-            text = (
-                f"partition {partition_id} of {archive.stream_name}: {text_of(cut(every, after, farthest))} is not all archived"
-            )
+            text = f"partition {partition_id} of {archive.stream_name}: {every.cut(after, farthest).text} is not all archived"
             problems.append(_problem(folder, ReplayGap(text)))
-    chosen = reach([receipt.span for receipt in good], whole) if whole is not None else []
+    chosen = whole.covered_by([receipt.span for receipt in good]) if whole is not None else []
     held = {(receipt.first, receipt.next): receipt.records for receipt in good}
     records = sum(held[span.start, span.next] for span in chosen)
     return PartitionVerification(partition_id, len(spans), records, whole, tuple(problems))
@@ -104,11 +100,11 @@ def verify_partition(archive: Archive, partition_id: str, kind: OffsetKind) -> P
 def _conflicts(archive: Archive, receipts: list[ArchiveReceipt]) -> Iterator[tuple[str, ArchiveConflict]]:
     for index, one in enumerate(receipts):
         for other in receipts[index + 1 :]:
-            part = shared(one.span, other.span)
+            part = one.span.shared(other.span)
             if part is None:
                 break  # they are in the order of their starts
             if archive.segment(one).hashes(part) != archive.segment(other).hashes(part):
-                text = f"{one.segment_path} and {other.segment_path} hold other records at {text_of(part)}"
+                text = f"{one.segment_path} and {other.segment_path} hold other records at {part.text}"
                 yield other.segment_path, ArchiveConflict(text)
 
 

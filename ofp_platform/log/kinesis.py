@@ -40,7 +40,7 @@ from ofp_platform.log.port import (
     empty_batch,
 )
 from ofp_platform.vocabulary.columns import EventColumns, Int64
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
+from ofp_platform.vocabulary.position import SEQUENCE_TOKENS, Basis, PartitionBasis, make_basis
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -88,7 +88,7 @@ def _refuse_what_was_cut(operation_model: Any, response_dict: dict[str, Any], **
 class KinesisLog:
     """One stream. Safe to share between threads. `close` closes the client: do not call it where others use that client."""
 
-    offset_kind = OffsetKind.AFTER_SEQUENCE_NUMBER
+    position_kind = SEQUENCE_TOKENS
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class KinesisLog:
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
         """See `EventLog.read`. The batch that reaches the end of a closed shard has `next.closed`."""
-        checked_start(partition_id, basis, self.offset_kind, max_records)
+        checked_start(partition_id, basis, self.position_kind.offset_kind, max_records)
         if basis is not None and basis.closed:
             return empty_batch(basis)
         after = "" if basis is None else str(basis.offset)
@@ -264,7 +264,7 @@ class KinesisLog:
                 yield info.partition_id, page, ended
 
     def _part(self, shard_id: str, offset: str, closed: bool = False) -> PartitionBasis:
-        return PartitionBasis(partition_id=shard_id, offset_kind=self.offset_kind, offset=offset, closed=closed)
+        return self.position_kind.basis(shard_id, offset, closed=closed)
 
 
 def _chunks(entries: list[_Entry]) -> Iterator[list[_Entry]]:

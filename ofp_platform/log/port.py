@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, PositionKind
 from ofp_platform.vocabulary.times import format_time
 
 AdmissionClock = Callable[[Envelope], int]
@@ -169,8 +169,8 @@ class EventLog(Protocol):
         """Its name."""
 
     @property
-    def offset_kind(self) -> OffsetKind:
-        """How its offsets are read."""
+    def position_kind(self) -> PositionKind:
+        """How it numbers its records."""
 
     def partitions(self) -> list[PartitionInfo]:
         """All partitions that can be read, in the order of their ids."""
@@ -227,8 +227,7 @@ def checked_start(partition_id: str, basis: PartitionBasis | None, kind: OffsetK
         return
     if basis.partition_id != partition_id:
         raise ValueError(f"the basis is of partition {basis.partition_id!r}, not {partition_id!r}")
-    integer = kind is OffsetKind.EXCLUSIVE_NEXT
-    if basis.offset_kind is not kind or isinstance(basis.offset, int) is not integer:
+    if basis.offset_kind is not kind or not kind.matches(basis.offset):
         raise ValueError(f"the basis of partition {partition_id!r} is not of offset kind {kind.value!r}")
 
 

@@ -35,7 +35,7 @@ from ofp_platform.log.port import (
 )
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.columns import EventColumns, Int64
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, StreamName, make_basis
+from ofp_platform.vocabulary.position import DENSE, Basis, PartitionBasis, StreamName, make_basis
 
 CHANNEL = "ofp_log"
 _NAME: TypeAdapter[str] = TypeAdapter(StreamName)
@@ -69,7 +69,7 @@ _READ = """
 class PostgresLog:
     """One stream in one database. Safe to share between threads; the pool stays the caller's."""
 
-    offset_kind = OffsetKind.EXCLUSIVE_NEXT
+    position_kind = DENSE
 
     def __init__(self, pool: Pool, stream_name: str, partition_count: int, partition_key: str) -> None:
         """Use `create` or `open`: they know that the stream exists."""
@@ -189,7 +189,7 @@ class PostgresLog:
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
         """See `EventLog.read`."""
-        checked_start(partition_id, basis, self.offset_kind, max_records)
+        checked_start(partition_id, basis, self.position_kind.offset_kind, max_records)
         arguments = {
             "offset": None if basis is None else basis.offset,
             "count": max_records,
@@ -236,7 +236,7 @@ class PostgresLog:
             parts = basis.by_partition()
             heads: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, sorted(parts))).fetchall())
             for name, part in parts.items():
-                checked_start(name, part, self.offset_kind, 1)
+                checked_start(name, part, self.position_kind.offset_kind, 1)
                 floor = int(part.offset)
                 if floor > heads.get(name, -1):
                     raise PositionUnknown(f"partition {name!r} of {self.stream_name!r} does not reach offset {floor}")
@@ -285,7 +285,7 @@ class PostgresLog:
         return make_basis(self.stream_name, {name: self._part(name, offset) for name, offset in rows})
 
     def _part(self, partition_id: str, offset: int) -> PartitionBasis:
-        return PartitionBasis(partition_id=partition_id, offset_kind=self.offset_kind, offset=offset)
+        return self.position_kind.basis(partition_id, offset)
 
     def _lag(self, ends: Basis, basis: Basis) -> dict[str, int]:
         known = {name: int(part.offset) for name, part in basis.by_partition().items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ofp_platform.log.port import EventLog
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.position import PartitionBasis, order
+from ofp_platform.vocabulary.position import order
 
 _PAGE = 10_000
 
@@ -48,7 +48,7 @@ def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -
     entries = [LedgerEntry(*row) for row in rows]
     known = len(entries)
     start = entries[-1].end_offset if entries else ""
-    at = PartitionBasis(partition_id=partition_id, offset_kind=log.offset_kind, offset=start)
+    at = log.position_kind.basis(partition_id, start)
     count = 0
     while True:
         batch = log.read(partition_id, at, _PAGE)

@@ -1,8 +1,8 @@
 """Offset ranges, the unit of backfill: `r0000012` is the records 12*SIZE <= ordinal < 13*SIZE of a partition.
 
-The ordinal of a record is how many records of its partition stand before it: the offset itself in a dense log; elsewhere
-the range ledger keeps the position tokens. Ranges are aligned, append-only and shared by all partitions; a range exists
-once it is full (or once its partition ended).
+The ordinal of a record is how many records of its partition stand before it: the offset itself where subtraction counts
+records; elsewhere the range ledger keeps the position tokens. Ranges are aligned, append-only and shared by all partitions;
+a range exists once it is full (or once its partition ended).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ofp_platform.log.port import EventLog, PartitionNotFound
 from ofp_platform.log.range_ledger import grow_ledger
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
 
 _NAME = re.compile(r"r(\d{7,})", re.ASCII)
 
@@ -73,15 +73,6 @@ class ClosedRanges:
     empty: bool
 
 
-def place(basis: PartitionBasis | None) -> int:
-    """A number that orders the bases of one partition; None and a dense 0 and a sparse '' stand at the start."""
-    if basis is None:
-        return -1
-    if basis.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-        return order(basis.offset) - 1  # the last offset that is inside, as in a sparse log
-    return order(basis.offset)
-
-
 def range_name(number: int) -> str:
     """The name of a range, ordered as text like the numbers (below ten million)."""
     return f"r{number:07d}"
@@ -108,15 +99,15 @@ def shared_ranges(closed: Mapping[str, ClosedRanges]) -> int:
 
 @dataclass(frozen=True)
 class OffsetRanges:
-    """The ranges of `size` records of one log. `pool` holds the ledger of logs whose offsets are not dense."""
+    """The ranges of `size` records of one log. `pool` holds the ledger of logs whose offsets do not count records."""
 
     pool: Pool
     log: EventLog
     size: int
 
     def closed(self) -> dict[str, ClosedRanges]:
-        """Per partition, what is closed now. In a sparse log this reads what was appended since the last call."""
-        if self.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        """Per partition, what is closed now. In such a log this reads what was appended since the last call."""
+        if self.log.position_kind.is_countable:
             heads = {name: order(part.offset) for name, part in self.log.ends().by_partition().items()}
             return {name: ClosedRanges(head // self.size, False, head == 0) for name, head in heads.items()}
         found = {}
@@ -136,12 +127,12 @@ class OffsetRanges:
         """
         if number < 0:
             raise ValueError(f"ranges are numbered from 0 on, not {number}")
-        size, kind = self.size, self.log.offset_kind
+        size, kind = self.size, self.log.position_kind
 
         def at(offset: int | str) -> PartitionBasis:
-            return PartitionBasis(partition_id=partition_id, offset_kind=kind, offset=offset)
+            return kind.basis(partition_id, offset)
 
-        if kind is OffsetKind.EXCLUSIVE_NEXT:
+        if kind.is_countable:
             head = self.log.ends().by_partition().get(partition_id)
             if head is None:
                 raise PartitionNotFound(f"stream {self.log.stream_name!r} has no partition {partition_id!r}")
@@ -151,7 +142,7 @@ class OffsetRanges:
         entries = grow_ledger(self.pool, self.log, partition_id, size).entries
         if number >= len(entries):
             raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"{len(entries)} ranges are closed"))
-        start = entries[number - 1].end_offset if number else ""
+        start = entries[number - 1].end_offset if number else kind.offset_kind.start_offset
         entry = entries[number]
         return RangeBounds(partition_id, number, at(start), at(entry.end_offset), number * size, entry.records)
 

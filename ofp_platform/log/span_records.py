@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from itertools import pairwise
 
 from ofp_platform.log.port import EventLog, PositionTrimmed, PositionUnknown, RecordBatch, empty_batch
-from ofp_platform.log.ranges import place
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import PartitionBasis, order, place, record_limit
 
 PAGE_BYTES = 32_000_000  # of payload: pages shrink where records are large
 _FIRST_PAGE = 256
@@ -29,7 +27,7 @@ def log_batches(log: EventLog, span: PartitionSpan, max_records: int) -> Iterato
     while place(at) < place(span.end):
         batch = _read(log, span, at, page)
         if place(batch.next) == place(at):
-            raise ReplayGap(f"{_where(log, span)}: the log ends at {_text(at)}, before the end of {text_of(span)}")
+            raise ReplayGap(f"{_where(log, span)}: the log ends at {_text(at)}, before the end of {span.text}")
         if place(batch.next) >= place(span.end):
             batch = up_to(batch, span.end)
         _check(log, span, at, batch)
@@ -64,55 +62,26 @@ def up_to(batch: RecordBatch, end: PartitionBasis) -> RecordBatch:
     )
 
 
-def cut(span: PartitionSpan, start: PartitionBasis, end: PartitionBasis) -> PartitionSpan:
-    """The part of a span between two of its positions."""
-    return PartitionSpan(
-        partition_id=span.partition_id,
-        offset_kind=span.offset_kind,
-        start=start.offset,
-        next=end.offset,
-        closed=span.closed and end.offset == span.next,
-    )
-
-
-def shared(one: PartitionSpan, other: PartitionSpan) -> PartitionSpan | None:
-    """The records that two spans of one partition share."""
-    start = max(one.first, other.first, key=place)
-    end = min(one.end, other.end, key=place)
-    return cut(one, start, end) if place(start) < place(end) else None
-
-
-def text_of(span: PartitionSpan) -> str:
-    """The positions of a span, for people."""
-    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-        return f"[{span.start}, {span.next})"
-    return f"after {span.start or 'the start'} up to {span.next or 'the start'}"
-
-
 def _read(log: EventLog, span: PartitionSpan, at: PartitionBasis, page: int) -> RecordBatch:
-    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-        page = min(page, place(span.end) - place(at))
+    limit = record_limit(at, span.end)
+    page = page if limit is None else min(page, limit)
     try:
         return log.read(span.partition_id, at, page)
     except (PositionTrimmed, PositionUnknown, ValueError) as error:  # a ValueError: what the log stores cannot be decoded
         missing = span.model_copy(update={"start": at.offset})
-        raise ReplayGap(f"{_where(log, span)}: the log does not have all of {text_of(missing)}: {error}") from error
+        raise ReplayGap(f"{_where(log, span)}: the log does not have all of {missing.text}: {error}") from error
 
 
 def _check(log: EventLog, span: PartitionSpan, at: PartitionBasis, batch: RecordBatch) -> None:
     """A log that lost a part of itself shows here: columns of different lengths, or positions that are not in order."""
     columns = (batch.event_ids, batch.payloads, batch.payload_hashes, batch.admitted_at, batch.ts, batch.pins_index)
-    first, last = place(at) + 1, place(batch.next)
-    positions = batch.offsets if isinstance(span.start, int) else list(map(order, batch.offsets))
+    positions: list[int]
+    positions = batch.offsets if span.offset_kind.is_integer else list(map(order, batch.offsets))  # type: ignore[assignment]
     if batch.unreadable:
-        positions = sorted([*map(order, positions), *(order(record.offset) for record in batch.unreadable)])
-    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-        whole = positions == list(range(first, last + 1))
-    else:
-        whole = all(one < following for one, following in pairwise([first - 1, *positions, last + 1]))
-    if not whole or any(len(column) != len(batch) for column in columns):
+        positions = sorted([*positions, *(order(record.offset) for record in batch.unreadable)])
+    if not log.position_kind.is_run(at, batch.next, positions) or any(len(column) != len(batch) for column in columns):
         part = span.model_copy(update={"start": at.offset, "next": batch.next.offset})
-        raise ReplayGap(f"{_where(log, span)}: the log does not give every record of {text_of(part)}; it is damaged there")
+        raise ReplayGap(f"{_where(log, span)}: the log does not give every record of {part.text}; it is damaged there")
 
 
 def _where(log: EventLog, span: PartitionSpan) -> str:

@@ -98,7 +98,7 @@ def test_damage_and_loss_are_no_agreement(pool: Pool, log: ListLog, archive: Arc
     records = log.records
     log.records = records[:18]
     with pytest.raises(ReplayGap):
-        cross_check(log, archive, pool, listed(28, log.offset_kind).span(0, 28))
+        cross_check(log, archive, pool, listed(28, log.position_kind.offset_kind).span(0, 28))
     log.records = records
     (Path(archive.store.url) / archive.segment_path(log.span(0, 10))).write_bytes(b"")
     with pytest.raises(SegmentDamaged):

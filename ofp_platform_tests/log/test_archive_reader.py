@@ -18,12 +18,12 @@ from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissi
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.log.ranges import OffsetRanges, place
+from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
-from ofp_platform.vocabulary.position import OffsetKind, make_basis
+from ofp_platform.vocabulary.position import OffsetKind, make_basis, place
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, ListLog, list_logs, listed, rows_of
 
 SIZE = 10

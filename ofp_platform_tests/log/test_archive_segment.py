@@ -16,10 +16,9 @@ from ofp_platform.log import archive_segment
 from ofp_platform.log.archive_content import SegmentFacts, segment_schema
 from ofp_platform.log.archive_segment import SegmentDamaged, SegmentFile, SegmentWriter
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.log.ranges import place
 from ofp_platform.log.span_records import log_batches
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, order
+from ofp_platform.vocabulary.position import OffsetKind, order, place
 from ofp_platform_tests.oracle.list_log import STREAM, ListLog, list_logs, listed, rows_of
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.log.archive import archive_up_to
-from ofp_platform.log.archive_store import Archive, ReceiptDamaged, reach
+from ofp_platform.log.archive_store import Archive, ReceiptDamaged
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
@@ -76,7 +76,7 @@ def test_a_replay_reads_as_far_as_segments_join(parts: list[tuple[int, int]], on
     wanted = dense(min(one, other), max(one, other))
     held = {n for start, length in parts for n in range(start, start + length)}
     reached = min([n for n in range(int(wanted.start), 40) if n not in held] + [int(wanted.next)])
-    chosen = reach(spans, wanted)
+    chosen = wanted.covered_by(spans)
     at = int(wanted.start)
     for span in chosen:
         assert int(span.start) <= at < int(span.next)

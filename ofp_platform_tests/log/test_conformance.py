@@ -21,7 +21,7 @@ from ofp_platform.log.port import (
 )
 from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope, ijson_bytes, payload_hash
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis, order
+from ofp_platform.vocabulary.position import Basis, OffsetKind, Position, make_basis, order
 from ofp_platform.vocabulary.times import parse_time
 
 Open = Callable[..., EventLog]
@@ -35,11 +35,7 @@ def clock(envelope: Envelope) -> int:
 
 def start_of(log: EventLog) -> Basis:
     """A basis that knows nothing."""
-    before = 0 if log.offset_kind is OffsetKind.EXCLUSIVE_NEXT else ""
-    parts = {
-        info.partition_id: PartitionBasis(partition_id=info.partition_id, offset_kind=log.offset_kind, offset=before)
-        for info in log.partitions()
-    }
+    parts = {info.partition_id: log.position_kind.start(info.partition_id) for info in log.partitions()}
     return make_basis(log.stream_name, parts)
 
 
@@ -344,7 +340,7 @@ def test_two_appenders_and_a_reader_lose_nothing(open_log: Open, event: Event) -
     for batch in seen:
         offsets[batch.partition_id] += batch.offsets
     for numbers in offsets.values():
-        if reader.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
+        if reader.position_kind.offset_kind.is_integer:
             assert numbers == list(range(len(numbers)))
         assert [order(offset) for offset in numbers] == sorted({order(offset) for offset in numbers})
     assert {(p.partition_id, p.offset) for p in acknowledged if isinstance(p, Position)} == {
@@ -360,7 +356,7 @@ def test_what_read_does_not_accept(open_log: Open, event: Event) -> None:
         log.read(start[0].partition_id, None, 0)
     with pytest.raises(ValueError, match="is of partition"):
         log.read(start[0].partition_id, start[1], 10)
-    other_kind = next(kind for kind in OffsetKind if kind is not log.offset_kind)
+    other_kind = next(kind for kind in OffsetKind if kind is not log.position_kind.offset_kind)
     with pytest.raises(ValueError, match="offset kind"):
         log.read(start[0].partition_id, start[0].model_copy(update={"offset_kind": other_kind}), 10)
     with pytest.raises(PartitionNotFound, match="no-such"):
@@ -372,7 +368,7 @@ def test_a_position_of_another_log_is_refused(open_log: Open, event: Event) -> N
     log = open_log(1)
     log.append([event(1)], clock)
     start = start_of(log).partitions[0]
-    beyond = 10**12 if log.offset_kind is OffsetKind.EXCLUSIVE_NEXT else "9" * 56
+    beyond = 10**12 if log.position_kind.offset_kind.is_integer else "9" * 56
     with pytest.raises(PositionUnknown):
         log.read(start.partition_id, start.model_copy(update={"offset": beyond}), 10)
 

@@ -18,14 +18,13 @@ from ofp_platform.log.ranges import (
     OffsetRanges,
     RangeBounds,
     RangeOpen,
-    place,
     range_name,
     range_number,
     shared_ranges,
 )
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.postgres import Pool, open_pool
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, make_basis
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, make_basis, place
 from ofp_platform_tests.oracle.list_log import PARTITION, listed
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.log import span_records
-from ofp_platform.log.span_records import ReplayGap, cut, log_batches, shared, text_of
+from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind
 from ofp_platform_tests.oracle.list_log import ListLog, list_logs, listed, rows_of
@@ -104,9 +104,9 @@ def test_parts_of_spans() -> None:
     def span(start: int, following: int, closed: bool = False) -> PartitionSpan:
         return PartitionSpan(partition_id="0", offset_kind=DENSE, start=start, next=following, closed=closed)
 
-    assert shared(span(0, 10), span(5, 20)) == shared(span(5, 20), span(0, 10)) == span(5, 10)
-    assert shared(span(0, 10), span(10, 20)) is None
+    assert span(0, 10).shared(span(5, 20)) == span(5, 20).shared(span(0, 10)) == span(5, 10)
+    assert span(0, 10).shared(span(10, 20)) is None
     whole = span(0, 10, True)
-    assert cut(whole, whole.first, span(0, 5).end) == span(0, 5)
-    assert cut(whole, span(5, 10).first, whole.end) == span(5, 10, True)
-    assert text_of(span(3, 4)) == "[3, 4)"
+    assert whole.up_to(span(0, 5).end) == span(0, 5)
+    assert whole.rest(span(5, 10).first) == span(5, 10, True)
+    assert span(3, 4).text == "[3, 4)"

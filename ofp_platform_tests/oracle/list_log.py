@@ -20,13 +20,22 @@ from ofp_platform.log.port import (
     UnreadableRecord,
     checked_start,
 )
-from ofp_platform.log.ranges import place
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import FIRST_MOMENT, LAST_MOMENT, EventColumns, Int64, time_texts
 from ofp_platform.vocabulary.envelope import hash_of_parts, ijson_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
+from ofp_platform.vocabulary.position import (
+    DENSE,
+    SEQUENCE_TOKENS,
+    Basis,
+    OffsetKind,
+    PartitionBasis,
+    PositionKind,
+    make_basis,
+    order,
+    place,
+)
 
 PARTITION = "shard:0/a"  # an id with everything that a path has to stand
 STREAM = "a-stream"
@@ -71,8 +80,13 @@ class ListLog:
     reads: list[int | str] = field(default_factory=list)
 
     @property
+    def position_kind(self) -> PositionKind:
+        """The log's kind of positions: without gaps where offsets are integers."""
+        return DENSE if self.offset_kind.is_integer else SEQUENCE_TOKENS
+
+    @property
     def is_dense(self) -> bool:
-        return self.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        return self.position_kind.is_countable
 
     def offset(self, ordinal: int) -> int | str:
         """Of the record of that ordinal."""

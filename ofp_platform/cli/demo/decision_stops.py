@@ -57,7 +57,7 @@ def last_stretch(reader: EventReader, ends: Basis, records: int, stops: int, lon
     bases = [make_basis(ends.stream_name, {tail.end.partition_id: tail.at(moment) for tail in tails}) for moment in moments]
     begin, bases = bases[0], [*bases[1:], ends]
     of_stop: list[list[ReadEvent]] = [[] for _ in bases]
-    dense = reader.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+    dense = reader.log.position_kind.offset_kind.is_integer
     reached = {
         part.partition_id: [order(basis.by_partition()[part.partition_id].offset) for basis in bases] for part in ends.partitions
     }

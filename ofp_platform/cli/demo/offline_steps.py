@@ -73,7 +73,7 @@ class OfflineHalf:
     def _archive(self, build_context: BuildContext) -> None:
         started = time.monotonic()
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
-        kind = self.plane.log.offset_kind
+        kind = self.plane.log.position_kind.offset_kind
         known = {span for name in build_context.archive.partition_ids() for span in build_context.archive.spans(name, kind)}
         with bar(self.console, "Archiving", records) as advance:
             receipts = archive_up_to(

@@ -54,7 +54,7 @@ def show_list(home: Home = None, profile: ProfileSource = None) -> None:
     """Each segment: its positions, its records, when they were admitted, the digest of its content."""
     with open_build_context(resolve(home, profile)) as (plane, build_context):
         for partition_id in build_context.archive.partition_ids():
-            for receipt in build_context.archive.receipts(partition_id, plane.log.offset_kind):
+            for receipt in build_context.archive.receipts(partition_id, plane.log.position_kind.offset_kind):
                 admitted = f"{receipt.admitted_min} to {receipt.admitted_max}" if receipt.admitted_min else "nothing readable"
                 typer.echo(
                     f"{partition_id}  {receipt.first or 'start'} to {receipt.next}  {receipt.records:,} records, {admitted}"
@@ -72,7 +72,7 @@ def verify(home: Home = None, profile: ProfileSource = None) -> None:
         names = build_context.archive.partition_ids()
         with bar(Console(stderr=True), "Verifying partitions", len(names)) as advance:
             for partition_id in names:
-                found = verify_partition(build_context.archive, partition_id, plane.log.offset_kind)
+                found = verify_partition(build_context.archive, partition_id, plane.log.position_kind.offset_kind)
                 advance(1)
                 for problem in found.problems:
                     typer.echo(f"{problem.path}: {problem.error}: {problem.message}", err=True)

@@ -104,7 +104,7 @@ def ends(home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
     with resolve(home, profile).open_plane() as plane:
         floor = plane.log.retention_floor().by_partition()
-        typer.echo(f"stream {plane.log.stream_name}, {plane.log.offset_kind}")
+        typer.echo(f"stream {plane.log.stream_name}, {plane.log.position_kind.offset_kind}")
         for part in plane.log.ends().partitions:
             typer.echo(f"{part.partition_id}  from {floor[part.partition_id].offset or 0}  to {part.offset or 0}")
 

@@ -21,10 +21,8 @@ from pathlib import Path
 from typing import cast
 
 from ofp_platform.log.archive_reader import ReplayReader
-from ofp_platform.log.archive_store import Archive, reach
+from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog, RecordBatch
-from ofp_platform.log.ranges import place
-from ofp_platform.log.span_records import cut
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
 from ofp_platform.offline.replay.known_events import DEFAULT_SHARDS, FoldedReplay, finish_fold
 from ofp_platform.offline.replay.record_fold import FoldedPartition, FoldTally, RecordFold
@@ -32,7 +30,7 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, place
 
 PAGE = 20_000  # records that are folded at once
 LEAST_RECORDS = 200_000
@@ -131,7 +129,7 @@ def archived_fold(
     """
     cut_overs = {part.partition_id: part for part in cut_over}
     nonempty_spans = [span for span in spans if place(span.first) < place(span.end)]
-    parts = [(cut(span, span.first, cut_overs.get(span.partition_id, span.first)), span) for span in nonempty_spans]
+    parts = [(span.up_to(cut_overs.get(span.partition_id, span.first)), span) for span in nonempty_spans]
     archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if place(part.first) < place(part.end)]
     if min(workers, len(archived_parts)) < 2:
         yield None
@@ -152,7 +150,7 @@ def archived_fold(
     def open_fold() -> RecordFold:
         return RecordFold(registry, pins, clock_skew_us, scratch, shards, scope, len(groups), FoldTally(partitions=partitions))
 
-    remaining_spans = [cut(span, part.end, span.end) for part, span in parts if place(part.end) < place(span.end)]
+    remaining_spans = [span.rest(part.end) for part, span in parts if place(part.end) < place(span.end)]
     running: list[tuple[SpawnProcess, Connection]] = []
     try:
         for task in pickled_shares:
@@ -169,7 +167,7 @@ def _records(archive: Archive, span: PartitionSpan) -> int:
     """About how many records the span has."""
     if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
         return place(span.end) - place(span.first)
-    receipts = map(archive.receipt, reach(archive.spans(span.partition_id, span.offset_kind), span))
+    receipts = map(archive.receipt, span.covered_by(archive.spans(span.partition_id, span.offset_kind)))
     return sum(receipt.records for receipt in receipts if receipt is not None)
 
 

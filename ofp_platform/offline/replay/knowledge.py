@@ -14,12 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ofp_platform.kernel.accumulate import EARLIEST
-from ofp_platform.log.ranges import place
 from ofp_platform.offline.replay.key_shards import COPY_EVENT, COPY_PARTITION, COPY_POSITION
 from ofp_platform.offline.replay.known_events import FoldedReplay
-from ofp_platform.offline.sources.stream_records import is_inside
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
-from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.position import Basis, place
 
 Int64s = npt.NDArray[np.int64]
 NEVER_KNOWN = 2**62
@@ -42,7 +40,7 @@ class Knowledge:
                 )
         if basis.stream_name != self.replay_basis.stream_name:
             return f"the basis is of stream {basis.stream_name}, the replay of {self.replay_basis.stream_name}"
-        if not is_inside(basis, self.replay_basis):
+        if not self.replay_basis.contains_end(basis):
             spans = self.replay_basis.by_partition()
             for part in basis.partitions:
                 replayed_span = spans.get(part.partition_id)

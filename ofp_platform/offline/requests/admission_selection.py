@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.log.ranges import place
-from ofp_platform.log.span_records import ReplayGap, cut, text_of
+from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, place
 from ofp_platform.vocabulary.times import parse_time
 
 _PAGE = 16_384
@@ -35,7 +34,7 @@ def select_admitted(stream_records: StreamRecords, partition_id: str, from_us: i
     search = _Search(from_us, to_us, whole.first)
     if place(whole.first) > place(stream_records.whole(partition_id).first) and search.lost_before(stream_records, whole):
         raise ReplayGap(
-            f"partition {partition_id} of {stream_records.log.stream_name}: the records before {text_of(whole)} are in no"
+            f"partition {partition_id} of {stream_records.log.stream_name}: the records before {whole.text} are in no"
             " complete archive segment and no longer in the log, and some of them may have been admitted in the range"
         )
     reached = whole.first
@@ -45,10 +44,10 @@ def select_admitted(stream_records: StreamRecords, partition_id: str, from_us: i
         least = None if receipt is None or receipt.admitted_min is None else parse_time(receipt.admitted_min)
         greatest = None if receipt is None or receipt.admitted_max is None else parse_time(receipt.admitted_max)
         if not search.settled_without(least, greatest):
-            _read(stream_records, cut(whole, reached, end), search)
+            _read(stream_records, whole.cut(reached, end), search)
         reached = end
     if place(reached) < place(whole.end):
-        _read(stream_records, cut(whole, reached, whole.end), search)
+        _read(stream_records, whole.rest(reached), search)
     return search.span(whole)
 
 
@@ -64,7 +63,7 @@ def _readable_span(stream_records: StreamRecords, whole: PartitionSpan) -> Parti
         for archived_span in reversed(stream_records.archive.spans(whole.partition_id, whole.offset_kind)):
             if place(archived_span.first) < place(begin) <= place(archived_span.end):
                 begin = archived_span.first
-        readable_span = cut(whole, begin, whole.end)
+        readable_span = whole.rest(begin)
         stream_records.demand(readable_span)
         return readable_span
     return whole
@@ -115,7 +114,7 @@ class _Search:
         """The selected span."""
         start = self.start or whole.end
         end = max(self.behind, start, key=place)
-        selected_span = cut(whole, start, end)
+        selected_span = whole.cut(start, end)
         return selected_span.model_copy(update={"closed": whole.closed and place(end) == place(whole.end)})
 
 

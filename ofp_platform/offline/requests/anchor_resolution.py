@@ -8,7 +8,6 @@ from typing import Any
 from psycopg import Connection
 
 from ofp_platform.offline.sources.store_outage import answering
-from ofp_platform.offline.sources.stream_records import is_inside
 from ofp_platform.storage.decision_records import decision_ids_in, ids_by_basis, read_decisions
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
@@ -30,7 +29,9 @@ def anchors_in(pool: Pool, pins: ContextPins, basis: ReplayBasis) -> tuple[str, 
         pages = (candidates[start : start + _PAGE] for start in range(0, len(candidates), _PAGE))
         ids_of_bases = (group for page in pages for group in ids_by_basis(connection, page))
         return tuple(
-            sorted(decision_id for recorded_basis, ids in ids_of_bases if is_inside(recorded_basis, basis) for decision_id in ids)
+            sorted(
+                decision_id for recorded_basis, ids in ids_of_bases if basis.contains_end(recorded_basis) for decision_id in ids
+            )
         )
 
 
@@ -46,7 +47,7 @@ def named_anchors(pool: Pool, pins: ContextPins, basis: ReplayBasis, decision_id
             field = f"decision_ids.{index}"
             if record is None or record.context_pins != pins:
                 raise _refusal(field, "no such decision of this run is recorded")
-            if not is_inside(record.input_basis, basis):
+            if not basis.contains_end(record.input_basis):
                 raise _refusal(field, "the basis that this decision recorded does not lie inside the replay basis")
     return tuple(sorted(decision_ids))
 

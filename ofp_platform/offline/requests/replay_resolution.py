@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from ofp_platform.log.ranges import place
 from ofp_platform.offline.requests.admission_selection import select_admitted
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
-from ofp_platform.vocabulary.position import Basis, PartitionBasis
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, place
 from ofp_platform.vocabulary.times import parse_time
 
 

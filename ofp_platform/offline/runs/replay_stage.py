@@ -11,7 +11,6 @@ from typing import TypeVar
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.log.ranges import place
 from ofp_platform.offline.datasets.feature_rows import requested_groups
 from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
@@ -23,6 +22,7 @@ from ofp_platform.vocabulary.offline.build_intent import PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import ReplayReceipt
+from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import format_time
 
 T = TypeVar("T")

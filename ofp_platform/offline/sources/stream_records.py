@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ofp_platform.log.archive_reader import ReplayReader
-from ofp_platform.log.archive_store import Archive, reach
+from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
-from ofp_platform.log.ranges import place
-from ofp_platform.log.span_records import cut
-from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import PartitionBasis, place
 
 _PAGE = 16_384
 _NEAR = 64  # records: how far the last readable one stands from the end at most, as a rule
@@ -35,22 +33,18 @@ class StreamRecords:
         """Partition id to its end: that of the log, or that of the archive where the log has lost the whole partition."""
         ends = self.log.ends().by_partition()
         for partition_id in self.archive.partition_ids():
-            spans = self.archive.spans(partition_id, self.log.offset_kind)
+            spans = self.archive.spans(partition_id, self.log.position_kind.offset_kind)
             if partition_id not in ends and spans:
                 ends[partition_id] = max((span.end for span in spans), key=place)
         return dict(sorted(ends.items()))
 
     def whole(self, partition_id: str) -> PartitionSpan:
         """The whole partition, from its first record on, whether or not it is still stored."""
-        end = self.ends[partition_id]
-        start: int | str = 0 if end.offset_kind is OffsetKind.EXCLUSIVE_NEXT else ""
-        return PartitionSpan(
-            partition_id=partition_id, offset_kind=end.offset_kind, start=start, next=end.offset, closed=end.closed
-        )
+        return PartitionSpan.whole(self.ends[partition_id])
 
     def archived_spans(self, span: PartitionSpan) -> list[PartitionSpan]:
         """The archived spans that are read for `span`, one after the other."""
-        return reach(self.archive.spans(span.partition_id, span.offset_kind), span)
+        return span.covered_by(self.archive.spans(span.partition_id, span.offset_kind))
 
     def demand(self, span: PartitionSpan) -> PartitionBasis:
         """The basis at which reading the span switches from the archive to the log, which has the first record behind it.
@@ -59,8 +53,8 @@ class StreamRecords:
             ReplayGap: neither has it. ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
         """
         cut_over = self.reader.cut_over(span)
-        rest = cut(span, cut_over, span.end)
-        if place(rest.first) < place(rest.end):
+        rest = span.rest(cut_over)
+        if not rest.is_empty:
             next(self.reader.batches(rest, 1, rest.first), None)
         return cut_over
 
@@ -72,7 +66,7 @@ class StreamRecords:
         """
         for start in self._starts(span):
             admitted_at = None
-            for batch in self.reader.batches(cut(span, start, span.end), _PAGE):
+            for batch in self.reader.batches(span.rest(start), _PAGE):
                 if len(batch):
                     admitted_at = int(batch.admitted_at[-1])
             if admitted_at is not None:
@@ -80,33 +74,15 @@ class StreamRecords:
         return None
 
     def _starts(self, span: PartitionSpan) -> Iterator[PartitionBasis]:
-        """Starting points of the search for the last record, near the end first. Only a dense log can be counted back in."""
-        if place(span.first) == place(span.end):
+        """Starting points of the search for the last record, near the end first."""
+        if span.is_empty:
             return
-        if isinstance(span.start, int) and isinstance(span.next, int):
-            for back in (1, _NEAR):
-                if span.next - back > span.start:
-                    yield span.first.model_copy(update={"offset": span.next - back})
-        else:
+        near_starts = [span.end.back(records) for records in (1, _NEAR)]
+        yield from (start for start in near_starts if start is not None and place(start) > place(span.first))
+        if None in near_starts:
             for archived_span in reversed(self.archived_spans(span)):
                 if place(archived_span.end) < place(span.end):
                     yield archived_span.end
                 if place(archived_span.first) > place(span.first):
                     yield archived_span.first
         yield span.first
-
-
-def is_inside(recorded_basis: Basis, basis: ReplayBasis) -> bool:
-    """Whether a basis that was recorded ends inside the replay: in no partition before its start or behind its end.
-
-    A partition that one of the two does not name counts as known up to its start.
-    """
-    if recorded_basis.stream_name != basis.stream_name:
-        return False
-    parts, spans = recorded_basis.by_partition(), basis.by_partition()
-    for name in parts.keys() | spans.keys():
-        span, part = spans.get(name), parts.get(name)
-        at = place(part)
-        if not (place(span.first) <= at <= place(span.end) if span is not None else at == place(None)):
-            return False
-    return True

@@ -30,7 +30,7 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, OffsetKind, basis_text, make_basis
+from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
 
 Int64 = npt.NDArray[np.int64]
 
@@ -83,8 +83,7 @@ class Projector:
         self._retained_us = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events
         self._span_chunks = span_chunks
-        dense = log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, dense=dense)
+        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind)
         self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
         self._ahead: ReadAhead | None = None

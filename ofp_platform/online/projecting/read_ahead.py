@@ -5,6 +5,7 @@ A commit waits for the database; a projector that is behind reads and routes mea
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
 from ofp_platform.online.projecting.record_intake import RecordIntake, RoutedRecords
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
 
 LEAST_RECORDS = 10_000
 """Of a commit below which nothing is read beside it: a driver that keeps up commits fewer, and stays without a thread."""
@@ -101,18 +102,14 @@ def read_batches(log: EventLog, request: ReadRequest) -> tuple[list[RecordBatch]
 
 def _inside(batch: RecordBatch, start: PartitionBasis | None, bound: PartitionBasis) -> RecordBatch:
     """The part of a batch that lies inside a bound."""
-    dense = bound.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-    limit = order(bound.offset) - (1 if dense else 0)  # the last offset that is inside
-    count = sum(1 for offset in batch.offsets if order(offset) <= limit)
+    limit = place(bound)
+    count = bisect_right(batch.offsets, limit, key=order)
     if count == len(batch):
         return batch
     if count:
-        last = batch.offsets[count - 1]
-        following: int | str = int(last) + 1 if dense else last
-        after = PartitionBasis(partition_id=batch.partition_id, offset_kind=bound.offset_kind, offset=following)
+        after = bound.after(batch.offsets[count - 1])
     else:
-        origin: int | str = 0 if dense else ""
-        after = start or PartitionBasis(partition_id=batch.partition_id, offset_kind=bound.offset_kind, offset=origin)
+        after = start or bound.start()
     return replace(
         batch,
         offsets=batch.offsets[:count],

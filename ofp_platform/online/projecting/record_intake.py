@@ -22,7 +22,7 @@ from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
-from ofp_platform.vocabulary.position import PartitionBasis, order
+from ofp_platform.vocabulary.position import PositionKind
 
 Int64 = npt.NDArray[np.int64]
 LOWEST = int(np.iinfo(np.int64).min)
@@ -56,15 +56,16 @@ class RoutedRecords:
 class RecordIntake:
     """Takes in records for one projection. Not safe for threads.
 
-    `retained_us`: how far before the watermark an event can still change what is served; `dense`: offsets are numbers.
+    `retained_us`: how far before the watermark an event can still change what is served; `kind`: how the log
+    numbers its records.
     """
 
-    def __init__(self, registry: CompiledRegistry, clock_skew_us: int, retained_us: int, *, dense: bool) -> None:
+    def __init__(self, registry: CompiledRegistry, clock_skew_us: int, retained_us: int, kind: PositionKind) -> None:
         self._router = Router(registry)
         self._skew = clock_skew_us
         self._retained_us = retained_us
-        self._dense = dense
-        self.words = 6 if dense else 8
+        self._kind = kind
+        self.words = 6 if kind.offset_kind.is_integer else 8
         """Words of an identity: two of the id's digest, two of the tie's, the partition's number, and the offset."""
         self.forget()
 
@@ -110,7 +111,7 @@ class RecordIntake:
         """
         batch, keep, routed_batch = records.batch, records.keep, records.routed
         known_part = row.basis.by_partition().get(batch.partition_id)
-        if known_part is not None and len(batch) and not _follows(batch, known_part, self._dense):
+        if known_part is not None and len(batch) and not self._kind.continues(known_part, batch.offsets[0]):
             raise ProjectionConflict(f"records of partition {batch.partition_id} do not continue the basis")
         counts = work.counts.setdefault(batch.partition_id, Counter())
         counts["records"] += len(batch) + len(batch.unreadable)
@@ -165,7 +166,7 @@ class RecordIntake:
         words[:, 0:2] = routed_batch.id_digest[applied_indexes]
         words[:, 2:4] = routed_batch.tie_digest[applied_indexes]
         words[:, 4] = self.number(batch.partition_id)
-        if self._dense:
+        if self._kind.offset_kind.is_integer:
             words[:, 5] = np.asarray(batch.offsets, np.uint64)[keep[applied_indexes]]
         else:
             words[:, 5:] = [offset_words(batch.offsets[index], False) for index in keep[applied_indexes]]
@@ -212,8 +213,3 @@ def _failure(batch: RecordBatch, index: int, reason: str, detail: str) -> tuple[
 
 def _take(values: list[Any], keep: Int64, keeps_all: bool) -> list[Any]:
     return values if keeps_all else [values[index] for index in keep]
-
-
-def _follows(batch: RecordBatch, known_part: PartitionBasis, dense: bool) -> bool:
-    first = order(batch.offsets[0])
-    return first == order(known_part.offset) if dense else first > order(known_part.offset)

@@ -58,14 +58,14 @@ def plan_trim(plane: Plane, archive: Archive, on_partition: Callable[[], None] =
     floors = log.retention_floor().by_partition()
     trims, problems = [], []
     for end in log.ends().partitions:
-        verification = verify_partition(archive, end.partition_id, log.offset_kind)
+        verification = verify_partition(archive, end.partition_id, log.position_kind.offset_kind)
         problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verification.problems]
         if verification.problems:
             continue
         archived_to = 0 if verification.contiguous is None else min(order(verification.contiguous.next), order(end.offset))
         floor = order(floors[end.partition_id].offset)
         if archived_to > floor:
-            span = PartitionSpan(partition_id=end.partition_id, offset_kind=log.offset_kind, start=floor, next=archived_to)
+            span = PartitionSpan(partition_id=end.partition_id, offset_kind=end.offset_kind, start=floor, next=archived_to)
             try:
                 cross_check(log, archive, plane.pool, span).demand_agreement()
             except ArchiveConflict as error:
@@ -157,4 +157,4 @@ def _projection_name(row: ProjectionRow) -> str:
 
 
 def _at(log: PostgresLog, partition_id: str, offset: int) -> PartitionBasis:
-    return PartitionBasis(partition_id=partition_id, offset_kind=log.offset_kind, offset=offset)
+    return log.position_kind.basis(partition_id, offset)

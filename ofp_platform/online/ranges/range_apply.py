@@ -17,14 +17,13 @@ from ofp_platform.log.ranges import (
     RangeGap,
     RangeTrimmed,
     RangeUnreadable,
-    place,
 )
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.apply_until import CONFLICTS
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.ranges.range_contents import ProjectionContents, Verification
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _apply(plane: Plane, projector: Projector, bounds: RangeBounds) -> Iterator[
 
 def _refuse_trimmed(plane: Plane, basis: Basis, bounds: RangeBounds) -> None:
     """A projection without a basis would begin at the retention floor, and skip what was trimmed: no range may do that."""
-    if plane.log.offset_kind is not OffsetKind.EXCLUSIVE_NEXT:
+    if not plane.log.position_kind.offset_kind.start_is_first:
         return
     known_part = basis.by_partition().get(bounds.partition_id)
     floor = plane.log.retention_floor().by_partition()[bounds.partition_id]
@@ -155,7 +154,7 @@ def _receipt(
         ).fetchone()
     assert stored_row is not None
     basis = Basis.model_validate_json(stored_row[0]).by_partition()[bounds.partition_id]
-    dense = basis.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+    countable = plane.log.position_kind.is_countable
     return RangeReceipt(
         bounds=bounds,
         status="applied" if receipts else "verified",
@@ -164,6 +163,6 @@ def _receipt(
         basis=basis,
         watermark=stored_row[1],
         counted=int(stored_row[2]),
-        expected=order(basis.offset) if dense else bounds.first_ordinal + bounds.records,
-        exact=dense or basis.offset == bounds.end.offset,
+        expected=order(basis.offset) if countable else bounds.first_ordinal + bounds.records,
+        exact=countable or basis.offset == bounds.end.offset,
     )

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from psycopg import Connection
 
 from ofp_platform.log.port import PositionTrimmed, RecordBatch
-from ofp_platform.log.ranges import RangeBounds, RangeTrimmed, place
+from ofp_platform.log.ranges import RangeBounds, RangeTrimmed
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.identity_index import DUPLICATE, POSITION_WORD, IdentityIndex, words_offset
 from ofp_platform.online.state.projection import ProjectionRow, read_projection
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
 from ofp_platform.vocabulary.identity import pins_digest
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import PartitionBasis, order, place
 
 _PAGE = 10_000
 _SHOWN = 20
@@ -69,7 +69,7 @@ class ProjectionContents:
     def __init__(self, plane: Plane, row: ProjectionRow) -> None:
         self._plane = plane
         self._registry = plane.registry_of(row)
-        self._dense = plane.log.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        self._dense = plane.log.position_kind.offset_kind.is_integer
         width = 6 if self._dense else 8
         with plane.pool.connection() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofp_platform.log.ranges import place
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.projector import ApplyReceipt
 from ofp_platform.online.ranges.comparison import KEYS_PER_TYPE, Comparison, compare
 from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection
 from ofp_platform.online.state.store_snapshot import store_snapshot
-from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.position import Basis, place
 
 
 class RebuildRefused(Exception):

@@ -11,7 +11,7 @@ from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissi
 from ofp_platform.log.archive_verify import PartitionVerification, verify_partition, verify_segment
 from ofp_platform.log.port import PartitionNotFound
 from ofp_platform.log.ranges import OffsetRanges, RangeOpen
-from ofp_platform.log.span_records import ReplayGap, text_of
+from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline.build_metadata import archive_metadata
 from ofp_platform.orchestration.online.projection_assets import RETRIES
@@ -109,7 +109,7 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildCont
     """One observation of the whole archive; the run fails when something is wrong."""
     with builds.open() as build_context:
         archive = build_context.archive
-        found = [verify_partition(archive, name, build_context.log.offset_kind) for name in archive.partition_ids()]
+        found = [verify_partition(archive, name, build_context.log.position_kind.offset_kind) for name in archive.partition_ids()]
     context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(found)))
     problems = [f"{problem.path}: {problem.error}: {problem.message}" for one in found for problem in one.problems]
     if problems:
@@ -123,7 +123,7 @@ def _verification(found: list[PartitionVerification]) -> Metadata:
             one.partition_id,
             one.segments,
             one.records,
-            "nothing" if one.contiguous is None else text_of(one.contiguous),
+            "nothing" if one.contiguous is None else one.contiguous.text,
             len(one.problems),
         )
         for one in found

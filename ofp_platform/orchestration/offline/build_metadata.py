@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 
 from ofp_platform.log.archive_store import Archive
-from ofp_platform.log.span_records import text_of
 from ofp_platform.orchestration.offline.build_plots import label_coverage_by_day
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.storage.objects import ObjectStore
@@ -29,7 +28,7 @@ def archive_metadata(archive: Archive, receipt: ArchiveReceipt) -> Metadata:
         "unreadable": receipt.unreadable,
         "bytes": receipt.segment_bytes,
         "dagster/partition_row_count": receipt.records,
-        "range": text_of(receipt.span),
+        "range": receipt.span.text,
         "admitted": f"{receipt.admitted_min} to {receipt.admitted_max}" if receipt.admitted_min else "no readable record",
         "segment_digest": receipt.segment_digest,
         "content_digest": receipt.content_digest,

@@ -2,13 +2,14 @@
 
 import dagster as dg
 
-from ofp_platform.log.ranges import place, shared_ranges
+from ofp_platform.log.ranges import shared_ranges
 from ofp_platform.online.ranges.snapshot_sets import last_full_hour
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.online.projection_assets import replay_ranges_job
 from ofp_platform.orchestration.online.snapshot_assets import snapshot_set_job
 from ofp_platform.orchestration.partitions import HOUR_FORMAT, range_key
 from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import to_datetime
 
 VERIFIED_RANGES = 400

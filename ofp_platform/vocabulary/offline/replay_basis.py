@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.model import Identifier, Model
-from ofp_platform.vocabulary.position import Basis, Offset, OffsetKind, PartitionBasis, StreamName, order
+from ofp_platform.vocabulary.position import START, Basis, Offset, OffsetKind, PartitionBasis, StreamName, order, place
 
 
 class ReversedRange(ValueError):
@@ -25,8 +26,7 @@ class PartitionSpan(Model):
 
     @model_validator(mode="after")
     def _forward(self) -> Self:
-        integer = self.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-        if isinstance(self.start, int) is not integer or isinstance(self.next, int) is not integer:
+        if not self.offset_kind.matches(self.start) or not self.offset_kind.matches(self.next):
             raise ValueError(f"start and next are not of offset kind {self.offset_kind.value}")
         if order(self.start) > order(self.next):
             raise ReversedRange(f"the range is reversed: start {self.start} lies behind next {self.next}")
@@ -41,6 +41,76 @@ class PartitionSpan(Model):
     def end(self) -> PartitionBasis:
         """The basis behind the span."""
         return PartitionBasis(partition_id=self.partition_id, offset_kind=self.offset_kind, offset=self.next, closed=self.closed)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record can be in it."""
+        return place(self.first) == place(self.end)
+
+    @property
+    def text(self) -> str:
+        """Its positions, for people."""
+        if self.offset_kind.is_integer:
+            return f"[{self.start}, {self.next})"
+        return f"after {self.start or 'the start'} up to {self.next or 'the start'}"
+
+    @classmethod
+    def whole(cls, end: PartitionBasis) -> PartitionSpan:
+        """Everything of a partition up to a basis, from its first record on."""
+        return cls(
+            partition_id=end.partition_id,
+            offset_kind=end.offset_kind,
+            start=end.offset_kind.start_offset,
+            next=end.offset,
+            closed=end.closed,
+        )
+
+    def contains(self, offset: int | str) -> bool:
+        """Whether the record of the partition at `offset` is in it."""
+        return place(self.first) < order(offset) <= place(self.end)
+
+    def cut(self, start: PartitionBasis, end: PartitionBasis) -> PartitionSpan:
+        """The part between two of its bases."""
+        return PartitionSpan(
+            partition_id=self.partition_id,
+            offset_kind=self.offset_kind,
+            start=start.offset,
+            next=end.offset,
+            closed=self.closed and end.offset == self.next,
+        )
+
+    def up_to(self, end: PartitionBasis) -> PartitionSpan:
+        """The part before a basis inside it."""
+        return self.cut(self.first, end)
+
+    def rest(self, start: PartitionBasis) -> PartitionSpan:
+        """The part behind a basis inside it."""
+        return self.cut(start, self.end)
+
+    def shared(self, other: PartitionSpan) -> PartitionSpan | None:
+        """The part that another span of the partition has, too; None where no record can be in both."""
+        start = max(self.first, other.first, key=place)
+        end = min(self.end, other.end, key=place)
+        return self.cut(start, end) if place(start) < place(end) else None
+
+    def covered_by(self, spans: Iterable[PartitionSpan]) -> list[PartitionSpan]:
+        """The spans to read, one after the other, from the start of this one on as far as they join, at most to its end.
+
+        Where several hold a position, the one that reaches farthest is read.
+        """
+        ordered = sorted(spans, key=lambda span: place(span.first))
+        joined: list[PartitionSpan] = []
+        at, index, farthest = self.first, 0, None
+        while place(at) < place(self.end):
+            while index < len(ordered) and place(ordered[index].first) <= place(at):
+                if farthest is None or place(ordered[index].end) > place(farthest.end):
+                    farthest = ordered[index]
+                index += 1
+            if farthest is None or place(farthest.end) <= place(at):
+                break
+            joined.append(farthest)
+            at = farthest.end
+        return joined
 
 
 class ReplayBasis(Model):
@@ -68,14 +138,19 @@ class ReplayBasis(Model):
     @classmethod
     def up_to(cls, basis: Basis) -> ReplayBasis:
         """Everything from the first record on, up to a basis."""
-        spans = [
-            PartitionSpan(
-                partition_id=part.partition_id,
-                offset_kind=part.offset_kind,
-                start=0 if part.offset_kind is OffsetKind.EXCLUSIVE_NEXT else "",
-                next=part.offset,
-                closed=part.closed,
-            )
-            for part in basis.partitions
-        ]
-        return cls(stream_name=basis.stream_name, partitions=tuple(sorted(spans, key=lambda span: span.partition_id)))
+        spans = sorted(map(PartitionSpan.whole, basis.partitions), key=lambda span: span.partition_id)
+        return cls(stream_name=basis.stream_name, partitions=tuple(spans))
+
+    def contains_end(self, basis: Basis) -> bool:
+        """Whether a basis ends inside the replay: in no partition before its start or behind its end.
+
+        A partition that one of the two does not name counts as known up to its start.
+        """
+        if basis.stream_name != self.stream_name:
+            return False
+        parts, spans = basis.by_partition(), self.by_partition()
+        for name in parts.keys() | spans.keys():
+            span, at = spans.get(name), place(parts.get(name))
+            if not (place(span.first) <= at <= place(span.end) if span is not None else at == START):
+                return False
+        return True

@@ -22,7 +22,7 @@ from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
 from ofp_platform.log.port import EventLog, RecordBatch, RefusalReason, UnreadableRecord
-from ofp_platform.log.ranges import OffsetRanges, place
+from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.replay.archived_fold import archived_fold
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
@@ -35,7 +35,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import PerEvent
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, PositionKind, order, place
 from ofp_platform_tests.oracle.fold import Record, time_text
 from ofp_platform_tests.oracle.replayed import STREAM, part_basis, record_batches, world_registry
 from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PINS, SECOND, SKEW, START
@@ -46,11 +46,15 @@ PARTITIONS = ("p0", "p1", "p2", "p3")
 
 @dataclass
 class SeveralLists:
-    """A log of one batch per partition. `offset_kind` and `stream_name` as any log has them."""
+    """A log of one batch per partition. `position_kind` and `stream_name` as any log has them."""
 
     whole: dict[str, RecordBatch]
     dense: bool
     stream_name: str = STREAM
+
+    @property
+    def position_kind(self) -> PositionKind:
+        return PositionKind(self.offset_kind, has_gaps=not self.dense)
 
     @property
     def offset_kind(self) -> OffsetKind:

@@ -13,7 +13,7 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.offline.requests.replay_resolution import data_end, resolve_basis, resolve_replay
-from ofp_platform.offline.sources.stream_records import StreamRecords, is_inside
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets
@@ -189,10 +189,10 @@ def test_which_recorded_bases_lie_inside() -> None:
 
     basis = ReplayBasis(stream_name=STREAM, partitions=(span("a", 0, 10), span("b", 5, 10)))
     for inside in (known(a=10, b=5), known(a=0, b=10), known(b=7), known(a=3, b=7, c=0)):
-        assert is_inside(inside, basis)
+        assert basis.contains_end(inside)
     equal = ReplayBasis.model_validate_json(basis.model_dump_json())  # the same name in another string
-    assert is_inside(known(a=10, b=5), equal)
+    assert equal.contains_end(known(a=10, b=5))
     for outside in (known(a=11, b=7), known(a=3, b=4), known(a=3), known(), known(a=3, b=7, c=1)):
-        assert not is_inside(outside, basis)
+        assert not basis.contains_end(outside)
     for name in ("other", "A", "a-stream-later"):
-        assert not is_inside(known(a=3, b=7).model_copy(update={"stream_name": name}), basis)
+        assert not basis.contains_end(known(a=3, b=7).model_copy(update={"stream_name": name}))

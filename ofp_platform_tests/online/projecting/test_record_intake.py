@@ -17,7 +17,7 @@ from ofp_platform.online.projecting.record_intake import FoldedBatch, RecordInta
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
 from ofp_platform.registry.pack import pack_content
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, make_basis
+from ofp_platform.vocabulary.position import DENSE, SEQUENCE_TOKENS, Basis, make_basis
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.fold import Record
 from ofp_platform_tests.oracle.replayed import STREAM, record_batches, world_registry
@@ -32,7 +32,7 @@ class Kept:
     """What a store would keep of the commits, and a projection's row as it would stand there."""
 
     def __init__(self, dense: bool) -> None:
-        self.intake = RecordIntake(world_registry(), SKEW, RETAINED, dense=dense)
+        self.intake = RecordIntake(world_registry(), SKEW, RETAINED, DENSE if dense else SEQUENCE_TOKENS)
         self.identities: list[bytes] = []
         self.counts: Counter[str] = Counter()
         self.anomalies = 0

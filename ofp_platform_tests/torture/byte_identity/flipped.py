@@ -56,10 +56,10 @@ def targets(world: World) -> list[Target]:
     assert archived is not None
     plane, archive, manifest = world.labelled.plane, world.archive, world.manifest
     found = []
-    span = archive.spans("0000", plane.log.offset_kind)[-1]
+    span = archive.spans("0000", plane.log.position_kind.offset_kind)[-1]
 
     def partition_is_wrong() -> bool:
-        return bool(verify_partition(archive, "0000", plane.log.offset_kind).problems)
+        return bool(verify_partition(archive, "0000", plane.log.position_kind.offset_kind).problems)
 
     found.append(Target("archive segment", archived / archive.segment_path(span), partition_is_wrong))
     found.append(Target("archive receipt", archived / archive.receipt_path(span), partition_is_wrong))

@@ -104,7 +104,7 @@ def _contents(store: ObjectStore) -> dict[str, str]:
 def _check_whole(archive: Archive, plane: Plane, checked: Checked) -> None:
     """What is visible is whole, and joins from the first record on, whoever was killed last."""
     for info in plane.log.partitions():
-        found = verify_partition(archive, info.partition_id, plane.log.offset_kind)
+        found = verify_partition(archive, info.partition_id, plane.log.position_kind.offset_kind)
         checked.compare("archive verified", [], list(found.problems), info.partition_id)
 
 

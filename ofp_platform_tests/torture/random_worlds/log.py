@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ofp_platform.log.port import AdmissionClock, AppendReceipt, Candidate, PartitionInfo, RecordBatch, checked_start
 from ofp_platform.vocabulary.columns import EventColumns, Int64
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
+from ofp_platform.vocabulary.position import SEQUENCE_TOKENS, Basis, PartitionBasis, make_basis, order
 from ofp_platform_tests.oracle.fold import Record
 from ofp_platform_tests.oracle.record_columns import record_batch
 
@@ -27,7 +27,7 @@ class Shard:
 class ShardLog:
     """The records of one world in its shards. The offset of a record is `tokens[shard][ordinal]`."""
 
-    offset_kind = OffsetKind.AFTER_SEQUENCE_NUMBER
+    position_kind = SEQUENCE_TOKENS
 
     def __init__(
         self, stream_name: str, shards: Sequence[Shard], records: Sequence[Record], tokens: Mapping[str, Sequence[str]]
@@ -45,7 +45,7 @@ class ShardLog:
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
         """See `EventLog`."""
-        checked_start(partition_id, basis, self.offset_kind, max_records)
+        checked_start(partition_id, basis, self.position_kind.offset_kind, max_records)
         start = 0 if basis is None else self.ordinal(basis)
         own = self._records[partition_id][start : start + max_records]
         tokens = self._tokens[partition_id]
@@ -55,7 +55,7 @@ class ShardLog:
         """The basis of a shard with that many records in it."""
         token = self._tokens[partition_id][count - 1] if count else ""
         closed = self._shards[partition_id].ended and count == len(self._records[partition_id])
-        return PartitionBasis(partition_id=partition_id, offset_kind=self.offset_kind, offset=token, closed=closed)
+        return self.position_kind.basis(partition_id, token, closed=closed)
 
     def ordinal(self, part: PartitionBasis) -> int:
         """How many records of its shard a basis holds."""

@@ -100,4 +100,4 @@ def _log(dsn: str) -> PostgresLog:
     return PostgresLog.create(pool_of(dsn), STREAM, 1, "event_id")
 
 
-_KIND = PostgresLog.offset_kind
+_KIND = PostgresLog.position_kind.offset_kind
