@@ -11,7 +11,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
-from ofp_platform.vocabulary.position import Basis, OffsetKind, order
+from ofp_platform.vocabulary.position import Basis, order, place
 
 _COLUMNS = "decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content"
 # in the order of their ids: two appenders of the same decisions wait for each other, and never in a circle
@@ -98,12 +98,10 @@ def decision_ids_in(connection: Connection[Any], pins: ContextPins, basis: Repla
     """The ids of the run's decisions whose event lies in the replay basis, sorted."""
     found: set[str] = set()
     for span in basis.partitions:
-        dense = span.offset_kind is OffsetKind.EXCLUSIVE_NEXT
-        bounds = "record_offset >= %s AND record_offset < %s" if dense else "record_offset > %s AND record_offset <= %s"
         rows = connection.execute(
             "SELECT decision_id FROM ofp.decision_record"
-            f" WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s) AND {bounds}",
-            (pins_digest(pins), basis.stream_name, span.partition_id, order(span.start), order(span.next)),
+            " WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s) AND record_offset > %s AND record_offset <= %s",
+            (pins_digest(pins), basis.stream_name, span.partition_id, place(span.first), place(span.end)),
         ).fetchall()
         found.update(decision_id for (decision_id,) in rows)
     return sorted(found)

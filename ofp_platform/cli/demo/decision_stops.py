@@ -5,7 +5,7 @@ So decisions are made as they are in service: while their event is fresh, each o
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ofp_platform.cli.online.newest_events import near_the_end
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
-from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis, order
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis, order, place
 
 _PAGE = 20_000
 
@@ -40,9 +40,7 @@ class _Tail:
         count = int(np.searchsorted(self.admitted, moment))
         if count == len(self.offsets):
             return self.end
-        if self.end.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-            return self.before.model_copy(update={"offset": self.offsets[count]})
-        return self.before if count == 0 else self.before.model_copy(update={"offset": self.offsets[count - 1]})
+        return self.before.before(self.offsets, count)
 
 
 def last_stretch(reader: EventReader, ends: Basis, records: int, stops: int, longest: int) -> tuple[Basis, list[Stop]]:
@@ -57,14 +55,10 @@ def last_stretch(reader: EventReader, ends: Basis, records: int, stops: int, lon
     bases = [make_basis(ends.stream_name, {tail.end.partition_id: tail.at(moment) for tail in tails}) for moment in moments]
     begin, bases = bases[0], [*bases[1:], ends]
     of_stop: list[list[ReadEvent]] = [[] for _ in bases]
-    dense = reader.log.position_kind.offset_kind.is_integer
-    reached = {
-        part.partition_id: [order(basis.by_partition()[part.partition_id].offset) for basis in bases] for part in ends.partitions
-    }
+    reached = {part.partition_id: [place(basis.by_partition()[part.partition_id]) for basis in bases] for part in ends.partitions}
     for page in reader.pages(begin):
         for event in page.events:
-            behind = order(event.position.offset) + (1 if dense else 0)
-            at = bisect_left(reached.get(event.position.partition_id, []), behind)
+            at = bisect_left(reached.get(event.position.partition_id, []), order(event.position.offset))
             if at < len(bases):
                 of_stop[at].append(event)
     return begin, [Stop(basis, events) for basis, events in zip(bases, of_stop, strict=True)]
@@ -86,17 +80,13 @@ def _moments(admitted: npt.NDArray[np.int64], step: int, longest: int) -> list[i
 
 
 def _tail(reader: EventReader, end: PartitionBasis, after: Basis | None) -> _Tail:
-    start: int | str = 0 if end.offset_kind is OffsetKind.EXCLUSIVE_NEXT else ""
-    whole = end.model_copy(update={"offset": start, "closed": False})
-    before = whole if after is None else after.by_partition()[end.partition_id]
+    before = end.start() if after is None else after.by_partition()[end.partition_id]
     offsets: list[int | str] = []
     admitted: list[npt.NDArray[np.int64]] = []
     at = before if after is not None else None
     while True:
         batch = reader.log.read(end.partition_id, at, _PAGE)
-        inside = [order(offset) for offset in batch.offsets]
-        limit = order(end.offset) - (1 if end.offset_kind is OffsetKind.EXCLUSIVE_NEXT else 0)
-        count = bisect_left(inside, limit + 1)
+        count = bisect_right(batch.offsets, place(end), key=order)
         offsets += batch.offsets[:count]
         admitted.append(batch.admitted_at[:count])
         if not len(batch) or count < len(batch) or batch.next == at:

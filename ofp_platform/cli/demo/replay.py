@@ -15,7 +15,7 @@ from ofp_platform.log.port import EventLog
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.simulation.deliveries import Deliveries
-from ofp_platform.vocabulary.position import Basis, order
+from ofp_platform.vocabulary.position import Basis, place
 
 Advance = Callable[[int], None]
 Identity = tuple[str, str, int]
@@ -92,7 +92,7 @@ def _ends_recorded(receipt_file: Path, source: Source, ends: Basis) -> Basis | N
     expected = _receipt(source, recorded)
     del expected["ends"]
     now = ends.by_partition()
-    reached = all(name in now and order(now[name].offset) >= order(part.offset) for name, part in recorded.by_partition().items())
+    reached = all(name in now and place(now[name]) >= place(part) for name, part in recorded.by_partition().items())
     return recorded if content == expected and reached else None
 
 
@@ -110,20 +110,20 @@ def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:
 def _missing(batch: Deliveries, held: Counter[Identity]) -> Deliveries:
     """The deliveries that are not held; those that are leave `held`."""
     places = []
-    for place, identity in enumerate(zip(batch.event_types, batch.event_ids, batch.admitted_at.tolist(), strict=True)):
+    for index, identity in enumerate(zip(batch.event_types, batch.event_ids, batch.admitted_at.tolist(), strict=True)):
         if held[identity]:
             held[identity] -= 1
         else:
-            places.append(place)
+            places.append(index)
     return replace(
         batch,
         pins_index=batch.pins_index[places],
-        event_ids=[batch.event_ids[place] for place in places],
-        event_types=[batch.event_types[place] for place in places],
+        event_ids=[batch.event_ids[index] for index in places],
+        event_types=[batch.event_types[index] for index in places],
         ts=batch.ts[places],
         emitted_at=batch.emitted_at[places],
         admitted_at=batch.admitted_at[places],
-        payloads=[batch.payloads[place] for place in places],
+        payloads=[batch.payloads[index] for index in places],
     )
 
 

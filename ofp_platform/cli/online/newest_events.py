@@ -7,13 +7,13 @@ from ofp_platform.vocabulary.position import Basis, make_basis
 
 
 def near_the_end(ends: Basis, records: int) -> Basis | None:
-    """The basis that many records before the end of each partition; None where offsets cannot be counted back."""
+    """The basis that many offsets before the end of each partition; None where offsets cannot be counted back."""
     parts = {}
     for end in ends.partitions:
-        if not isinstance(end.offset, int):
+        part = end.back(records)
+        if part is None:
             return None
-        # an ended partition goes on behind that place
-        parts[end.partition_id] = end.model_copy(update={"offset": max(0, end.offset - records), "closed": False})
+        parts[end.partition_id] = part
     return make_basis(ends.stream_name, parts)
 
 

@@ -30,7 +30,7 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, place
+from ofp_platform.vocabulary.position import PartitionBasis, place, record_limit
 
 PAGE = 20_000  # records that are folded at once
 LEAST_RECORDS = 200_000
@@ -128,9 +128,9 @@ def archived_fold(
         FileExistsError: `scratch` exists. ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
     """
     cut_overs = {part.partition_id: part for part in cut_over}
-    nonempty_spans = [span for span in spans if place(span.first) < place(span.end)]
+    nonempty_spans = [span for span in spans if not span.is_empty]
     parts = [(span.up_to(cut_overs.get(span.partition_id, span.first)), span) for span in nonempty_spans]
-    archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if place(part.first) < place(part.end)]
+    archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if not part.is_empty]
     if min(workers, len(archived_parts)) < 2:
         yield None
         return
@@ -165,8 +165,9 @@ def archived_fold(
 
 def _records(archive: Archive, span: PartitionSpan) -> int:
     """About how many records the span has."""
-    if span.offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-        return place(span.end) - place(span.first)
+    limit = record_limit(span.first, span.end)
+    if limit is not None:
+        return limit
     receipts = map(archive.receipt, span.covered_by(archive.spans(span.partition_id, span.offset_kind)))
     return sum(receipt.records for receipt in receipts if receipt is not None)
 

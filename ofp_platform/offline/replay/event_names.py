@@ -14,7 +14,6 @@ from ofp_platform.offline.replay.key_shards import COPY_EVENT
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.layout import TIME_ROW
 from ofp_platform.vocabulary.offline.parity_record import EventRef
-from ofp_platform.vocabulary.position import OffsetKind
 from ofp_platform.vocabulary.times import format_time
 
 Int64s = npt.NDArray[np.int64]
@@ -35,14 +34,13 @@ class EventNames:
             _, partition, position = min((partitions[number], number, position) for _, number, position in copies)
             row = self._row(partition, position)
             text = self._folded_replay.offset_text(partition, position)
-            dense = self._folded_replay.ends[partition].offset_kind is OffsetKind.EXCLUSIVE_NEXT
             event_refs.append(
                 EventRef(
                     event_id=self._records["event_id"][row].as_py(),
                     event_type=self._records["event_type"][row].as_py(),
                     event_time_utc=format_time(int(events.matrix[TIME_ROW, event])),
                     partition_id=partitions[partition],
-                    offset=int(text) if dense else text,
+                    offset=self._folded_replay.ends[partition].offset_kind.parse(text),
                 )
             )
         return tuple(event_refs)

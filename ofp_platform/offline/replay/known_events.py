@@ -22,7 +22,7 @@ from ofp_platform.offline.replay.record_fold import NUMBER_BYTES, FoldTally, Rec
 from ofp_platform.offline.replay.sorted_shards import sorted_shard
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order, place
 
 Int64s = npt.NDArray[np.int64]
 DEFAULT_SHARDS = 16
@@ -90,11 +90,11 @@ class FoldedReplay:
 
     def bounds(self, partition: int, parts: Sequence[PartitionBasis | None]) -> Int64s:
         """int64[n]: `bound` of many bases of one partition (None: nothing of it)."""
-        if self.ends[partition].offset_kind is OffsetKind.EXCLUSIVE_NEXT:
-            return np.array([0 if part is None else order(part.offset) for part in parts], np.int64)
+        if self.ends[partition].offset_kind.is_integer:
+            return np.array([place(part) + 1 for part in parts], np.int64)
         path = self.folder / f"offsets-{partition}.bin"
         numbers = np.fromfile(path, f"S{NUMBER_BYTES}") if path.exists() else np.empty(0, f"S{NUMBER_BYTES}")
-        is_given = np.array([part is not None and part.offset != "" for part in parts], np.bool_)
+        is_given = np.array([part is not None and not part.is_at_start for part in parts], np.bool_)
         offset_bytes = np.array([offset_number(0 if part is None else order(part.offset)) for part in parts], f"S{NUMBER_BYTES}")
         return np.where(is_given, np.searchsorted(numbers, offset_bytes, side="right"), 0).astype(np.int64)
 
@@ -166,7 +166,7 @@ def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
 
 
 def _offset_text(folder: Path, partition: int, kind: OffsetKind, position: int) -> str:
-    if kind is OffsetKind.EXCLUSIVE_NEXT:
+    if kind.is_integer:
         return str(position)
     with (folder / f"offsets-{partition}.bin").open("rb") as file:
         file.seek(position * NUMBER_BYTES)

@@ -24,7 +24,7 @@ from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order
+from ofp_platform.vocabulary.position import PartitionBasis, order
 
 Int64s = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -164,11 +164,11 @@ class RecordFold:
         return partition
 
     def _positions(self, partition: FoldedPartition, batch: RecordBatch) -> Int64s:
-        """int64[n]: offsets of a dense log; of a sparse one how many records of the partition come before."""
-        dense = partition.end.offset_kind is OffsetKind.EXCLUSIVE_NEXT
+        """int64[n]: offsets where these are integers; else how many records of the partition come before."""
+        is_integer = partition.end.offset_kind.is_integer
         numbers: Int64s | list[int]
-        numbers = np.array(batch.offsets, np.int64) if dense else [order(offset) for offset in batch.offsets]
-        ascending = (np.diff(numbers) > 0).all() if dense else sorted(set(numbers)) == numbers
+        numbers = np.array(batch.offsets, np.int64) if is_integer else [order(offset) for offset in batch.offsets]
+        ascending = (np.diff(numbers) > 0).all() if is_integer else sorted(set(numbers)) == numbers
         if numbers[0] <= partition.last or not ascending:
             raise ValueError(f"the records of partition {batch.partition_id!r} come out of order at offset {batch.offsets[0]}")
         partition.last = int(numbers[-1])

@@ -15,7 +15,7 @@ from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, place
+from ofp_platform.vocabulary.position import PartitionBasis, place, shared
 from ofp_platform.vocabulary.times import parse_time
 
 _PAGE = 16_384
@@ -40,7 +40,7 @@ def select_admitted(stream_records: StreamRecords, partition_id: str, from_us: i
     reached = whole.first
     for archived_span in stream_records.archived_spans(whole):
         receipt = stream_records.archive.receipt(archived_span)
-        end = min(archived_span.end, whole.end, key=place)
+        end = shared(archived_span.end, whole.end)
         least = None if receipt is None or receipt.admitted_min is None else parse_time(receipt.admitted_min)
         greatest = None if receipt is None or receipt.admitted_max is None else parse_time(receipt.admitted_max)
         if not search.settled_without(least, greatest):
@@ -57,7 +57,7 @@ def _readable_span(stream_records: StreamRecords, whole: PartitionSpan) -> Parti
         stream_records.demand(whole)
     except ReplayGap:
         floor = stream_records.log.retention_floor().by_partition().get(whole.partition_id)
-        if floor is None or whole.offset_kind is not OffsetKind.EXCLUSIVE_NEXT or place(floor) <= place(whole.first):
+        if floor is None or not whole.offset_kind.start_is_first or place(floor) <= place(whole.first):
             raise
         begin = floor
         for archived_span in reversed(stream_records.archive.spans(whole.partition_id, whole.offset_kind)):
@@ -98,10 +98,10 @@ class _Search:
         if self.start is None:
             late = batch.admitted_at >= self.from_us
             if late.any():
-                self.start = _before(batch, int(np.argmax(late)), before)
+                self.start = before.before(batch.offsets, int(np.argmax(late)))
         early = np.flatnonzero(batch.admitted_at < self.to_us)
         if len(early):
-            self.behind = _after(batch, int(early[-1]))
+            self.behind = batch.next.after(batch.offsets[int(early[-1])])
 
     def lost_before(self, stream_records: StreamRecords, whole: PartitionSpan) -> bool:
         """Whether the first record that is held does not prove that what was lost lies before the range."""
@@ -116,15 +116,3 @@ class _Search:
         end = max(self.behind, start, key=place)
         selected_span = whole.cut(start, end)
         return selected_span.model_copy(update={"closed": whole.closed and place(end) == place(whole.end)})
-
-
-def _before(batch: RecordBatch, index: int, before: PartitionBasis) -> PartitionBasis:
-    offset = batch.offsets[index]
-    if isinstance(offset, int):
-        return before.model_copy(update={"offset": offset})
-    return before if index == 0 else before.model_copy(update={"offset": batch.offsets[index - 1]})
-
-
-def _after(batch: RecordBatch, index: int) -> PartitionBasis:
-    offset = batch.offsets[index]
-    return batch.next.model_copy(update={"offset": offset + 1 if isinstance(offset, int) else offset, "closed": False})

@@ -11,7 +11,7 @@ from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, place
 from ofp_platform.vocabulary.times import parse_time
 
@@ -39,7 +39,7 @@ def resolve_replay(replay: Offsets | AdmissionTimes, stream_records: StreamRecor
             select_admitted(stream_records, partition_id, parse_time(replay.from_utc), parse_time(replay.to_utc))
             for partition_id in stream_records.ends
         ]
-    if all(_is_empty(span) for span in spans):
+    if all(span.is_empty for span in spans):
         raise _refusal("replay", "no record was admitted in this time range")
     basis = ReplayBasis(stream_name=stream_records.log.stream_name, partitions=tuple(spans))
     return ResolvedReplay(basis, _demand(basis, stream_records, "replay"), replay)
@@ -94,18 +94,14 @@ def _resolve_spans(
             raise _refusal(f"{here}.{last}", f"ahead of the log, which ends at {end.offset or 'its start'}")
         if span.closed and not (end.closed and place(span.end) == place(end)):
             raise _refusal(f"{here}.closed", "the partition did not end there")
-    if all(_is_empty(span) for span in basis.partitions):
+    if all(span.is_empty for span in basis.partitions):
         raise _refusal(field, "no record lies in this basis")
     return ResolvedReplay(basis, _demand(basis, stream_records, field))
 
 
 def _demand(basis: ReplayBasis, stream_records: StreamRecords, field: str) -> tuple[PartitionBasis, ...]:
     with replaying(field):
-        return tuple(span.first if _is_empty(span) else stream_records.demand(span) for span in basis.partitions)
-
-
-def _is_empty(span: PartitionSpan) -> bool:
-    return place(span.first) == place(span.end)
+        return tuple(span.first if span.is_empty else stream_records.demand(span) for span in basis.partitions)
 
 
 def _refusal(field: str, message: str) -> BuildRefused:

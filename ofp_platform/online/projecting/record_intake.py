@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, IdentityIndex, offset_words, words_offset
+from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, IdentityIndex, identity_words, offset_words, words_offset
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.registry.belonging import Belonging, belonging
@@ -65,7 +65,7 @@ class RecordIntake:
         self._skew = clock_skew_us
         self._retained_us = retained_us
         self._kind = kind
-        self.words = 6 if kind.offset_kind.is_integer else 8
+        self.words = identity_words(kind.offset_kind)
         """Words of an identity: two of the id's digest, two of the tie's, the partition's number, and the offset."""
         self.forget()
 

@@ -19,11 +19,11 @@ from psycopg import Connection
 from ofp_platform.log.port import PositionTrimmed, RecordBatch
 from ofp_platform.log.ranges import RangeBounds, RangeTrimmed
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.state.identity_index import DUPLICATE, POSITION_WORD, IdentityIndex, words_offset
+from ofp_platform.online.state.identity_index import DUPLICATE, POSITION_WORD, IdentityIndex, identity_words, words_offset
 from ofp_platform.online.state.projection import ProjectionRow, read_projection
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
 from ofp_platform.vocabulary.identity import pins_digest
-from ofp_platform.vocabulary.position import PartitionBasis, order, place
+from ofp_platform.vocabulary.position import PartitionBasis, order, place, record_limit
 
 _PAGE = 10_000
 _SHOWN = 20
@@ -69,8 +69,9 @@ class ProjectionContents:
     def __init__(self, plane: Plane, row: ProjectionRow) -> None:
         self._plane = plane
         self._registry = plane.registry_of(row)
-        self._dense = plane.log.position_kind.offset_kind.is_integer
-        width = 6 if self._dense else 8
+        kind = plane.log.position_kind.offset_kind
+        self._one_word = kind.is_integer
+        width = identity_words(kind)
         with plane.pool.connection() as connection, connection.transaction():
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             self.row = read_projection(connection, row.projection_id)
@@ -108,9 +109,9 @@ class ProjectionContents:
         router = Router(self._registry)
         at = start
         while place(at) < place(end):
-            size = min(_PAGE, order(end.offset) - order(at.offset)) if self._dense else _PAGE
+            limit = record_limit(at, end)
             try:
-                batch = self._plane.log.read(start.partition_id, at, size)
+                batch = self._plane.log.read(start.partition_id, at, _PAGE if limit is None else min(_PAGE, limit))
             except PositionTrimmed as error:
                 raise RangeTrimmed(str(error)) from error
             self._classify(batch, place(end), router, index, tally)
@@ -129,7 +130,7 @@ class ProjectionContents:
         entries: Words = self._entries[self._entries[:, POSITION_WORD] == number]
         first, last = place(start), place(end)
         inside: npt.NDArray[np.bool_]
-        if self._dense:
+        if self._one_word:
             offsets = entries[:, POSITION_WORD + 1].astype(np.int64)
             inside = (offsets > first) & (offsets <= last)
         else:

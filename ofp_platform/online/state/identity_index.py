@@ -11,6 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from ofp_platform.vocabulary.position import OffsetKind
+
 Words = npt.NDArray[np.uint64]
 NEW, DUPLICATE, ANOMALY = 0, 1, 2
 POSITION_WORD = 4
@@ -101,6 +103,11 @@ class IdentityIndex:
         """One entry's words."""
         words: Words = self._entries[index]
         return words
+
+
+def identity_words(kind: OffsetKind) -> int:
+    """How many words an identity has: five, and those of its offset."""
+    return 6 if kind.is_integer else 8
 
 
 def offset_words(offset: int | str, dense: bool) -> tuple[int, ...]:
