@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, assert_never
 
 from ofp_platform.log.port import EventLog, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.postgres import Pool
 
+LogKind = Literal["postgres", "kinesis"]
+
 
 def connect_log(
     pool: Pool,
     *,
-    kind: Literal["postgres", "kinesis"],
+    kind: LogKind,
     stream_name: str,
     partitions: int,
     partition_key: str,
@@ -23,17 +25,34 @@ def connect_log(
     Raises:
         LogUnavailable: the log does not answer.
     """
-    if kind == "postgres":
-        try:
-            return PostgresLog.open(pool, stream_name)
-        except StreamNotFound:
-            return PostgresLog.create(pool, stream_name, partitions, partition_key)
-    # a process whose log is no Kinesis starts without boto3, a fifth of a second
-    from ofp_platform.log.kinesis import KinesisLog, kinesis_client
+    match kind:
+        case "postgres":
+            try:
+                return PostgresLog.open(pool, stream_name)
+            except StreamNotFound:
+                return PostgresLog.create(pool, stream_name, partitions, partition_key)
+        case "kinesis":
+            # a process whose log is no Kinesis starts without boto3, a fifth of a second
+            from ofp_platform.log.kinesis import KinesisLog, kinesis_client
 
-    client = kinesis_client(kinesis_endpoint_url)
-    try:
-        return KinesisLog.create(client, stream_name, partitions, partition_key)
-    except BaseException:
-        client.close()
-        raise
+            client = kinesis_client(kinesis_endpoint_url)
+            try:
+                return KinesisLog.create(client, stream_name, partitions, partition_key)
+            except BaseException:
+                client.close()
+                raise
+        case _:
+            assert_never(kind)
+
+
+def first_partition_ids(kind: LogKind, count: int) -> list[str]:
+    """The ids of the partitions of a new stream, as a log of that kind names them."""
+    match kind:
+        case "postgres":
+            return PostgresLog.first_partition_ids(count)
+        case "kinesis":
+            from ofp_platform.log.kinesis import KinesisLog  # see above
+
+            return KinesisLog.first_partition_ids(count)
+        case _:
+            assert_never(kind)

@@ -115,6 +115,11 @@ class KinesisLog:
         self._lock = threading.Lock()
         self._heads: dict[str, PartitionBasis] = {}
 
+    @staticmethod
+    def first_partition_ids(count: int) -> list[str]:
+        """The ids that Kinesis gives the shards of a new stream; those of a split come after them."""
+        return [f"shardId-{number:012d}" for number in range(count)]
+
     @classmethod
     def create(cls, client: KinesisClient, stream_name: str, shards: int, partition_key: str, **options: Any) -> KinesisLog:
         """The stream, made if it does not exist and ready for use; one that exists keeps its shards.

@@ -76,8 +76,13 @@ class PostgresLog:
         self.stream_name = stream_name
         self.partition_key = partition_key
         self._pool = pool
-        self._ids = [f"{number:04d}" for number in range(partition_count)]
+        self._ids = self.first_partition_ids(partition_count)
         self._admission = Admission(partition_key)
+
+    @staticmethod
+    def first_partition_ids(count: int) -> list[str]:
+        """The ids of the partitions of a stream."""
+        return [f"{number:04d}" for number in range(count)]
 
     @classmethod
     def create(cls, pool: Pool, stream_name: str, partitions: int, partition_key: str) -> PostgresLog:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from ofp_platform.log.connect import first_partition_ids
 from ofp_platform.log.ranges import range_name, range_number
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import to_micros
@@ -32,8 +33,7 @@ class LogPartitions:
 
 def log_partitions(profile: Profile) -> LogPartitions:
     """The log's partitions as the log names them. After a shard split, raise `partitions` in the profile."""
-    pattern = "{:04d}" if profile.log_kind == "postgres" else "shardId-{:012d}"
-    static = dg.StaticPartitionsDefinition([pattern.format(number) for number in range(profile.partitions)])
+    static = dg.StaticPartitionsDefinition(first_partition_ids(profile.log_kind, profile.partitions))
     return LogPartitions(static, dg.MultiPartitionsDefinition({"log_partition": static, "offset_range": OFFSET_RANGE}))
 
 

@@ -141,7 +141,7 @@ class PartitionBasis(Model):
 
     def moved(self, offset: int | str) -> PartitionBasis:
         """The basis of the same partition with another token; the partition goes on behind it."""
-        return self.model_copy(update={"offset": offset, "closed": False})
+        return PartitionBasis(partition_id=self.partition_id, offset_kind=self.offset_kind, offset=offset)
 
     def start(self) -> PartitionBasis:
         """The basis before the first record of the partition."""
