@@ -1,4 +1,4 @@
-"""Where ranges end in a log whose offsets are not dense: a table of position tokens, grown by reading the log once.
+"""Where ranges end in a log whose offsets do not count records: a table of position tokens, grown by reading the log once.
 
 The ordinal of a record is how many records of its partition stand before it, counted from the oldest that the log kept
 when the ledger began. A log never changes, so everybody who grows the ledger writes the same rows.
@@ -17,7 +17,7 @@ _PAGE = 10_000
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """The end of one range: everything up to and with the record at `end_offset` is in it."""
+    """The end of one range, as the text of a basis token."""
 
     end_offset: str
     records: int
@@ -47,23 +47,23 @@ def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -
         ).fetchall()
     entries = [LedgerEntry(*row) for row in rows]
     known = len(entries)
-    start = entries[-1].end_offset if entries else ""
-    at = log.position_kind.basis(partition_id, start)
+    kind = log.position_kind
+    at = kind.basis(partition_id, kind.offset_kind.parse(entries[-1].end_offset)) if entries else kind.start(partition_id)
     count = 0
     while True:
         batch = log.read(partition_id, at, _PAGE)
-        tokens = [str(offset) for offset in batch.offsets] + [str(record.offset) for record in batch.unreadable]
-        for token in sorted(tokens, key=order):
+        offsets = [*batch.offsets, *(record.offset for record in batch.unreadable)]
+        for offset in sorted(offsets, key=order):
             count += 1
             if count == range_size:
-                entries.append(LedgerEntry(token, count))
+                entries.append(LedgerEntry(str(kind.offset_kind.after(offset)), count))
                 count = 0
         at = batch.next
         if at.closed:
             if count:
                 entries.append(LedgerEntry(str(at.offset), count))
             break
-        if not tokens:
+        if not offsets:
             break
     if len(entries) > known:
         with pool.connection() as connection, connection.cursor() as cursor:

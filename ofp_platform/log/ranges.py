@@ -142,9 +142,10 @@ class OffsetRanges:
         entries = grow_ledger(self.pool, self.log, partition_id, size).entries
         if number >= len(entries):
             raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"{len(entries)} ranges are closed"))
-        start = entries[number - 1].end_offset if number else kind.offset_kind.start_offset
+        start = at(kind.offset_kind.parse(entries[number - 1].end_offset)) if number else kind.start(partition_id)
         entry = entries[number]
-        return RangeBounds(partition_id, number, at(start), at(entry.end_offset), number * size, entry.records)
+        end = at(kind.offset_kind.parse(entry.end_offset))
+        return RangeBounds(partition_id, number, start, end, number * size, entry.records)
 
 
 def _open(partition_id: str, number: int, end: int, now: str) -> str:

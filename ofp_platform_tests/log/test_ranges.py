@@ -22,8 +22,10 @@ from ofp_platform.log.ranges import (
     range_number,
     shared_ranges,
 )
+from ofp_platform.log.span_records import log_batches
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, make_basis, place
 from ofp_platform_tests.oracle.list_log import PARTITION, listed
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
@@ -104,6 +106,21 @@ def test_the_ranges_of_a_sparse_log_are_those_of_its_ledger(dsn: str, ended: boo
             ranges.bounds(PARTITION, closed)
         empty = OffsetRanges(pool, replace(listed(5, SPARSE), stream_name="another"), 10)
         assert empty.closed() == {PARTITION: ClosedRanges(0, False, True)}
+
+
+def test_where_integers_have_gaps_ranges_are_counted_by_reading(dsn: str) -> None:
+    log = replace(listed(25), has_gaps=True, stream_name="gaps")
+    with open_pool(dsn) as pool:
+        ranges = OffsetRanges(pool, log, 10)
+        for _ in range(2):  # the second time from the stored ledger
+            assert ranges.closed() == {PARTITION: ClosedRanges(2, False, False)}
+            assert [ranges.bounds(PARTITION, number).start for number in (0, 1)] == [log.at(0), log.at(10)]
+            assert [ranges.bounds(PARTITION, number).end for number in (0, 1)] == [log.at(10), log.at(20)]
+        with pytest.raises(RangeOpen, match="2 ranges are closed"):
+            ranges.bounds(PARTITION, 2)
+    [span] = ReplayBasis.up_to(log.ends()).partitions
+    second = span.cut(log.at(10), log.at(20))
+    assert [offset for batch in log_batches(log, second, 4) for offset in batch.offsets] == [log.offset(n) for n in range(10, 20)]
 
 
 def test_places_order_the_bases_of_a_partition() -> None:

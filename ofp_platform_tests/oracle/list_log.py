@@ -26,8 +26,6 @@ from ofp_platform.vocabulary.envelope import hash_of_parts, ijson_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import (
-    DENSE,
-    SEQUENCE_TOKENS,
     Basis,
     OffsetKind,
     PartitionBasis,
@@ -78,11 +76,12 @@ class ListLog:
     steps: int = 1_000_003
     stream_name: str = STREAM
     reads: list[int | str] = field(default_factory=list)
+    has_gaps: bool = False  # of integers
 
     @property
     def position_kind(self) -> PositionKind:
-        """The log's kind of positions: without gaps where offsets are integers."""
-        return DENSE if self.offset_kind.is_integer else SEQUENCE_TOKENS
+        """The log's kind of positions."""
+        return PositionKind(self.offset_kind, has_gaps=self.has_gaps or not self.offset_kind.is_integer)
 
     @property
     def is_dense(self) -> bool:
@@ -90,12 +89,13 @@ class ListLog:
 
     def offset(self, ordinal: int) -> int | str:
         """Of the record of that ordinal."""
-        return ordinal if self.is_dense else str(95 + ordinal * self.steps)  # one number is shorter: text order is another
+        number = 95 + ordinal * self.steps  # one number is shorter: text order is another
+        return ordinal if self.is_dense else self.offset_kind.parse(str(number))
 
     def at(self, ordinal: int) -> PartitionBasis:
         """The basis with that many records in it."""
-        offset = ordinal if self.is_dense else (self.offset(ordinal - 1) if ordinal else "")
-        return PartitionBasis(partition_id=PARTITION, offset_kind=self.offset_kind, offset=offset)
+        start = self.position_kind.start(PARTITION)
+        return start.after(self.offset(ordinal - 1)) if ordinal else start
 
     def span(self, first: int, following: int) -> PartitionSpan:
         """The records of the ordinals [first, following)."""
@@ -137,8 +137,8 @@ class ListLog:
         return batch_of([(offset, record) for offset, record in numbered if record.readable], after, unreadable)
 
     def _ordinal(self, basis: PartitionBasis) -> int:
-        if isinstance(basis.offset, int):
-            return basis.offset
+        if self.is_dense:
+            return order(basis.offset)
         return next((n for n in range(len(self.records)) if order(self.offset(n)) > place(basis)), len(self.records))
 
     def ends(self) -> Basis:
