@@ -85,9 +85,10 @@ test: $(READY) ## Run the whole test suite (one part: make test ARGS=ofp_platfor
 	@$(PY) -m pytest -n 2 $(ARGS)
 
 .PHONY: lint
-lint: $(READY) ## Check style and formatting
+lint: $(READY) ## Check style, formatting and plain words
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(PY) .ci/words_check.py
 
 .PHONY: format
 format: $(READY) ## Repair style and formatting where that is possible

@@ -85,7 +85,7 @@ class Application:
         self._bodies = BodyReader(self._policy.max_body_bytes, self._policy.body_timeout_seconds)
         self._in_flight = 0
         self._example: LiveExample | None = None
-        self._described: tuple[LiveExample | None, bytes] | None = None
+        self._openapi_page: tuple[LiveExample | None, bytes] | None = None
         self._page: tuple[LiveExample | None, str, bytes] | None = None
         self.metrics = HttpMetrics()
         build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
@@ -100,8 +100,8 @@ class Application:
         }
         self._rest = Starlette(
             routes=[
-                *(Route(path, self._guarded(path, answer), methods=["GET"]) for path, answer in routes.items()),
-                Route(BUILD_INTENTS, self._guarded(BUILD_INTENTS, build_routes.submit), methods=["POST"]),
+                *(Route(path, self._guard(path, answer), methods=["GET"]) for path, answer in routes.items()),
+                Route(BUILD_INTENTS, self._guard(BUILD_INTENTS, build_routes.submit), methods=["POST"]),
             ],
             exception_handlers={HTTPException: self._no_route},
         )
@@ -120,14 +120,14 @@ class Application:
             await send({"type": "websocket.close", "code": 1003})
 
     async def _get_features(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = self._clock()
+        start = self._clock()
         try:
             if scope["method"] != "POST":
                 raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
-            declared = authorization = None
+            content_length = authorization = None
             for key, value in scope["headers"]:
                 if key == b"content-length":
-                    declared = value
+                    content_length = value
                 elif key == b"authorization":
                     authorization = value
             self._tokens.check(authorization)
@@ -135,7 +135,7 @@ class Application:
                 raise unavailable(Reason.OVERLOADED, f"{self._in_flight} requests are being answered; try again")
             self._in_flight += 1
             try:
-                body = await self._bodies.read(receive, declared)
+                body = await self._bodies.read(receive, content_length)
                 answer = await self._port.answer(body)
             finally:
                 self._in_flight -= 1
@@ -152,14 +152,14 @@ class Application:
             if error.reason is Reason.METHOD_NOT_ALLOWED:
                 headers.append((b"allow", b"POST"))
         # before the send, so that whoever has its answer also finds it counted
-        self.metrics.record(GET_FEATURES, outcome, self._clock() - started)
+        self.metrics.record(GET_FEATURES, outcome, self._clock() - start)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
     def _contract_error(self, exception: Exception, route: str, scope: Scope) -> tuple[ContractError, str]:
-        given = _header(scope, b"x-request-id")
-        if given is not None and _REQUEST_ID.fullmatch(given):
-            request_id = given.decode("ascii")
+        given_id = _header(scope, b"x-request-id")
+        if given_id is not None and _REQUEST_ID.fullmatch(given_id):
+            request_id = given_id.decode("ascii")
         else:
             request_id = self._new_request_id()
         if isinstance(exception, ContractError):
@@ -167,9 +167,9 @@ class Application:
         self.metrics.record_unexpected()
         return unexpected(exception, route, request_id), request_id
 
-    def _guarded(self, route: str, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _guard(self, route: str, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            started = self._clock()
+            start = self._clock()
             outcome = "OK"
             try:
                 if route not in _OPEN_ROUTES:
@@ -178,8 +178,8 @@ class Application:
             except Exception as exception:
                 error, request_id = self._contract_error(exception, route, request.scope)
                 outcome = error.reason.value
-                response = _refused(error, request_id)
-            self.metrics.record(route, outcome, self._clock() - started)
+                response = _error_response(error, request_id)
+            self.metrics.record(route, outcome, self._clock() - start)
             return response
 
         return endpoint
@@ -193,7 +193,7 @@ class Application:
             error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
         error, request_id = self._contract_error(error, "other", request.scope)
         self.metrics.record("other", error.reason.value, 0.0)
-        response = _refused(error, request_id)
+        response = _error_response(error, request_id)
         if allow is not None:
             response.headers["allow"] = allow
         return response
@@ -222,9 +222,9 @@ class Application:
 
     async def _openapi(self, request: Request) -> Response:
         example = await self._live_example()
-        if self._described is None or self._described[0] is not example:
-            self._described = example, openapi_bytes(example)
-        return Response(self._described[1], media_type="application/json")
+        if self._openapi_page is None or self._openapi_page[0] is not example:
+            self._openapi_page = example, openapi_bytes(example)
+        return Response(self._openapi_page[1], media_type="application/json")
 
     async def _docs(self, request: Request) -> Response:
         address = f"{request.url.scheme}://{request.url.netloc}"
@@ -256,7 +256,7 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _refused(error: ContractError, request_id: str) -> Response:
+def _error_response(error: ContractError, request_id: str) -> Response:
     status, headers, body = refusal(error, request_id)
     response = Response(body, status_code=status)
     response.raw_headers = headers

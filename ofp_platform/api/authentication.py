@@ -25,14 +25,14 @@ class Tokens:
     """The accepted bearer tokens. An empty set means that authentication is off."""
 
     def __init__(self, tokens: Iterable[str] = ()) -> None:
-        accepted = tuple(tokens)
-        for token in accepted:
+        accepted_tokens = tuple(tokens)
+        for token in accepted_tokens:
             if len(token) < MIN_TOKEN_LENGTH or _TOKEN.fullmatch(token) is None:
                 raise ExposureError(
                     f"an API token must be at least {MIN_TOKEN_LENGTH} characters of A-Z a-z 0-9 . _ ~ + / - (then =);"
                     " one of those given is not"
                 )
-        self._digests = tuple(hashlib.sha256(token.encode()).digest() for token in accepted)
+        self._digests = tuple(hashlib.sha256(token.encode()).digest() for token in accepted_tokens)
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -46,12 +46,12 @@ class Tokens:
         if not self._digests:
             return
         scheme, _, token = (authorization or b"").partition(b" ")
-        given = hashlib.sha256(token.strip()).digest()
+        token_digest = hashlib.sha256(token.strip()).digest()
         # every token is compared, so that the time says nothing about which one was close
-        found = False
+        is_accepted = False
         for digest in self._digests:
-            found |= hmac.compare_digest(digest, given)
-        if scheme.lower() != b"bearer" or not found:
+            is_accepted |= hmac.compare_digest(digest, token_digest)
+        if scheme.lower() != b"bearer" or not is_accepted:
             raise invalid(Reason.UNAUTHENTICATED, "send a known token in the header 'Authorization: Bearer <token>'")
 
 
@@ -61,17 +61,17 @@ def load_tokens(environ: Mapping[str, str]) -> Tokens:
     Raises:
         ExposureError: the file cannot be read or is empty, or a token is too weak. No token is ever shown.
     """
-    found = [token for token in re.split(r"[,\s]+", environ.get(TOKENS_VARIABLE, "")) if token]
+    tokens = [token for token in re.split(r"[,\s]+", environ.get(TOKENS_VARIABLE, "")) if token]
     if name := environ.get(TOKENS_FILE_VARIABLE):
         try:
             lines = Path(name).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ExposureError(f"{TOKENS_FILE_VARIABLE}: {name} cannot be read: {type(error).__name__}") from None
-        listed = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not listed:
+        file_tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not file_tokens:
             raise ExposureError(f"{TOKENS_FILE_VARIABLE}: {name} holds no token; write one a line")
-        found += listed
-    return Tokens(found)
+        tokens += file_tokens
+    return Tokens(tokens)
 
 
 def is_loopback(host: str) -> bool:

@@ -26,7 +26,7 @@ def _down() -> ContractError:
     return unavailable(Reason.STORE_DOWN, "the run ledger does not answer; the same request may be sent again, and is one run")
 
 
-def _refused(refusal: BuildRefused) -> ContractError:
+def _as_contract_error(refusal: BuildRefused) -> ContractError:
     return invalid(Reason.INTENT_REFUSED, str(refusal))
 
 
@@ -37,11 +37,11 @@ def _intent(body: bytes) -> Intent:
         where = f"line {error.lineno}, column {error.colno}"
         raise invalid(Reason.MALFORMED_JSON, f"the body is not JSON: {where}") from None
     if not is_object:
-        raise _refused(BuildRefused(BuildReason.INVALID_INTENT, "an intent is an object: fields and their values"))
+        raise _as_contract_error(BuildRefused(BuildReason.INVALID_INTENT, "an intent is an object: fields and their values"))
     try:
         return read_intent(body.decode())
     except BuildRefused as refusal:
-        raise _refused(refusal) from None
+        raise _as_contract_error(refusal) from None
 
 
 class BuildRequests:
@@ -90,7 +90,7 @@ class BuildRequests:
                 await self._place(size)
                 task = asyncio.create_task(asyncio.to_thread(work))
                 self._under_way.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(self._on_task_end)
                 return await asyncio.shield(task)
         except (TimeoutError, DatabaseUnavailable, psycopg.OperationalError):
             raise _down() from None
@@ -104,7 +104,7 @@ class BuildRequests:
             self._waiting -= 1
             self._waiting_bytes -= size
 
-    def _ended(self, task: asyncio.Task[bytes]) -> None:
+    def _on_task_end(self, task: asyncio.Task[bytes]) -> None:
         # a thread cannot be stopped: it keeps its place until it ends, whoever still waits for it
         self._under_way.discard(task)
         self._places.release()
@@ -116,7 +116,7 @@ class BuildRequests:
         try:
             return _wire(self._ledger().submit(intent))
         except BuildRefused as refusal:
-            raise _refused(refusal) from None
+            raise _as_contract_error(refusal) from None
 
     def _show(self, run_key: str) -> bytes:
         try:

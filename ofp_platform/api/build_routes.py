@@ -26,8 +26,8 @@ class BuildRoutes:
 
     async def submit(self, request: Request) -> Response:
         """The run of the intent in the body."""
-        declared = request.headers.get("content-length")
-        body = await self._bodies.read(request.receive, None if declared is None else declared.encode("latin-1"))
+        content_length = request.headers.get("content-length")
+        body = await self._bodies.read(request.receive, None if content_length is None else content_length.encode("latin-1"))
         return Response(await self._port.submit(body), media_type="application/json", headers=_HEADERS)
 
     async def show(self, request: Request) -> Response:

@@ -65,8 +65,8 @@ def serving_definitions() -> dict[str, Any]:
     definitions: dict[str, Any] = schema["$defs"]
     for model in NAMED_OBJECTS:
         definition = definitions[model.__name__]
-        required = set(definition["required"]) | {"kind", "contract_version"}
-        definition["required"] = [name for name in definition["properties"] if name in required]
+        required_fields = set(definition["required"]) | {"kind", "contract_version"}
+        definition["required"] = [name for name in definition["properties"] if name in required_fields]
     return definitions
 
 
@@ -95,8 +95,8 @@ def envelope_schema() -> dict[str, Any]:
 def object_schema(model: type[BaseModel], name: str, title: str) -> dict[str, Any]:
     """The schema of one object that stands alone: it names itself, so `kind` and `contract_version` are required."""
     schema = model.model_json_schema(mode=_MODE)
-    required = {*schema["required"], "kind", "contract_version"}
-    schema["required"] = [field for field in schema["properties"] if field in required]
+    required_fields = {*schema["required"], "kind", "contract_version"}
+    schema["required"] = [field for field in schema["properties"] if field in required_fields]
     return {"$schema": DIALECT, "$id": f"urn:ofp:contracts:{name}:v0", **schema, "title": title}
 
 
@@ -105,8 +105,8 @@ def intent_schema() -> dict[str, Any]:
     schema = INTENT.json_schema(mode=_MODE)
     for branch in schema["oneOf"]:
         definition = schema["$defs"][branch["$ref"].rpartition("/")[2]]
-        required = {*definition["required"], "kind", "contract_version", "intent"}
-        definition["required"] = [name for name in definition["properties"] if name in required]
+        required_fields = {*definition["required"], "kind", "contract_version", "intent"}
+        definition["required"] = [name for name in definition["properties"] if name in required_fields]
     return {"$schema": DIALECT, "$id": "urn:ofp:contracts:ofs_build_intent:v0", "title": "Build intent v0", **schema}
 
 

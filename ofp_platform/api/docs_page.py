@@ -54,8 +54,8 @@ def _answers(operation: dict[str, Any]) -> str:
         content = answer.get("content", {}).get("application/json", {})
         head = f"<b>{escape(status)}</b>{escape(answer['description'])}{_schema_name(content)}"
         if "example" in content:
-            opened = " open" if status == "200" else ""
-            parts.append(f"<details{opened}><summary>{head}</summary>{_json(content['example'])}</details>")
+            open_attribute = " open" if status == "200" else ""
+            parts.append(f"<details{open_attribute}><summary>{head}</summary>{_json(content['example'])}</details>")
         else:
             parts.append(f"<details><summary>{head}</summary><p>No example.</p></details>")
     return "".join(parts)

@@ -120,7 +120,7 @@ def _hashed() -> dict[str, Any]:
 @_fresh
 def response_example() -> dict[str, Any]:
     """The answer to `request_example`: a known account, a merchant without data."""
-    hashed = _hashed()
+    hashed_part = _hashed()
     return {
         "kind": "get_features_response",
         "contract_version": "v0",
@@ -128,26 +128,26 @@ def response_example() -> dict[str, Any]:
             "kind": "ofp_snapshot",
             "contract_version": "v0",
             "as_of_time_utc": _AS_OF,
-            "by_key": hashed["values"],
+            "by_key": hashed_part["values"],
         },
         "provenance": {
             "kind": "ofp_provenance",
             "contract_version": "v0",
-            "context_pins": hashed["context_pins"],
-            "feature_snapshot_hash": snapshot_hash(hashed),
+            "context_pins": hashed_part["context_pins"],
+            "feature_snapshot_hash": snapshot_hash(hashed_part),
             "requested": {
                 "as_of_time_utc": _AS_OF,
-                "feature_keys": hashed["feature_keys"],
-                "feature_groups": hashed["feature_groups"],
+                "feature_keys": hashed_part["feature_keys"],
+                "feature_groups": hashed_part["feature_groups"],
                 "request_context": _CONTEXT,
             },
-            "group_versions_used": hashed["feature_groups"],
-            "freshness": hashed["freshness"],
-            "input_basis": hashed["input_basis"],
+            "group_versions_used": hashed_part["feature_groups"],
+            "freshness": hashed_part["freshness"],
+            "input_basis": hashed_part["input_basis"],
             "graph_version": None,
             "feature_definition_set": _definition_set(),
-            "run_config_digest": hashed["run_config_digest"],
-            "warnings": hashed["warnings"],
+            "run_config_digest": hashed_part["run_config_digest"],
+            "warnings": hashed_part["warnings"],
             "posture": {
                 "state": "GREEN",
                 "reasons": [],
@@ -167,12 +167,12 @@ def _definition_set() -> dict[str, Any]:
 @_fresh
 def snapshot_record_example() -> dict[str, Any]:
     """The record of the snapshot in `response_example`."""
-    hashed = _hashed()
+    hashed_part = _hashed()
     return {
         "kind": "ofp_snapshot_record",
         "contract_version": "v0",
-        "feature_snapshot_hash": snapshot_hash(hashed),
-        "hashed": hashed,
+        "feature_snapshot_hash": snapshot_hash(hashed_part),
+        "hashed": hashed_part,
     }
 
 

@@ -30,7 +30,7 @@ def live_request(groups: FeatureGroups, health: Health) -> dict[str, Any]:
 
     Rounded up, it changes with the hour only and is never behind the horizon.
     """
-    group = next((one for one in groups.groups if not one.request_context), groups.groups[0])
+    group = next((candidate for candidate in groups.groups if not candidate.request_context), groups.groups[0])
     as_of = _BEFORE_ANY_EVENT
     if health.watermark_utc is not None:
         as_of = format_time(-(-parse_time(health.watermark_utc) // _HOUR) * _HOUR)
@@ -48,7 +48,7 @@ def live_request(groups: FeatureGroups, health: Health) -> dict[str, Any]:
     return request
 
 
-async def ask_live(port: ServingPort, known: LiveExample | None) -> LiveExample:
+async def ask_live(port: ServingPort, known_example: LiveExample | None) -> LiveExample:
     """The example of now; `known` itself while the request would be the same.
 
     Raises:
@@ -56,7 +56,7 @@ async def ask_live(port: ServingPort, known: LiveExample | None) -> LiveExample:
     """
     groups = FeatureGroups.model_validate_json(await port.feature_groups())
     request = live_request(groups, await port.health())
-    if known is not None and known.request == request:
-        return known
+    if known_example is not None and known_example.request == request:
+        return known_example
     answer = await port.answer(canonical_bytes(request))
     return LiveExample(request, json.loads(answer.body), answer.hash)

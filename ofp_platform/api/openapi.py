@@ -53,15 +53,15 @@ def _content(schema: str, example: Any) -> dict[str, Any]:
 
 def _responses(ok: dict[str, Any], *statuses: int, errors: dict[int, dict[str, Any]] | None = None) -> dict[str, Any]:
     examples = error_examples() | (errors or {})
-    refused: dict[str, Any] = {}
+    error_responses: dict[str, Any] = {}
     for status in statuses:
-        refused[str(status)] = {
+        error_responses[str(status)] = {
             "description": _STATUS_TEXT[status],
             "content": _content("OfpError", examples[status]),
         }
         if status == 503:
-            refused["503"]["headers"] = {"retry-after": {"description": "seconds", "schema": {"type": "integer"}}}
-    return {"200": ok} | refused
+            error_responses["503"]["headers"] = {"retry-after": {"description": "seconds", "schema": {"type": "integer"}}}
+    return {"200": ok} | error_responses
 
 
 def _paths(live: LiveExample | None) -> dict[str, Any]:

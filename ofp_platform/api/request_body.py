@@ -33,17 +33,17 @@ class BodyReader:
         self._expired: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, receive: Receive, declared: bytes | None) -> bytes:
+    async def read(self, receive: Receive, content_length: bytes | None) -> bytes:
         """The whole body. `declared` is the content-length header, None for a chunked body.
 
         Raises:
             ContractError: BODY_TOO_LARGE (by its declared length before a byte is read), BODY_INCOMPLETE (late or cut short).
         """
         length = -1
-        if declared is not None:
-            if not declared.isdigit() or len(declared) > 18:
+        if content_length is not None:
+            if not content_length.isdigit() or len(content_length) > 18:
                 raise invalid(Reason.BODY_INCOMPLETE, "content-length is not a length")
-            length = int(declared)
+            length = int(content_length)
             if length > self.limit:
                 raise too_large(self.limit)
         task = asyncio.current_task()

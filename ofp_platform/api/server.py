@@ -67,9 +67,9 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
     """
     # SO_REUSEADDR passes over connections that a stopped service left behind, but not over a service
     with _bind(host, port, socket.SO_REUSEADDR) as alone:
-        chosen: int = alone.getsockname()[1]
-    with _hold(host, chosen):
-        yield chosen
+        port_number: int = alone.getsockname()[1]
+    with _hold(host, port_number):
+        yield port_number
 
 
 def _hold(host: str, port: int) -> socket.socket:
@@ -100,11 +100,11 @@ def answers(host: str, port: int) -> bool:
     return True
 
 
-def _announce(host: str, port: int, stopped: threading.Event, on_ready: Callable[[str], None]) -> None:
+def _announce(host: str, port: int, stop_event: threading.Event, on_ready: Callable[[str], None]) -> None:
     # the first wait is longer than it takes to fork the workers: nothing here may be under way at a fork
-    if stopped.wait(0.1):
+    if stop_event.wait(0.1):
         return
-    while not stopped.wait(0.02):
+    while not stop_event.wait(0.02):
         if answers(host, port):
             on_ready(address_of(host, port))
             return
@@ -149,17 +149,17 @@ def serve(
         SystemExit: a worker could not start or died; its own message is in the log.
     """
     check_exposure(host, load_tokens(os.environ))
-    with reserved_port(host, port) as chosen:
-        server = _server(host, chosen, workers)
-        stopped = threading.Event()
-        herald = threading.Thread(target=_announce, args=(host, chosen, stopped, on_ready), daemon=True)
+    with reserved_port(host, port) as port_number:
+        server = _server(host, port_number, workers)
+        stop_event = threading.Event()
+        herald = threading.Thread(target=_announce, args=(host, port_number, stop_event, on_ready), daemon=True)
         server.on_startup(herald.start)
         try:
             server.serve(target_loader=partial(_load, factory, os.getpid()), wrap_loader=False)
         except ConfigurationError as error:
             raise AddressError(f"the server refuses its settings: {error}") from None
         finally:
-            stopped.set()
+            stop_event.set()
 
 
 def _server(host: str, port: int, workers: int) -> Any:

@@ -116,5 +116,5 @@ def _checked(dsn: str) -> str:
 
 def resolve(home: Path | None = None, profile: str | None = None) -> Environment:
     """The environment with the options that were given on top of it."""
-    given: dict[str, Any] = {"home": home, "profile": profile}
-    return Environment(**{name: value for name, value in given.items() if value is not None})
+    settings: dict[str, Any] = {"home": home, "profile": profile}
+    return Environment(**{name: value for name, value in settings.items() if value is not None})

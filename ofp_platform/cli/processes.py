@@ -97,11 +97,11 @@ class Child:
         stop = stop or threading.Event()
         deadline = time.monotonic() + timeout_seconds
         while not stop.is_set():
-            ended = self.ended  # looked at first: what it printed before it ended still counts
+            has_ended = self.ended  # looked at first: what it printed before it ended still counts
             for line in self.text().splitlines():
                 if line.startswith(prefix):
                     return line.removeprefix(prefix).strip()
-            if ended or time.monotonic() > deadline:
+            if has_ended or time.monotonic() > deadline:
                 raise self.failure()
             stop.wait(_POLL_SECONDS)
         return None

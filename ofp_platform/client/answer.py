@@ -77,13 +77,13 @@ def features_of(response: httpx.Response) -> ReceivedFeatures:
     """
     features = parse(ReceivedFeatures, response.content)
     features._body = response.content
-    named = response.headers.get(HASH_HEADER)
-    if named != features.provenance.feature_snapshot_hash:
-        raise AnswerNotTrusted(f"the header names the snapshot {named}, the body another")
+    header_hash = response.headers.get(HASH_HEADER)
+    if header_hash != features.provenance.feature_snapshot_hash:
+        raise AnswerNotTrusted(f"the header names the snapshot {header_hash}, the body another")
     return features
 
 
-def record_of(response: httpx.Response, asked: str) -> SnapshotRecord:
+def record_of(response: httpx.Response, requested_hash: str) -> SnapshotRecord:
     """The record of a 200 answer, its hash recomputed.
 
     Raises:
@@ -91,22 +91,24 @@ def record_of(response: httpx.Response, asked: str) -> SnapshotRecord:
     """
     record = parse(SnapshotRecord, response.content)
     try:
-        recomputed = snapshot_hash(record.hashed)
+        recomputed_hash = snapshot_hash(record.hashed)
     except TypeError:
-        recomputed = "a value outside the canonical profile"
-    if not asked == record.feature_snapshot_hash == recomputed:
-        raise AnswerNotTrusted(f"asked for snapshot {asked}; what came has the hash {recomputed}")
+        recomputed_hash = "a value outside the canonical profile"
+    if not requested_hash == record.feature_snapshot_hash == recomputed_hash:
+        raise AnswerNotTrusted(f"asked for snapshot {requested_hash}; what came has the hash {recomputed_hash}")
     return record
 
 
-def run_of(response: httpx.Response, asked: str | None = None) -> BuildRun:
+def run_of(response: httpx.Response, requested_key: str | None = None) -> BuildRun:
     """The run of a 200 answer, its key recomputed from its intent. `asked`: the key it must have, where it is known before.
 
     Raises:
         AnswerNotTrusted: not a run, or not the one that was asked for.
     """
     run = parse(BuildRun, response.content)
-    recomputed = request_id(run.intent)
-    if not run.run_key == recomputed == (asked or recomputed):
-        raise AnswerNotTrusted(f"asked for run {asked or recomputed}; what came is the run of request {recomputed}")
+    recomputed_key = request_id(run.intent)
+    if not run.run_key == recomputed_key == (requested_key or recomputed_key):
+        raise AnswerNotTrusted(
+            f"asked for run {requested_key or recomputed_key}; what came is the run of request {recomputed_key}"
+        )
     return run

@@ -32,8 +32,8 @@ from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, H
 _JSON = {"content-type": "application/json"}
 
 
-def _answered(response: httpx.Response, accepted: tuple[int, ...]) -> httpx.Response:
-    if response.status_code not in accepted:
+def _demand_status(response: httpx.Response, accepted_statuses: tuple[int, ...]) -> httpx.Response:
+    if response.status_code not in accepted_statuses:
         raise refused(response)
     return response
 
@@ -111,27 +111,29 @@ class OfpClient:
 
     def health(self) -> Health:
         """The state of the plane, RED included."""
-        return _health(self._send("GET", "/health", accepted=(200, 503)))
+        return _health(self._send("GET", "/health", accepted_statuses=(200, 503)))
 
     def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
         """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
 
         Submitting again is safe: the same request is one run.
         """
-        asked = None if isinstance(intent, Mapping) else request_id_of(intent)
-        return run_of(self._send("POST", "/v0/build_intents", intent_body(intent)), asked)
+        requested_key = None if isinstance(intent, Mapping) else request_id_of(intent)
+        return run_of(self._send("POST", "/v0/build_intents", intent_body(intent)), requested_key)
 
     def build_run(self, run_key: str) -> BuildRun:
         """A run as it stands now: its state, why it was refused, or its outcome."""
         return run_of(self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
 
-    def _send(self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)) -> httpx.Response:
+    def _send(
+        self, method: str, path: str, body: bytes | None = None, accepted_statuses: tuple[int, ...] = (200,)
+    ) -> httpx.Response:
         def once() -> httpx.Response:
             try:
                 response = self._http.request(method, path, content=body, headers=None if body is None else _JSON)
             except httpx.TransportError as error:
                 raise ServiceUnreachable(f"{method} {path}: {type(error).__name__}") from error
-            return _answered(response, accepted)
+            return _demand_status(response, accepted_statuses)
 
         retrying = Retrying(
             stop=stop_after_attempt(self._retries.attempts),
@@ -210,29 +212,29 @@ class AsyncOfpClient:
 
     async def health(self) -> Health:
         """The state of the plane, RED included."""
-        return _health(await self._send("GET", "/health", accepted=(200, 503)))
+        return _health(await self._send("GET", "/health", accepted_statuses=(200, 503)))
 
     async def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
         """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
 
         Submitting again is safe: the same request is one run.
         """
-        asked = None if isinstance(intent, Mapping) else request_id_of(intent)
-        return run_of(await self._send("POST", "/v0/build_intents", intent_body(intent)), asked)
+        requested_key = None if isinstance(intent, Mapping) else request_id_of(intent)
+        return run_of(await self._send("POST", "/v0/build_intents", intent_body(intent)), requested_key)
 
     async def build_run(self, run_key: str) -> BuildRun:
         """A run as it stands now: its state, why it was refused, or its outcome."""
         return run_of(await self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
 
     async def _send(
-        self, method: str, path: str, body: bytes | None = None, accepted: tuple[int, ...] = (200,)
+        self, method: str, path: str, body: bytes | None = None, accepted_statuses: tuple[int, ...] = (200,)
     ) -> httpx.Response:
         async def once() -> httpx.Response:
             try:
                 response = await self._http.request(method, path, content=body, headers=None if body is None else _JSON)
             except httpx.TransportError as error:
                 raise ServiceUnreachable(f"{method} {path}: {type(error).__name__}") from error
-            return _answered(response, accepted)
+            return _demand_status(response, accepted_statuses)
 
         def pause(state: RetryCallState) -> float:
             return self._retries.pause(state.attempt_number, self._chance())

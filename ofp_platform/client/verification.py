@@ -14,12 +14,12 @@ from ofp_platform.vocabulary.snapshot_hash import hashed_object, snapshot_hash
 def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:
     """The object that the snapshot hash is over, rebuilt from a response alone."""
     provenance = response.provenance
-    requested = provenance.requested
+    question = provenance.requested
     return hashed_object(
         context_pins=provenance.context_pins.wire(),
-        as_of_time_utc=requested.as_of_time_utc,
-        feature_keys=_wire(requested.feature_keys),
-        feature_groups=_wire(requested.feature_groups),
+        as_of_time_utc=question.as_of_time_utc,
+        feature_keys=_wire(question.feature_keys),
+        feature_groups=_wire(question.feature_groups),
         registry_digest=provenance.feature_definition_set.digest,
         run_config_digest=provenance.run_config_digest,
         values=_wire(response.snapshot.by_key),
@@ -27,7 +27,7 @@ def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:
         warnings=_wire(provenance.warnings),
         input_basis=provenance.input_basis.model_dump(mode="json"),
         graph_version=provenance.graph_version,
-        request_context=requested.request_context,
+        request_context=question.request_context,
     )
 
 
@@ -41,10 +41,10 @@ def verify(response: GetFeaturesResponse) -> str:
     Raises:
         AnswerNotTrusted: they differ, or the snapshot and its provenance do not speak of the same instant.
     """
-    stated = response.provenance.feature_snapshot_hash
-    recomputed = snapshot_hash(hashed_of(response))
-    if recomputed != stated:
-        raise AnswerNotTrusted(f"the response states the hash {stated}; its content has {recomputed}")
+    stated_hash = response.provenance.feature_snapshot_hash
+    recomputed_hash = snapshot_hash(hashed_of(response))
+    if recomputed_hash != stated_hash:
+        raise AnswerNotTrusted(f"the response states the hash {stated_hash}; its content has {recomputed_hash}")
     if response.snapshot.as_of_time_utc != response.provenance.requested.as_of_time_utc:
         raise AnswerNotTrusted("the snapshot is of another instant than its provenance")
-    return recomputed
+    return recomputed_hash

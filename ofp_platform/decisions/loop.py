@@ -78,9 +78,9 @@ class DecisionService:
         """
         total = Tally()
         for page in reader.pages(after):
-            left = None if limit is None else limit - total.events
-            if left is not None and len(page.events) > left:
-                _add(total, await self.decide(list(islice(page.events, left))))
+            events_left = None if limit is None else limit - total.events
+            if events_left is not None and len(page.events) > events_left:
+                _add(total, await self.decide(list(islice(page.events, events_left))))
                 break
             _add(total, await self.decide(page.events))
             after = moved(after, reader.log.stream_name, page.next)
@@ -91,8 +91,8 @@ class DecisionService:
         for event in events:
             by_id.setdefault(decision_id(self.pins, self.point.event_type, event.event_id), event)
         tally.known += len(events) - len(by_id)
-        undecided = await asyncio.to_thread(self.recorder.undecided, list(by_id))
-        tally.known += len(by_id) - len(undecided)
+        undecided_ids = await asyncio.to_thread(self.recorder.undecided, list(by_id))
+        tally.known += len(by_id) - len(undecided_ids)
         turns = asyncio.Semaphore(self.connections)
 
         async def answered(event: ReadEvent) -> DecisionRecord | None:
@@ -101,7 +101,7 @@ class DecisionService:
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answered(event)) for name, event in by_id.items() if name in undecided]
+                tasks = [group.create_task(answered(event)) for name, event in by_id.items() if name in undecided_ids]
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
         records = [record for task in tasks if (record := task.result()) is not None]

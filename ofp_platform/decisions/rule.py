@@ -26,7 +26,7 @@ class Condition(Model):
 
     def holds(self, value: int | str) -> bool:
         """Whether a served value reaches the bound; exact, whatever the scales of the two."""
-        (one, one_scale), (other, other_scale) = _unscaled(value), _unscaled(self.at_least)
+        (one, one_scale), (other, other_scale) = _integer_and_scale(value), _integer_and_scale(self.at_least)
         return bool(one * 10**other_scale >= other * 10**one_scale)
 
 
@@ -62,7 +62,7 @@ class PointsRule(Model):
         Raises:
             KeyError: the snapshot lacks a feature that the rule reads.
         """
-        served = {
+        served_values = {
             (group.group_name, group.group_version, name): value
             for key in by_key
             for group in key.by_group
@@ -70,7 +70,7 @@ class PointsRule(Model):
         }
         score = 0
         for condition in self.conditions:
-            value = served[condition.group_name, condition.group_version, condition.feature]
+            value = served_values[condition.group_name, condition.group_version, condition.feature]
             if value is not None and condition.holds(value):
                 score += condition.points
         if score >= self.decline_from:
@@ -78,7 +78,7 @@ class PointsRule(Model):
         return score, Outcome.REVIEW if score >= self.review_from else Outcome.APPROVE
 
 
-def _unscaled(value: int | str) -> tuple[int, int]:
+def _integer_and_scale(value: int | str) -> tuple[int, int]:
     """The value times 10^scale, and the scale."""
     if isinstance(value, int):
         return value, 0

@@ -123,24 +123,24 @@ class Admission:
         self, event_ids: Sequence[str], event_types: Sequence[str], payloads: Sequence[Mapping[str, Any]]
     ) -> list[str] | None:
         """The partition keys of valid records, given in columns; None where one of them has none."""
-        found: Sequence[Any] = {"event_id": event_ids, "event_type": event_types, "payload": payloads}[self._path[0]]
+        values: Sequence[Any] = {"event_id": event_ids, "event_type": event_types, "payload": payloads}[self._path[0]]
         for name in self._path[1:]:
-            found = [value.get(name) if isinstance(value, Mapping) else None for value in found]
-        keys = list(map(_key, found))
+            values = [value.get(name) if isinstance(value, Mapping) else None for value in values]
+        keys = list(map(_key, values))
         return None if None in keys else keys  # type: ignore[return-value]  # the test is the narrowing
 
     def _pins_of(self, envelope: Envelope) -> tuple[ContextPins, bytes, str | None]:
         """The pins, their canonical bytes, and which of them is a raw identifier: once per run, not once per record."""
         fields = envelope.__dict__
         values = tuple([fields[name] for name in PIN_NAMES])
-        known = self._pins.get(values)
-        if known is None:
+        known_pins = self._pins.get(values)
+        if known_pins is None:
             pins = envelope.pins()
             raw = next((n for n, v in pins.wire().items() if isinstance(v, str) and is_raw_identifier(v)), None)
             if len(self._pins) >= _PINS_KEPT:
                 self._pins.clear()
-            known = self._pins[values] = (pins, canonical_bytes(pins.wire()), raw)
-        return known
+            known_pins = self._pins[values] = (pins, canonical_bytes(pins.wire()), raw)
+        return known_pins
 
     def _key_of(self, fields: Mapping[str, Any]) -> str | None:
         value: Any = fields

@@ -87,8 +87,10 @@ class SegmentFile:
             if not self._file.schema_arrow.equals(segment_schema(kind)):
                 raise SegmentDamaged(f"{name} has other columns than an archive segment of offset kind {kind.value}")
             metadata = self._file.metadata.metadata or {}
-            found = orjson.loads(metadata.get(_UNREADABLE, b"[]"))
-            self.unreadable = [UnreadableRecord(offset, RefusalReason(reason), text) for offset, reason, text in found]
+            unreadable_entries = orjson.loads(metadata.get(_UNREADABLE, b"[]"))
+            self.unreadable = [
+                UnreadableRecord(offset, RefusalReason(reason), text) for offset, reason, text in unreadable_entries
+            ]
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             raise self._damaged(error) from error
 
@@ -100,7 +102,7 @@ class SegmentFile:
         """
         after, last = place(span.first), place(span.end)
         waiting = [record for record in self.unreadable if after < order(record.offset) <= last]
-        held: RecordBatch | None = None  # the last batch carries `end` and what is unreadable up to it
+        held_batch: RecordBatch | None = None  # the last batch carries `end` and what is unreadable up to it
         for group in range(self._file.num_row_groups):
             offsets = self._read(group, ["offset"]).column(0).to_pylist()
             low, high = bisect_right(offsets, after, key=order), bisect_right(offsets, last, key=order)
@@ -108,18 +110,18 @@ class SegmentFile:
                 continue
             rows = self._read(group, None)
             for start in range(low, high, max_records):
-                if held is not None:
-                    yield held
+                if held_batch is not None:
+                    yield held_batch
                 cut = rows.slice(start, min(max_records, high - start))
                 upto = order(offsets[min(start + max_records, high) - 1])
                 inside = tuple(record for record in waiting if order(record.offset) <= upto)
                 waiting = waiting[len(inside) :]
-                held = self._batch(cut, span, inside)
-        if held is None:
+                held_batch = self._batch(cut, span, inside)
+        if held_batch is None:
             if waiting:
                 yield empty_batch(end, tuple(waiting))
             return
-        yield _followed_by(held, end, tuple(waiting))
+        yield _followed_by(held_batch, end, tuple(waiting))
 
     def hashes(self, span: PartitionSpan) -> dict[int | str, bytes]:
         """The payload hash (32 bytes) of each position of `span`.
@@ -127,15 +129,15 @@ class SegmentFile:
         Raises:
             SegmentDamaged: as `batches`.
         """
-        found: dict[int | str, bytes] = {}
+        hashes: dict[int | str, bytes] = {}
         after, last = place(span.first), place(span.end)
         for group in range(self._file.num_row_groups):
             rows = self._read(group, ["offset", "payload_hash"])
             offsets = rows.column("offset").to_pylist()
             low, high = bisect_right(offsets, after, key=order), bisect_right(offsets, last, key=order)
             values = _objects(rows.column("payload_hash"))
-            found.update(zip(offsets[low:high], values[low:high], strict=True))
-        return found
+            hashes.update(zip(offsets[low:high], values[low:high], strict=True))
+        return hashes
 
     def facts(self, stream_name: str, span: PartitionSpan) -> SegmentFacts:
         """Compute the content of the segment anew; `span` is the span that it should hold.
@@ -150,7 +152,7 @@ class SegmentFile:
             rows = self._read(group, None)
             content.add(rows, ())
             positions = [before, *map(order, rows.column("offset").to_pylist())]
-            if any(one >= following for one, following in pairwise(positions)):
+            if any(position >= following for position, following in pairwise(positions)):
                 raise SegmentDamaged(f"{self._name}: its positions are not in order")
             if unreadable.intersection(rows.column("offset").to_pylist()):
                 raise SegmentDamaged(f"{self._name}: a position is both a record and unreadable")
@@ -178,7 +180,7 @@ class SegmentFile:
 
 
 def _table(batch: RecordBatch, schema: pa.Schema) -> pa.Table:
-    pins = pa.array([canonical_bytes(one.wire()).decode() for one in batch.pins], pa.string())
+    pins = pa.array([canonical_bytes(run_pins.wire()).decode() for run_pins in batch.pins], pa.string())
     return pa.Table.from_arrays(
         [
             pa.array(batch.offsets, schema.field("offset").type),
@@ -199,7 +201,7 @@ def _table(batch: RecordBatch, schema: pa.Schema) -> pa.Table:
 def _record_batch(rows: pa.Table, span: PartitionSpan, unreadable: tuple[UnreadableRecord, ...]) -> RecordBatch:
     offsets = rows.column("offset").to_pylist()
     pins = single(rows.column("pins"))
-    emitted = single(rows.column("emitted_at")).cast(pa.int64())
+    emitted_at = single(rows.column("emitted_at")).cast(pa.int64())
     return RecordBatch(
         span.partition_id,
         offsets,
@@ -208,7 +210,7 @@ def _record_batch(rows: pa.Table, span: PartitionSpan, unreadable: tuple[Unreada
         _labels(rows.column("event_type")),
         _labels(rows.column("schema_version")),
         _int64(rows.column("ts")),
-        [None] * len(rows) if emitted.null_count == len(rows) else emitted.to_pylist(),
+        [None] * len(rows) if emitted_at.null_count == len(rows) else emitted_at.to_pylist(),
         [_pins(text) for text in pins.dictionary.to_pylist()],
         np.array(pins.indices.to_numpy(), np.int32),
         _objects(rows.column("payload_hash")),

@@ -35,5 +35,5 @@ def as_markdown(figure: Figure, name: str) -> dg.MarkdownMetadataValue:
     """A figure as a picture inside Markdown, which is what Dagster's pages show."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{encoded})")
+    image_text = base64.b64encode(buffer.getvalue()).decode()
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{image_text})")

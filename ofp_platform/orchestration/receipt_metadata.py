@@ -106,24 +106,24 @@ def range_metadata(receipt: RangeReceipt, seconds: float) -> Metadata:
         **_commits(receipt.receipts, bounds.partition_id),
     }
     if receipt.verification is not None:
-        found = receipt.verification
+        verification = receipt.verification
         rows = [
-            ("records read again", found.records),
-            ("events of the state", found.events),
-            ("copies of known events", found.duplicates),
-            ("recorded failures", sum(found.failures.values())),
-            ("of another run or an unknown type", found.ignored),
-            ("behind the horizon", found.forgotten),
-            ("lost", len(found.lost)),
-            ("invented", len(found.invented)),
+            ("records read again", verification.records),
+            ("events of the state", verification.events),
+            ("copies of known events", verification.duplicates),
+            ("recorded failures", sum(verification.failures.values())),
+            ("of another run or an unknown type", verification.ignored),
+            ("behind the horizon", verification.forgotten),
+            ("lost", len(verification.lost)),
+            ("invented", len(verification.invented)),
         ]
         metadata["verification"] = markdown_table(["fate", "records"], rows)
     return metadata
 
 
-def closed_range_metadata(closed: ClosedRange) -> Metadata:
+def closed_range_metadata(closed_range: ClosedRange) -> Metadata:
     """One range that somebody's commits closed, as the store has it."""
-    contents, bounds = closed.contents, closed.bounds
+    contents, bounds = closed_range.contents, closed_range.bounds
     failures = sum(contents.failures.values())
     return {
         "status": "reported",
@@ -131,7 +131,7 @@ def closed_range_metadata(closed: ClosedRange) -> Metadata:
         "failures": failures,
         "copies_or_ignored": bounds.records - contents.events - failures,
         "anomalies": contents.anomalies,
-        "basis": basis_text(closed.basis),
+        "basis": basis_text(closed_range.basis),
         "range": f"{basis_text(bounds.start)} to {basis_text(bounds.end)}",
         "dagster/partition_row_count": bounds.records,
         **_failures(contents.failures),
@@ -159,13 +159,13 @@ def catch_up_metadata(receipt: CatchUpReceipt, seconds: float) -> Metadata:
     }
 
 
-def moved_metadata(moved: MovedPartition, version: int, watermark: int | None) -> Metadata:
+def moved_metadata(partition: MovedPartition, version: int, watermark: int | None) -> Metadata:
     """One partition that somebody's commits moved; the counts are totals."""
-    totals = moved.totals
+    totals = partition.totals
     return {
-        "basis": basis_text(moved.basis),
+        "basis": basis_text(partition.basis),
         "version": version,
-        "lag_records": moved.lag,
+        "lag_records": partition.lag,
         "total_records": totals.records,
         "total_events": totals.applied,
         "total_duplicates": totals.duplicates,
@@ -206,8 +206,15 @@ def comparison_metadata(comparison: Comparison) -> Metadata:
         metadata["differences"] = markdown_table(
             ["key", "group", "as of", "feature", "live", "beside"],
             [
-                (f"{one.key_type} {one.key_id}", one.group, format_time(one.as_of), one.feature, one.live, one.beside)
-                for one in comparison.differences
+                (
+                    f"{difference.key_type} {difference.key_id}",
+                    difference.group,
+                    format_time(difference.as_of),
+                    difference.feature,
+                    difference.live,
+                    difference.beside,
+                )
+                for difference in comparison.differences
             ],
         )
     return metadata

@@ -36,8 +36,8 @@ class _Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
     database_url: str = ""
 
     def _environment(self) -> Environment:
-        given = {"profile": self.profile_source, "database_url": self.database_url}
-        return Environment().model_copy(update={name: value for name, value in given.items() if value})
+        settings = {"profile": self.profile_source, "database_url": self.database_url}
+        return Environment().model_copy(update={name: value for name, value in settings.items() if value})
 
     def load_profile(self) -> Profile:
         """The profile in use.

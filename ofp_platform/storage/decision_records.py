@@ -42,10 +42,10 @@ def append_decisions(connection: Connection[Any], records: Iterable[DecisionReco
         cursor.execute(
             f"CREATE TEMPORARY TABLE offered_decision ON COMMIT DROP AS SELECT {_COLUMNS} FROM ofp.decision_record LIMIT 0"
         )
-        offered = 0
+        offered_count = 0
         with cursor.copy(f"COPY offered_decision ({_COLUMNS}) FROM STDIN") as copy:
             for record in records:
-                offered += 1
+                offered_count += 1
                 at = record.event_position
                 copy.write_row(
                     (
@@ -64,7 +64,7 @@ def append_decisions(connection: Connection[Any], records: Iterable[DecisionReco
         conflict = cursor.execute(_OTHER).fetchone()
         if conflict is not None:
             raise DecisionConflict(conflict[0])
-    return new, offered - new
+    return new, offered_count - new
 
 
 def recorded_ids(connection: Connection[Any], decision_ids: Sequence[str]) -> set[str]:
@@ -96,12 +96,12 @@ def ids_by_basis(connection: Connection[Any], decision_ids: Sequence[str]) -> It
 
 def decision_ids_in(connection: Connection[Any], pins: ContextPins, basis: ReplayBasis) -> list[str]:
     """The ids of the run's decisions whose event lies in the replay basis, sorted."""
-    found: set[str] = set()
+    decision_ids: set[str] = set()
     for span in basis.partitions:
         rows = connection.execute(
             "SELECT decision_id FROM ofp.decision_record"
             " WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s) AND record_offset > %s AND record_offset <= %s",
             (pins_digest(pins), basis.stream_name, span.partition_id, place(span.first), place(span.end)),
         ).fetchall()
-        found.update(decision_id for (decision_id,) in rows)
-    return sorted(found)
+        decision_ids.update(decision_id for (decision_id,) in rows)
+    return sorted(decision_ids)

@@ -115,8 +115,8 @@ def release_embedded(data_dir: Path) -> None:
     with _lock(data_dir):
         server = get_server(data_dir, start=False)
         with PostgresServer._lock:
-            held = server.global_process_id_list.get_and_remove(os.getpid())
-        if held == [os.getpid()]:
+            is_held = server.global_process_id_list.get_and_remove(os.getpid())
+        if is_held == [os.getpid()]:
             _stop(server, data_dir)
 
 
@@ -172,9 +172,9 @@ def _forget_dead_handles(server: PostgresServer) -> None:
     """A process that was killed never gave its handle back: without this the server would outlive everybody."""
     handles = server.global_process_id_list
     with PostgresServer._lock:
-        held = handles.get_and_remove(-1)
-        alive = [pid for pid in held if _is_alive(pid)]
-        if alive != held:
+        is_held = handles.get_and_remove(-1)
+        alive = [pid for pid in is_held if _is_alive(pid)]
+        if alive != is_held:
             handles.put(alive)
 
 

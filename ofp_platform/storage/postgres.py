@@ -66,8 +66,8 @@ def connect(dsn: str, **settings: Any) -> AnsweredConnection:
 
 
 def _liveliness(dsn: str) -> dict[str, Any]:
-    given = psycopg.conninfo.conninfo_to_dict(dsn)
-    return {name: value for name, value in _LIVELINESS.items() if name not in given}
+    options = psycopg.conninfo.conninfo_to_dict(dsn)
+    return {name: value for name, value in _LIVELINESS.items() if name not in options}
 
 
 def _settle(connection: psycopg.Connection[TupleRow]) -> None:

@@ -54,15 +54,15 @@ def snapshot_path(snapshot_hash: str) -> str:
     return f"snapshots/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
 
 
-def record_bytes(snapshot_hash: str, hashed: bytes) -> bytes:
+def record_bytes(snapshot_hash: str, hashed_bytes: bytes) -> bytes:
     """The canonical bytes of a SnapshotRecord; `hashed`: those of what its hash is over."""
-    return _RECORD % (snapshot_hash.encode("ascii"), hashed)
+    return _RECORD % (snapshot_hash.encode("ascii"), hashed_bytes)
 
 
 def compress(data: bytes) -> bytes:
     """A frame of the data; see the module."""
-    length, packed = len(data).to_bytes(_LENGTH_BYTES, "little"), bytes(_CODEC.compress(data, asbytes=True))
-    return length + sha256(length + packed).digest() + packed
+    length, packed_bytes = len(data).to_bytes(_LENGTH_BYTES, "little"), bytes(_CODEC.compress(data, asbytes=True))
+    return length + sha256(length + packed_bytes).digest() + packed_bytes
 
 
 def decompress(frame: bytes) -> bytes:
@@ -71,15 +71,15 @@ def decompress(frame: bytes) -> bytes:
     Raises:
         ValueError | OSError: not a frame, or one that was changed.
     """
-    length, packed = frame[:_LENGTH_BYTES], frame[_HEAD_BYTES:]
-    if not packed:
+    length, packed_bytes = frame[:_LENGTH_BYTES], frame[_HEAD_BYTES:]
+    if not packed_bytes:
         raise ValueError(f"{len(frame)} bytes are no frame")
-    if sha256(length + packed).digest() != frame[_LENGTH_BYTES:_HEAD_BYTES]:
+    if sha256(length + packed_bytes).digest() != frame[_LENGTH_BYTES:_HEAD_BYTES]:
         raise ValueError("the frame was changed after it was written")
     size = int.from_bytes(length, "little")
     if size > _MOST_BYTES:
         raise ValueError(f"a frame of {size} bytes is above the limit")
-    return bytes(_CODEC.decompress(packed, size, asbytes=True))
+    return bytes(_CODEC.decompress(packed_bytes, size, asbytes=True))
 
 
 def place_in_pack(reference: str) -> tuple[str, int, int] | None:
@@ -97,18 +97,18 @@ def hashed_part(record: bytes, snapshot_hash: str) -> dict[str, Any]:
     Raises:
         SnapshotDamaged: it is no record of that hash.
     """
-    hashed: dict[str, Any] = orjson.loads(_hashed_bytes(record, snapshot_hash))
-    return hashed
+    hashed_object: dict[str, Any] = orjson.loads(_hashed_bytes(record, snapshot_hash))
+    return hashed_object
 
 
 def _hashed_bytes(record: bytes, snapshot_hash: str) -> bytes:
     """The bytes that the hash is over: those between what every record of that hash begins and ends with."""
     before, between, after = _AROUND
     begin = before + snapshot_hash.encode() + between
-    hashed = record[len(begin) : -len(after)]
-    if not (record.startswith(begin) and record.endswith(after) and sha256_hex(hashed) == snapshot_hash):
+    hashed_text = record[len(begin) : -len(after)]
+    if not (record.startswith(begin) and record.endswith(after) and sha256_hex(hashed_text) == snapshot_hash):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged")
-    return hashed
+    return hashed_text
 
 
 def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:

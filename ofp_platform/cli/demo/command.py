@@ -40,7 +40,7 @@ def demo(
 
     Every step looks first at what is there: a second run appends and projects nothing, and finds the same values.
     """
-    from ofp_platform.cli.demo.demo_steps import Walk
+    from ofp_platform.cli.demo.demo_steps import DemoSteps
     from ofp_platform.cli.demo.kinesis_server import temporary_home, temporary_kinesis
 
     if kinesis_endpoint is not None and log is not LogKind.KINESIS:
@@ -48,7 +48,7 @@ def demo(
     environment = resolve(home)
 
     def walk(where: Environment, endpoint: str | None, lasting: bool) -> None:
-        Walk(where, events=events, log_kind=log.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
+        DemoSteps(where, events=events, log_kind=log.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
 
     if log is LogKind.POSTGRES or kinesis_endpoint is not None:
         walk(environment, kinesis_endpoint, lasting=True)

@@ -48,8 +48,8 @@ def request_for(
     ]
     key_types = sorted({plan.key_type for plan in plans})
     context_fields = {name for plan in plans for name, _ in plan.request_fields}
-    needed = {*context_fields, *(fields[key_type] for key_type in key_types)}  # type: ignore[index]  # a KeyType is its text
-    if not all(isinstance(event.payload.get(name), str | int) for name in needed):
+    needed_fields = {*context_fields, *(fields[key_type] for key_type in key_types)}  # type: ignore[index]  # a KeyType is its text
+    if not all(isinstance(event.payload.get(name), str | int) for name in needed_fields):
         return None
     return make_request(
         context_pins=pins,
@@ -84,9 +84,11 @@ def measure(client: OfpClient, kind: str, requests: Sequence[GetFeaturesRequest]
     seconds: list[float] = []
     for _ in range(rounds):
         for request in requests:
-            started = time.perf_counter()
+            start = time.perf_counter()
             client.ask(request)
-            seconds.append(time.perf_counter() - started)
-    counted = sorted(seconds[len(seconds) // 10 :])
-    p50, p90, p99 = (1000 * counted[min(len(counted) - 1, int(len(counted) * share))] for share in (0.5, 0.9, 0.99))
-    return Latency(kind, len(counted), p50, p90, p99)
+            seconds.append(time.perf_counter() - start)
+    counted_seconds = sorted(seconds[len(seconds) // 10 :])
+    p50, p90, p99 = (
+        1000 * counted_seconds[min(len(counted_seconds) - 1, int(len(counted_seconds) * share))] for share in (0.5, 0.9, 0.99)
+    )
+    return Latency(kind, len(counted_seconds), p50, p90, p99)

@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from ofp_platform.cli.demo.decision_stops import Stop, last_stretch
+from ofp_platform.cli.demo.decision_stops import Stop, find_stops
 from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
 from ofp_platform.cli.demo.demo_events import Source, handbook_file, simulated_payments
-from ofp_platform.cli.demo.offline_steps import OfflineHalf
+from ofp_platform.cli.demo.offline_steps import OfflineSteps
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
 from ofp_platform.cli.demo.training_set import HANDBOOK, SIMULATED
@@ -51,7 +51,7 @@ _SHOWN: Collection[GroupName] = {("account_activity", "v1"), ("merchant_risk", "
 
 
 @dataclass
-class Walk:
+class DemoSteps:
     """One run of the demo. `lasting`: what it makes is still there when it ends."""
 
     environment: Environment
@@ -68,11 +68,11 @@ class Walk:
         Raises:
             CommandRefused: something does not add up; the text says what.
         """
-        started = time.monotonic()
+        start = time.monotonic()
         dsn = self.environment.dsn()
         migrate(dsn)
-        embedded = self.environment.database_url is None
-        where = f"embedded, in {self.environment.postgres_folder}" if embedded else "the one that OFP_DATABASE_URL names"
+        is_embedded = self.environment.database_url is None
+        where = f"embedded, in {self.environment.postgres_folder}" if is_embedded else "the one that OFP_DATABASE_URL names"
         done(self.console, "PostgreSQL", where)
         source = self._source()
         if self.kinesis_endpoint is not None:
@@ -87,14 +87,14 @@ class Walk:
                 done(self.console, "HTTP service", f"answers at {address} while the demo runs")
                 self._decide(plane, row, stretch, address)
                 row = plane.row(row.projection_id)
-                shown = self._converse(plane, row, source, address)
+                shown_answer = self._converse(plane, row, source, address)
             heading(self.console, "From the log to a training set")
-            asked, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
-            half = OfflineHalf(self.environment, plane, ends, asked, trees, self.console)
+            training_set, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
+            half = OfflineSteps(self.environment, plane, ends, training_set, trees, self.console)
             manifest = half.run()
         if self.lasting:
-            self._where_next(profile_source, shown, manifest)
-        heading(self.console, f"Done in {time.monotonic() - started:.0f} s")
+            self._where_next(profile_source, shown_answer, manifest)
+        heading(self.console, f"Done in {time.monotonic() - start:.0f} s")
 
     def _source(self) -> Source:
         if self.events is not None:
@@ -105,9 +105,9 @@ class Walk:
 
     def _profile_source(self, source: Source) -> str:
         """The profile of this run, as another process can name it: shipped, or written into the home folder."""
-        shipped = "handbook" if self.events is not None else "demo"
-        if source.profile == self.environment.read_profile(shipped):
-            return shipped
+        shipped_profile = "handbook" if self.events is not None else "demo"
+        if source.profile == self.environment.read_profile(shipped_profile):
+            return shipped_profile
         path = self.environment.folder / "profiles" / f"{source.profile.stream_name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
@@ -121,8 +121,12 @@ class Walk:
             result = append_missing(plane.log, source, receipt_file, advance)
         if result.appended:
             rate = f"{result.appended / result.seconds:,.0f} records/s"
-            found = f"; {result.found:,} were there" if result.found else ""
-            done(self.console, "Appended to the log", f"{result.appended:,} records in {result.seconds:.1f} s, {rate}{found}")
+            already_there = f"; {result.found:,} were there" if result.found else ""
+            done(
+                self.console,
+                "Appended to the log",
+                f"{result.appended:,} records in {result.seconds:.1f} s, {rate}{already_there}",
+            )
         else:
             done(self.console, "Appended to the log", f"nothing: all {result.found:,} records of this replay are there")
         return result.ends
@@ -132,7 +136,7 @@ class Walk:
         reader = EventReader(plane.log, plane.profile.context_pins, source.event_type, plane.profile.clock_skew_us)
         # decided on while they are fresh: at each stop, half of what lateness allows is never behind
         longest = plane.profile.allowed_lateness_us // 2
-        begin, stretch = last_stretch(reader, ends, min(self._decided_on, source.records // 3), _STOPS, longest)
+        begin, stretch = find_stops(reader, ends, min(self._decided_on, source.records // 3), _STOPS, longest)
         behind = sum(plane.log.ordinal_lag(row.basis).values())
         with bar(self.console, "Projecting", behind) as advance:
             result = project_available(plane.projector(row), plane.profile.batch_records, advance, begin)
@@ -152,13 +156,13 @@ class Walk:
         """Project the last stretch, stop by stop, and decide on the events of each as a decision service does."""
         projector, point = plane.projector(row), point_of(plane)
         batch_records = plane.profile.batch_records
-        tally, commits, started = Tally(), 0, time.monotonic()
+        tally, commits, start = Tally(), 0, time.monotonic()
         with bar(self.console, "Projecting and deciding", sum(len(stop.events) for stop in stretch)) as advance:
             for stop in stretch:
                 commits += project_available(projector, batch_records, lambda records: None, stop.basis).commits
                 add(tally, decide_on(plane, point, stop.events, address, advance=advance))
         project_available(projector, batch_records, lambda records: None)  # what others have appended behind the replay
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - start
         rate = f", in {seconds:.1f} s, {tally.recorded / seconds:,.0f}/s, over {commits} commits" if tally.recorded else ""
         done(self.console, "Decided on fresh events", words_of(tally) + rate)
 
@@ -184,10 +188,10 @@ class Walk:
         with OfpClient(address) as client:
             answers = ask_verified(client, whole)
             done(self.console, "Asked for features", f"{len(answers)} decisions, every hash recomputed from its response")
-            shown = ask_verified(client, requests(_SHOWN, causal=True)[-1:])[0]
-            record = self._stored(client, shown.provenance.feature_snapshot_hash)
+            shown_answer = ask_verified(client, requests(_SHOWN, causal=True)[-1:])[0]
+            record = self._stored(client, shown_answer.provenance.feature_snapshot_hash)
             self._rebuild(plane, row, record)
-            measured = [
+            measured_answers = [
                 measure(client, "1 key, 1 group", requests({min(registry.groups)}, causal=False), _ROUNDS),
                 measure(client, size, requests(causal=False), _ROUNDS),
                 measure(client, f"{size}, the event itself in the basis", whole, _ROUNDS),
@@ -200,10 +204,10 @@ class Walk:
         facts(self.console, accounting(totals))
         if missing := unaccounted(totals):
             raise CommandRefused(f"{missing} records are in none of the counts above: this is a defect of the projector")
-        self._show(shown, answers)
+        self._show(shown_answer, answers)
         heading(self.console, "How fast it was served (HTTP, one request after the other)")
-        latencies(self.console, measured)
-        return shown.provenance.feature_snapshot_hash
+        latencies(self.console, measured_answers)
+        return shown_answer.provenance.feature_snapshot_hash
 
     def _stored(self, client: OfpClient, snapshot_hash: str) -> SnapshotRecord:
         """The record that the service keeps of what it served; it is written off the request path."""
@@ -217,30 +221,32 @@ class Walk:
             time.sleep(0.05)
 
     def _rebuild(self, plane: Plane, row: ProjectionRow, record: SnapshotRecord) -> None:
-        started = time.monotonic()
+        start = time.monotonic()
         records = sum(plane.log.ordinal_lag(row.basis.model_copy(update={"partitions": ()})).values())
         objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        held = StreamRecords(plane.log, Archive(objects, plane.log.stream_name))
+        stream_records = StreamRecords(plane.log, Archive(objects, plane.log.stream_name))
         registry, policies = plane.registry_of(row), RunPolicies.of(plane.profile)
         with bar(self.console, "Rebuilding a snapshot", records) as advance, TemporaryDirectory() as folder:
-            rebuilt = rebuild_recorded(held, registry, row.pins, policies, record.hashed, Path(folder) / "replay", advance)
+            rebuilt = rebuild_recorded(
+                stream_records, registry, row.pins, policies, record.hashed, Path(folder) / "replay", advance
+            )
         if rebuilt.hash != record.feature_snapshot_hash:
             raise CommandRefused(f"snapshot {record.feature_snapshot_hash} was served, the log gives {rebuilt.hash}")
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - start
         done(self.console, "Rebuilt a snapshot", f"from the log alone, in {seconds:.1f} s: the same hash")
 
-    def _show(self, shown: ReceivedFeatures, answers: list[ReceivedFeatures]) -> None:
-        heading(self.console, f"One whole response, to the decision on {shown.provenance.request_id}")
-        self.console.print(readable_response(shown.body), highlight=False, markup=False, soft_wrap=True)
+    def _show(self, shown_answer: ReceivedFeatures, answers: list[ReceivedFeatures]) -> None:
+        heading(self.console, f"One whole response, to the decision on {shown_answer.provenance.request_id}")
+        self.console.print(readable_response(shown_answer.body), highlight=False, markup=False, soft_wrap=True)
         heading(self.console, "Its proof")
         proofs = [
-            ("snapshot hash", shown.provenance.feature_snapshot_hash),
+            ("snapshot hash", shown_answer.provenance.feature_snapshot_hash),
             ("recomputed", "equal: from the response, from the stored record, and from the log folded again up to its basis"),
             ("values digest", f"{values_digest(answers)} of {len(answers)} decisions: the same on any log"),
         ]
         facts(self.console, proofs)
 
-    def _where_next(self, profile_source: str, shown: str, manifest: DatasetManifest | None) -> None:
+    def _where_next(self, profile_source: str, snapshot_hash: str, manifest: DatasetManifest | None) -> None:
         options = "" if profile_source == "demo" else f" --profile {profile_source}"
         if self.environment.home != Path(".ofp"):
             options += f" --home {self.environment.home}"
@@ -250,7 +256,7 @@ class Walk:
             ("everything at once", f"{ofp} up{options}"),
             ("counts, lag, watermark", f"{ofp} projector status{options}"),
             ("the feature groups", f"{ofp} registry show{options}"),
-            ("the stored snapshot", f"{ofp} snapshot show {shown}{options}"),
+            ("the stored snapshot", f"{ofp} snapshot show {snapshot_hash}{options}"),
         ]
         if manifest is not None:
             dataset = f"{manifest.dataset_name}:{manifest.dataset_identity[:12]}"

@@ -41,8 +41,8 @@ def accounting(totals: Totals) -> list[tuple[str, str]]:
 def unaccounted(totals: Totals) -> int:
     """Records that were read and are in none of the counts: 0 unless something is wrong."""
     counts = totals.counters()
-    kept = counts["events_applied"] + counts["duplicates"] + counts["apply_failures"] + counts["events_ignored"]
-    return counts["records_read"] - kept
+    accounted_count = counts["events_applied"] + counts["duplicates"] + counts["apply_failures"] + counts["events_ignored"]
+    return counts["records_read"] - accounted_count
 
 
 def latencies(console: Console, rows: Sequence[Latency]) -> None:

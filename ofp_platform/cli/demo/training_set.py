@@ -39,16 +39,16 @@ HANDBOOK = TrainingSet("fraud_by_transaction", "transaction", AsOfBasis.EVENT_TI
 
 
 def training_intent(
-    asked: TrainingSet, registry: CompiledRegistry, pins: ContextPins, ends: Basis, facts: str, known_until: int
+    training_set: TrainingSet, registry: CompiledRegistry, pins: ContextPins, ends: Basis, facts: str, known_until: int
 ) -> DatasetBuild:
     """The intent: all of the run up to `ends`, all groups that the event touches, labels as of `known_until` (microseconds)."""
-    keys = registry.pack.events[asked.event_type].keys
+    keys = registry.pack.events[training_set.event_type].keys
     return DatasetBuild(
         context_pins=pins,
         run_facts_ref=facts,
         stream_name=ends.stream_name,
         policy=PolicyRef(policy_id="fraud_training", revision=1),
-        dataset_name=asked.name,
+        dataset_name=training_set.name,
         purpose=Purpose.TRAINING,
         replay=Offsets(basis=ReplayBasis.up_to(ends)),
         feature_pack=FeaturePackRef(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest),
@@ -57,8 +57,8 @@ def training_intent(
             for (name, version), plan in sorted(registry.groups.items())
             if plan.key_type in keys
         ),
-        scope=PerEvent(event_types=(asked.event_type,), payload_fields=("amount_minor",)),
-        as_of_basis=asked.as_of_basis,
+        scope=PerEvent(event_types=(training_set.event_type,), payload_fields=("amount_minor",)),
+        as_of_basis=training_set.as_of_basis,
         label=LabelRequest(label_type="fraud", as_of_utc=format_time(known_until), maturity_seconds=_MATURITY_SECONDS),
         submitted_by="ofp-demo",
     )

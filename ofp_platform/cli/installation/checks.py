@@ -93,21 +93,21 @@ def _examine(environment: Environment) -> Iterator[Finding]:
 
 def python_version(version: tuple[int, ...]) -> Finding:
     """Whether the interpreter is one that the locks are made for."""
-    found = ".".join(map(str, version))
+    version_text = ".".join(map(str, version))
     if PYTHONS[0] <= version < PYTHONS[1]:
-        return Finding("Python", State.WELL, f"{found} ({platform.python_implementation()})")
-    return Finding("Python", State.WRONG, found, "use Python 3.11 to 3.13: make setup PYTHON=python3.12")
+        return Finding("Python", State.WELL, f"{version_text} ({platform.python_implementation()})")
+    return Finding("Python", State.WRONG, version_text, "use Python 3.11 to 3.13: make setup PYTHON=python3.12")
 
 
 def packages(requirements: list[str]) -> Finding:
     """Whether everything that runs the plane is installed."""
-    needed = [re.split(r"[<>=!~;\[ ]", text, maxsplit=1)[0] for text in requirements if "extra ==" not in text]
-    missing = sorted(name for name in needed if not _installed(name))
-    if not needed:
+    needed_packages = [re.split(r"[<>=!~;\[ ]", text, maxsplit=1)[0] for text in requirements if "extra ==" not in text]
+    missing = sorted(name for name in needed_packages if not _installed(name))
+    if not needed_packages:
         return Finding("packages", State.WRONG, "ofp-platform is not installed here", "make setup")
     if missing:
         return Finding("packages", State.WRONG, f"not installed: {', '.join(missing)}", "make setup")
-    return Finding("packages", State.WELL, f"all {len(needed)} are installed")
+    return Finding("packages", State.WELL, f"all {len(needed_packages)} are installed")
 
 
 def _installed(name: str) -> bool:
@@ -127,10 +127,10 @@ def home_folder(environment: Environment) -> Finding:
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Finding("home", State.WRONG, f"{folder} cannot be written to", "choose another with --home or OFP_HOME")
     free = shutil.disk_usage(existing).free
-    found = f"{folder}, {free / 1e9:.1f} GB free"
+    description = f"{folder}, {free / 1e9:.1f} GB free"
     if free < _FREE_BYTES:
-        return Finding("home", State.NOTE, found, "a log and its state may need more; choose another disk with OFP_HOME")
-    return Finding("home", State.WELL, found)
+        return Finding("home", State.NOTE, description, "a log and its state may need more; choose another disk with OFP_HOME")
+    return Finding("home", State.WELL, description)
 
 
 def _profile(environment: Environment) -> tuple[Profile | None, Finding]:
@@ -139,8 +139,8 @@ def _profile(environment: Environment) -> tuple[Profile | None, Finding]:
     except ProfileError as error:
         advice = "correct the file, or start from a shipped one: ofp init"
         return None, Finding("profile", State.WRONG, str(error), advice)
-    found = f"{profile.profile_name} ({environment.profile_source}), stream {profile.stream_name}"
-    return profile, Finding("profile", State.WELL, found)
+    description = f"{profile.profile_name} ({environment.profile_source}), stream {profile.stream_name}"
+    return profile, Finding("profile", State.WELL, description)
 
 
 def _pack(profile: Profile) -> tuple[Pack | None, Finding]:
@@ -166,15 +166,15 @@ def object_store(profile: Profile) -> Finding:
 
 
 def _database(environment: Environment) -> tuple[str | None, Finding]:
-    named = environment.database_url is not None
+    is_named = environment.database_url is not None
     try:
         dsn = environment.dsn()
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
             version = connection.info.server_version
     except (CommandRefused, EmbeddedPostgresError, psycopg.Error) as error:
-        advice = "look at OFP_DATABASE_URL, and whether that server runs" if named else "see the message"
+        advice = "look at OFP_DATABASE_URL, and whether that server runs" if is_named else "see the message"
         return None, Finding("database", State.WRONG, str(error).strip(), advice)
-    where = "the one of OFP_DATABASE_URL" if named else f"embedded, in {environment.postgres_folder}"
+    where = "the one of OFP_DATABASE_URL" if is_named else f"embedded, in {environment.postgres_folder}"
     return dsn, Finding("database", State.WELL, f"PostgreSQL {version // 10000}.{version % 10000}, {where}")
 
 
@@ -191,11 +191,11 @@ def _schema(dsn: str) -> tuple[bool, Finding]:
 def published(dsn: str, pack: Pack) -> Finding:
     """Whether the pack may be published beside everything that was."""
     with psycopg.connect(dsn, autocommit=True) as connection:
-        known = published_groups(connection)
-    if refusals := check(known, pack):
+        known_groups = published_groups(connection)
+    if refusals := check(known_groups, pack):
         text = "; ".join(str(refusal) for refusal in refusals)
         return Finding("pack against the store", State.WRONG, text, "give the changed groups new versions")
-    return Finding("pack against the store", State.WELL, f"redefines none of {len(known)} published group versions")
+    return Finding("pack against the store", State.WELL, f"redefines none of {len(known_groups)} published group versions")
 
 
 def _running(profile: Profile, dsn: str) -> Iterator[Finding]:
@@ -246,24 +246,24 @@ def _projector(plane: Plane) -> Finding:
         )
     lag = sum(plane.log.ordinal_lag(row.basis).values())
     driven = holds_projection(plane.pool, row.projection_id)
-    found = f"projection {row.projection_id} is {lag} records behind the log; "
-    found += "a continuous driver runs" if driven else "no continuous driver runs"
+    description = f"projection {row.projection_id} is {lag} records behind the log; "
+    description += "a continuous driver runs" if driven else "no continuous driver runs"
     if lag <= plane.profile.thresholds.lag_records_amber:
-        return Finding("projector", State.WELL, found)
+        return Finding("projector", State.WELL, description)
     if driven:
-        return Finding("projector", State.NOTE, found, "watch it fall: ofp projector status")
-    return Finding("projector", State.WRONG, found, "start one: ofp projector run, or ofp up")
+        return Finding("projector", State.NOTE, description, "watch it fall: ofp projector status")
+    return Finding("projector", State.WRONG, description, "start one: ofp projector run, or ofp up")
 
 
 def dagster_home(environment: Environment) -> Finding:
     """Whether Dagster's folder is as `ofp up` makes it."""
-    named = os.environ.get("DAGSTER_HOME")
+    folder_name = os.environ.get("DAGSTER_HOME")
     folder = environment.dagster_folder
-    if named is not None and not (Path(named) / "dagster.yaml").exists():
-        found = f"DAGSTER_HOME is {named}, which has no dagster.yaml"
-        return Finding("Dagster", State.WRONG, found, "unset it, or copy dagster.yaml there")
-    if named is not None:
-        return Finding("Dagster", State.WELL, f"DAGSTER_HOME is {named}")
+    if folder_name is not None and not (Path(folder_name) / "dagster.yaml").exists():
+        description = f"DAGSTER_HOME is {folder_name}, which has no dagster.yaml"
+        return Finding("Dagster", State.WRONG, description, "unset it, or copy dagster.yaml there")
+    if folder_name is not None:
+        return Finding("Dagster", State.WELL, f"DAGSTER_HOME is {folder_name}")
     if (folder / "dagster.yaml").exists():
         return Finding("Dagster", State.WELL, f"home in {folder}")
     return Finding("Dagster", State.NOTE, f"no home in {folder} yet", "ofp up makes it")

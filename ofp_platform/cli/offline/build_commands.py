@@ -58,16 +58,16 @@ def run(
         raise CommandRefused("name a run (`ofp intent list` shows them), or say --waiting")
     console = Console(stderr=True)
     with open_build_context(resolve(home, profile), workers or os.cpu_count() or 1, engine) as (_, build_context):
-        found = (
+        runs = (
             list(_waiting(build_context, console))
             if key is None
             else [build_run(build_context, build_context.ledger.show(key).run_key, console)]
         )
-    for run_ in found:
+    for run_ in runs:
         typer.echo(line_of(run_))
-    if not found:
+    if not runs:
         typer.echo("nothing waits")
-    if not all(run_.state.value == "DONE" for run_ in found):
+    if not all(run_.state.value == "DONE" for run_ in runs):
         raise typer.Exit(1)
 
 
@@ -84,12 +84,12 @@ def build_run(build_context: BuildContext, run_key: str, console: Console) -> Bu
 
 
 def _waiting(build_context: BuildContext, console: Console) -> Iterator[BuildRun]:
-    tried: set[str] = set()
+    tried_keys: set[str] = set()
     while True:
         with build_context.ledger.claim_next() as lease:
-            if lease is None or lease.run_key in tried:
+            if lease is None or lease.run_key in tried_keys:
                 return
-            tried.add(lease.run_key)
+            tried_keys.add(lease.run_key)
             console.print(f"{lease.run_key} {lease.run.intent.intent}", highlight=False)
             _stages(build_context, lease, console)
             run_key = lease.run_key
@@ -99,11 +99,11 @@ def _waiting(build_context: BuildContext, console: Console) -> Iterator[BuildRun
 def _stages(build_context: BuildContext, lease: RunLease, console: Console) -> None:
     from ofp_platform.offline.runs.builder import stages
 
-    started = time.monotonic()
+    start = time.monotonic()
     with wheel(console, "Building") as doing:
         doing("plan")
         for stage in stages(build_context, lease):
             now = time.monotonic()
-            done(console, f"  {stage.name}", f"{now - started:.1f} s  {stage.digest}")
-            started = now
+            done(console, f"  {stage.name}", f"{now - start:.1f} s  {stage.digest}")
+            start = now
             doing(f"after {stage.name}")

@@ -45,11 +45,15 @@ def find_manifest(objects: ObjectStore, dataset: str) -> DatasetManifest:
             " `ofp dataset list` shows them"
         )
     parts = (path.split("/") for path in objects.list(f"ofs/datasets/{name}"))
-    found = sorted({part[3] for part in parts if len(part) == 5 and part[4] == "manifest.json" and part[3].startswith(beginning)})
-    if len(found) != 1:
-        what = "more than one dataset is" if found else "no dataset is"
-        raise CommandRefused(f"{what} published as {name} with an identity that begins with {beginning}; see `ofp dataset list`")
-    return load_manifest(objects, name, found[0])
+    identities = sorted(
+        {part[3] for part in parts if len(part) == 5 and part[4] == "manifest.json" and part[3].startswith(beginning)}
+    )
+    if len(identities) != 1:
+        problem = "more than one dataset is" if identities else "no dataset is"
+        raise CommandRefused(
+            f"{problem} published as {name} with an identity that begins with {beginning}; see `ofp dataset list`"
+        )
+    return load_manifest(objects, name, identities[0])
 
 
 @app.command("list", short_help="What is published.")
@@ -188,8 +192,8 @@ def diff(one: Dataset, other: Dataset, home: Home = None, profile: ProfileSource
     first, second = find_manifest(objects, one), find_manifest(objects, other)
     meaning = meaning_differences(first, second)
     typer.echo("meaning: the same" if not meaning else "meaning:")
-    for found in meaning:
-        typer.echo(f"  {found.path}: {_short(found.one)} | {_short(found.other)}")
+    for difference in meaning:
+        typer.echo(f"  {difference.path}: {_short(difference.one)} | {_short(difference.other)}")
     try:
         content = content_difference(objects, first, second)
     except ValueError as error:

@@ -57,7 +57,7 @@ def show(reference: Reference = None, home: Home = None, profile: ProfileSource 
     from ofp_platform.offline.requests.run_facts_view import load_run_facts
 
     with open_build_context(resolve(home, profile)) as (plane, _):
-        declared = plane.profile
-        name = reference or reference_of(declared)
-        facts = load_run_facts(plane.pool, name, declared.context_pins, declared.stream_name)
+        declared_profile = plane.profile
+        name = reference or reference_of(declared_profile)
+        facts = load_run_facts(plane.pool, name, declared_profile.context_pins, declared_profile.stream_name)
     typer.echo(readable_json({**facts.wire(), "digest": facts.digest}))

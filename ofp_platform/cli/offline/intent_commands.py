@@ -44,10 +44,10 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     from ofp_platform.offline.requests.resolver import resolve as resolve_intent
     from ofp_platform.storage.objects import ObjectStore
 
-    asked = load_intent_file(intent)
+    checked_intent = load_intent_file(intent)
     with resolve(home, profile).open_plane() as plane:
         objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        plan = resolve_intent(asked, BuildSources.of(plane.pool, plane.log, objects), code_release_id())
+        plan = resolve_intent(checked_intent, BuildSources.of(plane.pool, plane.log, objects), code_release_id())
     if json:
         typer.echo(readable_json(plan.wire()))
         return
@@ -65,11 +65,11 @@ def submit(
     """Queue an intent for the builder. The same request is one run, however often it is submitted."""
     from ofp_platform.offline.requests.intent_file import load_intent_file
 
-    asked = load_intent_file(intent)
+    checked_intent = load_intent_file(intent)
     environment = resolve(home, profile)
     if not build:
         with _ledger(environment) as ledger:
-            typer.echo(line_of(ledger.submit(asked)))
+            typer.echo(line_of(ledger.submit(checked_intent)))
         return
     from rich.console import Console
 
@@ -77,7 +77,7 @@ def submit(
     from ofp_platform.cli.offline.build_context import open_build_context
 
     with open_build_context(environment) as (_, build_context):
-        run = build_run(build_context, build_context.ledger.submit(asked).run_key, Console(stderr=True))
+        run = build_run(build_context, build_context.ledger.submit(checked_intent).run_key, Console(stderr=True))
     typer.echo(line_of(run))
     if run.state.value != "DONE":
         raise typer.Exit(1)
@@ -106,19 +106,19 @@ def show_list(
 def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
     """Show a request: its intent, its state, why it failed, and the receipt of each stage."""
     with _ledger(resolve(home)) as ledger:
-        found = ledger.show(run)
-        receipts = ledger.receipts(found.run_key)
+        build_run = ledger.show(run)
+        receipts = ledger.receipts(build_run.run_key)
     if json:
-        typer.echo(readable_json({**found.wire(), "receipts": [receipt.model_dump(mode="json") for receipt in receipts]}))
+        typer.echo(readable_json({**build_run.wire(), "receipts": [receipt.model_dump(mode="json") for receipt in receipts]}))
         return
-    typer.echo(line_of(found))
-    attempts = f"attempts {found.attempts} of {found.attempt_limit}"
-    if found.publish_only:
-        attempts += f", of publication {found.publish_attempts} of {found.publish_attempt_limit}"
-    typer.echo(f"  {attempts}; submitted {found.submitted_at_utc}, changed {found.changed_at_utc}")
-    for line in [] if found.plan is None else _plan_lines(found.plan):
+    typer.echo(line_of(build_run))
+    attempts = f"attempts {build_run.attempts} of {build_run.attempt_limit}"
+    if build_run.publish_only:
+        attempts += f", of publication {build_run.publish_attempts} of {build_run.publish_attempt_limit}"
+    typer.echo(f"  {attempts}; submitted {build_run.submitted_at_utc}, changed {build_run.changed_at_utc}")
+    for line in [] if build_run.plan is None else _plan_lines(build_run.plan):
         typer.echo(f"  {line}")
-    for name, value in sorted((found.outcome or {}).items()):
+    for name, value in sorted((build_run.outcome or {}).items()):
         typer.echo(f"  {name} {value if isinstance(value, str | int) else readable_json(value, 2, len(name) + 1)}")
     for receipt in receipts:
         engine = f", engine {receipt.content['engine']}" if "engine" in receipt.content else ""

@@ -54,8 +54,8 @@ def load(
             ends = plane.log.ends()
             records = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
             with bar(Console(stderr=True), "Reading the log", records) as advance:
-                found, receipt = load_reports(plane, build_context.stream_records, ends, advance)
-            unusable = found.unusable
+                report_count, receipt = load_reports(plane, build_context.stream_records, ends, advance)
+            unusable = report_count.unusable
     typer.echo(f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
     for partition_id, offset in unusable[:_SHOWN]:
         typer.echo(f"{partition_id}:{offset}: a report that names no event", err=True)
@@ -64,7 +64,7 @@ def load(
 
 
 def load_reports(
-    plane: Plane, held: StreamRecords, until: Basis, advance: Callable[[int], None]
+    plane: Plane, stream_records: StreamRecords, until: Basis, advance: Callable[[int], None]
 ) -> tuple[ReportedLabels, AppendReceipt]:
     """Append what the reports of the profile's run say, out of archive and log up to a basis.
 
@@ -75,23 +75,25 @@ def load_reports(
     from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
     from ofp_platform.offline.labels.label_store import LabelStore
 
-    declared = plane.profile
+    declared_profile = plane.profile
     registry = plane.registry_of(plane.ensure_live())
     rule = FRAUD_REPORTS.get(registry.pack.pack_id)
     if rule is None:
         raise CommandRefused(
             f"it is not declared which events of pack {registry.pack.pack_id} are labels; it is for {', '.join(FRAUD_REPORTS)}"
         )
-    found = reported_labels(_batches(held, until, advance), rule, declared.context_pins, declared.clock_skew_us)
-    return found, LabelStore(plane.pool, declared.context_pins).append(found.assertions)
+    reports = reported_labels(
+        _batches(stream_records, until, advance), rule, declared_profile.context_pins, declared_profile.clock_skew_us
+    )
+    return reports, LabelStore(plane.pool, declared_profile.context_pins).append(reports.assertions)
 
 
-def _batches(held: StreamRecords, until: Basis, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
+def _batches(stream_records: StreamRecords, until: Basis, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
     """All records up to a basis, partition by partition; the archive has those that were trimmed off the log."""
     from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
     for span in ReplayBasis.up_to(until).partitions if until.partitions else ():
-        for batch in held.reader.batches(span, _PAGE):
+        for batch in stream_records.reader.batches(span, _PAGE):
             yield batch
             advance(len(batch))
 
@@ -126,16 +128,16 @@ def show(
     if until is not None:
         table = table.filter(pc.less_equal(pc.cast(table["observed_time"], "int64"), until))
     if event is not None:
-        chosen = table.filter(pc.equal(table["event_id"], event)).to_pylist()
-        if not chosen:
+        assertions = table.filter(pc.equal(table["event_id"], event)).to_pylist()
+        if not assertions:
             raise CommandRefused(f"nobody has said anything of type {label_type} about {event}")
-        for row in chosen:
+        for row in assertions:
             typer.echo(f"{format_time(to_micros(row['observed_time']))}  {row['value']}  {row['assertion_id']}")
         return
     # in the order of (event, observed time, assertion id): the last one about an event is the one that holds
-    resolved = dict(zip(table["event_id"].to_pylist(), table["value"].to_pylist(), strict=True))
-    typer.echo(f"run {run}: {table.num_rows:,} assertions of type {label_type} about {len(resolved):,} events")
-    for value, count in sorted(Counter(resolved.values()).items()):
+    resolved_labels = dict(zip(table["event_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+    typer.echo(f"run {run}: {table.num_rows:,} assertions of type {label_type} about {len(resolved_labels):,} events")
+    for value, count in sorted(Counter(resolved_labels.values()).items()):
         typer.echo(f"  {value}: {count:,} events")
     if table.num_rows:
         last = format_time(to_micros(pc.max(table["observed_time"]).as_py()))

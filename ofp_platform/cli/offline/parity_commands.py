@@ -38,20 +38,20 @@ def _run(
     from ofp_platform.vocabulary.position import Basis, make_basis
 
     environment = resolve(home, profile)
-    given: Basis | None = None
+    given_basis: Basis | None = None
     if basis_file is not None:
         try:
-            given = Basis.model_validate_json(basis_file.read_bytes())
+            given_basis = Basis.model_validate_json(basis_file.read_bytes())
         except OSError as error:
             raise CommandRefused(f"{basis_file}: {error.strerror}") from None
         except ValueError as error:
             raise CommandRefused(f"{basis_file} holds no basis: {error}") from None
     with environment.open_plane() as plane:
-        declared = plane.profile
-        objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
+        declared_profile = plane.profile
+        objects = ObjectStore(declared_profile.object_store_url, endpoint=declared_profile.object_store_endpoint_url)
         build_context = BuildContext(plane.pool, plane.log, objects, environment.folder / "scratch", workers)
-        basis = given or make_basis(declared.stream_name, build_context.stream_records.ends)
-        yield build_context, RunToProve(declared.context_pins, RunPolicies.of(declared), basis)
+        basis = given_basis or make_basis(declared_profile.stream_name, build_context.stream_records.ends)
+        yield build_context, RunToProve(declared_profile.context_pins, RunPolicies.of(declared_profile), basis)
 
 
 @app.command(short_help="Compare every recorded decision with its rebuild.")
@@ -61,20 +61,20 @@ def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profil
     """
     from ofp_platform.offline.runs.run_parity import prove_run
 
-    with _run(home, profile, basis, workers) as (build_context, asked):
-        typer.echo(f"request {asked.request_id}")
-        shown = 0
+    with _run(home, profile, basis, workers) as (build_context, run_to_prove):
+        typer.echo(f"request {run_to_prove.request_id}")
+        shown_count = 0
 
         def tell(record: ParityRecord) -> None:
-            nonlocal shown
-            if record.outcome.value == "MISMATCH" and shown < 10:
-                shown += 1
+            nonlocal shown_count
+            if record.outcome.value == "MISMATCH" and shown_count < 10:
+                shown_count += 1
                 _tell(record)
 
-        counts = prove_run(build_context, asked, tell)
+        counts = prove_run(build_context, run_to_prove, tell)
     typer.echo("  ".join(f"{outcome} {counts[outcome]:,}" for outcome in _OUTCOMES))
     if counts["MISMATCH"]:
-        typer.echo(f"what was served is not what the log gives: `ofp parity show {asked.request_id[:12]}`", err=True)
+        typer.echo(f"what was served is not what the log gives: `ofp parity show {run_to_prove.request_id[:12]}`", err=True)
         raise typer.Exit(1)
 
 
@@ -87,10 +87,10 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
     from ofp_platform.offline.runs.run_parity import correct_run
     from ofp_platform.vocabulary.times import format_time
 
-    with _run(home, profile, basis, 1) as (build_context, asked):
-        tally = correct_run(build_context, asked)
-        days = corrected_days(build_context.pool, asked.request_id)
-    typer.echo(f"request {asked.request_id}")
+    with _run(home, profile, basis, 1) as (build_context, run_to_prove):
+        tally = correct_run(build_context, run_to_prove)
+        days = corrected_days(build_context.pool, run_to_prove.request_id)
+    typer.echo(f"request {run_to_prove.request_id}")
     typer.echo(f"{tally.compared_count:,} decisions compared, {tally.corrected_count:,} of them with other features")
     for day in days:
         typer.echo(f"{format_time(day.day_us)[:10]}  {day.decisions:,} decisions, {day.features:,} features")
@@ -116,29 +116,29 @@ def show(
     from ofp_platform.vocabulary.times import format_time
 
     with open_pool(resolve(home, profile).dsn()) as pool:
-        found = parity_requests(pool, request)
-        if not found:
-            named = f"no comparison begins with {request}" if request else "nothing was compared yet"
-            raise CommandRefused(f"{named}: run `ofp parity run`")
-        counts = {one: parity_counts(pool, one) for one in found}
-        for one in found:
-            typer.echo(f"{one}  " + "  ".join(f"{outcome} {counts[one][outcome]:,}" for outcome in _OUTCOMES))
-        if request and len(found) == 1:
-            summary = parity_summary(pool, found[0], mismatches=mismatches)
-            for rate in parity_rates(pool, found[0]):
+        request_ids = parity_requests(pool, request)
+        if not request_ids:
+            problem = f"no comparison begins with {request}" if request else "nothing was compared yet"
+            raise CommandRefused(f"{problem}: run `ofp parity run`")
+        counts = {request_id: parity_counts(pool, request_id) for request_id in request_ids}
+        for request_id in request_ids:
+            typer.echo(f"{request_id}  " + "  ".join(f"{outcome} {counts[request_id][outcome]:,}" for outcome in _OUTCOMES))
+        if request and len(request_ids) == 1:
+            summary = parity_summary(pool, request_ids[0], mismatches=mismatches)
+            for rate in parity_rates(pool, request_ids[0]):
                 day = format_time(rate.day_us)[:10]
                 typer.echo(f"{day}  {rate.group:32}{rate.match:>10,}{rate.mismatch:>10,}{rate.uncheckable:>10,}")
             for reason, count in summary.by_reason.items():
                 typer.echo(f"UNCHECKABLE  {reason}: {count:,}")
             for record in summary.mismatches:
                 _tell(record)
-    if any(one["MISMATCH"] for one in counts.values()):
+    if any(request_id["MISMATCH"] for request_id in counts.values()):
         raise typer.Exit(1)
 
 
 def _tell(record: ParityRecord) -> None:
-    what = f"decision {record.decision_id}" if record.decision_id else "snapshot"
-    typer.echo(f"MISMATCH  {what}: served {record.feature_snapshot_hash}, the log gives {record.rebuilt_hash or 'none'}")
+    subject = f"decision {record.decision_id}" if record.decision_id else "snapshot"
+    typer.echo(f"MISMATCH  {subject}: served {record.feature_snapshot_hash}, the log gives {record.rebuilt_hash or 'none'}")
     first = record.first_difference
     if first is not None:
         place = [first.key_type and first.key_type.value, first.key_id, first.group_name, first.group_version, first.feature]

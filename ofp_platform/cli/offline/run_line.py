@@ -12,8 +12,8 @@ def line_of(run: BuildRun) -> str:
     """A run on one line: key, state, what it is, why it failed."""
     from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
 
-    what = f"{run.intent.intent} {run.intent.dataset_name}" if isinstance(run.intent, DatasetBuild) else run.intent.intent
-    line = f"{run.run_key} {run.state.value} {what}"
+    subject = f"{run.intent.intent} {run.intent.dataset_name}" if isinstance(run.intent, DatasetBuild) else run.intent.intent
+    line = f"{run.run_key} {run.state.value} {subject}"
     if run.refusal is None:
         return line
     field = f" ({run.refusal.field})" if run.refusal.field else ""

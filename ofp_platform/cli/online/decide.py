@@ -50,9 +50,9 @@ def decide(
 
     environment = resolve(home, profile)
     with environment.open_plane() as plane:
-        declared = plane.profile
+        declared_profile = plane.profile
         point = point_of(plane)
-        reader = EventReader(plane.log, declared.context_pins, point.event_type, declared.clock_skew_us)
+        reader = EventReader(plane.log, declared_profile.context_pins, point.event_type, declared_profile.clock_skew_us)
         if every:
             events = [event for page in reader.pages() for event in page.events]
         else:
@@ -60,10 +60,10 @@ def decide(
         if not events:
             raise CommandRefused(f"the log {plane.log.stream_name} holds no {point.event_type} of the profile's run")
         with _service(environment, url) as address:
-            started = time.monotonic()
+            start = time.monotonic()
             with bar(Console(stderr=True), "Deciding", len(events)) as advance:
                 tally = decide_on(plane, point, events, address, token=token, connections=connections, advance=advance)
-    typer.echo(f"{words_of(tally)}, in {time.monotonic() - started:.1f} s")
+    typer.echo(f"{words_of(tally)}, in {time.monotonic() - start:.1f} s")
     if tally.refused:
         raise typer.Exit(1)
 

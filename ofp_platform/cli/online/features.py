@@ -47,14 +47,14 @@ def get_features(
     from ofp_platform.client import make_request
 
     environment = resolve(home, profile)
-    declared = environment.load_profile()
+    declared_profile = environment.load_profile()
     request = make_request(
-        context_pins=declared.context_pins,
-        feature_keys=[_pair(one, "--key", "TYPE:ID") for one in key],
-        feature_groups=[_pair(one, "--group", "NAME:VERSION") for one in feature_group],
+        context_pins=declared_profile.context_pins,
+        feature_keys=[_pair(text, "--key", "TYPE:ID") for text in key],
+        feature_groups=[_pair(text, "--group", "NAME:VERSION") for text in feature_group],
         as_of_time_utc=as_of,
-        request_context=None if not context else dict(_context(one) for one in context),
-        at_least_basis=None if not at_least else [_position(one, declared.stream_name) for one in at_least],
+        request_context=None if not context else dict(_context(text) for text in context),
+        at_least_basis=None if not at_least else [_position(text, declared_profile.stream_name) for text in at_least],
     )
     body = _over_http(url, token, request) if url is not None else _in_process(environment, request)
     typer.echo(readable_response(body))

@@ -30,7 +30,7 @@ def append(
 
     The newest position of each partition is printed in the form that `features get --at-least` takes.
     """
-    appended = refused = 0
+    appended_count = refused_count = 0
     newest: dict[str, Position] = {}
     with resolve(home, profile).open_plane() as plane:
         batch: list[tuple[int, Any]] = []
@@ -41,17 +41,17 @@ def append(
                 batch.append((number, _object(line)))
             except ValueError as error:
                 typer.echo(f"{file}:{number}: INVALID_ENVELOPE: {error}", err=True)
-                refused += 1
+                refused_count += 1
             if len(batch) == _BATCH:
                 good, bad = _append(plane.log, file, batch, newest)
-                appended, refused, batch = appended + good, refused + bad, []
+                appended_count, refused_count, batch = appended_count + good, refused_count + bad, []
         if batch:
             good, bad = _append(plane.log, file, batch, newest)
-            appended, refused = appended + good, refused + bad
-    typer.echo(f"{appended} appended, {refused} refused")
+            appended_count, refused_count = appended_count + good, refused_count + bad
+    typer.echo(f"{appended_count} appended, {refused_count} refused")
     for _, position in sorted(newest.items()):
         typer.echo(f"up to {position.partition_id}:{position.offset}")
-    if refused:
+    if refused_count:
         raise typer.Exit(1)
 
 
@@ -87,8 +87,8 @@ def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]], newest: dic
     receipt = log.append([envelope for _, envelope in batch])
     for outcome in receipt.outcomes:
         if isinstance(outcome, Position):
-            known = newest.get(outcome.partition_id)
-            if known is None or order(known.offset) < order(outcome.offset):
+            newest_known = newest.get(outcome.partition_id)
+            if newest_known is None or order(newest_known.offset) < order(outcome.offset):
                 newest[outcome.partition_id] = outcome
     for refusal in receipt.refusals:
         typer.echo(_words(file, batch[refusal.index][0], refusal), err=True)
@@ -136,10 +136,11 @@ def trim(
         archive = Archive(object_store(plane.profile), plane.log.stream_name)
         with bar(Console(stderr=True), "Verifying partitions", len(plane.log.partitions())) as advance:
             trims = log_trim.plan_trim(plane, archive, lambda: advance(1))
-        for one in trims:
-            rest = f"; {one.end - one.until:,} stay: {one.kept}" if one.kept else ""
-            typer.echo(f"{one.partition_id}  from {one.floor} to {one.until}: {one.records:,} records{rest}")
+        for partition_trim in trims:
+            rest = f"; {partition_trim.end - partition_trim.until:,} stay: {partition_trim.kept}" if partition_trim.kept else ""
+            span = f"from {partition_trim.floor} to {partition_trim.until}"
+            typer.echo(f"{partition_trim.partition_id}  {span}: {partition_trim.records:,} records{rest}")
         if not dry_run:
             log_trim.trim(plane, trims)
     doing = "would be trimmed" if dry_run else "trimmed"
-    typer.echo(f"{doing}: {sum(one.records for one in trims):,} records of log {plane.log.stream_name}")
+    typer.echo(f"{doing}: {sum(partition_trim.records for partition_trim in trims):,} records of log {plane.log.stream_name}")

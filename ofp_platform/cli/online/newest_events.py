@@ -23,5 +23,5 @@ def newest_events(reader: EventReader, records: int) -> list[ReadEvent]:
     By event time, the oldest first.
     """
     after = near_the_end(reader.log.ends(), records)
-    found = [event for page in reader.pages(after) for event in page.events]
-    return sorted(found, key=lambda event: (event.ts, event.event_id))
+    events = [event for page in reader.pages(after) for event in page.events]
+    return sorted(events, key=lambda event: (event.ts, event.event_id))

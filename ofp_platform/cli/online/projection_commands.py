@@ -89,6 +89,6 @@ def _tell(receipt: RebuildReceipt) -> None:
         typer.echo(f"new: {name}")
     typer.echo(f"live   {comparison.live_hash}")
     typer.echo(f"beside {comparison.beside_hash}")
-    for one in comparison.differences:
-        where = f"{one.key_type} {one.key_id}, {one.group}, {one.feature}"
-        typer.echo(f"differs: {where}: live {one.live}, beside {one.beside}", err=True)
+    for difference in comparison.differences:
+        where = f"{difference.key_type} {difference.key_id}, {difference.group}, {difference.feature}"
+        typer.echo(f"differs: {where}: live {difference.live}, beside {difference.beside}", err=True)

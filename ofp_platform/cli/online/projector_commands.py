@@ -38,9 +38,9 @@ class _Teller:
         self._records += receipt.records
         self._applied += receipt.applied
         self._commits += 1
-        elapsed = time.monotonic() - self._said
-        if elapsed >= _SAY_SECONDS:
-            typer.echo(f"{self._commits} commits: {self._records} records, {self._applied} applied, in {elapsed:.0f} s")
+        seconds = time.monotonic() - self._said
+        if seconds >= _SAY_SECONDS:
+            typer.echo(f"{self._commits} commits: {self._records} records, {self._applied} applied, in {seconds:.0f} s")
             self._said, self._records, self._applied, self._commits = time.monotonic(), 0, 0, 0
 
 
@@ -75,14 +75,14 @@ def run(
         while not stop.is_set():
             row = plane.ensure_live()
             typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}")
-            with _until_switched(plane, row, stop) as replaced:
+            with _until_switched(plane, row, stop) as until_switched:
                 run_continuous(
                     partial(plane.projector, row),
                     plane.log,
                     plane.dsn,
                     row.projection_id,
                     batch_records=plane.profile.batch_records,
-                    stop=replaced,
+                    stop=until_switched,
                     on_commit=on_commit,
                     on_trouble=_tell_trouble,
                 )
@@ -99,24 +99,24 @@ def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> 
     import psycopg
     from psycopg_pool import PoolTimeout
 
-    replaced = threading.Event()
+    switch = threading.Event()
 
     def watch() -> None:
-        while not replaced.is_set():
+        while not switch.is_set():
             if stop.wait(_LOOK_SECONDS):
                 break
             with suppress(psycopg.Error, PoolTimeout):  # the driver itself tells of an outage, and waits it out
                 live = plane.live()
                 if live is not None and live.projection_id != row.projection_id:
                     break
-        replaced.set()
+        switch.set()
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        yield replaced
+        yield switch
     finally:
-        replaced.set()
+        switch.set()
         watcher.join()
 
 

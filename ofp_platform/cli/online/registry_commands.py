@@ -39,10 +39,11 @@ def check(
     """Validate a pack; errors as file:line: field: message, exit code 1."""
     from ofp_platform.registry.pack import pack_digest
 
-    found = read_pack(pack)
+    feature_pack = read_pack(pack)
     if store:
-        _hold_against_store(found, resolve(home).dsn())
-    typer.echo(f"{found.pack_id} revision {found.revision}: {len(found.groups)} groups, digest {pack_digest(found)}")
+        _hold_against_store(feature_pack, resolve(home).dsn())
+    digest = pack_digest(feature_pack)
+    typer.echo(f"{feature_pack.pack_id} revision {feature_pack.revision}: {len(feature_pack.groups)} groups, digest {digest}")
 
 
 def _hold_against_store(pack: Pack, dsn: str) -> None:
@@ -52,14 +53,14 @@ def _hold_against_store(pack: Pack, dsn: str) -> None:
     from ofp_platform.registry import history
 
     with psycopg.connect(dsn, autocommit=True) as connection:
-        published = published_groups(connection)
-    refusals = history.check(published, pack)
+        stored_groups = published_groups(connection)
+    refusals = history.check(stored_groups, pack)
     for refusal in refusals:
         typer.echo(str(refusal), err=True)
     if refusals:
         raise typer.Exit(1)
-    new = sum((group.name, group.version) not in published for group in pack.groups)
-    typer.echo(f"held against {len(published)} published group versions: {new} new, none redefined")
+    new = sum((group.name, group.version) not in stored_groups for group in pack.groups)
+    typer.echo(f"held against {len(stored_groups)} published group versions: {new} new, none redefined")
 
 
 @app.command(short_help="The groups of a pack.")
@@ -95,8 +96,8 @@ def diff(
     """Compare two packs; exit code 1 when a group changed under a version that it had."""
     from ofp_platform.registry.diff import diff_packs
 
-    found = diff_packs(read_pack(old), read_pack(new))
-    for line in found.lines or ("the packs mean the same",):
+    difference = diff_packs(read_pack(old), read_pack(new))
+    for line in difference.lines or ("the packs mean the same",):
         typer.echo(line)
-    if not found.publishable:
+    if not difference.publishable:
         raise typer.Exit(1)

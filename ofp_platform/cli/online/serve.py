@@ -39,6 +39,6 @@ def serve(
     from ofp_platform.api import server
 
     environment = resolve(home, profile)
-    declared = environment.load_profile()
+    declared_profile = environment.load_profile()
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
-    server.serve(partial(build_application, declared, environment.dsn()), host, port, workers)
+    server.serve(partial(build_application, declared_profile, environment.dsn()), host, port, workers)

@@ -62,15 +62,15 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
 
     with resolve(home, profile).open_plane() as plane, tempfile.TemporaryDirectory() as folder:
         record = SnapshotRecord.model_validate_json(_load(plane, snapshot_hash))
-        declared = plane.profile
+        declared_profile = plane.profile
         with plane.pool.connection() as connection:
             registry = load_registry(connection, record.hashed["registry_digest"])
-        objects = ObjectStore(declared.object_store_url, endpoint=declared.object_store_endpoint_url)
+        objects = ObjectStore(declared_profile.object_store_url, endpoint=declared_profile.object_store_endpoint_url)
         rebuilt = rebuild_recorded(
             StreamRecords(plane.log, Archive(objects, plane.log.stream_name)),
             registry,
-            declared.context_pins,
-            RunPolicies.of(declared),
+            declared_profile.context_pins,
+            RunPolicies.of(declared_profile),
             record.hashed,
             Path(folder) / "replay",
             count,

@@ -46,6 +46,6 @@ def wheel(console: Console, title: str) -> Iterator[Callable[[str], None]]:
         yield lambda doing: status.update(f"{title}: {doing}")
 
 
-def done(console: Console, title: str, what: str) -> None:
+def done(console: Console, title: str, summary: str) -> None:
     """Say that a step is done."""
-    console.print(f"{title:<{_TITLE_WIDTH}} {what}", highlight=False, soft_wrap=True)
+    console.print(f"{title:<{_TITLE_WIDTH}} {summary}", highlight=False, soft_wrap=True)

@@ -15,13 +15,13 @@ def readable_response(body: bytes) -> str:
     return readable_json({name: response[name] for name in ("kind", "contract_version", "snapshot", "provenance")})
 
 
-def readable_json(value: Any, indent: int = 0, taken: int = 0) -> str:
+def readable_json(value: Any, indent: int = 0, used_width: int = 0) -> str:
     """JSON with as much on a line as fits, so that a whole response fits on a screen or two.
 
     `indent` is that of the line, `taken` what stands on it already.
     """
     flat = json.dumps(value)
-    if indent + taken + len(flat) < _WIDTH or not isinstance(value, dict | list) or not value:
+    if indent + used_width + len(flat) < _WIDTH or not isinstance(value, dict | list) or not value:
         return flat
     inner = " " * (indent + 2)
     if isinstance(value, dict):

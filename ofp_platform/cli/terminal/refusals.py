@@ -52,7 +52,7 @@ def words_for(error: Exception) -> str | None:
         return MIGRATE_FIRST
     if isinstance(error, psycopg.OperationalError):
         return f"PostgreSQL does not answer: {error}"
-    expected = (
+    expected_errors = (
         AddressError,
         AnswerNotTrusted,
         ArchiveConflict,
@@ -85,7 +85,7 @@ def words_for(error: Exception) -> str | None:
         UnknownProjection,
         UnknownRun,
     )
-    return str(error) if isinstance(error, expected) else None
+    return str(error) if isinstance(error, expected_errors) else None
 
 
 class CommandRefused(Exception):

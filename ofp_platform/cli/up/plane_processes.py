@@ -43,8 +43,8 @@ class PlaneProcesses:
             CommandRefused: something cannot be started, or ended by itself; everything else was stopped.
         """
         profile = self.environment.load_profile()
-        if simulate and (found := profile_pack(profile).pack_id) != _SIMULATED_PACK:
-            raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {found}")
+        if simulate and (pack_id := profile_pack(profile).pack_id) != _SIMULATED_PACK:
+            raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {pack_id}")
         port = chosen_port(port, "--port")
         dagster_port = None if dagster_port is None else chosen_port(dagster_port, "--dagster-port")
         dsn = self.environment.dsn()
@@ -96,9 +96,9 @@ class PlaneProcesses:
     def _start_plane(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
         projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
         service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables)
-        said = projector.wait_for_line(READY, _READY_SECONDS, self.stop)
-        if said is not None:
-            self._say("projector", f"{READY} {said}")
+        is_ready = projector.wait_for_line(READY, _READY_SECONDS, self.stop)
+        if is_ready is not None:
+            self._say("projector", f"{READY} {is_ready}")
         address = service.wait_for_line("serving at ", _READY_SECONDS, self.stop)
         if address is not None:
             self._say("HTTP service", f"{address}  (page of the API: {address}/docs)")

@@ -58,8 +58,8 @@ def webserver_ready(address: str) -> bool:
         httpx.HTTPError: it does not answer yet.
     """
     query = {"query": "{ repositoriesOrError { __typename ... on RepositoryConnection { nodes { name } } } }"}
-    found = httpx.post(f"{address}/graphql", json=query, timeout=5.0, trust_env=False).json()
-    return bool(found["data"]["repositoriesOrError"]["nodes"])
+    response = httpx.post(f"{address}/graphql", json=query, timeout=5.0, trust_env=False).json()
+    return bool(response["data"]["repositoriesOrError"]["nodes"])
 
 
 def daemons_ready(address: str) -> bool:
@@ -68,6 +68,6 @@ def daemons_ready(address: str) -> bool:
     Raises:
         httpx.HTTPError: the web server does not answer.
     """
-    found = httpx.post(f"{address}/graphql", json={"query": _DAEMONS}, timeout=5.0, trust_env=False).json()
-    statuses = found["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
+    response = httpx.post(f"{address}/graphql", json={"query": _DAEMONS}, timeout=5.0, trust_env=False).json()
+    statuses = response["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     return bool(statuses) and all(status["healthy"] for status in statuses if status["required"])

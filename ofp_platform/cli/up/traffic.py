@@ -28,15 +28,15 @@ def trickle(plane: Plane, rate: float, stop: threading.Event) -> None:
     watermark = None if row is None else row.watermark
     began = time.time_ns() // 1000 if watermark is None else watermark + 1
     source = Trickle(plane.profile.context_pins, f"live-{began}")
-    started = time.monotonic()
-    appended = 0
+    start = time.monotonic()
+    appended_count = 0
     while not stop.wait(_TICK_SECONDS):
-        elapsed = time.monotonic() - started
-        due = min(int(elapsed * rate) - appended, _MOST_A_TICK)
-        now = began + int(elapsed * MICROS_PER_SECOND)
+        seconds = time.monotonic() - start
+        due = min(int(seconds * rate) - appended_count, _MOST_A_TICK)
+        now = began + int(seconds * MICROS_PER_SECOND)
         try:
             plane.log.append([source.next(now - due + place) for place in range(due)], _admitted_at_once)
-            appended += due
+            appended_count += due
         except (psycopg.Error, PoolTimeout, LogUnavailable):
             continue  # what was due then is due now
 

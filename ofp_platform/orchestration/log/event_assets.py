@@ -30,17 +30,19 @@ def log_events_spec(profile: Profile, partitions: LogPartitions) -> dg.AssetSpec
     )
 
 
-def log_observation(found: LogProgress) -> dg.AssetObservation:
+def log_observation(partition_progress: LogProgress) -> dg.AssetObservation:
     """One partition of the log as it is now."""
-    return dg.AssetObservation(LOG_EVENTS, partition=found.partition_id, metadata=progress_metadata(found))
+    return dg.AssetObservation(
+        LOG_EVENTS, partition=partition_progress.partition_id, metadata=progress_metadata(partition_progress)
+    )
 
 
 @dg.op(description="Head, retention floor and lag of every partition of the log.")
 def observe_partitions(context: dg.OpExecutionContext, plane: PlaneResource) -> None:
     """One observation per partition."""
-    with plane.open() as opened:
-        for found in progress(opened, opened.ensure_live()):
-            context.log_event(log_observation(found))
+    with plane.open() as opened_plane:
+        for partition_progress in progress(opened_plane, opened_plane.ensure_live()):
+            context.log_event(log_observation(partition_progress))
 
 
 @dg.job(name="observe_log", description="Observe `log/events` now: head, floor and lag per partition.", tags={"plane": "online"})

@@ -19,15 +19,15 @@ from ofp_platform.orchestration.resources import PlaneResource
 )
 def archive_closed_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> list[dg.RunRequest] | dg.SkipReason:
     """From the first range that no run has archived; one in between that is archived already is proven again."""
-    with plane.open() as opened:
-        closed = opened.ranges.closed()
-    shared = shared_ranges(closed)
-    known = context.instance.get_materialized_partitions(ARCHIVE_SEGMENT)
+    with plane.open() as opened_plane:
+        closed_ranges = opened_plane.ranges.closed()
+    shared_count = shared_ranges(closed_ranges)
+    archived_keys = context.instance.get_materialized_partitions(ARCHIVE_SEGMENT)
     hour = context.scheduled_execution_time.strftime(HOUR_FORMAT)
     requests = []
-    for name in sorted(closed):
-        keys = [range_key(name, number) for number in range(min(closed[name].count, shared))]
-        missing = [key for key in keys if key not in known]
+    for name in sorted(closed_ranges):
+        keys = [range_key(name, number) for number in range(min(closed_ranges[name].count, shared_count))]
+        missing = [key for key in keys if key not in archived_keys]
         if missing:
             tags = {ASSET_PARTITION_RANGE_START_TAG: missing[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
             requests.append(dg.RunRequest(run_key=f"archive-{name}-{hour}", tags=tags))

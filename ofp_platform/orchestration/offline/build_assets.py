@@ -149,16 +149,16 @@ def build_stages(context: dg.AssetExecutionContext, builds: BuildContextResource
 
 
 def _build(context: dg.AssetExecutionContext, build_context: BuildContext) -> Iterator[object]:
-    shown = _Shown(context, build_context)
+    shown_stages = _Shown(context, build_context)
     with build_context.ledger.claim(context.partition_key) as lease:
         if lease is not None and lease.publish_only:
-            yield from shown.earlier()
+            yield from shown_stages.earlier()
         for stage in () if lease is None else stages(build_context, lease):
-            yield from shown.stage(stage)
+            yield from shown_stages.stage(stage)
     run = build_context.ledger.show(context.partition_key)
     if run.state is RunState.DONE:
-        yield from shown.earlier()
-    yield from shown.verdict(run)
+        yield from shown_stages.earlier()
+    yield from shown_stages.verdict(run)
     if run.state is not RunState.DONE:
         raise _failure(run)
 
@@ -247,12 +247,12 @@ def _checks_of(stage: Stage, run: BuildRun, build_context: BuildContext) -> Iter
         yield _result(COMPLETENESS, fates == content["records"], {"records": content["records"], "with_a_fate": fates})
     elif stage.name == "labels":
         assert run.plan is not None  # the stage before
-        needed = run.plan.policy.min_label_coverage
-        gated = isinstance(run.intent, DatasetBuild) and run.intent.purpose is Purpose.TRAINING
+        least_coverage = run.plan.policy.min_label_coverage
+        is_gated = isinstance(run.intent, DatasetBuild) and run.intent.purpose is Purpose.TRAINING
         counts = {name: content[name] for name in ("mature", "covered", "coverage")}
-        share, mature = Decimal(needed), content["mature"]
-        covered = content["covered"] >= share * mature and (mature > 0 or share == 0)
-        yield _result(COVERAGE, covered, {**counts, "policy": needed}, blocks=gated)
+        share, mature = Decimal(least_coverage), content["mature"]
+        is_covered = content["covered"] >= share * mature and (mature > 0 or share == 0)
+        yield _result(COVERAGE, is_covered, {**counts, "policy": least_coverage}, blocks=is_gated)
     elif stage.name == "parity":
         assert run.plan is not None
         blocks = run.plan.policy.require_parity and isinstance(run.intent, DatasetBuild)
@@ -260,10 +260,10 @@ def _checks_of(stage: Stage, run: BuildRun, build_context: BuildContext) -> Iter
         yield _result(PARITY, content["mismatch"] == 0, counts, blocks=blocks)
     elif stage.name == "staged":
         gates = DatasetManifest.model_validate(content["manifest"]).gates
-        labelled = 0 if gates.labels is None else gates.labels.labelled
-        passed = gates.feature_rows_checked > 0 and gates.label_rows_checked >= labelled
+        labelled_rows = 0 if gates.labels is None else gates.labels.labelled
+        is_passed = gates.feature_rows_checked > 0 and gates.label_rows_checked >= labelled_rows
         counts = {"feature_rows_checked": gates.feature_rows_checked, "label_rows_checked": gates.label_rows_checked}
-        yield _result(LEAKAGE, passed, counts)
+        yield _result(LEAKAGE, is_passed, counts)
     elif stage.name == "manifest":
         yield _published(content["dataset_name"], content["dataset_identity"], content["manifest_digest"], build_context)
 

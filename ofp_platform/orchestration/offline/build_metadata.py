@@ -68,7 +68,7 @@ def _plan(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
             f"{plan.feature_pack.pack_id} revision {plan.feature_pack.revision} ({plan.feature_pack.digest})"
         )
     if plan.feature_groups is not None:
-        metadata["feature_groups"] = ", ".join(f"{one.group_name} {one.group_version}" for one in plan.feature_groups)
+        metadata["feature_groups"] = ", ".join(f"{group.group_name} {group.group_version}" for group in plan.feature_groups)
     if plan.label_basis is not None:
         basis = plan.label_basis
         metadata["label_basis"] = (
@@ -157,7 +157,7 @@ _READINGS: dict[str, Callable[[Mapping[str, Any], ObjectStore], Metadata]] = {
 
 def column_schema(columns: Sequence[DatasetColumn]) -> dg.TableSchema:
     """The columns of a dataset as Dagster shows them."""
-    return dg.TableSchema(columns=[dg.TableColumn(one.name, one.type, one.role.replace("_", " ")) for one in columns])
+    return dg.TableSchema(columns=[dg.TableColumn(column.name, column.type, column.role.replace("_", " ")) for column in columns])
 
 
 def _object(objects: ObjectStore, path: str) -> dg.PathMetadataValue:

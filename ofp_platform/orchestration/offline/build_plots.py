@@ -19,12 +19,12 @@ _TICKS = 4
 def label_coverage_by_day(by_day: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
     """Rows of each day as bars: covered, mature without a label, immature. `by_day` has day, rows, mature, immature, covered."""
     days = [str(row["day"]) for row in by_day]
-    covered = [int(row["covered"]) for row in by_day]
+    covered_counts = [int(row["covered"]) for row in by_day]
     silent = [int(row["mature"]) - int(row["covered"]) for row in by_day]
     immature = [int(row["immature"]) for row in by_day]
     return _stacked(
         days,
-        {"covered": (covered, GOOD), "mature, not covered": (silent, BAD), "immature": (immature, UNKNOWN)},
+        {"covered": (covered_counts, GOOD), "mature, not covered": (silent, BAD), "immature": (immature, UNKNOWN)},
         "rows",
         "label maturity and coverage, by the day of the event",
     )
@@ -32,17 +32,19 @@ def label_coverage_by_day(by_day: Sequence[Mapping[str, Any]]) -> dg.MarkdownMet
 
 def parity_by_day(days: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
     """Compared decisions of each day as bars, by outcome. `days`: day to outcome to count."""
-    ordered = sorted(days)
+    ordered_days = sorted(days)
     outcomes = (("MATCH", GOOD), ("MISMATCH", BAD), ("UNCHECKABLE", UNKNOWN))
-    series = {outcome: ([days[day].get(outcome, 0) for day in ordered], colour) for outcome, colour in outcomes}
-    return _stacked(ordered, series, "decisions", "parity of served and rebuilt vectors, by the day of the decision's as-of")
+    series = {outcome: ([days[day].get(outcome, 0) for day in ordered_days], colour) for outcome, colour in outcomes}
+    return _stacked(ordered_days, series, "decisions", "parity of served and rebuilt vectors, by the day of the decision's as-of")
 
 
 def counts_by_name(counts: Mapping[str, int], unit: str, title: str) -> dg.MarkdownMetadataValue:
     """One bar for each name, the greatest first, at most 20."""
-    shown = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:20]
-    figure, axes = _axes(0.9 + 0.22 * max(len(shown), 3))
-    axes.barh([name for name, _ in reversed(shown)], [count for _, count in reversed(shown)], color=GOOD, height=0.7)
+    shown_counts = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
+    figure, axes = _axes(0.9 + 0.22 * max(len(shown_counts), 3))
+    axes.barh(
+        [name for name, _ in reversed(shown_counts)], [count for _, count in reversed(shown_counts)], color=GOOD, height=0.7
+    )
     axes.set_xlabel(unit)
     _finish(axes, title)
     return as_markdown(figure, title)

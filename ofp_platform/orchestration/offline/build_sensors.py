@@ -40,7 +40,7 @@ def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResou
     for run in waiting:
         attempt = f"{run.run_key}-{run.attempts}-{run.publish_attempts}"
         earlier = context.instance.get_runs(dg.RunsFilter(tags={ATTEMPT: attempt}))
-        if len(earlier) >= RUNS_PER_ATTEMPT or any(one.status in UNFINISHED for one in earlier):
+        if len(earlier) >= RUNS_PER_ATTEMPT or any(run_before.status in UNFINISHED for run_before in earlier):
             resting += 1
             continue
         run_key = attempt if not earlier else f"{attempt}-{len(earlier)}"
@@ -67,7 +67,7 @@ def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResou
 def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
     """In the order in which runs ended; one whose reconciliation cannot be written is reported when it can."""
     ending = Ending(**json.loads(context.cursor)) if context.cursor else Ending()
-    ended: list[BuildRun] = []
+    ended_runs: list[BuildRun] = []
     with builds.open() as build_context:
         for place, run in finished_since(build_context.pool, ending, settled_seconds=SETTLED_SECONDS):
             try:
@@ -77,16 +77,16 @@ def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextReso
                 break
             for fact in governance_facts(run, path):
                 context.log.info("governance fact: %s", json.dumps(fact, sort_keys=True))
-            ended.append(run)
+            ended_runs.append(run)
             ending = place
-    if not ended:
+    if not ended_runs:
         return dg.SkipReason("no build ended")
-    unseen = [run.run_key for run in ended if run.state is RunState.DONE and not _is_shown(context.instance, run)]
+    unseen = [run.run_key for run in ended_runs if run.state is RunState.DONE and not _is_shown(context.instance, run)]
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=f"{key}-shown", partition_key=key, tags={"ofp/shows": key}) for key in unseen],
-        dynamic_partitions_requests=_partitions(context.instance, [run.run_key for run in ended]),
+        dynamic_partitions_requests=_partitions(context.instance, [run.run_key for run in ended_runs]),
         cursor=json.dumps({"changed_at_utc": ending.changed_at_utc, "run_key": ending.run_key}),
-        skip_reason=None if unseen else f"reported: {len(ended)} builds ended",
+        skip_reason=None if unseen else f"reported: {len(ended_runs)} builds ended",
     )
 
 
@@ -113,9 +113,9 @@ def _partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[dg.Ad
 
 def _is_shown(instance: dg.DagsterInstance, run: BuildRun) -> bool:
     """Whether a run of Dagster showed the request, or is about to."""
-    unfinished = dg.RunsFilter(job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key})
-    if instance.get_runs(unfinished, limit=1):
+    unfinished_runs = dg.RunsFilter(job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key})
+    if instance.get_runs(unfinished_runs, limit=1):
         return True
     last = {"dataset_build": ASSETS["manifest"], "parity_rebuild": ASSETS["parity"], "forensic_rebuild": ASSETS["snapshot"]}
-    wanted = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])
-    return len(instance.fetch_materializations(wanted, limit=1).records) > 0
+    records_filter = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])
+    return len(instance.fetch_materializations(records_filter, limit=1).records) > 0

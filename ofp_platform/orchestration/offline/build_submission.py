@@ -23,14 +23,14 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun
 )
 def submit_intent(context: dg.OpExecutionContext, builds: BuildContextResource) -> None:
     """Submit one intent; the sensor `build_intents` asks for the build."""
-    given: Any = context.op_config["intent"]
+    given_intent: Any = context.op_config["intent"]
     try:
-        if isinstance(given, Mapping):
-            intent = parse_intent(given)
-        elif isinstance(given, str):
-            intent = read_intent(given)
+        if isinstance(given_intent, Mapping):
+            intent = parse_intent(given_intent)
+        elif isinstance(given_intent, str):
+            intent = read_intent(given_intent)
         else:
-            raise dg.Failure(f"an intent is an object, or a text in JSON or YAML; this is a {type(given).__name__}")
+            raise dg.Failure(f"an intent is an object, or a text in JSON or YAML; this is a {type(given_intent).__name__}")
         with builds.open() as build_context:
             run = build_context.ledger.submit(intent)
     except BuildRefused as refused:

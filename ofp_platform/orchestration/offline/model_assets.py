@@ -66,7 +66,7 @@ def trained_model(
 def lineage_metadata(lineage: Mapping[str, Any], path: str, objects: ObjectStore) -> Metadata:
     """The stored lineage of a model as metadata."""
     models = lineage["models"]
-    scores = {one["name"]: {name: float(value) for name, value in one["scores"].items()} for one in models}
+    scores = {model["name"]: {name: float(value) for name, value in model["scores"].items()} for model in models}
     return {
         "scores": markdown_table(
             ["model", "AUC ROC", "average precision", "card precision@100"],
@@ -81,7 +81,9 @@ def lineage_metadata(lineage: Mapping[str, Any], path: str, objects: ObjectStore
         "content_digest": lineage["content_digest"],
         "lineage": dg.MetadataValue.path(f"{objects.url}/{path}"),
         "inputs": ", ".join(lineage["inputs"]),
-        "models": markdown_table(["model", "object", "SHA-256"], [(one["name"], one["path"], one["sha256"]) for one in models]),
+        "models": markdown_table(
+            ["model", "object", "SHA-256"], [(model["name"], model["path"], model["sha256"]) for model in models]
+        ),
         **{f"{name}/auc_roc": values["auc_roc"] for name, values in scores.items()},
     }
 

@@ -45,16 +45,18 @@ def offline_reporter(context: dg.SensorEvaluationContext, builds: BuildContextRe
 def _segments(
     instance: dg.DagsterInstance, build_context: BuildContext, ranges: OffsetRanges
 ) -> Iterator[dg.AssetMaterialization]:
-    known = instance.get_materialized_partitions(ARCHIVE_SEGMENT)
-    found = archived_ranges(ranges, build_context.archive, lambda partition_id, number: range_key(partition_id, number) in known)
-    for number, receipt in found:
+    archived_keys = instance.get_materialized_partitions(ARCHIVE_SEGMENT)
+    new_segments = archived_ranges(
+        ranges, build_context.archive, lambda partition_id, number: range_key(partition_id, number) in archived_keys
+    )
+    for number, receipt in new_segments:
         metadata = {"status": "reported", **archive_metadata(build_context.archive, receipt)}
         yield dg.AssetMaterialization(ARCHIVE_SEGMENT, partition=range_key(receipt.partition_id, number), metadata=metadata)
 
 
 def _models(instance: dg.DagsterInstance, build_context: BuildContext) -> Iterator[dg.AssetMaterialization]:
-    shown = _shown_lineages(instance, build_context)
-    for path, lineage in model_lineages(build_context.objects, lambda path: path in shown):
+    shown_paths = _shown_lineages(instance, build_context)
+    for path, lineage in model_lineages(build_context.objects, lambda path: path in shown_paths):
         try:
             manifest = load_manifest(build_context.objects, lineage["dataset_name"], lineage["dataset_identity"])
         except (DatasetDamaged, DatasetNotFound):
@@ -64,7 +66,7 @@ def _models(instance: dg.DagsterInstance, build_context: BuildContext) -> Iterat
 
 
 def _shown_lineages(instance: dg.DagsterInstance, build_context: BuildContext) -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     cursor: str | None = None
     while True:
         page = instance.fetch_materializations(MODEL, limit=100, cursor=cursor)
@@ -72,7 +74,7 @@ def _shown_lineages(instance: dg.DagsterInstance, build_context: BuildContext) -
             event = record.asset_materialization
             value: Any = None if event is None else event.metadata.get("lineage")
             if value is not None:
-                found.add(str(value.value).removeprefix(f"{build_context.objects.url}/"))
+                paths.add(str(value.value).removeprefix(f"{build_context.objects.url}/"))
         if not page.has_more:
-            return found
+            return paths
         cursor = page.cursor

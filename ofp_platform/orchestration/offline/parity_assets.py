@@ -28,20 +28,20 @@ _OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
 
 def parity_evidence(pool: Pool, request_id: str) -> Metadata:
     """Rates by day and group, why some could not be checked, and the first mismatches."""
-    found = parity_summary(pool, request_id)
-    if not found.by_day:
+    summary = parity_summary(pool, request_id)
+    if not summary.by_day:
         return {}
     metadata: Metadata = {
-        "rates_by_group": markdown_table(["group", *_OUTCOMES, "match rate"], _rates(found.by_group)),
-        "rates_by_day": markdown_table(["day", *_OUTCOMES, "match rate"], list(_rates(found.by_day))[-SHOWN:]),
-        "parity_by_day": parity_by_day(found.by_day),
+        "rates_by_group": markdown_table(["group", *_OUTCOMES, "match rate"], _rates(summary.by_group)),
+        "rates_by_day": markdown_table(["day", *_OUTCOMES, "match rate"], list(_rates(summary.by_day))[-SHOWN:]),
+        "parity_by_day": parity_by_day(summary.by_day),
     }
-    if found.by_reason:
-        metadata["uncheckable_by_reason"] = markdown_table(["reason", "decisions"], found.by_reason.items())
-    if found.mismatches:
+    if summary.by_reason:
+        metadata["uncheckable_by_reason"] = markdown_table(["reason", "decisions"], summary.by_reason.items())
+    if summary.mismatches:
         head = ["decision", "as of", "where", "key", "group", "feature", "served", "rebuilt", "events"]
         rows = []
-        for record in found.mismatches:
+        for record in summary.mismatches:
             first = record.first_difference
             if first is None:
                 rows.append((record.decision_id, record.as_of_time_utc, *[""] * 7))
@@ -83,48 +83,50 @@ def correction_ledger_asset() -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, builds: BuildContextResource
     ) -> Iterator[dg.MaterializeResult[object]]:
         """Compute the corrections up to now, then show those of each day of the run."""
-        declared = builds.load_profile()
+        declared_profile = builds.load_profile()
         with builds.open() as build_context:
-            basis = make_basis(declared.stream_name, build_context.stream_records.ends)
-            compared: Metadata = {}
+            basis = make_basis(declared_profile.stream_name, build_context.stream_records.ends)
+            comparison: Metadata = {}
             try:
-                tally = correct_run(build_context, RunToProve(declared.context_pins, RunPolicies.of(declared), basis))
-                compared = {"decisions_compared": tally.compared_count, "decisions_unproven": tally.unproven_count}
+                tally = correct_run(
+                    build_context, RunToProve(declared_profile.context_pins, RunPolicies.of(declared_profile), basis)
+                )
+                comparison = {"decisions_compared": tally.compared_count, "decisions_unproven": tally.unproven_count}
             except BuildRefused as refused:
                 if refused.reason is not BuildReason.NOTHING_TO_BUILD:
                     raise dg.Failure(str(refused), allow_retries=refused.retryable) from None
-                compared = {"decisions_compared": 0}
+                comparison = {"decisions_compared": 0}
             for day in context.partition_keys:
                 start = to_micros(datetime.strptime(day, DAY_FORMAT).replace(tzinfo=UTC))
-                metadata = {**compared, **_of_day(corrections_between(build_context.pool, start, start + DAY_US))}
+                metadata = {**comparison, **_of_day(corrections_between(build_context.pool, start, start + DAY_US))}
                 context.add_asset_metadata(metadata, partition_key=day)
         yield dg.MaterializeResult(asset_key=CORRECTION_LEDGER)
 
     return correction_ledger
 
 
-def _of_day(found: CorrectionSummary) -> Metadata:
+def _of_day(summary: CorrectionSummary) -> Metadata:
     metadata: Metadata = {
-        "corrected_decisions": found.decisions,
-        "corrections": len(found.corrections),
-        "dagster/partition_row_count": len(found.corrections),
+        "corrected_decisions": summary.decisions,
+        "corrections": len(summary.corrections),
+        "dagster/partition_row_count": len(summary.corrections),
     }
-    if found.corrections:
+    if summary.corrections:
         head = ["decision", "as of", "key", "feature", "served", "corrected", "events"]
-        metadata["by_feature"] = counts_by_name(found.by_feature, "corrections", "corrections by feature")
+        metadata["by_feature"] = counts_by_name(summary.by_feature, "corrections", "corrections by feature")
         metadata["first_corrections"] = markdown_table(
             head,
             [
                 (
-                    one.decision_id,
-                    one.as_of_time_utc,
-                    f"{one.key_type} {one.key_id}",
-                    f"{one.group_name} {one.group_version} {one.feature}",
-                    one.served,
-                    one.corrected,
-                    ", ".join(f"{event.event_id} at {event.partition_id}/{event.offset}" for event in one.events),
+                    correction.decision_id,
+                    correction.as_of_time_utc,
+                    f"{correction.key_type} {correction.key_id}",
+                    f"{correction.group_name} {correction.group_version} {correction.feature}",
+                    correction.served,
+                    correction.corrected,
+                    ", ".join(f"{event.event_id} at {event.partition_id}/{event.offset}" for event in correction.events),
                 )
-                for one in found.corrections[:SHOWN]
+                for correction in summary.corrections[:SHOWN]
             ],
         )
     return metadata

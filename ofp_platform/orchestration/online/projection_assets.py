@@ -67,36 +67,38 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
         ],
     )
     def projection_range(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[object]:
-        done: dict[str, Metadata] = {}
+        done_ranges: dict[str, Metadata] = {}
         receipts: list[RangeReceipt] = []
-        refused: dict[str, str] = {}
-        with plane.open() as opened:
-            row = opened.ensure_live()
+        refused_ranges: dict[str, str] = {}
+        with plane.open() as opened_plane:
+            row = opened_plane.ensure_live()
             for partition_id, numbers in ranges_by_partition(context.partition_keys).items():
                 events = _earlier_events(context.instance, partition_id, numbers[0])
                 key = ""
                 began = time.perf_counter()
                 try:
-                    for receipt in apply_ranges(opened, row, partition_id, numbers):
+                    for receipt in apply_ranges(opened_plane, row, partition_id, numbers):
                         now = time.perf_counter()
                         key = range_key(partition_id, receipt.bounds.number)
                         receipts.append(receipt)
-                        done[key] = range_metadata(receipt, now - began)
+                        done_ranges[key] = range_metadata(receipt, now - began)
                         events[receipt.bounds.number] = receipt.counts["events"]
                         began = time.perf_counter()
                 except (RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, PartitionNotFound) as error:
-                    refused[partition_id] = str(error)
+                    refused_ranges[partition_id] = str(error)
                 if key:
-                    done[key]["events_per_range"] = events_per_range(partition_id, events, profile.range_size)
-        contiguous = _contiguous(receipts, refused)
-        if refused:
+                    done_ranges[key]["events_per_range"] = events_per_range(partition_id, events, profile.range_size)
+        contiguous = _contiguous(receipts, refused_ranges)
+        if refused_ranges:
             # the ranges that were applied are in the state, whatever becomes of the run: say so now
-            for key, metadata in done.items():
+            for key, metadata in done_ranges.items():
                 context.log_event(dg.AssetMaterialization(PROJECTION_RANGE, partition=key, metadata=metadata))
             yield contiguous
             yield _one_fate(receipts)
-            raise dg.Failure("\n".join(refused.values()), metadata={"applied_ranges": len(done)}, allow_retries=False)
-        for key, metadata in done.items():
+            raise dg.Failure(
+                "\n".join(refused_ranges.values()), metadata={"applied_ranges": len(done_ranges)}, allow_retries=False
+            )
+        for key, metadata in done_ranges.items():
             context.add_asset_metadata(metadata, partition_key=key)
         yield dg.MaterializeResult(asset_key=PROJECTION_RANGE)
         yield contiguous
@@ -110,9 +112,11 @@ def _earlier_events(instance: dg.DagsterInstance, partition_id: str, first: int)
     numbers = range(max(first - SHOWN + 1, 0), first)
     if not numbers:
         return {}
-    wanted = dg.AssetRecordsFilter(PROJECTION_RANGE, asset_partitions=[range_key(partition_id, number) for number in numbers])
-    found: dict[int, int] = {}
-    for record in reversed(instance.fetch_materializations(wanted, limit=2 * SHOWN).records):
+    records_filter = dg.AssetRecordsFilter(
+        PROJECTION_RANGE, asset_partitions=[range_key(partition_id, number) for number in numbers]
+    )
+    event_counts: dict[int, int] = {}
+    for record in reversed(instance.fetch_materializations(records_filter, limit=2 * SHOWN).records):
         event = record.asset_materialization
         value = None if event is None else event.metadata.get("events")
         if (
@@ -121,44 +125,48 @@ def _earlier_events(instance: dg.DagsterInstance, partition_id: str, first: int)
             and isinstance(value, dg.IntMetadataValue)
             and value.value is not None
         ):
-            found[ranges_by_partition([event.partition])[partition_id][0]] = value.value
-    return found
+            event_counts[ranges_by_partition([event.partition])[partition_id][0]] = value.value
+    return event_counts
 
 
-def _contiguous(receipts: list[RangeReceipt], refused: Mapping[str, str]) -> dg.AssetCheckResult:
+def _contiguous(receipts: list[RangeReceipt], refused_ranges: Mapping[str, str]) -> dg.AssetCheckResult:
     rows = [
         (receipt.bounds.partition_id, range_name(receipt.bounds.number), receipt.counted, receipt.expected)
         for receipt in receipts
         if not receipt.contiguous
     ]
     metadata: Metadata = {"ranges": len(receipts)}
-    if refused:
-        metadata["refused"] = markdown_table(["log partition", "why"], refused.items())
+    if refused_ranges:
+        metadata["refused"] = markdown_table(["log partition", "why"], refused_ranges.items())
     if rows:
         metadata["not_contiguous"] = markdown_table(["log partition", "range", "records taken", "records before the basis"], rows)
     return dg.AssetCheckResult(
-        asset_key=PROJECTION_RANGE, check_name=CONTIGUOUS, passed=not rows and not refused, metadata=metadata
+        asset_key=PROJECTION_RANGE, check_name=CONTIGUOUS, passed=not rows and not refused_ranges, metadata=metadata
     )
 
 
 def _one_fate(receipts: list[RangeReceipt]) -> dg.AssetCheckResult:
-    verified = [receipt.verification for receipt in receipts if receipt.verification is not None]
-    lost = [offset for found in verified for offset in found.lost]
-    invented = [offset for found in verified for offset in found.invented]
-    unaccounted = sum(
-        one.records - one.applied - one.duplicates - one.ignored - sum(one.failures.values())
+    verifications = [receipt.verification for receipt in receipts if receipt.verification is not None]
+    lost_offsets = [offset for verification in verifications for offset in verification.lost]
+    invented_offsets = [offset for verification in verifications for offset in verification.invented]
+    unaccounted_count = sum(
+        apply_receipt.records
+        - apply_receipt.applied
+        - apply_receipt.duplicates
+        - apply_receipt.ignored
+        - sum(apply_receipt.failures.values())
         for receipt in receipts
-        for one in receipt.receipts
+        for apply_receipt in receipt.receipts
     )
     return dg.AssetCheckResult(
         asset_key=PROJECTION_RANGE,
         check_name=ONE_FATE,
-        passed=not lost and not invented and unaccounted == 0,
+        passed=not lost_offsets and not invented_offsets and unaccounted_count == 0,
         metadata={
-            "verified_records": sum(found.records for found in verified),
-            "lost": ", ".join(lost) or "none",
-            "invented": ", ".join(invented) or "none",
-            "unaccounted": unaccounted,
+            "verified_records": sum(verification.records for verification in verifications),
+            "lost": ", ".join(lost_offsets) or "none",
+            "invented": ", ".join(invented_offsets) or "none",
+            "unaccounted": unaccounted_count,
         },
     )
 
@@ -186,11 +194,11 @@ def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDe
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=1)),
     )
     def projection(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[dg.MaterializeResult[object]]:
-        with plane.open() as opened:
-            row = opened.ensure_live()
+        with plane.open() as opened_plane:
+            row = opened_plane.ensure_live()
             for partition_id in context.partition_keys:
                 began = time.perf_counter()
-                receipt = catch_up(opened, row, partition_id)
+                receipt = catch_up(opened_plane, row, partition_id)
                 metadata = catch_up_metadata(receipt, time.perf_counter() - began)
                 context.add_asset_metadata(metadata, partition_key=partition_id)
             tags = {"registry_digest": row.registry_digest[:16]}
@@ -207,10 +215,10 @@ def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDe
 def posture_is_not_red(context: dg.AssetCheckExecutionContext, plane: PlaneResource) -> dg.AssetCheckResult:
     """The posture of the live projection, as `/health` would judge it."""
     latest = context.instance.get_latest_materialization_event(PROJECTION)
-    stalled = 0.0 if latest is None else max(time.time() - latest.timestamp, 0.0)
-    with plane.open() as opened:
-        observation = observe(opened, opened.ensure_live(), stalled_seconds=stalled)
-        state, reasons = judge(observation, opened.profile.thresholds)
+    stalled_seconds = 0.0 if latest is None else max(time.time() - latest.timestamp, 0.0)
+    with plane.open() as opened_plane:
+        observation = observe(opened_plane, opened_plane.ensure_live(), stalled_seconds=stalled_seconds)
+        state, reasons = judge(observation, opened_plane.profile.thresholds)
     return dg.AssetCheckResult(
         passed=state is not PostureState.RED,
         severity=dg.AssetCheckSeverity.ERROR,
@@ -218,7 +226,7 @@ def posture_is_not_red(context: dg.AssetCheckExecutionContext, plane: PlaneResou
         metadata={
             "state": state.value,
             "lag_records": observation.lag_records,
-            "stalled_seconds": round(stalled, 1),
+            "stalled_seconds": round(stalled_seconds, 1),
             **observation.totals.counters(),
         },
     )

@@ -60,15 +60,15 @@ def rebuild_beside(
     context: dg.AssetExecutionContext, plane: PlaneResource
 ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
     """Build and compare."""
-    with plane.open() as opened:
-        digest = pack_digest(profile_pack(opened.profile))
+    with plane.open() as opened_plane:
+        digest = pack_digest(profile_pack(opened_plane.profile))
         if context.partition_key != digest:
             raise dg.Failure(
                 f"the profile's pack is registry {digest}; to build {context.partition_key}, name its pack in the profile",
                 allow_retries=False,
             )
         try:
-            receipt = rebuild(opened)
+            receipt = rebuild(opened_plane)
         except (RegistryRefused, RebuildRefused) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     yield dg.MaterializeResult(
@@ -102,9 +102,9 @@ class SwitchConfig(dg.Config):
 )
 def make_rebuilt_projection_live(context: dg.OpExecutionContext, config: SwitchConfig, plane: PlaneResource) -> None:
     """The switch."""
-    with plane.open() as opened:
+    with plane.open() as opened_plane:
         try:
-            receipt = switch_live(opened, config.registry_digest)
+            receipt = switch_live(opened_plane, config.registry_digest)
         except (RegistryRefused, RebuildRefused) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}

@@ -25,9 +25,9 @@ VERIFIED_RANGES = 400
 )
 def snapshot_set_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> dg.RunRequest | dg.SkipReason:
     """By the watermark and not by the clock: a replay of history has hours of its own."""
-    with plane.open() as opened:
-        row = opened.ensure_live()
-        start = last_full_hour(opened.row(row.projection_id))
+    with plane.open() as opened_plane:
+        row = opened_plane.ensure_live()
+        start = last_full_hour(opened_plane.row(row.projection_id))
     if start is None:
         return dg.SkipReason("no event yet")
     key = to_datetime(start).strftime(HOUR_FORMAT)
@@ -45,24 +45,24 @@ def snapshot_set_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResou
 def verify_ranges_nightly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> list[dg.RunRequest] | dg.SkipReason:
     """One run per log partition, over the ranges that its basis holds and the log still keeps."""
     requests = []
-    with plane.open() as opened:
-        row = opened.ensure_live()
-        basis = opened.row(row.projection_id).basis.by_partition()
-        floors = opened.log.retention_floor().by_partition()
-        closed = opened.ranges.closed()
-        shared = shared_ranges(closed)
-        for name in sorted(closed):
-            count = min(closed[name].count, shared)
-            known = [
+    with plane.open() as opened_plane:
+        row = opened_plane.ensure_live()
+        basis = opened_plane.row(row.projection_id).basis.by_partition()
+        floors = opened_plane.log.retention_floor().by_partition()
+        closed_ranges = opened_plane.ranges.closed()
+        shared_count = shared_ranges(closed_ranges)
+        for name in sorted(closed_ranges):
+            count = min(closed_ranges[name].count, shared_count)
+            range_numbers = [
                 number
                 for number in range(max(count - VERIFIED_RANGES, 0), count)
-                if (bounds := opened.ranges.bounds(name, number)).is_inside(basis.get(name))
+                if (bounds := opened_plane.ranges.bounds(name, number)).is_inside(basis.get(name))
                 and place(bounds.start) >= place(floors.get(name))
             ]
-            if known:
+            if range_numbers:
                 tags = {
-                    ASSET_PARTITION_RANGE_START_TAG: range_key(name, known[0]),
-                    ASSET_PARTITION_RANGE_END_TAG: range_key(name, known[-1]),
+                    ASSET_PARTITION_RANGE_START_TAG: range_key(name, range_numbers[0]),
+                    ASSET_PARTITION_RANGE_END_TAG: range_key(name, range_numbers[-1]),
                 }
                 day = context.scheduled_execution_time.strftime("%Y-%m-%d")
                 requests.append(dg.RunRequest(run_key=f"{row.projection_id}-{name}-{day}", tags=tags))

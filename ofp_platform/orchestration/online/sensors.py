@@ -34,24 +34,24 @@ AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
 )
 def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
     """One run for all partitions that are behind: they share one projection, runs beside each other would only conflict."""
-    with plane.open() as opened:
-        row = opened.ensure_live()
-        if holds_projection(opened.pool, row.projection_id):
+    with plane.open() as opened_plane:
+        row = opened_plane.ensure_live()
+        if holds_projection(opened_plane.pool, row.projection_id):
             return dg.SkipReason(f"a continuous driver holds projection {row.projection_id}")
-        behind = [one for one in progress(opened, row) if one.lag]
+        behind = [partition for partition in progress(opened_plane, row) if partition.lag]
     if not behind:
         return dg.SkipReason("the basis is at the head of every partition")
-    mine = dg.RunsFilter(job_name=catch_up_job.name, statuses=UNFINISHED)
-    if context.instance.get_runs(mine, limit=1):
+    unfinished_runs = dg.RunsFilter(job_name=catch_up_job.name, statuses=UNFINISHED)
+    if context.instance.get_runs(unfinished_runs, limit=1):
         return dg.SkipReason("a catch-up is under way")
     tags = {
         ASSET_PARTITION_RANGE_START_TAG: behind[0].partition_id,
         ASSET_PARTITION_RANGE_END_TAG: behind[-1].partition_id,
-        "lag_records": str(sum(one.lag for one in behind)),
+        "lag_records": str(sum(partition.lag for partition in behind)),
     }
     return dg.SensorResult(
         run_requests=[dg.RunRequest(tags=tags)],
-        asset_events=[log_observation(one) for one in behind],
+        asset_events=[log_observation(partition) for partition in behind],
     )
 
 
@@ -64,18 +64,20 @@ def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg
 def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
     """Also adds the partitions themselves: ranges that closed everywhere, and the registry of the profile's pack."""
     cursor = ReportCursor.model_validate_json(context.cursor) if context.cursor else None
-    with plane.open() as opened:
-        row = opened.ensure_live()
-        report = report_commits(opened, row, cursor)
-        moved = {one.basis.partition_id for one in report.moved}
-        observed = [log_observation(one) for one in progress(opened, row) if one.partition_id in moved]
-        digest = pack_digest(profile_pack(opened.profile))
-    known = set(context.instance.get_dynamic_partitions(OFFSET_RANGE.name or ""))
-    ranges = [name for name in map(range_name, range(report.shared)) if name not in known]
+    with plane.open() as opened_plane:
+        row = opened_plane.ensure_live()
+        report = report_commits(opened_plane, row, cursor)
+        moved_partitions = {partition.basis.partition_id for partition in report.moved}
+        observations = [
+            log_observation(partition) for partition in progress(opened_plane, row) if partition.partition_id in moved_partitions
+        ]
+        digest = pack_digest(profile_pack(opened_plane.profile))
+    known_ranges = set(context.instance.get_dynamic_partitions(OFFSET_RANGE.name or ""))
+    ranges = [name for name in map(range_name, range(report.shared)) if name not in known_ranges]
     requests = [OFFSET_RANGE.build_add_request(ranges)] if ranges else []
     if not context.instance.has_dynamic_partition(REGISTRY_DIGEST.name or "", digest):
         requests.append(REGISTRY_DIGEST.build_add_request([digest]))
-    events = [*observed, *_moved(context.instance, report), *_closed(context.instance, report)]
+    events = [*observations, *_moved(context.instance, report), *_closed(context.instance, report)]
     if not events and not requests:
         return dg.SkipReason("nothing moved")
     moved_count, closed_count = len(report.moved), len(report.ranges)
@@ -91,15 +93,15 @@ def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -
 def _moved(instance: dg.DagsterInstance, report: CommitReport) -> AssetEvents:
     """Partitions that moved, but for those whose last materialisation (a run's) says so already."""
     events: list[dg.AssetMaterialization] = []
-    for one in report.moved:
-        partition_id = one.basis.partition_id
-        wanted = dg.AssetRecordsFilter(PROJECTION, asset_partitions=[partition_id])
-        records = instance.fetch_materializations(wanted, limit=1).records
+    for partition in report.moved:
+        partition_id = partition.basis.partition_id
+        records_filter = dg.AssetRecordsFilter(PROJECTION, asset_partitions=[partition_id])
+        records = instance.fetch_materializations(records_filter, limit=1).records
         latest = records[0].asset_materialization if records else None
-        said = None if latest is None else latest.metadata.get("basis")
-        if said is not None and said.value == basis_text(one.basis):
+        reported_basis = None if latest is None else latest.metadata.get("basis")
+        if reported_basis is not None and reported_basis.value == basis_text(partition.basis):
             continue
-        metadata = moved_metadata(one, report.row.version, report.row.watermark)
+        metadata = moved_metadata(partition, report.row.version, report.row.watermark)
         events.append(dg.AssetMaterialization(PROJECTION, partition=partition_id, metadata=metadata))
     return events
 
@@ -108,10 +110,10 @@ def _closed(instance: dg.DagsterInstance, report: CommitReport) -> AssetEvents:
     """Ranges behind the basis that no run has materialised."""
     if not report.ranges:
         return []
-    known = instance.get_materialized_partitions(PROJECTION_RANGE)
+    known_keys = instance.get_materialized_partitions(PROJECTION_RANGE)
     events: list[dg.AssetMaterialization] = []
-    for closed in report.ranges:
-        key = range_key(closed.bounds.partition_id, closed.bounds.number)
-        if key not in known:
-            events.append(dg.AssetMaterialization(PROJECTION_RANGE, partition=key, metadata=closed_range_metadata(closed)))
+    for closed_range in report.ranges:
+        key = range_key(closed_range.bounds.partition_id, closed_range.bounds.number)
+        if key not in known_keys:
+            events.append(dg.AssetMaterialization(PROJECTION_RANGE, partition=key, metadata=closed_range_metadata(closed_range)))
     return events

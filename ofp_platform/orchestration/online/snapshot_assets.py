@@ -43,31 +43,31 @@ def snapshot_set(
 ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
     """Materialise the hour of the partition."""
     objects = object_store.open()
-    with plane.open() as opened:
+    with plane.open() as opened_plane:
         try:
-            found = materialise_hour(opened, opened.ensure_live(), objects, hour_start(context.partition_key))
+            stored_set = materialise_hour(opened_plane, opened_plane.ensure_live(), objects, hour_start(context.partition_key))
         except HourNotServable as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        damaged = damaged_objects(opened, objects, found.index_path)
+        problems = damaged_objects(opened_plane, objects, stored_set.index_path)
     yield dg.MaterializeResult(
         asset_key=SNAPSHOT_SET,
-        data_version=dg.DataVersion(found.index_digest),
+        data_version=dg.DataVersion(stored_set.index_digest),
         metadata={
-            "dagster/partition_row_count": len(found.entries),
-            "new_snapshots": found.created,
-            "index": dg.MetadataValue.path(f"{objects.url}/{found.index_path}"),
-            "keys": markdown_table(["key type", "keys"], sorted(Counter(kind for kind, _, _ in found.entries).items())),
-            "first_snapshots": markdown_table(["key type", "key", "hash"], found.entries[:10]),
+            "dagster/partition_row_count": len(stored_set.entries),
+            "new_snapshots": stored_set.created,
+            "index": dg.MetadataValue.path(f"{objects.url}/{stored_set.index_path}"),
+            "keys": markdown_table(["key type", "keys"], sorted(Counter(kind for kind, _, _ in stored_set.entries).items())),
+            "first_snapshots": markdown_table(["key type", "key", "hash"], stored_set.entries[:10]),
             "basis": markdown_table(
-                ["log partition", "offset"], [(part.partition_id, part.offset) for part in found.basis.partitions]
+                ["log partition", "offset"], [(part.partition_id, part.offset) for part in stored_set.basis.partitions]
             ),
         },
     )
     yield dg.AssetCheckResult(
         asset_key=SNAPSHOT_SET,
         check_name=HASH_IS_NAME,
-        passed=not damaged,
-        metadata={"objects": len(found.entries) + 1, "damaged": ", ".join(damaged[:20]) or "none"},
+        passed=not problems,
+        metadata={"objects": len(stored_set.entries) + 1, "damaged": ", ".join(problems[:20]) or "none"},
     )
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from ofp_platform.cli.demo.decision_stops import last_stretch
+from ofp_platform.cli.demo.decision_stops import find_stops
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.online.decide import point_of, words_of
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -62,7 +62,7 @@ def test_a_tally_in_words() -> None:
 def test_the_stops_of_a_stretch(offline: OfflinePlane, records: int, stops: int, longest: int) -> None:
     plane = offline.labelled.plane
     ends = plane.log.ends()
-    begin, stretch = last_stretch(reader(plane), ends, records, stops, longest)
+    begin, stretch = find_stops(reader(plane), ends, records, stops, longest)
     assert stretch[-1].basis == ends
     total = sum(plane.log.ordinal_lag(begin).values())
     assert total == min(records, sum(plane.log.ordinal_lag(begin.model_copy(update={"partitions": ()})).values()))
