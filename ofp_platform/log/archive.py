@@ -55,8 +55,8 @@ def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, num
         ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
     """
     task = _task(ranges.bounds(partition_id, number), ranges.closed()[partition_id])
-    known = _archived(archive, task.span)
-    return _archive_all(ranges, archive, [task], 1, lambda receipt: None)[0] if known is None else known
+    archived_receipt = _archived(archive, task.span)
+    return _archive_all(ranges, archive, [task], 1, lambda receipt: None)[0] if archived_receipt is None else archived_receipt
 
 
 def archive_closed_ranges(
@@ -67,8 +67,12 @@ def archive_closed_ranges(
     `workers` threads write at once, each holds one segment. `on_receipt` hears of each segment that is archived, in that
     order. Raises as `archive_range`; what was written until then stays.
     """
-    closed = ranges.closed()
-    tasks = [_task(ranges.bounds(name, number), closed[name]) for name in sorted(closed) for number in range(closed[name].count)]
+    closed_ranges = ranges.closed()
+    tasks = [
+        _task(ranges.bounds(name, number), closed_ranges[name])
+        for name in sorted(closed_ranges)
+        for number in range(closed_ranges[name].count)
+    ]
     return _archive_all(ranges, archive, tasks, workers, on_receipt)
 
 
@@ -90,28 +94,28 @@ def archive_up_to(
     """
     if basis.stream_name != ranges.log.stream_name:
         raise ValueError(f"the basis is of stream {basis.stream_name!r}, the log is {ranges.log.stream_name!r}")
-    closed = ranges.closed()
+    closed_ranges = ranges.closed()
     tasks: list[_Task] = []
     for whole in ReplayBasis.up_to(basis).partitions if basis.partitions else ():
         number, start = 0, whole.first
-        while whole.partition_id in closed and number < closed[whole.partition_id].count:
+        while whole.partition_id in closed_ranges and number < closed_ranges[whole.partition_id].count:
             bounds = ranges.bounds(whole.partition_id, number)
             if not bounds.is_inside(whole.end):
                 break
-            tasks.append(_task(bounds, closed[whole.partition_id]))
+            tasks.append(_task(bounds, closed_ranges[whole.partition_id]))
             number, start = number + 1, bounds.end
         if place(start) < place(whole.end):
             tasks.append(_Task(whole.rest(start), number, None))
     return _archive_all(ranges, archive, tasks, workers, on_receipt)
 
 
-def _task(bounds: RangeBounds, closed: ClosedRanges) -> _Task:
+def _task(bounds: RangeBounds, closed_ranges: ClosedRanges) -> _Task:
     span = PartitionSpan(
         partition_id=bounds.partition_id,
         offset_kind=bounds.end.offset_kind,
         start=bounds.start.offset,
         next=bounds.end.offset,
-        closed=closed.ended and bounds.number == closed.count - 1,
+        closed=closed_ranges.ended and bounds.number == closed_ranges.count - 1,
     )
     return _Task(span, bounds.number, bounds.records)
 
@@ -172,26 +176,26 @@ def _hold(log: EventLog, archive: Archive, receipt: ArchiveReceipt) -> None:
 
 def _archived(archive: Archive, span: PartitionSpan) -> ArchiveReceipt | None:
     """The receipt of a span that is archived, its segment too."""
-    known = archive.receipt(span)
-    return known if known is not None and archive.store.exists(known.segment_path) else None
+    archived_receipt = archive.receipt(span)
+    return archived_receipt if archived_receipt is not None and archive.store.exists(archived_receipt.segment_path) else None
 
 
 def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collection[str]) -> ArchiveReceipt:
     """Archive one range; `before`: paths of the receipts that were there when this writer began."""
     log, span = ranges.log, task.span
-    known = archive.receipt(span)
-    if known is not None and archive.store.exists(known.segment_path):
+    archived_receipt = archive.receipt(span)
+    if archived_receipt is not None and archive.store.exists(archived_receipt.segment_path):
         # another writer was here meanwhile
         if archive.receipt_path(span) not in before:
-            _hold(log, archive, known)
-        return known
+            _hold(log, archive, archived_receipt)
+        return archived_receipt
     data, facts = _read(log, span)
     if task.records is not None and facts.records + facts.unreadable != task.records:
-        found = facts.records + facts.unreadable
+        record_count = facts.records + facts.unreadable
         where = f"partition {span.partition_id} of {log.stream_name}"
-        raise ReplayGap(f"{where}: {span.text} has {found} records, not {task.records}")
-    if known is not None:
-        return _restored(archive, known, data)
+        raise ReplayGap(f"{where}: {span.text} has {record_count} records, not {task.records}")
+    if archived_receipt is not None:
+        return _restored(archive, archived_receipt, data)
     _agree(archive, span, data)
     crash_point("archive.segment_read")
     data = _settled(archive, span, data, facts)
@@ -238,8 +242,8 @@ def _settled(archive: Archive, span: PartitionSpan, data: bytes, facts: SegmentF
     winner = archive.store.get(path)
     if winner != data:
         # the same records may have other bytes, from another release of the Parquet writer
-        found = SegmentFile(winner, path, span.offset_kind).facts(archive.stream_name, span)
-        if found.content_digest != facts.content_digest:
+        winner_facts = SegmentFile(winner, path, span.offset_kind).facts(archive.stream_name, span)
+        if winner_facts.content_digest != facts.content_digest:
             raise ArchiveConflict(f"{path} in {archive.store.url} holds other records than the log has at these positions")
     return winner
 

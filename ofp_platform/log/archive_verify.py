@@ -49,10 +49,10 @@ def verify_segment(archive: Archive, receipt: ArchiveReceipt) -> None:
     facts = segment.facts(archive.stream_name, receipt.span)
     least = None if facts.admitted_min is None else format_time(facts.admitted_min)
     greatest = None if facts.admitted_max is None else format_time(facts.admitted_max)
-    found = (facts.records, facts.unreadable, least, greatest, facts.content_digest)
-    said = (receipt.records, receipt.unreadable, receipt.admitted_min, receipt.admitted_max, receipt.content_digest)
-    if found != said:
-        raise SegmentDamaged(f"{receipt.segment_path} holds {found}, its receipt says {said}")
+    computed_facts = (facts.records, facts.unreadable, least, greatest, facts.content_digest)
+    stated_facts = (receipt.records, receipt.unreadable, receipt.admitted_min, receipt.admitted_max, receipt.content_digest)
+    if computed_facts != stated_facts:
+        raise SegmentDamaged(f"{receipt.segment_path} holds {computed_facts}, its receipt says {stated_facts}")
     for batch in segment.batches(receipt.span, receipt.span.end, ROW_GROUP_RECORDS):
         for index in _wrong_hashes(batch):
             raise SegmentDamaged(f"{receipt.segment_path}: the payload hash of record {batch.offsets[index]} is not its own")
@@ -85,26 +85,26 @@ def verify_partition(archive: Archive, partition_id: str, kind: OffsetKind) -> P
     if spans:
         farthest = max((span.end for span in spans), key=place)
         every = PartitionSpan.whole(farthest)
-        joined = every.covered_by([receipt.span for receipt in good])
-        whole = every.up_to(joined[-1].end) if joined else None
+        joined_spans = every.covered_by([receipt.span for receipt in good])
+        whole = every.up_to(joined_spans[-1].end) if joined_spans else None
         after = every.first if whole is None else whole.end
         if place(after) < place(farthest):
             text = f"partition {partition_id} of {archive.stream_name}: {every.cut(after, farthest).text} is not all archived"
             problems.append(_problem(folder, ReplayGap(text)))
-    chosen = whole.covered_by([receipt.span for receipt in good]) if whole is not None else []
-    held = {(receipt.first, receipt.next): receipt.records for receipt in good}
-    records = sum(held[span.start, span.next] for span in chosen)
+    chosen_spans = whole.covered_by([receipt.span for receipt in good]) if whole is not None else []
+    record_counts = {(receipt.first, receipt.next): receipt.records for receipt in good}
+    records = sum(record_counts[span.start, span.next] for span in chosen_spans)
     return PartitionVerification(partition_id, len(spans), records, whole, tuple(problems))
 
 
 def _conflicts(archive: Archive, receipts: list[ArchiveReceipt]) -> Iterator[tuple[str, ArchiveConflict]]:
-    for index, one in enumerate(receipts):
+    for index, receipt in enumerate(receipts):
         for other in receipts[index + 1 :]:
-            part = one.span.shared(other.span)
+            part = receipt.span.shared(other.span)
             if part is None:
                 break  # they are in the order of their starts
-            if archive.segment(one).hashes(part) != archive.segment(other).hashes(part):
-                text = f"{one.segment_path} and {other.segment_path} hold other records at {part.text}"
+            if archive.segment(receipt).hashes(part) != archive.segment(other).hashes(part):
+                text = f"{receipt.segment_path} and {other.segment_path} hold other records at {part.text}"
                 yield other.segment_path, ArchiveConflict(text)
 
 
@@ -112,7 +112,7 @@ def _wrong_hashes(batch: RecordBatch) -> Iterator[int]:
     if not are_moments(batch.ts).all():
         yield int(are_moments(batch.ts).argmin())
         return
-    pins = [canonical_bytes(one.wire()) for one in batch.pins]
+    pins = [canonical_bytes(run_pins.wire()) for run_pins in batch.pins]
     columns = zip(
         batch.event_types,
         batch.schema_versions,
@@ -122,8 +122,8 @@ def _wrong_hashes(batch: RecordBatch) -> Iterator[int]:
         batch.payload_hashes,
         strict=True,
     )
-    for index, (event_type, version, ts, pins_index, payload, expected) in enumerate(columns):
-        if hash_of_parts(event_type, version, ts, pins[pins_index], payload) != expected:
+    for index, (event_type, version, ts, pins_index, payload, expected_hash) in enumerate(columns):
+        if hash_of_parts(event_type, version, ts, pins[pins_index], payload) != expected_hash:
             yield index
 
 

@@ -9,7 +9,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 
 
 class ErrorCode(StrEnum):
-    """Kind of a failure."""
+    """What kind of failure it is."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
     NOT_FOUND = "NOT_FOUND"

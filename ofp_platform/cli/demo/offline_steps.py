@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.5
 
 
 @dataclass
-class OfflineHalf:
+class OfflineSteps:
     """`ends`: where the replay ends in the log; what others append behind it is not looked at. `trees`: of the forest."""
 
     environment: Environment
@@ -71,37 +71,37 @@ class OfflineHalf:
         return manifest
 
     def _archive(self, build_context: BuildContext) -> None:
-        started = time.monotonic()
+        start = time.monotonic()
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
         kind = self.plane.log.position_kind.offset_kind
-        known = {span for name in build_context.archive.partition_ids() for span in build_context.archive.spans(name, kind)}
+        known_spans = {span for name in build_context.archive.partition_ids() for span in build_context.archive.spans(name, kind)}
         with bar(self.console, "Archiving", records) as advance:
             receipts = archive_up_to(
                 self.plane.ranges, build_context.archive, self.ends, 2, lambda receipt: advance(receipt.records)
             )
-        new = [one for one in receipts if one.span.model_copy(update={"closed": False}) not in known]
-        count, size = sum(one.records for one in new), sum(one.segment_bytes for one in new)
+        new = [receipt for receipt in receipts if receipt.span.model_copy(update={"closed": False}) not in known_spans]
+        count, size = sum(receipt.records for receipt in new), sum(receipt.segment_bytes for receipt in new)
         if not new:
-            total = sum(one.records for one in receipts)
+            total = sum(receipt.records for receipt in receipts)
             done(self.console, "Archived", f"nothing: all {total:,} records are in {len(receipts)} segments")
             return
-        seconds = time.monotonic() - started
-        what = f"{count:,} records in {len(new)} segments, {size / 1e6:,.1f} MB, in {seconds:.1f} s"
-        done(self.console, "Archived", f"{what}, {count / seconds:,.0f} records/s")
+        seconds = time.monotonic() - start
+        summary = f"{count:,} records in {len(new)} segments, {size / 1e6:,.1f} MB, in {seconds:.1f} s"
+        done(self.console, "Archived", f"{summary}, {count / seconds:,.0f} records/s")
 
     def _facts(self) -> str:
-        declared = self.plane.profile
-        reference = reference_of(declared)
+        profile = self.plane.profile
+        reference = reference_of(profile)
         try:
-            found = load_run_facts(self.plane.pool, reference, declared.context_pins, declared.stream_name)
-            done(self.console, "Run facts", f"{reference}: published, {len(found.evidence)} checks passed")
+            run_facts = load_run_facts(self.plane.pool, reference, profile.context_pins, profile.stream_name)
+            done(self.console, "Run facts", f"{reference}: published, {len(run_facts.evidence)} checks passed")
         except BuildRefused as refused:
             if refused.reason is not BuildReason.RUN_FACTS_UNAVAILABLE:
                 raise
-            made = examine(self.plane, reference)
-            publish_run_facts(self.plane.pool, made)
-            load_run_facts(self.plane.pool, reference, declared.context_pins, declared.stream_name)
-            done(self.console, "Run facts", f"{reference}: {len(made.evidence)} checks passed, published")
+            new_facts = examine(self.plane, reference)
+            publish_run_facts(self.plane.pool, new_facts)
+            load_run_facts(self.plane.pool, reference, profile.context_pins, profile.stream_name)
+            done(self.console, "Run facts", f"{reference}: {len(new_facts.evidence)} checks passed, published")
         return reference
 
     def _labels(self, build_context: BuildContext) -> int | None:
@@ -120,18 +120,18 @@ class OfflineHalf:
         file = self.intent_file
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(readable_json(intent_wire(intent)) + "\n", encoding="utf-8")
-        started = time.monotonic()
-        submitted = build_context.ledger.submit(intent)
-        if submitted.state is RunState.FAILED:
-            build_context.ledger.reopen(submitted.run_key)
-        run = self._finished(build_context, build_run(build_context, submitted.run_key, self.console))
+        start = time.monotonic()
+        submitted_run = build_context.ledger.submit(intent)
+        if submitted_run.state is RunState.FAILED:
+            build_context.ledger.reopen(submitted_run.run_key)
+        run = self._finished(build_context, build_run(build_context, submitted_run.run_key, self.console))
         if run.state is not RunState.DONE or run.outcome is None:
             raise CommandRefused(f"no training set came of it: {line_of(run)}")
         manifest = load_manifest(build_context.objects, run.outcome["dataset_name"], run.outcome["dataset_identity"])
-        if submitted.state is RunState.DONE:
+        if submitted_run.state is RunState.DONE:
             done(self.console, "Training set", f"nothing to build: {manifest.row_count:,} rows are published")
         else:
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - start
             rate = f"{manifest.row_count / seconds:,.0f} rows/s"
             done(self.console, "Training set", f"{manifest.row_count:,} rows built and published in {seconds:.1f} s, {rate}")
         return manifest
@@ -161,8 +161,8 @@ class OfflineHalf:
         if labels is not None and manifest.label_basis is not None:
             counts = f"{labels.labelled:,} frauds, coverage {labels.coverage}, {labels.immature:,} rows immature"
             rows.append(("labels", f"as of {manifest.label_basis.as_of_utc}: {counts}"))
-        checked = f"{manifest.gates.label_rows_checked:,} labels and {manifest.gates.feature_rows_checked:,} feature rows"
-        rows.append(("leakage", f"none, checked on {checked}"))
+        rows_checked = f"{manifest.gates.label_rows_checked:,} labels and {manifest.gates.feature_rows_checked:,} feature rows"
+        rows.append(("leakage", f"none, checked on {rows_checked}"))
         if parity is not None and parity.anchors:
             share = 100 * parity.match / parity.anchors
             counts = f"{parity.match:,} of {parity.anchors:,} served vectors rebuilt from the log"
@@ -175,7 +175,7 @@ class OfflineHalf:
             )
 
     def _train(self, build_context: BuildContext, manifest: DatasetManifest) -> None:
-        started = time.monotonic()
+        start = time.monotonic()
         try:
             with wheel(self.console, "Training"):
                 protocol = protocol_of(build_context.objects, manifest)
@@ -184,7 +184,7 @@ class OfflineHalf:
             heading(self.console, "Models: none")
             self.console.print(f"  {unmet}", highlight=False, markup=False, soft_wrap=True)
             return
-        heading(self.console, f"Models trained from its manifest, in {time.monotonic() - started:.0f} s")
+        heading(self.console, f"Models trained from its manifest, in {time.monotonic() - start:.0f} s")
         train, test = (
             days_of(protocol.first_day, protocol.training_days),
             days_of(protocol.first_test_day, protocol.test_days),

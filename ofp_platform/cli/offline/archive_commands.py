@@ -30,14 +30,14 @@ def run(
     """Write a segment and a receipt for every closed offset range. What is archived already stays as it is."""
     from ofp_platform.log.archive import archive_closed_ranges, archive_up_to
 
-    started = time.monotonic()
+    start = time.monotonic()
     with open_build_context(resolve(home, profile)) as (plane, build_context):
         ranges, archive = plane.ranges, build_context.archive
         ends = plane.log.ends()
         if to_head:
             total = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
         else:
-            total = sum(found.count for found in ranges.closed().values()) * ranges.size
+            total = sum(closed_ranges.count for closed_ranges in ranges.closed().values()) * ranges.size
         with bar(Console(stderr=True), "Archiving", total) as advance:
             if to_head:
                 receipts = archive_up_to(ranges, archive, ends, 2, lambda receipt: advance(receipt.records))
@@ -45,7 +45,7 @@ def run(
                 receipts = archive_closed_ranges(ranges, archive, 2, lambda receipt: advance(receipt.records))
     records = sum(receipt.records for receipt in receipts)
     size = sum(receipt.segment_bytes for receipt in receipts)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - start
     typer.echo(f"archived: {len(receipts)} segments, {records:,} records, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
 
 
@@ -55,9 +55,11 @@ def show_list(home: Home = None, profile: ProfileSource = None) -> None:
     with open_build_context(resolve(home, profile)) as (plane, build_context):
         for partition_id in build_context.archive.partition_ids():
             for receipt in build_context.archive.receipts(partition_id, plane.log.position_kind.offset_kind):
-                admitted = f"{receipt.admitted_min} to {receipt.admitted_max}" if receipt.admitted_min else "nothing readable"
+                admission_span = (
+                    f"{receipt.admitted_min} to {receipt.admitted_max}" if receipt.admitted_min else "nothing readable"
+                )
                 typer.echo(
-                    f"{partition_id}  {receipt.first or 'start'} to {receipt.next}  {receipt.records:,} records, {admitted}"
+                    f"{partition_id}  {receipt.first or 'start'} to {receipt.next}  {receipt.records:,} records, {admission_span}"
                     f"  {receipt.content_digest}"
                 )
 
@@ -72,23 +74,27 @@ def verify(home: Home = None, profile: ProfileSource = None) -> None:
         names = build_context.archive.partition_ids()
         with bar(Console(stderr=True), "Verifying partitions", len(names)) as advance:
             for partition_id in names:
-                found = verify_partition(build_context.archive, partition_id, plane.log.position_kind.offset_kind)
+                verification = verify_partition(build_context.archive, partition_id, plane.log.position_kind.offset_kind)
                 advance(1)
-                for problem in found.problems:
+                for problem in verification.problems:
                     typer.echo(f"{problem.path}: {problem.error}: {problem.message}", err=True)
-                wrong += len(found.problems)
-                reach = "nothing" if found.contiguous is None else f"whole from its start to {found.contiguous.next}"
-                behind = _behind(plane.log, partition_id, None if found.contiguous is None else found.contiguous.next)
-                typer.echo(f"{partition_id}  {found.segments} segments, {found.records:,} records, {reach}{behind}")
+                wrong += len(verification.problems)
+                reach = (
+                    "nothing" if verification.contiguous is None else f"whole from its start to {verification.contiguous.next}"
+                )
+                behind = _behind(
+                    plane.log, partition_id, None if verification.contiguous is None else verification.contiguous.next
+                )
+                typer.echo(f"{partition_id}  {verification.segments} segments, {verification.records:,} records, {reach}{behind}")
         if not names:
             typer.echo(f"nothing of stream {build_context.archive.stream_name} is archived")
     if wrong:
         raise typer.Exit(1)
 
 
-def _behind(log: EventLog, partition_id: str, reached: int | str | None) -> str:
+def _behind(log: EventLog, partition_id: str, archived_to: int | str | None) -> str:
     """Count the records that the log has behind the archive."""
     end = log.ends().by_partition().get(partition_id)
     if end is None:
         return "; the log no longer has this partition"
-    return "" if end.offset == reached else f"; the log goes on to {end.offset}"
+    return "" if end.offset == archived_to else f"; the log goes on to {end.offset}"

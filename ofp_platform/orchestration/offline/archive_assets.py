@@ -27,7 +27,7 @@ _REFUSALS = (ArchiveConflict, PartitionNotFound, RangeOpen, ReceiptDamaged, Repl
 
 
 @dataclass
-class _Archived:
+class ArchiveOutcome:
     """Segments that a run archived and proved, by partition key; `refused` by log partition, in words."""
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
@@ -73,35 +73,35 @@ def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.Ass
         ],
     )
     def archive_segment(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
-        found = _Archived()
+        outcome = ArchiveOutcome()
         with builds.open() as build_context:
             ranges = OffsetRanges(build_context.pool, build_context.log, profile.range_size)
             for partition_id, numbers in ranges_by_partition(context.partition_keys).items():
                 try:
                     for number in numbers:
-                        _archive(ranges, build_context.archive, partition_id, number, found)
+                        _archive(ranges, build_context.archive, partition_id, number, outcome)
                 except _REFUSALS as error:
-                    found.refused[partition_id] = str(error)
-        if found.refused:
+                    outcome.refused[partition_id] = str(error)
+        if outcome.refused:
             # what was archived is in the archive, whatever becomes of the run: say so now
-            for key, metadata in found.metadata.items():
+            for key, metadata in outcome.metadata.items():
                 context.log_event(dg.AssetMaterialization(ARCHIVE_SEGMENT, partition=key, metadata=metadata))
-            yield found.check()
-            reasons = "\n".join(found.refused.values())
-            raise dg.Failure(reasons, metadata={"archived_segments": len(found.metadata)}, allow_retries=False)
-        for key, metadata in found.metadata.items():
+            yield outcome.check()
+            reasons = "\n".join(outcome.refused.values())
+            raise dg.Failure(reasons, metadata={"archived_segments": len(outcome.metadata)}, allow_retries=False)
+        for key, metadata in outcome.metadata.items():
             context.add_asset_metadata(metadata, partition_key=key)
         yield dg.MaterializeResult(asset_key=ARCHIVE_SEGMENT)
-        yield found.check()
+        yield outcome.check()
 
     return archive_segment
 
 
-def _archive(ranges: OffsetRanges, archive: Archive, partition_id: str, number: int, found: _Archived) -> None:
+def _archive(ranges: OffsetRanges, archive: Archive, partition_id: str, number: int, outcome: ArchiveOutcome) -> None:
     receipt = archive_range(ranges, archive, partition_id, number)
     verify_segment(archive, receipt)
-    found.metadata[range_key(partition_id, number)] = archive_metadata(archive, receipt)
-    found.records += receipt.records
+    outcome.metadata[range_key(partition_id, number)] = archive_metadata(archive, receipt)
+    outcome.records += receipt.records
 
 
 @dg.op(description="Every byte of the archive: segments, digests, payload hashes, and that they join and agree.")
@@ -109,29 +109,35 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildCont
     """One observation of the whole archive; the run fails when something is wrong."""
     with builds.open() as build_context:
         archive = build_context.archive
-        found = [verify_partition(archive, name, build_context.log.position_kind.offset_kind) for name in archive.partition_ids()]
-    context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(found)))
-    problems = [f"{problem.path}: {problem.error}: {problem.message}" for one in found for problem in one.problems]
+        verifications = [
+            verify_partition(archive, name, build_context.log.position_kind.offset_kind) for name in archive.partition_ids()
+        ]
+    context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(verifications)))
+    problems = [
+        f"{problem.path}: {problem.error}: {problem.message}"
+        for verification in verifications
+        for problem in verification.problems
+    ]
     if problems:
         raise dg.Failure("\n".join(problems), metadata={"problems": len(problems)}, allow_retries=False)
 
 
-def _verification(found: list[PartitionVerification]) -> Metadata:
+def _verification(verifications: list[PartitionVerification]) -> Metadata:
     head = ["log partition", "segments", "records", "joined", "problems"]
     rows = [
         (
-            one.partition_id,
-            one.segments,
-            one.records,
-            "nothing" if one.contiguous is None else one.contiguous.text,
-            len(one.problems),
+            verification.partition_id,
+            verification.segments,
+            verification.records,
+            "nothing" if verification.contiguous is None else verification.contiguous.text,
+            len(verification.problems),
         )
-        for one in found
+        for verification in verifications
     ]
     return {
-        "segments": sum(one.segments for one in found),
-        "records": sum(one.records for one in found),
-        "problems": sum(len(one.problems) for one in found),
+        "segments": sum(verification.segments for verification in verifications),
+        "records": sum(verification.records for verification in verifications),
+        "problems": sum(len(verification.problems) for verification in verifications),
         "partitions": markdown_table(head, rows),
     }
 

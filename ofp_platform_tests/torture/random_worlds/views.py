@@ -104,7 +104,7 @@ class ViewTrial:
             if rng.random() < 0.1:
                 projector = self._projector()
             most = rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4)))
-            batches, _ = read_ahead.read_batches(self.log, read_ahead.Asked(projector.basis, most))
+            batches, _ = read_ahead.read_batches(self.log, read_ahead.ReadRequest(projector.basis, most))
             if not batches:
                 break
             self.basis = projector.apply(batches).basis_after
