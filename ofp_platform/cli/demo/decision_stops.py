@@ -43,54 +43,56 @@ class _Tail:
         return self.before.before(self.offsets, count)
 
 
-def last_stretch(reader: EventReader, ends: Basis, records: int, stops: int, longest: int) -> tuple[Basis, list[Stop]]:
+def find_stops(reader: EventReader, ends: Basis, records: int, stops: int, longest: int) -> tuple[Basis, list[Stop]]:
     """Where the stretch of about the last `records` records before `ends` begins, and its stops, in order.
 
     About `stops` of them; more where one would span more than `longest` microseconds of admission.
     """
     after = near_the_end(ends, records)
     tails = [_tail(reader, end, after) for end in ends.partitions]
-    admitted = np.sort(np.concatenate([tail.admitted for tail in tails]))[-records:]
-    moments = _moments(admitted, max(1, len(admitted) // stops), longest)
+    admission_times = np.sort(np.concatenate([tail.admitted for tail in tails]))[-records:]
+    moments = _moments(admission_times, max(1, len(admission_times) // stops), longest)
     bases = [make_basis(ends.stream_name, {tail.end.partition_id: tail.at(moment) for tail in tails}) for moment in moments]
     begin, bases = bases[0], [*bases[1:], ends]
     of_stop: list[list[ReadEvent]] = [[] for _ in bases]
-    reached = {part.partition_id: [place(basis.by_partition()[part.partition_id]) for basis in bases] for part in ends.partitions}
+    stop_offsets = {
+        part.partition_id: [place(basis.by_partition()[part.partition_id]) for basis in bases] for part in ends.partitions
+    }
     for page in reader.pages(begin):
         for event in page.events:
-            at = bisect_left(reached.get(event.position.partition_id, []), order(event.position.offset))
+            at = bisect_left(stop_offsets.get(event.position.partition_id, []), order(event.position.offset))
             if at < len(bases):
                 of_stop[at].append(event)
     return begin, [Stop(basis, events) for basis, events in zip(bases, of_stop, strict=True)]
 
 
-def _moments(admitted: npt.NDArray[np.int64], step: int, longest: int) -> list[int]:
+def _moments(admission_times: npt.NDArray[np.int64], step: int, longest: int) -> list[int]:
     """The first admission of the stretch, and of each stop behind it."""
-    if not len(admitted):
+    if not len(admission_times):
         return [0]
-    moments = [int(admitted[0])]
+    moments = [int(admission_times[0])]
     at = 0
     while True:
-        too_late = int(np.searchsorted(admitted, moments[-1] + longest, side="right"))
+        too_late = int(np.searchsorted(admission_times, moments[-1] + longest, side="right"))
         at = max(at + 1, min(at + step, too_late))
-        if at >= len(admitted):
+        if at >= len(admission_times):
             return moments
-        if int(admitted[at]) > moments[-1]:
-            moments.append(int(admitted[at]))
+        if int(admission_times[at]) > moments[-1]:
+            moments.append(int(admission_times[at]))
 
 
 def _tail(reader: EventReader, end: PartitionBasis, after: Basis | None) -> _Tail:
     before = end.start() if after is None else after.by_partition()[end.partition_id]
     offsets: list[int | str] = []
-    admitted: list[npt.NDArray[np.int64]] = []
+    admission_times: list[npt.NDArray[np.int64]] = []
     at = before if after is not None else None
     while True:
         batch = reader.log.read(end.partition_id, at, _PAGE)
         count = bisect_right(batch.offsets, place(end), key=order)
         offsets += batch.offsets[:count]
-        admitted.append(batch.admitted_at[:count])
+        admission_times.append(batch.admitted_at[:count])
         if not len(batch) or count < len(batch) or batch.next == at:
             break
         at = batch.next
-    times = np.concatenate(admitted) if admitted else np.empty(0, np.int64)
+    times = np.concatenate(admission_times) if admission_times else np.empty(0, np.int64)
     return _Tail(before, end, offsets, np.maximum.accumulate(times) if len(times) else times)

@@ -51,27 +51,27 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
     Raises:
         CommandRefused: the log refused a record of the replay.
     """
-    started = time.monotonic()
+    start = time.monotonic()
     ends = log.ends()
     before = _ends_recorded(receipt_file, source, ends)
     if before is not None:
         advance(source.records)
-        return Appended(0, source.records, time.monotonic() - started, before)
-    held: Counter[Identity] = Counter(_identities(log, ends))
-    appended = 0
+        return Appended(0, source.records, time.monotonic() - start, before)
+    stored_identities: Counter[Identity] = Counter(_identities(log, ends))
+    appended_count = 0
     for batch in source.batches():
-        missing = _missing(batch, held) if held else batch
+        missing = _missing(batch, stored_identities) if stored_identities else batch
         if len(missing):
             receipt = log.append_columns(missing.columns(), missing.admitted_at)
             if receipt.refusals:
                 first = receipt.refusals[0]
                 raise CommandRefused(f"the log refused {len(receipt.refusals)} records: {first.reason}: {first.message}")
-            appended += receipt.appended
+            appended_count += receipt.appended
         advance(len(batch))
     receipt_file.parent.mkdir(parents=True, exist_ok=True)
     ends = log.ends()
     receipt_file.write_text(json.dumps(_receipt(source, ends), indent=2), encoding="utf-8")
-    return Appended(appended, source.records - appended, time.monotonic() - started, ends)
+    return Appended(appended_count, source.records - appended_count, time.monotonic() - start, ends)
 
 
 def _receipt(source: Source, ends: Basis) -> dict[str, object]:
@@ -86,14 +86,14 @@ def _ends_recorded(receipt_file: Path, source: Source, ends: Basis) -> Basis | N
     """Where the replay ends, if it was appended whole before, and the log still reaches as far as it did then."""
     try:
         content = json.loads(receipt_file.read_text(encoding="utf-8"))
-        recorded = Basis.model_validate(content.pop("ends"))
+        recorded_ends = Basis.model_validate(content.pop("ends"))
     except (OSError, ValueError, KeyError):
         return None
-    expected = _receipt(source, recorded)
-    del expected["ends"]
+    expected_receipt = _receipt(source, recorded_ends)
+    del expected_receipt["ends"]
     now = ends.by_partition()
-    reached = all(name in now and place(now[name]) >= place(part) for name, part in recorded.by_partition().items())
-    return recorded if content == expected and reached else None
+    is_reached = all(name in now and place(now[name]) >= place(part) for name, part in recorded_ends.by_partition().items())
+    return recorded_ends if content == expected_receipt and is_reached else None
 
 
 def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:
@@ -107,12 +107,12 @@ def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:
             at = batch.next
 
 
-def _missing(batch: Deliveries, held: Counter[Identity]) -> Deliveries:
+def _missing(batch: Deliveries, stored_identities: Counter[Identity]) -> Deliveries:
     """The deliveries that are not held; those that are leave `held`."""
     places = []
     for index, identity in enumerate(zip(batch.event_types, batch.event_ids, batch.admitted_at.tolist(), strict=True)):
-        if held[identity]:
-            held[identity] -= 1
+        if stored_identities[identity]:
+            stored_identities[identity] -= 1
         else:
             places.append(index)
     return replace(
@@ -129,8 +129,8 @@ def _missing(batch: Deliveries, held: Counter[Identity]) -> Deliveries:
 
 def project_available(projector: Projector, batch_records: int, advance: Advance, until: Basis | None = None) -> Projected:
     """Apply all that the log holds behind the projection's basis, up to `until` if given."""
-    started = time.monotonic()
-    done = Projected()
+    start = time.monotonic()
+    outcome = Projected()
     while True:
         try:
             receipt = projector.apply_available(max_records=batch_records, until=until)
@@ -138,9 +138,9 @@ def project_available(projector: Projector, batch_records: int, advance: Advance
             continue  # another driver (`ofp up`) is at it too: go on behind what it did
         if receipt is None:
             break
-        done.commits += 1
-        done.records += receipt.records
-        done.applied += receipt.applied
+        outcome.commits += 1
+        outcome.records += receipt.records
+        outcome.applied += receipt.applied
         advance(receipt.records)
-    done.seconds = time.monotonic() - started
-    return done
+    outcome.seconds = time.monotonic() - start
+    return outcome
