@@ -10,14 +10,14 @@ import typer
 Home = Annotated[
     Path | None,
     typer.Option(
-        "--home", help="Folder of everything local. Otherwise OFP_HOME, or .ofp in the current folder.", show_default=False
+        "--home", help="Folder of everything local; default: OFP_HOME, or .ofp in the current folder.", show_default=False
     ),
 ]
 ProfileSource = Annotated[
     str | None,
     typer.Option(
         "--profile",
-        help="A shipped profile (demo, handbook) or a file. Otherwise OFP_PROFILE, profile.yaml in the home folder, or demo.",
+        help="Shipped profile (demo, handbook) or file; default: OFP_PROFILE, profile.yaml in the home folder, or demo.",
         show_default=False,
     ),
 ]

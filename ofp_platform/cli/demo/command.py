@@ -28,12 +28,12 @@ def demo(
         typer.Option("--events", metavar="FILE.parquet", help="Replay this handbook file instead of simulating payments."),
     ] = None,
     log: Annotated[
-        LogKind, typer.Option(help="The log. kinesis: on a moto server that lives as long as the demo.")
+        LogKind, typer.Option(help="Kind of log; kinesis: on a moto server that lives as long as the demo.")
     ] = LogKind.POSTGRES,
     kinesis_endpoint: Annotated[
-        str | None, typer.Option("--kinesis-endpoint", help="With --log kinesis: use this Kinesis, which keeps its stream.")
+        str | None, typer.Option("--kinesis-endpoint", help="Kinesis to use with --log kinesis; it keeps its stream.")
     ] = None,
-    payments: Annotated[int, typer.Option(min=500, max=5_000_000, help="How many payments to simulate.")] = DEFAULT_PAYMENTS,
+    payments: Annotated[int, typer.Option(min=500, max=5_000_000, help="Number of payments to simulate.")] = DEFAULT_PAYMENTS,
     home: Home = None,
 ) -> None:
     """Simulate card payments with fraud, project and serve their features, decide, prove; publish a training set, train models.

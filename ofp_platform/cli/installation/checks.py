@@ -283,6 +283,6 @@ def free_port(port: int, user: str) -> Finding:
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
-        advice = "that is well if it is the plane's own; else choose another for ofp serve or ofp up"
+        advice = "fine if the plane itself uses it; otherwise pick another port for ofp serve or ofp up"
         return Finding(f"port {port}", State.NOTE, f"taken ({user} uses it unless told otherwise)", advice)
     return Finding(f"port {port}", State.WELL, f"free for the {user}" if user.startswith("HTTP") else f"free for {user}")

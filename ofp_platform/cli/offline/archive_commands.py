@@ -16,13 +16,13 @@ from ofp_platform.cli.terminal.progress import bar
 if TYPE_CHECKING:
     from ofp_platform.log.port import EventLog
 
-app = typer.Typer(help="The archive of the log: write, list, verify.", no_args_is_help=True)
+app = typer.Typer(help="Write, list and verify the archive of the log.", no_args_is_help=True)
 
 
-@app.command(short_help="Archive what is not archived yet.")
+@app.command(short_help="Archive the ranges that are not archived yet.")
 def run(
     to_head: Annotated[
-        bool, typer.Option("--to-head", help="Also what is in no closed offset range yet, as trailing segments.")
+        bool, typer.Option("--to-head", help="Also archive the records in no closed offset range yet, as trailing segments.")
     ] = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -49,7 +49,7 @@ def run(
     typer.echo(f"archived: {len(receipts)} segments, {records:,} records, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
 
 
-@app.command("list", short_help="What is archived, partition by partition.")
+@app.command("list", short_help="List archived segments, partition by partition.")
 def show_list(home: Home = None, profile: ProfileSource = None) -> None:
     """Each segment: its positions, its records, when they were admitted, the digest of its content."""
     with open_build_context(resolve(home, profile)) as (plane, build_context):

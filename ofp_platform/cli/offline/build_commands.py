@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from ofp_platform.offline.runs.run_lease import RunLease
     from ofp_platform.vocabulary.offline.build_run import BuildRun
 
-app = typer.Typer(help="The builder.", no_args_is_help=True)
+app = typer.Typer(help="Build datasets and rebuilds.", no_args_is_help=True)
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, max=256, help="Threads that compute features; otherwise one per core.", show_default=False),
+    typer.Option("--workers", min=1, max=256, help="Threads that compute features; default: one per core.", show_default=False),
 ]
 
 
@@ -35,13 +35,13 @@ def group() -> None:
     """The builder."""
 
 
-@app.command(short_help="Build one run, or all that wait.")
+@app.command(short_help="Build one run, or every waiting run.")
 def run(
     key: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="The key of a run, or the first 8 or more of its digits.", show_default=False),
+        typer.Argument(metavar="[RUN]", help="Key of a run; its first 8 digits are enough.", show_default=False),
     ] = None,
-    waiting: Annotated[bool, typer.Option("--waiting", help="Everything that waits, oldest first.")] = False,
+    waiting: Annotated[bool, typer.Option("--waiting", help="Build every waiting run, oldest first.")] = False,
     workers: Workers = None,
     engine: Annotated[
         FeatureEngine,

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 
-app = typer.Typer(help="Published datasets.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify, compare and load published datasets.", no_args_is_help=True)
 Dataset = Annotated[
     str,
-    typer.Argument(metavar="NAME:IDENTITY", help="A dataset; of its identity the first 8 or more digits do.", show_default=False),
+    typer.Argument(metavar="NAME:IDENTITY", help="Dataset; the first 8 digits of the identity are enough.", show_default=False),
 ]
 _LEAST = 8
 
@@ -56,9 +56,11 @@ def find_manifest(objects: ObjectStore, dataset: str) -> DatasetManifest:
     return load_manifest(objects, name, identities[0])
 
 
-@app.command("list", short_help="What is published.")
+@app.command("list", short_help="List published datasets.")
 def show_list(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only those of this name.", show_default=False)] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Name of the datasets to list; default: all.", show_default=False)
+    ] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -78,10 +80,10 @@ def show_list(
         typer.echo("nothing is published")
 
 
-@app.command(short_help="A manifest, readable.")
+@app.command(short_help="Show a manifest.")
 def show(
     dataset: Dataset,
-    json: Annotated[bool, typer.Option("--json", help="The whole manifest, as it is published.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as it is published.")] = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -165,7 +167,7 @@ _KNOW = {
 }
 
 
-@app.command(short_help="Whether it still is what was built.")
+@app.command(short_help="Verify that a dataset is still what was built.")
 def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
     """Compute the digest of every file and of the content again; exit code 1 if something is not what the manifest says."""
     from ofp_platform.offline.datasets.dataset_verification import verify_dataset
@@ -183,7 +185,7 @@ def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -
     typer.echo(f"{manifest.row_count:,} rows, content digest {manifest.content_digest}: computed again, equal")
 
 
-@app.command(short_help="What differs between two datasets.")
+@app.command(short_help="Compare two datasets.")
 def diff(one: Dataset, other: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
     """Compare two datasets: their meaning field by field, their content column by column."""
     from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
@@ -222,7 +224,7 @@ def _content_lines(content: ContentDifference) -> Iterator[str]:
         yield "the shared rows have the same values"
 
 
-@app.command(short_help="How to open it; or export it.")
+@app.command(short_help="Show how to open a dataset, or export it.")
 def load(
     dataset: Dataset,
     to: Annotated[

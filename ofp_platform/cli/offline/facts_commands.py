@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.offline.run_facts import RunFacts
     from ofp_platform.vocabulary.profile import Profile
 
-app = typer.Typer(help="Run facts: what a run pinned, and that its checks passed.", no_args_is_help=True)
+app = typer.Typer(
+    help="Publish and show run facts: the pins of a run, and the evidence that its checks passed.", no_args_is_help=True
+)
 Reference = Annotated[
     str | None,
-    typer.Argument(metavar="[REFERENCE]", help="The reference; otherwise STREAM/RUN_ID of the profile.", show_default=False),
+    typer.Argument(
+        metavar="[REFERENCE]", help="Reference of the facts; default: STREAM/RUN_ID of the profile.", show_default=False
+    ),
 ]
 
 
@@ -38,7 +42,7 @@ def examine(plane: Plane, reference: str) -> RunFacts:
     return examine_run(plane.pool, plane.log, plane.profile, pack, reference)
 
 
-@app.command(short_help="Examine the run, and publish what was found.")
+@app.command(short_help="Examine the run and publish its facts.")
 def publish(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
     """Check the run of the profile and publish its facts. What a reference names never changes."""
     from ofp_platform.offline.requests.run_facts_view import publish_run_facts
@@ -51,7 +55,7 @@ def publish(reference: Reference = None, home: Home = None, profile: ProfileSour
         typer.echo(f"  {evidence.check} {evidence.status.value} {evidence.evidence_digest}")
 
 
-@app.command(short_help="The facts under a reference.")
+@app.command(short_help="Show the facts under a reference.")
 def show(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
     """The facts, if they are of the profile's run and every required check passed; a refusal otherwise."""
     from ofp_platform.offline.requests.run_facts_view import load_run_facts

@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 
-app = typer.Typer(help="Build intents: check, submit, follow.", no_args_is_help=True)
-IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An intent, JSON or YAML.", show_default=False)]
-RunKey = Annotated[
-    str, typer.Argument(metavar="RUN", help="The key of a run, or the first 8 or more of its digits.", show_default=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="The whole object, as the contract has it.")]
+app = typer.Typer(help="Check, submit and follow build intents.", no_args_is_help=True)
+IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Intent, JSON or YAML.", show_default=False)]
+RunKey = Annotated[str, typer.Argument(metavar="RUN", help="Key of a run; its first 8 digits are enough.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole object as the contract defines it.")]
 
 
 @contextmanager
@@ -55,10 +53,10 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
         typer.echo(line)
 
 
-@app.command(short_help="Ask for a build.")
+@app.command(short_help="Submit an intent.")
 def submit(
     intent: IntentFile,
-    build: Annotated[bool, typer.Option("--build", help="Build it here and now; exit code 1 unless it is DONE then.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Build it here and now; exit code 1 unless it ends DONE.")] = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -83,13 +81,15 @@ def submit(
         raise typer.Exit(1)
 
 
-@app.command("list", short_help="The newest runs.")
+@app.command("list", short_help="List the newest runs.")
 def show_list(
     state: Annotated[
         str | None,
-        typer.Option("--state", help="Only those QUEUED, RUNNING, DONE, FAILED or PUBLISH_PENDING.", show_default=False),
+        typer.Option(
+            "--state", help="State of the runs to list: QUEUED, RUNNING, DONE, FAILED or PUBLISH_PENDING.", show_default=False
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Greatest number of runs to list.")] = 20,
     home: Home = None,
 ) -> None:
     """The newest runs, newest first, one a line."""
@@ -102,7 +102,7 @@ def show_list(
             typer.echo(line_of(run))
 
 
-@app.command(short_help="One run with its receipts.")
+@app.command(short_help="Show one run with its receipts.")
 def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
     """Show a request: its intent, its state, why it failed, and the receipt of each stage."""
     with _ledger(resolve(home)) as ledger:
@@ -125,10 +125,10 @@ def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
         typer.echo(f"  receipt of {receipt.stage}, attempt {receipt.attempt}{engine}: {receipt.digest}")
 
 
-@app.command(short_help="Try a failed run again.")
+@app.command(short_help="Retry a failed run.")
 def retry(
     run: RunKey,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build anew also what only has to be published.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again even if only publication is left.")] = False,
     home: Home = None,
 ) -> None:
     """Give a failed run new attempts, once the cause is removed. A run that did not fail stays as it is."""

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.position import Basis
 
-app = typer.Typer(help="The label store: load assertions, see what is known.", no_args_is_help=True)
+app = typer.Typer(help="Load and show label assertions.", no_args_is_help=True)
 _PAGE = 20_000
 _SHOWN = 5
 
 
-@app.command(short_help="Append what the fraud reports of the log say.")
+@app.command(short_help="Append the labels that the log's fraud reports assert.")
 def load(
     handbook: Annotated[
         Path | None,
         typer.Option(
-            "--handbook", metavar="FILE.parquet", help="The outcomes of a handbook file instead, each observed 7 days later."
+            "--handbook", metavar="FILE.parquet", help="Load the outcomes of a handbook file instead, each observed 7 days later."
         ),
     ] = None,
     home: Home = None,
@@ -98,16 +98,16 @@ def _batches(stream_records: StreamRecords, until: Basis, advance: Callable[[int
             advance(len(batch))
 
 
-@app.command(short_help="What is known, as of a time or in all.")
+@app.command(short_help="Show labels, as of a time or in all.")
 def show(
-    label_type: Annotated[str, typer.Option("--type", help="The type of label.")] = "fraud",
+    label_type: Annotated[str, typer.Option("--type", help="Type of label.")] = "fraud",
     as_of: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="TIME", help="RFC 3339 with Z: what was observed by then.", show_default=False),
+        typer.Option("--as-of", metavar="TIME", help="Count assertions observed by then, RFC 3339 with Z.", show_default=False),
     ] = None,
     event: Annotated[
         str | None,
-        typer.Option("--event", metavar="EVENT_ID", help="Every assertion about one event.", show_default=False),
+        typer.Option("--event", metavar="EVENT_ID", help="Show every assertion about one event.", show_default=False),
     ] = None,
     home: Home = None,
     profile: ProfileSource = None,

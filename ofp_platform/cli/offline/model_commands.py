@@ -15,12 +15,12 @@ from ofp_platform.cli.offline.model_table import model_table
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.progress import wheel
 
-app = typer.Typer(help="The example of what trains on datasets.", no_args_is_help=True)
+app = typer.Typer(help="Train the example models on datasets.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """The example of what trains on datasets."""
+    """Train the example models on datasets."""
 
 
 @app.command("train", short_help="Train fraud models on one dataset.")
@@ -32,11 +32,11 @@ def train_models(
             "--first-day",
             metavar="DATE",
             formats=["%Y-%m-%d"],
-            help="The first day of training; otherwise as published for the handbook, else as late as labels allow.",
+            help="First day of training; default: as published for the handbook, else as late as labels allow.",
             show_default=False,
         ),
     ] = None,
-    trees: Annotated[int, typer.Option("--trees", min=1, max=10_000, help="Of the random forest.")] = 100,
+    trees: Annotated[int, typer.Option("--trees", min=1, max=10_000, help="Trees of the random forest.")] = 100,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:

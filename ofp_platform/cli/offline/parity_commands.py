@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from ofp_platform.offline.runs.run_parity import RunToProve
     from ofp_platform.vocabulary.offline.parity_record import EventRef, ParityRecord
 
-app = typer.Typer(help="Recorded decisions, rebuilt from the log and compared.", no_args_is_help=True)
+app = typer.Typer(help="Rebuild recorded decisions from the log and compare them.", no_args_is_help=True)
 BasisFile = Annotated[
     Path | None,
-    typer.Option("--basis", metavar="FILE", help="A basis, JSON. Otherwise the end of log and archive.", show_default=False),
+    typer.Option("--basis", metavar="FILE", help="Basis, JSON; default: the end of log and archive.", show_default=False),
 ]
-Workers = Annotated[int, typer.Option(min=1, help="Processes.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
 _OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
 
 
@@ -78,7 +78,7 @@ def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profil
         raise typer.Exit(1)
 
 
-@app.command(short_help="Which decisions late events would have changed.")
+@app.command(short_help="Show the decisions that late events would have changed.")
 def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSource = None) -> None:
     """Write to the correction ledger which features each decision would have had otherwise, had the events up to a basis been
     known, and which events did it.
@@ -102,10 +102,10 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
         )
 
 
-@app.command(short_help="Rates and mismatches of a comparison.")
+@app.command(short_help="Show rates and mismatches of a comparison.")
 def show(
-    request: Annotated[str, typer.Argument(metavar="[REQUEST]", help="The first digits of a request; none lists all.")] = "",
-    mismatches: Annotated[int, typer.Option(min=0, help="How many mismatches to show at most.")] = 20,
+    request: Annotated[str, typer.Argument(metavar="[REQUEST]", help="First digits of a request; default: list all.")] = "",
+    mismatches: Annotated[int, typer.Option(min=0, help="Greatest number of mismatches to show.")] = 20,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:

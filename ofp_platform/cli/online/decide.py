@@ -35,9 +35,9 @@ _TOGETHER = 500
 def decide(
     count: Annotated[int, typer.Option("--count", min=1, help="Decide on this many of the newest events.")] = 1000,
     every: Annotated[bool, typer.Option("--all", help="Decide on all events of the log instead.")] = False,
-    url: Annotated[str | None, typer.Option("--url", help="Ask this service; otherwise one is started for the while.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Service to ask; default: one started for the purpose.")] = None,
     token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
-    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="Requests at once.")] = 8,
+    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="Concurrent requests.")] = 8,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:

@@ -23,27 +23,29 @@ def group() -> None:
     """Ask for features."""
 
 
-@app.command("get", short_help="Features of entities at an instant.")
+@app.command("get", short_help="Get features of entities at an instant.")
 def get_features(
-    key: Annotated[list[str], typer.Option("--key", metavar="TYPE:ID", help="A key, such as account:account-0000001.")],
+    key: Annotated[list[str], typer.Option("--key", metavar="TYPE:ID", help="Key, such as account:account-0000001.")],
     feature_group: Annotated[
-        list[str], typer.Option("--group", metavar="NAME:VERSION", help="A feature group, such as account_activity:v1.")
+        list[str], typer.Option("--group", metavar="NAME:VERSION", help="Feature group, such as account_activity:v1.")
     ],
-    as_of: Annotated[str, typer.Option("--as-of", metavar="TIME", help="RFC 3339 with Z. There is no default: not even now.")],
+    as_of: Annotated[
+        str, typer.Option("--as-of", metavar="TIME", help="As-of time, RFC 3339 with Z. There is no default, not even now.")
+    ],
     context: Annotated[
         list[str] | None,
-        typer.Option("--context", metavar="NAME=VALUE", help="A field of request_context; digits are an integer."),
+        typer.Option("--context", metavar="NAME=VALUE", help="Field of request_context; digits are an integer."),
     ] = None,
     at_least: Annotated[
         list[str] | None,
-        typer.Option("--at-least", metavar="PARTITION:OFFSET", help="A record that must be in the basis of the answer."),
+        typer.Option("--at-least", metavar="PARTITION:OFFSET", help="Record that must be in the basis of the answer."),
     ] = None,
-    url: Annotated[str | None, typer.Option("--url", help="Ask this service; otherwise the database itself.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Service to ask; default: the database itself.")] = None,
     token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Features of entities at an instant, as the whole JSON response; a refusal goes to stderr with exit code 1."""
+    """Get features of entities at an instant, as the whole JSON response; a refusal goes to stderr with exit code 1."""
     from ofp_platform.client import make_request
 
     environment = resolve(home, profile)

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ofp_platform.log.port import EventLog, Refusal
     from ofp_platform.vocabulary.position import Position
 
-app = typer.Typer(help="The event log of the profile.", no_args_is_help=True)
+app = typer.Typer(help="Append to the event log of the profile, see its ends, trim it.", no_args_is_help=True)
 _BATCH = 5_000
 
 
 @app.command(short_help="Append events from a file.")
 def append(
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One envelope a line; - reads standard input.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One envelope per line; - reads standard input.")],
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -99,7 +99,7 @@ def _words(file: Path, line: int, refusal: Refusal) -> str:
     return f"{file}:{line}: {refusal.reason}: {refusal.message}"
 
 
-@app.command(short_help="Where the log ends.")
+@app.command(short_help="Show where the log ends.")
 def ends(home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
     with resolve(home, profile).open_plane() as plane:
@@ -109,10 +109,11 @@ def ends(home: Home = None, profile: ProfileSource = None) -> None:
             typer.echo(f"{part.partition_id}  from {floor[part.partition_id].offset or 0}  to {part.offset or 0}")
 
 
-@app.command(short_help="Trim what is archived, verified and applied.")
+@app.command(short_help="Trim records that are archived, verified and applied.")
 def trim(
     archived: Annotated[
-        bool, typer.Option("--archived", help="Records that the archive has too, verified; there is no other way to trim.")
+        bool,
+        typer.Option("--archived", help="Trim only records that the archive holds, verified; there is no other way to trim."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show what would be trimmed; change nothing.")] = False,
     home: Home = None,

@@ -13,13 +13,13 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from ofp_platform.online.ranges.rebuild import RebuildReceipt
 
-app = typer.Typer(help="Projections: list, build the next one beside the live one, switch.", no_args_is_help=True)
+app = typer.Typer(help="List projections, build the next one beside the live one, switch.", no_args_is_help=True)
 _LEAST_DIGITS = 8
 
 
-@app.command("list", short_help="Every projection in the database.")
+@app.command("list", short_help="List every projection in the database.")
 def list_all(home: Home = None, profile: ProfileSource = None) -> None:
-    """Every projection in the database: stream, run, registry, status, version, watermark."""
+    """List every projection in the database: stream, run, registry, status, version, watermark."""
     from rich.console import Console
     from rich.table import Table
 
@@ -36,7 +36,7 @@ def list_all(home: Home = None, profile: ProfileSource = None) -> None:
     Console(width=160).print(table)
 
 
-@app.command(short_help="Build the next one and compare it.")
+@app.command(short_help="Build the next projection and compare it with the live one.")
 def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
     """Build the projection of the profile's pack beside the live one, and compare the two by hash; exit code 1 if they differ."""
     from ofp_platform.online.ranges import rebuild as rebuilding
@@ -51,10 +51,10 @@ def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
     typer.echo(f"make it live with: ofp projection switch {receipt.beside.registry_digest[:12]}")
 
 
-@app.command(short_help="Make the next one live.")
+@app.command(short_help="Make the next projection live.")
 def switch(
     registry: Annotated[
-        str, typer.Argument(metavar="DIGEST", help="Registry to make live: its digest or the first 8 or more digits of it.")
+        str, typer.Argument(metavar="DIGEST", help="Digest of the registry to make live; its first 8 digits are enough.")
     ],
     home: Home = None,
     profile: ProfileSource = None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ofp_platform.online.projecting.projector import ApplyReceipt
     from ofp_platform.online.state.projection import ProjectionRow
 
-app = typer.Typer(help="The projector of the profile's run.", no_args_is_help=True)
+app = typer.Typer(help="Run the projector, or show how far it is.", no_args_is_help=True)
 READY = "applying to projection"
 _SAY_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
@@ -44,10 +44,10 @@ class _Teller:
             self._said, self._records, self._applied, self._commits = time.monotonic(), 0, 0, 0
 
 
-@app.command(short_help="The continuous driver.")
+@app.command(short_help="Run the continuous driver.")
 def run(
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics page.")] = "127.0.0.1",
-    metrics_port: Annotated[int | None, typer.Option(help="Port of a Prometheus page; none if not given.")] = None,
+    metrics_port: Annotated[int | None, typer.Option(help="Port of a Prometheus page; default: no page.")] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -120,9 +120,9 @@ def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> 
         watcher.join()
 
 
-@app.command(short_help="Counts, lag and watermark.")
+@app.command(short_help="Show counts, lag and watermark.")
 def status(home: Home = None, profile: ProfileSource = None) -> None:
-    """The live projection: counts, lag and watermark, partition by partition; exit code 1 when there is none."""
+    """Show the live projection: counts, lag and watermark, partition by partition; exit code 1 when there is none."""
     from rich.console import Console
     from rich.table import Table
 

@@ -13,8 +13,8 @@ from ofp_platform.cli.options import Home, ProfileSource
 if TYPE_CHECKING:
     from ofp_platform.registry.models import Pack
 
-app = typer.Typer(help="Feature packs: check, show, compare.", no_args_is_help=True)
-PackSourceArgument = Annotated[str, typer.Argument(metavar="PACK", help="A pack file, or the name of a shipped pack.")]
+app = typer.Typer(help="Check, show and compare feature packs.", no_args_is_help=True)
+PackSourceArgument = Annotated[str, typer.Argument(metavar="PACK", help="Pack file, or name of a shipped pack.")]
 
 
 def read_pack(source: str) -> Pack:
@@ -32,7 +32,7 @@ def read_pack(source: str) -> Pack:
 def check(
     pack: PackSourceArgument,
     store: Annotated[
-        bool, typer.Option("--store", help="Also hold it against every group version published in the database.")
+        bool, typer.Option("--store", help="Compare with every group version published in the database, too.")
     ] = False,
     home: Home = None,
 ) -> None:
@@ -63,15 +63,18 @@ def _hold_against_store(pack: Pack, dsn: str) -> None:
     typer.echo(f"held against {len(stored_groups)} published group versions: {new} new, none redefined")
 
 
-@app.command(short_help="The groups of a pack.")
+@app.command(short_help="Show the groups of a pack.")
 def show(
     pack: Annotated[
-        str | None, typer.Argument(metavar="[PACK]", help="As in check; otherwise the profile's pack.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="[PACK]", help="Pack file, or name of a shipped pack; default: the profile's pack.", show_default=False
+        ),
     ] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Groups of a pack: keys, features, what a request must bring."""
+    """Show the groups of a pack: keys, features, request_context fields."""
     from textwrap import fill
 
     from ofp_platform.registry.compile import compile_pack
@@ -88,10 +91,10 @@ def show(
             typer.echo(f"  needs request_context: {field} ({kind})")
 
 
-@app.command(short_help="What changed between two packs.")
+@app.command(short_help="Compare two packs.")
 def diff(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="A pack file or a shipped pack.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="A pack file or a shipped pack.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Pack file, or name of a shipped pack.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Pack file, or name of a shipped pack.")],
 ) -> None:
     """Compare two packs; exit code 1 when a group changed under a version that it had."""
     from ofp_platform.registry.diff import diff_packs

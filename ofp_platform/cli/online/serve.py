@@ -30,7 +30,7 @@ def build_application(profile: Profile, dsn: str) -> ASGIApp:
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to bind; beyond loopback only with OFP_API_TOKENS.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     home: Home = None,
     profile: ProfileSource = None,

@@ -16,7 +16,7 @@ from ofp_platform.vocabulary.model import is_digest
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
 
-app = typer.Typer(help="Materialised snapshots: show one, prove one.", no_args_is_help=True)
+app = typer.Typer(help="Show or prove a materialised snapshot.", no_args_is_help=True)
 Hash = Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in feature_snapshot_hash.")]
 
 
@@ -30,7 +30,7 @@ def _load(plane: Plane, snapshot_hash: str) -> bytes:
     return SnapshotStore(plane.pool, objects).load(snapshot_hash)
 
 
-@app.command(short_help="One snapshot, verified against its hash.")
+@app.command(short_help="Show one snapshot, verified against its hash.")
 def show(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
     """The record of a snapshot, printed only if its content still has that hash."""
     with resolve(home, profile).open_plane() as plane:
@@ -38,7 +38,7 @@ def show(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) 
     typer.echo(readable_json(json.loads(record)))
 
 
-@app.command(short_help="One snapshot, computed again from the log.")
+@app.command(short_help="Compute one snapshot again from the log.")
 def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
     """Fold the log again up to the recorded basis, and hold the result against the hash; exit code 1 if they differ.
 

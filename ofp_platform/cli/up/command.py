@@ -15,14 +15,14 @@ from ofp_platform.cli.options import Home, ProfileSource
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the HTTP service; 0 chooses a free one.")] = 8000,
     dagster_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of Dagster's UI; 0 chooses a free one.")] = 3000,
-    dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Dagster's web server and daemon.")] = True,
+    dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Start Dagster's web server and daemon.")] = True,
     simulate: Annotated[
         float, typer.Option(metavar="RATE", min=0, max=5000, help="Append this many simulated payments a second.")
     ] = 0.0,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """PostgreSQL, HTTP service, continuous projector and Dagster together, until Ctrl-C.
+    """Start PostgreSQL, HTTP service, continuous projector and Dagster together, until Ctrl-C.
 
     Prints each address when it answers. What the processes print stands in the folder logs of the home folder.
     """
