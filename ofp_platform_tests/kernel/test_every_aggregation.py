@@ -23,6 +23,7 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.pack import load_pack
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, divide
+from ofp_platform_tests.oracle.fake_aggregation import pack_of
 
 ROOT = Path(ofp_platform.__file__).parent.parent
 HOUR = 3_600_000_000
@@ -35,23 +36,7 @@ def of_one(aggregation: Aggregation) -> CompiledRegistry:
     if RULES[aggregation].reads is Reads.OPERANDS:
         sides = (part.format("sum", ", value: amount"), part.format("count", ""))
         one = f"aggregation: {aggregation}, numerator: {{{sides[0]}}}, denominator: {{{sides[1]}}}"
-    return compile_pack(
-        load_pack(f"""
-pack_id: one
-revision: 1
-events:
-  payment:
-    keys: {{account: account_id}}
-    fields: {{amount: integer}}
-groups:
-  - name: g
-    version: v1
-    key_type: account
-    ttl_seconds: 60
-    features:
-      - {{name: f, {one}, window: 1h}}
-""")
-    )
+    return compile_pack(load_pack(pack_of(one)))
 
 
 def served(value: ExactValue) -> int | Fraction | None:

@@ -18,7 +18,11 @@ from ofp_platform.registry import aggregations
 from ofp_platform.registry.aggregations import RULES, Aggregation, Finish, Parts
 
 NAME = "fake"
-PACK = f"""
+
+
+def pack_of(feature: str) -> str:
+    """The text of a pack whose only feature `f` is this aggregation with its fields, over an hour."""
+    return f"""
 pack_id: fakes
 revision: 1
 events:
@@ -31,8 +35,11 @@ groups:
     key_type: account
     ttl_seconds: 60
     features:
-      - {{name: f, aggregation: {NAME}, events: [payment], value: amount, window: 1h}}
+      - {{name: f, {feature}, window: 1h}}
 """
+
+
+PACK = pack_of(f"aggregation: {NAME}, events: [payment], value: amount")
 
 
 def add_aggregation(kind: str) -> Aggregation:

@@ -75,6 +75,23 @@ def heads(plane: Plane) -> dict[str, int]:
     return {name: int(part.offset) for name, part in plane.log.ends().by_partition().items()}
 
 
+WITH_ANOTHER_GROUP = (
+    "\n  - name: card_activity\n    version: v1\n",
+    """
+  - name: account_activity
+    version: v2
+    key_type: account
+    ttl_seconds: 604800
+    features:
+      - {name: count_60d, aggregation: count, events: [card_payment], window: 60d}
+
+  - name: card_activity
+    version: v1
+""",
+)
+"""A change for `pack_with`: one group more, in front of `card_activity`."""
+
+
 def pack_with(folder: Path, changes: Sequence[tuple[str, str]], *, revision: int = 2) -> Path:
     """The shipped pack as a file of its own, with texts replaced."""
     from ofp_platform.registry.pack import shipped_pack_text

@@ -26,21 +26,10 @@ from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.position import Basis, basis_text
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane, payments
-from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, pack_with, profile
+from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, WITH_ANOTHER_GROUP, append, pack_with, profile
 
 HEAD = 10_000
 STREAM = "card-payments"
-NEW_GROUP = """
-  - name: account_activity
-    version: v2
-    key_type: account
-    ttl_seconds: 604800
-    features:
-      - {name: count_60d, aggregation: count, events: [card_payment], window: 60d}
-
-  - name: card_activity
-    version: v1
-"""
 
 
 @pytest.fixture
@@ -222,7 +211,7 @@ def test_a_rebuild_on_a_trimmed_log_is_refused_in_words(plane: Plane, tmp_path: 
     archive_closed_ranges(plane.ranges, archive)
     trim(plane, plan_trim(plane, archive))
     assert rebuild(plane).unchanged
-    path = pack_with(tmp_path, [("\n  - name: card_activity\n    version: v1\n", NEW_GROUP)])
+    path = pack_with(tmp_path, [WITH_ANOTHER_GROUP])
     plane.profile = plane.profile.model_copy(update={"pack": str(path)})
     with pytest.raises(RebuildRefused, match=r"kept from offset \d+ on, and projection \d+ needs records before it"):
         rebuild(plane)

@@ -8,19 +8,7 @@ import pytest
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.rebuild import RebuildRefused, rebuild, switch_live
-from ofp_platform_tests.oracle.simulated_log import append, deliveries, pack_with, profile
-
-NEW_GROUP = """
-  - name: account_activity
-    version: v2
-    key_type: account
-    ttl_seconds: 604800
-    features:
-      - {name: count_60d, aggregation: count, events: [card_payment], window: 60d}
-
-  - name: card_activity
-    version: v1
-"""
+from ofp_platform_tests.oracle.simulated_log import WITH_ANOTHER_GROUP, append, deliveries, pack_with, profile
 
 
 @pytest.fixture
@@ -30,7 +18,7 @@ def plane(dsn: str, tmp_path: Path) -> Iterator[Plane]:
         append(opened.log)
         live = opened.ensure_live()
         opened.projector(live).apply_available(max_records=300)
-        path = pack_with(tmp_path, [("\n  - name: card_activity\n    version: v1\n", NEW_GROUP)])
+        path = pack_with(tmp_path, [WITH_ANOTHER_GROUP])
         opened.profile = opened.profile.model_copy(update={"pack": str(path)})
         yield opened
 
@@ -117,7 +105,7 @@ def test_a_projection_that_ran_ahead_is_not_compared(plane: Plane) -> None:
 def test_nothing_to_compare_before_the_first_event(dsn: str, tmp_path: Path) -> None:
     with Plane.open(profile(tmp_path), dsn) as plane:
         plane.ensure_live()
-        path = pack_with(tmp_path, [("\n  - name: card_activity\n    version: v1\n", NEW_GROUP)])
+        path = pack_with(tmp_path, [WITH_ANOTHER_GROUP])
         plane.profile = plane.profile.model_copy(update={"pack": str(path)})
         comparison = rebuild(plane).comparison
         assert comparison is not None
