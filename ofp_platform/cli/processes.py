@@ -27,8 +27,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 def program() -> str:
     """How whoever reads a message starts this program again: by its name where the shell finds it, else by its path."""
     path = Path(sys.executable).with_name("ofp")
-    found = shutil.which("ofp")
-    if found is not None and Path(found).absolute() == path:
+    program_path = shutil.which("ofp")
+    if program_path is not None and Path(program_path).absolute() == path:
         return "ofp"
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -1,4 +1,4 @@
-"""What a client tries again, how often, and how long it waits before."""
+"""Retries of a client: which failures are tried again, how often, and after which wait."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ class Condition(Model):
 
     def holds(self, value: int | str) -> bool:
         """Whether a served value reaches the bound; exact, whatever the scales of the two."""
-        (one, one_scale), (other, other_scale) = _integer_and_scale(value), _integer_and_scale(self.at_least)
-        return bool(one * 10**other_scale >= other * 10**one_scale)
+        (own_integer, own_scale), (other_integer, other_scale) = _integer_and_scale(value), _integer_and_scale(self.at_least)
+        return bool(own_integer * 10**other_scale >= other_integer * 10**own_scale)
 
 
 class PointsRule(Model):

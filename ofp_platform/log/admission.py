@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ofp_platform.log.admitted import Admitted, AdmittedBatch, AdmittedColumns, Kind
-from ofp_platform.log.port import AdmissionClock, Candidate, Refusal, RefusalReason
+from ofp_platform.log.port import AdmissionClock, Candidate, RecordRefusal, RefusalReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes, raw_identifier_in
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins, is_raw_identifier
@@ -46,7 +46,7 @@ class Admission:
         self._path = tuple(partition_key.split("."))
         self._pins: dict[tuple[Any, ...], tuple[ContextPins, bytes, str | None]] = {}
 
-    def admit(self, index: int, candidate: Candidate) -> Admitted | Refusal:
+    def admit(self, index: int, candidate: Candidate) -> Admitted | RecordRefusal:
         """The record with everything that a log needs to know about it, or why it is refused."""
         if isinstance(candidate, Envelope):
             envelope = candidate
@@ -61,23 +61,23 @@ class Admission:
         try:
             payload = ijson_bytes(fields["payload"])
         except (ValueError, TypeError):
-            return Refusal(index, RefusalReason.NOT_I_JSON, _not_ijson(fields["payload"]))
+            return RecordRefusal(index, RefusalReason.NOT_I_JSON, _not_ijson(fields["payload"]))
         except RecursionError:
             return _nesting(index)
         if len(payload) > MAX_PAYLOAD_BYTES:
             text = f"payload: {len(payload)} canonical bytes, the limit is {MAX_PAYLOAD_BYTES}"
-            return Refusal(index, RefusalReason.RECORD_TOO_LARGE, text)
+            return RecordRefusal(index, RefusalReason.RECORD_TOO_LARGE, text)
         pins, pins_bytes, raw_pin = self._pins_of(envelope)
         raw = "event_id" if is_raw_identifier(fields["event_id"]) else raw_pin
         if raw is None and SUSPECT.search(payload) is not None:
             raw = raw_identifier_in(fields["payload"])
         if raw is not None:
             text = f"{raw[:200]}: a raw identifier (13 to 19 digits that pass the Luhn check) never enters the log"
-            return Refusal(index, RefusalReason.RAW_IDENTIFIER, text)
+            return RecordRefusal(index, RefusalReason.RAW_IDENTIFIER, text)
         key = self._key_of(fields)
         if key is None:
             text = f"{self.partition_key}: must be a string of 1 to {MAX_KEY_LENGTH} characters or an integer"
-            return Refusal(index, RefusalReason.MISSING_PARTITION_KEY, text)
+            return RecordRefusal(index, RefusalReason.MISSING_PARTITION_KEY, text)
         emitted = fields["emitted_at_utc"]
         return Admitted(
             envelope,
@@ -93,11 +93,11 @@ class Admission:
     def admit_batch(self, candidates: Sequence[Candidate], clock: AdmissionClock | None) -> AdmittedBatch:
         """Outcome of each record. `clock` is asked for the admitted ones, in their order."""
         records = AdmittedColumns()
-        refusals: list[Refusal] = []
+        refusals: list[RecordRefusal] = []
         times: list[int] = []
         for index, candidate in enumerate(candidates):
             outcome = self.admit(index, candidate)
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, RecordRefusal):
                 refusals.append(outcome)
                 continue
             records.add(index, outcome)
@@ -157,19 +157,19 @@ def _key(value: Any) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH else None
 
 
-def _invalid(index: int, error: ValidationError) -> Refusal:
+def _invalid(index: int, error: ValidationError) -> RecordRefusal:
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     first = problems[0]
     field = str(first["loc"][0]) if first["loc"] else "envelope"
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if field in _TIMES:
         text = "must be an RFC 3339 UTC time with 'Z' and at most 6 fractional digits, and no leap second"
-        return Refusal(index, RefusalReason.INVALID_TIME, f"{field}: {text}{others}")
+        return RecordRefusal(index, RefusalReason.INVALID_TIME, f"{field}: {text}{others}")
     if field not in Envelope.model_fields and _FIELD_NAME.fullmatch(field) is None:
         field = "a field whose name is not shown"
     # pydantic's own messages name types and patterns; those of our validators could quote what they saw
     message = "is not valid" if first["type"] == "value_error" else first["msg"]
-    return Refusal(index, RefusalReason.INVALID_ENVELOPE, f"{field}: {message}{others}")
+    return RecordRefusal(index, RefusalReason.INVALID_ENVELOPE, f"{field}: {message}{others}")
 
 
 def _not_ijson(payload: Mapping[str, Any]) -> str:
@@ -184,5 +184,5 @@ def _not_ijson(payload: Mapping[str, Any]) -> str:
     return f"{field}: not I-JSON ({kinds})"
 
 
-def _nesting(index: int) -> Refusal:
-    return Refusal(index, RefusalReason.NOT_I_JSON, "payload: nested too deeply")
+def _nesting(index: int) -> RecordRefusal:
+    return RecordRefusal(index, RefusalReason.NOT_I_JSON, "payload: nested too deeply")

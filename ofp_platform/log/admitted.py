@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from ofp_platform.log.port import AppendReceipt, Refusal
+from ofp_platform.log.port import AppendReceipt, RecordRefusal
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
 
@@ -76,12 +76,12 @@ class AdmittedBatch:
 
     size: int
     records: AdmittedColumns
-    refusals: list[Refusal]
+    refusals: list[RecordRefusal]
     admitted_at: list[int] | None
 
-    def receipt(self, stream_name: str, placed: Sequence[tuple[str, int | str] | Refusal]) -> AppendReceipt:
+    def receipt(self, stream_name: str, placed: Sequence[tuple[str, int | str] | RecordRefusal]) -> AppendReceipt:
         """The receipt of the whole batch, from what became of each admitted record in the log."""
-        outcomes: list[tuple[str, int | str] | Refusal | None] = [None] * self.size
+        outcomes: list[tuple[str, int | str] | RecordRefusal | None] = [None] * self.size
         for refusal in self.refusals:
             outcomes[refusal.index] = refusal
         for place, outcome in zip(self.records.places, placed, strict=True):

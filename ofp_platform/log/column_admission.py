@@ -15,7 +15,7 @@ import orjson
 
 from ofp_platform.log.admission import MAX_PAYLOAD_BYTES, SUSPECT, Admission
 from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns, Kind
-from ofp_platform.log.port import Refusal
+from ofp_platform.log.port import RecordRefusal
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, time_texts
 from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
@@ -39,7 +39,7 @@ def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int6
     if not are_moments(admitted_at).all():
         raise ValueError("admitted_at holds a moment outside the years 1 to 9999")
     records = AdmittedColumns()
-    refusals: list[Refusal] = []
+    refusals: list[RecordRefusal] = []
     for start in range(0, len(columns), PART_RECORDS):
         part = columns.part(start, start + PART_RECORDS)
         plain = _plain(admission, part, start)
@@ -48,7 +48,7 @@ def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int6
             continue
         for index, record in enumerate(part.records(), start):
             outcome = admission.admit(index, record)
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, RecordRefusal):
                 refusals.append(outcome)
             else:
                 records.add(index, outcome)

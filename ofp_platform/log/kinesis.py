@@ -34,7 +34,7 @@ from ofp_platform.log.port import (
     LogUnavailable,
     PartitionInfo,
     RecordBatch,
-    Refusal,
+    RecordRefusal,
     RefusalReason,
     checked_start,
     empty_batch,
@@ -175,12 +175,12 @@ class KinesisLog:
     def _append(self, batch: AdmittedBatch) -> AppendReceipt:
         keyed = zip(batch.records.places, batch.records.keys, wire_records(batch), strict=True)
         entries = [_Entry(place, key, data) for place, key, data in keyed]
-        placed: dict[int, tuple[str, int | str] | Refusal] = {}
+        placed: dict[int, tuple[str, int | str] | RecordRefusal] = {}
         for chunk in _chunks(entries):
             self._put(chunk, placed)
         return batch.receipt(self.stream_name, [placed[place] for place in batch.records.places])
 
-    def _put(self, entries: list[_Entry], placed: dict[int, tuple[str, int | str] | Refusal]) -> None:
+    def _put(self, entries: list[_Entry], placed: dict[int, tuple[str, int | str] | RecordRefusal]) -> None:
         """Send the records until each is taken or the attempts are used up; those that were taken are not sent again."""
         code = "unknown"
         for _ in self._backoff.tries():
@@ -206,7 +206,7 @@ class KinesisLog:
                 return
         for entry in entries:
             text = f"Kinesis did not take the record: {code}"
-            placed[entry.index] = Refusal(entry.index, RefusalReason.LOG_UNAVAILABLE, text)
+            placed[entry.index] = RecordRefusal(entry.index, RefusalReason.LOG_UNAVAILABLE, text)
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
         """See `EventLog.read`. The batch that reaches the end of a closed shard has `next.closed`."""

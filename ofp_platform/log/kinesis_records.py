@@ -15,7 +15,7 @@ import orjson
 
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import Admitted, AdmittedBatch, Kind
-from ofp_platform.log.port import RecordBatch, Refusal, RefusalReason, UnreadableRecord, empty_batch
+from ofp_platform.log.port import RecordBatch, RecordRefusal, RefusalReason, UnreadableRecord, empty_batch
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import PartitionBasis
@@ -78,7 +78,7 @@ def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | Un
     except (ValueError, TypeError):
         return unreadable(RefusalReason.INVALID_TIME, "admitted_at_utc: must be an RFC 3339 UTC time with 'Z'")
     admitted = admission.admit(0, data["envelope"])
-    if isinstance(admitted, Refusal):
+    if isinstance(admitted, RecordRefusal):
         return unreadable(admitted.reason, admitted.message)
     return ReadRecord(offset, admitted_at, admitted)
 

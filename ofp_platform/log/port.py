@@ -59,7 +59,7 @@ class RefusalReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RecordRefusal:
     """One record that was not appended: its index in the batch, why, and which field. Never a value."""
 
     index: int
@@ -75,20 +75,22 @@ class AppendReceipt:
     """
 
     stream_name: str
-    placed: Sequence[tuple[str, int | str] | Refusal]
+    placed: Sequence[tuple[str, int | str] | RecordRefusal]
 
     @cached_property
-    def outcomes(self) -> list[Position | Refusal]:
+    def outcomes(self) -> list[Position | RecordRefusal]:
         """A position or a refusal for each record."""
         return [
-            item if isinstance(item, Refusal) else Position(stream_name=self.stream_name, partition_id=item[0], offset=item[1])
+            item
+            if isinstance(item, RecordRefusal)
+            else Position(stream_name=self.stream_name, partition_id=item[0], offset=item[1])
             for item in self.placed
         ]
 
     @cached_property
-    def refusals(self) -> list[Refusal]:
+    def refusals(self) -> list[RecordRefusal]:
         """The refusals only."""
-        return [item for item in self.placed if isinstance(item, Refusal)]
+        return [item for item in self.placed if isinstance(item, RecordRefusal)]
 
     @property
     def appended(self) -> int:

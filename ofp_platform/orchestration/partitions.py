@@ -44,11 +44,11 @@ def range_key(partition_id: str, number: int) -> dg.MultiPartitionKey:
 
 def ranges_by_partition(keys: Iterable[str]) -> dict[str, list[int]]:
     """Range numbers, ascending, by log partition."""
-    found: dict[str, list[int]] = {}
+    numbers_by_partition: dict[str, list[int]] = {}
     for key in keys:
         partition_id, _, name = key.rpartition("|")
-        found.setdefault(partition_id, []).append(range_number(name))
-    return {partition_id: sorted(numbers) for partition_id, numbers in sorted(found.items())}
+        numbers_by_partition.setdefault(partition_id, []).append(range_number(name))
+    return {partition_id: sorted(numbers) for partition_id, numbers in sorted(numbers_by_partition.items())}
 
 
 def hour_start(key: str) -> int:

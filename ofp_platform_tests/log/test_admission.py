@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import Admitted
-from ofp_platform.log.port import Refusal, RefusalReason
+from ofp_platform.log.port import RecordRefusal, RefusalReason
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, jcs_bytes
 from ofp_platform.vocabulary.envelope import Envelope, payload_hash
 from ofp_platform.vocabulary.identity import is_raw_identifier
@@ -66,7 +66,7 @@ def test_a_card_number_never_enters_and_is_never_shown(card: str, other: Any, wh
     spaced = "-".join(card[n : n + 4] for n in range(0, len(card), 4))
     hidden: Any = {"value": card, "list": [[card]], "key": {card: 1}, "spaced": {"x": spaced}}[where]
     outcome = Admission("event_id").admit(3, {**BASE, "payload": {"other": other, "hidden": hidden}})
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, RecordRefusal)
     assert (outcome.index, outcome.reason) == (3, RefusalReason.RAW_IDENTIFIER)
     assert card not in outcome.message
     assert spaced not in outcome.message
@@ -92,7 +92,7 @@ def test_a_card_number_never_enters_and_is_never_shown(card: str, other: Any, wh
 )
 def test_no_refusal_shows_a_value(change: dict[str, Any]) -> None:
     outcome = Admission("event_id").admit(0, {**BASE, "payload": {}, **change})
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, RecordRefusal)
     assert "4111" not in outcome.message
 
 
@@ -107,7 +107,7 @@ def test_nesting_without_end_is_refused(wrap: Callable[[Any], Any]) -> None:
     for _ in range(100_000):
         value = wrap(value)
     outcome = Admission("event_id").admit(0, {**BASE, "payload": {"deep": value}})
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, RecordRefusal)
     assert outcome.reason is RefusalReason.NOT_I_JSON
 
 
@@ -123,7 +123,7 @@ def test_a_path_that_names_no_key(path: str) -> None:
 def test_the_key_is_at_its_path(event: Event, payload: dict[str, Any], key: str | None) -> None:
     outcome = Admission("payload.a.b").admit(0, event(1, payload))
     if key is None:
-        assert isinstance(outcome, Refusal)
+        assert isinstance(outcome, RecordRefusal)
         assert outcome.reason is RefusalReason.MISSING_PARTITION_KEY
     else:
         assert isinstance(outcome, Admitted)
@@ -132,5 +132,5 @@ def test_the_key_is_at_its_path(event: Event, payload: dict[str, Any], key: str 
 
 def test_several_problems_are_counted() -> None:
     outcome = Admission("event_id").admit(0, {**BASE, "payload": {}, "event_id": 1, "run_id": 2})
-    assert isinstance(outcome, Refusal)
+    assert isinstance(outcome, RecordRefusal)
     assert outcome.message.endswith("(and 1 more)")

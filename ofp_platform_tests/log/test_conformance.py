@@ -15,7 +15,7 @@ from ofp_platform.log.port import (
     PartitionNotFound,
     PositionUnknown,
     RecordBatch,
-    Refusal,
+    RecordRefusal,
     RefusalReason,
     readable_partitions,
 )
@@ -251,11 +251,11 @@ def test_each_record_is_appended_or_refused_with_a_reason(open_log: Open, event:
     assert len(outcomes) == 2 * len(REFUSED) + 2
     for n, (_, reason, field) in enumerate(REFUSED):
         refusal = outcomes[2 * n]
-        assert isinstance(refusal, Refusal), REFUSED[n]
+        assert isinstance(refusal, RecordRefusal), REFUSED[n]
         assert (refusal.index, refusal.reason) == (2 * n, reason), REFUSED[n]
         assert refusal.message.startswith(f"{field}: "), refusal
         assert isinstance(outcomes[2 * n + 1], Position)
-    assert [o.reason for o in outcomes[-2:] if isinstance(o, Refusal)] == [RefusalReason.INVALID_ENVELOPE] * 2
+    assert [o.reason for o in outcomes[-2:] if isinstance(o, RecordRefusal)] == [RefusalReason.INVALID_ENVELOPE] * 2
     assert receipt.appended == len(REFUSED)
     assert sorted(ids(read_all(log)[0])) == [f"txn-{n:06d}" for n in range(len(REFUSED))]
 
@@ -311,7 +311,7 @@ def test_two_appenders_and_a_reader_lose_nothing(open_log: Open, event: Event) -
     logs = [open_log(3), open_log(3)]
     per_appender = 40
     errors: list[BaseException] = []
-    acknowledged: list[Position | Refusal] = []
+    acknowledged: list[Position | RecordRefusal] = []
 
     def run(number: int) -> None:
         try:

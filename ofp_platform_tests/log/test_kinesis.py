@@ -17,7 +17,7 @@ from ofp_platform.log.port import (
     LogUnavailable,
     PartitionInfo,
     PositionTrimmed,
-    Refusal,
+    RecordRefusal,
     RefusalReason,
     StreamNotFound,
     readable_partitions,
@@ -134,10 +134,10 @@ def test_what_is_never_taken_is_refused_after_bounded_attempts(fake_kinesis: Any
     pauses.clear()
     fake_kinesis.refused_entries.extend([{0, 2}, {0}, {0}, {0}])
     outcomes = log.append([event(0), {}, event(1), event(2)], clock).outcomes
-    assert isinstance(outcomes[0], Refusal)
+    assert isinstance(outcomes[0], RecordRefusal)
     assert (outcomes[0].index, outcomes[0].reason) == (0, RefusalReason.LOG_UNAVAILABLE)
     assert outcomes[0].message.endswith(": ProvisionedThroughputExceededException")
-    assert isinstance(outcomes[1], Refusal)
+    assert isinstance(outcomes[1], RecordRefusal)
     assert outcomes[1].reason is RefusalReason.INVALID_ENVELOPE
     assert [type(outcome) for outcome in outcomes[2:]] == [Position, Position]
     assert pauses == [0.025, 0.05, 0.1]
@@ -154,7 +154,7 @@ def test_a_request_that_fails_as_a_whole(fake_kinesis: Any, log: KinesisLog, eve
     if transient:
         assert isinstance(outcome, Position)
     else:
-        assert isinstance(outcome, Refusal)
+        assert isinstance(outcome, RecordRefusal)
         assert outcome.message == "Kinesis did not take the record: AccessDeniedException"
 
 

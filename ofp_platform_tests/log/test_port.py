@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ofp_platform.log.port import AppendReceipt, PartitionInfo, Refusal, RefusalReason, readable_partitions
+from ofp_platform.log.port import AppendReceipt, PartitionInfo, RecordRefusal, RefusalReason, readable_partitions
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis
 
 PARTITIONS = [
@@ -26,7 +26,7 @@ def test_a_child_waits_for_all_its_parents() -> None:
 
 
 def test_a_receipt_keeps_the_order_of_the_batch() -> None:
-    refusal = Refusal(1, RefusalReason.INVALID_TIME, "ts_utc: no")
+    refusal = RecordRefusal(1, RefusalReason.INVALID_TIME, "ts_utc: no")
     receipt = AppendReceipt("s", [("0000", 4), refusal, ("0001", 9)])
     first = Position(stream_name="s", partition_id="0000", offset=4)
     last = Position(stream_name="s", partition_id="0001", offset=9)

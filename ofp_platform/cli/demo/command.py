@@ -47,11 +47,11 @@ def demo(
         raise CommandRefused("--kinesis-endpoint goes with --log kinesis")
     environment = resolve(home)
 
-    def walk(where: Environment, endpoint: str | None, lasting: bool) -> None:
+    def run_steps(where: Environment, endpoint: str | None, lasting: bool) -> None:
         DemoSteps(where, events=events, log_kind=log.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
 
     if log is LogKind.POSTGRES or kinesis_endpoint is not None:
-        walk(environment, kinesis_endpoint, lasting=True)
+        run_steps(environment, kinesis_endpoint, lasting=True)
     else:
         with temporary_home(environment) as there, temporary_kinesis(there.folder / "logs" / "moto.log") as endpoint:
-            walk(there, endpoint, lasting=False)
+            run_steps(there, endpoint, lasting=False)

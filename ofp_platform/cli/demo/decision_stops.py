@@ -44,7 +44,7 @@ class _Tail:
 
 
 def find_stops(reader: EventReader, ends: Basis, records: int, stops: int, longest: int) -> tuple[Basis, list[Stop]]:
-    """Where the stretch of about the last `records` records before `ends` begins, and its stops, in order.
+    """Where the last part of about the last `records` records before `ends` begins, and its stops, in order.
 
     About `stops` of them; more where one would span more than `longest` microseconds of admission.
     """
@@ -67,7 +67,7 @@ def find_stops(reader: EventReader, ends: Basis, records: int, stops: int, longe
 
 
 def _moments(admission_times: npt.NDArray[np.int64], step: int, longest: int) -> list[int]:
-    """The first admission of the stretch, and of each stop behind it."""
+    """The first admission of the last part, and of each stop behind it."""
     if not len(admission_times):
         return [0]
     moments = [int(admission_times[0])]

@@ -18,7 +18,7 @@ _BATCH = 50_000
 
 
 @dataclass(frozen=True)
-class Source:
+class Replay:
     """A replay: the profile of its run, how many records it delivers, and the deliveries (each call starts again).
 
     `event_type` is the one that decisions are made on; `facts` are (what, how many) for the summary.
@@ -31,12 +31,12 @@ class Source:
     facts: list[tuple[str, str]]
 
 
-def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Source:
+def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Replay:
     """The simulation of that many payments, with all its disturbances."""
     made_of = _parameters(PaymentSimulation(profile.context_pins, payments=payments))
     run = _run(profile, {"parameter_hash": digest_of(made_of)}, log_kind)
     stream = simulate_payments(PaymentSimulation(run.context_pins, payments=payments))
-    return Source(run, "card_payment", len(stream.deliveries), lambda: stream.batches(_BATCH), _facts(stream.summary))
+    return Replay(run, "card_payment", len(stream.deliveries), lambda: stream.batches(_BATCH), _facts(stream.summary))
 
 
 def _parameters(simulation: PaymentSimulation) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _facts(summary: SimulationSummary) -> list[tuple[str, str]]:
     ]
 
 
-def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Source:
+def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Replay:
     """The transactions of a handbook file up to its last one, and the fraud reports that are due by then.
 
     Raises:
@@ -90,7 +90,7 @@ def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Source:
         ("fraud reports", f"{frauds - pending:,}, each 7 days after its transaction; {pending:,} not yet due"),
     ]
     records = transactions + frauds - pending
-    return Source(run, "transaction", records, lambda: replay.batches(_BATCH, until_last=True), facts)
+    return Replay(run, "transaction", records, lambda: replay.batches(_BATCH, until_last=True), facts)
 
 
 def _run(profile: Profile, digests: dict[str, str], log_kind: str) -> Profile:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from ofp_platform.cli.demo.decision_stops import Stop, find_stops
 from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
-from ofp_platform.cli.demo.demo_events import Source, handbook_file, simulated_payments
+from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_payments
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
@@ -74,20 +74,20 @@ class DemoSteps:
         is_embedded = self.environment.database_url is None
         where = f"embedded, in {self.environment.postgres_folder}" if is_embedded else "the one that OFP_DATABASE_URL names"
         done(self.console, "PostgreSQL", where)
-        source = self._source()
+        replay = self._replay()
         if self.kinesis_endpoint is not None:
-            profile = source.profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
-            source = Source(profile, source.event_type, source.records, source.batches, source.facts)
-        with Plane.open(source.profile, dsn) as plane:
-            ends = self._fill(plane, source)
+            profile = replay.profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
+            replay = Replay(profile, replay.event_type, replay.records, replay.batches, replay.facts)
+        with Plane.open(replay.profile, dsn) as plane:
+            ends = self._fill(plane, replay)
             row = plane.ensure_live()
-            stretch = self._project(plane, row, source, ends)
-            profile_source = self._profile_source(source)
+            stops = self._project(plane, row, replay, ends)
+            profile_source = self._profile_source(replay)
             with serving(self.environment, profile_source, dsn, "demo-serve.log") as address:
                 done(self.console, "HTTP service", f"answers at {address} while the demo runs")
-                self._decide(plane, row, stretch, address)
+                self._decide(plane, row, stops, address)
                 row = plane.row(row.projection_id)
-                shown_answer = self._converse(plane, row, source, address)
+                shown_answer = self._ask_and_prove(plane, row, replay, address)
             heading(self.console, "From the log to a training set")
             training_set, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
             half = OfflineSteps(self.environment, plane, ends, training_set, trees, self.console)
@@ -96,47 +96,47 @@ class DemoSteps:
             self._where_next(profile_source, shown_answer, manifest)
         heading(self.console, f"Done in {time.monotonic() - start:.0f} s")
 
-    def _source(self) -> Source:
+    def _replay(self) -> Replay:
         if self.events is not None:
             return handbook_file(self.environment.read_profile("handbook"), self.events, log_kind=self.log_kind)
-        source = simulated_payments(self.environment.read_profile("demo"), self.payments, log_kind=self.log_kind)
-        done(self.console, "Simulated", f"{source.records:,} records")
-        return source
+        replay = simulated_payments(self.environment.read_profile("demo"), self.payments, log_kind=self.log_kind)
+        done(self.console, "Simulated", f"{replay.records:,} records")
+        return replay
 
-    def _profile_source(self, source: Source) -> str:
+    def _profile_source(self, replay: Replay) -> str:
         """The profile of this run, as another process can name it: shipped, or written into the home folder."""
         shipped_profile = "handbook" if self.events is not None else "demo"
-        if source.profile == self.environment.read_profile(shipped_profile):
+        if replay.profile == self.environment.read_profile(shipped_profile):
             return shipped_profile
-        path = self.environment.folder / "profiles" / f"{source.profile.stream_name}.yaml"
+        path = self.environment.folder / "profiles" / f"{replay.profile.stream_name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
-            YAML(typ="safe", pure=True).dump(source.profile.model_dump(mode="json", exclude_none=True), file)
+            YAML(typ="safe", pure=True).dump(replay.profile.model_dump(mode="json", exclude_none=True), file)
         return str(path)
 
-    def _fill(self, plane: Plane, source: Source) -> Basis:
+    def _fill(self, plane: Plane, replay: Replay) -> Basis:
         """Append the replay; where it ends in the log."""
-        receipt_file = self.environment.folder / "replays" / f"{source.profile.stream_name}.json"
-        with bar(self.console, "Appending to the log", source.records) as advance:
-            result = append_missing(plane.log, source, receipt_file, advance)
-        if result.appended:
-            rate = f"{result.appended / result.seconds:,.0f} records/s"
-            already_there = f"; {result.found:,} were there" if result.found else ""
+        receipt_file = self.environment.folder / "replays" / f"{replay.profile.stream_name}.json"
+        with bar(self.console, "Appending to the log", replay.records) as advance:
+            result = append_missing(plane.log, replay, receipt_file, advance)
+        if result.appended_count:
+            rate = f"{result.appended_count / result.seconds:,.0f} records/s"
+            already_there = f"; {result.existing_count:,} were there" if result.existing_count else ""
             done(
                 self.console,
                 "Appended to the log",
-                f"{result.appended:,} records in {result.seconds:.1f} s, {rate}{already_there}",
+                f"{result.appended_count:,} records in {result.seconds:.1f} s, {rate}{already_there}",
             )
         else:
-            done(self.console, "Appended to the log", f"nothing: all {result.found:,} records of this replay are there")
+            done(self.console, "Appended to the log", f"nothing: all {result.existing_count:,} records of this replay are there")
         return result.ends
 
-    def _project(self, plane: Plane, row: ProjectionRow, source: Source, ends: Basis) -> list[Stop]:
-        """Project all but the last stretch, which is projected while decisions are made on it."""
-        reader = EventReader(plane.log, plane.profile.context_pins, source.event_type, plane.profile.clock_skew_us)
+    def _project(self, plane: Plane, row: ProjectionRow, replay: Replay, ends: Basis) -> list[Stop]:
+        """Project all but the last records, which are projected while decisions are made on them."""
+        reader = EventReader(plane.log, plane.profile.context_pins, replay.event_type, plane.profile.clock_skew_us)
         # decided on while they are fresh: at each stop, half of what lateness allows is never behind
         longest = plane.profile.allowed_lateness_us // 2
-        begin, stretch = find_stops(reader, ends, min(self._decided_on, source.records // 3), _STOPS, longest)
+        begin, stops = find_stops(reader, ends, min(self._decision_count, replay.records // 3), _STOPS, longest)
         behind = sum(plane.log.ordinal_lag(row.basis).values())
         with bar(self.console, "Projecting", behind) as advance:
             result = project_available(plane.projector(row), plane.profile.batch_records, advance, begin)
@@ -145,20 +145,20 @@ class DemoSteps:
             done(self.console, "Projected", f"{result.records:,} records in {result.seconds:.1f} s, {rate}")
         else:
             done(self.console, "Projected", "nothing: the projection is at the head of the log")
-        return stretch
+        return stops
 
     @property
-    def _decided_on(self) -> int:
-        """Records of the last stretch: that many served vectors, about, are decided on and proven later."""
+    def _decision_count(self) -> int:
+        """Number of the last records to decide on; about that many served vectors are proven later."""
         return 3_000 if self.events is None else 12_000
 
-    def _decide(self, plane: Plane, row: ProjectionRow, stretch: list[Stop], address: str) -> None:
-        """Project the last stretch, stop by stop, and decide on the events of each as a decision service does."""
+    def _decide(self, plane: Plane, row: ProjectionRow, stops: list[Stop], address: str) -> None:
+        """Project the last records, stop by stop, and decide on the events of each as a decision service does."""
         projector, point = plane.projector(row), point_of(plane)
         batch_records = plane.profile.batch_records
         tally, commits, start = Tally(), 0, time.monotonic()
-        with bar(self.console, "Projecting and deciding", sum(len(stop.events) for stop in stretch)) as advance:
-            for stop in stretch:
+        with bar(self.console, "Projecting and deciding", sum(len(stop.events) for stop in stops)) as advance:
+            for stop in stops:
                 commits += project_available(projector, batch_records, lambda records: None, stop.basis).commits
                 add(tally, decide_on(plane, point, stop.events, address, advance=advance))
         project_available(projector, batch_records, lambda records: None)  # what others have appended behind the replay
@@ -166,19 +166,19 @@ class DemoSteps:
         rate = f", in {seconds:.1f} s, {tally.recorded / seconds:,.0f}/s, over {commits} commits" if tally.recorded else ""
         done(self.console, "Decided on fresh events", words_of(tally) + rate)
 
-    def _converse(self, plane: Plane, row: ProjectionRow, source: Source, address: str) -> str:
-        """Ask, prove, measure, tell. The hash of the response that was shown."""
+    def _ask_and_prove(self, plane: Plane, row: ProjectionRow, replay: Replay, address: str) -> str:
+        """Ask for features, prove and measure the answers, print them; return the hash of the answer that was shown."""
         registry = plane.registry_of(row)
-        pins = source.profile.context_pins
+        pins = replay.profile.context_pins
         # a decision is made while its event is fresh: an as-of further back may lie behind the horizon
         oldest = (row.watermark or 0) - plane.profile.allowed_lateness_us
-        latest = newest_events(EventReader(plane.log, pins, source.event_type, plane.profile.clock_skew_us), _TAIL)
+        latest = newest_events(EventReader(plane.log, pins, replay.event_type, plane.profile.clock_skew_us), _TAIL)
         # where a week of fraud reports follows the last transaction, none is: then it is asked as of the first time in reach
         fresh = [event for event in latest if event.ts >= oldest] or [replace(event, ts=oldest) for event in latest]
         events = fresh[-_DECISIONS:]
 
         def requests(groups: Collection[GroupName] | None = None, *, causal: bool) -> list[GetFeaturesRequest]:
-            made = (request_for(event, registry, source.event_type, pins, groups=groups, causal=causal) for event in events)
+            made = (request_for(event, registry, replay.event_type, pins, groups=groups, causal=causal) for event in events)
             return [request for request in made if request is not None]
 
         whole = requests(causal=True)
@@ -199,7 +199,7 @@ class DemoSteps:
         with plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)
         heading(self.console, "What was replayed")
-        facts(self.console, source.facts)
+        facts(self.console, replay.facts)
         heading(self.console, "What became of it")
         facts(self.console, accounting(totals))
         if missing := unaccounted(totals):

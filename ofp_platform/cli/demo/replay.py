@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ofp_platform.cli.demo.demo_events import Source
+from ofp_platform.cli.demo.demo_events import Replay
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.port import EventLog
 from ofp_platform.online.projecting.projector import Projector
@@ -26,8 +26,8 @@ _PAGE = 10_000
 class Appended:
     """Outcome of an append step: records appended now, records that were there before, seconds; where the replay ends."""
 
-    appended: int
-    found: int
+    appended_count: int
+    existing_count: int
     seconds: float
     ends: Basis
 
@@ -42,7 +42,7 @@ class Projected:
     seconds: float = 0.0
 
 
-def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: Advance) -> Appended:
+def append_missing(log: EventLog, replay: Replay, receipt_file: Path, advance: Advance) -> Appended:
     """Append the deliveries that the log does not hold. `receipt_file` remembers a replay that was appended whole.
 
     Ids and admission times of a replay are deterministic, so a delivery is recognised by them; the log is searched for
@@ -53,13 +53,13 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
     """
     start = time.monotonic()
     ends = log.ends()
-    before = _ends_recorded(receipt_file, source, ends)
+    before = _ends_recorded(receipt_file, replay, ends)
     if before is not None:
-        advance(source.records)
-        return Appended(0, source.records, time.monotonic() - start, before)
+        advance(replay.records)
+        return Appended(0, replay.records, time.monotonic() - start, before)
     stored_identities: Counter[Identity] = Counter(_identities(log, ends))
     appended_count = 0
-    for batch in source.batches():
+    for batch in replay.batches():
         missing = _missing(batch, stored_identities) if stored_identities else batch
         if len(missing):
             receipt = log.append_columns(missing.columns(), missing.admitted_at)
@@ -70,26 +70,26 @@ def append_missing(log: EventLog, source: Source, receipt_file: Path, advance: A
         advance(len(batch))
     receipt_file.parent.mkdir(parents=True, exist_ok=True)
     ends = log.ends()
-    receipt_file.write_text(json.dumps(_receipt(source, ends), indent=2), encoding="utf-8")
-    return Appended(appended_count, source.records - appended_count, time.monotonic() - start, ends)
+    receipt_file.write_text(json.dumps(_receipt(replay, ends), indent=2), encoding="utf-8")
+    return Appended(appended_count, replay.records - appended_count, time.monotonic() - start, ends)
 
 
-def _receipt(source: Source, ends: Basis) -> dict[str, object]:
+def _receipt(replay: Replay, ends: Basis) -> dict[str, object]:
     return {
-        "context_pins": source.profile.context_pins.wire(),
-        "records": source.records,
+        "context_pins": replay.profile.context_pins.wire(),
+        "records": replay.records,
         "ends": ends.model_dump(mode="json"),
     }
 
 
-def _ends_recorded(receipt_file: Path, source: Source, ends: Basis) -> Basis | None:
+def _ends_recorded(receipt_file: Path, replay: Replay, ends: Basis) -> Basis | None:
     """Where the replay ends, if it was appended whole before, and the log still reaches as far as it did then."""
     try:
         content = json.loads(receipt_file.read_text(encoding="utf-8"))
         recorded_ends = Basis.model_validate(content.pop("ends"))
     except (OSError, ValueError, KeyError):
         return None
-    expected_receipt = _receipt(source, recorded_ends)
+    expected_receipt = _receipt(replay, recorded_ends)
     del expected_receipt["ends"]
     now = ends.by_partition()
     is_reached = all(name in now and place(now[name]) >= place(part) for name, part in recorded_ends.by_partition().items())

@@ -1,4 +1,4 @@
-"""The checks of `ofp doctor`, each with what it found and, where that is not well, what to do."""
+"""The checks of `ofp doctor`, each with its result and, where something is wrong, advice."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Finding:
 
     subject: str
     state: State
-    found: str
+    result: str
     advice: str = ""
 
 
 def examine(environment: Environment) -> list[Finding]:
-    """All checks, in the order in which a fault of one explains those after it; what cannot be looked at is left out."""
+    """All checks, in the order in which a fault of one explains those after it; what cannot be examined is left out."""
     return list(_examine(environment))
 
 
@@ -172,7 +172,11 @@ def _database(environment: Environment) -> tuple[str | None, Finding]:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
             version = connection.info.server_version
     except (CommandRefused, EmbeddedPostgresError, psycopg.Error) as error:
-        advice = "look at OFP_DATABASE_URL, and whether that server runs" if is_named else "see the message"
+        advice = (
+            "look at OFP_DATABASE_URL, and whether that server runs"
+            if is_named
+            else "the embedded server did not start; the message names the cause"
+        )
         return None, Finding("database", State.WRONG, str(error).strip(), advice)
     where = "the one of OFP_DATABASE_URL" if is_named else f"embedded, in {environment.postgres_folder}"
     return dsn, Finding("database", State.WELL, f"PostgreSQL {version // 10000}.{version % 10000}, {where}")
@@ -195,7 +199,9 @@ def published(dsn: str, pack: Pack) -> Finding:
     if refusals := check(known_groups, pack):
         text = "; ".join(str(refusal) for refusal in refusals)
         return Finding("pack against the store", State.WRONG, text, "give the changed groups new versions")
-    return Finding("pack against the store", State.WELL, f"redefines none of {len(known_groups)} published group versions")
+    return Finding(
+        "pack against the store", State.WELL, f"no published group version is redefined ({len(known_groups)} in the store)"
+    )
 
 
 def _running(profile: Profile, dsn: str) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ def doctor(home: Home = None, profile: ProfileSource = None) -> None:
     marks = {State.WELL: "ok   ", State.NOTE: "note ", State.WRONG: "WRONG"}
     findings = examine(resolve(home, profile))
     for finding in findings:
-        typer.echo(f"{marks[finding.state]} {finding.subject}: {finding.found}")
+        typer.echo(f"{marks[finding.state]} {finding.subject}: {finding.result}")
         if finding.advice:
             typer.echo(f"      -> {finding.advice}")
     wrong = sum(finding.state is State.WRONG for finding in findings)

@@ -13,7 +13,7 @@ from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
-    from ofp_platform.log.port import EventLog, Refusal
+    from ofp_platform.log.port import EventLog, RecordRefusal
     from ofp_platform.vocabulary.position import Position
 
 app = typer.Typer(help="Append to the event log of the profile, see its ends, trim it.", no_args_is_help=True)
@@ -95,7 +95,7 @@ def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]], newest: dic
     return receipt.appended, len(receipt.refusals)
 
 
-def _words(file: Path, line: int, refusal: Refusal) -> str:
+def _words(file: Path, line: int, refusal: RecordRefusal) -> str:
     return f"{file}:{line}: {refusal.reason}: {refusal.message}"
 
 

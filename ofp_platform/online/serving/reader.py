@@ -21,7 +21,7 @@ from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
-Posture = Callable[[], Mapping[str, Any]]
+PostureReader = Callable[[], Mapping[str, Any]]
 QUIET_POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
 
 
@@ -34,7 +34,7 @@ class Reader:
         projection_id: int,
         evaluator: Evaluator,
         limits: Limits,
-        posture: Posture = lambda: QUIET_POSTURE,
+        posture: PostureReader = lambda: QUIET_POSTURE,
         partitions: Partitions | None = None,
     ) -> None:
         self._pool = pool

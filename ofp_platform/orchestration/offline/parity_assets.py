@@ -54,9 +54,9 @@ def parity_evidence(pool: Pool, request_id: str) -> Metadata:
     return metadata
 
 
-def _rates(found: Mapping[str, Mapping[str, int]]) -> list[tuple[object, ...]]:
+def _rates(outcomes_by_name: Mapping[str, Mapping[str, int]]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
-    for name, outcomes in sorted(found.items()):
+    for name, outcomes in sorted(outcomes_by_name.items()):
         counts = [outcomes.get(outcome, 0) for outcome in _OUTCOMES]
         rows.append((name, *counts, f"{counts[0] / sum(counts):.6f}"))
     return rows

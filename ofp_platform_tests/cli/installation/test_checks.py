@@ -24,7 +24,7 @@ def test_a_plane_that_is_well(on_plane: Ofp) -> None:
     assert "WRONG" not in outcome.out
     for subject in ("Python", "packages", "home", "profile", "pack", "object store", "database", "schema", "log", "projector"):
         assert f"ok    {subject}: " in outcome.out
-    assert "ok    pack against the store: redefines none of 7 published group versions\n" in outcome.out
+    assert "ok    pack against the store: no published group version is redefined (7 in the store)\n" in outcome.out
 
 
 def test_it_changes_nothing(ofp: Ofp, dsn: str, plane_home: dict[str, str]) -> None:
@@ -43,7 +43,7 @@ def test_a_database_that_is_down(ofp: Ofp) -> None:
 
 def test_a_dsn_that_is_none(tmp_path: Path) -> None:
     database = found(Environment(home=tmp_path, database_url="postgres//x"))["database"]
-    assert (database.state, database.found.partition(",")[0]) == (State.WRONG, "OFP_DATABASE_URL is not a PostgreSQL DSN")
+    assert (database.state, database.result.partition(",")[0]) == (State.WRONG, "OFP_DATABASE_URL is not a PostgreSQL DSN")
 
 
 def test_a_schema_that_is_old(tmp_path: Path, empty_dsn: str) -> None:
@@ -57,7 +57,7 @@ def test_a_profile_with_a_typo_and_one_with_a_bad_pack(tmp_path: Path, empty_dsn
     profile.write_text(shipped.read_text() + "streem_name: x\n")
     wrong = found(Environment(home=tmp_path, database_url=empty_dsn))
     assert wrong["profile"].state is State.WRONG
-    assert "profile.yaml: streem_name: " in wrong["profile"].found
+    assert "profile.yaml: streem_name: " in wrong["profile"].result
     assert "pack" not in wrong
     (tmp_path / "pack.yaml").write_text("pack_id: x\n")
     profile.write_text(shipped.read_text().replace("pack: card_payments", f"pack: {tmp_path}/pack.yaml"))
@@ -89,17 +89,17 @@ def test_tokens_that_cannot_be_used(tmp_path: Path, empty_dsn: str, monkeypatch:
     monkeypatch.setenv("OFP_API_TOKENS", "short")
     tokens = found(Environment(home=tmp_path, database_url=empty_dsn))["API tokens"]
     assert tokens.state is State.WRONG
-    assert "short" not in tokens.found
+    assert "short" not in tokens.result
 
 
 def test_interpreters_packages_and_ports() -> None:
     assert python_version((3, 11)).state is State.WELL
     assert python_version((3, 10)).state is State.WRONG
     assert python_version((3, 14)).state is State.WRONG
-    assert packages(["typer>=0.15", "boto3-stubs; extra == 'dev'"]).found == "all 1 are installed"
-    assert packages(["typer", "no-such-package>=1"]).found == "not installed: no-such-package"
+    assert packages(["typer>=0.15", "boto3-stubs; extra == 'dev'"]).result == "all 1 are installed"
+    assert packages(["typer", "no-such-package>=1"]).result == "not installed: no-such-package"
     assert packages([]).advice == "make setup"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert free_port(port, "HTTP service").state is State.NOTE
-    assert free_port(port, "HTTP service").found == "free for the HTTP service"
+    assert free_port(port, "HTTP service").result == "free for the HTTP service"

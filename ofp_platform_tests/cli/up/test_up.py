@@ -25,7 +25,7 @@ OFP = str(Path(sys.executable).with_name("ofp"))
 
 
 @contextmanager
-def town(variables: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def running_ofp(variables: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`ofp up` up to the line that says that it is ready, and what it has said."""
     command = [OFP, "up", "--port", "0", *arguments]
     environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
@@ -61,7 +61,7 @@ def assert_gone(processes: list[psutil.Process]) -> None:
 
 @pytest.mark.timeout(180)
 def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> None:
-    with town(plane_home, "--dagster-port", "0") as (process, said):
+    with running_ofp(plane_home, "--dagster-port", "0") as (process, said):
         with OfpClient(address(said, "HTTP service"), timeout_seconds=10) as ofp:
             assert ofp.health().state == "GREEN"
             answer = ofp.get_features(
@@ -86,7 +86,7 @@ def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> Non
 
 
 def test_a_part_that_ends_by_itself_stops_the_others(plane_home: dict[str, str]) -> None:
-    with town(plane_home, "--no-dagster") as (process, said):
+    with running_ofp(plane_home, "--no-dagster") as (process, said):
         assert said[-1].startswith("ready")
         family = psutil.Process(process.pid).children(recursive=True)
         projector = next(child for child in family if "projector" in child.cmdline())
@@ -115,7 +115,7 @@ def test_a_killed_postgres_is_started_again_and_the_plane_goes_on(own_home: Path
         "as_of_time_utc": AFTER_THE_DEMO,
     }
     patient = RetryPolicy(attempts=60, first_seconds=0.5, longest_seconds=0.5)
-    with town({"OFP_HOME": str(own_home), "OFP_DATABASE_URL": ""}, "--no-dagster") as (process, said):
+    with running_ofp({"OFP_HOME": str(own_home), "OFP_DATABASE_URL": ""}, "--no-dagster") as (process, said):
         with OfpClient(address(said, "HTTP service"), timeout_seconds=10, retries=patient) as ofp:
             question["context_pins"] = ofp.feature_groups().context_pins
             before = ofp.get_features(**question).provenance.feature_snapshot_hash

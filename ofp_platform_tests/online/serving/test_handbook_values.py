@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ofp_platform.log.port import Refusal
+from ofp_platform.log.port import RecordRefusal
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.evaluation import Evaluator
@@ -127,7 +127,7 @@ def test_served_values_equal_a_computation_apart_while_the_replay_passes(dsn: st
             envelopes = list(batch.records())
             placed = []
             for item in log.append(envelopes, batch.clock()).placed:
-                assert not isinstance(item, Refusal)
+                assert not isinstance(item, RecordRefusal)
                 placed.append((item[0], int(item[1])))
             records.add(envelopes, batch.ts, placed)
             transactions = [place for place, envelope in enumerate(envelopes) if envelope["event_type"] == "transaction"]

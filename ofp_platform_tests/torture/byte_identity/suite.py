@@ -6,7 +6,8 @@ import random
 import sys
 from pathlib import Path
 
-from ofp_platform_tests.torture.byte_identity.elsewhere import (
+from ofp_platform_tests.torture.byte_identity.byte_flips import Found, Target, flip_all, targets, without_digests
+from ofp_platform_tests.torture.byte_identity.environments import (
     MADE_LOCALES,
     PYTHONS,
     Made,
@@ -20,7 +21,6 @@ from ofp_platform_tests.torture.byte_identity.elsewhere import (
     surroundings,
     took_effect,
 )
-from ofp_platform_tests.torture.byte_identity.flipped import Found, Target, flip_all, targets, without_digests
 from ofp_platform_tests.torture.byte_identity.world import World, digests, make_world
 from ofp_platform_tests.torture.byte_identity.world import surroundings as seen_here
 from ofp_platform_tests.torture.own_database import own_database

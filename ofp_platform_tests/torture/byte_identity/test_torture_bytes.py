@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform_tests.torture.byte_identity import elsewhere as bytes_elsewhere
-from ofp_platform_tests.torture.byte_identity.elsewhere import (
+from ofp_platform_tests.torture.byte_identity import environments
+from ofp_platform_tests.torture.byte_identity.environments import (
     Made,
     all_at_once,
     find_python,
@@ -35,7 +35,7 @@ def test_another_digest_or_none_is_a_problem() -> None:
 
 
 def test_a_python_that_is_not_there_is_never_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bytes_elsewhere, "PEERS", tmp_path)
+    monkeypatch.setattr(environments, "PEERS", tmp_path)
     assert find_python("3.99", install=True) == ("", "no interpreter")
     assert find_python("3.99", install=False)[0] == ""
 

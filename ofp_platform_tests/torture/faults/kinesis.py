@@ -10,7 +10,7 @@ from unittest import mock
 
 from ofp_platform.log import kinesis
 from ofp_platform.log.kinesis import KinesisLog, kinesis_client
-from ofp_platform.log.port import LogUnavailable, Refusal, RefusalReason
+from ofp_platform.log.port import LogUnavailable, RecordRefusal, RefusalReason
 from ofp_platform.online.plane import Plane
 from ofp_platform_tests.oracle.simulated_log import profile
 from ofp_platform_tests.torture.faults.periods import Findings, impatient, schedule
@@ -44,7 +44,7 @@ class KinesisWorld(LogWorld):
         for place in places:
             part = self.deliveries.part(place, place + 1)
             (placed,) = self.log.append_columns(part.columns(), part.admitted_at).placed
-            if isinstance(placed, Refusal):
+            if isinstance(placed, RecordRefusal):
                 assert placed.reason is RefusalReason.LOG_UNAVAILABLE, placed
                 left.append(place)
             else:

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from benchmarks.servers import plane_app, service
 from ofp_platform.client import verify
 from ofp_platform.client.answer import parse
-from ofp_platform.log.port import LogUnavailable, Refusal
+from ofp_platform.log.port import LogUnavailable, RecordRefusal
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage import postgres
@@ -123,7 +123,7 @@ class StoreWorld(LogWorld):
         part = self.deliveries.part(places[0], places[-1] + 1)
         receipt = self.log.append_columns(part.columns(), part.admitted_at)
         for placed, event_id in zip(receipt.placed, part.event_ids, strict=True):
-            assert not isinstance(placed, Refusal)
+            assert not isinstance(placed, RecordRefusal)
             self.told.append((*placed, event_id))
         return []
 

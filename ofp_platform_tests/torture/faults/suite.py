@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from ofp_platform.log.port import Refusal
+from ofp_platform.log.port import RecordRefusal
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.chunk_codec import ChunkCorrupt
 from ofp_platform_tests.oracle.simulated_log import PINS, profile
@@ -78,7 +78,7 @@ def corrupted(server: str, folder: Path, seed: int) -> bool:
         impatient(),
     ):
         placed = direct.log.append_columns(deliveries.columns(), deliveries.admitted_at).placed
-        assert not any(isinstance(one, Refusal) for one in placed)
+        assert not any(isinstance(one, RecordRefusal) for one in placed)
         row = direct.ensure_live()
         projector = plane.projector(row)
         proxy.disturb(Fault.CORRUPT)

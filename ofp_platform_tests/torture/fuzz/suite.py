@@ -27,7 +27,7 @@ from ofp_platform_tests.torture.fuzz.client import LIMIT_SECONDS, Seen, shout, t
 from ofp_platform_tests.torture.fuzz.raw import raw_requests
 from ofp_platform_tests.torture.fuzz.requests import Requests, Sent
 from ofp_platform_tests.torture.own_database import fresh_database
-from ofp_platform_tests.torture.resident import resident_bytes
+from ofp_platform_tests.torture.process_memory import resident_bytes
 from ofp_platform_tests.torture.suite import Run, Suite
 
 REQUESTS, RAW_SHARE = 1_000_000, 0.25
