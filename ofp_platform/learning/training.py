@@ -134,7 +134,7 @@ def train(
         joblib.dump(model, buffer)
         digest = sha256_hex(buffer.getvalue())
         path = f"{folder}/{name}-{digest[:16]}.joblib"
-        objects.put_if_absent(path, buffer.getvalue())
+        objects.put_same(path, buffer.getvalue())
         models.append(TrainedModel(name, score(test, probabilities), path, digest))
     lineage["models"] = [
         {
@@ -147,5 +147,5 @@ def train(
     ]
     lineage_bytes = canonical_bytes(lineage)
     lineage_path = f"{folder}/lineage-{sha256_hex(lineage_bytes)[:16]}.json"
-    objects.put_if_absent(lineage_path, lineage_bytes)
+    objects.put_same(lineage_path, lineage_bytes)
     return TrainingReport(tuple(models), len(training), len(test), lineage_path, lineage)

@@ -7,6 +7,7 @@ put-if-absent (a hard link on a local disk, `If-None-Match: *` on S3), so of two
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ ANSWER_SECONDS = 60.0
 """How long a request to S3 may take: enough for the largest file, and an end where the other side is gone without a word."""
 _CONNECT_SECONDS = 5.0
 _RETRIES = 4
+_CONFLICT_PAUSES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds before each attempt at a conditional write that met another one under way."""
 _threads_of: int | None = None
 """The process that has obstore's threads, once any does. A fork has none of them, and would wait for an answer for ever."""
 
@@ -33,6 +36,10 @@ class ObjectNotFound(Exception):
 
 class ObjectStoreUnavailable(Exception):
     """The store does not answer or refuses access; the text says which store."""
+
+
+class ObjectConflict(Exception):
+    """An object that is written once is there with other bytes."""
 
 
 class ForkedProcess(RuntimeError):
@@ -86,23 +93,48 @@ class ObjectStore:
         return self._folder
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Create the object, whole or not at all. True if this call created it, False if it was there already.
+        """Create the object, whole or not at all. True if this call created it, False only if the object is there.
 
-        When it returns, the object survives a loss of power (as far as the disk is honest).
+        When it returns, the object survives a loss of power (as far as the disk is honest). S3 answers 409 where another
+        conditional write is under way: that says nothing about the object, so it is looked for, and the write made again.
 
         Raises:
             ObjectStoreUnavailable: nothing is known about the object; the same call may be made again.
             ValueError: the path is not one.
         """
+        for pause in _CONFLICT_PAUSES:
+            time.sleep(pause)
+            try:
+                obstore.put(self._store, _checked(path), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                if self.exists(path):
+                    return False
+                continue
+            except (BaseError, OSError) as error:
+                raise self._unavailable(error) from error
+            if self._folder is not None:
+                _sync(self._folder, path)
+            return True
+        raise ObjectStoreUnavailable(
+            f"the object store {self.url} refused to create {path} {len(_CONFLICT_PAUSES)} times because of other writers, and"
+            " it is not there: call again"
+        )
+
+    def put_same(self, path: str, data: bytes) -> bool:
+        """Create the object, or hold what is there against these bytes. True if this call created it.
+
+        Raises:
+            ObjectConflict: it is there with other bytes. ObjectStoreUnavailable | ValueError: as in `put_if_absent`.
+        """
+        if self.put_if_absent(path, data):
+            return True
         try:
-            obstore.put(self._store, _checked(path), data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        except (BaseError, OSError) as error:
-            raise self._unavailable(error) from error
-        if self._folder is not None:
-            _sync(self._folder, path)
-        return True
+            stored_bytes = self.get(path)
+        except ObjectNotFound as error:
+            raise ObjectStoreUnavailable(f"{path} was in {self.url} a moment ago and is not there now: call again") from error
+        if stored_bytes != data:
+            raise ObjectConflict(f"{path} in {self.url} holds other bytes than were to be written: see who writes there")
+        return False
 
     def get(self, path: str) -> bytes:
         """The bytes of the object.

@@ -6,15 +6,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
 import pytest
 
-from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.objects import ObjectConflict, ObjectNotFound, ObjectStore, ObjectStoreUnavailable
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -105,6 +108,93 @@ def test_a_store_that_is_silent_is_given_up() -> None:
             store = ObjectStore("s3://bucket", endpoint=endpoint, answer_seconds=0.2)
         with pytest.raises(ObjectStoreUnavailable, match="s3://bucket"):
             store.get("a")
+
+
+@contextmanager
+def s3_with_conflicts(conflicts: int, *, other_writer: bytes | None = None) -> Iterator[tuple[ObjectStore, dict[str, bytes]]]:
+    """A store that answers the first conditional writes as S3 does while another is under way: 409, nothing written.
+
+    The other writer's object is there after them, if it has one.
+    """
+    objects: dict[str, bytes] = {}
+    answers = ["409"] * conflicts
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self, status: int, body: bytes = b"") -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", '"1"')
+            self.send_header("Last-Modified", "Sat, 01 Jun 2024 00:00:00 GMT")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assert self.headers["If-None-Match"] == "*"
+            if answers:
+                answers.pop()
+                if not answers and other_writer is not None:
+                    objects[self.path] = other_writer
+                self.answer(409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+            elif self.path in objects:
+                self.answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+            else:
+                objects[self.path] = body
+                self.answer(200)
+
+        def do_GET(self) -> None:
+            self.answer(200 if self.path in objects else 404, objects.get(self.path, b""))
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+            yield ObjectStore("s3://bucket", endpoint=f"http://127.0.0.1:{server.server_port}"), objects
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_conflict_with_another_write_is_not_an_object() -> None:
+    with s3_with_conflicts(2) as (store, objects):
+        assert store.put_if_absent("a", b"ours")
+        assert objects == {"/bucket/a": b"ours"}
+
+
+def test_a_conflict_that_left_an_object() -> None:
+    with s3_with_conflicts(1, other_writer=b"theirs") as (store, objects):
+        assert not store.put_if_absent("a", b"ours")
+        assert objects == {"/bucket/a": b"theirs"}
+    with s3_with_conflicts(1, other_writer=b"theirs") as (store, _), pytest.raises(ObjectConflict, match="a in s3://bucket"):
+        store.put_same("a", b"ours")
+
+
+def test_conflicts_without_end_are_told_as_an_outage() -> None:
+    with s3_with_conflicts(1_000) as (store, objects):
+        with pytest.raises(ObjectStoreUnavailable, match="refused to create a 6 times"):
+            store.put_if_absent("a", b"ours")
+        assert objects == {}
+
+
+def test_the_same_object_again(store: ObjectStore) -> None:
+    assert store.put_same("a", b"x")
+    assert not store.put_same("a", b"x")
+    with pytest.raises(ObjectConflict, match="holds other bytes"):
+        store.put_same("a", b"y")
+    assert store.get("a") == b"x"
 
 
 FORKED = """

@@ -39,7 +39,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.registry.pack_text import PackErrors
     from ofp_platform.simulation.handbook import HandbookFileError
     from ofp_platform.storage.embedded import EmbeddedPostgresError
-    from ofp_platform.storage.objects import ObjectStoreUnavailable
+    from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable
     from ofp_platform.vocabulary.errors import ContractError
     from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
@@ -67,6 +67,7 @@ def words_for(error: Exception) -> str | None:
         LeaseLost,
         LogError,
         NotRebuildable,
+        ObjectConflict,
         ObjectStoreUnavailable,
         PackErrors,
         ProfileError,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ofp_platform.storage.crash_points import crash_point
-from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.objects import ObjectConflict, ObjectNotFound, ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DataFile, DatasetManifest, data_path, manifest_path
@@ -164,7 +164,8 @@ def _is_published(objects: ObjectStore, file: DataFile) -> bool:
 
 def _put(objects: ObjectStore, path: str, content: bytes) -> None:
     try:
-        if not objects.put_if_absent(path, content) and objects.get(path) != content:
-            raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, f"object {path} exists with other bytes")
+        objects.put_same(path, content)
+    except ObjectConflict as error:
+        raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, str(error)) from None
     except ObjectStoreUnavailable as error:
         raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None

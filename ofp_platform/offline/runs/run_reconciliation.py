@@ -12,7 +12,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from ofp_platform.offline.runs.run_ledger import RunLedger, read_run
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.objects import ObjectConflict, ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
@@ -59,8 +59,10 @@ def reconcile(ledger: RunLedger, objects: ObjectStore, run: BuildRun) -> str:
         raise ValueError(f"run {run.run_key} is {run.state.value}: there is nothing to reconcile yet")
     path = reconciliation_path(run)
     data = canonical_bytes(_content(ledger, run))
-    if not objects.put_if_absent(path, data) and objects.get(path) != data:
-        raise ReconciliationConflict(f"{path} in {objects.url} is not what the ledger says of run {run.run_key}")
+    try:
+        objects.put_same(path, data)
+    except ObjectConflict as error:
+        raise ReconciliationConflict(f"{path} in {objects.url} is not what the ledger says of run {run.run_key}") from error
     return path
 
 

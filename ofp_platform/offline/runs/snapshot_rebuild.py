@@ -12,7 +12,7 @@ from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.build_context import BuildContext
-from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.build_intent import ForensicRebuild
@@ -59,9 +59,11 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
         "hashed": orjson.Fragment(answer.hashed),
     }
     try:
-        build_context.objects.put_if_absent(path, canonical_bytes(record))
+        build_context.objects.put_same(path, canonical_bytes(record))
     except ObjectStoreUnavailable as error:
         raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
+    except ObjectConflict as error:
+        raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, str(error)) from None
     expected_hash = intent.expected_hash
     return {
         "outcome": "REBUILT" if expected_hash is None else "MATCH" if expected_hash == digest else "MISMATCH",

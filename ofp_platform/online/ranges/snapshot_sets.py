@@ -103,7 +103,7 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
     )
     digest = sha256_hex(index)
     path = f"snapshot_sets/{format_time(hour_start)[:13]}/{digest}.json"
-    objects.put_if_absent(path, index)
+    objects.put_same(path, index)
     return SnapshotSet(hour_start, row.projection_id, row.basis, path, digest, tuple(entries), objects_created)
 
 
