@@ -77,4 +77,6 @@ class DecisionRecorder:
             try:
                 return self.append([record for name, record in first.items() if name in still_open])[0]
             except DecisionConflict:
-                continue  # another recorder was faster: what it decided is not open any more
+                # another recorder was faster: what it decided is not open any more, so this ends
+                if self.undecided(list(still_open)) == still_open:
+                    raise

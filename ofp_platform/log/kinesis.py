@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -26,7 +26,16 @@ from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedBatch
 from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.kinesis_records import batch_of, wire_records
-from ofp_platform.log.kinesis_shards import PAGE_LIMIT, Backoff, ShardReader, error_code, is_transient
+from ofp_platform.log.kinesis_shards import (
+    PAGE_LIMIT,
+    Backoff,
+    DeadlinePassed,
+    HeadNotReached,
+    Page,
+    ShardReader,
+    error_code,
+    is_transient,
+)
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
@@ -50,6 +59,7 @@ PUT_BYTES = 4_500_000
 ANSWER_SECONDS = 10.0
 """How long one request may take; boto would wait a minute for the answer of a peer that is gone."""
 _CONNECT_SECONDS = 5.0
+_SHARD_PAGES = 100  # of a thousand shards each: no stream has as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,7 @@ class KinesisLog:
         self.partition_key = partition_key
         self._client = client
         self._admission = Admission(partition_key)
-        self._backoff = Backoff(sleep, jitter, attempts)
+        self._backoff = Backoff(sleep, jitter, attempts, monotonic)
         self._poll_seconds = poll_seconds
         self._monotonic = monotonic
         self._reader = ShardReader(client, stream_name, self._backoff)
@@ -136,7 +146,7 @@ class KinesisLog:
         except ClientError as error:
             if error_code(error) != "ResourceInUseException":
                 raise ValueError(f"Kinesis cannot make stream {stream_name!r} with {shards} shards") from error
-        for _ in Backoff(log._backoff.sleep, lambda: 1.0, attempts=60).tries():
+        for _ in replace(log._backoff, jitter=lambda: 1.0, attempts=60).tries():
             summary = log._reader.call(client.describe_stream_summary, StreamName=stream_name)
             if summary["StreamDescriptionSummary"]["StreamStatus"] in ("ACTIVE", "UPDATING"):
                 return log
@@ -144,13 +154,20 @@ class KinesisLog:
 
     def partitions(self) -> list[PartitionInfo]:
         """The shards that Kinesis still lists; a parent that it lists no more cannot be read and is left out."""
+        return self._partitions(None)
+
+    def _partitions(self, deadline: float | None) -> list[PartitionInfo]:
         arguments: dict[str, str] = {"StreamName": self.stream_name}
         shards: list[Any] = []
-        while arguments:
-            response = self._reader.call(self._client.list_shards, **arguments)
+        for _ in range(_SHARD_PAGES):
+            response = self._reader.call(self._client.list_shards, deadline, **arguments)
             shards += response["Shards"]
             token = response.get("NextToken")
-            arguments = {"NextToken": token} if token else {}
+            if not token:
+                break
+            arguments = {"NextToken": token}
+        else:
+            raise LogUnavailable(f"Kinesis lists the shards of {self.stream_name!r} without end: {_SHARD_PAGES} pages, and more")
         listed = {shard["ShardId"] for shard in shards}
         return sorted(
             (
@@ -214,8 +231,8 @@ class KinesisLog:
         if basis is not None and basis.closed:
             return empty_batch(basis)
         after = "" if basis is None else str(basis.offset)
-        page, ended = self._reader.page(partition_id, after, max_records)
-        return batch_of(page, self._admission, self._part(partition_id, page[-1]["SequenceNumber"] if page else after, ended))
+        page = self._reader.page(partition_id, after, max_records)
+        return batch_of(page.records, self._admission, self._behind_page(partition_id, after, page))
 
     def ends(self) -> Basis:
         """See `EventLog.ends`. Kinesis does not tell its last number: the first call of a process reads up to it."""
@@ -225,10 +242,10 @@ class KinesisLog:
         with self._lock:
             head = self._heads.get(shard_id, self._part(shard_id, ""))
         while not head.closed:
-            page, ended = self._scout.page(shard_id, str(head.offset), PAGE_LIMIT)
-            head = self._part(shard_id, page[-1]["SequenceNumber"] if page else str(head.offset), ended)
-            if not page:
-                break
+            page = self._scout.page(shard_id, str(head.offset), PAGE_LIMIT)
+            head = self._behind_page(shard_id, str(head.offset), page)
+            if page.at_head:
+                break  # what is appended meanwhile is behind this moment
         with self._lock:
             self._heads[shard_id] = head
         return head
@@ -240,33 +257,43 @@ class KinesisLog:
 
     def ordinal_lag(self, basis: Basis) -> dict[str, int]:
         """See `EventLog.ordinal_lag`: counted in one page, so at least this many (at most 10,000 are seen)."""
-        return {name: len(page) for name, page, _ in self._behind(basis, PAGE_LIMIT)}
+        return {name: len(page.records) for name, page in self._behind(basis, PAGE_LIMIT)}
 
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
-        """See `EventLog.wait`; asks every `poll_seconds`. A shard that ended with the basis counts too: reading shows it."""
+        """See `EventLog.wait`; asks every `poll_seconds`. A shard that ended with the basis counts too: reading shows it.
+
+        The time-out bounds all of it; a request that is under way then is waited for.
+        """
         deadline = self._monotonic() + timeout_seconds
         while True:
-            if any(page or ended for _, page, ended in self._behind(basis, 1)):
-                return True
-            left = deadline - self._monotonic()
-            if left <= 0:
+            try:
+                # at least one look, however short the time is
+                if any(page.records or page.ended for _, page in self._behind(basis, 1, deadline)):
+                    return True
+                self._backoff.pause(self._poll_seconds, deadline)
+            except DeadlinePassed:
                 return False
-            self._backoff.sleep(min(self._poll_seconds, left))
+            except HeadNotReached:
+                continue  # the way so far is kept
 
     def close(self) -> None:
         """Close the client, and with it its connections."""
         self._client.close()
 
-    def _behind(self, basis: Basis, limit: int) -> Iterator[tuple[str, list[Any], bool]]:
+    def _behind(self, basis: Basis, limit: int, deadline: float | None = None) -> Iterator[tuple[str, Page]]:
         """Per shard: up to `limit` records behind the basis, and whether the shard ends with them unknown to the basis."""
         known = basis.by_partition()
-        for info in self.partitions():
+        for info in self._partitions(deadline):
             part = known.get(info.partition_id)
             if part is not None and part.closed:
-                yield info.partition_id, [], False
+                yield info.partition_id, Page([], ended=False, at_head=True)
             else:
-                page, ended = self._scout.page(info.partition_id, "" if part is None else str(part.offset), limit)
-                yield info.partition_id, page, ended
+                after = "" if part is None else str(part.offset)
+                yield info.partition_id, self._scout.page(info.partition_id, after, limit, deadline)
+
+    def _behind_page(self, shard_id: str, after: str, page: Page) -> PartitionBasis:
+        """The basis behind a page that was read after a number."""
+        return self._part(shard_id, page.records[-1]["SequenceNumber"] if page.records else after, page.ended)
 
     def _part(self, shard_id: str, offset: str, closed: bool = False) -> PartitionBasis:
         return self.position_kind.basis(shard_id, offset, closed=closed)

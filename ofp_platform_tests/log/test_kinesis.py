@@ -259,6 +259,83 @@ def test_empty_pages_on_the_way_are_not_the_head(fake_kinesis: Any, log: Kinesis
     assert log.read(FIRST, None, 10).event_ids == ["txn-000001"]
 
 
+class Time:
+    """A clock that moves when somebody sleeps, and a little with each request."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+def test_empty_pages_without_end_are_no_head_and_are_paced(
+    fake_kinesis: Any, log: KinesisLog, event: Event, pauses: list[float]
+) -> None:
+    log.append([event(1)], clock)
+    fake_kinesis.empty_pages = 120
+    before = len(fake_kinesis.calls)
+    for _ in range(2):
+        with pytest.raises(LogUnavailable, match="50 empty pages"):
+            log.read(FIRST, None, 10)
+    assert len(pauses) == 98
+    assert min(pauses) == 0.2
+    # the third call goes on where the second ended: no page is asked for twice
+    assert log.read(FIRST, None, 10).event_ids == ["txn-000001"]
+    operations = [operation for operation, _ in fake_kinesis.calls[before:]]
+    assert (operations.count("get_records"), operations.count("get_shard_iterator")) == (121, 1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 3.0])
+def test_wait_keeps_its_time_whatever_kinesis_answers(fake_kinesis: Any, event: Event, seconds: float) -> None:
+    now = Time()
+    log = KinesisLog.create(fake_kinesis, "payments", 2, KEY, sleep=now.sleep, monotonic=now, jitter=lambda: 1.0)
+    log.append([event(n) for n in range(10)], clock)
+    for trouble in ("empty", "throttled"):
+        if trouble == "empty":
+            fake_kinesis.empty_pages = 1_000_000
+        else:
+            throttled: ClientError = fake_kinesis.error("ProvisionedThroughputExceededException")
+            fake_kinesis.errors.extend([("list_shards", throttled)] * 1_000)
+        began, asked = now.now, len(fake_kinesis.calls)
+        assert not log.wait(make_basis("payments", {}), seconds)
+        assert now.now - began < seconds + 0.1
+        assert len(fake_kinesis.calls) - asked < 10 + 10 * seconds
+
+
+def test_a_list_of_shards_without_end_is_no_list(fake_kinesis: Any, log: KinesisLog) -> None:
+    page = fake_kinesis.list_shards(StreamName="payments")
+    calls: list[Any] = []
+
+    def endless(**arguments: Any) -> dict[str, Any]:
+        calls.append(arguments)
+        return {**page, "NextToken": f"more-{len(calls)}"}
+
+    fake_kinesis.list_shards = endless
+    with pytest.raises(LogUnavailable, match="without end"):
+        log.partitions()
+    assert len(calls) == 100
+
+
+def test_the_head_of_a_shard_that_never_rests_is_that_of_a_moment(fake_kinesis: Any, log: KinesisLog, event: Event) -> None:
+    log.append([event(0)], clock)
+    get_records, written = fake_kinesis.get_records, [0]
+
+    def busy(**arguments: Any) -> Any:
+        response = get_records(**arguments)
+        written[0] += 1
+        log.append([event(written[0])], clock)
+        return response
+
+    fake_kinesis.get_records = busy
+    log.ends()
+    assert written == [1]
+
+
 def test_throttled_reads_are_repeated_within_bounds(fake_kinesis: Any, log: KinesisLog, event: Event) -> None:
     log.append([event(1)], clock)
     throttled: ClientError = fake_kinesis.error("ProvisionedThroughputExceededException")

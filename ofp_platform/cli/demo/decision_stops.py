@@ -91,7 +91,7 @@ def _tail(reader: EventReader, end: PartitionBasis, after: Basis | None) -> _Tai
         count = bisect_right(batch.offsets, place(end), key=order)
         offsets += batch.offsets[:count]
         admission_times.append(batch.admitted_at[:count])
-        if not len(batch) or count < len(batch) or batch.next == at:
+        if count < len(batch) or batch.next == at:  # a batch without envelopes may still move on
             break
         at = batch.next
     times = np.concatenate(admission_times) if admission_times else np.empty(0, np.int64)

@@ -12,6 +12,7 @@ from pathlib import Path
 from ofp_platform.cli.demo.demo_events import Replay
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.port import EventLog
+from ofp_platform.online.projecting.apply_until import CONFLICTS
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.simulation.deliveries import Deliveries
@@ -102,7 +103,7 @@ def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:
         while True:
             batch = log.read(end.partition_id, at, _PAGE)
             yield from zip(batch.event_types, batch.event_ids, batch.admitted_at.tolist(), strict=True)
-            if batch.next == at or not len(batch):
+            if batch.next == at:  # a batch without envelopes may still move on
                 break
             at = batch.next
 
@@ -131,13 +132,18 @@ def project_available(projector: Projector, batch_records: int, advance: Advance
     """Apply all that the log holds behind the projection's basis, up to `until` if given."""
     start = time.monotonic()
     outcome = Projected()
+    conflicts = 0
     while True:
         try:
             receipt = projector.apply_available(max_records=batch_records, until=until)
         except ProjectionConflict:
+            conflicts += 1
+            if conflicts >= CONFLICTS:
+                raise
             continue  # another driver (`ofp up`) is at it too: go on behind what it did
         if receipt is None:
             break
+        conflicts = 0
         outcome.commits += 1
         outcome.records += receipt.records
         outcome.applied += receipt.applied
