@@ -85,8 +85,8 @@ def range_number(name: str) -> int:
         ValueError: not the name of a range.
     """
     match = _NAME.fullmatch(name)
-    if match is None:
-        raise ValueError(f"{name!r} is not the name of a range: 'r' and at least seven digits, as in r0000012")
+    if match is None or range_name(int(match.group(1))) != name:
+        raise ValueError(f"{name!r} is not the name of a range: 'r' and its number in seven digits, as in r0000012")
     return int(match.group(1))
 
 

@@ -42,13 +42,32 @@ def range_key(partition_id: str, number: int) -> dg.MultiPartitionKey:
     return dg.MultiPartitionKey({"log_partition": partition_id, "offset_range": range_name(number)})
 
 
-def ranges_by_partition(keys: Iterable[str]) -> dict[str, list[int]]:
-    """Range numbers, ascending, by log partition."""
+@dataclass(frozen=True)
+class RangeSelection:
+    """The ranges of a run: numbers, ascending, by log partition; `foreign`: why each other key names no range, by key."""
+
+    numbers: dict[str, list[int]]
+    foreign: dict[str, str]
+
+
+def select_ranges(keys: Iterable[str]) -> RangeSelection:
+    """Read partition keys. A key that names no range (anybody can add one in Dagster's dialog) is set aside with the reason."""
     numbers_by_partition: dict[str, list[int]] = {}
+    foreign: dict[str, str] = {}
     for key in keys:
         partition_id, _, name = key.rpartition("|")
-        numbers_by_partition.setdefault(partition_id, []).append(range_number(name))
-    return {partition_id: sorted(numbers) for partition_id, numbers in sorted(numbers_by_partition.items())}
+        try:
+            number = range_number(name)
+        except ValueError as error:
+            foreign[key] = f"{error}. It was added by hand; the sensor commit_reporter removes it"
+            continue
+        numbers_by_partition.setdefault(partition_id, []).append(number)
+    return RangeSelection({name: sorted(numbers) for name, numbers in sorted(numbers_by_partition.items())}, foreign)
+
+
+def foreign_range_names(names: Iterable[str]) -> list[str]:
+    """Dynamic partitions of `OFFSET_RANGE` that name no range."""
+    return sorted(key.removeprefix("|") for key in select_ranges(f"|{name}" for name in names).foreign)
 
 
 def hour_start(key: str) -> int:

@@ -44,7 +44,9 @@ SNAPSHOT_COLUMNS = dg.TableSchema(
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return dg.MetadataValue.md("\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines))
+    return dg.MetadataValue.md(
+        "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    )
 
 
 def basis_text(basis: PartitionBasis | None) -> str:

@@ -45,7 +45,7 @@ def test_names_order_like_numbers_and_lead_back(one: int, other: int) -> None:
         assert (range_name(one) < range_name(other)) == (one < other)
 
 
-@pytest.mark.parametrize("name", ["", "r12", "0000012", "r000001x", "R0000012", " r0000012"])
+@pytest.mark.parametrize("name", ["", "r12", "0000012", "r000001x", "R0000012", " r0000012", "r00000012"])
 def test_what_is_no_range_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a range"):
         range_number(name)

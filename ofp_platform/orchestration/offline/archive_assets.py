@@ -15,7 +15,7 @@ from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline.build_metadata import archive_metadata
 from ofp_platform.orchestration.online.projection_assets import RETRIES
-from ofp_platform.orchestration.partitions import LogPartitions, range_key, ranges_by_partition
+from ofp_platform.orchestration.partitions import LogPartitions, range_key, select_ranges
 from ofp_platform.orchestration.receipt_metadata import ENVELOPE_COLUMNS, Metadata, markdown_table
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.vocabulary.profile import Profile
@@ -28,7 +28,7 @@ _REFUSALS = (ArchiveConflict, PartitionNotFound, RangeOpen, ReceiptDamaged, Repl
 
 @dataclass
 class ArchiveOutcome:
-    """Segments that a run archived and proved, by partition key; `refused` by log partition, in words."""
+    """Segments that a run archived and proved, by partition key; `refused` by partition key, in words."""
 
     metadata: dict[str, Metadata] = field(default_factory=dict)
     records: int = 0
@@ -37,8 +37,9 @@ class ArchiveOutcome:
     def check(self) -> dg.AssetCheckResult:
         metadata: Metadata = {"segments": len(self.metadata), "records": self.records}
         if self.refused:
-            metadata["refused"] = markdown_table(["log partition", "why"], self.refused.items())
-        return dg.AssetCheckResult(asset_key=ARCHIVE_SEGMENT, check_name=COMPLETE, passed=not self.refused, metadata=metadata)
+            metadata["refused"] = markdown_table(["partition", "why"], self.refused.items())
+        is_passed = bool(self.metadata) and not self.refused
+        return dg.AssetCheckResult(asset_key=ARCHIVE_SEGMENT, check_name=COMPLETE, passed=is_passed, metadata=metadata)
 
 
 def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDefinition:
@@ -73,15 +74,16 @@ def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.Ass
         ],
     )
     def archive_segment(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
-        outcome = ArchiveOutcome()
+        selection = select_ranges(context.partition_keys)
+        outcome = ArchiveOutcome(refused=dict(selection.foreign))
         with builds.open() as build_context:
             ranges = OffsetRanges(build_context.pool, build_context.log, profile.range_size)
-            for partition_id, numbers in ranges_by_partition(context.partition_keys).items():
-                try:
-                    for number in numbers:
+            for partition_id, numbers in selection.numbers.items():
+                for number in numbers:
+                    try:
                         _archive(ranges, build_context.archive, partition_id, number, outcome)
-                except _REFUSALS as error:
-                    outcome.refused[partition_id] = str(error)
+                    except _REFUSALS as error:
+                        outcome.refused[range_key(partition_id, number)] = str(error)
         if outcome.refused:
             # what was archived is in the archive, whatever becomes of the run: say so now
             for key, metadata in outcome.metadata.items():
@@ -106,20 +108,43 @@ def _archive(ranges: OffsetRanges, archive: Archive, partition_id: str, number: 
 
 @dg.op(description="Every byte of the archive: segments, digests, payload hashes, and that they join and agree.")
 def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildContextResource) -> None:
-    """One observation of the whole archive; the run fails when something is wrong."""
+    """One observation of the whole archive, and its check; the run fails when something is wrong or nothing is archived."""
     with builds.open() as build_context:
         archive = build_context.archive
         verifications = [
             verify_partition(archive, name, build_context.log.position_kind.offset_kind) for name in archive.partition_ids()
         ]
     context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(verifications)))
+    evaluation = verification_check(verifications)
+    context.instance.report_runless_asset_event(evaluation)
+    if not evaluation.passed:
+        raise dg.Failure(evaluation.description, metadata=evaluation.metadata, allow_retries=False)
+
+
+def verification_check(verifications: list[PartitionVerification]) -> dg.AssetCheckEvaluation:
+    """The check `complete_and_verified` as the verification of the whole archive leaves it; red where nothing was verified."""
     problems = [
-        f"{problem.path}: {problem.error}: {problem.message}"
+        (verification.partition_id, problem.path, problem.error, problem.message)
         for verification in verifications
         for problem in verification.problems
     ]
+    segments = sum(verification.segments for verification in verifications)
+    metadata: Metadata = {"segments": segments, "problems": len(problems)}
     if problems:
-        raise dg.Failure("\n".join(problems), metadata={"problems": len(problems)}, allow_retries=False)
+        metadata["damaged"] = markdown_table(["log partition", "object", "error", "what"], problems)
+        description = "\n".join(f"{path}: {error}: {message}" for _, path, error, message in problems)
+    elif segments:
+        description = f"{segments} segments of {len(verifications)} log partitions have the bytes that their receipts state"
+    else:
+        description = "the archive is empty: nothing was verified. Run the job archive first"
+    return dg.AssetCheckEvaluation(
+        asset_key=ARCHIVE_SEGMENT,
+        check_name=COMPLETE,
+        passed=bool(segments) and not problems,
+        description=description,
+        metadata=metadata,
+        blocking=True,
+    )
 
 
 def _verification(verifications: list[PartitionVerification]) -> Metadata:

@@ -13,7 +13,7 @@ from ofp_platform.online.ranges.log_progress import observe
 from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
 from ofp_platform.online.serving.posture import judge
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
-from ofp_platform.orchestration.partitions import LogPartitions, range_key, ranges_by_partition
+from ofp_platform.orchestration.partitions import LogPartitions, range_key, select_ranges
 from ofp_platform.orchestration.range_plot import SHOWN, events_per_range
 from ofp_platform.orchestration.receipt_metadata import Metadata, catch_up_metadata, markdown_table, range_metadata
 from ofp_platform.orchestration.resources import PlaneResource
@@ -69,10 +69,11 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
     def projection_range(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[object]:
         done_ranges: dict[str, Metadata] = {}
         receipts: list[RangeReceipt] = []
-        refused_ranges: dict[str, str] = {}
+        selection = select_ranges(context.partition_keys)
+        refused_ranges = dict(selection.foreign)
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
-            for partition_id, numbers in ranges_by_partition(context.partition_keys).items():
+            for partition_id, numbers in selection.numbers.items():
                 events = _earlier_events(context.instance, partition_id, numbers[0])
                 key = ""
                 began = time.perf_counter()
@@ -125,7 +126,8 @@ def _earlier_events(instance: dg.DagsterInstance, partition_id: str, first: int)
             and isinstance(value, dg.IntMetadataValue)
             and value.value is not None
         ):
-            event_counts[ranges_by_partition([event.partition])[partition_id][0]] = value.value
+            for event_number in select_ranges([event.partition]).numbers.get(partition_id, ()):
+                event_counts[event_number] = value.value
     return event_counts
 
 
@@ -137,11 +139,14 @@ def _contiguous(receipts: list[RangeReceipt], refused_ranges: Mapping[str, str])
     ]
     metadata: Metadata = {"ranges": len(receipts)}
     if refused_ranges:
-        metadata["refused"] = markdown_table(["log partition", "why"], refused_ranges.items())
+        metadata["refused"] = markdown_table(["log partition, or key", "why"], refused_ranges.items())
     if rows:
         metadata["not_contiguous"] = markdown_table(["log partition", "range", "records taken", "records before the basis"], rows)
     return dg.AssetCheckResult(
-        asset_key=PROJECTION_RANGE, check_name=CONTIGUOUS, passed=not rows and not refused_ranges, metadata=metadata
+        asset_key=PROJECTION_RANGE,
+        check_name=CONTIGUOUS,
+        passed=bool(receipts) and not rows and not refused_ranges,
+        metadata=metadata,
     )
 
 
@@ -161,8 +166,10 @@ def _one_fate(receipts: list[RangeReceipt]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=PROJECTION_RANGE,
         check_name=ONE_FATE,
-        passed=not lost_offsets and not invented_offsets and unaccounted_count == 0,
+        passed=bool(receipts) and not lost_offsets and not invented_offsets and unaccounted_count == 0,
+        description=None if receipts else "no range was applied or verified: nothing is known of any record",
         metadata={
+            "ranges": len(receipts),
             "verified_records": sum(verification.records for verification in verifications),
             "lost": ", ".join(lost_offsets) or "none",
             "invented": ", ".join(invented_offsets) or "none",

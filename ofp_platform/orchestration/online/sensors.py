@@ -12,7 +12,7 @@ from ofp_platform.online.ranges.log_progress import progress
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.log.event_assets import log_observation
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE, catch_up_job
-from ofp_platform.orchestration.partitions import OFFSET_RANGE, REGISTRY_DIGEST, range_key
+from ofp_platform.orchestration.partitions import OFFSET_RANGE, REGISTRY_DIGEST, foreign_range_names, range_key
 from ofp_platform.orchestration.receipt_metadata import (
     basis_text,
     closed_range_metadata,
@@ -74,7 +74,13 @@ def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -
         digest = pack_digest(profile_pack(opened_plane.profile))
     known_ranges = set(context.instance.get_dynamic_partitions(OFFSET_RANGE.name or ""))
     ranges = [name for name in map(range_name, range(report.shared)) if name not in known_ranges]
-    requests = [OFFSET_RANGE.build_add_request(ranges)] if ranges else []
+    requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if ranges:
+        requests.append(OFFSET_RANGE.build_add_request(ranges))
+    foreign_names = foreign_range_names(known_ranges)
+    if foreign_names:
+        context.log.warning("partitions that name no offset range are removed: %s", ", ".join(foreign_names))
+        requests.append(OFFSET_RANGE.build_delete_request(foreign_names))
     if not context.instance.has_dynamic_partition(REGISTRY_DIGEST.name or "", digest):
         requests.append(REGISTRY_DIGEST.build_add_request([digest]))
     events = [*observations, *_moved(context.instance, report), *_closed(context.instance, report)]
@@ -86,7 +92,8 @@ def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -
         dynamic_partitions_requests=requests,
         cursor=report.cursor.model_dump_json(),
         # Dagster calls a tick without a run request skipped; its reason is where an operator reads what the tick did
-        skip_reason=f"reported: {moved_count} partitions moved, {closed_count} ranges applied, {len(ranges)} ranges added",
+        skip_reason=f"reported: {moved_count} partitions moved, {closed_count} ranges applied, {len(ranges)} ranges added,"
+        f" {len(foreign_names)} foreign keys removed",
     )
 
 

@@ -43,6 +43,15 @@ def check(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return found
 
 
+def last_check(instance: dg.DagsterInstance) -> dg.AssetCheckEvaluation:
+    """The check as the asset's page shows it, whoever evaluated it last."""
+    (record,) = instance.event_log_storage.get_asset_check_execution_history(dg.AssetCheckKey(ARCHIVE_SEGMENT, COMPLETE), limit=1)
+    assert record.event is not None
+    evaluation = record.event.get_dagster_event().event_specific_data
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    return evaluation
+
+
 def segments(folder: Path) -> list[Path]:
     return sorted((folder / "objects").rglob("*.parquet"))
 
@@ -73,6 +82,7 @@ def test_a_damaged_segment_fails_the_check_and_the_night(
     assert archive(definitions, instance, range_key("0000", 0), range_key("0000", 2)).success
     night = definitions.resolve_job_def("verify_archive")
     assert night.execute_in_process(instance=instance).success
+    assert last_check(instance).passed
     broken = segments(tmp_path)[1]
     content = bytearray(broken.read_bytes())
     content[len(content) // 2] ^= 1
@@ -82,7 +92,7 @@ def test_a_damaged_segment_fails_the_check_and_the_night(
     assert not result.success
     assert not check(result).passed
     assert "was changed" in str(check(result).metadata["refused"].value)
-    assert list(materialised(result)) == [range_key("0000", 0)]
+    assert list(materialised(result)) == [range_key("0000", 0), range_key("0000", 2)]  # the damaged range is refused alone
     failed = night.execute_in_process(instance=instance, raise_on_error=False)
     assert not failed.success
     (event,) = failed.filter_events(lambda event: event.is_step_failure)
@@ -90,6 +100,29 @@ def test_a_damaged_segment_fails_the_check_and_the_night(
     (seen,) = instance.fetch_observations(ARCHIVE_SEGMENT, limit=1).records
     assert seen.asset_observation is not None
     assert seen.asset_observation.metadata["problems"].value
+    red_check = last_check(instance)
+    assert not red_check.passed
+    assert "| 0000 | " in str(red_check.metadata["damaged"].value)
+    assert "SegmentDamaged" in str(red_check.description)
+
+
+def test_an_empty_archive_is_not_a_verified_one(definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance) -> None:
+    result = definitions.resolve_job_def("verify_archive").execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    assert not last_check(instance).passed
+    assert "nothing was verified" in str(last_check(instance).description)
+
+
+def test_a_key_that_names_no_range_is_refused_alone(
+    definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance, ranges: int
+) -> None:
+    instance.add_dynamic_partitions(str(OFFSET_RANGE.name), ["banana", range_name(1000)])
+    result = archive(definitions, instance, range_key("0000", 0), range_key("0000", 1000))
+    assert list(materialised(result)) == [range_key("0000", number) for number in range(ranges)]
+    refused = str(check(result).metadata["refused"].value)
+    assert "'banana' is not the name of a range" in refused
+    assert "| 0000\\|r0001000 | " in refused
+    assert result.retry_attempts_for_node("offline__archive_segment") == 0
 
 
 def test_a_range_that_is_not_closed_is_refused(

@@ -115,10 +115,29 @@ def test_a_gap_fails_the_check_and_the_run(
     assert not materialised(result, PROJECTION_RANGE)
     assert not checks(result)[CONTIGUOUS].passed
     assert "apply the ranges between first" in str(checks(result)[CONTIGUOUS].metadata["refused"].value)
-    assert checks(result)[ONE_FATE].passed
+    assert not checks(result)[ONE_FATE].passed  # no record was looked at
     assert plane.ensure_live().version == 0
     failure = result.get_step_failure_events()[0].step_failure_data
     assert "r0000002 of partition 0000 begins at 80" in str(failure.user_failure_data)
+
+
+def test_a_key_that_names_no_range_is_refused_alone(
+    definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance, ranges: int
+) -> None:
+    instance.add_dynamic_partitions(str(OFFSET_RANGE.name), ["banana", "r00000001", range_name(1000)])
+    result = run(definitions, instance, "replay_ranges", span=(range_key("0000", 0), range_key("0001", 1000)))
+    assert not result.success
+    good_keys = [range_key(name, one) for name in ("0000", "0001") for one in range(ranges)]
+    assert sorted(materialised(result, PROJECTION_RANGE)) == good_keys
+    refused = str(checks(result)[CONTIGUOUS].metadata["refused"].value)
+    for name in ("0000", "0001"):
+        assert f"{name}\\|banana" in refused
+        assert f"{name}\\|r00000001" in refused
+    assert not checks(result)[CONTIGUOUS].passed
+    assert checks(result)[ONE_FATE].passed
+    failure = result.get_step_failure_events()[0].step_failure_data
+    assert "'banana' is not the name of a range" in str(failure.user_failure_data)
+    assert result.retry_attempts_for_node("online__projection_range") == 0
 
 
 def test_what_was_applied_before_a_refusal_is_said(

@@ -111,6 +111,14 @@ def test_commits_of_any_driver_are_reported_once(
     assert isinstance(tick(commit_reporter, plane_resource, instance, second.cursor), dg.SkipReason)
 
 
+def test_a_foreign_range_key_is_removed(plane: Plane, plane_resource: PlaneResource, instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("offset_range", ["banana"])
+    result = tick(commit_reporter, plane_resource, instance)
+    assert isinstance(result, dg.SensorResult)
+    deletions = [one for one in result.dynamic_partitions_requests or () if isinstance(one, dg.DeleteDynamicPartitionsRequest)]
+    assert [(one.partitions_def_name, list(one.partition_keys)) for one in deletions] == [("offset_range", ["banana"])]
+
+
 def test_what_a_run_has_materialised_is_not_reported_again(
     plane: Plane, plane_resource: PlaneResource, definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
