@@ -1,0 +1,130 @@
+"""The pages for operators are true: their commands and configurations are run, their cures are tried on the damage they name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from ruamel.yaml import YAML
+
+from ofp_platform.cli.environment import Environment
+from ofp_platform.online.plane import Plane
+from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.registry.pack import shipped_pack_text
+from ofp_platform_tests.cli.program import Outcome, call
+from ofp_platform_tests.docs.fenced import Block, blocks
+from ofp_platform_tests.oracle.demo_plane import fill_demo_plane
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+OPERATING, RUNBOOK = DOCS / "operating.md", DOCS / "runbook.md"
+NEXT_VERSION = re.compile(r"(name: account_activity\n +version: )v1")
+
+
+@pytest.fixture
+def variables(dsn: str, tmp_path: Path) -> dict[str, str]:
+    """A home with the demo's plane, and no profile of its own."""
+    fill_demo_plane(tmp_path / "home", dsn)
+    return {"OFP_HOME": str(tmp_path / "home"), "OFP_DATABASE_URL": dsn}
+
+
+def section(page: Path, heading: str) -> str:
+    return page.read_text(encoding="utf-8").split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def commands(text: str) -> list[str]:
+    """The `ofp ...` commands of a text, in their order."""
+    return [" ".join(command.split()) for command in re.findall(r"`(ofp [^`]+)`", text)]
+
+
+def run(command: str, variables: dict[str, str]) -> Outcome:
+    outcome = call(*shlex.split(command)[1:], **variables)
+    assert outcome.code == 0, f"{command}: {outcome.shown}"
+    return outcome
+
+
+def test_new_definitions_go_live_as_written(variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = section(OPERATING, "New definitions, beside the live ones")
+    assert "stop `ofp up` and start it again" in text  # what `up` began with, it keeps
+    wanted = [command for command in commands(text) if command != "ofp up"]
+    assert wanted == [
+        "ofp registry check packs/next.yaml --store",
+        "ofp init",
+        "ofp projection rebuild",
+        "ofp projection switch DIGEST",
+        "ofp projection list",
+    ]
+    monkeypatch.chdir(tmp_path)
+    pack, count = NEXT_VERSION.subn(r"\1v2", shipped_pack_text("card_payments"))
+    assert count == 1
+    Path("packs").mkdir()
+    Path("packs/next.yaml").write_text(pack, encoding="utf-8")
+    assert "1 new, none redefined" in run(wanted[0], variables).out
+    profile = Path(run(wanted[1], variables).out.split()[1])
+    stated = profile.read_text(encoding="utf-8")
+    profile.write_text(stated.replace("pack: card_payments", "pack: packs/next.yaml"), encoding="utf-8")
+    environment = Environment(home=Path(variables["OFP_HOME"]), database_url=variables["OFP_DATABASE_URL"])
+    with environment.open_plane() as plane:
+        before = plane.ensure_live()
+        assert before.registry_digest != plane.profile.pack  # the former registry goes on being served
+    rebuilt = run(wanted[2], variables).out
+    digest = re.search(r"ofp projection switch ([0-9a-f]+)", rebuilt)
+    assert digest, rebuilt
+    assert "is live" in run(wanted[3].replace("DIGEST", digest[1]), variables).out
+    with environment.open_plane() as plane:
+        assert plane.ensure_live().registry_digest.startswith(digest[1])
+        assert plane.ensure_live().basis == before.basis
+    assert digest[1] in run(wanted[4], variables).out
+
+
+def test_the_configurations_of_the_launchpad_are_valid(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    resource = PlaneResource()
+    location = code_location(resource.load_profile(), resource)
+    page = OPERATING.read_text(encoding="utf-8")
+    switch = YAML(typ="safe").load(re.search(r"^ +ops:\n +make_rebuilt.*?(?=^ +```)", page, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]
+    (submit,) = [YAML(typ="safe").load(block.text) for block in blocks(OPERATING) if block.language == "yaml"]
+    for job, config in (("switch_live", switch), ("submit_build", submit)):
+        assert dg.validate_run_config(location.resolve_job_def(job), config)
+
+
+def test_the_backfill_of_the_terminal_names_real_partitions(variables: dict[str, str]) -> None:
+    (block,) = [block for block in blocks(OPERATING) if block.language == "sh"]
+    assert _partitions(block) == ["0001"]
+    with Plane.open(Environment(home=Path(variables["OFP_HOME"])).read_profile("demo"), variables["OFP_DATABASE_URL"]) as plane:
+        assert set(_partitions(block)) <= {info.partition_id for info in plane.log.partitions()}
+    assert "-m ofp_platform.definitions" in block.text
+
+
+def _partitions(block: Block) -> list[str]:
+    return sorted(set(re.findall(r"(\d{4})\|r\d{7}", block.text)))
+
+
+@pytest.mark.parametrize("damaged", ["segment", "receipt", "both"])
+def test_the_cure_for_a_damaged_archive_cures_it(variables: dict[str, str], damaged: str) -> None:
+    (row,) = [line for line in section(RUNBOOK, "Archive and builds").splitlines() if line.startswith("| `ARCHIVE_DAMAGED`")]
+    assert "move away the segment *and* its receipt (`segments/NAME.parquet` and `receipts/NAME.json`" in row
+    run("ofp archive run --to-head", variables)
+    (segment, *_) = sorted(Path(variables["OFP_HOME"], "objects").rglob("*.parquet"))
+    receipt = segment.parents[1] / "receipts" / f"{segment.stem}.json"
+    for path, name in ((segment, "segment"), (receipt, "receipt")):
+        if damaged in (name, "both"):
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.chmod(0o644)
+            path.write_bytes(bytes(content))
+    verification = call("archive", "verify", **variables)
+    assert verification.code == 1
+    assert segment.stem in verification.err
+    segment.unlink()
+    receipt.unlink()
+    cure = [command for command in commands(row) if "--to-head" in command or command == "ofp archive verify"]
+    assert cure[1:] == ["ofp archive run --to-head", "ofp archive verify"]
+    for command in cure[1:]:
+        run(command, variables)
+    assert segment.exists()
+    assert receipt.exists()
