@@ -31,6 +31,7 @@ from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import BuildPort, ServingPort
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import PostureState
 
 GET_FEATURES = "/v0/get_features"
@@ -158,9 +159,8 @@ class Application:
 
     def _contract_error(self, exception: Exception, route: str, scope: Scope) -> tuple[ContractError, str]:
         given_id = _header(scope, b"x-request-id")
-        if given_id is not None and _REQUEST_ID.fullmatch(given_id):
-            request_id = given_id.decode("ascii")
-        else:
+        request_id = given_id.decode("ascii") if given_id is not None and _REQUEST_ID.fullmatch(given_id) else None
+        if request_id is None or holds_raw_identifier(request_id):
             request_id = self._new_request_id()
         if isinstance(exception, ContractError):
             return exception, request_id

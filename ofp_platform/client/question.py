@@ -14,6 +14,7 @@ from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, ParityRebuild, intent_wire
 from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
 from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef
 from ofp_platform.vocabulary.times import format_time, to_micros
 
@@ -44,7 +45,7 @@ def make_request(
     except ValueError:
         raise invalid(Reason.INVALID_TIME, "as_of_time_utc: a datetime needs a zone", context_pins) from None
     try:
-        return GetFeaturesRequest(
+        request = GetFeaturesRequest(
             context_pins=context_pins,
             feature_keys=tuple(
                 key if isinstance(key, FeatureKey) else FeatureKey.model_validate({"key_type": key[0], "key_id": key[1]})
@@ -63,6 +64,11 @@ def make_request(
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise _wrong_field(field, first["msg"], context_pins) from None
+    shared_texts = {"context_pins": request.context_pins.wire(), "request_id": request_id, "request_context": request_context}
+    for field, value in shared_texts.items():
+        if raw_identifier_in(value) is not None:
+            raise invalid(Reason.RAW_IDENTIFIER, f"{field}: a raw identifier never leaves; send the entity id", context_pins)
+    return request
 
 
 def _wrong_field(field: str, message: str, pins: ContextPins) -> ContractError:

@@ -14,19 +14,19 @@ from pydantic import ValidationError
 from ofp_platform.log.admitted import Admitted, AdmittedBatch, AdmittedColumns, Kind
 from ofp_platform.log.port import AdmissionClock, Candidate, RecordRefusal, RefusalReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes, raw_identifier_in
-from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins, is_raw_identifier
+from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
+from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, json_is_suspect, raw_identifier_in, redact
 from ofp_platform.vocabulary.times import parse_time
 
 MAX_PAYLOAD_BYTES = 1_000_000  # with its envelope and key below the 1 MiB of a Kinesis record, so both logs take the same
 MAX_KEY_LENGTH = 256
-_PINS_KEPT = 4096
+_RUNS_KEPT = 4096
+_SHARED = (*PIN_NAMES, "event_type", "schema_version")
 _ANY_TIME = "1970-01-01T00:00:00Z"
 _TIMES = ("ts_utc", "emitted_at_utc")
 _KEY_PATH = re.compile(r"payload(\.[^.]+)+|event_id|event_type")
 _FIELD_NAME = re.compile(r"[A-Za-z_]{1,64}", re.ASCII)
-# a canonical string is its characters between two quotes, so nothing that is 13 to 19 digits escapes this
-SUSPECT = re.compile(rb'"[0-9](?:[ -]?[0-9]){12,18}"')
 
 
 class Admission:
@@ -44,7 +44,7 @@ class Admission:
             )
         self.partition_key = partition_key
         self._path = tuple(partition_key.split("."))
-        self._pins: dict[tuple[Any, ...], tuple[ContextPins, bytes, str | None]] = {}
+        self._runs: dict[tuple[Any, ...], tuple[ContextPins, bytes, str | None]] = {}
 
     def admit(self, index: int, candidate: Candidate) -> Admitted | RecordRefusal:
         """The record with everything that a log needs to know about it, or why it is refused."""
@@ -67,12 +67,11 @@ class Admission:
         if len(payload) > MAX_PAYLOAD_BYTES:
             text = f"payload: {len(payload)} canonical bytes, the limit is {MAX_PAYLOAD_BYTES}"
             return RecordRefusal(index, RefusalReason.RECORD_TOO_LARGE, text)
-        pins, pins_bytes, raw_pin = self._pins_of(envelope)
-        raw = "event_id" if is_raw_identifier(fields["event_id"]) else raw_pin
-        if raw is None and SUSPECT.search(payload) is not None:
-            raw = raw_identifier_in(fields["payload"])
+        pins, pins_bytes, raw = self._run_of(envelope)
+        if json_is_suspect(b"%bx%b" % (fields["event_id"].encode(), payload)):
+            raw = "event_id" if holds_raw_identifier(fields["event_id"]) else raw or raw_identifier_in(fields["payload"])
         if raw is not None:
-            text = f"{raw[:200]}: a raw identifier (13 to 19 digits that pass the Luhn check) never enters the log"
+            text = f"{redact(raw[:200])}: a raw identifier (13 to 19 digits that pass the Luhn check) never enters the log"
             return RecordRefusal(index, RefusalReason.RAW_IDENTIFIER, text)
         key = self._key_of(fields)
         if key is None:
@@ -114,9 +113,9 @@ class Admission:
         run = {name: value for name in PIN_NAMES if (value := getattr(pins, name)) is not None}
         fields = {"event_type": event_type, "schema_version": schema_version, **run}
         envelope = Envelope.model_validate({"event_id": "any", "ts_utc": _ANY_TIME, "payload": {}, **fields})
-        _, pins_bytes, raw_pin = self._pins_of(envelope)
-        if raw_pin is not None:
-            raise ValueError(f"{raw_pin}: a raw identifier")
+        _, pins_bytes, raw_field = self._run_of(envelope)
+        if raw_field is not None:
+            raise ValueError(f"{raw_field}: a raw identifier")
         return envelope.event_type, envelope.schema_version, pins_bytes
 
     def keys_of(
@@ -129,18 +128,19 @@ class Admission:
         keys = list(map(_key, values))
         return None if None in keys else keys  # type: ignore[return-value]  # the test is the narrowing
 
-    def _pins_of(self, envelope: Envelope) -> tuple[ContextPins, bytes, str | None]:
-        """The pins, their canonical bytes, and which of them is a raw identifier: once per run, not once per record."""
+    def _run_of(self, envelope: Envelope) -> tuple[ContextPins, bytes, str | None]:
+        """The pins, their canonical bytes, and which text that many records share is a raw identifier: once, not per record."""
         fields = envelope.__dict__
-        values = tuple([fields[name] for name in PIN_NAMES])
-        known_pins = self._pins.get(values)
-        if known_pins is None:
+        values = tuple([fields[name] for name in _SHARED])
+        known_run = self._runs.get(values)
+        if known_run is None:
             pins = envelope.pins()
-            raw = next((n for n, v in pins.wire().items() if isinstance(v, str) and is_raw_identifier(v)), None)
-            if len(self._pins) >= _PINS_KEPT:
-                self._pins.clear()
-            known_pins = self._pins[values] = (pins, canonical_bytes(pins.wire()), raw)
-        return known_pins
+            texts = zip(_SHARED, values, strict=True)
+            raw = next((name for name, text in texts if isinstance(text, str) and holds_raw_identifier(text)), None)
+            if len(self._runs) >= _RUNS_KEPT:
+                self._runs.clear()
+            known_run = self._runs[values] = (pins, canonical_bytes(pins.wire()), raw)
+        return known_run
 
     def _key_of(self, fields: Mapping[str, Any]) -> str | None:
         value: Any = fields

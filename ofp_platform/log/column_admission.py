@@ -13,19 +13,18 @@ from typing import Any
 
 import orjson
 
-from ofp_platform.log.admission import MAX_PAYLOAD_BYTES, SUSPECT, Admission
+from ofp_platform.log.admission import MAX_PAYLOAD_BYTES, Admission
 from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns, Kind
 from ofp_platform.log.port import RecordRefusal
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, time_texts
 from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
-from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, json_is_suspect, raw_identifier_in, text_is_suspect
 
 PART_RECORDS = 1_000
 _EVENT_ID = re.compile(Envelope.model_json_schema()["properties"]["event_id"]["pattern"])
 # a number with a fraction or an exponent; canonical bytes have no blanks, so that is all that can stand in front of it
 _FRACTION = re.compile(rb"[:,\[]-?[0-9]+[.eE]")
-_DIGITS = frozenset("0123456789")
 
 
 def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int64) -> AdmittedBatch:
@@ -67,7 +66,9 @@ def _plain(admission: Admission, part: EventColumns, start: int) -> AdmittedColu
         return None
     payloads, values = canonical
     keys = admission.keys_of(part.event_ids, part.event_types, values)
-    if keys is None or max(map(len, payloads)) > MAX_PAYLOAD_BYTES or SUSPECT.search(b",".join(payloads)) is not None:
+    if keys is None or max(map(len, payloads)) > MAX_PAYLOAD_BYTES:
+        return None
+    if json_is_suspect(b"x".join(payloads)) and any(raw_identifier_in(value) is not None for value in values):
         return None
     texts = time_texts(part.ts)
     return AdmittedColumns(
@@ -86,7 +87,7 @@ def _ids_are_valid(event_ids: Sequence[str]) -> bool:
     return (
         set(map(type, event_ids)) == {str}
         and all(map(_EVENT_ID.fullmatch, event_ids))
-        and not any(name[0] in _DIGITS and is_raw_identifier(name) for name in event_ids)
+        and not (text_is_suspect("x".join(event_ids)) and any(map(holds_raw_identifier, event_ids)))
     )
 
 

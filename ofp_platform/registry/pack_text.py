@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -11,10 +10,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, redact
 
 MAX_SOURCE_CHARACTERS = 1_000_000
-_DIGIT_RUNS = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])", re.ASCII)
 _TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null", "timestamp")}
 
@@ -124,7 +122,7 @@ class PackText:
                 self.errors.append(PackError(self.file, line, redact(field_text(here)), message))
                 continue
             self._lines[here] = line
-            if raw_identifier_inside(key):
+            if holds_raw_identifier(key):
                 self.report(here, "a raw identifier (a card number) may not stand in a pack")
             data[key] = self._plain(value_node, here)
         return data
@@ -139,19 +137,9 @@ class PackText:
             value = str(node.value)
         if isinstance(value, date):
             value = str(node.value)
-        if raw_identifier_inside(str(node.value)) or raw_identifier_inside(str(value)):
+        if holds_raw_identifier(str(node.value)) or holds_raw_identifier(str(value)):
             self.report(path, "a raw identifier (a card number) may not stand in a pack")
         return value
-
-
-def raw_identifier_inside(text: str) -> bool:
-    """Whether a raw identifier stands anywhere in the text."""
-    return any(is_raw_identifier(match.group()) for match in _DIGIT_RUNS.finditer(text))
-
-
-def redact(text: str) -> str:
-    """The text with every raw identifier in it replaced."""
-    return _DIGIT_RUNS.sub(lambda match: "<raw identifier>" if is_raw_identifier(match.group()) else match.group(), text)
 
 
 def field_text(path: Path) -> str:

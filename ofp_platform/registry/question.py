@@ -11,9 +11,10 @@ from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import parse_decimal
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
-from ofp_platform.vocabulary.identity import ContextPins, is_raw_identifier
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import parse_time
 
@@ -65,11 +66,11 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
     Raises:
         ContractError: INVALID_REQUEST or NOT_FOUND.
     """
-    if request.request_id is not None and is_raw_identifier(request.request_id):
+    if request.request_id is not None and holds_raw_identifier(request.request_id):
         raise invalid(Reason.RAW_IDENTIFIER, "request_id: a raw identifier is refused")
     if request.context_pins != pins:
         for name, value in request.context_pins.wire().items():
-            if isinstance(value, str) and is_raw_identifier(value):
+            if isinstance(value, str) and holds_raw_identifier(value):
                 raise invalid(Reason.RAW_IDENTIFIER, f"context_pins.{name}: a raw identifier is refused")
     if len(request.feature_keys) > limits.max_keys:
         raise invalid(
@@ -139,10 +140,12 @@ def check_context(
         )
     needed_fields = {name: kind for plan in plans for name, kind in plan.request_fields}
     for name, value in context.items():
+        if holds_raw_identifier(name):
+            raise invalid(Reason.RAW_IDENTIFIER, "request_context: a field name holds a raw identifier", pins)
         if isinstance(value, int):
             if isinstance(value, bool) or abs(value) > MAX_INTEGER:
                 raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name}: not an integer within ±(2^53-1)", pins)
-        elif is_raw_identifier(value):
+        elif holds_raw_identifier(value):
             raise invalid(Reason.RAW_IDENTIFIER, f"request_context.{name}: a raw identifier is refused", pins)
         elif len(value) > 256:
             raise invalid(Reason.REQUEST_CONTEXT_INVALID, f"request_context.{name}: longer than 256 characters", pins)

@@ -22,8 +22,9 @@ from ofp_platform.registry.models import (
     Pack,
     RequestFieldType,
 )
-from ofp_platform.registry.pack_text import PackText, Path, redact
+from ofp_platform.registry.pack_text import PackText, Path
 from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.raw_identifier import redact
 
 _PREFIX = re.compile(r"^(Value error, |String (?=should)|Input (?=should))")
 _WORDS = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, canonical_bytes, jcs_bytes
-from ofp_platform.vocabulary.identity import ContextPins, is_raw_identifier
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Time
 
 EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")]
@@ -94,20 +94,3 @@ def hash_of_parts(event_type: str, schema_version: str, ts_utc: str, pins: bytes
         ts_utc.encode(),
     )
     return hashlib.sha256(body).digest()
-
-
-def raw_identifier_in(value: Any) -> str | None:
-    """The path of the first string (or object key) in a payload that is a raw card number, or None; never the value itself."""
-    pending = [(value, "payload")]  # a list, not recursion: a payload may be nested deeper than the interpreter's stack
-    while pending:
-        item, place = pending.pop()
-        if isinstance(item, str):
-            if is_raw_identifier(item):
-                return place
-        elif isinstance(item, dict):
-            if any(is_raw_identifier(key) for key in item):
-                return f"{place}.<key>"
-            pending.extend((child, f"{place}.{key}") for key, child in reversed(item.items()))
-        elif isinstance(item, list):
-            pending.extend((child, f"{place}[{index}]") for index, child in reversed(list(enumerate(item))))
-    return None

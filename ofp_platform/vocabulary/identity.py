@@ -1,4 +1,4 @@
-"""Who an event is about and which run it belongs to: ContextPins, FeatureKey, raw identifiers."""
+"""Who an event is about and which run it belongs to: ContextPins, FeatureKey."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import AfterValidator, Field
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.model import Digest, Identifier, Model
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 
 MAX_KEY_ID_LENGTH = 128
 _KEY_ID_CHARACTER = r"[\x21-\x7e]"
 KEY_ID_TEXT = re.compile(f"{_KEY_ID_CHARACTER}{{1,{MAX_KEY_ID_LENGTH}}}", re.ASCII)
-_DIGITS = re.compile(r"[0-9](?:[ -]?[0-9]){12,18}", re.ASCII)
 
 
 class KeyType(StrEnum):
@@ -28,17 +28,8 @@ class KeyType(StrEnum):
     MERCHANT = "merchant"
 
 
-def is_raw_identifier(text: str) -> bool:
-    """Whether the text is 13 to 19 digits (spaces and dashes between them allowed) that pass the Luhn check."""
-    if len(text) < 13 or not text[0].isdigit() or _DIGITS.fullmatch(text) is None:
-        return False
-    digits = [int(char) for char in text if char.isdigit()]
-    total = sum(digits[-1::-2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
-    return total % 10 == 0
-
-
 def _canonical_key_id(text: str) -> str:
-    if is_raw_identifier(text):
+    if holds_raw_identifier(text):
         raise ValueError("a raw identifier (13 to 19 digits, Luhn check passed) is never a key; send the entity id")
     return text
 

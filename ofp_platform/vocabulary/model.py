@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ofp_platform.vocabulary.raw_identifier import without_raw_identifier
 from ofp_platform.vocabulary.times import TIME_PATTERN, format_time, parse_time
 
 
@@ -31,6 +32,8 @@ IDENTIFIER_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, description="SHA-256, 64 lower-case hex digits")]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
+SafeIdentifier = Annotated[Identifier, AfterValidator(without_raw_identifier)]
+"""An identifier that no log has looked at for card numbers."""
 _DIGEST = re.compile(DIGEST_PATTERN, re.ASCII)
 
 

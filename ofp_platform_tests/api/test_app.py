@@ -82,6 +82,7 @@ async def test_get_features(http: httpx.AsyncClient) -> None:
         (REQUEST.replace(b".250000Z", b""), "INVALID_TIME"),
         (REQUEST.replace(b"acc-000117", b"4111 1111 1111 1111"), "INVALID_FIELD"),
         (REQUEST.replace(b"acc-000117", b"4111111111111111"), "RAW_IDENTIFIER"),
+        (REQUEST.replace(b"acc-000117", b"pan=4111.1111.1111.1111"), "RAW_IDENTIFIER"),
     ],
 )
 async def test_bad_bodies_are_worded_and_never_quoted(http: httpx.AsyncClient, body: bytes, reason: str) -> None:
@@ -173,7 +174,7 @@ async def test_exceptions_of_the_other_routes_are_safe_too(port: FakePort, http:
         assert "secret" not in response.text
 
 
-@pytest.mark.parametrize("given_id", ["has space", "x" * 200, "-", ""])
+@pytest.mark.parametrize("given_id", ["has space", "x" * 200, "-", "", "r-4111111111111111"])
 async def test_a_request_id_that_is_not_one_is_replaced(port: FakePort, http: httpx.AsyncClient, given_id: str) -> None:
     port.script = [RuntimeError()]
     response = await http.post("/v0/get_features", content=REQUEST, headers={"x-request-id": given_id})

@@ -303,6 +303,11 @@ def test_times_as_datetimes() -> None:
         ({"as_of_time_utc": "2026-03-31"}, Reason.INVALID_TIME),
         ({"as_of_time_utc": datetime(2026, 3, 31)}, Reason.INVALID_TIME),  # noqa: DTZ001
         ({"request_context": {"amount_minor": 1.5}}, Reason.INVALID_FIELD),
+        ({"feature_keys": [("card", "pan=4111.1111.1111.1111")]}, Reason.RAW_IDENTIFIER),
+        ({"request_context": {"note": "PAN 4111\u20111111\u20111111\u20111111"}}, Reason.RAW_IDENTIFIER),
+        ({"request_context": {"pan_4111111111111111": 1}}, Reason.RAW_IDENTIFIER),
+        ({"request_id": "r-4111111111111111"}, Reason.RAW_IDENTIFIER),
+        ({"context_pins": PINS.model_copy(update={"run_id": "run-4111111111111111"})}, Reason.RAW_IDENTIFIER),
     ],
 )
 def test_wrong_questions_do_not_leave(asked: Asked, change: dict[str, Any], reason: Reason) -> None:

@@ -15,7 +15,7 @@ from ofp_platform.log.admitted import Admitted
 from ofp_platform.log.port import RecordRefusal, RefusalReason
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, jcs_bytes
 from ofp_platform.vocabulary.envelope import Envelope, payload_hash
-from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform_tests.oracle.strategies import READABLE_FLOATS
 
 Event = Callable[..., Envelope]
@@ -58,7 +58,7 @@ def test_the_hash_is_its_definition(payload: dict[str, Any], seed: int | None, p
 
 def luhn(digits: str) -> str:
     """The digits with a check digit."""
-    return next(digits + str(n) for n in range(10) if is_raw_identifier(digits + str(n)))
+    return next(digits + str(n) for n in range(10) if holds_raw_identifier(digits + str(n)))
 
 
 @given(st.text("0123456789", min_size=12, max_size=18).map(luhn), JSON, st.sampled_from(["value", "list", "key", "spaced"]))
@@ -97,7 +97,7 @@ def test_no_refusal_shows_a_value(change: dict[str, Any]) -> None:
 
 
 def test_digits_that_are_no_card_number_are_welcome(event: Event) -> None:
-    payload = {"account_id": "a", "order": "4111111111111112", "when": 1714557600000, "text": f"see {CARD}"}
+    payload = {"account_id": "a", "order": "4111111111111112", "when": 1714557600000, "number": int(CARD), "name": "ab12" * 16}
     assert isinstance(Admission("payload.account_id").admit(0, event(1, payload)), Admitted)
 
 

@@ -22,6 +22,18 @@ from ofp_platform.vocabulary.identity import ContextPins
 
 CARD = "4111111111111111"
 PINS = ContextPins(scenario_id="town", run_id="run-1", manifest_fingerprint="a" * 64, parameter_hash="b" * 64)
+HIDDEN_CARDS = [
+    f"PAN={CARD}",
+    f" {CARD}\n",
+    "4111.1111.1111.1111",
+    "4111\u00a01111\u00a01111\u00a01111",
+    "4111\u20111111\u20111111\u20111111 ",
+    "\uff14" + "\uff11" * 15,
+    "see 4111\t1111\t1111\t1111",
+    '4111"1111"1111"1111',
+    "4111\\1111\\1111\\1111",
+    "4111\x001111\x001111\x001111",
+]
 GOOD_PINS = [PINS, PINS.model_copy(update={"seed": 3}), PINS.model_copy(update={"platform_run_id": "p/1"})]
 # model_copy does not validate: these are pins that nothing has looked at yet
 BAD_PINS = [
@@ -56,6 +68,8 @@ BAD_OBJECTS: list[dict[Any, Any]] = [
     {"a": CARD},
     {"a": "acc-1", CARD: 1},
     {"a": "acc-1", "x": [["4111 1111-1111 1111"]]},
+    *({"a": "acc-1", "x": [text]} for text in HIDDEN_CARDS),
+    *({"a": "acc-1", text: 1} for text in HIDDEN_CARDS),
     {"a": "acc-1", 5: 1},
     {"a": "acc-1", "x": {5: 1}},
     {"a": "acc-1", "x": {1, 2}},
@@ -89,6 +103,10 @@ ODD_TEXTS = [
     b'{"a":"acc-1","x":"4111111111111111"}',
     b'{"4111-1111-1111-1111":0,"a":"acc-1"}',
     b'{"a":"acc-1","x":"4111111111111112"}',
+    *(jcs_bytes({"a": "acc-1", "x": text}) for text in HIDDEN_CARDS),
+    *(jcs_bytes({"a": "acc-1", text: 1}) for text in HIDDEN_CARDS),
+    b'{"a":"acc-1","x":[4111,1111,1111,1111]}',
+    b'{"a":"acc-1","x":4111111111111111}',
     '{"a":"acc-1","\U0001f600":1,"\ufb33":2}'.encode(),  # the order of UTF-8
     '{"a":"acc-1","\ufb33":2,"\U0001f600":1}'.encode(),
     '{"a":"acc-1","\U0001f600":1}'.encode(),
@@ -105,8 +123,24 @@ PAYLOADS = (
     | st.sampled_from(BAD_OBJECTS)
     | st.sampled_from([None, "text", [1]])
 )
-ODD_IDS: list[Any] = [CARD, "4111-1111-1111-1111", "4111111111111112", "", "x" * 129, "e\n", "é", "-e", 5, None, b"e", ["e"]]
-ODD_TYPES: list[Any] = ["Seen", "", "seen\n", 5, None, ["seen"]]
+ODD_IDS: list[Any] = [
+    CARD,
+    f"e-{CARD}",
+    "live-1767225600000008-0000001",
+    "4111.1111:1111/1111",
+    "4111-1111-1111-1111",
+    "4111111111111112",
+    "",
+    "x" * 129,
+    "e\n",
+    "é",
+    "-e",
+    5,
+    None,
+    b"e",
+    ["e"],
+]
+ODD_TYPES: list[Any] = ["Seen", f"seen_{CARD}", "", "seen\n", 5, None, ["seen"]]
 ODD_VERSIONS: list[Any] = ["", "v 1", CARD, 1, True]
 ODD_MOMENTS = [FIRST_MOMENT, LAST_MOMENT, FIRST_MOMENT - 1, LAST_MOMENT + 1, NOT_EMITTED, 2**63 - 1]
 IDS = st.sampled_from(["e-1", "e-2", "x" * 128, *ODD_IDS])
@@ -198,6 +232,11 @@ def test_each_kind_of_refusal_is_met() -> None:
         ((*GOOD[:3], 2**63 - 1, *GOOD[4:]), RefusalReason.INVALID_TIME),
         ((*GOOD[:-1], b'{"a":"acc-1","x":9007199254740992}'), RefusalReason.NOT_I_JSON),
         ((CARD, *GOOD[1:]), RefusalReason.RAW_IDENTIFIER),
+        ((f"e-{CARD}", *GOOD[1:]), RefusalReason.RAW_IDENTIFIER),
+        ((GOOD[0], f"seen_{CARD}", *GOOD[2:]), RefusalReason.RAW_IDENTIFIER),
+        ((*GOOD[:2], CARD, *GOOD[3:]), RefusalReason.RAW_IDENTIFIER),
+        *(((*GOOD[:-1], jcs_bytes({"a": "acc-1", "x": text})), RefusalReason.RAW_IDENTIFIER) for text in HIDDEN_CARDS),
+        *(((*GOOD[:-1], jcs_bytes({"a": "acc-1", text: 1})), RefusalReason.RAW_IDENTIFIER) for text in HIDDEN_CARDS),
         ((*GOOD[:5], len(GOOD_PINS), GOOD[6]), RefusalReason.RAW_IDENTIFIER),
         ((*GOOD[:-1], LARGE), RefusalReason.RECORD_TOO_LARGE),
         ((*GOOD[:-1], b'{"b":1}'), RefusalReason.MISSING_PARTITION_KEY),

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
-from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide
 from ofp_platform_tests.oracle.expression import compute
 
@@ -306,7 +306,7 @@ def _required(content: Mapping[str, Any]) -> dict[str, tuple[set[str], dict[str,
 def _usable(payload: Mapping[str, Any], keys: set[str], fields: Mapping[str, type]) -> bool:
     for name in keys:
         key = payload.get(name)
-        if not isinstance(key, str) or _KEY.fullmatch(key) is None or is_raw_identifier(key):
+        if not isinstance(key, str) or _KEY.fullmatch(key) is None or holds_raw_identifier(key):
             return False
     for name, kind in fields.items():
         value = payload.get(name)

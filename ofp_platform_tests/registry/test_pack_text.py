@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ofp_platform.registry.pack_text import PackText, field_text, raw_identifier_inside, redact
+from ofp_platform.registry.pack_text import PackText, field_text
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, redact
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_an_error_stands_at_the_nearest_line_there_is() -> None:
 
 
 def test_raw_identifiers_are_found_inside_text_and_blotted_out() -> None:
-    assert raw_identifier_inside("card 4111 1111 1111 1111!")
-    assert not raw_identifier_inside("4111 1111 1111 1112")
+    assert holds_raw_identifier("card 4111 1111 1111 1111!")
+    assert not holds_raw_identifier("4111 1111 1111 1112")
     assert redact("card 4111-1111-1111-1111!") == "card <raw identifier>!"
     assert field_text(("groups", 0, "where", "x")) == "groups[0].where.x"

@@ -19,7 +19,7 @@ from ofp_platform.registry.models import FieldType, event_class
 from ofp_platform.registry.pack import load_pack, shipped_pack
 from ofp_platform.registry.routing import APPLIED, FAILED, UNKNOWN_TYPE, RoutedBatch, Router, TokenCache
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.identity import is_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 
 PACK = """\
 pack_id: p
@@ -100,7 +100,7 @@ def naive_fails(payload: Any, keys: dict[str, str], fields: dict[str, FieldType]
         return True
     for name in keys.values():
         value = payload.get(name)
-        if not isinstance(value, str) or not 1 <= len(value) <= 128 or is_raw_identifier(value):
+        if not isinstance(value, str) or not 1 <= len(value) <= 128 or holds_raw_identifier(value):
             return True
         if any(not "!" <= char <= "~" for char in value):
             return True

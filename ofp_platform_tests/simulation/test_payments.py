@@ -21,8 +21,9 @@ from ofp_platform.simulation.payments import (
 )
 from ofp_platform.simulation.population import PopulationSize
 from ofp_platform.vocabulary.canonical import jcs_bytes
-from ofp_platform.vocabulary.envelope import Envelope, payload_hash, raw_identifier_in
+from ofp_platform.vocabulary.envelope import Envelope, payload_hash
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
 from ofp_platform.vocabulary.times import parse_time
 
 PINS = ContextPins(scenario_id="town", run_id="run-1", manifest_fingerprint="a" * 64, parameter_hash="b" * 64)

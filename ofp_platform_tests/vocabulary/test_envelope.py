@@ -1,5 +1,4 @@
 import hashlib
-import json
 from typing import Any
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
-from ofp_platform.vocabulary.envelope import Envelope, ijson_bytes, payload_hash, raw_identifier_in
+from ofp_platform.vocabulary.envelope import Envelope, ijson_bytes, payload_hash
 from ofp_platform_tests.oracle.strategies import READABLE_FLOATS
 
 EVENT: dict[str, Any] = {
@@ -128,27 +127,3 @@ def test_refused_envelopes(change: dict[str, Any]) -> None:
 def test_payloads_outside_i_json(payload: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
         ijson_bytes(payload)
-
-
-@pytest.mark.parametrize(
-    ("value", "path"),
-    [
-        ({"pan": "4111111111111111"}, "payload.pan"),
-        ({"a": [{"b": "x"}, {"b": "4111 1111 1111 1111"}]}, "payload.a[1].b"),
-        ({"a": {"4111111111111111": 1}}, "payload.a.<key>"),
-        ({"first": "4111111111111111", "second": "5555555555554444"}, "payload.first"),
-        ({"a": [["5555-5555-5555-4444"]], "b": "4111111111111111"}, "payload.a[0][0]"),
-        ({"a": "card_1", "b": [1, None, True, 2.5]}, None),
-        ({}, None),
-    ],
-)
-def test_raw_identifiers_are_found_by_path_and_not_shown(value: Any, path: str | None) -> None:
-    assert raw_identifier_in(value) == path
-
-
-def test_raw_identifiers_are_found_at_any_depth() -> None:
-    value: Any = "4111111111111111"
-    for _ in range(20_000):
-        value = [value]
-    assert raw_identifier_in(value) == "payload" + "[0]" * 20_000
-    assert raw_identifier_in(json.loads('{"a":{"b":["c"]}}')) is None

@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ofp_platform.vocabulary.canonical import sha256_hex
@@ -9,59 +7,13 @@ from ofp_platform.vocabulary.identity import (
     ContextPins,
     FeatureKey,
     KeyType,
-    is_raw_identifier,
     pins_digest,
 )
 
 PINS = {"scenario_id": "s1", "run_id": "r1", "manifest_fingerprint": "a" * 64, "parameter_hash": "b" * 64}
-# test numbers that the card schemes publish
-CARDS = ["4111111111111111", "5555555555554444", "378282246310005", "4222222222222", "6304000000000000000"]
 
 
-def with_check_digit(digits: list[int]) -> str:
-    total = 0
-    for position, digit in enumerate(reversed(digits)):
-        value = digit * 2 if position % 2 == 0 else digit
-        total += value - 9 if value > 9 else value
-    return "".join(map(str, digits)) + str(-total % 10)
-
-
-@pytest.mark.parametrize("number", CARDS)
-def test_card_numbers_are_raw(number: str) -> None:
-    assert is_raw_identifier(number)
-    assert is_raw_identifier("-".join(number[i : i + 4] for i in range(0, len(number), 4)))
-    assert is_raw_identifier(" ".join(number[i : i + 4] for i in range(0, len(number), 4)))
-
-
-@given(st.lists(st.integers(0, 9), min_size=12, max_size=18), st.integers(1, 9))
-def test_only_the_right_check_digit_is_raw(digits: list[int], error: int) -> None:
-    number = with_check_digit(digits)
-    assert is_raw_identifier(number)
-    assert not is_raw_identifier(number[:-1] + str((int(number[-1]) + error) % 10))
-
-
-@given(st.lists(st.integers(0, 9), min_size=0, max_size=40))
-def test_length_decides_first(digits: list[int]) -> None:
-    number = with_check_digit(digits)
-    assert is_raw_identifier(number) == (13 <= len(number) <= 19)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "card_4111111111111111",
-        "4111  1111 1111 1111",
-        "4111111111111111\n",
-        "４１１１１１１１１１１１１１１１",
-        " 4111111111111111",
-    ],
-)
-def test_what_is_not_a_raw_identifier(text: str) -> None:
-    assert not is_raw_identifier(text)
-
-
-@pytest.mark.parametrize("number", CARDS)
+@pytest.mark.parametrize("number", ["4111111111111111", "pan=4111111111111111", "4111.1111.1111.1111"])
 def test_a_raw_identifier_is_never_a_key(number: str) -> None:
     with pytest.raises(ValidationError, match="never a key"):
         FeatureKey.model_validate({"key_type": "card", "key_id": number})

@@ -52,6 +52,8 @@ def test_every_field_is_part_of_it(name: str, value: Any) -> None:
         ("value", 2**53),
         ("event_id", ""),
         ("event_id", "a,b"),
+        ("event_id", "payment-4111111111111111"),
+        ("source", "desk:4111.1111.1111.1111"),
         ("observed_time_utc", "2026-01-08"),
         ("kind", "label"),
         ("other", 1),

@@ -10,11 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Identifier
+from ofp_platform.vocabulary.model import SafeIdentifier
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import format_time
 
-_EVENT_ID: TypeAdapter[str] = TypeAdapter(Identifier)
+_EVENT_ID: TypeAdapter[str] = TypeAdapter(SafeIdentifier)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from ruamel.yaml.constructor import DuplicateKeyError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from ofp_platform.registry.pack_text import raw_identifier_inside, redact
-from ofp_platform.vocabulary.identity import is_raw_identifier
 from ofp_platform.vocabulary.model import is_digest
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, redact
 
 MAX_CHARACTERS = 8_000_000
 MAX_DEPTH = 32
@@ -123,7 +122,7 @@ def _check(value: Any, path: Path) -> None:
     elif isinstance(value, str):
         _check_text(value, path)
     elif isinstance(value, int) and not isinstance(value, bool):
-        if path[-1] not in _NUMBERS and is_raw_identifier(str(abs(value))):
+        if path[-1] not in _NUMBERS and holds_raw_identifier(str(abs(value))):
             _refuse_raw(path)
     elif value is not None and not isinstance(value, bool | float):
         refuse("a value must be a text, a number, true, false, null, a list or an object", path)
@@ -134,7 +133,7 @@ def _check_text(text: str, path: Path) -> None:
         refuse("a character that is not allowed in text", path)
     if path[-1] in _NUMBERS or is_digest(text):
         return
-    if is_raw_identifier(text) or (path[-1] in _PROSE and raw_identifier_inside(text)):
+    if holds_raw_identifier(text) or (path[-1] in _PROSE and holds_raw_identifier(text)):
         _refuse_raw(path)
 
 

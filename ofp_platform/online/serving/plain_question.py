@@ -20,10 +20,11 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question, check_context, check_request
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, is_raw_identifier
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time, parse_time
 
@@ -136,12 +137,12 @@ class QuestionReader:
         if asked.kind != _KIND or asked.contract_version != _VERSION:
             return None
         request_id = asked.request_id
-        if request_id is not None and (_REQUEST_ID.fullmatch(request_id) is None or is_raw_identifier(request_id)):
+        if request_id is not None and (_REQUEST_ID.fullmatch(request_id) is None or holds_raw_identifier(request_id)):
             return None
         keys = []
         for key in asked.feature_keys:
             key_id = key.key_id
-            if _KEY_ID.fullmatch(key_id) is None or is_raw_identifier(key_id):
+            if _KEY_ID.fullmatch(key_id) is None or holds_raw_identifier(key_id):
                 return None
             keys.append((key.key_type, key_id))
         keys.sort()

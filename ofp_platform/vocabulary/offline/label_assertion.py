@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
-from ofp_platform.vocabulary.model import Identifier, Model, Name, Time
+from ofp_platform.vocabulary.model import Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.serving import Version
 
 LabelValue = Annotated[
@@ -25,12 +25,12 @@ class LabelAssertion(Model):
 
     kind: Literal["label_assertion"] = "label_assertion"
     contract_version: Version = "v0"
-    event_id: Identifier
+    event_id: SafeIdentifier
     label_type: Name
     value: LabelValue
     effective_time_utc: Time
     observed_time_utc: Time
-    source: Identifier
+    source: SafeIdentifier
 
     def wire(self) -> dict[str, Any]:
         """As it crosses a boundary."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name
+from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.serving import Count, Version
@@ -38,7 +38,7 @@ class RunFacts(Model):
 
     kind: Literal["run_facts"] = "run_facts"
     contract_version: Version = "v0"
-    reference: Identifier
+    reference: SafeIdentifier
     context_pins: ContextPins
     stream_name: StreamName
     feature_pack: PinnedPack
