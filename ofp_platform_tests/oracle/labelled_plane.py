@@ -50,10 +50,12 @@ class LabelledPlane:
     folder: Path
 
     @classmethod
-    def prepare(cls, dsn: str, folder: Path, *, archived: bool = True) -> LabelledPlane:
+    def prepare(
+        cls, dsn: str, folder: Path, *, archived: bool = True, deliveries: Deliveries | None = None, **settings: Any
+    ) -> LabelledPlane:
         """Append, publish the pack and the run's facts, load labels, archive. The caller closes `plane`."""
-        plane = Plane.open(profile(folder), dsn)
-        append(plane.log, payments())
+        plane = Plane.open(profile(folder, **settings), dsn)
+        append(plane.log, deliveries or payments())
         registry = compile_pack(profile_pack(plane.profile))
         with plane.pool.connection() as connection:
             publish_registry(connection, registry)

@@ -1,0 +1,1 @@
+"""Rows of training sets held against the vectors that were served."""
