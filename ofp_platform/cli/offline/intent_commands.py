@@ -37,8 +37,9 @@ def _ledger(environment: Environment) -> Iterator[RunLedger]:
 @app.command(short_help="Resolve an intent without building anything.")
 def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Say what an intent would be built from: offsets, pack, labels, anchors. Exit code 1 and the field at fault otherwise."""
+    from ofp_platform.offline.requests.code_release import code_release_id
     from ofp_platform.offline.requests.intent_file import load_intent_file
-    from ofp_platform.offline.requests.resolver import BuildSources, code_release_id
+    from ofp_platform.offline.requests.resolver import BuildSources
     from ofp_platform.offline.requests.resolver import resolve as resolve_intent
     from ofp_platform.storage.objects import ObjectStore
 

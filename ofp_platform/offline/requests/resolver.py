@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
@@ -43,11 +42,6 @@ class BuildSources:
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
         return cls(pool, StreamRecords(log, Archive(objects, log.stream_name)), is_published)
-
-
-def code_release_id() -> str:
-    """The release of the code that builds: part of every dataset's identity."""
-    return f"ofp-platform-{version('ofp-platform')}"
 
 
 def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:

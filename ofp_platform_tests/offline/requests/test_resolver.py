@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from ofp_platform.api.contract_files import contract_schemas
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.policies import shipped_policies
-from ofp_platform.offline.requests.resolver import BuildSources, code_release_id, resolve
+from ofp_platform.offline.requests.resolver import BuildSources, resolve
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 from ofp_platform.online.plane import Plane
 from ofp_platform.vocabulary.canonical import digest_of
@@ -265,10 +265,6 @@ def test_a_store_that_does_not_answer_may_pass(resolvable: ResolvablePlane, monk
     with pytest.raises(BuildRefused) as caught:
         resolve(parse_intent(DATASET), away, RELEASE)
     assert caught.value.retryable
-
-
-def test_the_release_is_that_of_the_package() -> None:
-    assert code_release_id().startswith("ofp-platform-0.")
 
 
 def test_a_published_policy_never_changes() -> None:
