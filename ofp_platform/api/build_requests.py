@@ -12,6 +12,7 @@ import psycopg
 from ofp_platform.offline.requests.intent_file import Intent, read_intent
 from ofp_platform.offline.runs.run_ledger import RunLedger, UnknownRun
 from ofp_platform.storage.postgres import DatabaseUnavailable, Pool, open_pool
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -92,7 +93,9 @@ class BuildRequests:
                 self._under_way.add(task)
                 task.add_done_callback(self._on_task_end)
                 return await asyncio.shield(task)
-        except (TimeoutError, DatabaseUnavailable, psycopg.OperationalError):
+        except (TimeoutError, DatabaseUnavailable, psycopg.Error) as error:
+            if not is_transient(error):
+                raise
             raise _down() from None
 
     async def _place(self, size: int) -> None:

@@ -34,6 +34,7 @@ from ofp_platform.log.port import (
     empty_batch,
 )
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.transient import is_transient, outage_message
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import DENSE, Basis, PartitionBasis, StreamName, make_basis
 
@@ -301,5 +302,7 @@ class PostgresLog:
 def _answering() -> Iterator[None]:
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise LogUnavailable(f"PostgreSQL, which holds the log, does not answer: {error}") from error
+    except (psycopg.Error, OSError) as error:
+        if not is_transient(error):
+            raise
+        raise LogUnavailable(f"the log is in PostgreSQL: {outage_message(error)}") from error

@@ -116,6 +116,12 @@ def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> 
     return pool
 
 
+def takes_writes(connection: psycopg.Connection[TupleRow]) -> bool:
+    """Whether a transaction that begins now may write: a standby, or a server set to read only, does not take it."""
+    row = connection.execute("SELECT current_setting('transaction_read_only')").fetchone()
+    return row is not None and row[0] == "off"
+
+
 def unreachable(dsn: str, error: Exception) -> str:
     """Describe a server that does not answer; nothing of the DSN but host and database."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)

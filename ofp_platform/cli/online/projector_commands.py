@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,28 +96,33 @@ def _tell_trouble(words: str) -> None:
 @contextmanager
 def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> Iterator[threading.Event]:
     """An event that is set when the process is to stop, or when another projection became the live one."""
-    import psycopg
-    from psycopg_pool import PoolTimeout
+    from ofp_platform.storage.transient import is_transient
+    from ofp_platform.vocabulary.background_tasks import BackgroundTasks
 
     switch = threading.Event()
 
-    def watch() -> None:
-        while not switch.is_set():
-            if stop.wait(_LOOK_SECONDS):
-                break
-            with suppress(psycopg.Error, PoolTimeout):  # the driver itself tells of an outage, and waits it out
+    def watch(switch: threading.Event) -> None:
+        while not switch.is_set() and not stop.wait(_LOOK_SECONDS):
+            try:
                 live = plane.live()
-                if live is not None and live.projection_id != row.projection_id:
-                    break
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                continue  # the driver itself tells of an outage, and waits it out
+            if live is not None and live.projection_id != row.projection_id:
+                break
         switch.set()
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+    tasks = BackgroundTasks(on_end=lambda _task: switch.set())
+    watcher = tasks.start_thread("switch watcher", watch, switch)
     try:
         yield switch
     finally:
         switch.set()
         watcher.join()
+    if tasks.ended.own:
+        # without it a switch would not be followed; whoever started this process sees that it ended, and why
+        raise RuntimeError(tasks.ended.own[0].reason)
 
 
 @app.command(short_help="Show counts, lag and watermark.")

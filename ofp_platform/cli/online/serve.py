@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,15 +19,17 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.profile import Profile
 
 
-def build_application(profile: Profile, dsn: str) -> ASGIApp:
-    """The application of one worker process."""
+def build_application(profile: Profile, dsn: str, reports: Path) -> ASGIApp:
+    """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import load_tokens
     from ofp_platform.api.build_requests import BuildRequests
     from ofp_platform.online.service.online_service import OnlineService
+    from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     policy = HttpPolicy(max_body_bytes=profile.limits.max_body_bytes)
-    return Application(OnlineService(profile, dsn), BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
+    service = OnlineService(profile, dsn, ended=EndedTasks(reports))
+    return Application(service, BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
 
 
 def serve(
@@ -41,4 +45,6 @@ def serve(
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
-    server.serve(partial(build_application, declared_profile, environment.dsn()), host, port, workers)
+    with TemporaryDirectory(prefix="ofp-serve-") as reports:
+        application = partial(build_application, declared_profile, environment.dsn(), Path(reports))
+        server.serve(application, host, port, workers)

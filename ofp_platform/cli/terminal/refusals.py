@@ -41,6 +41,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.storage.embedded import EmbeddedPostgresError
     from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable
+    from ofp_platform.storage.transient import is_transient, outage_message
     from ofp_platform.vocabulary.errors import ContractError
     from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
     from ofp_platform.vocabulary.profile import ProfileError
@@ -50,8 +51,8 @@ def words_for(error: Exception) -> str | None:
         return f"{error.code} / {error.reason}: {error.message}{again}"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return MIGRATE_FIRST
-    if isinstance(error, psycopg.OperationalError):
-        return f"PostgreSQL does not answer: {error}"
+    if isinstance(error, psycopg.Error) and is_transient(error):
+        return outage_message(error)
     expected_errors = (
         AddressError,
         AnswerNotTrusted,

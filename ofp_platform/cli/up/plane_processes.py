@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
 from ofp_platform.storage.schema import migrate
+from ofp_platform.vocabulary.background_tasks import BackgroundTasks
 from ofp_platform.vocabulary.profile import Profile
 
 _READY_SECONDS = 60.0
@@ -35,6 +37,7 @@ class PlaneProcesses:
     environment: Environment
     stop: threading.Event
     _children: list[Child] = field(default_factory=list)
+    _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 
     def run(self, *, port: int, dagster_port: int | None, simulate: float) -> None:
         """Start, say what is ready, wait for the stop, stop. `dagster_port` None: without Dagster.
@@ -65,6 +68,8 @@ class PlaneProcesses:
                 for child in self._children:
                     if child.ended:
                         raise child.failure()
+                for task in self._tasks.ended.own:
+                    raise CommandRefused(f"{task.name} ended ({task.why}); its trace stands above")
             self._say("stopping", "")
             for child in self._children:
                 child.ask_to_end()  # all at once: each of them may stop at any point
@@ -122,8 +127,7 @@ class PlaneProcesses:
     def _start_traffic(self, stack: ExitStack, profile: Profile, dsn: str, rate: float) -> None:
         plane = stack.enter_context(Plane.open(profile, dsn, max_connections=2))
         quiet = threading.Event()
-        thread = threading.Thread(target=trickle, args=(plane, rate, quiet), daemon=True)
-        thread.start()
+        thread = self._tasks.start_thread("simulated traffic", partial(trickle, plane, rate), quiet)
         stack.callback(thread.join)
         stack.callback(quiet.set)
         self._say("simulated", f"{rate:g} payments a second into stream {profile.stream_name}")

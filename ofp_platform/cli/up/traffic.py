@@ -5,12 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
-import psycopg
-from psycopg_pool import PoolTimeout
-
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.plane import Plane
 from ofp_platform.simulation.trickle import Trickle
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
@@ -37,7 +35,9 @@ def trickle(plane: Plane, rate: float, stop: threading.Event) -> None:
         try:
             plane.log.append([source.next(now - due + place) for place in range(due)], _admitted_at_once)
             appended_count += due
-        except (psycopg.Error, PoolTimeout, LogUnavailable):
+        except Exception as error:
+            if not (isinstance(error, LogUnavailable) or is_transient(error)):
+                raise
             continue  # what was due then is due now
 
 

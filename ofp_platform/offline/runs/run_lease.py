@@ -8,6 +8,7 @@ import orjson
 import psycopg
 from psycopg import Connection
 
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import RETRYABLE, BuildReason, Refusal
@@ -139,12 +140,14 @@ class RunLease:
         try:
             cursor = self._connection.execute(query, parameters)
             row = cursor.fetchone() if cursor.description else None
-        except psycopg.OperationalError as error:
-            raise LeaseLost(f"run {run.run_key}: the connection that held it ended: {error}") from error
         except psycopg.errors.CheckViolation as error:
             if "receipts are recorded by the attempt that runs" in str(error):
                 raise LeaseLost(f"run {run.run_key}: attempt {run.attempts} is over") from error
             raise
+        except psycopg.Error as error:
+            if not is_transient(error):
+                raise
+            raise LeaseLost(f"run {run.run_key}: the connection that held it ended: {error}") from error
         if row is None and not may_miss:
             raise LeaseLost(f"run {run.run_key}: attempt {run.attempts} is over; another builder goes on, or it was finished")
         return row or ()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 
+from ofp_platform.storage.transient import is_transient, outage_message
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 
 
@@ -15,5 +16,7 @@ def answering() -> Iterator[None]:
     """Turn an outage of the database into BuildRefused(STORE_UNAVAILABLE)."""
     try:
         yield
-    except psycopg.OperationalError as error:
-        raise BuildRefused(BuildReason.STORE_UNAVAILABLE, f"PostgreSQL does not answer: {error}") from error
+    except psycopg.Error as error:
+        if not is_transient(error):
+            raise
+        raise BuildRefused(BuildReason.STORE_UNAVAILABLE, outage_message(error)) from error

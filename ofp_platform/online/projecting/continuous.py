@@ -6,14 +6,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-import psycopg
-from psycopg_pool import PoolTimeout
-
 from ofp_platform.log.port import EventLog, LogUnavailable
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool, connect
+from ofp_platform.storage.transient import is_transient, outage_words
 
 logger = logging.getLogger(__name__)
 _LOCK_SPACE = 0x6F6670  # "ofp"
@@ -46,6 +44,9 @@ def run_continuous(
 ) -> None:
     """Apply until `stop` is set. Outages of the store or the log are waited out; nothing is lost or doubled by them.
 
+    An outage is what `storage/transient.py` lists: a failover to a server that takes no writes is one. Everything else ends
+    the driver.
+
     The advisory lock only tells others that the projection is taken; correctness rests on the version of its row.
     """
     projector: Projector | None = None
@@ -66,8 +67,11 @@ def run_continuous(
             logger.info("another projector moved the basis: %s", conflict)
             if projector is not None:
                 projector.forget()
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, LogUnavailable) as error:
+        except Exception as error:
             if projector is not None:
                 projector.forget()
-            on_trouble(f"store or log does not answer ({type(error).__name__}); trying again in {_RETRY_SECONDS:g} s")
+            if not (isinstance(error, LogUnavailable) or is_transient(error)):
+                raise
+            words = str(error) if isinstance(error, LogUnavailable) else outage_words(error)
+            on_trouble(f"the store or the log does not do its work ({words}); trying again in {_RETRY_SECONDS:g} s")
             stop.wait(_RETRY_SECONDS)

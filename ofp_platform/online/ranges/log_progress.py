@@ -8,6 +8,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.posture import Observation
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.storage.postgres import takes_writes
 from ofp_platform.vocabulary.position import PartitionBasis
 
 
@@ -39,4 +40,5 @@ def observe(plane: Plane, row: ProjectionRow, *, stalled_seconds: float) -> Obse
     current = plane.row(row.projection_id)
     with plane.pool.connection() as connection:
         totals = read_progress(connection, row.projection_id)
-    return Observation(current, totals, plane.log.ordinal_lag(current.basis), stalled_seconds)
+        read_only = not takes_writes(connection)
+    return Observation(current, totals, plane.log.ordinal_lag(current.basis), stalled_seconds, read_only)

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import asyncpg
-import psycopg
-from psycopg_pool import PoolTimeout
 
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.postgres import asyncpg_arguments
+from ofp_platform.storage.transient import is_transient
 
 _RECONNECT_SECONDS = 1.0
 _LISTEN_SECONDS = 3.0  # for each statement on the connection that hears of commits
@@ -61,11 +60,13 @@ class CommitListener:
         self._projection_id = row.projection_id
 
     async def run(self) -> None:
-        """Listen until cancelled. A lost connection is made again."""
+        """Listen until cancelled. A lost connection is made again; what does not pass by itself ends the listener."""
         while True:
             try:
                 await self.listen_once()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, psycopg.Error, PoolTimeout):
+            except Exception as error:
+                if not is_transient(error):
+                    raise
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def listen_once(self) -> None:

@@ -38,6 +38,9 @@ class Counters:
         self.apply_failures = Gauge("ofp_apply_failures_total", "Records not applied", ["reason"], registry=self.registry)
         self.lag_records = Gauge("ofp_lag_records", "Records behind the head", ["partition"], registry=self.registry)
         self.watermark_age_seconds = Gauge("ofp_watermark_age_seconds", "Clock minus watermark", registry=self.registry)
+        self.background_task_up = Gauge(
+            "ofp_background_task_up", "1 while it runs, 0 when it ended unasked", ["task"], registry=self.registry
+        )
         self.posture = Gauge("ofp_posture", "0 GREEN, 1 AMBER, 2 RED", registry=self.registry)
 
     def total(self, name: str) -> int:

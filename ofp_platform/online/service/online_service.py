@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -18,12 +17,13 @@ from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.async_reader import AsyncReader
-from ofp_platform.online.serving.posture import health_of
-from ofp_platform.online.serving.served_log import ServedLog
+from ofp_platform.online.serving.posture import Trouble, health_of, posture_of
+from ofp_platform.online.serving.served_log import WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import asyncpg_arguments
+from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask, EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, unavailable
 from ofp_platform.vocabulary.identity import KeyType
@@ -31,6 +31,7 @@ from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupInfo, FeatureGroups, Health, PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
+MONITOR, LISTENER = "projection monitor", "commit listener"
 _OBJECT_SECONDS = 5.0  # snapshots are small
 # Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one.
 _SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "application_name": "ofp-serving"}
@@ -57,6 +58,7 @@ class OnlineService:
         connections: int = 8,
         cache_bytes: int = 256 << 20,
         log_served: bool = True,
+        ended: EndedTasks | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -73,7 +75,7 @@ class OnlineService:
         self.reader: AsyncReader | None = None
         self.served_log: ServedLog | None = None
         self._snapshots: SnapshotStore | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks = BackgroundTasks(ended, self._on_task_end)
         self.monitor: ProjectionMonitor | None = None
         self._listener: CommitListener | None = None
 
@@ -95,6 +97,7 @@ class OnlineService:
             row,
             self._profile.thresholds,
             self.counters,
+            trouble=self._trouble,
             wall_clock=self._wall_clock,
             monotonic=self._monotonic,
         )
@@ -106,21 +109,15 @@ class OnlineService:
             answer_seconds=_OBJECT_SECONDS,
         )
         self._snapshots = SnapshotStore(self._plane.pool, objects)
-        self.served_log = ServedLog(self._snapshots)
+        self.served_log = ServedLog(self._snapshots, tasks=self.tasks)
         self.served_log.start()
         await self.monitor.observe()
-        self._tasks = [
-            asyncio.create_task(self.monitor.run(before_each=self._catch_up)),
-            asyncio.create_task(self._listener.run()),
-        ]
+        self.tasks.start(MONITOR, self.monitor.run(before_each=self._catch_up))
+        self.tasks.start(LISTENER, self._listener.run())
 
     async def close(self) -> None:
         """Write the served log out and disconnect."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self.tasks.stop(MONITOR, LISTENER)
         if self.monitor is not None:
             self.monitor.close()
         if self.served_log is not None:
@@ -214,14 +211,17 @@ class OnlineService:
             "missing_features": self.counters.total("missing_features"),
             "served_log_dropped": 0 if self.served_log is None else self.served_log.dropped,
         }
-        observation = None if self.monitor is None else self.monitor.observation
         now = int(self._wall_clock() * MICROS_PER_SECOND)
-        return health_of(observation, self._profile.thresholds, counters, now)
+        if self.monitor is None:
+            return health_of(None, posture_of(None, self._profile.thresholds), counters, now)
+        return health_of(self.monitor.observation, self.monitor.posture, counters, now)
 
     def metrics(self) -> bytes:
         """Prometheus text."""
         dropped = 0 if self.served_log is None else self.served_log.dropped
         self.counters.served_log_dropped.inc(dropped - self.counters.total("served_log_dropped"))
+        for name, is_up in self.tasks.running().items():
+            self.counters.background_task_up.labels(name).set(is_up)
         return generate_latest(self.counters.registry)
 
     def _refuse_when_red(self) -> None:
@@ -255,6 +255,17 @@ class OnlineService:
         )
         listener.attach(row, self.reader)
         monitor.watch(row)
+
+    def _trouble(self) -> Trouble:
+        """What the posture is to say besides what is observed."""
+        reason = None if self.served_log is None else self.served_log.trouble
+        reasons = () if reason is None else (reason,)
+        ended = self.tasks.ended.all()
+        return Trouble(ended=ended, warnings=reasons) if reason == WAITS else Trouble(ended=ended, defects=reasons)
+
+    def _on_task_end(self, _task: EndedTask) -> None:
+        if self.monitor is not None:
+            self.monitor.judge()  # now: it may be the monitor itself that would do it
 
     def _catch_up(self) -> None:
         """Bring the reader's cache to the store's head; also the way back after a statement that failed."""

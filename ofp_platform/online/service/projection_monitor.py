@@ -6,17 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
-
-import psycopg
-from psycopg_pool import PoolTimeout
 
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service.counters import Counters
-from ofp_platform.online.serving.posture import Observation, judge, posture_of
+from ofp_platform.online.serving.posture import STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.storage.postgres import takes_writes
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
@@ -24,13 +24,15 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 logger = logging.getLogger(__name__)
 MONITOR_SECONDS = 1.0  # between two observations
 _OBSERVATION_SECONDS = 3.0  # a store that takes longer to report its health does not answer
+_SILENT_SECONDS = 15.0  # a judgement that is older says nothing of now
 _POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
 
 
 class ProjectionMonitor:
     """Keeps the posture of the served projection current.
 
-    `observation` is the last one; None: the store or the log did not answer. `posture` is the judgement of it.
+    `observation` is the last one; None: the store or the log did not answer, or it could not be made for another reason.
+    `posture` is the judgement of it and of the `trouble` that is known besides; an old one is none.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ProjectionMonitor:
         thresholds: Thresholds,
         counters: Counters,
         *,
+        trouble: Callable[[], Trouble] = Trouble,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -47,13 +50,24 @@ class ProjectionMonitor:
         self._projection_id = row.projection_id
         self._thresholds = thresholds
         self._counters = counters
+        self._trouble = trouble
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._reading: asyncio.Task[Observation] | None = None
         self._moved_at = 0.0
         self._seen_version = -1
         self.observation: Observation | None = None
-        self.posture: dict[str, Any] = {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
+        self._failure = STORE_DOWN
+        self._judged_at = monotonic()
+        self._judgement: dict[str, Any] = {"state": "AMBER", "reasons": ["STARTING"], "lag_records": None}
+
+    @property
+    def posture(self) -> dict[str, Any]:
+        """The part of a response's posture that depends on the moment."""
+        if self._monotonic() - self._judged_at > _SILENT_SECONDS:
+            trouble = replace(self._trouble(), failure=f"NOT_OBSERVED_SECONDS>{_SILENT_SECONDS:g}")
+            return posture_of(None, self._thresholds, trouble)
+        return self._judgement
 
     def watch(self, row: ProjectionRow) -> None:
         """Observe this projection from now on."""
@@ -67,13 +81,23 @@ class ProjectionMonitor:
             await self.observe()
 
     async def observe(self) -> None:
-        """Observe once, judge and export. A store or log that does not answer in time makes the posture RED."""
+        """Observe once, judge and export. What cannot be observed, for whatever reason, makes the posture RED."""
         try:
             self.observation = await self._read_in_time()
-        except (psycopg.Error, PoolTimeout, LogUnavailable, TimeoutError) as error:
-            logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
+        except Exception as error:
             self.observation = None
-        self.posture = posture_of(self.observation, self._thresholds)
+            if isinstance(error, LogUnavailable) or is_transient(error):
+                self._failure = STORE_DOWN
+                logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
+            else:
+                self._failure = f"NOT_OBSERVED:{type(error).__name__}"
+                logger.error("health: the projection cannot be observed", exc_info=error)
+        self.judge()
+
+    def judge(self) -> None:
+        """Judge the last observation again, with what is known by now of background tasks, and export."""
+        trouble = replace(self._trouble(), failure=self._failure)
+        self._judgement, self._judged_at = posture_of(self.observation, self._thresholds, trouble), self._monotonic()
         self._export()
 
     def close(self) -> None:
@@ -86,11 +110,12 @@ class ProjectionMonitor:
         row = self._plane.row(self._projection_id)
         with self._plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)
+            read_only = not takes_writes(connection)
         lag = self._plane.log.ordinal_lag(row.basis)
         now = self._monotonic()
         if row.version != self._seen_version or not sum(lag.values()):
             self._seen_version, self._moved_at = row.version, now
-        return Observation(row, totals, lag, now - self._moved_at)
+        return Observation(row, totals, lag, now - self._moved_at, read_only)
 
     async def _read_in_time(self) -> Observation:
         # a read that hangs in a silent store is waited for again, not joined by another
@@ -103,9 +128,8 @@ class ProjectionMonitor:
         return reading.result()
 
     def _export(self) -> None:
-        state, _ = judge(self.observation, self._thresholds)
         counters = self._counters
-        counters.posture.set(_POSTURE_VALUES[state])
+        counters.posture.set(_POSTURE_VALUES[PostureState(self._judgement["state"])])
         if self.observation is None:
             return
         totals = self.observation.totals.counters()

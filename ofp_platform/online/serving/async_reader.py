@@ -7,6 +7,7 @@ nothing is served from it that is older than what was served before (`_floor`).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
@@ -24,11 +25,13 @@ from ofp_platform.online.serving.reader import QUIET_POSTURE, PostureReader
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.online.state.touched_keys import READ_SINCE
 from ofp_platform.registry.question import Question
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.profile import Limits
 
 _RELEASE_SECONDS = 1.0  # for a connection whose statement was given up: then it is closed
 _NEWEST = 2**62  # no commit is after it: only the head is asked for
+logger = logging.getLogger(__name__)
 STORE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
@@ -111,8 +114,11 @@ class AsyncReader:
             while self._behind and self._hears:
                 self._behind = False
                 await self._advance()
-        except STORE_ERRORS:
+        except Exception as error:
+            # what it holds is followed no more: requests go to the store until the next attempt, which comes within a second
             self.cache.lose()
+            if not is_transient(error):
+                logger.exception("the cache could not be brought to the store's head")
         finally:
             self._following = None
 
@@ -170,7 +176,9 @@ class AsyncReader:
     async def _await_state(self, reading: Awaitable[StoredState], question: Question) -> StoredState:
         try:
             return await reading
-        except STORE_ERRORS:
+        except STORE_ERRORS as error:
+            if not is_transient(error):
+                raise
             pins = question.request.context_pins
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer", pins) from None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.registry.question import RequestFields
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
 from ofp_platform.vocabulary.position import Basis
 
@@ -50,7 +50,11 @@ def refuse_foreign(basis_text: str, request: RequestFields, partitions: Partitio
         if partitions is not None and listed_partitions is None:
             try:
                 listed_partitions = partitions()
-            except (LogUnavailable, psycopg.Error, PoolTimeout):
+            except LogUnavailable:
+                return
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    raise
                 return
         if listed_partitions is not None and position.partition_id not in listed_partitions:
             text = f"{place}.partition_id: stream {basis.stream_name} has no such partition"

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ofp_platform.online.state.progress import Totals
 from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.vocabulary.background_tasks import EndedTask
 from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import Health, PartitionHealth, PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
+STORE_DOWN = "STORE_DOWN"
+"""The reason when the store or the log does not answer."""
+
 
 @dataclass(frozen=True)
 class Observation:
-    """The health inputs at one moment. `stalled_seconds`: since when records wait and the basis has not moved."""
+    """The health inputs at one moment. `stalled_seconds`: since when records wait and the basis has not moved.
+
+    `read_only`: the store takes no writes, so that nothing can be applied.
+    """
 
     row: ProjectionRow
     totals: Totals
     lag: Mapping[str, int]
     stalled_seconds: float
+    read_only: bool = False
 
     @property
     def lag_records(self) -> int:
@@ -28,12 +36,37 @@ class Observation:
         return sum(self.lag.values())
 
 
-def judge(observation: Observation | None, thresholds: Thresholds) -> tuple[PostureState, list[str]]:
-    """State and reasons, worst first; None: the store or the log does not answer."""
+@dataclass(frozen=True)
+class Trouble:
+    """What is known besides an observation. `failure`: why there is none; `ended`: background tasks that ended unasked.
+
+    `warnings`: reasons that are worth AMBER, `defects`: those that are worth RED.
+    """
+
+    failure: str = STORE_DOWN
+    ended: Sequence[EndedTask] = ()
+    warnings: Sequence[str] = ()
+    defects: Sequence[str] = ()
+
+
+NO_TROUBLE = Trouble()
+
+
+def judge(
+    observation: Observation | None, thresholds: Thresholds, trouble: Trouble = NO_TROUBLE
+) -> tuple[PostureState, list[str]]:
+    """State and reasons, worst first. What was not observed, or not looked at, is never GREEN."""
+    red, amber = [*(task.reason for task in trouble.ended), *trouble.defects], [*trouble.warnings]
     if observation is None:
-        return PostureState.RED, ["STORE_DOWN"]
+        return PostureState.RED, [*red, trouble.failure]
     lag, stalled_seconds = observation.lag_records, observation.stalled_seconds
-    red, amber = [], []
+    if observation.read_only:
+        red.append("STORE_READ_ONLY")
+    if not observation.lag:
+        red.append("NO_PARTITIONS")
+    totals = observation.totals.counters()
+    if not totals["events_applied"]:
+        (red if totals["apply_failures"] else amber).append("NOTHING_APPLIED")
     if lag > thresholds.lag_records_red:
         red.append(f"LAG_RECORDS>{thresholds.lag_records_red}")
     elif lag > thresholds.lag_records_amber:
@@ -47,9 +80,9 @@ def judge(observation: Observation | None, thresholds: Thresholds) -> tuple[Post
     return (PostureState.AMBER, amber) if amber else (PostureState.GREEN, [])
 
 
-def posture_of(observation: Observation | None, thresholds: Thresholds) -> dict[str, Any]:
+def posture_of(observation: Observation | None, thresholds: Thresholds, trouble: Trouble = NO_TROUBLE) -> dict[str, Any]:
     """The part of a response's posture that depends on the moment."""
-    state, reasons = judge(observation, thresholds)
+    state, reasons = judge(observation, thresholds, trouble)
     return {
         "state": state.value,
         "reasons": reasons,
@@ -57,9 +90,11 @@ def posture_of(observation: Observation | None, thresholds: Thresholds) -> dict[
     }
 
 
-def health_of(observation: Observation | None, thresholds: Thresholds, process_counters: Mapping[str, int], now: int) -> Health:
-    """The health document at `now` (microseconds since the epoch)."""
-    state, reasons = judge(observation, thresholds)
+def health_of(
+    observation: Observation | None, posture: Mapping[str, Any], process_counters: Mapping[str, int], now: int
+) -> Health:
+    """The health document at `now` (microseconds since the epoch); `posture` as in `posture_of`."""
+    state, reasons = PostureState(posture["state"]), posture["reasons"]
     if observation is None:
         return Health(
             state=state,

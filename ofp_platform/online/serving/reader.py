@@ -8,7 +8,6 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, RawCursor
-from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.causal_read import Partitions, has_reached, not_reached, refuse_foreign
@@ -17,6 +16,7 @@ from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.registry.question import Question, check_request
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
@@ -55,7 +55,9 @@ class Reader:
         question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
         try:
             state = self._read(question)
-        except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout):
+        except psycopg.Error as error:
+            if not is_transient(error):
+                raise
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer", request.context_pins) from None
         return self._evaluator.answer(question, state, self._posture())
 

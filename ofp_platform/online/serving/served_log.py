@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import logging
 
-import psycopg
-from psycopg_pool import PoolTimeout
-
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.storage.transient import is_transient
+from ofp_platform.vocabulary.background_tasks import BackgroundTasks
 
 logger = logging.getLogger(__name__)
+TASK = "served log"
+WAITS, FAILS = "SERVED_LOG_WAITS", "SERVED_LOG_FAILS"
 
 
 class ServedLog:
@@ -21,7 +22,7 @@ class ServedLog:
 
     A batch is what comes within `linger_seconds`, so that its cost is shared. While the store does not answer, what was served
     is kept and tried again every `retry_seconds`. The buffer is bounded; what does not fit is counted by `dropped`, never
-    waited for.
+    waited for. `trouble` is a reason for the posture while the last batch could not be written.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ServedLog:
         linger_seconds: float = 0.25,
         retry_seconds: float = 1.0,
         close_seconds: float = 5.0,
+        tasks: BackgroundTasks | None = None,
     ) -> None:
         self._store = store
         self._capacity = capacity
@@ -47,12 +49,13 @@ class ServedLog:
         self._hurry = asyncio.Event()
         self._attempt_made = asyncio.Event()
         self._silent = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks = tasks or BackgroundTasks()
         self.dropped = 0
+        self.trouble: str | None = None
 
     def start(self) -> None:
         """Begin writing, on the running event loop."""
-        self._task = asyncio.create_task(self._write())
+        self._tasks.start(TASK, self._write())
 
     def offer(self, answer: Answer) -> None:
         """Take an answer for storing, or count it as dropped."""
@@ -69,14 +72,10 @@ class ServedLog:
 
     async def close(self) -> None:
         """Write what is left, then stop, within `close_seconds`. What cannot be written in them is counted as dropped."""
-        if self._task is None:
-            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._close_seconds):
                 await self.flushed()
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self._tasks.stop(TASK)
         if self._waiting:
             self.dropped += len(self._waiting)
             logger.warning("%d served snapshots were not logged", len(self._waiting))
@@ -89,7 +88,7 @@ class ServedLog:
     async def flushed(self) -> None:
         """Return when everything offered so far was written, or when the store did not answer to an attempt."""
         taken_until_now = self._taken_count
-        while self._stored_count < taken_until_now:
+        while self._stored_count < taken_until_now and self._tasks.running().get(TASK, False):
             next_attempt = self._attempt_made
             self._hurry.set()
             await next_attempt.wait()
@@ -97,14 +96,18 @@ class ServedLog:
                 return
 
     async def _write(self) -> None:
-        while True:
-            await self._answers_waiting.wait()
-            await self._pause(self._retry if self._silent else self._linger)
-            self._silent = not await self._store_waiting()
-            if not self._waiting:
-                self._answers_waiting.clear()
+        try:
+            while True:
+                await self._answers_waiting.wait()
+                await self._pause(self._retry if self._silent else self._linger)
+                self._silent = not await self._store_waiting()
+                if not self._waiting:
+                    self._answers_waiting.clear()
+                self._attempt_made.set()
+                self._attempt_made = asyncio.Event()
+        finally:
+            self._silent = True  # nobody waits for a writer that is gone
             self._attempt_made.set()
-            self._attempt_made = asyncio.Event()
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -119,13 +122,16 @@ class ServedLog:
             answers = self._waiting[: min(self._batch, count)]
             try:
                 await asyncio.to_thread(self._store.log, answers)
-            except (ObjectStoreUnavailable, psycopg.Error, PoolTimeout) as error:
-                logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
+            except Exception as error:
+                # also of what nobody expects: what was served is kept and the log goes on, and the posture says so
+                if isinstance(error, ObjectStoreUnavailable) or is_transient(error):
+                    self.trouble = WAITS
+                    logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
+                else:
+                    self.trouble = f"{FAILS}:{type(error).__name__}"
+                    logger.exception("%d served snapshots wait to be logged", len(self._waiting))
                 return False
-            except Exception:
-                # nobody expects it, and all the same what was served is kept, and the log goes on
-                logger.exception("%d served snapshots wait to be logged", len(self._waiting))
-                return False
+            self.trouble = None
             del self._waiting[: len(answers)]
             self._stored_count += len(answers)
             count -= len(answers)

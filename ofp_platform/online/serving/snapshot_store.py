@@ -11,13 +11,13 @@ from collections.abc import Iterable, Sequence
 
 import orjson
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.served_batches import make_batch, record_of
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
 
 # what a batch has in common is sent once
@@ -67,7 +67,9 @@ class SnapshotStore:
             raise unavailable(Reason.SNAPSHOT_CORRUPT, str(error)) from None
         except ObjectStoreUnavailable:
             raise unavailable(Reason.STORE_DOWN, "the object store does not answer") from None
-        except (psycopg.Error, PoolTimeout):
+        except psycopg.Error as error:
+            if not is_transient(error):
+                raise
             raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
 
     def _index(self, references: Iterable[tuple[Answer, str]]) -> None:

@@ -1,16 +1,37 @@
-"""Who holds a projection: told apart from the projections of other databases on the same server."""
+"""The continuous driver: who holds a projection, what it waits out, and what ends it."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
+import pytest
+from psycopg import errors, sql
 
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.projecting.continuous import holds_projection
-from ofp_platform_tests.oracle.simulated_log import profile
+from ofp_platform.online.projecting.continuous import holds_projection, run_continuous
+from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.service.counters import Counters
+from ofp_platform.online.service.projection_monitor import ProjectionMonitor
+from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile
 
 SPACE = 0x6F6670
+ENOUGH = 30.0
+"""Seconds after which a test gives up; nothing waits that long when all is well."""
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until it holds: a server ends a session some time after its client has gone."""
+    deadline = time.monotonic() + ENOUGH
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_driver_in_another_database_holds_nothing_here(dsn: str, module_dsn: str, tmp_path: Path) -> None:
@@ -23,4 +44,87 @@ def test_a_driver_in_another_database_holds_nothing_here(dsn: str, module_dsn: s
             here.execute("SELECT pg_advisory_lock_shared(%s, %s)", (SPACE, number))
             assert holds_projection(plane.pool, number)
             assert not holds_projection(plane.pool, number + 1)
-        assert not holds_projection(plane.pool, number)
+        eventually(lambda: not holds_projection(plane.pool, number))
+
+
+@contextmanager
+def driven(plane: Plane, troubles: list[str]) -> Iterator[threading.Thread]:
+    """A continuous driver in a thread, stopped at the end."""
+    stop = threading.Event()
+    row = plane.ensure_live()
+
+    def run() -> None:
+        open_projector = partial(plane.projector, row)
+        number = row.projection_id
+        run_continuous(open_projector, plane.log, plane.dsn, number, batch_records=10_000, stop=stop, on_trouble=troubles.append)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join()
+
+
+def records(plane: Plane) -> int:
+    return sum(int(part.offset) for part in plane.row(plane.ensure_live().projection_id).basis.partitions)
+
+
+def set_read_only(dsn: str, value: str) -> None:
+    """As a failover does: every session ends, and those that come find a server that takes no writes."""
+    name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
+    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as connection:
+        setting = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
+        connection.execute(setting.format(sql.Identifier(name), sql.SQL(value)))
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+
+
+async def test_a_store_that_takes_no_writes_is_waited_out_and_seen(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofp_platform.online.projecting.continuous._RETRY_SECONDS", 0.02)
+    troubles: list[str] = []
+    writable = psycopg.conninfo.make_conninfo(dsn, options="-c default_transaction_read_only=off")
+    first, second = deliveries().part(0, 100), deliveries().part(100, 200)
+    with Plane.open(profile(tmp_path), dsn) as plane, Plane.open(plane.profile, writable) as producer:
+        monitor = ProjectionMonitor(plane, plane.ensure_live(), plane.profile.thresholds, Counters())
+        append(producer.log, first)
+        with driven(plane, troubles) as thread:
+            await asyncio.to_thread(eventually, lambda: records(plane) == 100)
+            await asyncio.to_thread(set_read_only, dsn, "on")
+            append(producer.log, second)
+            await asyncio.to_thread(eventually, lambda: any("25006" in text for text in troubles))
+            await monitor.observe()
+            assert monitor.posture["state"] == "RED"
+            assert "STORE_READ_ONLY" in monitor.posture["reasons"]
+            assert thread.is_alive()
+            await asyncio.to_thread(set_read_only, dsn, "off")
+            await asyncio.to_thread(eventually, lambda: records(plane) == 200)
+            assert thread.is_alive()
+        await monitor.observe()
+        assert monitor.posture["state"] == "GREEN"
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), errors.UndefinedColumn("a defect")])
+def test_what_does_not_pass_by_itself_ends_the_driver(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    troubles: list[str] = []
+    monkeypatch.setattr(Projector, "apply_available", fails)
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        row = plane.ensure_live()
+        with pytest.raises(type(error), match="a defect"):
+            run_continuous(
+                partial(plane.projector, row),
+                plane.log,
+                dsn,
+                row.projection_id,
+                batch_records=1,
+                stop=threading.Event(),
+                on_trouble=troubles.append,
+            )
+    assert troubles == []

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,9 +19,14 @@ import pytest
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.log.port import StreamNotFound
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.online_service import OnlineService
+from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
@@ -38,8 +44,8 @@ REQUEST = orjson.dumps(
 
 
 @asynccontextmanager
-async def opened(profile: Profile, dsn: str) -> AsyncIterator[OnlineService]:
-    service = OnlineService(profile, dsn, connections=2)
+async def opened(profile: Profile, dsn: str, ended: EndedTasks | None = None) -> AsyncIterator[OnlineService]:
+    service = OnlineService(profile, dsn, connections=2, ended=ended)
     await service.open()
     try:
         yield service
@@ -197,3 +203,96 @@ async def test_an_outage_is_logged_in_words(profile: Profile, dsn: str, plane: P
             logging.getLogger("asyncpg.pool").exception("Failed to restore the pool connection floor; retrying")
     assert "Failed to restore" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+BACKGROUND = {
+    "projection monitor": ("monitor", "observe"),
+    "commit listener": ("_listener", "listen_once"),
+    "served log": ("served_log", "_store_waiting"),
+}
+
+
+@pytest.mark.parametrize("name", BACKGROUND)
+async def test_a_background_task_that_ends_makes_every_worker_red_and_says_which(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setattr("ofp_platform.online.service.projection_monitor.MONITOR_SECONDS", 0.01)
+    part, method = BACKGROUND[name]
+    reason = f"TASK_ENDED:{name}:ZeroDivisionError"
+
+    async def fails() -> None:
+        raise ZeroDivisionError("nobody expects it")
+
+    async with opened(profile, dsn, EndedTasks(tmp_path)) as worker, opened(profile, dsn, EndedTasks(tmp_path)) as neighbour:
+        assert (await worker.health()).state is (await neighbour.health()).state is PostureState.GREEN
+        monkeypatch.setattr(getattr(worker, part), method, fails)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'LISTEN%'"
+            )
+        await worker.answer(REQUEST)
+        await until(lambda: not worker.tasks.running()[name])
+        health = await worker.health()
+        assert (health.state, health.reasons[0]) == (PostureState.RED, reason)
+        assert orjson.loads((await worker.answer(REQUEST)).body)["provenance"]["posture"]["reasons"][0] == reason
+        lines = worker.metrics().decode().splitlines()
+        assert f'ofp_background_task_up{{task="{name}"}} 0.0' in lines
+        assert "ofp_posture 2.0" in lines
+        assert neighbour.monitor is not None
+        await until(lambda: neighbour.monitor is not None and reason in neighbour.monitor.posture["reasons"])
+        assert (await neighbour.health()).state is PostureState.RED
+
+
+async def test_a_posture_that_is_judged_no_more_is_red(profile: Profile, dsn: str, plane: Plane) -> None:
+    now = [0.0]
+    monitor = ProjectionMonitor(plane, plane.ensure_live(), profile.thresholds, Counters(), monotonic=lambda: now[0])
+    await monitor.observe()
+    assert monitor.posture["state"] == "GREEN"
+    now[0] = 15.5
+    assert monitor.posture == {"state": "RED", "reasons": ["NOT_OBSERVED_SECONDS>15"], "lag_records": None}
+    await monitor.observe()
+    assert monitor.posture["state"] == "GREEN"
+
+
+async def test_what_cannot_be_observed_for_an_unexpected_reason_is_red_until_it_can(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(profile, dsn) as service:
+        assert service.monitor is not None
+        for error in (StreamNotFound("it was deleted"), KeyError("a defect")):
+            with monkeypatch.context() as patch:
+                patch.setattr(service.monitor, "read_observation", raising(error))
+                await service.monitor.observe()
+                assert (await service.health()).reasons == (f"NOT_OBSERVED:{type(error).__name__}",)
+        await service.monitor.observe()
+        assert (await service.health()).state is PostureState.GREEN
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+async def test_answers_that_cannot_be_logged_show_in_the_posture(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(profile, dsn) as service:
+        assert service.monitor is not None
+        assert service.served_log is not None
+        for error, state, reason in (
+            (ObjectStoreUnavailable("no"), PostureState.AMBER, "SERVED_LOG_WAITS"),
+            (KeyError("a defect"), PostureState.RED, "SERVED_LOG_FAILS:KeyError"),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(SnapshotStore, "log", lambda *_, error=error: raising(error)())
+                await service.answer(REQUEST)
+                await service.served_log.flushed()
+                await service.monitor.observe()
+                health = await service.health()
+                assert (health.state, health.reasons) == (state, (reason,))
+        await until(lambda: service.served_log is not None and service.served_log.trouble is None)
+        await service.monitor.observe()
+        assert (await service.health()).state is PostureState.GREEN
