@@ -201,6 +201,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collec
     data = _settled(archive, span, data, facts)
     crash_point("archive.segment_put")
     receipt = ArchiveReceipt.sealed(
+        contract_version="v1",
         stream_name=log.stream_name,
         partition_id=span.partition_id,
         offset_kind=span.offset_kind,
@@ -213,6 +214,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collec
         unreadable=facts.unreadable,
         admitted_min=None if facts.admitted_min is None else format_time(facts.admitted_min),
         admitted_max=None if facts.admitted_max is None else format_time(facts.admitted_max),
+        event_time_max=None if facts.event_time_max is None else format_time(facts.event_time_max),
         segment_path=archive.segment_path(span),
         segment_bytes=len(data),
         segment_digest=sha256_hex(data),

@@ -40,6 +40,7 @@ class SegmentFacts:
     unreadable: int
     admitted_min: int | None
     admitted_max: int | None
+    event_time_max: int | None
     content_digest: str
 
 
@@ -69,7 +70,8 @@ class SegmentContent:
         self._span = span
         self._stream_name = stream_name
         self._records = 0
-        self._admitted: list[int] = []  # least and greatest of every row group
+        self._admitted: list[int] = []  # least and greatest so far
+        self._event_time_max: int | None = None
         self._hashes: dict[str, Any] = {}
         for field in segment_schema(span.offset_kind):
             self._hashes[field.name] = hashlib.sha256()
@@ -100,6 +102,9 @@ class SegmentContent:
                 self._hashes[name].update(integers.astype("<i8", copy=False).data)
                 if name == "admitted_at":
                     self._admitted = [min([*self._admitted, int(integers.min())]), max([*self._admitted, int(integers.max())])]
+                if name == "ts":
+                    greatest = int(integers.max())
+                    self._event_time_max = greatest if self._event_time_max is None else max(self._event_time_max, greatest)
 
     def note(self, unreadable: Iterable[UnreadableRecord]) -> None:
         """The next positions that hold no envelope."""
@@ -118,7 +123,7 @@ class SegmentContent:
             }
         )
         least, greatest = self._admitted or (None, None)
-        return SegmentFacts(self._records, len(self.unreadable), least, greatest, digest)
+        return SegmentFacts(self._records, len(self.unreadable), least, greatest, self._event_time_max, digest)
 
 
 def single(column: pa.ChunkedArray | pa.Array) -> pa.Array:

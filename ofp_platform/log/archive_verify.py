@@ -16,7 +16,7 @@ from ofp_platform.vocabulary.envelope import hash_of_parts
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind, place
-from ofp_platform.vocabulary.times import format_time
+from ofp_platform.vocabulary.times import format_time, parse_time
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ def verify_segment(archive: Archive, receipt: ArchiveReceipt) -> None:
     stated_facts = (receipt.records, receipt.unreadable, receipt.admitted_min, receipt.admitted_max, receipt.content_digest)
     if computed_facts != stated_facts:
         raise SegmentDamaged(f"{receipt.segment_path} holds {computed_facts}, its receipt says {stated_facts}")
+    stated_maximum = None if receipt.event_time_max is None else parse_time(receipt.event_time_max)
+    if receipt.proves_event_times and facts.event_time_max != stated_maximum:
+        raise SegmentDamaged(f"{receipt.segment_path} has another greatest event time than its receipt says")
     for batch in segment.batches(receipt.span, receipt.span.end, ROW_GROUP_RECORDS):
         for index in _wrong_hashes(batch):
             raise SegmentDamaged(f"{receipt.segment_path}: the payload hash of record {batch.offsets[index]} is not its own")

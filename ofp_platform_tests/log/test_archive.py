@@ -67,6 +67,7 @@ def test_a_range_is_archived_once(pool: Pool, archive: Archive, kind: OffsetKind
     assert (receipt.range_number, receipt.records, receipt.unreadable, receipt.range_size) == (1, 9, 1, 10)
     assert (receipt.first, receipt.next) == (log.at(10).offset, log.at(20).offset)
     assert (receipt.admitted_min, receipt.admitted_max) == ("2024-05-01T10:00:01.000010Z", "2024-05-01T10:00:01.000019Z")
+    assert (receipt.proves_event_times, receipt.event_time_max) == (True, "2024-05-01T10:00:00.000019Z")
     log.reads.clear()
     assert archive_range(ranges, archive, PARTITION, 1) == receipt
     assert kind is SPARSE or not log.reads

@@ -68,6 +68,8 @@ def test_the_content_does_not_depend_on_how_it_was_written(log: ListLog, page: i
     assert SegmentFile(other, "", span.offset_kind).facts(STREAM, span) == facts
     admitted = [record.admitted_at for record in log.records if record.readable]
     assert (facts.admitted_min, facts.admitted_max) == (min(admitted, default=None), max(admitted, default=None))
+    times = [record.ts for record in log.records if record.readable]
+    assert facts.event_time_max == max(times, default=None)
     assert (facts.records, facts.records + facts.unreadable) == (len(admitted), len(log.records))
 
 

@@ -110,6 +110,7 @@ def forge(archive: Archive, log: ListLog, first: int, following: int, **changes:
         {"admitted_min": "2024-05-01T10:00:00Z"},
         {"admitted_max": None},
         {"content_digest": "0" * 64},
+        {"contract_version": "v1", "event_time_max": "2024-05-01T09:00:00Z"},
         {"records": 9, "unreadable": 1},
     ],
 )

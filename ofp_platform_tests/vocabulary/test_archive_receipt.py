@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import ValidationError
 
@@ -42,6 +43,22 @@ def test_it_survives_the_wire() -> None:
     assert sparse.span.closed
 
 
+def test_only_version_v1_proves_event_times() -> None:
+    proof = {"contract_version": "v1", "event_time_max": "2024-05-01T10:00:03Z"}
+    assert not receipt().proves_event_times
+    assert "event_time_max" not in orjson.loads(receipt().wire_bytes())  # the bytes of what was written before stay the same
+    newer = receipt(**proof)
+    assert newer.proves_event_times
+    assert ArchiveReceipt.model_validate_json(newer.wire_bytes()) == newer
+    unreadable = receipt(
+        contract_version="v1", event_time_max=None, records=0, unreadable=10, admitted_min=None, admitted_max=None
+    )
+    assert ArchiveReceipt.model_validate_json(unreadable.wire_bytes()) == unreadable
+    changed = newer.model_dump(mode="json") | {"event_time_max": "2024-04-01T10:00:03Z"}
+    with pytest.raises(ValidationError, match="receipt_digest is not the digest"):
+        ArchiveReceipt.model_validate(changed)
+
+
 @pytest.mark.parametrize("field", ["records", "closed", "segment_bytes", "next", "content_digest", "receipt_digest"])
 def test_a_changed_field_is_found(field: str) -> None:
     content = receipt().model_dump(mode="json")
@@ -61,6 +78,9 @@ def test_a_changed_field_is_found(field: str) -> None:
         ({"complete": False}, "complete"),
         ({"schema_version": 2}, "schema_version"),
         ({"records": -1}, "records"),
+        ({"contract_version": "v1"}, "belongs to contract version v1"),
+        ({"contract_version": "v0", "event_time_max": "2024-05-01T10:00:03Z"}, "belongs to contract version v1"),
+        ({"contract_version": "v1", "event_time_max": None}, "null where no record is readable"),
     ],
 )
 def test_what_no_receipt_says(changes: dict[str, Any], message: str) -> None:

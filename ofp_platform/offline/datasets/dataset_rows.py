@@ -34,7 +34,8 @@ _SAMPLES = 1_000_000
 class DatasetRows:
     """Rows on disk. `blocks`: (first row, rows) of each block; `chains`: see `decision_basis`, for `decision` only.
 
-    `undecided_events`: events of the scope without a decision, which make no row of a `decision` dataset.
+    `undecided_events`: events of the scope without a decision, which make no row of a `decision` dataset. `oldest_as_of`: the
+    least as-of of all rows, microseconds.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class DatasetRows:
     blocks: tuple[tuple[int, int], ...]
     chains: tuple[Int64s, ...] = ()
     undecided_events: int = 0
+    oldest_as_of: int = -(2**63)
 
     @property
     def count(self) -> int:
@@ -95,7 +97,9 @@ def dataset_rows(
     if not writer.blocks:
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "the scope has no rows in this replay", "scope")
     chains = () if bases is None else bases.chains
-    return DatasetRows(folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided_events)
+    return DatasetRows(
+        folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided_events, writer.oldest_as_of
+    )
 
 
 @dataclass
@@ -107,6 +111,7 @@ class _Writer:
     key_types: tuple[str, ...]
     blocks: list[tuple[int, int]] = field(default_factory=list)
     undecided_events: int = 0
+    oldest_as_of: int = 2**63 - 1
 
     def __post_init__(self) -> None:
         self.digests = KeyDigests()
@@ -121,6 +126,7 @@ class _Writer:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
             file.write_table(table.combine_chunks())
         self.blocks.append((first, table.num_rows))
+        self.oldest_as_of = min(self.oldest_as_of, int(rows[:, 0].min()))
         ordinals = np.arange(first, first + table.num_rows)
         for key_type, (high, low, present) in keys.items():
             entry = np.column_stack([high, low, rows, ordinals])[present]

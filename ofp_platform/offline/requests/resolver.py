@@ -11,6 +11,7 @@ from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_an
 from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
 from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.replay_history import check_history, newest_before, oldest_time
 from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
 from ofp_platform.offline.sources.replay_reading import replaying
@@ -82,6 +83,10 @@ class _Resolution:
         label = None if intent.label is None else self._label(intent.label, replay)
         with_all_decisions = intent.parity_anchors == "all_decisions_in_replay"
         anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis) if with_all_decisions else ()
+        newest = newest_before(replay.basis, self.sources.stream_records, self.facts.clock_skew_us)
+        oldest = oldest_time(intent.scope)
+        if oldest is not None:
+            check_history(newest, oldest, [registry.groups[group.group_name, group.group_version] for group in groups])
         plan = self._plan(
             replay,
             feature_pack=pack,
@@ -90,6 +95,7 @@ class _Resolution:
             as_of_basis=intent.as_of_basis,
             purpose=intent.purpose,
             label_basis=label,
+            newest_before_replay_utc=None if newest is None else format_time(newest),
             parity_anchors=anchors,
         )
         self._check_superseded(intent, plan)

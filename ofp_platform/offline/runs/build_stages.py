@@ -31,6 +31,7 @@ from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
+from ofp_platform.offline.requests.replay_history import check_history
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.decision_records import read_decisions
@@ -136,7 +137,7 @@ def dataset(
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
 
     Raises:
-        BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED.
+        BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT.
         SparkUnavailable: the engine is Spark, and it failed.
     """
     if plan.scope is None or plan.as_of_basis is None:
@@ -144,6 +145,8 @@ def dataset(
     groups = requested_groups(registry, plan.feature_groups or ())
     decisions = _decisions(build_context, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
     rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions)
+    newest = plan.newest_before_replay_utc
+    check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
     job = feature_job(folded_replay, rows, registry, groups, folder / "features")
     _compute(build_context, job, registry)
     checked_rows = check_features(job, registry, plan.dataset_identity)

@@ -16,11 +16,12 @@ class ArchiveReceipt(Model):
     """One segment: the records of `[first, next)` of one partition, all of them, as they were in the log.
 
     `records` are in the segment; `unreadable` positions held no envelope and are in it by position and reason. The range
-    `range_number` of `range_size` records begins at `first`; a trailing segment ends before its range does.
+    `range_number` of `range_size` records begins at `first`; a trailing segment ends before its range does. A receipt of
+    contract version v0 has no `event_time_max`, and proves nothing about event times.
     """
 
     kind: Literal["ofs_archive_receipt"] = "ofs_archive_receipt"
-    contract_version: Literal["v0"] = "v0"
+    contract_version: Literal["v0", "v1"] = "v0"
     stream_name: StreamName
     partition_id: Identifier
     offset_kind: OffsetKind = Field(strict=False)
@@ -33,6 +34,9 @@ class ArchiveReceipt(Model):
     unreadable: int = Field(ge=0)
     admitted_min: Time | None = Field(description="null where no record is readable")
     admitted_max: Time | None
+    event_time_max: Time | None = Field(
+        default=None, description="greatest ts_utc of the records, those of other runs included; null where none is readable"
+    )
     schema_version: Literal[1] = Field(default=1, description="of the columns of the segment")
     segment_path: str = Field(min_length=1)
     segment_bytes: int = Field(ge=1)
@@ -52,6 +56,11 @@ class ArchiveReceipt(Model):
         span = self.span  # refuses a reversed range
         if self.receipt_digest != _digest(self):
             raise ValueError("receipt_digest is not the digest of the receipt: it was changed after it was written")
+        states_event_time = "event_time_max" in self.model_fields_set
+        if states_event_time is not (self.contract_version == "v1"):
+            raise ValueError(f"event_time_max belongs to contract version v1, and this is {self.contract_version}")
+        if states_event_time and (self.event_time_max is None) is not (self.records == 0):
+            raise ValueError("event_time_max is null where no record is readable, and nowhere else")
         if self.records + self.unreadable > self.range_size:
             raise ValueError(f"{self.records} + {self.unreadable} records are more than a range of {self.range_size}")
         length = record_limit(span.first, span.end)
@@ -70,10 +79,21 @@ class ArchiveReceipt(Model):
             closed=self.closed,
         )
 
+    @property
+    def proves_event_times(self) -> bool:
+        """Whether `event_time_max` bounds the event times of the records."""
+        return self.contract_version == "v1"
+
     def wire_bytes(self) -> bytes:
         """The RFC 8785 bytes of the receipt, which are the bytes of its object."""
-        return canonical_bytes(self.model_dump(mode="json"))
+        return canonical_bytes(_wire(self))
+
+
+def _wire(receipt: ArchiveReceipt) -> dict[str, Any]:
+    return receipt.model_dump(mode="json", exclude=set() if receipt.proves_event_times else {"event_time_max"})
 
 
 def _digest(receipt: ArchiveReceipt) -> str:
-    return digest_of(receipt.model_dump(mode="json", exclude={"receipt_digest"}))
+    content = _wire(receipt)
+    content.pop("receipt_digest", None)
+    return digest_of(content)

@@ -91,6 +91,9 @@ class BuildPlan(Model):
     run_facts: PinnedRunFacts
     replay_basis: ReplayBasis
     replay_selected_by: AdmissionTimes | None = None
+    newest_before_replay_utc: Time | None = Field(
+        default=None, description="bound on event times before the replay, as receipts prove it; null: nothing stands there"
+    )
     cut_over: tuple[PartitionBasis, ...] = Field(strict=False)
     feature_pack: PinnedPack | None = None
     feature_groups: GroupRefs | None = None

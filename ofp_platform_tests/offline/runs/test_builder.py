@@ -14,23 +14,30 @@ import psycopg
 import pyarrow.compute as pc
 import pytest
 
+from ofp_platform.log.archive import archive_up_to
 from ofp_platform.offline.datasets import feature_rows
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.datasets.publication import load_manifest, verify_files
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.requests.replay_resolution import resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.builder import build, stages
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.online.plane import profile_pack
+from ofp_platform.online.state.projection import publish_registry
+from ofp_platform.registry.compile import compile_pack
+from ofp_platform.registry.pack import load_pack
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
+from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
-from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform.vocabulary.position import Basis, OffsetKind
+from ofp_platform_tests.oracle.labelled_plane import GROUPS, LabelledPlane
 from ofp_platform_tests.oracle.published import published_manifests
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +86,33 @@ def test_a_training_set_is_published_with_what_it_was_made_of(world: LabelledPla
     assert verify_files(world.objects, manifest) == []
     assert [row.dataset_identity for row in world.build_context.index.list()] == [manifest.dataset_identity]
     assert list((world.folder / "builds").iterdir()) == []
+
+
+SHORT_WINDOWS = """
+pack_id: short_windows
+revision: 1
+description: Windows of two days.
+events:
+  card_payment:
+    keys: {account: account_id}
+    fields: {amount_minor: integer}
+groups:
+  - name: account_velocity
+    version: v1
+    key_type: account
+    ttl_seconds: 86400
+    features:
+      - {name: count_1d, aggregation: count, events: [card_payment], window: 1d, delay: 1d}
+      - {name: sum_1d, aggregation: sum, events: [card_payment], value: amount_minor, window: 1d}
+"""
+
+
+def publish_pack(world: LabelledPlane, text: str) -> dict[str, Any]:
+    """The reference of a pack that is published now."""
+    compiled = compile_pack(load_pack(text))
+    with world.plane.pool.connection() as connection:
+        publish_registry(connection, compiled)
+    return {"pack_id": compiled.pack.pack_id, "revision": compiled.pack.revision}
 
 
 def test_the_same_request_converges_however_often(world: LabelledPlane) -> None:
@@ -146,6 +180,73 @@ def test_an_archive_that_differs_from_the_log_makes_no_training_set(world: Label
     with world.plane.pool.connection() as connection:
         recorded = connection.execute("SELECT DISTINCT partition_id FROM ofp.archive_conflict").fetchall()
     assert recorded == [("0000",)]
+
+
+SINCE_THE_TENTH = {"select": "admission_times", "from_utc": "2026-01-10T00:00:00Z", "to_utc": "2026-03-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("purpose", ["training", "analysis"])
+def test_a_window_that_reaches_behind_the_replay_makes_no_row(world: LabelledPlane, purpose: str) -> None:
+    late = built(world, purpose=purpose, replay=SINCE_THE_TENTH)
+    assert (refused(late), late.refusal and late.refusal.field) == (BuildReason.HISTORY_TOO_SHORT, "replay")
+    assert list(published_manifests(world.objects)) == []
+
+
+@pytest.mark.parametrize("scope", [
+    {"kind": "per_entity", "key_type": "account", "rows": [{"key_id": "account-1", "as_of_time_utc": "2026-01-20T00:00:00Z"}]},
+    {"kind": "per_grid", "key_type": "account", "from_utc": "2026-01-20T00:00:00Z", "to_utc": "2026-01-21T00:00:00Z",
+     "step_seconds": 86_400},
+])  # fmt: skip
+def test_rows_of_entities_are_held_to_the_same_history(world: LabelledPlane, scope: dict[str, Any]) -> None:
+    changes = {"purpose": "analysis", "scope": scope, "label": None, "feature_groups": GROUPS[:1]}
+    assert refused(built(world, **changes, replay=SINCE_THE_TENTH)) is BuildReason.HISTORY_TOO_SHORT
+
+
+@pytest.fixture
+def in_two_segments(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
+    """A world that was archived on 2026-01-10 and at the end."""
+    made = LabelledPlane.prepare(dsn, tmp_path, archived=False)
+    archive = made.build_context.archive
+    spans = resolve_replay(AdmissionTimes(**SINCE_THE_TENTH), made.build_context.stream_records).basis.partitions
+    tenth = Basis(stream_name=made.plane.log.stream_name, partitions=tuple(span.first for span in spans))
+    for basis in (tenth, made.plane.log.ends()):
+        archive_up_to(made.plane.ranges, archive, basis)
+    yield made
+    made.plane.close()
+
+
+def test_a_replay_that_begins_behind_every_window_gives_the_same_values(in_two_segments: LabelledPlane) -> None:
+    world = in_two_segments
+    short = {"purpose": "analysis", "label": None, "feature_groups": [{"group_name": "account_velocity", "group_version": "v1"}]}
+    pack = publish_pack(world, SHORT_WINDOWS)
+    rows = {"kind": "per_event", "event_types": ["card_payment"], "from_utc": "2026-01-14T00:00:00Z"}
+    whole = manifest_of(world, built(world, **short, feature_pack=pack, scope=rows))
+    late_replay = SINCE_THE_TENTH
+    late = manifest_of(world, built(world, **short, feature_pack=pack, scope=rows, replay=late_replay))
+    assert all(span.start for span in late.replay_basis.partitions)
+    assert (late.content_digest, late.row_count) == (whole.content_digest, whole.row_count)
+    assert late.row_count > 0
+    earlier = built(world, **short, feature_pack=pack, scope={**rows, "from_utc": "2026-01-09T00:00:00Z"}, replay=late_replay)
+    assert refused(earlier) is BuildReason.HISTORY_TOO_SHORT
+
+
+def test_an_old_receipt_proves_no_history(in_two_segments: LabelledPlane) -> None:
+    world = in_two_segments
+    late = {"replay": SINCE_THE_TENTH, "feature_pack": publish_pack(world, SHORT_WINDOWS)}
+    short = {"purpose": "analysis", "label": None, "feature_groups": [{"group_name": "account_velocity", "group_version": "v1"}]}
+    rows = {"kind": "per_event", "event_types": ["card_payment"], "from_utc": "2026-01-14T00:00:00Z"}
+    assert built(world, **short, **late, scope=rows).state is RunState.DONE
+    archive = world.build_context.archive
+    receipts = [receipt for name in archive.partition_ids() for receipt in archive.receipts(name, OffsetKind.EXCLUSIVE_NEXT)]
+    for receipt in receipts:
+        fields = receipt.model_dump(exclude={"event_time_max", "receipt_digest", "contract_version"})
+        path = world.folder / "objects" / archive.receipt_path(receipt.span)
+        path.chmod(0o600)
+        path.write_bytes(ArchiveReceipt.sealed(**fields).wire_bytes())
+    run = built(world, **short, **late, scope=rows, dataset_name="of_old_receipts")
+    assert refused(run) is BuildReason.HISTORY_TOO_SHORT
+    assert run.refusal is not None
+    assert "states no event time" in run.refusal.message
 
 
 def test_a_missing_label_basis_is_refused(world: LabelledPlane) -> None:
