@@ -187,7 +187,7 @@ def run_config_digest(profile: Mapping[str, Any]) -> str:
         {
             "allowed_lateness_us": duration(profile.get("allowed_lateness", "1d")),
             "clock_skew_us": duration(profile.get("clock_skew", "5m")),
-            "contract_version": "v0",
+            "contract_version": "ofp_public_contracts_v0",
             "stream_name": profile["stream_name"],
         }
     )

@@ -30,6 +30,7 @@ from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, r
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import BuildPort, ServingPort
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import PostureState
@@ -122,6 +123,7 @@ class Application:
 
     async def _get_features(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = self._clock()
+        body = b""
         try:
             if scope["method"] != "POST":
                 raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
@@ -148,6 +150,8 @@ class Application:
             ]
         except Exception as exception:
             error, request_id = self._contract_error(exception, GET_FEATURES, scope)
+            if error.context_pins is None:
+                error.context_pins = readable_pins(body)
             status, headers, content = refusal(error, request_id)
             outcome = error.reason.value
             if error.reason is Reason.METHOD_NOT_ALLOWED:

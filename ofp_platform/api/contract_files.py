@@ -16,7 +16,6 @@ from pydantic.json_schema import models_json_schema
 
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.envelope import Envelope
-from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -26,15 +25,15 @@ from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
-from ofp_platform.vocabulary.position import Basis, Position
+from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import (
+    ErrorResponse,
     FeatureGroups,
+    FeatureProvenance,
+    FeatureSnapshot,
     GetFeaturesRequest,
     GetFeaturesResponse,
     Health,
-    OfpError,
-    Provenance,
-    Snapshot,
     SnapshotRecord,
 )
 
@@ -43,14 +42,28 @@ CONTRACTS = Path(__file__).parents[2] / "contracts"
 NAMED_OBJECTS: tuple[type[BaseModel], ...] = (
     GetFeaturesRequest,
     GetFeaturesResponse,
-    Snapshot,
-    Provenance,
-    OfpError,
-    SnapshotRecord,
-    Health,
-    FeatureGroups,
+    FeatureSnapshot,
+    FeatureProvenance,
+    ErrorResponse,
 )
-PARTS: tuple[type[BaseModel], ...] = (FeatureKey, ContextPins, Position, Basis)
+SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups)
+PUBLIC_NAMES = {Basis.__name__: "InputBasis"}
+"""Names of models in contracts, where they differ from those of the code."""
+SERVING_DEFINITIONS = (
+    "ContextPins",
+    "FeatureKey",
+    "FeatureGroupRef",
+    "FreshnessBlock",
+    "InputBasis",
+    "GraphVersion",
+    "FeatureSnapshot",
+    "FeatureProvenance",
+    "GetFeaturesRequest",
+    "GetFeaturesResponse",
+    "ErrorResponse",
+)
+"""The definitions that the public contract pins; parts that it does not name stand where they are used."""
+_POINTER = "#/$defs/"
 # as read, not as written: absent pins are left out on the wire
 _MODE: Literal["validation"] = "validation"
 
@@ -61,13 +74,44 @@ def serving_definitions() -> dict[str, Any]:
 
     Objects that stand alone name themselves, so `kind` and `contract_version` are required in them.
     """
-    _, schema = models_json_schema([(model, _MODE) for model in NAMED_OBJECTS + PARTS])
+    _, schema = models_json_schema([(model, _MODE) for model in NAMED_OBJECTS + SHOWN_OBJECTS])
     definitions: dict[str, Any] = schema["$defs"]
-    for model in NAMED_OBJECTS:
+    for model in NAMED_OBJECTS + SHOWN_OBJECTS:
         definition = definitions[model.__name__]
         required_fields = set(definition["required"]) | {"kind", "contract_version"}
         definition["required"] = [name for name in definition["properties"] if name in required_fields]
-    return definitions
+    return {_public_name(name): _renamed(definition) for name, definition in definitions.items()}
+
+
+def _public_name(name: str) -> str:
+    return PUBLIC_NAMES.get(name, name)
+
+
+def _renamed(node: Any) -> Any:
+    """The same schema with references to public names."""
+    if isinstance(node, dict):
+        return {key: _renamed(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_renamed(item) for item in node]
+    if isinstance(node, str) and node.startswith(_POINTER):
+        return _POINTER + _public_name(node.removeprefix(_POINTER))
+    return node
+
+
+def pinned(definitions: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those definitions, in the order of `names`; definitions of other names stand where they are referred to."""
+
+    def inline(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inline(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        name = str(node.get("$ref", "")).removeprefix(_POINTER)
+        if not name or name in names:
+            return {key: inline(value) for key, value in node.items()}
+        return inline(definitions[name] | {key: value for key, value in node.items() if key != "$ref"})
+
+    return {name: inline(definitions[name]) for name in names}
 
 
 def serving_schema() -> dict[str, Any]:
@@ -77,8 +121,8 @@ def serving_schema() -> dict[str, Any]:
         "$id": "urn:ofp:contracts:ofp_public_contracts:v0",
         "title": "OFP public contracts v0",
         "description": "Every object that crosses the serving boundary names itself by kind and contract_version.",
-        "oneOf": [{"$ref": f"#/$defs/{model.__name__}"} for model in NAMED_OBJECTS],
-        "$defs": serving_definitions(),
+        "oneOf": [{"$ref": f"{_POINTER}{model.__name__}"} for model in NAMED_OBJECTS],
+        "$defs": pinned(serving_definitions(), SERVING_DEFINITIONS),
     }
 
 
@@ -118,7 +162,8 @@ def build_definitions() -> dict[str, Any]:
     for schema in (run, intent):
         # references are resolved against the innermost id
         del schema["$schema"], schema["$id"]
-    return {name: schema for name, schema in definitions.items() if name not in serving_definitions()}
+    public = {_public_name(name): _renamed(schema) for name, schema in definitions.items()}
+    return {name: schema for name, schema in public.items() if name not in serving_definitions()}
 
 
 def contract_schemas() -> dict[str, dict[str, Any]]:
@@ -126,6 +171,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
     pack = pack_schema() | {"$schema": DIALECT, "$id": "urn:ofp:contracts:feature_pack:v0"}
     return {
         "ofp_public_contracts_v0.schema.json": serving_schema(),
+        "ofp_snapshot_record_v0.schema.json": object_schema(SnapshotRecord, "ofp_snapshot_record", "Snapshot record v0"),
+        "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
+        "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),
         "canonical_event_envelope_v0.schema.json": envelope_schema(),
         "feature_pack_v0.schema.json": pack,
         "ofs_label_assertion_v0.schema.json": object_schema(LabelAssertion, "ofs_label_assertion", "Label assertion v0"),

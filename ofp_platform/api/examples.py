@@ -10,7 +10,7 @@ from typing import Any
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.snapshot_hash import hashed_object, snapshot_hash
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_object, snapshot_hash
 
 _AS_OF = "2026-03-31T12:00:00.250000Z"
 _ACCOUNT = {"key_type": "account", "key_id": "acc-000117"}
@@ -25,6 +25,7 @@ _PINS = ContextPins(
     seed=7,
 )
 _CONTEXT = {"amount_minor": 12_900}
+_EXTENSIONS = {"channel": "web"}
 
 
 def _fresh(example: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
@@ -42,7 +43,7 @@ def request_example() -> dict[str, Any]:
     """A get_features request: one account, one merchant, as of a payment of 129.00."""
     return {
         "kind": "get_features_request",
-        "contract_version": "v0",
+        "contract_version": CONTRACT_VERSION,
         "context_pins": _PINS.wire(),
         "feature_keys": [_ACCOUNT, _MERCHANT],
         "feature_groups": [_AMOUNT, _ACTIVITY],
@@ -50,6 +51,7 @@ def request_example() -> dict[str, Any]:
         "request_context": _CONTEXT,
         "at_least_basis": [{"stream_name": "payments", "partition_id": "p0002", "offset": 51_233}],
         "request_id": "decision-8812",
+        "extensions": _EXTENSIONS,
     }
 
 
@@ -123,16 +125,18 @@ def response_example() -> dict[str, Any]:
     hashed_part = _hashed()
     return {
         "kind": "get_features_response",
-        "contract_version": "v0",
+        "contract_version": CONTRACT_VERSION,
         "snapshot": {
-            "kind": "ofp_snapshot",
-            "contract_version": "v0",
+            "kind": "feature_snapshot",
+            "contract_version": CONTRACT_VERSION,
+            "context_pins": hashed_part["context_pins"],
             "as_of_time_utc": _AS_OF,
+            "feature_snapshot_hash": snapshot_hash(hashed_part),
             "by_key": hashed_part["values"],
         },
         "provenance": {
-            "kind": "ofp_provenance",
-            "contract_version": "v0",
+            "kind": "feature_provenance",
+            "contract_version": CONTRACT_VERSION,
             "context_pins": hashed_part["context_pins"],
             "feature_snapshot_hash": snapshot_hash(hashed_part),
             "requested": {
@@ -156,6 +160,7 @@ def response_example() -> dict[str, Any]:
                 "watermark_age_seconds": 0,
             },
             "request_id": "decision-8812",
+            "extensions": _EXTENSIONS,
         },
     }
 

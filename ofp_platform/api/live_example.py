@@ -9,6 +9,7 @@ from typing import Any
 from ofp_platform.api.service import ServingPort
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.serving import FeatureGroups, Health
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
 
 _HOUR = 3600 * MICROS_PER_SECOND
@@ -36,7 +37,7 @@ def live_request(groups: FeatureGroups, health: Health) -> dict[str, Any]:
         as_of = format_time(-(-parse_time(health.watermark_utc) // _HOUR) * _HOUR)
     request = {
         "kind": "get_features_request",
-        "contract_version": "v0",
+        "contract_version": CONTRACT_VERSION,
         "context_pins": groups.context_pins.wire(),
         "feature_keys": [{"key_type": group.key_type.value, "key_id": f"{group.key_type.value}-0000001"}],
         "feature_groups": [{"group_name": group.group_name, "group_version": group.group_version}],

@@ -57,7 +57,7 @@ def _responses(ok: dict[str, Any], *statuses: int, errors: dict[int, dict[str, A
     for status in statuses:
         error_responses[str(status)] = {
             "description": _STATUS_TEXT[status],
-            "content": _content("OfpError", examples[status]),
+            "content": _content("ErrorResponse", examples[status]),
         }
         if status == 503:
             error_responses["503"]["headers"] = {"retry-after": {"description": "seconds", "schema": {"type": "integer"}}}
@@ -145,7 +145,7 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                                 "schema": {
                                     "oneOf": [
                                         {"$ref": "#/components/schemas/Health"},
-                                        {"$ref": "#/components/schemas/OfpError"},
+                                        {"$ref": "#/components/schemas/ErrorResponse"},
                                     ]
                                 }
                             }
@@ -214,8 +214,8 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
         "info": {
             "title": "OFP: the online feature plane",
             "version": "v0",
-            "description": "Deterministic feature snapshots with their provenance. Every refusal is an ofp_error with a reason"
-            " from a closed list; exactly the UNAVAILABLE ones may be retried.",
+            "description": "Deterministic feature snapshots with their provenance. Every refusal is an error_response with a"
+            " reason from a closed list; exactly the UNAVAILABLE ones may be retried.",
         },
         "servers": [{"url": "/"}],
         # a token is needed where the service has any configured

@@ -12,7 +12,7 @@ from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
-from ofp_platform.vocabulary.serving import GetFeaturesResponse, OfpError, SnapshotRecord
+from ofp_platform.vocabulary.serving import ErrorResponse, GetFeaturesResponse, SnapshotRecord
 from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
 
 HASH_HEADER = "ofp-snapshot-hash"
@@ -55,12 +55,12 @@ def parse(model: type[M], body: bytes) -> M:
 def refused(response: httpx.Response) -> Exception:
     """The exception for an answer other than 200: the error of the contract, where it is one."""
     try:
-        names_itself = orjson.loads(response.content)["kind"] == "ofp_error"
+        names_itself = orjson.loads(response.content)["kind"] == "error_response"
     except (orjson.JSONDecodeError, KeyError, TypeError):
         names_itself = False
     if names_itself:
         try:
-            wire = parse(OfpError, response.content)
+            wire = parse(ErrorResponse, response.content)
         except AnswerNotTrusted as error:
             return error
         return ContractError(wire.error_code, wire.reason, wire.message, context_pins=wire.context_pins)

@@ -83,6 +83,7 @@ class OfpClient:
         request_context: Mapping[str, int | str] | None = None,
         at_least_basis: Sequence[Position] | None = None,
         request_id: str | None = None,
+        extensions: Mapping[str, Any] | None = None,
     ) -> ReceivedFeatures:
         """Features of entities at an instant; see `make_request` for the arguments."""
         return self.ask(
@@ -94,6 +95,7 @@ class OfpClient:
                 request_context=request_context,
                 at_least_basis=at_least_basis,
                 request_id=request_id,
+                extensions=extensions,
             )
         )
 
@@ -184,6 +186,7 @@ class AsyncOfpClient:
         request_context: Mapping[str, int | str] | None = None,
         at_least_basis: Sequence[Position] | None = None,
         request_id: str | None = None,
+        extensions: Mapping[str, Any] | None = None,
     ) -> ReceivedFeatures:
         """Features of entities at an instant; see `make_request` for the arguments."""
         return await self.ask(
@@ -195,6 +198,7 @@ class AsyncOfpClient:
                 request_context=request_context,
                 at_least_basis=at_least_basis,
                 request_id=request_id,
+                extensions=extensions,
             )
         )
 

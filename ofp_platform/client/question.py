@@ -15,11 +15,11 @@ from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, ParityRebuild, intent_wire
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
-from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time, to_micros
 
 Keys = Sequence[FeatureKey | tuple[str, str]]
-Groups = Sequence[GroupRef | tuple[str, str]]
+Groups = Sequence[FeatureGroupRef | tuple[str, str]]
 Intent = DatasetBuild | ParityRebuild | ForensicRebuild
 
 
@@ -32,6 +32,7 @@ def make_request(
     request_context: Mapping[str, int | str] | None = None,
     at_least_basis: Sequence[Position] | None = None,
     request_id: str | None = None,
+    extensions: Mapping[str, Any] | None = None,
 ) -> GetFeaturesRequest:
     """A request, checked before it leaves: a raw identifier never goes over the wire.
 
@@ -52,13 +53,14 @@ def make_request(
                 for key in feature_keys
             ),
             feature_groups=tuple(
-                group if isinstance(group, GroupRef) else GroupRef(group_name=group[0], group_version=group[1])
+                group if isinstance(group, FeatureGroupRef) else FeatureGroupRef(group_name=group[0], group_version=group[1])
                 for group in feature_groups
             ),
             as_of_time_utc=instant,
             request_context=None if request_context is None else dict(request_context),
             at_least_basis=None if at_least_basis is None else tuple(at_least_basis),
             request_id=request_id,
+            extensions=None if extensions is None else dict(extensions),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]

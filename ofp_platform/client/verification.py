@@ -26,7 +26,7 @@ def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:
         freshness=_wire(provenance.freshness),
         warnings=_wire(provenance.warnings),
         input_basis=provenance.input_basis.model_dump(mode="json"),
-        graph_version=provenance.graph_version,
+        graph_version=None if provenance.graph_version is None else provenance.graph_version.model_dump(mode="json"),
         request_context=question.request_context,
     )
 
@@ -39,12 +39,18 @@ def verify(response: GetFeaturesResponse) -> str:
     """The snapshot hash, recomputed from the response alone and held against the one that it states.
 
     Raises:
-        AnswerNotTrusted: they differ, or the snapshot and its provenance do not speak of the same instant.
+        AnswerNotTrusted: they differ, or the snapshot and its provenance do not speak of one hash, run and instant.
     """
     stated_hash = response.provenance.feature_snapshot_hash
     recomputed_hash = snapshot_hash(hashed_of(response))
     if recomputed_hash != stated_hash:
         raise AnswerNotTrusted(f"the response states the hash {stated_hash}; its content has {recomputed_hash}")
-    if response.snapshot.as_of_time_utc != response.provenance.requested.as_of_time_utc:
-        raise AnswerNotTrusted("the snapshot is of another instant than its provenance")
+    snapshot, provenance = response.snapshot, response.provenance
+    for name, stated, proven in (
+        ("hash", snapshot.feature_snapshot_hash, recomputed_hash),
+        ("run", snapshot.context_pins, provenance.context_pins),
+        ("instant", snapshot.as_of_time_utc, provenance.requested.as_of_time_utc),
+    ):
+        if stated != proven:
+            raise AnswerNotTrusted(f"the snapshot is of another {name} than its provenance")
     return recomputed_hash

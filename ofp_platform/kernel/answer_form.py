@@ -24,8 +24,7 @@ from ofp_platform.vocabulary.canonical_form import form, placeholder
 from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.serving import CONTRACT_VERSION
-from ofp_platform.vocabulary.snapshot_hash import hashed_object
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_object
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
 Context = dict[str, int | str] | None
@@ -237,10 +236,12 @@ class AnswerForm:
         digest: str,
         posture: str,
         request_id: str,
+        extensions: str,
     ) -> str:
         """The canonical text of the response."""
         context_text = "null" if context is None else context
-        return self._body % (digest, freshness, basis, posture, request_id, as_of, keys, context_text, warnings, as_of, values)
+        provenance = (extensions, digest, freshness, basis, posture, request_id, as_of, keys, context_text, warnings)
+        return self._body % (*provenance, as_of, values, digest)
 
 
 def _hash_form(constants: AnswerConstants, groups: orjson.Fragment, uses_context: bool) -> str:
@@ -269,13 +270,15 @@ def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
             "kind": "get_features_response",
             "contract_version": CONTRACT_VERSION,
             "snapshot": {
-                "kind": "ofp_snapshot",
+                "kind": "feature_snapshot",
                 "contract_version": CONTRACT_VERSION,
+                "context_pins": constants.pins,
                 "as_of_time_utc": placeholder("as_of"),
+                "feature_snapshot_hash": placeholder("digest"),
                 "by_key": placeholder("values"),
             },
             "provenance": {
-                "kind": "ofp_provenance",
+                "kind": "feature_provenance",
                 "contract_version": CONTRACT_VERSION,
                 "context_pins": constants.pins,
                 "feature_snapshot_hash": placeholder("digest"),
@@ -294,9 +297,11 @@ def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
                 "warnings": placeholder("warnings"),
                 "posture": placeholder("posture"),
                 "request_id": placeholder("request_id"),
+                "extensions": placeholder("extensions"),
             },
         },
-        *("digest", "freshness", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings", "as_of", "values"),
+        *("extensions", "digest", "freshness", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings"),
+        *("as_of", "values", "digest"),
     )
 
 

@@ -19,6 +19,7 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
@@ -125,12 +126,13 @@ class SnapshotMaker:
         parts, missing = self._parts(form, question, basis, watermark, keys)
         hashed = form.hash_input(*parts).encode()
         digest = sha256_hex(hashed)
-        request_id = question.request.request_id
+        request_id, extensions = question.request.request_id, question.request.extensions
         body = form.body(
             *parts,
             digest=f'"{digest}"',
             posture=self._posture(posture, question.as_of, watermark),
             request_id="null" if request_id is None else f'"{request_id}"',
+            extensions="null" if extensions is None else ijson_bytes(extensions).decode(),
         )
         return Answer(body.encode(), digest, hashed, missing, question.as_of, basis, self._made_under)
 

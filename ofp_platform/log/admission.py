@@ -134,9 +134,10 @@ class Admission:
         values = tuple([fields[name] for name in _SHARED])
         known_run = self._runs.get(values)
         if known_run is None:
-            pins = envelope.pins()
             texts = zip(_SHARED, values, strict=True)
             raw = next((name for name, text in texts if isinstance(text, str) and holds_raw_identifier(text)), None)
+            run = {name: text for name, text in zip(_SHARED, values, strict=True) if name in PIN_NAMES and text is not None}
+            pins = envelope.pins() if raw is None else ContextPins.model_construct(**run)
             if len(self._runs) >= _RUNS_KEPT:
                 self._runs.clear()
             known_run = self._runs[values] = (pins, canonical_bytes(pins.wire()), raw)

@@ -17,6 +17,7 @@ from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Model, Name
+from ofp_platform.vocabulary.serving import GroupVersion
 from ofp_platform.vocabulary.times import parse_duration
 
 CONTRACT_VERSION = "v0"
@@ -83,7 +84,6 @@ Duration = Annotated[str, AfterValidator(_duration), _DURATION_SCHEMA]
 Window = Annotated[str, AfterValidator(_duration), AfterValidator(_positive_duration), _DURATION_SCHEMA]
 Scale = Annotated[int, Field(ge=0, le=MAX_SCALE, description="decimal digits, rounded half to even")]
 PayloadField = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-VersionName = Annotated[str, Field(pattern=r"^v[1-9][0-9]{0,8}$", description="'v1', 'v2', ...; there is no 'latest'")]
 Scalars = Annotated[
     tuple[Scalar, ...],
     BeforeValidator(_scalars),
@@ -145,7 +145,7 @@ class Group(Model):
     """One version of a feature group."""
 
     name: Name
-    version: VersionName
+    version: GroupVersion
     key_type: _KeyTypeField
     ttl_seconds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     features: tuple[Feature, ...] = Field(strict=False, min_length=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
@@ -37,6 +37,9 @@ class RequestFields(Protocol):
     @property
     def request_id(self) -> str | None: ...
 
+    @property
+    def extensions(self) -> dict[str, Any] | None: ...
+
 
 class PlainRequest(NamedTuple):
     """The same of a request that was read without making a GetFeaturesRequest of it."""
@@ -46,6 +49,7 @@ class PlainRequest(NamedTuple):
     request_context: dict[str, int | str] | None
     at_least_basis: tuple[Position, ...] | None
     request_id: str | None
+    extensions: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,6 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
     Raises:
         ContractError: INVALID_REQUEST or NOT_FOUND.
     """
-    if request.request_id is not None and holds_raw_identifier(request.request_id):
-        raise invalid(Reason.RAW_IDENTIFIER, "request_id: a raw identifier is refused")
-    if request.context_pins != pins:
-        for name, value in request.context_pins.wire().items():
-            if isinstance(value, str) and holds_raw_identifier(value):
-                raise invalid(Reason.RAW_IDENTIFIER, f"context_pins.{name}: a raw identifier is refused")
     if len(request.feature_keys) > limits.max_keys:
         raise invalid(
             Reason.TOO_MANY_KEYS,

@@ -83,7 +83,7 @@ def _hint(path: Path, kind: str) -> str:
     if kind == "string_type" and path[-1] in ("window", "delay"):
         return " such as '24h'"
     if kind == "string_type" and path[-1] == "version":
-        return " such as 'v1'"
+        return " such as 'v1' or '1.0', with its quotes"
     return ""
 
 

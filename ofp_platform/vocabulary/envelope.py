@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, canonical_bytes, jcs_bytes
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Time
+from ofp_platform.vocabulary.model import Identifier, Model, Time
 
 EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")]
 _FLAT = (str, int, bool, type(None))
@@ -27,15 +27,19 @@ class Envelope(Model):
     emitted_at_utc: Time | None = None
     scenario_id: Identifier
     run_id: Identifier
-    manifest_fingerprint: Digest
-    parameter_hash: Digest
+    manifest_fingerprint: Identifier
+    parameter_hash: Identifier
     seed: int | None = Field(default=None, ge=0, le=2**53 - 1)
     platform_run_id: Identifier | None = None
     scenario_run_id: Identifier | None = None
     payload: dict[str, Any]
 
     def pins(self) -> ContextPins:
-        """The run that the event belongs to."""
+        """The run that the event belongs to.
+
+        Raises:
+            ValueError: a pin is a raw identifier.
+        """
         return ContextPins(
             scenario_id=self.scenario_id,
             run_id=self.run_id,

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 
 class ErrorCode(StrEnum):
@@ -55,6 +56,8 @@ class Reason(StrEnum):
     SNAPSHOT_CORRUPT = "SNAPSHOT_CORRUPT"
     OVERLOADED = "OVERLOADED"
     INTERNAL = "INTERNAL"
+    # of any code: an error that another plane made, and that states no reason
+    UNSTATED = "UNSTATED"
 
 
 class ContractError(Exception):
@@ -82,8 +85,8 @@ class ContractError(Exception):
     def wire(self) -> dict[str, Any]:
         """The error object of the contract."""
         return {
-            "kind": "ofp_error",
-            "contract_version": "v0",
+            "kind": "error_response",
+            "contract_version": CONTRACT_VERSION,
             "error_code": self.code.value,
             "reason": self.reason.value,
             "message": self.message,

@@ -7,10 +7,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import from_json
 
 from ofp_platform.vocabulary.canonical import digest_of
-from ofp_platform.vocabulary.model import Digest, Identifier, Model
+from ofp_platform.vocabulary.model import Model, SafeIdentifier
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 
 MAX_KEY_ID_LENGTH = 128
@@ -56,13 +57,13 @@ class FeatureKey(Model):
 class ContextPins(Model):
     """Which run an event, a projection or an answer belongs to."""
 
-    scenario_id: Identifier
-    run_id: Identifier
-    manifest_fingerprint: Digest
-    parameter_hash: Digest
+    scenario_id: SafeIdentifier
+    run_id: SafeIdentifier
+    manifest_fingerprint: SafeIdentifier
+    parameter_hash: SafeIdentifier
     seed: int | None = Field(default=None, ge=0, le=2**53 - 1)
-    platform_run_id: Identifier | None = None
-    scenario_run_id: Identifier | None = None
+    platform_run_id: SafeIdentifier | None = None
+    scenario_run_id: SafeIdentifier | None = None
 
     def wire(self) -> dict[str, str | int]:
         """As on the wire: absent pins are left out, never null."""
@@ -70,6 +71,14 @@ class ContextPins(Model):
 
 
 PIN_NAMES = tuple(ContextPins.model_fields)
+
+
+def readable_pins(body: bytes) -> ContextPins | None:
+    """The `context_pins` of a JSON object that may be wrong elsewhere; None where they cannot be read."""
+    try:
+        return ContextPins.model_validate(from_json(body)["context_pins"])
+    except (ValidationError, ValueError, TypeError, KeyError):
+        return None
 
 
 @lru_cache(maxsize=1024)

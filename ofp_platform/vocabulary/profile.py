@@ -13,6 +13,7 @@ from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.times import parse_duration
 
 
@@ -80,12 +81,12 @@ class Profile(Model):
 
     @property
     def run_config_digest(self) -> str:
-        """SHA-256 over the part of the profile that can change a value or what is refused."""
+        """SHA-256 over the contract and the part of the profile that can change a value or what is refused."""
         return digest_of(
             {
                 "allowed_lateness_us": self.allowed_lateness_us,
                 "clock_skew_us": self.clock_skew_us,
-                "contract_version": "v0",
+                "contract_version": CONTRACT_VERSION,
                 "stream_name": self.stream_name,
             }
         )

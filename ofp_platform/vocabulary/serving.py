@@ -5,24 +5,56 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.errors import ErrorCode, Reason
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyId, KeyType
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
-from ofp_platform.vocabulary.position import Basis, Position
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, SafeIdentifier, Time
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, Position, StreamName
+from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
-CONTRACT_VERSION = "v0"
 Version = Literal["v0"]
+ServingVersion = Literal["ofp_public_contracts_v0"]
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
-GroupVersion = Annotated[str, Field(pattern=r"^v[0-9]{1,9}$")]
+
+
+def _fixed_version(text: str) -> str:
+    if text == "latest":
+        raise ValueError("a version names one content for good; there is no 'latest'")
+    return text
+
+
+GroupVersion = Annotated[
+    SafeIdentifier,
+    AfterValidator(_fixed_version),
+    Field(description="as in v1 or 1.0; there is no 'latest'", json_schema_extra={"not": {"const": "latest"}}),
+]
 Value = Annotated[
     int | str | None,
     Field(description="an integer, a decimal as a string with all digits of its scale, or null for an empty window"),
 ]
 
 
-class GroupRef(Model):
+def _plain_extensions(extensions: dict[str, Any]) -> dict[str, Any]:
+    try:
+        ijson_bytes(extensions)
+    except (TypeError, ValueError, RecursionError):
+        raise ValueError("not I-JSON") from None
+    if raw_identifier_in(extensions) is not None:
+        raise ValueError("a raw identifier is refused")
+    return extensions
+
+
+Extensions = Annotated[
+    dict[str, Any],
+    AfterValidator(_plain_extensions),
+    Field(description="any I-JSON object of the caller's; it changes no value and no hash, and comes back in the provenance"),
+]
+
+
+class FeatureGroupRef(Model):
     """One feature group in one version. There is no 'latest'."""
 
     group_name: Name
@@ -30,23 +62,24 @@ class GroupRef(Model):
 
 
 FeatureKeys = Annotated[tuple[FeatureKey, ...], Field(strict=False, min_length=1)]
-GroupRefs = Annotated[tuple[GroupRef, ...], Field(strict=False, min_length=1)]
+FeatureGroupRefs = Annotated[tuple[FeatureGroupRef, ...], Field(strict=False, min_length=1)]
 
 
 class GetFeaturesRequest(Model):
     """What a decision service asks. Each key is answered for the requested groups of its key type."""
 
     kind: Literal["get_features_request"] = "get_features_request"
-    contract_version: Version = "v0"
+    contract_version: ServingVersion = CONTRACT_VERSION
     context_pins: ContextPins
     feature_keys: tuple[FeatureKey, ...] = Field(strict=False, min_length=1)
-    feature_groups: tuple[GroupRef, ...] = Field(strict=False, min_length=1)
+    feature_groups: tuple[FeatureGroupRef, ...] = Field(strict=False, min_length=1)
     as_of_time_utc: Time
     request_context: dict[Name, int | str] | None = None
     at_least_basis: tuple[Position, ...] | None = Field(
         default=None, strict=False, description="positions of records that must be in the basis of the answer"
     )
-    request_id: Identifier | None = None
+    request_id: SafeIdentifier | None = Field(default=None, description="the caller's; it comes back in the provenance")
+    extensions: Extensions | None = None
 
 
 class WarningCode(StrEnum):
@@ -82,16 +115,18 @@ class KeyValues(Model):
     by_group: tuple[GroupValues, ...] = Field(strict=False)
 
 
-class Snapshot(Model):
-    """Values, keys in the order of (key_type, key_id)."""
+class FeatureSnapshot(Model):
+    """Values of one run at one instant under their hash, keys in the order of (key_type, key_id)."""
 
-    kind: Literal["ofp_snapshot"] = "ofp_snapshot"
-    contract_version: Version = "v0"
+    kind: Literal["feature_snapshot"] = "feature_snapshot"
+    contract_version: ServingVersion = CONTRACT_VERSION
+    context_pins: ContextPins
     as_of_time_utc: Time
+    feature_snapshot_hash: Digest
     by_key: tuple[KeyValues, ...] = Field(strict=False)
 
 
-class Freshness(Model):
+class FreshnessBlock(Model):
     """How old the newest event is that touches the key and any feature of the group, at the as-of."""
 
     key_type: KeyType = Field(strict=False)
@@ -117,7 +152,7 @@ class Requested(Model):
 
     as_of_time_utc: Time
     feature_keys: tuple[FeatureKey, ...] = Field(strict=False)
-    feature_groups: tuple[GroupRef, ...] = Field(strict=False)
+    feature_groups: tuple[FeatureGroupRef, ...] = Field(strict=False)
     request_context: dict[Name, int | str] | None = Field(
         description="null unless on-demand features used it; part of the hash when they did"
     )
@@ -141,44 +176,53 @@ class Posture(Model):
     watermark_age_seconds: int | None = Field(description="as-of minus watermark, floored; negative when the as-of is older")
 
 
-class Provenance(Model):
+class GraphVersion(Model):
+    """The version of the identity graph that resolved observed identifiers, and the log positions that the graph knew."""
+
+    graph_version: Identifier
+    stream_name: StreamName
+    basis: tuple[PartitionBasis, ...] = Field(strict=False)
+
+
+class FeatureProvenance(Model):
     """Everything needed to rebuild the snapshot and check its hash."""
 
-    kind: Literal["ofp_provenance"] = "ofp_provenance"
-    contract_version: Version = "v0"
+    kind: Literal["feature_provenance"] = "feature_provenance"
+    contract_version: ServingVersion = CONTRACT_VERSION
     context_pins: ContextPins
     feature_snapshot_hash: Digest
     requested: Requested
-    group_versions_used: tuple[GroupRef, ...] = Field(strict=False)
-    freshness: tuple[Freshness, ...] = Field(strict=False)
+    group_versions_used: tuple[FeatureGroupRef, ...] = Field(strict=False)
+    freshness: tuple[FreshnessBlock, ...] = Field(strict=False)
     input_basis: Basis
-    graph_version: str | None
+    graph_version: GraphVersion | None
     feature_definition_set: FeatureDefinitionSet
     run_config_digest: Digest
     warnings: tuple[Warn, ...] = Field(strict=False)
     posture: Posture
-    request_id: str | None = None
+    request_id: SafeIdentifier | None = None
+    extensions: Extensions | None = None
 
 
 class GetFeaturesResponse(Model):
     """A whole answer: one snapshot, one basis, its provenance."""
 
     kind: Literal["get_features_response"] = "get_features_response"
-    contract_version: Version = "v0"
-    snapshot: Snapshot
-    provenance: Provenance
+    contract_version: ServingVersion = CONTRACT_VERSION
+    snapshot: FeatureSnapshot
+    provenance: FeatureProvenance
 
 
-class OfpError(Model):
-    """A refusal."""
+class ErrorResponse(Model):
+    """A refusal. This plane states the reason of each; the pins are those of the request, null where it has none to read."""
 
-    kind: Literal["ofp_error"] = "ofp_error"
-    contract_version: Version = "v0"
+    kind: Literal["error_response"] = "error_response"
+    contract_version: ServingVersion = CONTRACT_VERSION
     error_code: ErrorCode = Field(strict=False)
-    reason: Reason = Field(strict=False)
+    reason: Reason = Field(default=Reason.UNSTATED, strict=False)
     message: str
     retryable: bool
-    context_pins: ContextPins | None
+    context_pins: ContextPins | None = None
 
 
 class SnapshotRecord(Model):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 
-CONTRACT_VERSION = "v0"
+CONTRACT_VERSION: Literal["ofp_public_contracts_v0"] = "ofp_public_contracts_v0"
+"""Of every object of the serving boundary, and of what a snapshot's hash is over."""
 
 
 def hashed_object(
@@ -28,7 +29,7 @@ def hashed_object(
 
     Args:
         values: `snapshot.by_key`.
-        graph_version: only if the IEG was consulted (None: no part of the object).
+        graph_version: the object of the contract, only if the IEG was consulted (None: no part of the object).
         request_context: only if on-demand features used it (None: no part of the object).
     """
     body = {

@@ -27,9 +27,8 @@ from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
 from ofp_platform_tests.api.fake_port import BODY, HASH, RECORD, FakeBuilds, FakePort, FixedAnswer
 
 CONTRACT = Draft202012Validator(serving_schema())
-BUILD_CONTRACTS = {
-    name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in ("ofs_build_intent", "ofs_build_run")
-}
+_NAMES = ("ofs_build_intent", "ofs_build_run", "ofp_health", "ofp_feature_groups", "ofp_snapshot_record")
+SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES}
 TOKEN = "a-token-of-enough-length"
 REQUEST = json.dumps(examples.request_example()).encode()
 
@@ -54,7 +53,7 @@ async def http(port: FakePort) -> AsyncIterator[httpx.AsyncClient]:
 def error_in(response: httpx.Response) -> dict[str, Any]:
     error: dict[str, Any] = response.json()
     CONTRACT.validate(error)
-    assert error["kind"] == "ofp_error"
+    assert error["kind"] == "error_response"
     assert response.headers["content-type"] == "application/json"
     return error
 
@@ -130,6 +129,7 @@ async def test_refusals_of_the_plane(
     response = await http.post("/v0/get_features", content=REQUEST)
     assert response.status_code == status
     assert error_in(response) == error.wire()
+    assert error_in(response)["context_pins"] == examples.request_example()["context_pins"]
     assert response.headers.get("retry-after") == retry_after
     assert "ofp-snapshot-hash" not in response.headers
 
@@ -150,6 +150,7 @@ async def test_an_unexpected_exception_is_safe_logged_and_counted(
     assert response.status_code == 503
     error = error_in(response)
     assert (error["error_code"], error["reason"], error["retryable"]) == ("UNAVAILABLE", "INTERNAL", True)
+    assert error["context_pins"] == examples.request_example()["context_pins"]
     assert response.headers["x-request-id"] == "mine-7"
     assert "RuntimeError" in caplog.text
     assert "mine-7" in caplog.text
@@ -193,7 +194,7 @@ async def test_snapshots(http: httpx.AsyncClient) -> None:
 
 
 async def test_feature_groups(http: httpx.AsyncClient) -> None:
-    CONTRACT.validate((await http.get("/v0/feature_groups")).json())
+    SHOWN["ofp_feature_groups"].validate((await http.get("/v0/feature_groups")).json())
 
 
 @pytest.mark.parametrize(("state", "status"), [("GREEN", 200), ("AMBER", 200), ("RED", 503)])
@@ -203,7 +204,7 @@ async def test_health(port: FakePort, http: httpx.AsyncClient, state: str, statu
     assert response.status_code == status
     assert response.json()["state"] == state
     assert ("retry-after" in response.headers) == (status == 503)
-    CONTRACT.validate(response.json())
+    SHOWN["ofp_health"].validate(response.json())
 
 
 async def test_metrics(http: httpx.AsyncClient) -> None:
@@ -322,7 +323,7 @@ async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
             for part in parts:
                 content = part.get("content", {}).get("application/json", {})
                 if "example" in content:
-                    contract = BUILD_CONTRACTS.get(content["example"]["kind"], CONTRACT)
+                    contract = SHOWN.get(content["example"]["kind"], CONTRACT)
                     contract.validate(content["example"])
                     Draft202012Validator({**content["schema"], "components": description["components"]}).validate(
                         content["example"]
@@ -358,7 +359,7 @@ async def test_the_page_works_offline(http: httpx.AsyncClient) -> None:
 LIVE = LiveExample(
     request={
         "kind": "get_features_request",
-        "contract_version": "v0",
+        "contract_version": "ofp_public_contracts_v0",
         "context_pins": examples.request_example()["context_pins"],
         "feature_keys": [{"key_type": "account", "key_id": "account-0000001"}],
         "feature_groups": [{"group_name": "account_amount", "group_version": "v1"}],

@@ -32,6 +32,7 @@ QUESTION: dict[str, Any] = {
     "request_context": {"amount_minor": 12_900},
     "at_least_basis": [Position(stream_name="payments", partition_id="p0002", offset=51_233)],
     "request_id": "decision-8812",
+    "extensions": {"channel": "web"},
 }
 Step = Exception | tuple[int, bytes] | tuple[int, bytes, dict[str, str]]
 
@@ -142,6 +143,19 @@ def test_retryable_errors_and_lost_connections_are_tried_again(asked: Asked) -> 
     assert len({request.content for request in service.requests}) == 1
 
 
+def test_an_error_of_another_plane_may_state_no_reason_and_no_pins(asked: Asked) -> None:
+    error = {
+        "kind": "error_response",
+        "contract_version": "ofp_public_contracts_v0",
+        "error_code": "NOT_FOUND",
+        "message": "no",
+        "retryable": False,
+    }
+    with pytest.raises(ContractError) as caught:
+        asked(Service((404, canonical_bytes(error))), "get_features", **QUESTION)
+    assert (caught.value.code, caught.value.reason, caught.value.context_pins) == (ErrorCode.NOT_FOUND, Reason.UNSTATED, None)
+
+
 def test_tries_are_bounded(asked: Asked) -> None:
     error = unavailable(Reason.BASIS_NOT_REACHED, "not yet")
     service = Service(*[wire(error, 503)] * 5)
@@ -188,7 +202,7 @@ def _altered(change: Callable[[dict[str, Any]], None]) -> bytes:
         (200, BODY, {"ofp-snapshot-hash": "0" * 64}),
         (500, b"Internal server error"),
         (418, b"[]"),
-        (400, b'{"kind":"ofp_error","reason":"NEW_REASON"}'),
+        (400, b'{"kind":"error_response","reason":"NEW_REASON"}'),
         (302, b"", {"location": "http://elsewhere"}),
     ],
 )
@@ -244,11 +258,19 @@ def _set_policy(r: dict[str, Any]) -> None:
 
 
 def _set_graph(r: dict[str, Any]) -> None:
-    r["provenance"]["graph_version"] = "g1"
+    r["provenance"]["graph_version"] = {"graph_version": "g1", "stream_name": "payments", "basis": []}
 
 
 def _set_instant(r: dict[str, Any]) -> None:
     r["snapshot"]["as_of_time_utc"] = "2026-03-31T12:00:00Z"
+
+
+def _set_snapshot_pins(r: dict[str, Any]) -> None:
+    r["snapshot"]["context_pins"]["seed"] = 8
+
+
+def _set_snapshot_hash(r: dict[str, Any]) -> None:
+    r["snapshot"]["feature_snapshot_hash"] = "0" * 64
 
 
 def _set_key(r: dict[str, Any]) -> None:
@@ -268,6 +290,8 @@ def _set_key(r: dict[str, Any]) -> None:
         _set_policy,
         _set_graph,
         _set_instant,
+        _set_snapshot_pins,
+        _set_snapshot_hash,
         _set_key,
     ],
 )

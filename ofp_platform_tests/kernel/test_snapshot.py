@@ -51,6 +51,7 @@ def question(
     as_of: int,
     context: dict[str, int | str] | None = None,
     request_id: str | None = None,
+    extensions: dict[str, Any] | None = None,
 ) -> Question:
     request = GetFeaturesRequest.model_validate(
         {
@@ -60,6 +61,7 @@ def question(
             "as_of_time_utc": format_time(as_of),
             "request_context": context,
             "request_id": request_id,
+            "extensions": extensions,
         }
     )
     return check_request(request, REGISTRY, RUN, Limits())
@@ -140,11 +142,18 @@ class Naive:
         return jcs_bytes(
             {
                 "kind": "get_features_response",
-                "contract_version": "v0",
-                "snapshot": {"kind": "ofp_snapshot", "contract_version": "v0", "as_of_time_utc": as_of, "by_key": self.by_key},
+                "contract_version": "ofp_public_contracts_v0",
+                "snapshot": {
+                    "kind": "feature_snapshot",
+                    "contract_version": "ofp_public_contracts_v0",
+                    "context_pins": PINS,
+                    "as_of_time_utc": as_of,
+                    "feature_snapshot_hash": hashlib.sha256(self.hashed).hexdigest(),
+                    "by_key": self.by_key,
+                },
                 "provenance": {
-                    "kind": "ofp_provenance",
-                    "contract_version": "v0",
+                    "kind": "feature_provenance",
+                    "contract_version": "ofp_public_contracts_v0",
                     "context_pins": PINS,
                     "feature_snapshot_hash": hashlib.sha256(self.hashed).hexdigest(),
                     "requested": {
@@ -162,6 +171,7 @@ class Naive:
                     "warnings": self.warnings,
                     "posture": self.posture,
                     "request_id": self.asked.request.request_id,
+                    "extensions": self.asked.request.extensions,
                 },
             }
         )
@@ -213,7 +223,9 @@ def test_an_answer_is_what_the_contract_says_object_by_object(data: st.DataObjec
     context: dict[str, int | str] | None = (
         {"amount": 12345, "other": "x"} if data.draw(st.booleans()) or ("every", "v1") in groups else None
     )
-    hold(question(keys, groups, as_of, context, data.draw(st.none() | st.just("r-1"))), state, watermark, maker())
+    request_id = data.draw(st.none() | st.just("r-1"))
+    extensions = data.draw(st.none() | st.just({"trace": {"\u00fc": [1.5, 1e21, None], "a": "%s"}}))
+    hold(question(keys, groups, as_of, context, request_id, extensions), state, watermark, maker())
 
 
 def test_one_maker_answers_one_question_after_another() -> None:

@@ -37,7 +37,7 @@ HIDDEN_CARDS = [
 GOOD_PINS = [PINS, PINS.model_copy(update={"seed": 3}), PINS.model_copy(update={"platform_run_id": "p/1"})]
 # model_copy does not validate: these are pins that nothing has looked at yet
 BAD_PINS = [
-    PINS.model_copy(update=change) for change in ({"run_id": CARD}, {"seed": -1}, {"seed": True}, {"parameter_hash": "x"})
+    PINS.model_copy(update=change) for change in ({"run_id": CARD}, {"seed": -1}, {"seed": True}, {"parameter_hash": "x y"})
 ]
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

@@ -220,7 +220,7 @@ REFUSED: list[tuple[dict[str, Any], RefusalReason, str]] = [
     ({"event_type": "Upper"}, RefusalReason.INVALID_ENVELOPE, "event_type"),
     ({"colour": "red"}, RefusalReason.INVALID_ENVELOPE, "colour"),
     ({"run_id": None}, RefusalReason.INVALID_ENVELOPE, "run_id"),
-    ({"manifest_fingerprint": "abc"}, RefusalReason.INVALID_ENVELOPE, "manifest_fingerprint"),
+    ({"manifest_fingerprint": "a b"}, RefusalReason.INVALID_ENVELOPE, "manifest_fingerprint"),
     ({"payload": [1]}, RefusalReason.INVALID_ENVELOPE, "payload"),
     ({"ts_utc": "2024-05-01T10:00:00"}, RefusalReason.INVALID_TIME, "ts_utc"),
     ({"ts_utc": "2024-05-01T10:00:00.123456789Z"}, RefusalReason.INVALID_TIME, "ts_utc"),

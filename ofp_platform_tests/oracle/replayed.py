@@ -21,7 +21,7 @@ from ofp_platform.registry.pack import load_pack
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
-from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform_tests.oracle.fold import Record
 from ofp_platform_tests.oracle.record_columns import record_batch
 from ofp_platform_tests.oracle.strategies import PACK, PINS, SKEW
@@ -69,9 +69,9 @@ def basis_of(ends: dict[str, int], *, dense: bool = True) -> Basis:
     return Basis(stream_name=STREAM, partitions=tuple(part_basis(name, ends[name], dense=dense) for name in sorted(ends)))
 
 
-def group_refs() -> tuple[GroupRef, ...]:
+def group_refs() -> tuple[FeatureGroupRef, ...]:
     """All groups of PACK."""
-    return tuple(GroupRef(group_name=name, group_version=version) for name, version in GROUPS)
+    return tuple(FeatureGroupRef(group_name=name, group_version=version) for name, version in GROUPS)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def build(
     folder: Path,
     *,
     decisions: Iterable[RecordedDecision] = (),
-    groups: tuple[GroupRef, ...] | None = None,
+    groups: tuple[FeatureGroupRef, ...] | None = None,
     workers: int = 1,
     shards: int = 3,
 ) -> Built:

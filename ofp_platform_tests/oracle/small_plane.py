@@ -187,7 +187,7 @@ class SmallPlane:
         asked = [group for group in self.content["groups"] if (group["name"], group["version"]) in groups]
         used = {name for group in asked for name in group["request"]}
         body: dict[str, Any] = {
-            "contract_version": "v0",
+            "contract_version": "ofp_public_contracts_v0",
             "context_pins": PINS,
             "as_of_time_utc": fold.time_text(as_of),
             "feature_keys": [{"key_type": key_type, "key_id": key_id} for key_type, key_id in sorted(keys)],

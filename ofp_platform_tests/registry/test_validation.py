@@ -214,7 +214,21 @@ def test_a_wrong_feature_is_named_by_file_line_and_field(feature: str, field: st
             "key_type: terminal",
             "bad.yaml:16: groups[0].key_type: 'terminal' is not one of these; known: account, card, customer, device, merchant",
         ),
-        ("version: v1", "version: latest", "bad.yaml:15: groups[0].version: must match pattern '^v[1-9][0-9]{0,8}$'"),
+        (
+            "version: v1",
+            "version: latest",
+            "bad.yaml:15: groups[0].version: a version names one content for good; there is no 'latest'",
+        ),
+        (
+            "version: v1",
+            "version: a b",
+            "bad.yaml:15: groups[0].version: must match pattern '^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$'",
+        ),
+        (
+            "version: v1",
+            "version: 1.0",
+            "bad.yaml:15: groups[0].version: must be a string such as 'v1' or '1.0', with its quotes",
+        ),
         ("ttl_seconds: 60", "ttl_seconds: 0", "bad.yaml:17: groups[0].ttl_seconds: must be greater than or equal to 1"),
         ("ttl_seconds: 60", "ttl_seconds: 60.0", "bad.yaml:17: groups[0].ttl_seconds: must be an integer"),
     ],

@@ -21,8 +21,8 @@ def test_exactly_the_unavailable_ones_may_be_retried(make: type[ContractError], 
 
 def test_the_object_of_the_contract() -> None:
     assert invalid(Reason.INVALID_TIME, "no zone", PINS).wire() == {
-        "kind": "ofp_error",
-        "contract_version": "v0",
+        "kind": "error_response",
+        "contract_version": "ofp_public_contracts_v0",
         "error_code": "INVALID_REQUEST",
         "reason": "INVALID_TIME",
         "message": "no zone",

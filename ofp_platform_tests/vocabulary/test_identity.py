@@ -69,8 +69,11 @@ def test_pins_digest_is_that_of_the_wire() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"manifest_fingerprint": "A" * 64},
-        {"parameter_hash": "b" * 63},
+        {"manifest_fingerprint": "A B"},
+        {"manifest_fingerprint": "4111111111111111"},
+        {"parameter_hash": "b" * 129},
+        {"parameter_hash": ""},
+        {"run_id": "4111-1111-1111-1111"},
         {"seed": -1},
         {"seed": 2**53},
         {"run_id": ""},

@@ -66,7 +66,7 @@ def test_what_cannot_does_not(changed: dict[str, Any]) -> None:
         ({"partition_key": "account_id"}, "partition_key"),
         ({"partitions": 0}, "partitions"),
         ({"limits": {"max_key": 7}}, "limits.max_key"),
-        ({"context_pins": {**PINS, "parameter_hash": "b"}}, "context_pins.parameter_hash"),
+        ({"context_pins": {**PINS, "parameter_hash": "b c"}}, "context_pins.parameter_hash"),
         ({"object_store_url": "http://somewhere"}, "object_store_url"),
         ({"log_kind": "kafka"}, "log_kind"),
         ({"colour": "green"}, "colour"),

@@ -24,12 +24,12 @@ PARTS: dict[str, Any] = {
 
 
 def test_every_part_is_hashed_under_its_own_name() -> None:
-    assert hashed_object(**PARTS) == {"contract_version": "v0", **PARTS}
+    assert hashed_object(**PARTS) == {"contract_version": "ofp_public_contracts_v0", **PARTS}
 
 
 @pytest.mark.parametrize(("name", "value"), [("graph_version", "7"), ("request_context", {"amount": 5}), ("request_context", {})])
 def test_what_was_not_used_is_no_part_of_it(name: str, value: Any) -> None:
-    assert hashed_object(**PARTS, **{name: value}) == {"contract_version": "v0", **PARTS, name: value}
+    assert hashed_object(**PARTS, **{name: value}) == {"contract_version": "ofp_public_contracts_v0", **PARTS, name: value}
     assert name not in hashed_object(**PARTS, **{name: None})
 
 

@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
 )
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform.vocabulary.times import format_time, parse_duration
 
 # both replays report a fraud seven days after its payment
@@ -53,7 +53,7 @@ def training_intent(
         replay=Offsets(basis=ReplayBasis.up_to(ends)),
         feature_pack=FeaturePackRef(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest),
         feature_groups=tuple(
-            GroupRef(group_name=name, group_version=version)
+            FeatureGroupRef(group_name=name, group_version=version)
             for (name, version), plan in sorted(registry.groups.items())
             if plan.key_type in keys
         ),

@@ -36,13 +36,13 @@ from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import Pack
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 Int64s = npt.NDArray[np.int64]
 DECIMAL_DIGITS = 38
 
 
-def requested_groups(registry: CompiledRegistry, groups: Iterable[GroupRef]) -> tuple[CompiledGroup, ...]:
+def requested_groups(registry: CompiledRegistry, groups: Iterable[FeatureGroupRef]) -> tuple[CompiledGroup, ...]:
     """The requested groups, compiled, in the order of (name, version).
 
     Raises:

@@ -129,7 +129,7 @@ def rebuild_recorded(
         raise NotRebuildable("the snapshot is of another stream, run, registry or run config than those given")
     if served_snapshot.graph_version is not None:
         raise NotRebuildable(
-            f"it used version {served_snapshot.graph_version} of the identity graph, which no rebuild can consult"
+            f"it used version {served_snapshot.graph_version.graph_version} of the identity graph, which no rebuild can consult"
         )
     # a snapshot that was served before the first record knows nothing: nothing is read for it
     parts = served_snapshot.basis.partitions or tuple(stream_records.whole(name).first for name in stream_records.ends)

@@ -20,7 +20,7 @@ from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.parity_record import ParityOutcome, ParityRecord, UncheckableReason
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 BATCH = 2_048
 _KEPT = 65_536
@@ -110,7 +110,8 @@ class Comparer:
                 raise NotComparable(UncheckableReason.ANOTHER_RUN, f"it was served for run {pins.run_id} and its pins")
             self._pins = pins
         if served_snapshot.graph_version is not None:
-            text = f"it used version {served_snapshot.graph_version} of the identity graph, which no rebuild can consult"
+            version = served_snapshot.graph_version.graph_version
+            text = f"it used version {version} of the identity graph, which no rebuild can consult"
             raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
         key = (served_snapshot.registry_digest, served_snapshot.run_config_digest)
         if key not in parity.runs:
@@ -246,5 +247,5 @@ class _RecordMaker:
 
 
 @lru_cache(maxsize=4096)
-def _refs(groups: tuple[tuple[str, str], ...]) -> tuple[GroupRef, ...]:
-    return tuple(GroupRef(group_name=name, group_version=version) for name, version in groups)
+def _refs(groups: tuple[tuple[str, str], ...]) -> tuple[FeatureGroupRef, ...]:
+    return tuple(FeatureGroupRef(group_name=name, group_version=version) for name, version in groups)

@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
 from ofp_platform.vocabulary.model import Name
 from ofp_platform.vocabulary.offline.parity_record import UncheckableReason
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef, GroupRefs
+from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupRefs, GetFeaturesRequest, GraphVersion
 from ofp_platform.vocabulary.times import format_time, parse_time
 
 _NEEDED = (
@@ -30,7 +30,8 @@ _NEEDED = (
     "run_config_digest",
     "registry_digest",
 )
-_GROUPS: TypeAdapter[tuple[GroupRef, ...]] = TypeAdapter(GroupRefs)
+_PinsAndGroups = tuple[ContextPins, tuple[FeatureGroupRef, ...], tuple[tuple[str, str], ...]]
+_GROUPS: TypeAdapter[tuple[FeatureGroupRef, ...]] = TypeAdapter(FeatureGroupRefs)
 _CONTEXT: TypeAdapter[dict[str, int | str] | None] = TypeAdapter(dict[Name, int | str] | None, config=ConfigDict(strict=True))
 _KEPT = 65_536
 
@@ -58,13 +59,13 @@ class ServedSnapshot:
     plain: PlainRequest
     as_of: int
     keys: tuple[tuple[str, str], ...]
-    groups: tuple[GroupRef, ...]
+    groups: tuple[FeatureGroupRef, ...]
     group_names: tuple[tuple[str, str], ...]
     basis: Basis
     basis_text: str
     registry_digest: str
     run_config_digest: str
-    graph_version: str | None
+    graph_version: GraphVersion | None
 
     @property
     def request(self) -> GetFeaturesRequest:
@@ -92,7 +93,7 @@ class AnchorReader:
 
     def __init__(self) -> None:
         self._bases: dict[bytes, Basis] = {}
-        self._parts: dict[bytes, tuple[ContextPins, tuple[GroupRef, ...], tuple[tuple[str, str], ...]]] = {}
+        self._parts: dict[bytes, _PinsAndGroups] = {}
         self._good_keys: set[tuple[str, str]] = set()
 
     def read(self, anchor: ParityAnchor) -> ServedSnapshot:
@@ -114,6 +115,7 @@ class AnchorReader:
             raise _incomplete(f"the record lacks {', '.join(missing)}")
         graph = facts.get("graph_version")
         try:
+            graph = None if graph is None else GraphVersion.model_validate(graph)
             pins, groups, names = self._pins_and_groups(facts)
             keys = self._keys(facts["feature_keys"])
             context = _CONTEXT.validate_python(facts.get("request_context"))
@@ -125,9 +127,9 @@ class AnchorReader:
         except (ValidationError, ValueError, TypeError, KeyError) as error:
             raise _incomplete(_words(error)) from None
         digests = facts["registry_digest"], facts["run_config_digest"]
-        if not all(isinstance(text_value, str) for text_value in (*digests, graph or "")):
-            raise _incomplete("registry_digest, run_config_digest or graph_version is no text")
-        plain = PlainRequest(pins, text, context, None, None)
+        if not all(isinstance(text_value, str) for text_value in digests):
+            raise _incomplete("registry_digest or run_config_digest is no text")
+        plain = PlainRequest(pins, text, context, None, None, None)
         return ServedSnapshot(plain, as_of, keys, groups, names, basis, basis_text, *digests, graph)
 
     def _keys(self, values: Any) -> tuple[tuple[str, str], ...]:
@@ -142,7 +144,7 @@ class AnchorReader:
             raise ValueError("feature_keys: no key")
         return tuple(keys)
 
-    def _pins_and_groups(self, facts: dict[str, Any]) -> tuple[ContextPins, tuple[GroupRef, ...], tuple[tuple[str, str], ...]]:
+    def _pins_and_groups(self, facts: dict[str, Any]) -> _PinsAndGroups:
         text = canonical_bytes([facts["context_pins"], facts["feature_groups"]])
         parts = self._parts.get(text)
         if parts is None:

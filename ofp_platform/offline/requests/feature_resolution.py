@@ -15,7 +15,7 @@ from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, FeaturePa
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.serving import GetFeaturesRequest, GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
 
 _FIELDS = {
     Reason.DUPLICATE_KEY: "feature_keys",
@@ -52,7 +52,7 @@ def resolve_pack(pool: Pool, ref: FeaturePackRef) -> tuple[PinnedPack, CompiledR
     return PinnedPack(pack_id=ref.pack_id, revision=ref.revision, digest=digest), compile_pack(load_pack(content, digest))
 
 
-def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[GroupRef, ...]:
+def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[FeatureGroupRef, ...]:
     """The groups in canonical order, each of which the rows of the scope can have.
 
     Raises:
@@ -86,7 +86,7 @@ def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[Gr
     return _canonical_order(intent.feature_groups)
 
 
-def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tuple[GroupRef, ...]:
+def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tuple[FeatureGroupRef, ...]:
     """The groups of a forensic rebuild in canonical order; the whole question is one that the plane could have been asked.
 
     Raises:
@@ -109,7 +109,7 @@ def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tup
     return _canonical_order(intent.feature_groups)
 
 
-def _canonical_order(groups: tuple[GroupRef, ...]) -> tuple[GroupRef, ...]:
+def _canonical_order(groups: tuple[FeatureGroupRef, ...]) -> tuple[FeatureGroupRef, ...]:
     return tuple(sorted(groups, key=lambda group: (group.group_name, group.group_version)))
 
 

@@ -65,7 +65,7 @@ def _struct(model: type[Model], types: dict[str, Any]) -> Any:
 def _adapter(name: str) -> TypeAdapter[Any]:
     """The validator of one field of a request, apart from the others."""
     field = GetFeaturesRequest.model_fields[name]
-    annotation: Any = Annotated[(field.annotation, *field.metadata)]
+    annotation: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
     return TypeAdapter(annotation)
 
 
@@ -79,6 +79,7 @@ _REQUEST_ID = _pattern(_FIELDS["request_id"])
 _FIELD = _whole(*_FIELDS["request_context"]["anyOf"][0]["patternProperties"])
 _REFS = _adapter("feature_groups")
 _POSITIONS = _adapter("at_least_basis")
+_EXTENSIONS = _adapter("extensions")
 _KEY = _struct(FeatureKey, {"key_type": str, "key_id": str})
 _REQUEST = _struct(
     GetFeaturesRequest,
@@ -92,6 +93,7 @@ _REQUEST = _struct(
         "request_context": msgspec.Raw,
         "at_least_basis": msgspec.Raw,
         "request_id": str | None,
+        "extensions": msgspec.Raw,
     },
 )
 _BODY = msgspec.json.Decoder(_REQUEST)
@@ -132,6 +134,7 @@ class QuestionReader:
             groups, groups_of = self._groups(bytes(asked.feature_groups))
             positions = _positions(bytes(asked.at_least_basis))
             request_context = _request_context(bytes(asked.request_context))
+            extensions = _extensions(bytes(asked.extensions))
         except (msgspec.MsgspecError, ValidationError, ValueError, KeyError, RecursionError):
             return None
         if asked.kind != _KIND or asked.contract_version != _VERSION:
@@ -150,7 +153,8 @@ class QuestionReader:
             return None
         if {key_type for key_type, _ in keys} != groups_of.keys():
             return None
-        request = PlainRequest(self._pins, _canonical(asked.as_of_time_utc, as_of), request_context, positions, request_id)
+        time_text = _canonical(asked.as_of_time_utc, as_of)
+        request = PlainRequest(self._pins, time_text, request_context, positions, request_id, extensions)
         try:
             context = check_context(request_context, groups, limits, self._pins)
         except ContractError:
@@ -193,6 +197,11 @@ def _canonical(text: str, micros: int) -> str:
 def _positions(raw: bytes) -> tuple[Position, ...] | None:
     positions: tuple[Position, ...] | None = None if raw == _ABSENT else _POSITIONS.validate_json(raw)
     return positions
+
+
+def _extensions(raw: bytes) -> dict[str, Any] | None:
+    extensions: dict[str, Any] | None = None if raw == _ABSENT else _EXTENSIONS.validate_json(raw)
+    return extensions
 
 
 def _request_context(raw: bytes) -> dict[str, int | str] | None:

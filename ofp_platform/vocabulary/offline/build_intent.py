@@ -12,7 +12,7 @@ from ofp_platform.vocabulary.identity import ContextPins, KeyId, KeyType
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis, ReversedRange
 from ofp_platform.vocabulary.position import Basis, StreamName
-from ofp_platform.vocabulary.serving import FeatureKeys, GroupRef, GroupRefs, Version
+from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupRefs, FeatureKeys, Version
 from ofp_platform.vocabulary.times import parse_time
 
 Revision = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -163,7 +163,7 @@ class DatasetBuild(_Intent):
     purpose: Purpose = Field(strict=False)
     replay: Annotated[Offsets | AdmissionTimes, Field(discriminator="select")]
     feature_pack: FeaturePackRef
-    feature_groups: tuple[GroupRef, ...] = Field(strict=False, min_length=1)
+    feature_groups: tuple[FeatureGroupRef, ...] = Field(strict=False, min_length=1)
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)
     label: LabelRequest | None = None
@@ -187,7 +187,7 @@ class ForensicRebuild(_Intent):
     feature_pack: FeaturePackRef
     run_config_digest: Digest
     feature_keys: FeatureKeys
-    feature_groups: GroupRefs
+    feature_groups: FeatureGroupRefs
     as_of_time_utc: Time
     request_context: dict[Name, Integer | str] | None = None
     expected_hash: Digest | None = None

@@ -13,7 +13,7 @@ from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBas
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedPack, PinnedRunFacts
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import StreamName
-from ofp_platform.vocabulary.serving import Count, GroupRefs, Version
+from ofp_platform.vocabulary.serving import Count, FeatureGroupRefs, Version
 
 _SEAL = "SHA-256 over the canonical bytes of all other fields"
 ObjectPath = Annotated[str, Field(pattern=r"^ofs/[A-Za-z0-9_./-]+$", description="path in the object store")]
@@ -111,7 +111,7 @@ class DatasetManifest(Model):
     replay_basis: ReplayBasis
     replay_selected_by: AdmissionTimes | None = None
     feature_pack: PinnedPack
-    feature_groups: GroupRefs
+    feature_groups: FeatureGroupRefs
     run_config_digest: Digest
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)

@@ -13,7 +13,14 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.build_intent import Integer
 from ofp_platform.vocabulary.position import Basis, Position
-from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureKeys, GroupRefs, GroupVersion, Version
+from ofp_platform.vocabulary.serving import (
+    FeatureDefinitionSet,
+    FeatureGroupRefs,
+    FeatureKeys,
+    GraphVersion,
+    GroupVersion,
+    Version,
+)
 
 Score = Annotated[
     Integer | Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]{0,30})\.[0-9]{1,18}$")],
@@ -59,12 +66,12 @@ class DecisionRecord(Model):
     as_of_time_utc: Time
     feature_snapshot_hash: Digest
     feature_keys: FeatureKeys
-    feature_groups: GroupRefs
+    feature_groups: FeatureGroupRefs
     request_context: dict[Name, Integer | str] | None = None
     feature_definition_set: FeatureDefinitionSet
     run_config_digest: Digest
     input_basis: Basis
-    graph_version: str | None = None
+    graph_version: GraphVersion | None = None
     rule: RuleRef
     score: Score
     outcome: Outcome = Field(strict=False)

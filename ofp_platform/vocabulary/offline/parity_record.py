@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
-from ofp_platform.vocabulary.serving import GroupRefs, GroupVersion, Value, Version
+from ofp_platform.vocabulary.serving import FeatureGroupRefs, GroupVersion, Value, Version
 
 
 class ParityOutcome(StrEnum):
@@ -74,7 +74,7 @@ class ParityRecord(Model):
     reason: UncheckableReason | None = Field(default=None, strict=False)
     detail: str | None = None
     as_of_time_utc: Time | None = None
-    feature_groups: GroupRefs | None = None
+    feature_groups: FeatureGroupRefs | None = None
     first_difference: FirstDifference | None = None
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEvent
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis
-from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 FILE = Path(os.environ.get("OFP_HANDBOOK_FILE", Path(__file__).parents[4] / "shared" / "data" / "handbook_transactions.parquet"))
 PINS = ContextPins(scenario_id="handbook", run_id="features", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
@@ -150,8 +150,8 @@ def test_all_twelve_features_of_all_transactions(tmp_path: Path) -> None:
     groups = requested_groups(
         registry,
         [
-            GroupRef(group_name="account_activity", group_version="v1"),
-            GroupRef(group_name="merchant_risk", group_version="v1"),
+            FeatureGroupRef(group_name="account_activity", group_version="v1"),
+            FeatureGroupRef(group_name="merchant_risk", group_version="v1"),
         ],
     )
     intent = PerEvent(event_types=("transaction",))

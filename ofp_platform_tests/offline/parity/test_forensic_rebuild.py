@@ -105,6 +105,8 @@ def test_what_cannot_be_rebuilt_is_told(plane: SmallPlane, tmp_path: Path) -> No
         with pytest.raises(NotRebuildable, match="another stream, run, registry or run config"):
             rebuild(**other)
     with pytest.raises(NotRebuildable, match="identity graph"):
+        rebuild(graph_version={"graph_version": "g-1", "stream_name": "s", "basis": []})
+    with pytest.raises(NotRebuildable, match="PROVENANCE_INCOMPLETE"):
         rebuild(graph_version="g-1")
     with pytest.raises(NotRebuildable, match="not in the registry"):
         rebuild(feature_groups=[{"group_name": "ratios", "group_version": "v9"}])

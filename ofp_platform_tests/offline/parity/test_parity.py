@@ -305,8 +305,15 @@ def test_what_another_registry_run_config_stream_or_run_served_is_told(told: Tol
         ),
         (
             runs,
-            told.altered(told.last, lambda hashed: hashed.update(graph_version="g-1")),
+            told.altered(
+                told.last, lambda hashed: hashed.update(graph_version={"graph_version": "g-1", "stream_name": "s", "basis": []})
+            ),
             UncheckableReason.GRAPH_VERSION_UNKNOWN,
+        ),
+        (
+            runs,
+            told.altered(told.last, lambda hashed: hashed.update(graph_version="g-1")),
+            UncheckableReason.PROVENANCE_INCOMPLETE,
         ),
         (
             runs,

@@ -9,15 +9,15 @@ from ofp_platform.offline.parity.parity_summary import parity_summary
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.parity_record import FirstDifference, ParityOutcome, ParityRecord, UncheckableReason
-from ofp_platform.vocabulary.serving import GroupRef
+from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform.vocabulary.times import parse_time
 
 REQUEST, OTHER = "a" * 64, "b" * 64
-GROUPS = (GroupRef(group_name="one", group_version="v1"), GroupRef(group_name="two", group_version="v3"))
+GROUPS = (FeatureGroupRef(group_name="one", group_version="v1"), FeatureGroupRef(group_name="two", group_version="v3"))
 MATCH, MISMATCH, UNCHECKABLE = ParityOutcome
 
 
-def record(name: str, outcome: ParityOutcome = MATCH, day: int = 1, groups: tuple[GroupRef, ...] = GROUPS) -> ParityRecord:
+def record(name: str, outcome: ParityOutcome = MATCH, day: int = 1, groups: tuple[FeatureGroupRef, ...] = GROUPS) -> ParityRecord:
     digest = name * 64
     return ParityRecord(
         request_id=REQUEST,

@@ -39,7 +39,7 @@ def served(world: LabelledPlane) -> tuple[dict[str, Any], ProjectionRow]:
     account = account_of(world)
     request = {
         "kind": "get_features_request",
-        "contract_version": "v0",
+        "contract_version": "ofp_public_contracts_v0",
         "context_pins": plane.profile.context_pins.wire(),
         "feature_keys": [{"key_type": "account", "key_id": account}],
         "feature_groups": GROUPS,

@@ -24,10 +24,10 @@ BASIS = basis_text(make_basis("events", DENSE))
 
 def asked(*positions: tuple[str, str, int | str]) -> PlainRequest:
     at_least = tuple(Position(stream_name=stream, partition_id=name, offset=offset) for stream, name, offset in positions)
-    return PlainRequest(RUN, "2026-01-01T00:00:00Z", None, at_least, None)
+    return PlainRequest(RUN, "2026-01-01T00:00:00Z", None, at_least, None, None)
 
 
-NOTHING = PlainRequest(RUN, "2026-01-01T00:00:00Z", None, None, None)
+NOTHING = PlainRequest(RUN, "2026-01-01T00:00:00Z", None, None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ofp_platform.registry.question import Question, check_request
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform_tests.oracle.small_plane import small_registry
 from ofp_platform_tests.oracle.strategies import PINS
 
@@ -36,6 +37,15 @@ positions = st.lists(
     ),
     max_size=2,
 )
+extensions = st.dictionaries(
+    st.text(max_size=5),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("4111 1111 1111 1111"),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=5,
+    ),
+    max_size=2,
+)
 odd_texts = st.sampled_from(
     [
         "",
@@ -46,6 +56,7 @@ odd_texts = st.sampled_from(
         "\u0131",
         "4111111111111111",
         "v0",
+        "ofp_public_contracts_v0",
         "2024-05-01T24:00:00Z",
         "2024-05-01T12:00:00.000000Z",
         "2024-05-01T12:00:00.10Z",
@@ -73,9 +84,10 @@ def valid_bodies(draw: st.DrawFn) -> dict[str, Any]:
     }
     optional = {
         "kind": st.just("get_features_request"),
-        "contract_version": st.just("v0"),
+        "contract_version": st.just("ofp_public_contracts_v0"),
         "request_context": st.none() | contexts,
         "at_least_basis": st.none() | positions,
+        "extensions": st.none() | extensions,
         "request_id": st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}", fullmatch=True),
     }
     for name, values in optional.items():
@@ -95,7 +107,7 @@ def mutated_bodies(draw: st.DrawFn) -> dict[str, Any]:
             place = draw(st.sampled_from([*places, PAST_THE_END]))
             if place is PAST_THE_END:
                 if isinstance(node, dict):
-                    node[draw(st.sampled_from(["extra", "A", "request_id", "seed", "amount"]))] = draw(odd_values)
+                    node[draw(st.sampled_from(["extra", "A", "request_id", "extensions", "seed", "amount"]))] = draw(odd_values)
                 else:
                     node.append(draw(st.sampled_from(node)) if node else draw(odd_values))
                 break
@@ -117,7 +129,7 @@ def outcome(read: Any, body: bytes) -> tuple[Any, ...]:
     except ContractError as error:
         return error.code, error.reason, str(error), error.wire()
     request = question.request
-    fields = ("context_pins", "as_of_time_utc", "request_context", "at_least_basis", "request_id")
+    fields = ("context_pins", "as_of_time_utc", "request_context", "at_least_basis", "request_id", "extensions")
     values = tuple(getattr(request, field) for field in fields)
     return values, question.as_of, question.keys, question.groups, dict(question.groups_of), question.context
 
@@ -159,7 +171,8 @@ def test_fast_path_and_model_agree_on_mutated_bodies(body: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("name", ["as_of_time_utc", "request_id", "kind", "contract_version"])
 @pytest.mark.parametrize(
-    "text", ["2024-05-01T24:00:00Z", "2024-05-01T12:00:00Z\n", "2024-05-01T12:00:00.000000Z", "r\n", "r", "v0"]
+    "text",
+    ["2024-05-01T24:00:00Z", "2024-05-01T12:00:00Z\n", "2024-05-01T12:00:00.000000Z", "r\n", "r", CONTRACT_VERSION],
 )
 def test_fast_path_and_model_agree_on_the_edges_of_a_text(name: str, text: str) -> None:
     hold(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ def ask(body: Mapping[str, Any] | bytes, limits: Limits = LIMITS) -> Question:
                 question.context,
             )
             assert dict(plain.groups_of) == question.groups_of
-            for name in ("context_pins", "as_of_time_utc", "request_context", "at_least_basis", "request_id"):
+            for name in ("context_pins", "as_of_time_utc", "request_context", "at_least_basis", "request_id", "extensions"):
                 assert getattr(plain.request, name) == getattr(question.request, name)
     return question
 
@@ -100,7 +101,16 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("a card number as a context field", with_(request_context={CARD: 1}), Reason.INVALID_FIELD),
     ("a card number as key type", with_(feature_keys=[key(key_type=CARD)]), Reason.INVALID_FIELD),
     ("a card number as group", with_(feature_groups=[{"group_name": CARD, "group_version": "v1"}]), Reason.INVALID_FIELD),
-    ("a card number as version", with_(feature_groups=[{"group_name": "every", "group_version": CARD}]), Reason.INVALID_FIELD),
+    ("a card number as version", with_(feature_groups=[{"group_name": "every", "group_version": CARD}]), Reason.RAW_IDENTIFIER),
+    ("a card number as fingerprint", with_(context_pins={**PINS, "manifest_fingerprint": CARD}), Reason.RAW_IDENTIFIER),
+    ("a card number in the extensions", with_(extensions={"a": [{"b": SPACED}]}), Reason.RAW_IDENTIFIER),
+    ("a card number as an extension", with_(extensions={CARD: 1}), Reason.RAW_IDENTIFIER),
+    ("extensions that are a list", with_(extensions=[]), Reason.INVALID_FIELD),
+    ("extensions beyond I-JSON", with_(extensions={"a": 2**53}), Reason.INVALID_FIELD),
+    ("the latest version", with_(feature_groups=[{"group_name": "every", "group_version": "latest"}]), Reason.INVALID_FIELD),
+    ("a version with a space", with_(feature_groups=[{"group_name": "every", "group_version": "1 0"}]), Reason.INVALID_FIELD),
+    ("a long version", with_(feature_groups=[{"group_name": "every", "group_version": "1" * 129}]), Reason.INVALID_FIELD),
+    ("another contract", with_(contract_version="v0"), Reason.INVALID_FIELD),
     ("an unknown field", with_(latest=True), Reason.INVALID_FIELD),
     ("another kind", with_(kind=CARD), Reason.INVALID_FIELD),
     ("a key with a space", with_(feature_keys=[key(key_id="a 1")]), Reason.INVALID_FIELD),
@@ -160,6 +170,47 @@ def test_it_is_refused_with_its_reason_and_not_repeated(body: Any, reason: Reaso
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     for value in (b"123456789Z", b"+01:00", b"02-30", b"23:59:60", b"xxxx", b"a 1", b"1714564800", b"10000000000"):
         assert value not in sent or value.decode() not in wire
+
+
+@pytest.mark.parametrize(("body", "reason"), [pytest.param(body, reason, id=name) for name, body, reason in BAD])
+def test_a_refusal_carries_the_pins_wherever_they_can_be_read(body: Any, reason: Reason) -> None:
+    error = refusal(body)
+    if isinstance(body, bytes) or reason is Reason.MALFORMED_JSON:
+        assert error.context_pins is None
+        return
+    pins = body.get("context_pins", {})
+    try:
+        expected = ContextPins.model_validate(pins)
+    except ValueError:  # none, or a card number among them
+        expected = None
+    assert error.context_pins == expected
+    assert (expected is None) == (pins == {} or CARD in pins.values())
+
+
+def test_a_body_too_large_that_came_as_a_whole_is_refused_with_its_pins() -> None:
+    body = json.dumps(with_(request_context={"memo": "x" * 2048})).encode()
+    error = refusal(body)
+    assert (error.reason, error.context_pins) == (Reason.BODY_TOO_LARGE, ContextPins(**PINS))
+
+
+def test_the_request_of_the_design_is_valid_and_of_another_run() -> None:
+    body = (Path(__file__).parents[2] / "api" / "design_examples" / "get_features_request.json").read_bytes()
+    error = refusal(body)
+    assert (error.code, error.reason) == (ErrorCode.NOT_FOUND, Reason.UNKNOWN_RUN)
+    assert error.context_pins is not None
+    assert error.context_pins.wire() == json.loads(body)["context_pins"]
+
+
+def test_extensions_change_nothing_of_the_question_and_come_back() -> None:
+    extensions = {"trace": {"id": "t-1", "sampled": True, "rate": 0.5}, "": None}
+    plain, extended = ask(BODY), ask(with_(extensions=extensions))
+    assert extended.request.extensions == extensions
+    assert (plain.as_of, plain.keys, plain.groups, plain.context) == (
+        extended.as_of,
+        extended.keys,
+        extended.groups,
+        extended.context,
+    )
 
 
 def test_the_first_of_many_problems_names_its_field_and_says_how_many_more_there_are() -> None:
@@ -230,8 +281,14 @@ def test_a_number_that_fails_the_check_digit_is_a_key() -> None:
         with_(as_of_time_utc="2024-05-01T12:00:00.5Z", request_id="r-1", request_context=None, at_least_basis=None),
         with_(as_of_time_utc="0001-01-01T00:00:00.000000Z"),
         with_(as_of_time_utc="9999-12-31T23:59:59.999999Z", request_context={"memo": "naïve"}),
-        with_(feature_groups=EVERY, request_context={"amount": -5}, kind="get_features_request", contract_version="v0"),
+        with_(
+            feature_groups=EVERY,
+            request_context={"amount": -5},
+            kind="get_features_request",
+            contract_version="ofp_public_contracts_v0",
+        ),
         with_(at_least_basis=[{"stream_name": "s", "partition_id": "0000", "offset": 3}]),
+        with_(extensions={"trace": ["t-1", 0.5, None]}),
         with_(feature_keys=[key(key_id=chr(34) + chr(92)), key("account", "a-0")]),
     ],
 )

@@ -115,7 +115,7 @@ class Paths:
 
     def _served(self, case: Case, chunks: Sequence[StoredChunk], moment: Moment) -> list[Found]:
         context = dict(case.context) or None
-        request = PlainRequest(self.evaluator.pins, time_text(moment.as_of), context, None, None)
+        request = PlainRequest(self.evaluator.pins, time_text(moment.as_of), context, None, None, None)
         question = Question(request, moment.as_of, ((self.key_type, KEY),), self.groups, {self.key_type: self.groups}, context)
         state = self.evaluator.key_state(self.key_type, self._read(chunks, question, case.seed))
         try:

@@ -111,7 +111,7 @@ class LogOracle:
             return Reason.AS_OF_BEFORE_HORIZON.value
         asked = json.loads(question.body(self.profile.context_pins.wire()))
         body = {
-            "contract_version": "v0",
+            "contract_version": "ofp_public_contracts_v0",
             "context_pins": asked["context_pins"],
             "as_of_time_utc": asked["as_of_time_utc"],
             "feature_keys": asked["feature_keys"],

@@ -51,7 +51,7 @@ class Comparison:
 
     def look(self, sent: Sent, status: int, answer: bytes) -> None:
         """See one answer."""
-        if status >= 400 and not sent.head_only and b'"kind":"ofp_error"' not in answer:
+        if status >= 400 and not sent.head_only and b'"kind":"error_response"' not in answer:
             self.bare += 1  # refused below the application, as no HTTP
         if sent.body is None or status not in (200, 400, 404) or self.chance.random() >= _COMPARED:
             return

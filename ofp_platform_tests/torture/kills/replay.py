@@ -146,7 +146,7 @@ def _oracle_hash(plane: Plane, known: fold.Known, content: dict[str, Any], body:
     as_of = fold.micros(body["as_of_time_utc"])
     expected = fold.snapshot(known, content, keys, groups, as_of, allowed_lateness=plane.profile.allowed_lateness_us)
     hashed = {
-        "contract_version": "v0",
+        "contract_version": "ofp_public_contracts_v0",
         "context_pins": body["context_pins"],
         "as_of_time_utc": body["as_of_time_utc"],
         "feature_keys": body["feature_keys"],

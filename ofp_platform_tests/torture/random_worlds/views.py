@@ -251,7 +251,7 @@ class ViewTrial:
     ) -> str:
         """The snapshot hash as the law words it, from the oracle's values."""
         body: dict[str, Any] = {
-            "contract_version": "v0",
+            "contract_version": "ofp_public_contracts_v0",
             "context_pins": dict(self.view.pins),
             "as_of_time_utc": fold.time_text(as_of),
             "feature_keys": [{"key_type": key_type, "key_id": key_id} for key_type, key_id in sorted(keys)],
