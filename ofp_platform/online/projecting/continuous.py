@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from psycopg import Connection
+from psycopg.rows import TupleRow
 
 from ofp_platform.log.port import EventLog, LogUnavailable
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
@@ -14,21 +18,38 @@ from ofp_platform.storage.postgres import Pool, connect
 from ofp_platform.storage.transient import is_transient, outage_words
 
 logger = logging.getLogger(__name__)
-_LOCK_SPACE = 0x6F6670  # "ofp"
+DRIVER = 0x6F6670  # "ofp"
+"""The lock space of continuous drivers."""
+CATCH_UP = 0x6F6671
+"""The lock space of bounded catch-ups, which are no drivers: they end by themselves."""
 _IDLE_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 
 
-def holds_projection(pool: Pool, projection_id: int) -> bool:
-    """Whether some continuous driver holds the projection now (another driver then leaves the work to it)."""
+def holds_projection(pool: Pool, projection_id: int, holder: int = DRIVER) -> bool:
+    """Whether some holder of that kind holds the projection now (another one then leaves the work to it)."""
     with pool.connection() as connection:
         row = connection.execute(
             # the view shows the whole server; another database has projections of the same numbers
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            (_LOCK_SPACE, projection_id),
+            (holder, projection_id),
         ).fetchone()
     return row is not None and row[0] > 0
+
+
+@contextmanager
+def holding(dsn: str, projection_id: int, holder: int = DRIVER) -> Iterator[Connection[TupleRow]]:
+    """Hold the projection while the context lasts, on a connection of its own: the lock ends with its holder, however that ends.
+
+    It only tells others that the projection is taken; correctness rests on the version of its row.
+
+    Raises:
+        psycopg.OperationalError: the server does not answer.
+    """
+    with connect(dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (holder, projection_id))
+        yield connection
 
 
 def run_continuous(
@@ -53,8 +74,7 @@ def run_continuous(
     while not stop.is_set():
         try:
             projector = projector or open_projector()
-            with connect(dsn, autocommit=True) as holder:
-                holder.execute("SELECT pg_advisory_lock_shared(%s, %s)", (_LOCK_SPACE, projection_id))
+            with holding(dsn, projection_id):
                 crash_point("continuous.holding")
                 while not stop.is_set():
                     receipt = projector.apply_available(max_records=batch_records)

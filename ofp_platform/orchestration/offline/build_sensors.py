@@ -12,7 +12,7 @@ from ofp_platform.offline.runs.waiting_runs import waiting_runs
 from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, build_dataset_job
 from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.resources import BuildContextResource
-from ofp_platform.orchestration.sensor_ticks import TICK_SECONDS, UNFINISHED
+from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
@@ -20,6 +20,10 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 ATTEMPT = "ofp/build_attempt"
 RUNS_PER_ATTEMPT = 3
 SETTLED_SECONDS = 2.0
+CLAIM_SECONDS = 60.0
+"""From asking for a run until it has claimed its build. One that has not by then, and has started, died."""
+SHOWN_SECONDS = 3_600.0
+"""A run that only shows a build holds nothing: behind that it is taken for dead."""
 FIRST_PAUSE_SECONDS = 30.0
 """Before a store that did not answer is tried again; doubled with every attempt."""
 
@@ -39,8 +43,10 @@ def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResou
     requests, resting = [], 0
     for run in waiting:
         attempt = f"{run.run_key}-{run.attempts}-{run.publish_attempts}"
-        earlier = context.instance.get_runs(dg.RunsFilter(tags={ATTEMPT: attempt}))
-        if len(earlier) >= RUNS_PER_ATTEMPT or any(run_before.status in UNFINISHED for run_before in earlier):
+        earlier = context.instance.get_run_records(dg.RunsFilter(tags={ATTEMPT: attempt}))
+        # nobody holds the lease: so it is among the waiting
+        under_way = any(_may_claim(run_before) for run_before in earlier)
+        if len(earlier) >= RUNS_PER_ATTEMPT or under_way:
             resting += 1
             continue
         run_key = attempt if not earlier else f"{attempt}-{len(earlier)}"
@@ -90,6 +96,13 @@ def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextReso
     )
 
 
+def _may_claim(record: dg.RunRecord) -> bool:
+    """Whether a run that does not hold the lease of its build yet may still take it."""
+    age = time.time() - record.create_timestamp.timestamp()
+    is_young = record.dagster_run.status in UNFINISHED and age < CLAIM_SECONDS
+    return is_young or goes_on(record, is_held=False, now=time.time())
+
+
 def _retry_what_may_pass(build_context: BuildContext) -> None:
     """Queue again what failed for a reason that may pass by itself, after a pause."""
     for run in build_context.ledger.runs(RunState.FAILED):
@@ -114,7 +127,8 @@ def _partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[dg.Ad
 def _is_shown(instance: dg.DagsterInstance, run: BuildRun) -> bool:
     """Whether a run of Dagster showed the request, or is about to."""
     unfinished_runs = dg.RunsFilter(job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key})
-    if instance.get_runs(unfinished_runs, limit=1):
+    records = instance.get_run_records(unfinished_runs, limit=50)
+    if any(goes_on(record, is_held=False, now=time.time() - SHOWN_SECONDS) for record in records):
         return True
     last = {"dataset_build": ASSETS["manifest"], "parity_rebuild": ASSETS["parity"], "forensic_rebuild": ASSETS["snapshot"]}
     records_filter = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])

@@ -8,6 +8,7 @@ import dagster as dg
 
 from ofp_platform.log.port import PartitionNotFound
 from ofp_platform.log.ranges import RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, range_name
+from ofp_platform.online.projecting.continuous import CATCH_UP, holding
 from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.log_progress import observe
 from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
@@ -203,11 +204,12 @@ def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDe
     def projection(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[dg.MaterializeResult[object]]:
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
-            for partition_id in context.partition_keys:
-                began = time.perf_counter()
-                receipt = catch_up(opened_plane, row, partition_id)
-                metadata = catch_up_metadata(receipt, time.perf_counter() - began)
-                context.add_asset_metadata(metadata, partition_key=partition_id)
+            with holding(opened_plane.dsn, row.projection_id, CATCH_UP):  # whoever looks knows by it that this run goes on
+                for partition_id in context.partition_keys:
+                    began = time.perf_counter()
+                    receipt = catch_up(opened_plane, row, partition_id)
+                    metadata = catch_up_metadata(receipt, time.perf_counter() - began)
+                    context.add_asset_metadata(metadata, partition_key=partition_id)
             tags = {"registry_digest": row.registry_digest[:16]}
         yield dg.MaterializeResult(asset_key=PROJECTION, tags=tags)
 

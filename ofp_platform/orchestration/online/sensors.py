@@ -1,12 +1,13 @@
 """Sensors of the online plane: records that wait for a catch-up, and commits to report."""
 
+import time
 from collections.abc import Sequence
 
 import dagster as dg
 
 from ofp_platform.log.ranges import range_name
 from ofp_platform.online.plane import profile_pack
-from ofp_platform.online.projecting.continuous import holds_projection
+from ofp_platform.online.projecting.continuous import CATCH_UP, holds_projection
 from ofp_platform.online.ranges.commit_report import CommitReport, ReportCursor, report_commits
 from ofp_platform.online.ranges.log_progress import progress
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
@@ -19,7 +20,7 @@ from ofp_platform.orchestration.receipt_metadata import (
     moved_metadata,
 )
 from ofp_platform.orchestration.resources import PlaneResource
-from ofp_platform.orchestration.sensor_ticks import TICK_SECONDS, UNFINISHED
+from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
 from ofp_platform.registry.pack import pack_digest
 
 AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
@@ -39,11 +40,14 @@ def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg
         if holds_projection(opened_plane.pool, row.projection_id):
             return dg.SkipReason(f"a continuous driver holds projection {row.projection_id}")
         behind = [partition for partition in progress(opened_plane, row) if partition.lag]
+        is_held = holds_projection(opened_plane.pool, row.projection_id, CATCH_UP)
     if not behind:
         return dg.SkipReason("the basis is at the head of every partition")
-    unfinished_runs = dg.RunsFilter(job_name=catch_up_job.name, statuses=UNFINISHED)
-    if context.instance.get_runs(unfinished_runs, limit=1):
+    records = context.instance.get_run_records(dg.RunsFilter(job_name=catch_up_job.name, statuses=UNFINISHED), limit=50)
+    if is_held or any(goes_on(record, is_held=is_held, now=time.time()) for record in records):
         return dg.SkipReason("a catch-up is under way")
+    for record in records:
+        context.log.warning("run %s holds nothing and does not end: its process is gone", record.dagster_run.run_id)
     tags = {
         ASSET_PARTITION_RANGE_START_TAG: behind[0].partition_id,
         ASSET_PARTITION_RANGE_END_TAG: behind[-1].partition_id,

@@ -354,6 +354,11 @@ def test_the_sensor_asks_once_for_each_attempt(
     )
     instance.add_run(run)
     assert "under way" in str(tick(build_intents, builds, instance).skip_message)  # type: ignore[union-attr]
+    # its machine died before it claimed the build: its record says STARTED for ever
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline_sensors, "CLAIM_SECONDS", 0.0)
+        (again,) = requests(tick(build_intents, builds, instance))
+        assert again.run_key == f"{key}-0-0-1"
     assert build(location, instance, key, **request.tags).success
     assert isinstance(tick(build_intents, builds, instance), dg.SkipReason)
 

@@ -1,7 +1,9 @@
 """Sensors and schedules, evaluated as the daemon does it."""
 
 import json
+import uuid
 from datetime import UTC, datetime
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -10,7 +12,7 @@ import pytest
 from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.projecting import continuous
-from ofp_platform.online.ranges.catch_up import catch_up
+from ofp_platform.online.ranges.catch_up import CatchUpReceipt, catch_up
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE
@@ -58,19 +60,59 @@ def test_new_offsets_ask_for_one_run(plane: Plane, plane_resource: PlaneResource
 def test_a_continuous_driver_is_left_alone(plane: Plane, plane_resource: PlaneResource, instance: dg.DagsterInstance) -> None:
     row = plane.ensure_live()
     with psycopg.connect(plane.dsn, autocommit=True) as driver:
-        driver.execute("SELECT pg_advisory_lock_shared(%s, %s)", (continuous._LOCK_SPACE, row.projection_id))
+        driver.execute("SELECT pg_advisory_lock_shared(%s, %s)", (continuous.DRIVER, row.projection_id))
         skipped = tick(new_offsets, plane_resource, instance)
         assert isinstance(skipped, dg.SkipReason)
         assert "continuous driver" in str(skipped.skip_message)
     assert isinstance(tick(new_offsets, plane_resource, instance), dg.SensorResult)
 
 
+def add_run(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> None:
+    instance.add_run(dg.DagsterRun(job_name="catch_up", run_id=str(uuid.uuid4()), status=status))
+
+
 def test_one_catch_up_at_a_time(plane: Plane, plane_resource: PlaneResource, instance: dg.DagsterInstance) -> None:
-    run = dg.DagsterRun(job_name="catch_up", run_id="0" * 8 + "-0000-0000-0000-" + "0" * 12, status=dg.DagsterRunStatus.STARTED)
-    instance.add_run(run)
-    skipped = tick(new_offsets, plane_resource, instance)
+    add_run(instance, dg.DagsterRunStatus.STARTED)
+    with continuous.holding(plane.dsn, plane.ensure_live().projection_id, continuous.CATCH_UP):
+        skipped = tick(new_offsets, plane_resource, instance)
     assert isinstance(skipped, dg.SkipReason)
     assert "under way" in str(skipped.skip_message)
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING])
+def test_a_catch_up_that_was_asked_for_is_waited_for(
+    plane: Plane, plane_resource: PlaneResource, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
+) -> None:
+    add_run(instance, status)
+    assert isinstance(tick(new_offsets, plane_resource, instance), dg.SkipReason)
+
+
+def test_a_run_that_died_with_its_machine_blocks_nothing(
+    plane: Plane, plane_resource: PlaneResource, definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    add_run(instance, dg.DagsterRunStatus.STARTED)
+    result = tick(new_offsets, plane_resource, instance)
+    assert isinstance(result, dg.SensorResult)
+    assert result.run_requests is not None
+    (request,) = result.run_requests
+    assert definitions.resolve_job_def("catch_up").execute_in_process(instance=instance, tags=request.tags).success
+    assert "at the head" in str(tick(new_offsets, plane_resource, instance))
+
+
+def test_a_catch_up_holds_the_projection(
+    plane: Plane, definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = plane.ensure_live().projection_id
+    held: list[bool] = []
+
+    def look(*arguments: Any) -> CatchUpReceipt:
+        held.append(continuous.holds_projection(plane.pool, number, continuous.CATCH_UP))
+        return catch_up(*arguments)
+
+    monkeypatch.setattr("ofp_platform.orchestration.online.projection_assets.catch_up", look)
+    span = {ASSET_PARTITION_RANGE_START_TAG: "0000", ASSET_PARTITION_RANGE_END_TAG: "0001"}
+    assert definitions.resolve_job_def("catch_up").execute_in_process(instance=instance, tags=span).success
+    assert held == [True, True]
 
 
 def test_commits_of_any_driver_are_reported_once(
