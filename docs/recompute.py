@@ -230,7 +230,7 @@ def _feature(feature: Mapping[str, Any]) -> dict[str, Any]:
     head = {"name": feature["name"], "aggregation": feature["aggregation"]}
     if feature["aggregation"] != "ratio":
         return {**head, **_selection(feature, {})}
-    sides = {side: _selection(feature[side], feature) for side in ("numerator", "denominator")}
+    sides = {side: {**_selection(feature[side], feature), "scale": 0} for side in ("numerator", "denominator")}
     return {**head, "scale": feature.get("scale", DEFAULT_SCALE), **sides}
 
 

@@ -38,7 +38,8 @@ NULL, VALUE, UNDECIDED = 0, 1, 2
 _NONE, _PICK, _DISTINCT, _SUM, _SECONDS, _MEAN, _STDDEV = range(7)
 _EXACT = 2**51  # doubles divide numbers up to it so that the quotient can be rounded
 _ROOM = 2**61  # no product that is kept below it overflows when it is doubled
-_FEATURE_WIDTH = 11
+_MOST_ROOT = 2**50  # a root up to it comes out of doubles within one of the true one
+_FEATURE_WIDTH = 10
 _HALF = np.uint64(32)
 _LOW_HALF = np.uint64(0xFFFFFFFF)
 _STATUS2 = types.Array(types.uint8, 2, "C")
@@ -79,33 +80,36 @@ def _encode(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int
 
 
 def encode_features(features: Sequence[CompiledFeature], distinct_index: dict[tuple[int, int], int]) -> Int64Array:
-    """int64[F, 11]: both operands, the factors of a ratio, and whether the wire shows an integer."""
+    """int64[F, 10]: both operands, the power of ten of a ratio, and whether the wire shows an integer."""
     rows = []
     for feature in features:
-        top, bottom = feature.operand, feature.denominator
-        factors = (1, 1)
-        if bottom is not None:
-            factors = (10 ** (bottom.scale + (feature.scale or 0)), 10**top.scale)
-        # a factor that fits no machine word: 0, and every row of the feature is undecided
-        words = [factor if factor < _ROOM else 0 for factor in factors]
-        integer = int(feature.scale is None)
-        rows.append((*_encode(top, distinct_index), *_encode(bottom, distinct_index), *words, integer))
+        # a power that fits no machine word: 0, and every row of the feature is undecided
+        power = 10 ** (feature.scale or 0) if feature.denominator is not None else 1
+        word = power if power < _ROOM else 0
+        operands = (*_encode(feature.operand, distinct_index), *_encode(feature.denominator, distinct_index))
+        rows.append((*operands, word, int(feature.scale is None)))
     return np.array(rows, np.int64).reshape(len(rows), _FEATURE_WIDTH)
 
 
 @native()
 def multiply_wide(factor: int, other: int) -> tuple[Any, Any]:
     """128-bit product of two int64 >= 0, as a pair (high, low) of int64."""
-    factor_high = np.uint64(factor) >> _HALF
-    factor_low = np.uint64(factor) & _LOW_HALF
-    other_high = np.uint64(other) >> _HALF
-    other_low = np.uint64(other) & _LOW_HALF
+    return _unsigned_product(np.uint64(factor), np.uint64(other))
+
+
+@native()
+def _unsigned_product(factor: Any, other: Any) -> tuple[Any, Any]:
+    """128-bit product of two uint64, as a pair (high, low) of int64."""
+    factor_high = factor >> _HALF
+    factor_low = factor & _LOW_HALF
+    other_high = other >> _HALF
+    other_low = other & _LOW_HALF
     below = factor_low * other_low
     first = factor_low * other_high
     second = factor_high * other_low
     middle = (below >> _HALF) + (first & _LOW_HALF) + (second & _LOW_HALF)
     high = factor_high * other_high + (first >> _HALF) + (second >> _HALF) + (middle >> _HALF)
-    return np.int64(high), np.int64(np.uint64(factor) * np.uint64(other))
+    return np.int64(high), np.int64(factor * other)
 
 
 @native()
@@ -145,16 +149,22 @@ def _divide(numerator: int, denominator: int) -> Any:
 
 
 @native()
-def _deviation(count: int, total: int, squares_high: int, squares_low: int, power: int) -> tuple[Any, Any]:
-    """(status, unscaled) of the population's standard deviation."""
-    if squares_high != 0 or squares_low < 0 or power >= 1_000_000_000:
-        return UNDECIDED, np.int64(0)
+def _spread(count: int, total: int, squares_high: int, squares_low: int) -> Any:
+    """n * variance * n; -1 where it fits no machine word."""
+    if squares_high != 0 or squares_low < 0:
+        return np.int64(-1)
     high, low = multiply_wide(count, squares_low)
     square_high, square_low = square_wide(total)
     high, low = subtract_wide(high, low, square_high, square_low)
-    if high != 0 or low < 0:
+    return low if high == 0 and low >= 0 else np.int64(-1)
+
+
+@native()
+def _deviation(count: int, spread: int, power: int) -> tuple[Any, Any]:
+    """(status, unscaled) of the population's standard deviation."""
+    if spread < 0 or power >= 1_000_000_000:
         return UNDECIDED, np.int64(0)
-    high, low = multiply_wide(low, power * power)
+    high, low = multiply_wide(spread, power * power)
     if high >= 1 << 57:
         return UNDECIDED, np.int64(0)
     root = _root(high, low) // count
@@ -191,31 +201,149 @@ def _operand(
     if accumulators[slot, SUM_HIGH, row] != total >> 63:
         return UNDECIDED, np.int64(0)
     if code == _STDDEV:
-        return _deviation(count, total, accumulators[slot, SQUARE_HIGH, row], accumulators[slot, SQUARE_LOW, row], power)
+        spread = _spread(count, total, accumulators[slot, SQUARE_HIGH, row], accumulators[slot, SQUARE_LOW, row])
+        return _deviation(count, spread, power)
     if not -_ROOM < total < _ROOM or abs(total) > room:
         return UNDECIDED, np.int64(0)
     return VALUE, _divide(total * power, count)
 
 
 @native()
-def _quotients(
-    top: Int64Array, up: int, bottom: Int64Array, down: int, values: Int64Array, statuses: npt.NDArray[np.uint8]
-) -> bool:
-    """(top * up) / (bottom * down) of each row, rounded half to even, null where bottom is 0; whether all were small enough.
+def _exact(
+    code: int, slot: int, index: int, accumulators: Int64Array, distinct: Int64Array, row: int, time: int
+) -> tuple[Any, Any, Any]:
+    """(status, number, divisor) of an operand of a ratio: number / divisor, of a stddev the root of number over the divisor."""
+    if code != _MEAN and code != _STDDEV:
+        status, value = _operand(code, slot, index, 1, 0, accumulators, distinct, row, time)
+        return status, value, np.int64(1)
+    count = accumulators[slot, COUNT, row]
+    total = accumulators[slot, SUM_LOW, row]
+    if count == 0:
+        return NULL, np.int64(0), np.int64(1)
+    if accumulators[slot, SUM_HIGH, row] != total >> 63:
+        return UNDECIDED, np.int64(0), np.int64(1)
+    if code == _MEAN:
+        return VALUE, total, count
+    spread = _spread(count, total, accumulators[slot, SQUARE_HIGH, row], accumulators[slot, SQUARE_LOW, row])
+    return (UNDECIDED if spread < 0 else VALUE), spread, count
+
+
+@native()
+def _product(factor: int, other: int) -> Any:
+    """The product of two int64 >= 0 where it is below 2^61; else -1."""
+    high, low = multiply_wide(factor, other)
+    return low if high == 0 and 0 <= low < _ROOM else np.int64(-1)
+
+
+@native()
+def _times(high: int, low: int, factor: int) -> tuple[Any, Any]:
+    """A 128-bit number >= 0 times an int64 >= 0 where that is below 2^120; else (-1, 0), as of such a number."""
+    if high < 0:
+        return np.int64(-1), np.int64(0)
+    above, middle = multiply_wide(high, factor)
+    carry, below = _unsigned_product(np.uint64(low), np.uint64(factor))
+    if above != 0 or middle < 0 or middle >= 1 << 57 or carry >= 1 << 62:
+        return np.int64(-1), np.int64(0)
+    total = middle + carry
+    return (total, below) if total < 1 << 56 else (np.int64(-1), np.int64(0))
+
+
+@native()
+def _square_times(number: int, high: int, low: int) -> tuple[Any, Any]:
+    """number^2 times a 128-bit number, modulo 2^128."""
+    square_high, square_low = square_wide(number)
+    above, below = _unsigned_product(np.uint64(square_low), np.uint64(low))
+    crossed = np.uint64(square_high) * np.uint64(low) + np.uint64(square_low) * np.uint64(high)
+    return np.int64(np.uint64(above) + crossed), below
+
+
+@native()
+def _root_quotient(high: int, low: int, below_high: int, below_low: int) -> tuple[Any, Any]:
+    """(status, value): the root of one 128-bit number below 2^120 over another > 0, rounded half to even.
+
+    All squares stay below 2^128: (2 root + 1)^2 * bottom is at most (2 sqrt(top) + sqrt(bottom))^2.
+    """
+    top = float(high) * 18446744073709551616.0 + float(np.uint64(low))
+    bottom = float(below_high) * 18446744073709551616.0 + float(np.uint64(below_low))
+    estimate = sqrt(top / bottom)
+    if estimate > _MOST_ROOT:
+        return UNDECIDED, np.int64(0)
+    root: Any = np.int64(estimate)
+    while True:
+        square_high, square_low = _square_times(root, below_high, below_low)
+        if not _exceeds(square_high, square_low, high, low):
+            break
+        root -= 1
+    while True:
+        square_high, square_low = _square_times(root + 1, below_high, below_low)
+        if _exceeds(square_high, square_low, high, low):
+            break
+        root += 1
+    middle_high, middle_low = _square_times(2 * root + 1, below_high, below_low)
+    four_high: Any = (high << 2) | np.int64(np.uint64(low) >> np.uint64(62))
+    four_low: Any = np.int64(np.uint64(low) << np.uint64(2))
+    if _exceeds(four_high, four_low, middle_high, middle_low) or (
+        four_high == middle_high and four_low == middle_low and root & 1
+    ):
+        root += 1
+    return VALUE, root
+
+
+@native()
+def _ratio(
+    number: int, divisor: int, is_root: bool, below: int, below_divisor: int, below_is_root: bool, power: int
+) -> tuple[Any, Any]:
+    """(status, unscaled) of a quotient of operands as `_exact` gives them; both are values."""
+    if below == 0:
+        return NULL, np.int64(0)
+    smallest = -(2**63)
+    if power == 0 or number == smallest or below == smallest:
+        return UNDECIDED, np.int64(0)
+    negative = (number < 0) != (below < 0)
+    number = abs(number)
+    below = abs(below)
+    if divisor == below_divisor:
+        divisor = 1
+        below_divisor = 1
+    if not is_root and not below_is_root:
+        crossed = _product(number, below_divisor)
+        top: Any = _product(crossed, power) if crossed >= 0 else crossed
+        bottom = _product(below, divisor)
+        if top < 0 or bottom < 0:
+            return UNDECIDED, np.int64(0)
+        return VALUE, _divide(-top if negative else top, bottom)
+    if power > 1_000_000_000:
+        return UNDECIDED, np.int64(0)
+    # the square of the quotient: squares of integers, and of a root its radicand
+    high, low = _times(0, number, 1 if is_root else number)
+    high, low = _times(high, low, below_divisor)
+    high, low = _times(high, low, below_divisor)
+    high, low = _times(high, low, power * power)
+    below_high, below_low = _times(0, below, 1 if below_is_root else below)
+    below_high, below_low = _times(below_high, below_low, divisor)
+    below_high, below_low = _times(below_high, below_low, divisor)
+    if high < 0 or below_high < 0:
+        return UNDECIDED, np.int64(0)
+    status, value = _root_quotient(high, low, below_high, below_low)
+    return status, (-value if negative else value)
+
+
+@native()
+def _quotients(top: Int64Array, up: int, bottom: Int64Array, values: Int64Array, statuses: npt.NDArray[np.uint8]) -> bool:
+    """(top * up) / bottom of each row, rounded half to even, null where bottom is 0; whether all were small enough.
 
     A quotient of n and d in doubles is off by at most |n/d| / 2^53. One that is not itself halfway between two integers is at
     least 1/2d from the next such half: with |n| < 2^52 it is rounded to the integer to which the exact one is.
     """
     top_room = _EXACT // up
-    bottom_room = _EXACT // down
     beyond = 0
     for row in range(values.shape[0]):
-        beyond |= (top[row] > top_room) | (top[row] < -top_room) | (bottom[row] > bottom_room) | (bottom[row] < 0)
+        beyond |= (top[row] > top_room) | (top[row] < -top_room) | (bottom[row] > _EXACT) | (bottom[row] < 0)
     if beyond:
         return False
     for row in range(values.shape[0]):
         some = bottom[row] != 0
-        quotient = np.rint(float(top[row] * up) / float(bottom[row] * down if some else 1))
+        quotient = np.rint(float(top[row] * up) / float(bottom[row] if some else 1))
         values[row] = np.int64(quotient) if some else 0
         statuses[row] = VALUE if some else NULL
     return True
@@ -225,7 +353,7 @@ def _quotients(
 def _finalise_plain(feature: Int64Array, accumulators: Int64Array, values: Int64Array, statuses: npt.NDArray[np.uint8]) -> bool:
     """One feature of many rows without a look at each one's kind: a count, a mean, a ratio of counts. False: not this one."""
     size = values.shape[0]
-    code, slot, index, power, other_code, other_slot, other_place, _, up, down, _ = feature
+    code, slot, index, power, other_code, other_slot, other_place, _, up, _ = feature
     count = accumulators[slot, COUNT, :size]
     if code == _PICK and index == 0:
         if other_code == _NONE:
@@ -233,15 +361,15 @@ def _finalise_plain(feature: Int64Array, accumulators: Int64Array, values: Int64
                 values[row] = count[row]  # never as many as 2^53
                 statuses[row] = VALUE
             return True
-        if other_code == _PICK and other_place == 0 and up > 0 and down > 0:
-            return _quotients(count, up, accumulators[other_slot, COUNT, :size], down, values, statuses)
+        if other_code == _PICK and other_place == 0 and up > 0:
+            return _quotients(count, up, accumulators[other_slot, COUNT, :size], values, statuses)
     elif code == _MEAN and other_code == _NONE and power > 0:
         high, low = accumulators[slot, SUM_HIGH, :size], accumulators[slot, SUM_LOW, :size]
         wide = 0
         for row in range(size):
             wide |= high[row] ^ (low[row] >> 63)
         if wide == 0:
-            return _quotients(low, power, count, 1, values, statuses)
+            return _quotients(low, power, count, values, statuses)
     return False
 
 
@@ -260,35 +388,41 @@ def _finalise_from(
         own_values = values[feature, first : first + times.shape[0]]
         if _finalise_plain(features[feature], accumulators, own_values, statuses[feature, first : first + times.shape[0]]):
             continue
-        code, slot, index, power, other_code, other_slot, other_place, other_power, up, down, integer = features[feature]
+        code, slot, index, power, other_code, other_slot, other_place, _, ratio_power, integer = features[feature]
+        is_plain = code != _MEAN and code != _STDDEV and other_code != _MEAN and other_code != _STDDEV
         # the machine divides slowly: what is the same for all rows is divided once
         room = _ROOM // power if power > 0 else 0
-        other_room = _ROOM // other_power if other_power > 0 else 0
-        up_room = _ROOM // up if up > 0 else -1
-        down_room = _ROOM // down if down > 0 else -1
+        ratio_room = _ROOM // ratio_power if ratio_power > 0 else -1
         for row in range(times.shape[0]):
-            status, value = _operand(code, slot, index, power, room, accumulators, distinct, row, times[row])
-            if other_code != _NONE:
-                below, divisor = _operand(
-                    other_code, other_slot, other_place, other_power, other_room, accumulators, distinct, row, times[row]
-                )
+            if other_code == _NONE:
+                status, value = _operand(code, slot, index, power, room, accumulators, distinct, row, times[row])
+            elif is_plain:
+                status, value = _operand(code, slot, index, 1, 0, accumulators, distinct, row, times[row])
+                below, divisor = _operand(other_code, other_slot, other_place, 1, 0, accumulators, distinct, row, times[row])
                 if status == VALUE and below == VALUE:
                     if divisor == 0:
                         status = NULL
-                    elif (
-                        not -_ROOM < value < _ROOM
-                        or not -_ROOM < divisor < _ROOM
-                        or abs(value) > up_room
-                        or abs(divisor) > down_room
-                    ):
+                    elif not -_ROOM < value < _ROOM or not -_ROOM < divisor < _ROOM or abs(value) > ratio_room:
                         status = UNDECIDED
                     else:
-                        value = _divide(value * up, divisor * down)
+                        value = _divide(value * ratio_power, divisor)
                 elif status == UNDECIDED or below == UNDECIDED:
                     status = UNDECIDED
                 else:
                     status = NULL
-            elif integer != 0 and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
+            else:
+                status, number, parts = _exact(code, slot, index, accumulators, distinct, row, times[row])
+                below, divisor, below_parts = _exact(other_code, other_slot, other_place, accumulators, distinct, row, times[row])
+                value = np.int64(0)
+                if status == VALUE and below == VALUE:
+                    status, value = _ratio(
+                        number, parts, code == _STDDEV, divisor, below_parts, other_code == _STDDEV, ratio_power
+                    )
+                elif status == UNDECIDED or below == UNDECIDED:
+                    status = UNDECIDED
+                else:
+                    status = NULL
+            if integer != 0 and status == VALUE and not -MAX_INTEGER <= value <= MAX_INTEGER:
                 status = UNDECIDED
             undecided_count += status == UNDECIDED
             statuses[feature, first + row] = status

@@ -1,14 +1,16 @@
 """From accumulators to values, in exact integers of any size.
 
-A value is None, an integer, or a decimal as (unscaled, scale). A ratio takes its operands as they would be served: a
-mean or a stddev rounded at its own scale, a sum exact however long. Only what is served must fit: an integer on the wire
-is within ±(2^53-1).
+A value is None, an integer, or a decimal as (unscaled, scale). A ratio is the exact quotient of its operands, rounded once: a
+mean enters as a fraction, a standard deviation as a root, a sum however long. Only what is served must fit: an integer on the
+wire is within ±(2^53-1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import assert_never, cast
 
 from ofp_platform.kernel.accumulate import (
     COUNT,
@@ -59,6 +61,19 @@ def _seconds_since(slot: int, column: int) -> Finaliser:
     return lambda rows, distinct, time: (time - rows[slot][column]) // MICROS_PER_SECOND if rows[slot][COUNT] else None
 
 
+@dataclass(frozen=True)
+class Root:
+    """The root of an integer >= 0 over an integer > 0, exact: a standard deviation before it is rounded."""
+
+    radicand: int
+    divisor: int
+
+
+Operand = int | Fraction | Root | None
+OperandOf = Callable[[AccumulatorRows, Sequence[int], int], Operand]
+"""As a finaliser, but exact: an operand of a ratio."""
+
+
 def _mean(slot: int, scale: int) -> Finaliser:
     power = 10**scale
 
@@ -70,20 +85,21 @@ def _mean(slot: int, scale: int) -> Finaliser:
     return mean
 
 
+def _spread(row: Sequence[int]) -> int:
+    """n * variance * n: never negative, and exact."""
+    return row[COUNT] * wide(row[SQUARE_HIGH], row[SQUARE_LOW]) - _sum(row) ** 2
+
+
 def _stddev(slot: int, scale: int) -> Finaliser:
     def stddev(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
         row = rows[slot]
         count = row[COUNT]
-        if not count:
-            return None
-        # n * variance * n: never negative, and exact
-        spread = count * wide(row[SQUARE_HIGH], row[SQUARE_LOW]) - _sum(row) ** 2
-        return sqrt_ratio_half_even(spread, count, scale), scale
+        return (sqrt_ratio_half_even(_spread(row), count, scale), scale) if count else None
 
     return stddev
 
 
-def _operand(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+def _value(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
     slot, scale, finish = operand.slot, operand.scale, rule_of(operand.aggregation).finish
     match finish:
         case Finish.COUNT:
@@ -115,15 +131,46 @@ def _operand(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int
             assert_never(finish)
 
 
-def ratio_of(numerator: ExactValue, denominator: ExactValue, scale: int) -> ExactValue:
-    """numerator / denominator at `scale`, rounded half to even; None when either is None or the denominator is 0."""
+def _exact(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int]) -> OperandOf:
+    """An operand of a ratio: nothing of it is rounded."""
+    slot = operand.slot
+    match rule_of(operand.aggregation).finish:
+        case Finish.MEAN:
+            return lambda rows, distinct, time: Fraction(_sum(rows[slot]), rows[slot][COUNT]) if rows[slot][COUNT] else None
+        case Finish.STDDEV:
+            return lambda rows, distinct, time: Root(_spread(rows[slot]), rows[slot][COUNT]) if rows[slot][COUNT] else None
+        case _:
+            return cast("OperandOf", _value(operand, distinct_index))  # an integer is exact as it is
+
+
+def ratio_of(numerator: Operand, denominator: Operand, scale: int) -> ExactValue:
+    """numerator / denominator at `scale`, rounded half to even once; None when either is None or the denominator is 0.
+
+    With a root on either side the quotient is the root of a fraction, and what it is rounded to is decided between squares.
+    """
     if numerator is None or denominator is None:
         return None
-    top, top_scale = numerator if isinstance(numerator, tuple) else (numerator, 0)
-    bottom, bottom_scale = denominator if isinstance(denominator, tuple) else (denominator, 0)
+    if not isinstance(numerator, Root) and not isinstance(denominator, Root):
+        if denominator == 0:
+            return None
+        top, bottom = Fraction(numerator), Fraction(denominator)
+        quotient_top, quotient_bottom = top.numerator * bottom.denominator, top.denominator * bottom.numerator
+        return divide_half_even(quotient_top * 10**scale, quotient_bottom), scale
+    top_sign, top = _square(numerator)
+    bottom_sign, bottom = _square(denominator)
     if bottom == 0:
         return None
-    return divide_half_even(top * 10 ** (bottom_scale + scale), bottom * 10**top_scale), scale
+    square = top / bottom
+    # sqrt(n / d) = sqrt(n * d) / d
+    root = sqrt_ratio_half_even(square.numerator * square.denominator, square.denominator, scale)
+    return top_sign * bottom_sign * root, scale
+
+
+def _square(operand: int | Fraction | Root) -> tuple[int, Fraction]:
+    """The sign (1 of 0) and the square of an operand."""
+    if isinstance(operand, Root):
+        return 1, Fraction(operand.radicand, operand.divisor**2)
+    return -1 if operand < 0 else 1, Fraction(operand) ** 2
 
 
 def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
@@ -131,11 +178,11 @@ def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], in
 
     The function raises ValueOutOfRange, naming the feature.
     """
-    top = _operand(feature.operand, distinct_index)
     if feature.denominator is not None:
-        bottom = _operand(feature.denominator, distinct_index)
+        dividend, divisor = _exact(feature.operand, distinct_index), _exact(feature.denominator, distinct_index)
         scale = feature.scale or 0
-        return lambda rows, distinct, time: ratio_of(top(rows, distinct, time), bottom(rows, distinct, time), scale)
+        return lambda rows, distinct, time: ratio_of(dividend(rows, distinct, time), divisor(rows, distinct, time), scale)
+    top = _value(feature.operand, distinct_index)
     if feature.scale is not None:
         return top
     name = feature.name

@@ -50,7 +50,8 @@ class Slot:
 class CompiledOperand:
     """One aggregation of one slot.
 
-    `scale` is that of mean and stddev (0 for integers); `token` is the place in `token_fields` of a distinct_count.
+    `scale` is that of a mean or stddev that is a feature of its own (else 0); `token` is the place in `token_fields` of a
+    distinct_count.
     """
 
     aggregation: Aggregation

@@ -107,7 +107,7 @@ class EventRouting(Model):
 
 
 class Operand(Model):
-    """One side of a ratio. Its window and delay are the feature's unless given."""
+    """One side of a ratio, never rounded. Its window and delay are the feature's unless given."""
 
     aggregation: _AggregationField
     events: _Events
@@ -115,7 +115,6 @@ class Operand(Model):
     where: dict[PayloadField, Scalars] = Field(default_factory=dict)
     window: Window | None = None
     delay: Duration | None = None
-    scale: Scale | None = None
 
 
 class Feature(Model):

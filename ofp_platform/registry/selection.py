@@ -12,7 +12,10 @@ from ofp_platform.vocabulary.times import parse_duration
 
 @dataclass(frozen=True)
 class Selection:
-    """One aggregation over some events. `window`, `delay`: microseconds; `scale` is 0 for an integer."""
+    """One aggregation over some events.
+
+    `window`, `delay`: microseconds; `scale` is 0 for an integer, and for a side of a ratio, which is not rounded.
+    """
 
     aggregation: Aggregation
     predicate: Predicate
@@ -81,7 +84,7 @@ def _operand(feature: Feature, operand: Operand) -> Selection:
         value=operand.value,
         window=parse_duration(window),
         delay=parse_duration(feature.delay if operand.delay is None else operand.delay),
-        scale=_scale(operand.aggregation, operand.scale),
+        scale=0,
     )
 
 

@@ -63,7 +63,9 @@ def _report(pack_text: PackText, error: ErrorDetails) -> None:
     kind, value = error["type"], error["input"]
     if path and path[-1] == "[key]":
         path = path[:-1]
-    if kind == "extra_forbidden":
+    if kind == "extra_forbidden" and _model_at(path[:-1]) is Operand and path[-1] == "scale":
+        pack_text.report(path, "a side of a ratio is not rounded; the scale is the ratio's")
+    elif kind == "extra_forbidden":
         model = _model_at(path[:-1])
         pack_text.report(path, f"unknown field {str(path[-1])!r}{suggestion(path[-1], _field_names(model))}")
     elif kind == "enum":

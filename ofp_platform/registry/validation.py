@@ -128,10 +128,9 @@ class _Check:
                 continue
             if operand.window is None and feature.window is None:
                 self.pack_text.report((*here, "window"), "required, here or in the feature")
-            self._scale(here, operand)
             self._selection(here, key_type, operand, operand.events)
 
-    def _scale(self, path: Path, part: Feature | Operand) -> None:
+    def _scale(self, path: Path, part: Feature) -> None:
         if part.scale is not None and not rule_of(part.aggregation).decimal:
             self.pack_text.report((*path, "scale"), f"{part.aggregation} is an integer and has no scale")
 

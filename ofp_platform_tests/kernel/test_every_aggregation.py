@@ -22,7 +22,7 @@ from ofp_platform.registry.aggregations import RULES, Aggregation, Finish, Reads
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.exact_value import ExactValue
 from ofp_platform.registry.pack import load_pack
-from ofp_platform_tests.oracle.aggregate import Item, aggregate, divide
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, divide, signed_square
 from ofp_platform_tests.oracle.fake_aggregation import pack_of
 
 ROOT = Path(ofp_platform.__file__).parent.parent
@@ -52,7 +52,7 @@ def in_column(column: FeatureColumn, row: int) -> int | Fraction | None:
 
 def expected(aggregation: Aggregation, items: list[Item], time: int) -> int | Fraction | None:
     if RULES[aggregation].reads is Reads.OPERANDS:
-        return divide(aggregate("sum", items, time, 0), aggregate("count", items, time, 0), 6)
+        return divide(signed_square("sum", items, time), signed_square("count", items, time), 6)
     return aggregate(aggregation, items, time, 6)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.accumulate import accumulate
-from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser, group_values, ratio_of, wire
+from ofp_platform.kernel.finalise import Root, ValueOutOfRange, finaliser, group_values, ratio_of, wire
 from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import evaluate
 from ofp_platform.registry.aggregations import Aggregation
@@ -22,7 +22,7 @@ from ofp_platform.registry.layout import (
     Predicate,
     Slot,
 )
-from ofp_platform_tests.oracle.aggregate import Item, aggregate, decimal_text, divide
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.strategies import LIMIT, integers
 
 DECIMAL = {Aggregation.MEAN, Aggregation.STDDEV}
@@ -71,29 +71,48 @@ def test_each_aggregation_is_the_oracle_s(aggregation: Aggregation, values: list
     st.sampled_from(SINGLE),
     st.lists(integers(), max_size=6),
     st.lists(integers(), max_size=6),
-    st.tuples(*[st.integers(0, 12)] * 3),
+    st.integers(0, 12),
 )
 def test_ratios_of_any_two_are_the_oracle_s(
-    top: Aggregation, bottom: Aggregation, over: list[int], under: list[int], scales: tuple[int, int, int]
+    top: Aggregation, bottom: Aggregation, over: list[int], under: list[int], scale: int
 ) -> None:
-    plan = CompiledFeature(
-        "share",
-        CompiledOperand(top, 0, scales[0] if top in DECIMAL else 0, 0),
-        CompiledOperand(bottom, 1, scales[1] if bottom in DECIMAL else 0, 0),
-        scales[2],
-    )
-    expected = divide(
-        aggregate(top.value, items(over), TIME, scales[0]), aggregate(bottom.value, items(under), TIME, scales[1]), scales[2]
-    )
-    assert wire(value_of(plan, over, under)) == (None if expected is None else decimal_text(expected, scales[2]))
+    plan = CompiledFeature("share", CompiledOperand(top, 0, 0, 0), CompiledOperand(bottom, 1, 0, 0), scale)
+    expected = divide(signed_square(top.value, items(over), TIME), signed_square(bottom.value, items(under), TIME), scale)
+    assert wire(value_of(plan, over, under)) == (None if expected is None else decimal_text(expected, scale))
 
 
 def test_what_a_ratio_of_nothing_is() -> None:
     assert ratio_of(None, 3, 2) is None
     assert ratio_of(3, None, 2) is None
     assert ratio_of(3, 0, 2) is None
-    assert ratio_of(3, (0, 4), 2) is None
-    assert ratio_of((-5, 1), (4, 0), 3) == (-125, 3)
+    assert ratio_of(3, Fraction(0), 2) is None
+    assert ratio_of(3, Root(0, 4), 2) is None
+    assert ratio_of(Root(0, 4), Root(0, 4), 2) is None
+    assert ratio_of(Fraction(-5, 10), 4, 3) == (-125, 3)
+
+
+def test_nothing_is_rounded_before_the_end() -> None:
+    def quotient(top: Aggregation, bottom: Aggregation) -> int | str | None:
+        plan = CompiledFeature("f", CompiledOperand(top, 0), CompiledOperand(bottom, 1), 6)
+        return wire(value_of(plan, [0, 0, 1], [0, 0, 1]))
+
+    assert quotient(Aggregation.MAX, Aggregation.MEAN) == "3.000000"
+    assert quotient(Aggregation.STDDEV, Aggregation.MEAN) == "1.414214"
+    assert quotient(Aggregation.MEAN, Aggregation.STDDEV) == "0.707107"
+    assert quotient(Aggregation.STDDEV, Aggregation.STDDEV) == "1.000000"
+    assert quotient(Aggregation.MEAN, Aggregation.MEAN) == "1.000000"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize(("half", "even"), [(1, 0), (3, 2), (5, 2), (7, 4)])
+def test_a_quotient_with_a_root_that_lies_halfway_goes_to_the_even(half: int, even: int, sign: int) -> None:
+    # half of 1/100, from roots of squares: 25 half^2 / 10^6 has the root half / 200
+    assert ratio_of(Root(25 * half**2, 1000), sign, 2) == (sign * even, 2)
+    assert ratio_of(sign * half, Root(40_000, 1), 2) == (sign * even, 2)
+    assert ratio_of(Root(half**2, 200), Root(9, 3), 2) == (even, 2)
+    above, below = Root(25 * half**2 * 10**20 + 1, 1000 * 10**10), Root(25 * half**2 * 10**20 - 1, 1000 * 10**10)
+    assert ratio_of(above, sign, 2) == (sign * (half + 1) // 2 if sign > 0 else -((half + 1) // 2), 2)
+    assert ratio_of(below, sign, 2) == (sign * ((half - 1) // 2), 2)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +127,7 @@ def test_a_group_s_values_are_by_name_and_the_bound_holds_for_what_is_served_onl
     total = CompiledOperand(Aggregation.SUM, 0)
     features = (
         CompiledFeature("z", CompiledOperand(Aggregation.COUNT, 0), None, None),
-        CompiledFeature("a", total, CompiledOperand(Aggregation.MEAN, 0, 1), 1),
+        CompiledFeature("a", total, CompiledOperand(Aggregation.MEAN, 0), 1),
     )
     matrix = np.array([[1, 2], [1, 1], [LIMIT, LIMIT]], np.int64)
 

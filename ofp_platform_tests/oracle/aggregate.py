@@ -71,11 +71,23 @@ def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) ->
     return root_at_scale(sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values), scale)
 
 
-def divide(numerator: int | Fraction | None, denominator: int | Fraction | None, scale: int) -> Fraction | None:
-    """A ratio at `scale`; None when a side is null or the denominator is 0."""
-    if numerator is None or denominator is None or denominator == 0:
+def signed_square(aggregation: str, items: Sequence[Item], time: int) -> tuple[int, Fraction] | None:
+    """The sign and the square of an aggregation that is not rounded, None for null: so a standard deviation is exact, too."""
+    values: list[Any] = [item.value for item in items]
+    if aggregation in ("mean", "stddev") and not values:
         return None
-    return at_scale(Fraction(numerator) / Fraction(denominator), scale)
+    if aggregation == "stddev":
+        mean = Fraction(sum(values), len(values))
+        return 1, sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values)
+    number = Fraction(sum(values), len(values)) if aggregation == "mean" else aggregate(aggregation, items, time, 0)
+    return None if number is None else ((number > 0) - (number < 0), Fraction(number) ** 2)
+
+
+def divide(numerator: tuple[int, Fraction] | None, denominator: tuple[int, Fraction] | None, scale: int) -> Fraction | None:
+    """A ratio of two signed squares at `scale`, rounded once; None when a side is null or the denominator is 0."""
+    if numerator is None or denominator is None or denominator[1] == 0:
+        return None
+    return numerator[0] * denominator[0] * root_at_scale(numerator[1] / denominator[1], scale)
 
 
 def decimal_text(number: Fraction, scale: int) -> str:

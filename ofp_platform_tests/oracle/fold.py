@@ -16,7 +16,7 @@ from typing import Any
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
-from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.expression import compute
 
 LIMIT = 2**53 - 1
@@ -220,7 +220,10 @@ def group_features(
     for feature in group["features"]:
         value: int | Fraction | None
         if feature["aggregation"] == "ratio":
-            sides = [_value(feature[side], events, as_of) for side in ("numerator", "denominator")]
+            sides = [
+                signed_square(feature[side]["aggregation"], _items(feature[side], events, as_of), as_of)
+                for side in ("numerator", "denominator")
+            ]
             value = divide(sides[0], sides[1], feature["scale"])
         else:
             value = _value(feature, events, as_of)
@@ -254,13 +257,16 @@ def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, h
 
 
 def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | Fraction | None:
+    return aggregate(selection["aggregation"], _items(selection, events, as_of), as_of, selection["scale"])
+
+
+def _items(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> list[Item]:
     latest = as_of - selection["delay"]
-    items = [
+    return [
         Item(event.ts, event.tie, None if selection["value"] is None else event.payload[selection["value"]])
         for event in events
         if latest - selection["window"] < event.ts <= latest and _satisfies(event, selection)
     ]
-    return aggregate(selection["aggregation"], items, as_of, selection["scale"])
 
 
 def _satisfies(event: Event, selection: Mapping[str, Any]) -> bool:

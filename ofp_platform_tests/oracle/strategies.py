@@ -77,13 +77,24 @@ groups:
         aggregation: ratio
         window: 3s
         numerator: {aggregation: sum, events: [payment], value: amount, where: {status: odd}}
-        denominator: {aggregation: mean, events: [payment], value: amount, window: 10s, scale: 2}
+        denominator: {aggregation: mean, events: [payment], value: amount, window: 10s}
       - name: spread
         aggregation: ratio
         window: 10s
         scale: 9
         numerator: {aggregation: stddev, events: [payment], value: amount}
         denominator: {aggregation: distinct_count, events: [payment], value: shop}
+      - name: evenness
+        aggregation: ratio
+        window: 10s
+        numerator: {aggregation: mean, events: [payment, refund], value: amount}
+        denominator: {aggregation: stddev, events: [payment], value: amount, window: 3s}
+      - name: variation
+        aggregation: ratio
+        window: 3s
+        scale: 3
+        numerator: {aggregation: stddev, events: [payment], value: amount}
+        denominator: {aggregation: mean, events: [payment], value: amount}
   - name: shop
     version: v1
     key_type: merchant

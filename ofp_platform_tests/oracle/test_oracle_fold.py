@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from ofp_platform.registry.pack import load_pack, pack_content
-from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide
+from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.fold import (
     BehindHorizon,
     OutOfRange,
@@ -162,7 +162,12 @@ def test_arithmetic() -> None:
     assert [at_scale(Fraction(n, 2), 0) for n in (-3, -1, 1, 3, 5)] == [-2, 0, 0, 2, 2]
     assert decimal_text(Fraction(-1, 20), 3) == "-0.050"
     assert decimal_text(Fraction(7), 0) == "7"
-    assert divide(1, 0, 2) is None
+    thirds = [Item(index, b"", value) for index, value in enumerate((0, 0, -1))]
+    sides = {name: signed_square(name, thirds, 0) for name in ("min", "max", "mean", "stddev")}
+    assert divide(sides["min"], sides["max"], 2) is None
+    assert divide(sides["min"], sides["mean"], 6) == 3
+    assert divide(sides["stddev"], sides["mean"], 6) == Fraction(-1414214, 10**6)
+    assert divide((1, Fraction(1)), (1, Fraction(8**2)), 2) == Fraction(12, 100)
     assert micros("2026-01-02T03:04:05.6Z") - micros("2026-01-02T03:04:05Z") == 600_000
 
 

@@ -31,7 +31,7 @@ groups:
         aggregation: ratio
         window: 1h
         scale: 4
-        numerator: {aggregation: mean, events: [payment], value: fee, scale: 2, where: {status: declined}}
+        numerator: {aggregation: mean, events: [payment], value: fee, where: {status: declined}}
         denominator: {aggregation: count, events: [payment], delay: 1d}
     request: {x: decimal}
     on_demand:
@@ -79,7 +79,7 @@ def test_the_plan_of_a_group(compiled: CompiledRegistry) -> None:
     assert features["s"].operand == CompiledOperand(Aggregation.SUM, 3)
     assert features["s"].scale is None
     assert features["d"].operand == CompiledOperand(Aggregation.DISTINCT_COUNT, 0, 0, 0)
-    assert features["r"].operand == CompiledOperand(Aggregation.MEAN, 4, 2)
+    assert features["r"].operand == CompiledOperand(Aggregation.MEAN, 4)
     assert features["r"].denominator == CompiledOperand(Aggregation.COUNT, 2)
     assert features["r"].scale == 4
     assert (plan.mask, plan.reach, plan.request_fields) == (0b11, DAY + HOUR, (("x", "decimal"),))

@@ -153,9 +153,15 @@ def test_the_head_alone_is_valid() -> None:
         ),
         (
             "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: sum, events: [payment]},"
-            " denominator: {aggregation: count, events: [payment], scale: 2}}",
+            " denominator: {aggregation: count, events: [payment]}}",
             ".numerator",
             "sum needs the payload field",
+        ),
+        (
+            "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: count, events: [payment]},"
+            " denominator: {aggregation: mean, events: [payment], value: amount_minor, scale: 2}}",
+            ".denominator.scale",
+            "a side of a ratio is not rounded",
         ),
         (
             "{name: x, aggregation: count, events: [payment], window: 1h, numerator: {aggregation: count, events: [payment]}}",
