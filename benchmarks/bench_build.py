@@ -27,7 +27,7 @@ from ofp_platform.cli.demo.training_set import HANDBOOK, training_intent
 from ofp_platform.cli.offline.facts_commands import examine, reference_of
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_store import Archive
-from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests.replay_resolution import data_end
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 from ofp_platform.offline.runs.run_ledger import RunLedger
@@ -80,7 +80,7 @@ def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis)
         reference = reference_of(build_profile)
         publish_run_facts(plane.pool, examine(plane, reference))
         labels = LabelStore(plane.pool, build_profile.context_pins)
-        labels.append(handbook_labels(world.path))
+        labels.append(handbook_labels(world.path), as_observed)
         known_until = labels.known_until("fraud", data_end(ReplayBasis.up_to(ends), StreamRecords(plane.log, archive)))
         if known_until is None:
             raise SystemExit("no fraud is reported yet in so few transactions: a training set has no label then")

@@ -1,5 +1,7 @@
 """The outcomes in a handbook file as label assertions: a fraud is observed seven days after its transaction.
 
+That is by the simulated clock of the replay, and the source says so: `LabelStore.append` admits them by that clock
+(`as_observed`).
 The others are never asserted to be genuine; what their silence means is the policy's to say.
 """
 
@@ -16,7 +18,8 @@ from ofp_platform.vocabulary.columns import time_texts
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 
 LABEL_TYPE = "fraud"
-SOURCE = "handbook"
+EVENT_CLASS = "transaction"
+SOURCE = "handbook:simulated-clock"
 _COLUMNS = ("transaction_id", "tx_datetime", "tx_fraud")
 
 
@@ -37,6 +40,7 @@ def handbook_labels(path: Path) -> Iterator[LabelAssertion]:
                 frauds["transaction_id"].to_pylist(), event_times, report_times, strict=True
             ):
                 yield LabelAssertion(
+                    event_class=EVENT_CLASS,
                     event_id=f"transaction-{number:07d}",
                     label_type=LABEL_TYPE,
                     value=1,

@@ -16,6 +16,7 @@ from ofp_platform.vocabulary.offline.run_facts import RunFacts
 
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="1" * 64, parameter_hash="2" * 64)
 LABEL = LabelAssertion(
+    event_class="card_payment",
     event_id="payment-1",
     label_type="fraud",
     value=1,
@@ -91,6 +92,7 @@ def test_every_field_that_is_there_is_needed_unless_it_may_be_absent(name: str) 
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("ofs_label_assertion", {"event_class": ""}),
         ("ofs_label_assertion", {"value": "1"}),
         ("ofs_label_assertion", {"value": True}),
         ("ofs_label_assertion", {"value": 2**53}),

@@ -11,7 +11,7 @@ from typing import Any
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
-from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
 from ofp_platform.offline.runs.build_context import BuildContext
@@ -66,7 +66,7 @@ class LabelledPlane:
             archive_up_to(plane.ranges, made.build_context.archive, plane.log.ends())
         declared = plane.profile
         found = reported_labels(made.batches(), FRAUD_REPORTS["card_payments"], declared.context_pins, declared.clock_skew_us)
-        LabelStore(plane.pool, declared.context_pins).append(found.assertions)
+        LabelStore(plane.pool, declared.context_pins).append(found.assertions, as_observed)
         return made
 
     @property

@@ -58,7 +58,9 @@ def a_plan(intent: DatasetBuild | None = None) -> BuildPlan:
         purpose=intent.purpose,
         label_basis=None
         if label is None or label.as_of_utc is None
-        else LabelBasis(label_type=label.label_type, as_of_utc=label.as_of_utc, maturity_seconds=label.maturity_seconds),
+        else LabelBasis(
+            label_type=label.label_type, as_of_utc=label.as_of_utc, maturity_seconds=label.maturity_seconds, next_sequence=9
+        ),
         policy=BuildPolicy(policy_id="fraud_training", revision=1, min_label_coverage="0.950000"),
         ofs_code_release_id="ofp-platform-0.1.0",
     )

@@ -11,6 +11,7 @@ from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 
 CONTENT: dict[str, Any] = {
+    "event_class": "card_payment",
     "event_id": "payment-1",
     "label_type": "fraud",
     "value": 1,
@@ -31,6 +32,7 @@ def test_the_id_is_the_digest_of_the_wire_form() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("event_class", "login"),
         ("event_id", "payment-2"),
         ("label_type", "dispute"),
         ("value", 0),
@@ -50,6 +52,7 @@ def test_every_field_is_part_of_it(name: str, value: Any) -> None:
         ("value", 1.0),
         ("value", "1"),
         ("value", 2**53),
+        ("event_class", "Card payment"),
         ("event_id", ""),
         ("event_id", "a,b"),
         ("event_id", "payment-4111111111111111"),

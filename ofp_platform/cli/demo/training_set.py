@@ -21,8 +21,8 @@ from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform.vocabulary.times import format_time, parse_duration
 
-# both replays report a fraud seven days after its payment
-_MATURITY_SECONDS = parse_duration("7d") // 1_000_000
+# both replays report a fraud seven days after its payment, and a late record is admitted up to six hours after its time
+_MATURITY_SECONDS = (parse_duration("7d") + parse_duration("6h")) // 1_000_000
 
 
 @dataclass(frozen=True)

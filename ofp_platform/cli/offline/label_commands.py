@@ -41,14 +41,17 @@ def load(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Append label assertions of the profile's run. One that is there already stays as it is."""
-    from ofp_platform.offline.labels.label_store import LabelStore
+    """Append label assertions of the profile's run. One that is there already stays as it is.
+
+    A report is observed when its record was admitted to the log; an outcome of a handbook file, by the simulated clock.
+    """
+    from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 
     with open_build_context(resolve(home, profile)) as (plane, build_context):
         if handbook is not None:
             from ofp_platform.simulation.handbook_labels import handbook_labels
 
-            receipt = LabelStore(plane.pool, plane.profile.context_pins).append(handbook_labels(handbook))
+            receipt = LabelStore(plane.pool, plane.profile.context_pins).append(handbook_labels(handbook), as_observed)
             unusable: list[tuple[str, int | str]] = []
         else:
             ends = plane.log.ends()
@@ -73,7 +76,7 @@ def load_reports(
         ReplayGap | ReceiptDamaged | SegmentMissing | SegmentDamaged: see `ReplayReader.batches`.
     """
     from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
-    from ofp_platform.offline.labels.label_store import LabelStore
+    from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 
     declared_profile = plane.profile
     registry = plane.registry_of(plane.ensure_live())
@@ -85,7 +88,7 @@ def load_reports(
     reports = reported_labels(
         _batches(stream_records, until, advance), rule, declared_profile.context_pins, declared_profile.clock_skew_us
     )
-    return reports, LabelStore(plane.pool, declared_profile.context_pins).append(reports.assertions)
+    return reports, LabelStore(plane.pool, declared_profile.context_pins).append(reports.assertions, as_observed)
 
 
 def _batches(stream_records: StreamRecords, until: Basis, advance: Callable[[int], None]) -> Iterator[RecordBatch]:
@@ -132,10 +135,12 @@ def show(
         if not assertions:
             raise CommandRefused(f"nobody has said anything of type {label_type} about {event}")
         for row in assertions:
-            typer.echo(f"{format_time(to_micros(row['observed_time']))}  {row['value']}  {row['assertion_id']}")
+            observed_time = format_time(to_micros(row["observed_time"]))
+            typer.echo(f"{observed_time}  {row['value']}  {row['event_class']}  {row['assertion_id']}")
         return
-    # in the order of (event, observed time, assertion id): the last one about an event is the one that holds
-    resolved_labels = dict(zip(table["event_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+    # in the order of (class, event, observed time, assertion id): the last one about an event is the one that holds
+    events = zip(table["event_class"].to_pylist(), table["event_id"].to_pylist(), strict=True)
+    resolved_labels = dict(zip(events, table["value"].to_pylist(), strict=True))
     typer.echo(f"run {run}: {table.num_rows:,} assertions of type {label_type} about {len(resolved_labels):,} events")
     for value, count in sorted(Counter(resolved_labels.values()).items()):
         typer.echo(f"  {value}: {count:,} events")

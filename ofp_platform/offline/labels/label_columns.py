@@ -27,10 +27,32 @@ Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 @dataclass(frozen=True)
+class RowEvents:
+    """The events of n rows: class and id (string[n]), time (int64[n], microseconds). An event may be that of several rows.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+
+    classes: Column
+    ids: Column
+    times: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if not len(self.classes) == len(self.ids) == len(self.times):
+            raise ValueError(f"{len(self.ids)} event ids, but {len(self.classes)} classes and {len(self.times)} times")
+
+    def names(self) -> pa.Array:
+        """Class and id of each row's event as one text."""
+        return _names(self.classes, self.ids)
+
+
+@dataclass(frozen=True)
 class ResolvedLabels:
     """At most one assertion per event, as of `basis.as_of_utc`.
 
-    `table`: event_id string, value int64, observed_time timestamp[us, UTC], assertion_id string; by event_id.
+    `table`: event_class string, event_id string, value int64, observed_time timestamp[us, UTC], assertion_id string; by class
+    and id.
     """
 
     basis: LabelBasis
@@ -53,27 +75,22 @@ def mature_rows(row_ts: NDArray[np.int64], basis: LabelBasis) -> NDArray[np.bool
     return row_ts <= parse_time(basis.as_of_utc) - basis.maturity_seconds * 1_000_000
 
 
-def label_columns(resolved: ResolvedLabels, event_ids: Column, row_ts: NDArray[np.int64], policy: BuildPolicy) -> pa.Table:
-    """The label columns (LABEL_SCHEMA) of n rows, in their order.
-
-    Args:
-        event_ids: string[n]; an id may occur in several rows.
-        row_ts: int64[n], the time of each row's event, microseconds.
-
-    Raises:
-        ValueError: not as many ids as times.
-    """
-    if len(event_ids) != len(row_ts):
-        raise ValueError(f"{len(event_ids)} event ids, but {len(row_ts)} times")
-    is_mature = mature_rows(row_ts, resolved.basis)
+def label_columns(resolved: ResolvedLabels, events: RowEvents, policy: BuildPolicy) -> pa.Table:
+    """The label columns (LABEL_SCHEMA) of n rows, in their order."""
+    is_mature = mature_rows(events.times, resolved.basis)
     assertions = resolved.table.combine_chunks()
-    assertion_index = pc.index_in(_texts(event_ids), value_set=_texts(assertions["event_id"]))
+    assertion_index = pc.index_in(events.names(), value_set=_names(assertions["event_class"], assertions["event_id"]))
     value = pc.take(_whole(assertions["value"]), assertion_index)
     if policy.unlabelled_means is not None:
         is_silent = pc.and_(pc.is_null(assertion_index), pa.array(is_mature))
         value = pc.if_else(is_silent, pa.scalar(policy.unlabelled_means, pa.int64()), value)
     observed_time = pc.take(_whole(assertions["observed_time"]), assertion_index)
     return pa.Table.from_arrays([value, observed_time, pa.array(is_mature)], schema=LABEL_SCHEMA)
+
+
+def _names(classes: Column, ids: Column) -> pa.Array:
+    # neither a class nor an id holds a blank
+    return pc.binary_join_element_wise(_texts(classes), _texts(ids), " ")
 
 
 def _texts(column: Column) -> pa.Array:

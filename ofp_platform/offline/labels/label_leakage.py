@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, Column
+from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, RowEvents
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.times import parse_time
@@ -15,8 +14,7 @@ from ofp_platform.vocabulary.times import parse_time
 
 def check_no_leak(
     columns: pa.Table,
-    event_ids: Column,
-    row_ts: NDArray[np.int64],
+    events: RowEvents,
     basis: LabelBasis,
     policy: BuildPolicy,
     assertions: pa.Table,
@@ -25,8 +23,7 @@ def check_no_leak(
 
     Args:
         columns: label_value, label_observed_time, label_is_mature.
-        event_ids, row_ts: string[n]; int64[n], microseconds.
-        assertions: as `LabelStore.assertions` gives them, later ones included.
+        assertions: as `LabelStore.assertions` gives them, those observed later included.
 
     Raises:
         BuildRefused: LEAKAGE_DETECTED; the message names the first row at fault. A value that was observed after the as-of,
@@ -36,12 +33,13 @@ def check_no_leak(
     rows = pa.table(
         {
             "row": pa.array(np.arange(columns.num_rows)),
-            "event_id": event_ids.cast(pa.string()),
+            "event_class": events.classes.cast(pa.string()),
+            "event_id": events.ids.cast(pa.string()),
             "value": columns["label_value"],
             "observed_time": columns["label_observed_time"].cast(OBSERVED_TIME),
         }
     )
-    too_young = pa.array(row_ts > as_of - basis.maturity_seconds * 1_000_000)
+    too_young = pa.array(events.times > as_of - basis.maturity_seconds * 1_000_000)
     observed_time = rows["observed_time"]
     _refuse_any(
         rows.filter(pc.greater(observed_time.cast(pa.int64()), as_of)),
@@ -64,7 +62,7 @@ def check_no_leak(
             rows.filter(pc.and_(is_inferred, is_other_value)), "it has a value that neither an assertion nor the policy gives"
         )
     asserted_rows = rows.filter(pc.is_valid(observed_time))
-    keys = ["event_id", "value", "observed_time"]
+    keys = ["event_class", "event_id", "value", "observed_time"]
     unsupported_rows = asserted_rows.join(assertions.select(keys), keys, join_type="left anti")
     _refuse_any(unsupported_rows, "no assertion gives it that value at that time")
     return int(columns.num_rows - columns["label_value"].null_count)
@@ -77,6 +75,6 @@ def _refuse_any(rows: pa.Table, why: str) -> None:
     raise BuildRefused(
         BuildReason.LEAKAGE_DETECTED,
         f"{rows.num_rows:,} rows hold a label that was not known; the first is row {first['row']}"
-        f" (event {first['event_id']}): {why}",
+        f" (event {first['event_class']} {first['event_id']}): {why}",
         "label",
     )

@@ -1,42 +1,72 @@
-"""The labels of one run: assertions are appended, never changed; what is known as of a time is resolved on reading."""
+"""The labels of one run: assertions are appended, never changed; what is known as of a time is resolved on reading.
+
+Each assertion has a sequence number: those of one run are 0, 1, 2, ... in the order in which they became visible, so all in front
+of a number are the same assertions for good.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
+from psycopg import Connection
 
 from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLabels
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import LabelBasis
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import parse_time
 
-_COLUMNS = "assertion_id, event_id, label_type, value, effective_time, observed_time, source"
-# in the order of their ids: two appenders of the same assertions wait for each other, and never in a circle
+_OFFERED = "assertion_id, event_class, event_id, label_type, value, effective_time, stated_time, source"
+# one appender of a run at a time: a number is never visible before those in front of it
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('ofp.label_assertion/' || %s, 0))"
 _TAKE_OVER = f"""
-    INSERT INTO ofp.label_assertion (pins_digest, {_COLUMNS})
-    SELECT DISTINCT ON (assertion_id) %s, {_COLUMNS} FROM offered_label ORDER BY assertion_id
-    ON CONFLICT (pins_digest, assertion_id) DO NOTHING"""
+    INSERT INTO ofp.label_assertion (pins_digest, sequence, observed_time, admitted_time, {_OFFERED})
+    SELECT %(run)s, %(next)s - 1 + row_number() OVER (ORDER BY assertion_id),
+           greatest(stated_time, admitted), admitted, {_OFFERED}
+    FROM (SELECT DISTINCT ON (assertion_id) {_OFFERED},
+                 coalesce(admitted_time, now.microseconds) AS admitted
+          FROM offered_label, (SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint) AS now (microseconds)
+          ORDER BY assertion_id, admitted_time) AS label
+    WHERE NOT EXISTS (SELECT FROM ofp.label_assertion AS known
+                      WHERE (known.pins_digest, known.assertion_id) = (%(run)s, label.assertion_id))"""
+_NEXT = "SELECT coalesce(max(sequence) + 1, 0) FROM ofp.label_assertion WHERE pins_digest = %s"
+_WITHOUT_CLASS = "SELECT EXISTS (SELECT FROM ofp.label_assertion_without_class WHERE pins_digest = %s)"
 _RESOLVED = """
-    COPY (SELECT DISTINCT ON (event_id) event_id, value, observed_time, assertion_id FROM ofp.label_assertion
-          WHERE (pins_digest, label_type) = (%s, %s) AND observed_time <= %s
-          ORDER BY event_id, observed_time DESC, assertion_id DESC)
+    COPY (SELECT DISTINCT ON (event_class, event_id) event_class, event_id, value, observed_time, assertion_id
+          FROM ofp.label_assertion
+          WHERE (pins_digest, label_type) = (%s, %s) AND observed_time <= %s AND sequence < %s
+          ORDER BY event_class, event_id, observed_time DESC, assertion_id DESC)
     TO STDOUT (FORMAT csv)"""
 _ALL = """
-    COPY (SELECT event_id, value, observed_time, assertion_id FROM ofp.label_assertion
-          WHERE (pins_digest, label_type) = (%s, %s) ORDER BY event_id, observed_time, assertion_id)
+    COPY (SELECT event_class, event_id, value, observed_time, assertion_id FROM ofp.label_assertion
+          WHERE (pins_digest, label_type) = (%s, %s) AND sequence < %s
+          ORDER BY event_class, event_id, observed_time, assertion_id)
     TO STDOUT (FORMAT csv)"""
 _LATEST = """
     SELECT max(observed_time) FROM ofp.label_assertion
     WHERE (pins_digest, label_type) = (%s, %s) AND observed_time <= coalesce(%s, observed_time)"""
 _SCHEMA = pa.schema(
-    [("event_id", pa.string()), ("value", pa.int64()), ("observed_time", pa.int64()), ("assertion_id", pa.string())]
+    [
+        ("event_class", pa.string()),
+        ("event_id", pa.string()),
+        ("value", pa.int64()),
+        ("observed_time", pa.int64()),
+        ("assertion_id", pa.string()),
+    ]
 )
+
+
+def as_observed(assertion: LabelAssertion) -> int:
+    """Admission (microseconds) at the very time that the assertion states: of a record of the log, which was observed when it was
+    admitted, and of history by a simulated clock, whose `source` says so."""
+    return parse_time(assertion.observed_time_utc)
 
 
 @dataclass(frozen=True)
@@ -57,51 +87,87 @@ class LabelStore:
         self._pool = pool
         self._run = pins_digest(context_pins)
 
-    def append(self, assertions: Iterable[LabelAssertion]) -> AppendReceipt:
-        """Append all of them or none, in one transaction. One that is there already stays as it is and counts as known."""
+    def append(
+        self, assertions: Iterable[LabelAssertion], admitted_at: Callable[[LabelAssertion], int] | None = None
+    ) -> AppendReceipt:
+        """Append all of them or none, in one transaction. One that is there already stays as it is and counts as known.
+
+        `admitted_at` gives the admission of an assertion, microseconds; without it, the time of the database. No assertion counts
+        as observed before its admission, whatever it states.
+        """
         with answering(), self._pool.connection() as connection, connection.transaction():
             connection.execute("""
                 CREATE TEMPORARY TABLE offered_label (
-                    assertion_id text COLLATE "C", event_id text, label_type text, value bigint,
-                    effective_time bigint, observed_time bigint, source text
+                    assertion_id text COLLATE "C", event_class text, event_id text, label_type text, value bigint,
+                    effective_time bigint, stated_time bigint, source text, admitted_time bigint
                 ) ON COMMIT DROP""")
             offered_count = 0
             with connection.cursor() as cursor:
-                with cursor.copy(f"COPY offered_label ({_COLUMNS}) FROM STDIN") as copy:
+                with cursor.copy(f"COPY offered_label ({_OFFERED}, admitted_time) FROM STDIN") as copy:
                     for assertion in assertions:
                         offered_count += 1
                         copy.write_row(
                             (
                                 assertion.assertion_id,
+                                assertion.event_class,
                                 assertion.event_id,
                                 assertion.label_type,
                                 assertion.value,
                                 parse_time(assertion.effective_time_utc),
                                 parse_time(assertion.observed_time_utc),
                                 assertion.source,
+                                None if admitted_at is None else admitted_at(assertion),
                             )
                         )
-                new_count = cursor.execute(_TAKE_OVER, (self._run,)).rowcount
+                connection.execute(_ONE_AT_A_TIME, (self._run,))
+                new_count = cursor.execute(_TAKE_OVER, {"run": self._run, "next": self._next(connection)}).rowcount
         return AppendReceipt(new_count, offered_count - new_count)
 
+    def next_sequence(self) -> int:
+        """The number behind the newest assertion, of whatever type: all in front of it are known, and stay as they are.
+
+        Raises:
+            BuildRefused: BASIS_UNRESOLVED, the assertions of the run are of before labels named the class of their event.
+        """
+        with answering(), self._pool.connection() as connection:
+            next_sequence = self._next(connection)
+            row = None if next_sequence else connection.execute(_WITHOUT_CLASS, (self._run,)).fetchone()
+        if row is not None and row[0]:
+            text = "the labels of this run were stored before labels named the class of their event: load them again"
+            raise BuildRefused(BuildReason.BASIS_UNRESOLVED, f"{text} (`ofp labels load`)", "label")
+        return next_sequence
+
     def resolve(self, basis: LabelBasis) -> ResolvedLabels:
-        """The one assertion per event that holds as of `basis.as_of_utc`, by the rule of the basis."""
+        """The one assertion per event that holds as of `basis.as_of_utc`, by the rule of the basis.
+
+        Raises:
+            BuildRefused: BASIS_UNRESOLVED, the store ends in front of the basis.
+        """
+        next_sequence = self.next_sequence()
+        if next_sequence < basis.next_sequence:
+            text = f"the label store ends at {next_sequence}, the label basis at {basis.next_sequence}: it lost assertions"
+            raise BuildRefused(BuildReason.BASIS_UNRESOLVED, text, "label")
         as_of = parse_time(basis.as_of_utc)
-        table = self._read(_RESOLVED, (self._run, basis.label_type, as_of))
+        table = self._read(_RESOLVED, (self._run, basis.label_type, as_of, basis.next_sequence))
         return ResolvedLabels(basis, table)
 
-    def assertions(self, label_type: str) -> pa.Table:
-        """Every assertion of that type, whenever it was observed, in the order of (event_id, observed_time, assertion_id).
+    def assertions(self, label_type: str, next_sequence: int | None = None) -> pa.Table:
+        """Every assertion of that type (in front of `next_sequence`), by class, id, observed time, assertion id.
 
-        Columns: event_id string, value int64, observed_time timestamp[us, UTC], assertion_id string.
+        Columns: event_class string, event_id string, value int64, observed_time timestamp[us, UTC], assertion_id string.
         """
-        return self._read(_ALL, (self._run, label_type))
+        return self._read(_ALL, (self._run, label_type, self.next_sequence() if next_sequence is None else next_sequence))
 
     def known_until(self, label_type: str, until_us: int | None = None) -> int | None:
         """The greatest observed time (microseconds), of those up to `until_us` if given; None without any assertion."""
         with answering(), self._pool.connection() as connection:
             row = connection.execute(_LATEST, (self._run, label_type, until_us)).fetchone()
         return None if row is None or row[0] is None else int(row[0])
+
+    def _next(self, connection: Connection[Any]) -> int:
+        row = connection.execute(_NEXT, (self._run,)).fetchone()
+        assert row is not None  # an aggregate has one
+        return int(row[0])
 
     def _read(self, query: str, parameters: tuple[str | int, ...]) -> pa.Table:
         with (

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
+from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_anchors
 from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
@@ -149,7 +150,12 @@ class _Resolution:
         if parse_time(label.as_of_utc) > end:
             text = f"lies in the future of the data: the newest record of the replay was admitted at {format_time(end)}"
             raise BuildRefused(BuildReason.LABEL_ASOF_IN_FUTURE, text, "label.as_of_utc")
-        return LabelBasis(label_type=label.label_type, as_of_utc=label.as_of_utc, maturity_seconds=label.maturity_seconds)
+        return LabelBasis(
+            label_type=label.label_type,
+            as_of_utc=label.as_of_utc,
+            maturity_seconds=label.maturity_seconds,
+            next_sequence=LabelStore(self.sources.pool, self.intent.context_pins).next_sequence(),
+        )
 
     def _check_superseded(self, intent: DatasetBuild, plan: BuildPlan) -> None:
         if intent.supersedes is None:

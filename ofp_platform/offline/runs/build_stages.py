@@ -5,7 +5,7 @@ A stage either gives a receipt or raises `BuildRefused`; nothing that it writes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
@@ -24,7 +24,7 @@ from ofp_platform.offline.datasets.feature_rows import (
     requested_groups,
 )
 from ofp_platform.offline.datasets.spark_features import compute_features_on_spark, spark_session
-from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, label_columns
+from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, RowEvents, label_columns
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import LabelStore
@@ -34,6 +34,7 @@ from ofp_platform.offline.requests.feature_resolution import resolve_pack
 from ofp_platform.offline.requests.replay_history import check_history
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.models import EventRouting, event_class
 from ofp_platform.storage.decision_records import read_decisions
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackRef, PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -65,6 +66,7 @@ class LabelJoiner:
     """Joins label columns to the rows of a dataset, block by block, and counts what the gates need to know."""
 
     plan: BuildPlan
+    events: Mapping[str, EventRouting]
     resolved: ResolvedLabels
     assertions: pa.Table
     diagnostics: list[LabelDiagnostics]
@@ -78,14 +80,21 @@ class LabelJoiner:
         """
         drop = self.plan.policy.immature_rows == "drop"
         for block in blocks:
-            ids, times = block["event_id"], block["event_time_utc"].cast(pa.int64()).to_numpy()
-            columns = label_columns(self.resolved, ids, times, self.plan.policy)
+            times = block["event_time_utc"].cast(pa.int64()).to_numpy()
+            row_events = RowEvents(self._classes(block["event_type"]), block["event_id"], times)
+            columns = label_columns(self.resolved, row_events, self.plan.policy)
             self.diagnostics.append(label_diagnostics(columns, times, self.resolved, self.plan.policy))
-            self.rows_checked += check_no_leak(columns, ids, times, self.resolved.basis, self.plan.policy, self.assertions)
+            self.rows_checked += check_no_leak(columns, row_events, self.resolved.basis, self.plan.policy, self.assertions)
             labelled_block = block
             for field, column in zip(LABEL_SCHEMA, columns.columns, strict=True):
                 labelled_block = labelled_block.append_column(field, column)
             yield labelled_block.filter(columns["label_is_mature"]) if drop else labelled_block
+
+    def _classes(self, event_types: pa.ChunkedArray) -> pa.Array:
+        """The class of each row's event."""
+        names = event_types.combine_chunks().dictionary_encode()
+        classes = [event_class(self.events, name) for name in names.dictionary.to_pylist()]
+        return pa.DictionaryArray.from_arrays(names.indices, pa.array(classes, pa.string())).cast(pa.string())
 
     def receipt(self) -> tuple[LabelReceipt, LabelDiagnostics]:
         """The receipt of the labels over all rows, and their diagnostics."""
@@ -101,18 +110,20 @@ class LabelJoiner:
         ), diagnostics
 
 
-def labels(build_context: BuildContext, plan: BuildPlan) -> LabelJoiner | None:
+def labels(build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry) -> LabelJoiner | None:
     """The label joiner as of the plan's basis; None for a dataset without labels.
 
     Raises:
-        BuildRefused: INVALID_INTENT, labels for rows that are no events; STORE_UNAVAILABLE.
+        BuildRefused: INVALID_INTENT, labels for rows that are no events; BASIS_UNRESOLVED; STORE_UNAVAILABLE.
     """
     if plan.label_basis is None:
         return None
     if not isinstance(plan.scope, PerEvent):
         raise BuildRefused(BuildReason.INVALID_INTENT, "labels are of events: only a per_event scope can have them", "label")
     store = LabelStore(build_context.pool, plan.context_pins)
-    return LabelJoiner(plan, store.resolve(plan.label_basis), store.assertions(plan.label_basis.label_type), [])
+    basis = plan.label_basis
+    assertions = store.assertions(basis.label_type, basis.next_sequence)
+    return LabelJoiner(plan, registry.pack.events, store.resolve(basis), assertions, [])
 
 
 @dataclass(frozen=True)

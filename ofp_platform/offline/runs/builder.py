@@ -130,7 +130,7 @@ class _Steps:
                     " it. `ofp parity show` has the evidence",
                     "parity_anchors",
                 )
-        label_joiner = build_stages.labels(build_context, plan)
+        label_joiner = build_stages.labels(build_context, plan, registry)
         built_dataset = build_stages.dataset(build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset")
         labels: LabelReceipt | None = None
         if label_joiner is not None:

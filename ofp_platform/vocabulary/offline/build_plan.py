@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.build_intent import (
@@ -64,11 +64,12 @@ class PinnedPack(Model):
 
 
 class LabelBasis(Model):
-    """Which labels, as of when, by which rule."""
+    """Which labels, as of when, by which rule. No assertion at `next_sequence` of the run's label store or behind it counts."""
 
     label_type: Name
     as_of_utc: Time
     maturity_seconds: int = Field(ge=0)
+    next_sequence: int = Field(ge=0, le=MAX_INTEGER, description="exclusive-next sequence of the append-only label store")
     rule: Literal["greatest_observed_time_then_assertion_id"] = "greatest_observed_time_then_assertion_id"
 
 

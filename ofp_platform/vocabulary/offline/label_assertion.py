@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
+from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.model import Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.serving import Version
 
@@ -19,12 +20,14 @@ LabelValue = Annotated[
 class LabelAssertion(Model):
     """One statement about one event of the run in whose label store it stands.
 
-    `effective_time_utc`: since when it is true; `observed_time_utc`: since when `source` knew it, which alone decides
-    whether it counts as of a time.
+    The event is named by class and id: events of two classes may share an id. `effective_time_utc`: since when it is true;
+    `observed_time_utc`: since when `source` knew it. It counts as of a time by when it was observed, and as observed no earlier
+    than it was admitted: of a report in the log, when the record was; else when it was appended to the label store.
     """
 
     kind: Literal["label_assertion"] = "label_assertion"
     contract_version: Version = "v0"
+    event_class: EventType
     event_id: SafeIdentifier
     label_type: Name
     value: LabelValue

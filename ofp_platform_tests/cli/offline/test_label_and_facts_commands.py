@@ -26,7 +26,7 @@ def test_labels_out_of_the_log(offline: OfflinePlane) -> None:
     with assertion.connection() as connection:
         row = connection.execute("SELECT event_id, assertion_id FROM ofp.label_assertion LIMIT 1").fetchone()
     assert row is not None
-    assert offline.ofp("labels", "show", "--event", row[0]).out.endswith(f"Z  1  {row[1]}\n")
+    assert offline.ofp("labels", "show", "--event", row[0]).out.endswith(f"Z  1  card_payment  {row[1]}\n")
 
 
 def test_labels_of_a_handbook_file(offline: OfflinePlane) -> None:
@@ -37,10 +37,12 @@ def test_labels_of_a_handbook_file(offline: OfflinePlane) -> None:
     pq.write_table(pa.table(rows), path)
     assert offline.ofp("labels", "load", "--handbook", str(path)).out == "1 assertions appended, 0 were there\n"
     assert offline.ofp("labels", "load", "--handbook", str(path)).out == "0 assertions appended, 1 were there\n"
-    assert offline.ofp("labels", "show", "--event", "transaction-0000002").out.startswith("1970-01-08T00:00:00.000001Z  1  ")
+    assert offline.ofp("labels", "show", "--event", "transaction-0000002").out.startswith(
+        "1970-01-08T00:00:00.000001Z  1  transaction  "
+    )
     with offline.labelled.plane.pool.connection() as connection:  # the other tests count what the log says
         connection.execute("ALTER TABLE ofp.label_assertion DISABLE TRIGGER USER")
-        connection.execute("DELETE FROM ofp.label_assertion WHERE source = 'handbook'")
+        connection.execute("DELETE FROM ofp.label_assertion WHERE source = 'handbook:simulated-clock'")
         connection.execute("ALTER TABLE ofp.label_assertion ENABLE TRIGGER USER")
 
 

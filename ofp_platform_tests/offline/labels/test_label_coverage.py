@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLabels, label_columns
+from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLabels, RowEvents, label_columns
 from ofp_platform.offline.labels.label_coverage import (
     BY_DAY,
     COUNTS,
@@ -34,10 +34,16 @@ def policy(coverage: str, unlabelled_means: int | None = None) -> BuildPolicy:
 
 def resolved(labels: Labels, as_of: int, maturity_days: int) -> ResolvedLabels:
     """Labels: event id to (value, observed time in days)."""
-    basis = LabelBasis(label_type="fraud", as_of_utc=format_time(START + as_of * DAY), maturity_seconds=maturity_days * 86_400)
+    basis = LabelBasis(
+        label_type="fraud",
+        as_of_utc=format_time(START + as_of * DAY),
+        maturity_seconds=maturity_days * 86_400,
+        next_sequence=len(labels),
+    )
     names = sorted(labels)
     table = pa.table(
         {
+            "event_class": pa.array(["payment"] * len(names), pa.string()),
             "event_id": pa.array(names, pa.string()),
             "value": pa.array([labels[name][0] for name in names], pa.int64()),
             "observed_time": pa.array([START + labels[name][1] * DAY for name in names], pa.int64()).cast(OBSERVED_TIME),
@@ -49,7 +55,8 @@ def resolved(labels: Labels, as_of: int, maturity_days: int) -> ResolvedLabels:
 
 def diagnose(rows: Sequence[tuple[str, int]], known: ResolvedLabels, by: BuildPolicy) -> LabelDiagnostics:
     ts = np.array([START + day * DAY for _, day in rows], np.int64)
-    columns = label_columns(known, pa.array([name for name, _ in rows], pa.string()), ts, by)
+    events = RowEvents(pa.array(["payment"] * len(rows), pa.string()), pa.array([name for name, _ in rows], pa.string()), ts)
+    columns = label_columns(known, events, by)
     return label_diagnostics(columns, ts, known, by)
 
 

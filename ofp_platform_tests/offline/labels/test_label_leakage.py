@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME
+from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, RowEvents
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -16,11 +16,13 @@ from ofp_platform.vocabulary.times import format_time
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
-BASIS = LabelBasis(label_type="fraud", as_of_utc=format_time(START + 100 * SECOND), maturity_seconds=30)
+BASIS = LabelBasis(label_type="fraud", as_of_utc=format_time(START + 100 * SECOND), maturity_seconds=30, next_sequence=5)
 IDS = pa.array(["old", "young", "silent", "told"])
-TS = np.array([START, START + 90 * SECOND, START + 10 * SECOND, START + 20 * SECOND], np.int64)
+TIMES = np.array([START, START + 90 * SECOND, START + 10 * SECOND, START + 20 * SECOND], np.int64)
+EVENTS = RowEvents(pa.array(["payment"] * 4), IDS, TIMES)
 ASSERTIONS = pa.table(
     {
+        "event_class": ["payment"] * 5,
         "event_id": ["old", "told", "told", "silent", "young"],
         "value": [1, 0, 1, 1, 1],
         "observed_time": pa.array([START + at * SECOND for at in (50, 60, 100, 101, 120)], pa.int64()).cast(OBSERVED_TIME),
@@ -46,9 +48,9 @@ def columns(**changes: tuple[int | None, int | None, bool]) -> pa.Table:
 
 
 def test_an_honest_build_passes() -> None:
-    assert check_no_leak(columns(), IDS, TS, BASIS, policy(), ASSERTIONS) == 3
+    assert check_no_leak(columns(), EVENTS, BASIS, policy(), ASSERTIONS) == 3
     # an older assertion than the one that holds is a matter of the resolver, not a leak
-    assert check_no_leak(columns(told=(0, 60, True)), IDS, TS, BASIS, policy(), ASSERTIONS) == 3
+    assert check_no_leak(columns(told=(0, 60, True)), EVENTS, BASIS, policy(), ASSERTIONS) == 3
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,17 @@ def test_an_honest_build_passes() -> None:
 )
 def test_a_planted_leak_is_caught(event_id: str, row: tuple[int | None, int | None, bool], why: str) -> None:
     with pytest.raises(BuildRefused, match=why) as caught:
-        check_no_leak(columns(**{event_id: row}), IDS, TS, BASIS, policy(), ASSERTIONS)
+        check_no_leak(columns(**{event_id: row}), EVENTS, BASIS, policy(), ASSERTIONS)
     assert (caught.value.reason, caught.value.field) == (BuildReason.LEAKAGE_DETECTED, "label")
-    assert f"(event {event_id})" in caught.value.message
+    assert f"(event payment {event_id})" in caught.value.message
+
+
+def test_an_assertion_about_another_class_supports_nothing() -> None:
+    logins = RowEvents(pa.array(["login"] * 4), IDS, TIMES)
+    with pytest.raises(BuildRefused, match=r"\(event login old\): no assertion gives it that value"):
+        check_no_leak(columns(), logins, BASIS, policy(), ASSERTIONS)
 
 
 def test_a_value_out_of_silence_without_a_policy_is_a_leak() -> None:
-    with pytest.raises(BuildRefused, match=r"row 2 \(event silent\).*gives silence no meaning"):
-        check_no_leak(columns(), IDS, TS, BASIS, policy(None), ASSERTIONS)
+    with pytest.raises(BuildRefused, match=r"row 2 \(event payment silent\).*gives silence no meaning"):
+        check_no_leak(columns(), EVENTS, BASIS, policy(None), ASSERTIONS)

@@ -11,7 +11,9 @@ import pytest
 
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
-from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
+from ofp_platform.registry.models import event_class
+from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.simulation.handbook import HandbookFileError, HandbookReplay
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
@@ -45,17 +47,42 @@ def test_simulated_reports_become_labels(dsn: str) -> None:
         assert not log.append_columns(deliveries.columns(), deliveries.admitted_at).refusals
         labels = reported_labels(read(log), RULE, PINS, SKEW)
         store = LabelStore(pool, PINS)
-        assert store.append(labels.assertions).new_count == stream.summary.fraud_reports > 20
-        assert store.append(reported_labels(read(log), RULE, PINS, SKEW).assertions).new_count == 0
+        assert store.append(labels.assertions, as_observed).new_count == stream.summary.fraud_reports > 20
+        assert store.append(reported_labels(read(log), RULE, PINS, SKEW).assertions, as_observed).new_count == 0
     assert labels.unusable == []
     payments = {
         event_id: int(ts)
         for event_id, event_type, ts in zip(deliveries.event_ids, deliveries.event_types, deliveries.ts, strict=True)
         if event_type == "card_payment"
     }
+    admitted: dict[str, int] = {}
+    for event_id, at in zip(deliveries.event_ids, deliveries.admitted_at.tolist(), strict=True):
+        admitted[event_id] = min(at, admitted.get(event_id, at))
     for assertion in labels.assertions:
-        assert parse_time(assertion.observed_time_utc) == payments[assertion.event_id] + parse_duration("7d")
-        assert assertion.value == 1
+        assert parse_time(assertion.effective_time_utc) == payments[assertion.event_id] + parse_duration("7d")
+        assert parse_time(assertion.observed_time_utc) == admitted[assertion.source]
+        assert (assertion.event_class, assertion.value) == ("card_payment", 1)
+
+
+def test_a_report_is_observed_when_it_was_admitted(dsn: str) -> None:
+    with open_pool(dsn) as pool:
+        log = PostgresLog.create(pool, "reports", 1, "payload.account_id")
+        january, november, december = "2026-01-08T00:00:00Z", "2026-11-08T00:00:00Z", "2026-12-08T00:00:00Z"
+        # backdated, and delivered again a month later
+        for moment in (november, december):
+            assert not log.append([report("report-1", january)], lambda envelope, moment=moment: parse_time(moment)).refusals  # type: ignore[misc]
+        labels = reported_labels(read(log), RULE, PINS, SKEW)
+        store = LabelStore(pool, PINS)
+        store.append(labels.assertions, as_observed)
+        assert [(one.effective_time_utc, one.observed_time_utc) for one in labels.assertions] == [(january, november)]
+        for as_of, known in (("2026-01-31T00:00:00Z", 0), ("2026-11-07T23:59:59.999999Z", 0), (november, 1)):
+            basis = LabelBasis(label_type="fraud", as_of_utc=as_of, maturity_seconds=0, next_sequence=store.next_sequence())
+            assert store.resolve(basis).table.num_rows == known
+
+
+def test_the_class_of_a_rule_is_that_of_the_pack() -> None:
+    for pack_id, about_type in (("card_payments", "card_payment"), ("handbook", "transaction")):
+        assert event_class(shipped_pack(pack_id).events, about_type) == FRAUD_REPORTS[pack_id].about_class
 
 
 def test_copies_foreign_and_impossible_reports(dsn: str) -> None:
@@ -114,12 +141,14 @@ def test_the_frauds_of_a_handbook_file(dsn: str, tmp_path: Path) -> None:
     for one in labels:
         assert parse_time(one.effective_time_utc) == delivered[one.event_id]
         assert parse_time(one.observed_time_utc) == delivered[one.event_id] + parse_duration("7d")
-        assert (one.value, one.label_type, one.source) == (1, "fraud", "handbook")
+        assert (one.value, one.label_type, one.source) == (1, "fraud", "handbook:simulated-clock")
     with open_pool(dsn) as pool:
         store = LabelStore(pool, PINS)
-        assert store.append(handbook_labels(path)).new_count == 3
+        assert store.append(handbook_labels(path), as_observed).new_count == 3
         # as of the last transaction, the fraud in it is not known, although the store has it
-        basis = LabelBasis(label_type="fraud", as_of_utc="2018-04-12T00:00:00.000011Z", maturity_seconds=7 * 86_400)
+        basis = LabelBasis(
+            label_type="fraud", as_of_utc="2018-04-12T00:00:00.000011Z", maturity_seconds=7 * 86_400, next_sequence=3
+        )
         assert store.resolve(basis).table["event_id"].to_pylist() == ["transaction-0000001", "transaction-0000004"]
 
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, label_columns
+from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, RowEvents, label_columns
 from ofp_platform.offline.labels.label_leakage import check_no_leak
-from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore
+from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore, as_observed
 from ofp_platform.storage.postgres import Pool, open_pool
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
@@ -38,12 +38,27 @@ def new_run() -> ContextPins:
 
 def assertion(event_id: str, observed: int, value: int = 1, **more: Any) -> LabelAssertion:
     """Observed at START + observed microseconds."""
-    usual = {"label_type": "fraud", "source": "desk", "effective_time_utc": format_time(START)}
+    usual = {
+        "event_class": "payment",
+        "label_type": "fraud",
+        "source": "desk",
+        "effective_time_utc": format_time(START),
+    }
     return LabelAssertion(event_id=event_id, value=value, observed_time_utc=format_time(START + observed), **(usual | more))
 
 
-def basis(as_of: int, maturity_seconds: int = 5, label_type: str = "fraud") -> LabelBasis:
-    return LabelBasis(label_type=label_type, as_of_utc=format_time(START + as_of), maturity_seconds=maturity_seconds)
+def basis(store: LabelStore, as_of: int, maturity_seconds: int = 5) -> LabelBasis:
+    """Of what the store holds now."""
+    return LabelBasis(
+        label_type="fraud",
+        as_of_utc=format_time(START + as_of),
+        maturity_seconds=maturity_seconds,
+        next_sequence=store.next_sequence(),
+    )
+
+
+def of_payments(ids: pa.Array | pa.ChunkedArray, ts: np.ndarray) -> RowEvents:
+    return RowEvents(pa.array(["payment"] * len(ids), pa.string()), ids, ts)
 
 
 def policy(unlabelled_means: int | None = None, coverage: str = "0.0") -> BuildPolicy:
@@ -65,10 +80,14 @@ ASSERTIONS = st.lists(
         st.sampled_from((0, 1, -7, 2**53 - 1)),
         source=st.sampled_from(("desk", "bank")),
         label_type=st.sampled_from(("fraud", "fraud", "dispute")),
+        event_class=st.sampled_from(("payment", "payment", "login")),
     ),
     max_size=25,
 )
-ROWS = st.lists(st.tuples(st.sampled_from(("e-1", "e-2", "e-3", "E:4/x_.", "NA", "12", "none")), MOMENTS), max_size=15)
+EVENTS = st.tuples(
+    st.sampled_from(("payment", "payment", "login")), st.sampled_from(("e-1", "e-2", "e-3", "E:4/x_.", "NA", "12", "none"))
+)
+ROWS = st.lists(st.tuples(EVENTS, MOMENTS), max_size=15)
 
 
 @settings(max_examples=60)
@@ -84,7 +103,7 @@ def test_columns_are_those_of_the_law(
     pool: Pool,
     assertions: list[LabelAssertion],
     cuts: list[int],
-    rows: list[tuple[str, int]],
+    rows: list[tuple[tuple[str, str], int]],
     as_of: int,
     maturity: int,
     means: int | None,
@@ -92,17 +111,19 @@ def test_columns_are_those_of_the_law(
     store = LabelStore(pool, new_run())
     edges = [0, *sorted(cuts), len(assertions)]
     for start, stop in pairwise(edges):
-        store.append(assertions[start:stop])
-    resolved = store.resolve(basis(as_of, maturity))
+        store.append(assertions[start:stop], as_observed)
+    by = basis(store, as_of, maturity)
+    resolved = store.resolve(by)
     expected = {
-        one.event_id: found.assertion_id
+        (one.event_class, one.event_id): found.assertion_id
         for one in assertions
-        if (found := resolve(assertions, one.event_id, "fraud", START + as_of)) is not None
+        if (found := resolve(assertions, (one.event_class, one.event_id), "fraud", START + as_of)) is not None
     }
-    assert dict(zip(*(resolved.table[name].to_pylist() for name in ("event_id", "assertion_id")), strict=True)) == expected
+    assert {(row["event_class"], row["event_id"]): row["assertion_id"] for row in resolved.table.to_pylist()} == expected
 
-    ids, ts = pa.array([event_id for event_id, _ in rows], pa.string()), np.array([START + at for _, at in rows], np.int64)
-    columns = label_columns(resolved, ids, ts, policy(means))
+    classes, ids = (pa.array([event[part] for event, _ in rows], pa.string()) for part in (0, 1))
+    events = RowEvents(classes, ids, np.array([START + at for _, at in rows], np.int64))
+    columns = label_columns(resolved, events, policy(means))
     assert columns.schema == LABEL_SCHEMA
     columns.validate(full=True)
     found_rows = list(
@@ -114,30 +135,34 @@ def test_columns_are_those_of_the_law(
         )
     )
     assert found_rows == [
-        label_row(assertions, event_id, START + at, "fraud", START + as_of, maturity * SECOND, means) for event_id, at in rows
+        label_row(assertions, event, START + at, "fraud", START + as_of, maturity * SECOND, means) for event, at in rows
     ]
     labelled = sum(value is not None for value, _, _ in found_rows)
     every = store.assertions("fraud")
     assert every.num_rows == len({one.assertion_id for one in assertions if one.label_type == "fraud"})
-    assert check_no_leak(columns, ids, ts, basis(as_of, maturity), policy(means), every) == labelled
+    assert by.next_sequence == len({one.assertion_id for one in assertions})
+    assert check_no_leak(columns, events, by, policy(means), every) == labelled
 
 
 def test_ids_may_come_in_chunks_and_large_strings(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
-    store.append([assertion("e-2", 0)])
+    store.append([assertion("e-2", 0)], as_observed)
     ids = pa.chunked_array([["e-1"], ["e-2", "e-2"], []], pa.large_string())
-    columns = label_columns(store.resolve(basis(SECOND)), ids, np.full(3, START, np.int64), policy())
+    columns = label_columns(store.resolve(basis(store, SECOND)), of_payments(ids, np.full(3, START, np.int64)), policy())
     assert columns["label_value"].to_pylist() == [None, 1, 1]
-    with pytest.raises(ValueError, match="3 event ids, but 2 times"):
-        label_columns(store.resolve(basis(SECOND)), ids, np.full(2, START, np.int64), policy())
+    with pytest.raises(ValueError, match="3 event ids, but 3 classes and 2 times"):
+        of_payments(ids, np.full(2, START, np.int64))
 
 
 def test_an_append_is_idempotent(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
     first = [assertion("e-1", 0), assertion("e-2", 0), assertion("e-1", 0)]
-    assert store.append(first) == AppendReceipt(2, 1)
-    assert store.append([*first, assertion("e-1", 1)]) == AppendReceipt(1, 3)
+    assert store.append(first, as_observed) == AppendReceipt(2, 1)
+    assert store.append([*first, assertion("e-1", 1)], as_observed) == AppendReceipt(1, 3)
     assert store.append([]) == AppendReceipt(0, 0)
+    # the same statement, admitted again by another clock: it was known before
+    assert store.append(first) == AppendReceipt(0, 3)
+    assert store.next_sequence() == 3
     assert store.assertions("fraud").num_rows == 3
     assert (store.known_until("fraud"), store.known_until("fraud", START)) == (START + 1, START)
     assert (store.known_until("fraud", START - 1), store.known_until("other")) == (None, None)
@@ -151,41 +176,98 @@ def test_a_failed_append_leaves_nothing(pool: Pool) -> None:
         raise RuntimeError("the file ends here")
 
     with pytest.raises(RuntimeError, match="the file ends here"):
-        store.append(broken())
+        store.append(broken(), as_observed)
     assert store.assertions("fraud").num_rows == 0
 
 
 def test_another_run_has_other_labels(pool: Pool) -> None:
     one, other = LabelStore(pool, new_run()), LabelStore(pool, new_run())
-    one.append([assertion("e-1", 0)])
-    assert other.append([assertion("e-1", 0, value=0)]) == AppendReceipt(1, 0)
-    assert one.resolve(basis(0)).table["value"].to_pylist() == [1]
+    one.append([assertion("e-1", 0)], as_observed)
+    assert other.append([assertion("e-1", 0, value=0)], as_observed) == AppendReceipt(1, 0)
+    assert one.resolve(basis(one, 0)).table["value"].to_pylist() == [1]
+    assert (one.next_sequence(), other.next_sequence()) == (1, 1)
 
 
 def test_two_appenders_of_the_same_labels(pool: Pool) -> None:
-    store = LabelStore(pool, new_run())
+    run = new_run()
+    store = LabelStore(pool, run)
     labels = [assertion(f"e-{number}", number) for number in range(3_000)]
     together = threading.Barrier(4)
 
     def append(offered: Sequence[LabelAssertion]) -> AppendReceipt:
         together.wait(timeout=30)
-        return store.append(offered)
+        return store.append(offered, as_observed)
 
     with ThreadPoolExecutor(4) as threads:
         receipts = list(threads.map(append, [labels, labels[::-1], labels[1_000:], labels[:2_000]]))
     assert sum(receipt.new_count for receipt in receipts) == 3_000
     assert sum(receipt.known_count for receipt in receipts) == 7_000
-    assert store.resolve(basis(3_000)).table.num_rows == 3_000
+    assert store.resolve(basis(store, 3_000)).table.num_rows == 3_000
+    # one after the other: each number is there once, and no number was skipped
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT sequence FROM ofp.label_assertion WHERE pins_digest = %s ORDER BY 1", (pins_digest(run),)
+        ).fetchall()
+    assert [number for (number,) in rows] == list(range(3_000))
 
 
 def test_the_digest_is_of_what_is_known(pool: Pool) -> None:
     store, again = LabelStore(pool, new_run()), LabelStore(pool, new_run())
-    store.append([assertion("e-1", 0), assertion("e-2", 5), assertion("e-1", 9)])
-    again.append([assertion("e-2", 5)])
-    again.append([assertion("e-1", 0)])
-    assert store.resolve(basis(5)).digest == again.resolve(basis(5)).digest
-    assert store.resolve(basis(9)).digest != again.resolve(basis(9)).digest
-    assert (store.resolve(basis(5)).last_heard_us, store.resolve(basis(-1)).last_heard_us) == (START + 5, None)
+    store.append([assertion("e-1", 0), assertion("e-2", 5), assertion("e-1", 9)], as_observed)
+    again.append([assertion("e-2", 5)], as_observed)
+    again.append([assertion("e-1", 0)], as_observed)
+    assert store.resolve(basis(store, 5)).digest == again.resolve(basis(again, 5)).digest
+    assert store.resolve(basis(store, 9)).digest != again.resolve(basis(again, 9)).digest
+    assert (store.resolve(basis(store, 5)).last_heard_us, store.resolve(basis(store, -1)).last_heard_us) == (START + 5, None)
+
+
+def test_what_is_appended_now_is_not_known_before(pool: Pool) -> None:
+    store = LabelStore(pool, new_run())
+    store.append([assertion("e-1", 0)], as_observed)
+    store.append([assertion("e-1", 5, value=0), assertion("e-2", 5)])
+    far = 10**18
+    assert store.resolve(basis(store, SECOND)).table["value"].to_pylist() == [1]
+    # as of later than any clock it is
+    later = basis(store, 0).model_copy(update={"as_of_utc": "9999-12-31T23:59:59Z"})
+    assert store.resolve(later).table["value"].to_pylist() == [0, 1]
+    observed = store.assertions("fraud")["observed_time"].cast(pa.int64()).to_pylist()
+    assert START + 5 < observed[1] == observed[2] < far
+    # one that states a later time than its admission keeps it
+    store.append([assertion("e-3", 10**17)])
+    assert store.assertions("fraud")["observed_time"].cast(pa.int64()).to_pylist()[-1] == START + 10**17
+
+
+def test_a_basis_holds_what_was_in_front_of_it(pool: Pool) -> None:
+    store = LabelStore(pool, new_run())
+    store.append([assertion("e-1", 0)], as_observed)
+    before = basis(store, SECOND)
+    store.append([assertion("e-1", 3, value=0), assertion("e-2", 1)], as_observed)
+    assert store.resolve(before).table["value"].to_pylist() == [1]
+    assert store.resolve(basis(store, SECOND)).table["value"].to_pylist() == [0, 1]
+    assert store.assertions("fraud", before.next_sequence).num_rows == 1
+    with pytest.raises(BuildRefused, match="ends at 3, the label basis at 4: it lost assertions") as caught:
+        store.resolve(before.model_copy(update={"next_sequence": 4}))
+    assert caught.value.reason is BuildReason.BASIS_UNRESOLVED
+
+
+def test_two_classes_may_share_an_id(pool: Pool) -> None:
+    store = LabelStore(pool, new_run())
+    store.append([assertion("e-1", 0), assertion("e-1", 0, value=0, event_class="login")], as_observed)
+    resolved = store.resolve(basis(store, 0))
+    events = RowEvents(pa.array(["login", "payment", "refund"]), pa.array(["e-1"] * 3), np.full(3, START, np.int64))
+    assert label_columns(resolved, events, policy())["label_value"].to_pylist() == [0, 1, None]
+
+
+def test_labels_of_before_are_refused_in_words(pool: Pool) -> None:
+    run = new_run()
+    old = "INSERT INTO ofp.label_assertion_without_class VALUES (%s, 'a', 'e-1', 'fraud', 1, 0, 0, 'desk')"
+    with pool.connection() as connection:
+        connection.execute(old, (pins_digest(run),))
+    store = LabelStore(pool, run)
+    with pytest.raises(BuildRefused, match="load them again"):
+        store.next_sequence()
+    store.append([assertion("e-1", 0)], as_observed)
+    assert store.next_sequence() == 1
 
 
 @pytest.mark.parametrize("replica", [False, True])
@@ -200,7 +282,13 @@ def test_the_digest_is_of_what_is_known(pool: Pool) -> None:
     ],
 )
 @pytest.mark.parametrize(
-    ("table", "column"), [("label_assertion", "value"), ("decision_record", "content"), ("run_facts", "content")]
+    ("table", "column"),
+    [
+        ("label_assertion", "value"),
+        ("label_assertion_without_class", "value"),
+        ("decision_record", "content"),
+        ("run_facts", "content"),
+    ],
 )
 def test_the_database_refuses_every_change(pool: Pool, table: str, column: str, statement: str, replica: bool) -> None:
     with pool.connection() as connection, connection.transaction():
@@ -212,10 +300,10 @@ def test_the_database_refuses_every_change(pool: Pool, table: str, column: str, 
 
 def test_an_insert_cannot_overwrite(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
-    store.append([assertion("e-1", 0)])
+    store.append([assertion("e-1", 0)], as_observed)
     overwrite = """
         INSERT INTO ofp.label_assertion SELECT * FROM ofp.label_assertion
-        ON CONFLICT (pins_digest, assertion_id) DO UPDATE SET value = 0"""
+        ON CONFLICT (pins_digest, sequence) DO UPDATE SET value = 0"""
     with pool.connection() as connection, pytest.raises(psycopg.errors.RestrictViolation):
         connection.execute(overwrite)
 
@@ -231,6 +319,6 @@ def test_a_database_that_is_gone_is_a_refusal_that_may_pass(dsn: str) -> None:
 
 def test_observed_times_are_utc_microseconds(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
-    store.append([assertion("e-1", 1)])
-    assert store.resolve(basis(1)).table["observed_time"].type == OBSERVED_TIME
+    store.append([assertion("e-1", 1)], as_observed)
+    assert store.resolve(basis(store, 1)).table["observed_time"].type == OBSERVED_TIME
     assert store.assertions("none").schema == store.assertions("fraud").schema

@@ -18,7 +18,7 @@ from ofp_platform.log.archive import archive_up_to
 from ofp_platform.offline.datasets import feature_rows
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.datasets.publication import load_manifest, verify_files
-from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.replay_resolution import resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
@@ -278,6 +278,7 @@ def test_a_label_observed_after_the_as_of_is_caught(world: LabelledPlane, monkey
     pins = world.plane.profile.context_pins
     event = "payment-0000003"
     tomorrow = LabelAssertion(
+        event_class="card_payment",
         event_id=event,
         label_type="fraud",
         value=1,
@@ -285,7 +286,7 @@ def test_a_label_observed_after_the_as_of_is_caught(world: LabelledPlane, monkey
         observed_time_utc="2026-01-19T00:00:00Z",
         source="planted",
     )
-    LabelStore(world.plane.pool, pins).append([tomorrow])
+    LabelStore(world.plane.pool, pins).append([tomorrow], as_observed)
     honest = manifest_of(world, built(world))
     row = read_dataset(world.objects, honest).filter(pc.field("event_id") == event)
     assert row["label_value"].to_pylist() == [0]

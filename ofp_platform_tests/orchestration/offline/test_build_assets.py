@@ -11,7 +11,7 @@ import pytest
 
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.datasets.spark_features import SparkUnavailable, demand_spark
-from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs import builder
 from ofp_platform.offline.runs.run_ledger import RunLedger
@@ -122,15 +122,19 @@ def label_every_payment(world: LabelledPlane) -> None:
         if event_type == "card_payment"
     }
     LabelStore(world.plane.pool, world.plane.profile.context_pins).append(
-        LabelAssertion(
-            event_id=event_id,
-            label_type="fraud",
-            value=int(number % 5 == 0),
-            effective_time_utc=format_time(ts),
-            observed_time_utc=format_time(ts + 60_000_000),
-            source="bank",
-        )
-        for number, (event_id, ts) in enumerate(sorted(times.items()))
+        (
+            LabelAssertion(
+                event_class="card_payment",
+                event_id=event_id,
+                label_type="fraud",
+                value=int(number % 5 == 0),
+                effective_time_utc=format_time(ts),
+                observed_time_utc=format_time(ts + 60_000_000),
+                source="bank",
+            )
+            for number, (event_id, ts) in enumerate(sorted(times.items()))
+        ),
+        as_observed,
     )
 
 
