@@ -268,7 +268,7 @@ def assertion_id(label: Mapping[str, Any]) -> str:
 
 
 def resolved_digest(assertion_ids: list[str]) -> str:
-    """The digest of resolved labels: their assertion ids, joined in the order of their events."""
+    """The digest of resolved labels: their assertion ids, joined in the order of their events' classes and ids."""
     return sha256("".join(assertion_ids).encode("ascii"))
 
 
