@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ofp_platform.vocabulary.errors import Reason, invalid
+from ofp_platform.vocabulary.text_file import read_text
 
 TOKENS_VARIABLE = "OFP_API_TOKENS"
 TOKENS_FILE_VARIABLE = "OFP_API_TOKENS_FILE"
@@ -64,7 +65,7 @@ def load_tokens(environ: Mapping[str, str]) -> Tokens:
     tokens = [token for token in re.split(r"[,\s]+", environ.get(TOKENS_VARIABLE, "")) if token]
     if name := environ.get(TOKENS_FILE_VARIABLE):
         try:
-            lines = Path(name).read_text(encoding="utf-8").splitlines()
+            lines = read_text(Path(name)).split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ExposureError(f"{TOKENS_FILE_VARIABLE}: {name} cannot be read: {type(error).__name__}") from None
         file_tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

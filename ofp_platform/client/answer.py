@@ -9,6 +9,7 @@ import orjson
 from pydantic import PrivateAttr, ValidationError
 
 from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -44,6 +45,10 @@ def parse(model: type[M], body: bytes) -> M:
     Raises:
         AnswerNotTrusted: it is not one; the text names the field, never a value.
     """
+    try:
+        read_json(body)
+    except (NotJson, NotIJson) as error:
+        raise AnswerNotTrusted(f"the answer is not a {model.__name__}: {error}") from None
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

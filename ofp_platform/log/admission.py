@@ -16,6 +16,7 @@ from ofp_platform.log.port import AdmissionClock, Candidate, RecordRefusal, Refu
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, json_is_suspect, raw_identifier_in, redact
 from ofp_platform.vocabulary.times import parse_time
 
@@ -54,7 +55,7 @@ class Admission:
             try:
                 envelope = Envelope.model_validate(candidate)
             except ValidationError as error:
-                return _invalid(index, error)
+                return _invalid(index, error, candidate)
             except RecursionError:
                 return _nesting(index)
         fields = envelope.__dict__
@@ -158,10 +159,17 @@ def _key(value: Any) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH else None
 
 
-def _invalid(index: int, error: ValidationError) -> RecordRefusal:
+def _invalid(index: int, error: ValidationError, candidate: Mapping[str, Any]) -> RecordRefusal:
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     first = problems[0]
     field = str(first["loc"][0]) if first["loc"] else "envelope"
+    if first["loc"] == ("payload",) and isinstance(candidate["payload"], bytes):
+        try:
+            read_json(candidate["payload"])
+        except NotIJson as reason:
+            return RecordRefusal(index, RefusalReason.NOT_I_JSON, f"payload: {reason}")
+        except NotJson:
+            pass  # no object, in whatever words
     others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if field in _TIMES:
         text = "must be an RFC 3339 UTC time with 'Z' and at most 6 fractional digits, and no leap second"

@@ -18,6 +18,7 @@ from ofp_platform.log.admitted import Admitted, AdmittedBatch, Kind
 from ofp_platform.log.port import RecordBatch, RecordRefusal, RefusalReason, UnreadableRecord, empty_batch
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.position import PartitionBasis
 from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
 
@@ -67,9 +68,11 @@ def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | Un
         return UnreadableRecord(offset, reason, message)
 
     try:
-        data = orjson.loads(record["Data"])
-    except orjson.JSONDecodeError:
+        data = read_json(record["Data"])
+    except NotJson:
         return unreadable(RefusalReason.INVALID_ENVELOPE, "the record is not JSON")
+    except NotIJson as error:
+        return unreadable(RefusalReason.NOT_I_JSON, f"the record: {error}")
     if not isinstance(data, dict) or "envelope" not in data or not _FIELDS.issuperset(data):
         return unreadable(RefusalReason.INVALID_ENVELOPE, "the record is not {admitted_at_utc, envelope}")
     try:

@@ -12,6 +12,7 @@ from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
 from ofp_platform.registry.selection import Selection, feature_scale, feature_selections
 from ofp_platform.registry.validation import validate
 from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.text_file import read_text
 
 SHIPPED_PACKS = ("card_payments", "handbook")
 
@@ -32,7 +33,7 @@ def load_pack_file(path: Path) -> Pack:
         PackErrors: the file cannot be read as UTF-8 text, or is not a valid pack.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise PackErrors([PackError(str(path), 0, "", f"cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:

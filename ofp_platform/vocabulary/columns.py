@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.times import parse_time
 
 Int64 = NDArray[np.int64]
@@ -72,7 +72,7 @@ class EventColumns:
         """The envelopes as plain dicts, as a producer would send them.
 
         What has no wire form stands there so that an envelope refuses it: a moment outside the years 1 to 9999 as its
-        number, a payload that is no JSON as its bytes.
+        number, a payload that is no I-JSON as its bytes.
         """
         runs = [{name: value for name in PIN_NAMES if (value := getattr(pins, name)) is not None} for pins in self.pins]
         emitted_at = self.emitted_at.tolist()
@@ -113,6 +113,6 @@ def _parsed(payload: bytes | Mapping[str, Any]) -> Any:
     if not isinstance(payload, bytes):
         return payload
     try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        return read_json(payload)
+    except (NotJson, NotIJson):
         return payload

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
+from ofp_platform.vocabulary.text_file import read_text
 from ofp_platform.vocabulary.times import parse_duration
+
+_DOUBLED_NAME = re.compile(r'found duplicate key "([a-z][a-z0-9_]{0,62})"')
 
 
 def _duration(text: str) -> str:
@@ -92,6 +98,11 @@ class Profile(Model):
         )
 
 
+def _line(error: MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    return "" if mark is None else f"line {mark.line + 1}: "
+
+
 def load_profile(path: Path) -> Profile:
     """Read and validate a profile.
 
@@ -99,13 +110,23 @@ def load_profile(path: Path) -> Profile:
         ProfileError: no such file, not YAML, or a field that is wrong; the text names the file and the field.
     """
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        content = YAML(typ="safe").load(read_text(path))
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror}; `ofp init` writes a profile to start from") from None
     except UnicodeDecodeError:
         raise ProfileError(f"{path}: is not UTF-8 text") from None
-    except YAMLError as error:
-        raise ProfileError(f"{path}: not YAML: {error}") from None
+    except DuplicateKeyError as error:
+        name = _DOUBLED_NAME.search(str(error.problem))
+        words = f"the field {name.group(1)} is written twice" if name else "a field is written twice"
+        raise ProfileError(f"{path}: {_line(error)}{words}") from None
+    except MarkedYAMLError as error:
+        raise ProfileError(f"{path}: not YAML: {_line(error)}{redact(str(error.problem or error.context))}") from None
+    except YAMLError:
+        raise ProfileError(f"{path}: not YAML: a character that YAML does not allow") from None
+    except RecursionError:
+        raise ProfileError(f"{path}: nested too deeply") from None
+    if (place := raw_identifier_in(content)) is not None:
+        raise ProfileError(f"{path}: {place.replace('payload', 'profile', 1)}: a raw identifier (a card number) is refused")
     try:
         return Profile.model_validate(content)
     except ValidationError as error:

@@ -373,6 +373,19 @@ def test_records_of_others_are_unreadable_never_a_gap(fake_kinesis: Any, log: Ki
         json.dumps({"envelope": {}}).encode(),
         json.dumps({"envelope": card}).encode(),
         json.dumps({"envelope": good, "other": 1}).encode(),
+        *(
+            json.dumps({"envelope": good}).replace(begin, "{" + member + ", " + begin[1:], 1).encode()
+            for begin, member in (
+                ('{"envelope"', '"envelope": {}'),
+                ('{"event_id"', '"event_id": "first"'),
+                ('{"account_id"', '"\\u0061ccount_id": "first"'),
+                ('{"account_id"', '"x": [{"y": 1, "y": 1}]'),
+                ('{"account_id"', '"x": NaN'),
+                ('{"account_id"', '"x": "\\ud800"'),
+                ('{"account_id"', '"x": 18446744073709551616'),
+                ('{"account_id"', '"x": "PAN=4111111111111111"'),
+            )
+        ),
     ):
         fake_kinesis.put("a", data)
     batch = log.read(FIRST, None, 100)
@@ -385,6 +398,8 @@ def test_records_of_others_are_unreadable_never_a_gap(fake_kinesis: Any, log: Ki
         RefusalReason.INVALID_ENVELOPE,
         RefusalReason.RAW_IDENTIFIER,
         RefusalReason.INVALID_ENVELOPE,
+        *[RefusalReason.NOT_I_JSON] * 7,
+        RefusalReason.RAW_IDENTIFIER,
     ]
     assert "4111" not in str(batch.unreadable)
     assert batch.next.offset == batch.unreadable[-1].offset

@@ -81,7 +81,16 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, changed: dict[str,
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "ofp init"), ("a: [1", "not YAML"), ("", "profile.yaml"), ("- 1", "profile.yaml"), ("pack: é\x00", "YAML")],
+    [
+        (None, "ofp init"),
+        ("a: [1", "not YAML"),
+        ("", "profile.yaml"),
+        ("- 1", "profile.yaml"),
+        ("pack: é\x00", "YAML"),
+        ("pack: a\npack: b", "line 2: the field pack is written twice"),
+        ("a: {b: 1, b: 1}", "line 1: the field b is written twice"),
+        ("pack: PAN 4111-1111-1111-1111", "profile.pack: a raw identifier"),
+    ],
 )
 def test_no_profile_at_all_is_told_in_words(tmp_path: Path, text: str | None, words: str) -> None:
     path = tmp_path / "profile.yaml"
@@ -89,6 +98,12 @@ def test_no_profile_at_all_is_told_in_words(tmp_path: Path, text: str | None, wo
         path.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError, match=words):
         load_profile(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_profile(tmp_path: Path) -> None:
+    path = written(tmp_path, LEAST)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_profile(path) == Profile(**LEAST)
 
 
 def test_a_file_that_is_not_text_is_told_in_words(tmp_path: Path) -> None:

@@ -35,13 +35,17 @@ def _run(
     from ofp_platform.offline.runs.build_context import BuildContext
     from ofp_platform.offline.runs.run_parity import RunToProve
     from ofp_platform.storage.objects import ObjectStore
+    from ofp_platform.vocabulary.json_text import read_json
     from ofp_platform.vocabulary.position import Basis, make_basis
+    from ofp_platform.vocabulary.text_file import read_text
 
     environment = resolve(home, profile)
     given_basis: Basis | None = None
     if basis_file is not None:
         try:
-            given_basis = Basis.model_validate_json(basis_file.read_bytes())
+            text = read_text(basis_file).encode()
+            read_json(text)  # for what it refuses
+            given_basis = Basis.model_validate_json(text)
         except OSError as error:
             raise CommandRefused(f"{basis_file}: {error.strerror}") from None
         except ValueError as error:

@@ -10,6 +10,7 @@ from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.readable_json import readable_response
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.raw_identifier import redact
 
 if TYPE_CHECKING:
     from ofp_platform.vocabulary.position import Position
@@ -55,7 +56,7 @@ def get_features(
         feature_keys=[_pair(text, "--key", "TYPE:ID") for text in key],
         feature_groups=[_pair(text, "--group", "NAME:VERSION") for text in feature_group],
         as_of_time_utc=as_of,
-        request_context=None if not context else dict(_context(text) for text in context),
+        request_context=_request_context(context) if context else None,
         at_least_basis=None if not at_least else [_position(text, declared_profile.stream_name) for text in at_least],
     )
     body = _over_http(url, token, request) if url is not None else _in_process(environment, request)
@@ -81,6 +82,15 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     if not (first and colon and second):
         raise CommandRefused(f"{option} is written {form}")
     return first, second
+
+
+def _request_context(texts: list[str]) -> dict[str, int | str]:
+    fields = [_context(text) for text in texts]
+    names = [name for name, _ in fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise CommandRefused(f"--context names {redact(name)} twice")
+    return dict(fields)
 
 
 def _context(text: str) -> tuple[str, int | str]:

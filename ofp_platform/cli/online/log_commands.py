@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +13,14 @@ from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ofp_platform.log.port import EventLog, RecordRefusal
     from ofp_platform.vocabulary.position import Position
 
 app = typer.Typer(help="Append to the event log of the profile, see its ends, trim it.", no_args_is_help=True)
 _BATCH = 5_000
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which a line feed is no line's end
 
 
 @app.command(short_help="Append events from a file.")
@@ -26,7 +29,8 @@ def append(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Append envelopes. Each refused line is printed as FILE:LINE: REASON: message; exit code 1 if there was one.
+    """Append envelopes, one per line of UTF-8 text. Each refused line is printed as FILE:LINE: REASON: message; exit code 1 if
+    there was one. A line ends with a line feed only; a byte order mark in front of the first is skipped.
 
     The newest position of each partition is printed in the form that `features get --at-least` takes.
     """
@@ -37,10 +41,11 @@ def append(
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
                 continue
-            try:
-                batch.append((number, _object(line)))
-            except ValueError as error:
-                typer.echo(f"{file}:{number}: INVALID_ENVELOPE: {error}", err=True)
+            value = _value(line)
+            if isinstance(value, dict):
+                batch.append((number, value))
+            else:
+                typer.echo(_words(file, number, value), err=True)
                 refused_count += 1
             if len(batch) == _BATCH:
                 good, bad = _append(plane.log, file, batch, newest)
@@ -55,30 +60,31 @@ def append(
         raise typer.Exit(1)
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Path) -> Iterator[bytes]:
+    from ofp_platform.vocabulary.text_file import lines_of
+
     try:
-        if str(file) == "-":
-            return typer.get_text_stream("stdin").readlines()
-        return file.read_text(encoding="utf-8").splitlines()
+        with nullcontext(typer.get_binary_stream("stdin")) if str(file) == "-" else file.open("rb") as stream:
+            for number, line in enumerate(lines_of(stream)):
+                if not number and line.startswith(_WIDE_MARKS):
+                    raise CommandRefused(f"{file}: not UTF-8 text")
+                yield line
     except OSError as error:
         raise CommandRefused(f"{file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CommandRefused(f"{file}: not UTF-8 text") from None
 
 
-def _object(line: str) -> dict[str, Any]:
-    """One line as a JSON object. The text of the error says what is wrong, and holds nothing of the line.
+def _value(line: bytes) -> dict[str, Any] | RecordRefusal:
+    """One line as a JSON object, or why it is none, which holds nothing of the line."""
+    from ofp_platform.log.port import RecordRefusal, RefusalReason
+    from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 
-    Raises:
-        ValueError: it is not one.
-    """
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("not JSON") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
+        value = read_json(line)
+    except NotIJson as error:
+        return RecordRefusal(0, RefusalReason.NOT_I_JSON, str(error))
+    except NotJson as error:
+        return RecordRefusal(0, RefusalReason.INVALID_ENVELOPE, error.what)
+    return value if isinstance(value, dict) else RecordRefusal(0, RefusalReason.INVALID_ENVELOPE, "not a JSON object")
 
 
 def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]], newest: dict[str, Position]) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
 )
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.replay_basis import ReversedRange
+from ofp_platform.vocabulary.text_file import read_text
 
 Intent = DatasetBuild | ParityRebuild | ForensicRebuild
 
@@ -47,7 +48,7 @@ def load_intent_file(path: Path) -> Intent:
         BuildRefused: the file cannot be read as UTF-8 text; see `read_intent`.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError:
         refuse("the file is not UTF-8 text")
     except OSError as error:

@@ -21,6 +21,7 @@ from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question, check_context, check_request
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.json_text import read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
@@ -127,6 +128,7 @@ class QuestionReader:
         if len(body) > limits.max_body_bytes:
             return None
         try:
+            read_json(body)  # for what it refuses: msgspec keeps the last of two equal names
             asked = _BODY.decode(body)
             as_of = parse_time(asked.as_of_time_utc)
             if not self._pins_fit(bytes(asked.context_pins)):

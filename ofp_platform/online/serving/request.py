@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins, readable_pins
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
@@ -30,6 +31,10 @@ def parse_request(body: bytes, limits: Limits) -> GetFeaturesRequest:
             f"the body has {len(body)} bytes; the limit is {limits.max_body_bytes}",
             readable_pins(body),
         )
+    try:
+        read_json(body)
+    except (NotJson, NotIJson) as error:
+        raise invalid(Reason.MALFORMED_JSON, f"the body: {error}") from None
     try:
         return GetFeaturesRequest.model_validate_json(body)
     except ValidationError as error:

@@ -56,6 +56,7 @@ def test_a_request_context_is_used(on_plane: Ofp) -> None:
         (("--group", "account_activity"), "--group is written NAME:VERSION"),
         (("--key", "account"), "--key is written TYPE:ID"),
         (("--key", "account:4000001234567899"), "INVALID_REQUEST / RAW_IDENTIFIER"),
+        (("--context", "amount_minor=1", "--context", "amount_minor=2"), "--context names amount_minor twice"),
         (("--key", "terminal:t-1"), "INVALID_REQUEST / INVALID_FIELD"),
         (("--context", "amount"), "--context is written NAME=VALUE"),
         (("--at-least", "0000"), "--at-least is written PARTITION:OFFSET"),
@@ -66,8 +67,8 @@ def test_a_request_context_is_used(on_plane: Ofp) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
-def test_refusals_are_words(on_plane: Ofp, changed: tuple[str, str], says: str) -> None:
-    option, _ = changed
+def test_refusals_are_words(on_plane: Ofp, changed: tuple[str, ...], says: str) -> None:
+    option = changed[0]
     kept = [pair for pair in zip(ASK[2::2], ASK[3::2], strict=True) if pair[0] != option]
     outcome = on_plane("features", "get", *(word for pair in [*kept, changed] for word in pair))
     assert says in outcome.refused()

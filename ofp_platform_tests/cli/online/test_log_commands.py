@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,45 @@ def test_standard_input(plane_home: dict[str, str], payment: dict[str, Any], tmp
     text = Path(jsonl(tmp_path / "one.jsonl", {**payment, "event_id": "from-stdin"})).read_text()
     outcome = call("log", "append", "-", stdin=text, **plane_home)
     assert (outcome.code, outcome.out.splitlines()[0]) == (0, "1 appended, 0 refused")
+
+
+def test_lines_end_with_a_line_feed_only(plane_home: dict[str, str], payment: dict[str, Any], tmp_path: Path) -> None:
+    payload = {**payment["payload"], "note": "a\u2028b\u2029c\u0085d"}
+    lines = [json.dumps({**payment, "event_id": f"line-{n}", "payload": payload}, ensure_ascii=False) for n in range(6)]
+    file = tmp_path / "separators.jsonl"
+    file.write_bytes(f"\ufeff{lines[0]}\r\n{lines[1]}\n\n{lines[2]}".encode())
+    outcome = call("log", "append", str(file), **plane_home)
+    assert (outcome.code, outcome.out.splitlines()[0], outcome.err) == (0, "3 appended, 0 refused", "")
+    outcome = call("log", "append", "-", stdin=f"\ufeff{lines[3]}\r\n{lines[4]}\n\n{lines[5][:-1]}", **plane_home)
+    assert (outcome.out.splitlines()[0], outcome.err) == ("2 appended, 1 refused", "-:4: INVALID_ENVELOPE: not JSON\n")
+
+
+def test_what_a_parser_would_drop_is_told_by_line(on_plane: Ofp, tmp_path: Path, payment: dict[str, Any]) -> None:
+    text = json.dumps(payment)
+    begin = json.dumps(payment["payload"])[:20]
+    lines = [
+        text.replace("{", '{"event_id": "first", ', 1),
+        *(
+            text.replace(begin, "{" + member + ", " + begin[1:])
+            for member in (
+                '"note": 1, "\\u006eote": 2',
+                '"x": [{"b": {"c": 1, "c": 1}}]',
+                '"x": NaN',
+                '"x": "\\ud800"',
+                '"x": 9007199254740992',
+                '"x": 123456789012345678901234',
+            )
+        ),
+    ]
+    file = tmp_path / "doubled.jsonl"
+    file.write_bytes("\n".join(lines).encode() + b"\n\xff\n")
+    outcome = on_plane("log", "append", str(file))
+    assert outcome.out == "0 appended, 8 refused\n"
+    refusals = dict(line.removeprefix(f"{file}:").split(":", 1) for line in outcome.refused().splitlines())
+    assert [refusals[str(number)].split(":")[0].strip() for number in range(1, 8)] == ["NOT_I_JSON"] * 7
+    assert refusals["1"] == " NOT_I_JSON: the name event_id stands twice in one object"
+    assert refusals["2"] == " NOT_I_JSON: the name note stands twice in one object"
+    assert refusals["8"] == " INVALID_ENVELOPE: not UTF-8 text"
 
 
 def test_a_card_number_never_gets_into_the_log(on_plane: Ofp, tmp_path: Path, payment: dict[str, Any]) -> None:

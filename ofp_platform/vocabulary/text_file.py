@@ -1,0 +1,26 @@
+"""Text files from outside: UTF-8, with or without a byte order mark, in lines that end with a line feed and nothing else.
+
+Other characters that end a line for some programs (U+0085, U+2028, U+2029) stand inside JSON texts as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_MARK = b"\xef\xbb\xbf"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, without the mark.
+
+    Raises:
+        OSError: it cannot be read. UnicodeDecodeError: it is not UTF-8.
+    """
+    return path.read_bytes().decode("utf-8-sig")
+
+
+def lines_of(stream: Iterable[bytes]) -> Iterator[bytes]:
+    r"""The lines of an open binary file, without the mark and without their ends, which are `\n` or `\r\n`."""
+    for number, line in enumerate(stream):
+        yield (line if number else line.removeprefix(_MARK)).removesuffix(b"\n").removesuffix(b"\r")
