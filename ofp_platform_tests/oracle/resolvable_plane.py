@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ofp_platform.log.archive_store import Archive
+from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.resolver import BuildSources
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
 from ofp_platform.offline.sources.stream_records import StreamRecords
@@ -46,7 +47,10 @@ class ResolvablePlane:
         """As a builder would make them."""
         objects = ObjectStore(self.plane.profile.object_store_url)
         held = StreamRecords(self.plane.log, Archive(objects, self.plane.log.stream_name))
-        return BuildSources(self.plane.pool, held, lambda name, identity: (name, identity) in self.published)
+        pool = self.plane.pool
+        return BuildSources(
+            pool, held, lambda name, identity: (name, identity) in self.published, LabelStore.next_sequences(pool)
+        )
 
     def decide(self, number: int, basis: Basis, *, partition_id: str = "0000", pins: ContextPins | None = None) -> str:
         """Record a decision about the event at that offset, which knew `basis`; its id."""

@@ -37,6 +37,7 @@ def _ledger(environment: Environment) -> Iterator[RunLedger]:
 @app.command(short_help="Resolve an intent without building anything.")
 def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Say what an intent would be built from: offsets, pack, labels, anchors. Exit code 1 and the field at fault otherwise."""
+    from ofp_platform.offline.labels.label_store import LabelStore
     from ofp_platform.offline.requests.code_release import code_release_id
     from ofp_platform.offline.requests.intent_file import load_intent_file
     from ofp_platform.offline.requests.resolver import BuildSources
@@ -46,7 +47,8 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     checked_intent = load_intent_file(intent)
     with resolve(home, profile).open_plane() as plane:
         objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        plan = resolve_intent(checked_intent, BuildSources.of(plane.pool, plane.log, objects), code_release_id())
+        sources = BuildSources.of(plane.pool, plane.log, objects, LabelStore.next_sequences(plane.pool))
+        plan = resolve_intent(checked_intent, sources, code_release_id())
     if json:
         typer.echo(readable_json(plan.wire()))
         return

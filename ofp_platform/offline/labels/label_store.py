@@ -137,6 +137,11 @@ class LabelStore:
             raise BuildRefused(BuildReason.BASIS_UNRESOLVED, f"{text} (`ofp labels load`)", "label")
         return next_sequence
 
+    @staticmethod
+    def next_sequences(pool: Pool) -> Callable[[ContextPins], int]:
+        """`next_sequence` of any run."""
+        return lambda context_pins: LabelStore(pool, context_pins).next_sequence()
+
     def resolve(self, basis: LabelBasis) -> ResolvedLabels:
         """The one assertion per event that holds as of `basis.as_of_utc`, by the rule of the basis.
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
-from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_anchors
 from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
@@ -19,6 +18,7 @@ from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedRunFacts
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -29,21 +29,26 @@ from ofp_platform.vocabulary.times import format_time, parse_time
 
 @dataclass(frozen=True)
 class BuildSources:
-    """The sources of a resolution. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists."""
+    """The sources of a resolution. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists;
+    `next_label_sequence(pins)`: the number behind the newest assertion in the run's label store.
+    """
 
     pool: Pool
     stream_records: StreamRecords
     is_published: Callable[[str, str], bool]
+    next_label_sequence: Callable[[ContextPins], int]
 
     @classmethod
-    def of(cls, pool: Pool, log: EventLog, objects: ObjectStore) -> BuildSources:
-        """Log and archive of one stream, and the datasets of an object store."""
+    def of(
+        cls, pool: Pool, log: EventLog, objects: ObjectStore, next_label_sequence: Callable[[ContextPins], int]
+    ) -> BuildSources:
+        """Log and archive of one stream, the datasets of an object store, and a label store."""
 
         def is_published(dataset_name: str, dataset_identity: str) -> bool:
             with replaying("supersedes"):
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
-        return cls(pool, StreamRecords(log, Archive(objects, log.stream_name)), is_published)
+        return cls(pool, StreamRecords(log, Archive(objects, log.stream_name)), is_published, next_label_sequence)
 
 
 def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:
@@ -154,7 +159,7 @@ class _Resolution:
             label_type=label.label_type,
             as_of_utc=label.as_of_utc,
             maturity_seconds=label.maturity_seconds,
-            next_sequence=LabelStore(self.sources.pool, self.intent.context_pins).next_sequence(),
+            next_sequence=self.sources.next_label_sequence(self.intent.context_pins),
         )
 
     def _check_superseded(self, intent: DatasetBuild, plan: BuildPlan) -> None:

@@ -10,6 +10,7 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
 from ofp_platform.offline.datasets.dataset_index import DatasetIndex
 from ofp_platform.offline.datasets.spark_features import demand_spark
+from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
 from ofp_platform.offline.requests.code_release import code_release_id
 from ofp_platform.offline.requests.resolver import BuildSources
@@ -73,7 +74,7 @@ class BuildContext:
     @property
     def sources(self) -> BuildSources:
         """The sources from which an intent is resolved."""
-        return BuildSources(self.pool, self.stream_records, self.index.is_published)
+        return BuildSources(self.pool, self.stream_records, self.index.is_published, LabelStore.next_sequences(self.pool))
 
     def run_folder(self, run_key: str) -> Path:
         """The folder of one run's unfinished files."""

@@ -261,7 +261,7 @@ def test_a_store_that_does_not_answer_may_pass(resolvable: ResolvablePlane, monk
             raise psycopg.OperationalError("gone")
 
     sources = resolvable.sources
-    away = BuildSources(Away(), sources.stream_records, sources.is_published)  # type: ignore[arg-type]
+    away = BuildSources(Away(), sources.stream_records, sources.is_published, sources.next_label_sequence)  # type: ignore[arg-type]
     with pytest.raises(BuildRefused) as caught:
         resolve(parse_intent(DATASET), away, RELEASE)
     assert caught.value.retryable
