@@ -92,15 +92,15 @@ class Environment(BaseSettings):
 
         return start_embedded(self.postgres_folder)
 
-    def open_plane(self) -> Plane:
-        """The plane of the profile on the database. The caller closes it.
+    def open_plane(self, *, create_stream: bool = True) -> Plane:
+        """The plane of the profile on the database. The caller closes it; one who only reads creates no stream.
 
         Raises:
             ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError: what is wrong, in words.
         """
         from ofp_platform.online.plane import Plane
 
-        return Plane.open(self.load_profile(), self.dsn())
+        return Plane.open(self.load_profile(), self.dsn(), create_stream=create_stream)
 
 
 def _checked(dsn: str) -> str:

@@ -19,17 +19,20 @@ def connect_log(
     partitions: int,
     partition_key: str,
     kinesis_endpoint_url: str | None,
+    create: bool = True,
 ) -> EventLog:
     """Open the stream, or create it with that many partitions. Close the log before the pool.
 
     Raises:
-        LogUnavailable: the log does not answer.
+        StreamNotFound: there is none, and it is not to be created. LogUnavailable: the log does not answer.
     """
     match kind:
         case "postgres":
             try:
                 return PostgresLog.open(pool, stream_name)
             except StreamNotFound:
+                if not create:
+                    raise
                 return PostgresLog.create(pool, stream_name, partitions, partition_key)
         case "kinesis":
             # a process whose log is no Kinesis starts without boto3, a fifth of a second
@@ -37,7 +40,11 @@ def connect_log(
 
             client = kinesis_client(kinesis_endpoint_url)
             try:
-                return KinesisLog.create(client, stream_name, partitions, partition_key)
+                if create:
+                    return KinesisLog.create(client, stream_name, partitions, partition_key)
+                log = KinesisLog(client, stream_name, partition_key)
+                log.partitions()
+                return log
             except BaseException:
                 client.close()
                 raise

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ofp_platform.log.connect import connect_log
 from ofp_platform.log.port import EventLog
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.evaluation import Evaluator
-from ofp_platform.online.serving.reader import QUIET_POSTURE, Reader
+from ofp_platform.online.serving.reader import UNOBSERVED, Reader
 from ofp_platform.online.state.projection import (
     ProjectionRow,
     UnknownProjection,
@@ -24,6 +25,7 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
 from ofp_platform.vocabulary.profile import Profile
 
 
@@ -36,6 +38,16 @@ def profile_pack(profile: Profile) -> Pack:
     return shipped_pack(profile.pack) if profile.pack in SHIPPED_PACKS else load_pack_file(Path(profile.pack))
 
 
+def unknown_run(profile: Profile) -> ContractError:
+    """The refusal of a question about a run that nothing was projected of here."""
+    return not_found(
+        Reason.UNKNOWN_RUN,
+        f"run {profile.context_pins.run_id!r} of stream {profile.stream_name!r} has no live projection here: whoever projects it"
+        " makes one (`ofp projector run`, `ofp up`)",
+        profile.context_pins,
+    )
+
+
 @dataclass
 class Plane:
     """The online plane of one profile on one database. A context manager: closes its pool and log."""
@@ -46,11 +58,11 @@ class Plane:
     log: EventLog
 
     @classmethod
-    def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8) -> Plane:
-        """Connect. The schema must be there (`migrate`); the stream is created when it is not.
+    def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8, create_stream: bool = True) -> Plane:
+        """Connect. The schema must be there (`migrate`); the stream is created when it is not, or else refused.
 
         Raises:
-            DatabaseUnavailable | LogUnavailable: what does not answer.
+            DatabaseUnavailable | LogUnavailable: what does not answer. StreamNotFound: see there.
         """
         pool = open_pool(dsn, max_size=max_connections)
         try:
@@ -61,6 +73,7 @@ class Plane:
                 partitions=profile.partitions,
                 partition_key=profile.partition_key,
                 kinesis_endpoint_url=profile.kinesis_endpoint_url,
+                create=create_stream,
             )
         except BaseException:
             pool.close()
@@ -104,6 +117,22 @@ class Plane:
                 self.profile.run_config_digest,
                 status="live",
             )
+
+    def known_live(self) -> ProjectionRow:
+        """The live projection of the profile's run, for those who read: nothing is created by asking.
+
+        Raises:
+            ContractError: NOT_FOUND / UNKNOWN_RUN: there is none.
+        """
+        live = self.live()
+        if live is None:
+            raise unknown_run(self.profile)
+        return live
+
+    def known_registry(self) -> CompiledRegistry:
+        """The registry of the live projection; where there is none yet, that of the profile's pack, published nowhere."""
+        live = self.live()
+        return compile_pack(profile_pack(self.profile)) if live is None else self.registry_of(live)
 
     def open_beside(self) -> ProjectionRow:
         """The projection of the profile's pack, built beside the live one (or the live one itself when nothing changed)."""
@@ -171,8 +200,6 @@ class Plane:
         """An evaluator of questions about that projection."""
         return Evaluator(self.registry_of(row), row.pins, row.run_config_digest, self.profile.allowed_lateness_us)
 
-    def reader(self, row: ProjectionRow) -> Reader:
-        """`get_features` as a library call."""
-        return Reader(
-            self.pool, row.projection_id, self.evaluator(row), self.profile.limits, lambda: QUIET_POSTURE, self.partition_ids
-        )
+    def reader(self, row: ProjectionRow, posture: Mapping[str, Any] = UNOBSERVED) -> Reader:
+        """`get_features` as a library call; every answer carries this posture."""
+        return Reader(self.pool, row.projection_id, self.evaluator(row), self.profile.limits, lambda: posture, self.partition_ids)

@@ -84,7 +84,7 @@ class FeatureReaderResource(_Settings):
     def open(self) -> Iterator[Reader]:
         """A reader of the projection that is live now."""
         with self._open_plane() as plane:
-            yield plane.reader(plane.ensure_live())
+            yield plane.reader(plane.known_live())
 
 
 class BuildContextResource(_Settings):

@@ -114,7 +114,7 @@ class OfflineSteps:
         return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until("fraud", end)
 
     def _build(self, build_context: BuildContext, reference: str, known_until: int) -> DatasetManifest:
-        registry = self.plane.registry_of(self.plane.ensure_live())
+        registry = self.plane.known_registry()
         pins = self.plane.profile.context_pins
         intent = training_intent(self.asked, registry, pins, self.ends, reference, known_until)
         file = self.intent_file

@@ -37,7 +37,7 @@ def examine(plane: Plane, reference: str) -> RunFacts:
     from ofp_platform.offline.requests.run_facts_view import examine_run
     from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 
-    registry = plane.registry_of(plane.ensure_live())
+    registry = plane.known_registry()
     pack = PinnedPack(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest)
     return examine_run(plane.pool, plane.log, plane.profile, pack, reference)
 

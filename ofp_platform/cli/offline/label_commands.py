@@ -79,7 +79,7 @@ def load_reports(
     from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 
     declared_profile = plane.profile
-    registry = plane.registry_of(plane.ensure_live())
+    registry = plane.known_registry()
     rule = FRAUD_REPORTS.get(registry.pack.pack_id)
     if rule is None:
         raise CommandRefused(

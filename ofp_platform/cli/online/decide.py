@@ -76,7 +76,7 @@ def point_of(plane: Plane) -> DecisionPoint:
     """
     from ofp_platform.decisions.decision_point import SHIPPED
 
-    pack_id = plane.registry_of(plane.ensure_live()).pack.pack_id
+    pack_id = plane.known_registry().pack.pack_id
     if pack_id not in SHIPPED:
         raise CommandRefused(f"no rule of decision is declared for pack {pack_id}; there is one for {', '.join(SHIPPED)}")
     return SHIPPED[pack_id]

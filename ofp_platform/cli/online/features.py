@@ -64,8 +64,19 @@ def get_features(
 
 
 def _in_process(environment: Environment, request: GetFeaturesRequest) -> bytes:
-    with environment.open_plane() as plane:
-        return plane.reader(plane.ensure_live()).answer(request).body
+    from ofp_platform.log.port import StreamNotFound
+    from ofp_platform.online.plane import unknown_run
+    from ofp_platform.online.ranges.log_progress import observe
+    from ofp_platform.online.serving.posture import posture_of
+
+    try:
+        plane = environment.open_plane(create_stream=False)
+    except StreamNotFound:
+        raise unknown_run(environment.load_profile()) from None
+    with plane:
+        row = plane.known_live()
+        posture = posture_of(observe(plane, row, stalled_seconds=0.0), plane.profile.thresholds)
+        return plane.reader(row, posture).answer(request).body
 
 
 def _over_http(url: str, token: str | None, request: GetFeaturesRequest) -> bytes:

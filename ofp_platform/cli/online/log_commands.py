@@ -108,7 +108,7 @@ def _words(file: Path, line: int, refusal: RecordRefusal) -> str:
 @app.command(short_help="Show where the log ends.")
 def ends(home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane(create_stream=False) as plane:
         floor = plane.log.retention_floor().by_partition()
         typer.echo(f"stream {plane.log.stream_name}, {plane.log.position_kind.offset_kind}")
         for part in plane.log.ends().partitions:

@@ -15,7 +15,7 @@ from ofp_platform.cli.environment import SHIPPED_PROFILES, Environment
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.cli.processes import Child, ofp_command, tool_command
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, wait_until, webserver_ready
+from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, service_follows, wait_until, webserver_ready
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
@@ -105,7 +105,7 @@ class PlaneProcesses:
         if is_ready is not None:
             self._say("projector", f"{READY} {is_ready}")
         address = service.wait_for_line("serving at ", _READY_SECONDS, self.stop)
-        if address is not None:
+        if address is not None and wait_until(service, lambda: service_follows(address), _READY_SECONDS, self.stop):
             self._say("HTTP service", f"{address}  (page of the API: {address}/docs)")
 
     def _start_dagster(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:

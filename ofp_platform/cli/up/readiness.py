@@ -51,6 +51,15 @@ def wait_until(child: Child, ready: Callable[[], bool], timeout_seconds: float, 
     return False
 
 
+def service_follows(address: str) -> bool:
+    """Whether the HTTP service serves the projection that the projector has made.
+
+    Raises:
+        httpx.HTTPError: it does not answer.
+    """
+    return httpx.get(f"{address}/health", timeout=5.0, trust_env=False).json()["projection"] is not None
+
+
 def webserver_ready(address: str) -> bool:
     """Whether Dagster's web server has loaded the definitions.
 

@@ -9,7 +9,7 @@ from ofp_platform.online.serving.posture import Observation
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.postgres import takes_writes
-from ofp_platform.vocabulary.position import PartitionBasis
+from ofp_platform.vocabulary.position import PartitionBasis, make_basis
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class LogProgress:
     lag: int
 
 
-def progress(plane: Plane, row: ProjectionRow) -> list[LogProgress]:
-    """The log beside a projection, partition by partition in the order of their ids."""
-    basis = plane.row(row.projection_id).basis
+def progress(plane: Plane, row: ProjectionRow | None) -> list[LogProgress]:
+    """The log beside a projection, partition by partition in the order of their ids. Without one, all of it is to be applied."""
+    basis = make_basis(plane.log.stream_name, {}) if row is None else plane.row(row.projection_id).basis
     lag = plane.log.ordinal_lag(basis)
     floors = plane.log.retention_floor().by_partition()
     known_parts = basis.by_partition()

@@ -12,12 +12,13 @@ import asyncpg
 from prometheus_client import generate_latest
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.plane import Plane
+from ofp_platform.online.plane import Plane, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.async_reader import AsyncReader
-from ofp_platform.online.serving.posture import Trouble, health_of, posture_of
+from ofp_platform.online.serving.posture import NO_PROJECTION, Trouble, health_of, posture_of
+from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
@@ -48,7 +49,10 @@ def _in_words(record: logging.LogRecord) -> bool:
 
 
 class OnlineService:
-    """Serves the live projection of a profile; follows a switch to another projection without a restart."""
+    """Serves the live projection of a profile; follows a switch to another projection, or the first one, without a restart.
+
+    It creates none: until somebody has, the run is not known here.
+    """
 
     def __init__(
         self,
@@ -83,7 +87,7 @@ class OnlineService:
         """Connect and begin to monitor."""
         logging.getLogger("asyncpg.pool").addFilter(_in_words)
         self._plane = await asyncio.to_thread(Plane.open, self._profile, self._dsn, max_connections=4)
-        row = await asyncio.to_thread(self._plane.ensure_live)
+        row = await asyncio.to_thread(self._plane.live)
         self._pool = await asyncpg.create_pool(
             **asyncpg_arguments(self._dsn),
             min_size=min(2, self._connections),
@@ -102,7 +106,8 @@ class OnlineService:
             monotonic=self._monotonic,
         )
         self._listener = CommitListener(self._dsn, self._plane.live, self._follow)
-        await self._follow(row)
+        if row is not None:
+            await self._follow(row)
         objects = ObjectStore(
             self._profile.object_store_url,
             endpoint=self._profile.object_store_endpoint_url,
@@ -137,7 +142,8 @@ class OnlineService:
         try:
             self._refuse_when_red()
             if self.reader is None:
-                raise unavailable(Reason.STORE_DOWN, "the service is not open")
+                parse_request(body, self._profile.limits)  # a request that is no request is told so first
+                raise self._without_projection()
             answer = await self.reader.answer(body)
         except ContractError as error:
             self.counters.snapshot_failures.labels(error.code.value, error.reason.value).inc()
@@ -179,7 +185,7 @@ class OnlineService:
     async def feature_groups(self) -> bytes:
         """The catalogue of the live registry."""
         if self.reader is None:
-            raise unavailable(Reason.STORE_DOWN, "the service is not open")
+            raise self._without_projection()
         registry = self.reader.evaluator.registry
         catalogue = FeatureGroups(
             context_pins=self.reader.evaluator.pins,
@@ -224,6 +230,11 @@ class OnlineService:
             self.counters.background_task_up.labels(name).set(is_up)
         return generate_latest(self.counters.registry)
 
+    def _without_projection(self) -> ContractError:
+        if self._plane is None:
+            return unavailable(Reason.STORE_DOWN, "the service is not open")
+        return unknown_run(self._profile)
+
     def _refuse_when_red(self) -> None:
         if self.monitor is None or not self._profile.thresholds.refuse_when_red:
             return
@@ -231,6 +242,8 @@ class OnlineService:
         if posture["state"] != PostureState.RED.value:
             return
         reasons = posture["reasons"]
+        if NO_PROJECTION in reasons:
+            return  # that is NOT_FOUND, and says so
         if "STORE_DOWN" in reasons:
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer")
         if any(reason.startswith("STALLED") for reason in reasons):

@@ -12,9 +12,9 @@ from typing import Any
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service.counters import Counters
-from ofp_platform.online.serving.posture import STORE_DOWN, Observation, Trouble, posture_of
+from ofp_platform.online.serving.posture import NO_PROJECTION, STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
-from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection
 from ofp_platform.storage.postgres import takes_writes
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.profile import Thresholds
@@ -38,7 +38,7 @@ class ProjectionMonitor:
     def __init__(
         self,
         plane: Plane,
-        row: ProjectionRow,
+        row: ProjectionRow | None,
         thresholds: Thresholds,
         counters: Counters,
         *,
@@ -47,7 +47,7 @@ class ProjectionMonitor:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plane = plane
-        self._projection_id = row.projection_id
+        self._projection_id = None if row is None else row.projection_id
         self._thresholds = thresholds
         self._counters = counters
         self._trouble = trouble
@@ -86,7 +86,9 @@ class ProjectionMonitor:
             self.observation = await self._read_in_time()
         except Exception as error:
             self.observation = None
-            if isinstance(error, LogUnavailable) or is_transient(error):
+            if isinstance(error, UnknownProjection):
+                self._failure = NO_PROJECTION
+            elif isinstance(error, LogUnavailable) or is_transient(error):
                 self._failure = STORE_DOWN
                 logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
             else:
@@ -106,7 +108,13 @@ class ProjectionMonitor:
             self._reading.cancel()
 
     def read_observation(self) -> Observation:
-        """Read the health inputs from store and log; blocks."""
+        """Read the health inputs from store and log; blocks.
+
+        Raises:
+            UnknownProjection: nothing of the run was projected here. Everything that store and log have against it.
+        """
+        if self._projection_id is None:
+            raise UnknownProjection("there is no live projection of this run yet")
         row = self._plane.row(self._projection_id)
         with self._plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)

@@ -21,7 +21,7 @@ from ofp_platform.online.serving.causal_read import Partitions, has_reached, not
 from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredState, refine
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
-from ofp_platform.online.serving.reader import QUIET_POSTURE, PostureReader
+from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.online.state.touched_keys import READ_SINCE
 from ofp_platform.registry.question import Question
@@ -50,7 +50,7 @@ class AsyncReader:
         projection_id: int,
         evaluator: Evaluator,
         limits: Limits,
-        posture: PostureReader = lambda: QUIET_POSTURE,
+        posture: PostureReader = lambda: UNOBSERVED,
         *,
         statements: int = 2,
         questions_a_statement: int = 32,

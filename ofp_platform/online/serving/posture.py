@@ -17,6 +17,10 @@ STORE_DOWN = "STORE_DOWN"
 """The reason when the store or the log does not answer."""
 
 
+NO_PROJECTION = "NO_PROJECTION"
+"""The reason when nothing of the run was projected here."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """The health inputs at one moment. `stalled_seconds`: since when records wait and the basis has not moved.

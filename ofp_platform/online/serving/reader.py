@@ -22,7 +22,8 @@ from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 PostureReader = Callable[[], Mapping[str, Any]]
-QUIET_POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
+UNOBSERVED: Mapping[str, Any] = {"state": "AMBER", "reasons": ["NOT_OBSERVED"], "lag_records": None}
+"""The posture where nobody looked at the log: values are right, and how far they are behind is not known."""
 
 
 class Reader:
@@ -34,7 +35,7 @@ class Reader:
         projection_id: int,
         evaluator: Evaluator,
         limits: Limits,
-        posture: PostureReader = lambda: QUIET_POSTURE,
+        posture: PostureReader = lambda: UNOBSERVED,
         partitions: Partitions | None = None,
     ) -> None:
         self._pool = pool

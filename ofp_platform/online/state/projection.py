@@ -118,11 +118,13 @@ def open_projection(
         publish_registry(connection, registry)
         key = (stream_name, pins_digest(pins), registry.digest, run_config_digest)
         pins_text = canonical_bytes(pins.wire()).decode()
-        connection.execute(
+        created = connection.execute(
             "INSERT INTO ofp.projection (stream_name, pins_digest, registry_digest, run_config_digest, pins, status, basis)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
             (*key, pins_text, status, basis_text(make_basis(stream_name, {}))),
         )
+        if created.rowcount and status == "live":
+            connection.execute("SELECT pg_notify('ofp_projection', 'switch')")  # services wait for the first one
         with connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(
                 f"SELECT {_COLUMNS} FROM ofp.projection WHERE (stream_name, pins_digest, registry_digest, run_config_digest)"

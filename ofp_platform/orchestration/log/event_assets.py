@@ -41,7 +41,7 @@ def log_observation(partition_progress: LogProgress) -> dg.AssetObservation:
 def observe_partitions(context: dg.OpExecutionContext, plane: PlaneResource) -> None:
     """One observation per partition."""
     with plane.open() as opened_plane:
-        for partition_progress in progress(opened_plane, opened_plane.ensure_live()):
+        for partition_progress in progress(opened_plane, opened_plane.live()):
             context.log_event(log_observation(partition_progress))
 
 

@@ -12,7 +12,7 @@ from ofp_platform.online.projecting.continuous import CATCH_UP, holding
 from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.log_progress import observe
 from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
-from ofp_platform.online.serving.posture import judge
+from ofp_platform.online.serving.posture import NO_PROJECTION, judge
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.partitions import LogPartitions, range_key, select_ranges
 from ofp_platform.orchestration.range_plot import SHOWN, events_per_range
@@ -226,7 +226,10 @@ def posture_is_not_red(context: dg.AssetCheckExecutionContext, plane: PlaneResou
     latest = context.instance.get_latest_materialization_event(PROJECTION)
     stalled_seconds = 0.0 if latest is None else max(time.time() - latest.timestamp, 0.0)
     with plane.open() as opened_plane:
-        observation = observe(opened_plane, opened_plane.ensure_live(), stalled_seconds=stalled_seconds)
+        row = opened_plane.live()
+        if row is None:
+            return dg.AssetCheckResult(passed=False, description=f"{NO_PROJECTION}: no live projection of this run")
+        observation = observe(opened_plane, row, stalled_seconds=stalled_seconds)
         state, reasons = judge(observation, opened_plane.profile.thresholds)
     return dg.AssetCheckResult(
         passed=state is not PostureState.RED,

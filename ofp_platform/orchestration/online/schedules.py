@@ -26,7 +26,9 @@ VERIFIED_RANGES = 400
 def snapshot_set_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> dg.RunRequest | dg.SkipReason:
     """By the watermark and not by the clock: a replay of history has hours of its own."""
     with plane.open() as opened_plane:
-        row = opened_plane.ensure_live()
+        row = opened_plane.live()
+        if row is None:
+            return dg.SkipReason("there is no live projection yet")
         start = last_full_hour(opened_plane.row(row.projection_id))
     if start is None:
         return dg.SkipReason("no event yet")
@@ -46,7 +48,9 @@ def verify_ranges_nightly(context: dg.ScheduleEvaluationContext, plane: PlaneRes
     """One run per log partition, over the ranges that its basis holds and the log still keeps."""
     requests = []
     with plane.open() as opened_plane:
-        row = opened_plane.ensure_live()
+        row = opened_plane.live()
+        if row is None:
+            return dg.SkipReason("there is no live projection yet")
         basis = opened_plane.row(row.projection_id).basis.by_partition()
         floors = opened_plane.log.retention_floor().by_partition()
         closed_ranges = opened_plane.ranges.closed()

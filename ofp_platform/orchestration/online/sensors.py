@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from ofp_platform.log.ranges import range_name
+from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.online.projecting.continuous import CATCH_UP, holds_projection
 from ofp_platform.online.ranges.commit_report import CommitReport, ReportCursor, report_commits
@@ -36,11 +36,11 @@ AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
 def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
     """One run for all partitions that are behind: they share one projection, runs beside each other would only conflict."""
     with plane.open() as opened_plane:
-        row = opened_plane.ensure_live()
-        if holds_projection(opened_plane.pool, row.projection_id):
+        row = opened_plane.live()  # to look makes none: the run does
+        if row is not None and holds_projection(opened_plane.pool, row.projection_id):
             return dg.SkipReason(f"a continuous driver holds projection {row.projection_id}")
         behind = [partition for partition in progress(opened_plane, row) if partition.lag]
-        is_held = holds_projection(opened_plane.pool, row.projection_id, CATCH_UP)
+        is_held = row is not None and holds_projection(opened_plane.pool, row.projection_id, CATCH_UP)
     if not behind:
         return dg.SkipReason("the basis is at the head of every partition")
     records = context.instance.get_run_records(dg.RunsFilter(job_name=catch_up_job.name, statuses=UNFINISHED), limit=50)
@@ -69,15 +69,16 @@ def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -
     """Also adds the partitions themselves: ranges that closed everywhere, and the registry of the profile's pack."""
     cursor = ReportCursor.model_validate_json(context.cursor) if context.cursor else None
     with plane.open() as opened_plane:
-        row = opened_plane.ensure_live()
-        report = report_commits(opened_plane, row, cursor)
-        moved_partitions = {partition.basis.partition_id for partition in report.moved}
+        row = opened_plane.live()
+        report = None if row is None else report_commits(opened_plane, row, cursor)
+        moved_partitions = set() if report is None else {partition.basis.partition_id for partition in report.moved}
         observations = [
             log_observation(partition) for partition in progress(opened_plane, row) if partition.partition_id in moved_partitions
         ]
+        shared_count = shared_ranges(opened_plane.ranges.closed()) if report is None else report.shared
         digest = pack_digest(profile_pack(opened_plane.profile))
     known_ranges = set(context.instance.get_dynamic_partitions(OFFSET_RANGE.name or ""))
-    ranges = [name for name in map(range_name, range(report.shared)) if name not in known_ranges]
+    ranges = [name for name in map(range_name, range(shared_count)) if name not in known_ranges]
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if ranges:
         requests.append(OFFSET_RANGE.build_add_request(ranges))
@@ -87,14 +88,17 @@ def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -
         requests.append(OFFSET_RANGE.build_delete_request(foreign_names))
     if not context.instance.has_dynamic_partition(REGISTRY_DIGEST.name or "", digest):
         requests.append(REGISTRY_DIGEST.build_add_request([digest]))
-    events = [*observations, *_moved(context.instance, report), *_closed(context.instance, report)]
+    events: AssetEvents = []
+    moved_count = closed_count = 0
+    if report is not None:
+        events = [*observations, *_moved(context.instance, report), *_closed(context.instance, report)]
+        moved_count, closed_count = len(report.moved), len(report.ranges)
     if not events and not requests:
         return dg.SkipReason("nothing moved")
-    moved_count, closed_count = len(report.moved), len(report.ranges)
     return dg.SensorResult(
         asset_events=events,
         dynamic_partitions_requests=requests,
-        cursor=report.cursor.model_dump_json(),
+        cursor=context.cursor if report is None else report.cursor.model_dump_json(),
         # Dagster calls a tick without a run request skipped; its reason is where an operator reads what the tick did
         skip_reason=f"reported: {moved_count} partitions moved, {closed_count} ranges applied, {len(ranges)} ranges added,"
         f" {len(foreign_names)} foreign keys removed",

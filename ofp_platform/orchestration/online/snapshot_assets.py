@@ -45,7 +45,7 @@ def snapshot_set(
     objects = object_store.open()
     with plane.open() as opened_plane:
         try:
-            stored_set = materialise_hour(opened_plane, opened_plane.ensure_live(), objects, hour_start(context.partition_key))
+            stored_set = materialise_hour(opened_plane, opened_plane.known_live(), objects, hour_start(context.partition_key))
         except HourNotServable as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         problems = damaged_objects(opened_plane, objects, stored_set.index_path)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.client import make_request, verify
@@ -20,7 +22,7 @@ from ofp_platform.storage.snapshot_records import snapshot_path
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.serving import GetFeaturesResponse, SnapshotRecord
 from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
-from ofp_platform_tests.cli.program import Ofp
+from ofp_platform_tests.cli.program import Ofp, call
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 
 ASK = ("features", "get", "--key", f"account:{ACCOUNT}", "--group", "account_activity:v1", "--as-of", AFTER_THE_DEMO)
@@ -36,6 +38,21 @@ def test_features_of_the_last_account(on_plane: Ofp) -> None:
     assert features["sum_amount_30d"] == 106244
     assert features["mean_amount_30d"] == "1770.733333"
     assert max(map(len, outcome.out.splitlines())) <= 120
+
+
+def test_a_question_about_a_run_that_nobody_projected_creates_nothing(dsn: str, tmp_path: Path) -> None:
+    words = call(*ASK, OFP_HOME=str(tmp_path), OFP_DATABASE_URL=dsn).refused()
+    assert "NOT_FOUND / UNKNOWN_RUN" in words
+    assert "`ofp projector run`" in words
+    assert "there is no stream" in call("log", "ends", OFP_HOME=str(tmp_path), OFP_DATABASE_URL=dsn).refused()
+    with psycopg.connect(dsn) as connection:
+        tables = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'ofp'::regnamespace AND relkind = 'r'"
+        ).fetchall()
+        for (name,) in tables:
+            count = sql.SQL("SELECT count(*) FROM ofp.{}").format(sql.Identifier(name))
+            row = connection.execute(count).fetchone()
+            assert row == (1 if name == "alembic_version" else 0,), name
 
 
 def test_a_request_context_is_used(on_plane: Ofp) -> None:

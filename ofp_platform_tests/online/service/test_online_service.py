@@ -296,3 +296,38 @@ async def test_answers_that_cannot_be_logged_show_in_the_posture(
         await until(lambda: service.served_log is not None and service.served_log.trouble is None)
         await service.monitor.observe()
         assert (await service.health()).state is PostureState.GREEN
+
+
+def counts(dsn: str) -> tuple[int, ...]:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        tables = ("registry_pack", "registry_group", "projection")
+        rows = [connection.execute(f"SELECT count(*) FROM ofp.{table}").fetchone() for table in tables]  # type: ignore[arg-type]
+        return tuple(row[0] for row in rows if row is not None)
+
+
+async def refused(service: OnlineService, body: bytes) -> tuple[str, str]:
+    with pytest.raises(ContractError) as error:
+        await service.answer(body)
+    return error.value.code.value, error.value.reason.value
+
+
+async def test_a_run_that_nobody_projected_is_not_known_and_not_made_by_asking(profile: Profile, dsn: str) -> None:
+    async with opened(profile, dsn) as service:
+        health = await service.health()
+        assert (health.state, health.reasons, health.projection) == (PostureState.RED, ("NO_PROJECTION",), None)
+        assert await refused(service, REQUEST) == ("NOT_FOUND", "UNKNOWN_RUN")
+        assert await refused(service, b"{") == ("INVALID_REQUEST", "MALFORMED_JSON")
+        with pytest.raises(ContractError, match="no live projection"):
+            await service.feature_groups()
+        assert counts(dsn) == (0, 0, 0)
+        with Plane.open(profile, dsn) as plane:
+            await asyncio.to_thread(plane.ensure_live)
+            await until(lambda: service.reader is not None)
+            assert service.monitor is not None
+            await service.monitor.observe()
+            health = await service.health()
+            assert (health.state, health.reasons) == (PostureState.AMBER, ("NOTHING_APPLIED",))
+            assert await count(service) == 0
+            await asyncio.to_thread(commit, plane, "e-0")
+            await service.monitor.observe()
+            assert (await service.health()).state is PostureState.GREEN
