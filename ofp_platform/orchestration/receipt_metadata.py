@@ -62,10 +62,9 @@ def _watermark(watermark: int | None) -> Metadata:
     return {"watermark": format_time(watermark), "watermark_time": dg.MetadataValue.timestamp(watermark / MICROS_PER_SECOND)}
 
 
-def _failures(failures: Mapping[str, int]) -> Metadata:
-    if not failures:
-        return {}
-    return {"failures_by_reason": markdown_table(["reason", "records"], failures.items())}
+def _failures(failures: Mapping[str, int], group_failures: Mapping[str, int]) -> Metadata:
+    tables = {"failures_by_reason": failures, "failures_of_some_groups_by_reason": group_failures}
+    return {name: markdown_table(["reason", "records"], reasons.items()) for name, reasons in tables.items() if reasons}
 
 
 def _commits(receipts: Sequence[ApplyReceipt], partition_id: str) -> Metadata:
@@ -104,7 +103,7 @@ def range_metadata(receipt: RangeReceipt, seconds: float) -> Metadata:
         "seconds": round(seconds, 3),
         "events_per_second": round(bounds.records / seconds, 1) if seconds > 0 else 0.0,
         **_watermark(receipt.watermark),
-        **_failures(receipt.failures),
+        **_failures(receipt.failures, receipt.group_failures),
         **_commits(receipt.receipts, bounds.partition_id),
     }
     if receipt.verification is not None:
@@ -136,7 +135,7 @@ def closed_range_metadata(closed_range: ClosedRange) -> Metadata:
         "basis": basis_text(closed_range.basis),
         "range": f"{basis_text(bounds.start)} to {basis_text(bounds.end)}",
         "dagster/partition_row_count": bounds.records,
-        **_failures(contents.failures),
+        **_failures(contents.failures, contents.group_failures),
     }
 
 
@@ -156,7 +155,7 @@ def catch_up_metadata(receipt: CatchUpReceipt, seconds: float) -> Metadata:
         "seconds": round(seconds, 3),
         "events_per_second": round(counts["records"] / seconds, 1) if seconds > 0 else 0.0,
         **_watermark(receipt.watermark),
-        **_failures(receipt.failures),
+        **_failures(receipt.failures, receipt.group_failures),
         **_commits(receipt.receipts, receipt.partition_id),
     }
 

@@ -1,9 +1,10 @@
-"""Why an event is not applied: a closed list. A detail names fields and types, never a value of the payload."""
+"""Why an event is not applied, to every group or to some: a closed list. A detail names fields and types, never a value of
+the payload."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,7 @@ from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KEY_ID_TEXT
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 
+GroupVersion = tuple[str, str]
 _WORDS = {FieldType.INTEGER: "an integer", FieldType.STRING: "a string", FieldType.BOOLEAN: "a boolean"}
 
 
@@ -29,15 +31,34 @@ class ApplyFailureReason(StrEnum):
     WRONG_PINS = "WRONG_PINS"
     INACTIVE_RUN = "INACTIVE_RUN"
     FUTURE_EVENT = "FUTURE_EVENT"
+    UNKNOWN_SCHEMA_VERSION = "UNKNOWN_SCHEMA_VERSION"
 
 
 @dataclass(frozen=True)
 class ApplyFailure:
-    """One event that is not applied. `index` is its place in the batch."""
+    """One event that is not applied. `index` is its place in the batch.
+
+    `groups`: the group versions that it should feed and does not, in order; () is every group: the event itself is at fault.
+    """
 
     index: int
     reason: ApplyFailureReason
     detail: str
+    groups: tuple[GroupVersion, ...] = ()
+
+    @property
+    def group_names(self) -> str:
+        """The groups as text; "" is every group."""
+        return ", ".join(f"{name} {version}" for name, version in self.groups)
+
+
+@dataclass(frozen=True)
+class GroupNeeds:
+    """The payload fields of one event type that one group version needs: `key` is its key, `fields` what its features read."""
+
+    group: GroupVersion
+    key: str
+    fields: frozenset[str]
 
 
 def is_key_id(text: str) -> bool:
@@ -45,16 +66,20 @@ def is_key_id(text: str) -> bool:
     return KEY_ID_TEXT.fullmatch(text) is not None and not holds_raw_identifier(text)
 
 
-def explain(index: int, payload: bytes, keys: Mapping[str, str], fields: Mapping[str, FieldType]) -> ApplyFailure | None:
-    """The first thing that is wrong with a payload, or None; keys come first, both in the order of their names.
+def explain(
+    index: int, payload: bytes, keys: Mapping[str, str], fields: Mapping[str, FieldType], needs: Iterable[GroupNeeds]
+) -> ApplyFailure | None:
+    """Why a payload does not feed some of the groups that need it, or None if it feeds all of them.
 
-    A null counts as missing.
+    The reason is that of the first thing that is wrong; keys come first, both in the order of their names. The detail tells of
+    each. A null counts as missing.
 
     Args:
         index: the record's place in its batch.
         payload: JSON bytes.
         keys: payload field to the key type that it is.
         fields: payload field to the type that it must have.
+        needs: what each group needs of it.
     """
     try:
         value = json.loads(payload)
@@ -62,13 +87,16 @@ def explain(index: int, payload: bytes, keys: Mapping[str, str], fields: Mapping
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not JSON")
     if not isinstance(value, dict):
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not a JSON object")
-    for name, key_type in sorted(keys.items()):
-        if (failure := _key(value.get(name), name, key_type)) is not None:
-            return ApplyFailure(index, *failure)
-    for name, kind in sorted(fields.items()):
-        if (failure := _field(value.get(name), name, kind)) is not None:
-            return ApplyFailure(index, *failure)
-    return None
+    key_problems = {name: _key(value.get(name), name, key_type) for name, key_type in sorted(keys.items())}
+    field_problems = {name: _field(value.get(name), name, kind) for name, kind in sorted(fields.items())}
+    bad_keys = {name for name, problem in key_problems.items() if problem is not None}
+    bad_fields = {name for name, problem in field_problems.items() if problem is not None}
+    problems = [problem for problem in key_problems.values() if problem is not None]
+    problems += [problem for name, problem in field_problems.items() if problem is not None and name not in bad_keys]
+    if not problems:
+        return None
+    groups = sorted(need.group for need in needs if need.key in bad_keys or not need.fields.isdisjoint(bad_fields))
+    return ApplyFailure(index, problems[0][0], "; ".join(detail for _, detail in problems), tuple(groups))
 
 
 def _key(value: Any, name: str, key_type: str) -> tuple[ApplyFailureReason, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import MappingProxyType
 
 from ofp_platform.registry.aggregations import Reads, rule_of
@@ -18,12 +19,13 @@ from ofp_platform.registry.layout import (
     Predicate,
     Slot,
 )
-from ofp_platform.registry.models import Feature, Group, Pack
+from ofp_platform.registry.models import Group, Pack
 from ofp_platform.registry.pack import group_id, pack_digest
 from ofp_platform.registry.selection import (
     Selection,
     feature_scale,
     feature_selections,
+    group_selections,
 )
 
 
@@ -60,7 +62,7 @@ def compile_pack(pack: Pack) -> CompiledRegistry:
 
 
 def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
-    selections = [selection for group in groups for feature in group.features for selection in feature_selections(feature)]
+    selections = [selection for group in groups for selection in group_selections(group)]
     predicates = sorted({selection.predicate for selection in selections}, key=_order)
     integers = sorted({selection.value for selection in selections if _integer(selection) and selection.value is not None})
     tokens = sorted({selection.value for selection in selections if _token(selection) and selection.value is not None})
@@ -85,7 +87,7 @@ def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
 
 def _order(predicate: Predicate) -> tuple[object, ...]:
     conditions = tuple((name, tuple((type(value).__name__, value) for value in values)) for name, values in predicate.conditions)
-    return predicate.event_types, conditions
+    return predicate.event_types, conditions, predicate.needs
 
 
 def _token(selection: Selection) -> bool:
@@ -102,7 +104,7 @@ def _measure(selection: Selection, predicates: list[Predicate], integers: list[s
 
 
 def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
-    selections = [selection for feature in group.features for selection in feature_selections(feature)]
+    selections = group_selections(group)
     mask = 0
     for selection in selections:
         mask |= 1 << layout.predicates.index(selection.predicate)
@@ -114,7 +116,7 @@ def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
         ttl_seconds=group.ttl_seconds,
         mask=mask,
         reach=max(selection.reach for selection in selections),
-        features=tuple(_feature(feature, layout) for feature in sorted(group.features, key=lambda feature: feature.name)),
+        features=_features(group, selections, layout),
         on_demand=tuple(
             CompiledOnDemand(feature.name, feature.expression.strip(), feature.scale)
             for feature in sorted(group.on_demand, key=lambda feature: feature.name)
@@ -123,14 +125,21 @@ def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
     )
 
 
-def _feature(feature: Feature, layout: KeyLayout) -> CompiledFeature:
-    operands = [_operand(selection, layout) for selection in feature_selections(feature)]
-    return CompiledFeature(
-        name=feature.name,
-        operand=operands[0],
-        denominator=operands[1] if len(operands) == 2 else None,
-        scale=feature_scale(feature),
-    )
+def _features(group: Group, selections: list[Selection], layout: KeyLayout) -> tuple[CompiledFeature, ...]:
+    """The features of a group in the order of their names; `selections` are the group's, in the order of the pack."""
+    features = []
+    remaining = iter(selections)
+    for feature in group.features:
+        operands = [_operand(selection, layout) for selection in islice(remaining, len(feature_selections(feature)))]
+        features.append(
+            CompiledFeature(
+                name=feature.name,
+                operand=operands[0],
+                denominator=operands[1] if len(operands) == 2 else None,
+                scale=feature_scale(feature),
+            )
+        )
+    return tuple(sorted(features, key=lambda feature: feature.name))
 
 
 def _operand(selection: Selection, layout: KeyLayout) -> CompiledOperand:

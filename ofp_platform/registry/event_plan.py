@@ -11,17 +11,24 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, explain
+from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, GroupNeeds, explain
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar
+from ofp_platform.registry.pack import group_id
+from ofp_platform.registry.selection import feature_selections, fields_needed
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KeyType
 
 _Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 _TYPES: dict[FieldType, Any] = {FieldType.INTEGER: _Integer, FieldType.STRING: str, FieldType.BOOLEAN: bool}
 
+_ZEROS: dict[FieldType, Scalar] = {FieldType.INTEGER: 0, FieldType.STRING: "", FieldType.BOOLEAN: False}
+
 AttributeValues = Mapping[str, list[Any]]
+Flags = npt.NDArray[np.bool_]
+_NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class KeyPlan:
 
     The mask starts as `start` (every predicate that selects the event type) and is and-ed, per condition field, with
     the bits that the value leaves standing: `conditions` has (attribute, value -> bits, bits for any other value).
+
+    `needs`: different sets of attributes that groups need, each with the bits of the predicates of those groups; an event that
+    lacks one of the attributes has none of the bits, and an event that lacks one of each set does not touch the key.
     """
 
     key_type: str
@@ -38,6 +48,7 @@ class KeyPlan:
     conditions: tuple[tuple[str, Mapping[Scalar, int], int], ...]
     integer_rows: tuple[tuple[int, str], ...]
     token_rows: tuple[tuple[int, str], ...]
+    needs: tuple[tuple[tuple[str, ...], int], ...]
 
     def mask(self, columns: AttributeValues, count: int) -> npt.NDArray[np.int64]:
         """int64[count]: which predicates each event satisfies."""
@@ -46,26 +57,67 @@ class KeyPlan:
             mask &= np.array([bits.get(value, otherwise) for value in columns[attribute]], dtype=np.int64)
         return mask
 
+    def fed_bits(self, lacks: Mapping[str, Flags], count: int) -> tuple[Flags, npt.NDArray[np.int64]]:
+        """bool[count]: which events feed a group by this key, were their keys right; int64[count]: predicates of the groups fed.
+
+        `lacks`: attribute to bool[count], for those that some event lacks.
+        """
+        feeds = np.zeros(count, np.bool_)
+        bits = np.zeros(count, np.int64)
+        for attributes, set_bits in self.needs:
+            has_all = ~np.logical_or.reduce([np.zeros(count, np.bool_), *(lacks[name] for name in attributes if name in lacks)])
+            feeds |= has_all
+            bits[has_all] |= set_bits
+        return feeds, bits
+
 
 @dataclass(frozen=True)
 class EventPlan:
-    """One event type. `attributes` are the decoded struct's; each stands for a payload field that is read."""
+    """One event type. `attributes` are the decoded struct's, with the zero of each type; each is a payload field that is read.
+
+    `decode` refuses a payload that lacks any of them; `decode_partly` makes a `partial` of it, with None for what is missing;
+    `decode_field` is per payload field, in the order of the arguments of a `partial`. `needs`: per group that uses the type.
+    """
 
     keys: Mapping[str, str]
     fields: Mapping[str, FieldType]
-    attributes: tuple[str, ...]
+    schema_versions: frozenset[str]
+    attributes: Mapping[str, Scalar]
     decode: Callable[[bytes], msgspec.Struct]
+    decode_partly: Callable[[bytes], msgspec.Struct]
+    partial: Callable[..., msgspec.Struct]
+    decode_field: Mapping[str, Callable[[msgspec.Raw], Any]]
     key_plans: tuple[KeyPlan, ...]
+    needs: tuple[GroupNeeds, ...]
 
     def columns(self, rows: list[msgspec.Struct]) -> dict[str, list[Any]]:
         """Attribute to its values, in the order of the rows."""
         return {attribute: list(map(attrgetter(attribute), rows)) for attribute in self.attributes}
 
+    def decode_usable(self, payload: bytes) -> msgspec.Struct | None:
+        """The payload with None for what is missing or of another type; None if it is no I-JSON object."""
+        try:
+            return self.decode_partly(payload)
+        except _NOT_DECODED:
+            pass
+        try:
+            raw = _decode_raw(payload)
+            return self.partial(*(_value_or_none(decode, raw.get(name)) for name, decode in self.decode_field.items()))
+        except _NOT_DECODED:
+            return None
+
     def failure(self, index: int, payload: bytes) -> ApplyFailure:
-        """Why the payload cannot be applied."""
-        failure = explain(index, payload, self.keys, self.fields)
+        """Why the payload cannot be applied to every group that uses its type."""
+        failure = explain(index, payload, self.keys, self.fields, self.needs)
         # the two readers disagree only on the edges of JSON itself (a lone surrogate, NaN, invalid UTF-8)
         return failure or ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not I-JSON")
+
+
+def _value_or_none(decode: Callable[[msgspec.Raw], Any], raw: msgspec.Raw | None) -> Any:
+    try:
+        return None if raw is None else decode(raw)
+    except msgspec.ValidationError:
+        return None
 
 
 def event_plans(registry: CompiledRegistry) -> dict[str, EventPlan]:
@@ -85,19 +137,34 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
     names = sorted(keys.keys() | fields.keys())
     # attributes are f0, f1, ...: a payload field may be a word that a struct cannot have
     attributes = {field: f"f{place}" for place, field in enumerate(names)}
-    struct = msgspec.defstruct(
-        "Payload",
-        [(attributes[field], str if field in keys else _TYPES[fields[field]]) for field in names],
-        rename={attribute: field for field, attribute in attributes.items()},
-        gc=False,
+    kinds = {field: FieldType.STRING if field in keys else fields[field] for field in names}
+    rename = {attribute: field for field, attribute in attributes.items()}
+    whole = msgspec.defstruct("Payload", [(attributes[field], _TYPES[kinds[field]]) for field in names], rename=rename, gc=False)
+    partial = msgspec.defstruct(
+        "PartialPayload", [(attributes[field], _TYPES[kinds[field]] | None, None) for field in names], rename=rename, gc=False
     )
     return EventPlan(
         keys=keys,
         fields=fields,
-        attributes=tuple(attributes.values()),
-        decode=msgspec.json.Decoder(struct).decode,
+        schema_versions=frozenset(routing.schema_versions),
+        attributes={attributes[field]: _ZEROS[kinds[field]] for field in names},
+        decode=msgspec.json.Decoder(whole).decode,
+        decode_partly=msgspec.json.Decoder(partial).decode,
+        partial=partial,
+        decode_field={field: msgspec.json.Decoder(_TYPES[kinds[field]]).decode for field in names},
         key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in layouts.items()),
+        needs=_needs(name, routing, registry),
     )
+
+
+def _needs(name: str, routing: EventRouting, registry: CompiledRegistry) -> tuple[GroupNeeds, ...]:
+    needs = []
+    for group in registry.pack.groups:
+        selections = [selection for feature in group.features for selection in feature_selections(feature)]
+        read = fields_needed((selection.predicate, selection.value) for selection in selections)
+        if name in read:
+            needs.append(GroupNeeds(group_id(group), routing.keys[group.key_type], read[name]))
+    return tuple(sorted(needs, key=lambda need: need.group))
 
 
 @dataclass(frozen=True)
@@ -154,6 +221,10 @@ def _key_plan(name: str, routing: EventRouting, layout: KeyLayout, read: _Read, 
             for value in where.get(field, ()):
                 bits[value] = bits.get(value, otherwise) | (1 << index)
         conditions.append((attributes[field], bits, otherwise))
+    needs: dict[tuple[str, ...], int] = {}
+    for index in selecting:
+        needed = tuple(attributes[field] for field in layout.predicates[index].needs_of(name))
+        needs[needed] = needs.get(needed, 0) | 1 << index
     return KeyPlan(
         key_type=layout.key_type,
         attribute=attributes[routing.keys[KeyType(layout.key_type)]],
@@ -169,4 +240,5 @@ def _key_plan(name: str, routing: EventRouting, layout: KeyLayout, read: _Read, 
             for place, field in enumerate(layout.token_fields)
             if field in read.tokens
         ),
+        needs=tuple(needs.items()),
     )

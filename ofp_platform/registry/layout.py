@@ -23,10 +23,19 @@ MAX_PREDICATES = 62
 
 @dataclass(frozen=True)
 class Predicate:
-    """Which events count: those of `event_types` whose fields hold one of the listed values, for every listed field."""
+    """Which events count: those of `event_types` whose fields hold one of the listed values, for every listed field.
+
+    `needs`: for each of the event types, the payload fields that the group reads of it, sorted; an event that lacks one, or has
+    it with another type, does not count. () stands for none.
+    """
 
     event_types: tuple[str, ...]
     conditions: tuple[tuple[str, tuple[str | int | bool, ...]], ...]
+    needs: tuple[tuple[str, ...], ...] = ()
+
+    def needs_of(self, event_type: str) -> tuple[str, ...]:
+        """The payload fields that an event of the type must have to count; the type is one of `event_types`."""
+        return self.needs[self.event_types.index(event_type)] if self.needs else ()
 
 
 @dataclass(frozen=True)

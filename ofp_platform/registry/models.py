@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 
 from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
-from ofp_platform.vocabulary.envelope import EventType
+from ofp_platform.vocabulary.envelope import EventType, SchemaVersion
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Model, Name
 from ofp_platform.vocabulary.serving import GroupVersion
@@ -22,6 +22,8 @@ from ofp_platform.vocabulary.times import parse_duration
 
 CONTRACT_VERSION = "v0"
 DEFAULT_SCALE = 6
+FIRST_SCHEMA_VERSIONS = ("1", "1.0", "v1", "v1.0")
+"""The spellings of a first schema version: what a pack understands of an event type for which it lists none."""
 MAX_SCALE = 12
 MAX_DURATION = parse_duration("3660d")
 
@@ -104,6 +106,12 @@ class EventRouting(Model):
     )
     keys: dict[_KeyTypeField, PayloadField] = Field(min_length=1)
     fields: dict[PayloadField, Annotated[FieldType, Field(strict=False)]] = Field(default_factory=dict)
+    schema_versions: tuple[SchemaVersion, ...] = Field(
+        default=FIRST_SCHEMA_VERSIONS,
+        strict=False,
+        min_length=1,
+        description="the schema versions that are understood: an event of another one is not applied; default: the first version",
+    )
 
 
 class Operand(Model):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ofp_platform.registry.aggregations import Reads, rule_of
-from ofp_platform.registry.models import EventRouting, Feature, Group, Pack, event_class
+from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Pack, event_class
 from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
-from ofp_platform.registry.selection import Selection, feature_scale, feature_selections
+from ofp_platform.registry.selection import Selection, feature_scale, feature_selections, fields_needed
 from ofp_platform.registry.validation import validate
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.text_file import read_text
@@ -89,13 +89,14 @@ def group_content(pack: Pack, group: Group) -> dict[str, Any]:
     """The meaning of one group version: its features, and of the events that they select what the group reads."""
     routing = {}
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
-    for name in sorted({event for selection in selections for event in selection.predicate.event_types}):
+    read = fields_needed((selection.predicate, selection.value) for selection in selections)
+    for name in sorted(read):
         event = pack.events[name]
-        read = {field for selection in selections if name in selection.predicate.event_types for field in selection.fields}
         routing[name] = {
             "class": event_class(pack.events, name),
             "key": event.keys[group.key_type],
-            "fields": {field: event.fields[field].value for field in read},
+            "fields": {field: event.fields[field].value for field in read[name]},
+            **_schema_versions(event),
         }
     return {"contract_version": "v0", **_group(group), "events": routing}
 
@@ -137,7 +138,14 @@ def _routing(pack: Pack, name: str, routing: EventRouting) -> dict[str, Any]:
         "class": event_class(pack.events, name),
         "keys": {key_type.value: field for key_type, field in routing.keys.items()},
         "fields": {field: kind.value for field, kind in routing.fields.items()},
+        **_schema_versions(routing),
     }
+
+
+def _schema_versions(routing: EventRouting) -> dict[str, list[str]]:
+    """The schema versions that are understood, sorted; nothing where these are the default."""
+    versions = sorted(set(routing.schema_versions))
+    return {} if versions == sorted(FIRST_SCHEMA_VERSIONS) else {"schema_versions": versions}
 
 
 def _group(group: Group) -> dict[str, Any]:

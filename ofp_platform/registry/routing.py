@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ofp_platform.registry.apply_failure import ApplyFailure, is_key_id
+from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, is_key_id
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.event_plan import EventPlan, KeyPlan, event_plans
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, KeyLayout
@@ -27,6 +27,7 @@ APPLIED, UNKNOWN_TYPE, FAILED = 0, 1, 2
 CACHE_LIMIT = 1_000_000
 
 Int64s = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,21 @@ class TouchedKeys:
 class RoutedBatch:
     """The effect of a batch of n records.
 
-    status: int8[n] of APPLIED, UNKNOWN_TYPE, FAILED; failures: one per FAILED record, in order;
+    status: int8[n] of APPLIED, UNKNOWN_TYPE, FAILED; failures: one per FAILED record, in order; group_failures: one per APPLIED
+    record that some of the groups that use its type cannot use, in order;
     id_digest: uint64[n, 2], the first 16 bytes (big-endian halves) of SHA-256(event_class NUL event_id);
     tie_digest: uint64[n, 2], the same of SHA-256(event_class NUL event_id NUL payload_hash);
     touched: per key type that any record touches. A record that is not applied touches nothing.
+    feeds: bool[n], which records touch a key; an applied one that does not is of a type that no group uses.
     """
 
     status: npt.NDArray[np.int8]
     failures: list[ApplyFailure]
+    group_failures: list[ApplyFailure]
     id_digest: npt.NDArray[np.uint64]
     tie_digest: npt.NDArray[np.uint64]
     touched: dict[str, TouchedKeys]
+    feeds: Flags
 
 
 class TokenCache:
@@ -100,37 +105,43 @@ class Router:
         self,
         event_types: Sequence[str],
         event_ids: Sequence[str],
+        schema_versions: Sequence[str],
         ts: Int64s,
         payload_hashes: Sequence[bytes],
         payloads: Sequence[bytes],
     ) -> RoutedBatch:
         """Route n records, given as columns (`ts` in microseconds, hashes of 32 bytes, payloads as JSON bytes).
 
-        Never raises for what a payload holds: such a record is FAILED, with a reason, and touches nothing.
+        Never raises for what a payload holds: such a record feeds the groups that can use it; if there are none, though some
+        should, it is FAILED, with a reason, and touches nothing.
         """
         count = len(event_types)
         id_digest, tie_digest = self._digests(event_types, event_ids, payload_hashes)
         status = np.zeros(count, dtype=np.int8)
         failures: list[ApplyFailure] = []
+        feeds = np.zeros(count, np.bool_)
         parts: dict[str, list[TouchedKeys]] = {}
         for name, indices in _by_type(event_types).items():
             plan = self._plans.get(name)
             if plan is None:
                 status[indices] = UNKNOWN_TYPE
                 continue
-            if not plan.key_plans:
+            indices = _understood(plan, name, indices, schema_versions, failures)
+            if not plan.key_plans or not indices:
                 continue  # declared, but no group selects it: nothing is read of it
-            applied_indices, columns = self._decode(plan, indices, payloads, failures)
-            if not applied_indices:
-                continue
-            where = np.array(applied_indices, dtype=np.int64)
+            decoded = self._decode(plan, indices, payloads, failures)
+            where = np.array(decoded.indices, dtype=np.int64)
             for key_plan in plan.key_plans:
-                part = self._touch(key_plan, columns, where, ts, tie_digest)
-                parts.setdefault(key_plan.key_type, []).append(part)
+                part = self._touch(key_plan, decoded, where, ts, tie_digest)
+                if len(part.record_index):
+                    parts.setdefault(key_plan.key_type, []).append(part)
+                    feeds[part.record_index] = True
         failures.sort(key=lambda failure: failure.index)
-        status[[failure.index for failure in failures]] = FAILED
+        whole = [failure for failure in failures if not feeds[failure.index]]
+        status[[failure.index for failure in whole]] = FAILED
         touched_keys = {key_type: _in_record_order(parts[key_type]) for key_type in sorted(parts)}
-        return RoutedBatch(status, failures, id_digest, tie_digest, touched_keys)
+        partial = [failure for failure in failures if feeds[failure.index]] if len(whole) < len(failures) else []
+        return RoutedBatch(status, whole, partial, id_digest, tie_digest, touched_keys, feeds)
 
     def _digests(
         self, event_types: Sequence[str], event_ids: Sequence[str], payload_hashes: Sequence[bytes]
@@ -147,41 +158,43 @@ class Router:
             ties.append(digest.digest())
         return _halves(identities), _halves(ties)
 
-    def _decode(
-        self, plan: EventPlan, indices: list[int], payloads: Sequence[bytes], failures: list[ApplyFailure]
-    ) -> tuple[list[int], dict[str, list[Any]]]:
-        """The records that apply, and their columns; a failure for each other."""
+    def _decode(self, plan: EventPlan, indices: list[int], payloads: Sequence[bytes], failures: list[ApplyFailure]) -> _Decoded:
+        """The records that can be read; a failure for each that some group cannot use."""
         decode = plan.decode
         try:
             rows = list(map(decode, payloads if len(indices) == len(payloads) else map(payloads.__getitem__, indices)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            indices, rows = self._decode_each(plan, indices, payloads, failures)
+            return self._decode_partly(plan, indices, payloads, failures)
         columns = plan.columns(rows)
-        bad = self._bad_keys(plan, columns)
-        if not bad:
-            return indices, columns
-        applied_indices: list[int] = []
-        good: list[msgspec.Struct] = []
-        for index, row in zip(indices, rows, strict=True):
-            if any(getattr(row, key.attribute) in bad for key in plan.key_plans):
-                failures.append(plan.failure(index, payloads[index]))
-            else:
-                applied_indices.append(index)
-                good.append(row)
-        return applied_indices, plan.columns(good)
+        if self._bad_keys(plan, columns):
+            return self._decode_partly(plan, indices, payloads, failures)
+        return _Decoded(indices, columns)
 
-    def _decode_each(
+    def _decode_partly(
         self, plan: EventPlan, indices: list[int], payloads: Sequence[bytes], failures: list[ApplyFailure]
-    ) -> tuple[list[int], list[msgspec.Struct]]:
-        applied_indices: list[int] = []
+    ) -> _Decoded:
+        readable: list[int] = []
         rows: list[msgspec.Struct] = []
         for index in indices:
-            try:
-                rows.append(plan.decode(payloads[index]))
-                applied_indices.append(index)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            row = plan.decode_usable(payloads[index])
+            if row is None:
                 failures.append(plan.failure(index, payloads[index]))
-        return applied_indices, rows
+            else:
+                readable.append(index)
+                rows.append(row)
+        columns = plan.columns(rows)
+        lacks = {name: _are(None, values) for name, values in columns.items() if None in values}
+        columns = {
+            name: [zero if value is None else value for value in columns[name]] if name in lacks else columns[name]
+            for name, zero in plan.attributes.items()
+        }
+        bad = self._bad_keys(plan, columns)
+        keys = {key.attribute for key in plan.key_plans}
+        bad_keys = {name: np.fromiter(map(bad.__contains__, columns[name]), np.bool_, len(rows)) for name in keys}
+        is_partial = np.logical_or.reduce([np.zeros(len(rows), np.bool_), *lacks.values(), *bad_keys.values()])
+        for place in np.flatnonzero(is_partial).tolist():
+            failures.append(plan.failure(readable[place], payloads[readable[place]]))
+        return _Decoded(readable, columns, lacks, bad_keys)
 
     def _bad_keys(self, plan: EventPlan, columns: Mapping[str, list[Any]]) -> set[str]:
         bad: set[str] = set()
@@ -197,14 +210,10 @@ class Router:
         return bad
 
     def _touch(
-        self,
-        plan: KeyPlan,
-        columns: Mapping[str, list[str | int | bool]],
-        where: Int64s,
-        ts: Int64s,
-        tie_digest: npt.NDArray[np.uint64],
+        self, plan: KeyPlan, decoded: _Decoded, where: Int64s, ts: Int64s, tie_digest: npt.NDArray[np.uint64]
     ) -> TouchedKeys:
         layout = self._layouts[plan.key_type]
+        columns = decoded.columns
         matrix = np.zeros((layout.column_count, len(where)), dtype=np.int64)
         matrix[TIME_ROW] = ts[where]
         matrix[MASK_ROW] = plan.mask(columns, len(where))
@@ -214,7 +223,48 @@ class Router:
             matrix[row] = columns[attribute]
         for row, attribute in plan.token_rows:
             matrix[row], matrix[row + 1] = self._tokens.columns(columns[attribute])
-        return TouchedKeys(where, columns[plan.attribute], matrix)  # type: ignore[arg-type]  # keys decode as str
+        key_ids = columns[plan.attribute]
+        if decoded.lacks or decoded.bad_keys:
+            feeds, bits = plan.fed_bits(decoded.lacks, len(where))
+            feeds &= ~decoded.bad_keys[plan.attribute]
+            matrix[MASK_ROW] &= bits
+            kept = np.flatnonzero(feeds)
+            return TouchedKeys(where[kept], [key_ids[place] for place in kept.tolist()], np.ascontiguousarray(matrix[:, kept]))
+        return TouchedKeys(where, key_ids, matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Records of one event type, decoded: `indices` in the batch, attribute to values in the same order.
+
+    Where some records are not whole: `lacks` has, per attribute that one of them lacks, bool[n] (the value there is a zero), and
+    `bad_keys`, per attribute that is a key, which records have no key id in it.
+    """
+
+    indices: list[int]
+    columns: dict[str, list[Any]]
+    lacks: Mapping[str, Flags] = field(default_factory=dict)
+    bad_keys: Mapping[str, Flags] = field(default_factory=dict)
+
+
+def _understood(
+    plan: EventPlan, event_type: str, indices: list[int], schema_versions: Sequence[str], failures: list[ApplyFailure]
+) -> list[int]:
+    """The records whose schema version the pack understands; a failure for each other."""
+    versions = plan.schema_versions
+    is_whole_batch = len(indices) == len(schema_versions)
+    if versions.issuperset(schema_versions if is_whole_batch else map(schema_versions.__getitem__, indices)):
+        return indices
+    known = ", ".join(sorted(versions))
+    for index in indices:
+        if schema_versions[index] not in versions:
+            detail = f"schema version {schema_versions[index]!r}; of {event_type} the pack understands {known}"
+            failures.append(ApplyFailure(index, ApplyFailureReason.UNKNOWN_SCHEMA_VERSION, detail))
+    return [index for index in indices if schema_versions[index] in versions]
+
+
+def _are(value: object, values: list[Any]) -> Flags:
+    return np.fromiter((item is value for item in values), np.bool_, len(values))
 
 
 def _by_type(event_types: Sequence[str]) -> dict[str, list[int]]:

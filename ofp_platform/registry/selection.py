@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from ofp_platform.registry.aggregations import Aggregation, Reads, rule_of
 from ofp_platform.registry.layout import Predicate
-from ofp_platform.registry.models import DEFAULT_SCALE, Feature, Operand, Scalar
+from ofp_platform.registry.models import DEFAULT_SCALE, Feature, Group, Operand, Scalar
 from ofp_platform.vocabulary.times import parse_duration
 
 
@@ -28,12 +29,6 @@ class Selection:
     def reach(self) -> int:
         """How far behind T the selection looks, microseconds."""
         return self.window + self.delay
-
-    @property
-    def fields(self) -> frozenset[str]:
-        """The payload fields that it reads (keys aside)."""
-        names = {name for name, _ in self.predicate.conditions}
-        return frozenset(names if self.value is None else names | {self.value})
 
 
 def predicate_of(events: tuple[str, ...], where: dict[str, tuple[Scalar, ...]]) -> Predicate:
@@ -67,6 +62,28 @@ def feature_selections(feature: Feature) -> tuple[Selection, ...]:
             scale=_scale(feature.aggregation, feature.scale),
         ),
     )
+
+
+def group_selections(group: Group) -> list[Selection]:
+    """The selections of all features of a group, each with a predicate that holds for events which feed the group only."""
+    selections = [selection for feature in group.features for selection in feature_selections(feature)]
+    needs = fields_needed((selection.predicate, selection.value) for selection in selections)
+    return [replace(selection, predicate=fed_predicate(selection.predicate, needs)) for selection in selections]
+
+
+def fields_needed(parts: Iterable[tuple[Predicate, str | None]]) -> dict[str, frozenset[str]]:
+    """Event type to the payload fields that a group reads of it; `parts` are its predicates with the field of each value."""
+    needs: dict[str, frozenset[str]] = {}
+    for predicate, value in parts:
+        read = {name for name, _ in predicate.conditions} | ({value} if value is not None else set())
+        for name in predicate.event_types:
+            needs[name] = needs.get(name, frozenset()) | read
+    return needs
+
+
+def fed_predicate(predicate: Predicate, needs: Mapping[str, frozenset[str]]) -> Predicate:
+    """The predicate, for events that have all that their group needs."""
+    return replace(predicate, needs=tuple(tuple(sorted(needs[name])) for name in predicate.event_types))
 
 
 def feature_scale(feature: Feature) -> int | None:

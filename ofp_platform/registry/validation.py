@@ -11,7 +11,7 @@ from ofp_platform.registry.expression import ExpressionError, names_in, parse_ex
 from ofp_platform.registry.layout import MAX_PREDICATES, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
-from ofp_platform.registry.selection import predicate_of
+from ofp_platform.registry.selection import fed_predicate, fields_needed, predicate_of
 from ofp_platform.registry.shape import check_shape, parse_part, suggestion
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
@@ -39,6 +39,7 @@ class _Check:
     pack_text: PackText
     events: dict[str, EventRouting | None] = field(default_factory=dict)
     predicates: dict[str, set[Predicate]] = field(default_factory=dict)
+    selected: list[tuple[Path, Predicate, str | None]] = field(default_factory=list)
 
     def run(self, data: dict[str, Any]) -> None:
         for name, routing in _items(data.get("events")):
@@ -64,12 +65,14 @@ class _Check:
     def _group(self, path: Path, group: dict[str, Any]) -> None:
         key_type = str(group.get("key_type"))
         names: dict[str, str] = {}
+        self.selected = []
         for index, raw in enumerate(_list(group.get("features"))):
             here: Path = (*path, "features", index)
             self._name(here, raw, names, f"features[{index}]")
             feature: Feature | None = parse_part(Feature, raw)
             if feature is not None:
                 self._feature(here, key_type, feature)
+        self._count_predicates(key_type)
         features = set(names)
         request = {name for name, _ in _items(group.get("request"))}
         read: set[str] = set()
@@ -146,13 +149,22 @@ class _Check:
         self._value(path, part, events)
         for name, values in part.where.items():
             self._condition((*path, "where", name), name, values, events)
+        self.selected.append((path, predicate_of(events, part.where), part.value))
+
+    def _count_predicates(self, key_type: str) -> None:
+        """Hold the number of predicates of a key type to what a mask has room for, a group at a time."""
         predicates = self.predicates.setdefault(key_type, set())
-        predicate = predicate_of(events, part.where)
-        if predicate not in predicates and len(predicates) == MAX_PREDICATES:
-            message = f"more than {MAX_PREDICATES} different selections (events and where) for key type {key_type}"
-            self.pack_text.report(path, message)
-            return
-        predicates.add(predicate)
+        needs = fields_needed((predicate, value) for _, predicate, value in self.selected)
+        for path, predicate, _ in self.selected:
+            fed = fed_predicate(predicate, needs)
+            if fed not in predicates and len(predicates) == MAX_PREDICATES:
+                message = (
+                    f"more than {MAX_PREDICATES} different selections for key type {key_type}: events, where, and the fields that"
+                    " their group reads"
+                )
+                self.pack_text.report(path, message)
+                continue
+            predicates.add(fed)
 
     def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> None:
         reads = rule_of(part.aggregation).reads

@@ -13,6 +13,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Identifier, Model, Time
 
 EventType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,62}$")]
+SchemaVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
 _FLAT = (str, int, bool, type(None))
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 
@@ -22,7 +23,7 @@ class Envelope(Model):
 
     event_id: Identifier
     event_type: EventType
-    schema_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,31}$")]
+    schema_version: SchemaVersion
     ts_utc: Time
     emitted_at_utc: Time | None = None
     scenario_id: Identifier

@@ -109,7 +109,9 @@ def test_events(recompute: ModuleType, world: LabelledPlane) -> None:
     pack = shipped_pack("card_payments")
     router = Router(compile_pack(pack))
     for batch in world.batches():
-        ids = router.route(batch.event_types, batch.event_ids, batch.ts, batch.payload_hashes, batch.payloads)
+        ids = router.route(
+            batch.event_types, batch.event_ids, batch.schema_versions, batch.ts, batch.payload_hashes, batch.payloads
+        )
         for index, event_type in enumerate(batch.event_types):
             wire = {
                 "event_id": batch.event_ids[index],

@@ -29,9 +29,12 @@ PIN_NAMES = (
     "platform_run_id",
     "scenario_run_id",
 )
+SCHEMA_VERSIONS = ("1", "1.0", "v1", "v1.0")
+"""The versions of an event type that a pack without a list of its own understands."""
 _WHERE = ("key_type", "key_id", "group_name", "group_version")
 _KEY = re.compile(r"[!-~]{1,128}")
 _TYPES: dict[str, type] = {"integer": int, "string": str, "boolean": bool}
+Ref = tuple[str, str]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,28 +50,34 @@ class Record:
 
 @dataclass(frozen=True)
 class Event:
-    """One applied event: its time, identity order, type and payload."""
+    """One event: its time, identity order, type, payload, and the group versions that it feeds."""
 
     ts: int
     tie: bytes
     event_type: str
     payload: Mapping[str, Any]
+    groups: frozenset[Ref]
 
 
 @dataclass
 class Known:
-    """known(B) of one run: its events as a set, what could not be applied, and counts."""
+    """known(B) of one run: its events as a set, what could not be applied, and counts.
+
+    `failures`: positions of records that feed nothing though they should; `group_failures`: of those that feed some of the groups
+    that use their type, with the others.
+    """
 
     events: dict[tuple[str, str, bytes], Event] = field(default_factory=dict)
     failures: list[tuple[str, int]] = field(default_factory=list)
+    group_failures: dict[tuple[str, int], frozenset[Ref]] = field(default_factory=dict)
     duplicates: int = 0
     anomalies: int = 0
     unknown: int = 0
 
     @property
     def watermark(self) -> int | None:
-        """The greatest event time, µs."""
-        return max((event.ts for event in self.events.values()), default=None)
+        """The greatest event time of an event that feeds a group, µs."""
+        return max((event.ts for event in self.events.values() if event.groups), default=None)
 
 
 class BehindHorizon(Exception):
@@ -107,7 +116,6 @@ def known_events(
 ) -> Known:
     """The events of the run with these pins before the basis (partition -> exclusive next offset)."""
     known = Known()
-    required = _required(content)
     for record in records:
         envelope = record.envelope
         if record.offset >= basis.get(record.partition_id, 0):
@@ -123,9 +131,16 @@ def known_events(
         if event_type not in content["events"]:
             known.unknown += 1
             continue
-        if not _usable(envelope["payload"], *required[event_type]):
+        if envelope["schema_version"] not in content["events"][event_type].get("schema_versions", SCHEMA_VERSIONS):
             known.failures.append(position)
             continue
+        users = {(group["name"], group["version"]): group for group in content["groups"] if _uses(group, event_type)}
+        fed = frozenset(ref for ref, group in users.items() if _usable(envelope["payload"], content, group, event_type))
+        if users and not fed:
+            known.failures.append(position)
+            continue
+        if len(fed) < len(users):
+            known.group_failures[position] = frozenset(users) - fed
         body = {
             "event_type": event_type,
             "schema_version": envelope["schema_version"],
@@ -142,7 +157,7 @@ def known_events(
         if any(other[:2] == identity[:2] for other in known.events):
             known.anomalies += 1
         tie = hashlib.sha256(event_class.encode() + b"\0" + envelope["event_id"].encode() + b"\0" + digest).digest()[:16]
-        known.events[identity] = Event(ts, tie, event_type, envelope["payload"])
+        known.events[identity] = Event(ts, tie, event_type, envelope["payload"], fed)
     return known
 
 
@@ -214,7 +229,8 @@ def snapshot(
 def group_features(
     group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
 ) -> dict[str, int | str | None]:
-    """The wire values of one group over the events of one key."""
+    """The wire values of one group over the events of one key; those that do not feed the group are left out."""
+    events = _feeding(group, events)
     values: dict[str, Fraction | None] = {}
     wired: dict[str, int | str | None] = {}
     for feature in group["features"]:
@@ -248,7 +264,7 @@ def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, h
     """The greatest time <= as-of, in front of the horizon, of an event that any feature of the group counts."""
     times = [
         event.ts
-        for event in events
+        for event in _feeding(group, events)
         if event.ts <= as_of
         and (horizon is None or event.ts > horizon)
         and any(_satisfies(event, selection) for selection in _selections(group))
@@ -295,27 +311,25 @@ def _reach(group: Mapping[str, Any]) -> int:
     return max(int(selection["window"] + selection["delay"]) for selection in _selections(group))
 
 
-def _required(content: Mapping[str, Any]) -> dict[str, tuple[set[str], dict[str, type]]]:
-    """Per event type what the groups need of it: the payload fields that are keys, and the fields with their types."""
-    needed: dict[str, tuple[set[str], dict[str, type]]] = {name: (set(), {}) for name in content["events"]}
-    for group in content["groups"]:
-        for selection in _selections(group):
-            for name in selection["events"]:
-                routing = content["events"][name]
-                keys, fields = needed[name]
-                keys.add(routing["keys"][group["key_type"]])
-                for read in [*selection["where"], *([selection["value"]] if selection["value"] else [])]:
-                    fields[read] = _TYPES[routing["fields"][read]]
-    return needed
+def _feeding(group: Mapping[str, Any], events: Sequence[Event]) -> list[Event]:
+    return [event for event in events if (group["name"], group["version"]) in event.groups]
 
 
-def _usable(payload: Mapping[str, Any], keys: set[str], fields: Mapping[str, type]) -> bool:
-    for name in keys:
-        key = payload.get(name)
-        if not isinstance(key, str) or _KEY.fullmatch(key) is None or holds_raw_identifier(key):
-            return False
-    for name, kind in fields.items():
-        value = payload.get(name)
-        if type(value) is not kind or (isinstance(value, int) and abs(value) > LIMIT):
-            return False
+def _uses(group: Mapping[str, Any], event_type: str) -> bool:
+    return any(event_type in selection["events"] for selection in _selections(group))
+
+
+def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mapping[str, Any], event_type: str) -> bool:
+    """Whether a payload has all that one group needs of its event type: the key, and every field that is read, of its type."""
+    routing = content["events"][event_type]
+    key = payload.get(routing["keys"][group["key_type"]])
+    if not isinstance(key, str) or _KEY.fullmatch(key) is None or holds_raw_identifier(key):
+        return False
+    for selection in _selections(group):
+        if event_type not in selection["events"]:
+            continue
+        for name in [*selection["where"], *([selection["value"]] if selection["value"] else [])]:
+            value = payload.get(name)
+            if type(value) is not _TYPES[routing["fields"][name]] or (isinstance(value, int) and abs(value) > LIMIT):
+                return False
     return True

@@ -35,13 +35,13 @@ def payment(offset: int, second: float, **changed: Any) -> Record:
         "status": "ok",
         "shop": "x",
         "online": True,
-        **{name: value for name, value in changed.items() if name not in ("event_id", "event_type", "run_id")},
+        **{name: value for name, value in changed.items() if name not in ("event_id", "event_type", "run_id", "schema_version")},
     }
     ts = START + int(second * SECOND)
     envelope = {
         "event_id": changed.get("event_id", f"e-{offset}"),
         "event_type": changed.get("event_type", "payment"),
-        "schema_version": "1",
+        "schema_version": changed.get("schema_version", "1"),
         "ts_utc": time_text(ts),
         **PINS,
         "run_id": changed.get("run_id", PINS["run_id"]),
@@ -124,14 +124,41 @@ def test_what_is_known() -> None:
         payment(6, 1, account_id="4111111111111111"),
         payment(7, 1, unread="of no type that matters"),
         payment(8, 3, event_type="declared", account_id=None),
+        payment(9, 1, account_id=None, merchant_id=None),
+        payment(10, 1, schema_version="2"),
+        payment(11, 1, event_id="e-5", amount=1.5),  # a copy
     ]
     ahead = Record("p1", 0, START, payment(0, 301, event_id="ahead").envelope)
-    known = known_events([*records, ahead], {"p0": 9, "p1": 1}, PINS, CONTENT, SKEW - 1)
-    assert (known.duplicates, known.anomalies, known.unknown) == (1, 1, 1)
-    assert known.failures == [("p0", 5), ("p0", 6), ("p1", 0)]
-    assert known.watermark == START + 3 * SECOND
-    assert len(known.events) == 4
+    known = known_events([*records, ahead], {"p0": 12, "p1": 1}, PINS, CONTENT, SKEW - 1)
+    assert (known.duplicates, known.anomalies, known.unknown) == (2, 1, 1)
+    assert known.failures == [("p0", 9), ("p0", 10), ("p1", 0)]
+    of_accounts = frozenset({("every", "v1"), ("ratios", "v2")})
+    assert known.group_failures == {("p0", 5): of_accounts, ("p0", 6): of_accounts, ("p0", 11): of_accounts}
+    assert known.watermark == START + SECOND  # what feeds no group is not applied
+    assert len(known.events) == 6
     assert not known_events(records, {"p0": 0}, PINS, CONTENT, SKEW).events
+
+
+def test_an_event_feeds_the_groups_that_can_use_it() -> None:
+    records = [payment(0, 1), payment(1, 2, amount="7"), payment(2, 3, account_id=None)]
+    assert features(records, 5)["a_count"] == 1
+    assert features(records, 5, keys=[("merchant", "m-1")], groups=[("shop", "v1")])["count"] == 2  # up to 4 s, from 1 s on
+    known = known_events(records, {"p0": 3}, PINS, CONTENT, SKEW)
+    assert known.watermark == START + 3 * SECOND
+
+
+def test_another_group_changes_no_value() -> None:
+    group: Any = {**CONTENT["groups"][0], "name": "more", "on_demand": [], "request": {}}
+    group["features"] = [{**group["features"][0], "events": ["payment"], "aggregation": "sum", "value": "unread"}]
+    more = {**CONTENT, "groups": [*CONTENT["groups"], group]}
+    records = [payment(place, place, **({"unread": place} if place == 2 else {})) for place in range(4)]
+    known = known_events(records, {"p0": 4}, PINS, more, SKEW)
+    assert set(known.group_failures) == {("p0", 0), ("p0", 1), ("p0", 3)}
+    refs, at = [*EVERY, ("more", "v1")], START + 5 * SECOND
+    answer = snapshot(known, more, KEY, refs, at, allowed_lateness=LATENESS, request_context={"amount": 21})
+    found = {one["group_name"]: one["features"] for one in answer.by_key[0]["by_group"]}
+    assert found["every"] == features(records, 5)
+    assert list(found["more"].values()) == [2]
 
 
 def test_the_horizon() -> None:

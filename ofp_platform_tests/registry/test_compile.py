@@ -53,9 +53,10 @@ def compiled() -> CompiledRegistry:
 
 def test_the_layout_of_a_key_type(compiled: CompiledRegistry) -> None:
     layout = compiled.layouts["account"]
+    needs = (("amount", "fee", "shop", "status"),)
     assert layout.predicates == (
-        Predicate(("payment",), ()),
-        Predicate(("payment",), (("status", ("declined",)),)),
+        Predicate(("payment",), (), needs),
+        Predicate(("payment",), (("status", ("declined",)),), needs),
     )
     assert (layout.integer_fields, layout.token_fields, layout.ties) == (("amount", "fee"), ("shop",), False)
     assert layout.measures == (Measure(0, -1), Measure(0, 0), Measure(1, -1), Measure(1, 1))

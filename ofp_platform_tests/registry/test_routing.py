@@ -53,6 +53,13 @@ groups:
     ttl_seconds: 60
     features:
       - {name: n, aggregation: count, events: [payment], window: 1h}
+  - name: i
+    version: v1
+    key_type: account
+    ttl_seconds: 60
+    features:
+      - {name: all, aggregation: count, events: [payment, refund], window: 1h}
+      - {name: classes, aggregation: count, events: [refund], where: {class: [b, a]}, window: 1h}
 """
 COMPILED = compile_pack(load_pack(PACK))
 HASH = b"\x07" * 32
@@ -64,6 +71,7 @@ class Event:
     payload: Any
     event_id: str = "e1"
     ts: int = 1_000_000
+    schema_version: str = "v1"
 
 
 def route(events: list[Event], router: Router | None = None) -> RoutedBatch:
@@ -71,6 +79,7 @@ def route(events: list[Event], router: Router | None = None) -> RoutedBatch:
     return (router or Router(COMPILED)).route(
         [event.event_type for event in events],
         [event.event_id for event in events],
+        [event.schema_version for event in events],
         np.array([event.ts for event in events], dtype=np.int64),
         [HASH] * len(events),
         payloads,
@@ -81,33 +90,45 @@ def canonical(payload: Any) -> bytes:
     return json.dumps(payload, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def naive_reads(compiled: CompiledRegistry, event_type: str) -> tuple[dict[str, str], dict[str, FieldType]]:
-    """Key type to payload field, and field to type, of what any feature asks of an event type, from the pack itself."""
+@dataclass
+class Need:
+    """What one group reads of an event type, from the pack itself: the field of its key, and fields with their types."""
+
+    key_type: str
+    key: str
+    fields: dict[str, FieldType]
+    predicates: list[tuple[tuple[str, ...], dict[str, Any]]]
+
+
+def naive_needs(compiled: CompiledRegistry, event_type: str) -> dict[tuple[str, str], Need]:
+    """Group version to its need, for the groups that use the event type."""
     routing = compiled.pack.events[event_type]
-    keys, fields = {}, {}
+    needs: dict[tuple[str, str], Need] = {}
     for group in compiled.pack.groups:
+        need = Need(group.key_type.value, routing.keys.get(group.key_type, ""), {}, [])
         for feature in group.features:
             for part in (feature, feature.numerator, feature.denominator):
                 if part is not None and part.events is not None and event_type in part.events:
-                    keys[group.key_type.value] = routing.keys[group.key_type]
+                    need.predicates.append((tuple(part.events), dict(part.where)))
                     for name in [*part.where, *([part.value] if part.value else [])]:
-                        fields[name] = routing.fields[name]
-    return keys, fields
+                        need.fields[name] = routing.fields[name]
+        if need.predicates:
+            needs[group.name, group.version] = need
+    return needs
 
 
-def naive_fails(payload: Any, keys: dict[str, str], fields: dict[str, FieldType]) -> bool:
+def naive_fails(payload: Any, need: Need) -> bool:
     if not isinstance(payload, dict):
         return True
-    for name in keys.values():
-        value = payload.get(name)
-        if not isinstance(value, str) or not 1 <= len(value) <= 128 or holds_raw_identifier(value):
-            return True
-        if any(not "!" <= char <= "~" for char in value):
-            return True
+    value = payload.get(need.key)
+    if not isinstance(value, str) or not 1 <= len(value) <= 128 or holds_raw_identifier(value):
+        return True
+    if any(not "!" <= char <= "~" for char in value):
+        return True
     types = {FieldType.INTEGER: int, FieldType.STRING: str, FieldType.BOOLEAN: bool}
     return any(
         type(payload.get(name)) is not types[kind] or (kind is FieldType.INTEGER and not -(2**53) < payload[name] < 2**53)
-        for name, kind in fields.items()
+        for name, kind in need.fields.items()
     )
 
 
@@ -120,27 +141,47 @@ def signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def naive_column(layout: KeyLayout, event: Event, fields: dict[str, FieldType], tie: tuple[int, int]) -> list[int]:
+def usable(payload: Any, name: str, kind: FieldType) -> bool:
+    return not naive_fails({**payload, "key": "k"}, Need("", "key", {name: kind}, []))
+
+
+def meets(payload: Any, conditions: dict[str, Any]) -> bool:
+    return all(any(type(v) is type(payload.get(name)) and v == payload[name] for v in vs) for name, vs in conditions.items())
+
+
+def naive_column(layout: KeyLayout, event: Event, fed: list[Need], needs: list[Need], tie: tuple[int, int]) -> list[int]:
+    """One column of a matrix. A predicate bit stands for every group that has the same predicate and the same fields to read."""
     mask = 0
     for bit, predicate in enumerate(layout.predicates):
-        if event.event_type in predicate.event_types and all(
-            any(type(value) is type(event.payload[name]) and value == event.payload[name] for value in allowed)
-            for name, allowed in predicate.conditions
-        ):
-            mask |= 1 << bit
+        for need in fed:
+            if any(
+                tuple(sorted(types)) == predicate.event_types
+                for types, where in need.predicates
+                if meets(event.payload, where)
+                and sorted(where) == [name for name, _ in predicate.conditions]
+                and all(set(where[name]) == set(values) for name, values in predicate.conditions)
+            ) and predicate.needs_of(event.event_type) == tuple(sorted(need.fields)):
+                mask |= 1 << bit
     column = [event.ts, mask]
     if layout.ties:
         column += [signed(tie[0]), signed(tie[1])]
+    fields = {name: kind for need in needs for name, kind in need.fields.items()}
     for name in layout.integer_fields:
-        column.append(event.payload[name] if fields.get(name) is FieldType.INTEGER else 0)
+        has = fields.get(name) is FieldType.INTEGER and usable(event.payload, name, FieldType.INTEGER)
+        column.append(event.payload[name] if has else 0)
     for name in layout.token_fields:
-        token = halves(canonical_bytes(event.payload[name])) if name in fields else (0, 0)
+        zero = {FieldType.INTEGER: 0, FieldType.STRING: ""}
+        token = (0, 0)
+        if name in fields:  # what no bit of the mask lets anybody read is the zero of its type
+            value = event.payload[name] if usable(event.payload, name, fields[name]) else zero[fields[name]]
+            token = halves(canonical_bytes(value))
         column += [signed(token[0]), signed(token[1])]
     return column
 
 
 def assert_equal_to_naive(events: list[Event], routed: RoutedBatch, compiled: CompiledRegistry) -> None:
     expected: dict[str, list[tuple[int, str, list[int]]]] = {}
+    lacking: dict[int, tuple[tuple[str, str], ...]] = {}
     for index, event in enumerate(events):
         name = event_class(compiled.pack.events, event.event_type).encode() + b"\0" + event.event_id.encode()
         tie = halves(name + b"\0" + HASH)
@@ -149,15 +190,25 @@ def assert_equal_to_naive(events: list[Event], routed: RoutedBatch, compiled: Co
         if event.event_type not in compiled.pack.events:
             assert routed.status[index] == UNKNOWN_TYPE
             continue
-        keys, fields = naive_reads(compiled, event.event_type)
-        if keys and naive_fails(event.payload, keys, fields):
+        needs = naive_needs(compiled, event.event_type)
+        if event.schema_version not in ("1", "1.0", "v1", "v1.0"):
             assert routed.status[index] == FAILED
+            lacking[index] = ()
             continue
-        assert routed.status[index] == APPLIED
-        for key_type, field in keys.items():
-            column = naive_column(compiled.layouts[key_type], event, fields, tie)
-            expected.setdefault(key_type, []).append((index, event.payload[field], column))
+        fed = {ref: need for ref, need in needs.items() if not naive_fails(event.payload, need)}
+        if len(fed) < len(needs):
+            lacking[index] = tuple(sorted(needs.keys() - fed.keys())) if isinstance(event.payload, dict) else ()
+        assert routed.status[index] == (FAILED if needs and not fed else APPLIED)
+        assert routed.feeds[index] == bool(fed)
+        for key_type in {need.key_type for need in fed.values()}:
+            own = [need for need in needs.values() if need.key_type == key_type]
+            column = naive_column(
+                compiled.layouts[key_type], event, [need for need in fed.values() if need.key_type == key_type], own, tie
+            )
+            expected.setdefault(key_type, []).append((index, event.payload[own[0].key], column))
     assert [failure.index for failure in routed.failures] == np.flatnonzero(routed.status == FAILED).tolist()
+    assert [failure.index for failure in routed.group_failures] == [i for i in sorted(lacking) if routed.status[i] == APPLIED]
+    assert {failure.index: failure.groups for failure in (*routed.failures, *routed.group_failures)} == lacking
     assert set(routed.touched) == set(expected)
     for key_type, rows in expected.items():
         touched = routed.touched[key_type]
@@ -206,7 +257,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
 good_refunds = good_payments.map(lambda payload: payload | {"step": str(payload["step"])})
 event_lists = st.lists(
     st.builds(
-        lambda pair, event_id, ts: Event(pair[0], pair[1], event_id, ts),
+        lambda pair, event_id, ts, version: Event(pair[0], pair[1], event_id, ts, version),
         st.one_of(
             st.tuples(st.just("payment"), good_payments),
             st.tuples(st.just("refund"), good_refunds),
@@ -215,6 +266,7 @@ event_lists = st.lists(
         ),
         st.sampled_from(["e1", "e2", "evt-000000000000000000000000000000000000000000000000000000"]),
         st.integers(-(2**53), 2**53),
+        st.sampled_from(["v1", "v1", "1", "1.0", "2"]),
     ),
     max_size=12,
 )
@@ -289,14 +341,65 @@ GOOD: dict[str, Any] = {
         ({"amount": -(10**40)}, ApplyFailureReason.INTEGER_OUT_OF_RANGE, "payload field 'amount' is beyond ±(2^53-1)"),
     ],
 )
-def test_a_bad_payload_touches_nothing_and_says_why(change: dict[str, Any], reason: ApplyFailureReason, detail: str) -> None:
+def test_a_bad_field_feeds_the_groups_that_do_not_need_it_and_says_why(
+    change: dict[str, Any], reason: ApplyFailureReason, detail: str
+) -> None:
+    """Group g needs all of it, h the merchant alone, i the account alone."""
     events = [Event("payment", GOOD), Event("payment", GOOD | change), Event("payment", GOOD)]
     routed = route(events)
-    (failure,) = routed.failures
+    (failure,) = routed.group_failures
     assert (failure.index, failure.reason, failure.detail) == (1, reason, detail)
+    unfed = {"account_id": ("g", "i"), "merchant_id": ("h",)}.get(next(iter(change)), ("g",))
+    assert failure.groups == tuple((name, "v1") for name in unfed)
+    assert routed.status.tolist() == [APPLIED, APPLIED, APPLIED]
+    assert routed.touched["account"].record_index.tolist() == ([0, 2] if "i" in unfed else [0, 1, 2])
+    assert routed.touched["merchant"].record_index.tolist() == ([0, 2] if "h" in unfed else [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "change", [{"account_id": "4111111111111111", "merchant_id": 1}, {"account_id": None, "merchant_id": None}]
+)
+def test_a_payload_that_no_group_can_use_touches_nothing(change: dict[str, Any]) -> None:
+    routed = route([Event("payment", GOOD), Event("payment", GOOD | change), Event("payment", GOOD)])
+    (failure,) = routed.failures
+    assert (failure.index, failure.groups, routed.group_failures) == (1, (("g", "v1"), ("h", "v1"), ("i", "v1")), [])
+    assert failure.detail.count("; ") == 1  # each of the two is told
     assert routed.status.tolist() == [APPLIED, FAILED, APPLIED]
     assert routed.touched["account"].record_index.tolist() == [0, 2]
     assert routed.touched["merchant"].record_index.tolist() == [0, 2]
+
+
+def test_a_schema_version_that_the_pack_does_not_list_fails_the_whole_event() -> None:
+    text = PACK.replace("  heartbeat:\n", "  heartbeat:\n    schema_versions: [v2, v3]\n")
+    router = Router(compile_pack(load_pack(text)))
+    good = [Event("payment", GOOD, schema_version=version) for version in ("1", "1.0", "v1", "v1.0", "2", "v10", "1.1")]
+    beats = [Event("heartbeat", {}, schema_version=version) for version in ("v1", "v2", "v3")]
+    routed = route([*good, *beats, Event("transfer", {}, schema_version="9")], router)
+    assert routed.status.tolist() == [APPLIED] * 4 + [FAILED] * 3 + [FAILED, APPLIED, APPLIED, UNKNOWN_TYPE]
+    assert {(failure.reason, failure.groups) for failure in routed.failures} == {(ApplyFailureReason.UNKNOWN_SCHEMA_VERSION, ())}
+    assert routed.failures[-1].detail == "schema version 'v1'; of heartbeat the pack understands v2, v3"
+    assert routed.touched["account"].record_index.tolist() == [0, 1, 2, 3]
+
+
+def test_another_group_changes_no_column_of_an_event_for_the_others() -> None:
+    more = """\
+  - name: more
+    version: v1
+    key_type: account
+    ttl_seconds: 60
+    features:
+      - {name: n, aggregation: sum, events: [payment], value: points, window: 1h}
+"""
+    text = PACK.replace("step: integer}", "step: integer, points: integer}") + more
+    compiled = compile_pack(load_pack(text))
+    events = [Event("payment", GOOD), Event("payment", GOOD | {"points": 3}), Event("payment", GOOD | {"points": "3"})]
+    before, after = route(events), route(events, Router(compiled))
+    assert [failure.groups for failure in after.group_failures] == [(("more", "v1"),)] * 2
+    for name, fed in (("g", [True] * 3), ("i", [True] * 3), ("more", [False, True, False])):
+        masks = after.touched["account"].matrix[1]
+        assert ((masks & compiled.groups[name, "v1"].mask) != 0).tolist() == fed
+    besides_points = [2, 3, 4, *range(6, 11)]
+    assert before.touched["account"].matrix[2:].tolist() == after.touched["account"].matrix[besides_points].tolist()
 
 
 @pytest.mark.parametrize(
@@ -327,13 +430,14 @@ def test_json_that_is_not_i_json(surprise: bytes) -> None:
 
 def test_a_float_that_is_whole_is_still_a_float() -> None:
     payload = canonical(GOOD).replace(b'"amount":5', b'"amount":5.0')
-    assert [failure.reason for failure in route([Event("payment", payload)]).failures] == [ApplyFailureReason.WRONG_TYPE]
+    assert [failure.reason for failure in route([Event("payment", payload)]).group_failures] == [ApplyFailureReason.WRONG_TYPE]
 
 
 def test_only_what_is_read_is_asked_for() -> None:
     assert "device" not in COMPILED.layouts  # a key that no group has is not asked for either
     refund = {"account_id": "a", "amount": 1, "class": "a", "step": "s"}
-    assert route([Event("payment", GOOD | {"unread": 1.5}), Event("refund", refund)]).failures == []
+    routed = route([Event("payment", GOOD | {"unread": 1.5}), Event("refund", refund)])
+    assert (routed.failures, routed.group_failures) == ([], [])
     assert route([Event("heartbeat", b"not even JSON")]).status.tolist() == [APPLIED]
 
 
@@ -345,14 +449,15 @@ def test_an_empty_batch() -> None:
 
 def test_columns_of_different_lengths_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError):
-        Router(COMPILED).route(["payment"], [], np.zeros(1, dtype=np.int64), [HASH], [b"{}"])
+        Router(COMPILED).route(["payment"], [], ["v1"], np.zeros(1, dtype=np.int64), [HASH], [b"{}"])
 
 
 def test_the_key_cache_never_lets_a_raw_identifier_through() -> None:
     router = Router(COMPILED)
     for _ in range(3):
         routed = route([Event("payment", GOOD), Event("payment", GOOD | {"account_id": "4111111111111111"})], router)
-        assert routed.status.tolist() == [APPLIED, FAILED]
+        assert routed.touched["account"].record_index.tolist() == [0]
+        assert [failure.reason for failure in routed.group_failures] == [ApplyFailureReason.RAW_IDENTIFIER]
 
 
 def test_tokens_do_not_confuse_types_and_survive_a_full_cache() -> None:

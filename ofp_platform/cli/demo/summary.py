@@ -26,12 +26,16 @@ def facts(console: Console, rows: Sequence[tuple[str, str]]) -> None:
 def accounting(totals: Totals) -> list[tuple[str, str]]:
     """Where every record of the log went."""
     counts = totals.counters()
-    failures = ", ".join(f"{count} {reason}" for reason, count in totals.failures.items()) or "none"
+    failures, group_failures = (
+        ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
+        for reasons in (totals.failures, totals.group_failures)
+    )
     return [
         ("records read", f"{counts['records_read']:,}"),
         ("applied", f"{counts['events_applied']:,}"),
         ("known already", f"{counts['duplicates']:,} copies, which changed nothing"),
         ("not applied", f"{counts['apply_failures']:,}: {failures}"),
+        ("not by every group", f"{counts['group_failures']:,} of those applied: {group_failures}"),
         ("ignored", f"{counts['events_ignored']:,} of an unknown type or of another active run"),
         ("anomalies", f"{counts['anomalies']:,} ids seen again with another payload: applied, and reported to operators"),
         ("behind the horizon", f"{counts['late_events']:,} of those applied"),

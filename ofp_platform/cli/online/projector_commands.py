@@ -158,5 +158,7 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
     Console().print(table)
     for reason, count in totals.failures.items():
         typer.echo(f"not applied, {reason}: {count}")
+    for reason, count in totals.group_failures.items():
+        typer.echo(f"applied, but not to every group, {reason}: {count}")
     if totals.anomalies:
         typer.echo(f"anomalies (an id seen again with another payload): {totals.anomalies}")

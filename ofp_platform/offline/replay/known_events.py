@@ -20,6 +20,7 @@ from ofp_platform.offline.replay.event_identities import EventAnomaly, count_ide
 from ofp_platform.offline.replay.key_shards import EventShard, event_shard, event_width, read_shard
 from ofp_platform.offline.replay.record_fold import NUMBER_BYTES, FoldTally, RecordFold, offset_number
 from ofp_platform.offline.replay.sorted_shards import sorted_shard
+from ofp_platform.registry.apply_failure import GroupVersion
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order, place
@@ -33,7 +34,9 @@ class FoldedReplay:
     """The result of folding a replay; small itself, the events lie in `folder`. Can be sent to other processes.
 
     Every record has one fate: `applied` (the events: distinct contents), `duplicates`, `ignored` (a type that the pack does
-    not have), `other_run`, `failed` (by reason in `failures`). `watermark`: greatest event time, microseconds.
+    not have), `other_run`, `failed` (by reason in `failures`). `group_failures`: applied records that some groups cannot use, by
+    reason; `lacking`: how many records do not feed these groups, () for all. `watermark`: greatest time of an event that feeds a
+    group, microseconds.
     `partitions`: names by number, `ends`: the basis behind each. `candidates`: records that may become rows of a
     per-event scope, copies included.
     """
@@ -49,6 +52,8 @@ class FoldedReplay:
     ignored: int
     other_run: int
     failures: Mapping[str, int]
+    group_failures: Mapping[str, int]
+    lacking: Mapping[tuple[GroupVersion, ...], int]
     anomalies: tuple[EventAnomaly, ...]
     watermark: int | None
     scope: CandidateScope | None
@@ -58,6 +63,11 @@ class FoldedReplay:
     def failed(self) -> int:
         """Records that could not be applied."""
         return sum(self.failures.values())
+
+    def not_fed(self, groups: Iterable[GroupVersion]) -> int:
+        """Records that do not feed at least one of these groups, though they should."""
+        asked = set(groups)
+        return sum(count for lacking, count in self.lacking.items() if not lacking or not asked.isdisjoint(lacking))
 
     @property
     def candidate_files(self) -> list[Path]:
@@ -146,6 +156,8 @@ def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
     )
     counts: Counter[str] = sum((tally.counts for tally in tallies), Counter())
     failures: Counter[str] = sum((tally.failures for tally in tallies), Counter())
+    group_failures: Counter[str] = sum((tally.group_failures for tally in tallies), Counter())
+    lacking: Counter[tuple[GroupVersion, ...]] = sum((tally.lacking for tally in tallies), Counter())
     return FoldedReplay(
         folder=fold.folder,
         registry_digest=fold.registry.digest,
@@ -158,6 +170,8 @@ def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
         ignored=counts["ignored"],
         other_run=counts["other_run"],
         failures=dict(sorted(failures.items())),
+        group_failures=dict(sorted(group_failures.items())),
+        lacking=dict(sorted(lacking.items())),
         anomalies=anomalies,
         watermark=max((tally.watermark for tally in tallies if tally.watermark is not None), default=None),
         scope=fold.scope,

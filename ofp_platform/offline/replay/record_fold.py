@@ -19,7 +19,7 @@ from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, CandidateWriter
 from ofp_platform.offline.replay.event_identities import EventIdentities
 from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, event_rows, event_width, shard_of
-from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.registry.apply_failure import ApplyFailureReason, GroupVersion
 from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
@@ -44,10 +44,16 @@ class FoldedPartition:
 
 @dataclass
 class FoldTally:
-    """The counts of one writer; `candidates`: how many candidate rows it wrote."""
+    """The counts of one writer; `candidates`: how many candidate rows it wrote.
+
+    `failures`: records that feed nothing, by reason; `group_failures`: applied ones that do not feed some groups, by reason;
+    `lacking`: of both, how many records do not feed these groups, () for all of them.
+    """
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    group_failures: Counter[str] = field(default_factory=Counter)
+    lacking: Counter[tuple[GroupVersion, ...]] = field(default_factory=Counter)
     partitions: dict[str, FoldedPartition] = field(default_factory=dict)
     watermark: int | None = None
     candidates: int = 0
@@ -99,7 +105,9 @@ class RecordFold:
         tally = self.tally
         partition = self._partition(batch)
         tally.counts["records"] += len(batch) + len(batch.unreadable)
-        tally.failures.update([ApplyFailureReason.MALFORMED_PAYLOAD.value] * len(batch.unreadable))
+        if batch.unreadable:
+            tally.failures[ApplyFailureReason.MALFORMED_PAYLOAD.value] += len(batch.unreadable)
+            tally.lacking[()] += len(batch.unreadable)
         if not len(batch):
             return
         positions = self._positions(partition, batch)
@@ -111,6 +119,7 @@ class RecordFold:
         ):
             if mask.any():
                 tally.failures[reason.value] += int(mask.sum())
+                tally.lacking[()] += int(mask.sum())
         own_indices = np.flatnonzero(membership.own)
         if not len(own_indices):
             return
@@ -120,18 +129,22 @@ class RecordFold:
         def take(values: list[T]) -> list[T]:
             return values if is_whole_batch else [values[index] for index in indices]
 
-        event_types, event_ids = take(batch.event_types), take(batch.event_ids)
+        event_types, event_ids, schema_versions = take(batch.event_types), take(batch.event_ids), take(batch.schema_versions)
         routed_batch = self.router.route(
-            event_types, event_ids, batch.ts[own_indices], take(batch.payload_hashes), take(batch.payloads)
+            event_types, event_ids, schema_versions, batch.ts[own_indices], take(batch.payload_hashes), take(batch.payloads)
         )
         tally.counts["ignored"] += int((routed_batch.status == UNKNOWN_TYPE).sum())
         tally.failures.update(failure.reason.value for failure in routed_batch.failures)
+        tally.group_failures.update(failure.reason.value for failure in routed_batch.group_failures)
+        tally.lacking.update(failure.groups for failure in (*routed_batch.failures, *routed_batch.group_failures))
         is_applied = routed_batch.status == APPLIED
         if not is_applied.any():
             return
-        newest = int(batch.ts[own_indices][is_applied].max())
-        tally.watermark = newest if tally.watermark is None else max(tally.watermark, newest)
-        self._note_maxima(partition, positions[own_indices[is_applied]], batch.ts[own_indices[is_applied]])
+        feeds = own_indices[routed_batch.feeds]
+        if len(feeds):
+            newest = int(batch.ts[feeds].max())
+            tally.watermark = newest if tally.watermark is None else max(tally.watermark, newest)
+            self._note_maxima(partition, positions[feeds], batch.ts[feeds])
         applied_indices = own_indices[is_applied]
         self.identities.add(
             batch,

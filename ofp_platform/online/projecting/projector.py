@@ -39,6 +39,7 @@ Int64 = npt.NDArray[np.int64]
 class ApplyReceipt:
     """Receipt of one commit. Counts are records, but for `touched_keys` and `chunks`; times are microseconds.
 
+    `failures`: records that feed nothing, by reason; `group_failures`: applied ones that some groups cannot use, by reason.
     `late` counts applied events at or behind the horizon as it stood before the commit: they change no servable value.
     """
 
@@ -53,6 +54,7 @@ class ApplyReceipt:
     ignored: int
     anomalies: int
     failures: Mapping[str, int]
+    group_failures: Mapping[str, int]
     touched_keys: int
     chunks: int
     watermark: int | None
@@ -141,7 +143,7 @@ class Projector:
             self._intake.fold(row, records, work)
             parts[records.batch.partition_id] = records.batch.next
         after = make_basis(row.stream_name, parts)
-        moments = [moment for moment in (row.watermark, work.max_ts) if moment is not None and moment != LOWEST]
+        moments = [moment for moment in (row.watermark, work.watermark) if moment is not None and moment != LOWEST]
         watermark = max(moments, default=None)
         horizon = None if watermark is None else watermark - self._retained_us
         crash_point("projector.before_transaction")
@@ -185,7 +187,8 @@ class Projector:
             late=totals["late"],
             ignored=totals["ignored"],
             anomalies=len(work.anomalies),
-            failures=dict(Counter(failure[5] for failure in work.failures)),
+            failures=dict(Counter(failure[5] for failure in work.failures if not failure[8])),
+            group_failures=dict(Counter(failure[5] for failure in work.failures if failure[8])),
             touched_keys=keys,
             chunks=chunks,
             watermark=watermark,
@@ -276,11 +279,12 @@ class Projector:
             if work.anomalies:
                 _copy(cursor, "anomaly", ((self._projection_id, *anomaly) for anomaly in work.anomalies))
             cursor.executemany(
-                "INSERT INTO ofp.projection_partition AS p VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                "INSERT INTO ofp.projection_partition AS p VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " ON CONFLICT (projection_id, partition_id) DO UPDATE SET records = p.records + excluded.records,"
                 " applied = p.applied + excluded.applied, duplicates = p.duplicates + excluded.duplicates,"
                 " late = p.late + excluded.late,"
-                " failed = p.failed + excluded.failed, ignored = p.ignored + excluded.ignored",
+                " failed = p.failed + excluded.failed, ignored = p.ignored + excluded.ignored,"
+                " partial = p.partial + excluded.partial",
                 [
                     (
                         self._projection_id,
@@ -292,6 +296,7 @@ class Projector:
                         counts["late"],
                         counts["failed"],
                         counts["ignored"],
+                        counts["partial"],
                     )
                     for name, counts in sorted(work.counts.items())
                 ],

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, IdentityIndex, identity_words, offset_words, words_offset
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
-from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason
 from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
@@ -28,16 +28,25 @@ Int64 = npt.NDArray[np.int64]
 LOWEST = int(np.iinfo(np.int64).min)
 
 
+FailureRow = tuple[str, str, str, str, int, str, str, str, bool]
+"""Partition, offset, event id, event type, event time, reason, detail, groups ("" for all), whether other groups are fed."""
+
+
 @dataclass
 class FoldedBatch:
-    """Fold of the records of one commit, before anything is written."""
+    """Fold of the records of one commit, before anything is written.
 
-    failures: list[tuple[str, str, str, str, int, str, str]] = field(default_factory=list)
+    `failures` are rows of the store, of records that feed nothing and of those that some groups cannot use (`partial`, last).
+    `max_ts`: greatest time of its events; `watermark`: of those that feed a group.
+    """
+
+    failures: list[FailureRow] = field(default_factory=list)
     anomalies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     identities: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     touched: dict[str, list[tuple[list[str], Int64]]] = field(default_factory=dict)
     max_ts: int = LOWEST
+    watermark: int = LOWEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,7 @@ class RecordIntake:
         routed_batch = self._router.route(
             event_types=_take(batch.event_types, keep, keeps_all),
             event_ids=_take(batch.event_ids, keep, keeps_all),
+            schema_versions=_take(batch.schema_versions, keep, keeps_all),
             ts=batch.ts[keep],
             payload_hashes=_take(batch.payload_hashes, keep, keeps_all),
             payloads=_take(batch.payloads, keep, keeps_all),
@@ -118,21 +128,27 @@ class RecordIntake:
         counts["failed"] += len(batch.unreadable)
         for record in batch.unreadable:
             reason, detail = ApplyFailureReason.MALFORMED_PAYLOAD, f"{record.reason}: {record.message}"
-            work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail))
+            work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail, "", False))
         self._refuse(batch, records.belonging, work, counts)
         if routed_batch is None:
             return
-        for failure in routed_batch.failures:
-            work.failures.append(_failure(batch, int(keep[failure.index]), failure.reason, failure.detail))
+        for failures, is_partial in ((routed_batch.failures, False), (routed_batch.group_failures, True)):
+            work.failures += [_failure(batch, int(keep[failure.index]), failure, is_partial) for failure in failures]
         counts["failed"] += len(routed_batch.failures)
+        if routed_batch.group_failures:
+            counts["partial"] += len(routed_batch.group_failures)
         counts["ignored"] += int(np.count_nonzero(routed_batch.status == UNKNOWN_TYPE))
         fresh = self._admit(batch, keep, routed_batch, work, counts)
         if not fresh.any():
             return
-        work.max_ts = max(work.max_ts, int(batch.ts[keep][fresh].max()))
+        ts = batch.ts[keep]
+        work.max_ts = max(work.max_ts, int(ts[fresh].max()))
+        feeds = fresh & routed_batch.feeds
+        if feeds.any():
+            work.watermark = max(work.watermark, int(ts[feeds].max()))
         counts["applied"] += int(np.count_nonzero(fresh))
         if row.watermark is not None:
-            counts["late"] += int(np.count_nonzero(batch.ts[keep][fresh] <= row.watermark - self._retained_us))
+            counts["late"] += int(np.count_nonzero(ts[fresh] <= row.watermark - self._retained_us))
         for key_type, touched_keys in routed_batch.touched.items():
             _collect(work, key_type, touched_keys, fresh)
 
@@ -147,12 +163,12 @@ class RecordIntake:
             else:
                 reason, detail = ApplyFailureReason.INACTIVE_RUN, "no projection of this run is active here"
             counts["failed"] += 1
-            work.failures.append(_failure(batch, index, reason, detail))
+            work.failures.append(_failure(batch, index, ApplyFailure(index, reason, detail)))
         for index in np.flatnonzero(membership.future).tolist():
             counts["failed"] += 1
             ahead = int(batch.ts[index] - batch.admitted_at[index]) // 1_000_000
             detail = f"event time is {ahead} s past its admission; allowed {self._skew // 1_000_000} s"
-            work.failures.append(_failure(batch, index, ApplyFailureReason.FUTURE_EVENT, detail))
+            work.failures.append(_failure(batch, index, ApplyFailure(index, ApplyFailureReason.FUTURE_EVENT, detail)))
 
     def _admit(
         self, batch: RecordBatch, keep: Int64, routed_batch: RoutedBatch, work: FoldedBatch, counts: Counter[str]
@@ -199,15 +215,17 @@ def _collect(work: FoldedBatch, key_type: str, touched_keys: TouchedKeys, fresh:
         work.touched.setdefault(key_type, []).append((ids, touched_keys.matrix[:, is_new]))
 
 
-def _failure(batch: RecordBatch, index: int, reason: str, detail: str) -> tuple[str, str, str, str, int, str, str]:
+def _failure(batch: RecordBatch, index: int, failure: ApplyFailure, is_partial: bool = False) -> FailureRow:
     return (
         batch.partition_id,
         str(batch.offsets[index]),
         batch.event_ids[index],
         batch.event_types[index],
         int(batch.ts[index]),
-        str(reason),
-        detail,
+        failure.reason.value,
+        failure.detail,
+        failure.group_names,
+        is_partial,
     )
 
 

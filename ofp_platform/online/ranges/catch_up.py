@@ -36,10 +36,18 @@ class CatchUpReceipt:
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Apply failures by reason."""
+        """Records that feed nothing, by reason."""
         totals: Counter[str] = Counter()
         for receipt in self.receipts:
             totals.update(receipt.failures)
+        return dict(sorted(totals.items()))
+
+    @property
+    def group_failures(self) -> Mapping[str, int]:
+        """Events that some groups cannot use, by reason."""
+        totals: Counter[str] = Counter()
+        for receipt in self.receipts:
+            totals.update(receipt.group_failures)
         return dict(sorted(totals.items()))
 
 

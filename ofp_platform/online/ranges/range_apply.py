@@ -67,12 +67,22 @@ class RangeReceipt:
 
     @cached_property
     def failures(self) -> Mapping[str, int]:
-        """Apply failures by reason."""
+        """Records that feed nothing, by reason."""
         totals: Counter[str] = Counter()
         for receipt in self.receipts:
             totals.update(receipt.failures)
         if self.verification is not None:
             totals.update(self.verification.failures)
+        return dict(sorted(totals.items()))
+
+    @cached_property
+    def group_failures(self) -> Mapping[str, int]:
+        """Events that some groups cannot use, by reason."""
+        totals: Counter[str] = Counter()
+        for receipt in self.receipts:
+            totals.update(receipt.group_failures)
+        if self.verification is not None:
+            totals.update(self.verification.group_failures)
         return dict(sorted(totals.items()))
 
 

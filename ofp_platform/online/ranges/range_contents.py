@@ -8,7 +8,7 @@ none of these was lost; an event of the state that no record stands for was inve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.position import PartitionBasis, order, place, record_limit
 
+Failure = tuple[str, str]
 _PAGE = 10_000
 _SHOWN = 20
 Words = npt.NDArray[np.uint64]
@@ -32,10 +33,14 @@ Words = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class RangeContents:
-    """Stored contents of one range: events of the state, apply failures by reason, anomalies."""
+    """Stored contents of one range: events of the state, apply failures by reason, anomalies.
+
+    `failures` are of records that feed nothing, `group_failures` of events that some groups cannot use.
+    """
 
     events: int
     failures: Mapping[str, int]
+    group_failures: Mapping[str, int]
     anomalies: int
 
 
@@ -44,14 +49,15 @@ class Verification:
     """A range's records against the store.
 
     `forgotten`: events behind the horizon, whose identities are pruned. `lost`: offsets (the first 20) of records that
-    the store knows nothing of, or calls failed although they are not; `invented`: offsets of events of the state that no
-    record stands for.
+    the store knows nothing of, or calls failed although they are not, or calls fed to other groups than they are;
+    `invented`: offsets of events of the state that no record stands for.
     """
 
     records: int
     events: int
     duplicates: int
     failures: Mapping[str, int]
+    group_failures: Mapping[str, int]
     ignored: int
     forgotten: int
     lost: tuple[str, ...]
@@ -89,10 +95,11 @@ class ProjectionContents:
     def contents(self, bounds: RangeBounds) -> RangeContents:
         """Read the stored contents of a range."""
         with self._plane.pool.connection() as connection:
-            failures = self._failures(connection, bounds.start, bounds.end)
+            failures = self._failures(connection, bounds.start, bounds.end, is_partial=False)
+            group_failures = self._failures(connection, bounds.start, bounds.end, is_partial=True)
             anomalies = self._rows(connection, "anomaly", "record_offset", bounds.start, bounds.end)
         events = len(self._inside(bounds.start, bounds.end))
-        return RangeContents(events, dict(sorted(Counter(failures.values()).items())), len(anomalies))
+        return RangeContents(events, _by_reason(failures.values()), _by_reason(group_failures.values()), len(anomalies))
 
     def verify(self, start: PartitionBasis, end: PartitionBasis) -> Verification:
         """Read the records between two bases again and find each in the store.
@@ -104,8 +111,9 @@ class ProjectionContents:
         index.load(np.ascontiguousarray(self._entries))
         here = {words_offset(row[POSITION_WORD + 1 :]): row[:POSITION_WORD].tobytes() for row in self._inside(start, end)}
         with self._plane.pool.connection() as connection:
-            failures = self._failures(connection, start, end)
-        tally = _Tally(here, failures)
+            failures = self._failures(connection, start, end, is_partial=False)
+            group_failures = self._failures(connection, start, end, is_partial=True)
+        tally = _Tally(here, failures, group_failures)
         router = Router(self._registry)
         at = start
         while place(at) < place(end):
@@ -119,6 +127,7 @@ class ProjectionContents:
                 break
             at = batch.next
         tally.lost_offsets += [offset for offset in failures if offset not in tally.failed_offsets]
+        tally.lost_offsets += [offset for offset in group_failures if offset not in tally.partial_offsets]
         tally.invented_offsets = [offset for offset in here if offset not in tally.found_offsets]
         return tally.verification()
 
@@ -148,9 +157,12 @@ class ProjectionContents:
             (self.row.projection_id, start.partition_id, place(start), place(end)),
         ).fetchall()
 
-    def _failures(self, connection: Connection[Any], start: PartitionBasis, end: PartitionBasis) -> dict[str, str]:
-        """Offset to reason."""
-        return dict(self._rows(connection, "apply_failure", "record_offset, reason", start, end))
+    def _failures(
+        self, connection: Connection[Any], start: PartitionBasis, end: PartitionBasis, *, is_partial: bool
+    ) -> dict[str, Failure]:
+        """Offset to reason and groups, of the records that feed nothing, or of those that some groups cannot use."""
+        rows = self._rows(connection, "apply_failure", "record_offset, reason, groups, partial", start, end)
+        return {offset: (reason, groups) for offset, reason, groups, partial in rows if partial == is_partial}
 
     def _classify(self, batch: RecordBatch, last: int, router: Router, index: IdentityIndex, tally: _Tally) -> None:
         count = sum(1 for offset in batch.offsets if order(offset) <= last)
@@ -174,6 +186,7 @@ class ProjectionContents:
         routed_batch = router.route(
             event_types=[batch.event_types[i] for i in kept_records],
             event_ids=[batch.event_ids[i] for i in kept_records],
+            schema_versions=[batch.schema_versions[i] for i in kept_records],
             ts=batch.ts[keep],
             payload_hashes=[batch.payload_hashes[i] for i in kept_records],
             payloads=[batch.payloads[i] for i in kept_records],
@@ -184,6 +197,8 @@ class ProjectionContents:
         words[:, 2:4] = routed_batch.tie_digest[applied_indexes]
         identities = dict(zip(applied_indexes.tolist(), words, strict=True))
         is_known = dict(zip(applied_indexes.tolist(), (index.admit(words)[0] == DUPLICATE).tolist(), strict=True))
+        for failure in routed_batch.group_failures:
+            tally.fail_partly(str(batch.offsets[kept_records[failure.index]]), (failure.reason.value, failure.group_names))
         pruned_to = self.row.pruned_to
         for routed_index, (record_index, status) in enumerate(zip(kept_records, routed_batch.status.tolist(), strict=True)):
             offset = str(batch.offsets[record_index])
@@ -197,15 +212,21 @@ class ProjectionContents:
                 tally.fail(offset)
 
 
+def _by_reason(failures: Iterable[Failure]) -> dict[str, int]:
+    return dict(sorted(Counter(reason for reason, _ in failures).items()))
+
+
 class _Tally:
     """Tally of the records compared so far."""
 
-    def __init__(self, here: dict[str, bytes], failures: dict[str, str]) -> None:
+    def __init__(self, here: dict[str, bytes], failures: dict[str, Failure], group_failures: dict[str, Failure]) -> None:
         self._here = here
         self._failures = failures
+        self._group_failures = group_failures
         self._counts: Counter[str] = Counter()
         self.found_offsets: set[str] = set()
         self.failed_offsets: set[str] = set()
+        self.partial_offsets: set[str] = set()
         self.lost_offsets: list[str] = []
         self.invented_offsets: list[str] = []
 
@@ -228,6 +249,13 @@ class _Tally:
         else:
             self.lost_offsets.append(offset)
 
+    def fail_partly(self, offset: str, failure: Failure) -> None:
+        """An event that some groups cannot use, besides its fate."""
+        if self._group_failures.get(offset) == failure:
+            self.partial_offsets.add(offset)
+        else:
+            self.lost_offsets.append(offset)
+
     def foreign(self, offset: str) -> None:
         """Of another run: a failure if that run was not active here, else none of ours."""
         if offset in self._failures:
@@ -240,12 +268,12 @@ class _Tally:
         self._counts["ignored"] += 1
 
     def verification(self) -> Verification:
-        reasons = Counter(self._failures[offset] for offset in self.failed_offsets)
         return Verification(
             records=self._counts["records"],
             events=self._counts["events"],
             duplicates=self._counts["duplicates"],
-            failures=dict(sorted(reasons.items())),
+            failures=_by_reason(self._failures[offset] for offset in self.failed_offsets),
+            group_failures=_by_reason(self._group_failures[offset] for offset in self.partial_offsets),
             ignored=self._counts["ignored"],
             forgotten=self._counts["forgotten"],
             lost=tuple(self.lost_offsets[:_SHOWN]),

@@ -35,7 +35,9 @@ class Counters:
         self.duplicates = Gauge("ofp_duplicates_total", "Records that were copies", registry=self.registry)
         self.late_events = Gauge("ofp_late_events_total", "Events from behind the horizon", registry=self.registry)
         self.anomalies = Gauge("ofp_anomalies_total", "Ids seen with another payload", registry=self.registry)
-        self.apply_failures = Gauge("ofp_apply_failures_total", "Records not applied", ["reason"], registry=self.registry)
+        self.apply_failures = Gauge(
+            "ofp_apply_failures_total", "Records not applied, to any group or to some", ["reason"], registry=self.registry
+        )
         self.lag_records = Gauge("ofp_lag_records", "Records behind the head", ["partition"], registry=self.registry)
         self.watermark_age_seconds = Gauge("ofp_watermark_age_seconds", "Clock minus watermark", registry=self.registry)
         self.background_task_up = Gauge(

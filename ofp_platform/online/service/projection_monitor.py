@@ -145,7 +145,7 @@ class ProjectionMonitor:
         counters.duplicates.set(totals["duplicates"])
         counters.late_events.set(totals["late_events"])
         counters.anomalies.set(totals["anomalies"])
-        for reason, count in self.observation.totals.failures.items():
+        for reason, count in self.observation.totals.all_failures.items():
             counters.apply_failures.labels(reason).set(count)
         for partition, lag in self.observation.lag.items():
             counters.lag_records.labels(partition).set(lag)

@@ -121,5 +121,5 @@ def health_of(
         watermark_age_seconds=None if row.watermark is None else (now - row.watermark) // MICROS_PER_SECOND,
         partitions=tuple(PartitionHealth(partition_id=name, lag_records=lag) for name, lag in sorted(observation.lag.items())),
         counters={**process_counters, **observation.totals.counters()},
-        apply_failures=dict(observation.totals.failures),
+        apply_failures=observation.totals.all_failures,
     )

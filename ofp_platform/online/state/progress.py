@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from psycopg import Connection
 
 @dataclass(frozen=True)
 class PartitionProgress:
-    """Counts of one partition since the projection began, in records."""
+    """Counts of one partition since the projection began, in records; `partial`: applied ones that some groups cannot use."""
 
     partition_id: str
     records: int
@@ -20,19 +21,29 @@ class PartitionProgress:
     late: int
     failed: int
     ignored: int
+    partial: int
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts of a projection over all partitions."""
+    """Counts of a projection over all partitions.
+
+    `failures`: records that feed nothing, by reason; `group_failures`: applied ones that some groups cannot use, by reason.
+    """
 
     partitions: tuple[PartitionProgress, ...]
     failures: Mapping[str, int]
+    group_failures: Mapping[str, int]
     anomalies: int
+
+    @property
+    def all_failures(self) -> dict[str, int]:
+        """Records that do not feed some group that should use them, by reason."""
+        return dict(sorted((Counter(self.failures) + Counter(self.group_failures)).items()))
 
     def counters(self) -> dict[str, int]:
         """The projection's counters by name."""
-        names = ("records", "applied", "duplicates", "late", "failed", "ignored")
+        names = ("records", "applied", "duplicates", "late", "failed", "ignored", "partial")
         sums = {name: sum(getattr(part, name) for part in self.partitions) for name in names}
         return {
             "records_read": sums["records"],
@@ -40,6 +51,7 @@ class Totals:
             "duplicates": sums["duplicates"],
             "late_events": sums["late"],
             "apply_failures": sums["failed"],
+            "group_failures": sums["partial"],
             "events_ignored": sums["ignored"],
             "anomalies": self.anomalies,
         }
@@ -48,13 +60,15 @@ class Totals:
 def read_progress(connection: Connection[Any], projection_id: int) -> Totals:
     """Counters of a projection, from the store."""
     parts = connection.execute(
-        "SELECT partition_id, records, applied, duplicates, late, failed, ignored FROM ofp.projection_partition"
+        "SELECT partition_id, records, applied, duplicates, late, failed, ignored, partial FROM ofp.projection_partition"
         " WHERE projection_id = %s ORDER BY partition_id",
         (projection_id,),
     ).fetchall()
     failures = connection.execute(
-        "SELECT reason, count(*) FROM ofp.apply_failure WHERE projection_id = %s GROUP BY reason ORDER BY reason",
+        "SELECT partial, reason, count(*) FROM ofp.apply_failure WHERE projection_id = %s GROUP BY partial, reason"
+        " ORDER BY partial, reason",
         (projection_id,),
     ).fetchall()
     row = connection.execute("SELECT count(*) FROM ofp.anomaly WHERE projection_id = %s", (projection_id,)).fetchone()
-    return Totals(tuple(PartitionProgress(*part) for part in parts), dict(failures), 0 if row is None else row[0])
+    whole, groups = ({reason: count for is_partial, reason, count in failures if is_partial == kind} for kind in (False, True))
+    return Totals(tuple(PartitionProgress(*part) for part in parts), whole, groups, 0 if row is None else row[0])

@@ -19,7 +19,7 @@ from ofp_platform_tests.oracle.replayed import part_basis
 def folded(**ends: int) -> FoldedReplay:
     """A replay of dense partitions that ends at these offsets."""
     parts = tuple(part_basis(name, end) for name, end in sorted(ends.items()))
-    return FoldedReplay(Path(), "", 1, tuple(sorted(ends)), parts, 0, 0, 0, 0, 0, {}, (), None, None, 0)
+    return FoldedReplay(Path(), "", 1, tuple(sorted(ends)), parts, 0, 0, 0, 0, 0, {}, {}, {}, (), None, None, 0)
 
 
 def known(**ends: int) -> Basis:

@@ -84,7 +84,7 @@ def knowledge(starts: dict[str, int], **ends: int) -> Knowledge:
         for name, end in sorted(ends.items())
     )
     parts = tuple(part_basis(name, end) for name, end in sorted(ends.items()))
-    folded = FoldedReplay(Path(), "", 1, tuple(sorted(ends)), parts, 0, 0, 0, 0, 0, {}, (), None, None, 0)
+    folded = FoldedReplay(Path(), "", 1, tuple(sorted(ends)), parts, 0, 0, 0, 0, 0, {}, {}, {}, (), None, None, 0)
     return Knowledge(folded, ReplayBasis(stream_name="s", partitions=spans))
 
 

@@ -54,6 +54,10 @@ def test_each_record_has_the_fate_that_the_oracle_gives_it(
     assert found.applied == len(known.events)
     assert (found.duplicates, found.ignored, found.other_run) == (known.duplicates, known.unknown, foreign)
     assert found.failed == len(known.failures)
+    assert sum(found.group_failures.values()) == len(known.group_failures)
+    for group in world_registry().groups:
+        unfed = sum(group in groups for groups in known.group_failures.values())
+        assert found.not_fed([group]) - found.not_fed([]) >= unfed
     assert found.watermark == known.watermark
     contents: dict[tuple[str, str], int] = {}
     for event_class, event_id, _ in known.events:
@@ -97,8 +101,10 @@ def test_failures_are_counted_by_reason(tmp_path: Path) -> None:
     batches = record_batches(records, 10)
     batches[0] = replace(batches[0], unreadable=(UnreadableRecord(6, RefusalReason.INVALID_ENVELOPE, "no envelope"),))
     found = fold_replay(batches, world_registry(), RUN, SKEW, tmp_path / "fold")
-    assert found.failures == {"FUTURE_EVENT": 1, "MALFORMED_PAYLOAD": 1, "MISSING_KEY": 1, "WRONG_PINS": 1}
-    assert (found.records, found.applied, found.ignored, found.other_run, found.failed) == (7, 1, 1, 1, 4)
+    assert found.failures == {"FUTURE_EVENT": 1, "MALFORMED_PAYLOAD": 1, "WRONG_PINS": 1}
+    assert found.group_failures == {"MISSING_KEY": 1}  # it feeds the groups of accounts
+    assert (found.records, found.applied, found.ignored, found.other_run, found.failed) == (7, 2, 1, 1, 3)
+    assert (found.not_fed([]), found.not_fed([("every", "v1")]), found.not_fed([("shop", "v1")])) == (3, 3, 4)
     assert found.watermark == START
 
 

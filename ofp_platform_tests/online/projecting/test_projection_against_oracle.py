@@ -190,14 +190,15 @@ class OnlinePlane(RuleBasedStateMachine):
             self.plane.check(KEYS, sorted(GROUPS), watermark + side, {"amount": 1})
         known = self.plane.known(self.plane.row().basis)
         with self.pool.connection() as connection:
-            failed, ignored, records = connection.execute(
-                "SELECT coalesce(sum(failed), 0), coalesce(sum(ignored), 0), coalesce(sum(records), 0)"
+            failed, ignored, records, partial = connection.execute(
+                "SELECT coalesce(sum(failed), 0), coalesce(sum(ignored), 0), coalesce(sum(records), 0), coalesce(sum(partial), 0)"
                 " FROM ofp.projection_partition WHERE projection_id = %s",
                 (self.plane.projection_id,),
-            ).fetchone() or (0, 0, 0)
+            ).fetchone() or (0, 0, 0, 0)
             check_chunks(connection, self.plane)
         foreign = sum(record.envelope["run_id"] != "run-1" for record in self.plane.records)
         assert failed == len(known.failures) + foreign
+        assert partial == len(known.group_failures)
         assert ignored == known.unknown
         assert records == len(self.plane.records)
 

@@ -128,6 +128,7 @@ def _matrix(pack: WorldPack, key_type: str, known: fold.Known) -> tuple[Int64Arr
     routed = Router(pack.registry).route(
         event_types=[event.event_type for _, event in events],
         event_ids=[identity[1] for identity, _ in events],
+        schema_versions=["1"] * len(events),
         ts=np.array([event.ts for _, event in events], np.int64),
         payload_hashes=[identity[2] for identity, _ in events],
         payloads=[orjson.dumps(event.payload) for _, event in events],
