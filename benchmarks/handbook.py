@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.world import ACCOUNTS, DAY, MERCHANTS, PINS, START
 from ofp_platform.online.plane import Plane
-from ofp_platform.simulation.handbook import HandbookReplay, open_handbook
+from ofp_platform.simulation.handbook import HandbookReplay
 
 TRANSACTIONS = 1_754_155
 """How many the handbook has."""
@@ -47,8 +47,7 @@ class Transactions:
 
     def table(self) -> pa.Table:
         """int64 columns customer, terminal, amount, fraud and ts (microseconds), in time order."""
-        with open_handbook(self.path) as file:
-            read = file.read()
+        read = pq.read_table(self.path)
         names = {"customer": "customer_id", "terminal": "terminal_id", "amount": "tx_amount_minor", "fraud": "tx_fraud"}
         columns = {name: pc.cast(read[column], pa.int64()) for name, column in names.items()}
         columns["ts"] = read["tx_datetime"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64())
@@ -58,7 +57,7 @@ class Transactions:
 def transactions(folder: Path, count: int) -> Transactions:
     """The first `count` of the handbook; simulated ones where its file is not, or does not hold so many."""
     if FILE.exists():
-        with open_handbook(FILE) as file:
+        with pq.ParquetFile(FILE) as file:
             row_count = file.metadata.num_rows
             if count == row_count:
                 return Transactions(FILE, count, "the handbook's transactions")

@@ -15,6 +15,7 @@ from dagster_postgres import DagsterPostgresStorage
 
 from ofp_platform.orchestration.dagster_internals import ConfigurableClassData
 from ofp_platform.storage.embedded import start_embedded
+from ofp_platform.storage.postgres import sqlalchemy_url
 
 ADDRESS = "OFP_DAGSTER_POSTGRES_URL"
 
@@ -33,6 +34,8 @@ class PlatformPostgresStorage(DagsterPostgresStorage):
     ) -> PlatformPostgresStorage:
         """The storage; starts the embedded server if no address is named.
 
+        The address may be of any form that PostgreSQL's own programs take.
+
         Raises:
             sqlalchemy.exc.OperationalError: nothing answers at the address.
         """
@@ -41,4 +44,4 @@ class PlatformPostgresStorage(DagsterPostgresStorage):
             address = start_embedded(Path(os.environ.get("OFP_HOME", ".ofp")) / "postgres")
             # web server, daemon and run workers are children: they find the server without each holding it open
             os.environ[ADDRESS] = address
-        return cls(postgres_url=address, inst_data=inst_data)
+        return cls(postgres_url=sqlalchemy_url(address), inst_data=inst_data)

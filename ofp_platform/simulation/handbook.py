@@ -12,12 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ofp_platform.simulation.delays import DelayModel, DelaySampler
 from ofp_platform.simulation.deliveries import Deliveries
+from ofp_platform.simulation.handbook_file import OUTCOME, TIME, HandbookFileError, handbook_columns, row_count
 from ofp_platform.vocabulary.columns import NOT_EMITTED
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.times import parse_duration
@@ -25,16 +23,10 @@ from ofp_platform.vocabulary.times import parse_duration
 Int64 = npt.NDArray[np.int64]
 REPORT_DELAY = parse_duration("7d")
 SCHEMA_VERSION = "v1"
-_MICROSECONDS = pa.timestamp("us", tz="UTC")
-COLUMNS = ("transaction_id", "tx_datetime", "customer_id", "terminal_id", "tx_amount_minor", "tx_fraud")
 _TRANSACTION_PAYLOAD = b'{"amount_minor":%d,"customer_id":"customer-%07d","terminal_id":"terminal-%07d"}'
 _REPORT_PAYLOAD = b'{"customer_id":"customer-%07d","terminal_id":"terminal-%07d","transaction_event_id":"transaction-%07d"}'
 # rows of the working matrix
 _ADMITTED, _TS, _TRANSACTION, _CUSTOMER, _TERMINAL, _AMOUNT, _REPORT = range(7)
-
-
-class HandbookFileError(Exception):
-    """The file is not a handbook file; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +45,20 @@ class HandbookReplay:
         """How many transactions and how many fraud reports the whole file gives.
 
         Raises:
-            HandbookFileError: no such file, not Parquet, or a column is missing.
+            HandbookFileError: see `handbook_columns`.
         """
-        with open_handbook(self.path) as file:
-            frauds = sum(
-                pc.sum(group.column(0)).as_py() or 0
-                for group in (file.read_row_group(number, columns=["tx_fraud"]) for number in range(file.num_row_groups))
-            )
-            return file.metadata.num_rows, frauds
+        frauds = sum(int(part[OUTCOME].sum()) for part in handbook_columns(self.path, [OUTCOME]))
+        return row_count(self.path), frauds
 
     def reports_pending(self) -> int:
         """How many fraud reports are due after the last transaction of the whole file.
 
         Raises:
-            HandbookFileError: no such file, not Parquet, or a column is missing.
+            HandbookFileError: see `handbook_columns`.
         """
-        with open_handbook(self.path) as file:
-            columns = file.read(columns=["tx_datetime", "tx_fraud"])
-        moments = columns["tx_datetime"].cast(_MICROSECONDS).cast(pa.int64()).to_numpy()
-        report_times = moments[columns["tx_fraud"].to_numpy() == 1] + REPORT_DELAY
-        return int((report_times > moments[-1]).sum()) if len(moments) else 0
+        parts = list(handbook_columns(self.path, [TIME, OUTCOME]))
+        report_times = [part[TIME][part[OUTCOME] == 1] + REPORT_DELAY for part in parts]
+        return sum(int((times > parts[-1][TIME][-1]).sum()) for times in report_times)
 
     def batches(
         self, batch_records: int = 50_000, transactions: int | None = None, *, until_last: bool = False
@@ -83,7 +69,7 @@ class HandbookReplay:
         are due after the last transaction, as the world stands when it happens.
 
         Raises:
-            HandbookFileError: no such file, not Parquet, a column is missing, a null, rows out of order.
+            HandbookFileError: see `handbook_columns`; also rows out of order.
         """
         for matrix in self._due(batch_records, transactions, until_last):
             for start in range(0, matrix.shape[1], batch_records):
@@ -118,55 +104,26 @@ def _by_admission(matrix: Int64) -> Int64:
     return matrix[:, np.lexsort((matrix[_REPORT], matrix[_TRANSACTION], matrix[_ADMITTED]))]
 
 
-def open_handbook(path: Path) -> pq.ParquetFile:
-    """The file, checked; the caller closes it (it is a context manager).
-
-    Raises:
-        HandbookFileError: no such file, not Parquet, a column is missing, times that are not in UTC.
-    """
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise HandbookFileError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise HandbookFileError(f"{path}: not a Parquet file: {error}") from None
-    missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
-    if missing:
-        file.close()
-        raise HandbookFileError(f"{path}: no column {', '.join(missing)}")
-    moment = file.schema_arrow.field("tx_datetime").type
-    if not pa.types.is_timestamp(moment) or moment.tz != "UTC":
-        file.close()
-        raise HandbookFileError(f"{path}: tx_datetime is {moment}, not a timestamp in UTC")
-    return file
-
-
 def _rows(path: Path, batch_records: int, transactions: int | None) -> Iterator[Int64]:
     """int64[7, n], admission still 0 and the report row holding tx_fraud."""
     rows_left = transactions
-    with open_handbook(path) as file:
-        for batch in file.iter_batches(batch_size=batch_records, columns=list(COLUMNS)):
-            part = batch if rows_left is None else batch.slice(0, rows_left)
-            matrix = np.zeros((7, part.num_rows), dtype=np.int64)
-            for row, name in (
-                (_TRANSACTION, "transaction_id"),
-                (_CUSTOMER, "customer_id"),
-                (_TERMINAL, "terminal_id"),
-                (_AMOUNT, "tx_amount_minor"),
-                (_REPORT, "tx_fraud"),
-                (_TS, "tx_datetime"),
-            ):
-                column = part.column(name)
-                if column.null_count:
-                    raise HandbookFileError(f"{path}: {name} holds nulls")
-                if name == "tx_datetime":
-                    column = column.cast(_MICROSECONDS)
-                matrix[row] = column.cast(pa.int64()).to_numpy()
-            yield matrix
-            if rows_left is not None:
-                rows_left -= part.num_rows
-                if rows_left <= 0:
-                    return
+    for part in handbook_columns(path, batch_rows=batch_records):
+        count = len(part[TIME]) if rows_left is None else min(rows_left, len(part[TIME]))
+        matrix = np.zeros((7, count), dtype=np.int64)
+        for row, name in (
+            (_TRANSACTION, "transaction_id"),
+            (_CUSTOMER, "customer_id"),
+            (_TERMINAL, "terminal_id"),
+            (_AMOUNT, "tx_amount_minor"),
+            (_REPORT, OUTCOME),
+            (_TS, TIME),
+        ):
+            matrix[row] = part[name][:count]
+        yield matrix
+        if rows_left is not None:
+            rows_left -= count
+            if rows_left <= 0:
+                return
 
 
 def _deliveries(matrix: Int64, pins: ContextPins) -> Deliveries:

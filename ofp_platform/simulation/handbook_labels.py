@@ -10,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from ofp_platform.simulation.handbook import REPORT_DELAY, open_handbook
+from ofp_platform.simulation.handbook import REPORT_DELAY
+from ofp_platform.simulation.handbook_file import OUTCOME, TIME, handbook_columns
 from ofp_platform.vocabulary.columns import time_texts
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 
 LABEL_TYPE = "fraud"
 EVENT_CLASS = "transaction"
 SOURCE = "handbook:simulated-clock"
-_COLUMNS = ("transaction_id", "tx_datetime", "tx_fraud")
+_COLUMNS = ("transaction_id", TIME, OUTCOME)
 
 
 def handbook_labels(path: Path) -> Iterator[LabelAssertion]:
@@ -29,22 +27,21 @@ def handbook_labels(path: Path) -> Iterator[LabelAssertion]:
     Also of frauds that are observed after the file's last transaction: as of any earlier time they are not known.
 
     Raises:
-        HandbookFileError: no such file, not Parquet, or a column is missing.
+        HandbookFileError: see `handbook_columns`.
     """
-    with open_handbook(path) as file:
-        for batch in file.iter_batches(columns=list(_COLUMNS)):
-            frauds = batch.filter(pc.equal(batch["tx_fraud"], 1))
-            moments = frauds["tx_datetime"].cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-            event_times, report_times = time_texts(moments), time_texts(moments + REPORT_DELAY)
-            for number, effective_time, observed_time in zip(
-                frauds["transaction_id"].to_pylist(), event_times, report_times, strict=True
-            ):
-                yield LabelAssertion(
-                    event_class=EVENT_CLASS,
-                    event_id=f"transaction-{number:07d}",
-                    label_type=LABEL_TYPE,
-                    value=1,
-                    effective_time_utc=effective_time,
-                    observed_time_utc=observed_time,
-                    source=SOURCE,
-                )
+    for part in handbook_columns(path, _COLUMNS):
+        is_fraud = part[OUTCOME] == 1
+        moments = part[TIME][is_fraud]
+        event_times, report_times = time_texts(moments), time_texts(moments + REPORT_DELAY)
+        for number, effective_time, observed_time in zip(
+            part["transaction_id"][is_fraud].tolist(), event_times, report_times, strict=True
+        ):
+            yield LabelAssertion(
+                event_class=EVENT_CLASS,
+                event_id=f"transaction-{number:07d}",
+                label_type=LABEL_TYPE,
+                value=1,
+                effective_time_utc=effective_time,
+                observed_time_utc=observed_time,
+                source=SOURCE,
+            )

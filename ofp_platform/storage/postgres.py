@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.abc import PQGen
@@ -127,6 +128,19 @@ def unreachable(dsn: str, error: Exception) -> str:
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     where = f"host {parts.get('host', 'localhost')!r}, database {parts.get('dbname', '')!r}"
     return f"PostgreSQL ({where}) does not answer: {error}. Is it running, and is the DSN right?"
+
+
+def sqlalchemy_url(dsn: str) -> str:
+    """The URL by which SQLAlchemy connects where libpq would: it reads neither `postgres://` nor `name=value` pairs."""
+    scheme, colon, rest = dsn.partition("://")
+    if colon and scheme in ("postgres", "postgresql"):
+        return f"postgresql://{rest}"
+    parts = {name: str(value) for name, value in psycopg.conninfo.conninfo_to_dict(dsn).items() if value is not None}
+    who = quote(parts.pop("user", ""), safe="")
+    if "password" in parts:
+        who += f":{quote(parts.pop('password'), safe='')}"
+    database = quote(parts.pop("dbname", ""), safe="")
+    return f"postgresql://{who and who + '@'}/{database}" + (f"?{urlencode(parts)}" if parts else "")
 
 
 def asyncpg_arguments(dsn: str) -> dict[str, Any]:

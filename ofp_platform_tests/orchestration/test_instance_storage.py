@@ -9,6 +9,7 @@ from dagster import DagsterInstance
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.run_coordinator import DefaultRunCoordinator
 from dagster_postgres import PostgresRunStorage
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ofp_platform.orchestration import instance_storage
 from ofp_platform.orchestration.instance_storage import ADDRESS, PlatformPostgresStorage
@@ -30,6 +31,18 @@ def test_dagster_takes_the_configuration_of_the_repository(
         with DagsterInstance.from_ref(instance.get_ref()) as other:
             assert isinstance(other.run_storage, PostgresRunStorage)
             assert other.run_storage.postgres_url == empty_dsn
+
+
+@pytest.mark.parametrize("form", ["postgres://", "pairs"])
+def test_every_form_of_an_address_leads_to_the_storage(
+    empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    pairs = make_conninfo(**conninfo_to_dict(empty_dsn))
+    address = pairs if form == "pairs" else empty_dsn.replace("postgresql://", form)
+    assert address != empty_dsn
+    monkeypatch.setenv(ADDRESS, address)
+    with DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=str(ROOT))) as instance:
+        assert instance.get_runs() == []
 
 
 def test_without_an_address_the_embedded_server_is_used(empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

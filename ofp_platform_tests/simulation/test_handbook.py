@@ -14,7 +14,8 @@ import pytest
 
 from ofp_platform.simulation.delays import DelayModel
 from ofp_platform.simulation.deliveries import Deliveries
-from ofp_platform.simulation.handbook import REPORT_DELAY, HandbookFileError, HandbookReplay
+from ofp_platform.simulation.handbook import REPORT_DELAY, HandbookReplay
+from ofp_platform.simulation.handbook_file import HandbookFileError
 from ofp_platform.vocabulary.identity import ContextPins
 
 PINS = ContextPins(scenario_id="handbook", run_id="run-1", manifest_fingerprint="a" * 64, parameter_hash="b" * 64)

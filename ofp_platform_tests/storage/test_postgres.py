@@ -6,9 +6,17 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from sqlalchemy import make_url
 
-from ofp_platform.storage.postgres import DatabaseUnavailable, connect, open_pool
+from ofp_platform.storage.postgres import DatabaseUnavailable, connect, open_pool, sqlalchemy_url
 
+FORMS = [
+    ("postgres://me:s%40c@db.example:5433/plane", "postgresql://me:s%40c@db.example:5433/plane"),
+    ("postgresql://me@/plane?host=/run/pg", "postgresql://me@/plane?host=/run/pg"),
+    ("host=db.example port=5433 user=me password='a @/b' dbname=plane sslmode=require",
+     "postgresql://me:a%20%40%2Fb@/plane?host=db.example&port=5433&sslmode=require"),
+    ("dbname=plane", "postgresql:///plane"),
+]  # fmt: skip
 NOWHERE = "postgresql://postgres@/postgres?host=/nonexistent"
 
 
@@ -64,3 +72,10 @@ def test_times_are_read_whatever_the_session_writes(dsn: str, monkeypatch: pytes
     for autocommit in (False, True):
         with connect(dsn, autocommit=autocommit) as connection:
             assert connection.execute(asked).fetchone() == (expected,)
+
+
+@pytest.mark.parametrize(("dsn", "url"), FORMS)
+def test_sqlalchemy_reads_every_form_of_a_dsn_as_libpq_does(dsn: str, url: str) -> None:
+    assert sqlalchemy_url(dsn) == url
+    arguments = make_url(url).get_dialect()().create_connect_args(make_url(url))[1]
+    assert {name: str(value) for name, value in arguments.items()} == psycopg.conninfo.conninfo_to_dict(dsn)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ofp_platform.simulation.deliveries import Deliveries
-from ofp_platform.simulation.handbook import HandbookFileError, HandbookReplay
+from ofp_platform.simulation.handbook import HandbookReplay
+from ofp_platform.simulation.handbook_file import HandbookFileError
 from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.profile import Profile

@@ -37,7 +37,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.online.ranges.rebuild import RebuildRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.registry.pack_text import PackErrors
-    from ofp_platform.simulation.handbook import HandbookFileError
+    from ofp_platform.simulation.handbook_file import HandbookFileError
     from ofp_platform.storage.embedded import EmbeddedPostgresError
     from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable

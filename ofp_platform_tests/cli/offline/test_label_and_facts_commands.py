@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
-from ofp_platform.simulation.handbook import COLUMNS
+from ofp_platform.simulation.handbook_file import COLUMNS
 from ofp_platform_tests.cli.conftest import OfflinePlane
 
 

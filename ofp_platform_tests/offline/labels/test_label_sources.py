@@ -14,7 +14,8 @@ from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_la
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.registry.models import event_class
 from ofp_platform.registry.pack import shipped_pack
-from ofp_platform.simulation.handbook import HandbookFileError, HandbookReplay
+from ofp_platform.simulation.handbook import HandbookReplay
+from ofp_platform.simulation.handbook_file import HandbookFileError
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
