@@ -36,7 +36,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PolicyRef
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.profile import Profile
 
@@ -86,7 +86,9 @@ def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis)
             raise SystemExit("no fraud is reported yet in so few transactions: a training set has no label then")
         registry = plane.registry_of(plane.ensure_live())
         intent = training_intent(HANDBOOK, registry, build_profile.context_pins, ends, reference, known_until)
-        submission = intent.model_copy(update={"as_of_basis": as_of_basis})
+        # nothing is decided here, and a set that is held to parity needs decisions
+        policy = PolicyRef(policy_id="analysis", revision=1)
+        submission = intent.model_copy(update={"as_of_basis": as_of_basis, "policy": policy})
         return Prepared(build_profile, RunLedger(plane.pool).submit(submission).run_key, records, archive_seconds)
 
 

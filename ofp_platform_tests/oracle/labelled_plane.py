@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
+from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, answer_at, replay_run
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import publish_registry
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
+from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
+from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, Outcome, RuleRef, decision_id
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupRef, GetFeaturesRequest
+from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.oracle.intents import DATASET, changed
 from ofp_platform_tests.oracle.simulated_log import PINS, append, profile
 
 FACTS = "facts/run-1"
 GROUPS = [{"group_name": name, "group_version": "v1"} for name in ("account_activity", "merchant_activity")]
+DECIDED = "payment-0000390"
+"""The event on which a decision is recorded: without one there is no training set."""
 LABEL_AS_OF = "2026-01-18T00:00:00Z"
 
 
@@ -51,9 +63,16 @@ class LabelledPlane:
 
     @classmethod
     def prepare(
-        cls, dsn: str, folder: Path, *, archived: bool = True, deliveries: Deliveries | None = None, **settings: Any
+        cls,
+        dsn: str,
+        folder: Path,
+        *,
+        archived: bool = True,
+        deliveries: Deliveries | None = None,
+        decided: bool = True,
+        **settings: Any,
     ) -> LabelledPlane:
-        """Append, publish the pack and the run's facts, load labels, archive. The caller closes `plane`."""
+        """Append, publish the pack and the run's facts, load labels, archive, decide. The caller closes `plane`."""
         plane = Plane.open(profile(folder, **settings), dsn)
         append(plane.log, deliveries or payments())
         registry = compile_pack(profile_pack(plane.profile))
@@ -67,7 +86,54 @@ class LabelledPlane:
         declared = plane.profile
         found = reported_labels(made.batches(), FRAUD_REPORTS["card_payments"], declared.context_pins, declared.clock_skew_us)
         LabelStore(plane.pool, declared.context_pins).append(found.assertions, as_observed)
+        if decided:
+            made.decide()
         return made
+
+    def decide(self) -> str:
+        """Record a decision on DECIDED, served from the whole log; its id. No projection is made for it."""
+        plane = self.plane
+        declared = plane.profile
+        basis = plane.log.ends()
+        batch = next(batch for batch in self.batches() if DECIDED in batch.event_ids)
+        index = batch.event_ids.index(DECIDED)
+        account_id = orjson.loads(batch.payloads[index])["account_id"]
+        registry = compile_pack(profile_pack(declared))
+        with tempfile.TemporaryDirectory() as folder:
+            policies = RunPolicies.of(declared)
+            records = self.build_context.stream_records
+            run = replay_run(records, self.everything, registry, declared.context_pins, policies, Path(folder) / "replay")
+            request = GetFeaturesRequest(
+                context_pins=declared.context_pins,
+                feature_keys=(FeatureKey(key_type=KeyType.ACCOUNT, key_id=account_id),),
+                feature_groups=(FeatureGroupRef(group_name="account_activity", group_version="v1"),),
+                as_of_time_utc=format_time(int(batch.ts[index])),
+            )
+            answer = answer_at(run, request, basis)
+        SnapshotStore(plane.pool, self.objects).materialise([answer])
+        record = DecisionRecord(
+            decision_id=decision_id(declared.context_pins, "card_payment", DECIDED),
+            context_pins=declared.context_pins,
+            event_type="card_payment",
+            event_id=DECIDED,
+            event_position=Position(stream_name=basis.stream_name, partition_id=batch.partition_id, offset=batch.offsets[index]),
+            as_of_time_utc=request.as_of_time_utc,
+            feature_snapshot_hash=answer.hash,
+            feature_keys=request.feature_keys,
+            feature_groups=request.feature_groups,
+            feature_definition_set=FeatureDefinitionSet(
+                pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest
+            ),
+            run_config_digest=declared.run_config_digest,
+            input_basis=basis,
+            rule=RuleRef(rule_name="rule", rule_version="v1", digest="0" * 64),
+            score=1,
+            outcome=Outcome.APPROVE,
+            decided_at_utc="2026-01-21T00:00:00Z",
+        )
+        with plane.pool.connection() as connection:
+            append_decisions(connection, [record])
+        return record.decision_id
 
     @property
     def objects(self) -> ObjectStore:

@@ -18,7 +18,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
-from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.position import Basis, make_basis
 from ofp_platform_tests.oracle.simulated_log import append
 
 FACTS = "facts/run-1"
@@ -32,15 +32,19 @@ class ResolvablePlane:
     published: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
-    def prepare(cls, plane: Plane) -> ResolvablePlane:
-        """Append the payments and publish everything."""
+    def prepare(cls, plane: Plane, *, decided: bool = True) -> ResolvablePlane:
+        """Append the payments and publish everything; record a decision, without which there is no training set."""
         append(plane.log)
         registry = compile_pack(profile_pack(plane.profile))
         with plane.pool.connection() as connection:
             publish_registry(connection, registry)
         pack = PinnedPack(pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest)
         publish_run_facts(plane.pool, examine_run(plane.pool, plane.log, plane.profile, pack, FACTS))
-        return cls(plane)
+        made = cls(plane)
+        if decided:
+            first = plane.log.ends().by_partition()["0000"].model_copy(update={"offset": 1})
+            made.decide(0, make_basis(plane.log.stream_name, {"0000": first}))
+        return made
 
     @property
     def sources(self) -> BuildSources:

@@ -40,6 +40,7 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     from ofp_platform.offline.labels.label_store import LabelStore
     from ofp_platform.offline.requests.code_release import code_release_id
     from ofp_platform.offline.requests.intent_file import load_intent_file
+    from ofp_platform.offline.requests.parity_policy import demand_anchors
     from ofp_platform.offline.requests.resolver import BuildSources
     from ofp_platform.offline.requests.resolver import resolve as resolve_intent
     from ofp_platform.storage.objects import ObjectStore
@@ -49,6 +50,7 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
         objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
         sources = BuildSources.of(plane.pool, plane.log, objects, LabelStore.next_sequences(plane.pool))
         plan = resolve_intent(checked_intent, sources, code_release_id())
+    demand_anchors(plan)
     if json:
         typer.echo(readable_json(plan.wire()))
         return

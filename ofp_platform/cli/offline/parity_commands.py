@@ -61,7 +61,7 @@ def _run(
 @app.command(short_help="Compare every recorded decision with its rebuild.")
 def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profile: ProfileSource = None) -> None:
     """Rebuild what each decision of the profile's run was served, up to a basis, and keep the outcome; exit code 1 when any
-    differs.
+    differs, or none could be compared.
     """
     from ofp_platform.offline.runs.run_parity import prove_run
 
@@ -79,6 +79,9 @@ def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profil
     typer.echo("  ".join(f"{outcome} {counts[outcome]:,}" for outcome in _OUTCOMES))
     if counts["MISMATCH"]:
         typer.echo(f"what was served is not what the log gives: `ofp parity show {run_to_prove.request_id[:12]}`", err=True)
+        raise typer.Exit(1)
+    if not counts["MATCH"]:
+        typer.echo(f"nothing could be compared: `ofp parity show {run_to_prove.request_id[:12]}` has the reasons", err=True)
         raise typer.Exit(1)
 
 

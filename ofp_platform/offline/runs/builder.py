@@ -14,6 +14,7 @@ from typing import Any
 
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
 from ofp_platform.offline.datasets.spark_features import SparkUnavailable
+from ofp_platform.offline.requests.parity_policy import check_parity, demand_anchors
 from ofp_platform.offline.requests.resolver import resolve
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.anchor_comparison import compare_anchors
@@ -37,6 +38,7 @@ from ofp_platform.vocabulary.offline.dataset_manifest import (
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 STAGED = "staged"
+_NOTHING_COMPARED = ParityReceipt(anchors=0, match=0, mismatch=0, uncheckable=0)
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class _Steps:
         build_context = self._build_context
         intent = plan.intent
         assert isinstance(intent, DatasetBuild)  # see stages
+        demand_anchors(plan)
         registry = build_stages.plan_registry(build_context, plan)
         self._empty()
         with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as archived_fold:
@@ -123,13 +126,9 @@ class _Steps:
         if plan.parity_anchors:
             parity = compare_anchors(build_context, plan, self._folder / "parity", folded_replay)
             yield self.record("parity", parity.model_dump(mode="json"))
-            if parity.mismatch and plan.policy.require_parity:
-                raise BuildRefused(
-                    BuildReason.PARITY_MISMATCH,
-                    f"{parity.mismatch} of {parity.anchors} recorded decisions are not what the log gives: no dataset is made of"
-                    " it. `ofp parity show` has the evidence",
-                    "parity_anchors",
-                )
+        elif intent.parity_anchors != "none":
+            parity = _NOTHING_COMPARED
+        check_parity(plan.policy, parity or _NOTHING_COMPARED)
         label_joiner = build_stages.labels(build_context, plan, registry)
         built_dataset = build_stages.dataset(build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset")
         labels: LabelReceipt | None = None

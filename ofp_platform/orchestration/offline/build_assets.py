@@ -7,6 +7,7 @@ import dagster as dg
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
 from ofp_platform.offline.datasets.spark_features import SparkUnavailable
+from ofp_platform.offline.requests.parity_policy import check_parity
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.builder import Stage, stages
 from ofp_platform.offline.runs.run_lease import LeaseLost
@@ -21,9 +22,10 @@ from ofp_platform.orchestration.receipt_metadata import Metadata
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, Purpose
-from ofp_platform.vocabulary.offline.build_refusal import BuildReason
+from ofp_platform.vocabulary.offline.build_plan import BuildPolicy
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
-from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, ParityReceipt
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 BUILD_PLAN = dg.AssetKey(["offline", "build_plan"])
@@ -61,13 +63,14 @@ _FAILS = {
     BuildReason.EVENT_ANOMALY: COMPLETENESS,
     BuildReason.LABEL_COVERAGE_BELOW_POLICY: COVERAGE,
     BuildReason.PARITY_MISMATCH: PARITY,
+    BuildReason.PARITY_BELOW_POLICY: PARITY,
     BuildReason.LEAKAGE_DETECTED: LEAKAGE,
     BuildReason.PUBLICATION_CONFLICT: MANIFEST_SCHEMA,
 }
 _CHECKS = {
     COMPLETENESS: "Every record of the replay basis was read, and has one fate; where archive and log both have it, they agree.",
     COVERAGE: "Labels cover as large a share of the mature rows as the policy asks for.",
-    PARITY: "Every recorded decision inside the replay that can be compared was served exactly what the log gives.",
+    PARITY: "Recorded decisions were served exactly what the log gives: as many as the policy asks for, all that were compared.",
     LEAKAGE: "No row knows a label or an event that was not known as of the row: rows were computed again and compared.",
     MANIFEST_SCHEMA: "The published manifest is one by its contract, and every file that it names has the bytes that it says.",
 }
@@ -256,9 +259,10 @@ def _checks_of(stage: Stage, run: BuildRun, build_context: BuildContext) -> Iter
         yield _result(COVERAGE, is_covered, {**counts, "policy": least_coverage}, blocks=is_gated)
     elif stage.name == "parity":
         assert run.plan is not None
-        blocks = run.plan.policy.require_parity and isinstance(run.intent, DatasetBuild)
+        policy = run.plan.policy
         counts = {name: content[name] for name in ("anchors", "match", "mismatch", "uncheckable")}
-        yield _result(PARITY, content["mismatch"] == 0, counts, blocks=blocks)
+        is_passed = content["mismatch"] == 0 and content["match"] > 0 and _is_within(policy, ParityReceipt(**counts))
+        yield _result(PARITY, is_passed, counts, blocks=policy.require_parity and isinstance(run.intent, DatasetBuild))
     elif stage.name == "staged":
         gates = DatasetManifest.model_validate(content["manifest"]).gates
         labelled_rows = 0 if gates.labels is None else gates.labels.labelled
@@ -267,6 +271,14 @@ def _checks_of(stage: Stage, run: BuildRun, build_context: BuildContext) -> Iter
         yield _result(LEAKAGE, is_passed, counts)
     elif stage.name == "manifest":
         yield _published(content["dataset_name"], content["dataset_identity"], content["manifest_digest"], build_context)
+
+
+def _is_within(policy: BuildPolicy, parity: ParityReceipt) -> bool:
+    try:
+        check_parity(policy, parity)
+    except BuildRefused:
+        return False
+    return True
 
 
 def _published(dataset_name: str, dataset_identity: str, digest: str, build_context: BuildContext) -> _Judged:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
 from ofp_platform.vocabulary.identity import ContextPins
@@ -41,18 +41,37 @@ IDENTITY_FIELDS = (
 """Of a plan: what a dataset's identity is made of, beside its run facts and the order of its rows."""
 
 
+Share = Annotated[str, Field(pattern=r"^(0\.[0-9]{1,6}|1\.0{1,6})$")]
+_SHARE_DIGITS = 6
+
+
+def at_most(part: int, whole: int, share: str) -> bool:
+    """Whether part / whole is at most a share, compared exactly; nothing of nothing is."""
+    digits, _, fraction = share.partition(".")
+    numerator, denominator = int(digits + fraction.ljust(_SHARE_DIGITS, "0")), int(10**_SHARE_DIGITS)
+    return part * denominator <= numerator * whole
+
+
 class BuildPolicy(Model):
     """What a build must hold to. Shipped and versioned; its content is part of a dataset's identity."""
 
     policy_id: Name
     revision: Revision
-    min_label_coverage: Annotated[str, Field(pattern=r"^(0\.[0-9]{1,6}|1\.0{1,6})$")] = Field(
-        description="least share of mature rows that have a label, a decimal"
-    )
+    min_label_coverage: Share = Field(description="least share of mature rows that have a label, a decimal")
     immature_rows: Literal["keep", "drop"] = "keep"
     unlabelled_means: int | None = Field(default=None, description="value of a mature row without an assertion; null: none")
-    require_parity: bool = True
+    require_parity: bool = Field(default=True, description="one decision that is not what the log gives, and no dataset")
+    min_parity_anchors: int = Field(default=1, ge=0, description="least number of recorded decisions that are compared")
+    max_uncheckable_share: Share = Field(
+        default="0.0", description="greatest share of the compared decisions that may be UNCHECKABLE, a decimal"
+    )
     max_attempts: int = Field(default=3, ge=1, le=20)
+
+    @model_validator(mode="after")
+    def _compared(self) -> Self:
+        if self.require_parity and self.min_parity_anchors == 0:
+            raise ValueError("require_parity without a least number of anchors is met by comparing nothing")
+        return self
 
 
 class PinnedPack(Model):

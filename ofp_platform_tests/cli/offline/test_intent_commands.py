@@ -62,7 +62,7 @@ def test_check_resolves_and_builds_nothing(on_database: Ofp, tmp_path: Path, dsn
     with Plane.open(profile(tmp_path), dsn) as plane:
         ResolvablePlane.prepare(plane)
     said = on_database("intent", "check", written(tmp_path)).out
-    for line in ("request ", "dataset identity ", "pack card_payments revision 1", "label fraud as of", "parity anchors 0"):
+    for line in ("request ", "dataset identity ", "pack card_payments revision 1", "label fraud as of", "parity anchors 1"):
         assert line in said
     plan = json.loads(on_database("intent", "check", written(tmp_path), "--json").out)
     assert plan["kind"] == "ofs_build_plan"

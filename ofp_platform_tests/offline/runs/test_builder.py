@@ -409,7 +409,7 @@ def test_every_stage_leaves_a_receipt(world: LabelledPlane) -> None:
     with build_context.ledger.claim(run_key) as lease:
         assert lease is not None
         seen = list(stages(build_context, lease))
-    assert [stage.name for stage in seen] == ["plan", "replay", "labels", "staged", "manifest"]
+    assert [stage.name for stage in seen] == ["plan", "replay", "parity", "labels", "staged", "manifest"]
     assert [(one.stage, one.digest) for one in build_context.ledger.receipts(run_key)] == [(one.name, one.digest) for one in seen]
 
 

@@ -24,7 +24,7 @@ GROUPS = [{"group_name": "account_activity", "group_version": "v1"}]
 
 @pytest.fixture
 def world(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
-    made = LabelledPlane.prepare(dsn, tmp_path)
+    made = LabelledPlane.prepare(dsn, tmp_path, decided=False)
     yield made
     made.plane.close()
 
@@ -56,8 +56,8 @@ def account_of(world: LabelledPlane) -> str:
     raise AssertionError("the event is in the log")
 
 
-def decide(world: LabelledPlane, snapshot_hash: str | None = None) -> str:
-    """Record a decision on EVENT that was served that hash (None: the true one)."""
+def decide(world: LabelledPlane, snapshot_hash: str | None = None, registry_digest: str | None = None) -> str:
+    """Record a decision on EVENT that was served that hash under that pack (None: the true ones)."""
     answer, row = served(world)
     pins = world.plane.profile.context_pins
     position = next(
@@ -80,7 +80,11 @@ def decide(world: LabelledPlane, snapshot_hash: str | None = None) -> str:
             "feature_snapshot_hash": snapshot_hash or answer["hash"],
             "feature_keys": answer["feature_keys"],
             "feature_groups": answer["feature_groups"],
-            "feature_definition_set": {"pack_id": "card_payments", "revision": 1, "digest": answer["registry_digest"]},
+            "feature_definition_set": {
+                "pack_id": "card_payments",
+                "revision": 1,
+                "digest": registry_digest or answer["registry_digest"],
+            },
             "run_config_digest": row.run_config_digest,
             "input_basis": row.basis,
             "rule": {"rule_name": "rule", "rule_version": "v1", "digest": "0" * 64},
@@ -131,6 +135,35 @@ def test_one_mismatch_and_there_is_no_training_set(world: LabelledPlane) -> None
     assert list(published_manifests(world.objects)) == []
     lenient = world.intent(purpose="analysis", policy={"policy_id": "analysis", "revision": 1}, name="looked_at")
     assert build(build_context, build_context.ledger.submit(lenient).run_key).state is RunState.DONE
+
+
+def test_without_a_decision_there_is_no_training_set(world: LabelledPlane) -> None:
+    build_context = world.build_context
+
+    def built(**changes: Any) -> BuildRun:
+        return build(build_context, build_context.ledger.submit(world.intent(**changes)).run_key)
+
+    nothing_recorded = built()
+    decide(world)
+    nothing_compared = built(name="not_compared", parity_anchors="none")
+    for run in (nothing_recorded, nothing_compared):
+        assert run.refusal is not None
+        assert (run.refusal.reason, run.refusal.field) == (BuildReason.PARITY_BELOW_POLICY, "parity_anchors")
+    assert list(published_manifests(world.objects)) == []
+    analysis = {"purpose": "analysis", "policy": {"policy_id": "analysis", "revision": 1}, "parity_anchors": "none"}
+    assert built(name="looked_at", **analysis).state is RunState.DONE
+
+
+def test_a_decision_that_cannot_be_compared_is_no_match(world: LabelledPlane) -> None:
+    decided = decide(world, registry_digest="0" * 64)  # a pack that nobody published here
+    run = run_of(world, intent="parity_rebuild", replay=whole_log(world), decision_ids=[decided])
+    assert run.outcome == {"anchors": 1, "match": 0, "mismatch": 0, "uncheckable": 1}
+    build_context = world.build_context
+    refused = build(build_context, build_context.ledger.submit(world.intent()).run_key)
+    assert refused.refusal is not None
+    assert refused.refusal.reason is BuildReason.PARITY_BELOW_POLICY
+    assert "1 of 1 recorded decisions could not be compared" in refused.refusal.message
+    assert list(published_manifests(world.objects)) == []
 
 
 def test_parity_by_itself(world: LabelledPlane) -> None:

@@ -84,7 +84,7 @@ def world(resource: PlaneResource, dsn: str, tmp_path: Path) -> Iterator[Labelle
 @pytest.fixture
 def training(world: LabelledPlane) -> dict[str, Any]:
     """The intent of a training set that passes every gate."""
-    return intent_wire(world.intent(parity_anchors="none"))
+    return intent_wire(world.intent())
 
 
 def decide_wrongly(world: LabelledPlane) -> None:
@@ -195,7 +195,7 @@ def test_a_request_from_the_launchpad_to_the_manifest(
     result = build(location, instance, key)
     assert result.success
     found = materialised(result)
-    assert set(found) == {BUILD_PLAN, REPLAY, LABELS, DATASET, MANIFEST}
+    assert set(found) == {BUILD_PLAN, REPLAY, PARITY_REPORT, LABELS, DATASET, MANIFEST}
     assert {str(one.partition) for one in found.values()} == {key}
     objects = world.objects
     outcome = RunLedger(world.plane.pool).show(key).outcome
@@ -214,7 +214,7 @@ def test_a_request_from_the_launchpad_to_the_manifest(
     assert "2026-01-02" in by_day
     assert "data:image/png" in str(found[LABELS].metadata["maturity_and_coverage"].value)
     judged = checks(result)
-    assert set(judged) == {COMPLETENESS, COVERAGE, LEAKAGE, MANIFEST_SCHEMA}
+    assert set(judged) == {COMPLETENESS, PARITY, COVERAGE, LEAKAGE, MANIFEST_SCHEMA}
     assert all(one.passed for one in judged.values())
     assert len(objects.list("ofs/reconciliation")) == 1
     assert not (tmp_path / "home" / "builds" / key).exists()
@@ -319,14 +319,13 @@ def test_a_mismatch_blocks_publication(
     instance: dg.DagsterInstance,
 ) -> None:
     decide_wrongly(world)
-    wanted = changed(training, parity_anchors="all_decisions_in_replay")
-    result = build(location, instance, asked(location, instance, wanted))
+    result = build(location, instance, asked(location, instance, training))
     assert not result.success
     assert "PARITY_MISMATCH" in failure(result)
     assert not checks(result)[PARITY].passed
     shown = materialised(result)[PARITY_REPORT].metadata
     assert shown["mismatch"].value == 1
-    assert "account_activity v1 | 0 | 1 | 0 | 0.000000" in str(shown["rates_by_group"].value)
+    assert "account_activity v1 | 1 | 1 | 0 | 0.500000" in str(shown["rates_by_group"].value)
     assert "decision" in str(shown["mismatches"].value)
     assert "data:image/png" in str(shown["parity_by_day"].value)
     assert not {DATASET, MANIFEST} & set(materialised(result))
@@ -449,7 +448,7 @@ def test_a_store_that_does_not_take_the_dataset_is_tried_again(
         result = build(location, instance, key)
     assert ObjectStore.put_if_absent is real
     assert "built, not published yet: STORE_UNAVAILABLE" in failure(result)
-    assert {BUILD_PLAN, REPLAY, LABELS, DATASET} == set(materialised(result))
+    assert {BUILD_PLAN, REPLAY, PARITY_REPORT, LABELS, DATASET} == set(materialised(result))
     assert isinstance(tick(build_intents, builds, instance), dg.SkipReason)  # not at once
     monkeypatch.setattr(offline_sensors, "FIRST_PAUSE_SECONDS", 0.0)
     (request,) = requests(tick(build_intents, builds, instance))
