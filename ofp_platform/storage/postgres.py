@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -115,6 +116,34 @@ def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> 
         pool.close()
         raise DatabaseUnavailable(unreachable(dsn, error)) from error
     return pool
+
+
+_BESIDE = 5
+
+
+def keeps_sessions(dsn: str) -> bool:
+    """Whether a connection stays with one session of the server, as LISTEN, advisory locks and prepared statements need.
+
+    Behind a pooler that gives out a session for a transaction, two connections are told the same server process, or one
+    connection two. A few transactions are left open meanwhile, so that this shows without other load.
+
+    Raises:
+        psycopg.OperationalError: the server does not answer, or has not as many connections.
+    """
+    with ExitStack() as stack:
+        first = stack.enter_context(connect(dsn, autocommit=True))
+        session = _server_process(first)
+        others = []
+        for _ in range(_BESIDE):
+            other = stack.enter_context(connect(dsn, autocommit=True))
+            stack.enter_context(other.transaction())
+            others.append(_server_process(other))
+        return session not in others and _server_process(first) == session
+
+
+def _server_process(connection: psycopg.Connection[TupleRow]) -> int:
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return -1 if row is None else int(row[0])
 
 
 def takes_writes(connection: psycopg.Connection[TupleRow]) -> bool:

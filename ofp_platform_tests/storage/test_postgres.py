@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import socket
+import subprocess
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from ofp_platform.storage.postgres import DatabaseUnavailable, connect, open_pool, sqlalchemy_url
+from ofp_platform.storage.postgres import DatabaseUnavailable, connect, keeps_sessions, open_pool, sqlalchemy_url
 
 FORMS = [
     ("postgres://me:s%40c@db.example:5433/plane", "postgresql://me:s%40c@db.example:5433/plane"),
@@ -79,3 +85,48 @@ def test_sqlalchemy_reads_every_form_of_a_dsn_as_libpq_does(dsn: str, url: str) 
     assert sqlalchemy_url(dsn) == url
     arguments = make_url(url).get_dialect()().create_connect_args(make_url(url))[1]
     assert {name: str(value) for name, value in arguments.items()} == psycopg.conninfo.conninfo_to_dict(dsn)
+
+
+def test_a_server_keeps_the_session_of_a_connection(dsn: str) -> None:
+    assert keeps_sessions(dsn)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param([7, 7, 8, 9, 10, 11, 12], id="another connection is given the session that this one had"),
+        pytest.param([7, 8, 9, 10, 11, 12, 13], id="this connection is given another session"),
+    ],
+)
+def test_a_pooler_of_transactions_shows(dsn: str, told: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    processes = iter(told)
+    monkeypatch.setattr("ofp_platform.storage.postgres._server_process", lambda _connection: next(processes))
+    assert not keeps_sessions(dsn)
+
+
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not installed here (Debian: apt install pgbouncer)")
+@pytest.mark.parametrize(("mode", "keeps"), [("transaction", False), ("session", True)])
+def test_pgbouncer(dsn: str, tmp_path: Path, mode: str, keeps: bool) -> None:
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (tmp_path / "users.txt").write_text('"postgres" ""\n')
+    (tmp_path / "pgbouncer.ini").write_text(
+        f"[databases]\n{parts['dbname']} = host={parts['host']} dbname={parts['dbname']}\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {tmp_path}/users.txt\npool_mode = {mode}\n"
+    )
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    tmp_path.chmod(0o755)
+    with subprocess.Popen(["pgbouncer", "-q", *user, str(tmp_path / "pgbouncer.ini")]) as pooler:
+        try:
+            pooled = psycopg.conninfo.make_conninfo(dsn, host="127.0.0.1", port=port)
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    assert keeps_sessions(pooled) is keeps
+                    break
+                except psycopg.OperationalError:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+        finally:
+            pooler.terminate()

@@ -16,7 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 import boto3
+import httpx
 import psycopg
+from pydantic import ValidationError
 
 from ofp_platform.api.authentication import ExposureError, load_tokens
 from ofp_platform.cli.environment import Environment
@@ -33,9 +35,10 @@ from ofp_platform.registry.pack import pack_digest
 from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.storage.embedded import EmbeddedPostgresError
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
-from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool
+from ofp_platform.storage.postgres import DatabaseUnavailable, connect, keeps_sessions, open_pool, takes_writes
 from ofp_platform.storage.schema import schema_is_current
 from ofp_platform.vocabulary.profile import Profile, ProfileError
+from ofp_platform.vocabulary.serving import Health, PostureState
 
 PYTHONS = ((3, 11), (3, 14))
 _FREE_BYTES = 2_000_000_000
@@ -80,6 +83,7 @@ def _examine(environment: Environment) -> Iterator[Finding]:
     dsn, finding = _database(environment)
     yield finding
     if dsn is not None:
+        yield _guarded("sessions", lambda: sessions(dsn))
         current, finding = _schema(dsn)
         yield finding
         if current and profile is not None and pack is not None:
@@ -180,6 +184,23 @@ def _database(environment: Environment) -> tuple[str | None, Finding]:
         return None, Finding("database", State.WRONG, str(error).strip(), advice)
     where = "the one of OFP_DATABASE_URL" if is_named else f"embedded, in {environment.postgres_folder}"
     return dsn, Finding("database", State.WELL, f"PostgreSQL {version // 10000}.{version % 10000}, {where}")
+
+
+def sessions(dsn: str) -> Finding:
+    """Whether the database is reached without a pooler that takes sessions away, and whether it takes writes."""
+    if not keeps_sessions(dsn):
+        return Finding(
+            "sessions",
+            State.WRONG,
+            "a pooler stands before the database and gives each transaction another session (pool_mode transaction or"
+            " statement): commits would not be heard of, and locks not held",
+            "name PostgreSQL itself in OFP_DATABASE_URL, or a pooler with pool_mode = session",
+        )
+    with connect(dsn, autocommit=True) as connection:
+        if not takes_writes(connection):
+            advice = "finish the failover, or see default_transaction_read_only; projector and service go on by themselves"
+            return Finding("sessions", State.WRONG, "the database is read-only: nothing can be applied", advice)
+    return Finding("sessions", State.WELL, "a connection keeps its session, and may write")
 
 
 def _schema(dsn: str) -> tuple[bool, Finding]:
@@ -284,11 +305,28 @@ def api_tokens() -> Finding:
     return Finding("API tokens", State.WELL, "set" if tokens else "none: the service binds to the loopback only")
 
 
+def _health(port: int) -> Finding | None:
+    """The posture of the service that listens there; None where it is none of ours."""
+    try:
+        health = Health.model_validate_json(httpx.get(f"http://127.0.0.1:{port}/health", timeout=2.0, trust_env=False).content)
+    except (httpx.HTTPError, ValidationError):
+        return None
+    text = f"the HTTP service of the plane is {health.state.value}"
+    if health.state is PostureState.GREEN:
+        return Finding(f"port {port}", State.WELL, text)
+    state = State.WRONG if health.state is PostureState.RED else State.NOTE
+    return Finding(
+        f"port {port}", state, f"{text}: {', '.join(health.reasons)}", "each reason stands in docs/runbook.md, Posture"
+    )
+
+
 def free_port(port: int, user: str) -> Finding:
     """Whether the default port of a service is free."""
     try:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError:
+        if health := _health(port):
+            return health
         advice = "fine if the plane itself uses it; otherwise pick another port for ofp serve or ofp up"
         return Finding(f"port {port}", State.NOTE, f"taken ({user} uses it unless told otherwise)", advice)
     return Finding(f"port {port}", State.WELL, f"free for the {user}" if user.startswith("HTTP") else f"free for {user}")

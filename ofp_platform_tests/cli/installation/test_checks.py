@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from ofp_platform.cli.environment import Environment
@@ -90,6 +91,17 @@ def test_tokens_that_cannot_be_used(tmp_path: Path, empty_dsn: str, monkeypatch:
     tokens = found(Environment(home=tmp_path, database_url=empty_dsn))["API tokens"]
     assert tokens.state is State.WRONG
     assert "short" not in tokens.result
+
+
+def test_a_pooler_and_a_read_only_server_are_named(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks.sessions(dsn).state is State.WELL
+    read_only = psycopg.conninfo.make_conninfo(dsn, options="-c default_transaction_read_only=on")
+    finding = checks.sessions(read_only)
+    assert (finding.state, "read-only" in finding.result) == (State.WRONG, True)
+    monkeypatch.setattr(checks, "keeps_sessions", lambda _dsn: False)
+    finding = checks.sessions(dsn)
+    assert (finding.state, "pool_mode" in finding.result) == (State.WRONG, True)
+    assert "pool_mode = session" in finding.advice
 
 
 def test_interpreters_packages_and_ports() -> None:

@@ -25,7 +25,7 @@ INTENT = {"kind": "ofs_build_intent", "context_pins": {"run_id": "r"}}
 def test_fuzz(embedded_server: str, tmp_path: Path) -> None:
     run = Run(0.001, 7, embedded_server, tmp_path)
     SUITE.torture(run)
-    assert [row for row in run.rows if row.reached is False] == []
+    assert [row for row in run.rows if row.reached is False] == [], run.raw
     assert sum(row.reached is True for row in run.rows) == 7
 
 
