@@ -29,6 +29,7 @@ from ofp_platform.cli.online import (
     serve,
     snapshot_commands,
 )
+from ofp_platform.cli.stamped_output import stamp_output
 from ofp_platform.cli.terminal.refusals import RefusingGroup
 from ofp_platform.cli.up import command as up
 
@@ -64,4 +65,5 @@ app.add_typer(parity_commands.app, name="parity")
 app.add_typer(model_commands.app, name="model")
 
 if __name__ == "__main__":
+    stamp_output()
     app()

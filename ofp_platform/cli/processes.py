@@ -15,11 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
+from ofp_platform.cli.stamped_output import VARIABLE, without_stamp
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 _POLL_SECONDS = 0.05
 _STOP_SECONDS = 20.0
 _GROUP_SECONDS = 5.0
+_LONG_BYTES = 16_000_000
+_KEPT_LOGS = 9
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -48,19 +51,36 @@ def _end_with_parent() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _put_aside(output: Path) -> None:
+    """Rename a log that has grown long, and those put aside before it; the oldest goes.
+
+    Raises:
+        FileNotFoundError: there is no log yet.
+    """
+    if output.stat().st_size < _LONG_BYTES:
+        return
+    for number in range(_KEPT_LOGS, 1, -1):
+        with suppress(FileNotFoundError):
+            output.with_name(f"{output.name}.{number - 1}").rename(output.with_name(f"{output.name}.{number}"))
+    output.rename(output.with_name(f"{output.name}.1"))
+
+
 class Child:
     """One process, the leader of a group of its own. A context manager: stops it."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
-        """Start it. `output` takes what it prints, from the beginning."""
+        """Start it. `output` takes what it prints, behind what stands there; a long one is put aside first, as `NAME.1`."""
         self.name = name
         self.output = output
         output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("wb") as file:
+        with suppress(FileNotFoundError):
+            _put_aside(output)
+        with output.open("ab") as file:
+            self._began = file.tell()
             # a group of its own: on Ctrl-C the terminal signals its foreground group, and the order of stopping is ours
             self._process = subprocess.Popen(
                 command,
-                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **environment, "PYTHONUNBUFFERED": "1", VARIABLE: "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -79,8 +99,10 @@ class Child:
         return self._process.poll() is not None
 
     def text(self) -> str:
-        """Output of the process so far."""
-        return self.output.read_text(encoding="utf-8", errors="replace")
+        """Output of the process so far, without that of earlier ones."""
+        with self.output.open("rb") as file:
+            file.seek(self._began)
+            return file.read().decode("utf-8", errors="replace")
 
     def failure(self) -> CommandRefused:
         """The last lines of its output, for when it ended or does not become ready."""
@@ -98,7 +120,7 @@ class Child:
         deadline = time.monotonic() + timeout_seconds
         while not stop.is_set():
             has_ended = self.ended  # looked at first: what it printed before it ended still counts
-            for line in self.text().splitlines():
+            for line in map(without_stamp, self.text().splitlines()):
                 if line.startswith(prefix):
                     return line.removeprefix(prefix).strip()
             if has_ended or time.monotonic() > deadline:

@@ -30,8 +30,18 @@ def run_failures(context: dg.RunFailureSensorContext) -> None:
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """Why a step failed: the words of the refusal, else the error's own first line."""
+    """Why a step failed: the words of the refusal, else the error's own first line.
+
+    Of retries that are used up ("Exceeded max_retries of 3"), as of any error with a cause, the causes follow, to the first.
+    """
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return data.user_failure_data.description
-    return "no reason given" if data.error is None else data.error.message.strip().partition("\n")[0]
+    lines: list[str] = []
+    error = data.error
+    while error is not None:
+        line = error.message.strip().partition("\n")[0]
+        if line and line not in lines:
+            lines.append(line)
+        error = error.cause
+    return "; because: ".join(lines) or "no reason given"

@@ -15,6 +15,7 @@ from ofp_platform.cli.environment import SHIPPED_PROFILES, Environment
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.cli.processes import Child, ofp_command, tool_command
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.up.home_lock import held_home
 from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, service_follows, wait_until, webserver_ready
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
@@ -43,8 +44,13 @@ class PlaneProcesses:
         """Start, say what is ready, wait for the stop, stop. `dagster_port` None: without Dagster.
 
         Raises:
-            CommandRefused: something cannot be started, or ended by itself; everything else was stopped.
+            CommandRefused: another `ofp up` runs on this home; something cannot be started, or ended by itself, and everything
+                else was stopped.
         """
+        with held_home(self.environment.folder):
+            self._run(port, dagster_port, simulate)
+
+    def _run(self, port: int, dagster_port: int | None, simulate: float) -> None:
         profile = self.environment.load_profile()
         if simulate and (pack_id := profile_pack(profile).pack_id) != _SIMULATED_PACK:
             raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {pack_id}")

@@ -199,6 +199,35 @@ def test_a_failed_run_is_a_governance_fact(
     assert "range r0000001 of partition 0000" in reason
 
 
+def test_the_cause_of_a_failure_outlives_its_retries(instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]) -> None:
+    @dg.op(retry_policy=dg.RetryPolicy(max_retries=2))
+    def by_policy() -> None:
+        raise ValueError("the broker is on fire") from OSError("no water")
+
+    @dg.op
+    def by_request() -> None:
+        try:
+            raise ValueError("the broker is on fire") from OSError("no water")
+        except ValueError as error:
+            raise dg.RetryRequested(max_retries=2) from error
+
+    for retried in (by_policy, by_request):
+        job = dg.GraphDefinition(f"fails_{retried.name}", node_defs=[retried]).to_job()
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+        context = dg.build_run_status_sensor_context(
+            sensor_name=run_failures.name,
+            dagster_event=result.get_run_failure_event(),
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+        ).for_run_failure()
+        capsys.readouterr()
+        run_failures(context)
+        (line,) = [written for written in capsys.readouterr().err.splitlines() if "governance fact" in written]
+        (reason,) = json.loads(line.partition("governance fact: ")[2])["reasons"]
+        assert "max_retries of 2" in reason
+        assert "ValueError: the broker is on fire; because: OSError: no water" in reason
+
+
 def schedule_context(plane: PlaneResource, instance: dg.DagsterInstance) -> dg.ScheduleEvaluationContext:
     return dg.build_schedule_context(
         instance=instance, scheduled_execution_time=datetime(2026, 2, 1, 3, tzinfo=UTC), resources={"plane": plane}
