@@ -42,6 +42,7 @@ IDENTITY_FIELDS = (
     "purpose",
     "label_basis",
     "policy",
+    "parity_request",
     "ofs_code_release_id",
 )
 NOT_EMITTED = -(2**63)

@@ -1,7 +1,15 @@
 """A plan and its manifest, small and valid."""
 
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, request_id
-from ofp_platform.vocabulary.offline.build_plan import ROW_ORDER, BuildPlan, BuildPolicy, LabelBasis, PinnedPack, PinnedRunFacts
+from ofp_platform.vocabulary.offline.build_plan import (
+    ROW_ORDER,
+    BuildPlan,
+    BuildPolicy,
+    LabelBasis,
+    ParityRequest,
+    PinnedPack,
+    PinnedRunFacts,
+)
 from ofp_platform.vocabulary.offline.dataset_manifest import (
     DatasetColumn,
     DatasetManifest,
@@ -62,6 +70,7 @@ def a_plan(intent: DatasetBuild | None = None) -> BuildPlan:
             label_type=label.label_type, as_of_utc=label.as_of_utc, maturity_seconds=label.maturity_seconds, next_sequence=9
         ),
         policy=BuildPolicy(policy_id="fraud_training", revision=1, min_label_coverage="0.950000"),
+        parity_request=ParityRequest.of(intent.parity_anchors, ()),
         ofs_code_release_id="ofp-platform-0.1.0",
     )
 

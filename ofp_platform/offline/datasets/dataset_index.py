@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest
+from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, check_same_dataset, load_manifest
 from ofp_platform.offline.sources.store_outage import answering
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, manifest_path
 
 
@@ -46,6 +47,27 @@ class DatasetIndex:
         )
         with answering(), self._pool.connection() as connection:
             connection.execute("INSERT INTO ofp.dataset_index VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING", row)
+
+    def check_identity(self, manifest: DatasetManifest) -> None:
+        """Check that what is published under another name with the identity of this dataset is the same dataset.
+
+        Raises:
+            BuildRefused: PUBLICATION_CONFLICT, it is not, or is damaged; STORE_UNAVAILABLE.
+        """
+        with answering(), self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT dataset_name FROM ofp.dataset_index WHERE dataset_identity = %s AND dataset_name <> %s ORDER BY 1",
+                (manifest.dataset_identity, manifest.dataset_name),
+            ).fetchall()
+        for (name,) in rows:
+            try:
+                check_same_dataset(load_manifest(self._objects, name, manifest.dataset_identity), manifest)
+            except DatasetNotFound:
+                continue  # somebody removed it: the index only finds
+            except DatasetDamaged as error:
+                raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, str(error)) from None
+            except ObjectStoreUnavailable as error:
+                raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
 
     def is_published(self, dataset_name: str, dataset_identity: str) -> bool:
         """Whether there is such a dataset, by its manifest.

@@ -14,6 +14,9 @@ from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DataFile, DatasetManifest, data_path, manifest_path
 
+_OF_THE_PUBLICATION = frozenset({"dataset_name", "request_id", "replay_selected_by", "supersedes", "files", "seal"})
+"""Fields in which the manifests of one identity may differ: how the dataset was asked for, its name, how it is stored."""
+
 
 @dataclass(frozen=True)
 class LocalFile:
@@ -89,14 +92,31 @@ def publish_manifest(objects: ObjectStore, manifest: DatasetManifest) -> Dataset
         raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
     except DatasetDamaged as error:
         raise BuildRefused(BuildReason.PUBLICATION_CONFLICT, str(error)) from None
-    for name in ("content_digest", "row_count", "supersedes", "columns"):
-        if getattr(published_manifest, name) != getattr(manifest, name):
-            raise BuildRefused(
-                BuildReason.PUBLICATION_CONFLICT,
-                f"dataset {manifest.dataset_name} {manifest.dataset_identity} is published with another {name}: the same"
-                " identity must give the same bytes, so one of the two builds is wrong",
-            )
+    check_same_dataset(published_manifest, manifest)
+    if published_manifest.supersedes != manifest.supersedes:
+        raise BuildRefused(
+            BuildReason.PUBLICATION_CONFLICT,
+            f"dataset {manifest.dataset_name} {manifest.dataset_identity} is published, and supersedes"
+            f" {published_manifest.supersedes or 'nothing'}: it cannot supersede {manifest.supersedes or 'nothing'} as well",
+            "supersedes",
+        )
     return published_manifest
+
+
+def check_same_dataset(published_manifest: DatasetManifest, manifest: DatasetManifest) -> None:
+    """Check that two manifests of one identity say the same: rows, columns, gates, and all that the identity is made of.
+
+    Raises:
+        BuildRefused: PUBLICATION_CONFLICT.
+    """
+    published, built = published_manifest.wire(), manifest.wire()
+    differing = sorted(name for name in published.keys() | built.keys() if published.get(name) != built.get(name))
+    if differing := [name for name in differing if name not in _OF_THE_PUBLICATION]:
+        raise BuildRefused(
+            BuildReason.PUBLICATION_CONFLICT,
+            f"dataset {published_manifest.dataset_name} {manifest.dataset_identity} is published with another"
+            f" {', '.join(differing)}: the same identity must give the same dataset, so one of the two builds is wrong",
+        )
 
 
 def load_manifest(objects: ObjectStore, dataset_name: str, dataset_identity: str) -> DatasetManifest:
@@ -117,6 +137,8 @@ def load_manifest(objects: ObjectStore, dataset_name: str, dataset_identity: str
         manifest = DatasetManifest.model_validate_json(content)
     except ValidationError as error:
         raise DatasetDamaged(f"{path} is no manifest: {error.error_count()} errors, first {error.errors()[0]['msg']}") from None
+    if manifest.derived_identity != manifest.dataset_identity:
+        raise DatasetDamaged(f"{path}: the identity is not that of the manifest's fields; a release of another form wrote it")
     if manifest.encoded() != content or (manifest.dataset_name, manifest.dataset_identity) != (dataset_name, dataset_identity):
         raise DatasetDamaged(f"{path} holds the manifest of another dataset, or was altered")
     return manifest

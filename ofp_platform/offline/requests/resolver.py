@@ -20,7 +20,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id
-from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedRunFacts
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, ParityRequest, PinnedRunFacts
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
@@ -102,6 +102,7 @@ class _Resolution:
             purpose=intent.purpose,
             label_basis=label,
             newest_before_replay_utc=None if newest is None else format_time(newest),
+            parity_request=ParityRequest.of(intent.parity_anchors, anchors),
             parity_anchors=anchors,
         )
         self._check_superseded(intent, plan)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
 from ofp_platform.offline.datasets.spark_features import SparkUnavailable
 from ofp_platform.offline.requests.parity_policy import check_parity, demand_anchors
@@ -170,6 +172,7 @@ class _Steps:
         build_context = self._build_context
         publish_files(build_context.objects, staged_manifest.files, self._folder / "dataset" / "files")
         crash_point("build.files_published")
+        build_context.index.check_identity(staged_manifest)
         published_manifest = publish_manifest(build_context.objects, staged_manifest)
         crash_point("build.manifest_published")
         build_context.index.add(published_manifest)
@@ -207,9 +210,13 @@ def _staged_manifest(ledger: RunLedger, run_key: str) -> DatasetManifest:
     """The manifest of the dataset that an earlier attempt built.
 
     Raises:
-        BuildRefused: REPLAY_INCOMPLETE, no attempt got that far.
+        BuildRefused: REPLAY_INCOMPLETE, no attempt got that far, or only one of another release.
     """
     for receipt in reversed(ledger.receipts(run_key)):
         if receipt.stage == STAGED:
-            return DatasetManifest.model_validate(receipt.content["manifest"])
+            try:
+                return DatasetManifest.model_validate(receipt.content["manifest"])
+            except ValidationError:
+                text = "a release of another form built it: build again (`ofp intent retry --rebuild`)"
+                raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, text) from None
     raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, "nothing was built that could be published")

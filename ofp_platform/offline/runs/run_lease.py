@@ -51,7 +51,9 @@ class RunLease:
         self._is_ended = True
 
     def store_plan(self, plan: BuildPlan) -> BuildPlan:
-        """Store the plan for good. Returns the stored one, an earlier attempt's when that was first: build by that.
+        """Store the plan. Returns the stored one, an earlier attempt's when that was first: build by that.
+
+        A plan that other code made (another `ofs_code_release_id`) is replaced: this code builds, and a manifest names it.
 
         Raises:
             ValueError: the plan is of another request.
@@ -59,7 +61,12 @@ class RunLease:
         if plan.request_id != self.run_key:
             raise ValueError(f"the plan is of request {plan.request_id}, the run is {self.run_key}")
         text = canonical_bytes(plan.wire()).decode()
-        self._write("UPDATE ofp.build_run SET plan = %(plan)s" + _RUNS + " AND plan IS NULL", {"plan": text}, may_miss=True)
+        self._write(
+            "UPDATE ofp.build_run SET plan = %(plan)s" + _RUNS + " AND (plan IS NULL"
+            " OR plan::jsonb ->> 'ofs_code_release_id' <> %(release)s)",
+            {"plan": text, "release": plan.ofs_code_release_id},
+            may_miss=True,
+        )
         stored_row = self._write("SELECT plan FROM ofp.build_run" + _RUNS + " FOR SHARE", {})
         return BuildPlan.model_validate(orjson.loads(stored_row[0]))
 

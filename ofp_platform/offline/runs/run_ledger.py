@@ -39,6 +39,7 @@ _REFUSE = """
     WHERE run_key = %s"""
 _REQUEUE = """
     UPDATE ofp.build_run SET state = %(state)s, publish_only = %(publish_only)s, attempt_limit = %(limit)s,
+        plan = CASE WHEN %(publish_only)s THEN plan END,
         publish_attempt_limit = %(publish_limit)s,
         refusal_reason = CASE WHEN %(publish_only)s THEN refusal_reason END,
         refusal_field = CASE WHEN %(publish_only)s THEN refusal_field END,
@@ -138,7 +139,8 @@ class RunLedger:
     def reopen(self, run_key: str, *, rebuild: bool = False) -> BuildRun:
         """Give a failed run as many new attempts as its policy allows, since somebody removed the cause.
 
-        What was built and only has to be published is not built again, unless `rebuild`. Any run that did not fail stays.
+        What was built and only has to be published is not built again, unless `rebuild`; what is built again is planned anew,
+        from what the log, the labels and the code are then. Any run that did not fail stays.
 
         Raises:
             UnknownRun: there is none.

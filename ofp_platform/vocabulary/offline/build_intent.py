@@ -18,6 +18,7 @@ from ofp_platform.vocabulary.times import parse_time
 Revision = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Scalar = Integer | str | bool
+ParityAnchors = Literal["none", "all_decisions_in_replay"]
 
 
 class AsOfBasis(StrEnum):
@@ -167,7 +168,7 @@ class DatasetBuild(_Intent):
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)
     label: LabelRequest | None = None
-    parity_anchors: Literal["none", "all_decisions_in_replay"] = "all_decisions_in_replay"
+    parity_anchors: ParityAnchors = "all_decisions_in_replay"
     supersedes: Digest | None = Field(default=None, description="identity of the dataset that this one replaces")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
     AsOfBasis,
     DatasetBuild,
     ForensicRebuild,
+    ParityAnchors,
     ParityRebuild,
     Purpose,
     Revision,
@@ -36,9 +38,10 @@ IDENTITY_FIELDS = (
     "purpose",
     "label_basis",
     "policy",
+    "parity_request",
     "ofs_code_release_id",
 )
-"""Of a plan: what a dataset's identity is made of, beside its run facts and the order of its rows."""
+"""Of a plan, and of its manifest: what a dataset's identity is made of, beside its run facts and the order of its rows."""
 
 
 Share = Annotated[str, Field(pattern=r"^(0\.[0-9]{1,6}|1\.0{1,6})$")]
@@ -92,6 +95,19 @@ class LabelBasis(Model):
     rule: Literal["greatest_observed_time_then_assertion_id"] = "greatest_observed_time_then_assertion_id"
 
 
+class ParityRequest(Model):
+    """The parity that was asked for, and the decisions that it comes to. What else a dataset must pass stands in its policy."""
+
+    parity_anchors: ParityAnchors
+    anchors: int = Field(ge=0, le=MAX_INTEGER)
+    anchors_digest: Digest = Field(description="SHA-256 over the canonical JSON of the decision ids, sorted; the plan lists them")
+
+    @classmethod
+    def of(cls, parity_anchors: ParityAnchors, decision_ids: tuple[str, ...]) -> ParityRequest:
+        """The request that these decisions (sorted) answer."""
+        return cls(parity_anchors=parity_anchors, anchors=len(decision_ids), anchors_digest=digest_of(list(decision_ids)))
+
+
 class PinnedRunFacts(Model):
     """The run's facts as they were read."""
 
@@ -124,6 +140,7 @@ class BuildPlan(Model):
     as_of_basis: AsOfBasis | None = Field(default=None, strict=False)
     purpose: Purpose | None = Field(default=None, strict=False)
     label_basis: LabelBasis | None = None
+    parity_request: ParityRequest | None = Field(default=None, description="of a dataset_build")
     parity_anchors: tuple[Identifier, ...] = Field(default=(), strict=False, description="decision ids, sorted")
     policy: BuildPolicy
     ofs_code_release_id: Identifier
@@ -134,10 +151,14 @@ class BuildPlan(Model):
 
     @property
     def dataset_identity(self) -> str:
-        """SHA-256 over what gives the data meaning (docs/glossary.md: dataset identity).
+        """See `dataset_identity`."""
+        return dataset_identity(self.wire(), ROW_ORDER)
 
-        Not in it: where the records were read from, which decisions are compared, who asked.
-        """
-        wire = self.wire()
-        meaning = {name: wire[name] for name in IDENTITY_FIELDS if name in wire}
-        return digest_of({"contract_version": "v0", "row_order": ROW_ORDER, "run_facts": wire["run_facts"]["digest"], **meaning})
+
+def dataset_identity(wire: Mapping[str, Any], row_order: str) -> str:
+    """SHA-256 over what gives a dataset meaning (docs/glossary.md: dataset identity), from a plan or a manifest as stored.
+
+    Not in it: where the records were read from, how the replay was selected, who asked.
+    """
+    meaning = {name: wire[name] for name in IDENTITY_FIELDS if name in wire}
+    return digest_of({"contract_version": "v0", "row_order": row_order, "run_facts": wire["run_facts"]["digest"], **meaning})

@@ -10,7 +10,15 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import DIGEST_PATTERN, Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBasis, Purpose, Scope
-from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, PinnedPack, PinnedRunFacts
+from ofp_platform.vocabulary.offline.build_plan import (
+    BuildPlan,
+    BuildPolicy,
+    LabelBasis,
+    ParityRequest,
+    PinnedPack,
+    PinnedRunFacts,
+    dataset_identity,
+)
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.serving import Count, FeatureGroupRefs, Version
@@ -117,6 +125,7 @@ class DatasetManifest(Model):
     as_of_basis: AsOfBasis = Field(strict=False)
     label_basis: LabelBasis | None = None
     policy: BuildPolicy
+    parity_request: ParityRequest
     ofs_code_release_id: Identifier
     row_count: Count
     row_order: str
@@ -153,6 +162,11 @@ class DatasetManifest(Model):
         return canonical_bytes(self.wire())
 
     @property
+    def derived_identity(self) -> str:
+        """The identity that follows from the fields; another than `dataset_identity` if a release of another form wrote it."""
+        return dataset_identity(self.wire(), self.row_order)
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the published bytes: what names this manifest for good."""
         return sha256_hex(self.encoded())
@@ -186,7 +200,13 @@ def manifest_of(
         ValueError: the plan is not that of a dataset.
     """
     intent = plan.intent
-    if intent.intent != "dataset_build" or plan.feature_pack is None or plan.feature_groups is None or plan.scope is None:
+    if (
+        intent.intent != "dataset_build"
+        or plan.feature_pack is None
+        or plan.feature_groups is None
+        or plan.scope is None
+        or plan.parity_request is None
+    ):
         raise ValueError("only the plan of a dataset_build has a manifest")
     return DatasetManifest(
         dataset_name=intent.dataset_name,
@@ -206,6 +226,7 @@ def manifest_of(
         as_of_basis=intent.as_of_basis,
         label_basis=plan.label_basis,
         policy=plan.policy,
+        parity_request=plan.parity_request,
         ofs_code_release_id=plan.ofs_code_release_id,
         row_count=row_count,
         row_order=row_order,

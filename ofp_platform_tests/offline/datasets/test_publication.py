@@ -23,6 +23,9 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.dataset_manifest import DataFile, DatasetManifest, Gates, ReplayReceipt, manifest_path
 from ofp_platform_tests.oracle.manifests import NAME, a_manifest
 
+OTHER_GATES = {
+    "gates": Gates(completeness=ReplayReceipt(records=10, applied=8, duplicates=1, failed=0, ignored=1), feature_rows_checked=15)
+}
 FATES = {"records": 10, "applied": 7, "duplicates": 1, "failed": 1, "ignored": 1}
 
 
@@ -84,7 +87,7 @@ def test_the_same_data_from_another_request_converges(objects: ObjectStore, publ
     assert publish_manifest(objects, other).request_id == published.request_id
 
 
-@pytest.mark.parametrize("change", [{"content_digest": "0" * 64}, {"row_count": 16}, {"supersedes": "1" * 64}])
+@pytest.mark.parametrize("change", [{"content_digest": "0" * 64}, {"row_count": 16}, {"supersedes": "1" * 64}, OTHER_GATES])
 def test_other_content_under_one_identity_is_a_hard_conflict(
     objects: ObjectStore, published: DatasetManifest, change: dict[str, object]
 ) -> None:
@@ -92,6 +95,16 @@ def test_other_content_under_one_identity_is_a_hard_conflict(
         publish_manifest(objects, published.model_copy(update=change))
     assert caught.value.reason is BuildReason.PUBLICATION_CONFLICT
     assert load_manifest(objects, NAME, published.dataset_identity) == published
+
+
+def test_a_manifest_of_another_identity_than_its_fields_is_refused(objects: ObjectStore, files: list[LocalFile]) -> None:
+    manifest = a_manifest()
+    assert manifest.derived_identity == manifest.dataset_identity
+    request = manifest.parity_request.model_copy(update={"anchors": 1})
+    altered = manifest.model_copy(update={"parity_request": request, "files": put(objects, manifest.dataset_identity, files)})
+    publish_manifest(objects, altered)
+    with pytest.raises(DatasetDamaged, match="the identity is not that of the manifest's fields"):
+        load_manifest(objects, NAME, manifest.dataset_identity)
 
 
 def test_a_manifest_of_missing_files_is_refused(objects: ObjectStore, files: list[LocalFile]) -> None:

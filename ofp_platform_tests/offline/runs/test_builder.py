@@ -37,7 +37,7 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Basis, OffsetKind
-from ofp_platform_tests.oracle.labelled_plane import GROUPS, LabelledPlane
+from ofp_platform_tests.oracle.labelled_plane import GROUPS, LABEL_AS_OF, LabelledPlane
 from ofp_platform_tests.oracle.published import published_manifests
 
 ROOT = Path(__file__).parents[3]
@@ -269,6 +269,65 @@ def test_missing_pass_evidence_is_refused(world: LabelledPlane) -> None:
     without = facts.model_copy(update={"reference": "facts/unproven", "evidence": facts.evidence[:1]})
     publish_run_facts(world.plane.pool, without)
     assert refused(built(world, run_facts_ref="facts/unproven")) is BuildReason.PASS_EVIDENCE_MISSING
+
+
+def test_the_gates_asked_for_and_the_labels_are_part_of_the_identity(world: LabelledPlane) -> None:
+    pins = world.plane.profile.context_pins
+    without, with_parity = (
+        manifest_of(world, built(world, parity_anchors=anchors)) for anchors in ("none", "all_decisions_in_replay")
+    )
+    assert without.dataset_identity != with_parity.dataset_identity
+    assert without.content_digest == with_parity.content_digest
+    assert (without.parity_request.parity_anchors, with_parity.parity_request.parity_anchors) == (
+        "none",
+        "all_decisions_in_replay",
+    )
+    # an assertion that is loaded later, about what was known before
+    late = LabelAssertion(
+        event_class="card_payment",
+        event_id="payment-0000003",
+        label_type="fraud",
+        value=1,
+        effective_time_utc="2026-01-02T00:00:00Z",
+        observed_time_utc="2026-01-02T00:00:00Z",
+        source="planted",
+    )
+    LabelStore(world.plane.pool, pins).append([late], as_observed)
+    again = manifest_of(world, built(world, name="again"))
+    assert again.label_basis is not None
+    assert with_parity.label_basis is not None
+    assert again.label_basis.next_sequence == with_parity.label_basis.next_sequence + 1
+    assert again.dataset_identity != with_parity.dataset_identity
+    assert again.content_digest != with_parity.content_digest
+    # the request of before is what it was
+    assert manifest_of(world, built(world)) == with_parity
+
+
+def test_one_identity_is_one_dataset_under_every_name(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = manifest_of(world, built(world))
+    assert manifest_of(world, built(world, name="the_same")).content_digest == first.content_digest
+    monkeypatch.setattr(build_stages, "check_features", lambda *_: 1)
+    assert refused(built(world, name="another")) is BuildReason.PUBLICATION_CONFLICT
+    assert len(list(published_manifests(world.objects))) == 2
+
+
+def test_labels_loaded_to_mend_a_refused_build_count(world: LabelledPlane) -> None:
+    changes = {"label": {"label_type": "dispute", "as_of_utc": LABEL_AS_OF, "maturity_seconds": 7 * 86_400}}
+    run = built(world, **changes)
+    assert refused(run) is BuildReason.LABEL_COVERAGE_BELOW_POLICY
+    dispute = LabelAssertion(
+        event_class="card_payment",
+        event_id="payment-0000003",
+        label_type="dispute",
+        value=1,
+        effective_time_utc=LABEL_AS_OF,
+        observed_time_utc=LABEL_AS_OF,
+        source="planted",
+    )
+    LabelStore(world.plane.pool, world.plane.profile.context_pins).append([dispute], as_observed)
+    world.build_context.ledger.reopen(run.run_key)
+    mended = build(world.build_context, run.run_key)
+    assert (mended.state, mended.attempts) == (RunState.DONE, 2)
 
 
 # ---- leaks -------------------------------------------------------------------------------------------------------------

@@ -128,6 +128,9 @@ def test_a_killed_builder_is_followed_by_the_next(ledger: RunLedger, dsn: str) -
             assert follower.run.attempts == 2
             # another plan comes too late: the first one holds
             assert follower.store_plan(plan_of(INTENT, next_offset=99)) == plan_of(INTENT)
+            # but that of other code replaces it: the manifest names the code that builds
+            other_code = plan_of(INTENT, next_offset=99).model_copy(update={"ofs_code_release_id": "ofp-platform-1"})
+            assert follower.store_plan(other_code) == other_code == ledger.show(KEY).plan
         with pytest.raises(LeaseLost, match="the connection that held it ended"):
             lease.succeed(OUTCOME)
     assert ledger.show(KEY).state is RunState.RUNNING
@@ -244,7 +247,7 @@ def test_publication_is_tried_within_bounds_and_a_killed_publisher_only_publishe
         assert lease is not None
         lease.fail(LEAK)
     rebuilt = ledger.reopen(KEY, rebuild=True)
-    assert (rebuilt.state, rebuilt.publish_only, rebuilt.plan) == (RunState.QUEUED, False, plan_of(INTENT))
+    assert (rebuilt.state, rebuilt.publish_only, rebuilt.plan) == (RunState.QUEUED, False, None)
     with ledger.claim(KEY) as lease:
         assert lease is not None
         assert not lease.publish_only
