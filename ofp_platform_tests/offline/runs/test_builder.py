@@ -273,8 +273,9 @@ def test_missing_pass_evidence_is_refused(world: LabelledPlane) -> None:
 
 def test_the_gates_asked_for_and_the_labels_are_part_of_the_identity(world: LabelledPlane) -> None:
     pins = world.plane.profile.context_pins
+    analysis = {"purpose": "analysis", "policy": {"policy_id": "analysis", "revision": 1}}
     without, with_parity = (
-        manifest_of(world, built(world, parity_anchors=anchors)) for anchors in ("none", "all_decisions_in_replay")
+        manifest_of(world, built(world, parity_anchors=anchors, **analysis)) for anchors in ("none", "all_decisions_in_replay")
     )
     assert without.dataset_identity != with_parity.dataset_identity
     assert without.content_digest == with_parity.content_digest
@@ -293,14 +294,14 @@ def test_the_gates_asked_for_and_the_labels_are_part_of_the_identity(world: Labe
         source="planted",
     )
     LabelStore(world.plane.pool, pins).append([late], as_observed)
-    again = manifest_of(world, built(world, name="again"))
+    again = manifest_of(world, built(world, name="again", **analysis))
     assert again.label_basis is not None
     assert with_parity.label_basis is not None
     assert again.label_basis.next_sequence == with_parity.label_basis.next_sequence + 1
     assert again.dataset_identity != with_parity.dataset_identity
     assert again.content_digest != with_parity.content_digest
     # the request of before is what it was
-    assert manifest_of(world, built(world)) == with_parity
+    assert manifest_of(world, built(world, **analysis)) == with_parity
 
 
 def test_one_identity_is_one_dataset_under_every_name(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
