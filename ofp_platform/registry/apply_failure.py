@@ -12,7 +12,7 @@ from typing import Any
 from ofp_platform.registry.models import FieldType
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KEY_ID_TEXT
-from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import is_raw_key
 
 GroupVersion = tuple[str, str]
 _WORDS = {FieldType.INTEGER: "an integer", FieldType.STRING: "a string", FieldType.BOOLEAN: "a boolean"}
@@ -63,7 +63,7 @@ class GroupNeeds:
 
 def is_key_id(text: str) -> bool:
     """Whether the text may be a key id: 1 to 128 printable ASCII characters, no raw identifier."""
-    return KEY_ID_TEXT.fullmatch(text) is not None and not holds_raw_identifier(text)
+    return KEY_ID_TEXT.fullmatch(text) is not None and not is_raw_key(text)
 
 
 def explain(
@@ -104,7 +104,7 @@ def _key(value: Any, name: str, key_type: str) -> tuple[ApplyFailureReason, str]
         return ApplyFailureReason.MISSING_KEY, f"payload field {name!r}, the {key_type} key, is missing"
     if not isinstance(value, str):
         return ApplyFailureReason.WRONG_TYPE, f"payload field {name!r}, the {key_type} key, must be a string"
-    if holds_raw_identifier(value):
+    if is_raw_key(value):
         return ApplyFailureReason.RAW_IDENTIFIER, f"payload field {name!r}, the {key_type} key, is a raw identifier"
     if KEY_ID_TEXT.fullmatch(value) is None:
         detail = f"payload field {name!r}, the {key_type} key, must be 1 to 128 printable ASCII characters without spaces"

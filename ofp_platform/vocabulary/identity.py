@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.model import Model, SafeIdentifier
-from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import is_raw_key
 
 MAX_KEY_ID_LENGTH = 128
 _KEY_ID_CHARACTER = r"[\x21-\x7e]"
@@ -30,8 +30,10 @@ class KeyType(StrEnum):
 
 
 def _canonical_key_id(text: str) -> str:
-    if holds_raw_identifier(text):
-        raise ValueError("a raw identifier (13 to 19 digits, Luhn check passed) is never a key; send the entity id")
+    if is_raw_key(text):
+        raise ValueError(
+            "a raw identifier (a card number, IBAN, e-mail or IP address, bare fingerprint) is never a key; send the entity id"
+        )
     return text
 
 

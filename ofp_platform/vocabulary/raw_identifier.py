@@ -15,6 +15,7 @@ dropped), milli-, micro- or nanoseconds since the epoch from 2015 to 2033, and g
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import unicodedata
 
@@ -34,6 +35,10 @@ _EPOCH = re.compile(r"1(?:4[2-9]|[5-9][0-9])(?:[0-9]{10}|[0-9]{13}|[0-9]{16})")
 _UUID = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 _TOKEN = re.compile(r"[0-9A-Za-z]{15,}")
 _HEXADECIMAL = re.compile(r"[0-9A-Fa-f]+")
+_SHORTEST_IBAN, _SHORTEST_FINGERPRINT = 15, 32
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[0-9A-Z]{11,30}", re.ASCII)
+_EMAIL = re.compile(r"[^@]@[^@]+\.[^@.]+$")
+_PORT_OR_MASK = re.compile(r"(?<=[0-9\]])[:/][0-9]{1,5}$", re.ASCII)
 _RUN = re.compile(rf"[0-9]{{{LEAST_DIGITS},}}")
 
 
@@ -59,6 +64,39 @@ _SUSPECT = b"0" * LEAST_DIGITS
 def holds_raw_identifier(text: str) -> bool:
     """Whether the text is a card number, or holds one."""
     return len(text) >= LEAST_DIGITS and text_is_suspect(text) and bool(_spans(text))
+
+
+def is_raw_key(text: str) -> bool:
+    """Whether a text that is to be a key is no entity id: it holds a card number, or is an IBAN, an e-mail or IP address (with or
+    without a port or a mask), or a bare fingerprint, which is hexadecimal and at least 32 digits long.
+    """
+    if holds_raw_identifier(text) or ("@" in text and _EMAIL.search(text) is not None):
+        return True
+    if (text.count(".") == 3 or text.count(":") >= 2) and _is_address(text):
+        return True
+    return len(text) >= _SHORTEST_IBAN and (_is_iban(text) or _is_fingerprint(text))
+
+
+def _is_address(text: str) -> bool:
+    host = _PORT_OR_MASK.sub("", text) if text.count(":") <= 1 or text.startswith("[") else text.partition("/")[0]
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_iban(text: str) -> bool:
+    account = text.replace("-", "").upper()
+    if _IBAN.fullmatch(account) is None:
+        return False
+    return int("".join(str(int(character, 36)) for character in account[4:] + account[:4])) % 97 == 1
+
+
+def _is_fingerprint(text: str) -> bool:
+    plain = text.replace(":", "")
+    is_mixed = not plain.isdigit() and not plain.isalpha()
+    return len(plain) >= _SHORTEST_FINGERPRINT and is_mixed and _HEXADECIMAL.fullmatch(plain) is not None
 
 
 def without_raw_identifier(text: str) -> str:

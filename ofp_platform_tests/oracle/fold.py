@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
-from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import is_raw_key
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.expression import compute
 
@@ -323,7 +323,7 @@ def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mappi
     """Whether a payload has all that one group needs of its event type: the key, and every field that is read, of its type."""
     routing = content["events"][event_type]
     key = payload.get(routing["keys"][group["key_type"]])
-    if not isinstance(key, str) or _KEY.fullmatch(key) is None or holds_raw_identifier(key):
+    if not isinstance(key, str) or _KEY.fullmatch(key) is None or is_raw_key(key):
         return False
     for selection in _selections(group):
         if event_type not in selection["events"]:

@@ -19,7 +19,7 @@ from ofp_platform.registry.models import FieldType, event_class
 from ofp_platform.registry.pack import load_pack, shipped_pack
 from ofp_platform.registry.routing import APPLIED, FAILED, UNKNOWN_TYPE, RoutedBatch, Router, TokenCache
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import is_raw_key
 
 PACK = """\
 pack_id: p
@@ -121,7 +121,7 @@ def naive_fails(payload: Any, need: Need) -> bool:
     if not isinstance(payload, dict):
         return True
     value = payload.get(need.key)
-    if not isinstance(value, str) or not 1 <= len(value) <= 128 or holds_raw_identifier(value):
+    if not isinstance(value, str) or not 1 <= len(value) <= 128 or is_raw_key(value):
         return True
     if any(not "!" <= char <= "~" for char in value):
         return True
@@ -357,7 +357,13 @@ def test_a_bad_field_feeds_the_groups_that_do_not_need_it_and_says_why(
 
 
 @pytest.mark.parametrize(
-    "change", [{"account_id": "4111111111111111", "merchant_id": 1}, {"account_id": None, "merchant_id": None}]
+    "change",
+    [
+        {"account_id": "4111111111111111", "merchant_id": 1},
+        {"account_id": None, "merchant_id": None},
+        {"account_id": "me@example.com", "merchant_id": "2001:db8::1"},
+        {"account_id": "DE89370400440532013000", "merchant_id": "0f" * 16},
+    ],
 )
 def test_a_payload_that_no_group_can_use_touches_nothing(change: dict[str, Any]) -> None:
     routed = route([Event("payment", GOOD), Event("payment", GOOD | change), Event("payment", GOOD)])

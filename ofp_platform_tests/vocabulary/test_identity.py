@@ -13,7 +13,9 @@ from ofp_platform.vocabulary.identity import (
 PINS = {"scenario_id": "s1", "run_id": "r1", "manifest_fingerprint": "a" * 64, "parameter_hash": "b" * 64}
 
 
-@pytest.mark.parametrize("number", ["4111111111111111", "pan=4111111111111111", "4111.1111.1111.1111"])
+@pytest.mark.parametrize(
+    "number", ["4111111111111111", "pan=4111111111111111", "4111.1111.1111.1111", "me@example.com", "10.0.0.1", "ab12" * 8]
+)
 def test_a_raw_identifier_is_never_a_key(number: str) -> None:
     with pytest.raises(ValidationError, match="never a key"):
         FeatureKey.model_validate({"key_type": "card", "key_id": number})

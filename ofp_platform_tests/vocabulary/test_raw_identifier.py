@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ofp_platform.vocabulary.canonical import jcs_bytes
 from ofp_platform.vocabulary.raw_identifier import (
     holds_raw_identifier,
+    is_raw_key,
     json_is_suspect,
     raw_identifier_in,
     redact,
@@ -209,3 +210,56 @@ def test_raw_identifiers_are_found_at_any_depth() -> None:
         value = [value]
     assert raw_identifier_in(value) == "payload" + "[0]" * 20_000
     assert raw_identifier_in(json.loads('{"a":{"b":["c"]}}')) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CARD,
+        "card-4111111111111111",
+        "someone@example.com",
+        "mailto:some.one+tag@mail.example.co",
+        "192.168.0.17",
+        "10.0.0.1:8080",
+        "10.0.0.0/8",
+        "::1",
+        "2001:db8::8a2e:370:7334",
+        "[2001:db8::1]:443",
+        "2001:db8::/32",
+        "::ffff:192.0.2.128",
+        "DE89370400440532013000",
+        "gb82west12345698765432",
+        "GB82-WEST-1234-5698-7654-32",
+        hashlib.md5(b"device").hexdigest(),
+        hashlib.sha1(b"device").hexdigest(),
+        hashlib.sha256(b"device").hexdigest(),
+        hashlib.sha256(b"device").hexdigest().upper(),
+        ":".join(hashlib.md5(b"device").hexdigest()[at : at + 2] for at in range(0, 32, 2)),
+    ],
+)
+def test_observed_identifiers_are_no_keys(text: str) -> None:
+    assert is_raw_key(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "e_account_7c31d9",
+        "account-0000001",
+        "terminal-0000042",
+        "acc@home",
+        "a:b",
+        "a:b:c",
+        "v1.2.3.4",
+        "1.2.3.4.5",
+        "256.1.1.1",
+        "DE89370400440532013001",
+        f"e_device_{hashlib.sha256(b'device').hexdigest()}",
+        "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+        "a" * 128,
+        "~",
+        '"\\',
+    ],
+)
+def test_entity_ids_are_keys(text: str) -> None:
+    assert not is_raw_key(text)

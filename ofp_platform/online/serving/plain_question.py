@@ -25,7 +25,7 @@ from ofp_platform.vocabulary.json_text import read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, is_raw_key
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time, parse_time
 
@@ -147,7 +147,7 @@ class QuestionReader:
         keys = []
         for key in asked.feature_keys:
             key_id = key.key_id
-            if _KEY_ID.fullmatch(key_id) is None or holds_raw_identifier(key_id):
+            if _KEY_ID.fullmatch(key_id) is None or is_raw_key(key_id):
                 return None
             keys.append((key.key_type, key_id))
         keys.sort()
