@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ofp_platform.api.authentication import Tokens
-from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_RUN, MAX_INTENT_BYTES, BuildRoutes
+from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_PREFIX, BUILD_RUN, MAX_INTENT_BYTES, BuildRoutes
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
@@ -33,7 +33,8 @@ from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_f
 from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
-from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, PostureState
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 GET_FEATURES = "/v0/get_features"
 HASH_HEADER = b"ofp-snapshot-hash"
@@ -181,8 +182,10 @@ class Application:
                 response = await answer(request)
             except Exception as exception:
                 error, request_id = self._contract_error(exception, route, request.scope)
+                if error.context_pins is None:
+                    error.context_pins = readable_pins(getattr(request.state, "body", b""))
                 outcome = error.reason.value
-                response = _error_response(error, request_id)
+                response = _error_response(error, request_id, route)
             self.metrics.record(route, outcome, self._clock() - start)
             return response
 
@@ -197,7 +200,7 @@ class Application:
             error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
         error, request_id = self._contract_error(error, "other", request.scope)
         self.metrics.record("other", error.reason.value, 0.0)
-        response = _error_response(error, request_id)
+        response = _error_response(error, request_id, request.scope["path"])
         if allow is not None:
             response.headers["allow"] = allow
         return response
@@ -260,8 +263,9 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _error_response(error: ContractError, request_id: str) -> Response:
-    status, headers, body = refusal(error, request_id)
+def _error_response(error: ContractError, request_id: str, route: str) -> Response:
+    contract_version = OFFLINE_CONTRACT_VERSION if route.startswith(BUILD_PREFIX) else CONTRACT_VERSION
+    status, headers, body = refusal(error, request_id, contract_version)
     response = Response(body, status_code=status)
     response.raw_headers = headers
     return response

@@ -9,6 +9,7 @@ from ofp_platform.api.examples import request_example
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
 
 def intent_example() -> dict[str, Any]:
@@ -58,13 +59,15 @@ def run_example() -> dict[str, Any]:
 
 
 def build_error_examples() -> dict[int, dict[str, Any]]:
-    """HTTP status to an error of these routes that has it, where it is not one of every route."""
+    """HTTP status to an error of these routes that has it."""
     words = "is not one of the values allowed here: 'decision', 'ingest_time' or 'event_time'"
     errors: dict[int, ContractError] = {
         400: invalid(Reason.INTENT_REFUSED, str(BuildRefused(BuildReason.INVALID_INTENT, words, "as_of_basis"))),
+        401: invalid(Reason.UNAUTHENTICATED, "send a known token in the header 'Authorization: Bearer <token>'"),
         404: not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run"),
         405: invalid(Reason.METHOD_NOT_ALLOWED, "this path takes POST only"),
+        408: invalid(Reason.BODY_INCOMPLETE, "the body did not arrive within 5 s"),
         413: invalid(Reason.BODY_TOO_LARGE, f"the body is larger than {MAX_INTENT_BYTES} bytes"),
         503: unavailable(Reason.STORE_DOWN, "the run ledger does not answer; the same request may be sent again, and is one run"),
     }
-    return {status: error.wire() for status, error in errors.items()}
+    return {status: error.wire(OFFLINE_CONTRACT_VERSION) for status, error in errors.items()}

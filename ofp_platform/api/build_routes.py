@@ -10,6 +10,7 @@ from ofp_platform.api.service import BuildPort
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import is_digest
 
+BUILD_PREFIX = "/v0/build_"
 BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
 MAX_INTENT_BYTES = 1 << 20
@@ -28,6 +29,7 @@ class BuildRoutes:
         """The run of the intent in the body."""
         content_length = request.headers.get("content-length")
         body = await self._bodies.read(request.receive, None if content_length is None else content_length.encode("latin-1"))
+        request.state.body = body  # a refusal tells the pins in it
         return Response(await self._port.submit(body), media_type="application/json", headers=_HEADERS)
 
     async def show(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -23,7 +24,8 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
-from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import (
@@ -34,6 +36,7 @@ from ofp_platform.vocabulary.serving import (
     GetFeaturesRequest,
     GetFeaturesResponse,
     Health,
+    OfflineErrorResponse,
     SnapshotRecord,
 )
 
@@ -47,8 +50,29 @@ NAMED_OBJECTS: tuple[type[BaseModel], ...] = (
     ErrorResponse,
 )
 SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups)
+OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
+    RebuiltFeatureSnapshot,
+    ParityResult,
+    DatasetManifest,
+    OfflineErrorResponse,
+)
 PUBLIC_NAMES = {Basis.__name__: "InputBasis"}
 """Names of models in contracts, where they differ from those of the code."""
+OFFLINE_NAMES = {OfflineErrorResponse.__name__: "ErrorResponse"}
+"""The same in the contract of the offline plane."""
+OFFLINE_DEFINITIONS = (
+    "ContextPins",
+    "FeatureKey",
+    "ReplayBasis",
+    "AsOfSpec",
+    "FeatureGroupRef",
+    "FeatureGroupVersionSet",
+    "RebuiltFeatureSnapshot",
+    "ParityResult",
+    "DatasetManifest",
+    "ErrorResponse",
+)
+"""The definitions that the contract of the offline plane pins."""
 SERVING_DEFINITIONS = (
     "ContextPins",
     "FeatureKey",
@@ -74,28 +98,34 @@ def serving_definitions() -> dict[str, Any]:
 
     Objects that stand alone name themselves, so `kind` and `contract_version` are required in them.
     """
-    _, schema = models_json_schema([(model, _MODE) for model in NAMED_OBJECTS + SHOWN_OBJECTS])
+    return _definitions(NAMED_OBJECTS + SHOWN_OBJECTS, PUBLIC_NAMES)
+
+
+def _definitions(models: Sequence[type[BaseModel]], names: Mapping[str, str]) -> dict[str, Any]:
+    """The definitions of models that name themselves, and of their parts, under their public names."""
+    _, schema = models_json_schema([(model, _MODE) for model in models])
     definitions: dict[str, Any] = schema["$defs"]
-    for model in NAMED_OBJECTS + SHOWN_OBJECTS:
+    for model in models:
         definition = definitions[model.__name__]
         required_fields = set(definition["required"]) | {"kind", "contract_version"}
         definition["required"] = [name for name in definition["properties"] if name in required_fields]
-    return {_public_name(name): _renamed(definition) for name, definition in definitions.items()}
+    return _renamed(definitions, names)
 
 
-def _public_name(name: str) -> str:
-    return PUBLIC_NAMES.get(name, name)
+def _renamed(definitions: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """The same definitions, and references to them, under other names."""
 
+    def renamed(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: renamed(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [renamed(item) for item in node]
+        if isinstance(node, str) and node.startswith(_POINTER):
+            name = node.removeprefix(_POINTER)
+            return _POINTER + names.get(name, name)
+        return node
 
-def _renamed(node: Any) -> Any:
-    """The same schema with references to public names."""
-    if isinstance(node, dict):
-        return {key: _renamed(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_renamed(item) for item in node]
-    if isinstance(node, str) and node.startswith(_POINTER):
-        return _POINTER + _public_name(node.removeprefix(_POINTER))
-    return node
+    return {names.get(name, name): renamed(definition) for name, definition in definitions.items()}
 
 
 def pinned(definitions: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -108,7 +138,8 @@ def pinned(definitions: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
             return node
         name = str(node.get("$ref", "")).removeprefix(_POINTER)
         if not name or name in names:
-            return {key: inline(value) for key, value in node.items()}
+            # what tells the branches apart names definitions, and is no part of JSON Schema
+            return {key: inline(value) for key, value in node.items() if key != "discriminator"}
         return inline(definitions[name] | {key: value for key, value in node.items() if key != "$ref"})
 
     return {name: inline(definitions[name]) for name in names}
@@ -123,6 +154,19 @@ def serving_schema() -> dict[str, Any]:
         "description": "Every object that crosses the serving boundary names itself by kind and contract_version.",
         "oneOf": [{"$ref": f"{_POINTER}{model.__name__}"} for model in NAMED_OBJECTS],
         "$defs": pinned(serving_definitions(), SERVING_DEFINITIONS),
+    }
+
+
+def offline_schema() -> dict[str, Any]:
+    """The schema of everything that the offline plane publishes: one object, told apart by its `kind`."""
+    definitions = _definitions((*OFFLINE_OBJECTS, ContextPins), OFFLINE_NAMES)
+    return {
+        "$schema": DIALECT,
+        "$id": "urn:ofp:contracts:ofs_public_contracts:v0",
+        "title": "OFS public contracts v0",
+        "description": "Every object that the offline plane publishes names itself by kind and contract_version.",
+        "oneOf": [{"$ref": f"{_POINTER}{OFFLINE_NAMES.get(model.__name__, model.__name__)}"} for model in OFFLINE_OBJECTS],
+        "$defs": pinned(definitions, OFFLINE_DEFINITIONS),
     }
 
 
@@ -162,8 +206,9 @@ def build_definitions() -> dict[str, Any]:
     for schema in (run, intent):
         # references are resolved against the innermost id
         del schema["$schema"], schema["$id"]
-    public = {_public_name(name): _renamed(schema) for name, schema in definitions.items()}
-    return {name: schema for name, schema in public.items() if name not in serving_definitions()}
+    public = _renamed(definitions, PUBLIC_NAMES)
+    error = _definitions((OfflineErrorResponse,), PUBLIC_NAMES)
+    return {name: schema for name, schema in (public | error).items() if name not in serving_definitions()}
 
 
 def contract_schemas() -> dict[str, dict[str, Any]]:
@@ -171,6 +216,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
     pack = pack_schema() | {"$schema": DIALECT, "$id": "urn:ofp:contracts:feature_pack:v0"}
     return {
         "ofp_public_contracts_v0.schema.json": serving_schema(),
+        "ofs_public_contracts_v0.schema.json": offline_schema(),
         "ofp_snapshot_record_v0.schema.json": object_schema(SnapshotRecord, "ofp_snapshot_record", "Snapshot record v0"),
         "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
         "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),
@@ -182,9 +228,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),
         "ofs_build_run_v0.schema.json": object_schema(BuildRun, "ofs_build_run", "Run of a build v0"),
-        "dataset_manifest_v0.schema.json": object_schema(DatasetManifest, "dataset_manifest", "Dataset manifest v0"),
         "ofs_archive_receipt_v0.schema.json": object_schema(ArchiveReceipt, "ofs_archive_receipt", "Archive receipt v0"),
-        "ofs_parity_record_v0.schema.json": object_schema(ParityRecord, "ofs_parity_record", "Parity record v0"),
         "ofs_correction_v0.schema.json": object_schema(Correction, "ofs_correction", "Correction v0"),
     }
 

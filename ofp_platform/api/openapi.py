@@ -19,6 +19,7 @@ from ofp_platform.api.examples import (
 from ofp_platform.api.live_example import LiveExample
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import DIGEST_PATTERN
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
 _STATUS_TEXT = {
     400: "The request is not valid",
@@ -51,13 +52,15 @@ def _content(schema: str, example: Any) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}}
 
 
-def _responses(ok: dict[str, Any], *statuses: int, errors: dict[int, dict[str, Any]] | None = None) -> dict[str, Any]:
-    examples = error_examples() | (errors or {})
+def _responses(
+    ok: dict[str, Any], *statuses: int, errors: dict[int, dict[str, Any]] | None = None, schema: str = "ErrorResponse"
+) -> dict[str, Any]:
+    examples = error_examples() if errors is None else errors
     error_responses: dict[str, Any] = {}
     for status in statuses:
         error_responses[str(status)] = {
             "description": _STATUS_TEXT[status],
-            "content": _content("ErrorResponse", examples[status]),
+            "content": _content(schema, examples[status]),
         }
         if status == 503:
             error_responses["503"]["headers"] = {"retry-after": {"description": "seconds", "schema": {"type": "integer"}}}
@@ -168,6 +171,7 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
 
 def _build_paths() -> dict[str, Any]:
     run, errors = run_example(), build_error_examples()
+    wrong_key = invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits").wire(OFFLINE_CONTRACT_VERSION)
     key_parameter = {
         "name": "run_key",
         "in": "path",
@@ -184,7 +188,7 @@ def _build_paths() -> dict[str, Any]:
                 "description": "Queues the intent for the builder. The same request is one run with one outcome, however often it"
                 " is submitted.",
                 "requestBody": {"required": True, "content": _content("BuildIntent", intent_example())},
-                "responses": _responses(answer, 400, 401, 405, 408, 413, 503, errors=errors),
+                "responses": _responses(answer, 400, 401, 405, 408, 413, 503, errors=errors, schema="OfflineErrorResponse"),
             }
         },
         BUILD_RUN: {
@@ -199,7 +203,8 @@ def _build_paths() -> dict[str, Any]:
                     401,
                     404,
                     503,
-                    errors=errors | {400: invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits").wire()},
+                    errors=errors | {400: wrong_key},
+                    schema="OfflineErrorResponse",
                 ),
             }
         },

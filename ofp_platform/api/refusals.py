@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, unavailable
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 LOGGER = logging.getLogger("ofp.http")
 RETRY_AFTER_SECONDS = 1
@@ -30,9 +31,9 @@ def status_of(error: ContractError) -> int:
     return _STATUS_OF_REASON.get(error.reason) or _STATUS_OF_CODE[error.code]
 
 
-def refusal(error: ContractError, request_id: str) -> tuple[int, Headers, bytes]:
+def refusal(error: ContractError, request_id: str, contract_version: str = CONTRACT_VERSION) -> tuple[int, Headers, bytes]:
     """Status, headers (with content-length) and body of the answer to a refused request."""
-    body = canonical_bytes(error.wire())
+    body = canonical_bytes(error.wire(contract_version))
     headers: Headers = [
         (b"content-type", JSON_TYPE),
         (b"content-length", b"%d" % len(body)),

@@ -13,7 +13,13 @@ from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
-from ofp_platform.vocabulary.serving import ErrorResponse, GetFeaturesResponse, SnapshotRecord
+from ofp_platform.vocabulary.serving import (
+    OFFLINE_CONTRACT_VERSION,
+    ErrorResponse,
+    GetFeaturesResponse,
+    OfflineErrorResponse,
+    SnapshotRecord,
+)
 from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
 
 HASH_HEADER = "ofp-snapshot-hash"
@@ -60,12 +66,14 @@ def parse(model: type[M], body: bytes) -> M:
 def refused(response: httpx.Response) -> Exception:
     """The exception for an answer other than 200: the error of the contract, where it is one."""
     try:
-        names_itself = orjson.loads(response.content)["kind"] == "error_response"
+        content = orjson.loads(response.content)
+        names_itself = content["kind"] == "error_response"
+        is_offline = content.get("contract_version") == OFFLINE_CONTRACT_VERSION
     except (orjson.JSONDecodeError, KeyError, TypeError):
         names_itself = False
     if names_itself:
         try:
-            wire = parse(ErrorResponse, response.content)
+            wire = parse(OfflineErrorResponse if is_offline else ErrorResponse, response.content)
         except AnswerNotTrusted as error:
             return error
         return ContractError(wire.error_code, wire.reason, wire.message, context_pins=wire.context_pins)

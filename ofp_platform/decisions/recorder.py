@@ -36,6 +36,7 @@ def record_of(answer: ReceivedFeatures, event: ReadEvent, event_type: str, rule:
         feature_keys=provenance.requested.feature_keys,
         feature_groups=provenance.requested.feature_groups,
         request_context=provenance.requested.request_context,
+        request_id=provenance.request_id,
         feature_definition_set=provenance.feature_definition_set,
         run_config_digest=provenance.run_config_digest,
         input_basis=provenance.input_basis,

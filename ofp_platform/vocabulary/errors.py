@@ -82,11 +82,11 @@ class ContractError(Exception):
         """Whether the same request may succeed later: exactly the UNAVAILABLE ones."""
         return self.code is ErrorCode.UNAVAILABLE
 
-    def wire(self) -> dict[str, Any]:
-        """The error object of the contract."""
+    def wire(self, contract_version: str = CONTRACT_VERSION) -> dict[str, Any]:
+        """The error object of a contract, the serving boundary's unless it is said otherwise."""
         return {
             "kind": "error_response",
-            "contract_version": CONTRACT_VERSION,
+            "contract_version": contract_version,
             "error_code": self.code.value,
             "reason": self.reason.value,
             "message": self.message,

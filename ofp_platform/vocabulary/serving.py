@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
+from typing_extensions import TypeAliasType
 
 from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.errors import ErrorCode, Reason
@@ -17,6 +18,9 @@ from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 Version = Literal["v0"]
 ServingVersion = Literal["ofp_public_contracts_v0"]
+OfflineVersion = Literal["ofs_public_contracts_v0"]
+OFFLINE_CONTRACT_VERSION: OfflineVersion = "ofs_public_contracts_v0"
+"""Of the objects that the offline plane publishes."""
 Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
@@ -62,7 +66,9 @@ class FeatureGroupRef(Model):
 
 
 FeatureKeys = Annotated[tuple[FeatureKey, ...], Field(strict=False, min_length=1)]
-FeatureGroupRefs = Annotated[tuple[FeatureGroupRef, ...], Field(strict=False, min_length=1)]
+FeatureGroupVersionSet = TypeAliasType(
+    "FeatureGroupVersionSet", Annotated[tuple[FeatureGroupRef, ...], Field(strict=False, min_length=1)]
+)
 
 
 class GetFeaturesRequest(Model):
@@ -223,6 +229,12 @@ class ErrorResponse(Model):
     message: str
     retryable: bool
     context_pins: ContextPins | None = None
+
+
+class OfflineErrorResponse(ErrorResponse):
+    """A refusal of the offline plane's routes."""
+
+    contract_version: OfflineVersion = OFFLINE_CONTRACT_VERSION  # type: ignore[assignment]
 
 
 class SnapshotRecord(Model):

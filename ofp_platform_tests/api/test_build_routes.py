@@ -82,8 +82,13 @@ async def test_an_intent_is_one_run(builds: FakeBuilds) -> None:
 async def test_refusals_come_as_the_port_words_them(builds: FakeBuilds, error: ContractError, status: int) -> None:
     builds.script = [error, error]
     async with client_of(builds) as http:
-        for response in [await http.post("/v0/build_intents", content=INTENT), await http.get(f"/v0/build_runs/{KEY}")]:
-            assert (response.status_code, response.json()) == (status, error.wire())
+        shown = await http.get(f"/v0/build_runs/{KEY}")
+        assert shown.json()["context_pins"] is None
+        submitted = await http.post("/v0/build_intents", content=INTENT)
+        assert submitted.json()["context_pins"] == intent_example()["context_pins"]
+        for response in (shown, submitted):
+            expected = {**error.wire("ofs_public_contracts_v0"), "context_pins": response.json()["context_pins"]}
+            assert (response.status_code, response.json()) == (status, expected)
             assert response.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
@@ -92,6 +97,7 @@ async def test_what_nobody_expected_is_internal(builds: FakeBuilds) -> None:
     async with client_of(builds) as http:
         response = await http.post("/v0/build_intents", content=INTENT)
     assert (response.status_code, response.json()["reason"]) == (503, "INTERNAL")
+    assert response.json()["context_pins"] == intent_example()["context_pins"]
     assert "secret" not in response.text
 
 

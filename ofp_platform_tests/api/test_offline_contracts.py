@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from pydantic import ValidationError
 
+from ofp_platform.api.build_examples import build_error_examples
 from ofp_platform.api.contract_files import CONTRACTS
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform.vocabulary.offline.parity_record import FeatureDifference, ParityOutcome, ParityResult
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
+from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
 
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="1" * 64, parameter_hash="2" * 64)
 LABEL = LabelAssertion(
@@ -60,6 +66,31 @@ FACTS = RunFacts.model_validate(
         "evidence": [{"check": "stream_readable", "status": "PASS", "evidence_digest": "7" * 64}],
     }
 )
+HASHED = {
+    **{name: DECISION.wire()[name] for name in ("context_pins", "feature_keys", "feature_groups", "run_config_digest")},
+    "registry_digest": "4" * 64,
+    "input_basis": DECISION.input_basis.model_dump(mode="json"),
+    "values": [None],
+}
+AS_OF = AsOfSpec(as_of_time_utc="2026-01-01T00:00:00Z", as_of_basis=AsOfBasis.DECISION)
+REBUILT = RebuiltFeatureSnapshot.of(snapshot_hash(HASHED), HASHED, AS_OF)
+COMPARED = ParityResult(
+    comparison_id="8" * 64,
+    decision_id=DECISION.decision_id,
+    request_id="r-1",
+    context_pins=PINS,
+    feature_keys=DECISION.feature_keys,
+    feature_groups=DECISION.feature_groups,
+    as_of=AS_OF,
+    input_basis=DECISION.input_basis,
+    registry_digest="4" * 64,
+    run_config_digest="5" * 64,
+    online_snapshot_ref="3" * 64,
+    offline_snapshot_ref="9" * 64,
+    outcome=ParityOutcome.MISMATCH,
+    differences=tuple(FeatureDifference(where="values", feature=name, served=1, rebuilt="2.0") for name in ("a", "b")),
+)
+PUBLIC = {"RebuiltFeatureSnapshot": REBUILT, "ParityResult": COMPARED}
 OBJECTS: dict[str, dict[str, Any]] = {
     "ofs_label_assertion": LABEL.wire(),
     "df_decision_record": DECISION.wire(),
@@ -78,6 +109,42 @@ def test_real_objects_validate_and_come_back(name: str) -> None:
     validator(name).validate(OBJECTS[name])
     model = {"ofs_label_assertion": LABEL, "df_decision_record": DECISION, "run_facts": FACTS}[name]
     assert type(model).model_validate_json(json.dumps(OBJECTS[name])) == model
+
+
+def test_the_public_contract_has_the_definitions_of_the_design() -> None:
+    assert list(validator("ofs_public_contracts").schema["$defs"]) == [
+        "ContextPins",
+        "FeatureKey",
+        "ReplayBasis",
+        "AsOfSpec",
+        "FeatureGroupRef",
+        "FeatureGroupVersionSet",
+        "RebuiltFeatureSnapshot",
+        "ParityResult",
+        "DatasetManifest",
+        "ErrorResponse",
+    ]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_published_objects_validate_and_come_back(name: str) -> None:
+    wire, check = PUBLIC[name].wire(), validator("ofs_public_contracts")
+    check.validate(wire)
+    assert type(PUBLIC[name]).model_validate_json(json.dumps(wire)) == PUBLIC[name]
+    for field in ("kind", "contract_version"):
+        assert not check.is_valid({key: value for key, value in wire.items() if key != field})
+    assert not check.is_valid({**wire, "contract_version": "ofp_public_contracts_v0"})
+    assert not check.is_valid({**wire, "as_of": {"as_of_time_utc": "2026-01-01T00:00:00Z", "as_of_basis": "now"}})
+
+
+def test_a_rebuilt_snapshot_has_the_hash_of_its_content() -> None:
+    with pytest.raises(ValidationError, match="not the hash of what was rebuilt"):
+        RebuiltFeatureSnapshot.of("0" * 64, HASHED, AS_OF)
+
+
+def test_errors_of_the_offline_plane_validate() -> None:
+    for error in build_error_examples().values():
+        validator("ofs_public_contracts").validate(error)
 
 
 @pytest.mark.parametrize("name", OBJECTS)

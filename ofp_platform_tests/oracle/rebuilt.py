@@ -23,7 +23,7 @@ from ofp_platform.storage.snapshot_records import SnapshotMissing
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, Outcome, RuleRef, decision_id
-from ofp_platform.vocabulary.offline.parity_record import ParityRecord
+from ofp_platform.vocabulary.offline.parity_record import ParityResult
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, Position
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet
@@ -95,7 +95,7 @@ def decision_anchor(record: DecisionRecord) -> ParityAnchor:
 
 def parity(
     anchors: Iterable[ParityAnchor], runs: ParityRuns, served: Iterable[Answer] = (), workers: int = 1
-) -> list[ParityRecord]:
+) -> list[ParityResult]:
     """Compare; the snapshots of `served` are those that the store has."""
     stored = {answer.hash: orjson.loads(answer.hashed) for answer in served}
 

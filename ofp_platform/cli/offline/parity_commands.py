@@ -16,7 +16,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from ofp_platform.offline.runs.build_context import BuildContext
     from ofp_platform.offline.runs.run_parity import RunToProve
-    from ofp_platform.vocabulary.offline.parity_record import EventRef, ParityRecord
+    from ofp_platform.vocabulary.offline.parity_record import EventRef, ParityResult
 
 app = typer.Typer(help="Rebuild recorded decisions from the log and compare them.", no_args_is_help=True)
 BasisFile = Annotated[
@@ -69,7 +69,7 @@ def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profil
         typer.echo(f"request {run_to_prove.request_id}")
         shown_count = 0
 
-        def tell(record: ParityRecord) -> None:
+        def tell(record: ParityResult) -> None:
             nonlocal shown_count
             if record.outcome.value == "MISMATCH" and shown_count < 10:
                 shown_count += 1
@@ -143,9 +143,9 @@ def show(
         raise typer.Exit(1)
 
 
-def _tell(record: ParityRecord) -> None:
+def _tell(record: ParityResult) -> None:
     subject = f"decision {record.decision_id}" if record.decision_id else "snapshot"
-    typer.echo(f"MISMATCH  {subject}: served {record.feature_snapshot_hash}, the log gives {record.rebuilt_hash or 'none'}")
+    typer.echo(f"MISMATCH  {subject}: served {record.online_snapshot_ref}, the log gives {record.offline_snapshot_ref or 'none'}")
     first = record.first_difference
     if first is not None:
         place = [first.key_type and first.key_type.value, first.key_id, first.group_name, first.group_version, first.feature]

@@ -30,6 +30,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
     from ofp_platform.offline.datasets.spark_features import SparkUnavailable
     from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
+    from ofp_platform.offline.parity.parity_summary import ParityUnreadable
     from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import UnknownRun
@@ -71,6 +72,7 @@ def words_for(error: Exception) -> str | None:
         ObjectConflict,
         ObjectStoreUnavailable,
         PackErrors,
+        ParityUnreadable,
         ProfileError,
         ProjectionConflict,
         ProtocolUnmet,

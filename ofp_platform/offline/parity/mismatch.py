@@ -1,4 +1,4 @@
-"""The evidence of a mismatch: the first place where served and rebuilt differ, and the events that explain it."""
+"""The evidence of a mismatch: all places where served and rebuilt differ, and the events that explain the first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
+from pydantic import ValidationError
 
 from ofp_platform.offline.parity.event_evidence import KeyHistory
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing
-from ofp_platform.vocabulary.offline.parity_record import FirstDifference
+from ofp_platform.vocabulary.offline.parity_record import FeatureDifference
 from ofp_platform.vocabulary.times import parse_time
 
 _QUESTION = (
@@ -33,9 +34,9 @@ Where = Literal["values", "freshness", "warnings", "other"]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A described difference; `detail` says in words what the events have to do with it."""
+    """Differences in canonical order; `detail` says in words what the events have to do with the first."""
 
-    difference: FirstDifference | None
+    differences: tuple[FeatureDifference, ...]
     detail: str | None
 
 
@@ -46,38 +47,52 @@ def describe(
     rebuilt: bytes | str | None,
     hashed_of: Callable[[str], dict[str, Any]],
 ) -> Mismatch:
-    """Describe the first difference between a served snapshot and its rebuild (its hashed bytes, or why there are none)."""
+    """Describe the differences of a served snapshot and its rebuild (its hashed bytes, or why there are none)."""
     try:
         served_snapshot = hashed_of(snapshot_hash)
     except (SnapshotMissing, SnapshotDamaged) as error:
-        return Mismatch(None, f"{error}: what was served cannot be shown")
+        return Mismatch((), f"{error}: what was served cannot be shown")
     if not isinstance(rebuilt, bytes):
         return Mismatch(
-            FirstDifference(where="values", rebuilt=rebuilt), f"the log gives a value that cannot be served: {rebuilt}"
+            (FeatureDifference(where="values", rebuilt=rebuilt),), f"the log gives a value that cannot be served: {rebuilt}"
         )
     rebuilt_snapshot = orjson.loads(rebuilt)
-    for name in _QUESTION:
-        if served_snapshot.get(name) != rebuilt_snapshot.get(name):
-            difference = FirstDifference(
-                where="other", feature=name, served=served_snapshot.get(name), rebuilt=rebuilt_snapshot.get(name)
-            )
-            return Mismatch(difference, f"the snapshot of that hash answers another question: its {name} differs")
+    names = [name for name in _QUESTION if served_snapshot.get(name) != rebuilt_snapshot.get(name)]
+    if names:
+        differences = tuple(
+            FeatureDifference(where="other", feature=name, served=served_snapshot.get(name), rebuilt=rebuilt_snapshot.get(name))
+            for name in names
+        )
+        return Mismatch(differences, f"the snapshot of that hash answers another question: its {names[0]} differs")
     parts: tuple[tuple[Where, Callable[[Any], dict[_Path, Any]]], ...] = (
         ("values", _values),
         ("freshness", _freshness),
         ("warnings", _warnings),
     )
-    for where, flat in parts:
-        first_difference = _first(flat, served_snapshot.get(where), rebuilt_snapshot.get(where))
-        if first_difference is not None:
-            path, served_value, rebuilt_value = first_difference
-            return _explain(rebuilder, question, where, path, served_value, rebuilt_value)
+    places = [
+        (where, *place)
+        for where, flat in parts
+        for place in _differing(flat, served_snapshot.get(where), rebuilt_snapshot.get(where))
+    ]
+    if places:
+        first = _explain(rebuilder, question, *places[0])
+        return Mismatch((*first.differences, *[_plain(*place) for place in places[1:]]), first.detail)
     names = sorted(
         name
         for name in served_snapshot.keys() | rebuilt_snapshot.keys()
         if served_snapshot.get(name) != rebuilt_snapshot.get(name)
     )
-    return Mismatch(FirstDifference(where="other", feature=names[0] if names else None), "the snapshot holds something unknown")
+    unknown = tuple(FeatureDifference(where="other", feature=name) for name in names or ["hashed"])
+    return Mismatch(unknown, "the snapshot holds something unknown")
+
+
+def _plain(where: Where, path: _Path, served_value: Any, rebuilt_value: Any) -> FeatureDifference:
+    """A difference without evidence. A path that is none of a snapshot's names nothing."""
+    try:
+        names = dict(zip((*_KEY, "feature") if where == "values" else _KEY, path, strict=False))
+        return FeatureDifference(where=where, served=served_value, rebuilt=rebuilt_value, **names)
+    except ValidationError:
+        return FeatureDifference(where=where, served=served_value, rebuilt=rebuilt_value)
 
 
 def _explain(
@@ -87,7 +102,7 @@ def _explain(
     key = (path[0], path[1]) if len(path) >= 2 else ("", "")
     if group is None or key not in question.question.keys:
         detail = f"at {'/'.join(path)}: what was served names something else than the question" if path else "it has another form"
-        return Mismatch(FirstDifference(where=where, served=served_value, rebuilt=rebuilt_value), detail)
+        return Mismatch((FeatureDifference(where=where, served=served_value, rebuilt=rebuilt_value),), detail)
     base: dict[str, Any] = {
         "where": where,
         "served": served_value,
@@ -95,7 +110,7 @@ def _explain(
         **dict(zip(_KEY, path, strict=False)),
     }
     if where == "warnings":
-        return Mismatch(FirstDifference(**base, feature=None), None)
+        return Mismatch((FeatureDifference(**base, feature=None),), None)
     if where == "values":
         base["feature"] = path[4]
         history = KeyHistory.in_windows(rebuilder, question, key, group)
@@ -107,7 +122,7 @@ def _explain(
             if _has_update(freshness)
         }
         explanation = KeyHistory.at_times(rebuilder, question, key, group, moments).list_known("at the newest update")
-    return Mismatch(FirstDifference(**base, events=explanation.events), explanation.words)
+    return Mismatch((FeatureDifference(**base, events=explanation.events),), explanation.words)
 
 
 def _has_update(freshness: Any) -> bool:
@@ -120,16 +135,18 @@ def _has_update(freshness: Any) -> bool:
     return True
 
 
-def _first(flat: Callable[[Any], Mapping[_Path, Any]], served_part: Any, rebuilt_part: Any) -> tuple[_Path, Any, Any] | None:
-    """The first place, in canonical order, at which two parts differ."""
+def _differing(flat: Callable[[Any], Mapping[_Path, Any]], served_part: Any, rebuilt_part: Any) -> list[tuple[_Path, Any, Any]]:
+    """The places, in canonical order, at which two parts differ."""
     try:
         served_parts, rebuilt_parts = flat(served_part), flat(rebuilt_part)
     except (KeyError, TypeError, AttributeError):
-        return (), served_part, rebuilt_part  # what was served has not the form of a snapshot
-    for path in sorted(served_parts.keys() | rebuilt_parts.keys()):
-        if path not in served_parts or path not in rebuilt_parts or served_parts[path] != rebuilt_parts[path]:
-            return path, served_parts.get(path), rebuilt_parts.get(path)
-    return None if served_part == rebuilt_part else ((), served_part, rebuilt_part)
+        return [((), served_part, rebuilt_part)]  # what was served has not the form of a snapshot
+    places = [
+        (path, served_parts.get(path), rebuilt_parts.get(path))
+        for path in sorted(served_parts.keys() | rebuilt_parts.keys())
+        if path not in served_parts or path not in rebuilt_parts or served_parts[path] != rebuilt_parts[path]
+    ]
+    return places if places or served_part == rebuilt_part else [((), served_part, rebuilt_part)]
 
 
 def _values(by_key: Any) -> dict[_Path, Any]:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -18,9 +17,9 @@ from ofp_platform.registry.question import Question, check_context, check_reques
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.offline.parity_record import ParityOutcome, ParityRecord, UncheckableReason
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
+from ofp_platform.vocabulary.offline.parity_record import ParityOutcome, ParityResult, UncheckableReason
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 BATCH = 2_048
 _KEPT = 65_536
@@ -44,8 +43,7 @@ class Comparison(NamedTuple):
     rebuilt_hash: str | None = None
     reason: UncheckableReason | None = None
     detail: str | None = None
-    as_of: str | None = None
-    groups: tuple[tuple[str, str], ...] = ()
+    served: ServedSnapshot | None = None
     rebuilt: bytes | str | None = None
 
 
@@ -77,9 +75,9 @@ class Comparer:
                 served_snapshot = self.reader.read(anchor)
                 run_key, question = self.question(served_snapshot)
             except NotComparable as error:
-                results.append(Comparison(None, error.reason, error.detail, *_served_facts(served_snapshot)))
+                results.append(Comparison(None, error.reason, error.detail, served_snapshot))
                 continue
-            results.append(Comparison(None, None, None, *_served_facts(served_snapshot)))
+            results.append(Comparison(None, None, None, served_snapshot))
             questions_by_run.setdefault(run_key, []).append(
                 (number, anchor, QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text))
             )
@@ -155,20 +153,30 @@ class Comparer:
         )
 
 
-def _served_facts(served_snapshot: ServedSnapshot | None) -> tuple[str | None, tuple[tuple[str, str], ...]]:
+def _served_facts(served_snapshot: ServedSnapshot | None) -> dict[str, Any]:
+    """The fields of a result that say what was served."""
     if served_snapshot is None:
-        return None, ()
-    return served_snapshot.plain.as_of_time_utc, served_snapshot.group_names
+        return {}
+    return {
+        "request_id": served_snapshot.plain.request_id,
+        "context_pins": served_snapshot.plain.context_pins,
+        "feature_keys": served_snapshot.feature_keys,
+        "feature_groups": served_snapshot.groups,
+        "as_of": AsOfSpec(as_of_time_utc=served_snapshot.plain.as_of_time_utc, as_of_basis=AsOfBasis.DECISION),
+        "input_basis": served_snapshot.basis,
+        "registry_digest": served_snapshot.registry_digest,
+        "run_config_digest": served_snapshot.run_config_digest,
+    }
 
 
 def compare_all(
     anchors: Iterable[ParityAnchor],
     parity: ParityRuns,
-    request_id: str,
+    comparison_id: str,
     hashed_of: Callable[[str], dict[str, Any]],
     *,
     workers: int = 1,
-) -> Iterator[ParityRecord]:
+) -> Iterator[ParityResult]:
     """Compare every anchor; the records come in the order of the anchors, and only a few batches are held at once.
 
     Args:
@@ -177,7 +185,7 @@ def compare_all(
         workers: processes; 1 is this one.
     """
     comparer = Comparer(parity)
-    record_maker = _RecordMaker(comparer, request_id, hashed_of)
+    record_maker = _RecordMaker(comparer, comparison_id, hashed_of)
     remaining_anchors = iter(anchors)
     batches = iter(lambda: list(islice(remaining_anchors, BATCH)), [])
     if workers == 1:
@@ -216,27 +224,26 @@ class _RecordMaker:
     """Makes parity records of comparisons."""
 
     comparer: Comparer
-    request_id: str
+    comparison_id: str
     hashed_of: Callable[[str], dict[str, Any]]
 
-    def records(self, anchors: list[ParityAnchor], comparisons: list[Comparison]) -> Iterator[ParityRecord]:
+    def records(self, anchors: list[ParityAnchor], comparisons: list[Comparison]) -> Iterator[ParityResult]:
         for anchor, comparison in zip(anchors, comparisons, strict=True):
-            outcome, mismatch = ParityOutcome.MATCH, Mismatch(None, comparison.detail)
+            outcome, mismatch = ParityOutcome.MATCH, Mismatch((), comparison.detail)
             if comparison.reason is not None:
                 outcome = ParityOutcome.UNCHECKABLE
             elif comparison.rebuilt_hash != anchor.snapshot_hash:
                 outcome, mismatch = ParityOutcome.MISMATCH, self._describe(anchor, comparison)
-            yield ParityRecord(
-                request_id=self.request_id,
+            yield ParityResult(
+                comparison_id=self.comparison_id,
                 decision_id=anchor.decision_id,
-                feature_snapshot_hash=anchor.snapshot_hash,
-                rebuilt_hash=comparison.rebuilt_hash,
+                online_snapshot_ref=anchor.snapshot_hash,
+                offline_snapshot_ref=comparison.rebuilt_hash,
                 outcome=outcome,
                 reason=comparison.reason,
                 detail=mismatch.detail,
-                as_of_time_utc=comparison.as_of,
-                feature_groups=_refs(comparison.groups) if comparison.groups else None,
-                first_difference=mismatch.difference,
+                differences=mismatch.differences,
+                **_served_facts(comparison.served),
             )
 
     def _describe(self, anchor: ParityAnchor, comparison: Comparison) -> Mismatch:
@@ -244,8 +251,3 @@ class _RecordMaker:
         key, question = self.comparer.question(served_snapshot)
         question_at = QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text)
         return describe(self.comparer.rebuilder(key), question_at, anchor.snapshot_hash, comparison.rebuilt, self.hashed_of)
-
-
-@lru_cache(maxsize=4096)
-def _refs(groups: tuple[tuple[str, str], ...]) -> tuple[FeatureGroupRef, ...]:
-    return tuple(FeatureGroupRef(group_name=name, group_version=version) for name, version in groups)

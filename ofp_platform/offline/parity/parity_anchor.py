@@ -15,10 +15,10 @@ from ofp_platform.registry.question import PlainRequest
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, hashed_part
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
-from ofp_platform.vocabulary.model import Name
+from ofp_platform.vocabulary.model import Name, SafeIdentifier
 from ofp_platform.vocabulary.offline.parity_record import UncheckableReason
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupRefs, GetFeaturesRequest, GraphVersion
+from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupVersionSet, GetFeaturesRequest, GraphVersion
 from ofp_platform.vocabulary.times import format_time, parse_time
 
 _NEEDED = (
@@ -31,8 +31,9 @@ _NEEDED = (
     "registry_digest",
 )
 _PinsAndGroups = tuple[ContextPins, tuple[FeatureGroupRef, ...], tuple[tuple[str, str], ...]]
-_GROUPS: TypeAdapter[tuple[FeatureGroupRef, ...]] = TypeAdapter(FeatureGroupRefs)
+_GROUPS: TypeAdapter[tuple[FeatureGroupRef, ...]] = TypeAdapter(FeatureGroupVersionSet)
 _CONTEXT: TypeAdapter[dict[str, int | str] | None] = TypeAdapter(dict[Name, int | str] | None, config=ConfigDict(strict=True))
+_REQUEST_ID: TypeAdapter[str | None] = TypeAdapter(SafeIdentifier | None)
 _KEPT = 65_536
 
 
@@ -68,11 +69,16 @@ class ServedSnapshot:
     graph_version: GraphVersion | None
 
     @property
+    def feature_keys(self) -> tuple[FeatureKey, ...]:
+        """The keys as objects."""
+        return tuple(FeatureKey(key_type=KeyType(key_type), key_id=key_id) for key_type, key_id in self.keys)
+
+    @property
     def request(self) -> GetFeaturesRequest:
         """The request that asks it again."""
         return GetFeaturesRequest(
             context_pins=self.plain.context_pins,
-            feature_keys=tuple(FeatureKey(key_type=KeyType(key_type), key_id=key_id) for key_type, key_id in self.keys),
+            feature_keys=self.feature_keys,
             feature_groups=self.groups,
             as_of_time_utc=self.plain.as_of_time_utc,
             request_context=self.plain.request_context,
@@ -124,12 +130,13 @@ class AnchorReader:
             if format_time(as_of) != text:
                 raise ValueError("as_of_time_utc is not in canonical form")
             basis, basis_text = self._basis(facts["input_basis"])
+            request_id = _REQUEST_ID.validate_python(facts.get("request_id"))
         except (ValidationError, ValueError, TypeError, KeyError) as error:
             raise _incomplete(_words(error)) from None
         digests = facts["registry_digest"], facts["run_config_digest"]
         if not all(isinstance(text_value, str) for text_value in digests):
             raise _incomplete("registry_digest or run_config_digest is no text")
-        plain = PlainRequest(pins, text, context, None, None, None)
+        plain = PlainRequest(pins, text, context, None, request_id, None)
         return ServedSnapshot(plain, as_of, keys, groups, names, basis, basis_text, *digests, graph)
 
     def _keys(self, values: Any) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.parity_record import ParityOutcome, ParityRecord
+from ofp_platform.vocabulary.offline.parity_record import ParityOutcome, ParityResult
 from ofp_platform.vocabulary.times import parse_time
 
 _COLUMNS = "request_id, snapshot_hash, decision_id, outcome, reason, as_of, group_refs, record"
@@ -48,7 +48,7 @@ class ParityRate:
     uncheckable: int
 
 
-def store_records(pool: Pool, records: Sequence[ParityRecord]) -> int:
+def store_records(pool: Pool, records: Sequence[ParityResult]) -> int:
     """Append records; those that are there already stay as they are. How many were new.
 
     Raises:
@@ -61,13 +61,13 @@ def store_records(pool: Pool, records: Sequence[ParityRecord]) -> int:
         cursor.execute(_ROOM)
         with cursor.copy(f"COPY compared ({_COLUMNS}) FROM STDIN") as copy:
             for record in records:
-                as_of = None if record.as_of_time_utc is None else parse_time(record.as_of_time_utc)
+                as_of = None if record.as_of is None else parse_time(record.as_of.as_of_time_utc)
                 groups = [f"{group.group_name} {group.group_version}" for group in record.feature_groups or ()]
-                text = canonical_bytes(record.model_dump(mode="json", exclude_none=True)).decode()
+                text = canonical_bytes(record.wire()).decode()
                 copy.write_row(
                     (
-                        record.request_id,
-                        record.feature_snapshot_hash,
+                        record.comparison_id,
+                        record.online_snapshot_ref,
                         record.decision_id or "",
                         record.outcome.value,
                         None if record.reason is None else record.reason.value,

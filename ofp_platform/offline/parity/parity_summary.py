@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult
 
 _DAY = "to_char(to_timestamp(as_of / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
 _BY_DAY = f"""
@@ -27,6 +28,10 @@ _CORRECTIONS = """
     ORDER BY as_of, decision_id, key_type, key_id, group_name, group_version, feature, request_id"""
 
 
+class ParityUnreadable(Exception):
+    """A comparison is kept in a form that is not the one of today."""
+
+
 @dataclass(frozen=True)
 class ParitySummary:
     """One request's comparisons. `by_day` and `by_group`: name to outcome to count. `mismatches`: the earliest of them."""
@@ -34,7 +39,7 @@ class ParitySummary:
     by_day: dict[str, dict[str, int]]
     by_group: dict[str, dict[str, int]]
     by_reason: dict[str, int]
-    mismatches: tuple[ParityRecord, ...]
+    mismatches: tuple[ParityResult, ...]
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,27 @@ class CorrectionSummary:
 
 
 def parity_summary(pool: Pool, request_id: str, *, mismatches: int = 20) -> ParitySummary:
-    """Summarise the records of one request; `mismatches`: how many at most."""
+    """Summarise the records of one request; `mismatches`: how many at most.
+
+    Raises:
+        ParityUnreadable: an older version kept them.
+    """
     with pool.connection() as connection:
         by_day = _nest_counts(connection.execute(_BY_DAY, (request_id,)).fetchall())
         by_group = _nest_counts(connection.execute(_BY_GROUP, (request_id,)).fetchall())
         by_reason: dict[str, int] = dict(connection.execute(_BY_REASON, (request_id,)).fetchall())
         records = connection.execute(_MISMATCHES, (request_id, mismatches)).fetchall()
-    return ParitySummary(by_day, by_group, by_reason, tuple(ParityRecord.model_validate(orjson.loads(row[0])) for row in records))
+    return ParitySummary(by_day, by_group, by_reason, tuple(_result(request_id, row[0]) for row in records))
+
+
+def _result(request_id: str, text: str) -> ParityResult:
+    try:
+        return ParityResult.model_validate_json(text)
+    except ValidationError:
+        raise ParityUnreadable(
+            f"comparison {request_id[:12]} was kept by another version of the plane, whose form this one does not read:"
+            " run `ofp parity run` again"
+        ) from None
 
 
 def corrections_between(pool: Pool, start_us: int, end_us: int) -> CorrectionSummary:

@@ -30,9 +30,10 @@ from ofp_platform.storage.snapshot_records import hashed_part, read_record
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.parity_record import Correction, ParityRecord
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
 _PAGE = 2_048
 _MANY = 100_000  # below, other processes take longer to start than the work takes
@@ -52,7 +53,7 @@ class RunToProve:
         return digest_of(
             {
                 "kind": "ofs_run_parity",
-                "contract_version": "v0",
+                "contract_version": OFFLINE_CONTRACT_VERSION,
                 "context_pins": self.pins.wire(),
                 "run_config_digest": self.policies.run_config_digest,
                 "basis": self.basis.model_dump(mode="json"),
@@ -61,7 +62,7 @@ class RunToProve:
 
 
 def prove_run(
-    build_context: BuildContext, run: RunToProve, on_record: Callable[[ParityRecord], None] = lambda record: None
+    build_context: BuildContext, run: RunToProve, on_record: Callable[[ParityResult], None] = lambda record: None
 ) -> Counter[str]:
     """Compare every decision on an event before the basis, and keep the records. How many of each outcome.
 
@@ -142,7 +143,7 @@ def compare_and_store(
     parity: ParityRuns,
     decision_ids: Sequence[str],
     request_id: str,
-    on_record: Callable[[ParityRecord], None] = lambda record: None,
+    on_record: Callable[[ParityResult], None] = lambda record: None,
 ) -> Counter[str]:
     """Compare recorded decisions and keep the records. How many of each outcome.
 
@@ -150,7 +151,7 @@ def compare_and_store(
         BuildRefused: PARITY_MISMATCH, the same comparison had another outcome before; STORE_UNAVAILABLE.
     """
     counts: Counter[str] = Counter()
-    page: list[ParityRecord] = []
+    page: list[ParityResult] = []
     workers = build_context.workers if len(decision_ids) > _MANY else 1
     anchors = decision_anchors(build_context.pool, decision_ids)
     for record in compare_all(anchors, parity, request_id, stored_snapshots(build_context), workers=workers):

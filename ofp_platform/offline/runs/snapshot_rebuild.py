@@ -15,9 +15,10 @@ from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.offline.build_intent import ForensicRebuild
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec, ForensicRebuild
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 
@@ -52,12 +53,8 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
         raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, error.message, "feature_groups") from None
     digest = answer.hash
     path = f"ofs/snapshots/{digest}.json"
-    record = {
-        "kind": "ofp_snapshot_record",
-        "contract_version": "v0",
-        "feature_snapshot_hash": digest,
-        "hashed": orjson.Fragment(answer.hashed),
-    }
+    as_of = AsOfSpec(as_of_time_utc=request.as_of_time_utc, as_of_basis=AsOfBasis.DECISION)
+    record = RebuiltFeatureSnapshot.of(digest, orjson.loads(answer.hashed), as_of).wire()
     try:
         build_context.objects.put_same(path, canonical_bytes(record))
     except ObjectStoreUnavailable as error:

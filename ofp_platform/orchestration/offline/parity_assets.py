@@ -44,12 +44,12 @@ def parity_evidence(pool: Pool, request_id: str) -> Metadata:
         for record in summary.mismatches:
             first = record.first_difference
             if first is None:
-                rows.append((record.decision_id, record.as_of_time_utc, *[""] * 7))
+                rows.append((record.decision_id, record.as_of and record.as_of.as_of_time_utc, *[""] * 7))
                 continue
             events = ", ".join(f"{event.event_id} at {event.partition_id}/{event.offset}" for event in first.events)
             key, group = f"{first.key_type} {first.key_id}", f"{first.group_name} {first.group_version}"
             differing = (first.where, key, group, first.feature, first.served, first.rebuilt, events)
-            rows.append((record.decision_id, record.as_of_time_utc, *differing))
+            rows.append((record.decision_id, record.as_of and record.as_of.as_of_time_utc, *differing))
         metadata["mismatches"] = markdown_table(head, rows)
     return metadata
 

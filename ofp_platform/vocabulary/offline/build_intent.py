@@ -12,7 +12,7 @@ from ofp_platform.vocabulary.identity import ContextPins, KeyId, KeyType
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis, ReversedRange
 from ofp_platform.vocabulary.position import Basis, StreamName
-from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupRefs, FeatureKeys, Version
+from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupVersionSet, FeatureKeys, Version
 from ofp_platform.vocabulary.times import parse_time
 
 Revision = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
@@ -27,6 +27,13 @@ class AsOfBasis(StrEnum):
     DECISION = "decision"
     INGEST_TIME = "ingest_time"
     EVENT_TIME = "event_time"
+
+
+class AsOfSpec(Model):
+    """The instant of features, and what was known of the log: `decision`, a basis as a decision records it."""
+
+    as_of_time_utc: Time
+    as_of_basis: AsOfBasis = Field(strict=False)
 
 
 class Purpose(StrEnum):
@@ -188,7 +195,7 @@ class ForensicRebuild(_Intent):
     feature_pack: FeaturePackRef
     run_config_digest: Digest
     feature_keys: FeatureKeys
-    feature_groups: FeatureGroupRefs
+    feature_groups: FeatureGroupVersionSet
     as_of_time_utc: Time
     request_context: dict[Name, Integer | str] | None = None
     expected_hash: Digest | None = None

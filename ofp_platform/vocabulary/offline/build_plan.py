@@ -23,7 +23,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
 )
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import PartitionBasis, StreamName
-from ofp_platform.vocabulary.serving import FeatureGroupRefs, Version
+from ofp_platform.vocabulary.serving import FeatureGroupVersionSet, Version
 
 ROW_ORDER = "event_time_then_identity"
 IDENTITY_FIELDS = (
@@ -132,7 +132,7 @@ class BuildPlan(Model):
     )
     cut_over: tuple[PartitionBasis, ...] = Field(strict=False)
     feature_pack: PinnedPack | None = None
-    feature_groups: FeatureGroupRefs | None = None
+    feature_groups: FeatureGroupVersionSet | None = None
     clock_skew_us: int = Field(ge=0)
     allowed_lateness_us: int = Field(ge=0)
     run_config_digest: Digest

@@ -21,7 +21,7 @@ from ofp_platform.vocabulary.offline.build_plan import (
 )
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import StreamName
-from ofp_platform.vocabulary.serving import Count, FeatureGroupRefs, Version
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, Count, FeatureGroupVersionSet, OfflineVersion
 
 _SEAL = "SHA-256 over the canonical bytes of all other fields"
 ObjectPath = Annotated[str, Field(pattern=r"^ofs/[A-Za-z0-9_./-]+$", description="path in the object store")]
@@ -106,8 +106,8 @@ class DatasetManifest(Model):
 
     model_config = ConfigDict(json_schema_extra=_with_seal)
 
-    kind: Literal["ofs_dataset_manifest"] = "ofs_dataset_manifest"
-    contract_version: Version = "v0"
+    kind: Literal["dataset_manifest"] = "dataset_manifest"
+    contract_version: OfflineVersion = OFFLINE_CONTRACT_VERSION
     dataset_name: Name
     dataset_identity: Digest
     purpose: Purpose = Field(strict=False)
@@ -119,7 +119,7 @@ class DatasetManifest(Model):
     replay_basis: ReplayBasis
     replay_selected_by: AdmissionTimes | None = None
     feature_pack: PinnedPack
-    feature_groups: FeatureGroupRefs
+    feature_groups: FeatureGroupVersionSet
     run_config_digest: Digest
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)

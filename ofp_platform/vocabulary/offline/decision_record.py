@@ -10,12 +10,12 @@ from pydantic import Field, model_validator
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.offline.build_intent import Integer
 from ofp_platform.vocabulary.position import Basis, Position
 from ofp_platform.vocabulary.serving import (
     FeatureDefinitionSet,
-    FeatureGroupRefs,
+    FeatureGroupVersionSet,
     FeatureKeys,
     GraphVersion,
     GroupVersion,
@@ -53,7 +53,8 @@ class DecisionRecord(Model):
     """One decision. Immutable; the offline plane takes it as parity anchor.
 
     From `feature_keys` to `graph_version` it is the question and the provenance of the snapshot with
-    `feature_snapshot_hash`, in canonical order. `request_context` is there only if on-demand features used it.
+    `feature_snapshot_hash`, in canonical order. `request_context` is there only if on-demand features used it;
+    `request_id` only if the request had one.
     """
 
     kind: Literal["df_decision_record"] = "df_decision_record"
@@ -66,8 +67,9 @@ class DecisionRecord(Model):
     as_of_time_utc: Time
     feature_snapshot_hash: Digest
     feature_keys: FeatureKeys
-    feature_groups: FeatureGroupRefs
+    feature_groups: FeatureGroupVersionSet
     request_context: dict[Name, Integer | str] | None = None
+    request_id: SafeIdentifier | None = None
     feature_definition_set: FeatureDefinitionSet
     run_config_digest: Digest
     input_basis: Basis

@@ -7,9 +7,18 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ofp_platform.vocabulary.identity import KeyType
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
-from ofp_platform.vocabulary.serving import FeatureGroupRefs, GroupVersion, Value, Version
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, SafeIdentifier, Time
+from ofp_platform.vocabulary.offline.build_intent import AsOfSpec
+from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import (
+    OFFLINE_CONTRACT_VERSION,
+    FeatureGroupVersionSet,
+    GroupVersion,
+    OfflineVersion,
+    Value,
+    Version,
+)
 
 
 class ParityOutcome(StrEnum):
@@ -45,8 +54,8 @@ class EventRef(Model):
     offset: int | str
 
 
-class FirstDifference(Model):
-    """The first place, in canonical order, at which served and rebuilt differ. `feature` is null in `where` freshness."""
+class FeatureDifference(Model):
+    """One place at which served and rebuilt differ. `feature` is null in `where` freshness."""
 
     where: Literal["values", "freshness", "warnings", "other"]
     key_type: KeyType | None = Field(default=None, strict=False)
@@ -61,30 +70,47 @@ class FirstDifference(Model):
     )
 
 
-class ParityRecord(Model):
-    """One comparison."""
+class ParityResult(Model):
+    """One comparison. From `request_id` to `run_config_digest` it says what was served, null where that cannot be read."""
 
-    kind: Literal["ofs_parity_record"] = "ofs_parity_record"
-    contract_version: Version = "v0"
-    request_id: Digest
+    kind: Literal["parity_result"] = "parity_result"
+    contract_version: OfflineVersion = OFFLINE_CONTRACT_VERSION
+    comparison_id: Digest = Field(description="SHA-256 over what was asked to be compared")
     decision_id: Identifier | None = None
-    feature_snapshot_hash: Digest
-    rebuilt_hash: Digest | None = None
+    request_id: SafeIdentifier | None = Field(default=None, description="the one that the caller gave its request")
+    context_pins: ContextPins | None = None
+    feature_keys: tuple[FeatureKey, ...] | None = Field(default=None, strict=False)
+    feature_groups: FeatureGroupVersionSet | None = None
+    as_of: AsOfSpec | None = None
+    input_basis: Basis | None = None
+    registry_digest: Digest | None = None
+    run_config_digest: Digest | None = None
+    online_snapshot_ref: Digest = Field(description="hash of the served snapshot, under which it is stored")
+    offline_snapshot_ref: Digest | None = Field(default=None, description="hash of its rebuild, null where there is none")
     outcome: ParityOutcome = Field(strict=False)
     reason: UncheckableReason | None = Field(default=None, strict=False)
     detail: str | None = None
-    as_of_time_utc: Time | None = None
-    feature_groups: FeatureGroupRefs | None = None
-    first_difference: FirstDifference | None = None
+    differences: tuple[FeatureDifference, ...] = Field(
+        default=(), strict=False, description="all of them, in canonical order; events are given for the first"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        equal = self.rebuilt_hash == self.feature_snapshot_hash
+        equal = self.offline_snapshot_ref == self.online_snapshot_ref
         if (self.outcome is ParityOutcome.MATCH) is not equal:
             raise ValueError("MATCH means equal hashes, and nothing else does")
         if (self.outcome is ParityOutcome.UNCHECKABLE) is not (self.reason is not None):
             raise ValueError("UNCHECKABLE has a reason, and nothing else has")
         return self
+
+    @property
+    def first_difference(self) -> FeatureDifference | None:
+        """The one that the evidence is about."""
+        return self.differences[0] if self.differences else None
+
+    def wire(self) -> dict[str, Any]:
+        """As stored: absent fields left out."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class Correction(Model):
@@ -92,7 +118,7 @@ class Correction(Model):
 
     kind: Literal["ofs_correction"] = "ofs_correction"
     contract_version: Version = "v0"
-    request_id: Digest
+    request_id: Digest = Field(description="SHA-256 over what was asked to be compared")
     decision_id: Identifier
     feature_snapshot_hash: Digest
     as_of_time_utc: Time

@@ -68,7 +68,7 @@ def test_list_and_show(offline: OfflinePlane, dataset: str) -> None:
     for line in (f"dataset +{dataset}", "gate: completeness +.* applied", "gate: labels +coverage 1.0", "policy +fraud_training"):
         assert re.search(f"^{line}", shown, re.MULTILINE), shown
     whole = json.loads(offline.ofp("dataset", "show", dataset, "--json").out)
-    assert (whole["kind"], whole["dataset_identity"]) == ("ofs_dataset_manifest", identity)
+    assert (whole["kind"], whole["dataset_identity"]) == ("dataset_manifest", identity)
 
 
 def test_verify_finds_a_flipped_byte(offline: OfflinePlane, dataset: str) -> None:

@@ -24,7 +24,7 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.snapshot_records import record_bytes
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.offline.parity_record import FirstDifference, ParityOutcome, ParityRecord, UncheckableReason
+from ofp_platform.vocabulary.offline.parity_record import FeatureDifference, ParityOutcome, ParityResult, UncheckableReason
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform_tests.oracle.rebuilt import (
     decision_anchor,
@@ -111,7 +111,7 @@ class Told:
         assert answer is not None
         return answer
 
-    def one(self, anchor: ParityAnchor, runs: ParityRuns | None = None, **change: Any) -> ParityRecord:
+    def one(self, anchor: ParityAnchor, runs: ParityRuns | None = None, **change: Any) -> ParityResult:
         used = runs or runs_of(self.plane, replayed(self.plane, self.folder / "fold", **change))
         (record,) = parity([anchor], used, (self.first, self.last))
         return record
@@ -128,14 +128,14 @@ def told(pool: Pool, tmp_path: Path) -> Told:
     return Told(pool, tmp_path)
 
 
-def difference(record: ParityRecord) -> FirstDifference:
+def difference(record: ParityResult) -> FeatureDifference:
     assert record.outcome is MISMATCH
-    assert record.rebuilt_hash not in (None, record.feature_snapshot_hash)
+    assert record.offline_snapshot_ref not in (None, record.online_snapshot_ref)
     assert record.first_difference is not None
     return record.first_difference
 
 
-def names(record: ParityRecord) -> list[str]:
+def names(record: ParityResult) -> list[str]:
     return [event.event_id for event in difference(record).events]
 
 
@@ -162,10 +162,12 @@ def test_a_forged_snapshot_record_shows_its_first_difference(told: Told) -> None
     found = difference(record)
     assert (found.where, found.key_id, found.group_name, found.feature) == ("values", "a-1", "every", "a_shops")
     assert (found.served, found.rebuilt) == (12345, 1)
+    assert [(one.where, one.feature) for one in record.differences] == [("values", "a_shops"), ("values", "a_stddev")]
+    assert (record.differences[1].served, record.differences[1].events) == ("0.000000", ())
     assert names(record) == ["e-0", "e-1", "e-2", "e-3", "e-late"]
 
 
-def parity_of_forged(told: Told, anchor: ParityAnchor) -> ParityRecord:
+def parity_of_forged(told: Told, anchor: ParityAnchor) -> ParityResult:
     """The forged record is in the store, too."""
     assert anchor.content is not None
     forged = replace(told.last, hash=anchor.snapshot_hash, hashed=canonical_bytes(orjson.loads(anchor.content)["hashed"]))
@@ -222,6 +224,19 @@ def test_an_altered_event_in_the_log_is_found(told: Told) -> None:
     found = difference(record)
     assert (found.feature, found.served, found.rebuilt) == ("a_amounts", 5, 4)
     assert "e-2" in names(record)
+
+
+def test_a_result_says_what_was_served_and_which_decision_it_was(told: Told) -> None:
+    decision = decision_of(told.last, told.plane).model_copy(update={"request_id": "asked-1"})
+    record = told.one(decision_anchor(decision))
+    assert record.outcome is ParityOutcome.MATCH
+    assert (record.decision_id, record.request_id) == (decision.decision_id, "asked-1")
+    for name in ("context_pins", "feature_keys", "feature_groups", "input_basis", "run_config_digest"):
+        assert getattr(record, name) == getattr(decision, name)
+    assert record.registry_digest == decision.feature_definition_set.digest
+    assert record.as_of is not None
+    assert (record.as_of.as_of_time_utc, record.as_of.as_of_basis) == (decision.as_of_time_utc, "decision")
+    assert record.online_snapshot_ref == record.offline_snapshot_ref == told.last.hash
 
 
 def test_a_missing_event_is_found(told: Told) -> None:

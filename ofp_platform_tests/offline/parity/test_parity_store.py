@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ofp_platform.offline.parity.parity_store import ParityRate, parity_counts, parity_rates, parity_requests, store_records
-from ofp_platform.offline.parity.parity_summary import parity_summary
+from ofp_platform.offline.parity.parity_summary import ParityUnreadable, parity_summary
 from ofp_platform.storage.postgres import open_pool
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.parity_record import FirstDifference, ParityOutcome, ParityRecord, UncheckableReason
+from ofp_platform.vocabulary.offline.parity_record import FeatureDifference, ParityOutcome, ParityResult, UncheckableReason
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform.vocabulary.times import parse_time
 
@@ -17,20 +18,18 @@ GROUPS = (FeatureGroupRef(group_name="one", group_version="v1"), FeatureGroupRef
 MATCH, MISMATCH, UNCHECKABLE = ParityOutcome
 
 
-def record(name: str, outcome: ParityOutcome = MATCH, day: int = 1, groups: tuple[FeatureGroupRef, ...] = GROUPS) -> ParityRecord:
+def record(name: str, outcome: ParityOutcome = MATCH, day: int = 1, groups: tuple[FeatureGroupRef, ...] = GROUPS) -> ParityResult:
     digest = name * 64
-    return ParityRecord(
-        request_id=REQUEST,
+    return ParityResult(
+        comparison_id=REQUEST,
         decision_id=f"decision-{name}",
-        feature_snapshot_hash=digest,
-        rebuilt_hash={MATCH: digest, MISMATCH: "0" * 64, UNCHECKABLE: None}[outcome],
+        online_snapshot_ref=digest,
+        offline_snapshot_ref={MATCH: digest, MISMATCH: "0" * 64, UNCHECKABLE: None}[outcome],
         outcome=outcome,
         reason=UncheckableReason.REGISTRY_MISSING if outcome is UNCHECKABLE else None,
-        as_of_time_utc=f"2026-01-0{day}T23:59:59.999999Z",
+        as_of=AsOfSpec(as_of_time_utc=f"2026-01-0{day}T23:59:59.999999Z", as_of_basis=AsOfBasis.DECISION),
         feature_groups=groups,
-        first_difference=FirstDifference(where="values", feature="count", served=None, rebuilt=3)
-        if outcome is MISMATCH
-        else None,
+        differences=(FeatureDifference(where="values", feature="count", served=None, rebuilt=3),) if outcome is MISMATCH else (),
     )
 
 
@@ -52,6 +51,15 @@ def test_records_are_appended_once_and_told_by_day_and_group(dsn: str) -> None:
         assert parity_requests(pool) == parity_requests(pool, "aaaa") == [REQUEST]
         assert parity_requests(pool, "b") == []
         assert parity_summary(pool, REQUEST).mismatches == (found[1],)
+
+
+def test_a_comparison_that_an_older_version_kept_is_refused_in_words(dsn: str) -> None:
+    with open_pool(dsn, max_size=1) as pool:
+        store_records(pool, [record("1", MISMATCH)])
+        with pool.connection() as connection:
+            connection.execute("""UPDATE ofp.parity_record SET record = replace(record, 'parity_result', 'ofs_parity_record')""")
+        with pytest.raises(ParityUnreadable, match=REQUEST[:12]):
+            parity_summary(pool, REQUEST)
 
 
 def test_what_was_compared_is_never_compared_otherwise(dsn: str) -> None:
