@@ -38,6 +38,7 @@ from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 GET_FEATURES = "/v0/get_features"
 HASH_HEADER = b"ofp-snapshot-hash"
+REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
 # what a browser or a load balancer needs before it has a token; none of it shows data
 _OPEN_ROUTES = frozenset({"/health", "/docs", "/openapi.json"})
 _REQUEST_ID = re.compile(IDENTIFIER_PATTERN.encode())
@@ -95,6 +96,7 @@ class Application:
         routes = {
             BUILD_RUN: build_routes.show,
             "/v0/snapshots/{snapshot_hash}": self._snapshot,
+            REBUILT_SNAPSHOT: self._rebuilt_snapshot,
             "/v0/feature_groups": self._feature_groups,
             "/health": self._health,
             "/metrics": self._metrics,
@@ -206,10 +208,16 @@ class Application:
         return response
 
     async def _snapshot(self, request: Request) -> Response:
+        return await self._by_hash(request, self._port.snapshot)
+
+    async def _rebuilt_snapshot(self, request: Request) -> Response:
+        return await self._by_hash(request, self._port.rebuilt_snapshot)
+
+    async def _by_hash(self, request: Request, load: Callable[[str], Awaitable[bytes]]) -> Response:
         name = request.path_params["snapshot_hash"]
         if not is_digest(name):
             raise invalid(Reason.INVALID_FIELD, "a snapshot hash is 64 lower-case hex digits")
-        body = await self._port.snapshot(name)
+        body = await load(name)
         # immutable by its name: whoever has it may keep it
         headers = {HASH_HEADER.decode(): name, "cache-control": "private, max-age=31536000, immutable"}
         return Response(body, media_type="application/json", headers=headers)

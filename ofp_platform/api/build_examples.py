@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ofp_platform.api.build_routes import MAX_INTENT_BYTES
-from ofp_platform.api.examples import request_example
+from ofp_platform.api.examples import request_example, snapshot_record_example
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
-from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
+from ofp_platform.vocabulary.offline.build_intent import INTENT, AsOfBasis, AsOfSpec, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
 
@@ -56,6 +57,13 @@ def run_example() -> dict[str, Any]:
         "submitted_at_utc": "2026-03-31T12:00:00.250000Z",
         "changed_at_utc": "2026-03-31T12:00:00.250000Z",
     }
+
+
+def rebuilt_example() -> dict[str, Any]:
+    """A forensic rebuild of the answer of `response_example`."""
+    hashed = snapshot_record_example()["hashed"]
+    as_of = AsOfSpec(as_of_time_utc=hashed["as_of_time_utc"], as_of_basis=AsOfBasis.DECISION)
+    return RebuiltFeatureSnapshot.of(snapshot_record_example()["feature_snapshot_hash"], hashed, as_of).wire()
 
 
 def build_error_examples() -> dict[int, dict[str, Any]]:

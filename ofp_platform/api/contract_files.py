@@ -207,8 +207,8 @@ def build_definitions() -> dict[str, Any]:
         # references are resolved against the innermost id
         del schema["$schema"], schema["$id"]
     public = _renamed(definitions, PUBLIC_NAMES)
-    error = _definitions((OfflineErrorResponse,), PUBLIC_NAMES)
-    return {name: schema for name, schema in (public | error).items() if name not in serving_definitions()}
+    named = _definitions((OfflineErrorResponse, RebuiltFeatureSnapshot), PUBLIC_NAMES)
+    return {name: schema for name, schema in (public | named).items() if name not in serving_definitions()}
 
 
 def contract_schemas() -> dict[str, dict[str, Any]]:

@@ -25,6 +25,29 @@ class LiveExample:
     response: dict[str, Any]
     snapshot_hash: str
 
+    def intent(self) -> dict[str, Any]:
+        """A forensic rebuild of that very answer: it ends as MATCH."""
+        provenance = self.response["provenance"]
+        pins, requested = provenance["context_pins"], provenance["requested"]
+        definitions, stream_name = provenance["feature_definition_set"], provenance["input_basis"]["stream_name"]
+        intent = {
+            "kind": "ofs_build_intent",
+            "contract_version": "v0",
+            "intent": "forensic_rebuild",
+            "context_pins": pins,
+            "run_facts_ref": f"{stream_name}/{pins['run_id']}",  # where `ofp facts publish` puts them
+            "stream_name": stream_name,
+            "policy": {"policy_id": "fraud_training", "revision": 1},
+            "basis": provenance["input_basis"],
+            "feature_pack": {name: definitions[name] for name in ("pack_id", "revision")},
+            "run_config_digest": provenance["run_config_digest"],
+            **{name: requested[name] for name in ("feature_keys", "feature_groups", "as_of_time_utc")},
+            "expected_hash": self.snapshot_hash,
+        }
+        if requested["request_context"] is not None:
+            intent["request_context"] = requested["request_context"]
+        return intent
+
 
 def live_request(groups: FeatureGroups, health: Health) -> dict[str, Any]:
     """A request for one key and the first group of the catalogue, as of the full hour after the watermark.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ofp_platform.api.build_examples import build_error_examples, intent_example, run_example
+from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
 from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_RUN
 from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_definitions
 from ofp_platform.api.examples import (
@@ -123,6 +123,25 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                 ),
             }
         },
+        "/v0/rebuilt_snapshots/{snapshot_hash}": {
+            "get": {
+                "operationId": "get_rebuilt_snapshot",
+                "summary": "What a forensic rebuild gave, by its hash",
+                "description": "Stored by a build of the intent forensic_rebuild: question, basis, and what the hash is over.",
+                "parameters": [hash_parameter],
+                "responses": _responses(
+                    {
+                        "description": "The rebuild",
+                        "headers": _HASH_HEADER,
+                        "content": _content("RebuiltFeatureSnapshot", rebuilt_example()),
+                    },
+                    400,
+                    401,
+                    404,
+                    503,
+                ),
+            }
+        },
         "/v0/feature_groups": {
             "get": {
                 "operationId": "feature_groups",
@@ -169,8 +188,9 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
     }
 
 
-def _build_paths() -> dict[str, Any]:
+def _build_paths(live: LiveExample | None) -> dict[str, Any]:
     run, errors = run_example(), build_error_examples()
+    intent = intent_example() if live is None else live.intent()
     wrong_key = invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits").wire(OFFLINE_CONTRACT_VERSION)
     key_parameter = {
         "name": "run_key",
@@ -187,7 +207,7 @@ def _build_paths() -> dict[str, Any]:
                 "summary": "Ask the offline plane for a build",
                 "description": "Queues the intent for the builder. The same request is one run with one outcome, however often it"
                 " is submitted.",
-                "requestBody": {"required": True, "content": _content("BuildIntent", intent_example())},
+                "requestBody": {"required": True, "content": _content("BuildIntent", intent)},
                 "responses": _responses(answer, 400, 401, 405, 408, 413, 503, errors=errors, schema="OfflineErrorResponse"),
             }
         },
@@ -225,7 +245,7 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         # a token is needed where the service has any configured
         "security": [{}, {"bearer": []}],
-        "paths": _paths(live) | _build_paths(),
+        "paths": _paths(live) | _build_paths(live),
         "components": {
             "schemas": _rewritten(serving_definitions() | build_definitions()),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},

@@ -38,6 +38,14 @@ class ServingPort(Protocol):
         """JSON of the SnapshotRecord under a hash (64 hex digits), verified against it."""
         ...
 
+    async def rebuilt_snapshot(self, snapshot_hash: str) -> bytes:
+        """JSON of the RebuiltFeatureSnapshot of a hash (64 hex digits), verified against it.
+
+        Raises:
+            ContractError: UNKNOWN_SNAPSHOT; SNAPSHOT_CORRUPT; STORE_DOWN.
+        """
+        ...
+
     async def feature_groups(self) -> bytes:
         """JSON of FeatureGroups."""
         ...

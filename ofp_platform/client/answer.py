@@ -13,6 +13,7 @@ from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.serving import (
     OFFLINE_CONTRACT_VERSION,
     ErrorResponse,
@@ -110,6 +111,18 @@ def record_of(response: httpx.Response, requested_hash: str) -> SnapshotRecord:
     if not requested_hash == record.feature_snapshot_hash == recomputed_hash:
         raise AnswerNotTrusted(f"asked for snapshot {requested_hash}; what came has the hash {recomputed_hash}")
     return record
+
+
+def rebuilt_of(response: httpx.Response, requested_hash: str) -> RebuiltFeatureSnapshot:
+    """The rebuilt snapshot of a 200 answer; reading it recomputes its hash.
+
+    Raises:
+        AnswerNotTrusted: not a rebuilt snapshot, or not the one that was asked for.
+    """
+    rebuilt = parse(RebuiltFeatureSnapshot, response.content)
+    if rebuilt.feature_snapshot_hash != requested_hash:
+        raise AnswerNotTrusted(f"asked for snapshot {requested_hash}; what came has the hash {rebuilt.feature_snapshot_hash}")
+    return rebuilt
 
 
 def run_of(response: httpx.Response, requested_key: str | None = None) -> BuildRun:

@@ -17,6 +17,7 @@ from ofp_platform.client.answer import (
     ServiceUnreachable,
     features_of,
     parse,
+    rebuilt_of,
     record_of,
     refused,
     run_of,
@@ -26,6 +27,7 @@ from ofp_platform.client.retries import RetryPolicy, may_pass
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
 
@@ -106,6 +108,10 @@ class OfpClient:
     def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
         """The record of a served snapshot, its hash recomputed."""
         return record_of(self._send("GET", f"/v0/snapshots/{snapshot_hash}"), snapshot_hash)
+
+    def get_rebuilt_snapshot(self, snapshot_hash: str) -> RebuiltFeatureSnapshot:
+        """A snapshot that a forensic rebuild gave, its hash recomputed."""
+        return rebuilt_of(self._send("GET", f"/v0/rebuilt_snapshots/{snapshot_hash}"), snapshot_hash)
 
     def feature_groups(self) -> FeatureGroups:
         """The catalogue."""
@@ -209,6 +215,10 @@ class AsyncOfpClient:
     async def get_snapshot(self, snapshot_hash: str) -> SnapshotRecord:
         """The record of a served snapshot, its hash recomputed."""
         return record_of(await self._send("GET", f"/v0/snapshots/{snapshot_hash}"), snapshot_hash)
+
+    async def get_rebuilt_snapshot(self, snapshot_hash: str) -> RebuiltFeatureSnapshot:
+        """A snapshot that a forensic rebuild gave, its hash recomputed."""
+        return rebuilt_of(await self._send("GET", f"/v0/rebuilt_snapshots/{snapshot_hash}"), snapshot_hash)
 
     async def feature_groups(self) -> FeatureGroups:
         """The catalogue."""

@@ -121,11 +121,19 @@ def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
     try:
         record = _read(pool, objects, snapshot_hash)
     except ObjectNotFound:
+        if _is_indexed(pool, snapshot_hash):
+            raise SnapshotDamaged(f"the object of snapshot {snapshot_hash} is gone; the index knows it") from None
         raise SnapshotMissing(f"no snapshot {snapshot_hash} was materialised here") from None
     except (ValueError, OSError):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
     _hashed_bytes(record, snapshot_hash)
     return record
+
+
+def _is_indexed(pool: Pool, snapshot_hash: str) -> bool:
+    with pool.connection() as connection:
+        query = "SELECT 1 FROM ofp.snapshot_index WHERE snapshot_hash = %s LIMIT 1"
+        return connection.execute(query, (snapshot_hash,)).fetchone() is not None
 
 
 def _read(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:

@@ -33,7 +33,6 @@ STATES: Mapping[str, str] = {
     "57P05": "the session was idle for too long",
 }
 """Single SQLSTATEs, with what they mean."""
-READ_ONLY = "25006"
 # what the system says of a peer that cannot be reached; a socket that is not there yet is one
 _SYSTEM_ERRORS = {
     errno.ECONNABORTED,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import load_tokens
-from ofp_platform.api.build_examples import run_example
+from ofp_platform.api.build_examples import rebuilt_example, run_example
 from ofp_platform.api.server import serve
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -23,6 +23,7 @@ from ofp_platform.vocabulary.serving import Health
 
 BODY = canonical_bytes(examples.response_example())
 HASH = examples.response_example()["provenance"]["feature_snapshot_hash"]
+REBUILT = canonical_bytes(rebuilt_example())
 RECORD = canonical_bytes(examples.snapshot_record_example())
 
 
@@ -66,6 +67,11 @@ class FakePort:
         if snapshot_hash != HASH:
             raise not_found(Reason.UNKNOWN_SNAPSHOT, "no snapshot has this hash")
         return RECORD
+
+    async def rebuilt_snapshot(self, snapshot_hash: str) -> bytes:
+        if snapshot_hash != HASH:
+            raise not_found(Reason.UNKNOWN_SNAPSHOT, "no forensic rebuild gave this hash")
+        return REBUILT
 
     async def feature_groups(self) -> bytes:
         return canonical_bytes(examples.feature_groups_example())

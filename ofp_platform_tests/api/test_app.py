@@ -24,7 +24,7 @@ from ofp_platform.api.openapi import openapi
 from ofp_platform.api.refusals import status_of
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
-from ofp_platform_tests.api.fake_port import BODY, HASH, RECORD, FakeBuilds, FakePort, FixedAnswer
+from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBuilds, FakePort, FixedAnswer
 
 CONTRACT = Draft202012Validator(serving_schema())
 _NAMES = ("ofs_build_intent", "ofs_build_run", "ofp_health", "ofp_feature_groups", "ofp_snapshot_record")
@@ -166,6 +166,7 @@ async def test_exceptions_of_the_other_routes_are_safe_too(port: FakePort, http:
 
     for name, path in [
         ("snapshot", f"/v0/snapshots/{HASH}"),
+        ("rebuilt_snapshot", f"/v0/rebuilt_snapshots/{HASH}"),
         ("feature_groups", "/v0/feature_groups"),
         ("health", "/health"),
     ]:
@@ -183,14 +184,15 @@ async def test_a_request_id_that_is_not_one_is_replaced(port: FakePort, http: ht
     assert response.headers["x-request-id"] == "id-1"
 
 
-async def test_snapshots(http: httpx.AsyncClient) -> None:
-    response = await http.get(f"/v0/snapshots/{HASH}")
-    assert (response.status_code, response.content) == (200, RECORD)
+@pytest.mark.parametrize(("folder", "body"), [("snapshots", RECORD), ("rebuilt_snapshots", REBUILT)])
+async def test_snapshots(http: httpx.AsyncClient, folder: str, body: bytes) -> None:
+    response = await http.get(f"/v0/{folder}/{HASH}")
+    assert (response.status_code, response.content) == (200, body)
     assert response.headers["ofp-snapshot-hash"] == HASH
-    unknown = await http.get(f"/v0/snapshots/{'0' * 64}")
+    unknown = await http.get(f"/v0/{folder}/{'0' * 64}")
     assert (unknown.status_code, error_in(unknown)["reason"]) == (404, "UNKNOWN_SNAPSHOT")
     for name in ["zz", HASH.upper(), HASH + "0", HASH[:-1] + "%0A"]:
-        wrong = await http.get(f"/v0/snapshots/{name}")
+        wrong = await http.get(f"/v0/{folder}/{name}")
         assert (wrong.status_code, error_in(wrong)["reason"]) == (400, "INVALID_FIELD"), name
 
 
@@ -248,6 +250,7 @@ async def test_tokens(port: FakePort) -> None:
             for method, path in [
                 ("POST", "/v0/get_features"),
                 ("GET", f"/v0/snapshots/{HASH}"),
+                ("GET", f"/v0/rebuilt_snapshots/{HASH}"),
                 ("GET", "/v0/feature_groups"),
                 ("GET", "/metrics"),
                 ("POST", "/v0/build_intents"),

@@ -13,6 +13,7 @@ import pytest
 
 import ofp_platform.client as client_package
 from ofp_platform.api import examples
+from ofp_platform.api.build_examples import rebuilt_example
 from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable, make_request, verify
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
@@ -108,6 +109,8 @@ def test_get_features(asked: Asked) -> None:
 def test_the_other_questions(asked: Asked) -> None:
     record, groups, health = examples.snapshot_record_example(), examples.feature_groups_example(), examples.health_example()
     assert asked(Service((200, canonical_bytes(record))), "get_snapshot", HASH).hashed == record["hashed"]
+    rebuilt = rebuilt_example()
+    assert asked(Service((200, canonical_bytes(rebuilt))), "get_rebuilt_snapshot", HASH).hashed == record["hashed"]
     assert asked(Service((200, canonical_bytes(groups))), "feature_groups").groups[0].group_name == "account_amount"
     assert asked(Service((200, canonical_bytes(health))), "health").state is PostureState.AMBER
 
@@ -223,6 +226,15 @@ def test_a_record_that_is_not_the_one_asked_for(asked: Asked) -> None:
     record["hashed"]["values"] = 1.5
     with pytest.raises(AnswerNotTrusted):
         asked(Service((200, json.dumps(record).encode())), "get_snapshot", HASH)
+
+
+def test_a_rebuilt_snapshot_that_is_not_the_one_asked_for(asked: Asked) -> None:
+    rebuilt = rebuilt_example()
+    with pytest.raises(AnswerNotTrusted):
+        asked(Service((200, canonical_bytes(rebuilt))), "get_rebuilt_snapshot", "0" * 64)
+    rebuilt["hashed"]["values"] = []
+    with pytest.raises(AnswerNotTrusted):
+        asked(Service((200, canonical_bytes(rebuilt))), "get_rebuilt_snapshot", HASH)
 
 
 def _set_value(r: dict[str, Any]) -> None:

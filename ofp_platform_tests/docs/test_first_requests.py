@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -19,10 +20,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.client import verify
+from ofp_platform.client import OfpClient, verify
 from ofp_platform.registry.pack import pack_digest, shipped_pack
 from ofp_platform.vocabulary.serving import GetFeaturesResponse
 from ofp_platform_tests.cli.program import call
@@ -157,6 +159,20 @@ def test_the_first_request_of_the_readme(reader: Reader) -> None:
     features = GetFeaturesResponse.model_validate_json(answer).snapshot.by_key[0].by_group[0].features
     assert reader.python(python.text) == printed.text
     assert features["mean_amount_30d"] == printed.text.splitlines()[0]
+
+
+def test_the_intent_of_the_api_page_is_built_and_shown(reader: Reader, variables: dict[str, str]) -> None:
+    page = httpx.get(f"{reader.address}/openapi.json", trust_env=False).json()
+    content = page["paths"]["/v0/build_intents"]["post"]["requestBody"]["content"]
+    with OfpClient(reader.address) as ofp:
+        run = ofp.submit_intent(content["application/json"]["example"])
+        assert call("build", "run", run.run_key, **variables).code == 0
+        outcome = ofp.build_run(run.run_key).outcome
+        assert outcome is not None
+        assert outcome["outcome"] == "MATCH"
+        rebuilt = ofp.get_rebuilt_snapshot(str(outcome["feature_snapshot_hash"]))
+    shown = call("snapshot", "show", rebuilt.feature_snapshot_hash, "--rebuilt", **variables)
+    assert json.loads(shown.out) == json.loads(json.dumps(rebuilt.wire()))
 
 
 def test_the_tutorial_from_its_first_line_to_its_last(reader: Reader) -> None:

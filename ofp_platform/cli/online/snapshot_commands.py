@@ -20,21 +20,27 @@ app = typer.Typer(help="Show or prove a materialised snapshot.", no_args_is_help
 Hash = Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in feature_snapshot_hash.")]
 
 
-def _load(plane: Plane, snapshot_hash: str) -> bytes:
+def _load(plane: Plane, snapshot_hash: str, *, rebuilt: bool = False) -> bytes:
     if not is_digest(snapshot_hash):
         raise CommandRefused("a snapshot hash is 64 hex digits, in lower case")
     from ofp_platform.online.serving.snapshot_store import SnapshotStore
     from ofp_platform.storage.objects import ObjectStore
 
     objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-    return SnapshotStore(plane.pool, objects).load(snapshot_hash)
+    snapshots = SnapshotStore(plane.pool, objects)
+    return snapshots.load_rebuilt(snapshot_hash) if rebuilt else snapshots.load(snapshot_hash)
 
 
 @app.command(short_help="Show one snapshot, verified against its hash.")
-def show(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
+def show(
+    snapshot_hash: Hash,
+    rebuilt: Annotated[bool, typer.Option("--rebuilt", help="Show the result of a forensic rebuild instead.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
     """The record of a snapshot, printed only if its content still has that hash."""
     with resolve(home, profile).open_plane() as plane:
-        record = _load(plane, snapshot_hash)
+        record = _load(plane, snapshot_hash, rebuilt=rebuilt)
     typer.echo(readable_json(json.loads(record)))
 
 

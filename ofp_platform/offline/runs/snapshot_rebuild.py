@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec, ForensicRebuild
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 
@@ -52,7 +52,7 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
     except ContractError as error:
         raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, error.message, "feature_groups") from None
     digest = answer.hash
-    path = f"ofs/snapshots/{digest}.json"
+    path = rebuilt_snapshot_path(digest)
     as_of = AsOfSpec(as_of_time_utc=request.as_of_time_utc, as_of_basis=AsOfBasis.DECISION)
     record = RebuiltFeatureSnapshot.of(digest, orjson.loads(answer.hashed), as_of).wire()
     try:

@@ -182,6 +182,16 @@ class OnlineService:
                     raise
         raise unavailable(Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer")
 
+    async def rebuilt_snapshot(self, snapshot_hash: str) -> bytes:
+        """The verified rebuild with a hash.
+
+        Raises:
+            ContractError: UNKNOWN_SNAPSHOT, SNAPSHOT_CORRUPT, STORE_DOWN.
+        """
+        if self._snapshots is None:
+            raise unavailable(Reason.STORE_DOWN, "the service is not open")
+        return await asyncio.to_thread(self._snapshots.load_rebuilt, snapshot_hash)
+
     async def feature_groups(self) -> bytes:
         """The catalogue of the live registry."""
         if self.reader is None:

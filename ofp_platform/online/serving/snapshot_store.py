@@ -14,11 +14,12 @@ import psycopg
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.served_batches import make_batch, record_of
-from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.objects import ObjectNotFound, ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing, compress, read_record, snapshot_path
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import Reason, not_found, unavailable
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
 
 # what a batch has in common is sent once
 _INSERT_INDEX = """
@@ -71,6 +72,27 @@ class SnapshotStore:
             if not is_transient(error):
                 raise
             raise unavailable(Reason.STORE_DOWN, "the index of the snapshots does not answer") from None
+
+    def load_rebuilt(self, snapshot_hash: str) -> bytes:
+        """The rebuild with that hash, as a forensic rebuild stored it, verified against the hash.
+
+        Raises:
+            ContractError: UNKNOWN_SNAPSHOT; SNAPSHOT_CORRUPT (the bytes are not what was written); STORE_DOWN.
+        """
+        try:
+            stored = self._objects.get(rebuilt_snapshot_path(snapshot_hash))
+        except ObjectNotFound:
+            text = f"no forensic rebuild gave snapshot {snapshot_hash}"
+            raise not_found(Reason.UNKNOWN_SNAPSHOT, text) from None
+        except ObjectStoreUnavailable:
+            raise unavailable(Reason.STORE_DOWN, "the object store does not answer") from None
+        try:
+            is_named = RebuiltFeatureSnapshot.model_validate_json(stored).feature_snapshot_hash == snapshot_hash
+        except (ValueError, TypeError):
+            is_named = False
+        if not is_named:
+            raise unavailable(Reason.SNAPSHOT_CORRUPT, f"the stored bytes of the rebuilt snapshot {snapshot_hash} are damaged")
+        return stored
 
     def _index(self, references: Iterable[tuple[Answer, str]]) -> None:
         rows: dict[tuple[str, ...], dict[str, dict[str, str | int]]] = {}

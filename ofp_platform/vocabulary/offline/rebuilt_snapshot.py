@@ -14,6 +14,11 @@ from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, FeatureGro
 from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
 
 
+def rebuilt_snapshot_path(feature_snapshot_hash: str) -> str:
+    """Where the rebuild with that hash stands in the object store."""
+    return f"ofs/snapshots/{feature_snapshot_hash}.json"
+
+
 class RebuiltFeatureSnapshot(Model):
     """One rebuild. `hashed` is exactly what the hash is over, as in a snapshot that was served."""
 

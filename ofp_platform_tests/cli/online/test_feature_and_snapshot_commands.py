@@ -157,6 +157,18 @@ def test_snapshots_that_are_not_there(on_plane: Ofp, command: str) -> None:
     assert on_plane("snapshot", command, "../../profile").refused() == "a snapshot hash is 64 hex digits, in lower case\n"
 
 
+def test_a_snapshot_whose_object_is_gone_is_not_unknown(on_plane: Ofp, plane: Plane, stored: str) -> None:
+    path = Path(plane.profile.object_store_url.removeprefix("file://")) / snapshot_path(stored)
+    whole = path.read_bytes()
+    path.unlink()
+    try:
+        refusal = on_plane("snapshot", "show", stored).refused()
+    finally:
+        path.write_bytes(whole)
+    assert "SNAPSHOT_CORRUPT" in refusal
+    assert "is gone; the index knows it" in refusal
+
+
 def test_a_damaged_snapshot_is_not_shown(on_plane: Ofp, plane: Plane, stored: str) -> None:
     path = Path(plane.profile.object_store_url.removeprefix("file://")) / snapshot_path(stored)
     whole = path.read_bytes()

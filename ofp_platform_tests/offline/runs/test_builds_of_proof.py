@@ -9,9 +9,11 @@ import pytest
 
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs.builder import build
+from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
@@ -193,3 +195,14 @@ def test_one_snapshot_rebuilt(world: LabelledPlane, expected: bool | None, outco
     assert (run.outcome["outcome"], run.outcome["feature_snapshot_hash"]) == (outcome, answer["hash"])
     stored = orjson.loads(world.objects.get(run.outcome["object_path"]))
     assert stored["hashed"] == {name: value for name, value in answer.items() if name != "hash"}
+    snapshots = SnapshotStore(world.plane.pool, world.objects)
+    assert orjson.loads(snapshots.load_rebuilt(answer["hash"])) == stored
+    with pytest.raises(ContractError, match="no forensic rebuild gave"):
+        snapshots.load_rebuilt("7" * 64)
+    folder = world.objects.folder
+    assert folder is not None
+    path = folder / str(run.outcome["object_path"])
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b'"values":[', b'"values":[null,'))
+    with pytest.raises(ContractError, match="are damaged"):
+        snapshots.load_rebuilt(answer["hash"])
