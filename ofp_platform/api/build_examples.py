@@ -61,9 +61,9 @@ def run_example() -> dict[str, Any]:
 
 def rebuilt_example() -> dict[str, Any]:
     """A forensic rebuild of the answer of `response_example`."""
-    hashed = snapshot_record_example()["hashed"]
-    as_of = AsOfSpec(as_of_time_utc=hashed["as_of_time_utc"], as_of_basis=AsOfBasis.DECISION)
-    return RebuiltFeatureSnapshot.of(snapshot_record_example()["feature_snapshot_hash"], hashed, as_of).wire()
+    hashed_object = snapshot_record_example()["hashed"]
+    as_of = AsOfSpec(as_of_time_utc=hashed_object["as_of_time_utc"], as_of_basis=AsOfBasis.DECISION)
+    return RebuiltFeatureSnapshot.of(snapshot_record_example()["feature_snapshot_hash"], hashed_object, as_of).wire()
 
 
 def build_error_examples() -> dict[int, dict[str, Any]]:

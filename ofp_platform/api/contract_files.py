@@ -115,17 +115,17 @@ def _definitions(models: Sequence[type[BaseModel]], names: Mapping[str, str]) ->
 def _renamed(definitions: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The same definitions, and references to them, under other names."""
 
-    def renamed(node: Any) -> Any:
+    def renamed_node(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: renamed(value) for key, value in node.items()}
+            return {key: renamed_node(value) for key, value in node.items()}
         if isinstance(node, list):
-            return [renamed(item) for item in node]
+            return [renamed_node(item) for item in node]
         if isinstance(node, str) and node.startswith(_POINTER):
             name = node.removeprefix(_POINTER)
             return _POINTER + names.get(name, name)
         return node
 
-    return {names.get(name, name): renamed(definition) for name, definition in definitions.items()}
+    return {names.get(name, name): renamed_node(definition) for name, definition in definitions.items()}
 
 
 def pinned(definitions: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -207,8 +207,8 @@ def build_definitions() -> dict[str, Any]:
         # references are resolved against the innermost id
         del schema["$schema"], schema["$id"]
     public = _renamed(definitions, PUBLIC_NAMES)
-    named = _definitions((OfflineErrorResponse, RebuiltFeatureSnapshot), PUBLIC_NAMES)
-    return {name: schema for name, schema in (public | named).items() if name not in serving_definitions()}
+    public_definitions = _definitions((OfflineErrorResponse, RebuiltFeatureSnapshot), PUBLIC_NAMES)
+    return {name: schema for name, schema in (public | public_definitions).items() if name not in serving_definitions()}
 
 
 def contract_schemas() -> dict[str, dict[str, Any]]:

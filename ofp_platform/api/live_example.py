@@ -28,7 +28,7 @@ class LiveExample:
     def intent(self) -> dict[str, Any]:
         """A forensic rebuild of that very answer: it ends as MATCH."""
         provenance = self.response["provenance"]
-        pins, requested = provenance["context_pins"], provenance["requested"]
+        pins, question = provenance["context_pins"], provenance["requested"]
         definitions, stream_name = provenance["feature_definition_set"], provenance["input_basis"]["stream_name"]
         intent = {
             "kind": "ofs_build_intent",
@@ -41,11 +41,11 @@ class LiveExample:
             "basis": provenance["input_basis"],
             "feature_pack": {name: definitions[name] for name in ("pack_id", "revision")},
             "run_config_digest": provenance["run_config_digest"],
-            **{name: requested[name] for name in ("feature_keys", "feature_groups", "as_of_time_utc")},
+            **{name: question[name] for name in ("feature_keys", "feature_groups", "as_of_time_utc")},
             "expected_hash": self.snapshot_hash,
         }
-        if requested["request_context"] is not None:
-            intent["request_context"] = requested["request_context"]
+        if question["request_context"] is not None:
+            intent["request_context"] = question["request_context"]
         return intent
 
 

@@ -46,11 +46,11 @@ def verify(response: GetFeaturesResponse) -> str:
     if recomputed_hash != stated_hash:
         raise AnswerNotTrusted(f"the response states the hash {stated_hash}; its content has {recomputed_hash}")
     snapshot, provenance = response.snapshot, response.provenance
-    for name, stated, proven in (
+    for name, stated_hashes, proven in (
         ("hash", snapshot.feature_snapshot_hash, recomputed_hash),
         ("run", snapshot.context_pins, provenance.context_pins),
         ("instant", snapshot.as_of_time_utc, provenance.requested.as_of_time_utc),
     ):
-        if stated != proven:
+        if stated_hashes != proven:
             raise AnswerNotTrusted(f"the snapshot is of another {name} than its provenance")
     return recomputed_hash

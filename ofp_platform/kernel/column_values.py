@@ -253,8 +253,8 @@ def _square_times(number: int, high: int, low: int) -> tuple[Any, Any]:
     """number^2 times a 128-bit number, modulo 2^128."""
     square_high, square_low = square_wide(number)
     above, below = _unsigned_product(np.uint64(square_low), np.uint64(low))
-    crossed = np.uint64(square_high) * np.uint64(low) + np.uint64(square_low) * np.uint64(high)
-    return np.int64(np.uint64(above) + crossed), below
+    cross_products = np.uint64(square_high) * np.uint64(low) + np.uint64(square_low) * np.uint64(high)
+    return np.int64(np.uint64(above) + cross_products), below
 
 
 @native()
@@ -306,8 +306,8 @@ def _ratio(
         divisor = 1
         below_divisor = 1
     if not is_root and not below_is_root:
-        crossed = _product(number, below_divisor)
-        top: Any = _product(crossed, power) if crossed >= 0 else crossed
+        cross_products = _product(number, below_divisor)
+        top: Any = _product(cross_products, power) if cross_products >= 0 else cross_products
         bottom = _product(below, divisor)
         if top < 0 or bottom < 0:
             return UNDECIDED, np.int64(0)

@@ -74,10 +74,10 @@ class Backoff:
         if deadline is None:
             self.sleep(seconds)
             return
-        left = deadline - self.monotonic()
-        if left > 0:
-            self.sleep(min(seconds, left))
-        if left <= seconds:
+        remaining_seconds = deadline - self.monotonic()
+        if remaining_seconds > 0:
+            self.sleep(min(seconds, remaining_seconds))
+        if remaining_seconds <= seconds:
             raise DeadlinePassed("the time for this call is over, and Kinesis has not answered it")
 
 
@@ -218,9 +218,9 @@ class ShardReader:
         return self._iterator(shard_id, deadline, ShardIteratorType="AFTER_SEQUENCE_NUMBER", **here)
 
     def _iterator(self, shard_id: str, deadline: float | None, **arguments: str) -> str:
-        named = {"StreamName": self._stream_name, "ShardId": shard_id, **arguments}
+        shard_arguments = {"StreamName": self._stream_name, "ShardId": shard_id, **arguments}
         try:
-            response = self.call(self._client.get_shard_iterator, deadline, **named)
+            response = self.call(self._client.get_shard_iterator, deadline, **shard_arguments)
         except StreamNotFound as error:
             raise PartitionNotFound(f"there is no shard {shard_id!r} in a stream {self._stream_name!r}") from error
         except ClientError as error:

@@ -129,10 +129,10 @@ class Router:
             indices = _understood(plan, name, indices, schema_versions, failures)
             if not plan.key_plans or not indices:
                 continue  # declared, but no group selects it: nothing is read of it
-            decoded = self._decode(plan, indices, payloads, failures)
-            where = np.array(decoded.indices, dtype=np.int64)
+            decoded_rows = self._decode(plan, indices, payloads, failures)
+            where = np.array(decoded_rows.indices, dtype=np.int64)
             for key_plan in plan.key_plans:
-                part = self._touch(key_plan, decoded, where, ts, tie_digest)
+                part = self._touch(key_plan, decoded_rows, where, ts, tie_digest)
                 if len(part.record_index):
                     parts.setdefault(key_plan.key_type, []).append(part)
                     feeds[part.record_index] = True
@@ -210,10 +210,10 @@ class Router:
         return bad
 
     def _touch(
-        self, plan: KeyPlan, decoded: _Decoded, where: Int64s, ts: Int64s, tie_digest: npt.NDArray[np.uint64]
+        self, plan: KeyPlan, decoded_rows: _Decoded, where: Int64s, ts: Int64s, tie_digest: npt.NDArray[np.uint64]
     ) -> TouchedKeys:
         layout = self._layouts[plan.key_type]
-        columns = decoded.columns
+        columns = decoded_rows.columns
         matrix = np.zeros((layout.column_count, len(where)), dtype=np.int64)
         matrix[TIME_ROW] = ts[where]
         matrix[MASK_ROW] = plan.mask(columns, len(where))
@@ -224,12 +224,16 @@ class Router:
         for row, attribute in plan.token_rows:
             matrix[row], matrix[row + 1] = self._tokens.columns(columns[attribute])
         key_ids = columns[plan.attribute]
-        if decoded.lacks or decoded.bad_keys:
-            feeds, bits = plan.fed_bits(decoded.lacks, len(where))
-            feeds &= ~decoded.bad_keys[plan.attribute]
+        if decoded_rows.lacks or decoded_rows.bad_keys:
+            feeds, bits = plan.fed_bits(decoded_rows.lacks, len(where))
+            feeds &= ~decoded_rows.bad_keys[plan.attribute]
             matrix[MASK_ROW] &= bits
-            kept = np.flatnonzero(feeds)
-            return TouchedKeys(where[kept], [key_ids[place] for place in kept.tolist()], np.ascontiguousarray(matrix[:, kept]))
+            kept_indices = np.flatnonzero(feeds)
+            return TouchedKeys(
+                where[kept_indices],
+                [key_ids[place] for place in kept_indices.tolist()],
+                np.ascontiguousarray(matrix[:, kept_indices]),
+            )
         return TouchedKeys(where, key_ids, matrix)
 
 

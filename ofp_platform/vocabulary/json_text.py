@@ -22,9 +22,9 @@ _MOST_DIGITS = 400  # of an integer; longer ones take Python long to read, and n
 class NotJson(ValueError):
     """The text is not JSON; the message shows nothing of it. `what` it is, in short, and `where` the parser stopped."""
 
-    def __init__(self, what: str, where: str = "") -> None:
-        self.what = what
-        super().__init__(f"{what}: {where}" if where else what)
+    def __init__(self, problem: str, where: str = "") -> None:
+        self.what = problem
+        super().__init__(f"{problem}: {where}" if where else problem)
 
 
 class NotIJson(ValueError):
@@ -104,8 +104,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = set()
     for name, _ in pairs:
         if name in names:
-            shown = f"the name {name}" if _SHOWN_NAME.fullmatch(name) else "a name that is not shown"
-            raise NotIJson(f"{shown} stands twice in one object")
+            shown_name = f"the name {name}" if _SHOWN_NAME.fullmatch(name) else "a name that is not shown"
+            raise NotIJson(f"{shown_name} stands twice in one object")
         names.add(name)
     raise AssertionError("fewer members than pairs, and none doubled")
 

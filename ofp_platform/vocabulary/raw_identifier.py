@@ -155,9 +155,9 @@ def _spans(text: str) -> list[tuple[int, int]]:
     plain = text if text.isascii() else text.translate(_CHARACTERS)
     whole = _WHOLE.fullmatch(plain)
     if whole is not None:
-        written = whole.group(1)
-        is_other = _DECIMAL.fullmatch(written) or _DATE.match(written)
-        if not is_other and _passes(_digits(written)):
+        written_text = whole.group(1)
+        is_other = _DECIMAL.fullmatch(written_text) or _DATE.match(written_text)
+        if not is_other and _passes(_digits(written_text)):
             return [whole.span(1)]
     plain = _TOKEN.sub(_without_name, _UUID.sub(_blacked, plain))
     spans = []

@@ -109,8 +109,8 @@ def check_same_dataset(published_manifest: DatasetManifest, manifest: DatasetMan
     Raises:
         BuildRefused: PUBLICATION_CONFLICT.
     """
-    published, built = published_manifest.wire(), manifest.wire()
-    differing = sorted(name for name in published.keys() | built.keys() if published.get(name) != built.get(name))
+    published_wire, own_wire = published_manifest.wire(), manifest.wire()
+    differing = sorted(name for name in published_wire.keys() | own_wire.keys() if published_wire.get(name) != own_wire.get(name))
     if differing := [name for name in differing if name not in _OF_THE_PUBLICATION]:
         raise BuildRefused(
             BuildReason.PUBLICATION_CONFLICT,

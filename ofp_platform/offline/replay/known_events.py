@@ -66,8 +66,8 @@ class FoldedReplay:
 
     def not_fed(self, groups: Iterable[GroupVersion]) -> int:
         """Records that do not feed at least one of these groups, though they should."""
-        asked = set(groups)
-        return sum(count for lacking, count in self.lacking.items() if not lacking or not asked.isdisjoint(lacking))
+        group_set = set(groups)
+        return sum(count for lacking, count in self.lacking.items() if not lacking or not group_set.isdisjoint(lacking))
 
     @property
     def candidate_files(self) -> list[Path]:

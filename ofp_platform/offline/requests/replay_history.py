@@ -62,11 +62,11 @@ def oldest_time(scope: PerEvent | PerEntity | PerGrid) -> int | None:
 
 
 def _newest_in(before: PartitionSpan, stream_records: StreamRecords, clock_skew_us: int) -> int | None:
-    archived = stream_records.archive.spans(before.partition_id, before.offset_kind)
+    archived_spans = stream_records.archive.spans(before.partition_id, before.offset_kind)
     # those that end with it say more than one that reaches into the replay
-    spans = before.covered_by(span for span in archived if place(span.end) <= place(before.end))
+    spans = before.covered_by(span for span in archived_spans if place(span.end) <= place(before.end))
     if not spans or place(spans[-1].end) < place(before.end):
-        spans = before.covered_by(archived)
+        spans = before.covered_by(archived_spans)
     if not spans or place(spans[-1].end) < place(before.end):
         _refuse(
             f"the replay of partition {before.partition_id} begins behind {before.text}, and no complete archive segments prove"
