@@ -52,6 +52,7 @@ class Thresholds(Model):
     lag_records_red: int = Field(default=100_000, ge=0)
     stall_seconds_amber: int = Field(default=10, ge=1)
     stall_seconds_red: int = Field(default=60, ge=1)
+    observed_seconds_red: int = Field(default=15, ge=5, description="how old the last look at store and log may be")
     refuse_when_red: bool = False
 
 

@@ -24,7 +24,6 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 logger = logging.getLogger(__name__)
 MONITOR_SECONDS = 1.0  # between two observations
 _OBSERVATION_SECONDS = 3.0  # a store that takes longer to report its health does not answer
-_SILENT_SECONDS = 15.0  # a judgement that is older says nothing of now
 _POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
 
 
@@ -64,8 +63,9 @@ class ProjectionMonitor:
     @property
     def posture(self) -> dict[str, Any]:
         """The part of a response's posture that depends on the moment."""
-        if self._monotonic() - self._judged_at > _SILENT_SECONDS:
-            trouble = replace(self._trouble(), failure=f"NOT_OBSERVED_SECONDS>{_SILENT_SECONDS:g}")
+        bound = self._thresholds.observed_seconds_red
+        if self._monotonic() - self._judged_at > bound:
+            trouble = replace(self._trouble(), failure=f"NOT_OBSERVED_SECONDS>{bound}")
             return posture_of(None, self._thresholds, trouble)
         return self._judgement
 

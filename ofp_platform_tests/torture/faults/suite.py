@@ -13,6 +13,7 @@ from ofp_platform.log.port import RecordRefusal
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.chunk_codec import ChunkCorrupt
 from ofp_platform_tests.oracle.simulated_log import PINS, profile
+from ofp_platform_tests.torture.faults.absences import torture_absences
 from ofp_platform_tests.torture.faults.kinesis import torture_kinesis
 from ofp_platform_tests.torture.faults.objects import aws, torture_publishing
 from ofp_platform_tests.torture.faults.oracle import LogOracle, questions_about
@@ -40,6 +41,7 @@ def torture(run: Run) -> None:
             torture_kinesis(run.dsn, at, run.folder, run.seed, run.count(KINESIS_PERIODS)).report(
                 run, "log on Kinesis, projector"
             )
+        torture_absences(run)
         report_control(run)
 
 
