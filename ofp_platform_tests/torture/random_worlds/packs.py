@@ -141,6 +141,7 @@ def _feature(rng: random.Random, key_type: str, unit: str) -> Part:
     if rng.random() < 0.2:
         sides = {side: _selection(rng, key_type) for side in ("numerator", "denominator")}
         for side in sides.values():
+            side.pop("scale", None)  # a ratio is of operands that are not rounded
             side |= {"window": _window(rng, unit)} if rng.random() < 0.4 else {}
             side |= {"delay": _delay(rng, unit)} if rng.random() < 0.3 else {}
         return {"aggregation": "ratio", "scale": rng.randrange(13), **window, **delay, **sides}
