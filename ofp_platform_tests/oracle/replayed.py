@@ -102,7 +102,7 @@ def build(
     """Fold, order, compute."""
     registry = world_registry()
     plans = requested_groups(registry, groups or group_refs())
-    wanted = candidate_scope(scope, registry, [plan.key_type for plan in plans]) if isinstance(scope, PerEvent) else None
+    wanted = candidate_scope(scope, registry, plans) if isinstance(scope, PerEvent) else None
     folded = fold_replay(batches, registry, ContextPins(**PINS), SKEW, folder / "fold", shards=shards, scope=wanted)
     rows = dataset_rows(folded, scope, as_of_basis, folder / "rows", decisions)
     job = feature_job(folded, rows, registry, plans, folder / "features")

@@ -122,7 +122,8 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
         "gate: completeness",
         (
             f"{counts.records:,} records: {counts.applied:,} applied, {counts.duplicates:,} copies, {counts.failed:,} failed,"
-            f" {counts.ignored:,} ignored, {counts.other_run:,} of another run"
+            f" {counts.ignored:,} ignored, {counts.other_run:,} of another run; {counts.failed_for_groups:,} fail for a group of"
+            f" the dataset (policy: a share of {manifest.policy.max_failed_share})"
         ),
     )
     if gates.labels is not None:

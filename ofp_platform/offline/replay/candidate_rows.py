@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.key_shards import KeyDigests
-from ofp_platform.registry.apply_failure import is_key_id
+from ofp_platform.registry.apply_failure import GroupVersion, is_key_id
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import FieldType
 from ofp_platform.registry.routing import RoutedBatch
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
@@ -35,7 +36,10 @@ _PYTHON: dict[FieldType, type] = {FieldType.INTEGER: int, FieldType.STRING: str,
 
 @dataclass(frozen=True)
 class CandidateScope:
-    """The selected events and their fields: times in microseconds, `fields` payload field to type, key types in order."""
+    """The selected events and their fields: times in microseconds, `fields` payload field to type, key types in order.
+
+    An event that fails for one of `groups` is not selected.
+    """
 
     event_types: tuple[str, ...]
     from_ts: int | None
@@ -43,6 +47,7 @@ class CandidateScope:
     filters: tuple[tuple[str, tuple[Scalar, ...]], ...]
     fields: Mapping[str, FieldType]
     key_types: tuple[str, ...]
+    groups: frozenset[GroupVersion]
 
     @property
     def schema(self) -> pa.Schema:
@@ -62,8 +67,8 @@ class CandidateScope:
         return pa.schema([*(pa.field(name, kind) for name, kind in event_columns), *keys, *payload])
 
 
-def candidate_scope(scope: PerEvent, registry: CompiledRegistry, key_types: Sequence[str]) -> CandidateScope:
-    """The events and fields that a per-event scope needs from the fold; `key_types` are those of the requested groups.
+def candidate_scope(scope: PerEvent, registry: CompiledRegistry, groups: Sequence[CompiledGroup]) -> CandidateScope:
+    """The events and fields that a per-event scope needs from the fold, for the requested groups.
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, with the field of the intent at fault.
@@ -95,7 +100,8 @@ def candidate_scope(scope: PerEvent, registry: CompiledRegistry, key_types: Sequ
         to_ts=None if scope.to_utc is None else parse_time(scope.to_utc),
         filters=tuple((condition.field, condition.one_of) for condition in scope.filters),
         fields=fields,
-        key_types=tuple(sorted(set(key_types))),
+        key_types=tuple(sorted({group.key_type for group in groups})),
+        groups=frozenset((group.name, group.version) for group in groups),
     )
 
 
@@ -128,6 +134,9 @@ class CandidateWriter:
         """
         types = _select(batch.event_types, own_indices)
         is_candidate = is_applied.copy()
+        for failure in routed_batch.group_failures:
+            if not self.scope.groups.isdisjoint(failure.groups):
+                is_candidate[failure.index] = False
         if not set(types) <= set(self.scope.event_types):
             is_candidate &= np.fromiter(map(set(self.scope.event_types).__contains__, types), np.bool_, len(types))
         ts = batch.ts[own_indices]

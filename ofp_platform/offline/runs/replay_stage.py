@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +20,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.vocabulary.offline.build_intent import PerEvent, Purpose
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import ReplayReceipt
@@ -84,7 +86,8 @@ def replay(
     """Fold the plan's replay basis, or finish the given fold; without one, `folder` does not exist yet.
 
     Raises:
-        BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE; EVENT_ANOMALY in a training build.
+        BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE; FAILED_RECORDS_ABOVE_POLICY; EVENT_ANOMALY in a
+            training build.
     """
     with replaying():
         if archived_fold is not None:
@@ -117,6 +120,7 @@ def replay(
             " no training set is made of them",
             "replay",
         )
+    failed_for_groups = _failed_for_groups(plan, registry, folded_replay)
     return folded_replay, ReplayReceipt(
         records=folded_replay.records,
         applied=folded_replay.applied,
@@ -125,16 +129,40 @@ def replay(
         ignored=folded_replay.ignored,
         other_run=folded_replay.other_run,
         failures_by_reason=dict(folded_replay.failures),
+        group_failures_by_reason=dict(folded_replay.group_failures),
+        failed_for_groups=failed_for_groups,
         anomalies=len(folded_replay.anomalies),
         watermark_utc=None if folded_replay.watermark is None else format_time(folded_replay.watermark),
     )
+
+
+def _failed_for_groups(plan: BuildPlan, registry: CompiledRegistry, folded_replay: FoldedReplay) -> int:
+    """How many records fail for a group of the plan.
+
+    Raises:
+        BuildRefused: FAILED_RECORDS_ABOVE_POLICY, it is a greater share of the run's records than the policy allows a dataset.
+    """
+    groups = requested_groups(registry, plan.feature_groups or ())
+    failed = folded_replay.not_fed((group.name, group.version) for group in groups)
+    records = folded_replay.records - folded_replay.other_run
+    if isinstance(plan.intent, DatasetBuild) and failed > Fraction(plan.policy.max_failed_share) * records:
+        reasons = Counter(folded_replay.failures) + Counter(folded_replay.group_failures)
+        by_reason = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        raise BuildRefused(
+            BuildReason.FAILED_RECORDS_ABOVE_POLICY,
+            f"{failed:,} of the {records:,} records of the run fail for a group of the dataset, policy {plan.policy.policy_id}"
+            f" revision {plan.policy.revision} allows a share of {plan.policy.max_failed_share}; over all groups of the pack:"
+            f" {by_reason}",
+            "replay",
+        )
+    return failed
 
 
 def _candidates(plan: BuildPlan, registry: CompiledRegistry) -> CandidateScope | None:
     if not isinstance(plan.scope, PerEvent):
         return None
     groups = requested_groups(registry, plan.feature_groups or ())
-    return candidate_scope(plan.scope, registry, tuple(sorted({group.key_type for group in groups})))
+    return candidate_scope(plan.scope, registry, groups)
 
 
 def _basis_records(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordBatch]:

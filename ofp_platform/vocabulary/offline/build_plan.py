@@ -68,6 +68,9 @@ class BuildPolicy(Model):
     max_uncheckable_share: Share = Field(
         default="0.0", description="greatest share of the compared decisions that may be UNCHECKABLE, a decimal"
     )
+    max_failed_share: Share = Field(
+        default="0.0", description="greatest share of the run's records that may fail for the groups asked for, a decimal"
+    )
     max_attempts: int = Field(default=3, ge=1, le=20)
 
     @model_validator(mode="after")

@@ -54,6 +54,10 @@ class ReplayReceipt(Model):
     ignored: Count = Field(description="of an event type that the pack does not know")
     other_run: Count = Field(default=0, description="of other runs in the same stream")
     failures_by_reason: dict[str, Count] = Field(default_factory=dict)
+    group_failures_by_reason: dict[str, Count] = Field(
+        default_factory=dict, description="of applied records that some groups of the pack cannot use"
+    )
+    failed_for_groups: Count = Field(default=0, description="records that some group of the dataset should use and cannot")
     anomalies: Count = 0
     watermark_utc: Time | None = None
 

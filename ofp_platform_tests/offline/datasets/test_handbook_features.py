@@ -155,7 +155,7 @@ def test_all_twelve_features_of_all_transactions(tmp_path: Path) -> None:
         ],
     )
     intent = PerEvent(event_types=("transaction",))
-    scope = candidate_scope(intent, registry, [group.key_type for group in groups])
+    scope = candidate_scope(intent, registry, groups)
     folded = fold_replay(data.batches(), registry, PINS, 0, tmp_path / "fold", scope=scope)
     assert (folded.applied, folded.duplicates, folded.failed) == (len(data.id) + int(data.fraud.sum()), 0, 0)
     rows = dataset_rows(folded, intent, AsOfBasis.EVENT_TIME, tmp_path / "rows")

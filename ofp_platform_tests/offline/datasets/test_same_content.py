@@ -77,7 +77,7 @@ def records() -> tuple[Record, ...]:
 def prepared(folder: Path, basis: AsOfBasis, listed: tuple[Record, ...], size: int = 50, shards: int = 4) -> FeatureJob:
     registry = world_registry()
     plans = requested_groups(registry, group_refs())
-    scope = candidate_scope(SCOPE, registry, [plan.key_type for plan in plans])
+    scope = candidate_scope(SCOPE, registry, plans)
     folded = fold_replay(
         record_batches(listed, size), registry, ContextPins(**PINS), SKEW, folder / "fold", shards=shards, scope=scope
     )

@@ -170,7 +170,7 @@ def world_of(seed: int, folder: Path, *, dense: bool, scope: bool = True, count:
     for part in ({**counts, "p3": 5}, counts):
         archive_up_to(cast(OffsetRanges, NoRanges(cast(EventLog, log))), archive, log.basis(part))
     wanted = PerEvent(event_types=["report"]) if scope else None
-    candidates = None if wanted is None else candidate_scope(wanted, world_registry(), ["account", "merchant"])
+    candidates = None if wanted is None else candidate_scope(wanted, world_registry(), [*world_registry().groups.values()])
     return World(log, archive, log.basis(planned).partitions, candidates)
 
 

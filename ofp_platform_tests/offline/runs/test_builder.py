@@ -482,3 +482,37 @@ def test_on_demand_features_are_named_as_left_out(world: LabelledPlane) -> None:
     manifest = manifest_of(world, built(world, feature_groups=groups))
     assert manifest.features_left_out
     assert not set(manifest.features_left_out) & {column.name for column in manifest.columns}
+
+
+WITH_POINTS = SHORT_WINDOWS.replace("amount_minor: integer}", "amount_minor: integer, points: integer}").replace(
+    "revision: 1", "revision: 2"
+)
+WITH_POINTS += """\
+  - name: account_points
+    version: v1
+    key_type: account
+    ttl_seconds: 86400
+    features:
+      - {name: points_1d, aggregation: sum, events: [card_payment], value: points, window: 1d}
+"""
+
+
+def test_failed_records_above_the_policy_make_no_training_set_of_their_group(world: LabelledPlane) -> None:
+    """No event has the field of the group that was added: the groups beside it do not suffer, and it is no training set."""
+    old, new = (
+        {"feature_pack": publish_pack(world, text), "scope": {"kind": "per_event", "event_types": ["card_payment"]}}
+        for text in (SHORT_WINDOWS, WITH_POINTS)
+    )
+    velocity, points = ([{"group_name": name, "group_version": "v1"}] for name in ("account_velocity", "account_points"))
+    free = {"purpose": "analysis", "label": None, "policy": {"policy_id": "analysis", "revision": 1}}
+    before = manifest_of(world, built(world, **old, **free, feature_groups=velocity))
+    after = manifest_of(world, built(world, **new, **free, feature_groups=velocity))
+    assert (after.row_count, after.content_digest) == (before.row_count, before.content_digest)
+    counted = after.gates.completeness
+    assert before.gates.completeness.failed_for_groups == counted.failed_for_groups < 20
+    assert counted.group_failures_by_reason["MISSING_FIELD"] >= 400
+    run = built(world, **new, feature_groups=points)
+    assert refused(run) is BuildReason.FAILED_RECORDS_ABOVE_POLICY
+    assert run.refusal is not None
+    assert "policy fraud_training revision 1 allows a share of 0.05" in run.refusal.message
+    assert built(world, **new, **free, feature_groups=points).refusal is not None  # no event feeds it: there is no row
