@@ -9,6 +9,7 @@ as zstd. The digest is there because zstd has bits that no reader looks at: no b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -134,6 +135,36 @@ def _is_indexed(pool: Pool, snapshot_hash: str) -> bool:
     with pool.connection() as connection:
         query = "SELECT 1 FROM ofp.snapshot_index WHERE snapshot_hash = %s LIMIT 1"
         return connection.execute(query, (snapshot_hash,)).fetchone() is not None
+
+
+def read_records(pool: Pool, objects: ObjectStore, snapshot_hashes: Sequence[str]) -> dict[str, bytes]:
+    """The records of many hashes, each verified against it, by hash; what is missing or damaged is left out.
+
+    Raises:
+        ObjectStoreUnavailable | psycopg.Error: the same call may be made again.
+    """
+    with pool.connection() as connection:
+        query = "SELECT snapshot_hash, reference FROM ofp.snapshot_index WHERE snapshot_hash = ANY(%s)"
+        rows = connection.execute(query, (list(snapshot_hashes),)).fetchall()
+    places = {name: place for name, reference in rows if (place := place_in_pack(reference)) is not None}
+    records: dict[str, bytes] = {}
+    pack_path, pack = "", b""
+    for name, (path, begin, length) in sorted(places.items(), key=lambda item: item[1]):
+        if path != pack_path:
+            try:
+                pack_path, pack = path, decompress(objects.get(path))
+            except (ObjectNotFound, ValueError, OSError):
+                pack_path, pack = path, b""
+        records[name] = pack[begin : begin + length]
+    for name in set(snapshot_hashes):
+        try:
+            if name in records:
+                _hashed_bytes(records[name], name)
+            else:
+                records[name] = read_record(pool, objects, name)
+        except (SnapshotMissing, SnapshotDamaged):
+            records.pop(name, None)
+    return records
 
 
 def _read(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:

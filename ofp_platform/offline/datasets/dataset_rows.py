@@ -82,8 +82,8 @@ def dataset_rows(
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
         bases = decision_bases(decisions, folded_replay) if as_of_basis is AsOfBasis.DECISION else None
         writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types)
-        for events in _events_in_order(folded_replay, folder):
-            _add_events(writer, events, folded_replay.scope.key_types, as_of_basis, bases)
+        for events, copies in _events_in_order(folded_replay, folder):
+            _add_events(writer, events, copies, folded_replay.scope.key_types, as_of_basis, bases)
     else:
         if as_of_basis is AsOfBasis.DECISION:
             message = "as_of_basis 'decision' needs a per_event scope: only events have decisions"
@@ -144,8 +144,8 @@ def _block_file(folder: Path, number: int) -> Path:
 # ---- per event -------------------------------------------------------------------------------------------------------
 
 
-def _events_in_order(folded_replay: FoldedReplay, folder: Path) -> Iterator[pa.Table]:
-    """The candidates, each event once, in canonical order, about BLOCK_ROWS at once."""
+def _events_in_order(folded_replay: FoldedReplay, folder: Path) -> Iterator[tuple[pa.Table, Int64s]]:
+    """The candidates, each event once, in canonical order, about BLOCK_ROWS at once; and their copies (see `_each_once`)."""
     scratch = folder / "by-time"
     scratch.mkdir()
     bounds = _time_bounds(folded_replay)
@@ -193,7 +193,8 @@ def _time_bounds(folded_replay: FoldedReplay) -> Int64s:
     return np.unique(ts[(np.arange(1, buckets) * len(ts)) // buckets])
 
 
-def _each_once(table: pa.Table) -> pa.Table:
+def _each_once(table: pa.Table) -> tuple[pa.Table, Int64s]:
+    """Each event once, and int64[m, 3] (event, partition number, position) of every record that is a copy of one."""
     ts, high, low, admitted_at = (table[name].to_numpy() for name in ("ts", "tie_high", "tie_low", "admitted_at"))
     order = np.lexsort((low.view(np.uint64), high.view(np.uint64), ts))
     high, low = high[order], low[order]
@@ -202,11 +203,18 @@ def _each_once(table: pa.Table) -> pa.Table:
     starts = np.flatnonzero(first)
     earliest = np.minimum.reduceat(admitted_at[order], starts)
     events = table.take(pa.array(order[starts]))
-    return events.set_column(events.schema.get_field_index("admitted_at"), "admitted_at", pa.array(earliest))
+    copies = [np.cumsum(first) - 1, table["partition"].to_numpy()[order], table["position"].to_numpy()[order]]
+    events = events.set_column(events.schema.get_field_index("admitted_at"), "admitted_at", pa.array(earliest))
+    return events, np.column_stack(copies)
 
 
 def _add_events(
-    writer: _Writer, events: pa.Table, key_types: Sequence[str], as_of_basis: AsOfBasis, bases: DecisionBases | None
+    writer: _Writer,
+    events: pa.Table,
+    copies: Int64s,
+    key_types: Sequence[str],
+    as_of_basis: AsOfBasis,
+    bases: DecisionBases | None,
 ) -> None:
     extra_columns: dict[str, pa.Array] = {}
     chain: Int64s = np.zeros(events.num_rows, np.int64)
@@ -214,7 +222,13 @@ def _add_events(
     known_until = events["admitted_at"].to_numpy()
     if bases is not None:
         names = zip(events["event_type"].to_pylist(), events["event_id"].to_pylist(), strict=True)
-        decided_rows = [(event_index, row) for event_index, name in enumerate(names) for row in bases.by_event.get(name, ())]
+        records = set(map(tuple, copies.tolist()))
+        decided_rows = [
+            (event_index, row)
+            for event_index, name in enumerate(names)
+            for row in bases.by_event.get(name, ())
+            if row.position is None or (event_index, *row.position) in records
+        ]
         writer.undecided_events += events.num_rows - len({event_index for event_index, _ in decided_rows})
         events = events.take(pa.array([event_index for event_index, _ in decided_rows], pa.int64()))
         rows = [row for _, row in decided_rows]

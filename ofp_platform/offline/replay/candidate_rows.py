@@ -62,7 +62,7 @@ class CandidateScope:
             )
         ]
         event_columns = [("event_id", pa.string()), ("event_type", pa.string())]
-        event_columns += [(name, pa.int64()) for name in ("ts", "admitted_at", "tie_high", "tie_low")]
+        event_columns += [(name, pa.int64()) for name in ("ts", "admitted_at", "tie_high", "tie_low", "partition", "position")]
         payload = [pa.field(f"payload__{name}", _ARROW[kind]) for name, kind in self.fields.items()]
         return pa.schema([*(pa.field(name, kind) for name, kind in event_columns), *keys, *payload])
 
@@ -127,10 +127,13 @@ class CandidateWriter:
         routed_batch: RoutedBatch,
         is_applied: npt.NDArray[np.bool_],
         digests: Mapping[str, tuple[Int64s, Int64s]],
+        partition: int,
+        positions: Int64s,
     ) -> None:
         """Add the candidates among the records `own_indices` (into the batch) that were routed and applied.
 
         `is_applied` bool[len(own_indices)]; `digests`: per key type the halves of the key digests of `routed_batch.touched`.
+        `partition`: its number; `positions` int64[len(own_indices)].
         """
         types = _select(batch.event_types, own_indices)
         is_candidate = is_applied.copy()
@@ -156,6 +159,8 @@ class CandidateWriter:
             "admitted_at": batch.admitted_at[indices],
             "tie_high": routed_batch.tie_digest[candidate_rows, 0].view(np.int64),
             "tie_low": routed_batch.tie_digest[candidate_rows, 1].view(np.int64),
+            "partition": np.full(len(candidate_rows), partition, np.int64),
+            "position": positions[candidate_rows],
         }
         unread_key_types = []
         for key_type in self.scope.key_types:

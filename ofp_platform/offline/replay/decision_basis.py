@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,24 +19,32 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RecordedDecision:
-    """A recorded decision about an event: as-of in microseconds, and the basis it was served at."""
+    """A recorded decision about an event: as-of in microseconds, and the basis it was served at.
+
+    `position`: partition id and offset of the record that was decided on; one id may have several contents. None: any of them.
+    """
 
     decision_id: str
     event_type: str
     event_id: str
     as_of: int
     basis: Basis
+    position: tuple[str, int | str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class DecisionRow:
-    """One decision: SHA-256 of the text of its basis, its chain, and its rank in the chain."""
+    """One decision: SHA-256 of the text of its basis, its chain, and its rank in the chain.
+
+    `position`: number of the partition, and position (see `EventShard`) of the record that was decided on.
+    """
 
     decision_id: str
     as_of: int
     basis_digest: str
     chain: int
     rank: int
+    position: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +73,27 @@ def decision_bases(decisions: Iterable[RecordedDecision], folded_replay: FoldedR
     ranks = dict(zip(distinct, zip(chains.chain.tolist(), chains.rank.tolist(), strict=True), strict=True))
     by_event: dict[tuple[str, str], list[DecisionRow]] = {}
     digests = {text: sha256_hex(text.encode()) for text in distinct}
-    for decision, text in zip(sorted_decisions, texts, strict=True):
-        row = DecisionRow(decision.decision_id, decision.as_of, digests[text], *ranks[text])
+    positions = _positions(sorted_decisions, folded_replay)
+    for decision, text, position in zip(sorted_decisions, texts, positions, strict=True):
+        row = DecisionRow(decision.decision_id, decision.as_of, digests[text], *ranks[text], position)
         by_event.setdefault((decision.event_type, decision.event_id), []).append(row)
     return DecisionBases(chains.chains, by_event)
+
+
+def _positions(decisions: Sequence[RecordedDecision], folded_replay: FoldedReplay) -> list[tuple[int, int] | None]:
+    """Where the record of each decision stands in the replay; (-1, -1): not in it."""
+    numbers = {name: number for number, name in enumerate(folded_replay.partitions)}
+    places: list[tuple[int, int] | None] = [None if decision.position is None else (-1, -1) for decision in decisions]
+    of_partition: dict[int, list[tuple[int, int | str]]] = {}
+    for index, decision in enumerate(decisions):
+        if decision.position is not None and decision.position[0] in numbers:
+            of_partition.setdefault(numbers[decision.position[0]], []).append((index, decision.position[1]))
+    for number, offsets in of_partition.items():
+        end = folded_replay.ends[number]
+        behind = folded_replay.bounds(number, [end.after(offset) for _, offset in offsets])
+        for (index, _), position in zip(offsets, (behind - 1).tolist(), strict=True):
+            places[index] = number, position
+    return places
 
 
 def _bounds(decision: RecordedDecision, folded_replay: FoldedReplay) -> Int64s:

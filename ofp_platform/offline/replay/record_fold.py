@@ -167,7 +167,7 @@ class RecordFold:
             self.spools[key_type].add(shard_of(high, self.shards), rows)
             self._note_keys(key_type, new)
         if self.candidates is not None:
-            self.candidates.add(batch, own_indices, routed_batch, is_applied, digests)
+            self.candidates.add(batch, own_indices, routed_batch, is_applied, digests, partition.number, positions[own_indices])
 
     def _partition(self, batch: RecordBatch) -> FoldedPartition:
         partition = self.tally.partitions.get(batch.partition_id)

@@ -19,7 +19,14 @@ from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, LabelRequest, ParityRebuild, request_id
+from ofp_platform.vocabulary.offline.build_intent import (
+    AsOfBasis,
+    DatasetBuild,
+    ForensicRebuild,
+    LabelRequest,
+    ParityRebuild,
+    request_id,
+)
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, ParityRequest, PinnedRunFacts
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
@@ -87,8 +94,8 @@ class _Resolution:
         groups = resolve_groups(intent, registry)
         replay = resolve_replay(intent.replay, self.sources.stream_records)
         label = None if intent.label is None else self._label(intent.label, replay)
-        with_all_decisions = intent.parity_anchors == "all_decisions_in_replay"
-        anchors = anchors_in(self.sources.pool, intent.context_pins, replay.basis) if with_all_decisions else ()
+        decisions = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
+        anchors = () if intent.parity_anchors == "none" else decisions
         newest = newest_before(replay.basis, self.sources.stream_records, self.facts.clock_skew_us)
         oldest = oldest_time(intent.scope)
         if oldest is not None:
@@ -102,7 +109,10 @@ class _Resolution:
             purpose=intent.purpose,
             label_basis=label,
             newest_before_replay_utc=None if newest is None else format_time(newest),
-            parity_request=ParityRequest.of(intent.parity_anchors, anchors),
+            decisions=decisions if intent.as_of_basis is AsOfBasis.DECISION else (),
+            parity_request=ParityRequest.of(
+                intent.parity_anchors, decisions if intent.as_of_basis is AsOfBasis.DECISION else anchors
+            ),
             parity_anchors=anchors,
         )
         self._check_superseded(intent, plan)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import pyarrow as pa
 
@@ -33,13 +34,16 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
 from ofp_platform.offline.requests.replay_history import check_history
 from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.runs.served_rows import ServedRows
+from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.models import EventRouting, event_class
 from ofp_platform.storage.decision_records import read_decisions
+from ofp_platform.storage.snapshot_records import hashed_part, read_records
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackRef, PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
 
@@ -135,6 +139,7 @@ class BuiltDataset:
     features_left_out: tuple[str, ...]
     feature_rows_checked: int
     undecided_events: int
+    served: ServedReceipt | None = None
 
 
 def dataset(
@@ -148,7 +153,8 @@ def dataset(
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
 
     Raises:
-        BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT.
+        BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT;
+            SERVED_ROW_MISMATCH, PARITY_BELOW_POLICY.
         SparkUnavailable: the engine is Spark, and it failed.
     """
     if plan.scope is None or plan.as_of_basis is None:
@@ -162,6 +168,10 @@ def dataset(
     _compute(build_context, job, registry)
     checked_rows = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
+    served_rows: ServedRows | None = None
+    if plan.as_of_basis is AsOfBasis.DECISION:
+        served_rows = ServedRows(partial(_served_snapshots, build_context))
+        blocks = served_rows.blocks(blocks)
     files = write_dataset(folder / "files", blocks if label_joiner is None else label_joiner.blocks(blocks))
     return BuiltDataset(
         files,
@@ -169,6 +179,7 @@ def dataset(
         tuple(on_demand_names(groups)),
         checked_rows,
         rows.undecided_events,
+        None if served_rows is None else served_rows.receipt(plan.policy),
     )
 
 
@@ -183,10 +194,20 @@ def _compute(build_context: BuildContext, job: FeatureJob, registry: CompiledReg
             assert_never(unknown)
 
 
-def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordedDecision]:
-    for start in range(0, len(plan.parity_anchors), _PAGE):
+def _served_snapshots(build_context: BuildContext, decision_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """What was served for decisions, by their ids; what is not stored, or is damaged, is left out."""
+    with replaying("as_of_basis"):
         with build_context.pool.connection() as connection:
-            page = read_decisions(connection, plan.parity_anchors[start : start + _PAGE])
+            decisions = read_decisions(connection, decision_ids)
+        hashes = {decision_id: record.feature_snapshot_hash for decision_id, record in decisions.items()}
+        records = read_records(build_context.pool, build_context.objects, list(hashes.values()))
+    return {decision_id: hashed_part(records[name], name) for decision_id, name in hashes.items() if name in records}
+
+
+def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordedDecision]:
+    for start in range(0, len(plan.decisions), _PAGE):
+        with build_context.pool.connection() as connection:
+            page = read_decisions(connection, plan.decisions[start : start + _PAGE])
         for decision_id, record in page.items():
             yield RecordedDecision(
                 decision_id=decision_id,
@@ -194,6 +215,7 @@ def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[Recorde
                 event_id=record.event_id,
                 as_of=parse_time(record.as_of_time_utc),
                 basis=record.input_basis,
+                position=(record.event_position.partition_id, record.event_position.offset),
             )
 
 

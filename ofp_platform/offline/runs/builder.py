@@ -147,6 +147,7 @@ class _Steps:
             feature_rows_checked=built_dataset.feature_rows_checked,
             labels=labels,
             parity=parity,
+            served=built_dataset.served,
         )
         manifest = manifest_of(
             plan,

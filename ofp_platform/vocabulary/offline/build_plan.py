@@ -144,6 +144,9 @@ class BuildPlan(Model):
     purpose: Purpose | None = Field(default=None, strict=False)
     label_basis: LabelBasis | None = None
     parity_request: ParityRequest | None = Field(default=None, description="of a dataset_build")
+    decisions: tuple[Identifier, ...] = Field(
+        default=(), strict=False, description="decision ids of the replay, sorted: of which rows of a decision dataset are made"
+    )
     parity_anchors: tuple[Identifier, ...] = Field(default=(), strict=False, description="decision ids, sorted")
     policy: BuildPolicy
     ofs_code_release_id: Identifier

@@ -89,6 +89,14 @@ class ParityReceipt(Model):
     uncheckable: Count
 
 
+class ServedReceipt(Model):
+    """Rows held against the stored vectors that were served for their decisions, value by value: all are equal."""
+
+    rows: Count = Field(description="rows with a decision")
+    compared: Count = Field(description="of them, those whose vector is stored and has values of the dataset's groups")
+    values: Count = Field(description="values that were compared")
+
+
 class Gates(Model):
     """The gates that the dataset passed. A manifest with another content than passes does not exist."""
 
@@ -97,6 +105,7 @@ class Gates(Model):
     feature_rows_checked: Count = Field(description="rows whose features were computed again from what they could know")
     labels: LabelReceipt | None = None
     parity: ParityReceipt | None = None
+    served: ServedReceipt | None = Field(default=None, description="of a dataset of decision basis")
 
 
 def _with_seal(schema: dict[str, Any]) -> None:

@@ -288,6 +288,19 @@ def test_bases_that_do_not_follow_each_other_are_kept_apart(tmp_path: Path) -> N
     assert {row["decision_id"]: row["every_v1__a_count"] for row in built.rows} == {"left": 1, "right": 1, "both": 2}
 
 
+def test_a_decision_is_about_the_content_at_its_position(tmp_path: Path) -> None:
+    records = [
+        payment(0, "a-1", 1, event_id="twice"),
+        payment(1, "a-2", 2, event_id="twice"),
+        payment(2, "a-2", 2, event_id="twice"),
+    ]
+    decision = RecordedDecision("d", "payment", "twice", START + 5 * SECOND, basis_of({"p0": 3}), ("p0", 2))
+    scope = PerEvent(event_types=("payment",))
+    built = build(record_batches(records), scope, AsOfBasis.DECISION, tmp_path, decisions=[decision])
+    assert [(row["decision_id"], row["account_id"]) for row in built.rows] == [("d", "a-2")]
+    assert built.job.rows.undecided_events == 1
+
+
 def test_a_decision_that_knew_more_than_the_replay_is_refused(tmp_path: Path) -> None:
     decision = RecordedDecision("d", "payment", "e-0", START, basis_of({"p0": 2}))
     with pytest.raises(BuildRefused, match="decision d knew partition p0 up to 2") as caught:

@@ -1,13 +1,17 @@
 """Builds that prove: parity as a gate of datasets and by itself, and the forensic rebuild of one snapshot."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from ofp_platform.offline.datasets import feature_rows
+from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.requests.intent_file import parse_intent
+from ofp_platform.offline.runs import build_stages
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
@@ -166,6 +170,58 @@ def test_a_decision_that_cannot_be_compared_is_no_match(world: LabelledPlane) ->
     assert refused.refusal.reason is BuildReason.PARITY_BELOW_POLICY
     assert "1 of 1 recorded decisions could not be compared" in refused.refusal.message
     assert list(published_manifests(world.objects)) == []
+
+
+DECIDED = {
+    "purpose": "analysis", "as_of_basis": "decision", "label": None, "feature_groups": GROUPS,
+    "policy": {"policy_id": "analysis", "revision": 1},
+}  # fmt: skip
+
+
+def built(world: LabelledPlane, name: str, **changes: Any) -> BuildRun:
+    build_context = world.build_context
+    return build(build_context, build_context.ledger.submit(world.intent(name, **{**DECIDED, **changes})).run_key)
+
+
+def test_rows_are_of_the_decisions_of_the_replay_whether_or_not_they_are_compared(world: LabelledPlane) -> None:
+    decided = world.decide()
+    run = built(world, "decided", parity_anchors="none")
+    assert run.state is RunState.DONE, run.refusal
+    (manifest,) = published_manifests(world.objects)
+    assert read_dataset(world.objects, manifest)["decision_id"].to_pylist() == [decided]
+    served = manifest.gates.served
+    assert served is not None
+    assert (served.rows, served.compared, served.values > 5) == (1, 1, True)
+
+
+def test_a_row_that_was_not_served_is_not_published(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.decide()
+    original = feature_rows._columns
+
+    def one_more(*arguments: Any) -> Any:
+        ordinals, columns = original(*arguments)
+        return ordinals, [replace(columns[0], low=columns[0].low + 1), *columns[1:]]
+
+    monkeypatch.setattr(feature_rows, "_columns", one_more)
+    monkeypatch.setattr(build_stages, "check_features", lambda *arguments: 1)
+    run = built(world, "spoilt")
+    assert run.refusal is not None
+    assert run.refusal.reason is BuildReason.SERVED_ROW_MISMATCH
+    assert list(published_manifests(world.objects)) == []
+
+
+def test_a_vector_that_is_not_stored_is_not_taken_as_equal(world: LabelledPlane) -> None:
+    world.decide()
+    with world.plane.pool.connection() as connection:
+        connection.execute("DELETE FROM ofp.snapshot_index")
+    for path in world.objects.list("snapshots"):
+        (world.folder / "objects" / path).unlink()
+    training = {"policy": {"policy_id": "fraud_training", "revision": 1}}
+    run = built(world, "unproven", **training)
+    assert run.refusal is not None
+    assert run.refusal.reason is BuildReason.PARITY_BELOW_POLICY
+    assert "1 of 1 rows are not stored" in run.refusal.message
+    assert built(world, "looked_at").state is RunState.DONE
 
 
 def test_parity_by_itself(world: LabelledPlane) -> None:
