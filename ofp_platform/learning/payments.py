@@ -16,10 +16,13 @@ from ofp_platform.vocabulary.times import parse_time, to_datetime
 _CARD = {"card_payments": "card_id", "handbook": "account_id"}
 
 
-def train_on(objects: ObjectStore, manifest: DatasetManifest, protocol: Protocol, *, trees: int) -> TrainingReport:
+def train_on(
+    objects: ObjectStore, manifest: DatasetManifest, protocol: Protocol, *, trees: int, allow_hindsight: bool = False
+) -> TrainingReport:
     """Train on a dataset that has one row per payment.
 
     Raises:
+        DatasetNotAdmitted: it is not fit to train on.
         ProtocolUnmet: it has not, or not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
     """
     names = {column.name for column in manifest.columns}
@@ -28,7 +31,7 @@ def train_on(objects: ObjectStore, manifest: DatasetManifest, protocol: Protocol
     required_columns = (columns.card, columns.amount, columns.event_time, columns.label)
     if missing := [name for name in required_columns if name not in names]:
         raise ProtocolUnmet(f"dataset {manifest.dataset_name} has no column {', '.join(missing)}: the example needs it")
-    return train(objects, manifest, columns, protocol, trees=trees)
+    return train(objects, manifest, columns, protocol, trees=trees, allow_hindsight=allow_hindsight)
 
 
 def protocol_of(objects: ObjectStore, manifest: DatasetManifest) -> Protocol:

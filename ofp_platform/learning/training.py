@@ -18,11 +18,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from ofp_platform.learning.protocol import Protocol, ProtocolUnmet, split
+from ofp_platform.learning.protocol import Protocol, split
 from ofp_platform.learning.scores import Scores, score
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
+from ofp_platform.vocabulary.offline.dataset_admission import admit
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 
 SEED = 0
@@ -96,18 +97,22 @@ def train(
     *,
     trees: int = 100,
     jobs: int = 2,
+    allow_hindsight: bool = False,
 ) -> TrainingReport:
     """Train the models on one published dataset and store them, their scores and their lineage. Write-once, idempotent.
 
+    `allow_hindsight`: see `admit`.
+
     Raises:
-        ProtocolUnmet: the dataset has no labels, or not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
+        DatasetNotAdmitted: the dataset is not fit to train on.
+        ProtocolUnmet: the dataset has not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
     """
-    if manifest.label_basis is None:
-        raise ProtocolUnmet(f"dataset {manifest.dataset_name} has no labels")
+    admit(manifest, allow_hindsight=allow_hindsight)
     features = [column.name for column in manifest.columns if column.role == "feature"]
     table = read_dataset(objects, manifest, [columns.event_time, columns.card, columns.amount, columns.label, *features])
     rows = frame(table, columns, features)
-    rows = rows[rows["fraud"].notna()].astype({"fraud": np.int64})
+    # a payment without an amount feeds what needs none, and is a row; a model of amounts cannot see it
+    rows = rows[rows["fraud"].notna() & rows["amount"].notna()].astype({"fraud": np.int64})
     training, test = split(rows, protocol)
     inputs = ["amount", "during_weekend", "during_night", *features]
     lineage: dict[str, Any] = {

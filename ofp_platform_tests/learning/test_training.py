@@ -6,11 +6,12 @@ from datetime import date
 import orjson
 import pytest
 
-from ofp_platform.learning.protocol import Protocol, ProtocolUnmet
+from ofp_platform.learning.protocol import Protocol
 from ofp_platform.learning.training import Columns, TrainingReport, train
 from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
@@ -66,6 +67,7 @@ def test_a_dataset_that_was_altered_is_not_trained_on(world: LabelledPlane, mani
         path.write_bytes(good)
 
 
-def test_a_dataset_without_labels_is_refused(world: LabelledPlane, manifest: DatasetManifest) -> None:
-    with pytest.raises(ProtocolUnmet, match="has no labels"):
-        trained(world, manifest.model_copy(update={"label_basis": None}))
+def test_a_dataset_that_is_not_admitted_is_refused(world: LabelledPlane, manifest: DatasetManifest) -> None:
+    gates = manifest.gates.model_copy(update={"parity": None})
+    with pytest.raises(DatasetNotAdmitted, match=r"GATE_MISSING.*: parity$"):
+        trained(world, manifest.model_copy(update={"gates": gates}))

@@ -30,9 +30,10 @@ from ofp_platform.offline.requests.replay_resolution import data_end
 from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane
-from ofp_platform.vocabulary.offline.build_intent import intent_wire
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, intent_wire
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
@@ -179,8 +180,10 @@ class OfflineSteps:
         try:
             with wheel(self.console, "Training"):
                 protocol = protocol_of(build_context.objects, manifest)
-                report = train_on(build_context.objects, manifest, protocol, trees=self.trees)
-        except ProtocolUnmet as unmet:
+                # the handbook's own protocol computes features by event time, and its training set asks for that
+                hindsight = self.asked.as_of_basis is AsOfBasis.EVENT_TIME
+                report = train_on(build_context.objects, manifest, protocol, trees=self.trees, allow_hindsight=hindsight)
+        except (DatasetNotAdmitted, ProtocolUnmet) as unmet:
             heading(self.console, "Models: none")
             self.console.print(f"  {unmet}", highlight=False, markup=False, soft_wrap=True)
             return

@@ -37,18 +37,24 @@ def train_models(
         ),
     ] = None,
     trees: Annotated[int, typer.Option("--trees", min=1, max=10_000, help="Trees of the random forest.")] = 100,
+    allow_hindsight: Annotated[
+        bool,
+        typer.Option("--allow-hindsight", help="Admit a dataset whose rows know later events (as_of_basis event_time)."),
+    ] = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Train on seven days, leave seven for the labels to come, test on the seven after; store models, scores and lineage."""
     from ofp_platform.learning.payments import protocol_of, train_on
     from ofp_platform.learning.protocol import Protocol
+    from ofp_platform.vocabulary.offline.dataset_admission import admit
 
     objects = object_store(resolve(home, profile).load_profile())
     manifest = find_manifest(objects, dataset)
+    admit(manifest, allow_hindsight=allow_hindsight)
     protocol = protocol_of(objects, manifest) if first_day is None else Protocol(first_day.date())
     with wheel(Console(stderr=True), "Training"):
-        report = train_on(objects, manifest, protocol, trees=trees)
+        report = train_on(objects, manifest, protocol, trees=trees, allow_hindsight=allow_hindsight)
     typer.echo(f"train {days_of(protocol.first_day, protocol.training_days)}: {report.training_rows:,} rows")
     typer.echo(f"test  {days_of(protocol.first_test_day, protocol.test_days)}: {report.test_rows:,} rows")
     for line in model_table(report, protocol):

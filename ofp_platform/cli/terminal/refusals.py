@@ -45,6 +45,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.storage.transient import is_transient, outage_message
     from ofp_platform.vocabulary.errors import ContractError
     from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
+    from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted
     from ofp_platform.vocabulary.profile import ProfileError
 
     if isinstance(error, ContractError):
@@ -59,6 +60,7 @@ def words_for(error: Exception) -> str | None:
         AnswerNotTrusted,
         ArchiveConflict,
         BuildRefused,
+        DatasetNotAdmitted,
         CommandRefused,
         DatabaseUnavailable,
         DatasetDamaged,

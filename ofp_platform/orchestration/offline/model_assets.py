@@ -15,16 +15,21 @@ from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted, admit
 
 MODEL = dg.AssetKey(["learning", "model"])
 MODEL_VERSION = "1"
 
 
 class TrainingConfig(dg.Config):
-    """`first_day` of training, as in 2018-07-25; empty: as published for the handbook, else as late as labels allow."""
+    """`first_day` of training, as in 2018-07-25; empty: as published for the handbook, else as late as labels allow.
+
+    `allow_hindsight`: admit a dataset whose rows know later events.
+    """
 
     first_day: str = ""
     trees: int = 100
+    allow_hindsight: bool = False
 
 
 @dg.asset(
@@ -54,10 +59,13 @@ def trained_model(
             if "dataset_identity" not in outcome:
                 raise dg.Failure(f"request {context.partition_key} has published no dataset", allow_retries=False)
             manifest = load_manifest(build_context.objects, outcome["dataset_name"], outcome["dataset_identity"])
+            admit(manifest, allow_hindsight=config.allow_hindsight)
             day = config.first_day
             protocol = Protocol(date.fromisoformat(day)) if day else protocol_of(build_context.objects, manifest)
-            report = train_on(build_context.objects, manifest, protocol, trees=config.trees)
-        except (DatasetDamaged, DatasetNotFound, ProtocolUnmet, UnknownRun, ValueError) as error:
+            report = train_on(
+                build_context.objects, manifest, protocol, trees=config.trees, allow_hindsight=config.allow_hindsight
+            )
+        except (DatasetDamaged, DatasetNotAdmitted, DatasetNotFound, ProtocolUnmet, UnknownRun, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         metadata = lineage_metadata(report.lineage, report.lineage_path, build_context.objects)
     yield dg.MaterializeResult(asset_key=MODEL, metadata=metadata, data_version=dg.DataVersion(manifest.digest))
