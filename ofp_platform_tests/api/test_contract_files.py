@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def validator(name: str) -> Draft202012Validator:
 
 def test_committed_files_are_those_of_the_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert contract_files.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_the_index_names_every_file_and_no_other() -> None:
+    files = {path.name for path in contract_files.CONTRACTS.glob("*.json")}
+    rows = re.findall(
+        r"^\| `([a-z0-9_.]+)` \|(.*)\|$", (contract_files.CONTRACTS / "README.md").read_text(encoding="utf-8"), re.M
+    )
+    assert [name for name, _ in rows if rows.count((name, _)) > 1] == []
+    assert files == set(contract_files.contract_schemas()) == {name for name, _ in rows}
+    for name, cells in rows:
+        assert all(cell.strip() for cell in cells.split("|")), name
+        assert len(cells.split("|")) == 4, name
 
 
 def test_check_shows_a_diff_and_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
