@@ -28,6 +28,7 @@ from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResu
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import (
     ErrorResponse,
     FeatureGroups,
@@ -180,6 +181,12 @@ def envelope_schema() -> dict[str, Any]:
     return head | {key: value for key, value in Envelope.model_json_schema().items() if key != "title"}
 
 
+def profile_schema() -> dict[str, Any]:
+    """The schema of a profile, as an operator writes it."""
+    schema = Profile.model_json_schema(mode=_MODE)
+    return {"$schema": DIALECT, "$id": "urn:ofp:contracts:profile:v0", **schema, "title": "Profile v0"}
+
+
 def object_schema(model: type[BaseModel], name: str, title: str) -> dict[str, Any]:
     """The schema of one object that stands alone: it names itself, so `kind` and `contract_version` are required."""
     schema = model.model_json_schema(mode=_MODE)
@@ -217,6 +224,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
     return {
         "ofp_public_contracts_v0.schema.json": serving_schema(),
         "ofs_public_contracts_v0.schema.json": offline_schema(),
+        "profile_v0.schema.json": profile_schema(),
         "ofp_snapshot_record_v0.schema.json": object_schema(SnapshotRecord, "ofp_snapshot_record", "Snapshot record v0"),
         "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
         "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),

@@ -52,6 +52,17 @@ def test_committed_files_are_those_of_the_models(capsys: pytest.CaptureFixture[s
     assert contract_files.main(["--check"]) == 0, capsys.readouterr().out
 
 
+def test_shipped_profiles_validate_and_a_typo_does_not() -> None:
+    from ruamel.yaml import YAML
+
+    paths = sorted((Path(contract_files.__file__).parents[1] / "cli" / "profiles").glob("*.yaml"))
+    assert paths
+    for path in paths:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        validator("profile_v0.schema.json").validate(content)
+        assert not validator("profile_v0.schema.json").is_valid({**content, "partitons": 4})
+
+
 def test_the_index_names_every_file_and_no_other() -> None:
     files = {path.name for path in contract_files.CONTRACTS.glob("*.json")}
     rows = re.findall(
