@@ -24,7 +24,7 @@ def hashed_of(response: GetFeaturesResponse) -> dict[str, Any]:
         run_config_digest=provenance.run_config_digest,
         values=_wire(response.snapshot.by_key),
         freshness=_wire(provenance.freshness),
-        warnings=_wire(provenance.warnings),
+        warnings=[each.model_dump(mode="json", exclude_none=True) for each in provenance.warnings],
         input_basis=provenance.input_basis.model_dump(mode="json"),
         graph_version=None if provenance.graph_version is None else provenance.graph_version.model_dump(mode="json"),
         request_context=question.request_context,

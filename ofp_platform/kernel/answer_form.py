@@ -13,17 +13,15 @@ import numpy as np
 import orjson
 
 from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, NEXT_TEXT, STALE, TOUCHED, TextProgram
-from ofp_platform.kernel.finalise import ValueOutOfRange, group_values
+from ofp_platform.kernel.finalise import group_values
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.windows import NEVER, Evaluation, KeyEvents, Segments, evaluate, evaluate_state
 from ofp_platform.registry import on_demand
-from ofp_platform.registry.exact_value import ExactValue
-from ofp_platform.registry.layout import CompiledGroup, CompiledOnDemand
+from ofp_platform.registry.exact_value import ExactValue, Unservable
+from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.canonical_form import form, placeholder
 from ofp_platform.vocabulary.decimals import format_decimal
-from ofp_platform.vocabulary.errors import Reason, invalid
-from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_object
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
@@ -32,8 +30,8 @@ POWERS = tuple(10**scale for scale in range(19))
 
 
 def value_text(value: ExactValue) -> str | int:
-    """A value as canonical JSON: an integer as it is, a decimal with all digits of its scale, null."""
-    if value is None:
+    """A value as canonical JSON: an integer as it is, a decimal with all digits of its scale, null where nothing is served."""
+    if value is None or isinstance(value, Unservable):
         return "null"
     if isinstance(value, int):
         return value
@@ -72,22 +70,19 @@ class GroupForm:
             "stale",
         )
 
-    def values(self, query: Query, evaluation: Evaluation, as_of: int, context: Context, pins: ContextPins) -> str:
-        """Canonical text of the group's values.
+    def values(self, query: Query, evaluation: Evaluation, as_of: int, context: Context) -> tuple[str, list[str]]:
+        """Canonical text of the group's values, and the features of which the value is beyond what is served.
 
         Raises:
-            ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
+            ContractError: the request context does not fit.
         """
-        try:
-            values = group_values(self.group, query, evaluation, as_of)
-        except ValueOutOfRange as error:
-            raise invalid(Reason.VALUE_OUT_OF_RANGE, str(error), pins) from None
-        if not self.on_demand:  # the windowed values come in the order of their names
-            return self.values_form % tuple([value_text(value) for value in values.values()])
-        texts = {name: value_text(value) for name, value in values.items()}
-        for feature in self.on_demand:
-            texts[feature.name] = value_text(_on_demand(feature, values, context or {}))
-        return self.values_form % tuple([texts[name] for name in self._order])
+        values = group_values(self.group, query, evaluation, as_of)
+        if self.on_demand:
+            computed = {feature.name: on_demand.evaluate(feature, values, context or {}) for feature in self.on_demand}
+            every = {**values, **computed}
+            values = {name: every[name] for name in self._order}
+        beyond = [name for name, value in values.items() if isinstance(value, Unservable)]
+        return self.values_form % tuple([value_text(value) for value in values.values()]), beyond
 
     def freshness(self, id_text: str, last_touch: int, as_of: int) -> str:
         """Canonical text of the group's freshness. `id_text` is the key's id as JSON."""
@@ -96,13 +91,17 @@ class GroupForm:
         age = (as_of - last_touch) // MICROS_PER_SECOND
         return self.freshness_form % (age, id_text, f'"{format_time(last_touch)}"', "true" if age > self.ttl else "false")
 
-    def warnings(self, key_type: str, key_id: str, last_touch: int, as_of: int) -> list[dict[str, str]]:
-        """The group's warnings."""
+    def warnings(
+        self, key_type: str, key_id: str, last_touch: int, as_of: int, beyond: Sequence[str] = ()
+    ) -> list[dict[str, str]]:
+        """The group's warnings. `beyond`: features of which the value is beyond what is served."""
         where = {"key_type": key_type, "key_id": key_id, **self.version}
+        warnings = [{"code": "VALUE_OUT_OF_RANGE", **where, "feature": name} for name in beyond]
         if last_touch == NEVER:
-            return [{"code": "NO_DATA", **where}, {"code": "STALE_GROUP", **where}]
-        stale = (as_of - last_touch) // MICROS_PER_SECOND > self.ttl
-        return [{"code": "STALE_GROUP", **where}] if stale else []
+            warnings.append({"code": "NO_DATA", **where})
+        if last_touch == NEVER or (as_of - last_touch) // MICROS_PER_SECOND > self.ttl:
+            warnings.append({"code": "STALE_GROUP", **where})
+        return warnings
 
 
 class KeyForm:
@@ -142,7 +141,6 @@ class KeyForm:
         as_of: int,
         horizon: int,
         context: Context,
-        pins: ContextPins,
         warnings: list[dict[str, str]],
     ) -> tuple[str, str]:
         """Canonical texts of the key's values, and of its groups' freshness (separated by commas); adds its warnings.
@@ -151,7 +149,7 @@ class KeyForm:
 
         Raises:
             EventsMissing: a segment that the query needs was not decoded.
-            ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
+            ContractError: the request context does not fit.
         """
         texts = None
         if isinstance(events, np.ndarray):
@@ -173,9 +171,10 @@ class KeyForm:
             return texts[0], texts[1]
         by_group, fresh = [], []
         for group, last_touch in zip(self.groups, touches, strict=True):
-            by_group.append(group.values(self.query, evaluation, as_of, context, pins))
+            values_text, beyond = group.values(self.query, evaluation, as_of, context)
+            by_group.append(values_text)
             fresh.append(group.freshness(id_text, last_touch, as_of))
-            warnings += group.warnings(self._key_type, key_id, last_touch, as_of)
+            warnings += group.warnings(self._key_type, key_id, last_touch, as_of, beyond)
         return self._values % (f"[{','.join(by_group)}]", id_text), ",".join(fresh)
 
 
@@ -303,8 +302,3 @@ def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
         *("extensions", "digest", "freshness", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings"),
         *("as_of", "values", "digest"),
     )
-
-
-def _on_demand(feature: CompiledOnDemand, values: Mapping[str, ExactValue], context: Mapping[str, int | str]) -> ExactValue:
-    number = on_demand.evaluate(feature, values, context)
-    return None if number is None else (number, feature.scale)

@@ -14,18 +14,18 @@ import numpy.typing as npt
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, subtract_saturating
 from ofp_platform.kernel.column_values import NULL, UNDECIDED, VALUE, encode_features, finalise_into
-from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
+from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
 from ofp_platform.registry.aggregations import rule_of
+from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledGroup
 
 PIECE_ROWS = 4_096
 LARGE_PIECE_ROWS = 65_536
-_DECIMAL_BOUND = 10**38
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,8 @@ class KeyedRows:
 @dataclass(frozen=True, eq=False)
 class FeatureColumn:
     """One feature of n rows. `low` int64[n]: the value, or the low 64 bits of the unscaled decimal whose high ones are
-    `high` (None: an integer feature); `valid` bool[n]. Both are 0 where the value is null."""
+    `high` (None: an integer feature); `valid` bool[n]. Both are 0 where the value is null; `beyond` of the nulls are values
+    beyond what is served."""
 
     group: tuple[str, str]
     name: str
@@ -66,14 +67,7 @@ class FeatureColumn:
     low: Int64Array
     high: Int64Array | None
     valid: npt.NDArray[np.bool_]
-
-
-class ColumnOutOfRange(ValueOutOfRange):
-    """A value that no column can hold; names group and feature."""
-
-    def __init__(self, group: tuple[str, str], feature: str, value: int) -> None:
-        super().__init__(feature, value)
-        self.group = group
+    beyond: int
 
 
 @native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
@@ -136,7 +130,6 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     Releases the interpreter's lock for nearly all of its time. Temporary memory is bounded by the rows of a piece.
 
     Raises:
-        ColumnOutOfRange: an integer value beyond ±(2^53-1), or a decimal of more than 38 digits.
         ValueError: only one of `events.known_from` and `rows.known_until` is given.
     """
     if (events.known_from is None) is not (rows.known_until is None):
@@ -145,6 +138,7 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     values = np.empty((len(column_query.features), count), np.int64)
     statuses = np.empty((len(column_query.features), count), np.uint8)
     wide: list[tuple[int, int, int]] = []
+    beyond = [0] * len(column_query.features)
     largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
     accumulators = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, largest), np.int64)
     for piece in _pieces(rows):
@@ -158,10 +152,12 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
         if events.known_from is not None and piece.known_until is not None:
             _leave_out_unknown(column_query, events, piece, accumulators, distinct)
         if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
-            wide += _decide(column_query, piece, accumulators, distinct, values, statuses)
+            wide += _decide(column_query, piece, accumulators, distinct, values, statuses, beyond)
     columns = [
-        FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid)
-        for (group, feature), low, valid in zip(column_query.features, values, statuses.view(np.bool_), strict=True)
+        FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid, unserved)
+        for (group, feature), low, valid, unserved in zip(
+            column_query.features, values, statuses.view(np.bool_), beyond, strict=True
+        )
     ]
     for index, row, high in wide:
         own_high = columns[index].high
@@ -231,24 +227,20 @@ def _decide(
     distinct: Int64Array,
     values: Int64Array,
     statuses: npt.NDArray[np.uint8],
+    beyond: list[int],
 ) -> Iterator[tuple[int, int, int]]:
-    """Settle what a piece left UNDECIDED; gives (feature, row, high half) of each value."""
+    """Settle what a piece left UNDECIDED; gives (feature, row, high half) of each value, counts those beyond what is served."""
     first = piece.first
     is_undecided = statuses[:, first : first + len(piece.times)] == UNDECIDED
     for row in np.flatnonzero(is_undecided.any(axis=0)).tolist():
         slot_rows, counts, time = accumulators[:, :, row].tolist(), distinct[row].tolist(), int(piece.times[row])
         for index in np.flatnonzero(is_undecided[:, row]).tolist():
-            group, feature = column_query.features[index]
-            try:
-                value = column_query.finalisers[index](slot_rows, counts, time)
-            except ValueOutOfRange as error:
-                raise ColumnOutOfRange(group, error.feature, error.value) from None
-            if value is None:
+            value = column_query.finalisers[index](slot_rows, counts, time)
+            if value is None or isinstance(value, Unservable):
+                beyond[index] += value is not None
                 statuses[index, first + row] = NULL
                 continue
             number = value[0] if isinstance(value, tuple) else value
-            if abs(number) >= _DECIMAL_BOUND:
-                raise ColumnOutOfRange(group, feature.name, number)
             statuses[index, first + row] = VALUE
             values[index, first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)
             yield index, first + row, number >> 64

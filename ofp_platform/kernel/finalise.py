@@ -29,24 +29,14 @@ from ofp_platform.kernel.accumulate import (
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import Finish, rule_of
-from ofp_platform.registry.exact_value import ExactValue
+from ofp_platform.registry.exact_value import ExactValue, Unservable, in_range
 from ofp_platform.registry.layout import CompiledFeature, CompiledGroup, CompiledOperand
-from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even, format_decimal, sqrt_ratio_half_even
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 AccumulatorRows = Sequence[Sequence[int]]
 Finaliser = Callable[[AccumulatorRows, Sequence[int], int], ExactValue]
 """(accumulator rows of all slots, distinct counts of the query, as-of) -> value"""
-
-
-class ValueOutOfRange(Exception):
-    """An integer feature whose value cannot be served: beyond ±(2^53-1)."""
-
-    def __init__(self, feature: str, value: int) -> None:
-        super().__init__(f"feature {feature!r} has a value beyond 2^53-1 in size")
-        self.feature = feature
-        self.value = value
 
 
 def _sum(row: Sequence[int]) -> int:
@@ -176,24 +166,16 @@ def _square(operand: int | Fraction | Root) -> tuple[int, Fraction]:
 def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
     """The function that makes the value of one feature; `distinct_index` is that of the query which made the distinct counts.
 
-    The function raises ValueOutOfRange, naming the feature.
+    What cannot be served comes out as OUT_OF_RANGE.
     """
     if feature.denominator is not None:
         dividend, divisor = _exact(feature.operand, distinct_index), _exact(feature.denominator, distinct_index)
         scale = feature.scale or 0
-        return lambda rows, distinct, time: ratio_of(dividend(rows, distinct, time), divisor(rows, distinct, time), scale)
-    top = _value(feature.operand, distinct_index)
-    if feature.scale is not None:
-        return top
-    name = feature.name
-
-    def in_range(rows: AccumulatorRows, distinct: Sequence[int], time: int) -> ExactValue:
-        value = top(rows, distinct, time)
-        if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
-            raise ValueOutOfRange(name, value)
-        return value
-
-    return in_range
+        return lambda rows, distinct, time: in_range(
+            ratio_of(dividend(rows, distinct, time), divisor(rows, distinct, time), scale)
+        )
+    value = _value(feature.operand, distinct_index)
+    return lambda rows, distinct, time: in_range(value(rows, distinct, time))
 
 
 def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, time: int) -> dict[str, ExactValue]:
@@ -202,7 +184,6 @@ def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, tim
     `evaluation` is the query's, at that time. On-demand features are the caller's, over these values.
 
     Raises:
-        ValueOutOfRange: an integer value beyond ±(2^53-1); it names the feature.
         KeyError: the query was not made for this group.
     """
     finalisers = query.finalisers.get((group.name, group.version))
@@ -215,5 +196,7 @@ def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, tim
 
 
 def wire(value: ExactValue) -> int | str | None:
-    """As on the wire: an integer as it is, a decimal as text with all digits of its scale."""
+    """As on the wire: an integer as it is, a decimal as text with all digits of its scale, null where nothing is served."""
+    if isinstance(value, Unservable):
+        return None
     return format_decimal(*value) if isinstance(value, tuple) else value

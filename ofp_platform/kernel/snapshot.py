@@ -101,6 +101,14 @@ class SnapshotMaker:
         """The time at or before which serving no longer knows events, microseconds."""
         return EARLIEST if watermark is None else watermark - self.retained
 
+    def freshness_horizon(self, question: Question, watermark: int | None) -> int:
+        """The time at or before which no event counts for freshness, microseconds.
+
+        That is the horizon. A question behind it is answered by a forensic rebuild, from all events: it has none.
+        """
+        horizon = self.horizon(watermark)
+        return EARLIEST if question.as_of - self._form(question).reach < horizon else horizon
+
     def snapshot(
         self,
         question: Question,
@@ -114,11 +122,11 @@ class SnapshotMaker:
         """Evaluate and encode. `keys`: the events of `question.keys` in their order, all of them at this basis.
 
         `basis` is the canonical text of the input basis. With `behind_horizon` a window may begin behind the horizon: for a
-        caller that has all events. Freshness counts events in front of the horizon only, as ever.
+        caller that has all events.
 
         Raises:
             EventsMissing: a segment that a query needs was not decoded.
-            ContractError: AS_OF_BEFORE_HORIZON, VALUE_OUT_OF_RANGE, or the request context does not fit.
+            ContractError: AS_OF_BEFORE_HORIZON, or the request context does not fit.
         """
         form = self._form(question)
         if not behind_horizon and question.as_of - form.reach < self.horizon(watermark):
@@ -141,7 +149,7 @@ class SnapshotMaker:
 
         Raises:
             EventsMissing: a segment that a query needs was not decoded.
-            ContractError: VALUE_OUT_OF_RANGE, or the request context does not fit.
+            ContractError: the request context does not fit.
         """
         form = self._form(question)
         parts, _ = self._parts(form, question, basis, watermark, keys)
@@ -151,7 +159,7 @@ class SnapshotMaker:
         self, form: AnswerForm, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyEvents]
     ) -> tuple[tuple[str, str, str, str, str | None, str, str], int]:
         """The texts that fill the form, and how many groups were served for a key without data."""
-        horizon = self.horizon(watermark)
+        horizon = self.freshness_horizon(question, watermark)
         as_of = question.as_of
         named_keys: list[str] = []
         values: list[str] = []
@@ -160,7 +168,7 @@ class SnapshotMaker:
         for (key_type, key_id), events in zip(question.keys, keys, strict=True):
             part = form.keys[key_type]
             id_text = orjson.dumps(key_id).decode()
-            texts = part.texts(key_id, id_text, events, as_of, horizon, question.context, self.pins, warnings)
+            texts = part.texts(key_id, id_text, events, as_of, horizon, question.context, warnings)
             values.append(texts[0])
             freshness.append(texts[1])
             named_keys.append(part.key % id_text)
@@ -200,4 +208,5 @@ class SnapshotMaker:
 
 
 def _warning_order(warning: Mapping[str, str]) -> tuple[str, ...]:
-    return warning["code"], warning["key_type"], warning["key_id"], warning["group_name"], warning["group_version"]
+    where = warning["code"], warning["key_type"], warning["key_id"], warning["group_name"], warning["group_version"]
+    return *where, warning.get("feature", "")

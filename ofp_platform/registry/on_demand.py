@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from ofp_platform.registry.exact_value import ExactValue
+from ofp_platform.registry.exact_value import ExactValue, in_range
 from ofp_platform.registry.expression import (
     Constant,
     Expression,
@@ -25,12 +25,12 @@ from ofp_platform.vocabulary.errors import Reason, invalid
 _DECIMAL = re.compile(r"-?[0-9]{1,18}(?:\.[0-9]{1,12})?", re.ASCII)
 
 
-def evaluate(plan: CompiledOnDemand, values: Mapping[str, ExactValue], request_context: Mapping[str, Any]) -> int | None:
-    """The unscaled value at `plan.scale`, rounded half to even once, at the end; or None.
+def evaluate(plan: CompiledOnDemand, values: Mapping[str, ExactValue], request_context: Mapping[str, Any]) -> ExactValue:
+    """The value at `plan.scale`, rounded half to even once, at the end.
 
     Args:
         plan: the expression and its scale.
-        values: the group's windowed values: an integer, (unscaled, scale) of a decimal, or None.
+        values: the group's windowed values as they are served: those beyond the bound are null here, too.
         request_context: as in the request: JSON integers and decimal strings.
 
     Returns:
@@ -43,7 +43,7 @@ def evaluate(plan: CompiledOnDemand, values: Mapping[str, ExactValue], request_c
     result = _fraction(parse_expression(plan.expression), values, request_context)
     if result is None:
         return None
-    return divide_half_even(result.numerator * 10**plan.scale, result.denominator)
+    return in_range((divide_half_even(result.numerator * 10**plan.scale, result.denominator), plan.scale))
 
 
 def _request_value(name: str, request_context: Mapping[str, Any]) -> Fraction:
@@ -70,7 +70,7 @@ def _fraction(node: Expression, values: Mapping[str, ExactValue], request_contex
             exact = values[name]
             if isinstance(exact, tuple):
                 return Fraction(exact[0], 10 ** exact[1])
-            return None if exact is None else Fraction(exact)
+            return Fraction(exact) if isinstance(exact, int) else None
         case RequestValue(name):
             return _request_value(name, request_context)
         case Negation(operand):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypeAliasType
 
 from ofp_platform.vocabulary.envelope import ijson_bytes
@@ -93,16 +93,24 @@ class WarningCode(StrEnum):
 
     NO_DATA = "NO_DATA"
     STALE_GROUP = "STALE_GROUP"
+    VALUE_OUT_OF_RANGE = "VALUE_OUT_OF_RANGE"
 
 
 class Warn(Model):
-    """One warning about one key and group."""
+    """One warning about one key and group; VALUE_OUT_OF_RANGE is about one feature of it."""
 
     code: WarningCode = Field(strict=False)
     key_type: KeyType = Field(strict=False)
     key_id: KeyId
     group_name: Name
     group_version: GroupVersion
+    feature: Name | None = None
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if (self.code is WarningCode.VALUE_OUT_OF_RANGE) is (self.feature is None):
+            raise ValueError("a feature belongs to VALUE_OUT_OF_RANGE, and to no other warning")
+        return self
 
 
 class GroupValues(Model):

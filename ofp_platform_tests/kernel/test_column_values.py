@@ -25,9 +25,10 @@ from ofp_platform.kernel.column_values import (
     finalise_into,
     multiply_wide,
 )
-from ofp_platform.kernel.finalise import ValueOutOfRange, finaliser
+from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even, sqrt_ratio_half_even
@@ -167,9 +168,8 @@ def found(feature: CompiledFeature, over: list[int], under: list[int]) -> tuple[
 
 def agree(feature: CompiledFeature, over: list[int], under: list[int], must_decide: bool) -> None:
     status, value = found(feature, over, under)
-    try:
-        wanted = finaliser(feature, INDEX)([row_of(over), row_of(under)], [len(set(over)), len(set(under))], TIME)
-    except ValueOutOfRange:
+    wanted = finaliser(feature, INDEX)([row_of(over), row_of(under)], [len(set(over)), len(set(under))], TIME)
+    if isinstance(wanted, Unservable):
         assert (status, value) == (UNDECIDED, 0)
         return
     if must_decide:

@@ -20,6 +20,7 @@ from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decim
 from ofp_platform_tests.oracle.expression import compute
 
 LIMIT = 2**53 - 1
+DECIMAL_LIMIT = 10**38
 PIN_NAMES = (
     "scenario_id",
     "run_id",
@@ -82,10 +83,6 @@ class Known:
 
 class BehindHorizon(Exception):
     """A requested window reaches behind the horizon."""
-
-
-class OutOfRange(Exception):
-    """An integer value beyond ±(2^53-1)."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,6 @@ def snapshot(
 
     Raises:
         BehindHorizon: a requested window begins behind the horizon.
-        OutOfRange: an integer value beyond ±(2^53-1).
     """
     reach = max(_reach(group) for group in content["groups"])
     horizon = None if known.watermark is None else known.watermark - reach - allowed_lateness
@@ -205,6 +201,8 @@ def snapshot(
                     "features": group_features(group, events, as_of, request_context or {}),
                 }
             )
+            for name in features_out_of_range(group, events, as_of, request_context or {}):
+                warnings.append({"code": "VALUE_OUT_OF_RANGE", **where, "feature": name})
             last = last_update(group, events, as_of, horizon)
             age = None if last is None else (as_of - last) // 1_000_000
             stale = age is None or age > group["ttl_seconds"]
@@ -222,7 +220,7 @@ def snapshot(
                 }
             )
         by_key.append({"key_type": key_type, "key_id": key_id, "by_group": by_group})
-    warnings.sort(key=lambda one: tuple(one[name] for name in ("code", *_WHERE)))
+    warnings.sort(key=lambda one: tuple(one.get(name, "") for name in ("code", *_WHERE, "feature")))
     return Answer(by_key, freshness, warnings)
 
 
@@ -230,9 +228,23 @@ def group_features(
     group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
 ) -> dict[str, int | str | None]:
     """The wire values of one group over the events of one key; those that do not feed the group are left out."""
+    return _served(group, events, as_of, request)[0]
+
+
+def features_out_of_range(
+    group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
+) -> list[str]:
+    """The features of a group that are null because their value is beyond what is served."""
+    return _served(group, events, as_of, request)[1]
+
+
+def _served(
+    group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
+) -> tuple[dict[str, int | str | None], list[str]]:
     events = _feeding(group, events)
     values: dict[str, Fraction | None] = {}
     wired: dict[str, int | str | None] = {}
+    beyond = []
     for feature in group["features"]:
         value: int | Fraction | None
         if feature["aggregation"] == "ratio":
@@ -244,20 +256,26 @@ def group_features(
         else:
             value = _value(feature, events, as_of)
         decimal = feature["aggregation"] in ("mean", "stddev", "ratio")
+        bound = Fraction(DECIMAL_LIMIT, 10 ** feature["scale"]) if decimal else LIMIT + 1
+        if value is not None and abs(value) >= bound:
+            beyond.append(feature["name"])
+            value = None
         if value is None:
             wired[feature["name"]] = None
         elif decimal:
             wired[feature["name"]] = decimal_text(Fraction(value), feature["scale"])
         else:
             assert isinstance(value, int)
-            if abs(value) > LIMIT:
-                raise OutOfRange(feature["name"])
             wired[feature["name"]] = value
         values[feature["name"]] = None if value is None else Fraction(value)
     for one in group["on_demand"]:
-        result = compute(one["expression"], values, request)
-        wired[one["name"]] = None if result is None else decimal_text(at_scale(result, one["scale"]), one["scale"])
-    return dict(sorted(wired.items()))
+        exact = compute(one["expression"], values, request)
+        result = None if exact is None else at_scale(exact, one["scale"])
+        if result is not None and abs(result) >= Fraction(DECIMAL_LIMIT, 10 ** one["scale"]):
+            beyond.append(one["name"])
+            result = None
+        wired[one["name"]] = None if result is None else decimal_text(result, one["scale"])
+    return dict(sorted(wired.items())), beyond
 
 
 def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, horizon: int | None = None) -> int | None:

@@ -83,6 +83,7 @@ def a_manifest() -> DatasetManifest:
         row_order=ROW_ORDER,
         content_digest="9" * 64,
         columns=(DatasetColumn(name="event_id", type="string", role="row_key"),),
+        values_out_of_range={},
         files=(),
         gates=Gates(
             completeness=ReplayReceipt(records=10, applied=7, duplicates=1, failed=1, ignored=1), feature_rows_checked=15

@@ -12,7 +12,6 @@ from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.fold import (
     BehindHorizon,
-    OutOfRange,
     Record,
     known_events,
     last_update,
@@ -173,11 +172,13 @@ def test_the_horizon() -> None:
     assert last_update(group, events, START + 39 * SECOND, START) is None
 
 
-def test_an_integer_out_of_range_is_an_error() -> None:
+def test_an_integer_out_of_range_is_null_with_a_warning_and_hurts_no_other_value() -> None:
     records = [payment(0, 1, amount=LIMIT), payment(1, 1, amount=1)]
-    with pytest.raises(OutOfRange, match="a_sum"):
-        served(records, 2)
     assert features(records[:1], 2)["a_sum"] == LIMIT
+    made = features(records, 2)
+    assert (made["a_sum"], made["a_max"], made["a_count"]) == (None, LIMIT, 2)
+    warnings = [one for one in served(records, 2).warnings if one["code"] == "VALUE_OUT_OF_RANGE"]
+    assert [(one["group_name"], one["feature"]) for one in warnings] == [("every", "a_sum")]
 
 
 def test_arithmetic() -> None:

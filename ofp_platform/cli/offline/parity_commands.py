@@ -101,8 +101,6 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
     typer.echo(f"{tally.compared_count:,} decisions compared, {tally.corrected_count:,} of them with other features")
     for day in days:
         typer.echo(f"{format_time(day.day_us)[:10]}  {day.decisions:,} decisions, {day.features:,} features")
-    if tally.unservable_count:
-        typer.echo(f"{tally.unservable_count:,} decisions would have had a value that cannot be served")
     if tally.unproven_count:
         typer.echo(
             f"{tally.unproven_count:,} decisions are not in this: `ofp parity run` says why they cannot be rebuilt", err=True

@@ -56,7 +56,7 @@ def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sha
         for group in groups:
             for name, value in group_values(group, query, evaluation, row[AS_OF]).items():
                 stored_value = _stored_value(computed_table, number, row_index)
-                expected_value = value[0] if isinstance(value, tuple) else value
+                expected_value = value[0] if isinstance(value, tuple) else value if isinstance(value, int) else None
                 if stored_value != expected_value:
                     column = feature_name((group.name, group.version), name)
                     message = f"row {row[ORDINAL]}: {column} is not what the events give that the row could know"

@@ -6,6 +6,7 @@ the rows. A block gathers its rows out of all shards. Any number of workers, on 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 
-from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.columns import ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.offline.datasets.dataset_rows import (
     AS_OF,
@@ -32,6 +34,7 @@ from ofp_platform.offline.replay.key_shards import EventShard, by_key_and_time, 
 from ofp_platform.offline.replay.knowledge import known_from
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.exact_value import DECIMAL_DIGITS
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import Pack
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
@@ -39,7 +42,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 Int64s = npt.NDArray[np.int64]
-DECIMAL_DIGITS = 38
+_OUT_OF_RANGE = b"values_out_of_range"
 
 
 def requested_groups(registry: CompiledRegistry, groups: Iterable[FeatureGroupRef]) -> tuple[CompiledGroup, ...]:
@@ -119,34 +122,21 @@ def on_demand_names(groups: Sequence[CompiledGroup]) -> list[str]:
 
 
 def compute_features(job: FeatureJob, registry: CompiledRegistry, workers: int) -> None:
-    """Compute every shard with that many threads (the kernel runs outside the interpreter's lock).
-
-    Raises:
-        BuildRefused: VALUE_OUT_OF_RANGE.
-    """
+    """Compute every shard with that many threads (the kernel runs outside the interpreter's lock)."""
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(lambda shard: compute_shard(job, registry, *shard), job.shards):
             pass
 
 
 def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int) -> int:
-    """Compute one shard and write its columns. Returns its rows. Computing it again writes the same file.
-
-    Raises:
-        BuildRefused: VALUE_OUT_OF_RANGE.
-    """
+    """Compute one shard and write its columns. Returns its rows. Computing it again writes the same file."""
     rows = read_shard(job.rows.spool(key_type), shard, ROW_WIDTH)
     if not len(rows):
         return 0
     names = dict(job.groups)[key_type]
     query = ColumnQuery(LayoutArrays.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
     events = job.folded_replay.events(registry, key_type, shard)
-    try:
-        ordinals, columns = _columns(query, events, rows, job.rows)
-    except ColumnOutOfRange as error:
-        group = f"group {error.group[0]} {error.group[1]}"
-        message = f"key type {key_type}, {group}, feature {error.feature}: a value does not fit its column (±(2^53-1))"
-        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, message, "feature_groups") from None
+    ordinals, columns = _columns(query, events, rows, job.rows)
     order = np.argsort(ordinals, kind="stable")
     table = {"ordinal": ordinals[order]}
     for number, column in enumerate(columns):
@@ -154,7 +144,9 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
         if column.high is not None:
             table[f"high{number}"] = column.high[order]
         table[f"valid{number}"] = column.valid[order].view(np.uint8)
+    beyond = {feature_name(column.group, column.name): column.beyond for column in columns if column.beyond}
     batch = pa.record_batch({name: pa.array(values) for name, values in table.items()})
+    batch = batch.replace_schema_metadata({_OUT_OF_RANGE: orjson.dumps(beyond)})
     path = job.file(key_type, shard)
     partial = path.with_suffix(".partial")
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
@@ -191,6 +183,7 @@ def _columns(
                 low=np.concatenate([piece.low for piece in pieces]),
                 high=np.concatenate(highs) if highs else None,
                 valid=np.concatenate([piece.valid for piece in pieces]),
+                beyond=sum(piece.beyond for piece in pieces),
             )
         )
     return np.concatenate([ordinals for ordinals, _ in parts]), joined_columns
@@ -227,6 +220,17 @@ def _event_ranges(events: EventShard, high: Int64s, low: Int64s) -> tuple[Int64s
         is_present = (events.key_high[key_index] == high) & (events.key_low[key_index] == low)
         starts[is_present], ends[is_present] = events.starts[key_index[is_present]], events.ends[key_index[is_present]]
     return starts, ends
+
+
+def values_out_of_range(job: FeatureJob) -> dict[str, int]:
+    """Column to its values beyond what is served, null in the rows; every shard must have been computed."""
+    counts: Counter[str] = Counter()
+    for key_type, shard in job.shards:
+        path = job.file(key_type, shard)
+        if path.exists():
+            with pa.memory_map(str(path)) as source:
+                counts.update(orjson.loads(pa.ipc.open_file(source).schema.metadata[_OUT_OF_RANGE]))
+    return dict(sorted(counts.items()))
 
 
 class ShardColumns:

@@ -32,12 +32,11 @@ FeatureWindow = tuple[int, int, int]
 @dataclass
 class CorrectionTally:
     """Counts of decisions: compared; corrected of them; unproven: their rebuild is not what was recorded, or there
-    is none; unservable: the later basis gives a value that cannot be served."""
+    is none."""
 
     compared_count: int = 0
     corrected_count: int = 0
     unproven_count: int = 0
-    unservable_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,7 @@ class CorrectionLedger:
                 self.tally.unproven_count += 1
                 continue
             self.tally.compared_count += 1
-            if after is None:
-                continue
             if not isinstance(after, bytes):
-                self.tally.unservable_count += 1
                 continue
             corrections = list(self._compare(rebuilder, anchor, question, before, after, (bounds[number], end[number])))
             self.tally.corrected_count += bool(corrections)

@@ -110,7 +110,7 @@ def _explain(
         **dict(zip(_KEY, path, strict=False)),
     }
     if where == "warnings":
-        return Mismatch((FeatureDifference(**base, feature=None),), None)
+        return Mismatch((FeatureDifference(**base, feature=path[5] or None),), None)
     if where == "values":
         base["feature"] = path[4]
         history = KeyHistory.in_windows(rebuilder, question, key, group)
@@ -163,4 +163,4 @@ def _freshness(entries: Any) -> dict[_Path, Any]:
 
 
 def _warnings(entries: Any) -> dict[_Path, Any]:
-    return {tuple(entry[name] for name in (*_KEY, "code")): entry["code"] for entry in entries}
+    return {(*(entry[name] for name in (*_KEY, "code")), entry.get("feature", "")): entry["code"] for entry in entries}

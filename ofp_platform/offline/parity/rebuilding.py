@@ -109,7 +109,10 @@ class Rebuilder:
     def evaluate(self, questions: Sequence[QuestionAt], bounds: Int64s) -> EvaluatedQuestions:
         """Evaluate every key of every question over the events that come before `bounds[i]` (see `Knowledge.bounds`)."""
         watermarks = self.run.knowledge.watermarks(bounds)
-        horizons = [self.maker.horizon(watermark) for watermark in watermarks]
+        horizons = [
+            self.maker.freshness_horizon(question.question, watermark)
+            for question, watermark in zip(questions, watermarks, strict=True)
+        ]
         chains = chains_of(bounds)
         rows: list[list[tuple[Evaluations, int]]] = [[None] * len(question.question.keys) for question in questions]  # type: ignore[list-item]
         keys_by_groups: dict[tuple[tuple[str, str], ...], tuple[_Groups, list[tuple[int, int]]]] = {}

@@ -23,6 +23,7 @@ from ofp_platform.offline.datasets.feature_rows import (
     feature_job,
     on_demand_names,
     requested_groups,
+    values_out_of_range,
 )
 from ofp_platform.offline.datasets.spark_features import compute_features_on_spark, spark_session
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, RowEvents, label_columns
@@ -137,6 +138,7 @@ class BuiltDataset:
     files: DatasetFiles
     columns: tuple[DatasetColumn, ...]
     features_left_out: tuple[str, ...]
+    values_out_of_range: dict[str, int]
     feature_rows_checked: int
     undecided_events: int
     served: ServedReceipt | None = None
@@ -153,7 +155,7 @@ def dataset(
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
 
     Raises:
-        BuildRefused: VALUE_OUT_OF_RANGE, NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT;
+        BuildRefused: NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT;
             SERVED_ROW_MISMATCH, PARITY_BELOW_POLICY.
         SparkUnavailable: the engine is Spark, and it failed.
     """
@@ -177,6 +179,7 @@ def dataset(
         files,
         tuple(_column(field) for field in files.schema),
         tuple(on_demand_names(groups)),
+        values_out_of_range(job),
         checked_rows,
         rows.undecided_events,
         None if served_rows is None else served_rows.receipt(plan.policy),
@@ -230,6 +233,19 @@ def _column(field: pa.Field) -> DatasetColumn:
     if name in _ROW_KEYS or name.endswith("_id"):
         return DatasetColumn(name=name, type=str(field.type), role="row_key")
     return DatasetColumn(name=name, type=str(field.type), role="feature")
+
+
+def check_values(plan: BuildPlan, values_out_of_range: Mapping[str, int]) -> None:
+    """The bound on values that are null because they are beyond what is served; only a training build is held to it.
+
+    Raises:
+        BuildRefused: VALUE_OUT_OF_RANGE, naming the columns.
+    """
+    count, bound = sum(values_out_of_range.values()), plan.policy.max_values_out_of_range
+    if plan.purpose is Purpose.TRAINING and count > bound:
+        names = ", ".join(f"{column} ({number:,})" for column, number in values_out_of_range.items())
+        message = f"{count:,} values are beyond ±(2^53-1) or 38 digits, the policy allows {bound:,}: {names}"
+        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, message, "feature_groups")
 
 
 def check_labels(plan: BuildPlan, diagnostics: LabelDiagnostics) -> None:

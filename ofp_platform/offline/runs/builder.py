@@ -133,6 +133,7 @@ class _Steps:
         check_parity(plan.policy, parity or _NOTHING_COMPARED)
         label_joiner = build_stages.labels(build_context, plan, registry)
         built_dataset = build_stages.dataset(build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset")
+        build_stages.check_values(plan, built_dataset.values_out_of_range)
         labels: LabelReceipt | None = None
         if label_joiner is not None:
             labels, diagnostics = label_joiner.receipt()
@@ -156,6 +157,7 @@ class _Steps:
             content_digest=built_dataset.files.content_digest,
             columns=built_dataset.columns,
             features_left_out=built_dataset.features_left_out,
+            values_out_of_range=built_dataset.values_out_of_range,
             files=name_files(intent.dataset_name, plan.dataset_identity, files),
             gates=gates,
         )

@@ -29,7 +29,7 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
     failure: the run is DONE and says so.
 
     Raises:
-        BuildRefused: the replay cannot be read; VALUE_OUT_OF_RANGE; STORE_UNAVAILABLE.
+        BuildRefused: the replay cannot be read; INVALID_INTENT, the question cannot be asked; STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(build_context, plan)
     folded_replay, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay")
@@ -50,7 +50,7 @@ def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: Foren
     try:
         answer = answer_at(run, request, intent.basis)
     except ContractError as error:
-        raise BuildRefused(BuildReason.VALUE_OUT_OF_RANGE, error.message, "feature_groups") from None
+        raise BuildRefused(BuildReason.INVALID_INTENT, f"{error.reason}: {error.message}") from None
     digest = answer.hash
     path = rebuilt_snapshot_path(digest)
     as_of = AsOfSpec(as_of_time_utc=request.as_of_time_utc, as_of_basis=AsOfBasis.DECISION)

@@ -63,6 +63,9 @@ class BuildPolicy(Model):
     min_label_coverage: Share = Field(description="least share of mature rows that have a label, a decimal")
     immature_rows: Literal["keep", "drop"] = "keep"
     unlabelled_means: int | None = Field(default=None, description="value of a mature row without an assertion; null: none")
+    max_values_out_of_range: int = Field(
+        default=0, ge=0, description="values beyond what is served, null in the rows, that a training set may have"
+    )
     require_parity: bool = Field(default=True, description="one decision that is not what the log gives, and no dataset")
     min_parity_anchors: int = Field(default=1, ge=0, description="least number of recorded decisions that are compared")
     max_uncheckable_share: Share = Field(

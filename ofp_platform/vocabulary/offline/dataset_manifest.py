@@ -147,6 +147,9 @@ class DatasetManifest(Model):
     features_left_out: tuple[str, ...] = Field(
         default=(), strict=False, description="on-demand features of the groups: they need a request, and make no column"
     )
+    values_out_of_range: dict[str, Count] = Field(
+        default_factory=dict, description="by column, the values beyond what is served: null in the rows, as in an answer"
+    )
     files: tuple[DataFile, ...] = Field(strict=False)
     gates: Gates
 
@@ -204,6 +207,7 @@ def manifest_of(
     content_digest: str,
     columns: tuple[DatasetColumn, ...],
     features_left_out: tuple[str, ...] = (),
+    values_out_of_range: dict[str, int],
     files: tuple[DataFile, ...],
     gates: Gates,
 ) -> DatasetManifest:
@@ -246,6 +250,7 @@ def manifest_of(
         content_digest=content_digest,
         columns=columns,
         features_left_out=features_left_out,
+        values_out_of_range=values_out_of_range,
         files=files,
         gates=gates,
     )

@@ -97,7 +97,6 @@ def hold_events(
     whole = known(records)
     admitted = admissions(records)
     expected: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    out_of_range = False
     for identity, event in whole.events.items():
         if event.event_type not in TYPES:
             continue
@@ -135,10 +134,7 @@ def hold_events(
             else:
                 events = list(known(records, ends).events.values())
             row = {**base, "as_of_time_utc": as_of, **extra}
-            try:
-                row |= values(events, keys, as_of)
-            except fold.OutOfRange:
-                out_of_range = True
+            row |= values(events, keys, as_of)
             expected.append(((event.ts, event.tie, extra.get("decision_id", "")), row))
     try:
         built = build(record_batches(records), scope, basis, folder, decisions=decisions)
@@ -146,8 +142,8 @@ def hold_events(
         refusal = refused.reason
     else:
         refusal = None
-    if not expected or out_of_range:
-        assert refusal is (BuildReason.VALUE_OUT_OF_RANGE if expected else BuildReason.NOTHING_TO_BUILD)
+    if not expected:
+        assert refusal is BuildReason.NOTHING_TO_BUILD
         return None
     assert refusal is None
     rows = []
@@ -198,21 +194,11 @@ def test_rows_of_entities_are_the_oracle_s(records: list[Record], asked: list[tu
     whole, admitted = known(records), admissions(records)
     basis = AsOfBasis.INGEST_TIME if ingest else AsOfBasis.EVENT_TIME
     groups = tuple(ref for ref in group_refs() if ref.group_name != "shop")
-    expected: list[dict[str, Any]] | None = []
+    expected: list[dict[str, Any]] = []
     for time, name in sorted({(time, name) for name, time in asked}):
         events = [event for identity, event in whole.events.items() if not ingest or admitted[identity] <= time]
-        try:
-            row = {"account_id": name, "as_of_time_utc": time, **values(events, {"account": name}, time)}
-        except fold.OutOfRange:
-            expected = None
-            break
-        assert expected is not None
-        expected.append(row)
+        expected.append({"account_id": name, "as_of_time_utc": time, **values(events, {"account": name}, time)})
     with tempfile.TemporaryDirectory() as folder:
-        if expected is None:
-            with pytest.raises(BuildRefused, match="VALUE_OUT_OF_RANGE"):
-                build(record_batches(records), scope, basis, Path(folder), groups=groups)
-            return
         built = build(record_batches(records), scope, basis, Path(folder), groups=groups)
         rows = [{**row, "as_of_time_utc": micros(row["as_of_time_utc"]), **features(row)} for row in built.rows]
         for row in rows:

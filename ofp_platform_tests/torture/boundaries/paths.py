@@ -11,8 +11,8 @@ import numpy as np
 import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST, merge_runs
-from ofp_platform.kernel.columns import ColumnOutOfRange, ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
-from ofp_platform.kernel.finalise import ValueOutOfRange, group_values, wire
+from ofp_platform.kernel.columns import ColumnQuery, FeatureColumn, KeyedEvents, KeyedRows, feature_columns
+from ofp_platform.kernel.finalise import group_values, wire
 from ofp_platform.kernel.known_rows import evaluate_known
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import LayoutArrays
@@ -23,7 +23,6 @@ from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question
 from ofp_platform.vocabulary.decimals import format_decimal
-from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform_tests.oracle.fold import time_text
 from ofp_platform_tests.oracle.small_plane import RUN_CONFIG
@@ -32,11 +31,10 @@ from ofp_platform_tests.torture.boundaries.cases import KEY, LEVELS, Case, Momen
 from ofp_platform_tests.torture.random_worlds.defects import moved_edges
 from ofp_platform_tests.torture.random_worlds.packs import WorldPack
 
-OUT_OF_RANGE = "out of range"
 _CHUNK_EVENTS, _SPAN_CHUNKS = (1, 2, 3, 256), (1, 2, 4)
 Values = dict[str, int | str | None]
-Found = tuple[Values, str | None] | str
-"""(values by name, text of the last update), or OUT_OF_RANGE."""
+Found = tuple[Values, str | None]
+"""(values by name, text of the last update)."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +116,7 @@ class Paths:
         request = PlainRequest(self.evaluator.pins, time_text(moment.as_of), context, None, None, None)
         question = Question(request, moment.as_of, ((self.key_type, KEY),), self.groups, {self.key_type: self.groups}, context)
         state = self.evaluator.key_state(self.key_type, self._read(chunks, question, case.seed))
-        try:
-            hashed = self.evaluator.hashed(question, "{}", None, [state.events])
-        except ContractError:
-            return [OUT_OF_RANGE] * len(self.groups)
+        hashed = self.evaluator.hashed(question, "{}", None, [state.events])
         body = orjson.loads(hashed)
         return [
             (values["features"], fresh["last_update_event_time"])
@@ -170,22 +165,17 @@ class Paths:
             np.cumsum([0, *(len(own) for own in places)]), np.array([case.moments[place].as_of for place in order], np.int64)
         )
         found = self._columns(events, rows)
-        if isinstance(found, str):
-            return found
         back: list[list[Values]] = [[]] * len(order)
         for row, place in enumerate(order):
             back[place] = found[row]
         return back
 
-    def known_column_values(self, case: Case) -> list[list[Values]] | str:
+    def known_column_values(self, case: Case) -> list[list[Values]]:
         """The same of one key whose rows know some of its events."""
         return self._columns(_keyed(case), _rows(case))
 
-    def _columns(self, events: KeyedEvents, rows: KeyedRows) -> list[list[Values]] | str:
-        try:
-            made = feature_columns(self.columns, events, rows)
-        except ColumnOutOfRange:
-            return OUT_OF_RANGE
+    def _columns(self, events: KeyedEvents, rows: KeyedRows) -> list[list[Values]]:
+        made = feature_columns(self.columns, events, rows)
         return [
             [{column.name: _value(column, row) for column in made if column.group == group} for group in self._names]
             for row in range(len(rows.times))
@@ -204,11 +194,7 @@ class Paths:
             evaluation = found.at(row)
             own: list[Found] = []
             for group, touched in zip(self.groups, evaluation.touches.tolist(), strict=True):
-                try:
-                    values = group_values(group, self.columns.query, evaluation, moment.as_of)
-                except ValueOutOfRange:
-                    own.append(OUT_OF_RANGE)
-                    continue
+                values = group_values(group, self.columns.query, evaluation, moment.as_of)
                 last = None if touched == NEVER else time_text(touched)
                 own.append(({name: wire(value) for name, value in values.items()}, last))
             made.append(own)

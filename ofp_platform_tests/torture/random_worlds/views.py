@@ -170,8 +170,6 @@ class ViewTrial:
             wanted = self._hash(expected, basis, keys, groups, as_of, context)
         except fold.BehindHorizon:
             wanted = _BEHIND
-        except fold.OutOfRange:
-            wanted = Reason.VALUE_OUT_OF_RANGE.value
         differs = ""
         try:
             answer = self.reader.answer(request)
