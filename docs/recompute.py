@@ -7,6 +7,7 @@ Layouts and test vectors: docs/recomputing.md.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -221,10 +222,64 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
         "features": [_feature(feature) for feature in sorted(group["features"], key=by_name)],
         "request": group.get("request", {}),
         "on_demand": [
-            {"name": one["name"], "expression": one["expression"].strip(), "scale": one.get("scale", DEFAULT_SCALE)}
+            {"name": one["name"], "expression": expression(one["expression"]), "scale": one.get("scale", DEFAULT_SCALE)}
             for one in sorted(group.get("on_demand", ()), key=by_name)
         ],
     }
+
+
+def expression(text: str) -> str:
+    """The canonical text of an on-demand expression: sums and products flattened and sorted, no blanks, no needless ()."""
+    source = text.strip()
+    return _sum(_terms(ast.parse(source, mode="eval").body, source))
+
+
+Term = tuple[int, list[str], list[str]]  # sign, factors, divisors
+
+
+def _terms(node: ast.expr, source: str) -> list[Term]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+        right = _terms(node.right, source)
+        return _terms(node.left, source) + (right if isinstance(node.op, ast.Add) else _negated(right))
+    if isinstance(node, ast.UnaryOp):
+        return _negated(_terms(node.operand, source))
+    return [_product(node, source)]
+
+
+def _negated(terms: list[Term]) -> list[Term]:
+    return [(-sign, factors, divisors) for sign, factors, divisors in terms]
+
+
+def _product(node: ast.expr, source: str) -> Term:
+    if isinstance(node, ast.Constant):
+        whole, _, digits = (ast.get_source_segment(source, node) or "").partition(".")
+        digits = digits.rstrip("0")
+        return 1, [f"{whole.lstrip('0') or '0'}{'.' if digits else ''}{digits}"], []
+    if isinstance(node, ast.Name):
+        return 1, [node.id], []
+    if isinstance(node, ast.Attribute):
+        return 1, [f"request.{node.attr}"], []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)):
+        sign, factors, divisors = _product(node.left, source)
+        other_sign, other_factors, other_divisors = other = _product(node.right, source)
+        if isinstance(node.op, ast.Mult):
+            return sign * other_sign, factors + other_factors, divisors + other_divisors
+        below = [f"({_term(other)})"] if other_divisors else other_factors
+        return sign * other_sign, factors, divisors + below
+    terms = _terms(node, source)
+    if len(terms) == 1:
+        return terms[0]
+    sign = min((_term(term), -term[0]) for term in terms)[1] * -1
+    return sign, [f"({_sum(terms if sign > 0 else _negated(terms))})"], []
+
+
+def _term(term: Term) -> str:
+    return "*".join(sorted(term[1])) + "".join(f"/{divisor}" for divisor in sorted(term[2]))
+
+
+def _sum(terms: list[Term]) -> str:
+    ordered = sorted((-sign, _term((sign, factors, divisors))) for sign, factors, divisors in terms)
+    return "".join(f"{'+' if sign < 0 else '-'}{text}" for sign, text in ordered).removeprefix("+")
 
 
 def _feature(feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from itertools import count
 from typing import Literal
+
+from ofp_platform.vocabulary.decimals import format_decimal
 
 MAX_EXPRESSION_CHARACTERS = 500
 _CHARACTERS = re.compile(r"[A-Za-z0-9_.+\-*/() \t\n]*", re.ASCII)
@@ -127,3 +130,79 @@ def names_in(expression: Expression) -> tuple[frozenset[str], frozenset[str]]:
             return first[0] | second[0], first[1] | second[1]
         case Constant():
             return frozenset(), frozenset()
+
+
+@dataclass(frozen=True)
+class _Term:
+    """A product: its sign, the texts of its factors and of its divisors."""
+
+    sign: int
+    factors: tuple[str, ...]
+    divisors: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Without the sign: factors and divisors in the order of their texts."""
+        return "*".join(sorted(self.factors)) + "".join(f"/{divisor}" for divisor in sorted(self.divisors))
+
+
+def canonical_expression(text: str) -> str:
+    """One text for all expressions that differ in blanks, parentheses, the writing of numbers, signs, or the order and grouping
+    of sums, products and divisions. It means what they mean: arithmetic is exact, and null spreads from any part to the whole.
+
+    Nothing is computed: `2*3` is not `6`, `a-a` is not `0`, and a quotient by a quotient stays one, for `a/(b/c)` is null where c
+    is 0, and `a*c/b` is not.
+
+    Raises:
+        ExpressionError: as `parse_expression`.
+    """
+    return _sum_text(_terms(parse_expression(text)))
+
+
+def _terms(node: Expression) -> list[_Term]:
+    """The terms that the expression is the sum of."""
+    match node:
+        case Operation("+" | "-" as operator, left, right):
+            return _terms(left) + (_terms(right) if operator == "+" else _negated(_terms(right)))
+        case Negation(operand):
+            return _negated(_terms(operand))
+    return [_product(node)]
+
+
+def _negated(terms: list[_Term]) -> list[_Term]:
+    return [replace(term, sign=-term.sign) for term in terms]
+
+
+def _product(node: Expression) -> _Term:
+    match node:
+        case Constant(value):
+            return _Term(1, (_number_text(value),))
+        case FeatureValue(name):
+            return _Term(1, (name,))
+        case RequestValue(name):
+            return _Term(1, (f"request.{name}",))
+        case Operation("*", left, right):
+            first, second = _product(left), _product(right)
+            return _Term(first.sign * second.sign, first.factors + second.factors, first.divisors + second.divisors)
+        case Operation("/", left, right):
+            first, second = _product(left), _product(right)
+            below = (f"({second.text})",) if second.divisors else second.factors
+            return _Term(first.sign * second.sign, first.factors, first.divisors + below)
+    terms = _terms(node)
+    if len(terms) == 1:
+        return terms[0]
+    # of a sum inside a product, the term that comes first by its text is positive: the sign goes to the product
+    sign = min(terms, key=lambda term: (term.text, -term.sign)).sign
+    return _Term(sign, (f"({_sum_text(terms if sign > 0 else _negated(terms))})",))
+
+
+def _sum_text(terms: list[_Term]) -> str:
+    ordered = sorted(terms, key=lambda term: (-term.sign, term.text))
+    text = "".join(f"{'+' if term.sign > 0 else '-'}{term.text}" for term in ordered)
+    return text.removeprefix("+")
+
+
+def _number_text(value: Fraction) -> str:
+    """A literal without needless zeros."""
+    scale = next(scale for scale in count() if 10**scale % value.denominator == 0)
+    return format_decimal(int(value * 10**scale), scale)

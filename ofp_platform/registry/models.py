@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.envelope import EventType, SchemaVersion
 from ofp_platform.vocabulary.identity import KeyType
@@ -144,7 +145,7 @@ class OnDemand(Model):
     """One pure expression over the group's values and `request.<field>`."""
 
     name: Name
-    expression: Annotated[str, Field(min_length=1, max_length=500)]
+    expression: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION_CHARACTERS)]
     scale: Scale = DEFAULT_SCALE
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ofp_platform.registry.aggregations import Reads, rule_of
+from ofp_platform.registry.expression import canonical_expression
 from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Pack, event_class
 from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
 from ofp_platform.registry.selection import Selection, feature_scale, feature_selections, fields_needed
@@ -157,7 +158,7 @@ def _group(group: Group) -> dict[str, Any]:
         "features": [feature_content(feature) for feature in sorted(group.features, key=lambda feature: feature.name)],
         "request": {name: kind.value for name, kind in group.request.items()},
         "on_demand": [
-            {"name": feature.name, "expression": feature.expression.strip(), "scale": feature.scale}
+            {"name": feature.name, "expression": canonical_expression(feature.expression), "scale": feature.scale}
             for feature in sorted(group.on_demand, key=lambda feature: feature.name)
         ],
     }

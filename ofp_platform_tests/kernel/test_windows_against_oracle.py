@@ -18,7 +18,6 @@ from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.registry.routing import Router
-from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.many_times import evaluate_many
 from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PACK, PINS, SKEW, World, times, worlds
@@ -63,11 +62,8 @@ def features(group: CompiledGroup, found: Evaluation, time: int) -> dict[str, in
     query = query_of(arrays(group.key_type), [group])
     values = group_values(group, query, found, time)
     assert list(values) == sorted(values)
-    served = {name: wire(value) for name, value in values.items()}
-    for one in group.on_demand:
-        result = on_demand.evaluate(one, values, REQUEST)
-        served[one.name] = None if result is None else format_decimal(result, one.scale)
-    return served
+    values |= {one.name: on_demand.evaluate(one, values, REQUEST) for one in group.on_demand}
+    return {name: wire(value) for name, value in values.items()}
 
 
 @given(worlds(), st.lists(times(45), min_size=1, max_size=6))

@@ -13,6 +13,7 @@ from ofp_platform.registry.expression import (
     Negation,
     Operation,
     RequestValue,
+    canonical_expression,
     names_in,
     parse_expression,
 )
@@ -66,3 +67,48 @@ def test_a_decimal_literal_is_exact() -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ExpressionError):
         parse_expression(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "canonical"),
+    [
+        (["a / b", "a/b", "(a / b)", "((a))/(b)", "-a / -b", "-(-a)/b", " a\t/ b "], "a/b"),
+        (["a + b", "b + a", "b - -a", "-(-a - b)"], "a+b"),
+        (["b - a", "-a + b", "-(a - b)"], "b-a"),
+        (["a + b + c", "a + (b + c)", "c + (b + a)"], "a+b+c"),
+        (["a * b * c", "c * (b * a)"], "a*b*c"),
+        (["a / b / c", "a / (b * c)", "a / c / b"], "a/b/c"),
+        (["a * (b - c)", "(b - c) * a", "-a * (c - b)"], "(b-c)*a"),
+        (["a * (c - b)", "-a * (b - c)"], "-(b-c)*a"),
+        (["a / (b / c)", "a/((b)/c)"], "a/(b/c)"),
+        (["a * c / b", "a / b * c"], "a*c/b"),
+        (["1.0 * a", "1.00*a", "1*a"], "1*a"),
+        (["0.50 + request.x", "request.x+0.5"], "0.5+request.x"),
+        (["-0", "-0.0"], "-0"),
+        (["a - a"], "a-a"),
+        (["2 * 3"], "2*3"),
+    ],
+)
+def test_one_text_for_one_meaning(texts: list[str], canonical: str) -> None:
+    assert {canonical_expression(text) for text in texts} == {canonical}
+    assert canonical_expression(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a - b", "b - a"),
+        ("a / b", "b / a"),
+        ("a / (b / c)", "a * c / b"),  # null and 0, where c is 0
+        ("a / (b / c)", "a / b / c"),
+        ("a - (b - c)", "a - b - c"),
+        ("a * (b + c)", "a * b + c"),
+        ("a", "request.a"),
+        ("a - a", "0"),
+        ("0.1", "0.10000000000000001"),
+        ("a / (b + c)", "a / b + c"),
+        ("a / 0", "0"),
+    ],
+)
+def test_another_meaning_is_another_text(one: str, other: str) -> None:
+    assert canonical_expression(one) != canonical_expression(other)

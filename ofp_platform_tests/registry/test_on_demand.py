@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.registry.exact_value import ExactValue
+from ofp_platform.registry.exact_value import ExactValue, Unservable, in_range
+from ofp_platform.registry.expression import canonical_expression
 from ofp_platform.registry.layout import CompiledGroup, CompiledOnDemand
 from ofp_platform.registry.on_demand import evaluate
 from ofp_platform.registry.question import check_context
@@ -43,7 +44,7 @@ class Null:
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = _null
 
 
-def _naive(text: str, names: dict[str, ExactValue], context: dict[str, Any], scale: int) -> int | None:
+def _naive(text: str, names: dict[str, ExactValue], context: dict[str, Any], scale: int) -> ExactValue:
     def exact(value: ExactValue | str) -> Fraction | Null:
         if value is None:
             return Null()
@@ -59,7 +60,7 @@ def _naive(text: str, names: dict[str, ExactValue], context: dict[str, Any], sca
         result = eval(source, {}, scope)
     except ZeroDivisionError:
         return None
-    return None if isinstance(result, Null) else round(result * 10**scale)
+    return None if isinstance(result, Null) else in_range((round(result * 10**scale), scale))
 
 
 @given(
@@ -75,7 +76,11 @@ def test_equal_to_fractions_rounded_half_even_once(
     text: str, a: ExactValue, b: ExactValue, c: ExactValue, n: int, d: str, scale: int
 ) -> None:
     names, context = {"a": a, "b": b, "c": c}, {"n": n, "d": d}
-    assert evaluate(CompiledOnDemand("x", text, scale), names, context) == _naive(text, names, context, scale)
+    expected = _naive(text, names, context, scale)
+    assert evaluate(CompiledOnDemand("x", text, scale), names, context) == expected
+    canonical = canonical_expression(text)
+    assert canonical_expression(canonical) == canonical
+    assert evaluate(CompiledOnDemand("x", canonical, scale), names, context) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,12 +95,17 @@ def test_equal_to_fractions_rounded_half_even_once(
         ("0.0000005", 0),
         ("0.0000015", 2),
         ("-0.0000015", -2),
-        ("big * big * big", 9007199254740991**3 * 10**6),
+        ("big * big", 9007199254740991**2 * 10**6),
+        ("big * big * big", Unservable.OUT_OF_RANGE),
+        ("0 - big * big * big", Unservable.OUT_OF_RANGE),
+        ("beyond * 0", None),
     ],
 )
-def test_examples(expression: str, expected: int | None) -> None:
+def test_examples(expression: str, expected: int | Unservable | None) -> None:
     names: dict[str, ExactValue] = {"mean": (40_00, 2), "missing": None, "zero": 0, "big": 2**53 - 1}
-    assert evaluate(CompiledOnDemand("x", expression, 6), names, {"amount": 100}) == expected
+    names["beyond"] = Unservable.OUT_OF_RANGE
+    value = (expected, 6) if isinstance(expected, int) else expected
+    assert evaluate(CompiledOnDemand("x", expression, 6), names, {"amount": 100}) == value
 
 
 @pytest.mark.parametrize(
@@ -144,7 +154,7 @@ def test_a_request_context_that_a_group_cannot_use_is_refused_with_the_request(
 def test_a_request_context_that_fits() -> None:
     context: dict[str, int | str] = {"n": -5, "d": "-12.50", "unused": 1}
     assert check_context(context, [GROUP], Limits(), ContextPins(**PINS)) == {"n": -5, "d": "-12.50"}
-    assert evaluate(CompiledOnDemand("x", "request.n * request.d", 1), {}, {"n": -5, "d": "-12.50"}) == 625
+    assert evaluate(CompiledOnDemand("x", "request.n * request.d", 1), {}, {"n": -5, "d": "-12.50"}) == (625, 1)
 
 
 def test_a_bad_request_is_refused_even_if_the_value_would_be_null() -> None:

@@ -19,7 +19,14 @@ import pytest
 from ofp_platform.offline.datasets.content_digest import ContentDigest
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
-from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, requested_groups, values_out_of_range
+from ofp_platform.offline.datasets.feature_rows import (
+    FeatureJob,
+    compute_features,
+    dataset_blocks,
+    feature_job,
+    requested_groups,
+    values_out_of_range,
+)
 from ofp_platform.offline.datasets.spark_features import (
     SparkUnavailable,
     compute_features_on_spark,
