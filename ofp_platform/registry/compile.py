@@ -25,6 +25,7 @@ from ofp_platform.registry.selection import (
     Selection,
     feature_scale,
     feature_selections,
+    group_feed,
     group_selections,
 )
 
@@ -63,7 +64,7 @@ def compile_pack(pack: Pack) -> CompiledRegistry:
 
 def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
     selections = [selection for group in groups for selection in group_selections(group)]
-    predicates = sorted({selection.predicate for selection in selections}, key=_order)
+    predicates = sorted({selection.predicate for selection in selections} | {group_feed(group) for group in groups}, key=_order)
     integers = sorted({selection.value for selection in selections if _integer(selection) and selection.value is not None})
     tokens = sorted({selection.value for selection in selections if _token(selection) and selection.value is not None})
     # every predicate has a measure of its events alone: freshness reads its last time out of the chunk summaries
@@ -105,16 +106,13 @@ def _measure(selection: Selection, predicates: list[Predicate], integers: list[s
 
 def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
     selections = group_selections(group)
-    mask = 0
-    for selection in selections:
-        mask |= 1 << layout.predicates.index(selection.predicate)
     read = {name for feature in group.on_demand for name in names_in(parse_expression(feature.expression))[1]}
     return CompiledGroup(
         name=group.name,
         version=group.version,
         key_type=group.key_type.value,
         ttl_seconds=group.ttl_seconds,
-        mask=mask,
+        mask=1 << layout.predicates.index(group_feed(group)),
         reach=max(selection.reach for selection in selections),
         features=_features(group, selections, layout),
         on_demand=tuple(

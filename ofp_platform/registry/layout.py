@@ -90,7 +90,7 @@ class CompiledOnDemand:
 
 @dataclass(frozen=True)
 class CompiledGroup:
-    """One group version, compiled. `mask` has the bit of every predicate that any feature of the group uses.
+    """One group version, compiled. `mask` has the bit of the predicate that all events which feed the group satisfy.
 
     `reach` is max(window + delay) over its features; `request_fields` are the request_context fields that its on-demand
     features read, with their types ("integer" or "decimal").

@@ -71,6 +71,20 @@ def group_selections(group: Group) -> list[Selection]:
     return [replace(selection, predicate=fed_predicate(selection.predicate, needs)) for selection in selections]
 
 
+def feed_of(predicates: Iterable[Predicate]) -> Predicate:
+    """All events of the types that a group's predicates select, whatever their `where` says: what its freshness is of."""
+    return Predicate(
+        event_types=tuple(sorted({name for predicate in predicates for name in predicate.event_types})), conditions=()
+    )
+
+
+def group_feed(group: Group) -> Predicate:
+    """The events that feed a group: of its types, with all that it needs."""
+    selections = [selection for feature in group.features for selection in feature_selections(feature)]
+    needs = fields_needed((selection.predicate, selection.value) for selection in selections)
+    return fed_predicate(feed_of(selection.predicate for selection in selections), needs)
+
+
 def fields_needed(parts: Iterable[tuple[Predicate, str | None]]) -> dict[str, frozenset[str]]:
     """Event type to the payload fields that a group reads of it; `parts` are its predicates with the field of each value."""
     needs: dict[str, frozenset[str]] = {}

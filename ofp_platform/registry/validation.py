@@ -11,7 +11,7 @@ from ofp_platform.registry.expression import ExpressionError, names_in, parse_ex
 from ofp_platform.registry.layout import MAX_PREDICATES, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
-from ofp_platform.registry.selection import fed_predicate, fields_needed, predicate_of
+from ofp_platform.registry.selection import fed_predicate, feed_of, fields_needed, predicate_of
 from ofp_platform.registry.shape import check_shape, parse_part, suggestion
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
@@ -155,12 +155,15 @@ class _Check:
         """Hold the number of predicates of a key type to what a mask has room for, a group at a time."""
         predicates = self.predicates.setdefault(key_type, set())
         needs = fields_needed((predicate, value) for _, predicate, value in self.selected)
-        for path, predicate, _ in self.selected:
+        selected = [(path, predicate) for path, predicate, _ in self.selected]
+        if selected:
+            selected.append((selected[-1][0], feed_of(predicate for _, predicate in selected)))
+        for path, predicate in selected:
             fed = fed_predicate(predicate, needs)
             if fed not in predicates and len(predicates) == MAX_PREDICATES:
                 message = (
                     f"more than {MAX_PREDICATES} different selections for key type {key_type}: events, where, and the fields that"
-                    " their group reads"
+                    " their group reads; and one of each group, of all its events"
                 )
                 self.pack_text.report(path, message)
                 continue

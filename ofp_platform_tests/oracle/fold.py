@@ -167,8 +167,9 @@ def snapshot(
     *,
     allowed_lateness: int,
     request_context: Mapping[str, int | str] | None = None,
+    forensic: bool = False,
 ) -> Answer:
-    """What `get_features` must answer.
+    """What `get_features` must answer, or (`forensic`) a rebuild, which answers behind the horizon, too, and has none there.
 
     Raises:
         BehindHorizon: a requested window begins behind the horizon.
@@ -180,7 +181,9 @@ def snapshot(
         key=lambda group: (group["name"], group["version"]),
     )
     if horizon is not None and any(as_of - _reach(group) < horizon for group in chosen):
-        raise BehindHorizon
+        if not forensic:
+            raise BehindHorizon
+        horizon = None
     by_key, freshness, warnings = [], [], []
     for key_type, key_id in sorted(keys):
         by_group = []
@@ -279,13 +282,11 @@ def _served(
 
 
 def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, horizon: int | None = None) -> int | None:
-    """The greatest time <= as-of, in front of the horizon, of an event that any feature of the group counts."""
+    """The greatest time <= as-of, in front of the horizon, of an event of a type that feeds the group, whatever its fields."""
     times = [
         event.ts
         for event in _feeding(group, events)
-        if event.ts <= as_of
-        and (horizon is None or event.ts > horizon)
-        and any(_satisfies(event, selection) for selection in _selections(group))
+        if event.ts <= as_of and (horizon is None or event.ts > horizon) and _uses(group, event.event_type)
     ]
     return max(times, default=None)
 

@@ -112,6 +112,15 @@ def test_freshness_counts_any_event_of_the_group_up_to_the_as_of() -> None:
     assert served(records[:2], 8.5).freshness[0]["stale"]
 
 
+def test_freshness_is_of_types_whatever_a_where_says() -> None:
+    every = next(one for one in CONTENT["groups"] if one["name"] == "every")
+    group = {**every, "features": [one for one in every["features"] if one["name"] == "a_sum"], "on_demand": []}
+    assert group["features"][0]["where"] == {"status": ["odd", "ok"]}
+    known = known_events([payment(0, 1, status="no")], {"p0": 1}, PINS, {**CONTENT, "groups": [group]}, SKEW)
+    events = list(known.events.values())
+    assert last_update(group, events, START + 2 * SECOND) == START + SECOND
+
+
 def test_what_is_known() -> None:
     records = [
         payment(0, 1),

@@ -83,7 +83,7 @@ def test_the_plan_of_a_group(compiled: CompiledRegistry) -> None:
     assert features["r"].operand == CompiledOperand(Aggregation.MEAN, 4)
     assert features["r"].denominator == CompiledOperand(Aggregation.COUNT, 2)
     assert features["r"].scale == 4
-    assert (plan.mask, plan.reach, plan.request_fields) == (0b11, DAY + HOUR, (("x", "decimal"),))
+    assert (plan.mask, plan.reach, plan.request_fields) == (0b01, DAY + HOUR, (("x", "decimal"),))
     assert plan.on_demand[0].expression == "request.x * m"
     assert compiled.reach == DAY + HOUR
     assert list(compiled.groups) == [("g", "v1"), ("g", "v2")]
@@ -109,6 +109,10 @@ def test_every_reference_holds(name: str) -> None:
                     used |= 1 << layout.measures[slot.measure].predicate
                     assert slot.window + slot.delay <= plan.reach <= compiled.reach
                     assert (operand.token >= 0) == (operand.aggregation is Aggregation.DISTINCT_COUNT)
-        assert used == plan.mask
+        feed = layout.predicates[plan.mask.bit_length() - 1]
+        assert plan.mask == 1 << layout.predicates.index(feed)
+        selected = [predicate for index, predicate in enumerate(layout.predicates) if used >> index & 1]
+        assert feed.conditions == ()
+        assert set(feed.event_types) == {name for predicate in selected for name in predicate.event_types}
         assert len(set(layout.measures)) == len(layout.measures)
         assert len(set(layout.slots)) == len(layout.slots)

@@ -106,13 +106,16 @@ def naive_needs(compiled: CompiledRegistry, event_type: str) -> dict[tuple[str, 
     needs: dict[tuple[str, str], Need] = {}
     for group in compiled.pack.groups:
         need = Need(group.key_type.value, routing.keys.get(group.key_type, ""), {}, [])
+        types: set[str] = set()
         for feature in group.features:
             for part in (feature, feature.numerator, feature.denominator):
+                types |= set(part.events or ()) if part is not None else set()
                 if part is not None and part.events is not None and event_type in part.events:
                     need.predicates.append((tuple(part.events), dict(part.where)))
                     for name in [*part.where, *([part.value] if part.value else [])]:
                         need.fields[name] = routing.fields[name]
         if need.predicates:
+            need.predicates.append((tuple(types), {}))  # what feeds the group at all: freshness is of it
             needs[group.name, group.version] = need
     return needs
 
