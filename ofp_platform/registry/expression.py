@@ -163,13 +163,13 @@ def _terms(node: Expression) -> list[_Term]:
     """The terms that the expression is the sum of."""
     match node:
         case Operation("+" | "-" as operator, left, right):
-            return _terms(left) + (_terms(right) if operator == "+" else _negated(_terms(right)))
+            return _terms(left) + (_terms(right) if operator == "+" else _with_other_signs(_terms(right)))
         case Negation(operand):
-            return _negated(_terms(operand))
+            return _with_other_signs(_terms(operand))
     return [_product(node)]
 
 
-def _negated(terms: list[_Term]) -> list[_Term]:
+def _with_other_signs(terms: list[_Term]) -> list[_Term]:
     return [replace(term, sign=-term.sign) for term in terms]
 
 
@@ -193,12 +193,12 @@ def _product(node: Expression) -> _Term:
         return terms[0]
     # of a sum inside a product, the term that comes first by its text is positive: the sign goes to the product
     sign = min(terms, key=lambda term: (term.text, -term.sign)).sign
-    return _Term(sign, (f"({_sum_text(terms if sign > 0 else _negated(terms))})",))
+    return _Term(sign, (f"({_sum_text(terms if sign > 0 else _with_other_signs(terms))})",))
 
 
 def _sum_text(terms: list[_Term]) -> str:
-    ordered = sorted(terms, key=lambda term: (-term.sign, term.text))
-    text = "".join(f"{'+' if term.sign > 0 else '-'}{term.text}" for term in ordered)
+    sorted_terms = sorted(terms, key=lambda term: (-term.sign, term.text))
+    text = "".join(f"{'+' if term.sign > 0 else '-'}{term.text}" for term in sorted_terms)
     return text.removeprefix("+")
 
 

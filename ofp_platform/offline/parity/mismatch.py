@@ -89,7 +89,9 @@ def describe(
 def _plain(where: Where, path: _Path, served_value: Any, rebuilt_value: Any) -> FeatureDifference:
     """A difference without evidence. A path that is none of a snapshot's names nothing."""
     try:
-        names = dict(zip((*_KEY, "feature") if where == "values" else _KEY, path, strict=False))
+        names: dict[str, Any] = dict(zip((*_KEY, "feature") if where == "values" else _KEY, path, strict=False))
+        if where == "warnings" and len(path) == len(_KEY) + 2:
+            names["feature"] = path[-1] or None
         return FeatureDifference(where=where, served=served_value, rebuilt=rebuilt_value, **names)
     except ValidationError:
         return FeatureDifference(where=where, served=served_value, rebuilt=rebuilt_value)
