@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import orjson
 from pydantic import ValidationError
 
-from ofp_platform.log.port import EventLog
+from ofp_platform.log.port import EventLog, LogError, LogUnavailable
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.published_packs import pack_digests
-from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.run_facts import CheckEvidence, CheckStatus, RunFacts
 from ofp_platform.vocabulary.profile import Profile
+
+_SERVED_CONFIGS = """
+    SELECT DISTINCT run_config_digest FROM ofp.projection
+    WHERE (stream_name, pins_digest) = (%s, %s) AND status = 'live' ORDER BY 1"""
 
 
 class RunFactsConflict(Exception):
@@ -23,21 +28,42 @@ class RunFactsConflict(Exception):
 def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, reference: str) -> RunFacts:
     """Examine a run as its scenario runner would on handing it over: the versions it pinned, and the result of each check.
 
-    The digests are of the evidence: the pack as published, the configuration, the heads of the stream.
+    The evidence of each is stored under its digest: the digests under which the pack is published, the configuration with that of
+    the projection that serves the run, and what can be read at both ends of each partition.
     """
     with answering(), pool.connection() as connection:
         published_digests = pack_digests(connection, pack.pack_id, pack.revision)
-    ends = log.ends()
+        served_configs = connection.execute(_SERVED_CONFIGS, (log.stream_name, pins_digest(profile.context_pins))).fetchall()
     config = {
         "allowed_lateness_us": profile.allowed_lateness_us,
         "clock_skew_us": profile.clock_skew_us,
         "run_config_digest": profile.run_config_digest,
+        "served_with": [digest for (digest,) in served_configs],
+        "stream_name": log.stream_name,
     }
-    checks = {
+    spans = _readable_spans(log)
+    checks: dict[str, tuple[bool, object]] = {
         "feature_pack_published": (published_digests == [pack.digest], published_digests),
-        "run_config_pinned": (log.stream_name == profile.stream_name, {**config, "stream_name": log.stream_name}),
-        "stream_readable": (bool(ends.partitions), ends.model_dump(mode="json")),
+        "run_config_pinned": (all(digest == profile.run_config_digest for (digest,) in served_configs), config),
+        "stream_readable": (bool(spans) and all(span["problem"] == "" for span in spans), spans),
     }
+    evidence = {
+        name: canonical_bytes(
+            {
+                "check": name,
+                "context_pins": profile.context_pins.wire(),
+                "kind": "run_check_evidence",
+                "looked_at": looked_at,
+                "status": (CheckStatus.PASS if is_passed else CheckStatus.FAIL).value,
+            }
+        )
+        for name, (is_passed, looked_at) in sorted(checks.items())
+    }
+    with answering(), pool.connection() as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ofp.evidence (digest, content) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            [(sha256_hex(content), content.decode("utf-8")) for content in evidence.values()],
+        )
     return RunFacts(
         reference=reference,
         context_pins=profile.context_pins,
@@ -48,11 +74,32 @@ def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, r
         allowed_lateness_us=profile.allowed_lateness_us,
         evidence=tuple(
             CheckEvidence(
-                check=name, status=CheckStatus.PASS if is_passed else CheckStatus.FAIL, evidence_digest=digest_of(evidence)
+                check=name,
+                status=CheckStatus.PASS if checks[name][0] else CheckStatus.FAIL,
+                evidence_digest=sha256_hex(content),
             )
-            for name, (is_passed, evidence) in sorted(checks.items())
+            for name, content in evidence.items()
         ),
     )
+
+
+def _readable_spans(log: EventLog) -> list[dict[str, object]]:
+    """What the log says of each partition, and what is wrong with that where reading does not bear it out."""
+    floor = log.retention_floor().by_partition()
+    spans: list[dict[str, object]] = []
+    for end in log.ends().partitions:
+        problem, start = "", floor.get(end.partition_id)
+        try:
+            batch = log.read(end.partition_id, start, 1)
+            if start is not None and start != end and batch.next == start:
+                problem = "records are promised, and none can be read"
+        except LogUnavailable:
+            raise
+        except LogError as error:
+            problem = str(error)
+        wire_start = None if start is None else start.model_dump(mode="json")
+        spans.append({"end": end.model_dump(mode="json"), "problem": problem, "start": wire_start})
+    return spans
 
 
 def publish_run_facts(pool: Pool, facts: RunFacts) -> str:
@@ -86,7 +133,8 @@ def load_run_facts(
 
     Raises:
         BuildRefused: RUN_FACTS_UNAVAILABLE: an unknown reference, facts of another run or stream, damaged facts;
-            PASS_EVIDENCE_MISSING: a required check did not pass, or nobody says that it did; STORE_UNAVAILABLE.
+            PASS_EVIDENCE_MISSING: a required check did not pass, or nobody says that it did;
+            EVIDENCE_UNRESOLVED: the evidence of a check is not stored, or says something else; STORE_UNAVAILABLE.
     """
     with answering(), pool.connection() as connection:
         row = connection.execute("SELECT digest, content FROM ofp.run_facts WHERE reference = %s", (reference,)).fetchone()
@@ -109,7 +157,38 @@ def load_run_facts(
             f"the facts under {reference!r} hold no PASS of {', '.join(missing)}: without it the run's data is not read",
             "run_facts_ref",
         )
+    _check_evidence(pool, facts)
     return facts
+
+
+def _check_evidence(pool: Pool, facts: RunFacts) -> None:
+    """Check that the evidence of every check is stored and says what the facts say.
+
+    Raises:
+        BuildRefused: EVIDENCE_UNRESOLVED; STORE_UNAVAILABLE.
+    """
+    digests = [item.evidence_digest for item in facts.evidence]
+    with answering(), pool.connection() as connection:
+        rows = connection.execute("SELECT digest, content FROM ofp.evidence WHERE digest = ANY(%s)", (digests,)).fetchall()
+    contents: dict[str, str] = dict(rows)
+    for item in facts.evidence:
+        content = contents.get(item.evidence_digest)
+        if content is None:
+            problem = "is not stored"
+        elif sha256_hex(content.encode("utf-8")) != item.evidence_digest:
+            problem = "is stored with another content"
+        else:
+            said = orjson.loads(content)
+            claim = {"check": item.check, "context_pins": facts.context_pins.wire(), "status": item.status.value}
+            if isinstance(said, dict) and {name: said.get(name) for name in claim} == claim:
+                continue
+            problem = "says something else"
+        raise BuildRefused(
+            BuildReason.EVIDENCE_UNRESOLVED,
+            f"the evidence {item.evidence_digest} of check {item.check} in the facts under {facts.reference!r} {problem}:"
+            " examine the run again (`ofp facts publish REFERENCE`, under another reference)",
+            "run_facts_ref",
+        )
 
 
 def _unavailable(field: str, message: str) -> BuildRefused:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from ofp_platform.log.port import PositionTrimmed
 from ofp_platform.offline.requests.run_facts_view import RunFactsConflict, examine_run, load_run_facts, publish_run_facts
 from ofp_platform.online.plane import Plane
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
@@ -100,6 +101,37 @@ def test_facts_that_were_tampered_with_are_not_read(plane: Plane) -> None:
         )
     assert refusal(plane, "sr/a") == (BuildReason.RUN_FACTS_UNAVAILABLE, "run_facts_ref")
     assert refusal(plane, "sr/b") == (BuildReason.RUN_FACTS_UNAVAILABLE, "run_facts_ref")
+
+
+def test_a_config_that_the_live_projection_does_not_have_does_not_pass(plane: Plane) -> None:
+    other = plane.profile.model_copy(update={"allowed_lateness": "2d"})
+    assert other.run_config_digest != plane.profile.run_config_digest
+    facts = examine_run(plane.pool, plane.log, other, pinned(plane), REFERENCE)
+    assert facts.without_pass() == ["run_config_pinned"]
+
+
+def test_a_stream_that_cannot_be_read_does_not_pass(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trimmed(*_: Any) -> None:
+        raise PositionTrimmed("gone")
+
+    monkeypatch.setattr(plane.log, "read", trimmed)
+    facts = examine_run(plane.pool, plane.log, plane.profile, pinned(plane), REFERENCE)
+    assert facts.without_pass() == ["stream_readable"]
+
+
+def test_evidence_is_resolved_and_says_what_the_facts_say(plane: Plane) -> None:
+    evidence = facts_of(plane).wire()["evidence"]
+    first, second, _ = (item["evidence_digest"] for item in evidence)
+    for number, (digest, words) in enumerate((("0" * 64, "is not stored"), (second, "says something else"))):
+        evidence[0]["evidence_digest"] = digest
+        reference = f"sr/unresolved-{number}"
+        publish_run_facts(plane.pool, facts_of(plane, reference, evidence=evidence))
+        with pytest.raises(BuildRefused, match=words) as caught:
+            load(plane, reference)
+        assert (caught.value.reason, caught.value.field) == (BuildReason.EVIDENCE_UNRESOLVED, "run_facts_ref")
+    evidence[0]["evidence_digest"] = first
+    publish_run_facts(plane.pool, facts_of(plane, evidence=evidence))
+    assert load(plane).evidence[0].evidence_digest == first
 
 
 def test_evidence_names_each_check_once(plane: Plane) -> None:
