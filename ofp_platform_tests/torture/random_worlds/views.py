@@ -269,7 +269,8 @@ class ViewTrial:
         with self.store.pool.connection() as connection:
             row = read_projection(connection, self.projection_id)
             totals = connection.execute(
-                "SELECT coalesce(sum(records), 0)::int, coalesce(sum(failed), 0)::int, coalesce(sum(ignored), 0)::int"
+                "SELECT coalesce(sum(records), 0)::int, coalesce(sum(failed), 0)::int, coalesce(sum(ignored), 0)::int,"
+                " coalesce(sum(partial), 0)::int"
                 " FROM ofp.projection_partition WHERE projection_id = %s",
                 (self.projection_id,),
             ).fetchone()
@@ -282,7 +283,7 @@ class ViewTrial:
         active = [dict(view.pins) for view in self.world.views]
         inactive = sum(_pins(record) not in active for record in foreign)
         counted = (len(self.world.records), len(known.failures) + inactive, known.unknown + len(foreign) - inactive)
-        self.findings.hold("records, failed, ignored", totals, counted)
+        self.findings.hold("records, failed, ignored, partial", totals, (*counted, len(known.group_failures)))
         self.findings.hold("the watermark", row.watermark, known.watermark)
         if self.view is self.world.views[0]:
             self.findings.counts["duplicates"] += known.duplicates
@@ -325,6 +326,7 @@ class ViewTrial:
         self.findings.hold(
             "folded", counted, (len(known.events), known.duplicates, known.unknown, foreign, failures, known.watermark)
         )
+        self.findings.hold("failures of some groups", sum(folded.group_failures.values()), len(known.group_failures))
         contents = Counter((event_class, event_id) for event_class, event_id, _ in known.events)
         names = sorted(event_id for (_, event_id), count in contents.items() if count > 1)
         self.findings.hold("conflicts by id", sorted(one.event_id for one in folded.anomalies), names)
