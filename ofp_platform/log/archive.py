@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from ofp_platform.log.archive_content import SegmentFacts
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
 from ofp_platform.log.archive_store import Archive, SegmentMissing
+from ofp_platform.log.archived_partitions import demand_archived_listed
 from ofp_platform.log.port import EventLog, PositionTrimmed
 from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds
 from ofp_platform.log.span_records import ReplayGap, log_batches
@@ -50,6 +51,7 @@ def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, num
     Raises:
         RangeOpen: it is not closed yet.
         ReplayGap: the log has not all of it; nothing is written.
+        PartitionVanished: the log lists a partition no more that is not archived to its end.
         ArchiveConflict: the archive has other records at these positions.
         SegmentMissing | SegmentDamaged | ReceiptDamaged: what the archive has of these positions is damaged.
         ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
@@ -124,6 +126,7 @@ def _archive_all(
     ranges: OffsetRanges, archive: Archive, tasks: Sequence[_Task], workers: int, on_receipt: OnReceipt
 ) -> list[ArchiveReceipt]:
     receipts = []
+    demand_archived_listed(ranges.log, archive)
     before = _continued(ranges.log, archive, tasks)
     if workers == 1:
         for task in tasks:

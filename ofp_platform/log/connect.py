@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing, suppress
 from typing import Literal, assert_never
 
-from ofp_platform.log.port import EventLog, StreamNotFound
+from ofp_platform.log.port import EventLog, LogUnavailable, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.log.shard_evidence import StoredEvidence
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.profile import Profile
 
+logger = logging.getLogger(__name__)
 LogKind = Literal["postgres", "kinesis"]
 
 
@@ -19,9 +24,13 @@ def connect_log(
     partitions: int,
     partition_key: str,
     kinesis_endpoint_url: str | None,
+    kinesis_retention_hours: int | None,
     create: bool = True,
 ) -> EventLog:
     """Open the stream, or create it with that many partitions. Close the log before the pool.
+
+    Kinesis keeps records for at least that many hours then. One that does not answer is opened all the same where it is not to
+    be created.
 
     Raises:
         StreamNotFound: there is none, and it is not to be created. LogUnavailable: the log does not answer.
@@ -40,10 +49,15 @@ def connect_log(
 
             client = kinesis_client(kinesis_endpoint_url)
             try:
+                evidence = StoredEvidence(pool, stream_name)
                 if create:
-                    return KinesisLog.create(client, stream_name, partitions, partition_key)
-                log = KinesisLog(client, stream_name, partition_key)
-                log.partitions()
+                    log = KinesisLog.create(client, stream_name, partitions, partition_key, evidence=evidence)
+                    if kinesis_retention_hours is not None:
+                        log.keep_for(kinesis_retention_hours)
+                    return log
+                log = KinesisLog(client, stream_name, partition_key, evidence=evidence)
+                with suppress(LogUnavailable):  # whoever reads it meets the outage; who serves what is applied does not
+                    log.partitions()
                 return log
             except BaseException:
                 client.close()
@@ -63,3 +77,23 @@ def first_partition_ids(kind: LogKind, count: int) -> list[str]:
             return KinesisLog.first_partition_ids(count)
         case _:
             assert_never(kind)
+
+
+def listed_partition_ids(profile: Profile) -> list[str]:
+    """The ids of the partitions that the stream has now; of a new one, where there is none yet or it does not answer in time."""
+    first_ids = first_partition_ids(profile.log_kind, profile.partitions)
+    if profile.log_kind == "postgres":
+        return first_ids  # they are named once, for good
+    from botocore.exceptions import BotoCoreError
+
+    from ofp_platform.log.kinesis import KinesisLog, kinesis_client  # see above
+
+    try:
+        with closing(kinesis_client(profile.kinesis_endpoint_url)) as client:
+            infos = KinesisLog(client, profile.stream_name, profile.partition_key, attempts=1).partitions()
+    except (LogUnavailable, StreamNotFound, BotoCoreError) as error:
+        logger.warning("partitions as in the profile: %s", error)
+        return first_ids
+    # shards are numbered in the order in which they were opened: those before are listed no more, and have their history
+    count = 1 + max((int(info.partition_id.rpartition("-")[2]) for info in infos), default=len(first_ids) - 1)
+    return KinesisLog.first_partition_ids(count)

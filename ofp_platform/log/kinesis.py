@@ -47,12 +47,15 @@ from ofp_platform.log.port import (
     RefusalReason,
     checked_start,
     empty_batch,
+    readable_partitions,
 )
+from ofp_platform.log.shard_evidence import ProcessEvidence, ShardEvidence
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import SEQUENCE_TOKENS, Basis, PartitionBasis, make_basis
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import ShardTypeDef
 
 PUT_RECORDS = 500  # what one PutRecords may take
 PUT_BYTES = 4_500_000
@@ -111,8 +114,12 @@ class KinesisLog:
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
+        evidence: ShardEvidence | None = None,
     ) -> None:
-        """An existing stream. `attempts` bounds each request; the callables are the only clock and chance in here."""
+        """An existing stream. `attempts` bounds each request; the callables are the only clock and chance in here.
+
+        `evidence` about its shards is kept there; None: it ends with this object.
+        """
         self.stream_name = stream_name
         self.partition_key = partition_key
         self._client = client
@@ -120,8 +127,11 @@ class KinesisLog:
         self._backoff = Backoff(sleep, jitter, attempts, monotonic)
         self._poll_seconds = poll_seconds
         self._monotonic = monotonic
-        self._reader = ShardReader(client, stream_name, self._backoff)
-        self._scout = ShardReader(client, stream_name, self._backoff)  # looks ahead without taking the reader's iterators
+        self._evidence = evidence = ProcessEvidence() if evidence is None else evidence
+        self._reader = ShardReader(client, stream_name, self._backoff, evidence)
+        self._scout = ShardReader(
+            client, stream_name, self._backoff, evidence
+        )  # looks ahead without taking the reader's iterators
         self._lock = threading.Lock()
         self._heads: dict[str, PartitionBasis] = {}
 
@@ -153,7 +163,7 @@ class KinesisLog:
         raise LogUnavailable(f"stream {stream_name!r} was created but does not become active")
 
     def partitions(self) -> list[PartitionInfo]:
-        """The shards that Kinesis still lists; a parent that it lists no more cannot be read and is left out."""
+        """The shards that Kinesis still lists."""
         return self._partitions(None)
 
     def _partitions(self, deadline: float | None) -> list[PartitionInfo]:
@@ -168,18 +178,8 @@ class KinesisLog:
             arguments = {"NextToken": token}
         else:
             raise LogUnavailable(f"Kinesis lists the shards of {self.stream_name!r} without end: {_SHARD_PAGES} pages, and more")
-        listed = {shard["ShardId"] for shard in shards}
-        return sorted(
-            (
-                PartitionInfo(
-                    shard["ShardId"],
-                    tuple(shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name) in listed),
-                    "EndingSequenceNumber" in shard["SequenceNumberRange"],
-                )
-                for shard in shards
-            ),
-            key=lambda info: info.partition_id,
-        )
+        names = {shard["ShardId"] for shard in shards}
+        return sorted((_partition_info(shard, names) for shard in shards), key=lambda info: info.partition_id)
 
     def append(self, envelopes: Sequence[Candidate], clock: AdmissionClock | None = None) -> AppendReceipt:
         """See `EventLog.append`. It does not raise when Kinesis is away: what was not taken is refused as LOG_UNAVAILABLE."""
@@ -230,9 +230,9 @@ class KinesisLog:
         checked_start(partition_id, basis, self.position_kind.offset_kind, max_records)
         if basis is not None and basis.closed:
             return empty_batch(basis)
-        after = "" if basis is None else str(basis.offset)
+        after = None if basis is None else str(basis.offset)
         page = self._reader.page(partition_id, after, max_records)
-        return batch_of(page.records, self._admission, self._behind_page(partition_id, after, page))
+        return batch_of(page.records, self._admission, self._behind_page(partition_id, after or "", page))
 
     def ends(self) -> Basis:
         """See `EventLog.ends`. Kinesis does not tell its last number: the first call of a process reads up to it."""
@@ -242,7 +242,7 @@ class KinesisLog:
         with self._lock:
             head = self._heads.get(shard_id, self._part(shard_id, ""))
         while not head.closed:
-            page = self._scout.page(shard_id, str(head.offset), PAGE_LIMIT)
+            page = self._scout.page(shard_id, str(head.offset) or None, PAGE_LIMIT)
             head = self._behind_page(shard_id, str(head.offset), page)
             if page.at_head:
                 break  # what is appended meanwhile is behind this moment
@@ -258,6 +258,55 @@ class KinesisLog:
     def ordinal_lag(self, basis: Basis) -> dict[str, int]:
         """See `EventLog.ordinal_lag`: counted in one page, so at least this many (at most 10,000 are seen)."""
         return {name: len(page.records) for name, page in self._behind(basis, PAGE_LIMIT)}
+
+    def demand(self, basis: Basis) -> None:
+        """See `EventLog.demand`; one request a shard where it was not asked before."""
+        known_parts = basis.by_partition()
+        infos = self.partitions()
+        for name in readable_partitions(infos, basis):
+            self._scout.demand(name, str(known_parts[name].offset) if name in known_parts else "")
+
+    def accepted_ends(self) -> dict[str, PartitionBasis]:
+        """See `EventLog.accepted_ends`."""
+        names = {info.partition_id for info in self.partitions()}
+        return {
+            gap.partition_id: self._part(gap.partition_id, gap.position, closed=True)
+            for gap in self._evidence.decisions()
+            if gap.partition_id not in names
+        }
+
+    def retention_used(self, basis: Basis) -> dict[str, float]:
+        """See `EventLog.retention_used`; one request a shard, and one for the stream."""
+        known_parts = basis.by_partition()
+        shares = {}
+        for info in self.partitions():
+            part = known_parts.get(info.partition_id)
+            shares[info.partition_id] = (
+                0.0
+                if part is not None and part.closed
+                else self._scout.retention_used(info.partition_id, "" if part is None else str(part.offset))
+            )
+        return shares
+
+    def retention_hours(self) -> int:
+        """How long the stream keeps a record."""
+        return self._scout.retention_hours()
+
+    def keep_for(self, hours: int) -> None:
+        """Raise the retention of the stream; it is never lowered here: that loses records.
+
+        Raises:
+            LogUnavailable: Kinesis does not answer, or does not allow it.
+        """
+        if hours > self.retention_hours():
+            try:
+                self._reader.call(
+                    self._client.increase_stream_retention_period, StreamName=self.stream_name, RetentionPeriodHours=hours
+                )
+            except ClientError as error:
+                raise LogUnavailable(
+                    f"Kinesis does not keep records of {self.stream_name!r} for {hours} hours: {error_code(error)}"
+                ) from error
 
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """See `EventLog.wait`; asks every `poll_seconds`. A shard that ended with the basis counts too: reading shows it.
@@ -288,7 +337,7 @@ class KinesisLog:
             if part is not None and part.closed:
                 yield info.partition_id, Page([], ended=False, at_head=True)
             else:
-                after = "" if part is None else str(part.offset)
+                after = None if part is None else str(part.offset) or None
                 yield info.partition_id, self._scout.page(info.partition_id, after, limit, deadline)
 
     def _behind_page(self, shard_id: str, after: str, page: Page) -> PartitionBasis:
@@ -297,6 +346,16 @@ class KinesisLog:
 
     def _part(self, shard_id: str, offset: str, closed: bool = False) -> PartitionBasis:
         return self.position_kind.basis(shard_id, offset, closed=closed)
+
+
+def _partition_info(shard: ShardTypeDef, names: set[str]) -> PartitionInfo:
+    parents = [parent for parent in (shard.get("ParentShardId"), shard.get("AdjacentParentShardId")) if parent]
+    return PartitionInfo(
+        shard["ShardId"],
+        tuple(parent for parent in parents if parent in names),
+        "EndingSequenceNumber" in shard["SequenceNumberRange"],
+        tuple(parent for parent in parents if parent not in names),
+    )
 
 
 def _chunks(entries: list[_Entry]) -> Iterator[list[_Entry]]:

@@ -25,6 +25,8 @@ from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
 if TYPE_CHECKING:
     from mypy_boto3_kinesis.type_defs import RecordTypeDef
 
+_AGGREGATED = b"\xf3\x89\x9a\xc2"
+"""How a record begins that the Kinesis producer library packed (github.com/awslabs/kinesis-aggregation)."""
 _FIELDS = {"admitted_at_utc", "envelope"}
 
 
@@ -67,6 +69,11 @@ def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | Un
     def unreadable(reason: RefusalReason, message: str) -> UnreadableRecord:
         return UnreadableRecord(offset, reason, message)
 
+    if record["Data"].startswith(_AGGREGATED):
+        return unreadable(
+            RefusalReason.AGGREGATED_RECORD,
+            "several records packed into one by the Kinesis producer library: switch its aggregation off",
+        )
     try:
         data = read_json(record["Data"])
     except NotJson:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ofp_platform.log.port import LogUnavailable, PartitionNotFound, PositionTrimmed, PositionUnknown, StreamNotFound
+from ofp_platform.log.shard_evidence import HeadSighting, ShardEvidence
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, to_micros
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.literals import ShardFilterTypeType
     from mypy_boto3_kinesis.type_defs import GetRecordsOutputTypeDef, RecordTypeDef
 
+logger = logging.getLogger(__name__)
 PAGE_LIMIT = 10_000  # what one GetRecords may return
 _ITERATORS_KEPT = 1024
 _TRANSIENT = {
@@ -34,6 +41,14 @@ EMPTY_PAGES = 50
 """Empty pages that one call passes over; at the pace below they take 10 s. The next call goes on where it ended."""
 EMPTY_PAGE_SECONDS = 0.2
 """Between two of them: Kinesis gives five pages a second of a shard."""
+_PROBE = "at "
+_HOUR = 3600 * MICROS_PER_SECOND
+_MARGIN = 10 * 60 * MICROS_PER_SECOND
+"""What is kept by less than this may be trimmed while it is being read."""
+_ADVICE = (
+    "Where the archive has what came before, folds go on from there; else an operator who knows that nothing was lost says so:"
+    " `ofp log accept {} --reason TEXT`"
+)
 _FOR_THE_CALLER = {"ExpiredIteratorException", "InvalidArgumentException", "ResourceInUseException"}
 
 
@@ -105,15 +120,23 @@ def is_transient(error: ClientError | BotoCoreError) -> bool:
     return True
 
 
+def _broker_time(response: Mapping[str, Any]) -> int | None:
+    """When the broker answered, by its own clock, microseconds; None where it does not say."""
+    date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    return None if date is None else to_micros(parsedate_to_datetime(date))
+
+
 class ShardReader:
     """Pages of the shards of one stream, each from after a sequence number. Safe to share between threads."""
 
-    def __init__(self, client: KinesisClient, stream_name: str, backoff: Backoff) -> None:
+    def __init__(self, client: KinesisClient, stream_name: str, backoff: Backoff, evidence: ShardEvidence) -> None:
+        self._evidence = evidence
+        self._arrivals: dict[str, tuple[str, int]] = {}  # of the last record that was read of a shard
         self._client = client
         self._stream_name = stream_name
         self._backoff = backoff
         self._lock = threading.Lock()
-        self._iterators: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._iterators: OrderedDict[tuple[str, str | None], str] = OrderedDict()
 
     def call(self, operation: Callable[..., Any], deadline: float | None = None, **arguments: Any) -> Any:
         """One request, repeated within bounds while Kinesis is throttling or away; none begins after the `deadline`.
@@ -138,8 +161,8 @@ class ShardReader:
                     raise LogUnavailable(f"Kinesis refused a request about {self._stream_name!r}: {code}") from error
         raise LogUnavailable(f"Kinesis does not answer for {self._stream_name!r}: {code}, {self._backoff.attempts} times")
 
-    def page(self, shard_id: str, after: str, limit: int, deadline: float | None = None) -> Page:
-        """Up to `limit` records after a sequence number ('': from the oldest kept).
+    def page(self, shard_id: str, after: str | None, limit: int, deadline: float | None = None) -> Page:
+        """Up to `limit` records after a sequence number ('': from the first that ever was; None: from the oldest kept).
 
         No record means that the head was reached: the empty pages that Kinesis returns on the way are passed over, as many as
         `EMPTY_PAGES`, at a pace, and not past the `deadline` (of the monotonic clock).
@@ -165,17 +188,19 @@ class ShardReader:
             return page
         raise LogUnavailable(f"the iterators of shard {shard_id!r} of {self._stream_name!r} keep expiring")
 
-    def _take(self, key: tuple[str, str]) -> str | None:
+    def _take(self, key: tuple[str, str | None]) -> str | None:
         with self._lock:
             return self._iterators.pop(key, None)
 
-    def _keep(self, key: tuple[str, str], iterator: str) -> None:
+    def _keep(self, key: tuple[str, str | None], iterator: str) -> None:
         with self._lock:
             self._iterators[key] = iterator
             if len(self._iterators) > _ITERATORS_KEPT:
                 self._iterators.popitem(last=False)
 
-    def _skip_empty(self, key: tuple[str, str], iterator: str, limit: int, deadline: float | None) -> tuple[Page, str | None]:
+    def _skip_empty(
+        self, key: tuple[str, str | None], iterator: str, limit: int, deadline: float | None
+    ) -> tuple[Page, str | None]:
         """The first page that has records or is the head, and the iterator behind it. Given up, the way so far is kept."""
         try:
             for empty_count in range(EMPTY_PAGES):
@@ -187,6 +212,7 @@ class ShardReader:
                 following = response.get("NextShardIterator")
                 at_head = following is None or response.get("MillisBehindLatest", 0) == 0
                 if response["Records"] or at_head:
+                    self._note(key, response)
                     return Page(response["Records"], following is None, at_head), following
                 iterator = following
         except LogUnavailable:
@@ -198,24 +224,165 @@ class ShardReader:
             " records follow is not known yet; the next call goes on from there"
         )
 
-    def _open(self, shard_id: str, after: str, deadline: float | None) -> str:
-        """An iterator after a sequence number whose record is still there.
+    def demand(self, shard_id: str, after: str) -> None:
+        """Refuse a number that reading does not go on from without a gap, or may not; see `page`."""
+        key = (shard_id, after)
+        for _ in self._backoff.tries():
+            try:
+                self._keep(key, self._take(key) or self._open(shard_id, after, None))
+                return
+            except ClientError as error:  # an iterator of the way to the oldest record that expired: it is taken no more
+                logger.debug("shard %s of %s: %s", shard_id, self._stream_name, error_code(error))
+        raise LogUnavailable(f"the iterators of shard {shard_id!r} of {self._stream_name!r} keep expiring")
+
+    def retention_hours(self) -> int:
+        """How long the stream keeps a record."""
+        response = self.call(self._client.describe_stream_summary, StreamName=self._stream_name)
+        return int(response["StreamDescriptionSummary"]["RetentionPeriodHours"])
+
+    def retention_used(self, shard_id: str, after: str) -> float:
+        """The age of the oldest record after a number as a part of the retention; 0: there is none, 1: it may be gone."""
+        response = self.call(self._client.describe_stream_summary, StreamName=self._stream_name)
+        now = _broker_time(response)
+        try:
+            page = self.page(shard_id, after, 1)
+        except PositionTrimmed:
+            return 1.0
+        if not page.records or now is None:
+            return 0.0
+        age = now - to_micros(page.records[0]["ApproximateArrivalTimestamp"])
+        return float(max(age, 0) / (response["StreamDescriptionSummary"]["RetentionPeriodHours"] * _HOUR))
+
+    def _note(self, key: tuple[str, str | None], response: GetRecordsOutputTypeDef) -> None:
+        """Keep what a page tells about its shard."""
+        shard_id, after = key
+        if after is not None and after.startswith(_PROBE):
+            return
+        if response["Records"]:
+            first, last = response["Records"][0], response["Records"][-1]
+            number, arrived_at = self._arrivals.get(shard_id, ("", None))
+            is_late = (
+                number == after
+                and arrived_at is not None
+                and to_micros(first["ApproximateArrivalTimestamp"]) - arrived_at > _HOUR
+            )
+            if after == "" or (after is not None and is_late):
+                self._evidence.note_following(shard_id, after, first["SequenceNumber"])
+            self._arrivals[shard_id] = last["SequenceNumber"], to_micros(last["ApproximateArrivalTimestamp"])
+            return
+        now = _broker_time(response)
+        if after is None or now is None:
+            return
+        number, arrived_at = self._arrivals.get(shard_id, ("", None))
+        self._evidence.note_sighting(shard_id, HeadSighting(after, arrived_at if number == after else None, now))
+
+    def _open(self, shard_id: str, after: str | None, deadline: float | None) -> str:
+        """An iterator after a sequence number, behind which nothing was trimmed.
 
         From a number that was trimmed Kinesis would silently go on at the oldest record that it kept. The record itself
-        proves that nothing between was lost; without it nobody can tell, so that is refused.
+        proves that nothing between was lost. Without it: that it left with its age, and that the shard was seen at its head
+        behind it, or an operator decided so, since what is kept now was appended.
         """
-        if not after:
+        if after is None:
             return self._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+        if not after:
+            return self._open_start(shard_id, deadline)
         here = {"StartingSequenceNumber": after}
-        key = (shard_id, f"at {after}")
-        at = self._take(key) or self._iterator(shard_id, deadline, ShardIteratorType="AT_SEQUENCE_NUMBER", **here)
-        records = self._skip_empty(key, at, 1, deadline)[0].records
-        if not records or records[0]["SequenceNumber"] != after:
+        records = self._probe(shard_id, after, deadline, ShardIteratorType="AT_SEQUENCE_NUMBER", **here)
+        if records and records[0]["SequenceNumber"] == after:
+            self._arrivals[shard_id] = after, to_micros(records[0]["ApproximateArrivalTimestamp"])
+            return self._iterator(shard_id, deadline, ShardIteratorType="AFTER_SEQUENCE_NUMBER", **here)
+        following = self._evidence.following(shard_id, after)
+        if following is not None and following == self._oldest(shard_id, deadline):
+            return self._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+        kept_from, _ = self._kept_from(deadline)
+        if self._is_accepted(shard_id, after, kept_from):
+            self._arrivals[shard_id] = after, kept_from  # that it left with its age is part of the decision
+            return self._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+        sighting = self._evidence.sighting(shard_id)
+        if sighting is None or sighting.position != after or sighting.seen_at <= kept_from:
             raise PositionTrimmed(
                 f"shard {shard_id!r} of {self._stream_name!r} no longer holds record {after}: "
-                "whether records behind it were trimmed unread cannot be told"
+                f"whether records behind it were trimmed unread cannot be told. {_ADVICE.format(shard_id)}"
             )
-        return self._iterator(shard_id, deadline, ShardIteratorType="AFTER_SEQUENCE_NUMBER", **here)
+        if sighting.arrived_at is None or sighting.arrived_at > kept_from:
+            raise PositionTrimmed(
+                f"shard {shard_id!r} of {self._stream_name!r} no longer holds record {after}, which is younger than its"
+                f" retention: records are lost that should be there. {_ADVICE.format(shard_id)}"
+            )
+        self._arrivals[shard_id] = after, sighting.arrived_at
+        return self._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+
+    def _open_start(self, shard_id: str, deadline: float | None) -> str:
+        """An iterator before the first record that the shard ever had."""
+        oldest = self._oldest(shard_id, deadline)
+        first = self._evidence.following(shard_id, "")
+        if first is None or first != oldest:
+            kept_from, created_at = self._kept_from(deadline)
+            if not self._is_accepted(shard_id, "", kept_from):
+                if first is not None:
+                    raise PositionTrimmed(
+                        f"shard {shard_id!r} of {self._stream_name!r} began with record {first} and no longer holds it. "
+                        f"{_ADVICE.format(shard_id)}"
+                    )
+                sighting = self._evidence.sighting(shard_id)
+                seen_empty = sighting is not None and not sighting.position and sighting.seen_at > kept_from
+                if not (seen_empty or created_at > kept_from or self._was_opened_since(shard_id, kept_from, deadline)):
+                    raise PositionTrimmed(
+                        f"shard {shard_id!r} of {self._stream_name!r} is older than its retention: whether the oldest record"
+                        f" that it holds is its first cannot be told. {_ADVICE.format(shard_id)}"
+                    )
+            if first is None and oldest is not None:
+                self._evidence.note_following(shard_id, "", oldest)
+        return self._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+
+    def _oldest(self, shard_id: str, deadline: float | None) -> str | None:
+        """The number of the oldest record that is kept."""
+        records = self._probe(shard_id, "start", deadline, ShardIteratorType="TRIM_HORIZON")
+        return records[0]["SequenceNumber"] if records else None
+
+    def _probe(self, shard_id: str, name: str, deadline: float | None, **arguments: str) -> list[RecordTypeDef]:
+        """The first record at an iterator, if there is one."""
+        key = (shard_id, f"{_PROBE}{name}")
+        at = self._take(key) or self._iterator(shard_id, deadline, **arguments)
+        return self._skip_empty(key, at, 1, deadline)[0].records
+
+    def _kept_from(self, deadline: float | None) -> tuple[int, int]:
+        """Since when the stream has kept every record, and when it was made, microseconds.
+
+        The former is a moment later than it is, so that it stays so while somebody reads.
+
+        Raises:
+            LogUnavailable: the answer does not tell the time.
+        """
+        response = self.call(self._client.describe_stream_summary, deadline, StreamName=self._stream_name)
+        now = _broker_time(response)
+        if now is None:
+            raise LogUnavailable(f"Kinesis does not tell the time for {self._stream_name!r}")
+        summary = response["StreamDescriptionSummary"]
+        kept_from = now - summary["RetentionPeriodHours"] * _HOUR + _MARGIN
+        return kept_from, to_micros(summary["StreamCreationTimestamp"])
+
+    def _is_accepted(self, shard_id: str, after: str, kept_from: int) -> bool:
+        decision = shard_id, after
+        return any(
+            (gap.partition_id, gap.position) == decision and gap.decided_at > kept_from for gap in self._evidence.decisions()
+        )
+
+    def _was_opened_since(self, shard_id: str, kept_from: int, deadline: float | None) -> bool:
+        """Whether the shard came out of a split or merge since then."""
+        then = datetime.fromtimestamp(kept_from / MICROS_PER_SECOND, UTC)
+        return shard_id in self._open_at("FROM_TIMESTAMP", then, deadline) - self._open_at("AT_TIMESTAMP", then, deadline)
+
+    def _open_at(self, kind: ShardFilterTypeType, moment: datetime, deadline: float | None) -> set[str]:
+        response = self.call(
+            self._client.list_shards, deadline, StreamName=self._stream_name, ShardFilter={"Type": kind, "Timestamp": moment}
+        )
+        names = {shard["ShardId"] for shard in response["Shards"]}
+        while token := response.get("NextToken"):
+            response = self.call(self._client.list_shards, deadline, NextToken=token)
+            names.update(shard["ShardId"] for shard in response["Shards"])
+        return names
 
     def _iterator(self, shard_id: str, deadline: float | None, **arguments: str) -> str:
         shard_arguments = {"StreamName": self._stream_name, "ShardId": shard_id, **arguments}

@@ -18,6 +18,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, PositionKind
 from ofp_platform.vocabulary.times import format_time
 
+_ACCEPT = "`ofp log accept {} --reason TEXT`"
 AdmissionClock = Callable[[Envelope], int]
 Candidate = Envelope | Mapping[str, Any]
 
@@ -34,11 +35,19 @@ class PartitionNotFound(LogError):
     """The stream has no partition of that id."""
 
 
-class PositionTrimmed(LogError):
+class LogRefused(LogError):
+    """Reading cannot go on without a gap, or possibly with one; another attempt changes nothing, an operator does."""
+
+
+class PositionTrimmed(LogRefused):
     """The position is behind the retention floor: records between it and the floor are gone from this log."""
 
 
-class PositionUnknown(LogError):
+class PartitionVanished(LogRefused):
+    """A partition that is known, and not read to its end, is listed no more: what followed in it is a gap, not an end."""
+
+
+class PositionUnknown(LogRefused):
     """The position is past the head: it belongs to another log, or this one lost records."""
 
 
@@ -55,6 +64,7 @@ class RefusalReason(StrEnum):
     RAW_IDENTIFIER = "RAW_IDENTIFIER"
     RECORD_TOO_LARGE = "RECORD_TOO_LARGE"
     MISSING_PARTITION_KEY = "MISSING_PARTITION_KEY"
+    AGGREGATED_RECORD = "AGGREGATED_RECORD"
     LOG_UNAVAILABLE = "LOG_UNAVAILABLE"
 
 
@@ -100,11 +110,15 @@ class AppendReceipt:
 
 @dataclass(frozen=True, slots=True)
 class PartitionInfo:
-    """One partition. `parents` must be read to their end first; `closed`: nothing is appended any more."""
+    """One partition. `parents` must be read to their end first; `closed`: nothing is appended any more.
+
+    `unlisted_parents` are those that the log lists no more: who did not read them to their end lacks their records.
+    """
 
     partition_id: str
     parents: tuple[str, ...] = ()
     closed: bool = False
+    unlisted_parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +208,9 @@ class EventLog(Protocol):
         """
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
-        """At most `max_records` from the basis on (None: the oldest kept). At the head: none, and `next == basis`.
+        """At most `max_records` from the basis on. At the head: none, and `next == basis`.
+
+        None reads from the oldest record that is kept; the basis before the first record reads from the first that ever was.
 
         Raises:
             PositionTrimmed | PositionUnknown | PartitionNotFound: see there.
@@ -209,6 +225,22 @@ class EventLog(Protocol):
 
     def ordinal_lag(self, basis: Basis) -> dict[str, int]:
         """Records behind the basis, per partition (Kinesis: at least that many). A partition not in it counts whole."""
+
+    def demand(self, basis: Basis) -> None:
+        """Refuse a basis that the log does not lead on from: where reading on would skip records, or could.
+
+        Raises:
+            PositionTrimmed | PositionUnknown | PartitionVanished: see there; the text names the partition.
+        """
+
+    def accepted_ends(self) -> dict[str, PartitionBasis]:
+        """The ends of partitions that are listed no more and that an operator decided have ended there."""
+
+    def retention_used(self, basis: Basis) -> dict[str, float]:
+        """Per partition, the age of the oldest record behind the basis as a part of the retention; 0: nothing is behind it.
+
+        Empty where the log keeps everything until somebody trims it.
+        """
 
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """True as soon as a record is behind the basis; False when none came in time."""
@@ -237,11 +269,43 @@ def readable_partitions(partitions: Iterable[PartitionInfo], basis: Basis) -> li
     """The partitions to read now: not read to their end, and with every parent read to its end.
 
     A key moves from a parent to its children when a shard splits: a child read earlier would be read out of order.
+
+    Raises:
+        PartitionVanished: see `demand_listed`.
     """
-    known = basis.by_partition()
-    ended = {name for name, part in known.items() if part.closed}
+    infos = list(partitions)
+    known_parts = basis.by_partition()
+    demand_listed(basis.stream_name, infos, known_parts)
+    ended_ids = {name for name, part in known_parts.items() if part.closed}
     return [
         info.partition_id
-        for info in partitions
-        if info.partition_id not in ended and all(parent in ended for parent in info.parents)
+        for info in infos
+        if info.partition_id not in ended_ids and all(name in ended_ids for name in info.parents)
     ]
+
+
+def demand_listed(stream_name: str, infos: Sequence[PartitionInfo], known_parts: Mapping[str, PartitionBasis]) -> None:
+    """Refuse a log that lists a partition no more that has not been read to its end.
+
+    Known partitions are those of a basis (or of an archive), and the parents of what is listed and not begun.
+
+    Raises:
+        PartitionVanished: it names the first of them.
+    """
+    names = {info.partition_id for info in infos}
+    for name, part in sorted(known_parts.items()):
+        if name not in names and not part.closed:
+            raise PartitionVanished(
+                f"partition {name!r} of {stream_name!r} is known up to {part.offset or 'its start'}, did not end there, and is"
+                " listed no more: what followed in it is lost here, and whether anything did cannot be told. The archive may"
+                f" hold it; else an operator who knows says so: {_ACCEPT.format(name)}"
+            )
+    for info in infos:
+        for parent in info.unlisted_parents:
+            # of a partition that is being read they were settled when that began
+            if parent not in names and parent not in known_parts and info.partition_id not in known_parts:
+                raise PartitionVanished(
+                    f"partition {info.partition_id!r} of {stream_name!r} came out of {parent!r}, which is listed no more and was"
+                    " never read: its records are lost here. The archive may hold them; else an operator who knows says so:"
+                    f" {_ACCEPT.format(parent)}"
+                )

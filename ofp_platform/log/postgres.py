@@ -31,6 +31,7 @@ from ofp_platform.log.port import (
     RecordBatch,
     StreamNotFound,
     checked_start,
+    demand_listed,
     empty_batch,
 )
 from ofp_platform.storage.postgres import Pool
@@ -208,12 +209,7 @@ class PostgresLog:
             raise PartitionNotFound(f"stream {self.stream_name!r} has no partition {partition_id!r}")
         head, floor = rows[0][:2]
         start = floor if basis is None else int(basis.offset)
-        if start < floor:
-            raise PositionTrimmed(
-                f"partition {partition_id!r} of {self.stream_name!r} is kept from offset {floor} on; {start} is gone"
-            )
-        if start > head:
-            raise PositionUnknown(f"partition {partition_id!r} of {self.stream_name!r} ends at {head}; {start} is of another log")
+        _demand_between(self.stream_name, partition_id, start, floor, head)
         stop = min(start + max_records, head)
         after = self._part(partition_id, stop)
         if stop == start:
@@ -231,6 +227,26 @@ class PostgresLog:
     def ordinal_lag(self, basis: Basis) -> dict[str, int]:
         """See `EventLog.ordinal_lag`; exact."""
         return self._lag(self.ends(), basis)
+
+    def demand(self, basis: Basis) -> None:
+        """See `EventLog.demand`."""
+        known = basis.by_partition()
+        demand_listed(self.stream_name, self.partitions(), known)
+        heads = self.ends().by_partition()
+        for floor in self.retention_floor().partitions:
+            name = floor.partition_id
+            part = known.get(name, floor.start())
+            if part.closed:
+                continue
+            _demand_between(self.stream_name, name, int(part.offset), int(floor.offset), int(heads[name].offset))
+
+    def accepted_ends(self) -> dict[str, PartitionBasis]:
+        """See `EventLog.accepted_ends`."""
+        return {}
+
+    def retention_used(self, basis: Basis) -> dict[str, float]:
+        """See `EventLog.retention_used`: nothing leaves by its age."""
+        return {}
 
     def truncate_before(self, basis: Basis) -> None:
         """Move the retention floor up to the basis and delete the blocks that lie wholly before it; never down again.
@@ -296,6 +312,13 @@ class PostgresLog:
     def _lag(self, ends: Basis, basis: Basis) -> dict[str, int]:
         known = {name: int(part.offset) for name, part in basis.by_partition().items()}
         return {name: max(int(end.offset) - known.get(name, 0), 0) for name, end in ends.by_partition().items()}
+
+
+def _demand_between(stream_name: str, partition_id: str, start: int, floor: int, head: int) -> None:
+    if start < floor:
+        raise PositionTrimmed(f"partition {partition_id!r} of {stream_name!r} is kept from offset {floor} on; {start} is gone")
+    if start > head:
+        raise PositionUnknown(f"partition {partition_id!r} of {stream_name!r} ends at {head}; {start} is of another log")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ofp_platform.log.port import EventLog, PositionTrimmed, PositionUnknown, RecordBatch, empty_batch
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
@@ -28,8 +29,9 @@ def log_batches(log: EventLog, span: PartitionSpan, max_records: int) -> Iterato
         batch = _read(log, span, at, page)
         if place(batch.next) == place(at):
             raise ReplayGap(f"{_where(log, span)}: the log ends at {_text(at)}, before the end of {span.text}")
-        if place(batch.next) >= place(span.end):
-            batch = up_to(batch, span.end)
+        batch = up_to(batch, span.end)
+        if place(batch.next) == place(span.end):
+            batch = replace(batch, next=span.end)  # that the partition ended there may have shown later
         _check(log, span, at, batch)
         at = batch.next
         size = sum(map(len, batch.payloads)) // max(len(batch), 1)
@@ -38,8 +40,13 @@ def log_batches(log: EventLog, span: PartitionSpan, max_records: int) -> Iterato
 
 
 def up_to(batch: RecordBatch, end: PartitionBasis) -> RecordBatch:
-    """The part of the batch that is in the basis `end`, which follows it."""
+    """The part of the batch that is in the basis `end`. A batch that goes on behind it is followed by `end` then.
+
+    So nothing of a cut batch, readable or not, is given out behind the basis that follows it.
+    """
     last = place(end)
+    if place(batch.next) <= last:
+        return batch
     count = bisect_right(batch.offsets, last, key=order)
     unreadable = tuple(record for record in batch.unreadable if order(record.offset) <= last)
     if not count:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.connect import connect_log
-from ofp_platform.log.port import EventLog
+from ofp_platform.log.port import EventLog, LogRefused
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.evaluation import Evaluator
@@ -24,8 +27,10 @@ from ofp_platform.online.state.projection import (
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
+from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
 
 
@@ -73,6 +78,7 @@ class Plane:
                 partitions=profile.partitions,
                 partition_key=profile.partition_key,
                 kinesis_endpoint_url=profile.kinesis_endpoint_url,
+                kinesis_retention_hours=profile.kinesis_retention_hours,
                 create=create_stream,
             )
         except BaseException:
@@ -85,6 +91,21 @@ class Plane:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    @cached_property
+    def archive(self) -> Archive:
+        """The archive of the log's stream, in the profile's object store.
+
+        Raises:
+            ObjectStoreUnavailable: the store does not work.
+        """
+        store = ObjectStore(self.profile.object_store_url, endpoint=self.profile.object_store_endpoint_url)
+        return Archive(store, self.log.stream_name)
+
+    @cached_property
+    def archived_log(self) -> ArchivedLog:
+        """The log with its archive in front: what projections are folded from."""
+        return ArchivedLog(self.log, lambda: self.archive)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -163,6 +184,18 @@ class Plane:
         with self.pool.connection() as connection:
             return read_projection(connection, projection_id)
 
+    def reading_refusal(self, basis: Basis) -> str | None:
+        """Why log and archive do not lead on from a basis, in words; None where they do.
+
+        Raises:
+            LogUnavailable | ObjectStoreUnavailable: what does not answer.
+        """
+        try:
+            self.archived_log.demand(basis)
+        except LogRefused as error:
+            return str(error)
+        return None
+
     def partition_ids(self) -> frozenset[str]:
         """The partitions of the log now.
 
@@ -189,7 +222,7 @@ class Plane:
             )
         return Projector(
             self.pool,
-            self.log,
+            self.archived_log,
             self.registry_of(row),
             row.projection_id,
             clock_skew_us=self.profile.clock_skew_us,

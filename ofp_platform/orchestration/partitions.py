@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from ofp_platform.log.connect import first_partition_ids
+from ofp_platform.log.connect import listed_partition_ids
 from ofp_platform.log.ranges import range_name, range_number
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import to_micros
@@ -32,8 +32,11 @@ class LogPartitions:
 
 
 def log_partitions(profile: Profile) -> LogPartitions:
-    """The log's partitions as the log names them. After a shard split, raise `partitions` in the profile."""
-    static = dg.StaticPartitionsDefinition(first_partition_ids(profile.log_kind, profile.partitions))
+    """The log's partitions as the log lists them now; those of a new stream where there is none yet, or it does not answer.
+
+    Splits and merges come in when the code location is loaded again.
+    """
+    static = dg.StaticPartitionsDefinition(listed_partition_ids(profile))
     return LogPartitions(static, dg.MultiPartitionsDefinition({"log_partition": static, "offset_range": OFFSET_RANGE}))
 
 

@@ -195,11 +195,11 @@ def comparison_metadata(comparison: Comparison) -> Metadata:
         "live_hash": comparison.live_hash,
         "beside_hash": comparison.beside_hash,
         "groups": markdown_table(
-            ["group version", "in"],
+            ["group version", "in", "compared keys"],
             [
-                *((name, "both: compared") for name in comparison.common),
-                *((name, "live only") for name in comparison.only_live),
-                *((name, "beside only") for name in comparison.only_beside),
+                *((name, "both", comparison.compared_keys[name]) for name in comparison.common),
+                *((name, "live only", "none: nobody serves it afterwards") for name in comparison.only_live),
+                *((name, "beside only", comparison.compared_keys[name]) for name in comparison.only_beside),
             ],
         ),
     }

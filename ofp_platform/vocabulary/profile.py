@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -18,8 +18,9 @@ from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.text_file import read_text
-from ofp_platform.vocabulary.times import parse_duration
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_duration
 
+_HOUR = 3600 * MICROS_PER_SECOND
 _DOUBLED_NAME = re.compile(r'found duplicate key "([a-z][a-z0-9_]{0,62})"')
 
 
@@ -53,6 +54,8 @@ class Thresholds(Model):
     stall_seconds_amber: int = Field(default=10, ge=1)
     stall_seconds_red: int = Field(default=60, ge=1)
     observed_seconds_red: int = Field(default=15, ge=5, description="how old the last look at store and log may be")
+    archive_lag_amber: float = Field(default=0.5, gt=0, le=1, description="part of the log's retention that is not archived")
+    archive_lag_red: float = Field(default=0.75, gt=0, le=1)
     refuse_when_red: bool = False
 
 
@@ -65,6 +68,9 @@ class Profile(Model):
     partitions: int = Field(default=4, ge=1, le=1024)
     partition_key: str = Field(pattern=r"^payload\.[A-Za-z0-9_.]+$")
     kinesis_endpoint_url: str | None = None
+    kinesis_retention: Duration | None = Field(
+        default=None, description="the least that a Kinesis stream keeps a record for, 24h to 365d; raised, never lowered"
+    )
     context_pins: ContextPins
     pack: str = Field(description="the name of a shipped pack, or a path ending in .yaml")
     clock_skew: Duration = "5m"
@@ -75,6 +81,18 @@ class Profile(Model):
     object_store_endpoint_url: str | None = None
     limits: Limits = Limits()
     thresholds: Thresholds = Thresholds()
+
+    @model_validator(mode="after")
+    def _kept_as_kinesis_can(self) -> Self:
+        hours = self.kinesis_retention_hours
+        if hours is not None and not 24 <= hours <= 8760:
+            raise ValueError(f"kinesis_retention: Kinesis keeps records for 24h to 365d, not {self.kinesis_retention}")
+        return self
+
+    @property
+    def kinesis_retention_hours(self) -> int | None:
+        """The retention in whole hours, rounded up."""
+        return None if self.kinesis_retention is None else -(-parse_duration(self.kinesis_retention) // _HOUR)
 
     @property
     def clock_skew_us(self) -> int:

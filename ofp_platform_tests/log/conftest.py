@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import boto3
@@ -88,7 +89,19 @@ class _Shard:
     high: int
     parents: tuple[str, ...] = ()
     records: list[dict[str, Any]] = field(default_factory=list)
-    closed: bool = False
+    closed_at: datetime | None = None
+    opened_at: datetime | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self.closed_at is not None
+
+    def is_listed(self, shard_filter: dict[str, Any] | None) -> bool:
+        if shard_filter is None:
+            return True
+        moment = shard_filter["Timestamp"]
+        is_open = self.closed_at is None or self.closed_at > moment
+        return is_open and (shard_filter["Type"] == "FROM_TIMESTAMP" or self.opened_at is None or self.opened_at <= moment)
 
 
 class FakeKinesis:
@@ -102,6 +115,10 @@ class FakeKinesis:
         self.empty_pages = 0
         self.closed = False
         self.statuses = deque(["CREATING", "ACTIVE"])
+        self.now = datetime(2024, 6, 1, tzinfo=UTC)
+        self.retention_hours = 24
+        self._created = self.now
+        self._shards_made = 0
         self._number = 49_590_000_000_000_000_000_000_000
         self._iterators: dict[str, tuple[str, int]] = {}  # the shard, and the last number taken
         self._lock = threading.RLock()
@@ -131,24 +148,44 @@ class FakeKinesis:
         return {}
 
     def _add(self, low: int, high: int, parents: tuple[str, ...] = ()) -> str:
-        shard_id = f"shardId-{len(self.shards):012d}"
-        self.shards[shard_id] = _Shard(shard_id, low, high, parents)
+        shard_id = f"shardId-{self._shards_made:012d}"
+        self._shards_made += 1
+        self.shards[shard_id] = _Shard(shard_id, low, high, parents, opened_at=self.now)
         return shard_id
 
     def describe_stream_summary(self, **arguments: Any) -> dict[str, Any]:
         self._enter("describe_stream_summary", arguments)
         status = self.statuses.popleft() if len(self.statuses) > 1 else self.statuses[0]
-        return {"StreamDescriptionSummary": {"StreamStatus": status}}
+        summary = {"StreamStatus": status, "RetentionPeriodHours": self.retention_hours, "StreamCreationTimestamp": self._created}
+        return {"StreamDescriptionSummary": summary, **self._metadata()}
+
+    def increase_stream_retention_period(self, **arguments: Any) -> dict[str, Any]:
+        self._enter("increase_stream_retention_period", arguments)
+        assert arguments["RetentionPeriodHours"] > self.retention_hours
+        self.retention_hours = arguments["RetentionPeriodHours"]
+        return {}
+
+    def _metadata(self) -> dict[str, Any]:
+        return {"ResponseMetadata": {"HTTPHeaders": {"date": format_datetime(self.now, usegmt=True)}}}
+
+    def pass_time(self, **hours: float) -> None:
+        """Let time go by: what is older than the retention leaves, also shards that ended."""
+        self.now += timedelta(**hours)
+        kept_from = self.now - timedelta(hours=self.retention_hours)
+        for shard in list(self.shards.values()):
+            shard.records = [one for one in shard.records if one["ApproximateArrivalTimestamp"] > kept_from]
+            if shard.closed_at is not None and shard.closed_at <= kept_from:
+                del self.shards[shard.shard_id]
 
     def split(self, shard_id: str) -> tuple[str, str]:
         shard = self.shards[shard_id]
-        shard.closed = True
+        shard.closed_at = self.now
         middle = (shard.low + shard.high) // 2
         return self._add(shard.low, middle, (shard_id,)), self._add(middle, shard.high, (shard_id,))
 
     def merge(self, first: str, second: str) -> str:
         one, two = self.shards[first], self.shards[second]
-        one.closed = two.closed = True
+        one.closed_at = two.closed_at = self.now
         return self._add(min(one.low, two.low), max(one.high, two.high), (first, second))
 
     def trim(self, shard_id: str, count: int) -> None:
@@ -156,8 +193,9 @@ class FakeKinesis:
 
     def list_shards(self, **arguments: Any) -> dict[str, Any]:
         self._enter("list_shards", arguments)
-        assert len(arguments) == 1, "the stream's name and a token exclude each other"
-        names = sorted(self.shards)
+        assert ("StreamName" in arguments) is not ("NextToken" in arguments), "the two exclude each other"
+        shard_filter = arguments.get("ShardFilter")
+        names = sorted(name for name, shard in self.shards.items() if shard.is_listed(shard_filter))
         start = int(arguments.get("NextToken", 0))
         page = []
         for shard in (self.shards[name] for name in names[start : start + 3]):
@@ -191,7 +229,7 @@ class FakeKinesis:
                 "Data": data,
                 "PartitionKey": key,
                 "SequenceNumber": number,
-                "ApproximateArrivalTimestamp": datetime(2024, 6, 1, tzinfo=UTC),
+                "ApproximateArrivalTimestamp": self.now,
             }
         )
         return {"ShardId": shard.shard_id, "SequenceNumber": number}
@@ -227,10 +265,10 @@ class FakeKinesis:
             if following and self.empty_pages:
                 self.empty_pages -= 1
                 again = self._iterator(shard_id, after)
-                return {"Records": [], "NextShardIterator": again, "MillisBehindLatest": 1000}
+                return {"Records": [], "NextShardIterator": again, "MillisBehindLatest": 1000, **self._metadata()}
             page = following[: arguments["Limit"]]
             after = int(page[-1]["SequenceNumber"]) if page else after
-            response = {"Records": page, "MillisBehindLatest": 0 if len(page) == len(following) else 1000}
+            response = {"Records": page, "MillisBehindLatest": 0 if len(page) == len(following) else 1000, **self._metadata()}
             if not shard.closed or len(page) < len(following):
                 response["NextShardIterator"] = self._iterator(shard_id, after)
             return response

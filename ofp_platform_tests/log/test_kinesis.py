@@ -461,3 +461,38 @@ def test_an_answer_that_is_cut_short_or_does_not_come_is_no_answer(answer: bytes
         asked.set()
         thread.join()
         client.close()
+
+
+def test_a_record_that_the_producer_library_packed_is_named_and_stops_nothing(
+    fake_kinesis: Any, log: KinesisLog, event: Event
+) -> None:
+    log.append([event(1)], clock)
+    packed = b"\xf3\x89\x9a\xc2" + b'{"envelope": {}}' + bytes(16)
+    fake_kinesis.put("acc-1", packed)
+    log.append([event(2)], clock)
+    batch = log.read(FIRST, None, 10)
+    assert batch.event_ids == ["txn-000001", "txn-000002"]
+    (unreadable,) = batch.unreadable
+    assert (unreadable.reason, unreadable.offset) == (
+        RefusalReason.AGGREGATED_RECORD,
+        fake_kinesis.shards[FIRST].records[1]["SequenceNumber"],
+    )
+    assert "switch its aggregation off" in unreadable.message
+
+
+def test_how_much_of_the_retention_is_used(fake_kinesis: Any, log: KinesisLog, event: Event) -> None:
+    start = make_basis("payments", {FIRST: log.position_kind.start(FIRST)})
+    assert log.retention_used(start) == {FIRST: 0.0}
+    log.append([event(1)], clock)
+    fake_kinesis.pass_time(hours=12)
+    log.append([event(2)], clock)
+    assert log.retention_used(start) == {FIRST: 0.5}
+    assert log.retention_used(log.ends()) == {FIRST: 0.0}
+    fake_kinesis.pass_time(hours=13)
+    assert log.retention_used(start) == {FIRST: 1.0}
+
+
+def test_the_retention_is_raised_and_never_lowered(fake_kinesis: Any, log: KinesisLog) -> None:
+    log.keep_for(168)
+    log.keep_for(24)
+    assert log.retention_hours() == fake_kinesis.retention_hours == 168

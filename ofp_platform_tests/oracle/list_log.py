@@ -19,6 +19,7 @@ from ofp_platform.log.port import (
     RefusalReason,
     UnreadableRecord,
     checked_start,
+    readable_partitions,
 )
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import FIRST_MOMENT, LAST_MOMENT, EventColumns, Int64, time_texts
@@ -150,6 +151,19 @@ class ListLog:
 
     def ordinal_lag(self, basis: Basis) -> dict[str, int]:
         raise NotImplementedError("nobody waits for a ListLog")
+
+    def demand(self, basis: Basis) -> None:
+        """See `EventLog`."""
+        for name in readable_partitions(self.partitions(), basis):
+            self.read(name, basis.by_partition().get(name, self.position_kind.start(name)), 1)
+
+    def accepted_ends(self) -> dict[str, PartitionBasis]:
+        """See `EventLog.accepted_ends`."""
+        return {}
+
+    def retention_used(self, basis: Basis) -> dict[str, float]:
+        """See `EventLog.retention_used`."""
+        return {}
 
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         raise NotImplementedError("nobody waits for a ListLog")

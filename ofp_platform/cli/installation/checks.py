@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from ofp_platform.api.authentication import ExposureError, load_tokens
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.log.archive_store import ReceiptDamaged
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import LogError, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
@@ -256,13 +257,29 @@ def _stream_exists(profile: Profile, dsn: str) -> bool:
 def _guarded(subject: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
-    except (LogError, psycopg.Error) as error:
+    except (LogError, ObjectStoreUnavailable, ReceiptDamaged, psycopg.Error) as error:
         return Finding(subject, State.WRONG, str(error).strip(), "see the log and the database")
 
 
 def _log(plane: Plane) -> Finding:
-    partitions = plane.log.partitions()
-    return Finding("log", State.WELL, f"{plane.profile.log_kind} stream {plane.log.stream_name}, {len(partitions)} partitions")
+    count = len(plane.log.partitions())
+    description = f"{plane.profile.log_kind} stream {plane.log.stream_name}, {count} partitions"
+    if isinstance(plane.log, KinesisLog):
+        description += f", keeps records for {plane.log.retention_hours()} hours"
+    elif count != plane.profile.partitions:
+        description += f"; the profile says {plane.profile.partitions}, and Dagster takes them from there"
+        return Finding(
+            "log", State.WRONG, description, f"set partitions: {count} in the profile; those of a log stay as they are"
+        )
+    live = plane.live()
+    refusal = None if live is None else plane.reading_refusal(live.basis)
+    if refusal is not None:
+        return Finding("log", State.WRONG, f"{description}; reading cannot go on: {refusal}", "docs/runbook.md, Posture")
+    archive_lag = plane.archived_log.archive_lag()
+    if archive_lag is not None and archive_lag >= plane.profile.thresholds.archive_lag_amber:
+        description += f"; the oldest record that is not archived has used {archive_lag:.0%} of that"
+        return Finding("log", State.WRONG, description, "ofp archive run --to-head, and see that it runs by itself")
+    return Finding("log", State.WELL, description)
 
 
 def _projector(plane: Plane) -> Finding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from ofp_platform.log.port import EventLog
 
 app = typer.Typer(help="Write, list and verify the archive of the log.", no_args_is_help=True)
+KEEPING = "archiving stream"
 
 
 @app.command(short_help="Archive the ranges that are not archived yet.")
@@ -49,6 +52,38 @@ def run(
     typer.echo(f"archived: {len(receipts)} segments, {records:,} records, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
 
 
+@app.command(short_help="Archive as the log grows, until SIGTERM or Ctrl-C.")
+def keep(
+    seconds: Annotated[float, typer.Option("--every", min=1, help="Seconds between two rounds.")] = 60.0,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Archive each offset range as it closes, and the head before it has used a fifth of the log's retention.
+
+    What is wrong is told in words, round by round, and tried again.
+    """
+    from ofp_platform.cli.terminal.refusals import words_for
+    from ofp_platform.log.archive_keeping import keep_up
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
+        typer.echo(f"{KEEPING} {plane.log.stream_name}")
+        while not stop.is_set():
+            try:
+                receipts = keep_up(plane.ranges, plane.archived_log, build_context.archive)
+                if receipts:
+                    records = sum(receipt.records for receipt in receipts)
+                    typer.echo(f"archived: {len(receipts)} segments, {records:,} records")
+            except Exception as error:
+                words = words_for(error)
+                if words is None:
+                    raise
+                typer.echo(f"not archived: {words}", err=True)
+            stop.wait(seconds)
+
+
 @app.command("list", short_help="List archived segments, partition by partition.")
 def show_list(home: Home = None, profile: ProfileSource = None) -> None:
     """Each segment: its positions, its records, when they were admitted, the digest of its content."""
@@ -68,6 +103,8 @@ def show_list(home: Home = None, profile: ProfileSource = None) -> None:
 def verify(home: Home = None, profile: ProfileSource = None) -> None:
     """Compute every digest and payload hash again, and whether segments join and agree; exit code 1 if something is wrong."""
     from ofp_platform.log.archive_verify import verify_partition
+    from ofp_platform.log.archived_partitions import demand_archived_listed
+    from ofp_platform.log.port import PartitionVanished
 
     wrong = 0
     with open_build_context(resolve(home, profile)) as (plane, build_context):
@@ -86,6 +123,11 @@ def verify(home: Home = None, profile: ProfileSource = None) -> None:
                     plane.log, partition_id, None if verification.contiguous is None else verification.contiguous.next
                 )
                 typer.echo(f"{partition_id}  {verification.segments} segments, {verification.records:,} records, {reach}{behind}")
+        try:
+            demand_archived_listed(plane.log, build_context.archive)
+        except PartitionVanished as error:
+            typer.echo(str(error), err=True)
+            wrong += 1
         if not names:
             typer.echo(f"nothing of stream {build_context.archive.stream_name} is archived")
     if wrong:

@@ -151,3 +151,32 @@ def trim(
             log_trim.trim(plane, trims)
     doing = "would be trimmed" if dry_run else "trimmed"
     typer.echo(f"{doing}: {sum(partition_trim.records for partition_trim in trims):,} records of log {plane.log.stream_name}")
+
+
+@app.command(short_help="Record the decision that nothing of a partition was lost.")
+def accept(
+    partition: Annotated[str, typer.Argument(help="Id of the partition, as the refusal names it.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why nothing was lost; it is stored with the decision.")],
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Decide that nothing of a partition was lost behind what is applied and archived of it, and let reading go on there.
+
+    For a Kinesis shard that was quiet for longer than the retention, began before it, or is listed no more. The decision is
+    stored for good, with its position, its reason and its time; it holds as long as the stream keeps what came after it.
+    """
+    from ofp_platform.log.shard_evidence import accept_gap
+    from ofp_platform.online.ranges.log_progress import known_to
+
+    if not reason.strip():
+        raise CommandRefused("--reason: say why nothing was lost; the decision is stored with it")
+    with resolve(home, profile).open_plane() as plane:
+        if plane.log.position_kind.offset_kind.start_is_first:
+            raise CommandRefused(
+                f"log {plane.log.stream_name} tells itself what it trimmed: there is nothing to decide. What it trimmed is read"
+                " from the archive"
+            )
+        part = known_to(plane, partition)
+        accept_gap(plane.pool, plane.log.stream_name, partition, str(part.offset), reason)
+    where = f"behind {part.offset}" if part.offset else "before its oldest record"
+    typer.echo(f"recorded: nothing of partition {partition} of log {plane.log.stream_name} was lost {where}")

@@ -38,15 +38,22 @@ def list_all(home: Home = None, profile: ProfileSource = None) -> None:
 
 @app.command(short_help="Build the next projection and compare it with the live one.")
 def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
-    """Build the projection of the profile's pack beside the live one, and compare the two by hash; exit code 1 if they differ."""
+    """Build the projection of the profile's pack beside the live one, and compare the two by hash; exit code 1 if they differ.
+
+    It is folded from the first record on, out of the archive as far as the log does not go back. New groups are compared with
+    another fold of the same records.
+    """
+    from ofp_platform.offline.parity.projection_fold import ProjectionFold
     from ofp_platform.online.ranges import rebuild as rebuilding
 
     with resolve(home, profile).open_plane() as plane:
-        receipt = rebuilding.rebuild(plane)
+        receipt = rebuilding.rebuild(plane, ProjectionFold(plane.log, plane.archive, plane.profile))
     _tell(receipt)
     if receipt.unchanged:
         return
     if not receipt.may_go_live:
+        assert receipt.comparison is not None
+        typer.echo(f"projection {receipt.beside.projection_id} {rebuilding.reason_against(receipt.comparison)}", err=True)
         raise typer.Exit(1)
     typer.echo(f"make it live with: ofp projection switch {receipt.beside.registry_digest[:12]}")
 
@@ -60,6 +67,7 @@ def switch(
     profile: ProfileSource = None,
 ) -> None:
     """Compare once more and make the projection of the profile's pack live; the one that was live is retired."""
+    from ofp_platform.offline.parity.projection_fold import ProjectionFold
     from ofp_platform.online.plane import profile_pack
     from ofp_platform.online.ranges import rebuild as rebuilding
     from ofp_platform.registry.pack import pack_digest
@@ -69,7 +77,7 @@ def switch(
     if len(registry) < _LEAST_DIGITS or not digest.startswith(registry):
         raise CommandRefused(f"the profile's pack is registry {digest}; asked for was {registry}")
     with environment.open_plane() as plane:
-        receipt = rebuilding.switch_live(plane, digest)
+        receipt = rebuilding.switch_live(plane, digest, ProjectionFold(plane.log, plane.archive, plane.profile))
     _tell(receipt)
     if not receipt.unchanged:
         typer.echo(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")
@@ -82,11 +90,15 @@ def _tell(receipt: RebuildReceipt) -> None:
         return
     beside = receipt.beside
     typer.echo(f"projection {beside.projection_id}, registry {beside.registry_digest}: {receipt.records} records read")
-    typer.echo(f"compared {len(comparison.common)} groups of {comparison.keys} keys at {len(comparison.moments)} times")
+    typer.echo(f"compared {len(comparison.compared_keys)} groups of {comparison.keys} keys at {len(comparison.moments)} times")
+    for name in comparison.common:
+        typer.echo(f"both: {name}, {comparison.compared_keys[name]} keys")
     for name in comparison.only_live:
         typer.echo(f"only in the live one: {name}")
     for name in comparison.only_beside:
-        typer.echo(f"new: {name}")
+        typer.echo(f"new: {name}, {comparison.compared_keys[name]} keys compared with another fold of the records")
+    for name in comparison.without_keys:
+        typer.echo(f"no {name} has a key in either of them: nothing of it was compared")
     typer.echo(f"live   {comparison.live_hash}")
     typer.echo(f"beside {comparison.beside_hash}")
     for difference in comparison.differences:

@@ -22,7 +22,7 @@ def up(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Start PostgreSQL, HTTP service, continuous projector and Dagster together, until Ctrl-C.
+    """Start PostgreSQL, HTTP service, continuous projector, archiver and Dagster together, until Ctrl-C.
 
     Prints each address when it answers. What the processes print stands in the folder logs of the home folder.
     """

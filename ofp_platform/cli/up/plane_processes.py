@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import typer
 
 from ofp_platform.cli.environment import SHIPPED_PROFILES, Environment
+from ofp_platform.cli.offline.archive_commands import KEEPING
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.cli.processes import Child, ofp_command, tool_command
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -27,6 +29,7 @@ from ofp_platform.vocabulary.profile import Profile
 _READY_SECONDS = 60.0
 _DAGSTER_SECONDS = 120.0
 _WATCH_SECONDS = 0.5
+_AGAIN_SECONDS = 15.0
 _SIMULATED_PACK = "card_payments"
 _DEFINITIONS = ("-m", "ofp_platform.definitions")
 
@@ -38,6 +41,9 @@ class PlaneProcesses:
     environment: Environment
     stop: threading.Event
     _children: list[Child] = field(default_factory=list)
+    _projector: Child | None = None
+    _projector_again_at: float = 0.0
+    _refusal: str | None = None
     _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 
     def run(self, *, port: int, dagster_port: int | None, simulate: float) -> None:
@@ -63,6 +69,7 @@ class PlaneProcesses:
             stack.callback(self._say, "stopped", "")
             variables = self._variables(dsn)
             self._start_plane(stack, variables, port)
+            self._start_archiver(stack, variables)
             if dagster_port is not None:
                 self._start_dagster(stack, variables, dagster_port)
             if simulate and not self.stop.is_set():
@@ -72,13 +79,37 @@ class PlaneProcesses:
             while not self.stop.wait(_WATCH_SECONDS):
                 self._keep_postgres(dsn)
                 for child in self._children:
-                    if child.ended:
+                    if child.ended and child is not self._projector:
                         raise child.failure()
+                self._keep_projector(stack, variables, profile, dsn)
                 for task in self._tasks.ended.own:
                     raise CommandRefused(f"{task.name} ended ({task.why}); its trace stands above")
             self._say("stopping", "")
             for child in self._children:
                 child.ask_to_end()  # all at once: each of them may stop at any point
+
+    def _keep_projector(self, stack: ExitStack, variables: dict[str, str], profile: Profile, dsn: str) -> None:
+        """A projector that may not read on ends in words; what is applied is served on, and it is tried again.
+
+        Raises:
+            CommandRefused: it ended for another reason.
+        """
+        projector = self._projector
+        if projector is None or not projector.ended or time.monotonic() < self._projector_again_at:
+            return
+        with Plane.open(profile, dsn, max_connections=2) as plane:
+            live = plane.live()
+            refusal = None if live is None else plane.reading_refusal(live.basis)
+        if refusal is None and self._refusal is None:
+            raise projector.failure()
+        if refusal is not None and refusal != self._refusal:
+            self._say("projector", f"refuses to go on: {refusal}")
+            self._say("", f"the service goes on with what is applied (posture RED); tried again every {_AGAIN_SECONDS:g} s")
+        self._refusal, self._projector_again_at = refusal, time.monotonic() + _AGAIN_SECONDS
+        if refusal is None:
+            self._children.remove(projector)
+            self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
+            self._say("projector", "started again")
 
     def _keep_postgres(self, dsn: str) -> None:
         """Start the embedded server again where it was killed: whoever waits for it then goes on by itself."""
@@ -105,7 +136,7 @@ class PlaneProcesses:
         return child
 
     def _start_plane(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
-        projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
+        projector = self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
         service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables)
         is_ready = projector.wait_for_line(READY, _READY_SECONDS, self.stop)
         if is_ready is not None:
@@ -113,6 +144,12 @@ class PlaneProcesses:
         address = service.wait_for_line("serving at ", _READY_SECONDS, self.stop)
         if address is not None and wait_until(service, lambda: service_follows(address), _READY_SECONDS, self.stop):
             self._say("HTTP service", f"{address}  (page of the API: {address}/docs)")
+
+    def _start_archiver(self, stack: ExitStack, variables: dict[str, str]) -> None:
+        archiver = self._start(stack, "archiver", ofp_command("archive", "keep"), variables)
+        stream_name = archiver.wait_for_line(KEEPING, _READY_SECONDS, self.stop)
+        if stream_name is not None:
+            self._say("archiver", f"{KEEPING} {stream_name}")
 
     def _start_dagster(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
         if self.stop.is_set():

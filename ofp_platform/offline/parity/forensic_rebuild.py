@@ -28,7 +28,8 @@ from ofp_platform.vocabulary.profile import Limits, Profile
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 _PAGE = 20_000
-_ANYTHING = Limits(max_keys=2**31, max_groups=2**31, max_request_context_fields=2**31)
+ANYTHING = Limits(max_keys=2**31, max_groups=2**31, max_request_context_fields=2**31)
+"""No bound on what a request asks for."""
 POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
 
 
@@ -88,7 +89,7 @@ def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> An
     if missing_part is not None:
         raise NotRebuildable(missing_part)
     rebuilder = Rebuilder(run)
-    question = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, _ANYTHING), basis)
+    question = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, ANYTHING), basis)
     evaluations = rebuilder.evaluate([question], run.knowledge.bounds([basis]))
     keys = evaluations.keys(0)
     return rebuilder.maker.snapshot(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import ReceiptDamaged, SegmentMissing
-from ofp_platform.log.port import LogUnavailable, PartitionNotFound, PositionTrimmed, PositionUnknown
+from ofp_platform.log.port import LogRefused, LogUnavailable, PartitionNotFound
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.objects import ObjectStoreUnavailable
@@ -20,7 +20,7 @@ def replaying(field: str = "replay") -> Iterator[None]:
     try:
         with answering():
             yield
-    except (ReplayGap, PositionTrimmed, PositionUnknown, PartitionNotFound) as error:
+    except (ReplayGap, LogRefused, PartitionNotFound) as error:
         raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, str(error), field) from error
     except (SegmentMissing, SegmentDamaged, ReceiptDamaged) as error:
         raise BuildRefused(BuildReason.ARCHIVE_DAMAGED, str(error), field) from error

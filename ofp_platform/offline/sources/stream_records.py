@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.archived_partitions import archived_end, demand_archived_listed
 from ofp_platform.log.port import EventLog
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import PartitionBasis, place
@@ -30,12 +31,18 @@ class StreamRecords:
 
     @cached_property
     def ends(self) -> dict[str, PartitionBasis]:
-        """Partition id to its end: that of the log, or that of the archive where the log has lost the whole partition."""
+        """Partition id to its end: that of the log, or that of the archive where the log lists the partition no more.
+
+        Raises:
+            PartitionVanished: it did not end there, as far as anybody knows.
+        """
+        demand_archived_listed(self.log, self.archive)
         ends = self.log.ends().by_partition()
         for partition_id in self.archive.partition_ids():
-            spans = self.archive.spans(partition_id, self.log.position_kind.offset_kind)
-            if partition_id not in ends and spans:
-                ends[partition_id] = max((span.end for span in spans), key=place)
+            if partition_id not in ends:
+                end = archived_end(self.log, self.archive, partition_id)
+                end = max(end, self.log.accepted_ends().get(partition_id, end), key=place)
+                ends[partition_id] = end.model_copy(update={"closed": True})
         return dict(sorted(ends.items()))
 
     def whole(self, partition_id: str) -> PartitionSpan:

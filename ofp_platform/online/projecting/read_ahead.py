@@ -5,16 +5,16 @@ A commit waits for the database; a projector that is behind reads and routes mea
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
+from ofp_platform.log.span_records import up_to
 from ofp_platform.online.projecting.record_intake import RecordIntake, RoutedRecords
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
+from ofp_platform.vocabulary.position import Basis, place
 
 LEAST_RECORDS = 10_000
 """Of a commit below which nothing is read beside it: a driver that keeps up commits fewer, and stays without a thread."""
@@ -89,39 +89,12 @@ def read_batches(log: EventLog, request: ReadRequest) -> tuple[list[RecordBatch]
         bound = None if bounds is None else bounds.get(name)
         if records_left <= 0 or (bounds is not None and bound is None):
             continue
-        part = known_parts.get(name)
+        part = known_parts.get(name, log.position_kind.start(name))  # the first record that ever was, not the oldest kept
         batch = log.read(name, part, share)
         more = more or len(batch) == share
         if bound is not None:
-            batch = _inside(batch, part, bound)
-        if len(batch) or batch.unreadable or batch.next.closed:
+            batch = up_to(batch, bound)
+        if place(batch.next) > place(part) or batch.next.closed:
             batches.append(batch)
             records_left -= len(batch)
     return batches, more
-
-
-def _inside(batch: RecordBatch, start: PartitionBasis | None, bound: PartitionBasis) -> RecordBatch:
-    """The part of a batch that lies inside a bound."""
-    limit = place(bound)
-    count = bisect_right(batch.offsets, limit, key=order)
-    if count == len(batch):
-        return batch
-    if count:
-        after = bound.after(batch.offsets[count - 1])
-    else:
-        after = start or bound.start()
-    return replace(
-        batch,
-        offsets=batch.offsets[:count],
-        admitted_at=batch.admitted_at[:count],
-        event_ids=batch.event_ids[:count],
-        event_types=batch.event_types[:count],
-        schema_versions=batch.schema_versions[:count],
-        ts=batch.ts[:count],
-        emitted_at=batch.emitted_at[:count],
-        pins_index=batch.pins_index[:count],
-        payload_hashes=batch.payload_hashes[:count],
-        payloads=batch.payloads[:count],
-        next=after,
-        unreadable=tuple(record for record in batch.unreadable if order(record.offset) <= limit),
-    )

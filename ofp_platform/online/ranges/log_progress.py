@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ofp_platform.log.port import LogRefused
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.serving.posture import Observation
+from ofp_platform.online.serving.posture import REFUSALS, Observation
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.postgres import takes_writes
-from ofp_platform.vocabulary.position import PartitionBasis, make_basis
+from ofp_platform.vocabulary.position import PartitionBasis, make_basis, place
 
 
 @dataclass(frozen=True)
@@ -41,4 +42,16 @@ def observe(plane: Plane, row: ProjectionRow, *, stalled_seconds: float) -> Obse
     with plane.pool.connection() as connection:
         totals = read_progress(connection, row.projection_id)
         read_only = not takes_writes(connection)
-    return Observation(current, totals, plane.log.ordinal_lag(current.basis), stalled_seconds, read_only)
+    try:
+        plane.archived_log.demand(current.basis)
+        return Observation(current, totals, plane.log.ordinal_lag(current.basis), stalled_seconds, read_only)
+    except LogRefused as error:
+        return Observation(current, totals, {}, stalled_seconds, read_only, REFUSALS[type(error)])
+
+
+def known_to(plane: Plane, partition_id: str) -> PartitionBasis:
+    """How far a partition is known: applied by the live projection, or archived, whichever reaches farther."""
+    start = plane.log.position_kind.start(partition_id)
+    live = plane.live()
+    live_part = start if live is None else live.basis.by_partition().get(partition_id, start)
+    return max(live_part, plane.archived_log.archived_end(start), key=place)

@@ -119,10 +119,11 @@ def _apply(plane: Plane, projector: Projector, bounds: RangeBounds) -> Iterator[
     conflicts = 0
     while not bounds.is_inside(projector.basis.by_partition().get(bounds.partition_id)):
         try:
-            _refuse_trimmed(plane, projector.basis, bounds)
             receipt = projector.apply_available(max_records=plane.profile.batch_records, until=until)
         except PositionTrimmed as error:
-            raise RangeTrimmed(str(error)) from error
+            raise RangeTrimmed(
+                f"range {bounds.name} of partition {bounds.partition_id} needs records that neither log nor archive has: {error}"
+            ) from error
         except ProjectionConflict:
             conflicts += 1
             if conflicts >= CONFLICTS:
@@ -133,19 +134,6 @@ def _apply(plane: Plane, projector: Projector, bounds: RangeBounds) -> Iterator[
             raise RangeUnreadable(f"the log gives no more of range {bounds.name} of partition {bounds.partition_id} now")
         conflicts = 0
         yield receipt
-
-
-def _refuse_trimmed(plane: Plane, basis: Basis, bounds: RangeBounds) -> None:
-    """A projection without a basis would begin at the retention floor, and skip what was trimmed: no range may do that."""
-    if not plane.log.position_kind.offset_kind.start_is_first:
-        return
-    known_part = basis.by_partition().get(bounds.partition_id)
-    floor = plane.log.retention_floor().by_partition()[bounds.partition_id]
-    if place(known_part) < place(floor):
-        raise RangeTrimmed(
-            f"partition {bounds.partition_id} is kept from offset {floor.offset} on, range {bounds.name} needs records before"
-            " that: rebuild from the archive"
-        )
 
 
 def _receipt(

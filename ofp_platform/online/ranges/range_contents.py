@@ -119,7 +119,7 @@ class ProjectionContents:
         while place(at) < place(end):
             limit = record_limit(at, end)
             try:
-                batch = self._plane.log.read(start.partition_id, at, _PAGE if limit is None else min(_PAGE, limit))
+                batch = self._plane.archived_log.read(start.partition_id, at, _PAGE if limit is None else min(_PAGE, limit))
             except PositionTrimmed as error:
                 raise RangeTrimmed(str(error)) from error
             self._classify(batch, place(end), router, index, tally)

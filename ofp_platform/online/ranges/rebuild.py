@@ -1,5 +1,7 @@
 """A new registry beside the live one: build its projection, compare it by hash, make it live.
 
+It is folded from the first record of each partition on: out of the archive as far as the log does not go back.
+
 The live projection is frozen for a comparison by a snapshot of the store, and the new one is brought to exactly its basis; the
 live one goes on meanwhile. The switch holds the live row for the moment that the last records take, so that the basis
 that is served never goes back.
@@ -8,11 +10,15 @@ that is served never goes back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
 
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.projector import ApplyReceipt
-from ofp_platform.online.ranges.comparison import KEYS_PER_TYPE, Comparison, compare
+from ofp_platform.online.ranges.comparison import KEYS_PER_TYPE, Comparison, HistoryFold, compare
+from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection
 from ofp_platform.online.state.store_snapshot import store_snapshot
 from ofp_platform.vocabulary.position import Basis, place
@@ -39,29 +45,33 @@ class RebuildReceipt:
 
     @property
     def may_go_live(self) -> bool:
-        """Whether the groups that both have serve the same."""
+        """Whether every group was compared and serves what it should."""
         return self.comparison is not None and self.comparison.equal
 
 
-def rebuild(plane: Plane, *, keys_per_type: int = KEYS_PER_TYPE) -> RebuildReceipt:
+def rebuild(plane: Plane, fold: HistoryFold | None = None, *, keys_per_type: int = KEYS_PER_TYPE) -> RebuildReceipt:
     """Build the projection of the profile's pack up to the live one's basis, and compare the two there.
+
+    `fold` as of `compare`.
 
     Raises:
         RegistryRefused: the pack redefines a published group version.
-        RebuildRefused: the log does not lead to the live one's basis (it was trimmed: build from the archive).
+        RebuildRefused: log and archive do not lead to the live one's basis, or they hold fewer records than it took.
+        LogError: neither log nor archive has the first records, or some after them.
+        SegmentMissing | SegmentDamaged | ReceiptDamaged | ObjectStoreUnavailable: what the archive has against it.
     """
     live = plane.ensure_live()
     beside = plane.open_beside()
     if beside.projection_id == live.projection_id:
         return RebuildReceipt(live, beside, 0, 0, None)
-    _demand_whole_log(plane, beside)
     # the long way first, without holding a snapshot of the store open
     receipts = apply_until(plane.projector(beside), plane.row(live.projection_id).basis, plane.profile.batch_records)
     with store_snapshot(plane.pool) as (connection, pool):
         live = read_projection(connection, live.projection_id)
         receipts += _bring_to(plane, beside, live.basis)
         beside = plane.row(beside.projection_id)
-        comparison = compare(plane, (live, pool), (beside, plane.pool), keys_per_type=keys_per_type)
+        _demand_as_many(plane, connection, live, beside)
+        comparison = compare(plane, (live, pool), (beside, plane.pool), fold, keys_per_type=keys_per_type)
     return RebuildReceipt(
         live=live,
         beside=beside,
@@ -71,13 +81,14 @@ def rebuild(plane: Plane, *, keys_per_type: int = KEYS_PER_TYPE) -> RebuildRecei
     )
 
 
-def switch_live(plane: Plane, registry_digest: str) -> RebuildReceipt:
+def switch_live(plane: Plane, registry_digest: str, fold: HistoryFold | None = None) -> RebuildReceipt:
     """Compare once more and make the projection of that registry live; the one that was live is retired.
 
     Raises:
-        RebuildRefused: another registry than the profile's, or the two differ.
+        RebuildRefused: another registry than the profile's, or something differs or was not compared.
+        as `rebuild`.
     """
-    receipt = rebuild(plane)
+    receipt = rebuild(plane, fold)
     if receipt.beside.registry_digest != registry_digest:
         raise RebuildRefused(
             f"the profile's pack is registry {receipt.beside.registry_digest}, asked for was {registry_digest}: what was"
@@ -87,10 +98,7 @@ def switch_live(plane: Plane, registry_digest: str) -> RebuildReceipt:
         return receipt
     if not receipt.may_go_live:
         assert receipt.comparison is not None
-        raise RebuildRefused(
-            f"projection {receipt.beside.projection_id} differs from the live one in {len(receipt.comparison.differences)} or"
-            " more values of groups that both have; it stays beside"
-        )
+        raise RebuildRefused(f"projection {receipt.beside.projection_id} {reason_against(receipt.comparison)}; it stays beside")
     with plane.pool.connection() as connection, connection.transaction():
         live = read_projection(connection, receipt.live.projection_id, for_update=True)  # nobody commits to it meanwhile
         _bring_to(plane, receipt.beside, live.basis)
@@ -99,20 +107,41 @@ def switch_live(plane: Plane, registry_digest: str) -> RebuildReceipt:
     return RebuildReceipt(live, plane.row(beside.projection_id), receipt.records, receipt.applied, receipt.comparison)
 
 
-def _demand_whole_log(plane: Plane, beside: ProjectionRow) -> None:
-    """Refuse a projection that would begin behind records that left the log: it would lack them without a word.
+def reason_against(comparison: Comparison) -> str:
+    """Why the projection beside may not go live, in words that follow its name."""
+    if comparison.differences:
+        return f"differs from the live one in {len(comparison.differences)} or more values of groups that both have"
+    if comparison.wrong:
+        return f"serves something else than the records say, in new groups: {', '.join(comparison.wrong)}"
+    return (
+        f"was compared in nothing of {', '.join(comparison.not_compared)}: equal because nothing was compared is not equal."
+        " Nothing was applied yet, or nobody folded the records again for groups that are new"
+    )
+
+
+def _demand_as_many(plane: Plane, connection: Connection[Any], live: ProjectionRow, beside: ProjectionRow) -> None:
+    """Refuse a projection that was given fewer records up to the same basis than the live one took.
 
     Raises:
-        RebuildRefused: see above.
+        RebuildRefused: see above; and nothing was applied, where the log has records.
     """
-    known_parts = beside.basis.by_partition()
-    for floor in plane.log.retention_floor().partitions:
-        if place(known_parts.get(floor.partition_id)) < place(floor):
+    live_records = {part.partition_id: part.records for part in read_progress(connection, live.projection_id).partitions}
+    with plane.pool.connection() as own_connection:
+        beside_records = {
+            part.partition_id: part.records for part in read_progress(own_connection, beside.projection_id).partitions
+        }
+    for name, records in sorted(live_records.items()):
+        count = beside_records.get(name, 0)
+        if count < records:
             raise RebuildRefused(
-                f"partition {floor.partition_id} of log {plane.log.stream_name} is kept from offset {floor.offset} on, and"
-                f" projection {beside.projection_id} needs records before it: the archive has them, a projection cannot be built"
-                " from it yet"
+                f"projection {beside.projection_id} was given {count} records of partition {name}, the live one took"
+                f" {records} up to the same basis: log and archive of {plane.log.stream_name} hold no more all of them"
             )
+    if not live_records and any(not part.is_at_start for part in plane.log.ends().partitions):
+        raise RebuildRefused(
+            f"projection {live.projection_id} is live and has applied nothing of log {plane.log.stream_name}, which has records:"
+            " there is nothing to compare with. Let it catch up first (`ofp projector run`)"
+        )
 
 
 def _bring_to(plane: Plane, beside: ProjectionRow, basis: Basis) -> list[ApplyReceipt]:

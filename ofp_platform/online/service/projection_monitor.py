@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ofp_platform.log.port import LogUnavailable
+from ofp_platform.log.archive_store import ReceiptDamaged
+from ofp_platform.log.port import LogError, LogRefused, LogUnavailable
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.service.counters import Counters
-from ofp_platform.online.serving.posture import NO_PROJECTION, STORE_DOWN, Observation, Trouble, posture_of
+from ofp_platform.online.serving.posture import NO_PROJECTION, REFUSALS, STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection
+from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.postgres import takes_writes
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.profile import Thresholds
@@ -23,6 +25,8 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 logger = logging.getLogger(__name__)
 MONITOR_SECONDS = 1.0  # between two observations
+_ARCHIVE_SECONDS = 60.0  # between two looks at what is archived
+_DEMAND_SECONDS = 5.0  # between two looks whether the log still leads on from the basis
 _OBSERVATION_SECONDS = 3.0  # a store that takes longer to report its health does not answer
 _POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
 
@@ -55,6 +59,10 @@ class ProjectionMonitor:
         self._reading: asyncio.Task[Observation] | None = None
         self._moved_at = 0.0
         self._seen_version = -1
+        self._demanded_at = -_DEMAND_SECONDS
+        self._refusal: str | None = None
+        self._archive_seen_at = -_ARCHIVE_SECONDS
+        self._archive_lag: float | None = None
         self.observation: Observation | None = None
         self._failure = STORE_DOWN
         self._judged_at = monotonic()
@@ -119,11 +127,34 @@ class ProjectionMonitor:
         with self._plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)
             read_only = not takes_writes(connection)
-        lag = self._plane.log.ordinal_lag(row.basis)
         now = self._monotonic()
+        lag, refusal = self._read_log(row, now)
         if row.version != self._seen_version or not sum(lag.values()):
             self._seen_version, self._moved_at = row.version, now
-        return Observation(row, totals, lag, now - self._moved_at, read_only)
+        return Observation(row, totals, lag, now - self._moved_at, read_only, refusal, self._read_archive_lag(now))
+
+    def _read_archive_lag(self, now: float) -> float | None:
+        """How much of the log's retention is not archived. Where log or archive do not answer to that, it is as it was."""
+        if now - self._archive_seen_at >= _ARCHIVE_SECONDS:
+            self._archive_seen_at = now
+            try:
+                self._archive_lag = self._plane.archived_log.archive_lag()
+            except (LogError, ObjectStoreUnavailable, ReceiptDamaged) as error:
+                logger.warning("health: whether the log is archived could not be read: %s", error)
+        return self._archive_lag
+
+    def _read_log(self, row: ProjectionRow, now: float) -> tuple[dict[str, int], str | None]:
+        """Records behind the basis, and why reading cannot go on from it; a state that is whole is served whatever that says."""
+        try:
+            if self._refusal is not None or now - self._demanded_at >= _DEMAND_SECONDS:
+                self._plane.archived_log.demand(row.basis)
+                self._demanded_at, self._refusal = now, None
+            return self._plane.log.ordinal_lag(row.basis), None
+        except LogRefused as error:
+            if self._refusal != str(error):
+                logger.error("health: reading cannot go on: %s", error)
+            self._refusal = str(error)
+            return {}, REFUSALS[type(error)]
 
     async def _read_in_time(self) -> Observation:
         # a read that hangs in a silent store is waited for again, not joined by another

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ofp_platform.log.port import LogRefused, PartitionVanished, PositionTrimmed, PositionUnknown
 from ofp_platform.online.state.progress import Totals
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.vocabulary.background_tasks import EndedTask
@@ -20,12 +21,20 @@ STORE_DOWN = "STORE_DOWN"
 NO_PROJECTION = "NO_PROJECTION"
 """The reason when nothing of the run was projected here."""
 
+REFUSALS: Mapping[type[LogRefused], str] = {
+    PositionTrimmed: "HISTORY_LOST",
+    PartitionVanished: "PARTITION_VANISHED",
+    PositionUnknown: "LOG_IS_ANOTHER",
+}
+
 
 @dataclass(frozen=True)
 class Observation:
     """The health inputs at one moment. `stalled_seconds`: since when records wait and the basis has not moved.
 
-    `read_only`: the store takes no writes, so that nothing can be applied.
+    `read_only`: the store takes no writes, so that nothing can be applied. `refusal`: why reading cannot go on from the basis
+    without a gap, one of `REFUSALS`; None: it can. `archive_lag`: the age of the oldest record that is not archived as a part of
+    the log's retention; None: nobody looked, or the log keeps everything.
     """
 
     row: ProjectionRow
@@ -33,6 +42,8 @@ class Observation:
     lag: Mapping[str, int]
     stalled_seconds: float
     read_only: bool = False
+    refusal: str | None = None
+    archive_lag: float | None = None
 
     @property
     def lag_records(self) -> int:
@@ -66,11 +77,17 @@ def judge(
     lag, stalled_seconds = observation.lag_records, observation.stalled_seconds
     if observation.read_only:
         red.append("STORE_READ_ONLY")
-    if not observation.lag:
+    if observation.refusal is not None:
+        red.append(observation.refusal)
+    elif not observation.lag:
         red.append("NO_PARTITIONS")
     totals = observation.totals.counters()
     if not totals["events_applied"]:
         (red if totals["apply_failures"] else amber).append("NOTHING_APPLIED")
+    if observation.archive_lag is not None and observation.archive_lag >= thresholds.archive_lag_red:
+        red.append(f"ARCHIVE_LAG>={thresholds.archive_lag_red:g}")
+    elif observation.archive_lag is not None and observation.archive_lag >= thresholds.archive_lag_amber:
+        amber.append(f"ARCHIVE_LAG>={thresholds.archive_lag_amber:g}")
     if lag > thresholds.lag_records_red:
         red.append(f"LAG_RECORDS>{thresholds.lag_records_red}")
     elif lag > thresholds.lag_records_amber:

@@ -4,8 +4,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ofp_platform.online.plane import profile_pack
-from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, rebuild, switch_live
+from ofp_platform.log.archive_segment import SegmentDamaged
+from ofp_platform.log.archive_store import ReceiptDamaged, SegmentMissing
+from ofp_platform.log.port import LogRefused
+from ofp_platform.log.span_records import ReplayGap
+from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
+from ofp_platform.offline.parity.projection_fold import ProjectionFold
+from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, reason_against, rebuild, switch_live
 from ofp_platform.online.state.projection import RegistryRefused
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTOR_VERSION, RETRIES
@@ -16,6 +22,22 @@ from ofp_platform.registry.pack import pack_digest
 
 REBUILD = dg.AssetKey(["online", "rebuild"])
 EQUAL = "equal_on_common_groups"
+
+
+REFUSALS = (
+    LogRefused,
+    NotRebuildable,
+    RebuildRefused,
+    ReceiptDamaged,
+    RegistryRefused,
+    ReplayGap,
+    SegmentDamaged,
+    SegmentMissing,
+)
+
+
+def _fold(plane: Plane) -> ProjectionFold:
+    return ProjectionFold(plane.log, plane.archive, plane.profile)
 
 
 def rebuild_metadata(receipt: RebuildReceipt) -> Metadata:
@@ -39,8 +61,9 @@ def rebuild_metadata(receipt: RebuildReceipt) -> Metadata:
     ],
     partitions_def=REGISTRY_DIGEST,
     description=(
-        "The projection of the profile's pack, built from the log beside the live one and brought to its basis. On a sample of"
-        " keys the group versions that both have must serve the same bytes; then the job `switch_live` may make it live."
+        "The projection of the profile's pack, built from archive and log beside the live one and brought to its basis. On a"
+        " sample of keys the group versions that both have must serve the same bytes, and new ones what another fold of the"
+        " records gives; then the job `switch_live` may make it live."
     ),
     group_name="online",
     kinds={"python", "postgres"},
@@ -68,8 +91,8 @@ def rebuild_beside(
                 allow_retries=False,
             )
         try:
-            receipt = rebuild(opened_plane)
-        except (RegistryRefused, RebuildRefused) as error:
+            receipt = rebuild(opened_plane, _fold(opened_plane))
+        except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     yield dg.MaterializeResult(
         asset_key=REBUILD,
@@ -78,10 +101,10 @@ def rebuild_beside(
     )
     if receipt.unchanged:
         description = "the profile's pack is the live one: there is nothing to build"
-    elif receipt.comparison is not None and not receipt.comparison.common:
-        description = "the two have no group version in common: nothing could be compared"
+    elif receipt.comparison is not None and not receipt.may_go_live:
+        description = f"projection {receipt.beside.projection_id} {reason_against(receipt.comparison)}; it stays beside"
     else:
-        description = "equal" if receipt.may_go_live else "the two differ; the new one stays beside"
+        description = "equal"
     yield dg.AssetCheckResult(
         asset_key=REBUILD,
         check_name=EQUAL,
@@ -104,8 +127,8 @@ def make_rebuilt_projection_live(context: dg.OpExecutionContext, config: SwitchC
     """The switch."""
     with plane.open() as opened_plane:
         try:
-            receipt = switch_live(opened_plane, config.registry_digest)
-        except (RegistryRefused, RebuildRefused) as error:
+            receipt = switch_live(opened_plane, config.registry_digest, _fold(opened_plane))
+        except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}
     context.log_event(dg.AssetObservation(REBUILD, partition=config.registry_digest, metadata=metadata))

@@ -71,7 +71,7 @@ def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> Non
                 as_of_time_utc=AFTER_THE_DEMO,
             )
         assert verify(answer) == answer.provenance.feature_snapshot_hash
-        assert answer.snapshot.by_key[0].by_group[0].features["sum_amount_30d"] == 106244
+        assert answer.snapshot.by_key[0].by_group[0].features["sum_amount_30d"] == 107016
         query = {"query": "{ assetNodes { id } }"}
         assets = httpx.post(f"{address(said, 'Dagster UI')}/graphql", json=query, timeout=30, trust_env=False).json()
         assert assets["data"]["assetNodes"]

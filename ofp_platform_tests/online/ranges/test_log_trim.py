@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -16,15 +17,19 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import PositionTrimmed, PositionUnknown
 from ofp_platform.offline.datasets.publication import load_manifest
+from ofp_platform.offline.parity.projection_fold import ProjectionFold
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.ranges.log_progress import observe
 from ofp_platform.online.ranges.log_trim import TrimRefused, plan_trim, trim
-from ofp_platform.online.ranges.rebuild import RebuildRefused, rebuild
+from ofp_platform.online.ranges.rebuild import rebuild, switch_live
+from ofp_platform.online.serving.posture import judge
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.position import Basis, basis_text
+from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
+from ofp_platform.vocabulary.serving import PostureState
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane, payments
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, WITH_ANOTHER_GROUP, append, pack_with, profile
 
@@ -206,12 +211,87 @@ def test_replay_labels_and_builds_read_the_archive_afterwards(dsn: str, tmp_path
         assert sum(records) > sum(floors(plane).values())
 
 
-def test_a_rebuild_on_a_trimmed_log_is_refused_in_words(plane: Plane, tmp_path: Path) -> None:
+@pytest.mark.parametrize("to_head", [False, True])
+def test_a_rebuild_on_a_trimmed_log_folds_the_archive_and_goes_on_in_the_log(plane: Plane, tmp_path: Path, to_head: bool) -> None:
     archive = archive_of(plane)
     archive_closed_ranges(plane.ranges, archive)
+    if to_head:
+        archive_up_to(plane.ranges, archive, plane.log.ends())
     trim(plane, plan_trim(plane, archive))
+    assert all(floors(plane).values())
     assert rebuild(plane).unchanged
+    live = plane.ensure_live()
     path = pack_with(tmp_path, [WITH_ANOTHER_GROUP])
     plane.profile = plane.profile.model_copy(update={"pack": str(path)})
-    with pytest.raises(RebuildRefused, match=r"kept from offset \d+ on, and projection \d+ needs records before it"):
+    receipt = rebuild(plane, ProjectionFold(plane.log, archive, plane.profile))
+    assert receipt.beside.basis == plane.row(live.projection_id).basis
+    assert receipt.records == sum(int(part.offset) for part in plane.log.ends().partitions)
+    assert receipt.comparison is not None
+    assert receipt.comparison.compared_keys["account_activity v2"] > 0
+    assert receipt.may_go_live
+    assert (
+        switch_live(plane, receipt.beside.registry_digest, ProjectionFold(plane.log, archive, plane.profile)).beside.status
+        == "live"
+    )
+
+
+def test_a_fold_that_cannot_begin_at_the_first_record_refuses(plane: Plane, tmp_path: Path) -> None:
+    ends = plane.log.ends()
+    plane.log.truncate_before(ends)  # type: ignore[attr-defined]
+    path = pack_with(tmp_path, [WITH_ANOTHER_GROUP])
+    plane.profile = plane.profile.model_copy(update={"pack": str(path)})
+    with pytest.raises(PositionTrimmed, match=r"is kept from offset \d+ on; 0 is gone"):
         rebuild(plane)
+    beside = plane.open_beside()
+    assert beside.basis.partitions == ()
+    with pytest.raises(PositionTrimmed):
+        plane.projector(beside).apply_available(max_records=10)
+    observation = observe(plane, beside, stalled_seconds=0)
+    assert observation.refusal == "HISTORY_LOST"
+    assert judge(observation, plane.profile.thresholds)[0] is PostureState.RED
+    assert plane.reading_refusal(beside.basis) is not None
+    assert plane.reading_refusal(ends) is None
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_trimmed_anywhere_a_lost_projection_comes_back_byte_for_byte(plane: Plane, seed: int) -> None:
+    """Whatever is archived, however far the log is trimmed behind that: the fold is that of everything."""
+    rng = random.Random(seed)
+    archive = archive_of(plane)
+    ends = plane.log.ends().partitions
+    archived_ends = {end.partition_id: rng.randint(0, int(end.offset)) for end in ends}
+    basis = make_basis(STREAM, {end.partition_id: end.moved(archived_ends[end.partition_id]) for end in ends})
+    archive_up_to(plane.ranges, archive, basis)
+    floor = {name: rng.randint(0, archived) for name, archived in archived_ends.items()}
+    plane.log.truncate_before(make_basis(STREAM, {end.partition_id: end.moved(floor[end.partition_id]) for end in ends}))  # type: ignore[attr-defined]
+    before = plane.ensure_live()
+    state = contents(plane, before.projection_id)
+    with plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.projection SET status = 'retired', run_config_digest = 'gone'")
+    again = plane.ensure_live()
+    assert again.projection_id != before.projection_id
+    projector = plane.projector(again)
+    while projector.apply_available(max_records=rng.randint(1, 90)) is not None:
+        projector.forget()
+    assert plane.row(again.projection_id).basis == plane.row(before.projection_id).basis
+    assert contents(plane, again.projection_id) == state
+
+
+def contents(plane: Plane, projection_id: int) -> list[object]:
+    """What a projection serves from and counts."""
+    with plane.pool.connection() as connection:
+        row = connection.execute("SELECT basis, watermark FROM ofp.projection WHERE projection_id = %s", (projection_id,))
+        counts = "SELECT partition_id, records, applied, duplicates, failed, ignored FROM ofp.projection_partition"
+        parts = connection.execute(f"{counts} WHERE projection_id = %s ORDER BY partition_id", (projection_id,))
+        keys = connection.execute(
+            "SELECT DISTINCT key_type, key_id FROM ofp.chunk WHERE projection_id = %s ORDER BY 1, 2", (projection_id,)
+        ).fetchall()
+        served = [
+            connection.execute(
+                "SELECT sum(count), min(first_ts), max(last_ts) FROM (SELECT 1 AS count, first_ts, last_ts FROM ofp.chunk"
+                " WHERE (projection_id, key_type, key_id) = (%s, %s, %s)) AS chunks",
+                (projection_id, *key),
+            ).fetchone()[1:]
+            for key in keys
+        ]
+        return [row.fetchall(), parts.fetchall(), keys, served]

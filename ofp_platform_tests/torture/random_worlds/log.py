@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ofp_platform.log.port import AdmissionClock, AppendReceipt, Candidate, PartitionInfo, RecordBatch, checked_start
+from ofp_platform.log.port import (
+    AdmissionClock,
+    AppendReceipt,
+    Candidate,
+    PartitionInfo,
+    RecordBatch,
+    checked_start,
+    readable_partitions,
+)
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import SEQUENCE_TOKENS, Basis, PartitionBasis, make_basis, order
 from ofp_platform_tests.oracle.fold import Record
@@ -73,6 +81,19 @@ class ShardLog:
         """See `EventLog`."""
         known = basis.by_partition()
         return {name: len(own) - (self.ordinal(known[name]) if name in known else 0) for name, own in self._records.items()}
+
+    def demand(self, basis: Basis) -> None:
+        """See `EventLog`."""
+        for name in readable_partitions(self.partitions(), basis):
+            self.read(name, basis.by_partition().get(name, self.position_kind.start(name)), 1)
+
+    def accepted_ends(self) -> dict[str, PartitionBasis]:
+        """See `EventLog.accepted_ends`."""
+        return {}
+
+    def retention_used(self, basis: Basis) -> dict[str, float]:
+        """See `EventLog.retention_used`."""
+        return {}
 
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """Whether anything is behind the basis: nothing is ever appended while somebody waits."""
