@@ -38,7 +38,8 @@ ADDRESS = "http://127.0.0.1:8000"
 HASH = re.compile(r"\b[0-9a-f]{64}\b")
 POSITION = re.compile(r"\b(\d{4}):(\d+)\b")
 COUNTED = (
-    "segments|records|applied|copies|failed|of another|mature|labelled|immature|rows|bytes|of [0-9,]+ decisions|decisions MATCH"
+    "segments|records|applied|copies|failed|fail for a group|of another|mature|labelled|immature|rows|bytes"
+    "|of [0-9,]+ decisions|decisions MATCH"
 )
 COUNT = re.compile(rf"\b[\d,]+ (?=({COUNTED})\b)")
 

@@ -21,7 +21,7 @@ from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
-from ofp_platform.log.port import EventLog, RecordBatch, RefusalReason, UnreadableRecord
+from ofp_platform.log.port import EventLog, PartitionInfo, RecordBatch, RefusalReason, UnreadableRecord
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.replay.archived_fold import archived_fold
@@ -83,6 +83,15 @@ class SeveralLists:
 
     def retention_floor(self) -> Basis:
         return self.basis(dict.fromkeys(self.whole, 0))
+
+    def partitions(self) -> list[PartitionInfo]:
+        return [PartitionInfo(name, closed=False) for name in sorted(self.whole)]
+
+    def accepted_ends(self) -> dict[str, PartitionBasis]:
+        return {}
+
+    def demand(self, known_ends: object) -> None:
+        """It loses no partition."""
 
 
 @dataclass

@@ -95,7 +95,7 @@ WRONG: list[tuple[str, Any, BuildReason, str]] = [
     ("run_facts_ref", "", BuildReason.INVALID_INTENT, "run_facts_ref"),
     ("stream_name", "a b", BuildReason.INVALID_INTENT, "stream_name"),
     ("context_pins.run_id", ..., BuildReason.INVALID_INTENT, "context_pins.run_id"),
-    ("context_pins.parameter_hash", "ABC", BuildReason.INVALID_INTENT, "context_pins.parameter_hash"),
+    ("context_pins.parameter_hash", "A B C", BuildReason.INVALID_INTENT, "context_pins.parameter_hash"),
     ("dataset_name", "Fraud Set", BuildReason.INVALID_INTENT, "dataset_name"),
     ("purpose", "fun", BuildReason.INVALID_INTENT, "purpose"),
     ("as_of_basis", ..., BuildReason.INVALID_INTENT, "as_of_basis"),
