@@ -40,9 +40,9 @@ def intent_example() -> dict[str, Any]:
     }
 
 
-def run_example() -> dict[str, Any]:
-    """The run of `intent_example`, nobody having begun to build it."""
-    intent = INTENT.validate_python(intent_example())
+def run_example(wire: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The run of an intent (by default `intent_example`), nobody having begun to build it."""
+    intent = INTENT.validate_python(wire or intent_example())
     return {
         "kind": "ofs_build_run",
         "contract_version": "v0",

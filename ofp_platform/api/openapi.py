@@ -189,8 +189,8 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
 
 
 def _build_paths(live: LiveExample | None) -> dict[str, Any]:
-    run, errors = run_example(), build_error_examples()
     intent = intent_example() if live is None else live.intent()
+    run, errors = run_example(intent), build_error_examples()
     wrong_key = invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits").wire(OFFLINE_CONTRACT_VERSION)
     key_parameter = {
         "name": "run_key",

@@ -18,11 +18,9 @@ from ofp_platform.kernel.query import LayoutArrays, Query, query_of
 from ofp_platform.kernel.windows import NEVER, Evaluation, evaluate
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.times import format_time, parse_time
 from ofp_platform_tests.oracle.matrices import matrices
 from ofp_platform_tests.oracle.small_plane import small_registry
-from ofp_platform_tests.oracle.strategies import PINS
 
 FIRST, LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z")
 GROUPS = [replace(group, on_demand=()) for group in small_registry().groups.values()]  # on-demand features are never compiled
@@ -33,7 +31,7 @@ Texts = tuple[str, str, list[dict[str, str]]]
 def texts(form: KeyForm, key_id: str, found: Evaluation, as_of: int) -> Texts | str:
     warnings: list[dict[str, str]] = []
     try:
-        pair = form.texts(key_id, orjson.dumps(key_id).decode(), found, as_of, EARLIEST, None, ContextPins(**PINS), warnings)
+        pair = form.texts(key_id, orjson.dumps(key_id).decode(), found, as_of, EARLIEST, None, warnings)
     except ContractError as refusal:
         return refusal.message
     return *pair, warnings
