@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
-from psycopg import errors
 from pydantic import TypeAdapter
 
 from ofp_platform.log.admission import Admission
@@ -121,16 +120,14 @@ class PostgresLog:
         """The stream, which must exist.
 
         Raises:
-            StreamNotFound: it does not, or the database has no log yet.
+            StreamNotFound: it does not.
             LogUnavailable: PostgreSQL does not answer.
+            psycopg.errors.UndefinedTable: the database is not migrated; that is another thing than a stream that nobody made.
         """
-        try:
-            with _answering(), pool.connection() as connection:
-                row = connection.execute(
-                    "SELECT partition_count, partition_key FROM ofp.log_stream WHERE stream_name = %s", (stream_name,)
-                ).fetchone()
-        except errors.UndefinedTable as error:
-            raise StreamNotFound("this database has no log yet: migrate it first") from error
+        with _answering(), pool.connection() as connection:
+            row = connection.execute(
+                "SELECT partition_count, partition_key FROM ofp.log_stream WHERE stream_name = %s", (stream_name,)
+            ).fetchone()
         if row is None:
             raise StreamNotFound(f"there is no stream {stream_name!r} in this database: create it first")
         return cls(pool, stream_name, *row)
