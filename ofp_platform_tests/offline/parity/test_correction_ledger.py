@@ -127,11 +127,11 @@ def test_the_ledger_is_kept_and_told_by_day(pool: Pool, tmp_path: Path) -> None:
     anchors = [decision_anchor(decision_of(served, plane))]
     runs = runs_of(plane, replayed(plane, tmp_path / "fold"))
     made = list(CorrectionLedger(runs, plane.log.ends(), REQUEST).corrections(anchors))
-    assert {one.feature for one in made} == {"share", "spread"}
+    assert {one.feature for one in made} == {"evenness", "share", "spread", "variation"}
     assert all([event.event_id for event in one.events] == ["e-2"] for one in made)
-    assert store_corrections(pool, made) == 2
+    assert store_corrections(pool, made) == 4
     assert store_corrections(pool, made) == 0
-    assert corrected_days(pool, REQUEST) == [CorrectedDay(START // DAY * DAY, 1, 2)]
+    assert corrected_days(pool, REQUEST) == [CorrectedDay(START // DAY * DAY, 1, 4)]
 
     lost = runs_of(plane, replayed(plane, tmp_path / "lost", change=without("e-1")))
     ledger = CorrectionLedger(lost, plane.log.ends(), REQUEST)

@@ -167,7 +167,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.publish_only = publish_only
         self.model.state = RunState.PUBLISH_PENDING if publish_only else RunState.QUEUED
         if not publish_only:
-            self.model.reason = None
+            self.model.reason, self.model.planned = None, False  # what failed is planned anew
 
     def _let_go(self) -> None:
         assert self.context is not None
