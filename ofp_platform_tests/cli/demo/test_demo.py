@@ -150,7 +150,7 @@ def test_a_handbook_file(ofp: Ofp, handbook: Path, empty_dsn: str, tmp_path: Pat
         assert ofp(*command, OFP_DATABASE_URL=empty_dsn).code == 0
     dataset = re.findall(r"^  dataset +(\S+)$", outcome.out, re.MULTILINE)[0]
     options = command[command.index("--profile") :]
-    trained = ofp("model", "train", dataset, "--trees", "3", *options, OFP_DATABASE_URL=empty_dsn)
+    trained = ofp("model", "train", dataset, "--allow-hindsight", "--trees", "3", *options, OFP_DATABASE_URL=empty_dsn)
     assert "logistic regression" in trained.out
 
 

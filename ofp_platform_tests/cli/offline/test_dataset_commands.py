@@ -30,7 +30,7 @@ def hindsight(offline: OfflinePlane) -> str:
 def test_a_build_is_told_stage_by_stage(offline: OfflinePlane) -> None:
     first = offline.ofp("intent", "submit", offline.intent_file(name="told"), "--build")
     stages = [line.split()[0] for line in first.err.splitlines()]
-    assert (first.code, stages) == (0, ["plan", "replay", "labels", "staged", "manifest"])
+    assert (first.code, stages) == (0, ["plan", "replay", "parity", "labels", "staged", "manifest"])
     assert first.out.split()[1:] == ["DONE", "dataset_build", "told"]
     again = offline.ofp("intent", "submit", offline.intent_file(name="told"), "--build")
     assert (again.code, again.out, again.err) == (0, first.out, "")
@@ -127,7 +127,7 @@ def test_what_a_model_cannot_be_trained_from(offline: OfflinePlane, dataset: str
     of_cards = offline.built(name="of_cards", feature_groups=[{"group_name": "card_activity", "group_version": "v1"}])
     assert "both classes are needed" in offline.ofp("model", "train", of_cards, "--first-day", "2030-01-01").refused()
     unlabelled = offline.built(name="unlabelled", purpose="analysis", label=None, policy={"policy_id": "analysis", "revision": 1})
-    assert "has no labels" in offline.ofp("model", "train", unlabelled).refused()
+    assert "PURPOSE_NOT_TRAINING" in offline.ofp("model", "train", unlabelled).refused()
 
 
 def test_no_database_is_needed_to_look_at_a_dataset(ofp: Ofp, offline: OfflinePlane, dataset: str) -> None:

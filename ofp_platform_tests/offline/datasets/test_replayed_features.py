@@ -89,6 +89,13 @@ def micros(moment: datetime) -> int:
     return (moment - EPOCH) // timedelta(microseconds=1)
 
 
+def feeds_all(event: fold.Event) -> bool:
+    """Whether an event feeds each of the requested groups that use its type: else it makes no row."""
+    groups = [group for group in CONTENT["groups"] if fold._uses(group, event.event_type)]
+    users = {(group["name"], group["version"]) for group in groups}
+    return users & set(GROUPS) <= event.groups
+
+
 def hold_events(
     records: list[Record], basis: AsOfBasis, folder: Path, decisions: Sequence[RecordedDecision] = ()
 ) -> Built | None:
@@ -98,11 +105,12 @@ def hold_events(
     admitted = admissions(records)
     expected: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     for identity, event in whole.events.items():
-        if event.event_type not in TYPES:
+        if event.event_type not in TYPES or not feeds_all(event):
             continue
         routing = CONTENT["events"][event.event_type]["keys"]
         keys = {
-            key_type: event.payload[routing[key_type]] if key_type in routing else None for key_type in ("account", "merchant")
+            key_type: event.payload.get(routing[key_type]) if key_type in routing else None
+            for key_type in ("account", "merchant")
         }
         amount = event.payload.get("amount") if event.event_type != "report" else None
         base = {

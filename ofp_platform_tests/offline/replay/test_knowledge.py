@@ -27,6 +27,9 @@ CONTENT = pack_content(world_registry().pack)
 EVER = np.array([-(2**62)]), np.array([2**62])
 
 
+ACCOUNT_GROUPS = {(group["name"], group["version"]) for group in CONTENT["groups"] if group["key_type"] == "account"}
+
+
 @settings(max_examples=40)
 @given(worlds(max_events=25), st.booleans(), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=5))
 def test_a_basis_knows_what_the_oracle_says(world: Any, dense: bool, cuts: list[tuple[int, int]]) -> None:
@@ -52,7 +55,7 @@ def test_a_basis_knows_what_the_oracle_says(world: Any, dense: bool, cuts: list[
                 oracles = sorted(
                     (identity[1], event.ts)
                     for identity, event in wanted.events.items()
-                    if event.event_type != "declared" and fold._touches(event, CONTENT, "account", account)
+                    if event.groups & ACCOUNT_GROUPS and fold._touches(event, CONTENT, "account", account)
                 )
                 mask = events.is_known(bounds[number])
                 refs = names.refs(events, np.flatnonzero(mask))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def _fates(folded: FoldedReplay, ledger: Ledger) -> list[tuple[str, object, obje
     """(name, of the fold, of the ledger): every record has one fate, and both must know the same."""
     reasons = dict(ledger.by_reason)
     anomalies = reasons.pop("ANOMALY", 0)
-    failures = dict(folded.failures)
+    failures = Counter(folded.failures) + Counter(folded.group_failures)  # those of some groups only, too
     if folded.other_run:  # to a projection, a run that is not active here; a replay just leaves it out
         failures[ApplyFailureReason.INACTIVE_RUN.value] = folded.other_run
     return [

@@ -113,7 +113,7 @@ def torture(run: Run) -> None:
     simulation = PaymentSimulation(pins=ContextPins.model_validate(PINS), seed=run.seed, payments=payments, days=20)
     with own_database(run.dsn) as dsn:
         labelled = LabelledPlane.prepare(
-            dsn, run.folder, deliveries=simulate_payments(simulation).deliveries, batch_records=50_000
+            dsn, run.folder, deliveries=simulate_payments(simulation).deliveries, decided=False, batch_records=50_000
         )
         plane = labelled.plane
         try:
