@@ -21,7 +21,7 @@ from ofp_platform.offline.datasets.publication import (
     verify_files,
 )
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.vocabulary.canonical import digest_of, sha256_hex
+from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, manifest_path
 from ofp_platform_tests.oracle.manifests import NAME, a_manifest
@@ -43,8 +43,8 @@ class Race:
 
     @property
     def identity(self) -> str:
-        """The identity of the dataset that is raced for."""
-        return sha256_hex(self.name.encode())
+        """The identity of the dataset that is raced for: that of a manifest made by a release of the race's own."""
+        return a_manifest().model_copy(update={"ofs_code_release_id": self.name}).derived_identity
 
     @property
     def object_path(self) -> str:
@@ -188,6 +188,7 @@ def _manifest(race: Race, number: int, folder: Path) -> DatasetManifest:
     return a_manifest().model_copy(
         update={
             "dataset_identity": race.identity,
+            "ofs_code_release_id": race.name,
             "files": name_files(NAME, race.identity, files),
             "content_digest": digest_of(["content", variant]),
             **asked,
