@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from psycopg import conninfo, sql
 
 from ofp_platform.storage.embedded import start_embedded, stop_embedded
@@ -26,8 +26,10 @@ from ofp_platform.storage.schema import migrate
 ROOT_VARIABLE = "OFP_TEST_ROOT"
 TEMPLATE = "ofp_template"
 
-settings.register_profile("dev", deadline=None, print_blob=True)
-settings.register_profile("ci", deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+# no explain phase: it traces every line, and a failure that takes minutes to explain ends as a time-out that hides it
+PHASES = [phase for phase in Phase if phase is not Phase.explain]
+settings.register_profile("dev", deadline=None, print_blob=True, phases=PHASES)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=False, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("ci"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 

@@ -73,6 +73,7 @@ def expected(
                     for identity, event in after.items()
                     if identity not in before
                     and fold._touches(event, plane.content, key_type, key_id)
+                    and fold._feeding(group, [event])
                     and any(
                         as_of - one["delay"] - one["window"] < event.ts <= as_of - one["delay"] and fold._satisfies(event, one)
                         for one in spans_of(group, name)
