@@ -20,13 +20,16 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
-from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.build_receipt import STAGE_CONTENTS
+from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
-from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult
+from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult, RunParityRequest
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
-from ofp_platform.vocabulary.offline.run_facts import RunFacts
+from ofp_platform.vocabulary.offline.reconciliation import Reconciliation
+from ofp_platform.vocabulary.offline.run_facts import RunCheckEvidence, RunFacts
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import (
@@ -40,6 +43,7 @@ from ofp_platform.vocabulary.serving import (
     OfflineErrorResponse,
     SnapshotRecord,
 )
+from ofp_platform.vocabulary.snapshot_set import SnapshotSetIndex
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONTRACTS = Path(__file__).parents[2] / "contracts"
@@ -205,6 +209,20 @@ def intent_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": "urn:ofp:contracts:ofs_build_intent:v0", "title": "Build intent v0", **schema}
 
 
+def receipt_schema() -> dict[str, Any]:
+    """The schema of a stage's receipt in the run ledger: `stage` says which content it has."""
+    receipt = BuildReceipt.model_json_schema(mode=_MODE)
+    refs, contents = models_json_schema(
+        [(model, _MODE) for model in dict.fromkeys(STAGE_CONTENTS.values())], ref_template=_POINTER + "{model}"
+    )
+    receipt["properties"]["stage"] = {"enum": list(STAGE_CONTENTS)}
+    receipt["oneOf"] = [
+        {"properties": {"stage": {"const": stage}, "content": refs[model, _MODE]}} for stage, model in STAGE_CONTENTS.items()
+    ]
+    head = {"$schema": DIALECT, "$id": "urn:ofp:contracts:ofs_build_receipt:v0"}
+    return {**head, **receipt, "title": "Receipt of a stage v0", "$defs": contents["$defs"]}
+
+
 @cache
 def build_definitions() -> dict[str, Any]:
     """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
@@ -238,6 +256,12 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_build_run_v0.schema.json": object_schema(BuildRun, "ofs_build_run", "Run of a build v0"),
         "ofs_archive_receipt_v0.schema.json": object_schema(ArchiveReceipt, "ofs_archive_receipt", "Archive receipt v0"),
         "ofs_correction_v0.schema.json": object_schema(Correction, "ofs_correction", "Correction v0"),
+        "ofs_build_receipt_v0.schema.json": receipt_schema(),
+        "ofs_reconciliation_v0.schema.json": object_schema(Reconciliation, "ofs_reconciliation", "Reconciliation v0"),
+        "ofs_run_parity_v0.schema.json": object_schema(RunParityRequest, "ofs_run_parity", "Parity of a run v0"),
+        "run_check_evidence_v0.schema.json": object_schema(RunCheckEvidence, "run_check_evidence", "Evidence of a check v0"),
+        "ofp_snapshot_set_v0.schema.json": object_schema(SnapshotSetIndex, "ofp_snapshot_set", "Snapshot set v0"),
+        "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),
     }
 
 

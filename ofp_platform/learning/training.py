@@ -25,6 +25,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.offline.dataset_admission import admit
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 
 SEED = 0
 NIGHT_UNTIL_HOUR = 6
@@ -150,6 +151,7 @@ def train(
         }
         for trained_model in models
     ]
+    lineage = ModelLineage.model_validate(lineage).model_dump(mode="json")
     lineage_bytes = canonical_bytes(lineage)
     lineage_path = f"{folder}/lineage-{sha256_hex(lineage_bytes)[:16]}.json"
     objects.put_same(lineage_path, lineage_bytes)

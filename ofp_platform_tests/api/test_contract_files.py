@@ -72,7 +72,9 @@ def test_the_index_names_every_file_and_no_other() -> None:
     assert files == set(contract_files.contract_schemas()) == {name for name, _ in rows}
     for name, cells in rows:
         assert all(cell.strip() for cell in cells.split("|")), name
-        assert len(cells.split("|")) == 4, name
+        assert len(cells.split("|")) == 5, name
+    rules = [cells.rpartition("|")[2].strip() for _, cells in rows]
+    assert len(set(rules)) > len(rules) / 2, "one rule for all is no rule of each"
 
 
 def test_check_shows_a_diff_and_says_what_to_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.run_facts import CheckEvidence, CheckStatus, RunFacts
+from ofp_platform.vocabulary.offline.run_facts import CheckEvidence, CheckStatus, RunCheckEvidence, RunFacts
 from ofp_platform.vocabulary.profile import Profile
 
 _SERVED_CONFIGS = """
@@ -49,13 +49,14 @@ def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, r
     }
     evidence = {
         name: canonical_bytes(
-            {
-                "check": name,
-                "context_pins": profile.context_pins.wire(),
-                "kind": "run_check_evidence",
-                "looked_at": looked_at,
-                "status": (CheckStatus.PASS if is_passed else CheckStatus.FAIL).value,
-            }
+            RunCheckEvidence.model_validate(
+                {
+                    "check": name,
+                    "context_pins": profile.context_pins,
+                    "looked_at": looked_at,
+                    "status": CheckStatus.PASS if is_passed else CheckStatus.FAIL,
+                }
+            ).wire()
         )
         for name, (is_passed, looked_at) in sorted(checks.items())
     }

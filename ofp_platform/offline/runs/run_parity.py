@@ -30,10 +30,9 @@ from ofp_platform.storage.snapshot_records import hashed_part, read_record
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult
+from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult, RunParityRequest
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
 _PAGE = 2_048
 _MANY = 100_000  # below, other processes take longer to start than the work takes
@@ -51,13 +50,7 @@ class RunToProve:
     def request_id(self) -> str:
         """SHA-256 over the request: the same comparison, whoever requests it."""
         return digest_of(
-            {
-                "kind": "ofs_run_parity",
-                "contract_version": OFFLINE_CONTRACT_VERSION,
-                "context_pins": self.pins.wire(),
-                "run_config_digest": self.policies.run_config_digest,
-                "basis": self.basis.model_dump(mode="json"),
-            }
+            RunParityRequest(context_pins=self.pins, run_config_digest=self.policies.run_config_digest, basis=self.basis).wire()
         )
 
 

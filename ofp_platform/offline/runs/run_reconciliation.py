@@ -17,6 +17,7 @@ from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.reconciliation import Reconciliation
 
 FINISHED = (RunState.DONE, RunState.FAILED)
 _FINISHED_SINCE = """
@@ -58,7 +59,7 @@ def reconcile(ledger: RunLedger, objects: ObjectStore, run: BuildRun) -> str:
     if run.state not in FINISHED:
         raise ValueError(f"run {run.run_key} is {run.state.value}: there is nothing to reconcile yet")
     path = reconciliation_path(run)
-    data = canonical_bytes(_content(ledger, run))
+    data = canonical_bytes(_reconciliation(ledger, run).wire())
     try:
         objects.put_same(path, data)
     except ObjectConflict as error:
@@ -95,7 +96,7 @@ def governance_facts(run: BuildRun, reconciliation: str) -> list[dict[str, Any]]
     return facts
 
 
-def _content(ledger: RunLedger, run: BuildRun) -> dict[str, Any]:
+def _reconciliation(ledger: RunLedger, run: BuildRun) -> Reconciliation:
     receipts = [
         {
             "stage": receipt.stage,
@@ -107,19 +108,17 @@ def _content(ledger: RunLedger, run: BuildRun) -> dict[str, Any]:
         for receipt in ledger.receipts(run.run_key)
         if (receipt.attempt, receipt.publish_attempt) <= (run.attempts, run.publish_attempts)
     ]
-    content: dict[str, Any] = {
-        "kind": "ofs_reconciliation",
-        "contract_version": "v0",
+    content = {
         "request_id": run.run_key,
         "state": run.state.value,
         "attempts": run.attempts,
         "publish_attempts": run.publish_attempts,
         "plan_digest": _plan_digest(run),
         "receipts": receipts,
-        "refusal": None if run.refusal is None else run.refusal.model_dump(mode="json"),
+        "refusal": run.refusal,
         "outcome": run.outcome,
     }
-    return content
+    return Reconciliation.model_validate(content)
 
 
 def _plan_digest(run: BuildRun) -> str | None:

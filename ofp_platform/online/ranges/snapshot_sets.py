@@ -27,7 +27,9 @@ from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.snapshot_records import snapshot_path
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.snapshot_set import SnapshotReference, SnapshotSetIndex
 from ofp_platform.vocabulary.times import format_time
 
 HOUR = 3_600_000_000
@@ -86,20 +88,20 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
                 entries.append((key_type, key_id, answer.hash))
     objects_created = SnapshotStore(plane.pool, objects).materialise(answers)
     index = canonical_bytes(
-        {
-            "kind": "ofp_snapshot_set",
-            "contract_version": "v0",
-            "context_pins": row.pins.wire(),
-            "hour_start_utc": format_time(hour_start),
-            "as_of_time_utc": format_time(hour_end),
-            "registry_digest": row.registry_digest,
-            "run_config_digest": row.run_config_digest,
-            "input_basis": row.basis.model_dump(mode="json"),
-            "snapshots": [
-                {"key_type": kind, "key_id": name, "feature_snapshot_hash": answer, "reference": snapshot_path(answer)}
+        SnapshotSetIndex(
+            context_pins=row.pins,
+            hour_start_utc=format_time(hour_start),
+            as_of_time_utc=format_time(hour_end),
+            registry_digest=row.registry_digest,
+            run_config_digest=row.run_config_digest,
+            input_basis=row.basis,
+            snapshots=tuple(
+                SnapshotReference(
+                    key_type=KeyType(kind), key_id=name, feature_snapshot_hash=answer, reference=snapshot_path(answer)
+                )
                 for kind, name, answer in entries
-            ],
-        }
+            ),
+        ).wire()
     )
     digest = sha256_hex(index)
     path = f"snapshot_sets/{format_time(hour_start)[:13]}/{digest}.json"

@@ -113,6 +113,20 @@ class ParityResult(Model):
         return self.model_dump(mode="json", exclude_none=True)
 
 
+class RunParityRequest(Model):
+    """The comparison of every decision of a run up to a basis: `comparison_id` is the digest of this."""
+
+    kind: Literal["ofs_run_parity"] = "ofs_run_parity"
+    contract_version: OfflineVersion = OFFLINE_CONTRACT_VERSION
+    context_pins: ContextPins
+    run_config_digest: Digest
+    basis: Basis
+
+    def wire(self) -> dict[str, Any]:
+        """As digested: absent pins left out."""
+        return {**self.model_dump(mode="json", exclude={"context_pins"}), "context_pins": self.context_pins.wire()}
+
+
 class Correction(Model):
     """One feature that a recorded decision would have had otherwise, had the events of `basis` been known."""
 

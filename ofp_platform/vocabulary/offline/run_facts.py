@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
-from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.position import PartitionBasis, StreamName
 from ofp_platform.vocabulary.serving import Count, Version
 
 REQUIRED_CHECKS = ("feature_pack_published", "run_config_pinned", "stream_readable")
@@ -31,6 +31,45 @@ class CheckEvidence(Model):
     check: Name
     status: CheckStatus = Field(strict=False)
     evidence_digest: Digest
+
+
+class ReadableSpan(Model):
+    """A partition of the stream: what the log promises, and what is wrong with that where reading does not bear it out."""
+
+    start: PartitionBasis | None
+    end: PartitionBasis
+    problem: str = Field(description="empty where both ends can be read")
+
+
+class RunConfigEvidence(Model):
+    """The configuration of the run, and those that its stream is served with."""
+
+    allowed_lateness_us: Count
+    clock_skew_us: Count
+    run_config_digest: Digest
+    served_with: tuple[Digest, ...] = Field(strict=False)
+    stream_name: StreamName
+
+
+_Digests = Annotated[tuple[Digest, ...], Field(strict=False)]
+_Spans = Annotated[tuple[ReadableSpan, ...], Field(strict=False)]
+
+
+class RunCheckEvidence(Model):
+    """The evidence of one check of a run, stored under the digest of its canonical bytes."""
+
+    kind: Literal["run_check_evidence"] = "run_check_evidence"
+    contract_version: Version = "v0"
+    check: Name
+    context_pins: ContextPins
+    status: CheckStatus = Field(strict=False)
+    looked_at: RunConfigEvidence | _Digests | _Spans = Field(
+        description="the configuration; digests of the published pack; the partitions of the stream"
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """As stored: absent pins left out."""
+        return {**self.model_dump(mode="json", exclude={"context_pins"}), "context_pins": self.context_pins.wire()}
 
 
 class RunFacts(Model):
