@@ -20,7 +20,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from ofp_platform.offline.datasets.dataset_difference import ContentDifference
     from ofp_platform.storage.objects import ObjectStore
-    from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
+    from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, SkewTable
 
 app = typer.Typer(help="List, show, verify, compare and load published datasets.", no_args_is_help=True)
 Dataset = Annotated[
@@ -151,6 +151,8 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
                 f" {parity.uncheckable:,} UNCHECKABLE"
             ),
         )
+    if manifest.skew is not None:
+        yield "skew", _skew(manifest.skew)
     yield "policy", f"{manifest.policy.policy_id} revision {manifest.policy.revision}"
     yield "built by", manifest.ofs_code_release_id
     for role in ("row_key", "as_of", "payload", "feature", "label"):
@@ -159,6 +161,16 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
             yield f"columns: {role}", ", ".join(names)
     for file in manifest.files:
         yield "file", f"{file.path}, {file.rows:,} rows, {file.bytes:,} bytes"
+
+
+def _skew(table: SkewTable) -> str:
+    """How the rows differ from what was served, the features that differ most first."""
+    scope = f"{table.compared:,} of {table.decisions:,} decisions about {table.rows:,} rows compared with what was served"
+    if not table.compared:
+        return f"{scope}: nothing is known of it"
+    differing = sorted(((-skew.differing, name, skew) for name, skew in table.features.items() if skew.differing))
+    shares = [f"{name} {skew.share} ({skew.differing:,} of {skew.compared:,})" for _, name, skew in differing]
+    return f"{scope}: {'; '.join(shares) if shares else 'no feature differs'}"
 
 
 _KNOW = {

@@ -15,7 +15,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ofp_platform.offline.replay.decision_basis import DecisionBases, RecordedDecision, decision_bases
+from ofp_platform.offline.replay.decision_basis import (
+    NO_DECISIONS,
+    DecisionBases,
+    DecisionRow,
+    RecordedDecision,
+    decision_bases,
+)
 from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
@@ -28,6 +34,7 @@ UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 ROW_WIDTH = 6
 KEY_HIGH, KEY_LOW, AS_OF, KNOWN_UNTIL, CHAIN, ORDINAL = range(ROW_WIDTH)
 _SAMPLES = 1_000_000
+_DECIDED = pa.schema([("row", pa.int64()), ("decision_id", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,17 @@ class DatasetRows:
         with pa.memory_map(str(_block_file(self.folder, number))) as source:
             return pa.ipc.open_file(source).read_all()
 
+    def decided(self, number: int) -> pa.Table:
+        """The decisions about the rows of one block: `row` int64, counted from the block's first, and `decision_id`.
+
+        Of a basis that is not `decision`, whose rows have a column of their own for it; empty where no decisions were given.
+        """
+        path = _decided_file(self.folder, number)
+        if not path.exists():
+            return _DECIDED.empty_table()
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+
     def spool(self, key_type: str) -> Path:
         """The folder of that key type's row shards: rows of int64[6], see the constants of this module."""
         return self.folder / f"rows-{key_type}"
@@ -70,6 +88,8 @@ def dataset_rows(
 ) -> DatasetRows:
     """The rows of a scope. `folder` does not exist yet. A per-event scope must have been given to the fold.
 
+    `decisions` are of events: each makes a row under `decision`, and is noted beside the row of its event otherwise.
+
     A row of an entity knows, under `ingest_time`, what was admitted by its as-of; a row of an event what was admitted by the
     event's own admission, which is that of its first copy that was applied.
 
@@ -80,7 +100,7 @@ def dataset_rows(
     if isinstance(scope, PerEvent):
         if folded_replay.scope is None:
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
-        bases = decision_bases(decisions, folded_replay) if as_of_basis is AsOfBasis.DECISION else None
+        bases = decision_bases(decisions, folded_replay)
         writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types)
         for events, copies in _events_in_order(folded_replay, folder):
             _add_events(writer, events, copies, folded_replay.scope.key_types, as_of_basis, bases)
@@ -88,7 +108,7 @@ def dataset_rows(
         if as_of_basis is AsOfBasis.DECISION:
             message = "as_of_basis 'decision' needs a per_event scope: only events have decisions"
             raise BuildRefused(BuildReason.INVALID_INTENT, message, "as_of_basis")
-        bases = None
+        bases = NO_DECISIONS
         writer = _Writer(folder, folded_replay.shards, (scope.key_type.value,))
         blocks = _listed_rows(scope) if isinstance(scope, PerEntity) else _grid(scope, folded_replay)
         for key_ids, times in blocks:
@@ -96,7 +116,7 @@ def dataset_rows(
     writer.close()
     if not writer.blocks:
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "the scope has no rows in this replay", "scope")
-    chains = () if bases is None else bases.chains
+    chains = bases.chains if as_of_basis is AsOfBasis.DECISION else ()
     return DatasetRows(
         folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided_events, writer.oldest_as_of
     )
@@ -136,9 +156,19 @@ class _Writer:
         for spool in self.spools.values():
             spool.flush()
 
+    def note_decided(self, rows: Sequence[int], decision_ids: Sequence[str]) -> None:
+        """Note the decisions about rows of the block that is added next."""
+        table = pa.table([pa.array(rows, pa.int64()), pa.array(decision_ids, pa.string())], _DECIDED)
+        with pa.OSFile(str(_decided_file(self.folder, len(self.blocks))), "wb") as sink, pa.ipc.new_file(sink, _DECIDED) as file:
+            file.write_table(table)
+
 
 def _block_file(folder: Path, number: int) -> Path:
     return folder / f"block-{number:05d}.arrow"
+
+
+def _decided_file(folder: Path, number: int) -> Path:
+    return folder / f"decided-{number:05d}.arrow"
 
 
 # ---- per event -------------------------------------------------------------------------------------------------------
@@ -214,21 +244,14 @@ def _add_events(
     copies: Int64s,
     key_types: Sequence[str],
     as_of_basis: AsOfBasis,
-    bases: DecisionBases | None,
+    bases: DecisionBases,
 ) -> None:
     extra_columns: dict[str, pa.Array] = {}
     chain: Int64s = np.zeros(events.num_rows, np.int64)
     as_of = events["ts"].to_numpy()
     known_until = events["admitted_at"].to_numpy()
-    if bases is not None:
-        names = zip(events["event_type"].to_pylist(), events["event_id"].to_pylist(), strict=True)
-        records = set(map(tuple, copies.tolist()))
-        decided_rows = [
-            (event_index, row)
-            for event_index, name in enumerate(names)
-            for row in bases.by_event.get(name, ())
-            if row.position is None or (event_index, *row.position) in records
-        ]
+    decided_rows = _decided_rows(events, copies, bases) if bases.by_event else []
+    if as_of_basis is AsOfBasis.DECISION:
         writer.undecided_events += events.num_rows - len({event_index for event_index, _ in decided_rows})
         events = events.take(pa.array([event_index for event_index, _ in decided_rows], pa.int64()))
         rows = [row for _, row in decided_rows]
@@ -237,7 +260,9 @@ def _add_events(
         )
         extra_columns["decision_id"] = pa.array([row.decision_id for row in rows], pa.string())
         extra_columns["input_basis_digest"] = pa.array([row.basis_digest for row in rows], pa.string())
-    elif as_of_basis is AsOfBasis.INGEST_TIME:
+    elif decided_rows:
+        writer.note_decided([index for index, _ in decided_rows], [row.decision_id for _, row in decided_rows])
+    if as_of_basis is AsOfBasis.INGEST_TIME:
         extra_columns["known_until_utc"] = pa.array(known_until).cast(UTC_MICROSECONDS)
     columns = {
         "event_id": events["event_id"],
@@ -257,6 +282,18 @@ def _add_events(
         for name in key_types
     }
     writer.add(pa.table(columns), keys, np.column_stack([as_of, known_until, chain]))
+
+
+def _decided_rows(events: pa.Table, copies: Int64s, bases: DecisionBases) -> list[tuple[int, DecisionRow]]:
+    """Each decision about one of the events, by the event's number; a decision is about the content at its position."""
+    names = zip(events["event_type"].to_pylist(), events["event_id"].to_pylist(), strict=True)
+    records = set(map(tuple, copies.tolist()))
+    return [
+        (event_index, row)
+        for event_index, name in enumerate(names)
+        for row in bases.by_event.get(name, ())
+        if row.position is None or (event_index, *row.position) in records
+    ]
 
 
 # ---- entities --------------------------------------------------------------------------------------------------------

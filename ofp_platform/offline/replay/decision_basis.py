@@ -56,6 +56,9 @@ class DecisionBases:
     by_event: dict[tuple[str, str], list[DecisionRow]]
 
 
+NO_DECISIONS = DecisionBases((), {})
+
+
 def decision_bases(decisions: Iterable[RecordedDecision], folded_replay: FoldedReplay) -> DecisionBases:
     """Order the decisions' bases in chains. The decisions are held in memory: some hundred bytes each.
 

@@ -20,11 +20,11 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import (
-    AsOfBasis,
     DatasetBuild,
     ForensicRebuild,
     LabelRequest,
     ParityRebuild,
+    PerEvent,
     request_id,
 )
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, ParityRequest, PinnedRunFacts
@@ -94,8 +94,9 @@ class _Resolution:
         groups = resolve_groups(intent, registry)
         replay = resolve_replay(intent.replay, self.sources.stream_records)
         label = None if intent.label is None else self._label(intent.label, replay)
-        decisions = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
-        anchors = () if intent.parity_anchors == "none" else decisions
+        recorded = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
+        anchors = () if intent.parity_anchors == "none" else recorded
+        decisions = recorded if isinstance(intent.scope, PerEvent) else ()
         newest = newest_before(replay.basis, self.sources.stream_records, self.facts.clock_skew_us)
         oldest = oldest_time(intent.scope)
         if oldest is not None:
@@ -109,10 +110,8 @@ class _Resolution:
             purpose=intent.purpose,
             label_basis=label,
             newest_before_replay_utc=None if newest is None else format_time(newest),
-            decisions=decisions if intent.as_of_basis is AsOfBasis.DECISION else (),
-            parity_request=ParityRequest.of(
-                intent.parity_anchors, decisions if intent.as_of_basis is AsOfBasis.DECISION else anchors
-            ),
+            decisions=decisions,
+            parity_request=ParityRequest.of(intent.parity_anchors, decisions or anchors),
             parity_anchors=anchors,
         )
         self._check_superseded(intent, plan)

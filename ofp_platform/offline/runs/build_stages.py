@@ -35,7 +35,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
 from ofp_platform.offline.requests.replay_history import check_history
 from ofp_platform.offline.runs.build_context import BuildContext
-from ofp_platform.offline.runs.served_rows import ServedRows
+from ofp_platform.offline.runs.served_rows import ServedRows, SkewedRows
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.models import EventRouting, event_class
@@ -44,7 +44,7 @@ from ofp_platform.storage.snapshot_records import hashed_part, read_records
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackRef, PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt, SkewTable
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
 
@@ -142,6 +142,7 @@ class BuiltDataset:
     feature_rows_checked: int
     undecided_events: int
     served: ServedReceipt | None = None
+    skew: SkewTable | None = None
 
 
 def dataset(
@@ -162,18 +163,22 @@ def dataset(
     if plan.scope is None or plan.as_of_basis is None:
         raise ValueError("only the plan of a dataset_build has rows")
     groups = requested_groups(registry, plan.feature_groups or ())
-    decisions = _decisions(build_context, plan) if plan.as_of_basis is AsOfBasis.DECISION else ()
-    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions)
+    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", _decisions(build_context, plan))
     newest = plan.newest_before_replay_utc
     check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
     job = feature_job(folded_replay, rows, registry, groups, folder / "features")
     _compute(build_context, job, registry)
     checked_rows = check_features(job, registry, plan.dataset_identity)
     blocks = dataset_blocks(job, registry)
+    snapshots_of = partial(_served_snapshots, build_context)
     served_rows: ServedRows | None = None
+    skewed_rows: SkewedRows | None = None
     if plan.as_of_basis is AsOfBasis.DECISION:
-        served_rows = ServedRows(partial(_served_snapshots, build_context))
+        served_rows = ServedRows(snapshots_of)
         blocks = served_rows.blocks(blocks)
+    elif isinstance(plan.scope, PerEvent):
+        skewed_rows = SkewedRows(snapshots_of, rows)
+        blocks = skewed_rows.blocks(blocks)
     files = write_dataset(folder / "files", blocks if label_joiner is None else label_joiner.blocks(blocks))
     return BuiltDataset(
         files,
@@ -183,6 +188,7 @@ def dataset(
         checked_rows,
         rows.undecided_events,
         None if served_rows is None else served_rows.receipt(plan.policy),
+        None if skewed_rows is None else skewed_rows.table(),
     )
 
 

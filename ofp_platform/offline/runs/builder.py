@@ -158,6 +158,7 @@ class _Steps:
             columns=built_dataset.columns,
             features_left_out=built_dataset.features_left_out,
             values_out_of_range=built_dataset.values_out_of_range,
+            skew=built_dataset.skew,
             files=name_files(intent.dataset_name, plan.dataset_identity, files),
             gates=gates,
         )

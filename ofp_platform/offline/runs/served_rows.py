@@ -1,28 +1,35 @@
-"""Rows of a `decision` dataset held against the vectors that were served: the rows themselves, no second fold of the log."""
+"""Rows of events held against the vectors that were served: the rows themselves, no second fold of the log.
+
+Rows of a `decision` dataset must be equal. Of another basis they may differ, and the skew table says by how much.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
+from ofp_platform.offline.datasets.dataset_rows import DatasetRows
 from ofp_platform.offline.datasets.feature_rows import feature_name
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, at_most
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.dataset_manifest import ServedReceipt
+from ofp_platform.vocabulary.offline.dataset_manifest import FeatureSkew, ServedReceipt, SkewTable
 
 _PAGE = 4_096
+_SHARE_SCALE = 6
+SnapshotsOf = Callable[[list[str]], dict[str, dict[str, Any]]]
+"""Decision ids to what was served for them, the hashed part of a snapshot; what is not stored, or is damaged, is left out."""
 
 
 @dataclass
 class ServedRows:
-    """Compares blocks of rows while they are written. `snapshots_of`: decision ids to what was served for them, the hashed part
-    of a snapshot; what is not stored, or is damaged, is left out."""
+    """Compares blocks of rows of a `decision` dataset while they are written."""
 
-    snapshots_of: Callable[[list[str]], dict[str, dict[str, Any]]]
+    snapshots_of: SnapshotsOf
     rows: int = 0
     compared: int = 0
     values: int = 0
@@ -55,26 +62,90 @@ class ServedRows:
         return ServedReceipt(rows=self.rows, compared=self.compared, values=self.values)
 
     def _compare(self, block: pa.Table) -> None:
-        snapshots = self.snapshots_of(block["decision_id"].to_pylist())
-        names = [name for name in block.column_names if "__" in name and not name.startswith("payload__")]
-        ids = [name for name in block.column_names if name.endswith("_id") and name not in names]
-        columns = {name: block[name].to_pylist() for name in (*ids, *names)}
-        for number, decision_id in enumerate(columns["decision_id"]):
-            self.rows += 1
-            snapshot = snapshots.get(decision_id)
-            if snapshot is None:
-                continue
-            served = _served_values(snapshot, {name: column[number] for name, column in columns.items()})
-            held = [name for name in names if name in served]
-            self.compared += bool(held)
-            self.values += len(held)
-            for name in held:
-                if not _is_equal(columns[name][number], served[name]):
+        self.rows += block.num_rows
+        for decision_id, pairs in _compared_rows(block, block["decision_id"].to_pylist(), self.snapshots_of):
+            self.compared += bool(pairs)
+            self.values += len(pairs)
+            for name, value, served in pairs:
+                if not _is_equal(value, served):
                     raise BuildRefused(
                         BuildReason.SERVED_ROW_MISMATCH,
                         f"{name} of the row of decision {decision_id} is not the value that was served",
                         "as_of_basis",
                     )
+
+
+@dataclass
+class SkewedRows:
+    """Counts, while blocks of `dataset_rows` are written, where they differ from what was served for their events."""
+
+    snapshots_of: SnapshotsOf
+    dataset_rows: DatasetRows
+    rows: int = 0
+    decisions: int = 0
+    compared: int = 0
+    columns: list[str] = field(default_factory=list)
+    compared_values: Counter[str] = field(default_factory=Counter)
+    differing_values: Counter[str] = field(default_factory=Counter)
+
+    def blocks(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The same blocks, which are those of the rows, in their order."""
+        for number, block in enumerate(blocks):
+            self.columns = _feature_columns(block)
+            self.rows += block.num_rows
+            decided = self.dataset_rows.decided(number)
+            for start in range(0, decided.num_rows, _PAGE):
+                page = decided.slice(start, _PAGE)
+                self._compare(block.take(page["row"]), page["decision_id"].to_pylist())
+            yield block
+
+    def table(self) -> SkewTable:
+        """The table over all blocks."""
+        return SkewTable(
+            rows=self.rows,
+            decisions=self.decisions,
+            compared=self.compared,
+            features={
+                name: FeatureSkew(
+                    compared=self.compared_values[name],
+                    differing=self.differing_values[name],
+                    share=_share(self.differing_values[name], self.compared_values[name]),
+                )
+                for name in self.columns
+            },
+        )
+
+    def _compare(self, block: pa.Table, decision_ids: list[str]) -> None:
+        self.decisions += len(decision_ids)
+        for _, pairs in _compared_rows(block, decision_ids, self.snapshots_of):
+            self.compared += bool(pairs)
+            self.compared_values.update(name for name, _, _ in pairs)
+            self.differing_values.update(name for name, value, served in pairs if not _is_equal(value, served))
+
+
+def _share(part: int, whole: int) -> str | None:
+    """Rounded up: a difference is never 0."""
+    return None if whole == 0 else f"{Decimal(-(-part * 10**_SHARE_SCALE // whole)).scaleb(-_SHARE_SCALE):f}"
+
+
+def _feature_columns(block: pa.Table) -> list[str]:
+    return [name for name in block.column_names if "__" in name and not name.startswith("payload__")]
+
+
+def _compared_rows(
+    block: pa.Table, decision_ids: list[str], snapshots_of: SnapshotsOf
+) -> Iterator[tuple[str, list[tuple[str, Any, Any]]]]:
+    """The rows whose decision's vector is stored: decision id, and (column, value of the row, value served) of what both have."""
+    snapshots = snapshots_of(decision_ids)
+    names = _feature_columns(block)
+    ids = [name for name in block.column_names if name.endswith("_id") and name not in names]
+    columns = {name: block[name].to_pylist() for name in (*ids, *names)}
+    for number, decision_id in enumerate(decision_ids):
+        snapshot = snapshots.get(decision_id)
+        if snapshot is None:
+            continue
+        served = _served_values(snapshot, {name: column[number] for name, column in columns.items()})
+        yield decision_id, [(name, columns[name][number], served[name]) for name in names if name in served]
 
 
 def _served_values(hashed: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,8 @@ def _parity(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
 def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
     manifest = DatasetManifest.model_validate(content["manifest"])
     files = [(PurePosixPath(file.path).name, file.rows, file.bytes, file.sha256[:16]) for file in manifest.files[:SHOWN_FILES]]
+    skew = manifest.skew
+    skewed = [] if skew is None else [(name, one.differing, one.compared, one.share or "") for name, one in skew.features.items()]
     return {
         "dataset_name": manifest.dataset_name,
         "dataset_identity": manifest.dataset_identity,
@@ -127,6 +129,15 @@ def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
         "files": markdown_table(["file", "rows", "bytes", "SHA-256 begins"], files),
         "feature_rows_checked": manifest.gates.feature_rows_checked,
         "label_rows_checked": manifest.gates.label_rows_checked,
+        **(
+            {}
+            if skew is None
+            else {
+                "skew": markdown_table(["feature", "differs", "decisions compared", "share"], skewed),
+                "skew_decisions": skew.decisions,
+                "skew_decisions_compared": skew.compared,
+            }
+        ),
     }
 
 

@@ -102,7 +102,10 @@ class LabelBasis(Model):
 
 
 class ParityRequest(Model):
-    """The parity that was asked for, and the decisions that it comes to. What else a dataset must pass stands in its policy."""
+    """The parity that was asked for, and the decisions of the replay that rows of events, or parity, are compared with.
+
+    What else a dataset must pass stands in its policy.
+    """
 
     parity_anchors: ParityAnchors
     anchors: int = Field(ge=0, le=MAX_INTEGER)
@@ -148,7 +151,10 @@ class BuildPlan(Model):
     label_basis: LabelBasis | None = None
     parity_request: ParityRequest | None = Field(default=None, description="of a dataset_build")
     decisions: tuple[Identifier, ...] = Field(
-        default=(), strict=False, description="decision ids of the replay, sorted: of which rows of a decision dataset are made"
+        default=(),
+        strict=False,
+        description="decision ids of the replay, sorted: what rows of a decision dataset are made of, and all rows of events are"
+        " compared with",
     )
     parity_anchors: tuple[Identifier, ...] = Field(default=(), strict=False, description="decision ids, sorted")
     policy: BuildPolicy

@@ -97,6 +97,23 @@ class ServedReceipt(Model):
     values: Count = Field(description="values that were compared")
 
 
+class FeatureSkew(Model):
+    """How one feature of the rows differs from what was served."""
+
+    compared: Count = Field(description="decisions whose vector has the feature")
+    differing: Count = Field(description="of them, those that were served another value")
+    share: str | None = Field(default=None, description="differing / compared, six digits, rounded up; absent: nothing compared")
+
+
+class SkewTable(Model):
+    """Rows of events beside what was served for them, where the as-of basis is not that of the decision."""
+
+    rows: Count = Field(description="of the scope, those that the policy leaves out as immature included")
+    decisions: Count = Field(description="recorded decisions about these rows")
+    compared: Count = Field(description="of them, those whose vector is stored and has values of the dataset's groups")
+    features: dict[str, FeatureSkew] = Field(description="by column, every windowed feature of the dataset")
+
+
 class Gates(Model):
     """The gates that the dataset passed. A manifest with another content than passes does not exist."""
 
@@ -150,6 +167,7 @@ class DatasetManifest(Model):
     values_out_of_range: dict[str, Count] = Field(
         default_factory=dict, description="by column, the values beyond what is served: null in the rows, as in an answer"
     )
+    skew: SkewTable | None = Field(default=None, description="of rows of events with another basis than decision; no gate")
     files: tuple[DataFile, ...] = Field(strict=False)
     gates: Gates
 
@@ -208,6 +226,7 @@ def manifest_of(
     columns: tuple[DatasetColumn, ...],
     features_left_out: tuple[str, ...] = (),
     values_out_of_range: dict[str, int],
+    skew: SkewTable | None = None,
     files: tuple[DataFile, ...],
     gates: Gates,
 ) -> DatasetManifest:
@@ -251,6 +270,7 @@ def manifest_of(
         columns=columns,
         features_left_out=features_left_out,
         values_out_of_range=values_out_of_range,
+        skew=skew,
         files=files,
         gates=gates,
     )

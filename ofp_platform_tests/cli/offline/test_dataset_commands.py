@@ -65,7 +65,13 @@ def test_list_and_show(offline: OfflinePlane, dataset: str) -> None:
     assert offline.ofp("dataset", "list", "nothing").out == "nothing is published\n"
     name, identity = dataset.split(":")
     shown = offline.ofp("dataset", "show", f"{name}:{identity[:8]}").out
-    for line in (f"dataset +{dataset}", "gate: completeness +.* applied", "gate: labels +coverage 1.0", "policy +fraud_training"):
+    for line in (
+        f"dataset +{dataset}",
+        "gate: completeness +.* applied",
+        "gate: labels +coverage 1.0",
+        "skew +1 of 1 decisions about 400 rows",
+        "policy +fraud_training",
+    ):
         assert re.search(f"^{line}", shown, re.MULTILINE), shown
     whole = json.loads(offline.ofp("dataset", "show", dataset, "--json").out)
     assert (whole["kind"], whole["dataset_identity"]) == ("dataset_manifest", identity)
