@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import threading
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -14,6 +15,7 @@ from ofp_platform.vocabulary.decimals import format_decimal
 
 MAX_EXPRESSION_CHARACTERS = 500
 _CHARACTERS = re.compile(r"[A-Za-z0-9_.+\-*/() \t\n]*", re.ASCII)
+_PARSING = threading.RLock()  # CPython 3.11 counts the depth of a parse for all threads at once
 _NUMBER_RUNS_INTO_NAME = re.compile(r"(?<![A-Za-z0-9_])[0-9][0-9.]*[A-Za-z_]", re.ASCII)
 _LITERAL = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _ALLOWED = "an expression has features of its group, request.<field>, literals, + - * / and ( )"
@@ -80,7 +82,8 @@ def parse_expression(text: str) -> Expression:
         raise ExpressionError("only integer and decimal literals such as 100 or 0.25 are allowed")
     source = text.strip()
     try:
-        tree = ast.parse(source, mode="eval")
+        with _PARSING:
+            tree = ast.parse(source, mode="eval")
         return _convert(tree.body, source)
     except SyntaxError as error:
         raise ExpressionError(f"not an expression: {error.msg}") from None

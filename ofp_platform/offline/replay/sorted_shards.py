@@ -13,25 +13,42 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import orjson
 
 from ofp_platform.offline.replay.key_shards import EventShard
 
+Int64s = npt.NDArray[np.int64]
 _COLUMNS = tuple(field.name for field in fields(EventShard))
+_SHAPES = "shapes.json"
 
 
 def sorted_shard(folder: Path, make: Callable[[], EventShard]) -> EventShard:
     """The shard that is kept in `folder`; `make` gives it when there is none yet. Its arrays cannot be written to."""
     if not folder.exists():
         _keep(folder, make())
-    columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _COLUMNS}
-    return EventShard(**columns)
+    shapes = orjson.loads((folder / _SHAPES).read_bytes())
+    return EventShard(**{name: _mapped(folder / name, tuple(shapes[name])) for name in _COLUMNS})
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Int64s:
+    """A file of int64, mapped. Not `np.load`, which parses a header as Python: CPython 3.11 does not do that in two threads."""
+    if 0 in shape:
+        array = np.empty(shape, np.int64)
+        array.flags.writeable = False
+        return array
+    return np.memmap(path, np.int64, "r", shape=shape).view(np.ndarray)
 
 
 def _keep(folder: Path, shard: EventShard) -> None:
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}-{threading.get_ident()}")
     partial.mkdir(parents=True)
+    shapes = {}
     for name in _COLUMNS:
-        np.save(partial / f"{name}.npy", np.ascontiguousarray(getattr(shard, name), np.int64))
+        array = np.ascontiguousarray(getattr(shard, name), np.int64)
+        shapes[name] = array.shape
+        array.tofile(partial / name)
+    (partial / _SHAPES).write_bytes(orjson.dumps(shapes))
     try:
         partial.rename(folder)
     except OSError:  # somebody was faster
