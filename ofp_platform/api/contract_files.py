@@ -24,6 +24,7 @@ from ofp_platform.vocabulary.offline.build_receipt import STAGE_CONTENTS
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
+from ofp_platform.vocabulary.offline.governance_fact import FACT
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult, RunParityRequest
@@ -223,6 +224,16 @@ def receipt_schema() -> dict[str, Any]:
     return {**head, **receipt, "title": "Receipt of a stage v0", "$defs": contents["$defs"]}
 
 
+def governance_schema() -> dict[str, Any]:
+    """The schema of a governance fact: several, told apart by `fact`."""
+    schema = FACT.json_schema(mode=_MODE)
+    for branch in schema["oneOf"]:
+        definition = schema["$defs"][branch["$ref"].removeprefix(_POINTER)]
+        required_fields = {*definition["required"], "kind", "contract_version", "fact"}
+        definition["required"] = [name for name in definition["properties"] if name in required_fields]
+    return {"$schema": DIALECT, "$id": "urn:ofp:contracts:governance_fact:v0", "title": "Governance fact v0", **schema}
+
+
 @cache
 def build_definitions() -> dict[str, Any]:
     """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
@@ -258,6 +269,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_correction_v0.schema.json": object_schema(Correction, "ofs_correction", "Correction v0"),
         "ofs_build_receipt_v0.schema.json": receipt_schema(),
         "ofs_reconciliation_v0.schema.json": object_schema(Reconciliation, "ofs_reconciliation", "Reconciliation v0"),
+        "governance_fact_v0.schema.json": governance_schema(),
         "ofs_run_parity_v0.schema.json": object_schema(RunParityRequest, "ofs_run_parity", "Parity of a run v0"),
         "run_check_evidence_v0.schema.json": object_schema(RunCheckEvidence, "run_check_evidence", "Evidence of a check v0"),
         "ofp_snapshot_set_v0.schema.json": object_schema(SnapshotSetIndex, "ofp_snapshot_set", "Snapshot set v0"),

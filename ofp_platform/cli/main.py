@@ -14,6 +14,7 @@ from ofp_platform.cli.offline import (
     build_commands,
     dataset_commands,
     facts_commands,
+    governance_commands,
     intent_commands,
     label_commands,
     model_commands,
@@ -56,6 +57,7 @@ app.add_typer(snapshot_commands.app, name="snapshot")
 app.add_typer(log_commands.app, name="log")
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
+app.add_typer(governance_commands.app, name="governance")
 app.add_typer(label_commands.app, name="labels")
 app.command("decide", short_help="Run the example decision service over the newest events.")(decide.decide)
 app.add_typer(intent_commands.app, name="intent")

@@ -12,6 +12,7 @@ from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.profile import Profile
@@ -66,6 +67,16 @@ class PlaneResource(_Settings):
         """
         with self._open_plane() as plane:
             yield plane
+
+    @contextmanager
+    def open_pool(self) -> Iterator[Pool]:
+        """The database alone, for what has to be written whether or not the log answers.
+
+        Raises:
+            EmbeddedPostgresError | DatabaseUnavailable: it does not answer.
+        """
+        with open_pool(_migrated(self._environment().dsn())) as pool:
+            yield pool
 
 
 class ObjectStoreResource(_Settings):

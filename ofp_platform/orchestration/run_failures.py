@@ -3,30 +3,47 @@
 import json
 
 import dagster as dg
+import psycopg
 
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.storage.embedded import EmbeddedPostgresError
+from ofp_platform.storage.governance_facts import append_facts
+from ofp_platform.storage.postgres import DatabaseUnavailable
+from ofp_platform.vocabulary.offline.governance_fact import RunFailed
 
 
 @dg.run_failure_sensor(
     name="run_failures",
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Writes a governance fact for every run that failed: which run, of what, for which partitions, why.",
+    description="Records a governance fact of every run that failed: which run, of what, for which partitions, why.",
 )
-def run_failures(context: dg.RunFailureSensorContext) -> None:
-    """One line of JSON in the log of the daemon: what a log shipper takes to where such facts are kept."""
+def run_failures(context: dg.RunFailureSensorContext, plane: PlaneResource) -> None:
+    """A row of the table of facts, and one line of JSON in the log of the daemon, for a log shipper.
+
+    Raises:
+        dg.Failure: the row cannot be written. Dagster does not call again for this run: the line is what there is of the fact.
+    """
     run = context.dagster_run
-    fact = {
-        "fact": "dagster_run_failed",
-        "run_id": run.run_id,
-        "job_name": run.job_name,
-        "partition": run.tags.get("dagster/partition"),
-        "partition_range": [run.tags.get(ASSET_PARTITION_RANGE_START_TAG), run.tags.get(ASSET_PARTITION_RANGE_END_TAG)],
-        "backfill_id": run.tags.get("dagster/backfill"),
-        "assets": sorted(key.to_user_string() for key in run.asset_selection or ()),
-        "error": context.failure_event.message,
-        "reasons": [_reason(event) for event in context.get_step_failure_events()],
-    }
-    context.log.error("governance fact: %s", json.dumps(fact, sort_keys=True))
+    fact = RunFailed(
+        run_id=run.run_id,
+        job_name=run.job_name,
+        partition=run.tags.get("dagster/partition"),
+        partition_range=(run.tags.get(ASSET_PARTITION_RANGE_START_TAG), run.tags.get(ASSET_PARTITION_RANGE_END_TAG)),
+        backfill_id=run.tags.get("dagster/backfill"),
+        assets=tuple(sorted(key.to_user_string() for key in run.asset_selection or ())),
+        error=context.failure_event.message,
+        reasons=tuple(_reason(event) for event in context.get_step_failure_events()),
+    )
+    context.log.error("governance fact: %s", json.dumps(fact.wire(), sort_keys=True))
+    try:
+        with plane.open_pool() as pool:
+            append_facts(pool, [fact])
+    except (psycopg.Error, DatabaseUnavailable, EmbeddedPostgresError) as error:
+        raise dg.Failure(
+            f"the governance fact of run {run.run_id} is in the log of the daemon and not in the database: {error}",
+            allow_retries=False,
+        ) from error
 
 
 def _reason(event: dg.DagsterEvent) -> str:

@@ -23,12 +23,14 @@ from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.offline.runs.run_parity import RunToProve, correct_run, prove_run
-from ofp_platform.offline.runs.run_reconciliation import reconcile
+from ofp_platform.offline.runs.run_reconciliation import governance_facts, reconcile
 from ofp_platform.online.ranges.snapshot_sets import last_full_hour, materialise_hour
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.snapshot_records import decompress
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.governance_fact import RunFailed
 from ofp_platform.vocabulary.times import format_time, parse_time
 from ofp_platform_tests.oracle.labelled_plane import DECIDED, FACTS, GROUPS, LabelledPlane
 
@@ -49,6 +51,7 @@ COLUMNS = {
     "correction.record": "ofs_correction",
     "decision_record.content": "df_decision_record",
     "evidence.content": "run_check_evidence",
+    "governance_fact.content": "governance_fact",
     "parity_record.record": "ofs_public_contracts",
     "projection.basis": "ofp_public_contracts#InputBasis",
     "projection.pins": "ofp_public_contracts#ContextPins",
@@ -59,6 +62,17 @@ COLUMNS = {
 """Column to the schema of the JSON in it."""
 PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"}
 """Objects that are shown, written by people, or stored in columns: other tests hold their schemas."""
+
+RUN_FAILED = RunFailed(
+    run_id="9f6c",
+    job_name="replay_ranges",
+    partition=None,
+    partition_range=("0000|r0000001", "0000|r0000003"),
+    backfill_id=None,
+    assets=("projection_range",),
+    error=None,
+    reasons=("the log does not answer",),
+)
 
 
 def schema(name: str) -> Draft202012Validator:
@@ -99,7 +113,10 @@ def world(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     reconcile(build_context.ledger, made.objects, dataset)
     refused = build(build_context, build_context.ledger.submit(made.intent("refused", run_facts_ref="facts/none")).run_key)
     assert refused.state is RunState.FAILED
-    reconcile(build_context.ledger, made.objects, refused)
+    path = reconcile(build_context.ledger, made.objects, refused)
+    append_facts(plane.pool, governance_facts(refused, path))
+    append_facts(plane.pool, governance_facts(dataset, path))
+    append_facts(plane.pool, [RUN_FAILED])
 
     row = plane.ensure_live()
     while plane.projector(row).apply_available(max_records=100) is not None:

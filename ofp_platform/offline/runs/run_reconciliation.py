@@ -17,6 +17,7 @@ from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.offline.governance_fact import BuildCompleted, BuildFailed, BuildSuperseded, GovernanceFact
 from ofp_platform.vocabulary.offline.reconciliation import Reconciliation
 
 FINISHED = (RunState.DONE, RunState.FAILED)
@@ -72,27 +73,31 @@ def reconciliation_path(run: BuildRun) -> str:
     return f"ofs/reconciliation/{run.run_key}/{run.attempts}-{run.publish_attempts}.json"
 
 
-def governance_facts(run: BuildRun, reconciliation: str) -> list[dict[str, Any]]:
+def governance_facts(run: BuildRun, reconciliation: str) -> list[GovernanceFact]:
     """The governance facts of a run that ended: completed or failed, and which dataset it superseded."""
-    outcome = run.outcome or {}
-    common_facts: dict[str, Any] = {
+    intent, outcome = run.intent, run.outcome or {}
+    common_fields: dict[str, Any] = {
         "request_id": run.run_key,
-        "intent": run.intent.intent,
-        "submitted_by": run.intent.submitted_by,
+        "intent": intent.intent,
+        "submitted_by": intent.submitted_by,
         "attempts": run.attempts,
         "publish_attempts": run.publish_attempts,
         "plan_digest": _plan_digest(run),
         "reconciliation": reconciliation,
+        "dataset_name": intent.dataset_name if isinstance(intent, DatasetBuild) else None,
     }
-    if isinstance(run.intent, DatasetBuild):
-        common_facts["dataset_name"] = run.intent.dataset_name
     if run.state is RunState.FAILED:
-        refusal = None if run.refusal is None else run.refusal.model_dump(mode="json")
-        return [{"fact": "build_failed", **common_facts, "refusal": refusal}]
-    facts = [{"fact": "build_completed", **common_facts, "outcome": outcome}]
-    if isinstance(run.intent, DatasetBuild) and run.intent.supersedes is not None:
-        supersession = {"dataset_identity": run.intent.supersedes, "superseded_by": outcome.get("dataset_identity")}
-        facts.append({"fact": "build_superseded", **common_facts, **supersession})
+        return [BuildFailed(**common_fields, refusal=run.refusal)]
+    facts: list[GovernanceFact] = [BuildCompleted(**common_fields, outcome=run.outcome)]  # type: ignore[arg-type]
+    if isinstance(intent, DatasetBuild) and intent.supersedes is not None:
+        facts.append(
+            BuildSuperseded(
+                **common_fields,
+                outcome=run.outcome,  # type: ignore[arg-type]
+                dataset_identity=intent.supersedes,
+                superseded_by=outcome["dataset_identity"],
+            )
+        )
     return facts
 
 

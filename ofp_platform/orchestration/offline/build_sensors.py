@@ -13,6 +13,7 @@ from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, 
 from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
+from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
@@ -65,7 +66,7 @@ def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResou
     minimum_interval_seconds=TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Writes a governance fact and the reconciliation of every build that ended, whoever built it, and asks for a run that"
+        "Records the governance facts and the reconciliation of every build that ended, whoever built it, and asks for a run that"
         " shows the receipts of a build that was made elsewhere."
     ),
     tags={"plane": "offline"},
@@ -81,8 +82,11 @@ def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextReso
             except ObjectStoreUnavailable as error:
                 context.log.warning("the reconciliation of %s waits: %s", run.run_key, error)
                 break
-            for fact in governance_facts(run, path):
-                context.log.info("governance fact: %s", json.dumps(fact, sort_keys=True))
+            facts = governance_facts(run, path)
+            for fact in facts:
+                context.log.info("governance fact: %s", json.dumps(fact.wire(), sort_keys=True))
+            # where it fails, so does the tick, and this run is reported again
+            append_facts(build_context.pool, facts)
             ended_runs.append(run)
             ending = place
     if not ended_runs:

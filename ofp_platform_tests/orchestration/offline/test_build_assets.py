@@ -40,6 +40,7 @@ from ofp_platform.orchestration.partitions import BUILD_REQUEST
 from ofp_platform.orchestration.resources import BuildContextResource, PlaneResource
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.storage.decision_records import append_decisions
+from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_run import RunState
@@ -287,6 +288,8 @@ def test_labels_below_the_policy_fail_the_run_and_its_check(
     assert '"fact": "build_failed"' in line
     assert key in line
     assert "LABEL_COVERAGE_BELOW_POLICY" in line
+    (recorded,) = read_facts(world.plane.pool, "build_failed", about=key)
+    assert recorded.fact.wire() == json.loads(line.partition("governance fact: ")[2])
     assert isinstance(tick(build_outcomes, builds, instance, told.cursor), dg.SkipReason)
 
 
@@ -419,12 +422,17 @@ def test_a_build_made_elsewhere_is_shown(
     assert len(told) == 3
     assert '"fact": "build_superseded"' in told[2]
     assert first.outcome["dataset_identity"] in told[2]
+    with builds.open() as build_context:
+        recorded = [item.fact.wire() for item in read_facts(build_context.pool)]
+    assert recorded[::-1] == [json.loads(line.partition("governance fact: ")[2]) for line in told]
     shown = build(location, instance, key)
     assert shown.success
     assert "recorded" in materialised(shown)[MANIFEST].metadata
     assert build(location, instance, later).success
     assert isinstance(found, dg.SensorResult)
-    anew = tick(build_outcomes, builds, instance)  # as if the cursor had been lost: nothing is built or shown twice
+    anew = tick(build_outcomes, builds, instance)  # as if the cursor had been lost: nothing is built, shown or kept twice
+    with builds.open() as build_context:
+        assert len(read_facts(build_context.pool)) == 3
     assert isinstance(anew, dg.SensorResult)
     assert not anew.run_requests
 

@@ -22,6 +22,7 @@ from ofp_platform.orchestration.partitions import HOUR_FORMAT, OFFSET_RANGE, REG
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.orchestration.run_failures import run_failures
 from ofp_platform.registry.pack import pack_digest
+from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.vocabulary.times import to_datetime
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, heads
 
@@ -178,7 +179,11 @@ def test_what_a_run_has_materialised_is_not_reported_again(
 
 
 def test_a_failed_run_is_a_governance_fact(
-    plane: Plane, definitions: dg.Definitions, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+    plane: Plane,
+    plane_resource: PlaneResource,
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     instance.add_dynamic_partitions(str(OFFSET_RANGE.name), [range_name(0), range_name(1)])
     job = definitions.resolve_job_def("replay_ranges")
@@ -188,6 +193,7 @@ def test_a_failed_run_is_a_governance_fact(
         dagster_event=result.get_run_failure_event(),
         dagster_instance=instance,
         dagster_run=result.dagster_run,
+        resources={"plane": plane_resource},
     ).for_run_failure()
     capsys.readouterr()
     run_failures(context)
@@ -195,11 +201,33 @@ def test_a_failed_run_is_a_governance_fact(
     assert f'"run_id": "{result.dagster_run.run_id}"' in line
     assert '"job_name": "replay_ranges"' in line
     assert '"partition": "0000|r0000001"' in line
-    (reason,) = json.loads(line.partition("governance fact: ")[2])["reasons"]
+    said = json.loads(line.partition("governance fact: ")[2])
+    (reason,) = said["reasons"]
     assert "range r0000001 of partition 0000" in reason
+    (recorded,) = read_facts(plane.pool)
+    assert recorded.fact.wire() == said
+    run_failures(context)  # told again: the row is there
+    assert read_facts(plane.pool, about=result.dagster_run.run_id[:8]) == [recorded]
+
+    nowhere = PlaneResource(
+        profile_source=plane_resource.profile_source, database_url="postgresql://postgres@/postgres?host=/nonexistent"
+    )
+    lost = dg.build_run_status_sensor_context(
+        sensor_name=run_failures.name,
+        dagster_event=result.get_run_failure_event(),
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        resources={"plane": nowhere},
+    ).for_run_failure()
+    capsys.readouterr()
+    with pytest.raises(dg.Failure, match="in the log of the daemon and not in the database"):
+        run_failures(lost)
+    assert "governance fact: {" in capsys.readouterr().err
 
 
-def test_the_cause_of_a_failure_outlives_its_retries(instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cause_of_a_failure_outlives_its_retries(
+    plane_resource: PlaneResource, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
+) -> None:
     @dg.op(retry_policy=dg.RetryPolicy(max_retries=2))
     def by_policy() -> None:
         raise ValueError("the broker is on fire") from OSError("no water")
@@ -219,6 +247,7 @@ def test_the_cause_of_a_failure_outlives_its_retries(instance: dg.DagsterInstanc
             dagster_event=result.get_run_failure_event(),
             dagster_instance=instance,
             dagster_run=result.dagster_run,
+            resources={"plane": plane_resource},
         ).for_run_failure()
         capsys.readouterr()
         run_failures(context)

@@ -1,0 +1,50 @@
+"""Governance facts in the database: appended once, never changed, read newest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.offline.governance_fact import FACT, GovernanceFact
+
+
+@dataclass(frozen=True)
+class RecordedFact:
+    """A fact, its digest, and when it was written first (RFC 3339, UTC)."""
+
+    recorded_at_utc: str
+    digest: str
+    fact: GovernanceFact
+
+
+def append_facts(pool: Pool, facts: Sequence[GovernanceFact]) -> int:
+    """Append facts, all or none, and return how many were new. A fact that is there already stays as it is.
+
+    Raises:
+        psycopg.Error: nothing was appended; call again.
+    """
+    contents = [canonical_bytes(fact.wire()).decode("utf-8") for fact in facts]
+    new_count = 0
+    with pool.connection() as connection, connection.transaction():
+        for fact, content in zip(facts, contents, strict=True):
+            cursor = connection.execute(
+                "INSERT INTO ofp.governance_fact (digest, fact, content) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (sha256_hex(content.encode("utf-8")), fact.fact, content),
+            )
+            new_count += cursor.rowcount
+    return new_count
+
+
+def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: int = 20) -> list[RecordedFact]:
+    """The newest facts, newest first; `fact`: of that name only; `about`: of builds or runs whose id begins so."""
+    with pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), digest, content"
+            " FROM ofp.governance_fact WHERE (%(fact)s::text IS NULL OR fact = %(fact)s)"
+            " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id'), %(about)s)"
+            " ORDER BY fact_number DESC LIMIT %(limit)s",
+            {"fact": fact, "about": about, "limit": limit},
+        ).fetchall()
+    return [RecordedFact(recorded_at, digest, FACT.validate_json(content)) for recorded_at, digest, content in rows]

@@ -1,0 +1,96 @@
+"""Governance facts: builds that ended, datasets that were superseded, runs of Dagster that failed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from ofp_platform.vocabulary.model import Digest, Model, Name
+from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
+from ofp_platform.vocabulary.offline.build_refusal import Refusal
+from ofp_platform.vocabulary.serving import Count, Version
+
+
+class _Fact(Model):
+    kind: Literal["governance_fact"] = "governance_fact"
+    contract_version: Version = "v0"
+
+    def wire(self) -> dict[str, Any]:
+        """As stored."""
+        return self.model_dump(mode="json")
+
+
+class _BuildFact(_Fact):
+    request_id: Digest
+    intent: Literal["dataset_build", "parity_rebuild", "forensic_rebuild"]
+    submitted_by: str | None
+    attempts: Count
+    publish_attempts: Count
+    plan_digest: Digest | None = Field(description="null where the build failed before it was planned")
+    reconciliation: str = Field(min_length=1, description="path of the reconciliation in the object store")
+    dataset_name: Name | None = Field(description="null where the build is of no dataset")
+
+
+class BuildCompleted(_BuildFact):
+    """A build that is DONE."""
+
+    fact: Literal["build_completed"] = "build_completed"
+    outcome: BuildOutcome
+
+
+class BuildFailed(_BuildFact):
+    """A build that FAILED."""
+
+    fact: Literal["build_failed"] = "build_failed"
+    refusal: Refusal | None
+
+
+class BuildSuperseded(_BuildFact):
+    """A dataset in whose place another one was published."""
+
+    fact: Literal["build_superseded"] = "build_superseded"
+    outcome: BuildOutcome
+    dataset_identity: Digest = Field(description="of the dataset that was superseded")
+    superseded_by: Digest
+
+
+class RunFailed(_Fact):
+    """A run of Dagster that failed: of what, for which partitions, why."""
+
+    fact: Literal["dagster_run_failed"] = "dagster_run_failed"
+    run_id: str = Field(min_length=1)
+    job_name: str
+    partition: str | None
+    partition_range: tuple[str | None, str | None] = Field(strict=False, description="first and last partition")
+    backfill_id: str | None
+    assets: tuple[str, ...] = Field(strict=False)
+    error: str | None
+    reasons: tuple[str, ...] = Field(strict=False, description="of each failed step")
+
+
+GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed
+FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
+FACTS = ("build_completed", "build_failed", "build_superseded", "dagster_run_failed")
+
+
+def subject(fact: GovernanceFact) -> str:
+    """The build or the run that a fact is about."""
+    return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
+
+
+def gist(fact: GovernanceFact) -> str:
+    """The fact in a few words, on one line."""
+    match fact:
+        case RunFailed():
+            return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
+        case BuildFailed():
+            return _line(fact.dataset_name, None if fact.refusal is None else f"{fact.refusal.reason}: {fact.refusal.message}")
+        case BuildSuperseded():
+            return _line(fact.dataset_name, f"{fact.dataset_identity} superseded by {fact.superseded_by}")
+        case BuildCompleted():
+            return _line(fact.intent, fact.dataset_name)
+
+
+def _line(*parts: str | None) -> str:
+    return "  ".join(" ".join(part.split()) for part in parts if part)
