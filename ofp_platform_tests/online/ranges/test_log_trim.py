@@ -16,6 +16,7 @@ from ofp_platform.log.archive import archive_closed_ranges, archive_up_to
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import PositionTrimmed, PositionUnknown
+from ofp_platform.log.shard_evidence import StoredEvidence
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.parity.projection_fold import ProjectionFold
 from ofp_platform.offline.runs.builder import build
@@ -24,14 +25,19 @@ from ofp_platform.online.ranges.log_progress import observe
 from ofp_platform.online.ranges.log_trim import TrimRefused, plan_trim, trim
 from ofp_platform.online.ranges.rebuild import rebuild, switch_live
 from ofp_platform.online.serving.posture import judge
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import open_pool
 from ofp_platform.storage.schema import migrate
+from ofp_platform.vocabulary.identity import FeatureKey, KeyType
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
-from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest, PostureState
+from ofp_platform.vocabulary.times import format_time
+from ofp_platform_tests.log.conftest import FakeKinesis
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane, payments
-from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, WITH_ANOTHER_GROUP, append, pack_with, profile
+from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, WITH_ANOTHER_GROUP, append, deliveries, pack_with, profile
 
 HEAD = 10_000
 STREAM = "card-payments"
@@ -205,6 +211,9 @@ def test_replay_labels_and_builds_read_the_archive_afterwards(dsn: str, tmp_path
         assert [file.sha256 for file in after.files] == [file.sha256 for file in before.files]
         assert after.replay_basis == before.replay_basis
         assert after.gates.completeness == before.gates.completeness
+        assert after.gates.parity == before.gates.parity
+        assert after.gates.parity is not None
+        assert (after.gates.parity.anchors, after.gates.parity.match) == (1, 1)
         records: list[int] = []
         _, receipt = load_reports(plane, world.build_context.stream_records, plane.log.ends(), records.append)
         assert (receipt.new_count, receipt.known_count > 0) == (0, True)
@@ -294,4 +303,70 @@ def contents(plane: Plane, projection_id: int) -> list[object]:
             ).fetchone()[1:]
             for key in keys
         ]
-        return [row.fetchall(), parts.fetchall(), keys, served]
+        return [row.fetchall(), parts.fetchall(), keys, served, answers(plane, projection_id, keys)]
+
+
+def answers(plane: Plane, projection_id: int, keys: list[tuple[int, str]]) -> list[bytes]:
+    """The hashed bytes of what a projection serves for each key, all groups, at its watermark."""
+    row = plane.row(projection_id)
+    assert row.watermark is not None
+    groups: dict[str, list[FeatureGroupRef]] = {}
+    for group in plane.registry_of(row).groups.values():
+        ref = FeatureGroupRef(group_name=group.name, group_version=group.version)
+        groups.setdefault(group.key_type, []).append(ref)
+    reader, key_types = plane.reader(row), {code: name for name, code in KEY_TYPE_CODES.items()}
+    return [
+        reader.answer(
+            GetFeaturesRequest(
+                context_pins=plane.profile.context_pins,
+                feature_keys=(FeatureKey(key_type=KeyType(key_types[code]), key_id=key_id),),
+                feature_groups=tuple(groups[key_types[code]]),
+                as_of_time_utc=format_time(row.watermark),
+                request_context={"amount_minor": 100},
+            )
+        ).hashed
+        for code, key_id in keys
+    ]
+
+
+def test_a_rebuild_on_kinesis_whose_shards_split_and_expired(dsn: str, tmp_path: Path) -> None:
+    client, everything = FakeKinesis(), deliveries()
+    with open_pool(dsn, max_size=8) as pool:
+        evidence = StoredEvidence(pool, STREAM)
+        log = KinesisLog.create(client, STREAM, 2, "payload.account_id", sleep=lambda _: None, evidence=evidence)
+        plane = Plane(profile(tmp_path, log_kind="kinesis"), dsn, pool, log)
+        records, clock = list(everything.records()), everything.clock()
+        third = len(records) // 3
+        log.append(records[:third], clock)
+        client.split(log.partitions()[0].partition_id)
+        log.append(records[third : 2 * third], clock)
+        archive_up_to(plane.ranges, plane.archive, log.ends())
+        live = plane.ensure_live()
+        while plane.projector(live).apply_available(max_records=40) is not None:
+            pass
+        client.pass_time(hours=20)
+        assert plane.projector(live).apply_available(max_records=40) is None  # seen at the head
+        client.pass_time(hours=10)
+        later = KinesisLog.create(client, STREAM, 2, "payload.account_id", sleep=lambda _: None, evidence=evidence)
+        later.append(records[2 * third :], clock)
+        assert len(later.partitions()) == 3
+        plane = Plane(plane.profile, dsn, pool, later)
+        while plane.projector(live).apply_available(max_records=40) is not None:
+            pass
+        state = contents(plane, live.projection_id)
+        path = pack_with(tmp_path, [WITH_ANOTHER_GROUP])
+        plane.profile = plane.profile.model_copy(update={"pack": str(path)})
+        receipt = rebuild(plane, ProjectionFold(later, plane.archive, plane.profile))
+        assert receipt.records == len(records)
+        assert receipt.beside.basis == plane.row(live.projection_id).basis
+        assert receipt.comparison is not None
+        assert receipt.comparison.compared_keys["account_activity v1"] > 0
+        assert receipt.may_go_live
+        with pool.connection() as connection:
+            connection.execute("UPDATE ofp.projection SET status = 'retired', run_config_digest = 'gone'")
+        plane.profile = plane.profile.model_copy(update={"pack": "card_payments"})
+        again = plane.ensure_live()
+        assert again.projection_id != live.projection_id
+        while plane.projector(again).apply_available(max_records=70) is not None:
+            pass
+        assert contents(plane, again.projection_id) == state
