@@ -9,7 +9,8 @@ from ofp_platform.log.archive import ArchiveConflict, archive_range
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
 from ofp_platform.log.archive_verify import PartitionVerification, verify_partition, verify_segment
-from ofp_platform.log.port import PartitionNotFound
+from ofp_platform.log.archived_partitions import demand_archived_listed
+from ofp_platform.log.port import PartitionNotFound, PartitionVanished
 from ofp_platform.log.ranges import OffsetRanges, RangeOpen
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
@@ -114,15 +115,23 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildCont
         verifications = [
             verify_partition(archive, name, build_context.log.position_kind.offset_kind) for name in archive.partition_ids()
         ]
+        try:
+            demand_archived_listed(build_context.log, archive)
+            vanished = None
+        except PartitionVanished as error:
+            vanished = str(error)
     context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(verifications)))
-    evaluation = verification_check(verifications)
+    evaluation = verification_check(verifications, vanished)
     context.instance.report_runless_asset_event(evaluation)
     if not evaluation.passed:
         raise dg.Failure(evaluation.description, metadata=evaluation.metadata, allow_retries=False)
 
 
-def verification_check(verifications: list[PartitionVerification]) -> dg.AssetCheckEvaluation:
-    """The check `complete_and_verified` as the verification of the whole archive leaves it; red where nothing was verified."""
+def verification_check(verifications: list[PartitionVerification], vanished: str | None) -> dg.AssetCheckEvaluation:
+    """The check `complete_and_verified` as the verification of the whole archive leaves it; red where nothing was verified.
+
+    `vanished`: of a partition that the log lists no more and that the archive does not have to its end, in words.
+    """
     problems = [
         (verification.partition_id, problem.path, problem.error, problem.message)
         for verification in verifications
@@ -130,9 +139,13 @@ def verification_check(verifications: list[PartitionVerification]) -> dg.AssetCh
     ]
     segments = sum(verification.segments for verification in verifications)
     metadata: Metadata = {"segments": segments, "problems": len(problems)}
+    if vanished is not None:
+        metadata["vanished"] = vanished
     if problems:
         metadata["damaged"] = markdown_table(["log partition", "object", "error", "what"], problems)
         description = "\n".join(f"{path}: {error}: {message}" for _, path, error, message in problems)
+    elif vanished is not None:
+        description = vanished
     elif segments:
         description = f"{segments} segments of {len(verifications)} log partitions have the bytes that their receipts state"
     else:
@@ -140,7 +153,7 @@ def verification_check(verifications: list[PartitionVerification]) -> dg.AssetCh
     return dg.AssetCheckEvaluation(
         asset_key=ARCHIVE_SEGMENT,
         check_name=COMPLETE,
-        passed=bool(segments) and not problems,
+        passed=bool(segments) and not problems and vanished is None,
         description=description,
         metadata=metadata,
         blocking=True,

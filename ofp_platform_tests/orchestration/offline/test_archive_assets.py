@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import range_name, shared_ranges
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
@@ -104,6 +105,20 @@ def test_a_damaged_segment_fails_the_check_and_the_night(
     assert not red_check.passed
     assert "| 0000 | " in str(red_check.metadata["damaged"].value)
     assert "SegmentDamaged" in str(red_check.description)
+
+
+def test_a_log_partition_that_vanished_is_not_a_verified_one(
+    definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance, ranges: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert archive(definitions, instance, range_key("0000", 0), range_key("0000", 2)).success
+    listed = PostgresLog.partitions
+    monkeypatch.setattr(PostgresLog, "partitions", lambda log: [info for info in listed(log) if info.partition_id != "0000"])
+    result = definitions.resolve_job_def("verify_archive").execute_in_process(instance=instance, raise_on_error=False)
+    assert not result.success
+    red_check = last_check(instance)
+    assert not red_check.passed
+    assert "0000" in str(red_check.description)
+    assert red_check.metadata["problems"].value == 0
 
 
 def test_an_empty_archive_is_not_a_verified_one(definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance) -> None:
