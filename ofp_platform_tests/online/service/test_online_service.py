@@ -331,3 +331,20 @@ async def test_a_run_that_nobody_projected_is_not_known_and_not_made_by_asking(p
             await asyncio.to_thread(commit, plane, "e-0")
             await service.monitor.observe()
             assert (await service.health()).state is PostureState.GREEN
+
+
+async def test_a_service_that_starts_while_kinesis_is_away_serves_the_whole_state(
+    profile: Profile, dsn: str, moto_server: str
+) -> None:
+    kinesis = {"log_kind": "kinesis", "stream_name": f"served-{dsn.rpartition('t_')[2][:12]}"}
+    served = profile.model_copy(update={**kinesis, "kinesis_endpoint_url": moto_server})
+    with await asyncio.to_thread(Plane.open, served, dsn) as plane:
+        await asyncio.to_thread(plane.ensure_live)
+        await asyncio.to_thread(commit, plane, "e-0")
+    away = served.model_copy(update={"kinesis_endpoint_url": "http://127.0.0.1:1"})
+    async with opened(away, dsn) as service:
+        answer = orjson.loads((await service.answer(REQUEST)).body)
+        assert answer["snapshot"]["by_key"][0]["by_group"][0]["features"]["count_1d"] == 1
+        assert answer["provenance"]["posture"]["state"] != PostureState.GREEN.value
+        assert service.monitor is not None
+        assert service.monitor.posture["state"] != PostureState.GREEN.value
