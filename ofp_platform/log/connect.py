@@ -6,14 +6,17 @@ import logging
 from contextlib import closing, suppress
 from typing import Literal, assert_never
 
+import psycopg
+
 from ofp_platform.log.port import EventLog, LogUnavailable, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.shard_evidence import StoredEvidence
-from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.postgres import DatabaseUnavailable, Pool, open_pool
 from ofp_platform.vocabulary.profile import Profile
 
 logger = logging.getLogger(__name__)
 LogKind = Literal["postgres", "kinesis"]
+_LISTED_SECONDS = 3.0
 
 
 def connect_log(
@@ -79,11 +82,21 @@ def first_partition_ids(kind: LogKind, count: int) -> list[str]:
             assert_never(kind)
 
 
-def listed_partition_ids(profile: Profile) -> list[str]:
-    """The ids of the partitions that the stream has now; of a new one, where there is none yet or it does not answer in time."""
+def listed_partition_ids(profile: Profile, dsn: str | None) -> list[str]:
+    """The ids of the partitions that the stream has now; of a new one, where there is none yet or it does not answer in time.
+
+    `dsn` is of the database that has the stream of log_kind postgres; None: it is not known, and the profile's number counts.
+    """
     first_ids = first_partition_ids(profile.log_kind, profile.partitions)
     if profile.log_kind == "postgres":
-        return first_ids  # they are named once, for good
+        if dsn is None:
+            return first_ids
+        try:
+            with open_pool(dsn, max_size=1, timeout_seconds=_LISTED_SECONDS) as pool:
+                return [info.partition_id for info in PostgresLog.open(pool, profile.stream_name).partitions()]
+        except (DatabaseUnavailable, LogUnavailable, StreamNotFound, psycopg.errors.UndefinedTable) as error:
+            logger.warning("partitions as in the profile: %s", error)
+            return first_ids
     from botocore.exceptions import BotoCoreError
 
     from ofp_platform.log.kinesis import KinesisLog, kinesis_client  # see above

@@ -33,8 +33,8 @@ from ofp_platform.vocabulary.profile import Profile
 
 
 def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
-    """The definitions for a profile; `plane` opens the plane of the same profile. Nothing is connected to yet."""
-    partitions = log_partitions(profile)
+    """The definitions for a profile; `plane` opens the plane of the same profile. Of the log only its partitions are read."""
+    partitions = log_partitions(profile, plane.named_dsn())
     settings = {"profile_source": plane.profile_source, "database_url": plane.database_url}
     with warnings.catch_warnings():
         # `backfill_policy` is beta; without single-run backfills, 1,000 ranges are 1,000 runs

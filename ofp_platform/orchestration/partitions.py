@@ -31,12 +31,12 @@ class LogPartitions:
     log_partition_range: dg.MultiPartitionsDefinition
 
 
-def log_partitions(profile: Profile) -> LogPartitions:
+def log_partitions(profile: Profile, dsn: str | None) -> LogPartitions:
     """The log's partitions as the log lists them now; those of a new stream where there is none yet, or it does not answer.
 
     Splits and merges come in when the code location is loaded again.
     """
-    static = dg.StaticPartitionsDefinition(listed_partition_ids(profile))
+    static = dg.StaticPartitionsDefinition(listed_partition_ids(profile, dsn))
     return LogPartitions(static, dg.MultiPartitionsDefinition({"log_partition": static, "offset_range": OFFSET_RANGE}))
 
 

@@ -48,6 +48,11 @@ class _Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         return self._environment().load_profile()
 
+    def named_dsn(self) -> str | None:
+        """The DSN of the database that settings or environment name; None: the embedded one, which this does not start."""
+        environment = self._environment()
+        return None if environment.database_url is None else environment.dsn()
+
     @contextmanager
     def _open_plane(self) -> Iterator[Plane]:
         environment = self._environment()

@@ -94,6 +94,30 @@ def test_kinesis_partitions_are_shards(plane_resource: PlaneResource) -> None:
     assert spec.kinds == {"kinesis"}
 
 
+def test_partitions_are_those_of_the_stream_whatever_the_profile_says(plane_resource: PlaneResource) -> None:
+    profile = plane_resource.load_profile()
+    with plane_resource.open() as plane:
+        listed = sorted(plane.partition_ids())
+    assert len(listed) == profile.partitions
+    another_number = profile.model_copy(update={"partitions": profile.partitions + 3})
+    location = code_location(another_number, plane_resource)
+    spec = next(one for one in location.resolve_all_asset_specs() if one.key.path[0] == "log")
+    assert isinstance(spec.partitions_def, dg.StaticPartitionsDefinition)
+    assert spec.partitions_def.get_partition_keys() == listed
+    assert f"in {len(listed)} partitions" in str(spec.description)
+
+
+def test_partitions_are_those_of_the_profile_where_nothing_answers(
+    plane_resource: PlaneResource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    profile = plane_resource.load_profile()
+    away = PlaneResource(profile_source=plane_resource.profile_source, database_url=f"postgresql://nobody@/none?host={tmp_path}")
+    spec = next(one for one in code_location(profile, away).resolve_all_asset_specs() if one.key.path[0] == "log")
+    assert isinstance(spec.partitions_def, dg.StaticPartitionsDefinition)
+    assert spec.partitions_def.get_partition_keys() == ["0000", "0001"]
+    assert "partitions as in the profile" in caplog.text
+
+
 def test_the_entry_point_needs_nothing_but_a_folder(tmp_path: Path) -> None:
     """Loading connects to nothing: no server is started, no folder made."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OFP_", "DAGSTER_"))}

@@ -267,10 +267,7 @@ def _log(plane: Plane) -> Finding:
     if isinstance(plane.log, KinesisLog):
         description += f", keeps records for {plane.log.retention_hours()} hours"
     elif count != plane.profile.partitions:
-        description += f"; the profile says {plane.profile.partitions}, and Dagster takes them from there"
-        return Finding(
-            "log", State.WRONG, description, f"set partitions: {count} in the profile; those of a log stay as they are"
-        )
+        description += f" (the profile's {plane.profile.partitions} would be those of a new one)"
     live = plane.live()
     refusal = None if live is None else plane.reading_refusal(live.basis)
     if refusal is not None:

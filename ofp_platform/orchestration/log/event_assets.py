@@ -14,10 +14,11 @@ OWNERS = ["team:fraud-platform"]
 
 def log_events_spec(profile: Profile, partitions: LogPartitions) -> dg.AssetSpec:
     """`log/events`: others append to it; `observe_log` and the sensors observe it."""
+    count = len(partitions.log_partition.get_partition_keys())
     return dg.AssetSpec(
         LOG_EVENTS,
         description=(
-            f"The stream `{profile.stream_name}`: canonical envelopes in {profile.partitions} partitions by"
+            f"The stream `{profile.stream_name}`: canonical envelopes in {count} partitions by"
             f" `{profile.partition_key}`. Others append to it; here it is observed: head, retention floor, and how many records"
             " the live projection is behind."
         ),
