@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ofp_platform.registry.key_rules import KeyProblem, KeyRule
 from ofp_platform.registry.models import FieldType
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
-from ofp_platform.vocabulary.identity import KEY_ID_TEXT
-from ofp_platform.vocabulary.raw_identifier import is_raw_key
 
 GroupVersion = tuple[str, str]
 _WORDS = {FieldType.INTEGER: "an integer", FieldType.STRING: "a string", FieldType.BOOLEAN: "a boolean"}
@@ -61,13 +60,8 @@ class GroupNeeds:
     fields: frozenset[str]
 
 
-def is_key_id(text: str) -> bool:
-    """Whether the text may be a key id: 1 to 128 printable ASCII characters, no raw identifier."""
-    return KEY_ID_TEXT.fullmatch(text) is not None and not is_raw_key(text)
-
-
 def explain(
-    index: int, payload: bytes, keys: Mapping[str, str], fields: Mapping[str, FieldType], needs: Iterable[GroupNeeds]
+    index: int, payload: bytes, keys: Mapping[str, KeyRule], fields: Mapping[str, FieldType], needs: Iterable[GroupNeeds]
 ) -> ApplyFailure | None:
     """Why a payload does not feed some of the groups that need it, or None if it feeds all of them.
 
@@ -77,7 +71,7 @@ def explain(
     Args:
         index: the record's place in its batch.
         payload: JSON bytes.
-        keys: payload field to the key type that it is.
+        keys: payload field to the rule of the key that it is.
         fields: payload field to the type that it must have.
         needs: what each group needs of it.
     """
@@ -87,7 +81,7 @@ def explain(
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not JSON")
     if not isinstance(value, dict):
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not a JSON object")
-    key_problems = {name: _key(value.get(name), name, key_type) for name, key_type in sorted(keys.items())}
+    key_problems = {name: _key(value.get(name), name, rule) for name, rule in sorted(keys.items())}
     field_problems = {name: _field(value.get(name), name, kind) for name, kind in sorted(fields.items())}
     bad_keys = {name for name, problem in key_problems.items() if problem is not None}
     bad_fields = {name for name, problem in field_problems.items() if problem is not None}
@@ -99,17 +93,22 @@ def explain(
     return ApplyFailure(index, problems[0][0], "; ".join(detail for _, detail in problems), tuple(groups))
 
 
-def _key(value: Any, name: str, key_type: str) -> tuple[ApplyFailureReason, str] | None:
+def _key(value: Any, name: str, rule: KeyRule) -> tuple[ApplyFailureReason, str] | None:
+    key_type = rule.key_type
     if value is None or value == "":
         return ApplyFailureReason.MISSING_KEY, f"payload field {name!r}, the {key_type} key, is missing"
     if not isinstance(value, str):
         return ApplyFailureReason.WRONG_TYPE, f"payload field {name!r}, the {key_type} key, must be a string"
-    if is_raw_key(value):
-        return ApplyFailureReason.RAW_IDENTIFIER, f"payload field {name!r}, the {key_type} key, is a raw identifier"
-    if KEY_ID_TEXT.fullmatch(value) is None:
-        detail = f"payload field {name!r}, the {key_type} key, must be 1 to 128 printable ASCII characters without spaces"
-        return ApplyFailureReason.INVALID_KEY, detail
-    return None
+    match rule.problem(value):
+        case None:
+            return None
+        case KeyProblem.RAW_IDENTIFIER:
+            return ApplyFailureReason.RAW_IDENTIFIER, f"payload field {name!r}, the {key_type} key, is a raw identifier"
+        case KeyProblem.CHARACTERS:
+            detail = "must be 1 to 128 printable ASCII characters without spaces"
+        case KeyProblem.PATTERN:
+            detail = f"does not match the pattern of {key_type} keys in the pack, {rule.pattern}"
+    return ApplyFailureReason.INVALID_KEY, f"payload field {name!r}, the {key_type} key, {detail}"
 
 
 def _field(value: Any, name: str, kind: FieldType) -> tuple[ApplyFailureReason, str] | None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from ofp_platform.registry.aggregations import Reads, rule_of
 from ofp_platform.registry.expression import names_in, parse_expression
+from ofp_platform.registry.key_rules import KeyRule, key_rules
 from ofp_platform.registry.layout import (
     CompiledFeature,
     CompiledGroup,
@@ -35,7 +36,7 @@ class CompiledRegistry:
     """A pack, ready to run.
 
     `layouts` is per key type that some group has; `groups` per (group_name, group_version); `reach` is the greatest
-    window + delay of all, microseconds.
+    window + delay of all, microseconds; `key_rules` per key type, which texts are keys.
     """
 
     pack: Pack
@@ -43,6 +44,7 @@ class CompiledRegistry:
     layouts: Mapping[str, KeyLayout]
     groups: Mapping[tuple[str, str], CompiledGroup]
     reach: int
+    key_rules: Mapping[str, KeyRule]
 
 
 def compile_pack(pack: Pack) -> CompiledRegistry:
@@ -59,6 +61,7 @@ def compile_pack(pack: Pack) -> CompiledRegistry:
         layouts=MappingProxyType(layouts),
         groups=MappingProxyType(plans),
         reach=max(plan.reach for plan in plans.values()),
+        key_rules=key_rules(pack),
     )
 
 

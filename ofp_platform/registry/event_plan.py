@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, GroupNeeds, explain
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar
 from ofp_platform.registry.pack import group_id
@@ -79,7 +80,7 @@ class EventPlan:
     `decode_field` is per payload field, in the order of the arguments of a `partial`. `needs`: per group that uses the type.
     """
 
-    keys: Mapping[str, str]
+    keys: Mapping[str, KeyRule]
     fields: Mapping[str, FieldType]
     schema_versions: frozenset[str]
     attributes: Mapping[str, Scalar]
@@ -131,7 +132,7 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
         for key_type, layout in registry.layouts.items()
         if any(name in predicate.event_types for predicate in layout.predicates)
     }
-    keys = {routing.keys[KeyType(key_type)]: key_type for key_type in layouts}
+    keys = {routing.keys[KeyType(key_type)]: registry.key_rules[key_type] for key_type in layouts}
     reads = {key_type: _read(name, layout, registry) for key_type, layout in layouts.items()}
     fields = {field: routing.fields[field] for field in sorted({field for read in reads.values() for field in read.all})}
     names = sorted(keys.keys() | fields.keys())

@@ -6,6 +6,7 @@ of the event that the feature selects?) is in `validation`, which reports every 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -94,6 +95,25 @@ Scalars = Annotated[
 ]
 _AggregationField = Annotated[Aggregation, Field(strict=False)]
 _KeyTypeField = Annotated[KeyType, Field(strict=False)]
+_PATTERN_CHARACTERS = re.compile(r"[\x20-\x7e]*", re.ASCII)
+_REFUSED_PATTERN = re.compile(r"\(\?(?!:)|\\[0-9]|\)[*+{]", re.ASCII)
+
+
+def _key_pattern(text: str) -> str:
+    if _PATTERN_CHARACTERS.fullmatch(text) is None:
+        raise ValueError("a pattern is of printable ASCII characters")
+    if _REFUSED_PATTERN.search(text) is not None:
+        raise ValueError(
+            "a pattern has no look-around, no reference to a group, and repeats no group: it must be quick for any text"
+        )
+    try:
+        re.compile(text, re.ASCII)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+KeyPattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_key_pattern)]
 _Events = Annotated[tuple[EventType, ...], Field(strict=False, min_length=1)]
 
 
@@ -167,6 +187,11 @@ class Pack(Model):
     pack_id: Name
     revision: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     description: str = ""
+    key_patterns: dict[_KeyTypeField, KeyPattern] = Field(
+        default_factory=dict,
+        description="key type to the regular expression that the whole key matches; of a type without one, any text that is no"
+        " raw identifier",
+    )
     events: dict[EventType, EventRouting] = Field(min_length=1)
     groups: tuple[Group, ...] = Field(strict=False, min_length=1)
 

@@ -71,6 +71,7 @@ def pack_content(pack: Pack) -> dict[str, Any]:
         "contract_version": "v0",
         "pack_id": pack.pack_id,
         "revision": pack.revision,
+        **({"key_patterns": patterns} if (patterns := {k.value: text for k, text in pack.key_patterns.items()}) else {}),
         "events": {name: _routing(pack, name, routing) for name, routing in pack.events.items()},
         "groups": [_group(group) for group in sorted(pack.groups, key=group_id)],
     }
@@ -99,6 +100,8 @@ def group_content(pack: Pack, group: Group) -> dict[str, Any]:
             "fields": {field: event.fields[field].value for field in read[name]},
             **_schema_versions(event),
         }
+        if group.key_type in pack.key_patterns:
+            routing[name]["key_pattern"] = pack.key_patterns[group.key_type]
     return {"contract_version": "v0", **_group(group), "events": routing}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.key_rules import KeyProblem, KeyRule
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import parse_decimal
@@ -88,6 +89,8 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
             f"run {request.context_pins.run_id} with these pins is not served here",
             request.context_pins,
         )
+    for place, key in enumerate(request.feature_keys):
+        _check_key(f"feature_keys.{place}.key_id", registry.key_rules[key.key_type.value], key.key_id, pins)
     keys = sorted((key.key_type.value, key.key_id) for key in request.feature_keys)
     if len(set(keys)) != len(keys):
         raise invalid(Reason.DUPLICATE_KEY, "feature_keys names a key twice", pins)
@@ -119,6 +122,18 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
             )
     context = check_context(request.request_context, plans, limits, pins)
     return Question(request, parse_time(request.as_of_time_utc), tuple(keys), tuple(plans), groups_of, context)
+
+
+def _check_key(field: str, rule: KeyRule, key_id: str, pins: ContextPins) -> None:
+    match rule.problem(key_id):
+        case None:
+            return
+        case KeyProblem.PATTERN:
+            text = f"{field}: does not match the pattern of {rule.key_type} keys in the pack, {rule.pattern}"
+            raise invalid(Reason.INVALID_KEY, text, pins)
+        case KeyProblem.RAW_IDENTIFIER | KeyProblem.CHARACTERS:
+            text = f"{field}: a raw identifier (here a bare fingerprint) is never a key, unless the pack declares a pattern for"
+            raise invalid(Reason.RAW_IDENTIFIER, f"{text} {rule.key_type} keys that it matches; send the entity id", pins)
 
 
 def check_context(

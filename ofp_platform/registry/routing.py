@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, is_key_id
+from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.event_plan import EventPlan, KeyPlan, event_plans
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, KeyLayout
@@ -97,7 +97,8 @@ class Router:
         self._events = registry.pack.events
         self._plans = event_plans(registry)
         self._tokens = TokenCache(cache_limit)
-        self._good_keys: set[str] = set()
+        self._rules = registry.key_rules
+        self._good_keys: dict[str, set[str]] = {key_type: set() for key_type in registry.layouts}
         self._cache_limit = cache_limit
         self._class_hashes = {name: hashlib.sha256(event_class(self._events, name).encode() + b"\0") for name in self._events}
 
@@ -166,7 +167,7 @@ class Router:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._decode_partly(plan, indices, payloads, failures)
         columns = plan.columns(rows)
-        if self._bad_keys(plan, columns):
+        if any(self._bad_keys(plan, columns).values()):
             return self._decode_partly(plan, indices, payloads, failures)
         return _Decoded(indices, columns)
 
@@ -188,25 +189,30 @@ class Router:
             name: [zero if value is None else value for value in columns[name]] if name in lacks else columns[name]
             for name, zero in plan.attributes.items()
         }
-        bad = self._bad_keys(plan, columns)
-        keys = {key.attribute for key in plan.key_plans}
-        bad_keys = {name: np.fromiter(map(bad.__contains__, columns[name]), np.bool_, len(rows)) for name in keys}
+        attributes = {key.key_type: key.attribute for key in plan.key_plans}
+        bad_keys = {
+            key_type: np.fromiter(map(bad.__contains__, columns[attributes[key_type]]), np.bool_, len(rows))
+            for key_type, bad in self._bad_keys(plan, columns).items()
+        }
         is_partial = np.logical_or.reduce([np.zeros(len(rows), np.bool_), *lacks.values(), *bad_keys.values()])
         for place in np.flatnonzero(is_partial).tolist():
             failures.append(plan.failure(readable[place], payloads[readable[place]]))
         return _Decoded(readable, columns, lacks, bad_keys)
 
-    def _bad_keys(self, plan: EventPlan, columns: Mapping[str, list[Any]]) -> set[str]:
-        bad: set[str] = set()
-        for attribute in {key.attribute for key in plan.key_plans}:
-            if self._good_keys.issuperset(columns[attribute]):
+    def _bad_keys(self, plan: EventPlan, columns: Mapping[str, list[Any]]) -> dict[str, set[str]]:
+        """Key type to the texts in its column that are no keys of it."""
+        bad: dict[str, set[str]] = {}
+        for key in plan.key_plans:
+            good_key_ids, key_ids = self._good_keys[key.key_type], columns[key.attribute]
+            bad[key.key_type] = set()
+            if good_key_ids.issuperset(key_ids):
                 continue
-            new = set(columns[attribute]).difference(self._good_keys)
-            bad_key_ids = {key_id for key_id in new if not is_key_id(key_id)}
-            bad |= bad_key_ids
-            if len(self._good_keys) + len(new) > self._cache_limit:
-                self._good_keys.clear()
-            self._good_keys |= new - bad_key_ids
+            new = set(key_ids).difference(good_key_ids)
+            accepts = self._rules[key.key_type].accepts
+            bad[key.key_type] = {key_id for key_id in new if not accepts(key_id)}
+            if len(good_key_ids) + len(new) > self._cache_limit:
+                good_key_ids.clear()
+            good_key_ids |= new - bad[key.key_type]
         return bad
 
     def _touch(
@@ -226,7 +232,7 @@ class Router:
         key_ids = columns[plan.attribute]
         if decoded_rows.lacks or decoded_rows.bad_keys:
             feeds, bits = plan.fed_bits(decoded_rows.lacks, len(where))
-            feeds &= ~decoded_rows.bad_keys[plan.attribute]
+            feeds &= ~decoded_rows.bad_keys[plan.key_type]
             matrix[MASK_ROW] &= bits
             kept_indices = np.flatnonzero(feeds)
             return TouchedKeys(
@@ -242,7 +248,7 @@ class _Decoded:
     """Records of one event type, decoded: `indices` in the batch, attribute to values in the same order.
 
     Where some records are not whole: `lacks` has, per attribute that one of them lacks, bool[n] (the value there is a zero), and
-    `bad_keys`, per attribute that is a key, which records have no key id in it.
+    `bad_keys`, per key type, which records have no key id of it.
     """
 
     indices: list[int]

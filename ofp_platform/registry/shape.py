@@ -110,7 +110,7 @@ def _field_names(model: type[BaseModel]) -> list[str]:
 
 def _choices(path: Path) -> list[str]:
     choices: type[StrEnum]
-    if "keys" in path or path[-1] == "key_type":
+    if "keys" in path or "key_patterns" in path or path[-1] == "key_type":
         choices = KeyType
     elif "fields" in path:
         choices = FieldType

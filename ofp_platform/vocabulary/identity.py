@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.model import Model, SafeIdentifier
-from ofp_platform.vocabulary.raw_identifier import is_raw_key
+from ofp_platform.vocabulary.raw_identifier import is_observed_identifier
 
 MAX_KEY_ID_LENGTH = 128
 _KEY_ID_CHARACTER = r"[\x21-\x7e]"
@@ -30,10 +30,8 @@ class KeyType(StrEnum):
 
 
 def _canonical_key_id(text: str) -> str:
-    if is_raw_key(text):
-        raise ValueError(
-            "a raw identifier (a card number, IBAN, e-mail or IP address, bare fingerprint) is never a key; send the entity id"
-        )
+    if is_observed_identifier(text):
+        raise ValueError("a raw identifier (a card number, IBAN, e-mail or IP address) is never a key; send the entity id")
     return text
 
 

@@ -67,14 +67,21 @@ def holds_raw_identifier(text: str) -> bool:
 
 
 def is_raw_key(text: str) -> bool:
-    """Whether a text that is to be a key is no entity id: it holds a card number, or is an IBAN, an e-mail or IP address (with or
-    without a port or a mask), or a bare fingerprint, which is hexadecimal and at least 32 digits long.
+    """Whether a text that is to be a key is no entity id where no pattern says otherwise: an observed identifier, or a bare
+    fingerprint, which is hexadecimal and at least 32 digits long.
+    """
+    return is_observed_identifier(text) or (len(text) >= _SHORTEST_FINGERPRINT and _is_fingerprint(text))
+
+
+def is_observed_identifier(text: str) -> bool:
+    """Whether a text can be no entity id, whoever says so: it holds a card number, or is an IBAN, an e-mail or IP address (with
+    or without a port or a mask).
     """
     if holds_raw_identifier(text) or ("@" in text and _EMAIL.search(text) is not None):
         return True
     if (text.count(".") == 3 or text.count(":") >= 2) and _is_address(text):
         return True
-    return len(text) >= _SHORTEST_IBAN and (_is_iban(text) or _is_fingerprint(text))
+    return len(text) >= _SHORTEST_IBAN and _is_iban(text)
 
 
 def _is_address(text: str) -> bool:

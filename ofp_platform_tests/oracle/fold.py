@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
-from ofp_platform.vocabulary.raw_identifier import is_raw_key
+from ofp_platform.vocabulary.raw_identifier import is_observed_identifier, is_raw_key
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.expression import compute
 
@@ -338,11 +338,17 @@ def _uses(group: Mapping[str, Any], event_type: str) -> bool:
     return any(event_type in selection["events"] for selection in _selections(group))
 
 
+def _is_key(value: Any, pattern: str | None) -> bool:
+    """Whether a value is a canonical key: of the pattern of its type, or of the default one; an observed identifier never is."""
+    if not isinstance(value, str) or _KEY.fullmatch(value) is None or is_observed_identifier(value):
+        return False
+    return not is_raw_key(value) if pattern is None else re.fullmatch(pattern, value, re.ASCII) is not None
+
+
 def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mapping[str, Any], event_type: str) -> bool:
     """Whether a payload has all that one group needs of its event type: the key, and every field that is read, of its type."""
     routing = content["events"][event_type]
-    key = payload.get(routing["keys"][group["key_type"]])
-    if not isinstance(key, str) or _KEY.fullmatch(key) is None or is_raw_key(key):
+    if not _is_key(payload.get(routing["keys"][group["key_type"]]), content.get("key_patterns", {}).get(group["key_type"])):
         return False
     for selection in _selections(group):
         if event_type not in selection["events"]:

@@ -32,6 +32,7 @@ READABLE_FLOATS = st.floats(allow_nan=False, allow_infinity=False).filter(lambda
 PACK = """
 pack_id: oracle
 revision: 1
+key_patterns: {merchant: "[^7x]+"}
 events:
   payment:
     keys: {account: account_id, merchant: merchant_id}
@@ -107,7 +108,7 @@ groups:
         numerator: {aggregation: count, events: [report]}
         denominator: {aggregation: count, events: [payment], delay: 1s}
 """
-"""Every aggregation, conditions of each type, delays, ratios, an on-demand feature, a shared event class."""
+"""Every aggregation, conditions of each type, delays, ratios, an on-demand feature, a shared event class, a pattern of keys."""
 
 
 def times(until: int = 30) -> st.SearchStrategy[int]:

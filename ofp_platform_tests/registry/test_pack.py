@@ -113,6 +113,8 @@ def test_what_means_the_same(change: str) -> None:
         ('"revision": 1 => "revision": 2', False),
         ('{"amount": "integer", "status" => {"unread": "string", "amount": "integer", "status"', False),
         ('{"account": "account_id"} => {"account": "account_id", "card": "card_id"}', False),
+        ('"revision": 1 => "key_patterns": {"account": "a-[0-9]+"}, "revision": 1', True),
+        ('"revision": 1 => "key_patterns": {"card": "c-[0-9]+"}, "revision": 1', False),
     ],
 )
 def test_what_means_something_else(change: str, group_changes: bool) -> None:

@@ -461,6 +461,42 @@ def test_columns_of_different_lengths_are_a_mistake_of_the_caller() -> None:
         Router(COMPILED).route(["payment"], [], ["v1"], np.zeros(1, dtype=np.int64), [HASH], [b"{}"])
 
 
+PATTERNS = PACK.replace("revision: 1", "revision: 1\nkey_patterns: {account: 'acc_[0-9a-f]{16}', device: '[0-9a-f]{32}'}")
+CANONICAL = "acc_0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    ("account_id", "reason"),
+    [
+        ("acc_0123456789abcdeg", ApplyFailureReason.INVALID_KEY),
+        ("xacc_0123456789abcdef", ApplyFailureReason.INVALID_KEY),
+        ("0f" * 16, ApplyFailureReason.INVALID_KEY),
+        ("me@example.com", ApplyFailureReason.RAW_IDENTIFIER),
+    ],
+)
+def test_a_key_beside_the_pattern_of_its_type_fails_and_says_which(account_id: str, reason: ApplyFailureReason) -> None:
+    router = Router(compile_pack(load_pack(PATTERNS)))
+    for _ in range(2):
+        good = Event("payment", GOOD | {"account_id": CANONICAL})
+        routed = route([good, Event("payment", GOOD | {"account_id": account_id}), good], router)
+        assert routed.touched["account"].record_index.tolist() == [0, 2]
+        assert routed.touched["merchant"].record_index.tolist() == [0, 1, 2]
+        (failure,) = routed.group_failures
+        assert failure.reason is reason
+        assert account_id not in failure.detail
+        if reason is ApplyFailureReason.INVALID_KEY:
+            assert failure.detail.endswith("does not match the pattern of account keys in the pack, acc_[0-9a-f]{16}")
+
+
+def test_a_key_of_one_type_is_not_taken_for_one_of_another() -> None:
+    router = Router(compile_pack(load_pack(PATTERNS)))
+    for _ in range(2):
+        routed = route([Event("payment", GOOD | {"account_id": CANONICAL, "merchant_id": CANONICAL})], router)
+        assert not routed.group_failures
+        routed = route([Event("payment", GOOD | {"account_id": "m1", "merchant_id": "m1"})], router)
+        assert [failure.reason for failure in routed.group_failures] == [ApplyFailureReason.INVALID_KEY]
+
+
 def test_the_key_cache_never_lets_a_raw_identifier_through() -> None:
     router = Router(COMPILED)
     for _ in range(3):

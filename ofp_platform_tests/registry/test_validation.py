@@ -187,6 +187,9 @@ def test_a_wrong_feature_is_named_by_file_line_and_field(feature: str, field: st
     assert not any("4111" in error for error in found)
 
 
+QUICK = "a pattern has no look-around, no reference to a group, and repeats no group: it must be quick for any text"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -235,6 +238,19 @@ def test_a_wrong_feature_is_named_by_file_line_and_field(feature: str, field: st
             "version: 1.0",
             "bad.yaml:15: groups[0].version: must be a string such as 'v1' or '1.0', with its quotes",
         ),
+        (
+            "revision: 1",
+            "revision: 1\nkey_patterns: {acount: 'a-[0-9]+'}",
+            "bad.yaml:3: key_patterns.acount: 'acount' is not one of these; did you mean 'account'?",
+        ),
+        (
+            "revision: 1",
+            "revision: 1\nkey_patterns: {account: 'a-[0-9'}",
+            "bad.yaml:3: key_patterns.account: not a regular expression: unterminated character set at position 2",
+        ),
+        ("revision: 1", "revision: 1\nkey_patterns: {account: '(a+)+'}", f"bad.yaml:3: key_patterns.account: {QUICK}"),
+        ("revision: 1", "revision: 1\nkey_patterns: {account: '(?=a)a'}", f"bad.yaml:3: key_patterns.account: {QUICK}"),
+        ("revision: 1", "revision: 1\nkey_patterns: {account: 5}", "bad.yaml:3: key_patterns.account: must be a string"),
         ("ttl_seconds: 60", "ttl_seconds: 0", "bad.yaml:17: groups[0].ttl_seconds: must be greater than or equal to 1"),
         ("ttl_seconds: 60", "ttl_seconds: 60.0", "bad.yaml:17: groups[0].ttl_seconds: must be an integer"),
     ],

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.key_shards import KeyDigests
-from ofp_platform.registry.apply_failure import GroupVersion, is_key_id
+from ofp_platform.registry.apply_failure import GroupVersion
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import FieldType
@@ -113,6 +113,7 @@ class CandidateWriter:
         self.records = 0
         self.scope = scope
         self._events = registry.pack.events
+        self._rules = registry.key_rules
         self._digests = KeyDigests()
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
@@ -228,7 +229,8 @@ class CandidateWriter:
     def _read_keys(self, key_type: str, kinds: list[str], fields: Mapping[str, list[Any]]) -> dict[str, Any]:
         """The columns of a key type, from the payloads; a value that is no key id is null."""
         values = [fields[self._key_field(kind, key_type)][row] for row, kind in enumerate(kinds)]
-        names = [value if isinstance(value, str) and is_key_id(value) else None for value in values]
+        accepts = self._rules[key_type].accepts
+        names = [value if isinstance(value, str) and accepts(value) else None for value in values]
         high, low, _ = self._digests.columns([name or "" for name in names])
         return {f"{key_type}_id": names, f"{key_type}_high": high, f"{key_type}_low": low}
 

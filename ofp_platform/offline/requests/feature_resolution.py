@@ -18,6 +18,7 @@ from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
 
 _FIELDS = {
+    Reason.INVALID_KEY: "feature_keys",
     Reason.DUPLICATE_KEY: "feature_keys",
     Reason.KEY_WITHOUT_GROUP: "feature_keys",
     Reason.TOO_MANY_KEYS: "feature_keys",

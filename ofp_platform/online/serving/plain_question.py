@@ -25,7 +25,7 @@ from ofp_platform.vocabulary.json_text import read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, is_raw_key
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time, parse_time
 
@@ -110,6 +110,7 @@ class QuestionReader:
         self._limits = limits
         self._known_pins: set[bytes] = set()
         self._known_groups: dict[bytes, _Groups] = {}
+        self._refuses_key = {key_type: rule.refuses for key_type, rule in registry.key_rules.items()}
 
     def read(self, body: bytes) -> Question:
         """The question that a body asks.
@@ -145,11 +146,12 @@ class QuestionReader:
         if request_id is not None and (_REQUEST_ID.fullmatch(request_id) is None or holds_raw_identifier(request_id)):
             return None
         keys = []
+        refuses_key = self._refuses_key
         for key in asked.feature_keys:
-            key_id = key.key_id
-            if _KEY_ID.fullmatch(key_id) is None or is_raw_key(key_id):
+            key_type, key_id = key.key_type, key.key_id
+            if _KEY_ID.fullmatch(key_id) is None or key_type not in refuses_key or refuses_key[key_type](key_id):
                 return None
-            keys.append((key.key_type, key_id))
+            keys.append((key_type, key_id))
         keys.sort()
         if not _MIN_KEYS <= len(keys) <= limits.max_keys or len(set(keys)) != len(keys):
             return None

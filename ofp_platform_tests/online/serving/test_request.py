@@ -113,6 +113,21 @@ BAD: list[tuple[str, Any, Reason]] = [
     ("an IP address as key", with_(feature_keys=[key(), key(key_id="192.168.0.17")]), Reason.RAW_IDENTIFIER),
     ("an IBAN as key", with_(feature_keys=[key(key_id="DE89370400440532013000")]), Reason.RAW_IDENTIFIER),
     ("a bare fingerprint as key", with_(feature_keys=[key(key_id="0f" * 32)]), Reason.RAW_IDENTIFIER),
+    (
+        "a key beside its pattern",
+        with_(feature_keys=[key("merchant", "x-1")], feature_groups=SHOP),
+        Reason.INVALID_KEY,
+    ),
+    (
+        "a bare fingerprint beside a pattern",
+        with_(feature_keys=[key("merchant", "7f" * 32)], feature_groups=SHOP),
+        Reason.INVALID_KEY,
+    ),
+    (
+        "an e-mail address beside a pattern",
+        with_(feature_keys=[key("merchant", "me@example.com")], feature_groups=SHOP),
+        Reason.RAW_IDENTIFIER,
+    ),
     ("a card number as run", with_(context_pins={**PINS, "run_id": CARD}), Reason.RAW_IDENTIFIER),
     ("a card number as request id", with_(request_id=CARD), Reason.RAW_IDENTIFIER),
     ("a card number in the request context", with_(request_context={"memo": SPACED}), Reason.RAW_IDENTIFIER),
@@ -204,6 +219,17 @@ def test_a_refusal_carries_the_pins_wherever_they_can_be_read(body: Any, reason:
         expected = None
     assert error.context_pins == expected
     assert (expected is None) == (pins == {} or CARD in pins.values())
+
+
+def test_a_key_of_its_pattern_is_asked_the_short_way() -> None:
+    body = with_(feature_keys=[key("merchant", "m-12")], feature_groups=SHOP)
+    assert ask(body).keys == (("merchant", "m-12"),)
+    reader = QuestionReader(small_registry(), ContextPins(**PINS), LIMITS)
+    assert reader.plain(json.dumps(body).encode()) is not None
+    assert (
+        "does not match the pattern of merchant keys in the pack, [^7x]+"
+        in refusal(with_(feature_keys=[key("merchant", "x-1")], feature_groups=SHOP)).message
+    )
 
 
 def test_a_body_too_large_that_came_as_a_whole_is_refused_with_its_pins() -> None:
