@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from ofp_platform.log.port import RefusalReason
 from ofp_platform.registry.aggregations import Aggregation, documentation
 from ofp_platform.registry.apply_failure import ApplyFailureReason
 from ofp_platform.vocabulary.errors import Reason
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason
+from ofp_platform.vocabulary.offline.dataset_admission import AdmissionReason
+from ofp_platform.vocabulary.offline.parity_record import UncheckableReason
 from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import PostureState, WarningCode
 
@@ -79,6 +83,31 @@ def test_the_runbook_explains_every_reason_once() -> None:
     assert first_cells(table_under("runbook.md", "What the log refuses")) == [reason.value for reason in RefusalReason]
     told = re.findall(r"`([A-Z_]+)`", table_under("runbook.md", "What a caller is told"))
     assert sorted(told) == sorted(reason.value for reason in Reason)
+
+
+@pytest.mark.parametrize(
+    ("heading", "reasons"),
+    [
+        ("Archive and builds", BuildReason),
+        ("Warnings in an answer", WarningCode),
+        ("What parity cannot compare", UncheckableReason),
+        ("What training does not admit", AdmissionReason),
+    ],
+)
+def test_the_runbook_has_a_cure_for_every_reason_of_a_closed_list(heading: str, reasons: type[StrEnum]) -> None:
+    cells = [line.split("|")[1] for line in table_under("runbook.md", heading).splitlines()]
+    named = [name for cell in cells for name in re.findall(r"`([A-Z_]+)`", cell)]
+    assert sorted(named) == sorted(reason.value for reason in reasons)
+
+
+def test_the_runbook_explains_every_reason_of_a_posture() -> None:
+    online = ROOT / "ofp_platform" / "online"
+    judged = (online / "serving" / "posture.py").read_text(encoding="utf-8")
+    watched = (online / "service" / "projection_monitor.py").read_text(encoding="utf-8")
+    names = set(re.findall(r'f?"([A-Z]+_[A-Z_]+)(?:[>"])', judged)) | set(re.findall(r'"reasons": \["([A-Z_]+)"\]', watched))
+    assert {"STARTING", "STALLED_SECONDS", "HISTORY_LOST", "NO_PROJECTION"} <= names
+    missing = [name for name in sorted(names) if f"`{name}`" not in text("runbook.md")]
+    assert missing == []
 
 
 def test_the_runbook_states_the_thresholds_that_are_the_defaults() -> None:

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from ofp_platform.api.authentication import ExposureError, load_tokens
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.installation.dagster_runs import lost_runs
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.archive_store import ReceiptDamaged
 from ofp_platform.log.kinesis import KinesisLog
@@ -90,6 +91,7 @@ def _examine(environment: Environment) -> Iterator[Finding]:
         if current and profile is not None and pack is not None:
             yield published(dsn, pack)
             yield from _running(profile, dsn)
+        yield _guarded("Dagster runs", lambda: dagster_runs(dsn))
     yield dagster_home(environment)
     yield api_tokens()
     for port, user in _PORTS.items():
@@ -308,6 +310,23 @@ def dagster_home(environment: Environment) -> Finding:
     if (folder / "dagster.yaml").exists():
         return Finding("Dagster", State.WELL, f"home in {folder}")
     return Finding("Dagster", State.NOTE, f"no home in {folder} yet", "ofp up makes it")
+
+
+def dagster_runs(dsn: str) -> Finding:
+    """Whether every run that Dagster takes for started is carried on by somebody."""
+    lost = lost_runs(dsn)
+    if not lost:
+        return Finding("Dagster runs", State.WELL, "each that has started is under way")
+    named = "; ".join(
+        f"{run.run_id[:8]} of {run.job_name}{'' if run.partition is None else f' {run.partition[:20]}'} ({run.reason})"
+        for run in lost
+    )
+    return Finding(
+        "Dagster runs",
+        State.NOTE,
+        f"STARTED for ever, since the machine or the process died: {named}",
+        "nothing waits for them, the sensors ask for another run; terminate them in Dagster's UI when you see them",
+    )
 
 
 def api_tokens() -> Finding:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from ofp_platform.api.examples import health_example
+from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.installation import checks
 from ofp_platform.cli.installation.checks import State, examine, free_port, packages, python_version
+from ofp_platform.log import kinesis
 from ofp_platform_tests.cli.program import Ofp
+from ofp_platform_tests.log.conftest import FakeKinesis
+from ofp_platform_tests.oracle.simulated_log import append, write_profile
+
+FIRST = "shardId-000000000000"
 
 
 def found(environment: Environment) -> dict[str, checks.Finding]:
@@ -115,3 +125,80 @@ def test_interpreters_packages_and_ports() -> None:
         port = taken.getsockname()[1]
         assert free_port(port, "HTTP service").state is State.NOTE
     assert free_port(port, "HTTP service").result == "free for the HTTP service"
+
+
+@pytest.fixture
+def fake_kinesis(monkeypatch: pytest.MonkeyPatch) -> FakeKinesis:
+    """Every client of Kinesis is this one."""
+    fake = FakeKinesis()
+    monkeypatch.setattr(kinesis, "kinesis_client", lambda *_arguments, **_settings: fake)
+    monkeypatch.setattr(checks.boto3, "client", lambda *_arguments, **_settings: fake)
+    return fake
+
+
+@pytest.fixture
+def kinesis_environment(fake_kinesis: FakeKinesis, dsn: str, tmp_path: Path) -> Environment:
+    """A plane on Kinesis that has applied all of its log, of one shard; nothing is archived."""
+    path = write_profile(tmp_path, log_kind="kinesis", partitions=1)
+    environment = Environment(home=tmp_path, database_url=dsn, profile=str(path))
+    with environment.open_plane() as plane:
+        append(plane.log)
+        project_available(plane.projector(plane.ensure_live()), 1_000, lambda records: None)
+    return environment
+
+
+def test_the_retention_of_kinesis_is_shown_and_an_archive_that_lags_is_named(
+    kinesis_environment: Environment, fake_kinesis: FakeKinesis
+) -> None:
+    log = found(kinesis_environment)["log"]
+    assert (log.state, "keeps records for 24 hours" in log.result) == (State.WELL, True)
+    fake_kinesis.pass_time(hours=13)
+    log = found(kinesis_environment)["log"]
+    assert (log.state, "not archived has used 54%" in log.result) == (State.WRONG, True)
+    assert log.advice.startswith("ofp archive run --to-head")
+
+
+def test_a_shard_that_expired_unread_is_named(kinesis_environment: Environment, fake_kinesis: FakeKinesis) -> None:
+    with kinesis_environment.open_plane() as plane:
+        append(plane.log)
+    fake_kinesis.split(FIRST)
+    fake_kinesis.pass_time(hours=30)
+    log = found(kinesis_environment)["log"]
+    assert log.state is State.WRONG
+    assert FIRST in log.result
+    assert "reading cannot go on" in log.result
+
+
+def test_a_shard_that_was_quiet_for_too_long_is_named(kinesis_environment: Environment, fake_kinesis: FakeKinesis) -> None:
+    fake_kinesis.pass_time(hours=30)
+    log = found(kinesis_environment)["log"]
+    assert log.state is State.WRONG, log
+    assert FIRST in log.result
+
+
+class _Ill(BaseHTTPRequestHandler):
+    """A service of which a background task ended."""
+
+    def do_GET(self) -> None:
+        health = health_example() | {"state": "RED", "reasons": ["TASK_ENDED:health monitor:KeyError"]}
+        body = json.dumps(health).encode()
+        self.send_response(503)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nothing on stderr."""
+
+
+def test_a_background_task_that_ended_is_named() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Ill) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            finding = free_port(server.server_address[1], "HTTP service")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert finding.state is State.WRONG
+    assert finding.result == "the HTTP service of the plane is RED: TASK_ENDED:health monitor:KeyError"
