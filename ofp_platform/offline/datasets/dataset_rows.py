@@ -63,7 +63,7 @@ class DatasetRows:
         with pa.memory_map(str(_block_file(self.folder, number))) as source:
             return pa.ipc.open_file(source).read_all()
 
-    def decided(self, number: int) -> pa.Table:
+    def decided_rows(self, number: int) -> pa.Table:
         """The decisions about the rows of one block: `row` int64, counted from the block's first, and `decision_id`.
 
         Of a basis that is not `decision`, whose rows have a column of their own for it; empty where no decisions were given.

@@ -94,9 +94,9 @@ class _Resolution:
         groups = resolve_groups(intent, registry)
         replay = resolve_replay(intent.replay, self.sources.stream_records)
         label = None if intent.label is None else self._label(intent.label, replay)
-        recorded = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
-        anchors = () if intent.parity_anchors == "none" else recorded
-        decisions = recorded if isinstance(intent.scope, PerEvent) else ()
+        recorded_decisions = anchors_in(self.sources.pool, intent.context_pins, replay.basis)
+        anchors = () if intent.parity_anchors == "none" else recorded_decisions
+        decisions = recorded_decisions if isinstance(intent.scope, PerEvent) else ()
         newest = newest_before(replay.basis, self.sources.stream_records, self.facts.clock_skew_us)
         oldest = oldest_time(intent.scope)
         if oldest is not None:

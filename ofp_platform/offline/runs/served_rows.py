@@ -66,8 +66,8 @@ class ServedRows:
         for decision_id, pairs in _compared_rows(block, block["decision_id"].to_pylist(), self.snapshots_of):
             self.compared += bool(pairs)
             self.values += len(pairs)
-            for name, value, served in pairs:
-                if not _is_equal(value, served):
+            for name, value, served_value in pairs:
+                if not _is_equal(value, served_value):
                     raise BuildRefused(
                         BuildReason.SERVED_ROW_MISMATCH,
                         f"{name} of the row of decision {decision_id} is not the value that was served",
@@ -93,9 +93,9 @@ class SkewedRows:
         for number, block in enumerate(blocks):
             self.columns = _feature_columns(block)
             self.rows += block.num_rows
-            decided = self.dataset_rows.decided(number)
-            for start in range(0, decided.num_rows, _PAGE):
-                page = decided.slice(start, _PAGE)
+            decided_rows = self.dataset_rows.decided_rows(number)
+            for start in range(0, decided_rows.num_rows, _PAGE):
+                page = decided_rows.slice(start, _PAGE)
                 self._compare(block.take(page["row"]), page["decision_id"].to_pylist())
             yield block
 
@@ -120,7 +120,7 @@ class SkewedRows:
         for _, pairs in _compared_rows(block, decision_ids, self.snapshots_of):
             self.compared += bool(pairs)
             self.compared_values.update(name for name, _, _ in pairs)
-            self.differing_values.update(name for name, value, served in pairs if not _is_equal(value, served))
+            self.differing_values.update(name for name, value, served_value in pairs if not _is_equal(value, served_value))
 
 
 def _share(part: int, whole: int) -> str | None:
@@ -144,8 +144,8 @@ def _compared_rows(
         snapshot = snapshots.get(decision_id)
         if snapshot is None:
             continue
-        served = _served_values(snapshot, {name: column[number] for name, column in columns.items()})
-        yield decision_id, [(name, columns[name][number], served[name]) for name in names if name in served]
+        served_values = _served_values(snapshot, {name: column[number] for name, column in columns.items()})
+        yield decision_id, [(name, columns[name][number], served_values[name]) for name in names if name in served_values]
 
 
 def _served_values(hashed: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:

@@ -7,13 +7,39 @@ from typing import Any
 
 from ofp_platform.online.serving.evaluation import LATEST, Evaluator, StoredChunk, StoredState
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
+from ofp_platform.online.state.chunk_spans import SPAN_LEVELS
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import Reason, unavailable
 
+_OPENED = """{row}.last_ts > k.whole_after OR EXISTS (
+                SELECT FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= {row}.first_ts AND e.edge < {row}.last_ts
+            )"""
+# Each range of the level is read by itself: as a join, PostgreSQL reads all rows of the key and compares each with each range.
+_LEVEL = """s{level} AS MATERIALIZED (
+            SELECT s.first_ts, s.last_ts, s.summaries, {opened} AS opened
+            FROM r{level} AS r
+            CROSS JOIN LATERAL (
+                SELECT first_ts, last_ts, summaries FROM ofp.span
+                WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND level = {level}
+                    AND first_ts >= r.low AND first_ts <= least(r.high, k.as_of)
+                OFFSET 0
+            ) AS s
+        ), r{below} AS (
+            SELECT first_ts AS low, last_ts AS high FROM s{level} WHERE opened
+            UNION ALL
+            SELECT greatest((SELECT max(last_ts) + 1 FROM s{level}), (SELECT max(low) FROM r{level})), 9223372036854775807
+        )"""
+_LEVELS = range(SPAN_LEVELS, 0, -1)
+_SPANS = ", ".join(_LEVEL.format(level=level, below=level - 1, opened=_OPENED.format(row="s")) for level in _LEVELS)
+_WHOLE = "\n        UNION ALL\n        ".join(
+    f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block FROM s{level} WHERE NOT opened" for level in _LEVELS
+)
+
 # One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
-# segments are its spans, the chunks of spans that an edge of a window falls into, and the newest chunks, which are under no
-# span. A chunk's block is sent only where an edge falls inside it, or where every event is needed (k.whole_after).
-READ_STATE = """
+# segments are its spans; below the spans that an edge of a window falls into, and behind the last span of a level, those of the
+# next level, and at last the chunks. A chunk's block is sent only where an edge falls inside it, or where every event is needed
+# (k.whole_after).
+READ_STATE = f"""
 SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block
 FROM ofp.projection AS p
 LEFT JOIN LATERAL (
@@ -21,26 +47,18 @@ LEFT JOIN LATERAL (
     FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[])
         WITH ORDINALITY AS k(key_type, key_id, whole_after, as_of, ord)
     CROSS JOIN LATERAL (
-        WITH s AS MATERIALIZED (
-            SELECT first_ts, last_ts, summaries, last_ts > k.whole_after OR EXISTS (
-                SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= first_ts AND e.edge < last_ts
-            ) AS opened
-            FROM ofp.span
-            WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND first_ts <= k.as_of
-        )
-        SELECT first_ts, last_ts, summaries, NULL::bytea AS block FROM s WHERE NOT opened
+        WITH r{SPAN_LEVELS} AS (SELECT -9223372036854775808 AS low, 9223372036854775807 AS high), {_SPANS}
+        {_WHOLE}
         UNION ALL
-        SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN c.last_ts > k.whole_after OR EXISTS (
-            SELECT 1 FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= c.first_ts AND e.edge < c.last_ts
-        ) THEN c.block END
-        FROM (
-            SELECT s.first_ts AS low, s.last_ts AS high FROM s WHERE opened
-            UNION ALL
-            SELECT coalesce(max(last_ts) + 1, -9223372036854775808), 9223372036854775807 FROM s
-        ) AS r
-        JOIN ofp.chunk AS c
-            ON c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
-            AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
+        SELECT c.*
+        FROM r0 AS r
+        CROSS JOIN LATERAL (
+            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_OPENED.format(row="c")} THEN c.block END
+            FROM ofp.chunk AS c
+            WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
+                AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
+            OFFSET 0
+        ) AS c
     ) AS c
 ) AS c ON true
 WHERE p.projection_id = $1

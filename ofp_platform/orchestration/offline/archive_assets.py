@@ -117,20 +117,20 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildCont
         ]
         try:
             demand_archived_listed(build_context.log, archive)
-            vanished = None
+            vanished_partition = None
         except PartitionVanished as error:
-            vanished = str(error)
+            vanished_partition = str(error)
     context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(verifications)))
-    evaluation = verification_check(verifications, vanished)
+    evaluation = verification_check(verifications, vanished_partition)
     context.instance.report_runless_asset_event(evaluation)
     if not evaluation.passed:
         raise dg.Failure(evaluation.description, metadata=evaluation.metadata, allow_retries=False)
 
 
-def verification_check(verifications: list[PartitionVerification], vanished: str | None) -> dg.AssetCheckEvaluation:
+def verification_check(verifications: list[PartitionVerification], vanished_partition: str | None) -> dg.AssetCheckEvaluation:
     """The check `complete_and_verified` as the verification of the whole archive leaves it; red where nothing was verified.
 
-    `vanished`: of a partition that the log lists no more and that the archive does not have to its end, in words.
+    `vanished_partition`: of a partition that the log lists no more and that the archive does not have to its end, in words.
     """
     problems = [
         (verification.partition_id, problem.path, problem.error, problem.message)
@@ -139,13 +139,13 @@ def verification_check(verifications: list[PartitionVerification], vanished: str
     ]
     segments = sum(verification.segments for verification in verifications)
     metadata: Metadata = {"segments": segments, "problems": len(problems)}
-    if vanished is not None:
-        metadata["vanished"] = vanished
+    if vanished_partition is not None:
+        metadata["vanished"] = vanished_partition
     if problems:
         metadata["damaged"] = markdown_table(["log partition", "object", "error", "what"], problems)
         description = "\n".join(f"{path}: {error}: {message}" for _, path, error, message in problems)
-    elif vanished is not None:
-        description = vanished
+    elif vanished_partition is not None:
+        description = vanished_partition
     elif segments:
         description = f"{segments} segments of {len(verifications)} log partitions have the bytes that their receipts state"
     else:
@@ -153,7 +153,7 @@ def verification_check(verifications: list[PartitionVerification], vanished: str
     return dg.AssetCheckEvaluation(
         asset_key=ARCHIVE_SEGMENT,
         check_name=COMPLETE,
-        passed=bool(segments) and not problems and vanished is None,
+        passed=bool(segments) and not problems and vanished_partition is None,
         description=description,
         metadata=metadata,
         blocking=True,

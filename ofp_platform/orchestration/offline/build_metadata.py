@@ -110,7 +110,8 @@ def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
     manifest = DatasetManifest.model_validate(content["manifest"])
     files = [(PurePosixPath(file.path).name, file.rows, file.bytes, file.sha256[:16]) for file in manifest.files[:SHOWN_FILES]]
     skew = manifest.skew
-    skewed = [] if skew is None else [(name, one.differing, one.compared, one.share or "") for name, one in skew.features.items()]
+    features = {} if skew is None else skew.features
+    skew_rows = [(name, feature.differing, feature.compared, feature.share or "") for name, feature in features.items()]
     return {
         "dataset_name": manifest.dataset_name,
         "dataset_identity": manifest.dataset_identity,
@@ -133,7 +134,7 @@ def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
             {}
             if skew is None
             else {
-                "skew": markdown_table(["feature", "differs", "decisions compared", "share"], skewed),
+                "skew": markdown_table(["feature", "differs", "decisions compared", "share"], skew_rows),
                 "skew_decisions": skew.decisions,
                 "skew_decisions_compared": skew.compared,
             }

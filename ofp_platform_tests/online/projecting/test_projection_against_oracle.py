@@ -312,21 +312,26 @@ def check_chunks(
 
 
 def check_spans(connection: Connection[Any], plane: SmallPlane, chunks: dict[tuple[int, str], list[Any]]) -> None:
-    """Spans do not overlap, and each that nothing was pruned from is the sum of its chunks."""
+    """Spans of a level do not overlap, stand over whole rows of the level below, and each that nothing was pruned from is the sum
+    of its chunks."""
     pruned_to = plane.row().pruned_to
     before: tuple[Any, ...] = ()
-    for code, key_id, first_ts, last_ts, summaries in connection.execute(
-        "SELECT key_type, key_id, first_ts, last_ts, summaries FROM ofp.span WHERE projection_id = %s"
-        " ORDER BY key_type, key_id, first_ts",
+    below = {(1, *key): [(int(matrix[0, 0]), int(matrix[0, -1])) for matrix in matrices] for key, matrices in chunks.items()}
+    for level, code, key_id, first_ts, last_ts, summaries in connection.execute(
+        "SELECT level, key_type, key_id, first_ts, last_ts, summaries FROM ofp.span WHERE projection_id = %s"
+        " ORDER BY level, key_type, key_id, first_ts",
         (plane.projection_id,),
     ).fetchall():
-        if before[:2] == (code, key_id):
-            assert before[2] < first_ts
-        before = (code, key_id, last_ts)
+        if before[:3] == (level, code, key_id):
+            assert before[3] < first_ts
+        before = (level, code, key_id, last_ts)
+        below.setdefault((level + 1, code, key_id), []).append((first_ts, last_ts))
+        rows = [row for row in below.get((level, code, key_id), []) if first_ts <= row[0] <= last_ts]
         under = [matrix for matrix in chunks.get((code, key_id), []) if first_ts <= matrix[0, 0] <= last_ts]
         if pruned_to is None or first_ts > pruned_to:
             assert (under[0][0, 0], under[-1][0, -1]) == (first_ts, last_ts)
-            assert 1 <= len(under) <= 2 * plane.span_chunks
+            assert (rows[0][0], rows[-1][1]) == (first_ts, last_ts)
+            assert 1 <= len(rows) <= 2 * plane.span_chunks
             matrix = np.ascontiguousarray(np.concatenate(under, axis=1))
             layout = {KEY_TYPE_CODES[name]: layout for name, layout in plane.registry.layouts.items()}[code]
             merged = summarise_chunks(LayoutArrays.of(layout), matrix, np.array([0, matrix.shape[1]]))
