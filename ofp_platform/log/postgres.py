@@ -33,12 +33,12 @@ from ofp_platform.log.port import (
     demand_listed,
     empty_batch,
 )
+from ofp_platform.storage.notices import LOG_CHANNEL, LOOK_SECONDS, send_notice
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.transient import is_transient, outage_message
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import DENSE, Basis, PartitionBasis, StreamName, make_basis
 
-CHANNEL = "ofp_log"
 _NAME: TypeAdapter[str] = TypeAdapter(StreamName)
 _BROKER_TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LOCK = """
@@ -170,7 +170,16 @@ class PostgresLog:
 
     def _store(self, blocks: Sequence[tuple[str, Block]]) -> dict[str, int]:
         """Write the blocks; the first offset of each partition."""
-        with _answering(), self._pool.connection() as connection, connection.transaction():
+        with _answering(), self._pool.connection() as connection:
+            first = self._write(connection, blocks)
+            self._tell(connection)
+        return first
+
+    def _tell(self, connection: psycopg.Connection) -> None:
+        send_notice(connection, LOG_CHANNEL, self.stream_name)
+
+    def _write(self, connection: psycopg.Connection, blocks: Sequence[tuple[str, Block]]) -> dict[str, int]:
+        with connection.transaction():
             names = sorted({name for name, _ in blocks})
             first: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, names)).fetchall())
             following = dict(first)
@@ -182,7 +191,6 @@ class PostgresLog:
             with connection.cursor() as cursor:
                 cursor.executemany(_INSERT, rows)
                 cursor.executemany(_ADVANCE, [(after, self.stream_name, name) for name, after in following.items()])
-            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self.stream_name))
         return first
 
     def _broker_time(self) -> int:
@@ -275,7 +283,7 @@ class PostgresLog:
         """See `EventLog.wait`; it holds one connection of the pool meanwhile."""
         deadline = time.monotonic() + timeout_seconds
         with _answering(), self._pool.connection() as connection:
-            connection.execute(f"LISTEN {CHANNEL}")
+            connection.execute(f"LISTEN {LOG_CHANNEL}")
             try:
                 while True:
                     # listening comes before looking: what is appended in between wakes us
@@ -284,7 +292,8 @@ class PostgresLog:
                     left = deadline - time.monotonic()
                     if left <= 0:
                         return False
-                    for notice in connection.notifies(timeout=left, stop_after=1):
+                    # and looking again without a notice: it may be lost with whoever appended
+                    for notice in connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1):
                         if notice.payload == self.stream_name:
                             break
             finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -81,12 +82,21 @@ def _settle(connection: psycopg.Connection[TupleRow]) -> None:
 
 def _check(connection: psycopg.Connection[TupleRow]) -> None:
     """Whether a pooled connection still works; asked before each use, so a silent one must not take long."""
-    assert isinstance(connection, AnsweredConnection)
-    connection.silent_seconds = _CHECK_SECONDS
-    try:
+    with answered_within(connection, _CHECK_SECONDS):
         ConnectionPool.check_connection(connection)
+
+
+@contextmanager
+def answered_within(connection: psycopg.Connection[Any], seconds: float) -> Iterator[None]:
+    """Inside the block, a statement that takes longer is given up, and the connection with it."""
+    if not isinstance(connection, AnsweredConnection):
+        yield
+        return
+    before, connection.silent_seconds = connection.silent_seconds, seconds
+    try:
+        yield
     finally:
-        connection.silent_seconds = None
+        connection.silent_seconds = before
 
 
 def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> Pool:

@@ -224,6 +224,32 @@ def test_an_outage_is_retryable_and_over_by_itself(dsn: str, event: Event) -> No
         assert log.append([event(1)], clock).appended == 1
 
 
+def test_who_waits_looks_without_a_notice_too(
+    pool: Pool, log: PostgresLog, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PostgresLog.create(pool, "other", 1, "payload.account_id").append([event(1)], clock)
+    ends, bounds, looked = log.ends(), log._bounds, threading.Event()
+
+    def watched(column: str, connection: psycopg.Connection | None = None) -> Basis:
+        basis = bounds(column, connection)
+        looked.set()
+        return basis
+
+    monkeypatch.setattr(log, "_bounds", watched)
+    answers: list[bool] = []
+    waiter = threading.Thread(target=lambda: answers.append(log.wait(ends, 60)))
+    waiter.start()
+    assert looked.wait(30)
+    with pool.connection() as connection, connection.transaction():  # an append, all but the notice
+        connection.execute(
+            "INSERT INTO ofp.log_block SELECT (jsonb_populate_record(b, jsonb_build_object('stream_name', 'payments'))).*"
+            " FROM ofp.log_block AS b WHERE stream_name = 'other'"
+        )
+        connection.execute("UPDATE ofp.log_head SET next_offset = 1 WHERE stream_name = 'payments'")
+    waiter.join(30)
+    assert answers == [True]
+
+
 def test_waiting_leaves_no_listener_behind(dsn: str) -> None:
     with open_pool(dsn, max_size=1) as pool:
         log = PostgresLog.create(pool, "s", 1, "payload.account_id")

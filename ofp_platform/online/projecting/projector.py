@@ -28,6 +28,7 @@ from ofp_platform.online.state.projection import ProjectionConflict, ProjectionR
 from ofp_platform.online.state.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.storage.notices import PROJECTION_CHANNEL, send_notice
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
@@ -57,6 +58,15 @@ class ApplyReceipt:
     group_failures: Mapping[str, int]
     touched_keys: int
     chunks: int
+    watermark: int | None
+    horizon: int | None
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Where a commit takes the projection: basis, and watermark and horizon in microseconds (None before the first event)."""
+
+    basis: Basis
     watermark: int | None
     horizon: int | None
 
@@ -147,32 +157,10 @@ class Projector:
         watermark = max(moments, default=None)
         horizon = None if watermark is None else watermark - self._retained_us
         crash_point("projector.before_transaction")
-        with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection, connection.transaction():
-            stored_row = read_projection(connection, self._projection_id, for_update=True)
-            if stored_row.version != row.version:
-                raise ProjectionConflict(
-                    f"projection {self._projection_id} is at version {stored_row.version}, this batch continues {row.version}"
-                )
-            chunks = keys = 0
-            for key_type, touched_runs in sorted(work.touched.items()):
-                merged_keys, chunk_count = self._merge(connection, key_type, touched_runs, horizon)
-                keys, chunks = keys + merged_keys, chunks + chunk_count
-            crash_point("projector.after_chunks")
-            self._record(connection, row.version + 1, work)
-            prunes = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained_us // 8
-            if horizon is not None and prunes:
-                prune(connection, self._projection_id, horizon)
-            # what is pruned may be of any key
-            names = None if prunes else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
-            record_touched(connection, self._projection_id, row.version + 1, names)
-            connection.execute(
-                "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
-                (row.version + 1, basis_text(after), watermark, self._projection_id),
-            )
-            connection.execute("SELECT pg_notify('ofp_projection', %s)", (str(self._projection_id),))
-            crash_point("projector.before_commit")
-            self._row = read_projection(connection, self._projection_id)
-        crash_point("projector.after_commit")
+        with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection:
+            keys, chunks = self._commit(connection, row, work, Advance(after, watermark, horizon))
+            crash_point("projector.after_commit")
+            send_notice(connection, PROJECTION_CHANNEL, str(self._projection_id))
         totals: Counter[str] = Counter()
         for counts in work.counts.values():
             totals.update(counts)
@@ -194,6 +182,35 @@ class Projector:
             watermark=watermark,
             horizon=horizon,
         )
+
+    def _commit(self, connection: Connection[Any], row: ProjectionRow, work: FoldedBatch, advance: Advance) -> tuple[int, int]:
+        """Write a batch in one transaction. Returns keys touched and chunks written."""
+        horizon = advance.horizon
+        with connection.transaction():
+            stored_row = read_projection(connection, self._projection_id, for_update=True)
+            if stored_row.version != row.version:
+                raise ProjectionConflict(
+                    f"projection {self._projection_id} is at version {stored_row.version}, this batch continues {row.version}"
+                )
+            chunks = keys = 0
+            for key_type, touched_runs in sorted(work.touched.items()):
+                merged_keys, chunk_count = self._merge(connection, key_type, touched_runs, horizon)
+                keys, chunks = keys + merged_keys, chunks + chunk_count
+            crash_point("projector.after_chunks")
+            self._record(connection, row.version + 1, work)
+            prunes = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained_us // 8
+            if horizon is not None and prunes:
+                prune(connection, self._projection_id, horizon)
+            # what is pruned may be of any key
+            names = None if prunes else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
+            record_touched(connection, self._projection_id, row.version + 1, names)
+            connection.execute(
+                "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
+                (row.version + 1, basis_text(advance.basis), advance.watermark, self._projection_id),
+            )
+            crash_point("projector.before_commit")
+            self._row = read_projection(connection, self._projection_id)
+        return keys, chunks
 
     # ---- reading -------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.projector import ApplyReceipt
 from ofp_platform.online.ranges.comparison import KEYS_PER_TYPE, Comparison, HistoryFold, compare
 from ofp_platform.online.state.progress import read_progress
-from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection
+from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection, tell_of_switch
 from ofp_platform.online.state.store_snapshot import store_snapshot
 from ofp_platform.vocabulary.position import Basis, place
 
@@ -99,11 +99,13 @@ def switch_live(plane: Plane, registry_digest: str, fold: HistoryFold | None = N
     if not receipt.may_go_live:
         assert receipt.comparison is not None
         raise RebuildRefused(f"projection {receipt.beside.projection_id} {reason_against(receipt.comparison)}; it stays beside")
-    with plane.pool.connection() as connection, connection.transaction():
-        live = read_projection(connection, receipt.live.projection_id, for_update=True)  # nobody commits to it meanwhile
-        _bring_to(plane, receipt.beside, live.basis)
-        beside = plane.row(receipt.beside.projection_id)
-        make_live(connection, beside.projection_id, beside.version)
+    with plane.pool.connection() as connection:
+        with connection.transaction():
+            live = read_projection(connection, receipt.live.projection_id, for_update=True)  # nobody commits to it meanwhile
+            _bring_to(plane, receipt.beside, live.basis)
+            beside = plane.row(receipt.beside.projection_id)
+            make_live(connection, beside.projection_id, beside.version)
+        tell_of_switch(connection)
     return RebuildReceipt(live, plane.row(beside.projection_id), receipt.records, receipt.applied, receipt.comparison)
 
 

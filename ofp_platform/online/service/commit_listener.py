@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import asyncpg
 
 from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.storage.notices import PROJECTION_CHANNEL, SWITCH
 from ofp_platform.storage.postgres import asyncpg_arguments
 from ofp_platform.storage.transient import is_transient
 
@@ -25,7 +26,7 @@ class CommitReceiver(Protocol):
         """The projection committed."""
 
     def listening(self) -> None:
-        """From now on every commit is reported by `moved`."""
+        """From now on commits are reported by `moved`, but for a notice that is lost with its sender."""
 
     def deaf(self) -> None:
         """A commit may have been missed."""
@@ -34,7 +35,8 @@ class CommitReceiver(Protocol):
 class CommitListener:
     """Tells the attached receiver of every commit, and whether it hears of all of them; calls `follow` at a switch.
 
-    `live` reads the row of the live projection and blocks. `follow` is to `attach` a receiver for the row it is given.
+    `live` reads the row of the live projection and blocks. `follow` is to `attach` a receiver for the row it is given. A
+    notice may be lost: every `heartbeat_seconds` the listener looks for a switch, and whether its connection still lives.
     """
 
     def __init__(
@@ -42,10 +44,13 @@ class CommitListener:
         dsn: str,
         live: Callable[[], ProjectionRow | None],
         follow: Callable[[ProjectionRow], Awaitable[None]],
+        *,
+        heartbeat_seconds: float = _HEARTBEAT_SECONDS,
     ) -> None:
         self._dsn = dsn
         self._live = live
         self._follow = follow
+        self._heartbeat_seconds = heartbeat_seconds
         self._listens = False
         self._receiver: CommitReceiver | None = None
         self._projection_id: int | None = None
@@ -75,7 +80,7 @@ class CommitListener:
         may_have_changed.set()  # a switch may have come while nobody listened
 
         def on_notify(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
-            if payload == "switch":
+            if payload == SWITCH:
                 may_have_changed.set()
             elif self._receiver is not None:
                 self._receiver.moved()
@@ -90,15 +95,14 @@ class CommitListener:
         connection = await asyncpg.connect(**asyncpg_arguments(self._dsn), **bounds)
         try:
             connection.add_termination_listener(on_end)
-            await connection.add_listener("ofp_projection", on_notify)
+            await connection.add_listener(PROJECTION_CHANNEL, on_notify)
             self._set_listening(True)
             while not connection_closed.is_set():
                 try:
-                    async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    async with asyncio.timeout(self._heartbeat_seconds):
                         await may_have_changed.wait()
                 except TimeoutError:
-                    await connection.execute("SELECT 1")
-                    continue
+                    await connection.execute("SELECT 1")  # and look: the notice of a switch may be lost
                 may_have_changed.clear()
                 if not connection_closed.is_set():
                     live = await asyncio.to_thread(self._live)

@@ -25,6 +25,7 @@ from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.online.state.touched_keys import READ_SINCE
 from ofp_platform.registry.question import Question
+from ofp_platform.storage.notices import LOOK_SECONDS
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.profile import Limits
@@ -40,8 +41,9 @@ class AsyncReader:
 
     Questions that arrive while enough statements are under way are read together by the next one: under load a statement's
     cost is shared, alone nobody waits. With a cache, whoever listens to the projection's commits says so: `listening` once the
-    subscription stands, `moved` at each notice, `deaf` as soon as a notice may have been missed. A store that is there and
-    silent is given up after `store_seconds`.
+    subscription stands, `moved` at each notice, `deaf` as soon as the subscription does not stand. A notice comes after its
+    commit and may be lost with the process that would send it: who waits for a basis looks every `look_seconds`, and `follow` is
+    to be called every now and then. A store that is there and silent is given up after `store_seconds`.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class AsyncReader:
         cache_bytes: int = 0,
         partitions: Partitions | None = None,
         store_seconds: float = 3.0,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -65,6 +68,7 @@ class AsyncReader:
         self._posture = posture
         self._partitions = partitions
         self._store_seconds = store_seconds
+        self._look_seconds = look_seconds
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
         self._next_commit = asyncio.Event()
         self._free_statements = statements
@@ -204,13 +208,15 @@ class AsyncReader:
             return state
         await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions)
         wait_ms = self._limits.at_least_basis_wait_ms
-        deadline = asyncio.get_running_loop().time() + wait_ms / 1000
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_ms / 1000
         while True:
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(min(self._look_seconds, deadline - clock())):
                     await next_commit.wait()
-            except TimeoutError:
-                raise not_reached(question.request, wait_ms) from None
+            except TimeoutError:  # a notice may be lost, so it looks without one too
+                if clock() >= deadline:
+                    raise not_reached(question.request, wait_ms) from None
             next_commit = self._next_commit
             state = await self._shared_read(question)
             if has_reached(state.basis, question.request):

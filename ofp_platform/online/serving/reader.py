@@ -15,6 +15,7 @@ from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
 from ofp_platform.registry.question import Question, check_request
+from ofp_platform.storage.notices import LOOK_SECONDS, PROJECTION_CHANNEL
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import Reason, unavailable
@@ -37,6 +38,8 @@ class Reader:
         limits: Limits,
         posture: PostureReader = lambda: UNOBSERVED,
         partitions: Partitions | None = None,
+        *,
+        look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -44,6 +47,7 @@ class Reader:
         self._limits = limits
         self._posture = posture
         self._partitions = partitions
+        self._look_seconds = look_seconds
 
     def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
         """The answer to a request, or to the bytes of one.
@@ -70,7 +74,7 @@ class Reader:
                 return state
             refuse_foreign(state.basis, question.request, self._partitions)
             deadline = time.monotonic() + wait_ms / 1000
-            connection.execute("LISTEN ofp_projection")
+            connection.execute(f"LISTEN {PROJECTION_CHANNEL}")
             try:
                 while True:
                     # listening comes before looking: a commit in between wakes us
@@ -80,12 +84,12 @@ class Reader:
                     seconds_left = deadline - time.monotonic()
                     if seconds_left <= 0:
                         raise not_reached(question.request, wait_ms)
-                    # to its end, never left half-way: the iterator holds the connection's lock
-                    for _ in connection.notifies(timeout=seconds_left, stop_after=1):
+                    # to its end, never left half-way: the iterator holds the connection's lock. A notice may be lost
+                    for _ in connection.notifies(timeout=min(seconds_left, self._look_seconds), stop_after=1):
                         pass
             finally:
                 if not connection.closed:
-                    connection.execute("UNLISTEN ofp_projection")
+                    connection.execute(f"UNLISTEN {PROJECTION_CHANNEL}")
 
     def _query(self, connection: Connection[Any], question: Question) -> StoredState:
         with RawCursor(connection) as cursor:

@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.history import check
 from ofp_platform.registry.pack import group_digests, load_pack
+from ofp_platform.storage.notices import PROJECTION_CHANNEL, SWITCH, send_notice
 from ofp_platform.storage.published_packs import pack_content
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
@@ -123,8 +124,6 @@ def open_projection(
             " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
             (*key, pins_text, status, basis_text(make_basis(stream_name, {}))),
         )
-        if created.rowcount and status == "live":
-            connection.execute("SELECT pg_notify('ofp_projection', 'switch')")  # services wait for the first one
         with connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(
                 f"SELECT {_COLUMNS} FROM ofp.projection WHERE (stream_name, pins_digest, registry_digest, run_config_digest)"
@@ -136,6 +135,8 @@ def open_projection(
             f"stream {stream_name} has a live projection of this run under another registry: build the new one beside it"
             " (`ofp projection rebuild`) and switch"
         )
+    if created.rowcount and status == "live":
+        tell_of_switch(connection)  # services wait for the first one
     return _row(row)
 
 
@@ -164,7 +165,7 @@ def list_projections(connection: Connection[Any], *, status: str | None = None) 
 
 
 def make_live(connection: Connection[Any], projection_id: int, expected_version: int) -> int | None:
-    """Make a projection live and retire the one that was. Returns the retired one's id.
+    """Make a projection live and retire the one that was. Returns the retired one's id. Then, after the commit: `tell_of_switch`.
 
     Raises:
         ProjectionConflict: the projection moved since `expected_version` was compared.
@@ -181,5 +182,9 @@ def make_live(connection: Connection[Any], projection_id: int, expected_version:
             (row.stream_name, pins_digest(row.pins)),
         ).fetchone()
         connection.execute("UPDATE ofp.projection SET status = 'live' WHERE projection_id = %s", (projection_id,))
-        connection.execute("SELECT pg_notify('ofp_projection', 'switch')")
     return None if retired_rows is None else int(retired_rows[0])
+
+
+def tell_of_switch(connection: Connection[Any]) -> None:
+    """Tell services, after the commit, that another projection is live."""
+    send_notice(connection, PROJECTION_CHANNEL, SWITCH)

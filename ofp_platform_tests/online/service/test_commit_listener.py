@@ -78,3 +78,21 @@ async def test_a_switch_is_followed_and_the_receiver_before_is_deaf(dsn: str, pl
     await stop(task)
     assert new.told[0] == "listening"
     assert set(new.told[1:]) == {"deaf"}  # once from the end of the listener, once from that of its connection
+
+
+async def test_a_switch_that_nobody_tells_of_is_found(dsn: str, plane: Plane) -> None:
+    row = plane.ensure_live()
+    live = row
+    followed = asyncio.Event()
+
+    async def follow(_row: ProjectionRow) -> None:
+        followed.set()
+
+    receiver = Receiver()
+    listener = CommitListener(dsn, lambda: live, follow, heartbeat_seconds=0.01)
+    listener.attach(row, receiver)
+    task = asyncio.create_task(listener.run())
+    await until(lambda: receiver.told == ["listening"])
+    live = replace(row, projection_id=row.projection_id + 1)
+    await asyncio.wait_for(followed.wait(), 30)
+    await stop(task)

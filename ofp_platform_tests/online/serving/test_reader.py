@@ -58,7 +58,7 @@ class Watched(Reader):
     """A reader that says when it has looked in vain while listening: from then on only a notice can wake it in time."""
 
     def __init__(self, plane: SmallPlane) -> None:
-        super().__init__(plane.pool, plane.projection_id, plane.evaluator, plane.limits)
+        super().__init__(plane.pool, plane.projection_id, plane.evaluator, plane.limits, look_seconds=LONG)
         self.looks = 0
         self.listening = threading.Event()
 
@@ -88,6 +88,16 @@ def test_a_commit_of_another_process_releases_who_waits_for_it(pool: Pool) -> No
         answer = waiting.result(30)
     assert answer.hash == plane.check(KEYS, GROUPS, AS_OF)
     assert reader.looks == 3
+
+
+def test_a_commit_without_a_notice_releases_who_waits_for_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = small_plane(pool, wait_ms=LONG)
+    monkeypatch.setattr("ofp_platform.online.projecting.projector.send_notice", lambda *_: None)
+    placed = plane.append([payment("e-3", 2 * SECOND)])
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(plane.reader.answer, plane.request(KEYS, GROUPS, AS_OF, at_least_basis=wire(*placed)))
+        plane.drain()
+        assert waiting.result(30).hash == plane.check(KEYS, GROUPS, AS_OF)
 
 
 def test_a_commit_that_is_not_enough_does_not_release(pool: Pool) -> None:
@@ -316,6 +326,18 @@ async def test_a_commit_releases_a_request_of_the_event_loop(pool: Pool, dsn: st
                 assert not waiting.done()
                 await asyncio.to_thread(projector.apply_available, max_records=1)
             answer = await asyncio.wait_for(waiting, 30)
+    assert answer.hash == plane.check(KEYS, GROUPS, AS_OF)
+
+
+async def test_a_commit_that_nobody_tells_of_releases_a_request_of_the_event_loop(pool: Pool, dsn: str) -> None:
+    plane = small_plane(pool, wait_ms=LONG)
+    placed = plane.append([payment("e-3", 2 * SECOND)])
+    async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as asyncpg_pool:
+        reader = AsyncReader(asyncpg_pool, plane.projection_id, plane.evaluator, plane.limits)
+        waiting = asyncio.create_task(reader.answer(plane.request(KEYS, GROUPS, AS_OF, at_least_basis=wire(*placed))))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(plane.drain)
+        answer = await asyncio.wait_for(waiting, 30)
     assert answer.hash == plane.check(KEYS, GROUPS, AS_OF)
 
 

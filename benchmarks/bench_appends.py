@@ -1,0 +1,146 @@
+"""Appends of many producers beside a commit that takes its time: notices after the commit, and inside it.
+
+`python -m benchmarks.bench_appends --seconds 2`: producers append one event at a time, each to a partition of its own, on a
+server whose every flush takes 2 ms (`commit_delay`), as behind a disk or a standby. In turns they use the log as it is, and one
+that sends its notice inside the append's transaction; a third one sends none: what notices cost at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import psycopg
+
+from benchmarks.figures import Figures, Row
+from benchmarks.world import PINS, START, fresh_database
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform.storage.notices import LOG_CHANNEL
+from ofp_platform.storage.postgres import Pool, open_pool
+
+AIM_RATIO = 3.0
+KEY = "payload.customer_id"
+
+
+class NoticeInside(PostgresLog):
+    """The log with the notice in the append's transaction."""
+
+    def _write(self, connection: psycopg.Connection, blocks: object) -> dict[str, int]:
+        with connection.transaction():
+            first = super()._write(connection, blocks)  # type: ignore[arg-type]
+            connection.execute("SELECT pg_notify(%s, %s)", (LOG_CHANNEL, self.stream_name))
+        return first
+
+    def _tell(self, connection: psycopg.Connection) -> None:
+        pass
+
+
+class NoNotice(PostgresLog):
+    """The log without notices."""
+
+    def _tell(self, connection: psycopg.Connection) -> None:
+        pass
+
+
+def own_keys(log: PostgresLog, producers: int) -> list[str]:
+    """A key of each producer, each of another partition."""
+    keys: dict[str, str] = {}
+    number = 0
+    while len(keys) < producers:
+        keys.setdefault(log.partition_of(f"customer-{number:07d}"), f"customer-{number:07d}")
+        number += 1
+    return list(keys.values())
+
+
+def append_rate(log: PostgresLog, keys: list[str], seconds: float, first: int) -> tuple[int, float]:
+    """Appends of all producers, and the seconds that they took."""
+    counts = [0] * len(keys)
+    start = threading.Barrier(len(keys) + 1)
+    until = [0.0]
+
+    def produce(producer: int) -> None:
+        wire = {"event_type": "transaction", "schema_version": "v1", "ts_utc": "2018-04-01T00:00:00Z", **PINS.wire()}
+        payload = {"amount_minor": 1, "customer_id": keys[producer], "terminal_id": "terminal-0000001"}
+        start.wait()
+        while time.perf_counter() < until[0]:
+            event_id = f"tx-{producer}-{first + counts[producer]}"
+            log.append([{**wire, "event_id": event_id, "payload": payload}], lambda _: START)
+            counts[producer] += 1
+
+    threads = [threading.Thread(target=produce, args=(producer,)) for producer in range(len(keys))]
+    for thread in threads:
+        thread.start()
+    began = time.perf_counter()
+    until[0] = began + seconds
+    start.wait()
+    for thread in threads:
+        thread.join()
+    return sum(counts), time.perf_counter() - began
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--producers", type=int, default=16)
+    parser.add_argument("--commit-us", type=int, default=2_000, help="what every flush takes")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a turn")
+    parser.add_argument("--turns", type=int, default=5)
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dsn = fresh_database(folder, "appends")
+        try:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                for setting in (f"commit_delay = {arguments.commit_us}", "commit_siblings = 0"):
+                    connection.execute(f"ALTER SYSTEM SET {setting}")
+                connection.execute("SELECT pg_reload_conf()")
+            with open_pool(dsn, max_size=arguments.producers) as pool:
+                rates = _measure(pool, arguments.producers, arguments.seconds, arguments.turns)
+        finally:
+            stop_embedded(folder / "postgres")
+    ratio = median(after / inside for after, inside in zip(rates["after"], rates["inside"], strict=True))
+    rows = [
+        Row("appends, notice after the commit", f"{median(rates['after']):,.0f}/s"),
+        Row("appends, notice inside the transaction", f"{median(rates['inside']):,.0f}/s"),
+        Row("appends, no notice", f"{median(rates['none']):,.0f}/s"),
+        Row("after the commit, over inside", f"{ratio:.1f}x", f">= {AIM_RATIO:g}x", ratio >= AIM_RATIO),
+    ]
+    figures = Figures(
+        suite="appends",
+        kind="bench",
+        title="Appends of many producers, and a commit that takes its time",
+        rows=tuple(rows),
+        seconds=time.perf_counter() - began,
+        arguments=vars(arguments),
+        raw={kind: [round(rate, 1) for rate in values] for kind, values in rates.items()},
+    )
+    print(figures.table())
+    figures.write()
+
+
+def _measure(pool: Pool, producers: int, seconds: float, turns: int) -> dict[str, list[float]]:
+    """Appends a second by kind of log, one figure a turn."""
+    kinds: dict[str, Callable[..., PostgresLog]] = {"after": PostgresLog, "inside": NoticeInside, "none": NoNotice}
+    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    partitions = producers * 8
+    PostgresLog.create(pool, "appends", partitions, KEY)
+    keys = own_keys(PostgresLog.open(pool, "appends"), producers)
+    first = 0
+    for turn in range(turns + 1):
+        for kind, make in kinds.items():
+            count, duration = append_rate(make(pool, "appends", partitions, KEY), keys, seconds, first)
+            first += count
+            if turn:  # the first one connects and warms up
+                rates[kind].append(count / duration)
+    return rates
+
+
+if __name__ == "__main__":
+    main()
