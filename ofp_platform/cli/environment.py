@@ -92,8 +92,8 @@ class Environment(BaseSettings):
 
         return start_embedded(self.postgres_folder)
 
-    def open_plane(self, *, create_stream: bool = True) -> Plane:
-        """The plane of the profile on the database. The caller closes it; one who only reads creates no stream.
+    def open_plane(self, *, create_stream: bool = False) -> Plane:
+        """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.
 
         Raises:
             ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError: what is wrong, in words.
@@ -101,6 +101,16 @@ class Environment(BaseSettings):
         from ofp_platform.online.plane import Plane
 
         return Plane.open(self.load_profile(), self.dsn(), create_stream=create_stream)
+
+    def open_plane_without_log(self) -> Plane:
+        """As `open_plane`, for what is answered by the database: whether or not there is a stream, or it answers.
+
+        Raises:
+            ProfileError | EmbeddedPostgresError | DatabaseUnavailable: what is wrong, in words.
+        """
+        from ofp_platform.online.plane import Plane
+
+        return Plane.open_without_log(self.load_profile(), self.dsn())
 
 
 def _checked(dsn: str) -> str:

@@ -154,7 +154,9 @@ class ShardReader:
             except (ClientError, BotoCoreError) as error:
                 code = error_code(error)
                 if code == "ResourceNotFoundException":
-                    raise StreamNotFound(f"there is no stream {self._stream_name!r} on this Kinesis") from error
+                    raise StreamNotFound(
+                        f"there is no stream {self._stream_name!r} on this Kinesis: `ofp projector run` creates it"
+                    ) from error
                 if code in _FOR_THE_CALLER:
                     raise
                 if not is_transient(error):

@@ -129,7 +129,7 @@ class PostgresLog:
                 "SELECT partition_count, partition_key FROM ofp.log_stream WHERE stream_name = %s", (stream_name,)
             ).fetchone()
         if row is None:
-            raise StreamNotFound(f"there is no stream {stream_name!r} in this database: create it first")
+            raise StreamNotFound(f"there is no stream {stream_name!r} in this database: `ofp projector run` creates it")
         return cls(pool, stream_name, *row)
 
     def partition_of(self, key: str) -> str:

@@ -55,12 +55,15 @@ def unknown_run(profile: Profile) -> ContractError:
 
 @dataclass
 class Plane:
-    """The online plane of one profile on one database. A context manager: closes its pool and log."""
+    """The online plane of one profile on one database. A context manager: closes its pool and log.
+
+    `opened_log`: None where the stream is opened when it is first needed.
+    """
 
     profile: Profile
     dsn: str
     pool: Pool
-    log: EventLog
+    opened_log: EventLog | None
 
     @classmethod
     def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8, create_stream: bool = True) -> Plane:
@@ -69,22 +72,46 @@ class Plane:
         Raises:
             DatabaseUnavailable | LogUnavailable: what does not answer. StreamNotFound: see there.
         """
-        pool = open_pool(dsn, max_size=max_connections)
+        plane = cls.open_without_log(profile, dsn, max_connections=max_connections)
         try:
-            log = connect_log(
-                pool,
-                kind=profile.log_kind,
-                stream_name=profile.stream_name,
-                partitions=profile.partitions,
-                partition_key=profile.partition_key,
-                kinesis_endpoint_url=profile.kinesis_endpoint_url,
-                kinesis_retention_hours=profile.kinesis_retention_hours,
-                create=create_stream,
-            )
+            plane.opened_log = plane._connect(create=create_stream)
         except BaseException:
-            pool.close()
+            plane.pool.close()
             raise
-        return cls(profile, dsn, pool, log)
+        return plane
+
+    @classmethod
+    def open_without_log(cls, profile: Profile, dsn: str, *, max_connections: int = 8) -> Plane:
+        """Connect to the database alone. The stream need not be there, or answer, and is never created.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+        """
+        return cls(profile, dsn, open_pool(dsn, max_size=max_connections), None)
+
+    @property
+    def log(self) -> EventLog:
+        """The stream of the profile.
+
+        Raises:
+            StreamNotFound | LogUnavailable: it could not be opened yet.
+        """
+        if self.opened_log is None:
+            self.opened_log = self._connect(create=False)
+        return self.opened_log
+
+    def _connect(self, *, create: bool) -> EventLog:
+        profile = self.profile
+        return connect_log(
+            self.pool,
+            kind=profile.log_kind,
+            stream_name=profile.stream_name,
+            partitions=profile.partitions,
+            partition_key=profile.partition_key,
+            kinesis_endpoint_url=profile.kinesis_endpoint_url,
+            kinesis_retention_hours=profile.kinesis_retention_hours,
+            create=create,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +136,8 @@ class Plane:
 
     def close(self) -> None:
         """Give the connections back."""
-        self.log.close()
+        if self.opened_log is not None:
+            self.opened_log.close()
         self.pool.close()
 
     @property

@@ -69,7 +69,7 @@ def test_what_is_no_stream(pool: Pool, name: str, partitions: int) -> None:
 
 
 def test_an_unknown_stream_and_a_database_without_a_log(pool: Pool, empty_dsn: str) -> None:
-    with pytest.raises(StreamNotFound, match="create it first"):
+    with pytest.raises(StreamNotFound, match="`ofp projector run` creates it"):
         PostgresLog.open(pool, "nothing")
     with open_pool(empty_dsn) as empty, pytest.raises(psycopg.errors.UndefinedTable):
         PostgresLog.open(empty, "nothing")

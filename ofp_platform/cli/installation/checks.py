@@ -231,7 +231,12 @@ def published(dsn: str, pack: Pack) -> Finding:
 def _running(profile: Profile, dsn: str) -> Iterator[Finding]:
     try:
         if not _stream_exists(profile, dsn):
-            yield Finding("log", State.NOTE, f"no stream {profile.stream_name} yet", "the first command that uses it makes it")
+            yield Finding(
+                "log",
+                State.NOTE,
+                f"no stream {profile.stream_name} yet",
+                "ofp log append, ofp projector run, ofp up or ofp demo makes it",
+            )
             return
         plane = Plane.open(profile, dsn, max_connections=2)
     except (LogError, ValueError) as error:
@@ -314,17 +319,17 @@ def dagster_home(environment: Environment) -> Finding:
 
 def dagster_runs(dsn: str) -> Finding:
     """Whether every run that Dagster takes for started is carried on by somebody."""
-    lost = lost_runs(dsn)
-    if not lost:
+    dead_runs = lost_runs(dsn)
+    if not dead_runs:
         return Finding("Dagster runs", State.WELL, "each that has started is under way")
-    named = "; ".join(
+    texts = "; ".join(
         f"{run.run_id[:8]} of {run.job_name}{'' if run.partition is None else f' {run.partition[:20]}'} ({run.reason})"
-        for run in lost
+        for run in dead_runs
     )
     return Finding(
         "Dagster runs",
         State.NOTE,
-        f"STARTED for ever, since the machine or the process died: {named}",
+        f"STARTED for ever, since the machine or the process died: {texts}",
         "nothing waits for them, the sensors ask for another run; terminate them in Dagster's UI when you see them",
     )
 

@@ -61,13 +61,13 @@ def lost_runs(dsn: str, is_alive: Callable[[int], bool] | None = None) -> list[L
         if cursor.execute("SELECT to_regclass('runs') IS NULL AS absent").fetchall()[0]["absent"]:
             return []
         rows = cursor.execute(_STARTED, (_LOCK_SECONDS,)).fetchall()
-    lost = []
+    dead_runs = []
     with connect(dsn, autocommit=True) as connection:
         for row in rows:
             reason = _reason(connection, row["job_name"], row["partition"], row["process"] or "", alive)
             if reason is not None:
-                lost.append(LostRun(row["run_id"], row["job_name"], row["partition"], reason))
-    return lost
+                dead_runs.append(LostRun(row["run_id"], row["job_name"], row["partition"], reason))
+    return dead_runs
 
 
 def _reason(
@@ -79,8 +79,8 @@ def _reason(
 ) -> str | None:
     if job_name in _HOLDING_JOBS:
         arguments = {"job": job_name, "partition": partition or "", "catch_up": CATCH_UP}
-        held = connection.execute(_HELD, arguments).fetchone()
-        return None if held is not None and held[0] else "it holds nothing of what it works on"
+        lock_count = connection.execute(_HELD, arguments).fetchone()
+        return None if lock_count is not None and lock_count[0] else "it holds nothing of what it works on"
     match = _PROCESS.search(process)
     if match is None or alive(int(match[1])):
         return None

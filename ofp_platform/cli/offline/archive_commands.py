@@ -68,11 +68,13 @@ def keep(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with open_build_context(resolve(home, profile)) as (plane, build_context):
-        typer.echo(f"{KEEPING} {plane.log.stream_name}")
+    environment = resolve(home, profile)
+    with environment.open_plane_without_log() as plane:  # the stream may come later
+        typer.echo(f"{KEEPING} {plane.profile.stream_name}")
+        archive = plane.archive
         while not stop.is_set():
             try:
-                receipts = keep_up(plane.ranges, plane.archived_log, build_context.archive)
+                receipts = keep_up(plane.ranges, plane.archived_log, archive)
                 if receipts:
                     records = sum(receipt.records for receipt in receipts)
                     typer.echo(f"archived: {len(receipts)} segments, {records:,} records")

@@ -36,7 +36,7 @@ def append(
     """
     appended_count = refused_count = 0
     newest: dict[str, Position] = {}
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane(create_stream=True) as plane:
         batch: list[tuple[int, Any]] = []
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
@@ -108,7 +108,7 @@ def _words(file: Path, line: int, refusal: RecordRefusal) -> str:
 @app.command(short_help="Show where the log ends.")
 def ends(home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
-    with resolve(home, profile).open_plane(create_stream=False) as plane:
+    with resolve(home, profile).open_plane() as plane:
         floor = plane.log.retention_floor().by_partition()
         typer.echo(f"stream {plane.log.stream_name}, {plane.log.position_kind.offset_kind}")
         for part in plane.log.ends().partitions:

@@ -26,7 +26,7 @@ def list_all(home: Home = None, profile: ProfileSource = None) -> None:
     from ofp_platform.online.state.projection import list_projections
     from ofp_platform.vocabulary.times import format_time
 
-    with resolve(home, profile).open_plane() as plane, plane.pool.connection() as connection:
+    with resolve(home, profile).open_plane_without_log() as plane, plane.pool.connection() as connection:
         rows = list_projections(connection)
     table = Table("id", "stream", "run", "registry", "status", "version", "watermark", box=None, pad_edge=False)
     for row in rows:

@@ -69,7 +69,7 @@ def run(
         records.inc(receipt.records)
         teller.commit(receipt)
 
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane(create_stream=True) as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
         while not stop.is_set():
@@ -135,7 +135,7 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
     from ofp_platform.online.state.progress import read_progress
     from ofp_platform.vocabulary.times import format_time
 
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane_without_log() as plane:
         row = plane.live()
         if row is None:
             typer.echo("no live projection of this run: `ofp projector run` makes one", err=True)

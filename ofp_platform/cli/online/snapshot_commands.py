@@ -39,7 +39,7 @@ def show(
     profile: ProfileSource = None,
 ) -> None:
     """The record of a snapshot, printed only if its content still has that hash."""
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane_without_log() as plane:
         record = _load(plane, snapshot_hash, rebuilt=rebuilt)
     typer.echo(readable_json(json.loads(record)))
 

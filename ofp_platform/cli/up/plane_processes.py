@@ -97,7 +97,7 @@ class PlaneProcesses:
         projector = self._projector
         if projector is None or not projector.ended or time.monotonic() < self._projector_again_at:
             return
-        with Plane.open(profile, dsn, max_connections=2) as plane:
+        with Plane.open_without_log(profile, dsn, max_connections=2) as plane:
             live = plane.live()
             refusal = None if live is None else plane.reading_refusal(live.basis)
         if refusal is None and self._refusal is None:

@@ -12,7 +12,6 @@ import asyncpg
 from prometheus_client import generate_latest
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.log.port import LogUnavailable
 from ofp_platform.online.plane import Plane, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
@@ -87,10 +86,8 @@ class OnlineService:
     async def open(self) -> None:
         """Connect and begin to monitor."""
         logging.getLogger("asyncpg.pool").addFilter(_in_words)
-        try:
-            self._plane = await asyncio.to_thread(Plane.open, self._profile, self._dsn, max_connections=4)
-        except LogUnavailable:  # a whole state is served whether or not the log can be read
-            self._plane = await asyncio.to_thread(Plane.open, self._profile, self._dsn, max_connections=4, create_stream=False)
+        # a whole state is served whether or not the log can be read; and who serves creates no stream
+        self._plane = await asyncio.to_thread(Plane.open_without_log, self._profile, self._dsn, max_connections=4)
         row = await asyncio.to_thread(self._plane.live)
         self._pool = await asyncpg.create_pool(
             **asyncpg_arguments(self._dsn),

@@ -41,7 +41,10 @@ def test_a_plane_that_is_well(on_plane: Ofp) -> None:
 def test_it_changes_nothing(ofp: Ofp, dsn: str, plane_home: dict[str, str]) -> None:
     first, second = (ofp("doctor", OFP_DATABASE_URL=dsn) for _ in range(2))
     assert first.code == second.code == 0
-    assert "note  log: no stream card-payments yet\n      -> the first command that uses it makes it\n" in second.out
+    assert (
+        "note  log: no stream card-payments yet\n      -> ofp log append, ofp projector run, ofp up or ofp demo makes it\n"
+        in second.out
+    )
 
 
 def test_a_database_that_is_down(ofp: Ofp) -> None:
@@ -141,7 +144,7 @@ def kinesis_environment(fake_kinesis: FakeKinesis, dsn: str, tmp_path: Path) -> 
     """A plane on Kinesis that has applied all of its log, of one shard; nothing is archived."""
     path = write_profile(tmp_path, log_kind="kinesis", partitions=1)
     environment = Environment(home=tmp_path, database_url=dsn, profile=str(path))
-    with environment.open_plane() as plane:
+    with environment.open_plane(create_stream=True) as plane:
         append(plane.log)
         project_available(plane.projector(plane.ensure_live()), 1_000, lambda records: None)
     return environment

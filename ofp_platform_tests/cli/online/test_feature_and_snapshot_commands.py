@@ -44,7 +44,13 @@ def test_a_question_about_a_run_that_nobody_projected_creates_nothing(dsn: str, 
     words = call(*ASK, OFP_HOME=str(tmp_path), OFP_DATABASE_URL=dsn).refused()
     assert "NOT_FOUND / UNKNOWN_RUN" in words
     assert "`ofp projector run`" in words
-    assert "there is no stream" in call("log", "ends", OFP_HOME=str(tmp_path), OFP_DATABASE_URL=dsn).refused()
+    variables = {"OFP_HOME": str(tmp_path), "OFP_DATABASE_URL": dsn}
+    for reading in (("log", "ends"), ("intent", "list"), ("archive", "list"), ("projection", "rebuild"), ("parity", "run")):
+        outcome = call(*reading, **variables)
+        assert (outcome.code == 0 and not outcome.out) or "there is no stream" in outcome.refused(), reading
+    assert len(call("projection", "list", **variables).out.splitlines()) == 1
+    assert "`ofp projector run` makes one" in call("projector", "status", **variables).refused()
+    assert "was materialised here" in call("snapshot", "show", "0" * 64, **variables).refused()
     with psycopg.connect(dsn) as connection:
         tables = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'ofp'::regnamespace AND relkind = 'r'"

@@ -183,7 +183,7 @@ def test_a_failure_leaves_nothing_half_trimmed(plane: Plane, monkeypatch: pytest
 def test_a_log_that_is_not_in_postgresql(plane: Plane, moto_server: str) -> None:
     with closing(boto3.client("kinesis", endpoint_url=moto_server)) as client:
         archive = archive_of(plane)
-        plane.log = KinesisLog.create(client, "trimmed", 1, "payload.account_id", sleep=lambda seconds: None)
+        plane.opened_log = KinesisLog.create(client, "trimmed", 1, "payload.account_id", sleep=lambda seconds: None)
         with pytest.raises(TrimRefused, match="is not in PostgreSQL: how long records are kept is a setting of the stream"):
             plan_trim(plane, archive)
 

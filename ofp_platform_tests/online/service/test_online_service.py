@@ -320,6 +320,8 @@ async def test_a_run_that_nobody_projected_is_not_known_and_not_made_by_asking(p
         with pytest.raises(ContractError, match="no live projection"):
             await service.feature_groups()
         assert counts(dsn) == (0, 0, 0)
+        with pytest.raises(StreamNotFound):
+            Plane.open(profile, dsn, create_stream=False)
         with Plane.open(profile, dsn) as plane:
             await asyncio.to_thread(plane.ensure_live)
             await until(lambda: service.reader is not None)
