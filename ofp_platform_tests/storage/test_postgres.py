@@ -112,10 +112,11 @@ def test_pgbouncer(dsn: str, tmp_path: Path, mode: str, keeps: bool) -> None:
         port = probe.getsockname()[1]
     (tmp_path / "users.txt").write_text('"postgres" ""\n')
     (tmp_path / "pgbouncer.ini").write_text(
-        f"[databases]\n{parts['dbname']} = host={parts['host']} dbname={parts['dbname']}\n[pgbouncer]\n"
+        f"[databases]\n{parts['dbname']} = host={parts['host']} dbname={parts['dbname']} user=postgres\n[pgbouncer]\n"
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {tmp_path}/users.txt\npool_mode = {mode}\n"
     )
-    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    # as the user that the server runs as, for its socket is in a folder of its own
+    user = ["-u", Path(parts["host"]).owner()] if os.geteuid() == 0 else []
     tmp_path.chmod(0o755)
     with subprocess.Popen(["pgbouncer", "-q", *user, str(tmp_path / "pgbouncer.ini")]) as pooler:
         try:
