@@ -290,18 +290,25 @@ class Projector:
                 (self._projection_id, version, len(content), work.max_ts, content.tobytes()),
                 binary=True,
             )
+        anomalies = Counter(anomaly[0] for anomaly in work.anomalies)
         with connection.cursor() as cursor:
             if work.failures:
                 _copy(cursor, "apply_failure", ((self._projection_id, *failure) for failure in work.failures))
+                totals = Counter((failure[8], failure[5]) for failure in work.failures)
+                cursor.executemany(
+                    "INSERT INTO ofp.failure_total AS t VALUES (%s, %s, %s, %s)"
+                    " ON CONFLICT (projection_id, partial, reason) DO UPDATE SET records = t.records + excluded.records",
+                    [(self._projection_id, *kind, records) for kind, records in sorted(totals.items())],
+                )
             if work.anomalies:
                 _copy(cursor, "anomaly", ((self._projection_id, *anomaly) for anomaly in work.anomalies))
             cursor.executemany(
-                "INSERT INTO ofp.projection_partition AS p VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+                "INSERT INTO ofp.projection_partition AS p VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
                 " ON CONFLICT (projection_id, partition_id) DO UPDATE SET records = p.records + excluded.records,"
                 " applied = p.applied + excluded.applied, duplicates = p.duplicates + excluded.duplicates,"
                 " late = p.late + excluded.late,"
                 " failed = p.failed + excluded.failed, ignored = p.ignored + excluded.ignored,"
-                " partial = p.partial + excluded.partial",
+                " partial = p.partial + excluded.partial, anomalies = p.anomalies + excluded.anomalies",
                 [
                     (
                         self._projection_id,
@@ -314,6 +321,7 @@ class Projector:
                         counts["failed"],
                         counts["ignored"],
                         counts["partial"],
+                        anomalies[name],
                     )
                     for name, counts in sorted(work.counts.items())
                 ],

@@ -12,7 +12,8 @@ from psycopg import Connection
 
 @dataclass(frozen=True)
 class PartitionProgress:
-    """Counts of one partition since the projection began, in records; `partial`: applied ones that some groups cannot use."""
+    """Counts of one partition since the projection began, in records; `partial`: applied ones that some groups cannot use;
+    `anomalies`: those that bring another content for a known event id."""
 
     partition_id: str
     records: int
@@ -22,6 +23,7 @@ class PartitionProgress:
     failed: int
     ignored: int
     partial: int
+    anomalies: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Totals:
     partitions: tuple[PartitionProgress, ...]
     failures: Mapping[str, int]
     group_failures: Mapping[str, int]
-    anomalies: int
+
+    @property
+    def anomalies(self) -> int:
+        """Records that bring another content for a known event id."""
+        return sum(part.anomalies for part in self.partitions)
 
     @property
     def all_failures(self) -> dict[str, int]:
@@ -58,17 +64,15 @@ class Totals:
 
 
 def read_progress(connection: Connection[Any], projection_id: int) -> Totals:
-    """Counters of a projection, from the store."""
+    """Counters of a projection, as its commits kept them: no record is counted again."""
     parts = connection.execute(
-        "SELECT partition_id, records, applied, duplicates, late, failed, ignored, partial FROM ofp.projection_partition"
-        " WHERE projection_id = %s ORDER BY partition_id",
+        "SELECT partition_id, records, applied, duplicates, late, failed, ignored, partial, anomalies"
+        " FROM ofp.projection_partition WHERE projection_id = %s ORDER BY partition_id",
         (projection_id,),
     ).fetchall()
     failures = connection.execute(
-        "SELECT partial, reason, count(*) FROM ofp.apply_failure WHERE projection_id = %s GROUP BY partial, reason"
-        " ORDER BY partial, reason",
+        "SELECT partial, reason, records FROM ofp.failure_total WHERE projection_id = %s ORDER BY partial, reason",
         (projection_id,),
     ).fetchall()
-    row = connection.execute("SELECT count(*) FROM ofp.anomaly WHERE projection_id = %s", (projection_id,)).fetchone()
     whole, groups = ({reason: count for is_partial, reason, count in failures if is_partial == kind} for kind in (False, True))
-    return Totals(tuple(PartitionProgress(*part) for part in parts), whole, groups, 0 if row is None else row[0])
+    return Totals(tuple(PartitionProgress(*part) for part in parts), whole, groups)

@@ -37,6 +37,7 @@ _OF_WORLDS = (
     "identity_run",
     "apply_failure",
     "anomaly",
+    "failure_total",
     "commit_touched",
 )
 
