@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofp_platform.log.port import EventLog
+from ofp_platform.log.port import EventLog, LogError
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.position import order
 
 _PAGE = 10_000
+
+
+class RangeConflict(LogError):
+    """The ledger has another end of a range than the log: two histories under one name."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -
 
     Raises:
         PositionTrimmed: the log lost records behind the last known end; ranges can no longer be counted.
+        RangeConflict: see there.
     """
     key = (log.stream_name, partition_id, range_size)
     with pool.connection() as connection:
@@ -71,4 +76,17 @@ def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -
                 "INSERT INTO ofp.range_end VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 [(*key, number, entries[number].end_offset, entries[number].records) for number in range(known, len(entries))],
             )
+            # another process may have been first: a log never changes, so it wrote the same
+            stored_rows = cursor.execute(
+                "SELECT range_number, end_offset, records FROM ofp.range_end WHERE (stream_name, partition_id, range_size)"
+                " = (%s, %s, %s) AND range_number >= %s AND range_number < %s",
+                (*key, known, len(entries)),
+            ).fetchall()
+        for number, end_offset, records in stored_rows:
+            if LedgerEntry(end_offset, records) != entries[number]:
+                raise RangeConflict(
+                    f"range {number} of partition {partition_id} of {log.stream_name}, of {range_size} records, ends at"
+                    f" {end_offset} with {records} records in ofp.range_end, and at {entries[number].end_offset} with"
+                    f" {entries[number].records} in the log: it is not the log that was counted there"
+                )
     return Ledger(partition_id, tuple(entries), at.closed)

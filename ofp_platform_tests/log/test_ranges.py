@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import boto3
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.log.kinesis import KinesisLog
-from ofp_platform.log.port import PartitionNotFound
-from ofp_platform.log.range_ledger import grow_ledger
+from ofp_platform.log.port import PartitionNotFound, RecordBatch
+from ofp_platform.log.range_ledger import RangeConflict, grow_ledger
 from ofp_platform.log.ranges import (
     ClosedRanges,
     OffsetRanges,
@@ -185,6 +185,30 @@ def test_the_ledger_counts_where_offsets_do_not(kinesis_plane: Plane) -> None:
     with pool.connection() as connection:
         rows = connection.execute("SELECT count(*) FROM ofp.range_end").fetchone()
     assert rows == (len(second.entries) + len(at_once.entries),)
+
+
+@pytest.mark.parametrize("end_offset", ["same", "7"])
+def test_a_ledger_that_another_process_grew_otherwise_meanwhile_is_refused(
+    kinesis_plane: Plane, monkeypatch: pytest.MonkeyPatch, end_offset: str
+) -> None:
+    log, pool = kinesis_plane.log, kinesis_plane.pool
+    append(log, deliveries().part(0, 150))
+    shard = log.partitions()[0].partition_id
+    stored = log.read(shard, None, 1000).offsets[19] if end_offset == "same" else end_offset
+    read = log.read
+
+    def meanwhile(*arguments: Any) -> RecordBatch:
+        with pool.connection() as connection:
+            row = (log.stream_name, shard, 20, 0, str(stored), 20)
+            connection.execute("INSERT INTO ofp.range_end VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING", row)
+        return read(*arguments)
+
+    monkeypatch.setattr(log, "read", meanwhile)
+    if end_offset == "same":
+        assert grow_ledger(pool, log, shard, 20).entries
+        return
+    with pytest.raises(RangeConflict, match=f"range 0 of partition {shard} .* ends at 7 with 20 records in ofp.range_end"):
+        grow_ledger(pool, log, shard, 20)
 
 
 def test_a_sparse_range_is_between_two_tokens(kinesis_plane: Plane) -> None:

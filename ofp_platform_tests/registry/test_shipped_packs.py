@@ -24,6 +24,12 @@ def test_the_schema_accepts_them(name: str) -> None:
     jsonschema.Draft202012Validator(schema).validate(_data(name))
 
 
+@pytest.mark.parametrize("name", SHIPPED_PACKS)
+def test_they_list_the_schema_versions_that_they_understand(name: str) -> None:
+    for event_type, routing in _data(name)["events"].items():
+        assert "v1" in routing["schema_versions"], event_type
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

@@ -14,6 +14,8 @@ def line_of(run: BuildRun) -> str:
 
     subject = f"{run.intent.intent} {run.intent.dataset_name}" if isinstance(run.intent, DatasetBuild) else run.intent.intent
     line = f"{run.run_key} {run.state.value} {subject}"
+    if run.old_form is not None:
+        line += f" [{run.old_form}]"
     if run.refusal is None:
         return line
     field = f" ({run.refusal.field})" if run.refusal.field else ""

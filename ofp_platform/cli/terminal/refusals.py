@@ -33,7 +33,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.parity.parity_summary import ParityUnreadable
     from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
     from ofp_platform.offline.runs.run_lease import LeaseLost
-    from ofp_platform.offline.runs.run_ledger import UnknownRun
+    from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
     from ofp_platform.online.ranges.log_trim import TrimRefused
     from ofp_platform.online.ranges.rebuild import RebuildRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
@@ -83,6 +83,7 @@ def words_for(error: Exception) -> str | None:
         RegistryRefused,
         ReplayGap,
         RunFactsConflict,
+        RunOfOldForm,
         SegmentDamaged,
         SegmentMissing,
         ServiceUnreachable,

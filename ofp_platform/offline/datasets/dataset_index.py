@@ -35,7 +35,7 @@ class DatasetIndex:
         """Point to a published manifest. Idempotent.
 
         Raises:
-            BuildRefused: STORE_UNAVAILABLE.
+            BuildRefused: PUBLICATION_CONFLICT, the row of this dataset points to another manifest; STORE_UNAVAILABLE.
         """
         row = (
             manifest.dataset_name,
@@ -47,6 +47,17 @@ class DatasetIndex:
         )
         with answering(), self._pool.connection() as connection:
             connection.execute("INSERT INTO ofp.dataset_index VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING", row)
+            stored_row = connection.execute(
+                "SELECT * FROM ofp.dataset_index WHERE (dataset_name, dataset_identity) = (%s, %s)", row[:2]
+            ).fetchone()
+        if stored_row != row:
+            columns = ("manifest_path", "manifest_digest", "request_id", "supersedes")
+            differing = [name for name, old, new in zip(columns, (stored_row or row)[2:], row[2:], strict=True) if old != new]
+            raise BuildRefused(
+                BuildReason.PUBLICATION_CONFLICT,
+                f"the index has dataset {row[0]} {row[1]} with another {', '.join(differing)} than its published manifest: find"
+                " out who writes to ofp.dataset_index, and correct the row",
+            )
 
     def check_identity(self, manifest: DatasetManifest) -> None:
         """Check that what is published under another name with the identity of this dataset is the same dataset.

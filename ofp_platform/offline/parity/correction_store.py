@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.parity_record import Correction
 from ofp_platform.vocabulary.times import parse_time
 
@@ -32,7 +33,7 @@ def store_corrections(pool: Pool, corrections: Sequence[Correction]) -> int:
     """Append corrections; those that are there already stay as they are. How many were new.
 
     Raises:
-        BuildRefused: STORE_UNAVAILABLE.
+        BuildRefused: PARITY_MISMATCH, one of them is there with another content (nothing was appended); STORE_UNAVAILABLE.
     """
     if not corrections:
         return 0
@@ -45,9 +46,17 @@ def store_corrections(pool: Pool, corrections: Sequence[Correction]) -> int:
                 key = (correction.request_id, correction.decision_id, correction.key_type.value, correction.key_id, *group)
                 copy.write_row((*key, parse_time(correction.as_of_time_utc), text))
         # in one order whoever writes, as with parity records
-        return cursor.execute(
+        new_count = cursor.execute(
             f"INSERT INTO ofp.correction ({_COLUMNS}) SELECT {_COLUMNS} FROM corrected ORDER BY {_KEY} ON CONFLICT DO NOTHING"
         ).rowcount
+        other = cursor.execute(
+            f"SELECT decision_id, feature FROM corrected JOIN ofp.correction kept USING ({_KEY})"
+            f" WHERE kept.record <> corrected.record ORDER BY {_KEY} LIMIT 1"
+        ).fetchone()
+        if other is not None:
+            text = f"feature {other[1]} of decision {other[0]} was corrected otherwise by the same request: its sources changed"
+            raise BuildRefused(BuildReason.PARITY_MISMATCH, text)
+        return new_count
 
 
 def corrected_days(pool: Pool, request_id: str) -> list[CorrectedDay]:

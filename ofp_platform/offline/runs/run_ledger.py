@@ -7,24 +7,28 @@ connection and does not know it yet changes nothing. Which transitions exist is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import orjson
 from psycopg import Connection
 from psycopg.rows import dict_row
+from pydantic import ValidationError
 
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
 from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.offline.runs.run_lease import RunLease
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.offline.build_intent import intent_wire, request_id
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused, Refusal
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun, RunState
 from ofp_platform.vocabulary.times import format_time, to_micros
 
+logger = logging.getLogger(__name__)
 _ROW = "SELECT * FROM ofp.build_run WHERE run_key = %s"
 _CLAIMABLE = ("QUEUED", "PUBLISH_PENDING", "RUNNING")
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended('ofp.build_run/' || %s, 0))"
@@ -49,6 +53,10 @@ _REQUEUE = """
 
 class UnknownRun(Exception):
     """There is no such run in this ledger, or more than one begins so."""
+
+
+class RunOfOldForm(Exception):
+    """A release of another form stored the run; the text says what cannot be read, and what to do."""
 
 
 class RetryRefused(Exception):
@@ -168,7 +176,7 @@ class RunLedger:
                 " ORDER BY run_number DESC LIMIT %(limit)s",
                 {"state": state, "limit": limit},
             )
-            return [read_run(row) for row in cursor.fetchall()]
+            return readable_runs(cursor.fetchall())
 
     def receipts(self, run_key: str) -> list[BuildReceipt]:
         """The receipts of all attempts' stages, in order."""
@@ -256,8 +264,49 @@ def _whole_key(connection: Connection[Any], beginning: str) -> str:
     return str(rows[0][0])
 
 
+def _plan_of(text: str | None) -> tuple[BuildPlan | None, str | None]:
+    """The plan of a run, or what is old about it."""
+    if text is None:
+        return None, None
+    try:
+        return BuildPlan.model_validate_json(text), None
+    except ValidationError as error:
+        return None, f"another release planned it, in an older form: {_first_problem(error)}"
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
+def readable_runs(rows: Iterable[dict[str, Any]]) -> list[BuildRun]:
+    """The runs of rows of ofp.build_run; of one that is of an older form a warning is logged, in its place."""
+    runs = []
+    for row in rows:
+        try:
+            runs.append(read_run(row))
+        except RunOfOldForm as error:
+            logger.warning("%s", error)
+    return runs
+
+
 def read_run(row: dict[str, Any]) -> BuildRun:
-    """A row of ofp.build_run."""
+    """A row of ofp.build_run. A plan of an older form is left out, and said to be.
+
+    Raises:
+        RunOfOldForm: the request itself cannot be read.
+    """
+    try:
+        return _run_of(row)
+    except ValidationError as error:
+        raise RunOfOldForm(
+            f"run {row['run_key']} ({row['state']}) was submitted to a release of another form, and this one does not read it"
+            f" ({_first_problem(error)}): submit the request again"
+        ) from None
+
+
+def _run_of(row: dict[str, Any]) -> BuildRun:
+    plan, old_form = _plan_of(row["plan"])
     refusal = None
     if row["refusal_reason"] is not None:
         refusal = Refusal(reason=row["refusal_reason"], field=row["refusal_field"], message=row["refusal_message"])
@@ -265,7 +314,9 @@ def read_run(row: dict[str, Any]) -> BuildRun:
         run_key=row["run_key"],
         state=row["state"],
         intent=orjson.loads(row["intent"]),
-        plan=None if row["plan"] is None else orjson.loads(row["plan"]),
+        plan=plan,
+        plan_digest=None if row["plan"] is None else sha256_hex(row["plan"].encode()),
+        old_form=old_form,
         publish_only=row["publish_only"],
         attempts=row["attempts"],
         attempt_limit=row["attempt_limit"],

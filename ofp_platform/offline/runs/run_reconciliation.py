@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from ofp_platform.offline.runs.run_ledger import RunLedger, read_run
+from ofp_platform.offline.runs.run_ledger import RunLedger, readable_runs
 from ofp_platform.storage.objects import ObjectConflict, ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
@@ -48,7 +48,8 @@ def finished_since(pool: Pool, after: Ending, *, settled_seconds: float) -> list
     arguments = {"moment": after.changed_at_utc, "run_key": after.run_key, "settled": settled_seconds}
     with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_FINISHED_SINCE, arguments).fetchall()
-    return [(Ending(row["changed_text"], row["run_key"]), read_run(row)) for row in rows]
+    readable = {run.run_key: run for run in readable_runs(rows)}
+    return [(Ending(row["changed_text"], row["run_key"]), readable[row["run_key"]]) for row in rows if row["run_key"] in readable]
 
 
 def reconcile(ledger: RunLedger, objects: ObjectStore, run: BuildRun) -> str:
@@ -82,7 +83,7 @@ def governance_facts(run: BuildRun, reconciliation: str) -> list[GovernanceFact]
         "submitted_by": intent.submitted_by,
         "attempts": run.attempts,
         "publish_attempts": run.publish_attempts,
-        "plan_digest": _plan_digest(run),
+        "plan_digest": run.plan_digest,
         "reconciliation": reconciliation,
         "dataset_name": intent.dataset_name if isinstance(intent, DatasetBuild) else None,
     }
@@ -118,13 +119,9 @@ def _reconciliation(ledger: RunLedger, run: BuildRun) -> Reconciliation:
         "state": run.state.value,
         "attempts": run.attempts,
         "publish_attempts": run.publish_attempts,
-        "plan_digest": _plan_digest(run),
+        "plan_digest": run.plan_digest,
         "receipts": receipts,
         "refusal": run.refusal,
         "outcome": run.outcome,
     }
     return Reconciliation.model_validate(content)
-
-
-def _plan_digest(run: BuildRun) -> str | None:
-    return None if run.plan is None else digest_of(run.plan.wire())

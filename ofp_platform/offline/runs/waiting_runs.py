@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg.rows import dict_row
 
-from ofp_platform.offline.runs.run_ledger import read_run
+from ofp_platform.offline.runs.run_ledger import readable_runs
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 
@@ -22,4 +22,4 @@ _WAITING = """
 def waiting_runs(pool: Pool) -> list[BuildRun]:
     """The 50 oldest runs that can be claimed now, oldest first. A RUNNING one among them lost its builder."""
     with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        return [read_run(row) for row in cursor.execute(_WAITING).fetchall()]
+        return readable_runs(cursor.execute(_WAITING).fetchall())

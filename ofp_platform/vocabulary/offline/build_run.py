@@ -44,6 +44,10 @@ class BuildRun(Model):
     state: RunState = Field(strict=False)
     intent: Annotated[DatasetBuild | ParityRebuild | ForensicRebuild, Field(discriminator="intent")]
     plan: BuildPlan | None = None
+    plan_digest: Digest | None = Field(default=None, description="SHA-256 over the canonical bytes of the plan, as it is stored")
+    old_form: str | None = Field(
+        default=None, description="what of the plan another release wrote in a form that is not read here; there is no plan then"
+    )
     publish_only: bool
     attempts: Count
     attempt_limit: Count

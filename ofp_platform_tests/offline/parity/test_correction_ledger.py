@@ -13,12 +13,15 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from ofp_platform.api.contract_files import contract_schemas
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.offline.parity.correction_ledger import CorrectionLedger
 from ofp_platform.offline.parity.correction_store import CorrectedDay, corrected_days, store_corrections
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.rebuilt import REQUEST, decision_anchor, decision_of, replayed, runs_of, without
@@ -131,6 +134,10 @@ def test_the_ledger_is_kept_and_told_by_day(pool: Pool, tmp_path: Path) -> None:
     assert {one.feature for one in made} == {"evenness", "share", "spread", "variation"}
     assert all([event.event_id for event in one.events] == ["e-2"] for one in made)
     assert store_corrections(pool, made) == 4
+    otherwise = made[0].model_copy(update={"corrected": 77})
+    with pytest.raises(BuildRefused, match=f"decision {otherwise.decision_id} was corrected otherwise"):
+        store_corrections(pool, [otherwise])
+    Draft202012Validator(contract_schemas()["ofs_correction_v0.schema.json"]).validate(otherwise.model_dump(mode="json"))
     assert store_corrections(pool, made) == 0
     assert corrected_days(pool, REQUEST) == [CorrectedDay(START // DAY * DAY, 1, 4)]
 

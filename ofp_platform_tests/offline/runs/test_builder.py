@@ -84,7 +84,13 @@ def test_a_training_set_is_published_with_what_it_was_made_of(world: LabelledPla
     assert manifest.gates.label_rows_checked == pc.sum(pc.is_valid(table["label_value"])).as_py()
     assert manifest.gates.feature_rows_checked > 0
     assert verify_files(world.objects, manifest) == []
-    assert [row.dataset_identity for row in world.build_context.index.list()] == [manifest.dataset_identity]
+    index = world.build_context.index
+    assert [row.dataset_identity for row in index.list()] == [manifest.dataset_identity]
+    index.add(manifest)
+    with world.plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.dataset_index SET manifest_digest = 'other'")
+    with pytest.raises(BuildRefused, match=f"PUBLICATION_CONFLICT.*{manifest.dataset_identity} with another manifest_digest"):
+        index.add(manifest)
     assert list((world.folder / "builds").iterdir()) == []
 
 

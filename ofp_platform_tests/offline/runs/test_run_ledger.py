@@ -11,10 +11,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ofp_platform.api.contract_files import contract_schemas
+from ofp_platform.cli.offline.run_line import line_of
 from ofp_platform.offline.runs.run_lease import LeaseLost, ReceiptConflict, RunLease
-from ofp_platform.offline.runs.run_ledger import RetryRefused, RunLedger, UnknownRun
+from ofp_platform.offline.runs.run_ledger import RetryRefused, RunLedger, RunOfOldForm, UnknownRun
 from ofp_platform.storage.postgres import open_pool
-from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
@@ -57,6 +58,33 @@ def test_the_same_request_is_one_run(ledger: RunLedger) -> None:
     assert ledger.runs() == [other, run]
     assert ledger.runs(limit=1) == [other]
     assert ledger.runs(RunState.DONE) == []
+
+
+def test_a_plan_of_an_older_form_is_said_to_be_one(ledger: RunLedger, dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    ledger.submit(INTENT)
+    plan = plan_of(INTENT).wire()
+    # a basis of labels as it was before the store had a sequence
+    plan["label_basis"] = {"label_type": "fraud", "as_of_utc": "2026-01-18T00:00:00Z", "maturity_seconds": 604_800}
+    text = canonical_bytes(plan).decode()
+    with ledger.claim(KEY), psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("UPDATE ofp.build_run SET plan = %s", (text,))
+        connection.execute(
+            "INSERT INTO ofp.build_run (run_key, intent_kind, intent, attempt_limit, publish_attempt_limit)"
+            " VALUES (%s, 'dataset_build', '{\"intent\": \"dataset_build\"}', 1, 1)",
+            ("7" * 64,),
+        )
+    (run,) = ledger.runs()
+    assert (run.plan, run.plan_digest, run.old_form) == (
+        None,
+        digest_of(plan),
+        "another release planned it, in an older form: label_basis.next_sequence: Field required",
+    )
+    assert run.old_form in line_of(run)
+    Draft202012Validator(contract_schemas()["ofs_build_run_v0.schema.json"]).validate(run.wire())
+    assert "7" * 64 in caplog.text
+    assert "submit the request again" in caplog.text
+    with pytest.raises(RunOfOldForm, match="was submitted to a release of another form"):
+        ledger.show("7" * 64)
 
 
 def test_many_submit_at_once(ledger: RunLedger) -> None:
