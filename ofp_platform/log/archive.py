@@ -4,16 +4,19 @@ Both are put if absent, so a writer that dies leaves at most a segment without a
 adopts the same. A trailing range, which is not full yet, can be archived up to a basis; the full range follows as a segment
 of its own.
 
-What is archived already is not read again, but for one segment of each partition: the last one before a writer goes on, and
-whatever another writer adds meanwhile, must be what the log has. So a log that was made anew, or is another of the same name,
+A run lists the receipts of a partition twice, before it writes and behind it, however many ranges it archives. What is archived
+already is not read again, but for one segment of each partition: the last one before a writer goes on, and whatever another
+writer adds meanwhile, must be what the log has. So a log that was made anew, or is another of the same name,
 adds nothing to what it does not continue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate, chain
 
 from ofp_platform.log.archive_content import SegmentFacts
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
@@ -45,6 +48,30 @@ class _Task:
     records: int | None
 
 
+class ArchivedSpans:
+    """The spans of one partition as one listing showed them."""
+
+    def __init__(self, spans: Sequence[PartitionSpan]) -> None:
+        self._spans = sorted(spans, key=lambda span: place(span.first))
+        self._names = {(span.start, span.next) for span in spans}
+        self._firsts = [place(span.first) for span in self._spans]
+        self._reach = list(accumulate((place(span.end) for span in self._spans), max))
+
+    def has(self, span: PartitionSpan) -> bool:
+        """Whether this very span is among them."""
+        return (span.start, span.next) in self._names
+
+    def overlapping(self, span: PartitionSpan) -> list[PartitionSpan]:
+        """Those that share a position with it; the others are not looked at, but for those between."""
+        first, end = place(span.first), place(span.end)
+        index, found = bisect_left(self._firsts, end), []
+        while index and self._reach[index - 1] > first:
+            index -= 1
+            if place(self._spans[index].end) > first:
+                found.append(self._spans[index])
+        return found[::-1]
+
+
 def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, number: int) -> ArchiveReceipt:
     """Archive one closed range; its receipt, also where it was archived before.
 
@@ -61,6 +88,16 @@ def archive_range(ranges: OffsetRanges, archive: Archive, partition_id: str, num
     return _archive_all(ranges, archive, [task], 1, lambda receipt: None)[0] if archived_receipt is None else archived_receipt
 
 
+def archive_new_ranges(ranges: OffsetRanges, archive: Archive) -> list[ArchiveReceipt]:
+    """Archive every closed range that has no receipt; their receipts, by partition and range. Raises as `archive_range`."""
+    kind = ranges.log.position_kind.offset_kind
+    new_tasks: list[_Task] = []
+    for partition_id, tasks in _closed_tasks(ranges).items():
+        archived_spans = {(span.start, span.next) for span in archive.spans(partition_id, kind)} if tasks else set()
+        new_tasks += [task for task in tasks if (task.span.start, task.span.next) not in archived_spans]
+    return _archive_all(ranges, archive, new_tasks, 1, lambda receipt: None) if new_tasks else []
+
+
 def archive_closed_ranges(
     ranges: OffsetRanges, archive: Archive, workers: int = 1, on_receipt: OnReceipt = lambda receipt: None
 ) -> list[ArchiveReceipt]:
@@ -69,13 +106,7 @@ def archive_closed_ranges(
     `workers` threads write at once, each holds one segment. `on_receipt` hears of each segment that is archived, in that
     order. Raises as `archive_range`; what was written until then stays.
     """
-    closed_ranges = ranges.closed()
-    tasks = [
-        _task(ranges.bounds(name, number), closed_ranges[name])
-        for name in sorted(closed_ranges)
-        for number in range(closed_ranges[name].count)
-    ]
-    return _archive_all(ranges, archive, tasks, workers, on_receipt)
+    return _archive_all(ranges, archive, list(chain.from_iterable(_closed_tasks(ranges).values())), workers, on_receipt)
 
 
 def archive_up_to(
@@ -96,19 +127,23 @@ def archive_up_to(
     """
     if basis.stream_name != ranges.log.stream_name:
         raise ValueError(f"the basis is of stream {basis.stream_name!r}, the log is {ranges.log.stream_name!r}")
-    closed_ranges = ranges.closed()
+    closed_tasks = _closed_tasks(ranges)
     tasks: list[_Task] = []
     for whole in ReplayBasis.up_to(basis).partitions if basis.partitions else ():
-        number, start = 0, whole.first
-        while whole.partition_id in closed_ranges and number < closed_ranges[whole.partition_id].count:
-            bounds = ranges.bounds(whole.partition_id, number)
-            if not bounds.is_inside(whole.end):
-                break
-            tasks.append(_task(bounds, closed_ranges[whole.partition_id]))
-            number, start = number + 1, bounds.end
+        inside = [task for task in closed_tasks.get(whole.partition_id, ()) if place(task.span.end) <= place(whole.end)]
+        tasks += inside
+        start = inside[-1].span.end if inside else whole.first
         if place(start) < place(whole.end):
-            tasks.append(_Task(whole.rest(start), number, None))
+            tasks.append(_Task(whole.rest(start), len(inside), None))
     return _archive_all(ranges, archive, tasks, workers, on_receipt)
+
+
+def _closed_tasks(ranges: OffsetRanges) -> dict[str, list[_Task]]:
+    """The closed ranges of every partition, by its id and their number."""
+    return {
+        partition_id: [_task(bounds, closed_ranges) for bounds in ranges.closed_bounds(partition_id, closed_ranges)]
+        for partition_id, closed_ranges in sorted(ranges.closed().items())
+    }
 
 
 def _task(bounds: RangeBounds, closed_ranges: ClosedRanges) -> _Task:
@@ -127,36 +162,58 @@ def _archive_all(
 ) -> list[ArchiveReceipt]:
     receipts = []
     demand_archived_listed(ranges.log, archive)
-    before = _continued(ranges.log, archive, tasks)
+    before = {
+        partition_id: _continued(ranges.log, archive, last)
+        for partition_id, last in sorted({task.span.partition_id: task.span for task in tasks}.items())  # the last one of each
+    }
+
+    def write(task: _Task) -> ArchiveReceipt:
+        return _archive(ranges, archive, task, before[task.span.partition_id])
+
     if workers == 1:
         for task in tasks:
-            receipts.append(_archive(ranges, archive, task, before))
+            receipts.append(write(task))
             on_receipt(receipts[-1])
-        return receipts
-    with ThreadPoolExecutor(workers) as executor:
-        futures = [executor.submit(_archive, ranges, archive, task, before) for task in tasks]
-        try:
-            for future in futures:
-                receipts.append(future.result())
-                on_receipt(receipts[-1])
-        finally:
-            executor.shutdown(cancel_futures=True)  # after an error nothing further is begun
+    else:
+        with ThreadPoolExecutor(workers) as executor:
+            futures = [executor.submit(write, task) for task in tasks]
+            try:
+                for future in futures:
+                    receipts.append(future.result())
+                    on_receipt(receipts[-1])
+            finally:
+                executor.shutdown(cancel_futures=True)  # after an error nothing further is begun
+    _hold_newcomers(ranges.log, archive, tasks, before)
     return receipts
 
 
-def _continued(log: EventLog, archive: Archive, tasks: Sequence[_Task]) -> frozenset[str]:
-    """The receipts that are there already, by their paths; the last of each partition up to where the tasks end is held
-    against the log."""
-    there: set[str] = set()
-    ends = {task.span.partition_id: task.span for task in tasks}  # tasks are in the order of their positions
-    for partition_id, last in sorted(ends.items()):
-        spans = archive.spans(partition_id, last.offset_kind)
-        there.update(map(archive.receipt_path, spans))
-        before = [span for span in spans if place(span.end) <= place(last.end)]
-        receipt = _archived(archive, max(before, key=lambda span: place(span.end))) if before else None
-        if receipt is not None:
-            _hold(log, archive, receipt)
-    return frozenset(there)
+def _continued(log: EventLog, archive: Archive, last: PartitionSpan) -> ArchivedSpans:
+    """The spans of a partition that are archived already; the last one up to where the tasks end is held against the log."""
+    spans = archive.spans(last.partition_id, last.offset_kind)
+    before = [span for span in spans if place(span.end) <= place(last.end)]
+    receipt = _archived(archive, max(before, key=lambda span: place(span.end))) if before else None
+    if receipt is not None:
+        _hold(log, archive, receipt)
+    return ArchivedSpans(spans)
+
+
+def _hold_newcomers(log: EventLog, archive: Archive, tasks: Sequence[_Task], before: Mapping[str, ArchivedSpans]) -> None:
+    """Hold against the log what other writers archived meanwhile of positions that were archived here, in segments of others.
+
+    A segment of the very same span has one writer, and is settled where it is written.
+    """
+    written: dict[str, list[PartitionSpan]] = {}
+    for task in tasks:
+        if not before[task.span.partition_id].has(task.span):
+            written.setdefault(task.span.partition_id, []).append(task.span)
+    for partition_id, spans in written.items():
+        own_spans = ArchivedSpans(spans)
+        for span in archive.spans(partition_id, spans[0].offset_kind):
+            if before[partition_id].has(span) or own_spans.has(span) or not own_spans.overlapping(span):
+                continue
+            receipt = _archived(archive, span)
+            if receipt is not None:
+                _hold(log, archive, receipt)
 
 
 def _hold(log: EventLog, archive: Archive, receipt: ArchiveReceipt) -> None:
@@ -183,13 +240,13 @@ def _archived(archive: Archive, span: PartitionSpan) -> ArchiveReceipt | None:
     return archived_receipt if archived_receipt is not None and archive.store.exists(archived_receipt.segment_path) else None
 
 
-def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collection[str]) -> ArchiveReceipt:
-    """Archive one range; `before`: paths of the receipts that were there when this writer began."""
+def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: ArchivedSpans) -> ArchiveReceipt:
+    """Archive one range; `before`: what of its partition was archived when this writer began."""
     log, span = ranges.log, task.span
     archived_receipt = archive.receipt(span)
     if archived_receipt is not None and archive.store.exists(archived_receipt.segment_path):
         # another writer was here meanwhile
-        if archive.receipt_path(span) not in before:
+        if not before.has(span):
             _hold(log, archive, archived_receipt)
         return archived_receipt
     data, facts = _read(log, span)
@@ -199,7 +256,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Collec
         raise ReplayGap(f"{where}: {span.text} has {record_count} records, not {task.records}")
     if archived_receipt is not None:
         return _restored(archive, archived_receipt, data)
-    _agree(archive, span, data)
+    _agree(archive, span, data, before)
     crash_point("archive.segment_read")
     data = _settled(archive, span, data, facts)
     crash_point("archive.segment_put")
@@ -263,9 +320,9 @@ def _restored(archive: Archive, receipt: ArchiveReceipt, data: bytes) -> Archive
     return receipt
 
 
-def _agree(archive: Archive, span: PartitionSpan, data: bytes) -> None:
+def _agree(archive: Archive, span: PartitionSpan, data: bytes, before: ArchivedSpans) -> None:
     """Refuse a segment that says something else than an archived one about a position that both hold."""
-    for other in archive.spans(span.partition_id, span.offset_kind):
+    for other in before.overlapping(span):
         part = span.shared(other)
         if part is None or (other.start, other.next) == (span.start, span.next):
             continue

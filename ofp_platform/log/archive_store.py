@@ -51,7 +51,7 @@ class Archive:
 
     def partition_ids(self) -> list[str]:
         """The partitions of which something lies in the archive, in order; also those that the log has lost."""
-        folders = {path.split("/")[2] for path in self.store.list(f"{ROOT}/{self.stream_name}")}
+        folders = self.store.folders(f"{ROOT}/{self.stream_name}")
         return sorted(folder.replace("=2F", "/").replace("=3A", ":") for folder in folders)
 
     def spans(self, partition_id: str, kind: OffsetKind) -> list[PartitionSpan]:

@@ -55,6 +55,7 @@ class ArchivedLog:
         self._open_archive = open_archive
         self._lock = threading.Lock()
         self._open: dict[str, _OpenSegment] = {}
+        self._spans: dict[str, list[PartitionSpan]] = {}
         self._begun_in_log: set[str] = set()
         self._archived_ids: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self.stream_name = log.stream_name
@@ -132,9 +133,7 @@ class ArchivedLog:
             segment = self._open.get(name)
         if segment is not None and place(segment.span.first) <= place(start) < place(segment.span.end):
             return segment
-        following = [
-            span for span in self._archive.spans(name, start.offset_kind) if place(span.first) <= place(start) < place(span.end)
-        ]
+        following = self._following(start)
         if not following:
             with self._lock:
                 self._open.pop(name, None)
@@ -147,6 +146,21 @@ class ArchivedLog:
         with self._lock:
             self._open[name] = segment
         return segment
+
+    def _following(self, start: PartitionBasis) -> list[PartitionSpan]:
+        """The archived spans that lead on from there. What is archived stays: it is listed anew only where none is known."""
+
+        def leading(spans: Sequence[PartitionSpan]) -> list[PartitionSpan]:
+            return [span for span in spans if place(span.first) <= place(start) < place(span.end)]
+
+        with self._lock:
+            known_spans = self._spans.get(start.partition_id, [])
+        if following := leading(known_spans):
+            return following
+        spans = self._archive.spans(start.partition_id, start.offset_kind)
+        with self._lock:
+            self._spans[start.partition_id] = spans
+        return leading(spans)
 
     def _end_of_unlisted(self, start: PartitionBasis, error: PartitionNotFound) -> RecordBatch:
         """The end of a partition that the log lists no more: where the archive, or an operator's decision, says that it ended.

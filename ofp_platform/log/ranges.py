@@ -8,11 +8,11 @@ a range exists once it is full (or once its partition ended).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ofp_platform.log.port import EventLog, PartitionNotFound
-from ofp_platform.log.range_ledger import grow_ledger
+from ofp_platform.log.range_ledger import LedgerEntry, grow_ledger
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
 
@@ -127,25 +127,44 @@ class OffsetRanges:
         """
         if number < 0:
             raise ValueError(f"ranges are numbered from 0 on, not {number}")
-        size, kind = self.size, self.log.position_kind
-
-        def at(offset: int | str) -> PartitionBasis:
-            return kind.basis(partition_id, offset)
-
-        if kind.is_countable:
+        size = self.size
+        if self.log.position_kind.is_countable:
             head = self.log.ends().by_partition().get(partition_id)
             if head is None:
                 raise PartitionNotFound(f"stream {self.log.stream_name!r} has no partition {partition_id!r}")
             if order(head.offset) < (number + 1) * size:
                 raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"the log ends at {head.offset}"))
-            return RangeBounds(partition_id, number, at(number * size), at((number + 1) * size), number * size, size)
+            return self._counted(partition_id, number)
         entries = grow_ledger(self.pool, self.log, partition_id, size).entries
         if number >= len(entries):
             raise RangeOpen(_open(partition_id, number, (number + 1) * size, f"{len(entries)} ranges are closed"))
-        start = at(kind.offset_kind.parse(entries[number - 1].end_offset)) if number else kind.start(partition_id)
+        return self._recorded(partition_id, number, entries)
+
+    def closed_bounds(self, partition_id: str, closed: ClosedRanges) -> list[RangeBounds]:
+        """Where each of the closed ranges of a partition begins and ends, by number, from one look at the log or its ledger.
+
+        `closed`: of that partition, as `closed` of this object gave it.
+        """
+        if self.log.position_kind.is_countable:
+            return [self._counted(partition_id, number) for number in range(closed.count)]
+        entries = grow_ledger(self.pool, self.log, partition_id, self.size).entries if closed.count else ()
+        return [self._recorded(partition_id, number, entries) for number in range(closed.count)]
+
+    def _counted(self, partition_id: str, number: int) -> RangeBounds:
+        first, kind = number * self.size, self.log.position_kind
+        return RangeBounds(
+            partition_id, number, kind.basis(partition_id, first), kind.basis(partition_id, first + self.size), first, self.size
+        )
+
+    def _recorded(self, partition_id: str, number: int, entries: Sequence[LedgerEntry]) -> RangeBounds:
+        kind = self.log.position_kind
+
+        def end_of(entry: LedgerEntry) -> PartitionBasis:
+            return kind.basis(partition_id, kind.offset_kind.parse(entry.end_offset))
+
+        start = end_of(entries[number - 1]) if number else kind.start(partition_id)
         entry = entries[number]
-        end = at(kind.offset_kind.parse(entry.end_offset))
-        return RangeBounds(partition_id, number, start, end, number * size, entry.records)
+        return RangeBounds(partition_id, number, start, end_of(entry), number * self.size, entry.records)
 
 
 def _open(partition_id: str, number: int, end: int, now: str) -> str:

@@ -160,6 +160,17 @@ class ObjectStore:
             raise self._unavailable(error) from error
         return True
 
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders right below the folder `prefix`, sorted; what lies in them is not listed."""
+        _own_threads()
+        try:
+            found = obstore.list_with_delimiter(self._store, _checked(prefix))["common_prefixes"]
+        except FileNotFoundError:
+            return []
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+        return sorted(path.rpartition("/")[2] for path in found)
+
     def list(self, prefix: str = "") -> list[str]:
         """The paths below the folder `prefix` ("" = all), sorted. Writes under way are not shown."""
         _own_threads()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +16,14 @@ import boto3
 import pytest
 
 from ofp_platform.log import archive_segment
-from ofp_platform.log.archive import ArchiveConflict, archive_closed_ranges, archive_range, archive_up_to
+from ofp_platform.log.archive import (
+    ArchiveConflict,
+    ArchivedSpans,
+    archive_closed_ranges,
+    archive_new_ranges,
+    archive_range,
+    archive_up_to,
+)
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, SegmentMissing
@@ -361,3 +370,80 @@ def test_a_store_that_cannot_be_written(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "objects" / "archive").write_text("no folder: as good as read-only, also for root")
     with pytest.raises(ObjectStoreUnavailable, match="objects"):
         archive_range(OffsetRanges(pool, log, SIZE), Archive(ObjectStore(str(tmp_path / "objects")), STREAM), PARTITION, 0)
+
+
+class Counted(DyingStore):
+    """Counts what is asked of it."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.asked: Counter[str] = Counter()
+
+    def list(self, prefix: str = "") -> list[str]:
+        self.asked["list"] += 1
+        return self.inner.list(prefix)
+
+    def folders(self, prefix: str) -> list[str]:
+        self.asked["folders"] += 1
+        return self.inner.folders(prefix)
+
+
+@pytest.mark.parametrize("kind", [DENSE, SPARSE])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_run_lists_as_often_however_many_ranges_it_archives(pool: Pool, local: Archive, kind: OffsetKind, workers: int) -> None:
+    for count, records in ((4, 40), (40, 400)):
+        log = listed(records, kind)
+        store = Counted(local.store)
+        receipts = archive_closed_ranges(OffsetRanges(pool, log, SIZE), Archive(store, STREAM), workers)
+        assert len(receipts) == count
+        assert store.asked == {"folders": 1, "list": 2}
+    assert archive_closed_ranges(OffsetRanges(pool, log, SIZE), Archive(store, STREAM), workers) == receipts
+    assert store.asked == {"folders": 2, "list": 3}  # nothing was written: nobody can have come in between
+
+
+def test_only_new_ranges_are_asked_for(pool: Pool, local: Archive) -> None:
+    log = listed(400)
+    store = Counted(local.store)
+    ranges, archive = OffsetRanges(pool, log, SIZE), Archive(store, STREAM)
+    records, log.records = log.records, log.records[:390]
+    assert len(archive_new_ranges(ranges, archive)) == 39
+    store.asked.clear()
+    assert archive_new_ranges(ranges, archive) == []
+    assert store.asked == {"list": 1}
+    log.records = records
+    assert [receipt.range_number for receipt in archive_new_ranges(ranges, archive)] == [39]
+
+
+@pytest.mark.parametrize("changed", [None, 33])
+def test_what_another_writer_archives_meanwhile_is_held_against_the_log(pool: Pool, local: Archive, changed: int | None) -> None:
+    log, other = listed(40), listed(40)
+    if changed is not None:
+        other.change(changed, payload=b"{}")
+
+    class Beside(DyingStore):
+        """Somebody else archives the first half of the last range just when this one begins to write."""
+
+        def put_if_absent(self, path: str, data: bytes) -> bool:
+            if not self.puts:
+                archive_up_to(OffsetRanges(pool, other, SIZE), local, up_to(other, 35))
+            return super().put_if_absent(path, data)
+
+    ranges, archive = OffsetRanges(pool, log, SIZE), Archive(Beside(local.store), STREAM)
+    if changed is None:
+        assert len(archive_closed_ranges(ranges, archive)) == 4
+    else:
+        with pytest.raises(ArchiveConflict, match=r"other records at \[30, 35\)"):
+            archive_closed_ranges(ranges, archive)
+
+
+def test_spans_that_share_a_position_are_found_among_many() -> None:
+    log = listed(200)
+    choice = random.Random(7)
+    spans = [log.span(first, first + choice.randint(1, 30)) for first in (choice.randrange(170) for _ in range(60))]
+    archived_spans = ArchivedSpans(spans)
+    for first in range(0, 190, 3):
+        for length in (1, 7, 40):
+            span = log.span(first, min(first + length, 200))
+            wanted = [one for one in spans if span.shared(one) is not None]
+            assert Counter(map(str, archived_spans.overlapping(span))) == Counter(map(str, wanted))
+            assert archived_spans.has(span) == ((span.start, span.next) in {(one.start, one.next) for one in spans})

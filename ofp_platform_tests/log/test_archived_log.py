@@ -200,3 +200,28 @@ def test_a_first_start_on_an_old_stream_cannot_tell(fake_kinesis: Any, opened: A
     fresh, _ = opened()
     for name in (one, other):  # opened within the retention: nothing of them can be gone
         fresh.read(name, fresh.position_kind.start(name), 10)
+
+
+def test_a_fold_lists_the_archive_once_however_many_segments_it_reads(
+    fake_kinesis: Any, opened: Any, event: Event, pool: Pool, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = opened()
+    log.append([event(n) for n in range(60)], clock)
+    expected = fold(opened()[1])
+    archive_up_to(OffsetRanges(pool, log, 4), archive, log.ends())
+    fake_kinesis.pass_time(hours=20)
+    assert fold(opened()[1], expected[1])[0] == []  # at the head
+    fake_kinesis.pass_time(hours=10)
+    log, archived = opened()
+    log.append([event(60)], clock)
+    listings: list[str] = []
+    list_objects = ObjectStore.list
+
+    def watched(store: ObjectStore, prefix: str = "") -> list[str]:
+        listings.append(prefix)
+        return list_objects(store, prefix)
+
+    monkeypatch.setattr(ObjectStore, "list", watched)
+    seen, _ = fold(archived)
+    assert seen == names(0, 61)
+    assert len(listings) <= 2  # before the first segment, and behind the last

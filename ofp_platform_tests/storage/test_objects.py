@@ -62,6 +62,8 @@ def test_list_is_by_folder_and_sorted(store: ObjectStore) -> None:
     assert store.list() == ["a", "b/1", "b/2", "b/c/3", "bb/4"]
     assert store.list("b") == ["b/1", "b/2", "b/c/3"]
     assert store.list("none") == []
+    assert store.folders("b") == ["c"]
+    assert store.folders("none") == []
 
 
 def test_absent_objects(store: ObjectStore) -> None:
