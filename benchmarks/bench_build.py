@@ -36,7 +36,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PolicyRef
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PolicyRef, Purpose
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.profile import Profile
 
@@ -88,7 +88,8 @@ def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis)
         intent = training_intent(HANDBOOK, registry, build_profile.context_pins, ends, reference, known_until)
         # nothing is decided here, and a set that is held to parity needs decisions
         policy = PolicyRef(policy_id="analysis", revision=1)
-        submission = intent.model_copy(update={"as_of_basis": as_of_basis, "policy": policy})
+        lenient = {"purpose": Purpose.ANALYSIS, "policy": policy}
+        submission = intent.model_copy(update={"as_of_basis": as_of_basis, **lenient})
         return Prepared(build_profile, RunLedger(plane.pool).submit(submission).run_key, records, archive_seconds)
 
 

@@ -25,6 +25,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
     LabelRequest,
     ParityRebuild,
     PerEvent,
+    Purpose,
     request_id,
 )
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, ParityRequest, PinnedRunFacts
@@ -66,6 +67,7 @@ def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> 
     """
     check_intent(intent)
     policy = resolve_policy(intent.policy)
+    _check_policy(intent, policy)
     if intent.stream_name != sources.stream_records.log.stream_name:
         raise BuildRefused(
             BuildReason.BASIS_UNRESOLVED, f"the log here is stream {sources.stream_records.log.stream_name}", "stream_name"
@@ -77,6 +79,23 @@ def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> 
     if isinstance(intent, ParityRebuild):
         return resolution.of_parity(intent)
     return resolution.of_snapshot(intent)
+
+
+def _check_policy(intent: Intent, policy: BuildPolicy) -> None:
+    """Refuse a training set that nobody would admit to training.
+
+    Raises:
+        BuildRefused: POLICY_TOO_WEAK.
+    """
+    if not isinstance(intent, DatasetBuild) or intent.purpose is not Purpose.TRAINING:
+        return
+    if weak := policy.weaknesses_for_training():
+        raise BuildRefused(
+            BuildReason.POLICY_TOO_WEAK,
+            f"a training set under policy {policy.policy_id} revision {policy.revision} is not admitted to training:"
+            f" {' and '.join(weak)}. Build it under a policy for training, or with purpose analysis",
+            "policy",
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -81,6 +82,17 @@ class BuildPolicy(Model):
         if self.require_parity and self.min_parity_anchors == 0:
             raise ValueError("require_parity without a least number of anchors is met by comparing nothing")
         return self
+
+    def weaknesses_for_training(self) -> list[str]:
+        """Why a dataset that is built under this policy is not fit to train on, in words; empty where it may be."""
+        return [
+            words
+            for words, is_weak in (
+                ("it asks for no parity", not self.require_parity),
+                ("it asks for no label coverage", Fraction(self.min_label_coverage) == 0),
+            )
+            if is_weak
+        ]
 
 
 class PinnedPack(Model):

@@ -71,15 +71,7 @@ def _check_purpose(manifest: DatasetManifest, name: str) -> None:
 
 def _check_policy(manifest: DatasetManifest, name: str) -> None:
     policy = manifest.policy
-    weak = [
-        words
-        for words, is_weak in (
-            ("it asks for no parity", not policy.require_parity),
-            ("it asks for no label coverage", Fraction(policy.min_label_coverage) == 0),
-        )
-        if is_weak
-    ]
-    if weak:
+    if weak := policy.weaknesses_for_training():
         raise DatasetNotAdmitted(
             AdmissionReason.POLICY_TOO_WEAK,
             f"{name} was built under policy {policy.policy_id} revision {policy.revision}: {' and '.join(weak)}",

@@ -104,11 +104,13 @@ def test_the_identity_is_of_what_gives_the_data_meaning(resolvable: ResolvablePl
     for change in (
         {"as_of_basis": "event_time"},
         {"label": {**DATASET["label"], "as_of_utc": "2026-01-02T12:00:00Z"}},
-        {"policy": {"policy_id": "analysis", "revision": 1}},
         {"feature_groups": [{"group_name": "card_activity", "group_version": "v1"}]},
         {"purpose": "analysis"},
     ):
         assert plan(resolvable, changed(DATASET, **change)).dataset_identity != found.dataset_identity
+    analysis = changed(DATASET, purpose="analysis")
+    lenient = changed(analysis, policy={"policy_id": "analysis", "revision": 1})
+    assert plan(resolvable, analysis).dataset_identity != plan(resolvable, lenient).dataset_identity
     groups = [{"group_name": name, "group_version": "v1"} for name in ("card_activity", "account_activity")]
     one, other = changed(DATASET, feature_groups=groups), changed(DATASET, feature_groups=groups[::-1])
     assert plan(resolvable, one).dataset_identity == plan(resolvable, other).dataset_identity
@@ -142,6 +144,7 @@ UNRESOLVED: list[tuple[dict[str, Any], BuildReason, str]] = [
     ({"stream_name": "another"}, BuildReason.BASIS_UNRESOLVED, "stream_name"),
     ({"policy": {"policy_id": "none", "revision": 1}}, BuildReason.POLICY_UNRESOLVED, "policy.policy_id"),
     ({"policy": {"policy_id": "analysis", "revision": 9}}, BuildReason.POLICY_UNRESOLVED, "policy.revision"),
+    ({"policy": {"policy_id": "analysis", "revision": 1}}, BuildReason.POLICY_TOO_WEAK, "policy"),
     (
         {"feature_pack": {"pack_id": "card_payments", "revision": 9}},
         BuildReason.FEATURE_PROFILE_UNRESOLVED,
