@@ -24,11 +24,16 @@ _RECORDS = pa.schema(
 
 @dataclass(frozen=True)
 class EventAnomaly:
-    """One event id with several contents: where each of its records stands, (partition id, offset)."""
+    """One event id with several contents: per content, where each of its records stands, (partition id, offset)."""
 
     event_type: str
     event_id: str
-    positions: tuple[tuple[str, str], ...]
+    contents: tuple[tuple[tuple[str, str], ...], ...]
+
+    @property
+    def positions(self) -> tuple[tuple[str, str], ...]:
+        """Of all records, content by content."""
+        return tuple(position for content in self.contents for position in content)
 
 
 class EventIdentities:
@@ -100,7 +105,7 @@ def count_identities(
     `offset_text` gives the offset at (partition number, position).
     """
     records = events = 0
-    conflicts: list[list[int]] = []
+    conflicts: list[list[list[int]]] = []
     for shard in range(shards):
         rows = read_shard(folder / "identities", shard, _WIDTH)
         records += len(rows)
@@ -113,7 +118,7 @@ def count_identities(
         for contents in _contents(rows[has_same_id].tolist()):
             events += len(contents)
             if len(contents) > 1:
-                conflicts.append([ordinal for ordinals in contents for ordinal in ordinals])
+                conflicts.append(contents)
     anomalies = sorted(
         _anomalies(folder, conflicts, partitions, offset_text), key=lambda anomaly: (anomaly.event_type, anomaly.event_id)
     )
@@ -121,17 +126,29 @@ def count_identities(
 
 
 def _anomalies(
-    folder: Path, conflicts: list[list[int]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
+    folder: Path, conflicts: list[list[list[int]]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
 ) -> Iterator[EventAnomaly]:
     if not conflicts:
         return
     writers = applied_records(folder)
-    for ordinals in conflicts:
-        record_numbers = [divmod(ordinal, _WRITER) for ordinal in ordinals]
-        rows = [writers[writer].slice(number, 1).to_pylist()[0] for writer, number in record_numbers]
-        positions = sorted((partitions[row["partition"]], row["position"], row["partition"]) for row in rows)
-        offsets = tuple((name, offset_text(number, position)) for name, position, number in positions)
-        yield EventAnomaly(min(row["event_type"] for row in rows), rows[0]["event_id"], offsets)
+    for contents in conflicts:
+        placed_contents = []
+        event_types = set()
+        event_id = ""
+        for ordinals in contents:
+            record_numbers = [divmod(ordinal, _WRITER) for ordinal in ordinals]
+            rows = [writers[writer].slice(number, 1).to_pylist()[0] for writer, number in record_numbers]
+            placed_contents.append(sorted((partitions[row["partition"]], row["position"], row["partition"]) for row in rows))
+            event_types |= {row["event_type"] for row in rows}
+            event_id = rows[0]["event_id"]
+        yield EventAnomaly(
+            min(event_types),
+            event_id,
+            tuple(
+                tuple((name, offset_text(number, position)) for name, position, number in records)
+                for records in sorted(placed_contents)
+            ),
+        )
 
 
 def _records_file(folder: Path, writer: int) -> Path:

@@ -19,7 +19,9 @@ from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -111,6 +113,10 @@ def replay(
                 f"partition {span.partition_id} was read up to {reached_end.offset}, the basis ends at {span.next}",
                 "replay",
             )
+    if folded_replay.anomalies:
+        with answering(), build_context.pool.connection() as connection:
+            reused_ids = [ReusedId(anomaly.event_type, anomaly.event_id, anomaly.contents) for anomaly in folded_replay.anomalies]
+            record_anomalies(connection, plan.stream_name, plan.context_pins, registry.digest, reused_ids)
     if folded_replay.anomalies and plan.purpose is Purpose.TRAINING:
         first = folded_replay.anomalies[0]
         where = ", ".join(f"{partition}/{offset}" for partition, offset in first.positions)

@@ -26,6 +26,7 @@ from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.builder import build, stages
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.online.plane import profile_pack
+from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import publish_registry
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import load_pack
@@ -39,6 +40,7 @@ from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Basis, OffsetKind
 from ofp_platform_tests.oracle.labelled_plane import GROUPS, LABEL_AS_OF, LabelledPlane
 from ofp_platform_tests.oracle.published import published_manifests
+from ofp_platform_tests.oracle.simulated_log import append
 
 ROOT = Path(__file__).parents[3]
 CRASH_POINTS = ["build.planned", "build.replayed", "build.staged", "build.files_published", "build.manifest_published"]
@@ -186,6 +188,29 @@ def test_an_archive_that_differs_from_the_log_makes_no_training_set(world: Label
     with world.plane.pool.connection() as connection:
         recorded = connection.execute("SELECT DISTINCT partition_id FROM ofp.archive_conflict").fetchall()
     assert recorded == [("0000",)]
+
+
+def test_an_id_with_two_contents_that_the_projection_forgot_is_told_by_both_planes(world: LabelledPlane) -> None:
+    plane = world.plane
+    live = plane.ensure_live()
+    append(plane.log)  # with conflicts
+    while plane.projector(live).apply_available(max_records=1_000) is not None:
+        pass
+    with plane.pool.connection() as connection:
+        seen = read_progress(connection, live.projection_id)
+        rows = connection.execute("DELETE FROM ofp.anomaly RETURNING event_id").fetchall()
+        connection.execute("UPDATE ofp.projection_partition SET anomalies = 0")
+    assert seen.anomalies == len(rows) > 2
+    count = len({event_id for (event_id,) in rows})
+    label = {"label_type": "fraud", "as_of_utc": "2026-01-02T00:00:00Z", "maturity_seconds": 7 * 86_400}
+    for _ in range(2):
+        run = built(world, label=label)
+        assert refused(run) is BuildReason.EVENT_ANOMALY
+        assert run.refusal is not None
+        assert run.refusal.message.startswith(f"{count} event ids have several contents")
+        with plane.pool.connection() as connection:
+            assert read_progress(connection, live.projection_id).anomalies == len(rows)
+            assert connection.execute("SELECT event_id FROM ofp.anomaly ORDER BY 1").fetchall() == sorted(rows)
 
 
 SINCE_THE_TENTH = {"select": "admission_times", "from_utc": "2026-01-10T00:00:00Z", "to_utc": "2026-03-01T00:00:00Z"}
