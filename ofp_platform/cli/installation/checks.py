@@ -29,7 +29,7 @@ from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import LogError, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane, profile_pack
-from ofp_platform.online.projecting.continuous import holds_projection
+from ofp_platform.online.projecting.continuous import driver_died, holds_projection
 from ofp_platform.online.state.projection import published_groups
 from ofp_platform.registry.history import check
 from ofp_platform.registry.models import Pack
@@ -296,6 +296,8 @@ def _projector(plane: Plane) -> Finding:
     driven = holds_projection(plane.pool, row.projection_id)
     description = f"projection {row.projection_id} is {lag} records behind the log; "
     description += "a continuous driver runs" if driven else "no continuous driver runs"
+    if driver_died(plane.pool, row.projection_id):
+        return Finding("projector", State.WRONG, f"{description}, and the last one was not stopped: it died", "ofp projector run")
     if lag <= plane.profile.thresholds.lag_records_amber:
         return Finding("projector", State.WELL, description)
     if driven:

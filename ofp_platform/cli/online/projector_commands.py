@@ -131,7 +131,7 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ofp_platform.online.projecting.continuous import holds_projection
+    from ofp_platform.online.projecting.continuous import driver_died, holds_projection
     from ofp_platform.online.state.progress import read_progress
     from ofp_platform.vocabulary.times import format_time
 
@@ -143,9 +143,11 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
         with plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)
         lag = plane.log.ordinal_lag(row.basis)
-        driven = holds_projection(plane.pool, row.projection_id)
+        driven, died = holds_projection(plane.pool, row.projection_id), driver_died(plane.pool, row.projection_id)
     watermark = "none" if row.watermark is None else format_time(row.watermark)
     driver = "a continuous driver runs" if driven else "no continuous driver runs"
+    if died:
+        driver += ", and the last one was not stopped: it died (start it again: `ofp projector run`)"
     head = f"projection {row.projection_id} of stream {row.stream_name}"
     typer.echo(f"{head}: version {row.version}, watermark {watermark}, {driver}")
     columns = ("partition", "records", "applied", "duplicates", "late", "failed", "ignored", "lag")

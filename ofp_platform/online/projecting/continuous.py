@@ -26,15 +26,32 @@ _IDLE_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
 
 
+_HELD = """
+    FROM pg_locks WHERE locktype = 'advisory' AND classid = %(holder)s AND objid = %(projection)s AND granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+# the view shows the whole server; another database has projections of the same numbers
+_DIED = f"""
+    SELECT EXISTS (SELECT FROM ofp.projection_driver WHERE projection_id = %(projection)s)
+        AND NOT EXISTS (SELECT {_HELD})"""
+_BEGIN = """
+    INSERT INTO ofp.projection_driver (projection_id) VALUES (%(projection)s)
+    ON CONFLICT (projection_id) DO UPDATE SET started_at = clock_timestamp()"""
+_END = f"""
+    DELETE FROM ofp.projection_driver WHERE projection_id = %(projection)s
+        AND NOT EXISTS (SELECT {_HELD} AND pid <> pg_backend_pid())"""
+
+
+def driver_died(pool: Pool, projection_id: int) -> bool:
+    """Whether a continuous driver began on the projection, did not end in order, and none holds it now."""
+    with pool.connection() as connection:
+        row = connection.execute(_DIED, {"projection": projection_id, "holder": DRIVER}).fetchone()
+    return row is not None and bool(row[0])
+
+
 def holds_projection(pool: Pool, projection_id: int, holder: int = DRIVER) -> bool:
     """Whether some holder of that kind holds the projection now (another one then leaves the work to it)."""
     with pool.connection() as connection:
-        row = connection.execute(
-            # the view shows the whole server; another database has projections of the same numbers
-            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted"
-            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            (holder, projection_id),
-        ).fetchone()
+        row = connection.execute(f"SELECT count(*) {_HELD}", {"projection": projection_id, "holder": holder}).fetchone()
     return row is not None and row[0] > 0
 
 
@@ -68,13 +85,16 @@ def run_continuous(
     An outage is what `storage/transient.py` lists: a failover to a server that takes no writes is one. Everything else ends
     the driver.
 
-    The advisory lock only tells others that the projection is taken; correctness rests on the version of its row.
+    The advisory lock only tells others that the projection is taken; correctness rests on the version of its row. A driver that
+    ends otherwise than by `stop` leaves a row behind that says so (`driver_died`).
     """
     projector: Projector | None = None
     while not stop.is_set():
         try:
             projector = projector or open_projector()
-            with holding(dsn, projection_id):
+            with holding(dsn, projection_id) as connection:
+                arguments = {"projection": projection_id, "holder": DRIVER}
+                connection.execute(_BEGIN, arguments)
                 crash_point("continuous.holding")
                 while not stop.is_set():
                     receipt = projector.apply_available(max_records=batch_records)
@@ -83,6 +103,7 @@ def run_continuous(
                         crash_point("continuous.reported")
                     else:
                         log.wait(projector.basis, _IDLE_SECONDS)
+                connection.execute(_END, arguments)
         except ProjectionConflict as conflict:
             logger.info("another projector moved the basis: %s", conflict)
             if projector is not None:

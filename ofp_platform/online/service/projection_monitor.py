@@ -12,6 +12,7 @@ from typing import Any
 from ofp_platform.log.archive_store import ReceiptDamaged
 from ofp_platform.log.port import LogError, LogRefused, LogUnavailable
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.projecting.continuous import driver_died
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.serving.posture import NO_PROJECTION, REFUSALS, STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
@@ -58,6 +59,7 @@ class ProjectionMonitor:
         self._monotonic = monotonic
         self._reading: asyncio.Task[Observation] | None = None
         self._moved_at = 0.0
+        self._driven_at = monotonic()
         self._seen_version = -1
         self._demanded_at = -_DEMAND_SECONDS
         self._refusal: str | None = None
@@ -131,7 +133,11 @@ class ProjectionMonitor:
         lag, refusal = self._read_log(row, now)
         if row.version != self._seen_version or not sum(lag.values()):
             self._seen_version, self._moved_at = row.version, now
-        return Observation(row, totals, lag, now - self._moved_at, read_only, refusal, self._read_archive_lag(now))
+        if not driver_died(self._plane.pool, row.projection_id):
+            self._driven_at = now
+        stalled_seconds, driverless_seconds = now - self._moved_at, now - self._driven_at
+        archive_lag = self._read_archive_lag(now)
+        return Observation(row, totals, lag, stalled_seconds, read_only, refusal, archive_lag, driverless_seconds)
 
     def _read_archive_lag(self, now: float) -> float | None:
         """How much of the log's retention is not archived. Where log or archive do not answer to that, it is as it was."""

@@ -34,7 +34,8 @@ class Observation:
 
     `read_only`: the store takes no writes, so that nothing can be applied. `refusal`: why reading cannot go on from the basis
     without a gap, one of `REFUSALS`; None: it can. `archive_lag`: the age of the oldest record that is not archived as a part of
-    the log's retention; None: nobody looked, or the log keeps everything.
+    the log's retention; None: nobody looked, or the log keeps everything. `driverless_seconds`: since when the continuous driver
+    of the projection is seen to have died.
     """
 
     row: ProjectionRow
@@ -44,6 +45,7 @@ class Observation:
     read_only: bool = False
     refusal: str | None = None
     archive_lag: float | None = None
+    driverless_seconds: float = 0.0
 
     @property
     def lag_records(self) -> int:
@@ -96,6 +98,9 @@ def judge(
         red.append(f"STALLED_SECONDS>{thresholds.stall_seconds_red}")
     elif lag and stalled_seconds > thresholds.stall_seconds_amber:
         amber.append(f"STALLED_SECONDS>{thresholds.stall_seconds_amber}")
+    if observation.driverless_seconds > thresholds.stall_seconds_amber:
+        # what is applied is right; what comes now waits, and is RED then
+        amber.append(f"NO_PROJECTOR_SECONDS>{thresholds.stall_seconds_amber}")
     if red:
         return PostureState.RED, [*red, *amber]
     return (PostureState.AMBER, amber) if amber else (PostureState.GREEN, [])

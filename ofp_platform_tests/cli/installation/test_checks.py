@@ -205,3 +205,13 @@ def test_a_background_task_that_ended_is_named() -> None:
             thread.join()
     assert finding.state is State.WRONG
     assert finding.result == "the HTTP service of the plane is RED: TASK_ENDED:health monitor:KeyError"
+
+
+def test_a_projector_that_died_is_named(kinesis_environment: Environment) -> None:
+    projector = found(kinesis_environment)["projector"]
+    assert (projector.state, "no continuous driver runs" in projector.result) == (State.WELL, True)
+    with kinesis_environment.open_plane() as plane, plane.pool.connection() as connection:
+        connection.execute("INSERT INTO ofp.projection_driver SELECT projection_id FROM ofp.projection")
+    projector = found(kinesis_environment)["projector"]
+    assert (projector.state, projector.advice) == (State.WRONG, "ofp projector run")
+    assert projector.result.endswith("no continuous driver runs, and the last one was not stopped: it died")

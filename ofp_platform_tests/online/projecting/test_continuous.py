@@ -15,7 +15,7 @@ import pytest
 from psycopg import errors, sql
 
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.projecting.continuous import holds_projection, run_continuous
+from ofp_platform.online.projecting.continuous import driver_died, holding, holds_projection, run_continuous
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
@@ -106,6 +106,46 @@ async def test_a_store_that_takes_no_writes_is_waited_out_and_seen(
         assert monitor.posture["state"] == "GREEN"
 
 
+async def test_a_driver_that_died_is_told_from_one_that_was_stopped(dsn: str, tmp_path: Path) -> None:
+    moment = 0.0
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        row = plane.ensure_live()
+        append(plane.log, deliveries().part(0, 100))
+        monitor = ProjectionMonitor(plane, row, plane.profile.thresholds, Counters(), monotonic=lambda: moment)
+
+        async def reasons_after(seconds: float) -> list[str]:
+            nonlocal moment
+            moment += seconds
+            await monitor.observe()
+            reasons: list[str] = monitor.posture["reasons"]
+            return reasons
+
+        with driven(plane, []):
+            await asyncio.to_thread(eventually, lambda: records(plane) == 100)
+            assert not driver_died(plane.pool, row.projection_id)
+            assert await reasons_after(100) == []
+        await asyncio.to_thread(eventually, lambda: not holds_projection(plane.pool, row.projection_id))
+        assert not driver_died(plane.pool, row.projection_id)
+        assert await reasons_after(100) == []  # stopped in order, or driven by others: nothing to tell
+
+        with holding(dsn, row.projection_id), driven(plane, []):
+            await asyncio.to_thread(eventually, lambda: has_driver_row(plane))
+        # two drivers: the one that was stopped was not the last one
+        await asyncio.to_thread(eventually, lambda: driver_died(plane.pool, row.projection_id))
+        assert await reasons_after(5) == []
+        assert await reasons_after(10) == ["NO_PROJECTOR_SECONDS>10"]
+        assert monitor.posture["state"] == "AMBER"
+        with driven(plane, []):
+            await asyncio.to_thread(eventually, lambda: not driver_died(plane.pool, row.projection_id))
+            assert await reasons_after(100) == []
+        assert await reasons_after(100) == []
+
+
+def has_driver_row(plane: Plane) -> bool:
+    with plane.pool.connection() as connection:
+        return connection.execute("SELECT FROM ofp.projection_driver").fetchone() is not None
+
+
 @pytest.mark.parametrize("error", [ValueError("a defect"), errors.UndefinedColumn("a defect")])
 def test_what_does_not_pass_by_itself_ends_the_driver(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -127,4 +167,5 @@ def test_what_does_not_pass_by_itself_ends_the_driver(
                 stop=threading.Event(),
                 on_trouble=troubles.append,
             )
+        eventually(lambda: driver_died(plane.pool, row.projection_id))
     assert troubles == []
