@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from ofp_platform.vocabulary.offline.decision_record import Outcome, RuleRef
 from ofp_platform.vocabulary.serving import GroupVersion, KeyValues
 
 Bound = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)] | Annotated[str, Field(pattern=r"^-?[0-9]{1,30}\.[0-9]{1,18}$")]
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
 Points = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 
 
@@ -25,7 +27,15 @@ class Condition(Model):
     points: Points
 
     def holds(self, value: int | str) -> bool:
-        """Whether a served value reaches the bound; exact, whatever the scales of the two."""
+        """Whether a served value reaches the bound; exact, whatever the scales of the two.
+
+        Raises:
+            ValueError: the value is no number.
+        """
+        if isinstance(value, bool) or (isinstance(value, str) and _NUMBER.fullmatch(value) is None):
+            raise ValueError(
+                f"{self.group_name} {self.group_version} {self.feature} is no number: a rule of points cannot read it"
+            )
         (own_integer, own_scale), (other_integer, other_scale) = _integer_and_scale(value), _integer_and_scale(self.at_least)
         return bool(own_integer * 10**other_scale >= other_integer * 10**own_scale)
 
@@ -61,6 +71,7 @@ class PointsRule(Model):
 
         Raises:
             KeyError: the snapshot lacks a feature that the rule reads.
+            ValueError: a feature that the rule reads is no number.
         """
         served_values = {
             (group.group_name, group.group_version, name): value

@@ -18,6 +18,7 @@ from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.window_loops import NEVER, answer_whole
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.layout import CompiledFeature
+from ofp_platform.registry.models import FieldType
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
 # the columns of a program: a code, which feature or group (a literal: its first byte), of a literal the byte behind its last
@@ -34,6 +35,7 @@ _FIRST, _LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59
 _LONGEST_NUMBER = 48  # sign, 19 digits, a point, quotes, padding to the largest scale that is written here
 _LONGEST_ID = 2 * 128 + 2
 _MOST_SCALE = 18
+_INTEGER_SCALE, _BOOLEAN_SCALE = -1, -2
 
 
 @native()
@@ -83,6 +85,22 @@ def _null(out: Bytes, at: int) -> int:
     out[at + 2] = 108
     out[at + 3] = 108
     return at + 4
+
+
+@native()
+def _boolean(out: Bytes, at: int, value: bool) -> int:
+    if value:
+        out[at] = 116
+        out[at + 1] = 114
+        out[at + 2] = 117
+        out[at + 3] = 101
+        return at + 4
+    out[at] = 102
+    out[at + 1] = 97
+    out[at + 2] = 108
+    out[at + 3] = 115
+    out[at + 4] = 101
+    return at + 5
 
 
 @native()
@@ -163,6 +181,8 @@ def _render(
                 return -1, 0, 0
             if status == NULL:
                 at = _null(out, at)
+            elif scales[number] == _BOOLEAN_SCALE:
+                at = _boolean(out, at, values[number, 0] != 0)
             else:
                 at = _number(out, at, values[number, 0], scales[number])
         elif code == KEY_ID:
@@ -181,19 +201,8 @@ def _render(
                 at = _time(out, at, touches[number])
         elif code == STALE:
             last_touch = touches[number]
-            if last_touch == NEVER or (time - last_touch) // MICROS_PER_SECOND > ttls[number]:
-                out[at] = 116
-                out[at + 1] = 114
-                out[at + 2] = 117
-                out[at + 3] = 101
-                at += 4
-            else:
-                out[at] = 102
-                out[at + 1] = 97
-                out[at + 2] = 108
-                out[at + 3] = 115
-                out[at + 4] = 101
-                at += 5
+            is_stale = last_touch == NEVER or (time - last_touch) // MICROS_PER_SECOND > ttls[number]
+            at = _boolean(out, at, is_stale)
         else:
             between = at
     return stale, between, at
@@ -227,6 +236,12 @@ def _render_whole(
     return _render(program, literals, features, scales, ttls, accumulators, distinct, touches, time, key_id, out)
 
 
+def _scale(feature: CompiledFeature) -> int:
+    if feature.scale is not None:
+        return feature.scale
+    return _BOOLEAN_SCALE if feature.value_type is FieldType.BOOLEAN else _INTEGER_SCALE
+
+
 class TextProgram:
     """The two texts that the loop writes for one key, as literals and the codes between them.
 
@@ -255,14 +270,14 @@ class TextProgram:
             np.array(rows, np.int64).reshape(len(rows), 3),
             np.frombuffer(literals, np.uint8),
             encode_features(features, query.distinct_index),
-            np.array([-1 if feature.scale is None else feature.scale for feature in features], np.int64),
+            np.array([_scale(feature) for feature in features], np.int64),
             np.array(ttls, np.int64),
         )
 
     @staticmethod
     def writes(features: Sequence[CompiledFeature]) -> bool:
         """Whether the loop can write these features at all."""
-        return all(feature.scale is None or 0 <= feature.scale <= _MOST_SCALE for feature in features)
+        return all(feature.value_type is not FieldType.STRING and _scale(feature) <= _MOST_SCALE for feature in features)
 
     def write(self, evaluation: Evaluation, as_of: int, key_id: bytes) -> Written | None:
         """The texts; None: some value is not decided here. `key_id`: as JSON."""

@@ -7,7 +7,7 @@ cache, and nothing is done in Python row by row but for the few values that mach
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplet
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
+from ofp_platform.kernel.texts import with_ranks
 from ofp_platform.registry.aggregations import rule_of
 from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledGroup
+from ofp_platform.registry.text_words import EncodedTexts
 
 PIECE_ROWS = 4_096
 LARGE_PIECE_ROWS = 65_536
@@ -59,7 +61,7 @@ class KeyedRows:
 class FeatureColumn:
     """One feature of n rows. `low` int64[n]: the value, or the low 64 bits of the unscaled decimal whose high ones are
     `high` (None: an integer feature); `valid` bool[n]. Both are 0 where the value is null; `beyond` of the nulls are values
-    beyond what is served."""
+    beyond what is served. Of a text feature `low` are ranks in `texts` (encoded, see `text_words`); it is None of others."""
 
     group: tuple[str, str]
     name: str
@@ -68,6 +70,7 @@ class FeatureColumn:
     high: Int64Array | None
     valid: npt.NDArray[np.bool_]
     beyond: int
+    texts: EncodedTexts | None = None
 
 
 @native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
@@ -135,6 +138,8 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     if (events.known_from is None) is not (rows.known_until is None):
         raise ValueError("known_from and known_until come together")
     query, count = column_query.query, len(rows.times)
+    matrix, texts = with_ranks(query, events.matrix)
+    events = replace(events, matrix=matrix)
     values = np.empty((len(column_query.features), count), np.int64)
     statuses = np.empty((len(column_query.features), count), np.uint8)
     wide: list[tuple[int, int, int]] = []
@@ -154,7 +159,16 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
         if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
             wide += _decide(column_query, piece, accumulators, distinct, values, statuses, beyond)
     columns = [
-        FeatureColumn(group, feature.name, feature.scale, low, None if feature.scale is None else low >> 63, valid, unserved)
+        FeatureColumn(
+            group,
+            feature.name,
+            feature.scale,
+            low,
+            None if feature.scale is None else low >> 63,
+            valid,
+            unserved,
+            texts.tables.get(feature.operand.slot),
+        )
         for (group, feature), low, valid, unserved in zip(
             column_query.features, values, statuses.view(np.bool_), beyond, strict=True
         )
@@ -240,6 +254,7 @@ def _decide(
                 beyond[index] += value is not None
                 statuses[index, first + row] = NULL
                 continue
+            assert not isinstance(value, str), "a text is never undecided"
             number = value[0] if isinstance(value, tuple) else value
             statuses[index, first + row] = VALUE
             values[index, first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)

@@ -1,8 +1,8 @@
 """From accumulators to values, in exact integers of any size.
 
-A value is None, an integer, or a decimal as (unscaled, scale). A ratio is the exact quotient of its operands, rounded once: a
-mean enters as a fraction, a standard deviation as a root, a sum however long. Only what is served must fit: an integer on the
-wire is within ±(2^53-1).
+A value is None, an integer, a boolean, a text, or a decimal as (unscaled, scale). A ratio is the exact quotient of its operands,
+rounded once: a mean enters as a fraction, a standard deviation as a root, a sum however long. Only what is served must
+fit: an integer on the wire is within ±(2^53-1).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import assert_never, cast
+from typing import Any, assert_never, cast
 
 from ofp_platform.kernel.accumulate import (
     COUNT,
@@ -31,10 +31,12 @@ from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import Finish, rule_of
 from ofp_platform.registry.exact_value import ExactValue, Unservable, in_range
 from ofp_platform.registry.layout import CompiledFeature, CompiledGroup, CompiledOperand
+from ofp_platform.registry.models import FieldType
 from ofp_platform.vocabulary.decimals import divide_half_even, format_decimal, sqrt_ratio_half_even
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
-AccumulatorRows = Sequence[Sequence[int]]
+AccumulatorRows = Sequence[Sequence[Any]]
+"""Integers, and texts where the values of a slot are texts."""
 Finaliser = Callable[[AccumulatorRows, Sequence[int], int], ExactValue]
 """(accumulator rows of all slots, distinct counts of the query, as-of) -> value"""
 
@@ -175,7 +177,13 @@ def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], in
             ratio_of(dividend(rows, distinct, time), divisor(rows, distinct, time), scale)
         )
     value = _value(feature.operand, distinct_index)
+    if feature.value_type is FieldType.BOOLEAN:
+        return lambda rows, distinct, time: _boolean(value(rows, distinct, time))
     return lambda rows, distinct, time: in_range(value(rows, distinct, time))
+
+
+def _boolean(value: ExactValue) -> bool | None:
+    return None if value is None else bool(value)
 
 
 def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, time: int) -> dict[str, ExactValue]:
@@ -196,7 +204,7 @@ def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, tim
 
 
 def wire(value: ExactValue) -> int | str | None:
-    """As on the wire: an integer as it is, a decimal as text with all digits of its scale, null where nothing is served."""
+    """As on the wire: an integer, a boolean, a text as it is, a decimal with all its digits, null where nothing is served."""
     if isinstance(value, Unservable):
         return None
     return format_decimal(*value) if isinstance(value, tuple) else value

@@ -14,6 +14,7 @@ from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
 from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all
+from ofp_platform.kernel.texts import with_ranks
 from ofp_platform.kernel.window_loops import NEVER
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
@@ -56,14 +57,15 @@ def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRo
     if known_from is None or known_until is None:
         raise ValueError("known_from and known_until are needed")
     query, count = column_query.query, len(rows.times)
+    matrix, texts = with_ranks(query, events.matrix)
     columns = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, count), np.int64)
     distinct = np.zeros((count, len(query.distinct)), np.int64)
     _slide_keys(
         column_query.arrays.slots, query.slot_numbers, needs_all(column_query.arrays), query.distinct, column_query.reach,
-        events.matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
+        matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
-    evaluations = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64))
-    where = (events.matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
+    evaluations = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64), texts)
+    where = (matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
     incomplete = mark_incomplete(*where, column_query.reach)
     if incomplete.any():
         known_accumulators(query, column_query.reach, *where, incomplete, evaluations.accumulators)

@@ -37,7 +37,13 @@ INTEGER = types.int64
 NOTHING = types.void
 
 
-CONSTANTS_FROM = ("registry/aggregations.py", "registry/layout.py", "vocabulary/canonical.py", "vocabulary/times.py")
+CONSTANTS_FROM = (
+    "registry/aggregations.py",
+    "registry/layout.py",
+    "registry/text_words.py",
+    "vocabulary/canonical.py",
+    "vocabulary/times.py",
+)
 """The modules outside the kernel whose constants its compiled loops hold."""
 
 

@@ -22,7 +22,8 @@ RESULT = 4
 class LayoutArrays:
     """The arrays of one key type's layout.
 
-    `slots` int64[S, 5]: predicate, matrix row of the values (-1: none), window and delay in microseconds, measure.
+    `slots` int64[S, 5]: predicate, matrix row of the values (-1: none), window and delay in microseconds, measure. A slot of
+    texts reads ranks (see `texts`), which no summary has: its measure is one behind those of the layout.
     `measures` int64[M, 2]: predicate, matrix row of the values (-1: none).
     `token_rows` int64[tokens]: matrix row of each token field's high half.
     """
@@ -46,7 +47,15 @@ class LayoutArrays:
     def of(cls, layout: KeyLayout) -> LayoutArrays:
         """The arrays of a layout."""
         measures = [(m.predicate, -1 if m.column < 0 else layout.first_integer_row + m.column) for m in layout.measures]
-        slots = [(*measures[slot.measure], slot.window, slot.delay, slot.measure) for slot in layout.slots]
+        text_measures = sorted({(slot.measure, slot.text) for slot in layout.slots if slot.text >= 0})
+        slots = []
+        for slot in layout.slots:
+            predicate, row = measures[slot.measure]
+            measure = slot.measure
+            if slot.text >= 0:
+                row = layout.first_text_row + slot.text
+                measure = len(measures) + text_measures.index((slot.measure, slot.text))
+            slots.append((predicate, row, slot.window, slot.delay, measure))
         rows = [layout.first_token_row + 2 * token for token in range(len(layout.token_fields))]
         return cls(
             layout=layout,
@@ -61,6 +70,8 @@ class Query:
     """Some slots of a layout, some distinct counts, some groups' masks: what one evaluation answers.
 
     `slot_numbers` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
+    `merged_slots`: those of them that summaries have; `text_slots`: the others, whose values are texts. Both ordered
+    likewise. `has_texts`: there are some of the latter.
     `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
     `distinct_index`: (slot, token) -> index of the result.
     `masks` int64[G]: predicate bits of which the last time is asked.
@@ -69,6 +80,9 @@ class Query:
 
     arrays: LayoutArrays
     slot_numbers: Int64Array
+    merged_slots: Int64Array
+    text_slots: Int64Array
+    has_texts: bool
     distinct: Int64Array
     distinct_index: dict[tuple[int, int], int]
     masks: Int64Array
@@ -90,9 +104,14 @@ def make_query(
         predicate, _, window, delay, _ = arrays.slots[slot].tolist()
         rows.append((predicate, int(arrays.token_rows[token]), window, delay, index))
     rows.sort(key=lambda row: (row[PREDICATE], row[ROW], row[DELAY], row[WINDOW]))
+    slot_numbers = sorted(set(slots), key=chain)
+    text_slots = [slot for slot in slot_numbers if arrays.layout.slots[slot].text >= 0]
     return Query(
         arrays=arrays,
-        slot_numbers=np.array(sorted(set(slots), key=chain), np.int64),
+        slot_numbers=np.array(slot_numbers, np.int64),
+        merged_slots=np.array([slot for slot in slot_numbers if slot not in text_slots], np.int64),
+        text_slots=np.array(text_slots, np.int64),
+        has_texts=bool(text_slots),
         distinct=np.array(rows, np.int64).reshape(len(rows), 5),
         distinct_index={pair: index for index, pair in enumerate(pairs)},
         masks=np.array(masks, np.int64),

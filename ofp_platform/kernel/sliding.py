@@ -25,6 +25,7 @@ from ofp_platform.kernel.accumulate import (
 )
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.query import DELAY, MEASURE, RESULT, WINDOW, LayoutArrays
+from ofp_platform.kernel.texts import NO_TEXTS, TextTables
 from ofp_platform.kernel.tokens import find, table_size
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import ALL_PARTS, Parts
@@ -49,10 +50,11 @@ class Evaluations:
     accumulators: Int64Array
     distinct: Int64Array
     touches: Int64Array
+    texts: TextTables = NO_TEXTS
 
     def at(self, index: int) -> Evaluation:
         """The evaluation at one of the times."""
-        return Evaluation(self.accumulators[index], self.distinct[index], self.touches[index])
+        return Evaluation(self.accumulators[index], self.distinct[index], self.touches[index], self.texts)
 
 
 @native()

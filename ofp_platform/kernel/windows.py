@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
 from ofp_platform.kernel.native import BoolArray, Int64Array
 from ofp_platform.kernel.query import Query
+from ofp_platform.kernel.texts import NO_TEXTS, TextTables, with_ranks
 from ofp_platform.kernel.window_loops import NEVER as NEVER
 from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole
 
@@ -60,35 +62,43 @@ def segments_of_chunks(
 class Evaluation:
     """The result of a query at one time.
 
-    `accumulators` int64[S, 11], zeros in slots that were not requested; `distinct` int64[P] in the order of the query's
-    index; `touches` int64[G]: per mask the last time of an event, microseconds, or NEVER.
+    `accumulators` int64[S, 11], zeros in slots that were not requested, ranks in `texts` where values are texts;
+    `distinct` int64[P] in the order of the query's index; `touches` int64[G]: per mask the last time of an event,
+    microseconds, or NEVER.
     """
 
     accumulators: Int64Array
     distinct: Int64Array
     touches: Int64Array
+    texts: TextTables = NO_TEXTS
 
     @cached_property
-    def rows(self) -> tuple[list[list[int]], list[int]]:
-        """Accumulators and distinct counts as Python integers."""
-        return self.accumulators.tolist(), self.distinct.tolist()
+    def rows(self) -> tuple[list[list[Any]], list[int]]:
+        """Accumulators and distinct counts as Python integers, values that are texts as these."""
+        rows: list[list[Any]] = self.accumulators.tolist()
+        self.texts.put_in(rows)
+        return rows, self.distinct.tolist()
 
 
 KeyEvents = Int64Array | Segments | Evaluation
 """One key as an answer is made from it: its whole event matrix int64[C, n], its segments, or the evaluation of its query."""
 
 
-def _blank(query: Query) -> Evaluation:
+def _blank(query: Query, texts: TextTables) -> Evaluation:
     return Evaluation(
         np.zeros((len(query.arrays.slots), ROW_WIDTH), np.int64),
         np.empty(len(query.distinct), np.int64),
         np.empty(len(query.masks), np.int64),
+        texts,
     )
 
 
 def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
     """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
-    evaluation = _blank(query)
+    texts = NO_TEXTS
+    if query.has_texts:
+        matrix, texts = with_ranks(query, matrix)
+    evaluation = _blank(query, texts)
     arrays = query.arrays
     answer_whole(
         arrays.slots, query.slot_numbers, query.distinct, query.masks, arrays.measures, time, horizon, matrix,
@@ -103,13 +113,22 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     Raises:
         EventsMissing: a segment that a window ends in, or whose values are counted, has no events.
     """
-    evaluation = _blank(query)
+    matrix, texts = segments.matrix, NO_TEXTS
+    if query.has_texts:
+        matrix, texts = with_ranks(query, matrix)
+    evaluation = _blank(query, texts)
     arrays = query.arrays
     missing = answer(
-        arrays.slots, query.slot_numbers, query.distinct, query.masks, arrays.measures, time, horizon,
-        segments.first_ts, segments.last_ts, segments.summaries, segments.starts, segments.ends, segments.matrix,
+        arrays.slots, query.merged_slots, query.distinct, query.masks, arrays.measures, time, horizon,
+        segments.first_ts, segments.last_ts, segments.summaries, segments.starts, segments.ends, matrix,
         evaluation.accumulators, evaluation.distinct, evaluation.touches,
     )  # fmt: skip
+    if missing == NOTHING_MISSING and query.has_texts:
+        missing = answer(
+            arrays.slots, query.text_slots, query.distinct[:0], query.masks[:0], arrays.measures, time, horizon,
+            segments.first_ts, segments.last_ts, segments.summaries[:0], segments.starts, segments.ends, matrix,
+            evaluation.accumulators, evaluation.distinct, evaluation.touches,
+        )  # fmt: skip
     if missing != NOTHING_MISSING:
         raise EventsMissing(f"the events of segment {missing} are needed at {time}, but it was not decoded")
     return evaluation

@@ -23,7 +23,7 @@ from ofp_platform.learning.scores import Scores, score
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
-from ofp_platform.vocabulary.offline.dataset_admission import admit
+from ofp_platform.vocabulary.offline.dataset_admission import AdmissionReason, DatasetNotAdmitted, admit
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 
@@ -110,6 +110,10 @@ def train(
     """
     admit(manifest, allow_hindsight=allow_hindsight)
     features = [column.name for column in manifest.columns if column.role == "feature"]
+    for column in manifest.columns:
+        if column.role == "feature" and column.type == "string":
+            message = f"feature {column.name} is a text, and these models learn from numbers; leave its group out of the dataset"
+            raise DatasetNotAdmitted(AdmissionReason.SCHEMA_UNFIT, message)
     table = read_dataset(objects, manifest, [columns.event_time, columns.card, columns.amount, columns.label, *features])
     rows = frame(table, columns, features)
     # a payment without an amount feeds what needs none, and is a row; a model of amounts cannot see it

@@ -32,6 +32,7 @@ class Reads(Enum):
 
     NOTHING = auto()
     INTEGER = auto()
+    VALUE = auto()  # an integer, a boolean or a text, which have an order
     TOKEN = auto()  # a string or an integer, told apart from others only
     OPERANDS = auto()  # nothing of its own: two other aggregations do
 
@@ -116,10 +117,10 @@ RULES: dict[Aggregation, Rule] = {
     Aggregation.DISTINCT_COUNT: Rule(
         ValueType.INTEGER, Reads.TOKEN, Finish.DISTINCT, "number of different values of the field", empty=0
     ),
-    Aggregation.MIN: Rule(ValueType.FIELD, Reads.INTEGER, Finish.MIN, "least value of the field"),
-    Aggregation.MAX: Rule(ValueType.FIELD, Reads.INTEGER, Finish.MAX, "greatest value of the field"),
-    Aggregation.FIRST: Rule(ValueType.FIELD, Reads.INTEGER, Finish.FIRST, "value of the earliest event", ordered=True),
-    Aggregation.LAST: Rule(ValueType.FIELD, Reads.INTEGER, Finish.LAST, "value of the latest event", ordered=True),
+    Aggregation.MIN: Rule(ValueType.FIELD, Reads.VALUE, Finish.MIN, "least value of the field"),
+    Aggregation.MAX: Rule(ValueType.FIELD, Reads.VALUE, Finish.MAX, "greatest value of the field"),
+    Aggregation.FIRST: Rule(ValueType.FIELD, Reads.VALUE, Finish.FIRST, "value of the earliest event", ordered=True),
+    Aggregation.LAST: Rule(ValueType.FIELD, Reads.VALUE, Finish.LAST, "value of the latest event", ordered=True),
     Aggregation.SECONDS_SINCE_FIRST: Rule(
         ValueType.SECONDS, Reads.NOTHING, Finish.SECONDS_SINCE_FIRST, "from the earliest event to T"
     ),

@@ -11,6 +11,8 @@ from typing import Any
 
 from ofp_platform.registry.key_rules import KeyProblem, KeyRule
 from ofp_platform.registry.models import FieldType
+from ofp_platform.registry.selection import text_need
+from ofp_platform.registry.text_words import MAX_TEXT_BYTES, is_long
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 
 GroupVersion = tuple[str, str]
@@ -27,6 +29,7 @@ class ApplyFailureReason(StrEnum):
     MISSING_FIELD = "MISSING_FIELD"
     WRONG_TYPE = "WRONG_TYPE"
     INTEGER_OUT_OF_RANGE = "INTEGER_OUT_OF_RANGE"
+    TEXT_TOO_LONG = "TEXT_TOO_LONG"
     WRONG_PINS = "WRONG_PINS"
     INACTIVE_RUN = "INACTIVE_RUN"
     FUTURE_EVENT = "FUTURE_EVENT"
@@ -53,7 +56,7 @@ class ApplyFailure:
 
 @dataclass(frozen=True)
 class GroupNeeds:
-    """The payload fields of one event type that one group version needs: `key` is its key, `fields` what its features read."""
+    """The needs of one group version of one event type: `key` is its key, `fields` what its features read, and texts."""
 
     group: GroupVersion
     key: str
@@ -87,10 +90,21 @@ def explain(
     bad_fields = {name for name, problem in field_problems.items() if problem is not None}
     problems = [problem for problem in key_problems.values() if problem is not None]
     problems += [problem for name, problem in field_problems.items() if problem is not None and name not in bad_keys]
+    group_needs = list(needs)
+    kept_texts = {text_need(name): name for name in sorted(fields)}.items()
+    for need_name, name in kept_texts:
+        is_kept = any(need_name in need.fields for need in group_needs)
+        if is_kept and isinstance(value.get(name), str) and is_long(value[name]):
+            problems.append((ApplyFailureReason.TEXT_TOO_LONG, _too_long(name)))
+            bad_fields.add(need_name)
     if not problems:
         return None
-    groups = sorted(need.group for need in needs if need.key in bad_keys or not need.fields.isdisjoint(bad_fields))
+    groups = sorted(need.group for need in group_needs if need.key in bad_keys or not need.fields.isdisjoint(bad_fields))
     return ApplyFailure(index, problems[0][0], "; ".join(detail for _, detail in problems), tuple(groups))
+
+
+def _too_long(name: str) -> str:
+    return f"payload field {name!r} is longer than {MAX_TEXT_BYTES} bytes of UTF-8, the longest text that a feature may have"
 
 
 def _key(value: Any, name: str, rule: KeyRule) -> tuple[ApplyFailureReason, str] | None:

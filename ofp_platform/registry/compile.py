@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
 
-from ofp_platform.registry.aggregations import Reads, rule_of
+from ofp_platform.registry.aggregations import Reads, ValueType, rule_of
 from ofp_platform.registry.expression import names_in, parse_expression
 from ofp_platform.registry.key_rules import KeyRule, key_rules
 from ofp_platform.registry.layout import (
@@ -20,7 +20,7 @@ from ofp_platform.registry.layout import (
     Predicate,
     Slot,
 )
-from ofp_platform.registry.models import Group, Pack
+from ofp_platform.registry.models import EventRouting, FieldType, Group, Pack
 from ofp_platform.registry.pack import group_id, pack_digest
 from ofp_platform.registry.selection import (
     Selection,
@@ -28,7 +28,11 @@ from ofp_platform.registry.selection import (
     feature_selections,
     group_feed,
     group_selections,
+    is_text,
+    value_type,
 )
+
+Events = Mapping[str, EventRouting]
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,12 @@ class CompiledRegistry:
 def compile_pack(pack: Pack) -> CompiledRegistry:
     """Compile a valid pack. The same meaning gives the same layouts and plans, whatever the order in the file."""
     groups = sorted(pack.groups, key=group_id)
+    events = pack.events
     layouts = {
-        key_type: _layout(key_type, [group for group in groups if group.key_type == key_type])
+        key_type: _layout(events, key_type, [group for group in groups if group.key_type == key_type])
         for key_type in sorted({group.key_type.value for group in groups})
     }
-    plans = {group_id(group): _plan(group, layouts[group.key_type]) for group in groups}
+    plans = {group_id(group): _plan(events, group, layouts[group.key_type]) for group in groups}
     return CompiledRegistry(
         pack=pack,
         digest=pack_digest(pack),
@@ -65,17 +70,26 @@ def compile_pack(pack: Pack) -> CompiledRegistry:
     )
 
 
-def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
-    selections = [selection for group in groups for selection in group_selections(group)]
-    predicates = sorted({selection.predicate for selection in selections} | {group_feed(group) for group in groups}, key=_order)
-    integers = sorted({selection.value for selection in selections if _integer(selection) and selection.value is not None})
+def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
+    selections = [selection for group in groups for selection in group_selections(group, events)]
+    feeds = {group_feed(group, events) for group in groups}
+    predicates = sorted({selection.predicate for selection in selections} | feeds, key=_order)
+    integers = sorted(
+        {selection.value for selection in selections if _integer(selection, events) and selection.value is not None}
+    )
     tokens = sorted({selection.value for selection in selections if _token(selection) and selection.value is not None})
+    texts = sorted({selection.value for selection in selections if is_text(selection, events) and selection.value is not None})
     # every predicate has a measure of its events alone: freshness reads its last time out of the chunk summaries
     measures = {Measure(index, -1) for index in range(len(predicates))}
-    measures |= {_measure(selection, predicates, integers) for selection in selections}
+    measures |= {_measure(selection, events, predicates, integers) for selection in selections}
     ordered_measures = sorted(measures, key=lambda measure: (measure.predicate, measure.column))
     slots = {
-        Slot(ordered_measures.index(_measure(selection, predicates, integers)), selection.window, selection.delay)
+        Slot(
+            ordered_measures.index(_measure(selection, events, predicates, integers)),
+            selection.window,
+            selection.delay,
+            _text_place(selection, events, texts),
+        )
         for selection in selections
     }
     return KeyLayout(
@@ -85,7 +99,8 @@ def _layout(key_type: str, groups: list[Group]) -> KeyLayout:
         integer_fields=tuple(integers),
         token_fields=tuple(tokens),
         measures=tuple(ordered_measures),
-        slots=tuple(sorted(slots, key=lambda slot: (slot.measure, slot.window, slot.delay))),
+        slots=tuple(sorted(slots, key=lambda slot: (slot.measure, slot.window, slot.delay, slot.text))),
+        text_fields=tuple(texts),
     )
 
 
@@ -98,26 +113,31 @@ def _token(selection: Selection) -> bool:
     return rule_of(selection.aggregation).reads is Reads.TOKEN
 
 
-def _integer(selection: Selection) -> bool:
-    return rule_of(selection.aggregation).reads is Reads.INTEGER
+def _integer(selection: Selection, events: Events) -> bool:
+    reads = rule_of(selection.aggregation).reads
+    return reads is Reads.INTEGER or (reads is Reads.VALUE and not is_text(selection, events))
 
 
-def _measure(selection: Selection, predicates: list[Predicate], integers: list[str]) -> Measure:
-    column = integers.index(selection.value) if _integer(selection) and selection.value is not None else -1
+def _text_place(selection: Selection, events: Events, texts: list[str]) -> int:
+    return texts.index(selection.value) if is_text(selection, events) and selection.value is not None else -1
+
+
+def _measure(selection: Selection, events: Events, predicates: list[Predicate], integers: list[str]) -> Measure:
+    column = integers.index(selection.value) if _integer(selection, events) and selection.value is not None else -1
     return Measure(predicates.index(selection.predicate), column)
 
 
-def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
-    selections = group_selections(group)
+def _plan(events: Events, group: Group, layout: KeyLayout) -> CompiledGroup:
+    selections = group_selections(group, events)
     read = {name for feature in group.on_demand for name in names_in(parse_expression(feature.expression))[1]}
     return CompiledGroup(
         name=group.name,
         version=group.version,
         key_type=group.key_type.value,
         ttl_seconds=group.ttl_seconds,
-        mask=1 << layout.predicates.index(group_feed(group)),
+        mask=1 << layout.predicates.index(group_feed(group, events)),
         reach=max(selection.reach for selection in selections),
-        features=_features(group, selections, layout),
+        features=_features(events, group, selections, layout),
         on_demand=tuple(
             CompiledOnDemand(feature.name, feature.expression.strip(), feature.scale)
             for feature in sorted(group.on_demand, key=lambda feature: feature.name)
@@ -126,26 +146,34 @@ def _plan(group: Group, layout: KeyLayout) -> CompiledGroup:
     )
 
 
-def _features(group: Group, selections: list[Selection], layout: KeyLayout) -> tuple[CompiledFeature, ...]:
+def _features(events: Events, group: Group, selections: list[Selection], layout: KeyLayout) -> tuple[CompiledFeature, ...]:
     """The features of a group in the order of their names; `selections` are the group's, in the order of the pack."""
     features = []
     remaining = iter(selections)
     for feature in group.features:
-        operands = [_operand(selection, layout) for selection in islice(remaining, len(feature_selections(feature)))]
+        own_selections = list(islice(remaining, len(feature_selections(feature))))
+        operands = [_operand(selection, events, layout) for selection in own_selections]
         features.append(
             CompiledFeature(
                 name=feature.name,
                 operand=operands[0],
                 denominator=operands[1] if len(operands) == 2 else None,
                 scale=feature_scale(feature),
+                value_type=_value_type(own_selections[0], events),
             )
         )
     return tuple(sorted(features, key=lambda feature: feature.name))
 
 
-def _operand(selection: Selection, layout: KeyLayout) -> CompiledOperand:
-    measure = _measure(selection, list(layout.predicates), list(layout.integer_fields))
-    slot = Slot(layout.measures.index(measure), selection.window, selection.delay)
+def _value_type(selection: Selection, events: Events) -> FieldType:
+    is_field = rule_of(selection.aggregation).value_type is ValueType.FIELD
+    return (value_type(selection, events) if is_field else None) or FieldType.INTEGER
+
+
+def _operand(selection: Selection, events: Events, layout: KeyLayout) -> CompiledOperand:
+    measure = _measure(selection, events, list(layout.predicates), list(layout.integer_fields))
+    text = _text_place(selection, events, list(layout.text_fields))
+    slot = Slot(layout.measures.index(measure), selection.window, selection.delay, text)
     return CompiledOperand(
         aggregation=selection.aggregation,
         slot=layout.slots.index(slot),

@@ -17,7 +17,8 @@ from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar
 from ofp_platform.registry.pack import group_id
-from ofp_platform.registry.selection import feature_selections, fields_needed
+from ofp_platform.registry.selection import group_needs, text_need
+from ofp_platform.registry.text_words import TEXT_WORDS, is_long
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KeyType
 
@@ -39,8 +40,8 @@ class KeyPlan:
     The mask starts as `start` (every predicate that selects the event type) and is and-ed, per condition field, with
     the bits that the value leaves standing: `conditions` has (attribute, value -> bits, bits for any other value).
 
-    `needs`: different sets of attributes that groups need, each with the bits of the predicates of those groups; an event that
-    lacks one of the attributes has none of the bits, and an event that lacks one of each set does not touch the key.
+    `needs`: different sets of attributes (and `EventPlan.texts`) that groups need, each with the bits of the predicates of those
+    groups; an event that lacks one of them has none of the bits, and an event that lacks one of each set does not touch the key.
     """
 
     key_type: str
@@ -49,6 +50,7 @@ class KeyPlan:
     conditions: tuple[tuple[str, Mapping[Scalar, int], int], ...]
     integer_rows: tuple[tuple[int, str], ...]
     token_rows: tuple[tuple[int, str], ...]
+    text_rows: tuple[tuple[int, str], ...]
     needs: tuple[tuple[tuple[str, ...], int], ...]
 
     def mask(self, columns: AttributeValues, count: int) -> npt.NDArray[np.int64]:
@@ -78,6 +80,7 @@ class EventPlan:
 
     `decode` refuses a payload that lacks any of them; `decode_partly` makes a `partial` of it, with None for what is missing;
     `decode_field` is per payload field, in the order of the arguments of a `partial`. `needs`: per group that uses the type.
+    `texts`: attributes of which the texts are kept, each with the name under which an event lacks a text that is short enough.
     """
 
     keys: Mapping[str, KeyRule]
@@ -90,10 +93,20 @@ class EventPlan:
     decode_field: Mapping[str, Callable[[msgspec.Raw], Any]]
     key_plans: tuple[KeyPlan, ...]
     needs: tuple[GroupNeeds, ...]
+    texts: Mapping[str, str]
 
     def columns(self, rows: list[msgspec.Struct]) -> dict[str, list[Any]]:
         """Attribute to its values, in the order of the rows."""
         return {attribute: list(map(attrgetter(attribute), rows)) for attribute in self.attributes}
+
+    def long_texts(self, columns: AttributeValues) -> dict[str, Flags]:
+        """For each of `texts` that some event lacks: bool[n], which ones, their texts being too long."""
+        lacks = {}
+        for attribute, name in self.texts.items():
+            flags = np.fromiter(map(is_long, columns[attribute]), np.bool_, len(columns[attribute]))
+            if flags.any():
+                lacks[name] = flags
+        return lacks
 
     def decode_usable(self, payload: bytes) -> msgspec.Struct | None:
         """The payload with None for what is missing or of another type; None if it is no I-JSON object."""
@@ -155,14 +168,14 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
         decode_field={field: msgspec.json.Decoder(_TYPES[kinds[field]]).decode for field in names},
         key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in layouts.items()),
         needs=_needs(name, routing, registry),
+        texts={attributes[field]: text_need(attributes[field]) for read in reads.values() for field in sorted(read.texts)},
     )
 
 
 def _needs(name: str, routing: EventRouting, registry: CompiledRegistry) -> tuple[GroupNeeds, ...]:
     needs = []
     for group in registry.pack.groups:
-        selections = [selection for feature in group.features for selection in feature_selections(feature)]
-        read = fields_needed((selection.predicate, selection.value) for selection in selections)
+        read = group_needs(group, registry.pack.events)
         if name in read:
             needs.append(GroupNeeds(group_id(group), routing.keys[group.key_type], read[name]))
     return tuple(sorted(needs, key=lambda need: need.group))
@@ -175,10 +188,11 @@ class _Read:
     conditions: frozenset[str]
     integers: frozenset[str]
     tokens: frozenset[str]
+    texts: frozenset[str]
 
     @property
     def all(self) -> frozenset[str]:
-        return self.conditions | self.integers | self.tokens
+        return self.conditions | self.integers | self.tokens | self.texts
 
 
 def _read(name: str, layout: KeyLayout, registry: CompiledRegistry) -> _Read:
@@ -203,6 +217,11 @@ def _read(name: str, layout: KeyLayout, registry: CompiledRegistry) -> _Read:
             for operand in operands
             if operand.token >= 0 and layout.measures[layout.slots[operand.slot].measure].predicate in selecting
         ),
+        texts=frozenset(
+            layout.text_fields[slot.text]
+            for slot in layout.slots
+            if slot.text >= 0 and layout.measures[slot.measure].predicate in selecting
+        ),
     )
 
 
@@ -223,8 +242,9 @@ def _key_plan(name: str, routing: EventRouting, layout: KeyLayout, read: _Read, 
                 bits[value] = bits.get(value, otherwise) | (1 << index)
         conditions.append((attributes[field], bits, otherwise))
     needs: dict[tuple[str, ...], int] = {}
+    lacks = {**attributes, **{text_need(field): text_need(attribute) for field, attribute in attributes.items()}}
     for index in selecting:
-        needed = tuple(attributes[field] for field in layout.predicates[index].needs_of(name))
+        needed = tuple(lacks[need] for need in layout.predicates[index].needs_of(name))
         needs[needed] = needs.get(needed, 0) | 1 << index
     return KeyPlan(
         key_type=layout.key_type,
@@ -240,6 +260,11 @@ def _key_plan(name: str, routing: EventRouting, layout: KeyLayout, read: _Read, 
             (layout.first_token_row + 2 * place, attributes[field])
             for place, field in enumerate(layout.token_fields)
             if field in read.tokens
+        ),
+        text_rows=tuple(
+            (layout.first_text_row + TEXT_WORDS * place, attributes[field])
+            for place, field in enumerate(layout.text_fields)
+            if field in read.texts
         ),
         needs=tuple(needs.items()),
     )

@@ -17,8 +17,8 @@ class Unservable(Enum):
     OUT_OF_RANGE = auto()
 
 
-ExactValue = int | tuple[int, int] | Unservable | None
-"""An integer, a decimal as (unscaled, scale), null, or a value beyond what is served."""
+ExactValue = int | str | tuple[int, int] | Unservable | None
+"""An integer, a boolean, a text, a decimal as (unscaled, scale), null, or a value beyond what is served."""
 
 
 def in_range(value: ExactValue) -> ExactValue:

@@ -7,6 +7,9 @@ The event matrix of a key is an int64 array of shape (layout.column_count, event
     rows 2, 3      tie high, tie low (only when `ties`): the event's identity order, compared as unsigned
     then           one row per integer field (0 where the event's type does not carry the field)
     then           two rows (high, low) per token field: the first 128 bits of SHA-256 of the value's canonical bytes
+    then           eight rows per text field: the words of the text (`text_words`)
+
+A boolean is an integer field of 0 and 1.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.models import FieldType
+from ofp_platform.registry.text_words import TEXT_WORDS
 
 TIME_ROW = 0
 MASK_ROW = 1
 MAX_PREDICATES = 62
+MAX_VALUE_COLUMNS = 251
+"""The rows behind those of time, mask and tie; a stored chunk has room for 255."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class Predicate:
     """Which events count: those of `event_types` whose fields hold one of the listed values, for every listed field.
 
     `needs`: for each of the event types, the payload fields that the group reads of it, sorted; an event that lacks one, or has
-    it with another type, does not count. () stands for none.
+    it with another type, does not count. A need of a text that is kept is a need of its own (`selection.text_need`). () stands
+    for none.
     """
 
     event_types: tuple[str, ...]
@@ -34,7 +42,7 @@ class Predicate:
     needs: tuple[tuple[str, ...], ...] = ()
 
     def needs_of(self, event_type: str) -> tuple[str, ...]:
-        """The payload fields that an event of the type must have to count; the type is one of `event_types`."""
+        """The needs that an event of the type must satisfy to count; the type is one of `event_types`."""
         return self.needs[self.event_types.index(event_type)] if self.needs else ()
 
 
@@ -48,11 +56,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class Slot:
-    """One measure over one window: T - delay - window < ts <= T - delay, microseconds."""
+    """One measure over one window: T - delay - window < ts <= T - delay, microseconds.
+
+    `text`: the place in `text_fields` of the texts that are its values, the measure being of events only; -1: none.
+    """
 
     measure: int
     window: int
     delay: int
+    text: int = -1
 
 
 @dataclass(frozen=True)
@@ -71,12 +83,16 @@ class CompiledOperand:
 
 @dataclass(frozen=True)
 class CompiledFeature:
-    """One windowed feature: its operand, for a ratio the denominator too; `scale` is the wire's (None: integer)."""
+    """One windowed feature: its operand, for a ratio the denominator too; `scale` is the wire's (None: no decimal).
+
+    `value_type`: the type of the value where that is no decimal.
+    """
 
     name: str
     operand: CompiledOperand
     denominator: CompiledOperand | None
     scale: int | None
+    value_type: FieldType = FieldType.INTEGER
 
 
 @dataclass(frozen=True)
@@ -118,6 +134,7 @@ class KeyLayout:
     token_fields: tuple[str, ...]
     measures: tuple[Measure, ...]
     slots: tuple[Slot, ...]
+    text_fields: tuple[str, ...] = ()
 
     @cached_property
     def first_integer_row(self) -> int:
@@ -130,6 +147,11 @@ class KeyLayout:
         return self.first_integer_row + len(self.integer_fields)
 
     @cached_property
+    def first_text_row(self) -> int:
+        """Row of the first text field's first word."""
+        return self.first_token_row + 2 * len(self.token_fields)
+
+    @cached_property
     def column_count(self) -> int:
         """Rows of the event matrix."""
-        return self.first_token_row + 2 * len(self.token_fields)
+        return self.first_text_row + TEXT_WORDS * len(self.text_fields)

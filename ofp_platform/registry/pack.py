@@ -91,7 +91,8 @@ def group_content(pack: Pack, group: Group) -> dict[str, Any]:
     """The meaning of one group version: its features, and of the events that they select what the group reads."""
     routing = {}
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
-    read = fields_needed((selection.predicate, selection.value) for selection in selections)
+    values = [frozenset(() if selection.value is None else (selection.value,)) for selection in selections]
+    read = fields_needed((selection.predicate, value) for selection, value in zip(selections, values, strict=True))
     for name in sorted(read):
         event = pack.events[name]
         routing[name] = {

@@ -21,6 +21,7 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.event_plan import EventPlan, KeyPlan, event_plans
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, KeyLayout
 from ofp_platform.registry.models import event_class
+from ofp_platform.registry.text_words import TEXT_WORDS, words_of
 from ofp_platform.vocabulary.canonical import canonical_bytes
 
 APPLIED, UNKNOWN_TYPE, FAILED = 0, 1, 2
@@ -167,7 +168,7 @@ class Router:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self._decode_partly(plan, indices, payloads, failures)
         columns = plan.columns(rows)
-        if any(self._bad_keys(plan, columns).values()):
+        if any(self._bad_keys(plan, columns).values()) or plan.long_texts(columns):
             return self._decode_partly(plan, indices, payloads, failures)
         return _Decoded(indices, columns)
 
@@ -189,6 +190,7 @@ class Router:
             name: [zero if value is None else value for value in columns[name]] if name in lacks else columns[name]
             for name, zero in plan.attributes.items()
         }
+        lacks |= plan.long_texts(columns)
         attributes = {key.key_type: key.attribute for key in plan.key_plans}
         bad_keys = {
             key_type: np.fromiter(map(bad.__contains__, columns[attributes[key_type]]), np.bool_, len(rows))
@@ -229,6 +231,8 @@ class Router:
             matrix[row] = columns[attribute]
         for row, attribute in plan.token_rows:
             matrix[row], matrix[row + 1] = self._tokens.columns(columns[attribute])
+        for row, attribute in plan.text_rows:
+            matrix[row : row + TEXT_WORDS] = words_of(columns[attribute])
         key_ids = columns[plan.attribute]
         if decoded_rows.lacks or decoded_rows.bad_keys:
             feeds, bits = plan.fed_bits(decoded_rows.lacks, len(where))
@@ -247,8 +251,8 @@ class Router:
 class _Decoded:
     """Records of one event type, decoded: `indices` in the batch, attribute to values in the same order.
 
-    Where some records are not whole: `lacks` has, per attribute that one of them lacks, bool[n] (the value there is a zero), and
-    `bad_keys`, per key type, which records have no key id of it.
+    Where some records are not whole: `lacks` has, per attribute that one of them lacks, bool[n] (the value there is a zero; and
+    see `EventPlan.texts`), and `bad_keys`, per key type, which records have no key id of it.
     """
 
     indices: list[int]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ofp_platform.registry.aggregations import Aggregation, Reads, rule_of
 from ofp_platform.registry.layout import Predicate
-from ofp_platform.registry.models import DEFAULT_SCALE, Feature, Group, Operand, Scalar
+from ofp_platform.registry.models import DEFAULT_SCALE, EventRouting, Feature, FieldType, Group, Operand, Scalar
 from ofp_platform.vocabulary.times import parse_duration
 
 
@@ -64,10 +64,38 @@ def feature_selections(feature: Feature) -> tuple[Selection, ...]:
     )
 
 
-def group_selections(group: Group) -> list[Selection]:
+def value_type(selection: Selection, events: Mapping[str, EventRouting]) -> FieldType | None:
+    """The type of the field that the aggregation is of, as the pack declares it; None: it is of no field."""
+    return None if selection.value is None else events[selection.predicate.event_types[0]].fields[selection.value]
+
+
+def is_text(selection: Selection, events: Mapping[str, EventRouting]) -> bool:
+    """Whether the value is one of the texts in the window."""
+    return rule_of(selection.aggregation).reads is Reads.VALUE and value_type(selection, events) is FieldType.STRING
+
+
+def text_need(field: str) -> str:
+    """The need of a group whose value is a text of the field: that it is not longer than what is kept. No field is named so."""
+    return f"{field}:text"
+
+
+def value_needs(selection: Selection, events: Mapping[str, EventRouting]) -> frozenset[str]:
+    """The needs of the selection's value."""
+    if selection.value is None:
+        return frozenset()
+    return frozenset((selection.value, text_need(selection.value)) if is_text(selection, events) else (selection.value,))
+
+
+def group_needs(group: Group, events: Mapping[str, EventRouting]) -> dict[str, frozenset[str]]:
+    """Event type to what a group needs of it: payload fields, and that texts are not too long."""
+    selections = [selection for feature in group.features for selection in feature_selections(feature)]
+    return fields_needed((selection.predicate, value_needs(selection, events)) for selection in selections)
+
+
+def group_selections(group: Group, events: Mapping[str, EventRouting]) -> list[Selection]:
     """The selections of all features of a group, each with a predicate that holds for events which feed the group only."""
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
-    needs = fields_needed((selection.predicate, selection.value) for selection in selections)
+    needs = group_needs(group, events)
     return [replace(selection, predicate=fed_predicate(selection.predicate, needs)) for selection in selections]
 
 
@@ -78,18 +106,17 @@ def feed_of(predicates: Iterable[Predicate]) -> Predicate:
     )
 
 
-def group_feed(group: Group) -> Predicate:
+def group_feed(group: Group, events: Mapping[str, EventRouting]) -> Predicate:
     """The events that feed a group: of its types, with all that it needs."""
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
-    needs = fields_needed((selection.predicate, selection.value) for selection in selections)
-    return fed_predicate(feed_of(selection.predicate for selection in selections), needs)
+    return fed_predicate(feed_of(selection.predicate for selection in selections), group_needs(group, events))
 
 
-def fields_needed(parts: Iterable[tuple[Predicate, str | None]]) -> dict[str, frozenset[str]]:
-    """Event type to the payload fields that a group reads of it; `parts` are its predicates with the field of each value."""
+def fields_needed(parts: Iterable[tuple[Predicate, frozenset[str]]]) -> dict[str, frozenset[str]]:
+    """Event type to what a group needs of it; `parts` are its predicates, each with what its value needs."""
     needs: dict[str, frozenset[str]] = {}
-    for predicate, value in parts:
-        read = {name for name, _ in predicate.conditions} | ({value} if value is not None else set())
+    for predicate, value_parts in parts:
+        read = {name for name, _ in predicate.conditions} | value_parts
         for name in predicate.event_types:
             needs[name] = needs.get(name, frozenset()) | read
     return needs

@@ -3,16 +3,18 @@ reports everything: a typo in one feature does not hide a wrong window in anothe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from ofp_platform.registry.aggregations import Reads, rule_of
+from ofp_platform.registry.aggregations import Reads, ValueType, rule_of
 from ofp_platform.registry.expression import ExpressionError, names_in, parse_expression
-from ofp_platform.registry.layout import MAX_PREDICATES, Predicate
+from ofp_platform.registry.layout import MAX_PREDICATES, MAX_VALUE_COLUMNS, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
-from ofp_platform.registry.selection import fed_predicate, feed_of, fields_needed, predicate_of
+from ofp_platform.registry.selection import fed_predicate, feed_of, fields_needed, predicate_of, text_need
 from ofp_platform.registry.shape import check_shape, parse_part, suggestion
+from ofp_platform.registry.text_words import TEXT_WORDS
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 
@@ -39,7 +41,8 @@ class _Check:
     pack_text: PackText
     events: dict[str, EventRouting | None] = field(default_factory=dict)
     predicates: dict[str, set[Predicate]] = field(default_factory=dict)
-    selected: list[tuple[Path, Predicate, str | None]] = field(default_factory=list)
+    widths: dict[str, dict[tuple[str, int], int]] = field(default_factory=dict)
+    selected: list[tuple[Path, Predicate, frozenset[str]]] = field(default_factory=list)
 
     def run(self, data: dict[str, Any]) -> None:
         for name, routing in _items(data.get("events")):
@@ -66,14 +69,17 @@ class _Check:
         key_type = str(group.get("key_type"))
         names: dict[str, str] = {}
         self.selected = []
+        parsed_features: list[tuple[Path, Feature]] = []
         for index, raw in enumerate(_list(group.get("features"))):
             here: Path = (*path, "features", index)
             self._name(here, raw, names, f"features[{index}]")
             feature: Feature | None = parse_part(Feature, raw)
             if feature is not None:
+                parsed_features.append((here, feature))
                 self._feature(here, key_type, feature)
         self._count_predicates(key_type)
         features = set(names)
+        types = {feature.name: self._value_type(feature) for _, feature in parsed_features}
         request = {name for name, _ in _items(group.get("request"))}
         read: set[str] = set()
         for index, raw in enumerate(_list(group.get("on_demand"))):
@@ -81,7 +87,7 @@ class _Check:
             self._name(here, raw, names, f"on_demand[{index}]")
             plan: OnDemand | None = parse_part(OnDemand, raw)
             if plan is not None:
-                read |= self._expression((*here, "expression"), plan, features, request)
+                read |= self._expression((*here, "expression"), plan, features, types, request)
         for name in sorted(request - read):
             self.pack_text.report((*path, "request", name), f"no on-demand feature reads request.{name}")
 
@@ -92,7 +98,16 @@ class _Check:
             self.pack_text.report((*path, "name"), f"the group already has a feature {name!r} ({names[name]})")
         names.setdefault(name, index)
 
-    def _expression(self, path: Path, plan: OnDemand, features: set[str], request: set[str]) -> set[str]:
+    def _value_type(self, feature: Feature) -> FieldType | None:
+        """The type of the field whose value the feature has; None: it is a number."""
+        if rule_of(feature.aggregation).value_type is not ValueType.FIELD or feature.value is None:
+            return None
+        routings = (self.events.get(name) for name in feature.events or ())
+        return next((routing.fields[feature.value] for routing in routings if routing and feature.value in routing.fields), None)
+
+    def _expression(
+        self, path: Path, plan: OnDemand, features: set[str], types: Mapping[str, FieldType | None], request: set[str]
+    ) -> set[str]:
         try:
             feature_names, fields = names_in(parse_expression(plan.expression))
         except ExpressionError as error:
@@ -100,6 +115,9 @@ class _Check:
             return set(request)  # what it would have read is unknown: no second complaint about unread fields
         for name in sorted(feature_names - features):
             self.pack_text.report(path, f"the group has no windowed feature {name!r}{suggestion(name, features)}")
+        for name in sorted(feature_names):
+            if types.get(name) in (FieldType.STRING, FieldType.BOOLEAN):
+                self.pack_text.report(path, f"feature {name!r} is a {types[name]}; an expression reads numbers only")
         for name in sorted(fields - request):
             self.pack_text.report(path, f"request.{name} is not declared under request{suggestion(name, request)}")
         return set(fields)
@@ -146,15 +164,16 @@ class _Check:
                 self.pack_text.report(here, f"unknown event type {name!r}{suggestion(name, self.events)}")
             elif (routing := self.events[name]) is not None and key_type not in routing.keys:
                 self.pack_text.report(here, f"event {name!r} routes no {key_type} key, which is the key type of the group")
-        self._value(path, part, events)
+        value_needs = self._value(path, part, events)
         for name, values in part.where.items():
             self._condition((*path, "where", name), name, values, events)
-        self.selected.append((path, predicate_of(events, part.where), part.value))
+        self._count_columns(path, key_type, part, value_needs)
+        self.selected.append((path, predicate_of(events, part.where), value_needs))
 
     def _count_predicates(self, key_type: str) -> None:
         """Hold the number of predicates of a key type to what a mask has room for, a group at a time."""
         predicates = self.predicates.setdefault(key_type, set())
-        needs = fields_needed((predicate, value) for _, predicate, value in self.selected)
+        needs = fields_needed((predicate, value_needs) for _, predicate, value_needs in self.selected)
         selected = [(path, predicate) for path, predicate, _ in self.selected]
         if selected:
             selected.append((selected[-1][0], feed_of(predicate for _, predicate in selected)))
@@ -169,15 +188,36 @@ class _Check:
                 continue
             predicates.add(fed)
 
-    def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> None:
+    def _count_columns(self, path: Path, key_type: str, part: Feature | Operand, value_needs: frozenset[str]) -> None:
+        """Hold what is kept of the events of a key type to what their chunks have room for."""
+        if part.value is None:
+            return
+        is_token = rule_of(part.aggregation).reads is Reads.TOKEN
+        width = 2 if is_token else TEXT_WORDS if text_need(part.value) in value_needs else 1
+        widths = self.widths.setdefault(key_type, {})
+        if (part.value, width) not in widths and sum(widths.values()) + width > MAX_VALUE_COLUMNS:
+            message = (
+                f"the values of key type {key_type} take more than {MAX_VALUE_COLUMNS} columns: a text field {TEXT_WORDS}, a"
+                " field of which different values are counted 2, any other 1"
+            )
+            self.pack_text.report((*path, "value"), message)
+            return
+        widths[part.value, width] = width
+
+    def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> frozenset[str]:
+        """Check the value; gives its needs."""
         reads = rule_of(part.aggregation).reads
         match reads:
             case Reads.NOTHING:
                 if part.value is not None:
                     self.pack_text.report((*path, "value"), f"{part.aggregation} counts events and has no value")
-                return
+                return frozenset()
             case Reads.OPERANDS:  # its operands are looked at one by one
-                return
+                return frozenset()
+            case Reads.VALUE if isinstance(part, Operand):  # a ratio divides numbers
+                field_types = {FieldType.INTEGER}
+            case Reads.VALUE:
+                field_types = set(FieldType)
             case Reads.INTEGER:
                 field_types = {FieldType.INTEGER}
             case Reads.TOKEN:
@@ -186,13 +226,22 @@ class _Check:
                 assert_never(reads)
         if part.value is None:
             self.pack_text.report((*path, "value"), f"{part.aggregation} needs the payload field that it is of")
-            return
-        for name, field_type in self._field_types((*path, "value"), part.value, events):
+            return frozenset()
+        fields = self._field_types((*path, "value"), part.value, events)
+        for name, field_type in fields:
             if field_type not in field_types:
                 words = " or ".join(sorted(field_types))
+                where = " in a ratio" if reads is Reads.VALUE else ""
                 self.pack_text.report(
-                    (*path, "value"), f"{part.value!r} of {name} is {field_type}; {part.aggregation} needs {words}"
+                    (*path, "value"), f"{part.value!r} of {name} is {field_type}; {part.aggregation}{where} needs {words}"
                 )
+            elif reads is Reads.VALUE and field_type is not fields[0][1]:
+                first_name, first_type = fields[0]
+                message = f"{part.value!r} of {first_name} is {first_type} and of {name} {field_type}: a feature has one type"
+                self.pack_text.report((*path, "value"), message)
+        if reads is Reads.VALUE and fields and fields[0][1] is FieldType.STRING:
+            return frozenset((part.value, text_need(part.value)))
+        return frozenset((part.value,))
 
     def _condition(self, path: Path, name: str, values: tuple[Scalar, ...], events: tuple[str, ...]) -> None:
         for event, field_type in self._field_types(path, name, events):

@@ -36,8 +36,10 @@ GroupVersion = Annotated[
     Field(description="as in v1 or 1.0; there is no 'latest'", json_schema_extra={"not": {"const": "latest"}}),
 ]
 Value = Annotated[
-    int | str | None,
-    Field(description="an integer, a decimal as a string with all digits of its scale, or null for an empty window"),
+    int | bool | str | None,
+    Field(
+        description="an integer, a decimal as a string with all digits of its scale, a boolean or text, or null (empty window)"
+    ),
 ]
 
 

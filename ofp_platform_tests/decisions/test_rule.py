@@ -56,6 +56,12 @@ def test_a_snapshot_without_a_feature_of_the_rule_is_an_error() -> None:
         RULE.decide(values(count=3))
 
 
+@pytest.mark.parametrize("value", [True, False, "", "web", "1.", "1e3", "\u0661"])
+def test_a_value_that_is_no_number_is_refused_by_name(value: bool | str) -> None:
+    with pytest.raises(ValueError, match="g v1 count is no number"):
+        RULE.decide(values(count=value, ratio=None, trust=None))
+
+
 NUMBERS = st.one_of(
     st.integers(-(2**53 - 1), 2**53 - 1), st.decimals(-1000, 1000, places=6).map(str), st.decimals(-9, 9, places=2).map(str)
 ).filter(lambda value: isinstance(value, int) or "E" not in value)

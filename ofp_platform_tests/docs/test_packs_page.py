@@ -10,7 +10,7 @@ import pytest
 from ofp_platform.registry.aggregations import Aggregation, Reads, rule_of
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
-from ofp_platform.registry.layout import MAX_PREDICATES
+from ofp_platform.registry.layout import MAX_PREDICATES, MAX_VALUE_COLUMNS
 from ofp_platform.registry.models import (
     DEFAULT_SCALE,
     MAX_SCALE,
@@ -22,6 +22,7 @@ from ofp_platform.registry.models import (
 )
 from ofp_platform.registry.pack import load_pack, pack_digest
 from ofp_platform.registry.pack_text import MAX_SOURCE_CHARACTERS, PackErrors
+from ofp_platform.registry.text_words import MAX_TEXT_BYTES, TEXT_WORDS
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform_tests.docs.fenced import blocks
 
@@ -47,6 +48,8 @@ def test_every_field_is_explained() -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"at most {MAX_SOURCE_CHARACTERS:,} characters" in TEXT
     assert f"at most {MAX_PREDICATES} different selections" in TEXT
+    assert f"at most {MAX_TEXT_BYTES} bytes of UTF-8" in TEXT
+    assert f"at most {MAX_VALUE_COLUMNS} columns: a text field {TEXT_WORDS}," in TEXT
     assert f"At most {MAX_EXPRESSION_CHARACTERS} characters" in TEXT
     assert f"0 to {MAX_SCALE}, {DEFAULT_SCALE} unless given" in TEXT
 
@@ -68,6 +71,12 @@ REFUSED = {
     "a card number": EXAMPLE.replace("Prose", "4111 1111 1111 1111"),
     "a long duration": EXAMPLE.replace("window: 30d", "window: 3661d"),
     "a version": EXAMPLE.replace("version: v1", "version: latest"),
+    "an expression over a text": EXAMPLE.replace("request.amount_minor / mean_30d", "request.amount_minor / last_channel_7d"),
+    "an expression over a boolean": EXAMPLE.replace("request.amount_minor / mean_30d", "request.amount_minor / any_retry_1h"),
+    "a ratio of a text": EXAMPLE.replace(
+        "denominator: {aggregation: count, events: [payment]}",
+        "denominator: {aggregation: max, events: [payment], value: channel}",
+    ),
     "a value of another type": EXAMPLE.replace("is_retry: false}", "is_retry: 0}"),
     "an operator": EXAMPLE.replace("request.amount_minor / mean_30d", "request.amount_minor % mean_30d"),
 }

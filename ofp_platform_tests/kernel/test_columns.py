@@ -28,9 +28,10 @@ from ofp_platform.registry.layout import (
     Slot,
 )
 from ofp_platform.registry.pack import load_pack
+from ofp_platform.registry.text_words import TEXT_WORDS, text_of, words_of
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform_tests.oracle.matrices import sorted_matrix
-from ofp_platform_tests.oracle.strategies import PACK, SECOND, START
+from ofp_platform_tests.oracle.strategies import PACK, SECOND, SHOPS, START
 
 SIZES = {"tiny": 3, "cents": 100_000, "large": 2**45}
 
@@ -65,8 +66,12 @@ def crowd(key_type: str, seed: int, keys: int, most: int, size: int, knowing: bo
         if layout.ties:
             matrix[2:4] = rng.integers(-(2**63), 2**63 - 1, (2, count))
         for row in range(layout.first_integer_row, layout.first_token_row):
-            matrix[row] = rng.integers(-size, size + 1, count)
-        matrix[layout.first_token_row :] = rng.integers(0, 3, (layout.column_count - layout.first_token_row, count))
+            is_boolean = layout.integer_fields[row - layout.first_integer_row] == "online"
+            matrix[row] = rng.integers(0, 2, count) if is_boolean else rng.integers(-size, size + 1, count)
+        tokens = slice(layout.first_token_row, layout.first_text_row)
+        matrix[tokens] = rng.integers(0, 3, (layout.first_text_row - layout.first_token_row, count))
+        for row in range(layout.first_text_row, layout.column_count, TEXT_WORDS):
+            matrix[row : row + TEXT_WORDS] = words_of(rng.choice(SHOPS, count).tolist())
         parts.append(sorted_matrix(matrix) if layout.ties else matrix[:, np.argsort(matrix[0], kind="stable")])
         starts.append(ends[-1] if ends else 0)
         ends.append(starts[-1] + count)
@@ -89,6 +94,8 @@ def value_of(column: FeatureColumn, row: int) -> ExactValue:
         assert column.high is None or column.high[row] == 0
         return None
     low = int(column.low[row])
+    if column.texts is not None:
+        return text_of(column.texts[low])
     if column.high is None:
         return low
     assert column.scale is not None

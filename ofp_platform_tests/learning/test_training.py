@@ -71,3 +71,11 @@ def test_a_dataset_that_is_not_admitted_is_refused(world: LabelledPlane, manifes
     gates = manifest.gates.model_copy(update={"parity": None})
     with pytest.raises(DatasetNotAdmitted, match=r"GATE_MISSING.*: parity$"):
         trained(world, manifest.model_copy(update={"gates": gates}))
+
+
+def test_a_text_is_no_input_and_is_refused_by_name(world: LabelledPlane, manifest: DatasetManifest) -> None:
+    place = next(place for place, column in enumerate(manifest.columns) if column.role == "feature")
+    text = manifest.columns[place].model_copy(update={"type": "string"})
+    columns = (*manifest.columns[:place], text, *manifest.columns[place + 1 :])
+    with pytest.raises(DatasetNotAdmitted, match=f"SCHEMA_UNFIT: feature {text.name} is a text"):
+        trained(world, manifest.model_copy(update={"columns": columns}))

@@ -40,8 +40,16 @@ def root_at_scale(number: Fraction, scale: int) -> Fraction:
     return below
 
 
-def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) -> int | Fraction | None:
-    """One aggregation over the events of a window at `time`; a Fraction for a decimal, None for null."""
+def in_order(value: Any) -> Any:
+    """What the values of one type are compared by: texts by the bytes of their UTF-8, false before true."""
+    return value.encode() if isinstance(value, str) else value
+
+
+def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) -> int | str | Fraction | None:
+    """One aggregation over the events of a window at `time`; a Fraction for a decimal, None for null.
+
+    `min`, `max`, `first` and `last` are one of the values as it is: an integer, a boolean or a text.
+    """
     ordered = sorted(items, key=lambda item: (item.ts, item.tie))
     values: list[Any] = [item.value for item in ordered]
     if aggregation == "count":
@@ -53,13 +61,13 @@ def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) ->
     if not ordered:
         return None
     if aggregation == "min":
-        return int(min(values))
+        return min(values, key=in_order)  # type: ignore[no-any-return]
     if aggregation == "max":
-        return int(max(values))
+        return max(values, key=in_order)  # type: ignore[no-any-return]
     if aggregation == "first":
-        return int(values[0])
+        return values[0]  # type: ignore[no-any-return]
     if aggregation == "last":
-        return int(values[-1])
+        return values[-1]  # type: ignore[no-any-return]
     if aggregation == "seconds_since_first":
         return (time - ordered[0].ts) // 1_000_000
     if aggregation == "seconds_since_last":
@@ -80,6 +88,7 @@ def signed_square(aggregation: str, items: Sequence[Item], time: int) -> tuple[i
         mean = Fraction(sum(values), len(values))
         return 1, sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values)
     number = Fraction(sum(values), len(values)) if aggregation == "mean" else aggregate(aggregation, items, time, 0)
+    assert not isinstance(number, (str, bool)), "a ratio divides numbers"
     return None if number is None else ((number > 0) - (number < 0), Fraction(number) ** 2)
 
 

@@ -21,6 +21,8 @@ from ofp_platform_tests.oracle.expression import compute
 
 LIMIT = 2**53 - 1
 DECIMAL_LIMIT = 10**38
+TEXT_LIMIT = 64
+"""The longest text that is the value of a feature, in bytes of UTF-8."""
 PIN_NAMES = (
     "scenario_id",
     "run_id",
@@ -249,7 +251,7 @@ def _served(
     wired: dict[str, int | str | None] = {}
     beyond = []
     for feature in group["features"]:
-        value: int | Fraction | None
+        value: int | str | Fraction | None
         if feature["aggregation"] == "ratio":
             sides = [
                 signed_square(feature[side]["aggregation"], _items(feature[side], events, as_of), as_of)
@@ -258,6 +260,9 @@ def _served(
             value = divide(sides[0], sides[1], feature["scale"])
         else:
             value = _value(feature, events, as_of)
+        if isinstance(value, (str, bool)):
+            wired[feature["name"]] = value  # no expression reads it
+            continue
         decimal = feature["aggregation"] in ("mean", "stddev", "ratio")
         bound = Fraction(DECIMAL_LIMIT, 10 ** feature["scale"]) if decimal else LIMIT + 1
         if value is not None and abs(value) >= bound:
@@ -291,7 +296,7 @@ def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, h
     return max(times, default=None)
 
 
-def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | Fraction | None:
+def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | str | Fraction | None:
     return aggregate(selection["aggregation"], _items(selection, events, as_of), as_of, selection["scale"])
 
 
@@ -356,5 +361,8 @@ def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mappi
         for name in [*selection["where"], *([selection["value"]] if selection["value"] else [])]:
             value = payload.get(name)
             if type(value) is not _TYPES[routing["fields"][name]] or (isinstance(value, int) and abs(value) > LIMIT):
+                return False
+            is_value = name == selection["value"] and selection["aggregation"] in ("min", "max", "first", "last")
+            if is_value and isinstance(value, str) and len(value.encode()) > TEXT_LIMIT:
                 return False
     return True

@@ -9,6 +9,7 @@ from ofp_platform.kernel.known_rows import touch_known
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all, slide_distinct, slide_slots
+from ofp_platform.kernel.texts import with_ranks
 
 
 def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons: Int64Array | None = None) -> Evaluations:
@@ -21,10 +22,11 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
     if horizons is None:
         horizons = np.full(rows, EARLIEST, np.int64)
     arrays = query.arrays
+    matrix, texts = with_ranks(query, matrix)
     columns = np.zeros((arrays.slot_count, ROW_WIDTH, rows), np.int64)
     slide_slots(arrays.slots, query.slot_numbers, needs_all(arrays), matrix, 0, events, times, 0, rows, columns)
     evaluations = Evaluations(
-        as_rows(columns), np.zeros((rows, len(query.distinct)), np.int64), np.empty((rows, len(query.masks)), np.int64)
+        as_rows(columns), np.zeros((rows, len(query.distinct)), np.int64), np.empty((rows, len(query.masks)), np.int64), texts
     )
     slide_distinct(query.distinct, matrix, times, evaluations.distinct)
     touch_known(

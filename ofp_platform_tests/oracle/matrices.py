@@ -9,7 +9,8 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
-from ofp_platform_tests.oracle.strategies import integers
+from ofp_platform.registry.text_words import words_of
+from ofp_platform_tests.oracle.strategies import SHOPS, integers
 
 SPAN = 40
 """Times of a matrix lie in [0, SPAN]: crowded, so that ties and edges meet."""
@@ -74,6 +75,9 @@ def matrices(draw: st.DrawFn, layout: KeyLayout, max_events: int = 60) -> Matrix
         )
     ]
     matrix = np.array(columns, np.int64).reshape(len(columns), count)
+    for _ in layout.text_fields:
+        texts = draw(st.lists(st.sampled_from(SHOPS), min_size=count, max_size=count))
+        matrix = np.concatenate([matrix, words_of(texts)])
     return sorted_matrix(matrix)
 
 

@@ -96,6 +96,27 @@ groups:
         scale: 3
         numerator: {aggregation: stddev, events: [payment], value: amount}
         denominator: {aggregation: mean, events: [payment], value: amount}
+  - name: texts
+    version: v1
+    key_type: account
+    ttl_seconds: 4
+    features:
+      - {name: first_shop, aggregation: first, events: [payment, refund], value: shop, window: 10s}
+      - {name: last_shop, aggregation: last, events: [payment, refund], value: shop, window: 3s, delay: 1s}
+      - {name: last_shops, aggregation: last, events: [payment, refund], value: shop, window: 10s, delay: 1s}
+      - {name: least_shop, aggregation: min, events: [payment, refund], value: shop, window: 10s}
+      - {name: greatest_shop, aggregation: max, events: [payment], value: shop, window: 3s, where: {online: true}}
+      - {name: last_status, aggregation: last, events: [payment], value: status, window: 10s}
+      - {name: shops, aggregation: distinct_count, events: [payment, refund], value: shop, window: 10s}
+  - name: switches
+    version: v1
+    key_type: account
+    ttl_seconds: 6
+    features:
+      - {name: all_online, aggregation: min, events: [payment], value: online, window: 10s}
+      - {name: any_online, aggregation: max, events: [payment], value: online, window: 3s, delay: 1s}
+      - {name: first_online, aggregation: first, events: [payment], value: online, window: 10s}
+      - {name: last_online, aggregation: last, events: [payment], value: online, window: 3s, where: {status: ok}}
   - name: shop
     version: v1
     key_type: merchant
@@ -108,13 +129,35 @@ groups:
         numerator: {aggregation: count, events: [report]}
         denominator: {aggregation: count, events: [payment], delay: 1s}
 """
-"""Every aggregation, conditions of each type, delays, ratios, an on-demand feature, a shared event class, a pattern of keys."""
+"""Every aggregation, conditions of each type, delays, ratios, values of each type, an on-demand feature, a shared event class,
+a pattern of keys."""
 
 
 def times(until: int = 30) -> st.SearchStrategy[int]:
     """Times that meet at the edges of windows: whole spans from the start, and a microsecond beside them."""
     edge = st.builds(lambda whole, side: START + whole * SECOND + side, st.integers(0, until), st.sampled_from((-1, 0, 0, 0, 1)))
     return st.one_of(edge, st.integers(START, START + until * SECOND))
+
+
+SHOPS = (
+    "x",
+    "y",
+    "z",
+    "",
+    "a",
+    "a\0",
+    "a\0b",
+    "é",
+    "\uffff",
+    "\U0001f600",
+    '"\\/\b\t\n\x1f\x7f',
+    "%s",
+    "s" * 64,
+    "é" * 32,
+    "s" * 65,
+    "é" * 33,
+)
+"""Texts that end alike or begin alike, of which the order differs between encodings, that JSON escapes, and around the limit."""
 
 
 def integers() -> st.SearchStrategy[int]:
@@ -131,12 +174,12 @@ def _payload(event_type: str) -> st.SearchStrategy[dict[str, Any]]:
                 "merchant_id": merchant,
                 "amount": integers(),
                 "status": st.sampled_from(("ok", "odd", "no")),
-                "shop": st.sampled_from(("x", "y", "z", "")),
+                "shop": st.sampled_from(SHOPS),
                 "online": st.booleans(),
             }
         )
     if event_type == "refund":
-        return st.fixed_dictionaries({"account_id": account, "amount": integers(), "shop": st.sampled_from(("x", "y"))})
+        return st.fixed_dictionaries({"account_id": account, "amount": integers(), "shop": st.sampled_from(SHOPS)})
     return st.fixed_dictionaries({"account_id": account, "merchant_id": merchant})
 
 

@@ -512,3 +512,63 @@ def test_tokens_do_not_confuse_types_and_survive_a_full_cache() -> None:
             high, low = tokens.columns(["1", 1, "x", "1"])
             expected = [tuple(map(signed, halves(data))) for data in (b'"1"', b"1", b'"x"', b'"1"')]
             assert list(zip(high.tolist(), low.tolist(), strict=True)) == expected
+
+
+TEXT_PACK = """
+pack_id: texts
+revision: 1
+events:
+  payment:
+    keys: {account: account_id}
+    fields: {channel: string, online: boolean}
+groups:
+  - name: values
+    version: v1
+    key_type: account
+    ttl_seconds: 1
+    features:
+      - {name: last, aggregation: last, events: [payment], value: channel, window: 1h}
+      - {name: count, aggregation: count, events: [payment], window: 1h}
+  - name: others
+    version: v1
+    key_type: account
+    ttl_seconds: 1
+    features:
+      - {name: different, aggregation: distinct_count, events: [payment], value: channel, window: 1h}
+      - {name: online, aggregation: last, events: [payment], value: online, window: 1h}
+"""
+
+
+@pytest.mark.parametrize("channel", ["é" * 33, "x" * 65, "x" * 10_000])
+def test_a_long_text_fails_the_groups_with_a_value_of_the_field_and_no_other(channel: str) -> None:
+    compiled = compile_pack(load_pack(TEXT_PACK))
+    fits = Event("payment", {"account_id": "a", "channel": "é" * 32, "online": True}, "e1")
+    long = Event("payment", {"account_id": "a", "channel": channel, "online": True}, "e2")
+    batch = route([fits, long], Router(compiled))
+    (failure,) = batch.group_failures
+    assert (failure.index, failure.reason, failure.groups) == (1, ApplyFailureReason.TEXT_TOO_LONG, (("values", "v1"),))
+    assert "'channel' is longer than 64 bytes of UTF-8" in failure.detail
+    assert channel not in failure.detail
+    feeds = {name: compiled.groups[name, "v1"].mask for name in ("values", "others")}
+    masks = batch.touched["account"].matrix[1].tolist()
+    assert [bool(mask & feeds["values"]) for mask in masks] == [True, False]
+    assert [bool(mask & feeds["others"]) for mask in masks] == [True, True]
+    only_values = load_pack(TEXT_PACK[: TEXT_PACK.index("  - name: others")])
+    assert [one.reason for one in route([long], Router(compile_pack(only_values))).failures] == [ApplyFailureReason.TEXT_TOO_LONG]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"channel": None}, ApplyFailureReason.MISSING_FIELD),
+        ({"channel": 1}, ApplyFailureReason.WRONG_TYPE),
+        ({"online": 1}, ApplyFailureReason.WRONG_TYPE),
+        ({"online": "true"}, ApplyFailureReason.WRONG_TYPE),
+        ({"online": None}, ApplyFailureReason.MISSING_FIELD),
+    ],
+)
+def test_a_value_of_another_type_is_never_read_as_one(change: dict[str, Any], reason: ApplyFailureReason) -> None:
+    payload = {"account_id": "a", "channel": "web", "online": True, **change}
+    batch = route([Event("payment", payload)], Router(compile_pack(load_pack(TEXT_PACK))))
+    (failure,) = batch.failures + batch.group_failures
+    assert failure.reason is reason

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ofp_platform.online.state.chunk_codec import pack as pack_chunk
+from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, load_pack_file, shipped_pack
 from ofp_platform.registry.pack_text import PackError, PackErrors
 
@@ -74,7 +77,24 @@ def test_the_head_alone_is_valid() -> None:
             "has no value",
         ),
         ("{name: x, aggregation: sum, events: [payment], value: status, window: 1h}", ".value", "sum needs integer"),
-        ("{name: x, aggregation: last, events: [payment], value: status, window: 1h}", ".value", "last needs integer"),
+        (
+            "{name: x, aggregation: last, events: [payment, login], value: amount_minor, window: 1h}",
+            ".value",
+            "'amount_minor' of payment is integer and of login string: a feature has one type",
+        ),
+        (
+            "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: max, events: [payment], value: status},"
+            " denominator: {aggregation: count, events: [payment]}}",
+            ".numerator.value",
+            "max in a ratio needs integer",
+        ),
+        (
+            "{name: x, aggregation: ratio, window: 1h, numerator: {aggregation: count, events: [payment]},"
+            " denominator: {aggregation: first, events: [payment], value: online}}",
+            ".denominator.value",
+            "first in a ratio needs integer",
+        ),
+        ("{name: x, aggregation: mean, events: [payment], value: online, window: 1h}", ".value", "mean needs integer"),
         (
             "{name: x, aggregation: distinct_count, events: [payment], value: online, window: 1h}",
             ".value",
@@ -297,6 +317,37 @@ def test_everything_is_reported_at_once_in_the_order_of_the_file() -> None:
         [f"bad.yaml:{FEATURE_LINE}", "groups[0].features[1].events[0]"],
         [f"bad.yaml:{FEATURE_LINE + 1}", "groups[0].features[2].window"],
     ]
+
+
+@pytest.mark.parametrize("aggregation", ["first", "last", "min", "max"])
+@pytest.mark.parametrize(("value", "value_type"), [("status", "string"), ("online", "boolean")])
+def test_an_expression_reads_no_text_and_no_boolean(aggregation: str, value: str, value_type: str) -> None:
+    feature = f"      - {{name: x, aggregation: {aggregation}, events: [payment], value: {value}, window: 1h}}\n"
+    assert load_pack(HEAD + feature).groups[0].features[1].value == value
+    on_demand = "    on_demand:\n      - {name: y, expression: ok + x}\n"
+    (error,) = errors_of(HEAD + feature + on_demand)
+    assert error == (
+        f"bad.yaml:{FEATURE_LINE + 2}: groups[0].on_demand[0].expression: feature 'x' is a {value_type};"
+        " an expression reads numbers only"
+    )
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "kind", "count"), [("sum", "integer", 251), ("distinct_count", "string", 125), ("last", "string", 31)]
+)
+def test_the_values_of_a_key_type_fit_in_a_chunk(aggregation: str, kind: str, count: int) -> None:
+    def pack(number: int) -> str:
+        fields = ", ".join(f"f{place}: {kind}" for place in range(number))
+        lines = [
+            f"      - {{name: x{place}, aggregation: {aggregation}, events: [payment], value: f{place}, window: 1h}}\n"
+            for place in range(number)
+        ]
+        return HEAD.replace("{amount_minor: integer, ", "{amount_minor: integer, " + fields + ", ", 1) + "".join(lines)
+
+    layout = compile_pack(load_pack(pack(count))).layouts["account"]
+    assert len(pack_chunk(np.zeros((layout.column_count, 1), np.int64)))
+    (error,) = errors_of(pack(count + 1))
+    assert f"groups[0].features[{count + 1}].value: the values of key type account take more than 251 columns" in error
 
 
 @pytest.mark.parametrize(("count", "accepted"), [(62, True), (63, False)])

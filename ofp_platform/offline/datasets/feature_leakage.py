@@ -56,7 +56,7 @@ def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sha
         for group in groups:
             for name, value in group_values(group, query, evaluation, row[AS_OF]).items():
                 stored_value = _stored_value(computed_table, number, row_index)
-                expected_value = value[0] if isinstance(value, tuple) else value if isinstance(value, int) else None
+                expected_value = value[0] if isinstance(value, tuple) else value if isinstance(value, (int, str)) else None
                 if stored_value != expected_value:
                     column = feature_name((group.name, group.version), name)
                     message = f"row {row[ORDINAL]}: {column} is not what the events give that the row could know"
@@ -100,9 +100,11 @@ def _sample_rows(rows: Int64s, events: EventShard, as_of_basis: AsOfBasis, rando
     return sorted(row_numbers)
 
 
-def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | None:
+def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | str | None:
     if not computed_table[f"valid{number}"][row_index].as_py():
         return None
+    if f"text{number}" in computed_table.column_names:
+        return str(computed_table[f"text{number}"][row_index].as_py())
     low = int(computed_table[f"low{number}"][row_index].as_py())
     if f"high{number}" not in computed_table.column_names:
         return low

@@ -36,7 +36,8 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.exact_value import DECIMAL_DIGITS
 from ofp_platform.registry.layout import CompiledGroup
-from ofp_platform.registry.models import Pack
+from ofp_platform.registry.models import FieldType, Pack
+from ofp_platform.registry.text_words import EncodedTexts, text_of
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.serving import FeatureGroupRef
@@ -138,9 +139,12 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     events = job.folded_replay.events(registry, key_type, shard)
     ordinals, columns = _columns(query, events, rows, job.rows)
     order = np.argsort(ordinals, kind="stable")
-    table = {"ordinal": ordinals[order]}
+    table: dict[str, Any] = {"ordinal": ordinals[order]}
     for number, column in enumerate(columns):
-        table[f"low{number}"] = column.low[order]
+        if column.texts is None:
+            table[f"low{number}"] = column.low[order]
+        else:
+            table[f"text{number}"] = _texts(column.texts, column.low[order])
         if column.high is not None:
             table[f"high{number}"] = column.high[order]
         table[f"valid{number}"] = column.valid[order].view(np.uint8)
@@ -153,6 +157,13 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
         file.write_batch(batch)
     partial.rename(path)
     return len(rows)
+
+
+def _texts(texts: EncodedTexts, ranks: Int64s) -> pa.Array:
+    """The text of each row; of a row whose value is null any text."""
+    if not len(texts):
+        return pa.array([""] * len(ranks), pa.string())
+    return pa.array([text_of(text) for text in texts], pa.string()).take(pa.array(ranks))
 
 
 def _columns(
@@ -184,6 +195,7 @@ def _columns(
                 high=np.concatenate(highs) if highs else None,
                 valid=np.concatenate([piece.valid for piece in pieces]),
                 beyond=sum(piece.beyond for piece in pieces),
+                texts=first.texts,  # the ranks are of all events of the shard, whatever a chain knows
             )
         )
     return np.concatenate([ordinals for ordinals, _ in parts]), joined_columns
@@ -245,7 +257,7 @@ class ShardColumns:
         self._ordinals = [table["ordinal"].to_numpy() for table in self._tables]
         names = dict(job.groups)[key_type]
         self.features = [
-            (feature_name(name, feature.name), feature.scale)
+            (feature_name(name, feature.name), feature)
             for name in names
             for feature in sorted(registry.groups[name].features, key=lambda feature: feature.name)
         ]
@@ -262,10 +274,21 @@ class ShardColumns:
             return column
 
         feature_arrays = {}
-        for number, (name, scale) in enumerate(self.features):
-            valid = pa.py_buffer(np.packbits(gather(f"valid{number}", np.uint8).view(np.bool_), bitorder="little"))
+        for number, (name, feature) in enumerate(self.features):
+            is_valid = gather(f"valid{number}", np.uint8).view(np.bool_)
+            if feature.value_type is FieldType.STRING:
+                places = np.zeros(count, np.int64)
+                places[row_offsets] = np.arange(len(row_offsets))
+                texts = pa.concat_arrays([pa.array([], pa.string()), *(part[f"text{number}"].combine_chunks() for part in parts)])
+                feature_arrays[name] = texts.take(pa.array(places, mask=~is_valid))
+                continue
+            valid = pa.py_buffer(np.packbits(is_valid, bitorder="little"))
             low = gather(f"low{number}", np.int64)
-            if scale is None:
+            scale = feature.scale
+            if feature.value_type is FieldType.BOOLEAN:
+                bits = pa.py_buffer(np.packbits(low != 0, bitorder="little"))
+                feature_arrays[name] = pa.Array.from_buffers(pa.bool_(), count, [valid, bits])
+            elif scale is None:
                 feature_arrays[name] = pa.Array.from_buffers(pa.int64(), count, [valid, pa.py_buffer(low)])
             else:
                 halves = np.stack([low, gather(f"high{number}", np.int64)], axis=1)

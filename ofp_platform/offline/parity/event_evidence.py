@@ -34,6 +34,13 @@ class Explanation:
     words: str
 
 
+def is_same(value: object, other: object) -> bool:
+    """Whether two parts of snapshots are the same JSON: `true` is not `1`."""
+    if value is _UNSERVABLE or other is _UNSERVABLE:
+        return value is other
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
+
+
 @dataclass(frozen=True, eq=False)
 class KeyHistory:
     """All events that the replay has of one key in a span of time. `known_mask` bool[n]: those that the basis holds."""
@@ -78,7 +85,7 @@ class KeyHistory:
             for flipped_events, words in self._changes():
                 mask = self.known_mask.copy()
                 mask[flipped_events] ^= True
-                if self.value(feature, mask) == served_value:
+                if is_same(self.value(feature, mask), served_value):
                     return Explanation(self.rebuilder.names.refs(self.events, flipped_events), words)
         return self.list_known("in the windows of the group, and none of them alone explains the served value")
 

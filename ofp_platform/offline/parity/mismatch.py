@@ -9,7 +9,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import ValidationError
 
-from ofp_platform.offline.parity.event_evidence import KeyHistory
+from ofp_platform.offline.parity.event_evidence import KeyHistory, is_same
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder
 from ofp_platform.storage.snapshot_records import SnapshotDamaged, SnapshotMissing
 from ofp_platform.vocabulary.offline.parity_record import FeatureDifference
@@ -146,9 +146,9 @@ def _differing(flat: Callable[[Any], Mapping[_Path, Any]], served_part: Any, reb
     places = [
         (path, served_parts.get(path), rebuilt_parts.get(path))
         for path in sorted(served_parts.keys() | rebuilt_parts.keys())
-        if path not in served_parts or path not in rebuilt_parts or served_parts[path] != rebuilt_parts[path]
+        if path not in served_parts or path not in rebuilt_parts or not is_same(served_parts[path], rebuilt_parts[path])
     ]
-    return places if places or served_part == rebuilt_part else [((), served_part, rebuilt_part)]
+    return places if places or is_same(served_part, rebuilt_part) else [((), served_part, rebuilt_part)]
 
 
 def _values(by_key: Any) -> dict[_Path, Any]:

@@ -133,11 +133,12 @@ class Evaluator(SnapshotMaker):
         return spans
 
     def whole_after(self, question: Question, key_type: str) -> int:
-        """Every event after this time is needed: a distinct count cannot be merged from summaries. LATEST: none is."""
-        distinct = self.query(question.groups_of[key_type]).distinct
-        if not len(distinct):
+        """Every event after this time is needed: distinct counts and texts cannot be merged from summaries. LATEST: none is."""
+        query = self.query(question.groups_of[key_type])
+        if not len(query.distinct) and not len(query.text_slots):
             return LATEST
-        return question.as_of - int((distinct[:, DELAY] + distinct[:, WINDOW]).max())
+        windows = np.concatenate([query.distinct, query.arrays.slots[query.text_slots]])
+        return question.as_of - int((windows[:, DELAY] + windows[:, WINDOW]).max())
 
     def answer(self, question: Question, state: StoredState, posture: Mapping[str, Any]) -> Answer:
         """Evaluate and encode.

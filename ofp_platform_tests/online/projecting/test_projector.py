@@ -24,7 +24,7 @@ from ofp_platform_tests.oracle.small_plane import ADMITTED, RUN_CONFIG, SmallPla
 from ofp_platform_tests.oracle.strategies import LATENESS, LIMIT, PINS, SECOND, SKEW, START
 
 KEPT = small_registry().reach + LATENESS
-GROUPS = [("every", "v1"), ("ratios", "v2")]
+GROUPS = [("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1")]
 
 
 @pytest.fixture
@@ -66,6 +66,7 @@ def test_what_cannot_be_applied_is_recorded_with_position_and_reason_and_the_bas
         (payment("float", 0, amount=1.5), "WRONG_TYPE"),
         (payment("text", 0, amount="7"), "WRONG_TYPE"),
         (payment("truth", 0, amount=True), "WRONG_TYPE"),
+        (payment("long", 0, shop="é" * 32 + "x"), "TEXT_TOO_LONG"),
         (payment("future", 0) | {"ts_utc": time_text(ADMITTED + SKEW + 1)}, "FUTURE_EVENT"),
         (payment("in-2099", 0) | {"ts_utc": "2099-01-01T00:00:00Z"}, "FUTURE_EVENT"),
         (payment("foreign", 0) | {"run_id": "run-2"}, "INACTIVE_RUN"),
@@ -85,17 +86,24 @@ def test_what_cannot_be_applied_is_recorded_with_position_and_reason_and_the_bas
         if reason
     ]
     assert sorted(failures(plane)) == sorted(wanted)
-    # the eight that are at fault for some groups feed the others: the shop's need no account, the accounts' no merchant
+    # the nine that are at fault for some groups feed the others: the shop's need no account, the accounts' no merchant
     assert receipts[0].failures == {"FUTURE_EVENT": 2, "INACTIVE_RUN": 1, "WRONG_PINS": 1}
-    assert receipts[0].group_failures == {"MISSING_KEY": 2, "INVALID_KEY": 1, "WRONG_TYPE": 4, "MISSING_FIELD": 1}
-    assert counters(plane) == {"0000": (len(events) + len(ignored), 4 + 8, 0, 0, 4, 1)}
-    assert rows(plane, "SELECT partition_id, partial FROM ofp.projection_partition") == [("0000", 8)]
+    assert receipts[0].group_failures == {
+        "MISSING_KEY": 2,
+        "INVALID_KEY": 1,
+        "WRONG_TYPE": 4,
+        "MISSING_FIELD": 1,
+        "TEXT_TOO_LONG": 1,
+    }
+    assert counters(plane) == {"0000": (len(events) + len(ignored), 4 + 9, 0, 0, 4, 1)}
+    assert rows(plane, "SELECT partition_id, partial FROM ofp.projection_partition") == [("0000", 9)]
     concerned = dict(rows(plane, "SELECT record_offset, groups FROM ofp.apply_failure"))
-    assert (concerned["1"], concerned["2"], concerned["9"]) == ("every v1, ratios v2", "shop v1", "")
+    assert concerned["9"] == "texts v1"  # the others count the different ones, however long
+    assert (concerned["1"], concerned["2"], concerned["10"]) == ("every v1, ratios v2, switches v1, texts v1", "shop v1", "")
     assert plane.row().basis == plane.log.ends()
     details = rows(plane, "SELECT record_offset, event_type, detail, ts FROM ofp.apply_failure")
     assert not any("a 1" in detail or "1.5" in detail for _, _, detail, _ in details)
-    assert [ts for offset, _, _, ts in details if offset == "10"] == [micros("2099-01-01T00:00:00Z")]
+    assert [ts for offset, _, _, ts in details if offset == "11"] == [micros("2099-01-01T00:00:00Z")]
     assert plane.row().watermark == ADMITTED + SKEW
 
 

@@ -44,6 +44,9 @@ _UNITS = ("ms", "s", "m", "h", "d")
 _SIMPLE = tuple(one.value for one in Aggregation if one is not Aggregation.RATIO)
 _WITHOUT_VALUE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.NOTHING)
 _DECIMAL = tuple(one.value for one in Aggregation if RULES[one].decimal and one is not Aggregation.RATIO)
+_OF_ANY_TYPE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.VALUE)
+_NUMBERS = ("amount", "amount", "units")
+_VALUES = (*_NUMBERS, "status", "shop", "online")
 Part = dict[str, Any]
 
 
@@ -127,10 +130,11 @@ def _generated(number: int) -> Part:
                 "ttl_seconds": rng.choice((1, 5, 3_600)),
                 "features": features,
             }
-            if rng.random() < 0.4:
+            numbers = [one["name"] for one in features if not _has_field_type(one)]
+            if numbers and rng.random() < 0.4:
                 group["request"] = {"amount": "integer"}
                 group["on_demand"] = [
-                    {"name": "z", "expression": f"(request.amount - 1) / {rng.choice(names)} + 0.5", "scale": 4}
+                    {"name": "z", "expression": f"(request.amount - 1) / {rng.choice(numbers)} + 0.5", "scale": 4}
                 ]
             groups.append(group)
     return {"pack_id": f"generated_{number}", "revision": 1, "events": _EVENTS, "groups": groups}
@@ -145,7 +149,7 @@ def _feature(rng: random.Random, key_type: str, unit: str) -> Part:
             side |= {"window": _window(rng, unit)} if rng.random() < 0.4 else {}
             side |= {"delay": _delay(rng, unit)} if rng.random() < 0.3 else {}
         return {"aggregation": "ratio", "scale": rng.randrange(13), **window, **delay, **sides}
-    return {**_selection(rng, key_type), **window, **delay}
+    return {**_selection(rng, key_type, _VALUES), **window, **delay}
 
 
 def _window(rng: random.Random, unit: str) -> str:
@@ -156,13 +160,20 @@ def _delay(rng: random.Random, unit: str) -> str:
     return rng.choice(("1us", f"1{unit}", f"1{unit}", f"3{unit}"))
 
 
-def _selection(rng: random.Random, key_type: str) -> Part:
+def _has_field_type(feature: Part) -> bool:
+    """Whether the value is a text or a boolean, which no expression reads."""
+    return feature["aggregation"] in _OF_ANY_TYPE and feature["value"] not in _NUMBERS
+
+
+def _selection(rng: random.Random, key_type: str, own_values: Sequence[str] = _NUMBERS) -> Part:
     """One aggregation of some event types, its value and its conditions among the fields that all of them have."""
     aggregation = rng.choice(_SIMPLE)
     routed = [name for name, one in _EVENTS.items() if key_type in one["keys"] and name != "declared"]
     values: Sequence[str] = ()
     if aggregation not in _WITHOUT_VALUE:
-        values = ("amount", "units", "shop") if aggregation == "distinct_count" else ("amount", "amount", "units")
+        values = ("amount", "units", "shop") if aggregation == "distinct_count" else _NUMBERS
+        if aggregation in _OF_ANY_TYPE:
+            values = own_values
     value = rng.choice(values) if values else None
     able = [name for name in routed if value is None or value in _EVENTS[name].get("fields", {})]
     events = sorted(rng.sample(able, rng.randint(1, len(able))))
