@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ofp_platform.offline.labels.event_index import Column, IndexedLabels
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.times import parse_time
 
@@ -23,7 +24,6 @@ LABEL_SCHEMA = pa.schema(
     ]
 )
 """The label columns of a dataset. A value without an observed time is the policy's `unlabelled_means`."""
-Column: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,9 @@ class RowEvents:
         if not len(self.classes) == len(self.ids) == len(self.times):
             raise ValueError(f"{len(self.ids)} event ids, but {len(self.classes)} classes and {len(self.times)} times")
 
-    def names(self) -> pa.Array:
-        """Class and id of each row's event as one text."""
-        return _names(self.classes, self.ids)
-
 
 @dataclass(frozen=True)
-class ResolvedLabels:
+class ResolvedLabels(IndexedLabels):
     """At most one assertion per event, as of `basis.as_of_utc`.
 
     `table`: event_class string, event_id string, value int64, observed_time timestamp[us, UTC], assertion_id string; by class
@@ -56,14 +52,13 @@ class ResolvedLabels:
     """
 
     basis: LabelBasis
-    table: pa.Table
 
     @property
     def digest(self) -> str:
         """SHA-256 over the ids of the assertions in the order of their events: other knowledge, another digest."""
         return hashlib.sha256("".join(self.table["assertion_id"].to_pylist()).encode("ascii")).hexdigest()
 
-    @property
+    @cached_property
     def last_heard_us(self) -> int | None:
         """The greatest observed time among them, microseconds: the source was heard of until then."""
         return pc.max(self.table["observed_time"].cast(pa.int64())).as_py()  # type: ignore[no-any-return]
@@ -78,23 +73,16 @@ def mature_rows(row_ts: NDArray[np.int64], basis: LabelBasis) -> NDArray[np.bool
 def label_columns(resolved: ResolvedLabels, events: RowEvents, policy: BuildPolicy) -> pa.Table:
     """The label columns (LABEL_SCHEMA) of n rows, in their order."""
     is_mature = mature_rows(events.times, resolved.basis)
-    assertions = resolved.table.combine_chunks()
-    assertion_index = pc.index_in(events.names(), value_set=_names(assertions["event_class"], assertions["event_id"]))
-    value = pc.take(_whole(assertions["value"]), assertion_index)
+    rows, assertions = resolved.index.find(events.classes, events.ids)
+    places = np.full(len(events.ids), -1, np.int64)
+    places[rows] = assertions
+    assertion_index = pa.array(places, mask=places < 0)
+    value = _whole(resolved.table["value"].take(assertion_index))
     if policy.unlabelled_means is not None:
         is_silent = pc.and_(pc.is_null(assertion_index), pa.array(is_mature))
         value = pc.if_else(is_silent, pa.scalar(policy.unlabelled_means, pa.int64()), value)
-    observed_time = pc.take(_whole(assertions["observed_time"]), assertion_index)
+    observed_time = _whole(resolved.table["observed_time"].take(assertion_index))
     return pa.Table.from_arrays([value, observed_time, pa.array(is_mature)], schema=LABEL_SCHEMA)
-
-
-def _names(classes: Column, ids: Column) -> pa.Array:
-    # neither a class nor an id holds a blank
-    return pc.binary_join_element_wise(_texts(classes), _texts(ids), " ")
-
-
-def _texts(column: Column) -> pa.Array:
-    return _whole(column).cast(pa.string())
 
 
 def _whole(column: Column) -> pa.Array:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, RowEvents
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -17,13 +18,13 @@ def check_no_leak(
     events: RowEvents,
     basis: LabelBasis,
     policy: BuildPolicy,
-    assertions: pa.Table,
+    assertions: IndexedLabels,
 ) -> int:
     """Hold n rows with their label columns against every assertion of the label type. How many rows have a label.
 
     Args:
         columns: label_value, label_observed_time, label_is_mature.
-        assertions: as `LabelStore.assertions` gives them, those observed later included.
+        assertions: of the table that `LabelStore.assertions` gives, those observed later included.
 
     Raises:
         BuildRefused: LEAKAGE_DETECTED; the message names the first row at fault. A value that was observed after the as-of,
@@ -61,10 +62,16 @@ def check_no_leak(
         _refuse_any(
             rows.filter(pc.and_(is_inferred, is_other_value)), "it has a value that neither an assertion nor the policy gives"
         )
-    asserted_rows = rows.filter(pc.is_valid(observed_time))
-    keys = ["event_class", "event_id", "value", "observed_time"]
-    unsupported_rows = asserted_rows.join(assertions.select(keys), keys, join_type="left anti")
-    _refuse_any(unsupported_rows, "no assertion gives it that value at that time")
+    row_index, entries = assertions.index.find(rows["event_class"], rows["event_id"])
+    is_supported = np.zeros(rows.num_rows, np.bool_)
+    supports = np.ones(len(entries), np.bool_)
+    for name in ("value", "observed_time"):
+        stated = rows[name].take(pa.array(row_index)).cast(pa.int64())
+        asserted = assertions.table[name].take(pa.array(entries)).cast(pa.int64())
+        supports &= pc.fill_null(pc.equal(stated, asserted), False).to_numpy()
+    is_supported[row_index[supports]] = True
+    is_unsupported = pc.and_(pc.is_valid(observed_time), pa.array(~is_supported))
+    _refuse_any(rows.filter(is_unsupported), "no assertion gives it that value at that time")
     return int(columns.num_rows - columns["label_value"].null_count)
 
 

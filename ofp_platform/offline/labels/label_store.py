@@ -154,7 +154,7 @@ class LabelStore:
             raise BuildRefused(BuildReason.BASIS_UNRESOLVED, text, "label")
         as_of = parse_time(basis.as_of_utc)
         table = self._read(_RESOLVED, (self._run, basis.label_type, as_of, basis.next_sequence))
-        return ResolvedLabels(basis, table)
+        return ResolvedLabels(table, basis)
 
     def assertions(self, label_type: str, next_sequence: int | None = None) -> pa.Table:
         """Every assertion of that type (in front of `next_sequence`), by class, id, observed time, assertion id.

@@ -26,6 +26,7 @@ from ofp_platform.offline.datasets.feature_rows import (
     values_out_of_range,
 )
 from ofp_platform.offline.datasets.spark_features import compute_features_on_spark, spark_session
+from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, RowEvents, label_columns
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
 from ofp_platform.offline.labels.label_leakage import check_no_leak
@@ -73,7 +74,7 @@ class LabelJoiner:
     plan: BuildPlan
     events: Mapping[str, EventRouting]
     resolved: ResolvedLabels
-    assertions: pa.Table
+    assertions: IndexedLabels
     diagnostics: list[LabelDiagnostics]
     rows_checked: int = 0
 
@@ -127,7 +128,7 @@ def labels(build_context: BuildContext, plan: BuildPlan, registry: CompiledRegis
         raise BuildRefused(BuildReason.INVALID_INTENT, "labels are of events: only a per_event scope can have them", "label")
     store = LabelStore(build_context.pool, plan.context_pins)
     basis = plan.label_basis
-    assertions = store.assertions(basis.label_type, basis.next_sequence)
+    assertions = IndexedLabels(store.assertions(basis.label_type, basis.next_sequence))
     return LabelJoiner(plan, registry.pack.events, store.resolve(basis), assertions, [])
 
 

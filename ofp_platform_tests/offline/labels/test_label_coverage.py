@@ -50,7 +50,7 @@ def resolved(labels: Labels, as_of: int, maturity_days: int) -> ResolvedLabels:
             "assertion_id": pa.array([f"{number:064x}" for number in range(len(names))], pa.string()),
         }
     )
-    return ResolvedLabels(basis, table)
+    return ResolvedLabels(table, basis)
 
 
 def diagnose(rows: Sequence[tuple[str, int]], known: ResolvedLabels, by: BuildPolicy) -> LabelDiagnostics:

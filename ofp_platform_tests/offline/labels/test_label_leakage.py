@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, RowEvents
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
@@ -20,14 +21,16 @@ BASIS = LabelBasis(label_type="fraud", as_of_utc=format_time(START + 100 * SECON
 IDS = pa.array(["old", "young", "silent", "told"])
 TIMES = np.array([START, START + 90 * SECOND, START + 10 * SECOND, START + 20 * SECOND], np.int64)
 EVENTS = RowEvents(pa.array(["payment"] * 4), IDS, TIMES)
-ASSERTIONS = pa.table(
-    {
-        "event_class": ["payment"] * 5,
-        "event_id": ["old", "told", "told", "silent", "young"],
-        "value": [1, 0, 1, 1, 1],
-        "observed_time": pa.array([START + at * SECOND for at in (50, 60, 100, 101, 120)], pa.int64()).cast(OBSERVED_TIME),
-        "assertion_id": [f"{number:064x}" for number in range(5)],
-    }
+ASSERTIONS = IndexedLabels(
+    pa.table(
+        {
+            "event_class": ["payment"] * 5,
+            "event_id": ["old", "told", "told", "silent", "young"],
+            "value": [1, 0, 1, 1, 1],
+            "observed_time": pa.array([START + at * SECOND for at in (50, 60, 100, 101, 120)], pa.int64()).cast(OBSERVED_TIME),
+            "assertion_id": [f"{number:064x}" for number in range(5)],
+        }
+    )
 )
 HONEST: list[tuple[int | None, int | None, bool]] = [(1, 50, True), (None, None, False), (0, None, True), (1, 100, True)]
 

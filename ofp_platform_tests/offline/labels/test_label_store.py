@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, RowEvents, label_columns
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore, as_observed
@@ -141,7 +142,7 @@ def test_columns_are_those_of_the_law(
     every = store.assertions("fraud")
     assert every.num_rows == len({one.assertion_id for one in assertions if one.label_type == "fraud"})
     assert by.next_sequence == len({one.assertion_id for one in assertions})
-    assert check_no_leak(columns, events, by, policy(means), every) == labelled
+    assert check_no_leak(columns, events, by, policy(means), IndexedLabels(every)) == labelled
 
 
 def test_ids_may_come_in_chunks_and_large_strings(pool: Pool) -> None:

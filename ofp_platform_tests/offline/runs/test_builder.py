@@ -386,7 +386,7 @@ def test_a_label_observed_after_the_as_of_is_caught(world: LabelledPlane, monkey
 
     def leaking(resolved: Any, *arguments: Any) -> Any:
         everything = LabelStore(world.plane.pool, pins).assertions("fraud")
-        return original(type(resolved)(resolved.basis, everything), *arguments)
+        return original(replace(resolved, table=everything), *arguments)
 
     monkeypatch.setattr(build_stages, "label_columns", leaking)
     assert refused(built(world, name="leaking")) is BuildReason.LEAKAGE_DETECTED
