@@ -167,6 +167,22 @@ def test_a_forged_snapshot_record_shows_its_first_difference(told: Told) -> None
     assert names(record) == ["e-0", "e-1", "e-2", "e-3", "e-late"]
 
 
+@pytest.mark.parametrize(
+    ("group", "feature", "forged"),
+    [("switches", "any_online", 1), ("switches", "any_online", "true"), ("texts", "last_shops", "X")],
+)
+def test_one_is_not_true_and_a_text_is_that_text(told: Told, group: str, feature: str, forged: int | str) -> None:
+    answer = ask(told.plane, AS_OF, ACCOUNT, [(group, "v1")])
+    assert answer is not None
+    true_value = feature_of(orjson.loads(answer.hashed))[feature]
+    told.last = answer
+    record = parity_of_forged(told, told.altered(answer, lambda hashed: feature_of(hashed).update({feature: forged})))
+    found = difference(record)
+    assert (found.where, found.group_name, found.feature) == ("values", group, feature)
+    assert (type(found.served), found.served, found.rebuilt) == (type(forged), forged, true_value)
+    assert [(one.where, one.feature) for one in record.differences] == [("values", feature)]
+
+
 def parity_of_forged(told: Told, anchor: ParityAnchor) -> ParityResult:
     """The forged record is in the store, too."""
     assert anchor.content is not None
