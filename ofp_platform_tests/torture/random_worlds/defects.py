@@ -5,7 +5,7 @@ A planted defect replaces one function while it is planted; nothing of the plane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,10 +14,17 @@ from unittest.mock import patch
 import numpy as np
 
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
-from ofp_platform.online.projecting import chunk_merge, record_intake
+from ofp_platform.log.archived_log import ArchivedLog
+from ofp_platform.log.port import PartitionInfo, PartitionNotFound, PositionTrimmed, RecordBatch, readable_partitions
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
+from ofp_platform.offline.requests import replay_history
+from ofp_platform.online.projecting import chunk_merge, read_ahead, record_intake
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex
 from ofp_platform.registry.belonging import Belonging, belonging
+from ofp_platform.registry.event_plan import KeyPlan
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis
 
 Defect = Callable[[], AbstractContextManager[None]]
 
@@ -94,6 +101,76 @@ def ties_in_order_of_arrival() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def trimmed_is_empty() -> Iterator[None]:
+    """A fold over a trimmed log begins where the log does, and leaves the archive alone."""
+    read = ArchivedLog.read
+
+    def mistaken(log: ArchivedLog, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
+        try:
+            return log._log.read(partition_id, basis, max_records)
+        except PositionTrimmed:
+            return log._log.read(partition_id, log._log.retention_floor().by_partition()[partition_id], max_records)
+        except PartitionNotFound:
+            return read(log, partition_id, basis, max_records)
+
+    with patch.object(ArchivedLog, "read", mistaken):
+        yield
+
+
+@contextmanager
+def vanished_is_finished() -> Iterator[None]:
+    """A shard that is listed no more counts as read to its end."""
+
+    def mistaken(infos: Iterable[PartitionInfo], basis: Basis) -> list[str]:
+        listed = list(infos)
+        names = {info.partition_id for info in listed}
+        left = [replace(info, parents=tuple(name for name in info.parents if name in names)) for info in listed]
+        parts = {name: part for name, part in basis.by_partition().items() if name in names}
+        return readable_partitions([replace(info, unlisted_parents=()) for info in left], make_basis(basis.stream_name, parts))
+
+    with patch.object(read_ahead, "readable_partitions", mistaken), patch.object(ArchivedLog, "partitions", _partitions_of_log):
+        yield
+
+
+def _partitions_of_log(log: ArchivedLog) -> list[PartitionInfo]:
+    return log._log.partitions()
+
+
+@contextmanager
+def late_is_whole() -> Iterator[None]:
+    """A replay that starts late is taken for whole."""
+    with patch.object(replay_history, "check_history", lambda *rest: None):
+        yield
+
+
+@contextmanager
+def labels_on_one_clock() -> Iterator[None]:
+    """A label counts as observed when its source says so, whenever it was admitted."""
+    append = LabelStore.append
+
+    def mistaken(store: LabelStore, assertions: Iterable[LabelAssertion], admitted_at: Any = None) -> Any:
+        return append(store, assertions, as_observed)
+
+    with patch.object(LabelStore, "append", mistaken):
+        yield
+
+
+@contextmanager
+def all_groups_or_none() -> Iterator[None]:
+    """An event that lacks what one group needs feeds no group of its key."""
+    fed_bits = KeyPlan.fed_bits
+
+    def mistaken(plan: KeyPlan, lacks: Mapping[str, Any], count: int) -> Any:
+        feeds, bits = fed_bits(plan, lacks, count)
+        for is_lacking in lacks.values():
+            feeds = feeds & ~is_lacking
+        return feeds, bits
+
+    with patch.object(KeyPlan, "fed_bits", mistaken):
+        yield
+
+
 DEFECTS: dict[str, Defect] = {
     "a window closed on its left": left_edge_closed,
     "duplicates counted twice": duplicates_counted_twice,
@@ -101,4 +178,9 @@ DEFECTS: dict[str, Defect] = {
     "conflicts dropped": conflicts_dropped,
     "the skew a microsecond short": skew_one_short,
     "ties in the order of arrival": ties_in_order_of_arrival,
+    "a trimmed log taken for all of it": trimmed_is_empty,
+    "a shard listed no more taken for finished": vanished_is_finished,
+    "a replay that starts late taken for whole": late_is_whole,
+    "labels dated by their source": labels_on_one_clock,
+    "groups that need less not fed": all_groups_or_none,
 }

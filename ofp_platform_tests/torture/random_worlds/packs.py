@@ -17,6 +17,8 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, pack_content, shipped_pack
 from ofp_platform_tests.oracle.strategies import PACK
 
+ADDED_FIELD = "added"
+"""The field that extended packs read and others do not know."""
 GENERATED = 20
 """How many packs are generated besides the written ones."""
 
@@ -63,6 +65,11 @@ class WorldPack:
         return cls(compile_pack(pack), pack_content(pack))
 
     @cached_property
+    def fields(self) -> frozenset[str]:
+        """Every field that it reads of any event type."""
+        return frozenset(name for routing in self.content["events"].values() for name in routing["fields"])
+
+    @cached_property
     def spans(self) -> tuple[int, ...]:
         """Every window and delay and their sums, ascending, microseconds: how far before an as-of something begins or ends."""
         found: set[int] = set()
@@ -89,6 +96,12 @@ def world_pack(number: int) -> WorldPack:
 def revised_pack(number: int) -> WorldPack:
     """Revision 2 of the same pack: some groups as they were, of at least one another version with other windows."""
     return WorldPack.of(Pack.model_validate(_revised(number)))
+
+
+@cache
+def extended_pack(number: int) -> WorldPack:
+    """The next revision of the same pack with its groups as they were, and one more, of a field that was not read before."""
+    return WorldPack.of(Pack.model_validate(_extended(number)))
 
 
 def pack_count() -> int:
@@ -185,6 +198,22 @@ def _selection(rng: random.Random, key_type: str, own_values: Sequence[str] = _N
     if aggregation in _DECIMAL and rng.random() < 0.6:
         made["scale"] = rng.randrange(13)
     return made
+
+
+def _extended(number: int) -> Part:
+    pack = _written(_pack(number))
+    pack["revision"] += 1
+    of_groups = {part for group in world_pack(number).content["groups"] for one in selections(group) for part in one["events"]}
+    event_type = sorted(of_groups)[0]
+    routing = pack["events"][event_type]
+    routing["fields"] = {**routing.get("fields", {}), ADDED_FIELD: "integer"}
+    key_type = sorted(routing["keys"])[0]
+    windows = sorted({feature["window"] for group in pack["groups"] for feature in group["features"] if "window" in feature})
+    feature = {"name": "total", "aggregation": "sum", "events": [event_type], "value": ADDED_FIELD, "window": windows[0]}
+    name = f"added_{number}"
+    group = {"name": name, "version": "v1", "key_type": key_type, "ttl_seconds": 5, "features": [feature]}
+    pack["groups"].append(group)
+    return pack
 
 
 def _revised(number: int) -> Part:

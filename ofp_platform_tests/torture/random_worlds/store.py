@@ -30,6 +30,7 @@ _OF_WORLDS = (
     "log_stream",
     "log_head",
     "log_block",
+    "range_end",
     "projection",
     "projection_partition",
     "chunk",

@@ -44,7 +44,14 @@ _MUST_OCCUR = {
     "deliveries that came twice": "batches delivered again after their commit",
     "runs": "runs (context pins) with records in a log",
     "registry changes": "projections rebuilt under the next revision of a pack, and switched to",
+    "added groups": "of them to a pack with one more group, of a field that came in the middle of the log",
     "reshards": "shards split or merged",
+    "trimmed": "logs trimmed behind their archive",
+    "vanished": "shards listed no more",
+    "quiet": "shards of which the log holds nothing any more, though listed",
+    "gaps": "logs trimmed past their archive: refused",
+    "late replays": "replays that start late, judged for a row",
+    "backdated": "labels stated before their admission",
 }
 
 

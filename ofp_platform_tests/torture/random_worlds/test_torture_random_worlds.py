@@ -9,8 +9,8 @@ import pytest
 from ofp_platform.registry.pack import load_pack, pack_digest
 from ofp_platform_tests.torture.random_worlds import suite as random_worlds
 from ofp_platform_tests.torture.random_worlds.defects import DEFECTS, left_edge_closed
-from ofp_platform_tests.torture.random_worlds.packs import pack_count, revised_pack, world_pack
-from ofp_platform_tests.torture.random_worlds.suite import SUITE, try_worlds
+from ofp_platform_tests.torture.random_worlds.packs import extended_pack, pack_count, revised_pack, world_pack
+from ofp_platform_tests.torture.random_worlds.suite import SUITE, try_worlds, worlds_until_found
 from ofp_platform_tests.torture.random_worlds.world import make_world
 
 
@@ -25,6 +25,20 @@ def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
     for _ in range(2):
         with DEFECTS[name]():
             pass
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a trimmed log taken for all of it",
+        "a shard listed no more taken for finished",
+        "a replay that starts late taken for whole",
+        "labels dated by their source",
+        "groups that need less not fed",
+    ],
+)
+def test_defects_of_absent_history_are_found(embedded_server: str, name: str) -> None:
+    assert worlds_until_found(embedded_server, DEFECTS[name], 3 * 2**20) is not None
 
 
 def test_a_seed_is_a_world() -> None:
@@ -54,6 +68,6 @@ def test_a_plane_that_raises_is_a_failure_with_a_seed(embedded_server: str, monk
 @pytest.mark.parametrize("number", [3, 9])
 def test_generated_packs_are_such_as_could_be_written(number: int) -> None:
     assert 0 < number < pack_count()
-    for made in (world_pack(number), revised_pack(number)):
+    for made in (world_pack(number), revised_pack(number), extended_pack(number)):
         pack = made.registry.pack
         assert pack_digest(load_pack(pack.model_dump_json(by_alias=True, exclude_none=True))) == made.registry.digest

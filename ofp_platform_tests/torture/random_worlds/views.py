@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
@@ -29,6 +30,7 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.small_plane import RUN_CONFIG, ScatteredLog
 from ofp_platform_tests.oracle.strategies import SKEW, START
+from ofp_platform_tests.torture.random_worlds.histories import backdated_labels, late_replay, read_to_end, shorten
 from ofp_platform_tests.torture.random_worlds.log import ShardLog
 from ofp_platform_tests.torture.random_worlds.packs import selections
 from ofp_platform_tests.torture.random_worlds.store import WorldStore, plain_json
@@ -37,6 +39,7 @@ from ofp_platform_tests.torture.random_worlds.world import OTHER_RUN, View, Worl
 Log = PostgresLog | ShardLog
 _BEHIND = Reason.AS_OF_BEFORE_HORIZON.value
 _LIMITS = Limits()
+_SHARE_WITH_LABELS = 0.25
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,17 @@ def try_world(store: WorldStore, world: World, folder: Path) -> Findings:
     findings = Findings()
     rng = random.Random(f"drive {world.seed}")
     log = _log_of(store, world)
-    tries = [ViewTrial(store, world, view, log, findings) for view in world.views]
+    history = None
+    if isinstance(log, ShardLog):
+        history = shorten(store, world, log, folder / "archive", findings.counts)
+    if history is not None:
+        outcome = read_to_end(history)
+        findings.hold("a fold over what is left", outcome, "whole" if history.is_whole else "refused")
+        findings.hold("a replay that starts late", *late_replay(world, history, findings.counts))
+    if rng.random() < _SHARE_WITH_LABELS:
+        findings.hold("labels", *backdated_labels(store, world, findings.counts))
+    source = history.log if history is not None and history.is_whole else log
+    tries = [ViewTrial(store, world, view, log, source, findings) for view in world.views]
     for number, trial in enumerate(tries):
         trial.project(rng)
         trial.rebuild(rng, folder / f"view-{number}")
@@ -79,8 +92,12 @@ def try_world(store: WorldStore, world: World, folder: Path) -> Findings:
 class ViewTrial:
     """One projection of a world beside the oracle."""
 
-    def __init__(self, store: WorldStore, world: World, view: View, log: Log, findings: Findings) -> None:
+    def __init__(
+        self, store: WorldStore, world: World, view: View, log: Log, source: Log | ArchivedLog, findings: Findings
+    ) -> None:
         self.store, self.world, self.view, self.log, self.findings = store, world, view, log, findings
+        self.source = source
+        """What is projected: the log, or what is left of it behind its archive."""
         self.pins = ContextPins(**view.pins)
         self.registry = view.pack.registry
         status = "building" if view.revised else "live"
@@ -104,7 +121,7 @@ class ViewTrial:
             if rng.random() < 0.1:
                 projector = self._projector()
             most = rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4)))
-            batches, _ = read_ahead.read_batches(self.log, read_ahead.ReadRequest(projector.basis, most))
+            batches, _ = read_ahead.read_batches(self.source, read_ahead.ReadRequest(projector.basis, most))
             if not batches:
                 break
             self.basis = projector.apply(batches).basis_after
@@ -123,7 +140,7 @@ class ViewTrial:
     def _projector(self) -> Projector:
         return Projector(
             self.store.pool,
-            self.log,
+            self.source,
             self.registry,
             self.projection_id,
             clock_skew_us=SKEW,

@@ -11,7 +11,14 @@ from typing import Any
 from ofp_platform_tests.oracle.fold import LIMIT, Record, micros, time_text
 from ofp_platform_tests.oracle.strategies import PINS, SECOND, SKEW, START
 from ofp_platform_tests.torture.random_worlds.log import Shard
-from ofp_platform_tests.torture.random_worlds.packs import WorldPack, pack_count, revised_pack, world_pack
+from ofp_platform_tests.torture.random_worlds.packs import (
+    ADDED_FIELD,
+    WorldPack,
+    extended_pack,
+    pack_count,
+    revised_pack,
+    world_pack,
+)
 
 OTHER_RUN: dict[str, Any] = {**PINS, "run_id": "run-2", "seed": 7}
 WRONG_PINS: dict[str, Any] = {**PINS, "parameter_hash": "c" * 64}
@@ -66,9 +73,15 @@ def make_world(seed: int) -> World:
     unit = rng.choice([span for span in pack.spans if span >= 1_000])
     dense = rng.random() < 0.5
     envelopes = _envelopes(rng, pack, unit, rng.choice((5, 5, 6, 6, 8, 8, 10, 10, 12, 16, 24, 60)))
+    extends = rng.random() < 0.12
+    if extends:
+        half = rng.randrange(len(envelopes) + 1)
+        envelopes = [*envelopes[:half], *(_with_added_field(rng, envelope) for envelope in envelopes[half:])]
     shards, tokens, records, resharded = _laid_out(rng, dense, envelopes)
     views = [View(PINS, pack)]
-    if rng.random() < 0.12:
+    if extends:
+        views.append(View(PINS, extended_pack(number), revised=True))
+    elif rng.random() < 0.12:
         views.append(View(PINS, revised_pack(number), revised=True))
     if rng.random() < 0.12:
         views.append(View(OTHER_RUN, pack))
@@ -146,6 +159,12 @@ def _envelopes(rng: random.Random, pack: WorldPack, unit: int, count: int) -> li
     return made
 
 
+def _with_added_field(rng: random.Random, envelope: Envelope) -> Envelope:
+    """An envelope of a producer that knows the field which the extended pack reads; its values may be wrong as others are."""
+    value = rng.choice(_NUMBERS) if rng.random() < 0.9 else rng.choice(_ODD_VALUES)
+    return {**envelope, "payload": {**envelope["payload"], ADDED_FIELD: value}}
+
+
 def _spoil(rng: random.Random, payload: Envelope) -> None:
     name = rng.choice(sorted(payload))
     if rng.random() < 0.4:
@@ -205,6 +224,7 @@ def occurred(world: World) -> Counter[str]:
     found: Counter[str] = Counter(records=len(world.records), reshards=world.resharded)
     found["runs"] = len({(one.envelope["run_id"], one.envelope["parameter_hash"]) for one in world.records})
     found["registry changes"] = sum(view.revised for view in world.views)
+    found["added groups"] = sum(view.revised and ADDED_FIELD in view.pack.fields for view in world.views)
     newest: dict[str, int] = {}
     for record in world.records:
         run, ts = record.envelope["run_id"], micros(record.envelope["ts_utc"])
