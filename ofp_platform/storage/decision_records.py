@@ -19,9 +19,12 @@ _TAKE_OVER = f"""
     INSERT INTO ofp.decision_record ({_COLUMNS})
     SELECT DISTINCT ON (decision_id) {_COLUMNS} FROM offered_decision ORDER BY decision_id
     ON CONFLICT (decision_id) DO NOTHING"""
+# materialised: in search of a first row that never comes, the planner would compare every pair
 _OTHER = """
-    SELECT decision_id FROM offered_decision JOIN ofp.decision_record recorded USING (decision_id)
-    WHERE recorded.content <> offered_decision.content ORDER BY decision_id LIMIT 1"""
+    WITH other AS MATERIALIZED (
+        SELECT decision_id FROM offered_decision JOIN ofp.decision_record recorded USING (decision_id)
+        WHERE recorded.content <> offered_decision.content)
+    SELECT decision_id FROM other ORDER BY decision_id LIMIT 1"""
 
 
 class DecisionConflict(Exception):

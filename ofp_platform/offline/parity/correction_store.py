@@ -50,8 +50,9 @@ def store_corrections(pool: Pool, corrections: Sequence[Correction]) -> int:
             f"INSERT INTO ofp.correction ({_COLUMNS}) SELECT {_COLUMNS} FROM corrected ORDER BY {_KEY} ON CONFLICT DO NOTHING"
         ).rowcount
         other = cursor.execute(
-            f"SELECT decision_id, feature FROM corrected JOIN ofp.correction kept USING ({_KEY})"
-            f" WHERE kept.record <> corrected.record ORDER BY {_KEY} LIMIT 1"
+            # materialised: in search of a first row that never comes, the planner would compare every pair
+            f"WITH other AS MATERIALIZED (SELECT {_KEY} FROM corrected JOIN ofp.correction kept USING ({_KEY})"
+            f" WHERE kept.record <> corrected.record) SELECT decision_id, feature FROM other ORDER BY {_KEY} LIMIT 1"
         ).fetchone()
         if other is not None:
             text = f"feature {other[1]} of decision {other[0]} was corrected otherwise by the same request: its sources changed"

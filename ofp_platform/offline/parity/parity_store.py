@@ -27,9 +27,13 @@ _TAKE_OVER = f"""
     SET (outcome, reason, as_of, group_refs, record)
         = (excluded.outcome, excluded.reason, excluded.as_of, excluded.group_refs, excluded.record)
     WHERE kept.outcome = 'UNCHECKABLE' AND excluded.outcome <> 'UNCHECKABLE'"""
+# materialised: in search of a first row that never comes, the planner would compare every pair
 _OTHERWISE = f"""
-    SELECT snapshot_hash, kept.outcome, compared.outcome FROM compared JOIN ofp.parity_record kept USING ({_KEY})
-    WHERE kept.outcome <> compared.outcome ORDER BY {_KEY} LIMIT 1"""
+    WITH other AS MATERIALIZED (
+        SELECT {_KEY}, kept.outcome AS kept_outcome, compared.outcome AS compared_outcome
+        FROM compared JOIN ofp.parity_record kept USING ({_KEY})
+        WHERE kept.outcome <> compared.outcome)
+    SELECT snapshot_hash, kept_outcome, compared_outcome FROM other ORDER BY {_KEY} LIMIT 1"""
 _RATES = """
     SELECT floor(as_of::numeric / 86400000000)::bigint, group_ref, outcome, count(*)
     FROM ofp.parity_record, unnest(group_refs) AS group_ref

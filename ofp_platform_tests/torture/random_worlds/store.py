@@ -31,6 +31,7 @@ _OF_WORLDS = (
     "log_head",
     "log_block",
     "range_end",
+    "projection_driver",
     "projection",
     "projection_partition",
     "chunk",
