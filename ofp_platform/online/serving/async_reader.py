@@ -23,7 +23,7 @@ from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
-from ofp_platform.online.state.touched_keys import READ_SINCE
+from ofp_platform.online.state.touched_keys import READ_SINCE, TouchedKeys
 from ofp_platform.registry.question import Question
 from ofp_platform.storage.notices import LOOK_SECONDS
 from ofp_platform.storage.transient import is_transient
@@ -142,7 +142,7 @@ class AsyncReader:
         if at is None:
             cache.start(head)
         else:
-            cache.advance(head, [(row[3], row[4]) for row in rows if row[3] is not None])
+            cache.advance(head, [(row[3], TouchedKeys(row[4], row[5])) for row in rows if row[3] is not None])
 
     # ---- answering -------------------------------------------------------------------------------------------------------
 

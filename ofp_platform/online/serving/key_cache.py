@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
-from ofp_platform.online.state.touched_keys import key_mark, unpack_marks, without_gap
+import numpy as np
+
+from ofp_platform.online.state.touched_keys import TouchedKeys, key_bucket, key_mark, touched_buckets, unpack_marks, without_gap
 from ofp_platform.vocabulary.position import Basis
 
 Key = tuple[str, str]
-_ENTRY_BYTES = 600  # the dictionaries, the key and the object around its arrays
+_ENTRY_BYTES = 700  # the dictionaries, the key and the object around its arrays
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class KeyCache(Generic[State]):
         self.nbytes = 0
         self._states: dict[Key, State] = {}
         self._of_mark: dict[int, Key] = {}
+        self._bucket_of: dict[int, int] = {}  # by mark, in the order of `_of_mark`
 
     def __len__(self) -> int:
         return len(self._states)
@@ -63,25 +66,30 @@ class KeyCache(Generic[State]):
         self.nbytes = 0
         self._states.clear()
         self._of_mark.clear()
+        self._bucket_of.clear()
 
     def start(self, head: Head) -> None:
         """Begin empty at a head; from now on every commit after it must be brought to `advance`."""
         self.lose()
         self.head = head
 
-    def advance(self, head: Head, commits: Sequence[tuple[int, bytes | None]]) -> None:
-        """Move to `head`; `commits` are (version, marks) since the present one, in order. A gap empties the cache."""
+    def advance(self, head: Head, commits: Sequence[tuple[int, TouchedKeys]]) -> None:
+        """Move to `head`; `commits` are (version, touched keys) since the present one, in order. A gap empties the cache."""
         if self.head is None or head.version == self.head.version:
             return
         # a head in front of the present one is a store that was put back: no gapless way leads there
         if not without_gap([version for version, _ in commits], self.head.version, head.version):
             self.start(head)
             return
-        for _, marks in commits:
-            if marks is None:
+        for _, touched in commits:
+            if touched.marks is not None:
+                marks = unpack_marks(touched.marks)
+            elif touched.buckets is not None:
+                marks = self._marks_in(touched.buckets)
+            else:
                 self.start(head)
                 return
-            for mark in unpack_marks(marks):
+            for mark in marks:
                 key = self._of_mark.get(mark)
                 if key is not None:
                     self._drop(key, mark)
@@ -104,6 +112,7 @@ class KeyCache(Generic[State]):
             self._drop(other, mark)
         self._states[key] = state
         self._of_mark[mark] = key
+        self._bucket_of[mark] = key_bucket(*key)
         self.nbytes += state.nbytes + _ENTRY_BYTES
         while self.nbytes > self.capacity_bytes:
             oldest = next(iter(self._states))
@@ -112,3 +121,11 @@ class KeyCache(Generic[State]):
     def _drop(self, key: Key, mark: int) -> None:
         self.nbytes -= self._states.pop(key).nbytes + _ENTRY_BYTES
         del self._of_mark[mark]
+        del self._bucket_of[mark]
+
+    def _marks_in(self, buckets: bytes) -> list[int]:
+        """The marks of what is held in touched buckets."""
+        held = np.fromiter(self._bucket_of.values(), np.int64, len(self._bucket_of))
+        marks = np.fromiter(self._bucket_of, np.int64, len(self._bucket_of))
+        touched_marks: list[int] = marks[touched_buckets(buckets, held)].tolist()
+        return touched_marks

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.online.serving.async_reader import AsyncReader
-from ofp_platform.online.state.touched_keys import KEPT_VERSIONS
+from ofp_platform.online.state import touched_keys
+from ofp_platform.online.state.touched_keys import KEPT_VERSIONS, MOST_MARKS
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
@@ -137,11 +138,16 @@ def test_the_cache_answers_as_the_store_did_at_the_same_basis(
     asyncio.run(run())
 
 
-async def test_a_key_is_read_once_and_again_when_a_commit_touched_it(pool: Pool, dsn: str) -> None:
+@pytest.mark.parametrize("most_marks", [MOST_MARKS, 0])
+async def test_a_key_is_read_once_and_again_when_a_commit_touched_it(
+    pool: Pool, dsn: str, most_marks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(touched_keys, "MOST_MARKS", most_marks)
     world = World(pool)
     async with cached(world, dsn, 1 << 22) as reader:
         reader.listening()
         await reader.followed()
+        epoch = reader.cache.epoch
         statements = watch(reader)
         request = world.requests[0]
         for _ in range(3):
@@ -154,6 +160,7 @@ async def test_a_key_is_read_once_and_again_when_a_commit_touched_it(pool: Pool,
         for _ in range(3):
             assert world.version_of(request, (await reader.answer(request)).body) == 1
         assert len(statements) == 2
+        assert reader.cache.epoch == epoch  # it was never emptied
 
 
 async def test_only_the_keys_that_are_missing_are_read(pool: Pool, dsn: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +11,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ofp_platform.online.serving import key_cache
 from ofp_platform.online.serving.key_cache import Head, KeyCache
-from ofp_platform.online.state.touched_keys import key_mark, pack_marks, unpack_marks, without_gap
+from ofp_platform.online.state import touched_keys
+from ofp_platform.online.state.touched_keys import (
+    BUCKETS,
+    MOST_MARKS,
+    TouchedKeys,
+    key_bucket,
+    key_buckets,
+    key_mark,
+    pack_marks,
+    unpack_marks,
+    without_gap,
+)
 
 KEYS = [("account", f"a-{number}") for number in range(4)] + [("merchant", f"a-{number}") for number in range(4)]
 SOME = st.sets(st.sampled_from(KEYS))
@@ -28,23 +40,32 @@ def head(version: int) -> Head:
     return Head(version, f"basis {version}", version)
 
 
+def told_keys(keys: Iterable[tuple[str, str]], most_marks: int) -> TouchedKeys:
+    ids: dict[str, list[str]] = {}
+    for key_type, key_id in keys:
+        ids.setdefault(key_type, []).append(key_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(touched_keys, "MOST_MARKS", most_marks)
+        return TouchedKeys.of(ids)
+
+
 class Following(RuleBasedStateMachine):
     """A store with its commits, and a cache that follows it: late, with gaps, and too small."""
 
     @initialize(capacity=st.sampled_from([0, 3_000, 1 << 20]))
     def begin(self, capacity: int) -> None:
         self.cache: KeyCache[State] = KeyCache(capacity)
-        self.commits: dict[int, bytes | None] = {}
+        self.commits: dict[int, TouchedKeys] = {}
         self.history: list[dict[tuple[str, str], int]] = [dict.fromkeys(KEYS, 0)]
 
     @property
     def version(self) -> int:
         return len(self.history) - 1
 
-    @rule(touched=SOME, untold=st.booleans())
-    def commit(self, touched: set[tuple[str, str]], untold: bool) -> None:
+    @rule(touched=SOME, told=st.sampled_from(["by marks", "by buckets", "not"]))
+    def commit(self, touched: set[tuple[str, str]], told: str) -> None:
         self.history.append(self.history[-1] | dict.fromkeys(touched, self.version + 1))
-        self.commits[self.version] = None if untold else pack_marks(touched)
+        self.commits[self.version] = TouchedKeys() if told == "not" else told_keys(touched, 0 if told == "by buckets" else 100)
 
     @rule(behind=st.integers(0, 3))
     def follow(self, behind: int) -> None:
@@ -132,3 +153,31 @@ def test_gaps() -> None:
     assert not without_gap([4], 3, 5)
     assert not without_gap([4, 5], 3, 4)
     assert not without_gap([], 3, 2)
+
+
+def test_a_commit_of_many_keys_costs_those_that_it_touched_and_few_others() -> None:
+    cache: KeyCache[State] = KeyCache(1 << 30)
+    cache.start(head(1))
+    held = [("account", f"held-{number}") for number in range(2_000)]
+    for key in held:
+        cache.put(1, key, State(0, 1))
+    touched = [f"other-{number}" for number in range(MOST_MARKS)] + [key_id for _, key_id in held[:500]]
+    commit = TouchedKeys.of({"account": touched, "merchant": ["held-1999"]})
+    assert commit.marks is None
+    assert commit.buckets is not None
+    assert len(commit.buckets) == BUCKETS // 8 == 8 * MOST_MARKS
+    cache.advance(head(2), [(2, commit)])
+    kept = [key for key in held if cache.get(key) is not None]
+    assert not set(kept) & set(held[:500])
+    assert len(kept) >= 1_400  # of 1,500: two in a hundred share a bucket with a touched key
+    assert cache.epoch == 1
+    cache.advance(head(3), [(3, TouchedKeys())])
+    assert len(cache) == 0
+
+
+def test_buckets_of_many_keys_are_those_of_each() -> None:
+    ids = ["a", "", "Zoë", "a" * 200, *(f"a-{number}" for number in range(500))]
+    assert key_buckets("account", ids).tolist() == [key_bucket("account", key_id) for key_id in ids]
+    assert len(set(key_buckets("account", ids))) >= 500
+    assert key_bucket("account", "a") != key_bucket("merchant", "a")
+    assert len(TouchedKeys.of({"account": ids[:100]}).marks or b"") == 800
