@@ -21,10 +21,11 @@ from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadAhead, Reading, ReadRequest
 from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake
-from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, prune, read_buckets, replace_chunks
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
+from ofp_platform.online.state.pruning import FIRST_PLACE, LEAST_STEP, begin_pruning, pruning_step
 from ofp_platform.online.state.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
@@ -198,11 +199,11 @@ class Projector:
                 keys, chunks = keys + merged_keys, chunks + chunk_count
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
-            prunes = horizon is not None and horizon - (row.pruned_to or LOWEST) > self._retained_us // 8
-            if horizon is not None and prunes:
-                prune(connection, self._projection_id, horizon)
-            # what is pruned may be of any key
-            names = None if prunes else {kind: chain.from_iterable(ids for ids, _ in part) for kind, part in work.touched.items()}
+            pruned_keys = self._prune(connection, row, horizon, max(LEAST_STEP, 2 * chunks))
+            names = {
+                kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in work.touched.get(kind, ())))
+                for kind in pruned_keys.keys() | work.touched.keys()
+            }
             record_touched(connection, self._projection_id, row.version + 1, names)
             connection.execute(
                 "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
@@ -279,6 +280,18 @@ class Projector:
         code = KEY_TYPE_CODES[key_type]
         refresh_spans(connection, self._projection_id, code, plan, changed_chunks, grown_keys, self._span_chunks)
         return len(key_ids), len(rows)
+
+    def _prune(
+        self, connection: Connection[Any], row: ProjectionRow, horizon: int | None, chunk_count: int
+    ) -> Mapping[str, list[str]]:
+        """Take a step of pruning, where there is one to take. The ids of the keys that lost something, by key type."""
+        place, to = row.pruning, row.pruned_to
+        if place is None and horizon is not None and horizon - (to or LOWEST) > self._retained_us // 8:
+            begin_pruning(connection, self._projection_id, horizon)
+            place, to = FIRST_PLACE, horizon
+        if place is None or to is None:
+            return {}
+        return pruning_step(connection, self._projection_id, place, to, chunk_count)
 
     def _record(self, connection: Connection[Any], version: int, work: FoldedBatch) -> None:
         """Identities, failures, anomalies and counters of this commit."""

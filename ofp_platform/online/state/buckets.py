@@ -141,14 +141,3 @@ def replace_chunks(
         copy.set_types(["int8", "int2", "text", "int8", "int8", "bytea", "bytea"])
         for key_id, first_ts, last_ts, summaries, block in rows:
             copy.write_row((projection_id, code, key_id, Int8(first_ts), Int8(last_ts), summaries, block))
-
-
-def prune(connection: Connection[Any], projection_id: int, horizon: int) -> int:
-    """Delete chunks and identities that lie wholly at or behind the horizon. Returns the chunks deleted."""
-    chunk_count = connection.execute(
-        "DELETE FROM ofp.chunk WHERE projection_id = %s AND last_ts <= %s", (projection_id, horizon)
-    ).rowcount
-    connection.execute("DELETE FROM ofp.span WHERE projection_id = %s AND last_ts <= %s", (projection_id, horizon))
-    connection.execute("DELETE FROM ofp.identity_run WHERE projection_id = %s AND max_ts <= %s", (projection_id, horizon))
-    connection.execute("UPDATE ofp.projection SET pruned_to = %s WHERE projection_id = %s", (horizon, projection_id))
-    return chunk_count

@@ -8,6 +8,7 @@ from typing import Any
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from ofp_platform.online.state.pruning import PruningPlace
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.history import check
 from ofp_platform.registry.pack import group_digests, load_pack
@@ -32,7 +33,10 @@ class UnknownProjection(Exception):
 
 @dataclass(frozen=True)
 class ProjectionRow:
-    """One projection as the store has it. `watermark` in microseconds, None before the first event."""
+    """One projection as the store has it. `watermark` in microseconds, None before the first event.
+
+    `pruned_to`: the horizon of the last pruning; `pruning`: how far that has come, None: it is done.
+    """
 
     projection_id: int
     stream_name: str
@@ -44,15 +48,21 @@ class ProjectionRow:
     basis: Basis
     watermark: int | None
     pruned_to: int | None
+    pruning: PruningPlace | None = None
 
 
-_COLUMNS = "projection_id, stream_name, pins, registry_digest, run_config_digest, status, version, basis, watermark, pruned_to"
+_COLUMNS = (
+    "projection_id, stream_name, pins, registry_digest, run_config_digest, status, version, basis, watermark, pruned_to,"
+    " pruning_type, pruning_key, pruning_ts"
+)
 
 
 def _row(row: dict[str, Any]) -> ProjectionRow:
     row = dict(row)
     row["pins"] = ContextPins.model_validate_json(row["pins"])
     row["basis"] = Basis.model_validate_json(row["basis"])
+    place = [row.pop(name) for name in ("pruning_type", "pruning_key", "pruning_ts")]
+    row["pruning"] = None if place[0] is None else PruningPlace(*place)
     return ProjectionRow(**row)
 
 

@@ -88,10 +88,10 @@ def touched_buckets(content: bytes, buckets: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def record_touched(
-    connection: Connection[Any], projection_id: int, version: int, touched_keys: Mapping[str, Iterable[str]] | None
+    connection: Connection[Any], projection_id: int, version: int, touched_keys: Mapping[str, Iterable[str]]
 ) -> None:
-    """Record what the commit `version` touched (ids by key type; None: anything), in its transaction; forget old versions."""
-    touched = TouchedKeys() if touched_keys is None else TouchedKeys.of(touched_keys)
+    """Record what the commit `version` touched (ids by key type), in its transaction; forget old versions."""
+    touched = TouchedKeys.of(touched_keys)
     connection.execute(
         "INSERT INTO ofp.commit_touched (projection_id, version, marks, buckets) VALUES (%s, %s, %s, %s)",
         (projection_id, version, touched.marks, touched.buckets),

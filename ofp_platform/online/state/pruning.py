@@ -1,0 +1,80 @@
+"""Pruning: state that lies wholly behind the horizon goes, a few chunks with each commit.
+
+A pruning fixes its horizon when it begins and walks through the chunks in the order of their keys. A commit takes one step, as
+long as its own work: it never scans the table, and only keys that lose something count as touched. What is pruned changes no
+answer, so when it goes does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection, RawCursor
+from psycopg.types.numeric import Int2
+
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES
+
+LEAST_STEP = 256
+"""Chunks looked at by a step, at least."""
+
+_KEY_TYPES = {code: key_type for key_type, code in KEY_TYPE_CODES.items()}
+_STEP = """
+SELECT key_type, key_id, first_ts, last_ts FROM ofp.chunk
+WHERE projection_id = $1 AND (key_type, key_id, first_ts) > ($2::smallint, $3::text COLLATE "C", $4::bigint)
+ORDER BY key_type, key_id, first_ts LIMIT $5
+"""
+_DELETE_CHUNKS = """
+DELETE FROM ofp.chunk AS c USING unnest($2::smallint[], $3::text[], $4::bigint[]) AS k(key_type, key_id, first_ts)
+WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts = k.first_ts
+"""
+_DELETE_SPANS = """
+DELETE FROM ofp.span AS s USING unnest($2::smallint[], $3::text[]) AS k(key_type, key_id)
+WHERE s.projection_id = $1 AND s.key_type = k.key_type AND s.key_id = k.key_id COLLATE "C" AND s.last_ts <= $4
+"""
+
+
+@dataclass(frozen=True)
+class PruningPlace:
+    """The last chunk that a pruning has looked at: code of its key type, key id, first event time (microseconds)."""
+
+    key_type: int
+    key_id: str
+    first_ts: int
+
+
+FIRST_PLACE = PruningPlace(-1, "", 0)
+
+
+def begin_pruning(connection: Connection[Any], projection_id: int, horizon: int) -> None:
+    """Prune to this horizon from now on. Runs of identities at or behind it go at once: an index finds them."""
+    connection.execute("DELETE FROM ofp.identity_run WHERE projection_id = %s AND max_ts <= %s", (projection_id, horizon))
+    connection.execute(
+        "UPDATE ofp.projection SET pruned_to = %s, pruning_type = %s, pruning_key = %s, pruning_ts = %s WHERE projection_id = %s",
+        (horizon, FIRST_PLACE.key_type, FIRST_PLACE.key_id, FIRST_PLACE.first_ts, projection_id),
+    )
+
+
+def pruning_step(
+    connection: Connection[Any], projection_id: int, place: PruningPlace, horizon: int, chunk_count: int
+) -> Mapping[str, list[str]]:
+    """Look at the next chunks behind a place and delete those at or behind the horizon. The ids of their keys, by key type."""
+    looked_at = (projection_id, Int2(place.key_type), place.key_id, place.first_ts, chunk_count)
+    with RawCursor(connection) as cursor:
+        rows = cursor.execute(_STEP, looked_at).fetchall()
+        old_rows = [row for row in rows if row[3] <= horizon]
+        keys = sorted({(code, key_id) for code, key_id, _, _ in old_rows})
+        if old_rows:
+            codes, key_ids, first_times, _ = map(list, zip(*old_rows, strict=True))
+            cursor.execute(_DELETE_CHUNKS, (projection_id, codes, key_ids, first_times))
+            cursor.execute(_DELETE_SPANS, (projection_id, [code for code, _ in keys], [key_id for _, key_id in keys], horizon))
+    following = rows[-1][:3] if len(rows) == chunk_count else (None, None, None)
+    connection.execute(
+        "UPDATE ofp.projection SET pruning_type = %s, pruning_key = %s, pruning_ts = %s WHERE projection_id = %s",
+        (*following, projection_id),
+    )
+    pruned_keys: dict[str, list[str]] = {}
+    for code, key_id in keys:
+        pruned_keys.setdefault(_KEY_TYPES[code], []).append(key_id)
+    return pruned_keys
