@@ -7,6 +7,7 @@ world alone, by the seed that a failure prints: `python -m ofp_platform_tests.to
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -103,7 +104,7 @@ def _try_one(store: WorldStore, world: World, folder: Path, counts: Counter[str]
 def worlds_until_found(server: str, defect: Defect, first: int) -> int | None:
     """How many worlds it takes to see a planted defect; None when not even many show it."""
     with defect():
-        tried = try_worlds(server, "torture_defect", range(first, first + _MOST_TRIED), stop_at_first=True)
+        tried = try_worlds(server, f"torture_defect_{os.getpid()}", range(first, first + _MOST_TRIED), stop_at_first=True)
     return tried.worlds if tried.differing else None
 
 
