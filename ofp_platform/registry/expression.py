@@ -137,11 +137,15 @@ def names_in(expression: Expression) -> tuple[frozenset[str], frozenset[str]]:
 
 @dataclass(frozen=True)
 class _Term:
-    """A product: its sign, the texts of its factors and of its divisors."""
+    """A product: its sign, the texts of its factors and of its divisors.
+
+    `is_own_negative`: one of them is a sum like `a-a`, the same with other signs; then so is the product, and its sign is 1.
+    """
 
     sign: int
     factors: tuple[str, ...]
     divisors: tuple[str, ...] = ()
+    is_own_negative: bool = False
 
     @property
     def text(self) -> str:
@@ -173,7 +177,7 @@ def _terms(node: Expression) -> list[_Term]:
 
 
 def _with_other_signs(terms: list[_Term]) -> list[_Term]:
-    return [replace(term, sign=-term.sign) for term in terms]
+    return [term if term.is_own_negative else replace(term, sign=-term.sign) for term in terms]
 
 
 def _product(node: Expression) -> _Term:
@@ -186,17 +190,26 @@ def _product(node: Expression) -> _Term:
             return _Term(1, (f"request.{name}",))
         case Operation("*", left, right):
             first, second = _product(left), _product(right)
-            return _Term(first.sign * second.sign, first.factors + second.factors, first.divisors + second.divisors)
+            return _multiplied(first, second, first.factors + second.factors, first.divisors + second.divisors)
         case Operation("/", left, right):
             first, second = _product(left), _product(right)
             below = (f"({second.text})",) if second.divisors else second.factors
-            return _Term(first.sign * second.sign, first.factors, first.divisors + below)
+            return _multiplied(first, second, first.factors, first.divisors + below)
     terms = _terms(node)
     if len(terms) == 1:
         return terms[0]
     # of a sum inside a product, the term that comes first by its text is positive: the sign goes to the product
-    sign = min(terms, key=lambda term: (term.text, -term.sign)).sign
-    return _Term(sign, (f"({_sum_text(terms if sign > 0 else _with_other_signs(terms))})",))
+    other_terms = _with_other_signs(terms)
+    if _sum_text(terms) == _sum_text(other_terms):
+        return _Term(1, (f"({_sum_text(terms)})",), is_own_negative=True)
+    signed_terms = (term for term in terms if not term.is_own_negative)
+    sign = min(signed_terms, key=lambda term: (term.text, -term.sign)).sign
+    return _Term(sign, (f"({_sum_text(terms if sign > 0 else other_terms)})",))
+
+
+def _multiplied(first: _Term, second: _Term, factors: tuple[str, ...], divisors: tuple[str, ...]) -> _Term:
+    is_own_negative = first.is_own_negative or second.is_own_negative
+    return _Term(1 if is_own_negative else first.sign * second.sign, factors, divisors, is_own_negative)
 
 
 def _sum_text(terms: list[_Term]) -> str:

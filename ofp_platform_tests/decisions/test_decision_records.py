@@ -12,7 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from ofp_platform.decisions.recorder import DecisionRecorder
-from ofp_platform.storage.decision_records import DecisionConflict, decision_ids_in, read_decisions
+from ofp_platform.storage import decision_records
+from ofp_platform.storage.decision_records import DecisionConflict, append_decisions, decision_ids_in, read_decisions
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
@@ -86,6 +87,24 @@ def test_other_content_is_an_error_and_nothing_of_it_is_appended(recorder: Decis
     third = record(pins, "e-2")
     assert recorder.append_first([second, third, record(pins, "e-2", score=12)]) == 1
     assert all_of(recorder.pool, pins) == {first.decision_id: first, third.decision_id: third}
+
+
+def rows_met(node: dict[str, Any]) -> float:
+    """Rows that the nodes of an executed plan gave or compared and left out, the most of any one node."""
+    removed = sum(node.get(f"Rows Removed by {kind}", 0) for kind in ("Filter", "Join Filter", "Index Recheck"))
+    own = (node["Actual Rows"] + removed) * node["Actual Loops"]
+    return max([own, *(rows_met(child) for child in node.get("Plans", ()))])
+
+
+def test_many_decisions_are_held_against_each_other_once(recorder: DecisionRecorder) -> None:
+    """As a join for the first difference, each of them was looked for among all: 100,000 took minutes."""
+    pins, many = new_run(), 2_000
+    with recorder.pool.connection() as connection, connection.transaction():
+        assert append_decisions(connection, (record(pins, f"many-{number}") for number in range(many))) == (many, 0)
+        stored = connection.execute("SELECT count(*) FROM ofp.decision_record").fetchone()
+        ((plan,),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {decision_records._OTHER}").fetchall()
+    assert stored is not None
+    assert rows_met(plan[0]["Plan"]) <= 2 * (many + stored[0])
 
 
 def test_two_contents_in_one_append(recorder: DecisionRecorder) -> None:

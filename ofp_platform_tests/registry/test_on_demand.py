@@ -84,6 +84,19 @@ def test_equal_to_fractions_rounded_half_even_once(
 
 
 @pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("-(a) * (a - a)", "(a - a) * a"),
+        ("-((a - a) * b - c) * d", "-(((a - a) * b - c) * d)"),
+        ("b - (a - a) * c", "b + (a - a) * c"),
+        ("-a / (b - b)", "a / (b - b)"),
+    ],
+)
+def test_a_sum_that_is_its_own_negative_takes_the_sign_away(one: str, other: str) -> None:
+    assert canonical_expression(one) == canonical_expression(other) == canonical_expression(canonical_expression(one))
+
+
+@pytest.mark.parametrize(
     ("expression", "expected"),
     [
         ("request.amount / mean", 2_500_000),
