@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,13 @@ from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.port import PartitionInfo, PartitionNotFound, PartitionVanished, PositionTrimmed, RecordBatch
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
+from ofp_platform.offline.replay.knowledge import Knowledge
+from ofp_platform.offline.replay.known_events import fold_replay
 from ofp_platform.offline.requests import replay_history
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.projecting import read_ahead
+from ofp_platform.registry.question import check_request
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_plan import LabelBasis
@@ -25,7 +29,10 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis
+from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform_tests.oracle import fold
+from ofp_platform_tests.oracle.small_plane import RUN_CONFIG
 from ofp_platform_tests.oracle.strategies import PINS, SECOND, SKEW, START
 from ofp_platform_tests.torture.random_worlds.log import ShardLog
 from ofp_platform_tests.torture.random_worlds.store import WorldStore
@@ -73,6 +80,7 @@ class ShortHistory:
     """
 
     whole: ShardLog
+    short: ShortLog
     log: ArchivedLog
     archive: Archive
     archived: Mapping[str, int]
@@ -108,7 +116,7 @@ def shorten(store: WorldStore, world: World, whole: ShardLog, folder: Path, coun
     counts["vanished"] += len(gone)
     counts["quiet"] += sum(floors[name] == size and name not in gone for name, size in sizes.items() if size)
     counts["gaps"] += not is_whole
-    return ShortHistory(whole, ArchivedLog(short, lambda: archive), archive, archived, segment_records, is_whole)
+    return ShortHistory(whole, short, ArchivedLog(short, lambda: archive), archive, archived, segment_records, is_whole)
 
 
 def read_to_end(history: ShortHistory) -> str:
@@ -122,8 +130,21 @@ def read_to_end(history: ShortHistory) -> str:
     return "whole"
 
 
-def late_replay(world: World, history: ShortHistory, counts: Counter[str]) -> tuple[str, str]:
-    """How a replay that starts late is judged for a row, and how it must be: the times of what it leaves out say so."""
+@dataclass(frozen=True)
+class LateReplay:
+    """A replay that starts late, and the oldest row (microseconds) that it was judged for.
+
+    `judged`, `expected`: "whole" or the reason of the refusal, as the plane says it and as the times of what it leaves out do.
+    """
+
+    basis: ReplayBasis
+    oldest_row: int
+    judged: str
+    expected: str
+
+
+def late_replay(world: World, history: ShortHistory, counts: Counter[str]) -> LateReplay:
+    """Judge a replay that leaves out some of what is archived."""
     rng = random.Random(f"late {world.seed}")
     pack = world.views[0].pack
     starts = {name: rng.choice((0, rng.randint(0, count))) for name, count in history.archived.items()}
@@ -148,8 +169,47 @@ def late_replay(world: World, history: ShortHistory, counts: Counter[str]) -> tu
     bounded = [min(fold.micros(one.envelope["ts_utc"]), one.admitted_at + SKEW) for one in left_out]
     is_short = max(bounded, default=oldest_row - reach) > oldest_row - reach
     if history.segment_records > 1 and not is_short:
-        return "whole", "whole"  # a segment proves less than its records: it may be refused
-    return judged, BuildReason.HISTORY_TOO_SHORT.value if is_short else "whole"
+        return LateReplay(basis, oldest_row, judged, judged)  # a segment proves less than its records: it may be refused
+    return LateReplay(basis, oldest_row, judged, BuildReason.HISTORY_TOO_SHORT.value if is_short else "whole")
+
+
+def late_rows(world: World, history: ShortHistory, late: LateReplay, folder: Path) -> tuple[object, object]:
+    """The values of rows at and behind the oldest one: as the late replay makes them, and as one of the whole log does."""
+    times = [late.oldest_row + offset * world.unit for offset in (0, 1, 7, 50)]
+    whole = ReplayBasis.up_to(history.whole.ends())
+    return (
+        _row_values(world, history, late.basis, times, folder / "late"),
+        _row_values(world, history, whole, times, folder / "full"),
+    )
+
+
+def _row_values(world: World, history: ShortHistory, basis: ReplayBasis, times: Sequence[int], folder: Path) -> list[object]:
+    view = world.views[0]
+    pins, groups = ContextPins(**view.pins), view.pack.content["groups"]
+    context = {name: 1 if kind == "integer" else "1.25" for group in groups for name, kind in group["request"].items()}
+    # of the whole log, and of what is left of it where the archive has the rest: the same records
+    records = StreamRecords(history.short if history.is_whole else history.whole, history.archive)
+    batches = (batch for span in basis.partitions for batch in records.reader.batches(span, 7))
+    folded = fold_replay(batches, view.pack.registry, pins, SKEW, folder)
+    knowledge = Knowledge(folded, basis)
+    rebuilder = Rebuilder(ReplayedRun(knowledge, view.pack.registry.pack, pins, RUN_CONFIG, world.lateness))
+    end = history.whole.ends()
+    questions = []
+    for as_of in times:
+        request = GetFeaturesRequest.model_validate(
+            {
+                "context_pins": dict(view.pins),
+                "feature_keys": [
+                    {"key_type": kind, "key_id": f"{kind[0]}-0"} for kind in sorted({group["key_type"] for group in groups})
+                ],
+                "feature_groups": [{"group_name": group["name"], "group_version": group["version"]} for group in groups],
+                "as_of_time_utc": fold.time_text(as_of),
+                "request_context": context,
+            }
+        )
+        questions.append(QuestionAt.of(check_request(request, view.pack.registry, pins, Limits()), end))
+    evaluations = rebuilder.evaluate(questions, knowledge.bounds([end] * len(questions)))
+    return [evaluation.rows for number in range(len(questions)) for evaluation in evaluations.keys(number)]
 
 
 def backdated_labels(store: WorldStore, world: World, counts: Counter[str]) -> tuple[object, object]:

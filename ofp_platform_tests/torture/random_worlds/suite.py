@@ -48,6 +48,7 @@ _MUST_OCCUR = {
     "added groups": "of them to a pack with one more group, of a field that came in the middle of the log",
     "reshards": "shards split or merged",
     "trimmed": "logs trimmed behind their archive",
+    "trimmed midway": "projections whose log was trimmed behind their first commit",
     "vanished": "shards listed no more",
     "quiet": "shards of which the log holds nothing any more, though listed",
     "gaps": "logs trimmed past their archive: refused",

@@ -16,6 +16,7 @@ from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.projecting import read_ahead
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.reader import Reader
@@ -30,7 +31,14 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.small_plane import RUN_CONFIG, ScatteredLog
 from ofp_platform_tests.oracle.strategies import SKEW, START
-from ofp_platform_tests.torture.random_worlds.histories import backdated_labels, late_replay, read_to_end, shorten
+from ofp_platform_tests.torture.random_worlds.histories import (
+    ShortHistory,
+    backdated_labels,
+    late_replay,
+    late_rows,
+    read_to_end,
+    shorten,
+)
 from ofp_platform_tests.torture.random_worlds.log import ShardLog
 from ofp_platform_tests.torture.random_worlds.packs import selections
 from ofp_platform_tests.torture.random_worlds.store import WorldStore, plain_json
@@ -78,11 +86,15 @@ def try_world(store: WorldStore, world: World, folder: Path) -> Findings:
     if history is not None:
         outcome = read_to_end(history)
         findings.hold("a fold over what is left", outcome, "whole" if history.is_whole else "refused")
-        findings.hold("a replay that starts late", *late_replay(world, history, findings.counts))
+        late = late_replay(world, history, findings.counts)
+        findings.hold("a replay that starts late", late.judged, late.expected)
+        if late.judged == late.expected == "whole":
+            findings.hold("rows of a replay that starts late", *late_rows(world, history, late, folder))
     if rng.random() < _SHARE_WITH_LABELS:
         findings.hold("labels", *backdated_labels(store, world, findings.counts))
-    source = history.log if history is not None and history.is_whole else log
-    tries = [ViewTrial(store, world, view, log, source, findings) for view in world.views]
+    if history is not None and not history.is_whole:
+        history = None  # what is lost was refused; the planes go on with the whole log
+    tries = [ViewTrial(store, world, view, log, history, findings) for view in world.views]
     for number, trial in enumerate(tries):
         trial.project(rng)
         trial.rebuild(rng, folder / f"view-{number}")
@@ -93,10 +105,11 @@ class ViewTrial:
     """One projection of a world beside the oracle."""
 
     def __init__(
-        self, store: WorldStore, world: World, view: View, log: Log, source: Log | ArchivedLog, findings: Findings
+        self, store: WorldStore, world: World, view: View, log: Log, history: ShortHistory | None, findings: Findings
     ) -> None:
         self.store, self.world, self.view, self.log, self.findings = store, world, view, log, findings
-        self.source = source
+        self.history = history
+        self.source: Log | ArchivedLog = log if history is None else history.log
         """What is projected: the log, or what is left of it behind its archive."""
         self.pins = ContextPins(**view.pins)
         self.registry = view.pack.registry
@@ -115,9 +128,16 @@ class ViewTrial:
 
     def project(self, rng: random.Random) -> None:
         """Apply the log in commits of random sizes, with restarts and deliveries that come twice; ask in between."""
+        left = self.source
+        if self.history is not None and rng.random() < 0.5:
+            self.source = self.log  # it is trimmed behind the first commit
+            self.findings.counts["trimmed midway"] += 1
         projector = self._projector()
         count = len(self.world.records)
         while True:
+            if self.source is not left and projector.basis.partitions:
+                self.source = left
+                projector = self._projector()
             if rng.random() < 0.1:
                 projector = self._projector()
             most = rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4)))
@@ -325,7 +345,14 @@ class ViewTrial:
             self.findings.hold(f"rebuilt at {one.request.as_of_time_utc}", found, one.wanted)
 
     def _read_through(self, rng: random.Random) -> Iterator[Any]:
-        """All batches, the partitions in any order: a fold does not need parents first."""
+        """All batches, the partitions in any order: a fold does not need parents first. Out of archive and log where both are."""
+        if self.history is not None:
+            spans = list(ReplayBasis.up_to(self.log.ends()).partitions)
+            rng.shuffle(spans)
+            reader = StreamRecords(self.history.short, self.history.archive).reader
+            for span in spans:
+                yield from reader.batches(span, rng.choice((3, 100)))
+            return
         names = [info.partition_id for info in self.log.partitions()]
         rng.shuffle(names)
         for name in names:
