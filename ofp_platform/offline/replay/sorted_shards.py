@@ -35,7 +35,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Int64s:
     """A file of int64, mapped. Not `np.load`, which parses a header as Python: CPython 3.11 does not do that in two threads."""
     if 0 in shape:
         array = np.empty(shape, np.int64)
-        array.flags.writeable = False
+        array.setflags(write=False)
         return array
     return np.memmap(path, np.int64, "r", shape=shape).view(np.ndarray)
 
