@@ -15,6 +15,7 @@ import numpy as np
 
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.log.archived_log import ArchivedLog
+from ofp_platform.log.kinesis_shards import ShardReader
 from ofp_platform.log.port import PartitionInfo, PartitionNotFound, PositionTrimmed, RecordBatch, readable_partitions
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests import replay_history
@@ -133,6 +134,19 @@ def vanished_is_finished() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def silence_is_quiet() -> Iterator[None]:
+    """Reading a shard goes on at the oldest record that is kept, and nobody asks what stood before it."""
+
+    def mistaken(reader: ShardReader, shard_id: str, after: str | None, deadline: float | None) -> str:
+        if after:
+            return reader._iterator(shard_id, deadline, ShardIteratorType="AFTER_SEQUENCE_NUMBER", StartingSequenceNumber=after)
+        return reader._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+
+    with patch.object(ShardReader, "_open", mistaken):
+        yield
+
+
 def _partitions_of_log(log: ArchivedLog) -> list[PartitionInfo]:
     return log._log.partitions()
 
@@ -180,6 +194,7 @@ DEFECTS: dict[str, Defect] = {
     "ties in the order of arrival": ties_in_order_of_arrival,
     "a trimmed log taken for all of it": trimmed_is_empty,
     "a shard listed no more taken for finished": vanished_is_finished,
+    "a shard that trimmed records taken for a quiet one": silence_is_quiet,
     "a replay that starts late taken for whole": late_is_whole,
     "labels dated by their source": labels_on_one_clock,
     "groups that need less not fed": all_groups_or_none,

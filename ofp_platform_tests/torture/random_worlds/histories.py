@@ -89,15 +89,15 @@ class ShortHistory:
 
 
 def shorten(store: WorldStore, world: World, whole: ShardLog, folder: Path, counts: Counter[str]) -> ShortHistory | None:
-    """Archive a part of the log and trim it, in half of the worlds whose log are shards; None in the others."""
+    """Archive a part of the log and trim it, in some of the worlds whose log are shards; None in the others."""
     rng = random.Random(f"short {world.seed}")
-    if rng.random() < 0.5:
+    if rng.random() > 0.4:
         return None
     sizes = {shard.name: sum(one.partition_id == shard.name for one in world.records) for shard in world.shards}
     ended = {shard.name for shard in world.shards if shard.ended}
     all_archived = rng.random() < 0.5
     archived = {name: size if all_archived else rng.randint(0, size) for name, size in sizes.items()}
-    safe = rng.random() < 0.7
+    safe = rng.random() < 0.4
     floors = {name: rng.randint(0, archived[name] if safe else size) for name, size in sizes.items()}
     gone = set()
     for name in sorted(ended):

@@ -31,6 +31,8 @@ _OF_WORLDS = (
     "log_head",
     "log_block",
     "range_end",
+    "log_head_sighting",
+    "log_following_record",
     "projection_driver",
     "projection",
     "projection_partition",

@@ -53,6 +53,9 @@ _MUST_OCCUR = {
     "quiet": "shards of which the log holds nothing any more, though listed",
     "gaps": "logs trimmed past their archive: refused",
     "late replays": "replays that start late, judged for a row",
+    "readers of Kinesis": "readers of Kinesis that came now and then, while shards fell silent, expired, split and merged",
+    "readers refused": "of them refused, where nothing proved that nothing was lost",
+    "readers that went on": "of them that were away for longer than the retention, and went on by evidence",
     "backdated": "labels stated before their admission",
 }
 

@@ -32,6 +32,7 @@ def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
     [
         "a trimmed log taken for all of it",
         "a shard listed no more taken for finished",
+        "a shard that trimmed records taken for a quiet one",
         "a replay that starts late taken for whole",
         "labels dated by their source",
         "groups that need less not fed",

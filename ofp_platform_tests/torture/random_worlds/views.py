@@ -41,13 +41,15 @@ from ofp_platform_tests.torture.random_worlds.histories import (
 )
 from ofp_platform_tests.torture.random_worlds.log import ShardLog
 from ofp_platform_tests.torture.random_worlds.packs import selections
+from ofp_platform_tests.torture.random_worlds.silences import silences
 from ofp_platform_tests.torture.random_worlds.store import WorldStore, plain_json
 from ofp_platform_tests.torture.random_worlds.world import OTHER_RUN, View, World
 
 Log = PostgresLog | ShardLog
 _BEHIND = Reason.AS_OF_BEFORE_HORIZON.value
 _LIMITS = Limits()
-_SHARE_WITH_LABELS = 0.25
+_SHARE_WITH_LABELS = 0.12
+_SHARE_WITH_SILENCES = 0.2
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def try_world(store: WorldStore, world: World, folder: Path) -> Findings:
             findings.hold("rows of a replay that starts late", *late_rows(world, history, late, folder))
     if rng.random() < _SHARE_WITH_LABELS:
         findings.hold("labels", *backdated_labels(store, world, findings.counts))
+    if rng.random() < _SHARE_WITH_SILENCES:
+        findings.hold("a reader of Kinesis", *silences(store, world, folder / "silences", findings.counts))
     if history is not None and not history.is_whole:
         history = None  # what is lost was refused; the planes go on with the whole log
     tries = [ViewTrial(store, world, view, log, history, findings) for view in world.views]

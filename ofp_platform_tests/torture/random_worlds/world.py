@@ -73,7 +73,7 @@ def make_world(seed: int) -> World:
     unit = rng.choice([span for span in pack.spans if span >= 1_000])
     dense = rng.random() < 0.5
     envelopes = _envelopes(rng, pack, unit, rng.choice((5, 5, 6, 6, 8, 8, 10, 10, 12, 16, 24, 60)))
-    extends = rng.random() < 0.12
+    extends = rng.random() < 0.06
     if extends:
         half = rng.randrange(len(envelopes) + 1)
         envelopes = [*envelopes[:half], *(_with_added_field(rng, envelope) for envelope in envelopes[half:])]
@@ -81,7 +81,7 @@ def make_world(seed: int) -> World:
     views = [View(PINS, pack)]
     if extends:
         views.append(View(PINS, extended_pack(number), revised=True))
-    elif rng.random() < 0.12:
+    elif rng.random() < 0.08:
         views.append(View(PINS, revised_pack(number), revised=True))
     if rng.random() < 0.12:
         views.append(View(OTHER_RUN, pack))
