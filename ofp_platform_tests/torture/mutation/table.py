@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "ofp_platform.kernel.query": (f"{_TESTS}/kernel/test_query.py", *_WINDOWS, f"{_TESTS}/kernel/test_finalise.py"),
         "ofp_platform.kernel.sliding": (f"{_TESTS}/kernel/test_sliding.py", *_COLUMNS),
         "ofp_platform.kernel.snapshot": _ANSWERS,
+        "ofp_platform.kernel.texts": (f"{_TESTS}/kernel/test_texts.py",),
         "ofp_platform.kernel.tokens": (f"{_TESTS}/kernel/test_tokens.py", *_WINDOWS),
         "ofp_platform.kernel.window_loops": (*_WINDOWS, *_ANSWERS),
         "ofp_platform.kernel.windows": (*_WINDOWS, *_ANSWERS),
