@@ -34,8 +34,8 @@ def record_anomalies(
 ) -> int:
     """Record what the run's live projection has not recorded, of the records in its basis; return how many rows that made.
 
-    Nothing is recorded for a projection of another registry: what the replay applied, it may not have. Afterwards each id has one
-    row for each content but one, as if the projection had never forgotten any.
+    Nothing is recorded for a projection of another registry: what the replay applied, it may not have. Afterwards each id has at
+    least one row for each content but one, as if the projection had never forgotten any.
     """
     with connection.transaction():
         # nobody commits to the projection meanwhile

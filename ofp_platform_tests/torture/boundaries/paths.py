@@ -22,6 +22,7 @@ from ofp_platform.online.serving.evaluation import Evaluator, StoredChunk
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import PlainRequest, Question
+from ofp_platform.registry.text_words import text_of
 from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform_tests.oracle.fold import time_text
@@ -215,6 +216,8 @@ def _value(column: FeatureColumn, row: int) -> Any:
     if not column.valid[row]:
         return None
     low = int(column.low[row])
+    if column.texts is not None:
+        return text_of(column.texts[low])
     if column.high is None or column.scale is None:
         return low
     return format_decimal((int(column.high[row]) << 64) + (low & (2**64 - 1)), column.scale)

@@ -24,6 +24,7 @@ from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex
 from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.event_plan import KeyPlan
+from ofp_platform.storage import anomaly_records
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis
 
@@ -171,6 +172,13 @@ def labels_on_one_clock() -> Iterator[None]:
 
 
 @contextmanager
+def forgotten_never_recorded() -> Iterator[None]:
+    """An id that comes again with another content is an anomaly only while the projection remembers the first one."""
+    with patch.object(anomaly_records, "_missing_rows", lambda *rest: iter(())):
+        yield
+
+
+@contextmanager
 def all_groups_or_none() -> Iterator[None]:
     """An event that lacks what one group needs feeds no group of its key."""
     fed_bits = KeyPlan.fed_bits
@@ -197,5 +205,6 @@ DEFECTS: dict[str, Defect] = {
     "a shard that trimmed records taken for a quiet one": silence_is_quiet,
     "a replay that starts late taken for whole": late_is_whole,
     "labels dated by their source": labels_on_one_clock,
+    "ids forgotten behind the horizon": forgotten_never_recorded,
     "groups that need less not fed": all_groups_or_none,
 }

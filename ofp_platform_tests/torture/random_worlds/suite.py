@@ -39,6 +39,7 @@ _SHOWN = 20
 _MUST_OCCUR = {
     "duplicates": "copies of an event, at other positions",
     "conflicts": "event ids with another content",
+    "forgotten": "of them such that the projection had forgotten the first content, behind the horizon",
     "disorder": "events older than one before them",
     "late": "events from behind the horizon",
     "future": "events further ahead of their admission than the skew",

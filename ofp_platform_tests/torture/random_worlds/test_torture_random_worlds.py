@@ -35,6 +35,7 @@ def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
         "a shard that trimmed records taken for a quiet one",
         "a replay that starts late taken for whole",
         "labels dated by their source",
+        "ids forgotten behind the horizon",
         "groups that need less not fed",
     ],
 )

@@ -22,6 +22,7 @@ from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.projection import ProjectionConflict, make_live, open_projection, read_projection
 from ofp_platform.registry.question import check_request
+from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
@@ -50,6 +51,7 @@ _BEHIND = Reason.AS_OF_BEFORE_HORIZON.value
 _LIMITS = Limits()
 _SHARE_WITH_LABELS = 0.12
 _SHARE_WITH_SILENCES = 0.2
+_SHARE_FORGETFUL = 0.1
 
 
 @dataclass(frozen=True)
@@ -138,13 +140,16 @@ class ViewTrial:
             self.findings.counts["trimmed midway"] += 1
         projector = self._projector()
         count = len(self.world.records)
+        is_forgetful = rng.random() < _SHARE_FORGETFUL  # small commits, each by a process that knows what the store kept
         while True:
             if self.source is not left and projector.basis.partitions:
                 self.source = left
                 projector = self._projector()
-            if rng.random() < 0.1:
+            if is_forgetful or rng.random() < 0.1:
                 projector = self._projector()
             most = rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4)))
+            if is_forgetful:
+                most = rng.choice((1, 2))
             batches, _ = read_ahead.read_batches(self.source, read_ahead.ReadRequest(projector.basis, most))
             if not batches:
                 break
@@ -378,6 +383,21 @@ class ViewTrial:
         contents = Counter((event_class, event_id) for event_class, event_id, _ in known.events)
         names = sorted(event_id for (_, event_id), count in contents.items() if count > 1)
         self.findings.hold("conflicts by id", sorted(one.event_id for one in folded.anomalies), names)
+        reused_ids = [ReusedId(one.event_type, one.event_id, one.contents) for one in folded.anomalies]
+        with self.store.pool.connection() as connection:
+            added = record_anomalies(connection, self.world.name, self.pins, self.registry.digest, reused_ids)
+            rows = connection.execute(
+                "SELECT event_id, count(*) FROM ofp.anomaly WHERE projection_id = %s GROUP BY event_id", (self.projection_id,)
+            ).fetchall()
+            counted = connection.execute(
+                "SELECT coalesce(sum(anomalies), 0)::int FROM ofp.projection_partition WHERE projection_id = %s",
+                (self.projection_id,),
+            ).fetchone()
+        self.findings.counts["forgotten"] += added
+        self.findings.hold("ids of anomalies in both planes", sorted(event_id for event_id, _ in rows), sorted(set(names)))
+        self.findings.hold("counter of anomalies", counted, (sum(count for _, count in rows),))
+        # one more than that: a copy of a content that was forgotten, met as another content than what came after
+        self.findings.hold("rows of anomalies", sum(count for _, count in rows) >= known.anomalies, True)
 
 
 def _log_of(store: WorldStore, world: World) -> Log:
