@@ -78,13 +78,13 @@ def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis)
         archive_up_to(plane.ranges, archive, ends, 2)
         archive_seconds = time.perf_counter() - start_time
         reference = reference_of(build_profile)
+        registry = plane.registry_of(plane.ensure_live())  # which publishes the pack: the facts look at it
         publish_run_facts(plane.pool, examine(plane, reference))
         labels = LabelStore(plane.pool, build_profile.context_pins)
         labels.append(handbook_labels(world.path), as_observed)
         known_until = labels.known_until("fraud", data_end(ReplayBasis.up_to(ends), StreamRecords(plane.log, archive)))
         if known_until is None:
             raise SystemExit("no fraud is reported yet in so few transactions: a training set has no label then")
-        registry = plane.registry_of(plane.ensure_live())
         intent = training_intent(HANDBOOK, registry, build_profile.context_pins, ends, reference, known_until)
         # nothing is decided here, and a set that is held to parity needs decisions
         policy = PolicyRef(policy_id="analysis", revision=1)
