@@ -34,7 +34,7 @@ def allowed_names(text: str) -> tuple[set[tuple[str, str]], list[str]]:
 
 
 def problems_of(root: Path) -> list[str]:
-    """What is wrong, a line each; empty when all code is reached, or allowed for a reason."""
+    """List the faults, a line each; empty when all code is reached, or allowed for a reason."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["vulture"]
     for name in settings["paths"]:
         if not any((root / name).rglob("*.py")):

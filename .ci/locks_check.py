@@ -39,7 +39,7 @@ def entries(text: str) -> dict[str, list[str]]:
 
 
 def offline_faults(lock_name: str, requirements: list[Requirement]) -> list[str]:
-    """What is wrong with one lock file, as far as the two files alone can tell."""
+    """List the faults of one lock file, as far as the two files alone can tell."""
     text = (ROOT / lock_name).read_text(encoding="utf-8")
     faults = [
         f"{lock_name}:{number}: names an address or an index; locks hold versions and hashes only"
@@ -65,7 +65,7 @@ def offline_faults(lock_name: str, requirements: list[Requirement]) -> list[str]
 
 
 def resolver_faults() -> list[str]:
-    """What uv would change, starting from the committed locks."""
+    """List the changes that uv would make, starting from the committed locks."""
     uv = Path(sys.executable).parent / "uv"
     environment = {**os.environ, "UV_HTTP_TIMEOUT": "30", "NO_COLOR": "1"}
     with tempfile.TemporaryDirectory() as folder:

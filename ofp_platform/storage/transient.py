@@ -63,7 +63,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def outage_words(error: BaseException) -> str:
-    """What failed, for an operator; nothing of what was sent."""
+    """Name the failure, for an operator; nothing of what was sent."""
     state = getattr(error, "sqlstate", None)
     if state is None:
         return type(error).__name__

@@ -60,8 +60,7 @@ class DatasetRows:
 
     def block(self, number: int) -> pa.Table:
         """The row columns of one block."""
-        with pa.memory_map(str(_block_file(self.folder, number))) as source:
-            return pa.ipc.open_file(source).read_all()
+        return _read_table(_block_file(self.folder, number))
 
     def decided_rows(self, number: int) -> pa.Table:
         """The decisions about the rows of one block: `row` int64, counted from the block's first, and `decision_id`.
@@ -69,10 +68,7 @@ class DatasetRows:
         Of a basis that is not `decision`, whose rows have a column of their own for it; empty where no decisions were given.
         """
         path = _decided_file(self.folder, number)
-        if not path.exists():
-            return _DECIDED.empty_table()
-        with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
+        return _read_table(path) if path.exists() else _DECIDED.empty_table()
 
     def spool(self, key_type: str) -> Path:
         """The folder of that key type's row shards: rows of int64[6], see the constants of this module."""
@@ -142,9 +138,7 @@ class _Writer:
         if not table.num_rows:
             return
         first = sum(self.blocks[-1]) if self.blocks else 0
-        path = _block_file(self.folder, len(self.blocks))
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
-            file.write_table(table.combine_chunks())
+        _write_table(_block_file(self.folder, len(self.blocks)), table.combine_chunks())
         self.blocks.append((first, table.num_rows))
         self.oldest_as_of = min(self.oldest_as_of, int(rows[:, 0].min()))
         ordinals = np.arange(first, first + table.num_rows)
@@ -159,8 +153,17 @@ class _Writer:
     def note_decided(self, rows: Sequence[int], decision_ids: Sequence[str]) -> None:
         """Note the decisions about rows of the block that is added next."""
         table = pa.table([pa.array(rows, pa.int64()), pa.array(decision_ids, pa.string())], _DECIDED)
-        with pa.OSFile(str(_decided_file(self.folder, len(self.blocks))), "wb") as sink, pa.ipc.new_file(sink, _DECIDED) as file:
-            file.write_table(table)
+        _write_table(_decided_file(self.folder, len(self.blocks)), table)
+
+
+def _read_table(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as file:
+        file.write_table(table)
 
 
 def _block_file(folder: Path, number: int) -> Path:
@@ -193,12 +196,8 @@ def _events_in_order(folded_replay: FoldedReplay, folder: Path) -> Iterator[tupl
                 )
             parts[bucket_number].append(path)
     for paths in parts:
-        tables = []
-        for path in paths:
-            with pa.memory_map(str(path)) as source:
-                tables.append(pa.ipc.open_file(source).read_all())
-        if tables:
-            yield _each_once(pa.concat_tables(tables).combine_chunks())
+        if paths:
+            yield _each_once(pa.concat_tables(map(_read_table, paths)).combine_chunks())
         for path in paths:
             path.unlink()
 

@@ -205,7 +205,7 @@ def _compute(build_context: BuildContext, job: FeatureJob, registry: CompiledReg
 
 
 def _served_snapshots(build_context: BuildContext, decision_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """What was served for decisions, by their ids; what is not stored, or is damaged, is left out."""
+    """Snapshots that were served for decisions, by their ids; what is not stored, or is damaged, is left out."""
     with replaying("as_of_basis"):
         with build_context.pool.connection() as connection:
             decisions = read_decisions(connection, decision_ids)

@@ -281,7 +281,7 @@ class OnlineService:
         monitor.watch(row)
 
     def _trouble(self) -> Trouble:
-        """What the posture is to say besides what is observed."""
+        """Reasons of the posture besides those that are observed."""
         reason = None if self.served_log is None else self.served_log.trouble
         reasons = () if reason is None else (reason,)
         ended = self.tasks.ended.all()

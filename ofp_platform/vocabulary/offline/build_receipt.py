@@ -82,4 +82,4 @@ STAGE_CONTENTS: dict[str, type[Model]] = {
     "snapshot": SnapshotOutcome,
     "refusal": Refusal,
 }
-"""What the receipt of each stage holds."""
+"""The model of each stage's receipt."""

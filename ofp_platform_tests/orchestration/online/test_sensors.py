@@ -178,6 +178,19 @@ def test_what_a_run_has_materialised_is_not_reported_again(
     assert not {key for key, _ in reported} - {PROJECTION_RANGE}  # the catch-up said where the partitions stand
 
 
+def failure_context(
+    result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance, plane: PlaneResource
+) -> dg.RunFailureSensorContext:
+    """The sensor's context for a run that failed."""
+    return dg.build_run_status_sensor_context(
+        sensor_name=run_failures.name,
+        dagster_event=result.get_run_failure_event(),
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        resources={"plane": plane},
+    ).for_run_failure()
+
+
 def test_a_failed_run_is_a_governance_fact(
     plane: Plane,
     plane_resource: PlaneResource,
@@ -188,13 +201,7 @@ def test_a_failed_run_is_a_governance_fact(
     instance.add_dynamic_partitions(str(OFFSET_RANGE.name), [range_name(0), range_name(1)])
     job = definitions.resolve_job_def("replay_ranges")
     result = job.execute_in_process(instance=instance, partition_key=range_key("0000", 1), raise_on_error=False)
-    context = dg.build_run_status_sensor_context(
-        sensor_name=run_failures.name,
-        dagster_event=result.get_run_failure_event(),
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        resources={"plane": plane_resource},
-    ).for_run_failure()
+    context = failure_context(result, instance, plane_resource)
     capsys.readouterr()
     run_failures(context)
     (line,) = [written for written in capsys.readouterr().err.splitlines() if "governance fact" in written]
@@ -212,13 +219,7 @@ def test_a_failed_run_is_a_governance_fact(
     nowhere = PlaneResource(
         profile_source=plane_resource.profile_source, database_url="postgresql://postgres@/postgres?host=/nonexistent"
     )
-    lost = dg.build_run_status_sensor_context(
-        sensor_name=run_failures.name,
-        dagster_event=result.get_run_failure_event(),
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        resources={"plane": nowhere},
-    ).for_run_failure()
+    lost = failure_context(result, instance, nowhere)
     capsys.readouterr()
     with pytest.raises(dg.Failure, match="in the log of the daemon and not in the database"):
         run_failures(lost)
