@@ -182,10 +182,8 @@ class MatureWorld:
                 if receipt.failures or receipt.applied != receipt.records:
                     raise SystemExit(f"the world of the benchmark is wrong: {receipt}")
         with plane.pool.connection() as connection:
-            connection.autocommit = True
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
-            connection.autocommit = False
         return plane.row(row.projection_id)
 
 

@@ -1,7 +1,8 @@
 """The log in PostgreSQL: dense offsets, blocks of records, LISTEN/NOTIFY.
 
 An append locks the heads of the partitions that it touches, in the order of their ids, writes its blocks and moves the
-heads, in one transaction: the offsets of a partition appear in order and without a gap, and appenders cannot deadlock.
+heads, in one transaction: the offsets of a partition appear in order and without a gap, and appenders cannot deadlock. All of it
+is one statement, so no head is held for a round trip; and what threads append meanwhile shares one (`GroupCommit`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 
 import psycopg
 from pydantic import TypeAdapter
@@ -18,6 +20,7 @@ from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedBatch
 from ofp_platform.log.block import Block, StoredBlock, decode, encode, split
 from ofp_platform.log.column_admission import admit_columns
+from ofp_platform.log.group_commit import GroupCommit
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
@@ -39,16 +42,36 @@ from ofp_platform.storage.transient import is_transient, outage_message
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import DENSE, Basis, PartitionBasis, StreamName, make_basis
 
+_Placed = tuple[str, Block]  # a block, and its partition
 _NAME: TypeAdapter[str] = TypeAdapter(StreamName)
 _BROKER_TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LOCK = """
     SELECT partition_id, next_offset FROM ofp.log_head
     WHERE stream_name = %s AND partition_id = ANY(%s) ORDER BY partition_id FOR UPDATE"""
-_INSERT = """
-    INSERT INTO ofp.log_block
-        (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, codec, raw_bytes, block)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %b)"""
-_ADVANCE = "UPDATE ofp.log_head SET next_offset = %s WHERE stream_name = %s AND partition_id = %s"
+# a block without a head has no offset, which the table refuses: then nothing is written
+_APPEND = """
+    WITH block AS MATERIALIZED (
+        SELECT * FROM unnest(
+            %(partition)s::text[], %(ahead)s::bigint[], %(record_count)s::integer[], %(first_admitted)s::bigint[],
+            %(last_admitted)s::bigint[], %(codec)s::smallint[], %(raw_bytes)s::integer[], %(data)b::bytea[]
+        ) AS block (partition_id, ahead, record_count, first_admitted, last_admitted, codec, raw_bytes, data)
+    ), head AS MATERIALIZED (
+        SELECT partition_id, next_offset FROM ofp.log_head
+        WHERE stream_name = %(stream)s AND partition_id = ANY(%(partition)s::text[]) ORDER BY partition_id FOR UPDATE
+    ), moved AS (
+        UPDATE ofp.log_head SET next_offset = head.next_offset + block.record_count
+        FROM head JOIN (SELECT partition_id, sum(record_count) AS record_count FROM block GROUP BY partition_id) block
+            USING (partition_id)
+        WHERE log_head.stream_name = %(stream)s AND log_head.partition_id = head.partition_id
+    ), stored AS (
+        INSERT INTO ofp.log_block
+            (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, codec, raw_bytes, block)
+        SELECT %(stream)s, block.partition_id, head.next_offset + block.ahead, block.record_count, block.first_admitted,
+            block.last_admitted, block.codec, block.raw_bytes, block.data
+        FROM block LEFT JOIN head USING (partition_id)
+    )
+    SELECT partition_id, next_offset FROM head"""
+_STATEMENT_BYTES = 64_000_000  # of blocks in one statement: far below the 1 GB that PostgreSQL takes
 # where the first block begins is looked up once, by itself: as a condition of the blocks it would be looked up for each of them
 _READ = """
     WITH head AS MATERIALIZED (
@@ -79,6 +102,7 @@ class PostgresLog:
         self._pool = pool
         self._ids = self.first_partition_ids(partition_count)
         self._admission = Admission(partition_key)
+        self._commits: GroupCommit[Sequence[_Placed], list[int]] = GroupCommit(self._store)
 
     @staticmethod
     def first_partition_ids(count: int) -> list[str]:
@@ -156,42 +180,63 @@ class PostgresLog:
         groups: dict[str, list[int]] = {}
         for index, name in enumerate(map(self.partition_of, records.keys)):
             groups.setdefault(name, []).append(index)
-        blocks: list[tuple[str, Block]] = []
+        blocks: list[_Placed] = []
+        members_of: list[list[int]] = []
         for name in sorted(groups):
             members = groups[name]
             for low, high in split([records.payloads[index] for index in members]):
-                chosen = members[low:high]
-                blocks.append((name, encode(records.take(chosen), [times[index] for index in chosen])))
+                members_of.append(members[low:high])
+                taken = records.take(members_of[-1])
+                blocks.append((name, encode(taken, [times[index] for index in members_of[-1]])))
         placed: list[tuple[str, int | str]] = [("", 0)] * len(records)
-        for name, first in self._store(blocks).items():
-            for offset, index in enumerate(groups[name], first):
+        firsts = self._commits.write(blocks, sum(len(block.data) for _, block in blocks))
+        for (name, _), members, first in zip(blocks, members_of, firsts, strict=True):
+            for offset, index in enumerate(members, first):
                 placed[index] = (name, offset)
         return batch.receipt(self.stream_name, placed)
 
-    def _store(self, blocks: Sequence[tuple[str, Block]]) -> dict[str, int]:
-        """Write the blocks; the first offset of each partition."""
+    def _store(self, appends: Sequence[Sequence[_Placed]]) -> list[list[int]]:
+        """Write the blocks of some appends, all or none; the first offset of each block."""
+        blocks = [block for append in appends for block in append]
+        firsts = iter(self._write(blocks))
+        return [list(islice(firsts, len(append))) for append in appends]
+
+    def _write(self, blocks: Sequence[_Placed]) -> list[int]:
+        """Write the blocks, all or none; the first offset of each."""
+        parts = _statements(blocks)
+        firsts: list[int] = []
         with _answering(), self._pool.connection() as connection:
-            first = self._write(connection, blocks)
-            self._tell(connection)
-        return first
+            try:
+                with connection.transaction() if len(parts) > 1 else nullcontext():
+                    if len(parts) > 1:  # all heads before the first block: appenders lock in one order
+                        connection.execute(_LOCK, (self.stream_name, sorted({name for name, _ in blocks})))
+                    for part in parts:
+                        firsts += self._insert(connection, part)
+            except psycopg.errors.NotNullViolation as error:
+                raise StreamNotFound(
+                    f"stream {self.stream_name!r} lacks partitions that it was opened with: nothing was appended"
+                ) from error
+            send_notice(connection, LOG_CHANNEL, self.stream_name)
+        return firsts
 
-    def _tell(self, connection: psycopg.Connection) -> None:
-        send_notice(connection, LOG_CHANNEL, self.stream_name)
-
-    def _write(self, connection: psycopg.Connection, blocks: Sequence[tuple[str, Block]]) -> dict[str, int]:
-        with connection.transaction():
-            names = sorted({name for name, _ in blocks})
-            first: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, names)).fetchall())
-            following = dict(first)
-            rows = []
-            for name, b in blocks:
-                row = (b.record_count, b.first_admitted, b.last_admitted, b.codec, b.raw_bytes, b.data)
-                rows.append((self.stream_name, name, following[name], *row))
-                following[name] += b.record_count
-            with connection.cursor() as cursor:
-                cursor.executemany(_INSERT, rows)
-                cursor.executemany(_ADVANCE, [(after, self.stream_name, name) for name, after in following.items()])
-        return first
+    def _insert(self, connection: psycopg.Connection, blocks: Sequence[_Placed]) -> list[int]:
+        ahead, counts = [], dict.fromkeys([name for name, _ in blocks], 0)
+        for name, block in blocks:
+            ahead.append(counts[name])
+            counts[name] += block.record_count
+        arguments = {
+            "stream": self.stream_name,
+            "partition": [name for name, _ in blocks],
+            "ahead": ahead,
+            "record_count": [block.record_count for _, block in blocks],
+            "first_admitted": [block.first_admitted for _, block in blocks],
+            "last_admitted": [block.last_admitted for _, block in blocks],
+            "codec": [block.codec for _, block in blocks],
+            "raw_bytes": [block.raw_bytes for _, block in blocks],
+            "data": [block.data for _, block in blocks],
+        }
+        heads: dict[str, int] = dict(connection.execute(_APPEND, arguments).fetchall())
+        return [heads[name] + before for (name, _), before in zip(blocks, ahead, strict=True)]
 
     def _broker_time(self) -> int:
         with _answering(), self._pool.connection() as connection:
@@ -318,6 +363,19 @@ class PostgresLog:
     def _lag(self, ends: Basis, basis: Basis) -> dict[str, int]:
         known = {name: int(part.offset) for name, part in basis.by_partition().items()}
         return {name: max(int(end.offset) - known.get(name, 0), 0) for name, end in ends.by_partition().items()}
+
+
+def _statements(blocks: Sequence[_Placed]) -> list[list[_Placed]]:
+    """The blocks in their order, cut into what one statement may carry."""
+    parts: list[list[_Placed]] = [[]]
+    size = 0
+    for name, block in blocks:
+        if parts[-1] and size + len(block.data) > _STATEMENT_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append((name, block))
+        size += len(block.data)
+    return parts
 
 
 def _demand_between(stream_name: str, partition_id: str, start: int, floor: int, head: int) -> None:

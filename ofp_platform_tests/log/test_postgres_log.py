@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psycopg
@@ -256,3 +257,47 @@ def test_waiting_leaves_no_listener_behind(dsn: str) -> None:
         assert not log.wait(log.ends(), 0)
         with pool.connection() as connection:
             assert connection.execute("SELECT pg_listening_channels()").fetchall() == []
+
+
+def test_appends_of_many_threads_share_commits_and_are_dense(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "s", 3, "payload.account_id")
+    count, threads = 20, 12
+    with ThreadPoolExecutor(threads) as executor:
+        runs = [
+            executor.submit(lambda run: [log.append([event(run * count + n)], clock).placed[0] for n in range(count)], number)
+            for number in range(threads)
+        ]
+        placed = [place for run in runs for place in run.result(60)]
+    ends = {name: int(part.offset) for name, part in log.ends().by_partition().items()}
+    assert sorted(placed) == [(name, offset) for name in sorted(ends) for offset in range(ends[name])]
+    for number, (name, offset) in enumerate(placed):
+        batch = log.read(name, at(log, offset, name).partitions[0], 1)
+        assert batch.event_ids == [event(number).event_id]
+
+
+def test_a_large_append_takes_several_statements_of_one_transaction(
+    pool: Pool, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ofp_platform.log.postgres._STATEMENT_BYTES", 1)
+    log = PostgresLog.create(pool, "s", 3, "payload.account_id")
+    receipts = [log.append([event(n) for n in range(first, first + 2100)], clock) for first in (0, 2100)]
+    assert {place for receipt in receipts for place in receipt.placed} == {
+        (name, offset) for name, part in log.ends().by_partition().items() for offset in range(int(part.offset))
+    }
+    with pool.connection() as connection:
+        connection.execute("ALTER TABLE ofp.log_block ADD CHECK (partition_id <> '0002') NOT VALID")
+    ends = log.ends()
+    with pytest.raises(psycopg.errors.CheckViolation):
+        log.append([event(n) for n in range(50)], clock)
+    assert log.ends() == ends
+
+
+def test_a_partition_that_is_gone_takes_nothing_with_it(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "s", 3, "payload.account_id")
+    with pool.connection() as connection:
+        connection.execute("DELETE FROM ofp.log_head WHERE partition_id = '0001'")
+    with pytest.raises(StreamNotFound, match="nothing was appended"):
+        log.append([event(n) for n in range(50)], clock)
+    assert {part.offset for part in log.ends().partitions} == {0}
+    with pool.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM ofp.log_block").fetchone() == (0,)
