@@ -1,9 +1,9 @@
 """A whole build, archive to manifest, beside Feast's join of features that were computed before.
 
-`python -m benchmarks.bench_build --transactions 100000`: one training row per transaction, twelve windowed features, labels and
-all gates, through the builder in a process of its own with all cores. Its clock runs from the start of the process to its end;
-memory is that of its process and its children together, looked at every 20 ms (pages they share count once for each, so it is
-a bound), without the database server.
+`python -m benchmarks.bench_build --transactions 100000` (ten handbooks in 3 GB: `--copies 10 --memory 3GB`): one training row per
+transaction, twelve windowed features, labels and all gates, through the builder in a process of its own with all cores. Its clock
+runs from the start of the process to its end; memory is that of its process and its children together, looked at every 20 ms
+(pages they share count once for each, so it is a bound), without the database server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figures, Row
-from benchmarks.handbook import TRANSACTIONS, Transactions, transactions
+from benchmarks.handbook import TRANSACTIONS, Transactions, copies_of, transactions
 from benchmarks.peer import PeerUnavailable
 from benchmarks.world import fresh_database, profile
 from ofp_platform.cli.demo.training_set import HANDBOOK, training_intent
@@ -28,6 +28,7 @@ from ofp_platform.cli.offline.facts_commands import examine, reference_of
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
+from ofp_platform.offline.replay.memory_budget import memory_bytes
 from ofp_platform.offline.requests.replay_resolution import data_end
 from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 from ofp_platform.offline.runs.run_ledger import RunLedger
@@ -40,7 +41,7 @@ from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PolicyRef, P
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.profile import Profile
 
-AIM_SECONDS, AIM_BYTES = 15.0, 3 * 10**9
+AIM_SECONDS, AIM_SECONDS_OF_COPIES, AIM_BYTES = 8.0, 120.0, 3 * 10**9
 _LOOK_SECONDS = 0.02
 _DONE = "DONE"
 
@@ -93,11 +94,12 @@ def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis)
         return Prepared(build_profile, RunLedger(plane.pool).submit(submission).run_key, records, archive_seconds)
 
 
-def build(waiting: Prepared, folder: Path, dsn: str) -> Built:
-    """Build the run that waits."""
+def build(waiting: Prepared, folder: Path, dsn: str, memory: int | None = None) -> Built:
+    """Build the run that waits, within `memory` bytes where given."""
     settings = folder / "profile.yaml"  # JSON is YAML
     settings.write_text(waiting.profile.model_dump_json(exclude_none=True))
     command = [sys.executable, "-m", "benchmarks.build_process", str(settings), dsn, str(folder / "builds"), waiting.run_key]
+    command += [] if memory is None else [str(memory)]
     start_time = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak = 0
@@ -144,24 +146,29 @@ def main() -> None:
     parser.add_argument("--transactions", type=int, default=TRANSACTIONS)
     parser.add_argument("--as-of-basis", choices=["event_time", "ingest_time"], default="event_time")
     parser.add_argument("--feast-rows", type=int, default=100_000, help="0: without Feast")
+    parser.add_argument("--copies", type=int, default=1, help="how many times all transactions, each time with keys of its own")
+    parser.add_argument("--memory", help="memory of the build, such as 3GB; without it as much as the build takes")
     arguments = parser.parse_args()
+    memory = None if arguments.memory is None else memory_bytes(arguments.memory)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        world = transactions(folder, arguments.transactions)
+        world = copies_of(folder, transactions(folder, arguments.transactions), arguments.copies)
         dsn = fresh_database(folder, "build")
         try:
             waiting = prepare(world, folder, dsn, AsOfBasis(arguments.as_of_basis))
-            measurement = build(waiting, folder, dsn)
+            measurement = build(waiting, folder, dsn, memory)
         finally:
             stop_embedded(folder / "postgres")
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in measurement.stages.items())
+    aim_seconds = AIM_SECONDS if arguments.copies == 1 else AIM_SECONDS_OF_COPIES
+    aim_bytes = AIM_BYTES if memory is None else memory
     rows = [
         Row(f"whole build, archive to manifest: {measurement.rows:,} rows, {world.source}, {arguments.as_of_basis}",
-            f"{measurement.seconds:.1f} s", f"<= {AIM_SECONDS:g} s", measurement.seconds <= AIM_SECONDS),
+            f"{measurement.seconds:.1f} s", f"<= {aim_seconds:g} s", measurement.seconds <= aim_seconds),
         Row("seconds of its stages", stages),
         Row("peak memory of the builder and its children", f"{measurement.peak / 1e9:.2f} GB",
-            f"<= {AIM_BYTES / 1e9:g} GB", measurement.peak <= AIM_BYTES),
+            f"<= {aim_bytes / 1e9:g} GB", measurement.peak <= aim_bytes),
         Row("archiving, before it",
             f"{waiting.records / waiting.archive_seconds:,.0f} records/s ({waiting.archive_seconds:.1f} s)"),
     ]  # fmt: skip

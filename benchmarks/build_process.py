@@ -1,7 +1,7 @@
 """One build in a process of its own, as `ofp build run` makes it.
 
-`python -m benchmarks.build_process PROFILE DSN SCRATCH RUN_KEY` prints one line of JSON: the stages with their seconds, and
-the seconds before the first of them (imports, connections).
+`python -m benchmarks.build_process PROFILE DSN SCRATCH RUN_KEY [MEMORY]` prints one line of JSON: the stages with
+their seconds, and the seconds before the first of them (imports, connections).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def main() -> None:
     profile, dsn, scratch, run_key = load_profile(Path(sys.argv[1])), sys.argv[2], Path(sys.argv[3]), sys.argv[4]
     stage_seconds: dict[str, float] = {}
     with Plane.open(profile, dsn) as plane:
-        build_context = BuildContext(plane.pool, plane.log, ObjectStore(profile.object_store_url), scratch, os.cpu_count() or 1)
+        objects, memory = ObjectStore(profile.object_store_url), int(sys.argv[5]) if len(sys.argv) > 5 else None
+        build_context = BuildContext(plane.pool, plane.log, objects, scratch, os.cpu_count() or 1, memory=memory)
         with build_context.ledger.claim(run_key) as lease:
             if lease is None:
                 raise SystemExit(f"run {run_key} is held or finished")

@@ -68,6 +68,25 @@ def transactions(folder: Path, count: int) -> Transactions:
     return simulated(folder, count)
 
 
+def copies_of(folder: Path, world: Transactions, copies: int) -> Transactions:
+    """That many copies of all transactions at the same times, each with its own customers, terminals and ids, in time order."""
+    if copies == 1:
+        return world
+    table = pq.read_table(world.path)
+    parts = []
+    for copy in range(copies):
+        part = table
+        for name in ("transaction_id", "customer_id", "terminal_id"):
+            column = table[name]
+            shifted = pc.add(column, pa.scalar(copy * (pc.max(column).as_py() + 1), column.type))
+            part = part.set_column(part.schema.get_field_index(name), name, shifted)
+        parts.append(part)
+    path = folder / f"copies-{copies}-of-{world.count}.parquet"
+    ordered = pa.concat_tables(parts).sort_by([("tx_datetime", "ascending"), ("transaction_id", "ascending")])
+    pq.write_table(ordered, path)
+    return Transactions(path, world.count * copies, f"{copies} copies of {world.source}, each with keys of its own")
+
+
 def simulated(folder: Path, count: int, *, customers: int = ACCOUNTS, terminals: int = MERCHANTS, seed: int = 1) -> Transactions:
     """Transactions at random over 183 days, 0.8% of them frauds; times have whole seconds, as in the handbook."""
     rng = np.random.default_rng(seed)

@@ -109,11 +109,11 @@ class BuildContextResource(_Settings):
     workers: int = 2
 
     @contextmanager
-    def open(self, engine: FeatureEngine = FeatureEngine.PROCESSES) -> Iterator[BuildContext]:
+    def open(self, engine: FeatureEngine = FeatureEngine.PROCESSES, memory: int | None = None) -> Iterator[BuildContext]:
         """The build context of the profile's stream, for the time of a step or a tick.
 
         Raises:
-            SparkUnavailable: the engine is Spark, and it is not installed here.
+            SparkUnavailable: the engine is Spark, and it is not installed here. MemoryTooSmall: so many workers need more.
         """
         with self._open_plane() as plane:
-            yield build_context_on(plane, self._environment(), self.workers, engine)
+            yield build_context_on(plane, self._environment(), self.workers, engine, memory)

@@ -30,6 +30,17 @@ Workers = Annotated[
 ]
 
 
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="AMOUNT",
+        help="Memory of all processes together, such as 3GB: the replay is cut into as many parts as that takes.",
+        show_default=False,
+    ),
+]
+
+
 @app.callback()
 def group() -> None:
     """The builder."""
@@ -47,17 +58,21 @@ def run(
         FeatureEngine,
         typer.Option("--engine", help="The engine that computes features: this machine, or Spark (extra `spark`, Java 17)."),
     ] = FeatureEngine.PROCESSES,
+    memory: Memory = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Take a run through all its stages. One that another builder holds, or that is finished, stays as it is.
 
-    Every engine gives the same bytes, so the engine is no part of an intent. Exit code 1 when a run is not DONE in the end.
+    Every engine and every amount of memory give the same bytes, so neither is part of an intent.
+
+    Exit code 1 when a run is not DONE in the end.
     """
     if (key is None) is not waiting:
         raise CommandRefused("name a run (`ofp intent list` shows them), or say --waiting")
     console = Console(stderr=True)
-    with open_build_context(resolve(home, profile), workers or os.cpu_count() or 1, engine) as (_, build_context):
+    amount = None if memory is None else _memory(memory)
+    with open_build_context(resolve(home, profile), workers or os.cpu_count() or 1, engine, amount) as (_, build_context):
         runs = (
             list(_waiting(build_context, console))
             if key is None
@@ -69,6 +84,15 @@ def run(
         typer.echo("nothing waits")
     if not all(run_.state.value == "DONE" for run_ in runs):
         raise typer.Exit(1)
+
+
+def _memory(text: str) -> int:
+    from ofp_platform.offline.replay.memory_budget import memory_bytes
+
+    try:
+        return memory_bytes(text)
+    except ValueError as error:
+        raise CommandRefused(f"--memory: {error}") from None
 
 
 def build_run(build_context: BuildContext, run_key: str, console: Console) -> BuildRun:

@@ -28,23 +28,28 @@ def object_store(profile: Profile) -> ObjectStore:
 
 
 def build_context_on(
-    plane: Plane, environment: Environment, workers: int = 2, engine: FeatureEngine = FeatureEngine.PROCESSES
+    plane: Plane,
+    environment: Environment,
+    workers: int = 2,
+    engine: FeatureEngine = FeatureEngine.PROCESSES,
+    memory: int | None = None,
 ) -> BuildContext:
     """The build context of a plane; files under way lie in the folder `builds` of the home folder."""
     from ofp_platform.offline.runs.build_context import BuildContext
 
-    return BuildContext(plane.pool, plane.log, object_store(plane.profile), environment.folder / "builds", workers, engine=engine)
+    objects, scratch = object_store(plane.profile), environment.folder / "builds"
+    return BuildContext(plane.pool, plane.log, objects, scratch, workers, engine=engine, memory=memory)
 
 
 @contextmanager
 def open_build_context(
-    environment: Environment, workers: int = 2, engine: FeatureEngine = FeatureEngine.PROCESSES
+    environment: Environment, workers: int = 2, engine: FeatureEngine = FeatureEngine.PROCESSES, memory: int | None = None
 ) -> Iterator[tuple[Plane, BuildContext]]:
     """The plane of the profile and its build context; closed with the context.
 
     Raises:
         ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError | ObjectStoreUnavailable: what is wrong.
-        SparkUnavailable: the engine is Spark, and it is not installed here.
+        SparkUnavailable: the engine is Spark, and it is not installed here. MemoryTooSmall: so many workers need more.
     """
     with environment.open_plane() as plane:
-        yield plane, build_context_on(plane, environment, workers, engine)
+        yield plane, build_context_on(plane, environment, workers, engine, memory)

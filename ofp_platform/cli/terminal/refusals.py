@@ -31,6 +31,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.datasets.spark_features import SparkUnavailable
     from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
     from ofp_platform.offline.parity.parity_summary import ParityUnreadable
+    from ofp_platform.offline.replay.memory_budget import MemoryTooSmall
     from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
@@ -70,6 +71,7 @@ def words_for(error: Exception) -> str | None:
         HandbookFileError,
         LeaseLost,
         LogError,
+        MemoryTooSmall,
         NotRebuildable,
         ObjectConflict,
         ObjectStoreUnavailable,

@@ -2,7 +2,8 @@
 
 The columns come from loops that slide over all rows of a key and correct for what was not known yet. Here each chosen row gets
 its own set of events, filtered first and evaluated by the kernel's plain path, and must find the same values. Chosen are rows at
-random, and rows beside the latest of the late events: a leak would show there first.
+random, and rows beside the latest of the late events: a leak would show there first. The number of shards changes nothing of the
+choice: random rows are chosen among all, late events within parts of the keys that no shard divides.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from ofp_platform.offline.datasets.dataset_rows import AS_OF, CHAIN, KEY_HIGH, K
 from ofp_platform.offline.datasets.feature_rows import FeatureJob, feature_name
 from ofp_platform.offline.replay.key_shards import EventShard, read_shard
 from ofp_platform.offline.replay.knowledge import known_from
+from ofp_platform.offline.replay.memory_budget import MOST_SHARDS
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import TIME_ROW
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 
 Int64s = npt.NDArray[np.int64]
-RANDOM_ROWS = 64
-LATE_EVENTS = 64
+RANDOM_ROWS = 1_024
+KEY_PARTS = MOST_SHARDS
+"""Of each part of the keys, the latest of the late events."""
 
 
 def check_features(job: FeatureJob, registry: CompiledRegistry, seed: str) -> int:
@@ -34,28 +37,34 @@ def check_features(job: FeatureJob, registry: CompiledRegistry, seed: str) -> in
     Raises:
         BuildRefused: LEAKAGE_DETECTED, naming the row and the feature.
     """
-    return sum(_check_shard(job, registry, key_type, shard, int(seed[:16], 16)) for key_type, shard in job.shards)
+    random_rows = random_ordinals(job.rows.count, seed)
+    return sum(_check_shard(job, registry, key_type, shard, random_rows) for key_type, shard in job.shards)
 
 
-def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int, seed: int) -> int:
+def random_ordinals(count: int, seed: str) -> Int64s:
+    """int64[at most RANDOM_ROWS]: the numbers of the rows at random, out of `count`."""
+    return np.random.default_rng(int(seed[:16], 16)).choice(count, min(RANDOM_ROWS, count), replace=False)
+
+
+def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int, random_rows: Int64s) -> int:
     rows = read_shard(job.rows.spool(key_type), shard, ROW_WIDTH)
     if not len(rows):
         return 0
     events = job.folded_replay.events(registry, key_type, shard)
-    sampled_rows = _sample_rows(rows, events, job.rows.as_of_basis, np.random.default_rng(seed + shard))
+    sampled_rows = _sample_rows(rows, events, job.rows.as_of_basis, random_rows)
     with pa.memory_map(str(job.file(key_type, shard))) as source:
         computed_table = pa.ipc.open_file(source).read_all()
-    ordinals = computed_table["ordinal"].to_numpy()
+        place = np.searchsorted(computed_table["ordinal"].to_numpy(), rows[sampled_rows, ORDINAL])
+        computed_rows = computed_table.take(pa.array(place)).combine_chunks()
     groups = [registry.groups[name] for name in dict(job.groups)[key_type]]
     query = query_of(LayoutArrays.of(registry.layouts[key_type]), groups)
     chains: dict[int, Int64s] = {}
-    for row in rows[sampled_rows].tolist():
-        row_index = int(np.searchsorted(ordinals, row[ORDINAL]))
+    for row_index, row in enumerate(rows[sampled_rows].tolist()):
         evaluation = evaluate(query, _known_events(row, events, job, chains), row[AS_OF])
         number = 0
         for group in groups:
             for name, value in group_values(group, query, evaluation, row[AS_OF]).items():
-                stored_value = _stored_value(computed_table, number, row_index)
+                stored_value = _stored_value(computed_rows, number, row_index)
                 expected_value = value[0] if isinstance(value, tuple) else value if isinstance(value, (int, str)) else None
                 if stored_value != expected_value:
                     column = feature_name((group.name, group.version), name)
@@ -82,14 +91,12 @@ def _known_events(row: list[int], events: EventShard, job: FeatureJob, chains: d
     return np.ascontiguousarray(matrix)
 
 
-def _sample_rows(rows: Int64s, events: EventShard, as_of_basis: AsOfBasis, random: np.random.Generator) -> list[int]:
+def _sample_rows(rows: Int64s, events: EventShard, as_of_basis: AsOfBasis, random_rows: Int64s) -> list[int]:
     """Sample numbers of rows, ascending."""
-    row_numbers = set(random.choice(len(rows), min(RANDOM_ROWS, len(rows)), replace=False).tolist())
+    row_numbers = set(np.flatnonzero(np.isin(rows[:, ORDINAL], random_rows)).tolist())
     if as_of_basis is AsOfBasis.EVENT_TIME or not events.matrix.shape[1]:
         return sorted(row_numbers)
-    lateness = events.admitted_at - events.matrix[TIME_ROW]
-    for event in np.argsort(lateness, kind="stable")[-LATE_EVENTS:].tolist():
-        key = int(np.searchsorted(events.ends, event, side="right"))
+    for key, event in _late_events(events):
         is_candidate = (rows[:, KEY_HIGH] == events.key_high[key]) & (rows[:, KEY_LOW] == events.key_low[key])
         is_candidate &= rows[:, AS_OF] >= events.matrix[TIME_ROW, event]
         if as_of_basis is AsOfBasis.INGEST_TIME:
@@ -98,6 +105,22 @@ def _sample_rows(rows: Int64s, events: EventShard, as_of_basis: AsOfBasis, rando
         if len(candidates):
             row_numbers.add(int(candidates[np.argmin(rows[candidates, AS_OF])]))
     return sorted(row_numbers)
+
+
+def _late_events(events: EventShard) -> list[tuple[int, int]]:
+    """Of each part of the keys the event admitted longest after its time, with the number of its key; of equals the first."""
+    lateness = events.admitted_at - events.matrix[TIME_ROW]
+    keys = np.flatnonzero(events.ends > events.starts)
+    latest = np.maximum.reduceat(lateness, events.starts[keys])
+    part = (events.key_high[keys].view(np.uint64) >> np.uint64(32)) % np.uint64(KEY_PARTS)  # a shard is a union of such parts
+    order = np.lexsort((keys, -latest, part))
+    first_of_part = np.ones(len(order), np.bool_)
+    first_of_part[1:] = part[order[1:]] != part[order[:-1]]
+    late_events = []
+    for key in keys[order[first_of_part]].tolist():
+        start, end = int(events.starts[key]), int(events.ends[key])
+        late_events.append((key, start + int(np.argmax(lateness[start:end]))))
+    return late_events
 
 
 def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | str | None:

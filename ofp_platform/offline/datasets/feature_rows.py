@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,10 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     batch = batch.replace_schema_metadata({_OUT_OF_RANGE: orjson.dumps(beyond)})
     path = job.file(key_type, shard)
     partial = path.with_suffix(".partial")
+    cuts = np.searchsorted(ordinals[order], [first for first, _ in job.rows.blocks] + [job.rows.count])
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
-        file.write_batch(batch)
+        for begin, end in pairwise(cuts.tolist()):  # one batch for each block, which reads no other
+            file.write_batch(batch.slice(begin, end - begin))
     partial.rename(path)
     return len(rows)
 
@@ -249,12 +252,9 @@ class ShardColumns:
     """The computed shards of one key type, opened to be read block by block."""
 
     def __init__(self, job: FeatureJob, registry: CompiledRegistry, key_type: str) -> None:
-        self._tables = []
-        for shard in range(job.folded_replay.shards):
-            path = job.file(key_type, shard)
-            if path.exists():
-                self._tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
-        self._ordinals = [table["ordinal"].to_numpy() for table in self._tables]
+        paths = [job.file(key_type, shard) for shard in range(job.folded_replay.shards)]
+        # read, not mapped: a block that was given out is not held any more
+        self._files = [pa.ipc.open_file(pa.OSFile(str(path))) for path in paths if path.exists()]
         names = dict(job.groups)[key_type]
         self.features = [
             (feature_name(name, feature.name), feature)
@@ -262,10 +262,9 @@ class ShardColumns:
             for feature in sorted(registry.groups[name].features, key=lambda feature: feature.name)
         ]
 
-    def block(self, first: int, count: int) -> dict[str, pa.Array]:
-        """Feature name to its column, rows [first, first + count). A row without such a key has nulls."""
-        cuts = [np.searchsorted(ordinals, (first, first + count)) for ordinals in self._ordinals]
-        parts = [table.slice(begin, end - begin) for table, (begin, end) in zip(self._tables, cuts, strict=True)]
+    def block(self, block: int, first: int, count: int) -> dict[str, pa.Array]:
+        """Feature name to its column, of one block, rows [first, first + count). A row without such a key has nulls."""
+        parts = [file.get_batch(block) for file in self._files]
         row_offsets = _concatenate([part["ordinal"].to_numpy() for part in parts], np.int64) - first
 
         def gather(name: str, dtype: type) -> npt.NDArray[Any]:
@@ -279,7 +278,7 @@ class ShardColumns:
             if feature.value_type is FieldType.STRING:
                 places = np.zeros(count, np.int64)
                 places[row_offsets] = np.arange(len(row_offsets))
-                texts = pa.concat_arrays([pa.array([], pa.string()), *(part[f"text{number}"].combine_chunks() for part in parts)])
+                texts = pa.concat_arrays([pa.array([], pa.string()), *(part[f"text{number}"] for part in parts)])
                 feature_arrays[name] = texts.take(pa.array(places, mask=~is_valid))
                 continue
             valid = pa.py_buffer(np.packbits(is_valid, bitorder="little"))
@@ -308,6 +307,6 @@ def dataset_blocks(job: FeatureJob, registry: CompiledRegistry) -> Iterator[pa.T
     for number, (first, count) in enumerate(job.rows.blocks):
         table = job.rows.block(number)
         for reader in readers:
-            for name, column in reader.block(first, count).items():
+            for name, column in reader.block(number, first, count).items():
                 table = table.append_column(name, column)
         yield table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,17 +37,21 @@ class DatasetDamaged(Exception):
 
 def name_files(dataset_name: str, dataset_identity: str, files: Sequence[LocalFile]) -> tuple[DataFile, ...]:
     """Name the files as they will be published: paths, sizes, digests. Nothing is written."""
-    contents = [file.path.read_bytes() for file in files]
-    digests = [sha256_hex(content) for content in contents]
+    digests = [_file_digest(file.path) for file in files]
     return tuple(
         DataFile(
             path=data_path(dataset_name, dataset_identity, digests, part),
             rows=file.rows,
-            bytes=len(content),
+            bytes=file.path.stat().st_size,
             sha256=digest,
         )
-        for part, (file, content, digest) in enumerate(zip(files, contents, digests, strict=True))
+        for part, (file, digest) in enumerate(zip(files, digests, strict=True))
     )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def publish_files(objects: ObjectStore, data_files: Sequence[DataFile], folder: Path) -> None:

@@ -17,6 +17,7 @@ from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparabl
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import fold_replay
+from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.question import check_request
@@ -28,6 +29,7 @@ from ofp_platform.vocabulary.profile import Limits, Profile
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 _PAGE = 20_000
+_SIZES = FoldSizes()
 ANYTHING = Limits(max_keys=2**31, max_groups=2**31, max_request_context_fields=2**31)
 """No bound on what a request asks for."""
 POSTURE: Mapping[str, Any] = {"state": "GREEN", "reasons": [], "lag_records": None}
@@ -59,6 +61,7 @@ def replay_run(
     policies: RunPolicies,
     scratch: Path,
     on_records: Callable[[int], None] = lambda count: None,
+    sizes: FoldSizes = _SIZES,
 ) -> ReplayedRun:
     """Fold archive and log over a replay basis. `scratch` does not exist yet and is left to the caller to remove.
 
@@ -72,7 +75,9 @@ def replay_run(
                 yield batch
                 on_records(len(batch) + len(batch.unreadable))
 
-    folded_replay = fold_replay(batches(), registry, pins, policies.clock_skew_us, scratch)
+    folded_replay = fold_replay(
+        batches(), registry, pins, policies.clock_skew_us, scratch, shards=sizes.shards, keys_held=sizes.keys_held
+    )
     return ReplayedRun(
         Knowledge(folded_replay, basis), registry.pack, pins, policies.run_config_digest, policies.allowed_lateness_us
     )

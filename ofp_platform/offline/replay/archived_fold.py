@@ -24,7 +24,8 @@ from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
-from ofp_platform.offline.replay.known_events import DEFAULT_SHARDS, FoldedReplay, finish_fold
+from ofp_platform.offline.replay.known_events import FoldedReplay, finish_fold
+from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.replay.record_fold import FoldedPartition, FoldTally, RecordFold
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
@@ -36,6 +37,7 @@ PAGE = 20_000  # records that are folded at once
 LEAST_RECORDS = 200_000
 """Archived records below which starting processes, about a second each, costs more than it gives."""
 _FAR = 2**62
+_SIZES = FoldSizes()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class _Share:
     pins: ContextPins
     clock_skew_us: int
     folder: Path
-    shards: int
+    sizes: FoldSizes
     scope: CandidateScope | None
     writer: int
 
@@ -115,7 +117,7 @@ def archived_fold(
     scratch: Path,
     *,
     workers: int,
-    shards: int = DEFAULT_SHARDS,
+    sizes: FoldSizes = _SIZES,
     scope: CandidateScope | None = None,
     least_records: int = LEAST_RECORDS,
 ) -> Iterator[ArchivedFold | None]:
@@ -134,10 +136,10 @@ def archived_fold(
     if min(workers, len(archived_parts)) < 2:
         yield None
         return
-    records = {number: _records(archive, part) for number, part in archived_parts}
+    records = {number: span_records(archive, part) for number, part in archived_parts}
     groups = _balance(archived_parts, records, workers)
     tasks = [
-        _Share(archive, group, registry.pack, pins, clock_skew_us, scratch, shards, scope, writer)
+        _Share(archive, group, registry.pack, pins, clock_skew_us, scratch, sizes, scope, writer)
         for writer, group in enumerate(groups)
     ]
     pickled_shares = _pickle_shares(tasks) if sum(records.values()) >= least_records else None
@@ -148,7 +150,8 @@ def archived_fold(
     partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(nonempty_spans)}
 
     def open_fold() -> RecordFold:
-        return RecordFold(registry, pins, clock_skew_us, scratch, shards, scope, len(groups), FoldTally(partitions=partitions))
+        tally = FoldTally(partitions=partitions)
+        return RecordFold(registry, pins, clock_skew_us, scratch, sizes.shards, scope, len(groups), tally, sizes.keys_held)
 
     remaining_spans = [span.rest(part.end) for part, span in parts if place(part.end) < place(span.end)]
     running: list[tuple[SpawnProcess, Connection]] = []
@@ -163,8 +166,8 @@ def archived_fold(
             connection.close()
 
 
-def _records(archive: Archive, span: PartitionSpan) -> int:
-    """About how many records the span has."""
+def span_records(archive: Archive, span: PartitionSpan) -> int:
+    """About how many records the span has; of a sparse log those that are archived."""
     limit = record_limit(span.first, span.end)
     if limit is not None:
         return limit
@@ -224,8 +227,8 @@ def _answer(share: _Share) -> FoldTally | _Failure:
         reader = ReplayReader(cast(EventLog, _NoLog(share.archive.stream_name)), share.archive)
         partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in share.spans}
         fold = RecordFold(
-            compile_pack(share.pack), share.pins, share.clock_skew_us, share.folder, share.shards, share.scope, share.writer,
-            FoldTally(partitions=partitions),
+            compile_pack(share.pack), share.pins, share.clock_skew_us, share.folder, share.sizes.shards, share.scope,
+            share.writer, FoldTally(partitions=partitions), share.sizes.keys_held,
         )  # fmt: skip
         for partition_number, span in share.spans:  # noqa: B007 - an error tells where
             for batch in reader.batches(span, PAGE, span.end):

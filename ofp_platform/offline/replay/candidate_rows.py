@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.offline.replay.key_shards import KeyDigests
+from ofp_platform.offline.replay.key_shards import KEYS_HELD, KeyDigests
 from ofp_platform.registry.apply_failure import GroupVersion
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
@@ -108,13 +108,13 @@ def candidate_scope(scope: PerEvent, registry: CompiledRegistry, groups: Sequenc
 class CandidateWriter:
     """Writes the candidates of a fold to one Arrow stream file, copies included."""
 
-    def __init__(self, path: Path, scope: CandidateScope, registry: CompiledRegistry) -> None:
+    def __init__(self, path: Path, scope: CandidateScope, registry: CompiledRegistry, keys_held: int = KEYS_HELD) -> None:
         self.path = path
         self.records = 0
         self.scope = scope
         self._events = registry.pack.events
         self._rules = registry.key_rules
-        self._digests = KeyDigests()
+        self._digests = KeyDigests(keys_held)
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = 0
         self._sink = pa.OSFile(str(path), "wb")

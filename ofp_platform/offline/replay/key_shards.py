@@ -23,13 +23,14 @@ KEY_HIGH, KEY_LOW, TIE_HIGH, TIE_LOW, ADMITTED, PARTITION, POSITION, TIME = rang
 COPY_EVENT, COPY_PARTITION, COPY_POSITION = range(3)
 """Columns of the table of copies."""
 _TIE_ROWS = 2
-_KEYS_HELD = 1_000_000
+KEYS_HELD = 1_000_000
+"""Ids whose digests one process remembers."""
 
 
 class KeyDigests:
     """The digest of a key id (first 128 bits of its SHA-256) in two halves, kept for up to a bound of keys."""
 
-    def __init__(self, limit: int = _KEYS_HELD) -> None:
+    def __init__(self, limit: int = KEYS_HELD) -> None:
         self._limit = limit
         self._places: dict[str, int] = {}
         self._halves: Int64s = np.empty((0, 2), np.int64)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
 from ofp_platform.offline.replay.event_identities import EventAnomaly, count_identities
-from ofp_platform.offline.replay.key_shards import EventShard, event_shard, event_width, read_shard
+from ofp_platform.offline.replay.key_shards import KEYS_HELD, EventShard, event_shard, event_width, read_shard
+from ofp_platform.offline.replay.memory_budget import LEAST_SHARDS
 from ofp_platform.offline.replay.record_fold import NUMBER_BYTES, FoldTally, RecordFold, offset_number
 from ofp_platform.offline.replay.sorted_shards import sorted_shard
 from ofp_platform.registry.apply_failure import GroupVersion
@@ -26,7 +27,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order, place
 
 Int64s = npt.NDArray[np.int64]
-DEFAULT_SHARDS = 16
+DEFAULT_SHARDS = LEAST_SHARDS
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def fold_replay(
     scratch: Path,
     *,
     shards: int = DEFAULT_SHARDS,
+    keys_held: int = KEYS_HELD,
     scope: CandidateScope | None = None,
 ) -> FoldedReplay:
     """Fold the records of a replay, in any interleaving of partitions but each partition in its order.
@@ -135,7 +137,7 @@ def fold_replay(
         FileExistsError: `scratch` exists.
     """
     scratch.mkdir(parents=True)
-    fold = RecordFold(registry, pins, clock_skew_us, scratch, shards, scope)
+    fold = RecordFold(registry, pins, clock_skew_us, scratch, shards, scope, keys_held=keys_held)
     try:
         for batch in batches:
             fold.add(batch)

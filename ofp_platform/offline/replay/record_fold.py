@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, CandidateWriter
 from ofp_platform.offline.replay.event_identities import EventIdentities
-from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, event_rows, event_width, shard_of
+from ofp_platform.offline.replay.key_shards import KEYS_HELD, KeyDigests, ShardSpool, event_rows, event_width, shard_of
 from ofp_platform.registry.apply_failure import ApplyFailureReason, GroupVersion
 from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
@@ -61,7 +61,7 @@ class FoldTally:
 
 @dataclass
 class RecordFold:
-    """One writer of a fold. Pass a tally with known partitions to resume them."""
+    """One writer of a fold. Pass a tally with known partitions to resume them. `keys_held`: ids remembered, per key type."""
 
     registry: CompiledRegistry
     pins: ContextPins
@@ -71,11 +71,12 @@ class RecordFold:
     scope: CandidateScope | None
     writer: int = 0
     tally: FoldTally = field(default_factory=FoldTally)
+    keys_held: int = KEYS_HELD
 
     def __post_init__(self) -> None:
         layouts = self.registry.layouts
-        self.router = Router(self.registry)
-        self.digests = {name: KeyDigests() for name in layouts}
+        self.router = Router(self.registry, self.keys_held)
+        self.digests = {name: KeyDigests(self.keys_held) for name in layouts}
         self.spools = {
             name: ShardSpool(self.folder / f"events-{name}", event_width(layout), self.shards, self.writer)
             for name, layout in layouts.items()
@@ -85,7 +86,7 @@ class RecordFold:
         if self.scope is not None:
             path = self.folder / "candidates" / f"{self.writer:03d}.arrow"
             path.parent.mkdir(exist_ok=True)
-            self.candidates = CandidateWriter(path, self.scope, self.registry)
+            self.candidates = CandidateWriter(path, self.scope, self.registry, self.keys_held)
 
     def close(self) -> None:
         """Write buffered rows and close the files."""

@@ -12,6 +12,7 @@ from ofp_platform.offline.datasets.dataset_index import DatasetIndex
 from ofp_platform.offline.datasets.spark_features import demand_spark
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
+from ofp_platform.offline.replay.memory_budget import MemoryBudget
 from ofp_platform.offline.requests.code_release import code_release_id
 from ofp_platform.offline.requests.resolver import BuildSources
 from ofp_platform.offline.runs.run_ledger import RunLedger
@@ -27,10 +28,12 @@ class BuildContext:
     between runs.
 
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
-    least `processes_from` records. `engine` computes the features.
+    least `processes_from` records. `engine` computes the features. `memory`: bytes that all processes of a build together may
+    hold; None: a fold is cut into the least number of shards.
 
     Raises:
         SparkUnavailable: the engine is Spark, and it is not installed here.
+        MemoryTooSmall: the memory does not hold so many workers.
     """
 
     pool: Pool
@@ -41,10 +44,17 @@ class BuildContext:
     release: str = ""
     processes_from: int = LEAST_RECORDS
     engine: FeatureEngine = FeatureEngine.PROCESSES
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.engine is FeatureEngine.SPARK:
             demand_spark()
+        self.memory_budget  # noqa: B018 - refused here, before anything is begun
+
+    @cached_property
+    def memory_budget(self) -> MemoryBudget:
+        """The memory of a build, from which the sizes of its folds follow."""
+        return MemoryBudget(self.memory, self.workers)
 
     @property
     def ofs_code_release_id(self) -> str:

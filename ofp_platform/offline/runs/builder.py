@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
 from ofp_platform.offline.datasets.spark_features import SparkUnavailable
+from ofp_platform.offline.replay.memory_budget import MemoryTooSmall
 from ofp_platform.offline.requests.parity_policy import check_parity, demand_anchors
 from ofp_platform.offline.requests.resolver import resolve
 from ofp_platform.offline.runs import build_stages, replay_stage
@@ -89,7 +90,7 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
             lease.publish_pending(refused.refusal)
             return
         lease.fail(refused.refusal)
-    except SparkUnavailable as error:
+    except (MemoryTooSmall, SparkUnavailable) as error:
         lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)).refusal)
     except OSError as error:  # the scratch folder: full, read-only, gone
         lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {build_context.scratch}: {error}").refusal)

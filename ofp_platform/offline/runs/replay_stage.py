@@ -14,9 +14,10 @@ from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.feature_rows import requested_groups
-from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold
+from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold, span_records
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
+from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.store_outage import answering
@@ -26,6 +27,7 @@ from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, PerEvent,
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import ReplayReceipt
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import format_time
 
@@ -58,6 +60,7 @@ def start_replay(
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
+        MemoryTooSmall: so many records do not fit the memory of the build.
     """
     with ExitStack() as stack:
         with replaying():
@@ -71,6 +74,7 @@ def start_replay(
                     plan.clock_skew_us,
                     folder,
                     workers=build_context.workers,
+                    sizes=fold_sizes(build_context, plan.replay_basis, registry),
                     scope=_candidates(plan, registry),
                     least_records=build_context.processes_from,
                 )
@@ -96,12 +100,15 @@ def replay(
             folded_replay = archived_fold.finish(_read_ahead(_remaining_records(build_context, archived_fold)))
         else:
             scope = _candidates(plan, registry)
+            sizes = fold_sizes(build_context, plan.replay_basis, registry)
             folded_replay = fold_replay(
                 _read_ahead(_basis_records(build_context, plan)),
                 registry,
                 plan.context_pins,
                 plan.clock_skew_us,
                 folder,
+                shards=sizes.shards,
+                keys_held=sizes.keys_held,
                 scope=scope,
             )
     ends = {end.partition_id: end for end in folded_replay.ends}
@@ -140,6 +147,16 @@ def replay(
         anomalies=len(folded_replay.anomalies),
         watermark_utc=None if folded_replay.watermark is None else format_time(folded_replay.watermark),
     )
+
+
+def fold_sizes(build_context: BuildContext, basis: ReplayBasis, registry: CompiledRegistry) -> FoldSizes:
+    """The sizes of a fold of that basis within the memory of the build.
+
+    Raises:
+        MemoryTooSmall: there are none.
+    """
+    records = sum(span_records(build_context.archive, span) for span in basis.partitions)
+    return build_context.memory_budget.fold_sizes(records, registry)
 
 
 def _failed_for_groups(plan: BuildPlan, registry: CompiledRegistry, folded_replay: FoldedReplay) -> int:

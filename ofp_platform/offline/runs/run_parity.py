@@ -21,6 +21,7 @@ from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.replay_resolution import resolve_basis
 from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.runs.replay_stage import fold_sizes
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import compile_pack
@@ -126,7 +127,10 @@ def replayed_packs(
             replayed_run = ReplayedRun(Knowledge(folded_replay, basis), registry.pack, pins, config, lateness)
         else:
             with replaying("basis"):
-                replayed_run = replay_run(build_context.stream_records, basis, registry, pins, policies, folder / digest[:16])
+                sizes = fold_sizes(build_context, basis, registry)
+                replayed_run = replay_run(
+                    build_context.stream_records, basis, registry, pins, policies, folder / digest[:16], sizes=sizes
+                )
         runs[digest, policies.run_config_digest] = replayed_run
     return runs
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
 from ofp_platform.offline.datasets.spark_features import SparkUnavailable
+from ofp_platform.offline.replay.memory_budget import MemoryTooSmall, memory_bytes
 from ofp_platform.offline.requests.parity_policy import check_parity
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.builder import Stage, stages
@@ -141,16 +142,25 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
             dg.Enum("FeatureEngine", [dg.EnumValue(engine.value) for engine in FeatureEngine]),
             default_value=FeatureEngine.PROCESSES.value,
             description="The engine that computes features; each gives the same bytes. spark needs the extra `spark`, Java 17.",
-        )
+        ),
+        "memory": dg.Field(
+            dg.Noneable(str),
+            default_value=None,
+            description="Memory of all processes of the build together, such as 3GB; any amount gives the same bytes.",
+        ),
     },
 )
 def build_stages(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
     """Build the request of the partition. One that another builder has finished is shown as its receipts have it."""
-    engine = FeatureEngine(context.op_execution_context.op_config["engine"])
+    config = context.op_execution_context.op_config
     try:
-        with builds.open(engine) as build_context:
+        memory = None if config["memory"] is None else memory_bytes(config["memory"])
+    except ValueError as error:
+        raise dg.Failure(f"memory: {error}", allow_retries=False) from None
+    try:
+        with builds.open(FeatureEngine(config["engine"]), memory) as build_context:
             yield from _build(context, build_context)
-    except (LeaseLost, SparkUnavailable, UnknownRun) as error:
+    except (LeaseLost, MemoryTooSmall, SparkUnavailable, UnknownRun) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 

@@ -110,3 +110,15 @@ def test_spark_that_fails_in_the_middle_may_be_tried_again(offline: OfflinePlane
     assert not any("spark_that_fails" in path for path in world.objects.list())
     context.ledger.reopen(run.run_key)
     assert build(context, run.run_key).state is RunState.DONE
+
+
+def test_a_memory_that_is_too_small_is_refused_before_anything_is_begun(offline: OfflinePlane) -> None:
+    run = offline.labelled.build_context.ledger.submit(offline.labelled.intent("frugal"))
+    refused = offline.ofp("build", "run", run.run_key, "--memory", "500MB", "--workers", "2").refused()
+    assert "a memory of 500 MB is too small: a build with 2 workers needs at least 1,160 MB" in refused
+    assert (
+        "--memory: 'plenty' is no amount of memory: write 3GB"
+        in offline.ofp("build", "run", run.run_key, "--memory", "plenty").refused()
+    )
+    assert offline.labelled.build_context.ledger.show(run.run_key).attempts == 0
+    assert offline.ofp("build", "run", run.run_key, "--memory", "1.5GB", "--workers", "2").code == 0

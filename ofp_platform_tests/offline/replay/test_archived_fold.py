@@ -31,6 +31,7 @@ from ofp_platform.offline.replay.event_index import EventIndex
 from ofp_platform.offline.replay.event_names import EventNames
 from ofp_platform.offline.replay.key_shards import event_width, read_shard
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
+from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import PerEvent
@@ -131,7 +132,7 @@ class World:
         """None: the processes have nothing to do."""
         with archived_fold(
             self.archive, self.spans, self.cut_over, world_registry(), RUN, SKEW, folder,
-            workers=workers, shards=3, scope=self.scope, least_records=least_records,
+            workers=workers, sizes=FoldSizes(shards=3), scope=self.scope, least_records=least_records,
         ) as begun:  # fmt: skip
             if begun is None:
                 assert not folder.exists()

@@ -19,6 +19,7 @@ from ofp_platform.offline.datasets import feature_rows
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.datasets.publication import load_manifest, verify_files
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
+from ofp_platform.offline.replay import memory_budget
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.replay_resolution import resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts, publish_run_facts
@@ -94,6 +95,46 @@ def test_a_training_set_is_published_with_what_it_was_made_of(world: LabelledPla
     with pytest.raises(BuildRefused, match=f"PUBLICATION_CONFLICT.*{manifest.dataset_identity} with another manifest_digest"):
         index.add(manifest)
     assert list((world.folder / "builds").iterdir()) == []
+
+
+@pytest.mark.parametrize("as_of_basis", [AsOfBasis.EVENT_TIME, AsOfBasis.INGEST_TIME])
+@pytest.mark.parametrize("processes_from", [0, 10**9], ids=["in processes", "in this process"])
+def test_the_memory_of_a_build_changes_no_byte_of_its_dataset(
+    world: LabelledPlane, monkeypatch: pytest.MonkeyPatch, as_of_basis: AsOfBasis, processes_from: int
+) -> None:
+    expected = manifest_of(world, built(world, as_of_basis=as_of_basis))
+    for name in ("PROCESS_BYTES", "BLOCK_BYTES"):
+        monkeypatch.setattr(memory_budget, name, 1_000)
+    frugal = replace(world.build_context, memory=20_000, processes_from=processes_from)
+    shards = []
+
+    def noting(*arguments: Any, **more: Any) -> Any:
+        shards.append(arguments[3].shards)
+        return dataset(*arguments, **more)
+
+    dataset = build_stages.dataset
+    monkeypatch.setattr(build_stages, "dataset", noting)
+    run = build(frugal, frugal.ledger.submit(world.intent(dataset_name="frugal", as_of_basis=as_of_basis)).run_key)
+    manifest = manifest_of(world, run)
+    assert shards[0] > 16
+    assert manifest.content_digest == expected.content_digest
+    assert [file.sha256 for file in manifest.files] == [file.sha256 for file in expected.files]
+    assert manifest.gates == expected.gates
+
+
+def test_records_beyond_the_memory_fail_in_words_and_may_be_built_with_more(
+    world: LabelledPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for name in ("PROCESS_BYTES", "BLOCK_BYTES"):
+            patch.setattr(memory_budget, name, 1)
+        poor = replace(world.build_context, memory=50)
+        run = build(poor, poor.ledger.submit(world.intent()).run_key)
+    assert refused(run) is BuildReason.STORE_UNAVAILABLE
+    assert run.refusal is not None
+    assert "a memory of 1 MB is too small for " in run.refusal.message
+    world.build_context.ledger.reopen(run.run_key)
+    assert build(world.build_context, run.run_key).state is RunState.DONE
 
 
 SHORT_WINDOWS = """

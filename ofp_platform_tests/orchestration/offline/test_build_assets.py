@@ -152,10 +152,10 @@ def asked(location: dg.Definitions, instance: dg.DagsterInstance, intent: object
 
 
 def build(
-    location: dg.Definitions, instance: dg.DagsterInstance, key: str, engine: str | None = None, **tags: str
+    location: dg.Definitions, instance: dg.DagsterInstance, key: str, settings: dict[str, str] | None = None, **tags: str
 ) -> dg.ExecuteInProcessResult:
     job = location.resolve_job_def("build_dataset")
-    config = {} if engine is None else {"ops": {"build": {"config": {"engine": engine}}}}
+    config = {} if settings is None else {"ops": {"build": {"config": settings}}}
     return job.execute_in_process(instance=instance, partition_key=key, raise_on_error=False, tags=tags, run_config=config)
 
 
@@ -628,16 +628,26 @@ def test_the_engine_is_run_config(
     key = asked(location, instance, training)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyspark.sql", None)
-        assert "engine spark: pyspark is not installed in " in failure(build(location, instance, key, "spark"))
+        assert "engine spark: pyspark is not installed in " in failure(build(location, instance, key, {"engine": "spark"}))
     assert world.build_context.ledger.show(key).attempts == 0
     try:
         demand_spark()
     except SparkUnavailable as missing:
         pytest.skip(str(missing))
-    result = build(location, instance, key, "spark")
+    result = build(location, instance, key, {"engine": "spark"})
     assert result.success
     assert materialised(result)[DATASET].metadata["engine"].value == "spark"
     other = asked(location, instance, changed(training, dataset_name="by_processes"))
     shown = materialised(build(location, instance, other))[DATASET].metadata
     assert shown["engine"].value == "processes"
     assert shown["content_digest"] == materialised(result)[DATASET].metadata["content_digest"]
+
+
+def test_the_memory_is_run_config(
+    location: dg.Definitions, world: LabelledPlane, training: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    key = asked(location, instance, training)
+    assert "a memory of 100 MB is too small: a build with " in failure(build(location, instance, key, {"memory": "100MB"}))
+    assert "memory: 'plenty' is no amount of memory: write 3GB" in failure(build(location, instance, key, {"memory": "plenty"}))
+    assert world.build_context.ledger.show(key).attempts == 0
+    assert build(location, instance, key, {"memory": "3GB"}).success
