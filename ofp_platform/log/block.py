@@ -139,7 +139,7 @@ def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: Partitio
         schema_versions,
         np.concatenate(ts),
         emitted_at,
-        [_pins(wire) for wire in pins],
+        [pins_of(wire) for wire in pins],
         np.concatenate(pins_index),
         payload_hashes,
         payloads,
@@ -148,5 +148,6 @@ def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: Partitio
 
 
 @lru_cache(maxsize=1024)
-def _pins(wire: bytes) -> ContextPins:
+def pins_of(wire: bytes) -> ContextPins:
+    """The pins of their canonical bytes."""
     return ContextPins(**orjson.loads(wire))

@@ -41,7 +41,7 @@ def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int6
     refusals: list[RecordRefusal] = []
     for start in range(0, len(columns), PART_RECORDS):
         part = columns.part(start, start + PART_RECORDS)
-        plain = _plain(admission, part, start)
+        plain = admit_plain(admission, part, start)
         if plain is not None:
             records.extend(plain)
             continue
@@ -55,8 +55,8 @@ def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int6
     return AdmittedBatch(len(columns), records, refusals, [times[place] for place in records.places])
 
 
-def _plain(admission: Admission, part: EventColumns, start: int) -> AdmittedColumns | None:
-    """All records of the part, which begins at record `start`; None where one of them needs a closer look."""
+def admit_plain(admission: Admission, part: EventColumns, start: int) -> AdmittedColumns | None:
+    """All records of a part, which begins at record `start`; None where one needs the closer look of `Admission.admit`."""
     emitted = part.emitted_at != NOT_EMITTED
     if not are_moments(part.ts).all() or not are_moments(part.emitted_at[emitted]).all() or not _ids_are_valid(part.event_ids):
         return None

@@ -1,26 +1,32 @@
 """Kinesis records and envelopes: the bytes of one record, and a page of records as a batch.
 
 Others may write to the stream too, so a record is validated when it is read, as it is when it is appended; what is no
-envelope becomes an `UnreadableRecord` at its position.
+envelope becomes an `UnreadableRecord` at its position. A part of a page whose records are, byte for byte, what an append sends
+is validated in columns; any other is read record by record, and gives the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import orjson
 
 from ofp_platform.log.admission import Admission
-from ofp_platform.log.admitted import Admitted, AdmittedBatch, Kind
+from ofp_platform.log.admitted import Admitted, AdmittedBatch, AdmittedColumns, Kind
+from ofp_platform.log.block import pins_of
+from ofp_platform.log.column_admission import PART_RECORDS, admit_plain
 from ofp_platform.log.port import RecordBatch, RecordRefusal, RefusalReason, UnreadableRecord, empty_batch
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, time_texts
+from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.position import PartitionBasis
-from ofp_platform.vocabulary.times import format_time, parse_time, to_micros
+from ofp_platform.vocabulary.times import parse_time, to_micros
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis.type_defs import RecordTypeDef
@@ -28,6 +34,36 @@ if TYPE_CHECKING:
 _AGGREGATED = b"\xf3\x89\x9a\xc2"
 """How a record begins that the Kinesis producer library packed (github.com/awslabs/kinesis-aggregation)."""
 _FIELDS = {"admitted_at_utc", "envelope"}
+
+
+_PinValues = tuple[str | int | None, ...]
+
+
+class _WireEnvelope(msgspec.Struct, forbid_unknown_fields=True):
+    """The envelope of a record, for a first look: what it may hold is told by admission."""
+
+    event_id: str
+    event_type: str
+    schema_version: str
+    ts_utc: str
+    payload: msgspec.Raw
+    scenario_id: str
+    run_id: str
+    manifest_fingerprint: str
+    parameter_hash: str
+    seed: int | None = None
+    platform_run_id: str | None = None
+    scenario_run_id: str | None = None
+    emitted_at_utc: str | None = None
+
+
+class _WireRecord(msgspec.Struct, forbid_unknown_fields=True):
+    envelope: _WireEnvelope
+    admitted_at_utc: str | None = None
+
+
+_DECODER = msgspec.json.Decoder(_WireRecord)
+_pin_values: Callable[[_WireEnvelope], _PinValues] = attrgetter(*PIN_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +77,38 @@ class ReadRecord:
 
 def wire_records(batch: AdmittedBatch) -> list[bytes]:
     """The data of one Kinesis record each; without an admission time the broker's arrival time will be it."""
-    runs: dict[Kind, dict[str, object]] = {}
+    forms: dict[tuple[Kind, bool], bytes] = {}
     wire = []
     records = batch.records
-    for index, kind in enumerate(records.kinds):
-        if kind not in runs:
-            runs[kind] = {"event_type": kind[0], "schema_version": kind[1], **orjson.loads(kind[2])}
-        envelope = runs[kind] | {
-            "event_id": records.event_ids[index],
-            "ts_utc": format_time(records.ts[index]),
-            "payload": orjson.Fragment(records.payloads[index]),
-        }
-        emitted = records.emitted_at[index]
-        if emitted is not None:
-            envelope["emitted_at_utc"] = format_time(emitted)
-        record: dict[str, object] = {"envelope": envelope}
-        if batch.admitted_at is not None:
-            record["admitted_at_utc"] = format_time(batch.admitted_at[index])
-        wire.append(canonical_bytes(record))
+    ts_texts = time_texts(np.array(records.ts, np.int64))
+    emitted = [moment for moment in records.emitted_at if moment is not None]
+    emitted_texts = iter(time_texts(np.array(emitted, np.int64)) if emitted else [])
+    with_time = batch.admitted_at is not None
+    admitted_texts = time_texts(np.array(batch.admitted_at, np.int64)) if with_time else [""] * len(records)
+    rows = zip(records.kinds, records.event_ids, ts_texts, records.payloads, admitted_texts, records.emitted_at, strict=True)
+    for kind, event_id, ts_text, payload, admitted_text, emitted_at in rows:
+        form = forms.get((kind, emitted_at is not None))
+        if form is None:
+            form = forms[kind, emitted_at is not None] = _form(kind, emitted_at is not None, with_time)
+        texts = [event_id.encode(), payload, ts_text.encode()]
+        if emitted_at is not None:
+            texts.insert(0, next(emitted_texts).encode())
+        if with_time:
+            texts.insert(0, admitted_text.encode())
+        wire.append(form % tuple(texts))
     return wire
+
+
+def _form(kind: Kind, emitted: bool, with_time: bool) -> bytes:
+    """The canonical bytes of all records of a kind, with `%b` where they differ; no text there needs an escape."""
+    text, value = "\0text\0", "\0value\0"
+    envelope = {"event_type": kind[0], "schema_version": kind[1], **orjson.loads(kind[2])}
+    envelope |= {"event_id": text, "payload": value, "ts_utc": text}
+    if emitted:
+        envelope["emitted_at_utc"] = text
+    record = {"admitted_at_utc": text, "envelope": envelope} if with_time else {"envelope": envelope}
+    form = canonical_bytes(record).replace(b"%", b"%%")
+    return form.replace(canonical_bytes(text), b'"%b"').replace(canonical_bytes(value), b"%b")
 
 
 def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | UnreadableRecord:
@@ -95,27 +144,92 @@ def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | Un
 
 def batch_of(page: Sequence[RecordTypeDef], admission: Admission, after: PartitionBasis) -> RecordBatch:
     """A page of one shard as a batch; `after` is the basis after the page."""
-    parsed = [parse_record(record, admission) for record in page]
-    unreadable = tuple(record for record in parsed if isinstance(record, UnreadableRecord))
-    records = [record for record in parsed if isinstance(record, ReadRecord)]
-    if not records:
-        return empty_batch(after, unreadable)
-    pins: dict[ContextPins, int] = {}
-    pins_index = [pins.setdefault(record.admitted.pins, len(pins)) for record in records]
-    envelopes = [record.admitted.envelope for record in records]
+    records = AdmittedColumns()
+    admitted_at: list[int] = []
+    unreadable: list[UnreadableRecord] = []
+    for start in range(0, len(page), PART_RECORDS):
+        part = page[start : start + PART_RECORDS]
+        plain = _plain_part(part, admission, start)
+        if plain is not None:
+            records.extend(plain.records)
+            admitted_at += plain.admitted_at or []
+            continue
+        for place, record in enumerate(part, start):
+            parsed = parse_record(record, admission)
+            if isinstance(parsed, UnreadableRecord):
+                unreadable.append(parsed)
+            else:
+                records.add(place, parsed.admitted)
+                admitted_at.append(parsed.admitted_at)
+    if not len(records):
+        return empty_batch(after, tuple(unreadable))
+    pins: dict[bytes, int] = {}
+    pins_index = [pins.setdefault(kind[2], len(pins)) for kind in records.kinds]
     return RecordBatch(
         after.partition_id,
-        [record.offset for record in records],
-        np.array([record.admitted_at for record in records], np.int64),
-        [envelope.event_id for envelope in envelopes],
-        [envelope.event_type for envelope in envelopes],
-        [envelope.schema_version for envelope in envelopes],
-        np.array([record.admitted.ts for record in records], np.int64),
-        [record.admitted.emitted_at for record in records],
-        list(pins),
+        [page[place]["SequenceNumber"] for place in records.places],
+        np.array(admitted_at, np.int64),
+        records.event_ids,
+        [kind[0] for kind in records.kinds],
+        [kind[1] for kind in records.kinds],
+        np.array(records.ts, np.int64),
+        records.emitted_at,
+        [pins_of(wire) for wire in pins],
         np.array(pins_index, np.int32),
-        [record.admitted.payload_hash for record in records],
-        [record.admitted.payload for record in records],
+        records.payload_hashes,
+        records.payloads,
         after,
-        unreadable,
+        tuple(unreadable),
     )
+
+
+def _plain_part(part: Sequence[RecordTypeDef], admission: Admission, start: int) -> AdmittedBatch | None:
+    """The records of a part of a page, which begins at record `start`; None where one of them needs a closer look.
+
+    The look into a record is forgiving: members named twice, blanks, another order, other texts of one time. So what was
+    admitted is put on the wire again: where that is what stands in the stream, there was nothing to forgive.
+    """
+    data = [record["Data"] for record in part]
+    try:
+        wire_structs = [_DECODER.decode(text) for text in data]
+        envelopes = [record.envelope for record in wire_structs]
+        pins: dict[_PinValues, int] = {}
+        pins_index = [pins.setdefault(_pin_values(envelope), len(pins)) for envelope in envelopes]
+        columns = EventColumns(
+            [envelope.event_id for envelope in envelopes],
+            [envelope.event_type for envelope in envelopes],
+            [envelope.schema_version for envelope in envelopes],
+            _moments([envelope.ts_utc for envelope in envelopes]),
+            _moments([envelope.emitted_at_utc for envelope in envelopes]),
+            [ContextPins.model_validate(dict(zip(PIN_NAMES, values, strict=True))) for values in pins],
+            np.array(pins_index, np.int32),
+            [bytes(envelope.payload) for envelope in envelopes],
+        )
+        admission_texts = [record.admitted_at_utc for record in wire_structs if record.admitted_at_utc is not None]
+        if admission_texts and len(admission_texts) != len(wire_structs):
+            return None
+        admitted_at = _moments(admission_texts)
+    except (ValueError, TypeError):  # of msgspec and pydantic too
+        return None
+    records = admit_plain(admission, columns, start) if are_moments(admitted_at).all() else None
+    if records is None:
+        return None
+    times = admitted_at.tolist() if admission_texts else None
+    if wire_records(AdmittedBatch(len(part), records, [], times)) != data:
+        return None
+    return AdmittedBatch(len(part), records, [], times or [to_micros(record["ApproximateArrivalTimestamp"]) for record in part])
+
+
+def _moments(texts: Sequence[str | None]) -> Int64:
+    """Microseconds of UTC times; NOT_EMITTED of None. The last letter counts as Z: see `_plain_part`.
+
+    Raises:
+        ValueError: a text is none. Not for every text that is no time on the wire.
+    """
+    present_texts = [text for text in texts if text is not None]
+    if not present_texts:
+        return np.full(len(texts), NOT_EMITTED, np.int64)
+    joined = "".join(present_texts)
+    if "+" in joined or joined.count("-") != 2 * len(present_texts):
+        raise ValueError("a time with an offset from UTC")
+    return np.array(["NaT" if text is None else text[:-1] for text in texts], "datetime64[us]").astype(np.int64)
