@@ -16,6 +16,7 @@ from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import UNOBSERVED, Reader
+from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import (
     ProjectionRow,
     UnknownProjection,
@@ -255,6 +256,9 @@ class Plane:
             row.projection_id,
             clock_skew_us=self.profile.clock_skew_us,
             allowed_lateness_us=self.profile.allowed_lateness_us,
+            identity_policy=IdentityPolicy(
+                self.profile.known_events_recent, filter_bytes=self.profile.known_events_filter_mb << 20
+            ),
         )
 
     def evaluator(self, row: ProjectionRow) -> Evaluator:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 CrashPoint = Literal[
     "projector.before_transaction",
     "projector.after_chunks",
+    "projector.after_identities",
     "projector.before_commit",
     "projector.after_commit",
     "continuous.holding",

@@ -77,6 +77,12 @@ class Profile(Model):
     allowed_lateness: Duration = "1d"
     range_size: int = Field(default=25_000, ge=1, description="records of one offset range, the unit of backfill")
     batch_records: int = Field(default=250_000, ge=1, description="the most records that one commit applies")
+    known_events_recent: int = Field(
+        default=524_288, ge=1, description="newest events whose identities a projector keeps in memory; older ones are looked up"
+    )
+    known_events_filter_mb: int = Field(
+        default=512, ge=0, description="memory for filters, two bytes an older event; without one, each event is looked up"
+    )
     object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
     object_store_endpoint_url: str | None = None
     limits: Limits = Limits()

@@ -18,6 +18,7 @@ from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
+from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack, pack_content
@@ -133,6 +134,7 @@ class SmallPlane:
             chunk_events=self.chunk_events,
             span_chunks=self.span_chunks,
             least_ahead=1,
+            identity_policy=IdentityPolicy(recent=8, fan_in=2),
         )
 
     def row(self) -> ProjectionRow:

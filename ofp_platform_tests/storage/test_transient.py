@@ -83,7 +83,8 @@ def read_only_write(connection: psycopg.Connection[object]) -> None:
 def idle_in_transaction(connection: psycopg.Connection[object]) -> None:
     with connection.transaction():
         connection.execute("SET LOCAL idle_in_transaction_session_timeout = 1")
-        select.select([connection.fileno()], [], [], 30)  # the server's last word
+        select.select([connection.fileno()], [], [], 30)  # the server's last word,
+        connection.pgconn.consume_input()  # taken before anything is sent to where nobody is
         connection.execute("SELECT 1")
 
 

@@ -7,9 +7,9 @@ forgets what it holds in memory, and starts again from the store.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadAhead, Reading, ReadRequest
-from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake
+from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake, RoutedRecords
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
+from ofp_platform.online.state.identity_pages import PageCorrupt
+from ofp_platform.online.state.known_identities import IdentityPolicy, OlderIdentities
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
 from ofp_platform.online.state.pruning import FIRST_PLACE, LEAST_STEP, begin_pruning, pruning_step
 from ofp_platform.online.state.touched_keys import record_touched
@@ -87,6 +89,7 @@ class Projector:
         chunk_events: int = chunk_merge.CHUNK_EVENTS,
         span_chunks: int = SPAN_CHUNKS,
         least_ahead: int = LEAST_RECORDS,
+        identity_policy: IdentityPolicy | None = None,
     ) -> None:
         self._pool = pool
         self._log = log
@@ -96,7 +99,7 @@ class Projector:
         self._retained_us = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events
         self._span_chunks = span_chunks
-        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind)
+        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind, identity_policy)
         self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
         self._ahead: ReadAhead | None = None
@@ -143,15 +146,15 @@ class Projector:
         try:
             return self._apply(reading)
         except BaseException:
-            self.forget()  # the identity index holds what was not committed
+            self.forget()  # the known identities hold what was not committed
             raise
 
     def _apply(self, reading: Reading) -> ApplyReceipt:
         row = self._load()
         work = FoldedBatch()
         parts = dict(row.basis.by_partition())
-        for records in reading.records:
-            self._intake.fold(row, records, work)
+        for records, older in zip(reading.records, self._older(row, reading.records), strict=True):
+            self._intake.fold(row, records, work, older)
             parts[records.batch.partition_id] = records.batch.next
         after = make_basis(row.stream_name, parts)
         moments = [moment for moment in (row.watermark, work.watermark) if moment is not None and moment != LOWEST]
@@ -199,11 +202,14 @@ class Projector:
                 keys, chunks = keys + merged_keys, chunks + chunk_count
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
+            self._intake.known.record(connection, self._projection_id, row.version + 1, work.max_ts)
             pruned_keys = self._prune(connection, row, horizon, max(LEAST_STEP, 2 * chunks))
             names = {
                 kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in work.touched.get(kind, ())))
                 for kind in pruned_keys.keys() | work.touched.keys()
             }
+            self._intake.known.step(connection, self._projection_id)
+            crash_point("projector.after_identities")
             record_touched(connection, self._projection_id, row.version + 1, names)
             connection.execute(
                 "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
@@ -225,9 +231,6 @@ class Projector:
                 raise ProjectionConflict(
                     f"projection {self._projection_id} is of registry {row.registry_digest}, not of {self._registry.digest}"
                 )
-            runs = connection.execute(
-                "SELECT content FROM ofp.identity_run WHERE projection_id = %s ORDER BY version", (self._projection_id,)
-            )
             active = connection.execute(
                 "SELECT pins_digest FROM ofp.projection WHERE stream_name = %s AND status <> 'retired'", (row.stream_name,)
             )
@@ -235,9 +238,30 @@ class Projector:
                 "SELECT partition_id FROM ofp.projection_partition WHERE projection_id = %s ORDER BY partition_number",
                 (self._projection_id,),
             )
-            self._intake.remember((content for (content,) in runs), {digest for (digest,) in active}, [name for (name,) in names])
+            self._intake.remember({digest for (digest,) in active}, [name for (name,) in names])
+            self._intake.known.load(connection, self._projection_id)
         self._row = row
         return row
+
+    def _older(self, row: ProjectionRow, records: Sequence[RoutedRecords]) -> Iterator[OlderIdentities | None]:
+        """Look the events of a reading up in the segments, all at once; batch by batch."""
+        if not self._intake.known.has_segments:
+            yield from repeat(None, len(records))
+            return
+        digests = [self._intake.digests(batch) for batch in records]
+        try:
+            with self._pool.connection() as connection:
+                older = self._intake.known.older(connection, self._projection_id, np.concatenate(digests))
+        except PageCorrupt:
+            with self._pool.connection() as connection:
+                stored_row = read_projection(connection, self._projection_id)
+            if stored_row.version != row.version:
+                raise ProjectionConflict(f"projection {self._projection_id} is no longer at version {row.version}") from None
+            raise
+        start = 0
+        for part in digests:
+            yield older.part(start, start + len(part))
+            start += len(part)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -287,6 +311,7 @@ class Projector:
         """Take a step of pruning, where there is one to take. The ids of the keys that lost something, by key type."""
         place, to = row.pruning, row.pruned_to
         if place is None and horizon is not None and horizon - (to or LOWEST) > self._retained_us // 8:
+            self._intake.known.prune(connection, self._projection_id, horizon)
             begin_pruning(connection, self._projection_id, horizon)
             place, to = FIRST_PLACE, horizon
         if place is None or to is None:
@@ -294,15 +319,7 @@ class Projector:
         return pruning_step(connection, self._projection_id, place, to, chunk_count)
 
     def _record(self, connection: Connection[Any], version: int, work: FoldedBatch) -> None:
-        """Identities, failures, anomalies and counters of this commit."""
-        identities = [words for words in work.identities if len(words)]
-        if identities:
-            content = np.concatenate(identities)
-            connection.execute(
-                "INSERT INTO ofp.identity_run VALUES (%s, %s, %s, %s, %s)",
-                (self._projection_id, version, len(content), work.max_ts, content.tobytes()),
-                binary=True,
-            )
+        """Failures, anomalies and counters of this commit."""
         anomalies = Counter(anomaly[0] for anomaly in work.anomalies)
         with connection.cursor() as cursor:
             if work.failures:

@@ -7,7 +7,6 @@ what was folded since; when a commit is lost, it must `forget`, and `remember` w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ofp_platform.log.port import RecordBatch
-from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, IdentityIndex, identity_words, offset_words, words_offset
+from ofp_platform.online.state.identity_index import DUPLICATE, POSITION_WORD, identity_words, offset_words, words_offset
+from ofp_platform.online.state.known_identities import IdentityPolicy, KnownIdentities, OlderIdentities
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason
 from ofp_platform.registry.belonging import Belonging, belonging
@@ -43,7 +43,6 @@ class FoldedBatch:
     failures: list[FailureRow] = field(default_factory=list)
     anomalies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
-    identities: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     touched: dict[str, list[tuple[list[str], Int64]]] = field(default_factory=dict)
     max_ts: int = LOWEST
     watermark: int = LOWEST
@@ -66,28 +65,34 @@ class RecordIntake:
     """Takes in records for one projection. Not safe for threads.
 
     `retained_us`: how far before the watermark an event can still change what is served; `kind`: how the log
-    numbers its records.
+    numbers its records; `known`: the events that the projection knows.
     """
 
-    def __init__(self, registry: CompiledRegistry, clock_skew_us: int, retained_us: int, kind: PositionKind) -> None:
+    def __init__(
+        self,
+        registry: CompiledRegistry,
+        clock_skew_us: int,
+        retained_us: int,
+        kind: PositionKind,
+        identity_policy: IdentityPolicy | None = None,
+    ) -> None:
         self._router = Router(registry)
         self._skew = clock_skew_us
         self._retained_us = retained_us
         self._kind = kind
         self.words = identity_words(kind.offset_kind)
         """Words of an identity: two of the id's digest, two of the tie's, the partition's number, and the offset."""
+        self.known = KnownIdentities(self.words, identity_policy)
         self.forget()
 
     def forget(self) -> None:
         """Remember nothing."""
-        self.index = IdentityIndex(self.words)
+        self.known.forget()
         self.partition_numbers: list[str] = []
         self.active: set[str] = set()
 
-    def remember(self, identities: Iterable[bytes], active: set[str], partition_numbers: list[str]) -> None:
-        """Load the stored state: runs of identities, pins digests of the active runs, partitions by their number."""
-        for content in identities:
-            self.index.load(np.frombuffer(content, np.uint64).reshape(-1, self.words))
+    def remember(self, active: set[str], partition_numbers: list[str]) -> None:
+        """Take over the stored state, beside what is `known`: pins digests of the active runs, partitions by their number."""
         self.active, self.partition_numbers = active, partition_numbers
 
     def number(self, partition_id: str) -> int:
@@ -113,8 +118,15 @@ class RecordIntake:
         )
         return RoutedRecords(batch, membership, keep, routed_batch)
 
-    def fold(self, row: ProjectionRow, records: RoutedRecords, work: FoldedBatch) -> None:
-        """Add records of one partition, which continue the basis of `row`.
+    def digests(self, records: RoutedRecords) -> npt.NDArray[np.uint64]:
+        """The id and tie of each event among routed records, uint64[n, 4]: what is looked up before they are folded."""
+        if records.routed is None:
+            return np.zeros((0, POSITION_WORD), np.uint64)
+        applied_indexes = np.flatnonzero(records.routed.status == APPLIED)
+        return np.hstack([records.routed.id_digest[applied_indexes], records.routed.tie_digest[applied_indexes]])
+
+    def fold(self, row: ProjectionRow, records: RoutedRecords, work: FoldedBatch, older: OlderIdentities | None = None) -> None:
+        """Add records of one partition, which continue the basis of `row`. `older`: what segments know of their `digests`.
 
         Raises:
             ProjectionConflict: they do not.
@@ -138,7 +150,7 @@ class RecordIntake:
         if routed_batch.group_failures:
             counts["partial"] += len(routed_batch.group_failures)
         counts["ignored"] += int(np.count_nonzero(routed_batch.status == UNKNOWN_TYPE))
-        fresh = self._admit(batch, keep, routed_batch, work, counts)
+        fresh = self._admit(batch, keep, routed_batch, work, counts, older)
         if not fresh.any():
             return
         ts = batch.ts[keep]
@@ -171,7 +183,13 @@ class RecordIntake:
             work.failures.append(_failure(batch, index, ApplyFailure(index, ApplyFailureReason.FUTURE_EVENT, detail)))
 
     def _admit(
-        self, batch: RecordBatch, keep: Int64, routed_batch: RoutedBatch, work: FoldedBatch, counts: Counter[str]
+        self,
+        batch: RecordBatch,
+        keep: Int64,
+        routed_batch: RoutedBatch,
+        work: FoldedBatch,
+        counts: Counter[str],
+        older: OlderIdentities | None,
     ) -> npt.NDArray[np.bool_]:
         """Which of the routed records are events that the projection does not know yet."""
         applied_indexes = np.flatnonzero(routed_batch.status == APPLIED)
@@ -186,9 +204,8 @@ class RecordIntake:
             words[:, 5] = np.asarray(batch.offsets, np.uint64)[keep[applied_indexes]]
         else:
             words[:, 5:] = [offset_words(batch.offsets[index], False) for index in keep[applied_indexes]]
-        status, earlier = self.index.admit(words)
-        for index in np.flatnonzero(status == ANOMALY):
-            first = self.index.entry(int(earlier[index]))
+        status, earliest = self.known.admit(words, older)
+        for index, first in earliest.items():
             record = int(keep[applied_indexes[index]])
             work.anomalies.append(
                 (
@@ -200,7 +217,6 @@ class RecordIntake:
                     words_offset(first[5:]),
                 )
             )
-        work.identities.append(words[status != DUPLICATE])
         counts["duplicates"] += int(np.count_nonzero(status == DUPLICATE))
         fresh[applied_indexes[status != DUPLICATE]] = True
         return fresh

@@ -20,7 +20,9 @@ from ofp_platform.log.port import PositionTrimmed, RecordBatch
 from ofp_platform.log.ranges import RangeBounds, RangeTrimmed
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.identity_index import DUPLICATE, POSITION_WORD, IdentityIndex, identity_words, words_offset
+from ofp_platform.online.state.known_identities import KnownIdentities
 from ofp_platform.online.state.projection import ProjectionRow, read_projection
+from ofp_platform.online.state.store_snapshot import store_snapshot
 from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, Router
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.position import PartitionBasis, order, place, record_limit
@@ -70,35 +72,31 @@ class Verification:
 
 
 class ProjectionContents:
-    """The identities of a projection as of one commit. Reading a projection of 1,000,000 events takes about 50 MB."""
+    """The identities of a projection, as of the commit that each reading finds.
+
+    What is in segments is read through, not loaded: a reading takes the memory of a projector, and the time of the segments whose
+    positions overlap the range.
+    """
 
     def __init__(self, plane: Plane, row: ProjectionRow) -> None:
         self._plane = plane
         self._registry = plane.registry_of(row)
         kind = plane.log.position_kind.offset_kind
         self._one_word = kind.is_integer
-        width = identity_words(kind)
-        with plane.pool.connection() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            self.row = read_projection(connection, row.projection_id)
-            runs = connection.execute(
-                "SELECT content FROM ofp.identity_run WHERE projection_id = %s ORDER BY version", (row.projection_id,)
-            )
-            parts = [np.frombuffer(content, np.uint64).reshape(-1, width) for (content,) in runs]
-            names = connection.execute(
-                "SELECT partition_id FROM ofp.projection_partition WHERE projection_id = %s ORDER BY partition_number",
-                (row.projection_id,),
-            ).fetchall()
-        self._entries: Words = np.concatenate(parts) if parts else np.zeros((0, width), np.uint64)
-        self._numbers = {name: number for number, (name,) in enumerate(names)}
+        self._width = identity_words(kind)
+        self._known = KnownIdentities(self._width)
+        self._numbers: dict[str, int] = {}
+        self.row = row
+        self._version: int | None = None
 
     def contents(self, bounds: RangeBounds) -> RangeContents:
         """Read the stored contents of a range."""
-        with self._plane.pool.connection() as connection:
+        with store_snapshot(self._plane.pool) as (connection, _):
+            self._read(connection)
             failures = self._failures(connection, bounds.start, bounds.end, is_partial=False)
             group_failures = self._failures(connection, bounds.start, bounds.end, is_partial=True)
             anomalies = self._rows(connection, "anomaly", "record_offset", bounds.start, bounds.end)
-        events = len(self._inside(bounds.start, bounds.end))
+            events = len(self._inside(connection, bounds.start, bounds.end))
         return RangeContents(events, _by_reason(failures.values()), _by_reason(group_failures.values()), len(anomalies))
 
     def verify(self, start: PartitionBasis, end: PartitionBasis) -> Verification:
@@ -107,45 +105,65 @@ class ProjectionContents:
         Raises:
             RangeTrimmed: the log no longer holds them.
         """
-        index = IdentityIndex(self._entries.shape[1])
-        index.load(np.ascontiguousarray(self._entries))
-        here = {words_offset(row[POSITION_WORD + 1 :]): row[:POSITION_WORD].tobytes() for row in self._inside(start, end)}
-        with self._plane.pool.connection() as connection:
+        with store_snapshot(self._plane.pool) as (connection, _):
+            self._read(connection)
+            index = IdentityIndex(self._width)
+            index.load(self._known.recent.entries)
+            inside = self._inside(connection, start, end)
+            here = {words_offset(row[POSITION_WORD + 1 :]): row[:POSITION_WORD].tobytes() for row in inside}
             failures = self._failures(connection, start, end, is_partial=False)
             group_failures = self._failures(connection, start, end, is_partial=True)
-        tally = _Tally(here, failures, group_failures)
-        router = Router(self._registry)
-        at = start
-        while place(at) < place(end):
-            limit = record_limit(at, end)
-            try:
-                batch = self._plane.archived_log.read(start.partition_id, at, _PAGE if limit is None else min(_PAGE, limit))
-            except PositionTrimmed as error:
-                raise RangeTrimmed(str(error)) from error
-            self._classify(batch, place(end), router, index, tally)
-            if place(batch.next) <= place(at):
-                break
-            at = batch.next
+            tally = _Tally(here, failures, group_failures)
+            router = Router(self._registry)
+            at = start
+            while place(at) < place(end):
+                limit = record_limit(at, end)
+                try:
+                    batch = self._plane.archived_log.read(start.partition_id, at, _PAGE if limit is None else min(_PAGE, limit))
+                except PositionTrimmed as error:
+                    raise RangeTrimmed(str(error)) from error
+                self._classify(connection, batch, place(end), router, index, tally)
+                if place(batch.next) <= place(at):
+                    break
+                at = batch.next
         tally.lost_offsets += [offset for offset in failures if offset not in tally.failed_offsets]
         tally.lost_offsets += [offset for offset in group_failures if offset not in tally.partial_offsets]
         tally.invented_offsets = [offset for offset in here if offset not in tally.found_offsets]
         return tally.verification()
 
-    def _inside(self, start: PartitionBasis, end: PartitionBasis) -> Words:
+    def _read(self, connection: Connection[Any]) -> None:
+        """Read what is known, unless no commit came since it was read."""
+        self.row = read_projection(connection, self.row.projection_id)
+        if self._version == self.row.version:
+            return
+        self._known.forget()
+        self._known.load(connection, self.row.projection_id)
+        names = connection.execute(
+            "SELECT partition_id FROM ofp.projection_partition WHERE projection_id = %s ORDER BY partition_number",
+            (self.row.projection_id,),
+        ).fetchall()
+        self._numbers = {name: number for number, (name,) in enumerate(names)}
+        self._version = self.row.version
+
+    def _inside(self, connection: Connection[Any], start: PartitionBasis, end: PartitionBasis) -> Words:
         """The entries of events first seen between two bases."""
         number = self._numbers.get(start.partition_id)
         if number is None:
-            return self._entries[:0]
-        entries: Words = self._entries[self._entries[:, POSITION_WORD] == number]
+            return self._known.recent.entries[:0]
         first, last = place(start), place(end)
+        parts = self._known.overlapping(connection, self.row.projection_id, number, first + 1, last)
+        return np.concatenate([self._between(entries, number, first, last) for entries in parts])
+
+    def _between(self, entries: Words, number: int, first: int, last: int) -> Words:
+        of_partition: Words = entries[entries[:, POSITION_WORD] == number]
         inside: npt.NDArray[np.bool_]
         if self._one_word:
-            offsets = entries[:, POSITION_WORD + 1].astype(np.int64)
+            offsets = of_partition[:, POSITION_WORD + 1].astype(np.int64)
             inside = (offsets > first) & (offsets <= last)
         else:
-            places = [int(words_offset(row[POSITION_WORD + 1 :])) for row in entries]
+            places = [int(words_offset(row[POSITION_WORD + 1 :])) for row in of_partition]
             inside = np.array([first < offset <= last for offset in places], np.bool_)
-        entries_inside: Words = entries[inside]
+        entries_inside: Words = of_partition[inside]
         return entries_inside
 
     def _rows(
@@ -164,7 +182,9 @@ class ProjectionContents:
         rows = self._rows(connection, "apply_failure", "record_offset, reason, groups, partial", start, end)
         return {offset: (reason, groups) for offset, reason, groups, partial in rows if partial == is_partial}
 
-    def _classify(self, batch: RecordBatch, last: int, router: Router, index: IdentityIndex, tally: _Tally) -> None:
+    def _classify(
+        self, connection: Connection[Any], batch: RecordBatch, last: int, router: Router, index: IdentityIndex, tally: _Tally
+    ) -> None:
         count = sum(1 for offset in batch.offsets if order(offset) <= last)
         for record in batch.unreadable:
             if order(record.offset) <= last:
@@ -192,11 +212,13 @@ class ProjectionContents:
             payloads=[batch.payloads[i] for i in kept_records],
         )
         applied_indexes = np.flatnonzero(routed_batch.status == APPLIED)
-        words = np.zeros((len(applied_indexes), self._entries.shape[1]), np.uint64)
+        words = np.zeros((len(applied_indexes), self._width), np.uint64)
         words[:, 0:2] = routed_batch.id_digest[applied_indexes]
         words[:, 2:4] = routed_batch.tie_digest[applied_indexes]
         identities = dict(zip(applied_indexes.tolist(), words, strict=True))
-        is_known = dict(zip(applied_indexes.tolist(), (index.admit(words)[0] == DUPLICATE).tolist(), strict=True))
+        older = self._known.older(connection, self.row.projection_id, words)
+        statuses, _ = index.admit(words, older.status)
+        is_known = dict(zip(applied_indexes.tolist(), (statuses == DUPLICATE).tolist(), strict=True))
         for failure in routed_batch.group_failures:
             tally.fail_partly(str(batch.offsets[kept_records[failure.index]]), (failure.reason.value, failure.group_names))
         pruned_to = self.row.pruned_to

@@ -50,7 +50,7 @@ def _words(size: Any) -> Any:
 
 
 @native()
-def _checksum(words: Words, start: int, end: int) -> Any:
+def words_checksum(words: Words, start: int, end: int) -> Any:
     """Over words [start, end) but the second. Each step is a bijection of the state and of the word."""
     state = _PRIME
     for index in range(start, end):
@@ -153,7 +153,7 @@ def _write(
                 elif width == 8:
                     words[at + event] = value
             at += _words(count * width)
-        words[start + 1] = _checksum(words, start, at)
+        words[start + 1] = words_checksum(words, start, at)
 
 
 @native(INTEGER(IN1, INTEGER, _VIEWS_IN[0], _VIEWS_IN[3], OUT1))
@@ -170,7 +170,7 @@ def _check(starts: Int64Array, columns: int, bytes_: Bytes, words: Words, counts
         head = words[start]
         if head & np.uint64(0xFFFFFFFF) != np.uint64(FORMAT_VERSION) | (np.uint64(columns) << np.uint64(8)):
             return chunk
-        if words[start + 1] != _checksum(words, start, end):
+        if words[start + 1] != words_checksum(words, start, end):
             return chunk
         count = np.int64(head >> _FOLD)
         for column in range(columns):

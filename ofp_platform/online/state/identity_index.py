@@ -1,4 +1,4 @@
-"""Which events a projection knows: an exact set of identities, in memory, persisted as one run of rows a commit.
+"""The events that a projection came to know lately: an exact set of identities in memory.
 
 An entry is a row of uint64 words: [id high, id low, tie high, tie low, partition number, offset words...]. The id names
 (event_class, event_id), the tie names (event_class, event_id, payload_hash); see registry/routing.py. The digests are uniform, so
@@ -17,6 +17,8 @@ Words = npt.NDArray[np.uint64]
 NEW, DUPLICATE, ANOMALY = 0, 1, 2
 POSITION_WORD = 4
 _SMALLEST = 1 << 12
+_MOST = 2**31 - 1
+"""Entries that a slot can number. What is known for longer is in segments, which have no such bound."""
 
 
 @numba.njit("void(uint64[:,::1], int64, int64, int32[::1])", cache=True)
@@ -29,15 +31,15 @@ def _place(entries, start, stop, slots):  # type: ignore[no-untyped-def]
         slots[slot] = index
 
 
-@numba.njit("int64(uint64[:,::1], int64, int32[::1], uint64[:,::1], int8[::1], int64[::1])", cache=True)
-def _admit(entries, count, slots, queries, status, earlier):  # type: ignore[no-untyped-def]
+@numba.njit("int64(uint64[:,::1], int64, int32[::1], uint64[:,::1], int8[::1], int8[::1], int64[::1])", cache=True)
+def _admit(entries, count, slots, queries, older, status, earlier):  # type: ignore[no-untyped-def]
     """Admit queries in order; new ones are appended to entries. Returns the new count."""
     mask = np.uint64(slots.size - 1)
     for query in range(queries.shape[0]):
-        outcome = NEW
+        outcome = older[query]
         where = np.int64(-1)
         slot = queries[query, 0] & mask
-        while slots[slot] >= 0:
+        while outcome != DUPLICATE and slots[slot] >= 0:
             entry = slots[slot]
             if entries[entry, 0] == queries[query, 0] and entries[entry, 1] == queries[query, 1]:
                 if entries[entry, 2] == queries[query, 2] and entries[entry, 3] == queries[query, 3]:
@@ -70,6 +72,8 @@ class IdentityIndex:
 
     def _reserve(self, more: int) -> None:
         capacity = self._count + more
+        if capacity > _MOST:
+            raise MemoryError(f"{capacity} identities at once; an index in memory holds {_MOST}")
         if capacity > self._entries.shape[0]:
             larger_entries = np.zeros((max(capacity, 2 * self._entries.shape[0]), self._entries.shape[1]), np.uint64)
             larger_entries[: self._count] = self._entries[: self._count]
@@ -88,16 +92,34 @@ class IdentityIndex:
         _place(self._entries, self._count, self._count + len(entries), self._slots)
         self._count += len(entries)
 
-    def admit(self, queries: Words) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
-        """Status of each query in order (NEW, DUPLICATE, ANOMALY) and the index of the earlier entry (-1: none).
+    def admit(
+        self, queries: Words, older: npt.NDArray[np.int8] | None = None
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64]]:
+        """Status of each query in order (NEW, DUPLICATE, ANOMALY) and the index of the earlier entry (-1: none here).
 
         NEW and ANOMALY are added: an anomaly is another event under a known id, and it counts as an event.
+        `older`: the status that each query has by what is known from before this index, if anything is.
         """
         self._reserve(len(queries))
+        older = np.full(len(queries), NEW, np.int8) if older is None else older
         status = np.zeros(len(queries), np.int8)
         earlier = np.full(len(queries), -1, np.int64)
-        self._count = _admit(self._entries, self._count, self._slots, queries, status, earlier)
+        self._count = _admit(self._entries, self._count, self._slots, queries, older, status, earlier)
         return status, earlier
+
+    def keep(self, kept: npt.NDArray[np.bool_]) -> None:
+        """Forget the entries for which `kept` (bool, one an entry, in their order) is false."""
+        entries = self._entries[: self._count][kept]
+        self._entries = np.zeros((_SMALLEST, self._entries.shape[1]), np.uint64)
+        self._slots = np.full(4 * _SMALLEST, -1, np.int32)
+        self._count = 0
+        self.load(entries)
+
+    @property
+    def entries(self) -> Words:
+        """All entries, uint64[n, w], in the order in which they were added."""
+        entries: Words = self._entries[: self._count]
+        return entries
 
     def entry(self, index: int) -> Words:
         """One entry's words."""

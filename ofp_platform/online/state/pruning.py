@@ -48,8 +48,7 @@ FIRST_PLACE = PruningPlace(-1, "", 0)
 
 
 def begin_pruning(connection: Connection[Any], projection_id: int, horizon: int) -> None:
-    """Prune to this horizon from now on. Runs of identities at or behind it go at once: an index finds them."""
-    connection.execute("DELETE FROM ofp.identity_run WHERE projection_id = %s AND max_ts <= %s", (projection_id, horizon))
+    """Prune to this horizon from now on. What is known of events behind it goes at once (`KnownIdentities.prune`)."""
     connection.execute(
         "UPDATE ofp.projection SET pruned_to = %s, pruning_type = %s, pruning_key = %s, pruning_ts = %s WHERE projection_id = %s",
         (horizon, FIRST_PLACE.key_type, FIRST_PLACE.key_id, FIRST_PLACE.first_ts, projection_id),

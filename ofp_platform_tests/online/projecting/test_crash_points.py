@@ -33,6 +33,7 @@ def project(dsn: str, crash_point: str | None) -> int:
     [
         ("projector.before_transaction:3", 2),
         ("projector.after_chunks:3", 2),
+        ("projector.after_identities:3", 2),
         ("projector.before_commit:3", 2),
         ("projector.after_commit:3", 3),
     ],

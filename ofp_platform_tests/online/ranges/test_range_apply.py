@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pytest
 
 from ofp_platform.log.kinesis import KinesisLog
@@ -14,6 +15,7 @@ from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.log_progress import observe, progress
 from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
 from ofp_platform.online.ranges.range_contents import ProjectionContents
+from ofp_platform.online.state.identity_pages import PageCorrupt, pack_pages, unpack_pages
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveries, heads, profile
@@ -22,6 +24,14 @@ from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, append, deliveri
 @pytest.fixture
 def plane(dsn: str, tmp_path: Path) -> Iterator[Plane]:
     with Plane.open(profile(tmp_path), dsn) as opened:
+        append(opened.log)
+        yield opened
+
+
+@pytest.fixture
+def plane_of_segments(dsn: str, tmp_path: Path) -> Iterator[Plane]:
+    """Nearly all of its identities are in segments."""
+    with Plane.open(profile(tmp_path, known_events_recent=30), dsn) as opened:
         append(opened.log)
         yield opened
 
@@ -149,6 +159,42 @@ def test_verification_finds_an_event_that_no_record_stands_for(plane: Plane) -> 
     assert not found.holds
     assert found.records == RANGE_SIZE
     assert sum(found.failures.values()) == failed
+
+
+def test_a_verification_reads_segments_as_it_reads_runs(plane_of_segments: Plane) -> None:
+    plane = plane_of_segments
+    row = plane.ensure_live()
+    count = plane.ranges.closed()["0000"].count
+    applied = list(apply_ranges(plane, row, "0000", range(count)))
+    verified = list(apply_ranges(plane, row, "0000", range(count)))
+    for before, after in zip(applied, verified, strict=True):
+        assert after.verification is not None
+        assert after.verification.holds
+        assert [after.counts[fate] for fate in ("events", "duplicates", "failed")] == [
+            before.counts[fate] for fate in ("events", "duplicates", "failed")
+        ]
+    with plane.pool.connection() as connection:
+        segments = connection.execute(
+            "SELECT segment_id FROM ofp.identity_segment WHERE state = 'whole' AND bounds LIKE '%\"0\"%' ORDER BY segment_id"
+        ).fetchall()
+        assert len(segments) > 2
+        # one identity of the oldest segment goes: the page has another in its place
+        page, content = connection.execute(
+            "SELECT page, content FROM ofp.identity_page WHERE segment_id = %s ORDER BY page LIMIT 1", segments[0]
+        ).fetchone() or (0, b"")
+        entries = unpack_pages([content], 6)
+        entries[0, 3] ^= np.uint64(1)
+        (changed,) = pack_pages(entries, page, page + 1, 0)
+        connection.execute(
+            "UPDATE ofp.identity_page SET content = %s WHERE segment_id = %s AND page = %s", (changed, *segments[0], page)
+        )
+    again = [receipt.verification for receipt in apply_ranges(plane, row, "0000", range(count))]
+    assert sum(len(verification.lost) for verification in again if verification) == 1
+    assert sum(len(verification.invented) for verification in again if verification) == 1
+    with plane.pool.connection() as connection:
+        connection.execute("DELETE FROM ofp.identity_page WHERE (segment_id, page) = (%s, %s)", (*segments[0], page))
+    with pytest.raises(PageCorrupt, match="are missing"):
+        list(apply_ranges(plane, row, "0000", range(count)))
 
 
 def test_a_counter_that_is_off_is_not_contiguous(plane: Plane) -> None:

@@ -23,6 +23,7 @@ from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_codec import unpack_many
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.times import format_time
+from ofp_platform_tests.oracle.stored_identities import stored_identities
 from ofp_platform_tests.torture.kills.world import registry
 
 KEYS_A_REQUEST = 50
@@ -111,8 +112,7 @@ def ledger(connection: Connection[Any], projection_id: int) -> Ledger:
 
 def _known_twice(connection: Connection[Any], projection_id: int) -> tuple[int, int]:
     """How many identities the projection holds, and how many distinct ones."""
-    rows = connection.execute("SELECT content FROM ofp.identity_run WHERE projection_id = %s", (projection_id,)).fetchall()
-    words = np.concatenate([np.zeros((0, 6), np.uint64), *(np.frombuffer(one, np.uint64).reshape(-1, 6) for (one,) in rows)])
+    words = stored_identities(connection, projection_id)
     return len(words), len(np.unique(words[:, 2:4], axis=0))
 
 

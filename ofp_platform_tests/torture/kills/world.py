@@ -11,6 +11,7 @@ from psycopg import sql
 
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionRow, open_projection
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import shipped_pack
@@ -27,6 +28,8 @@ DAYS = 310
 """Ten times what a projection keeps, so that pruning is part of what is interrupted."""
 SLOW = DelayModel(median_seconds=60, sigma=1.5, maximum_seconds=1_800, late_share=0.01, late_minimum_seconds=1_800)
 PAGE = 50_000
+_KNOWN_EVENTS = 5_000
+"""In memory, of some hundred thousand: nearly all are in segments, on several levels."""
 
 
 @cache
@@ -75,7 +78,7 @@ def make_world(dsn: str, folder: Path, payments: int, seed: int, *, range_size: 
         disturbances=disturbances,
     )
     stream = simulate_payments(wanted)
-    path = write_profile(folder, partitions=4, range_size=range_size, batch_records=range_size)
+    path = write_profile(folder, partitions=4, range_size=range_size, batch_records=range_size, known_events_recent=_KNOWN_EVENTS)
     declared = load_profile(path)
     with Plane.open(declared, dsn) as plane:
         for part in stream.batches(PAGE):
@@ -103,4 +106,5 @@ def projector_of(plane: Plane, projection_id: int, kind: type[Projector] = Proje
         clock_skew_us=declared.clock_skew_us,
         allowed_lateness_us=declared.allowed_lateness_us,
         least_ahead=1,
+        identity_policy=IdentityPolicy(declared.known_events_recent, fan_in=4),
     )

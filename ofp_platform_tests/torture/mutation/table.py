@@ -56,6 +56,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "ofp_platform.vocabulary.offline.replay_basis": (f"{_TESTS}/vocabulary/test_replay_basis.py",),
         "ofp_platform.vocabulary.position": (f"{_TESTS}/vocabulary/test_position.py",),
     },
+    "known events": {
+        "ofp_platform.online.state.identity_index": (f"{_TESTS}/online/state/test_identity_index.py",),
+        "ofp_platform.online.state.identity_pages": (f"{_TESTS}/online/state/test_identity_pages.py",),
+    },
     "horizon": {
         "ofp_platform.online.projecting.chunk_merge": (f"{_TESTS}/online/projecting/test_chunk_merge.py",),
     },

@@ -21,7 +21,8 @@ from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests import replay_history
 from ofp_platform.online.projecting import chunk_merge, read_ahead, record_intake
 from ofp_platform.online.serving.evaluation import Evaluator
-from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex
+from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex, Words
+from ofp_platform.online.state.known_identities import KnownIdentities, OlderIdentities
 from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.event_plan import KeyPlan
 from ofp_platform.storage import anomaly_records
@@ -65,8 +66,8 @@ def right_edge_open() -> AbstractContextManager[None]:
 def _identities(seen: int, taken_for: int) -> Iterator[None]:
     admit = IdentityIndex.admit
 
-    def mistaken(index: IdentityIndex, words: Any) -> Any:
-        status, earlier = admit(index, words)
+    def mistaken(index: IdentityIndex, words: Any, older: Any = None) -> Any:
+        status, earlier = admit(index, words, older)
         return np.where(status == seen, taken_for, status), earlier
 
     with patch.object(IdentityIndex, "admit", mistaken):
@@ -81,6 +82,18 @@ def duplicates_counted_twice() -> AbstractContextManager[None]:
 def conflicts_dropped() -> AbstractContextManager[None]:
     """The projector takes another content of an event for a copy of it."""
     return _identities(ANOMALY, DUPLICATE)
+
+
+@contextmanager
+def older_events_not_looked_up() -> Iterator[None]:
+    """The projector looks for an event among the newest only."""
+
+    def mistaken(*rest: Any) -> OlderIdentities:
+        queries: Words = rest[-1]
+        return OlderIdentities(np.full(len(queries), NEW, np.int8), queries)
+
+    with patch.object(KnownIdentities, "older", mistaken):
+        yield
 
 
 @contextmanager
@@ -198,6 +211,7 @@ DEFECTS: dict[str, Defect] = {
     "duplicates counted twice": duplicates_counted_twice,
     "a window open on its right": right_edge_open,
     "conflicts dropped": conflicts_dropped,
+    "older events not looked up": older_events_not_looked_up,
     "the skew a microsecond short": skew_one_short,
     "ties in the order of arrival": ties_in_order_of_arrival,
     "a trimmed log taken for all of it": trimmed_is_empty,

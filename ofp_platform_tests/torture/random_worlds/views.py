@@ -20,6 +20,7 @@ from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.projecting import read_ahead
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.reader import Reader
+from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, make_live, open_projection, read_projection
 from ofp_platform.registry.question import check_request
 from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
@@ -176,6 +177,7 @@ class ViewTrial:
             allowed_lateness_us=self.world.lateness,
             chunk_events=self.world.chunk_events,
             span_chunks=self.world.span_chunks,
+            identity_policy=IdentityPolicy(self.world.known_events, fan_in=2),
         )
 
     def _deliver_again(self, projector: Projector, batches: Sequence[Any]) -> None:

@@ -44,7 +44,8 @@ class World:
     """One world. `records` stand in the order of admission, offsets dense in each partition; `tokens` has a shard's sparse ones.
 
     `dense`: the log is a table of PostgreSQL, else shards that split and merge. `unit`: microseconds; the times of its events
-    meet at multiples of it. `lateness`: allowed, microseconds. `chunk_events`, `span_chunks`: how the state is cut.
+    meet at multiples of it. `lateness`: allowed, microseconds. `chunk_events`, `span_chunks`: how the state is cut;
+    `known_events`: how many a projector keeps in memory.
     """
 
     seed: int
@@ -57,6 +58,7 @@ class World:
     lateness: int
     chunk_events: int
     span_chunks: int
+    known_events: int
     resharded: int
 
     @property
@@ -96,6 +98,7 @@ def make_world(seed: int) -> World:
         lateness=rng.choice((0, 7 * SECOND, pack.spans[len(pack.spans) // 2])),
         chunk_events=rng.choice((1, 2, 3, 5, 256)),
         span_chunks=rng.choice((1, 2, 3, 32)),
+        known_events=rng.choice((1, 4, 20, 1_000)),
         resharded=resharded,
     )
 
