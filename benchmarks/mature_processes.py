@@ -12,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -103,11 +103,12 @@ class Pace:
     """What the producers do together: `rate` events a second in ticks of so many seconds, for so long; or, without a rate,
     as many as keep the log `ahead` records before the projection.
 
-    `first`: the number of their first event; `start`: its time, microseconds.
+    `first`: the number of their first event; `start`: its time, and `gap` from one event to the next, microseconds.
     """
 
     first: int
     start: int
+    gap: int
     seconds: float
     rate: int = 0
     tick: float = 0.05
@@ -123,21 +124,20 @@ class Production:
     latest: float
 
 
-def _produce(
-    number: int, producers: int, pace: Pace, world: MatureWorld, profile: Profile, dsn: str, pipe: Connection, go: Any, stop: Any
-) -> None:
-    """One producer: says that it is ready, waits for `go`, sends its production."""
+def _produce(number: int, producers: int, world: MatureWorld, profile: Profile, dsn: str, pipe: Connection, stop: Any) -> None:
+    """One producer: says that it is ready; then, for each pace that comes, sends what it appended; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Plane.open(profile, named(dsn, PRODUCERS), max_connections=2) as plane:
         row = plane.known_live()
         world.live(0, np.arange(8))  # its tables
         pipe.send(None)
-        go.wait()
-        first = pace.first + number * _PRODUCER_NUMBERS
-        if pace.rate:
-            pipe.send(_by_schedule(plane, world, pace, first, producers, stop))
-        else:
-            pipe.send(_ahead(plane, world, pace, first, row.projection_id, stop))
+        pace: Pace | None
+        while (pace := pipe.recv()) is not None:
+            first = pace.first + number * _PRODUCER_NUMBERS
+            if pace.rate:
+                pipe.send(_by_schedule(plane, world, pace, first, producers, stop))
+            else:
+                pipe.send(_ahead(plane, world, pace, first, producers, row.projection_id, stop))
 
 
 def _by_schedule(plane: Plane, world: MatureWorld, pace: Pace, first: int, producers: int, stop: Any) -> Production:
@@ -146,7 +146,7 @@ def _by_schedule(plane: Plane, world: MatureWorld, pace: Pace, first: int, produ
     latest = 0.0
     began = time.perf_counter()
     for tick in range(round(pace.seconds / pace.tick)):
-        ts = pace.start + round(tick * pace.tick * 1e6) + np.arange(each) * round(pace.tick * 1e6 / each)
+        ts = pace.start + (tick * each + np.arange(each)) * pace.gap * producers
         columns = world.live(first + tick * each, ts)
         due = began + tick * pace.tick
         if (early := due - time.perf_counter()) > 0:
@@ -163,7 +163,7 @@ def _by_schedule(plane: Plane, world: MatureWorld, pace: Pace, first: int, produ
     return Production(production.placed, production.append_seconds, latest)
 
 
-def _ahead(plane: Plane, world: MatureWorld, pace: Pace, first: int, projection_id: int, stop: Any) -> Production:
+def _ahead(plane: Plane, world: MatureWorld, pace: Pace, first: int, producers: int, projection_id: int, stop: Any) -> Production:
     production = Production([], [], 0.0)
     arguments = {"stream": plane.profile.stream_name, "projection": projection_id}
     count = 0
@@ -175,8 +175,7 @@ def _ahead(plane: Plane, world: MatureWorld, pace: Pace, first: int, projection_
         if row[0] >= pace.ahead:
             time.sleep(0.005)
             continue
-        # a hundred microseconds apart: no run of the benchmark leaves the day after the history
-        ts = pace.start + (count + np.arange(_FEED_RECORDS)) * 100
+        ts = pace.start + (count + np.arange(_FEED_RECORDS)) * pace.gap * producers
         call_time = time.perf_counter()
         append(plane, world.live(first + count, ts))
         production.append_seconds.append(time.perf_counter() - call_time)
@@ -186,11 +185,10 @@ def _ahead(plane: Plane, world: MatureWorld, pace: Pace, first: int, projection_
 
 @dataclass
 class Producers:
-    """Producers at work: their process ids; `finish` waits for them, `stop` ends them before their time."""
+    """Producers that wait for a pace; `finish` waits until they are through with it, `stop` ends it before its time."""
 
     processes: list[Any]
     pipes: list[Connection]
-    go: Any
     stop_event: Any
 
     @property
@@ -198,44 +196,49 @@ class Producers:
         """Their process ids."""
         return [process.pid for process in self.processes]
 
+    def begin(self, pace: Pace) -> None:
+        """Let them work at that pace, all at once."""
+        self.stop_event.clear()
+        for pipe in self.pipes:
+            pipe.send(pace)
+
     def stop(self) -> list[Production]:
-        """End them; what each appended."""
+        """End it; what each appended."""
         self.stop_event.set()
         return self.finish()
 
     def finish(self) -> list[Production]:
-        """Wait for their end; what each appended."""
+        """Wait for its end; what each appended."""
         return [pipe.recv() for pipe in self.pipes]
 
 
 @contextmanager
-def producing(count: int, pace: Pace, world: MatureWorld, profile: Profile, dsn: str) -> Iterator[Producers]:
-    """So many producers, each in a process of its own, which begin together as the context is entered."""
+def producing(count: int, world: MatureWorld, profile: Profile, dsn: str) -> Iterator[Producers]:
+    """So many producers, each in a process of its own, ready to begin."""
     context = multiprocessing.get_context("spawn")
-    go, stop = context.Event(), context.Event()
+    stop = context.Event()
     processes, pipes = [], []
     try:
         for number in range(count):
-            receiving, sending = context.Pipe(duplex=False)
-            arguments = (number, count, pace, world, profile, dsn, sending, go, stop)
-            process = context.Process(target=_produce, args=arguments, daemon=True)
+            own_end, other_end = context.Pipe()
+            process = context.Process(target=_produce, args=(number, count, world, profile, dsn, other_end, stop), daemon=True)
             process.start()
-            sending.close()  # whoever waits for a producer that died is told so
+            other_end.close()  # whoever waits for a producer that died is told so
             processes.append(process)
-            pipes.append(receiving)
+            pipes.append(own_end)
         for pipe in pipes:
             pipe.recv()
-        go.set()
-        yield Producers(processes, pipes, go, stop)
+        yield Producers(processes, pipes, stop)
     finally:
         stop.set()
-        for process in processes:
+        for process, pipe in zip(processes, pipes, strict=True):
+            with suppress(OSError):
+                pipe.send(None)
+            process.join(10)
             if process.is_alive():
-                process.join(2)
                 process.terminate()
-            process.join()
+                process.join()
             process.close()
-        for pipe in pipes:
             pipe.close()
 
 
@@ -248,7 +251,7 @@ class Gauges:
     """
 
     at: float
-    cpu: Counter[str]
+    cpu: dict[str, float]
     records: int
     version: int
     appended: int
@@ -282,8 +285,8 @@ class Meter:
         assert row is not None
         return Gauges(time.perf_counter(), self._cpu(), *map(int, row))
 
-    def _cpu(self) -> Counter[str]:
-        seconds: Counter[str] = Counter()
+    def _cpu(self) -> dict[str, float]:
+        seconds: defaultdict[str, float] = defaultdict(float)
         for name, pids in self.pids.items():
             for pid in pids:
                 seconds[name] += _cpu_seconds(pid)

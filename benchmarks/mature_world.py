@@ -2,7 +2,9 @@
 
 A fifth of the keys is of each type. The history gives every account, card and customer the same number of events within the
 30 days of the windows, and devices and merchants as many but for what the two hot keys take. The payments that come
-live draw a person (account, card and customer), a device and a merchant by Zipf's law, beside the same two hot keys.
+live draw a person (account, card and customer), a device and a merchant by Zipf's law, beside the same two hot keys. Their
+event times go on at the density of the history (of a small world: denser), however many come a second: the windows of a large
+world stay as full as they are, and as much leaves them, and is pruned, as comes.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ HOT_MERCHANT_SHARE, HOT_DEVICE_SHARE, DECLINED_SHARE = 0.1, 0.01, 0.05
 HISTORY_US = 30 * DAY
 """How long the history lasts: the longest window without its delay."""
 HOT_PER_CENT = "one merchant 10%, one device 1%"
-_FILL_RECORDS = 250_000
+_MOST_GAP_US = 500_000
+"""From one live event to the next: a question that is a few seconds old must not lie behind the horizon when it is asked."""
+FILL_RECORDS = 250_000
 """Records of one append and one commit while the world is filled."""
 _SPREAD = 2_654_435_761  # a prime: neighbours by rank are no neighbours by name
 _PAYLOAD = (
@@ -63,10 +67,13 @@ class Members:
 
 @dataclass(frozen=True)
 class Population:
-    """Every key there is: `keys` of them, the hot two not counted. `exponent`: of Zipf's law among the ordinary ones."""
+    """Every key there is: `keys` of them, the hot two not counted. `exponent`: of Zipf's law among the ordinary ones.
+
+    With 1 the first card would have 9% of all payments; with 0.5 and 40,000 cards it has 0.25%, and the hot two are what is hot.
+    """
 
     keys: int
-    exponent: float = 1.0
+    exponent: float = 0.5
 
     @property
     def size(self) -> int:
@@ -79,9 +86,10 @@ class Population:
         return self.size
 
     @cached_property
-    def _zipf(self) -> np.ndarray:
+    def _zipf(self) -> np.typing.NDArray[np.float64]:
         weights = np.arange(1, self.size + 1, dtype=np.float64) ** -self.exponent
-        return np.cumsum(weights) / weights.sum()
+        cumulated: np.typing.NDArray[np.float64] = np.cumsum(weights) / weights.sum()
+        return cumulated
 
     def _by_zipf(self, rng: np.random.Generator, count: int) -> Int64:
         ranks = np.searchsorted(self._zipf, rng.random(count)).astype(np.int64)
@@ -143,6 +151,11 @@ class MatureWorld:
     seed: int
 
     @property
+    def gap(self) -> int:
+        """Microseconds of event time from one event to the next."""
+        return min(max(HISTORY_US // self.history_records, 1), _MOST_GAP_US)
+
+    @property
     def history_records(self) -> int:
         """Events of the history."""
         return self.population.size * self.events_per_key
@@ -153,7 +166,7 @@ class MatureWorld:
         A key's events then come in one or two commits, and the world is filled as fast as a catch-up; its rows are the same.
         """
         size, rounds = self.population.size, self.events_per_key
-        step = max(_FILL_RECORDS // rounds, 1)
+        step = max(FILL_RECORDS // rounds, 1)
         for begin in range(0, size, step):
             keys = range(begin, min(begin + step, size))
             count = len(keys) * rounds
@@ -168,6 +181,14 @@ class MatureWorld:
         rng = np.random.default_rng([self.seed, 1, first])
         return payments(self.population.live_members(rng, len(ts)), ts, first, rng)
 
+    def hot(self, first: int, ts: Int64) -> EventColumns:
+        """Events `first` and on, all at the hot merchant and a tenth of them on the hot device."""
+        rng = np.random.default_rng([self.seed, 2, first])
+        members = self.population.ordinary_members(rng, len(ts))
+        members.merchant[:] = self.population.hot
+        members.device[::10] = self.population.hot
+        return payments(members, ts, first, rng)
+
     def fill(self, plane: Plane) -> ProjectionRow:
         """Append the history and project it, in large commits of the real projector; the projection afterwards.
 
@@ -178,7 +199,7 @@ class MatureWorld:
         projector = plane.projector(row)
         for columns in self.history():
             append(plane, columns)
-            while (receipt := projector.apply_available(max_records=_FILL_RECORDS)) is not None:
+            while (receipt := projector.apply_available(max_records=FILL_RECORDS)) is not None:
                 if receipt.failures or receipt.applied != receipt.records:
                     raise SystemExit(f"the world of the benchmark is wrong: {receipt}")
         with plane.pool.connection() as connection:

@@ -53,7 +53,7 @@ def test_no_event_comes_twice_and_the_same_world_gives_the_same_events() -> None
 
 
 def test_live_events_follow_zipf_beside_the_hot_keys() -> None:
-    population = Population(50_000)
+    population = Population(50_000, exponent=1.0)
     members = population.live_members(np.random.default_rng(1), 100_000)
     assert abs(np.mean(members.merchant == population.hot) - 0.1) < 0.01
     assert abs(np.mean(members.device == population.hot) - 0.01) < 0.002
