@@ -66,7 +66,12 @@ class EventReader:
     def _events(self, batch: RecordBatch) -> list[ReadEvent]:
         return [
             ReadEvent(
-                Position(stream_name=self.log.stream_name, partition_id=batch.partition_id, offset=offset),
+                Position(
+                    stream_name=self.log.stream_name,
+                    partition_id=batch.partition_id,
+                    offset=offset,
+                    incarnation=batch.next.incarnation,
+                ),
                 batch.event_ids[index],
                 int(batch.ts[index]),
                 orjson.loads(batch.payloads[index]),

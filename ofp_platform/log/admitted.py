@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
-from ofp_platform.log.port import AppendReceipt, RecordRefusal
+from ofp_platform.log.port import AppendReceipt, RecordBatch, RecordRefusal
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
 
@@ -45,6 +46,22 @@ class AdmittedColumns:
     def __len__(self) -> int:
         return len(self.places)
 
+    @classmethod
+    def of(cls, batch: RecordBatch) -> AdmittedColumns:
+        """The records of a batch as they were admitted; the keys that placed them are not looked for again."""
+        pins = [canonical_bytes(run_pins.wire()) for run_pins in batch.pins]
+        kinds = zip(batch.event_types, batch.schema_versions, batch.pins_index.tolist(), strict=True)
+        return cls(
+            list(range(len(batch))),
+            batch.event_ids,
+            [(event_type, version, pins[index]) for event_type, version, index in kinds],
+            batch.ts.tolist(),
+            batch.emitted_at,
+            batch.payloads,
+            batch.payload_hashes,
+            [""] * len(batch),
+        )
+
     def add(self, place: int, record: Admitted) -> None:
         """One more record at the end."""
         envelope = record.envelope
@@ -79,11 +96,13 @@ class AdmittedBatch:
     refusals: list[RecordRefusal]
     admitted_at: list[int] | None
 
-    def receipt(self, stream_name: str, placed: Sequence[tuple[str, int | str] | RecordRefusal]) -> AppendReceipt:
+    def receipt(
+        self, stream_name: str, placed: Sequence[tuple[str, int | str] | RecordRefusal], incarnation: str | None = None
+    ) -> AppendReceipt:
         """The receipt of the whole batch, from what became of each admitted record in the log."""
         outcomes: list[tuple[str, int | str] | RecordRefusal | None] = [None] * self.size
         for refusal in self.refusals:
             outcomes[refusal.index] = refusal
         for place, outcome in zip(self.records.places, placed, strict=True):
             outcomes[place] = outcome
-        return AppendReceipt(stream_name, [outcome for outcome in outcomes if outcome is not None])
+        return AppendReceipt(stream_name, [outcome for outcome in outcomes if outcome is not None], incarnation)

@@ -10,18 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ofp_platform.log.archive_segment import SegmentFile
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged
 from ofp_platform.log.archived_partitions import archived_end
+from ofp_platform.log.archived_tail import demand_tail, lost_words
+from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
     Candidate,
     EventLog,
     LogRefused,
+    LogTailLost,
     PartitionInfo,
     PartitionNotFound,
     PartitionVanished,
@@ -57,6 +60,9 @@ class ArchivedLog:
         self._open: dict[str, _OpenSegment] = {}
         self._spans: dict[str, list[PartitionSpan]] = {}
         self._begun_in_log: set[str] = set()
+        self._tail_seen = False
+        self._history = ONE_HISTORY
+        self._heads: dict[str, int] = {}
         self._archived_ids: tuple[frozenset[str], frozenset[str]] = frozenset(), frozenset()
         self.stream_name = log.stream_name
         self.position_kind = log.position_kind
@@ -122,10 +128,13 @@ class ArchivedLog:
         segment = self._segment(start)
         if segment is None:
             return None
-        span = segment.span.rest(start)
+        span, history = segment.span.rest(start), self._log.history
+        following = history.next_start(start.partition_id, int(span.start)) if history.later else None
+        if following is not None and following < int(span.next):
+            span = span.up_to(start.moved(following))
         for batch in segment.file.batches(span, span.end, max_records):
-            return batch
-        return empty_batch(span.end)
+            return replace(batch, next=history.with_incarnation(batch.next))
+        return empty_batch(history.with_incarnation(span.end))
 
     def _segment(self, start: PartitionBasis) -> _OpenSegment | None:
         name = start.partition_id
@@ -185,9 +194,12 @@ class ArchivedLog:
         Raises:
             ReceiptDamaged | ObjectStoreUnavailable: see there.
         """
+        self.demand_heads(basis)
         try:
             self._log.demand(basis)
             return
+        except LogTailLost:
+            raise
         except LogRefused as error:
             logger.debug("the log alone does not lead on: %s", error)  # the archive may
         known_parts = basis.by_partition()
@@ -206,6 +218,43 @@ class ArchivedLog:
                 if place(end) <= place(part):
                     raise
                 self._demand_alone(end)
+
+    def demand_heads(self, basis: Basis) -> None:
+        """Refuse a log that ends before what was seen of it: by a basis, in the archive when this object began, and since.
+
+        Raises:
+            LogTailLost: see there. ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
+        """
+        if not self.position_kind.is_countable:
+            return
+        try:
+            self._log.demand_settled()
+        except LogTailLost:
+            self.demand_tail()  # it says what is lost, where it can
+            raise
+        history, heads = self._log.history, self._log.ends().by_partition()
+        if not self._tail_seen:
+            self.demand_tail()
+        for name, last_head in self._heads.items():
+            now = int(heads[name].offset) if name in heads else 0
+            if now < last_head and self._history is history:
+                raise LogTailLost(lost_words(self.stream_name, name, now, f"this process has seen it up to {last_head}"))
+        for part in basis.partitions:
+            head = heads.get(part.partition_id, part.start())
+            if place(head) < place(part):
+                witness = f"the projection has applied it up to {part.offset}"
+                raise LogTailLost(lost_words(self.stream_name, part.partition_id, int(head.offset), witness))
+        self._history, self._heads = history, {name: int(part.offset) for name, part in heads.items()}
+
+    def demand_tail(self) -> None:
+        """Refuse a log that ends before its archive.
+
+        Raises:
+            LogTailLost: see there. ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
+        """
+        self._tail_seen = False
+        demand_tail(self._log, self._archive)
+        self._tail_seen = True
 
     def _demand_alone(self, part: PartitionBasis) -> None:
         if not part.closed:
@@ -228,6 +277,15 @@ class ArchivedLog:
             return start
         joined_spans = PartitionSpan.whole(farthest).rest(start).covered_by(spans)
         return joined_spans[-1].end if joined_spans else start
+
+    @property
+    def history(self) -> LogHistory:
+        """See `EventLog.history`."""
+        return self._log.history
+
+    def demand_settled(self) -> None:
+        """See `EventLog.demand_settled`."""
+        self._log.demand_settled()
 
     # ---- as the log does it ----------------------------------------------------------------------------------------
 

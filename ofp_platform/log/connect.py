@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Literal, assert_never
 
@@ -29,9 +30,11 @@ def connect_log(
     kinesis_endpoint_url: str | None,
     kinesis_retention_hours: int | None,
     create: bool = True,
+    is_archived: Callable[[], bool] = lambda: False,
 ) -> EventLog:
     """Open the stream, or create it with that many partitions. Close the log before the pool.
 
+    A log in PostgreSQL whose archive has records already (`is_archived`) is made unsettled: it is not the one that was archived.
     Kinesis keeps records for at least that many hours then. One that does not answer is opened all the same where it is not to
     be created.
 
@@ -45,7 +48,7 @@ def connect_log(
             except StreamNotFound:
                 if not create:
                     raise
-                return PostgresLog.create(pool, stream_name, partitions, partition_key)
+                return PostgresLog.create(pool, stream_name, partitions, partition_key, settled=not is_archived())
         case "kinesis":
             # a process whose log is no Kinesis starts without boto3, a fifth of a second
             from ofp_platform.log.kinesis import KinesisLog, kinesis_client

@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedErro
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedBatch
 from ofp_platform.log.column_admission import admit_columns
+from ofp_platform.log.incarnations import ONE_HISTORY
 from ofp_platform.log.kinesis_records import batch_of, wire_records
 from ofp_platform.log.kinesis_shards import (
     PAGE_LIMIT,
@@ -102,6 +103,7 @@ class KinesisLog:
     """One stream. Safe to share between threads. `close` closes the client: do not call it where others use that client."""
 
     position_kind = SEQUENCE_TOKENS
+    history = ONE_HISTORY  # a sequence number is given once
 
     def __init__(
         self,
@@ -161,6 +163,9 @@ class KinesisLog:
             if summary["StreamDescriptionSummary"]["StreamStatus"] in ("ACTIVE", "UPDATING"):
                 return log
         raise LogUnavailable(f"stream {stream_name!r} was created but does not become active")
+
+    def demand_settled(self) -> None:
+        """See `EventLog.demand_settled`: what Kinesis acknowledged it keeps."""
 
     def partitions(self) -> list[PartitionInfo]:
         """The shards that Kinesis still lists."""

@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ofp_platform.log.incarnations import LogHistory
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
@@ -51,6 +52,10 @@ class PositionUnknown(LogRefused):
     """The position is past the head: it belongs to another log, or this one lost records."""
 
 
+class LogTailLost(LogRefused):
+    """The log ends before what a basis, a reader or the archive has seen of it: a recovery lost its newest records."""
+
+
 class LogUnavailable(LogError):
     """The log does not answer; the same call may be made again. After an append it is not known whether it counted."""
 
@@ -81,11 +86,12 @@ class RecordRefusal:
 class AppendReceipt:
     """Outcome of each record of one append, in the order of the batch.
 
-    `placed` holds `(partition_id, offset)` or the refusal.
+    `placed` holds `(partition_id, offset)` or the refusal; the records that were placed are of `incarnation`.
     """
 
     stream_name: str
     placed: Sequence[tuple[str, int | str] | RecordRefusal]
+    incarnation: str | None = None
 
     @cached_property
     def outcomes(self) -> list[Position | RecordRefusal]:
@@ -93,7 +99,7 @@ class AppendReceipt:
         return [
             item
             if isinstance(item, RecordRefusal)
-            else Position(stream_name=self.stream_name, partition_id=item[0], offset=item[1])
+            else Position(stream_name=self.stream_name, partition_id=item[0], offset=item[1], incarnation=self.incarnation)
             for item in self.placed
         ]
 
@@ -188,6 +194,17 @@ class EventLog(Protocol):
     def position_kind(self) -> PositionKind:
         """How it numbers its records."""
 
+    @property
+    def history(self) -> LogHistory:
+        """Its incarnations, as they were last seen."""
+
+    def demand_settled(self) -> None:
+        """Refuse a log that a recovery may have taken records from, and of which nobody has settled that yet.
+
+        Raises:
+            LogTailLost: see there.
+        """
+
     def partitions(self) -> list[PartitionInfo]:
         """All partitions that can be read, in the order of their ids."""
 
@@ -211,6 +228,7 @@ class EventLog(Protocol):
         """At most `max_records` from the basis on. At the head: none, and `next == basis`.
 
         None reads from the oldest record that is kept; the basis before the first record reads from the first that ever was.
+        The records of one batch are of one incarnation, that of `next`.
 
         Raises:
             PositionTrimmed | PositionUnknown | PartitionNotFound: see there.
@@ -230,7 +248,7 @@ class EventLog(Protocol):
         """Refuse a basis that the log does not lead on from: where reading on would skip records, or could.
 
         Raises:
-            PositionTrimmed | PositionUnknown | PartitionVanished: see there; the text names the partition.
+            PositionTrimmed | PositionUnknown | LogTailLost | PartitionVanished: see there; the text names the partition.
         """
 
     def accepted_ends(self) -> dict[str, PartitionBasis]:

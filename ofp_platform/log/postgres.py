@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 
@@ -17,14 +17,16 @@ import psycopg
 from pydantic import TypeAdapter
 
 from ofp_platform.log.admission import Admission
-from ofp_platform.log.admitted import AdmittedBatch
+from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns
 from ofp_platform.log.block import Block, StoredBlock, decode, encode, split
 from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.group_commit import GroupCommit
+from ofp_platform.log.incarnations import ONE_HISTORY, IncarnationStart, LogHistory
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
     Candidate,
+    LogTailLost,
     LogUnavailable,
     PartitionInfo,
     PartitionNotFound,
@@ -43,12 +45,14 @@ from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import DENSE, Basis, PartitionBasis, StreamName, make_basis
 
 _Placed = tuple[str, Block]  # a block, and its partition
+_Place = tuple[int, str | None]  # the first offset of a block, and its incarnation
 _NAME: TypeAdapter[str] = TypeAdapter(StreamName)
 _BROKER_TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LOCK = """
-    SELECT partition_id, next_offset FROM ofp.log_head
-    WHERE stream_name = %s AND partition_id = ANY(%s) ORDER BY partition_id FOR UPDATE"""
-# a block without a head has no offset, which the table refuses: then nothing is written
+    SELECT head.partition_id, head.next_offset, stream.incarnation, right(stream.server, 8) = ofp.log_timeline()
+    FROM ofp.log_head head JOIN ofp.log_stream stream USING (stream_name)
+    WHERE head.stream_name = %s AND head.partition_id = ANY(%s) ORDER BY head.partition_id FOR UPDATE OF head"""
+# a block without a head, or of a log that is not settled here, has no offset, which the table refuses: then nothing is written
 _APPEND = """
     WITH block AS MATERIALIZED (
         SELECT * FROM unnest(
@@ -56,8 +60,11 @@ _APPEND = """
             %(last_admitted)s::bigint[], %(codec)s::smallint[], %(raw_bytes)s::integer[], %(data)b::bytea[]
         ) AS block (partition_id, ahead, record_count, first_admitted, last_admitted, codec, raw_bytes, data)
     ), head AS MATERIALIZED (
-        SELECT partition_id, next_offset FROM ofp.log_head
-        WHERE stream_name = %(stream)s AND partition_id = ANY(%(partition)s::text[]) ORDER BY partition_id FOR UPDATE
+        SELECT log_head.partition_id, log_head.next_offset, stream.incarnation
+        FROM ofp.log_head JOIN ofp.log_stream stream USING (stream_name)
+        WHERE log_head.stream_name = %(stream)s AND log_head.partition_id = ANY(%(partition)s::text[])
+            AND (%(settling)s::boolean OR right(stream.server, 8) = ofp.log_timeline())
+        ORDER BY log_head.partition_id FOR UPDATE OF log_head
     ), moved AS (
         UPDATE ofp.log_head SET next_offset = head.next_offset + block.record_count
         FROM head JOIN (SELECT partition_id, sum(record_count) AS record_count FROM block GROUP BY partition_id) block
@@ -70,20 +77,32 @@ _APPEND = """
             block.last_admitted, block.codec, block.raw_bytes, block.data
         FROM block LEFT JOIN head USING (partition_id)
     )
-    SELECT partition_id, next_offset FROM head"""
+    SELECT partition_id, next_offset, incarnation FROM head"""
 _STATEMENT_BYTES = 64_000_000  # of blocks in one statement: far below the 1 GB that PostgreSQL takes
+_SETTLED = """
+    SELECT incarnation, pg_is_in_recovery() OR server IS NOT DISTINCT FROM ofp.log_server() FROM ofp.log_stream
+    WHERE stream_name = %s"""
+_HISTORY = "SELECT incarnation, starts FROM ofp.log_incarnation WHERE stream_name = %s ORDER BY number"
+_BEGIN = """
+    INSERT INTO ofp.log_incarnation (stream_name, number, incarnation, starts, server, reason)
+    SELECT %(stream)s, 1 + (SELECT count(*) FROM ofp.log_incarnation WHERE stream_name = %(stream)s),
+        left(replace(gen_random_uuid()::text, '-', ''), 12), jsonb_object_agg(partition_id, next_offset), ofp.log_server(),
+        %(reason)s
+    FROM ofp.log_head WHERE stream_name = %(stream)s RETURNING incarnation"""
 # where the first block begins is looked up once, by itself: as a condition of the blocks it would be looked up for each of them
 _READ = """
     WITH head AS MATERIALIZED (
-        SELECT stream_name, partition_id, next_offset, floor_offset, coalesce(%(offset)s::bigint, floor_offset) AS start
-        FROM ofp.log_head WHERE stream_name = %(stream)s AND partition_id = %(partition)s
+        SELECT stream_name, partition_id, next_offset, floor_offset, coalesce(%(offset)s::bigint, floor_offset) AS start,
+            stream.incarnation
+        FROM ofp.log_head JOIN ofp.log_stream stream USING (stream_name)
+        WHERE stream_name = %(stream)s AND partition_id = %(partition)s
     ), reach AS MATERIALIZED (
         SELECT head.*, (
             SELECT coalesce(max(first_offset), 0) FROM ofp.log_block
             WHERE stream_name = head.stream_name AND partition_id = head.partition_id AND first_offset <= head.start) AS first
         FROM head
     )
-    SELECT reach.next_offset, reach.floor_offset, block.first_offset, block.codec, block.raw_bytes, block.block
+    SELECT reach.next_offset, reach.floor_offset, reach.incarnation, block.first_offset, block.codec, block.raw_bytes, block.block
     FROM reach LEFT JOIN ofp.log_block block
         ON block.stream_name = reach.stream_name AND block.partition_id = reach.partition_id
         AND block.first_offset >= reach.first AND block.first_offset < reach.start + %(count)s::bigint
@@ -102,7 +121,8 @@ class PostgresLog:
         self._pool = pool
         self._ids = self.first_partition_ids(partition_count)
         self._admission = Admission(partition_key)
-        self._commits: GroupCommit[Sequence[_Placed], list[int]] = GroupCommit(self._store)
+        self._commits: GroupCommit[Sequence[_Placed], list[_Place]] = GroupCommit(self._store)
+        self.history = ONE_HISTORY
 
     @staticmethod
     def first_partition_ids(count: int) -> list[str]:
@@ -110,8 +130,8 @@ class PostgresLog:
         return [f"{number:04d}" for number in range(count)]
 
     @classmethod
-    def create(cls, pool: Pool, stream_name: str, partitions: int, partition_key: str) -> PostgresLog:
-        """The stream, made if it does not exist.
+    def create(cls, pool: Pool, stream_name: str, partitions: int, partition_key: str, *, settled: bool = True) -> PostgresLog:
+        """The stream, made if it does not exist. Not `settled`: nothing is appended before an incarnation of it begins.
 
         Raises:
             ValueError: it exists with other partitions or another key, or an argument is not valid.
@@ -122,8 +142,9 @@ class PostgresLog:
         log = cls(pool, _NAME.validate_python(stream_name), partitions, partition_key)
         with _answering(), pool.connection() as connection, connection.transaction():
             connection.execute(
-                "INSERT INTO ofp.log_stream VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (stream_name, partitions, partition_key),
+                "INSERT INTO ofp.log_stream (stream_name, partition_count, partition_key, server)"
+                " VALUES (%s, %s, %s, CASE WHEN %s THEN ofp.log_server() END) ON CONFLICT DO NOTHING",
+                (stream_name, partitions, partition_key, settled),
             )
             connection.execute(
                 "INSERT INTO ofp.log_head (stream_name, partition_id) SELECT %s, unnest(%s::text[]) "
@@ -154,7 +175,69 @@ class PostgresLog:
             ).fetchone()
         if row is None:
             raise StreamNotFound(f"there is no stream {stream_name!r} in this database: `ofp projector run` creates it")
-        return cls(pool, stream_name, *row)
+        log = cls(pool, stream_name, *row)
+        log._follow_history()
+        return log
+
+    def _follow_history(self) -> None:
+        with _answering(), self._pool.connection() as connection:
+            rows = connection.execute(_HISTORY, (self.stream_name,)).fetchall()
+        self.history = LogHistory(tuple(IncarnationStart(*row) for row in rows))
+
+    def is_settled(self) -> bool:
+        """Whether the server is the one on which an incarnation of the log began: none was promoted or put back since."""
+        with _answering(), self._pool.connection() as connection:
+            row = connection.execute(_SETTLED, (self.stream_name,)).fetchone()
+        assert row is not None
+        if row[0] != self.history.current:
+            self._follow_history()
+        return bool(row[1])
+
+    def demand_settled(self) -> None:
+        """See `EventLog.demand_settled`."""
+        if not self.is_settled():
+            raise LogTailLost(_unsettled_words(self.stream_name))
+
+    def begin_incarnation(self, reason: str, *, again: bool = False) -> str | None:
+        """Let another incarnation begin at the heads, so that appends go on; None where that was done, and not `again`.
+
+        Who calls it has made sure that the log has all that anybody has seen of it, or puts up with the loss.
+        """
+        with _answering(), self._pool.connection() as connection, connection.transaction():
+            connection.execute(_LOCK, (self.stream_name, self._ids))
+            state = connection.execute(_SETTLED, (self.stream_name,)).fetchone()
+            if state is not None and state[1] and not again:
+                return None
+            row = connection.execute(_BEGIN, {"stream": self.stream_name, "reason": reason}).fetchone()
+            assert row is not None
+            connection.execute(
+                "UPDATE ofp.log_stream SET incarnation = %s, server = ofp.log_server() WHERE stream_name = %s",
+                (row[0], self.stream_name),
+            )
+        self._follow_history()
+        return str(row[0])
+
+    def restore(self, batches: Iterable[RecordBatch]) -> None:
+        """Put back records that the log lost, at the heads and in the order of their offsets, in one transaction.
+
+        Nothing is admitted again: records, times and hashes are as they were. An incarnation begins behind them.
+
+        Raises:
+            PositionUnknown: a record does not stand at the head of its partition; nothing is put back.
+        """
+        with _answering(), self._pool.connection() as connection, connection.transaction():
+            rows = connection.execute(_LOCK, (self.stream_name, self._ids)).fetchall()
+            heads: dict[str, int] = {name: head for name, head, *_ in rows}
+            for batch in batches:
+                name = batch.partition_id
+                for low, high in split(batch.payloads):
+                    if batch.offsets[low] != heads[name]:
+                        text = f"partition {name!r} of {self.stream_name!r} ends at {heads[name]}, not at {batch.offsets[low]}"
+                        raise PositionUnknown(text)
+                    members = list(range(low, high))
+                    block = encode(AdmittedColumns.of(batch).take(members), batch.admitted_at[low:high].tolist())
+                    self._insert(connection, [(name, block)], settling=True)
+                    heads[name] += block.record_count
 
     def partition_of(self, key: str) -> str:
         """The partition of a key: CRC-32 of its UTF-8 bytes modulo the number of partitions, for good."""
@@ -175,7 +258,7 @@ class PostgresLog:
     def _append(self, batch: AdmittedBatch) -> AppendReceipt:
         records = batch.records
         if not len(records):
-            return batch.receipt(self.stream_name, [])
+            return batch.receipt(self.stream_name, [], None)
         times = [self._broker_time()] * len(records) if batch.admitted_at is None else batch.admitted_at
         groups: dict[str, list[int]] = {}
         for index, name in enumerate(map(self.partition_of, records.keys)):
@@ -190,21 +273,21 @@ class PostgresLog:
                 blocks.append((name, encode(taken, [times[index] for index in members_of[-1]])))
         placed: list[tuple[str, int | str]] = [("", 0)] * len(records)
         firsts = self._commits.write(blocks, sum(len(block.data) for _, block in blocks))
-        for (name, _), members, first in zip(blocks, members_of, firsts, strict=True):
+        for (name, _), members, (first, _) in zip(blocks, members_of, firsts, strict=True):
             for offset, index in enumerate(members, first):
                 placed[index] = (name, offset)
-        return batch.receipt(self.stream_name, placed)
+        return batch.receipt(self.stream_name, placed, firsts[0][1])
 
-    def _store(self, appends: Sequence[Sequence[_Placed]]) -> list[list[int]]:
-        """Write the blocks of some appends, all or none; the first offset of each block."""
+    def _store(self, appends: Sequence[Sequence[_Placed]]) -> list[list[_Place]]:
+        """Write the blocks of some appends, all or none; where each block begins."""
         blocks = [block for append in appends for block in append]
         firsts = iter(self._write(blocks))
         return [list(islice(firsts, len(append))) for append in appends]
 
-    def _write(self, blocks: Sequence[_Placed]) -> list[int]:
-        """Write the blocks, all or none; the first offset of each."""
+    def _write(self, blocks: Sequence[_Placed]) -> list[_Place]:
+        """Write the blocks, all or none; where each begins."""
         parts = _statements(blocks)
-        firsts: list[int] = []
+        firsts: list[_Place] = []
         with _answering(), self._pool.connection() as connection:
             try:
                 with connection.transaction() if len(parts) > 1 else nullcontext():
@@ -213,13 +296,16 @@ class PostgresLog:
                     for part in parts:
                         firsts += self._insert(connection, part)
             except psycopg.errors.NotNullViolation as error:
+                state = connection.execute(_SETTLED, (self.stream_name,)).fetchone()
+                if state is not None and not state[1]:
+                    raise LogUnavailable(_unsettled_words(self.stream_name)) from error
                 raise StreamNotFound(
                     f"stream {self.stream_name!r} lacks partitions that it was opened with: nothing was appended"
                 ) from error
             send_notice(connection, LOG_CHANNEL, self.stream_name)
         return firsts
 
-    def _insert(self, connection: psycopg.Connection, blocks: Sequence[_Placed]) -> list[int]:
+    def _insert(self, connection: psycopg.Connection, blocks: Sequence[_Placed], *, settling: bool = False) -> list[_Place]:
         ahead, counts = [], dict.fromkeys([name for name, _ in blocks], 0)
         for name, block in blocks:
             ahead.append(counts[name])
@@ -234,9 +320,10 @@ class PostgresLog:
             "codec": [block.codec for _, block in blocks],
             "raw_bytes": [block.raw_bytes for _, block in blocks],
             "data": [block.data for _, block in blocks],
+            "settling": settling,
         }
-        heads: dict[str, int] = dict(connection.execute(_APPEND, arguments).fetchall())
-        return [heads[name] + before for (name, _), before in zip(blocks, ahead, strict=True)]
+        heads = {name: (head, incarnation) for name, head, incarnation in connection.execute(_APPEND, arguments).fetchall()}
+        return [(heads[name][0] + before, heads[name][1]) for (name, _), before in zip(blocks, ahead, strict=True)]
 
     def _broker_time(self) -> int:
         with _answering(), self._pool.connection() as connection:
@@ -257,14 +344,17 @@ class PostgresLog:
             rows = cursor.execute(_READ, arguments).fetchall()
         if not rows:
             raise PartitionNotFound(f"stream {self.stream_name!r} has no partition {partition_id!r}")
-        head, floor = rows[0][:2]
+        head, floor, incarnation = rows[0][:3]
+        if incarnation != self.history.current:
+            self._follow_history()
         start = floor if basis is None else int(basis.offset)
         _demand_between(self.stream_name, partition_id, start, floor, head)
-        stop = min(start + max_records, head)
+        self._demand_history(basis)
+        stop = min(start + max_records, self.history.next_start(partition_id, start) or head, head)
         after = self._part(partition_id, stop)
         if stop == start:
             return empty_batch(after)
-        return decode([StoredBlock(*row[2:]) for row in rows], start, stop, after)
+        return decode([StoredBlock(*row[3:]) for row in rows if row[3] is None or row[3] < stop], start, stop, after)
 
     def ends(self) -> Basis:
         """See `EventLog.ends`."""
@@ -280,6 +370,7 @@ class PostgresLog:
 
     def demand(self, basis: Basis) -> None:
         """See `EventLog.demand`."""
+        self.demand_settled()
         known = basis.by_partition()
         demand_listed(self.stream_name, self.partitions(), known)
         heads = self.ends().by_partition()
@@ -289,6 +380,15 @@ class PostgresLog:
             if part.closed:
                 continue
             _demand_between(self.stream_name, name, int(part.offset), int(floor.offset), int(heads[name].offset))
+            self._demand_history(part)
+
+    def _demand_history(self, basis: PartitionBasis | None) -> None:
+        if basis is not None and not self.history.is_of(basis):
+            where = f"partition {basis.partition_id!r} of {self.stream_name!r}"
+            raise LogTailLost(
+                f"{where}: the basis {basis.offset} is of incarnation {basis.incarnation or 'one'}, the log has another"
+                " one there: a recovery lost the records that the basis knows (docs/runbook.md, A failover)"
+            )
 
     def accepted_ends(self) -> dict[str, PartitionBasis]:
         """See `EventLog.accepted_ends`."""
@@ -306,7 +406,8 @@ class PostgresLog:
         """
         with _answering(), self._pool.connection() as connection, connection.transaction():
             parts = basis.by_partition()
-            heads: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, sorted(parts))).fetchall())
+            rows = connection.execute(_LOCK, (self.stream_name, sorted(parts))).fetchall()
+            heads: dict[str, int] = {name: head for name, head, *_ in rows}
             for name, part in parts.items():
                 checked_start(name, part, self.position_kind.offset_kind, 1)
                 floor = int(part.offset)
@@ -349,16 +450,21 @@ class PostgresLog:
         """Nothing is this log's alone: the pool is the caller's."""
 
     def _bounds(self, column: str, connection: psycopg.Connection | None = None) -> Basis:
-        query = f"SELECT partition_id, {column} FROM ofp.log_head WHERE stream_name = %s"
+        query = (
+            f"SELECT partition_id, {column}, incarnation FROM ofp.log_head JOIN ofp.log_stream USING (stream_name)"
+            " WHERE stream_name = %s"
+        )
         if connection is not None:
             rows = connection.execute(query, (self.stream_name,)).fetchall()
         else:
             with _answering(), self._pool.connection() as other:
                 rows = other.execute(query, (self.stream_name,)).fetchall()
-        return make_basis(self.stream_name, {name: self._part(name, offset) for name, offset in rows})
+        if rows and rows[0][2] != self.history.current:
+            self._follow_history()
+        return make_basis(self.stream_name, {name: self._part(name, offset) for name, offset, _ in rows})
 
     def _part(self, partition_id: str, offset: int) -> PartitionBasis:
-        return self.position_kind.basis(partition_id, offset)
+        return self.history.with_incarnation(self.position_kind.basis(partition_id, offset))
 
     def _lag(self, ends: Basis, basis: Basis) -> dict[str, int]:
         known = {name: int(part.offset) for name, part in basis.by_partition().items()}
@@ -383,6 +489,14 @@ def _demand_between(stream_name: str, partition_id: str, start: int, floor: int,
         raise PositionTrimmed(f"partition {partition_id!r} of {stream_name!r} is kept from offset {floor} on; {start} is gone")
     if start > head:
         raise PositionUnknown(f"partition {partition_id!r} of {stream_name!r} ends at {head}; {start} is of another log")
+
+
+def _unsettled_words(stream_name: str) -> str:
+    return (
+        f"log {stream_name!r}: this server was promoted or put back since the log was last settled, so records may be lost. A"
+        " projector settles it where the archive has nothing that the log lacks; else put that back: `ofp archive restore`"
+        " (docs/runbook.md, A failover)"
+    )
 
 
 @contextmanager

@@ -24,14 +24,14 @@ def log_batches(log: EventLog, span: PartitionSpan, max_records: int) -> Iterato
     Raises:
         ReplayGap: the log lost records of the span, ends inside it, or does not give all the records it says it has.
     """
-    at, page = span.first, min(max_records, _FIRST_PAGE)
+    at, page = log.history.with_incarnation(span.first), min(max_records, _FIRST_PAGE)
     while place(at) < place(span.end):
         batch = _read(log, span, at, page)
         if place(batch.next) == place(at):
             raise ReplayGap(f"{_where(log, span)}: the log ends at {_text(at)}, before the end of {span.text}")
         batch = up_to(batch, span.end)
         if place(batch.next) == place(span.end):
-            batch = replace(batch, next=span.end)  # that the partition ended there may have shown later
+            batch = replace(batch, next=_of_history(batch, span.end))  # that the partition ended there may have shown later
         _check(log, span, at, batch)
         at = batch.next
         size = sum(map(len, batch.payloads)) // max(len(batch), 1)
@@ -47,6 +47,7 @@ def up_to(batch: RecordBatch, end: PartitionBasis) -> RecordBatch:
     last = place(end)
     if place(batch.next) <= last:
         return batch
+    end = _of_history(batch, end)
     count = bisect_right(batch.offsets, last, key=order)
     unreadable = tuple(record for record in batch.unreadable if order(record.offset) <= last)
     if not count:
@@ -67,6 +68,13 @@ def up_to(batch: RecordBatch, end: PartitionBasis) -> RecordBatch:
         end,
         unreadable,
     )
+
+
+def _of_history(batch: RecordBatch, end: PartitionBasis) -> PartitionBasis:
+    """A basis that ends inside a batch, or with it, with the incarnation of its records."""
+    if end.incarnation == batch.next.incarnation:
+        return end
+    return end.model_copy(update={"incarnation": batch.next.incarnation})
 
 
 def _read(log: EventLog, span: PartitionSpan, at: PartitionBasis, page: int) -> RecordBatch:

@@ -10,10 +10,13 @@ from typing import Any, Self
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_log import ArchivedLog
+from ofp_platform.log.archived_tail import demand_tail
 from ofp_platform.log.connect import connect_log
 from ofp_platform.log.port import EventLog, LogRefused
+from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.serving.causal_read import Incarnations
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import UNOBSERVED, Reader
 from ofp_platform.online.state.known_identities import IdentityPolicy
@@ -103,7 +106,7 @@ class Plane:
 
     def _connect(self, *, create: bool) -> EventLog:
         profile = self.profile
-        return connect_log(
+        log = connect_log(
             self.pool,
             kind=profile.log_kind,
             stream_name=profile.stream_name,
@@ -112,7 +115,28 @@ class Plane:
             kinesis_endpoint_url=profile.kinesis_endpoint_url,
             kinesis_retention_hours=profile.kinesis_retention_hours,
             create=create,
+            is_archived=lambda: bool(self._archive_of(profile.stream_name).partition_ids()),
         )
+        if create:
+            self._settle(log)
+        return log
+
+    def settle(self) -> None:
+        """Let the log begin another incarnation where its server was promoted or put back and nothing that is archived is lost.
+
+        Raises:
+            LogTailLost: the archive has records that the log lost. LogUnavailable | ObjectStoreUnavailable: see there.
+        """
+        self._settle(self.log)
+
+    def _settle(self, log: EventLog) -> None:
+        if isinstance(log, PostgresLog) and not log.is_settled():
+            demand_tail(log, self._archive_of(log.stream_name))
+            log.begin_incarnation("its server was promoted or put back; the archive holds nothing that the log lacks")
+
+    def _archive_of(self, stream_name: str) -> Archive:
+        store = ObjectStore(self.profile.object_store_url, endpoint=self.profile.object_store_endpoint_url)
+        return Archive(store, stream_name)
 
     def __enter__(self) -> Self:
         return self
@@ -127,8 +151,7 @@ class Plane:
         Raises:
             ObjectStoreUnavailable: the store does not work.
         """
-        store = ObjectStore(self.profile.object_store_url, endpoint=self.profile.object_store_endpoint_url)
-        return Archive(store, self.log.stream_name)
+        return self._archive_of(self.log.stream_name)
 
     @cached_property
     def archived_log(self) -> ArchivedLog:
@@ -220,7 +243,21 @@ class Plane:
             LogUnavailable | ObjectStoreUnavailable: what does not answer.
         """
         try:
+            self.archived_log.demand_tail()
             self.archived_log.demand(basis)
+        except LogRefused as error:
+            return str(error)
+        return None
+
+    def tail_refusal(self) -> str | None:
+        """Why the log is not to be read or appended to, whatever is projected of it, in words; None where it is.
+
+        Raises:
+            LogUnavailable | ObjectStoreUnavailable | ReceiptDamaged: see there.
+        """
+        try:
+            self.archived_log.demand_tail()
+            self.log.demand_settled()
         except LogRefused as error:
             return str(error)
         return None
@@ -239,9 +276,10 @@ class Plane:
             return load_registry(connection, row.registry_digest)
 
     def projector(self, row: ProjectionRow) -> Projector:
-        """A projector of that projection.
+        """A projector of that projection, of a log that has all of it, and all that is archived.
 
         Raises:
+            LogRefused: it has not. LogUnavailable | ObjectStoreUnavailable: see there.
             UnknownProjection: the projection was made under another policy than this profile's.
         """
         if row.run_config_digest != self.profile.run_config_digest:
@@ -249,6 +287,8 @@ class Plane:
                 f"projection {row.projection_id} was made under run config {row.run_config_digest[:12]}, this profile says"
                 f" {self.profile.run_config_digest[:12]}: clock_skew and allowed_lateness are part of every value"
             )
+        self.settle()
+        self.archived_log.demand_heads(row.basis)
         return Projector(
             self.pool,
             self.archived_log,
@@ -267,4 +307,17 @@ class Plane:
 
     def reader(self, row: ProjectionRow, posture: Mapping[str, Any] = UNOBSERVED) -> Reader:
         """`get_features` as a library call; every answer carries this posture."""
-        return Reader(self.pool, row.projection_id, self.evaluator(row), self.profile.limits, lambda: posture, self.partition_ids)
+        return Reader(
+            self.pool,
+            row.projection_id,
+            self.evaluator(row),
+            self.profile.limits,
+            lambda: posture,
+            self.partition_ids,
+            self.incarnations,
+        )
+
+    @cached_property
+    def incarnations(self) -> Incarnations:
+        """Which history of the log a position is of."""
+        return Incarnations(lambda: self.log)

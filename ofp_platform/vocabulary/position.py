@@ -27,6 +27,14 @@ Offset = Annotated[
         description="a dense log: an integer; Kinesis: the sequence number, a string of digits ('' = before the first)",
     ),
 ]
+Incarnation = Annotated[
+    Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None,
+    Field(
+        exclude_if=lambda value: value is None,
+        description="the history that the record at the place is of, where a recovery began another one; left out for the first",
+    ),
+]
+"""A log in its first incarnation writes none, so what is stored and hashed of it never had to change."""
 
 
 class OffsetKind(StrEnum):
@@ -116,15 +124,20 @@ class Position(Model):
     stream_name: StreamName
     partition_id: Identifier
     offset: Offset
+    incarnation: Incarnation = None
 
 
 class PartitionBasis(Model):
-    """How much of one partition is known. `closed`: the partition ended and all of it is known."""
+    """How much of one partition is known. `closed`: the partition ended and all of it is known.
+
+    `incarnation` is that of the last record in it: two histories share a basis exactly as far as they share their records.
+    """
 
     partition_id: Identifier
     offset_kind: OffsetKind = Field(strict=False)
     offset: Offset
     closed: bool = False
+    incarnation: Incarnation = None
 
     def counts_like(self, position: Position) -> bool:
         """Whether the offset of a position is of the kind that this partition counts in."""
@@ -141,11 +154,13 @@ class PartitionBasis(Model):
 
     def moved(self, offset: int | str) -> PartitionBasis:
         """The basis of the same partition with another token; the partition goes on behind it."""
-        return PartitionBasis(partition_id=self.partition_id, offset_kind=self.offset_kind, offset=offset)
+        return PartitionBasis(
+            partition_id=self.partition_id, offset_kind=self.offset_kind, offset=offset, incarnation=self.incarnation
+        )
 
     def start(self) -> PartitionBasis:
         """The basis before the first record of the partition."""
-        return self.moved(self.offset_kind.start_offset)
+        return PartitionBasis(partition_id=self.partition_id, offset_kind=self.offset_kind, offset=self.offset_kind.start_offset)
 
     def after(self, offset: int | str) -> PartitionBasis:
         """The basis behind the record at `offset`."""
@@ -175,7 +190,12 @@ class Basis(Model):
         return {part.partition_id: part for part in self.partitions}
 
     def contains(self, position: Position) -> bool:
-        """Whether the record at `position` is in this basis."""
+        """Whether the record at `position` is in this basis, as far as the two alone tell: they are of one incarnation."""
+        part = self.by_partition().get(position.partition_id)
+        return self.reaches(position) and part is not None and part.incarnation == position.incarnation
+
+    def reaches(self, position: Position) -> bool:
+        """Whether the place of `position` is in this basis, whichever record stands there."""
         part = self.by_partition().get(position.partition_id)
         if part is None or position.stream_name != self.stream_name or not part.counts_like(position):
             return False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from hypothesis import strategies as st
 
+from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
@@ -106,6 +107,14 @@ class ListLog:
     def change(self, ordinal: int, **fields: object) -> None:
         """Make another record of one."""
         self.records[ordinal] = replace(self.records[ordinal], **fields)  # type: ignore[arg-type]
+
+    @property
+    def history(self) -> LogHistory:
+        """See `EventLog`."""
+        return ONE_HISTORY
+
+    def demand_settled(self) -> None:
+        """See `EventLog`."""
 
     def partitions(self) -> list[PartitionInfo]:
         return [PartitionInfo(PARTITION, closed=self.ended)]

@@ -238,7 +238,7 @@ def _running(profile: Profile, dsn: str) -> Iterator[Finding]:
                 "ofp log append, ofp projector run, ofp up or ofp demo makes it",
             )
             return
-        plane = Plane.open(profile, dsn, max_connections=2)
+        plane = Plane.open(profile, dsn, max_connections=2, create_stream=False)
     except (LogError, ValueError) as error:
         yield Finding("log", State.WRONG, str(error), "look at log_kind, partitions and endpoint in the profile")
         return
@@ -276,7 +276,7 @@ def _log(plane: Plane) -> Finding:
     elif count != plane.profile.partitions:
         description += f" (the profile's {plane.profile.partitions} would be those of a new one)"
     live = plane.live()
-    refusal = None if live is None else plane.reading_refusal(live.basis)
+    refusal = plane.tail_refusal() if live is None else plane.reading_refusal(live.basis)
     if refusal is not None:
         return Finding("log", State.WRONG, f"{description}; reading cannot go on: {refusal}", "docs/runbook.md, Posture")
     archive_lag = plane.archived_log.archive_lag()

@@ -106,7 +106,8 @@ def verify(home: Home = None, profile: ProfileSource = None) -> None:
     """Compute every digest and payload hash again, and whether segments join and agree; exit code 1 if something is wrong."""
     from ofp_platform.log.archive_verify import verify_partition
     from ofp_platform.log.archived_partitions import demand_archived_listed
-    from ofp_platform.log.port import PartitionVanished
+    from ofp_platform.log.archived_tail import demand_tail
+    from ofp_platform.log.port import LogRefused
 
     wrong = 0
     with open_build_context(resolve(home, profile)) as (plane, build_context):
@@ -127,13 +128,47 @@ def verify(home: Home = None, profile: ProfileSource = None) -> None:
                 typer.echo(f"{partition_id}  {verification.segments} segments, {verification.records:,} records, {reach}{behind}")
         try:
             demand_archived_listed(plane.log, build_context.archive)
-        except PartitionVanished as error:
+            demand_tail(plane.log, build_context.archive)
+            plane.log.demand_settled()
+        except LogRefused as error:
             typer.echo(str(error), err=True)
             wrong += 1
         if not names:
             typer.echo(f"nothing of stream {build_context.archive.stream_name} is archived")
     if wrong:
         raise typer.Exit(1)
+
+
+@app.command(short_help="Put records that the log lost back from the archive.")
+def restore(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show what would be put back; change nothing.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Append the archived records behind the head of each partition to the log in PostgreSQL, at their places, as they were.
+
+    For a log that lost its tail: an asynchronous standby was promoted, a backup was put back. All of it in one transaction, or
+    nothing; refused where log and archive differ. Another incarnation of the log begins behind it, so that appends go on, and
+    positions of records that were lost for good are told from those that stand there later.
+    """
+    from ofp_platform.cli.terminal.refusals import CommandRefused
+    from ofp_platform.log import archive_restore
+    from ofp_platform.log.postgres import PostgresLog
+    from ofp_platform.vocabulary.position import place
+
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
+        log, archive = plane.log, build_context.archive
+        if not isinstance(log, PostgresLog):
+            raise CommandRefused(f"log {log.stream_name} is not in PostgreSQL: it keeps what it acknowledged")
+        tails = archive_restore.plan_restore(log, archive, plane.pool)
+        for tail in tails:
+            count = place(tail.end) - place(tail.first)
+            typer.echo(f"{tail.partition_id}  from {tail.start} to {tail.next}: {count:,} records")
+        incarnation = None if dry_run else archive_restore.restore(log, archive, tails)
+    total = sum(place(tail.end) - place(tail.first) for tail in tails)
+    typer.echo(f"{'would be put back' if dry_run else 'put back'}: {total:,} records of log {log.stream_name}")
+    if incarnation is not None:
+        typer.echo(f"incarnation {incarnation} of the log begins; records that were not archived are lost")
 
 
 def _behind(log: EventLog, partition_id: str, archived_to: int | str | None) -> str:

@@ -23,5 +23,7 @@ def newest_events(reader: EventReader, records: int) -> list[ReadEvent]:
     By event time, the oldest first.
     """
     after = near_the_end(reader.log.ends(), records)
+    if after is not None:
+        after = after.model_copy(update={"partitions": tuple(map(reader.log.history.with_incarnation, after.partitions))})
     events = [event for page in reader.pages(after) for event in page.events]
     return sorted(events, key=lambda event: (event.ts, event.event_id))

@@ -9,6 +9,7 @@ from functools import cached_property
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_partitions import archived_end, demand_archived_listed
+from ofp_platform.log.archived_tail import demand_tail
 from ofp_platform.log.port import EventLog
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import PartitionBasis, place
@@ -34,9 +35,11 @@ class StreamRecords:
         """Partition id to its end: that of the log, or that of the archive where the log lists the partition no more.
 
         Raises:
-            PartitionVanished: it did not end there, as far as anybody knows.
+            PartitionVanished: it did not end there, as far as anybody knows. LogTailLost: the log ends before the archive.
         """
         demand_archived_listed(self.log, self.archive)
+        demand_tail(self.log, self.archive)
+        self.log.demand_settled()
         ends = self.log.ends().by_partition()
         for partition_id in self.archive.partition_ids():
             if partition_id not in ends:

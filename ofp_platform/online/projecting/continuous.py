@@ -109,8 +109,7 @@ def run_continuous(
             if projector is not None:
                 projector.forget()
         except Exception as error:
-            if projector is not None:
-                projector.forget()
+            projector = None  # opened anew: behind an outage may be another server, and a log that lost records
             if not (isinstance(error, LogUnavailable) or is_transient(error)):
                 raise
             words = str(error) if isinstance(error, LogUnavailable) else outage_words(error)

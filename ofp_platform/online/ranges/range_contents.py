@@ -115,7 +115,7 @@ class ProjectionContents:
             group_failures = self._failures(connection, start, end, is_partial=True)
             tally = _Tally(here, failures, group_failures)
             router = Router(self._registry)
-            at = start
+            at = self._plane.log.history.with_incarnation(start)
             while place(at) < place(end):
                 limit = record_limit(at, end)
                 try:

@@ -17,7 +17,7 @@ from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.async_reader import AsyncReader
-from ofp_platform.online.serving.posture import NO_PROJECTION, Trouble, health_of, posture_of
+from ofp_platform.online.serving.posture import LOG_TAIL_LOST, NO_PROJECTION, Trouble, health_of, posture_of
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
@@ -247,6 +247,8 @@ class OnlineService:
         return unknown_run(self._profile)
 
     def _refuse_when_red(self) -> None:
+        if self.monitor is not None and LOG_TAIL_LOST in self.monitor.posture["reasons"]:
+            raise unavailable(Reason.LOG_TAIL_LOST, "the log lost records in a recovery: an operator puts them back first")
         if self.monitor is None or not self._profile.thresholds.refuse_when_red:
             return
         posture = self.monitor.posture
@@ -276,6 +278,7 @@ class OnlineService:
             posture=lambda: monitor.posture,
             cache_bytes=self._cache_bytes,
             partitions=plane.partition_ids,
+            incarnations=plane.incarnations,
         )
         listener.attach(row, self.reader)
         monitor.watch(row)

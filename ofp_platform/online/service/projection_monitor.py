@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ofp_platform.log.archive_store import ReceiptDamaged
-from ofp_platform.log.port import LogError, LogRefused, LogUnavailable
+from ofp_platform.log.port import LogError, LogRefused, LogTailLost, LogUnavailable
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.continuous import driver_died
 from ofp_platform.online.service.counters import Counters
@@ -145,6 +145,9 @@ class ProjectionMonitor:
             self._archive_seen_at = now
             try:
                 self._archive_lag = self._plane.archived_log.archive_lag()
+                self._plane.archived_log.demand_tail()
+            except LogTailLost:
+                self._demanded_at = -_DEMAND_SECONDS  # told by the next look at the log
             except (LogError, ObjectStoreUnavailable, ReceiptDamaged) as error:
                 logger.warning("health: whether the log is archived could not be read: %s", error)
         return self._archive_lag

@@ -17,7 +17,15 @@ import asyncpg
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.kernel.windows import EventsMissing
-from ofp_platform.online.serving.causal_read import Partitions, has_reached, not_reached, refuse_foreign
+from ofp_platform.online.serving.causal_read import (
+    Incarnations,
+    Partitions,
+    has_reached,
+    not_reached,
+    reaches,
+    refuse_foreign,
+    refuse_lost,
+)
 from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredState, refine
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
@@ -58,6 +66,7 @@ class AsyncReader:
         questions_a_statement: int = 32,
         cache_bytes: int = 0,
         partitions: Partitions | None = None,
+        incarnations: Incarnations | None = None,
         store_seconds: float = 3.0,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
@@ -67,6 +76,7 @@ class AsyncReader:
         self._limits = limits
         self._posture = posture
         self._partitions = partitions
+        self._incarnations = incarnations
         self._store_seconds = store_seconds
         self._look_seconds = look_seconds
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
@@ -204,9 +214,9 @@ class AsyncReader:
     async def _read(self, question: Question) -> StoredState:
         next_commit = self._next_commit
         state = await self._shared_read(question)
-        if has_reached(state.basis, question.request):
+        if await self._has_reached(state, question):
             return state
-        await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions)
+        await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions, self._incarnations)
         wait_ms = self._limits.at_least_basis_wait_ms
         clock = asyncio.get_running_loop().time
         deadline = clock() + wait_ms / 1000
@@ -216,11 +226,20 @@ class AsyncReader:
                     await next_commit.wait()
             except TimeoutError:  # a notice may be lost, so it looks without one too
                 if clock() >= deadline:
+                    await asyncio.to_thread(refuse_lost, question.request, self._incarnations)
                     raise not_reached(question.request, wait_ms) from None
             next_commit = self._next_commit
             state = await self._shared_read(question)
-            if has_reached(state.basis, question.request):
+            if await self._has_reached(state, question):
                 return state
+
+    async def _has_reached(self, state: StoredState, question: Question) -> bool:
+        if has_reached(state.basis, question.request):
+            return True
+        if self._incarnations is None or not reaches(state.basis, question.request):
+            return False
+        # the place is reached, in another incarnation than the position names: whether they share it, the log knows
+        return await asyncio.to_thread(has_reached, state.basis, question.request, self._incarnations)
 
     async def _shared_read(self, question: Question) -> StoredState:
         if self._free_statements and not self._waiting:

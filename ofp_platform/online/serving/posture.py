@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ofp_platform.log.port import LogRefused, PartitionVanished, PositionTrimmed, PositionUnknown
+from ofp_platform.log.port import LogRefused, LogTailLost, PartitionVanished, PositionTrimmed, PositionUnknown
 from ofp_platform.online.state.progress import Totals
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.vocabulary.background_tasks import EndedTask
@@ -21,10 +21,14 @@ STORE_DOWN = "STORE_DOWN"
 NO_PROJECTION = "NO_PROJECTION"
 """The reason when nothing of the run was projected here."""
 
+LOG_TAIL_LOST = "LOG_TAIL_LOST"
+"""The reason when a recovery lost records of the log: what is applied may be of a history that goes on no more."""
+
 REFUSALS: Mapping[type[LogRefused], str] = {
     PositionTrimmed: "HISTORY_LOST",
     PartitionVanished: "PARTITION_VANISHED",
     PositionUnknown: "LOG_IS_ANOTHER",
+    LogTailLost: LOG_TAIL_LOST,
 }
 
 

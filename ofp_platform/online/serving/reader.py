@@ -10,7 +10,14 @@ import psycopg
 from psycopg import Connection, RawCursor
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.serving.causal_read import Partitions, has_reached, not_reached, refuse_foreign
+from ofp_platform.online.serving.causal_read import (
+    Incarnations,
+    Partitions,
+    has_reached,
+    not_reached,
+    refuse_foreign,
+    refuse_lost,
+)
 from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
@@ -38,6 +45,7 @@ class Reader:
         limits: Limits,
         posture: PostureReader = lambda: UNOBSERVED,
         partitions: Partitions | None = None,
+        incarnations: Incarnations | None = None,
         *,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
@@ -47,6 +55,7 @@ class Reader:
         self._limits = limits
         self._posture = posture
         self._partitions = partitions
+        self._incarnations = incarnations
         self._look_seconds = look_seconds
 
     def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
@@ -70,19 +79,20 @@ class Reader:
         wait_ms = self._limits.at_least_basis_wait_ms
         with self._pool.connection() as connection:
             state = self._query(connection, question)
-            if has_reached(state.basis, question.request):
+            if has_reached(state.basis, question.request, self._incarnations):
                 return state
-            refuse_foreign(state.basis, question.request, self._partitions)
+            refuse_foreign(state.basis, question.request, self._partitions, self._incarnations)
             deadline = time.monotonic() + wait_ms / 1000
             connection.execute(f"LISTEN {PROJECTION_CHANNEL}")
             try:
                 while True:
                     # listening comes before looking: a commit in between wakes us
                     state = self._query(connection, question)
-                    if has_reached(state.basis, question.request):
+                    if has_reached(state.basis, question.request, self._incarnations):
                         return state
                     seconds_left = deadline - time.monotonic()
                     if seconds_left <= 0:
+                        refuse_lost(question.request, self._incarnations)
                         raise not_reached(question.request, wait_ms)
                     # to its end, never left half-way: the iterator holds the connection's lock. A notice may be lost
                     for _ in connection.notifies(timeout=min(seconds_left, self._look_seconds), stop_after=1):

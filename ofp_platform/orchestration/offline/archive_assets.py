@@ -10,7 +10,8 @@ from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
 from ofp_platform.log.archive_verify import PartitionVerification, verify_partition, verify_segment
 from ofp_platform.log.archived_partitions import demand_archived_listed
-from ofp_platform.log.port import PartitionNotFound, PartitionVanished
+from ofp_platform.log.archived_tail import demand_tail
+from ofp_platform.log.port import LogTailLost, PartitionNotFound, PartitionVanished
 from ofp_platform.log.ranges import OffsetRanges, RangeOpen
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
@@ -117,8 +118,9 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildCont
         ]
         try:
             demand_archived_listed(build_context.log, archive)
+            demand_tail(build_context.log, archive)
             vanished_partition = None
-        except PartitionVanished as error:
+        except (LogTailLost, PartitionVanished) as error:
             vanished_partition = str(error)
     context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(verifications)))
     evaluation = verification_check(verifications, vanished_partition)
@@ -130,7 +132,8 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildCont
 def verification_check(verifications: list[PartitionVerification], vanished_partition: str | None) -> dg.AssetCheckEvaluation:
     """The check `complete_and_verified` as the verification of the whole archive leaves it; red where nothing was verified.
 
-    `vanished_partition`: of a partition that the log lists no more and that the archive does not have to its end, in words.
+    `vanished_partition`: of a partition that the log lists no more and that the archive does not have to its end, or that the log
+    has not as far as the archive, in words.
     """
     problems = [
         (verification.partition_id, problem.path, problem.error, problem.message)

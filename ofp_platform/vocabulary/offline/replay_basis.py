@@ -8,7 +8,17 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.model import Identifier, Model
-from ofp_platform.vocabulary.position import START, Basis, Offset, OffsetKind, PartitionBasis, StreamName, order, place
+from ofp_platform.vocabulary.position import (
+    START,
+    Basis,
+    Incarnation,
+    Offset,
+    OffsetKind,
+    PartitionBasis,
+    StreamName,
+    order,
+    place,
+)
 
 
 class ReversedRange(ValueError):
@@ -16,13 +26,17 @@ class ReversedRange(ValueError):
 
 
 class PartitionSpan(Model):
-    """The records of one partition from `start` on and before `next` (after `start`, up to `next`, in a sparse log)."""
+    """The records of one partition from `start` on and before `next` (after `start`, up to `next`, in a sparse log).
+
+    `incarnation` is that of the last of them.
+    """
 
     partition_id: Identifier
     offset_kind: OffsetKind = Field(strict=False)
     start: Offset
     next: Offset
     closed: bool = Field(default=False, description="the partition ended and `next` is its end")
+    incarnation: Incarnation = None
 
     @model_validator(mode="after")
     def _forward(self) -> Self:
@@ -40,7 +54,13 @@ class PartitionSpan(Model):
     @property
     def end(self) -> PartitionBasis:
         """The basis behind the span."""
-        return PartitionBasis(partition_id=self.partition_id, offset_kind=self.offset_kind, offset=self.next, closed=self.closed)
+        return PartitionBasis(
+            partition_id=self.partition_id,
+            offset_kind=self.offset_kind,
+            offset=self.next,
+            closed=self.closed,
+            incarnation=self.incarnation,
+        )
 
     @property
     def is_empty(self) -> bool:
@@ -63,6 +83,7 @@ class PartitionSpan(Model):
             start=end.offset_kind.start_offset,
             next=end.offset,
             closed=end.closed,
+            incarnation=end.incarnation,
         )
 
     def contains(self, offset: int | str) -> bool:
@@ -77,6 +98,7 @@ class PartitionSpan(Model):
             start=start.offset,
             next=end.offset,
             closed=self.closed and end.offset == self.next,
+            incarnation=self.incarnation if end.offset == self.next else end.incarnation,
         )
 
     def up_to(self, end: PartitionBasis) -> PartitionSpan:

@@ -21,6 +21,7 @@ from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
+from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import EventLog, PartitionInfo, RecordBatch, RefusalReason, UnreadableRecord
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
@@ -87,6 +88,13 @@ class SeveralLists:
 
     def partitions(self) -> list[PartitionInfo]:
         return [PartitionInfo(name, closed=False) for name in sorted(self.whole)]
+
+    @property
+    def history(self) -> LogHistory:
+        return ONE_HISTORY
+
+    def demand_settled(self) -> None:
+        """It loses no record."""
 
     def accepted_ends(self) -> dict[str, PartitionBasis]:
         return {}

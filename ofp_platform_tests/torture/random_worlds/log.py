@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
@@ -90,6 +91,14 @@ class ShardLog:
     def accepted_ends(self) -> dict[str, PartitionBasis]:
         """See `EventLog.accepted_ends`."""
         return {}
+
+    @property
+    def history(self) -> LogHistory:
+        """See `EventLog`."""
+        return ONE_HISTORY
+
+    def demand_settled(self) -> None:
+        """See `EventLog`."""
 
     def retention_used(self, basis: Basis) -> dict[str, float]:
         """See `EventLog.retention_used`."""

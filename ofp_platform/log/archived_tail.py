@@ -1,0 +1,55 @@
+"""The tail that an archive holds and its log does not: a log that can be counted never ends before what was archived of it.
+
+Only a recovery that lost records, or another log of the same name, shows that.
+"""
+
+from __future__ import annotations
+
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.port import EventLog, LogTailLost
+from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
+from ofp_platform.vocabulary.position import order, place
+
+
+def lost_tails(log: EventLog, archive: Archive) -> list[PartitionSpan]:
+    """The spans that the archive holds behind the head of each partition of the log, from the names of its receipts alone.
+
+    Empty for a log whose places do not count its records: such a log gives no place twice.
+
+    Raises:
+        ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
+    """
+    if not log.position_kind.is_countable:
+        return []
+    heads, kind, tails = log.ends().by_partition(), log.position_kind, []
+    for name in archive.partition_ids():
+        spans = archive.spans(name, kind.offset_kind)
+        head = heads.get(name, kind.start(name))
+        farthest = max((span.end for span in spans), key=place, default=head)
+        if place(farthest) > place(head):
+            tails.append(PartitionSpan(partition_id=name, offset_kind=kind.offset_kind, start=head.offset, next=farthest.offset))
+    return tails
+
+
+def demand_tail(log: EventLog, archive: Archive) -> None:
+    """Refuse a log that ends before its archive.
+
+    Raises:
+        LogTailLost: it names every partition. ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
+    """
+    tails = lost_tails(log, archive)
+    if tails:
+        raise LogTailLost(
+            "\n".join(
+                lost_words(log.stream_name, tail.partition_id, order(tail.start), f"the archive has it up to {tail.next}")
+                for tail in tails
+            )
+        )
+
+
+def lost_words(stream_name: str, partition_id: str, head: int, witness: str) -> str:
+    """The words of the refusal: which partition, how far it goes, and who has seen more."""
+    return (
+        f"partition {partition_id!r} of {stream_name!r} ends at {head}, and {witness}: a recovery lost records, or it is"
+        " another log. Put back what is archived: `ofp archive restore --dry-run` (docs/runbook.md, A failover)"
+    )
