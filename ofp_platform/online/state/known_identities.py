@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -51,6 +50,9 @@ from ofp_platform.online.state.identity_segments import (
 
 Codes = npt.NDArray[np.int8]
 _PAGES_AT_ONCE = 4_096
+_QUERIES_AT_ONCE = 16_384
+_PAGE_BITS = 40
+"""Of the number of a page; a segment has at most 2^40."""
 _SCANNED = 100_000
 _STATUS = np.array([NEW, DUPLICATE, ANOMALY], np.int8)
 assert (ABSENT, SAME, OTHER) == (0, 1, 2)
@@ -149,20 +151,37 @@ class KnownIdentities:
         whole = self._whole()
         self._load_filters(connection, projection_id, whole)
         queries = np.ascontiguousarray(queries)
-        for segment in whole:
+        for begin in range(0, len(queries) if whole else 0, _QUERIES_AT_ONCE):
+            end = begin + _QUERIES_AT_ONCE
+            self._look_up(connection, projection_id, whole, queries[begin:end], codes[begin:end], earliest[begin:end])
+        return OlderIdentities(_STATUS[codes], earliest)
+
+    def _look_up(
+        self,
+        connection: Connection[Any],
+        projection_id: int,
+        whole: Sequence[Segment],
+        queries: Words,
+        codes: Codes,
+        earliest: Words,
+    ) -> None:
+        """Set codes and earliest identities of some queries: those that pass a filter are looked up, oldest segments first."""
+        candidates, places = [], []
+        for number, segment in enumerate(whole):
             identity_filter = self._filters.get(segment.name)
             passing = None if identity_filter is None else np.flatnonzero(identity_filter.passes(queries))
-            candidates = np.arange(len(queries)) if passing is None else passing
-            pages = prefixes(queries[candidates, 0], segment.shape.page_bits)
-            names, page_of = np.unique(pages, return_inverse=True)
-            order = np.argsort(page_of, kind="stable")
-            ends = np.searchsorted(page_of[order], np.arange(0, len(names) + _PAGES_AT_ONCE, _PAGES_AT_ONCE))
-            for start, (begin, end) in zip(range(0, len(names), _PAGES_AT_ONCE), pairwise(ends), strict=False):
-                places = [(segment.segment_id, page) for page in names[start : start + _PAGES_AT_ONCE].tolist()]
-                pairs = order[begin:end]
-                contents = read_pages(connection, projection_id, places)
-                search_pages(contents, page_of[pairs] - start, candidates[pairs], queries, codes, earliest)
-        return OlderIdentities(_STATUS[codes], earliest)
+            candidates.append(np.arange(len(queries)) if passing is None else passing)
+            places.append(prefixes(queries[candidates[-1], 0], segment.shape.page_bits) + (number << _PAGE_BITS))
+        pages, page_of = np.unique(np.concatenate(places), return_inverse=True)
+        order = np.argsort(page_of, kind="stable")
+        query_of = np.concatenate(candidates)[order]
+        page_of = page_of[order]
+        for start in range(0, len(pages), _PAGES_AT_ONCE):
+            segment_ids = [whole[number].segment_id for number in (pages[start : start + _PAGES_AT_ONCE] >> _PAGE_BITS).tolist()]
+            numbers = (pages[start : start + _PAGES_AT_ONCE] & ((1 << _PAGE_BITS) - 1)).tolist()
+            contents = read_pages(connection, projection_id, list(zip(segment_ids, numbers, strict=True)))
+            begin, end = np.searchsorted(page_of, (start, start + _PAGES_AT_ONCE))
+            search_pages(contents, page_of[begin:end] - start, query_of[begin:end], queries, codes, earliest)
 
     def overlapping(self, connection: Connection[Any], projection_id: int, number: int, first: int, last: int) -> Iterator[Words]:
         """The recent identities and, some groups at a time, those of segments with positions of a partition in [first, last].
