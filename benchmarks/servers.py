@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from benchmarks.peer import PeerUnavailable, interpreter
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
+from ofp_platform.api.http_connection import DirectApplication, Reply
+from ofp_platform.api.refusals import Headers
 from ofp_platform.api.server import serve
 from ofp_platform.online.service.online_service import OnlineService
 from ofp_platform.vocabulary.profile import Profile
@@ -29,28 +31,42 @@ _STOP_SECONDS = 30.0
 
 
 class ConstantApp:
-    """Answers every request with the same bytes, once it has read it."""
+    """Answers every request with the same bytes, once it has read it; as directly as the service answers from its cache."""
+
+    max_body_bytes = 65_536
+    body_timeout_seconds = 5.0
 
     def __init__(self, body: bytes) -> None:
         self._body = body
         self._head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
 
+    def takes(self, method: bytes, _target: bytes, _headers: Headers) -> bool:
+        """Every POST."""
+        return method == b"POST"
+
+    def reply(self, _headers: Headers, _body: bytes) -> Reply:
+        """The answer."""
+        return Reply(200, self._head, self._body)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http":
-            return
         await receive()
+        if scope["type"] == "lifespan":
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": self._head})
         await send({"type": "http.response.body", "body": self._body})
 
 
-def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> ASGIApp:
+def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> DirectApplication:
     """The service itself, as `ofp serve` runs it."""
     return Application(OnlineService(profile, dsn, cache_bytes=cache_bytes), BuildRequests(dsn))
 
 
 @contextmanager
-def service(factory: Callable[[], ASGIApp]) -> Iterator[tuple[int, int]]:
+def service(factory: Callable[[], DirectApplication]) -> Iterator[tuple[int, int]]:
     """An application under `ofp serve`'s own server, one worker, in a process of its own: its port, and that process's id.
 
     `factory` must be picklable: a fork would take the locks of this process's threads along, and the threads not.
@@ -76,7 +92,7 @@ def service(factory: Callable[[], ASGIApp]) -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def server(factory: Callable[[], ASGIApp]) -> Iterator[int]:
+def server(factory: Callable[[], DirectApplication]) -> Iterator[int]:
     """As `service`; its port."""
     with service(factory) as (port, _):
         yield port

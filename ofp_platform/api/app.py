@@ -1,7 +1,8 @@
 """The HTTP service as an ASGI application.
 
-POST /v0/get_features is a plain ASGI function, because a framework would cost more than the answer; everything else goes
-through Starlette. Whatever happens, the client gets an object of the contract: never a 500, never a stack trace.
+POST /v0/get_features is answered without a framework, which would cost more than the answer, and without ASGI where that can be.
+Everything else goes through Starlette. Whatever happens, the client gets an object of the contract: never a 500, never a
+stack trace.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -23,12 +24,13 @@ from starlette.types import Receive, Scope, Send
 from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_PREFIX, BUILD_RUN, MAX_INTENT_BYTES, BuildRoutes
 from ofp_platform.api.docs_page import docs_page
+from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
-from ofp_platform.api.service import BuildPort, ServingPort
+from ofp_platform.api.service import BuildPort, ServedAnswer, ServingPort
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
@@ -37,6 +39,7 @@ from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, PostureSta
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 GET_FEATURES = "/v0/get_features"
+_GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
 REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
 # what a browser or a load balancer needs before it has a token; none of it shows data
@@ -60,8 +63,8 @@ def _new_request_id() -> str:
     return uuid.uuid4().hex
 
 
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    for key, value in scope["headers"]:
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    for key, value in headers:
         if key == name:
             return bytes(value)
     return None
@@ -124,48 +127,97 @@ class Application:
         else:
             await send({"type": "websocket.close", "code": 1003})
 
+    @property
+    def max_body_bytes(self) -> int:
+        """Of a request to get_features."""
+        return self._policy.max_body_bytes
+
+    @property
+    def body_timeout_seconds(self) -> float:
+        """For the body of a request."""
+        return self._policy.body_timeout_seconds
+
+    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
+        """Whether it is a question of somebody who may ask."""
+        if method != b"POST" or target != _GET_FEATURES_TARGET:
+            return False
+        try:
+            self._tokens.check(_header(headers, b"authorization") if self._tokens else None)
+        except ContractError:
+            return False  # refused before its body is read
+        return True
+
+    def reply(self, headers: Headers, body: bytes) -> Reply | Awaitable[Reply]:
+        """The answer to a question that `takes` let in; an awaitable where it needs the store."""
+        start = self._clock()
+        try:
+            self._refuse_overload()
+            answer = self._port.answer(body)
+        except Exception as exception:
+            return self._refused(exception, start, headers, body)
+        if isinstance(answer, Awaitable):
+            return self._reply_later(answer, start, headers, body)
+        return self._answered(answer, start)
+
+    async def _reply_later(self, answer: Awaitable[ServedAnswer], start: float, headers: Headers, body: bytes) -> Reply:
+        self._in_flight += 1
+        try:
+            return self._answered(await answer, start)
+        except Exception as exception:
+            return self._refused(exception, start, headers, body)
+        finally:
+            self._in_flight -= 1
+
     async def _get_features(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = self._clock()
         body = b""
+        headers = scope["headers"]
         try:
             if scope["method"] != "POST":
                 raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
-            content_length = authorization = None
-            for key, value in scope["headers"]:
-                if key == b"content-length":
-                    content_length = value
-                elif key == b"authorization":
-                    authorization = value
-            self._tokens.check(authorization)
-            if self._in_flight >= self._policy.max_in_flight:
-                raise unavailable(Reason.OVERLOADED, f"{self._in_flight} requests are being answered; try again")
+            self._tokens.check(_header(headers, b"authorization"))
+            self._refuse_overload()
             self._in_flight += 1
             try:
-                body = await self._bodies.read(receive, content_length)
-                answer = await self._port.answer(body)
+                body = await self._bodies.read(receive, _header(headers, b"content-length"))
+                answer = self._port.answer(body)
+                if isinstance(answer, Awaitable):
+                    answer = await answer
             finally:
                 self._in_flight -= 1
-            status, content, outcome = 200, answer.body, "OK"
-            headers: Headers = [
-                (b"content-type", JSON_TYPE),
-                (b"content-length", b"%d" % len(content)),
-                (HASH_HEADER, answer.hash.encode("ascii")),
-            ]
+            reply = self._answered(answer, start)
         except Exception as exception:
-            error, request_id = self._contract_error(exception, GET_FEATURES, scope)
-            if error.context_pins is None:
-                error.context_pins = readable_pins(body)
-            status, headers, content = refusal(error, request_id)
-            outcome = error.reason.value
-            if error.reason is Reason.METHOD_NOT_ALLOWED:
-                headers.append((b"allow", b"POST"))
-        # before the send, so that whoever has its answer also finds it counted
-        self.metrics.record(GET_FEATURES, outcome, self._clock() - start)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": content})
+            reply = self._refused(exception, start, headers, body)
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        await send({"type": "http.response.body", "body": reply.content})
 
-    def _contract_error(self, exception: Exception, route: str, scope: Scope) -> tuple[ContractError, str]:
-        given_id = _header(scope, b"x-request-id")
+    def _refuse_overload(self) -> None:
+        if self._in_flight >= self._policy.max_in_flight:
+            raise unavailable(Reason.OVERLOADED, f"{self._in_flight} requests are being answered; try again")
+
+    def _answered(self, answer: ServedAnswer, start: float) -> Reply:
+        content = answer.body
+        headers: Headers = [
+            (b"content-type", JSON_TYPE),
+            (b"content-length", b"%d" % len(content)),
+            (HASH_HEADER, answer.hash.encode("ascii")),
+        ]
+        # before the send, so that whoever has its answer also finds it counted
+        self.metrics.record(GET_FEATURES, "OK", self._clock() - start)
+        return Reply(200, headers, content)
+
+    def _refused(self, exception: Exception, start: float, headers: Headers, body: bytes) -> Reply:
+        error, request_id = self._contract_error(exception, GET_FEATURES, headers)
+        if error.context_pins is None:
+            error.context_pins = readable_pins(body)
+        reply = Reply(*refusal(error, request_id))
+        if error.reason is Reason.METHOD_NOT_ALLOWED:
+            reply.headers.append((b"allow", b"POST"))
+        self.metrics.record(GET_FEATURES, error.reason.value, self._clock() - start)
+        return reply
+
+    def _contract_error(self, exception: Exception, route: str, headers: Headers) -> tuple[ContractError, str]:
+        given_id = _header(headers, b"x-request-id")
         request_id = given_id.decode("ascii") if given_id is not None and _REQUEST_ID.fullmatch(given_id) else None
         if request_id is None or holds_raw_identifier(request_id):
             request_id = self._new_request_id()
@@ -180,10 +232,10 @@ class Application:
             outcome = "OK"
             try:
                 if route not in _OPEN_ROUTES:
-                    self._tokens.check(_header(request.scope, b"authorization"))
+                    self._tokens.check(_header(request.scope["headers"], b"authorization"))
                 response = await answer(request)
             except Exception as exception:
-                error, request_id = self._contract_error(exception, route, request.scope)
+                error, request_id = self._contract_error(exception, route, request.scope["headers"])
                 if error.context_pins is None:
                     error.context_pins = readable_pins(getattr(request.state, "body", b""))
                 outcome = error.reason.value
@@ -200,7 +252,7 @@ class Application:
             methods = ("POST",) if request.scope["path"] == BUILD_INTENTS else ("GET", "HEAD")
             allow = ", ".join(methods)
             error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
-        error, request_id = self._contract_error(error, "other", request.scope)
+        error, request_id = self._contract_error(error, "other", request.scope["headers"])
         self.metrics.record("other", error.reason.value, 0.0)
         response = _error_response(error, request_id, request.scope["path"])
         if allow is not None:

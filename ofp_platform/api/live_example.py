@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,5 +83,7 @@ async def ask_live(port: ServingPort, known_example: LiveExample | None) -> Live
     request = live_request(groups, await port.health())
     if known_example is not None and known_example.request == request:
         return known_example
-    answer = await port.answer(canonical_bytes(request))
+    answer = port.answer(canonical_bytes(request))
+    if isinstance(answer, Awaitable):
+        answer = await answer
     return LiveExample(request, json.loads(answer.body), answer.hash)

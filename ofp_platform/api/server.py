@@ -1,36 +1,33 @@
-"""Runs the HTTP service under Granian: checks the address, starts workers, says when they answer, stops on a signal."""
+"""Runs the HTTP service on uvloop: checks the address, starts workers, says when they answer, stops on a signal.
+
+uvicorn keeps the life of a worker (start and end of the application, signals, the drain); a connection is `HttpConnection`.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import gc
-import http.client
-import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
 
-from granian.constants import HTTPModes, Interfaces, Loops
-from granian.errors import ConfigurationError
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
-from granian.server import Server
-from starlette.types import ASGIApp
+from uvicorn import Config, Server
 
 from ofp_platform.api.authentication import check_exposure, load_tokens
-from ofp_platform.api.rsgi import OnRsgi
+from ofp_platform.api.http_connection import DirectApplication, Front
 
-LOGGER = logging.getLogger("ofp.http")
-_HEADER_READ_TIMEOUT_MS = 5_000
 _STOP_SECONDS = 10
+_BACKLOG = 1024
 _PR_SET_PDEATHSIG = 1
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class AddressError(Exception):
@@ -86,52 +83,13 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def answers(host: str, port: int) -> bool:
-    """Whether an HTTP service answers there at all, whatever it says."""
-    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    connection = http.client.HTTPConnection(reachable, port, timeout=1.0)
-    try:
-        connection.request("GET", "/health")
-        connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-    return True
-
-
-def _announce(host: str, port: int, stop_event: threading.Event, on_ready: Callable[[str], None]) -> None:
-    # the first wait is longer than it takes to fork the workers: nothing here may be under way at a fork
-    if stop_event.wait(0.1):
-        return
-    while not stop_event.wait(0.02):
-        if answers(host, port):
-            on_ready(address_of(host, port))
-            return
-
-
 def print_address(address: str) -> None:
     """Tell whoever started the process."""
     print(f"serving at {address}", flush=True)
 
 
-def _load(factory: Callable[[], ASGIApp], parent: int) -> OnRsgi:
-    """In a worker: build the application, and see to it that no worker outlives the process that started it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            raise SystemExit("the process that started this worker is gone")
-    application = OnRsgi(factory())
-    # what was loaded up to here stays: without this a full collection walks over all of it in the middle of some request
-    gc.collect()
-    gc.freeze()
-    # every few requests would be one in ten of the time that answering takes; the rare full ones walk over the cache
-    gc.set_threshold(20_000, 20, 1_000)
-    return application
-
-
 def serve(
-    factory: Callable[[], ASGIApp],
+    factory: Callable[[], DirectApplication],
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int = 1,
@@ -140,8 +98,9 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread of a process that holds no threads or pools yet.
 
-    `factory` builds the application inside each worker process (it must be picklable where processes are spawned).
-    `on_ready` is called once, with the URL, when the service answers. Requests under way are finished first.
+    `factory` builds the application in the process that serves: this one for a single worker, else one process each (it must be
+    picklable where processes are spawned). `on_ready` is called once, with the URL, when every worker answers. Requests under way
+    are finished first.
 
     Raises:
         ExposureError: the address is open to a network and no token is configured.
@@ -150,30 +109,106 @@ def serve(
     """
     check_exposure(host, load_tokens(os.environ))
     with reserved_port(host, port) as port_number:
-        server = _server(host, port_number, workers)
-        stop_event = threading.Event()
-        herald = threading.Thread(target=_announce, args=(host, port_number, stop_event, on_ready), daemon=True)
-        server.on_startup(herald.start)
-        try:
-            server.serve(target_loader=partial(_load, factory, os.getpid()), wrap_loader=False)
-        except ConfigurationError as error:
-            raise AddressError(f"the server refuses its settings: {error}") from None
-        finally:
-            stop_event.set()
+        address = address_of(host, port_number)
+        if workers == 1:
+            _work(factory, host, port_number, lambda: on_ready(address))
+        else:
+            _supervise(factory, host, port_number, workers, lambda: on_ready(address))
 
 
-def _server(host: str, port: int, workers: int) -> Any:
-    return Server(
-        "ofp_platform.api",
-        address=host,
-        port=port,
-        interface=Interfaces.RSGI,
-        workers=workers,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_READ_TIMEOUT_MS),
-        websockets=False,
-        backlog=1024,
-        log_level=LogLevels.warning,
-        workers_kill_timeout=_STOP_SECONDS,
+class _Worker(Server):
+    """uvicorn's server, which also says when it answers."""
+
+    def __init__(self, config: Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._on_ready()
+
+
+def _work(factory: Callable[[], DirectApplication], host: str, port: int, on_ready: Callable[[], None]) -> None:
+    """Serve in this process, until a signal."""
+    application = factory()
+    # what was loaded up to here stays: without this a full collection walks over all of it in the middle of some request
+    gc.collect()
+    gc.freeze()
+    # every few requests would be one in ten of the time that answering takes; the rare full ones walk over the cache
+    gc.set_threshold(20_000, 20, 1_000)
+    config = Config(
+        cast(Any, application),
+        http=cast(Any, Front(application).connection),
+        loop="uvloop",
+        ws="none",
+        interface="asgi3",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        workers=1,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_STOP_SECONDS,
     )
+    # uvicorn raises the signal that ended it again, for whoever handled it before: that is nobody, and the end is a good one
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    try:
+        _Worker(config, on_ready).run([_bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)])
+    except SystemExit:
+        raise SystemExit(1) from None  # it could not start, and said why
+
+
+def _work_apart(factory: Callable[[], DirectApplication], host: str, port: int, parent: int, ready: Connection) -> None:
+    """Serve in a process of its own, which does not outlive the one that started it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            raise SystemExit("the process that started this worker is gone")
+    _work(factory, host, port, lambda: ready.send(None))
+
+
+def _supervise(
+    factory: Callable[[], DirectApplication], host: str, port: int, workers: int, on_ready: Callable[[], None]
+) -> None:
+    """Start workers, and end all of them when one ends."""
+    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]
+    processes: list[BaseProcess] = [
+        multiprocessing.Process(target=_work_apart, args=(factory, host, port, os.getpid(), sending)) for _, sending in pipes
+    ]
+    is_stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal is_stopping
+        is_stopping = True
+        for process in processes:
+            if process.pid is not None and process.exitcode is None:
+                process.terminate()
+
+    for process in processes:
+        process.start()
+    for number in _STOP_SIGNALS:
+        signal.signal(number, stop)
+    sentinels = {process.sentinel: process for process in processes}
+    not_ready: dict[object, Connection] = {receiving.fileno(): receiving for receiving, _ in pipes}
+    ended: BaseProcess | None = None
+    while ended is None:
+        for source in wait([*sentinels, *not_ready.values()]):
+            if isinstance(source, Connection):
+                source.recv()
+                del not_ready[source.fileno()]
+                if not not_ready:
+                    on_ready()
+            else:
+                ended = sentinels[cast(int, source)]
+    is_failure = not is_stopping
+    stop()
+    for process in processes:
+        process.join(2 * _STOP_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    if is_failure:
+        raise SystemExit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from ofp_platform.vocabulary.serving import Health
@@ -30,8 +31,11 @@ class ServingPort(Protocol):
     async def close(self) -> None:
         """Release what `open` took; called once, after the last request."""
 
-    async def answer(self, body: bytes) -> ServedAnswer:
-        """Answer the bytes of a get_features request (at most `max_body_bytes` long; not checked otherwise)."""
+    def answer(self, body: bytes) -> ServedAnswer | Awaitable[ServedAnswer]:
+        """Answer the bytes of a get_features request (at most `max_body_bytes` long; not checked otherwise).
+
+        At once where nothing has to be waited for, else by an awaitable.
+        """
         ...
 
     async def snapshot(self, snapshot_hash: str) -> bytes:

@@ -105,8 +105,9 @@ def _reason(body: bytes) -> str:
         ([HEAD + b"content-length: 100\r\n\r\n{"], True, 408, "BODY_INCOMPLETE"),
         ([HEAD + b"content-length: 100\r\n\r\n{"], False, 408, "BODY_INCOMPLETE"),
         ([HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\n{"], False, 408, "BODY_INCOMPLETE"),
-        # broken chunks end the body where they break: what came before them is read, and is no whole object
-        ([HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{"], False, 400, "MALFORMED_JSON"),
+        # what came before broken chunks is no body, not even where it is a whole object
+        ([HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{"], False, 408, "BODY_INCOMPLETE"),
+        ([HEAD + b"transfer-encoding: chunked\r\n\r\n", b"2\r\n{}\r\nzz\r\n"], False, 408, "BODY_INCOMPLETE"),
         ([HEAD + b"content-length: 99999999\r\n\r\n", b"x" * 3_000_000], False, 413, "BODY_TOO_LARGE"),
         (
             [HEAD + b"transfer-encoding: chunked\r\n\r\n", (b"8000\r\n" + b"x" * 32768 + b"\r\n") * 3],
@@ -140,6 +141,44 @@ def test_clients_that_misbehave(address: str, sends: list[bytes], half_close: bo
 def test_what_is_not_http_ends_in_the_server_with_4xx(address: str, data: bytes) -> None:
     status, _ = talk(address, data)
     assert 400 <= status < 500
+
+
+def test_pipelined_requests_are_answered_in_their_order(address: str) -> None:
+    question = QUESTION.model_dump_json(exclude_none=True).encode()
+    ask = HEAD + b"content-length: %d\r\n\r\n" % len(question) + question
+    wrong, health = HEAD + b"content-length: 1\r\n\r\n{", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    last = b"GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    data = (ask * 12 + wrong + health + ask) * 5
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        for begin in range(0, len(data), 3_000):
+            sock.sendall(data[begin : begin + 3_000])
+        sock.sendall(last)
+        received = b"".join(iter(lambda: sock.recv(65_536), b""))
+    statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", received)]
+    assert statuses == ([200] * 12 + [400, 200, 200]) * 5 + [404]
+    assert received.count(BODY) == 13 * 5
+
+
+def test_a_head_that_drips_or_never_comes_is_not_waited_for(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=20) as silent,
+        socket.create_connection((host, int(port)), timeout=20) as dripping,
+    ):
+        dripping.sendall(HEAD)
+        assert silent.recv(1) == b""
+        assert dripping.recv(1) == b""
+
+
+def test_a_client_that_waits_before_its_body_is_told_to_send_it(address: str) -> None:
+    question = QUESTION.model_dump_json(exclude_none=True).encode()
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as sock:
+        sock.sendall(HEAD + b"expect: 100-continue\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(question))
+        assert sock.recv(1_000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(question)
+        assert b"".join(iter(lambda: sock.recv(65_536), b"")).endswith(BODY)
 
 
 def test_a_keep_alive_connection_carries_good_requests_after_a_refused_one(address: str) -> None:

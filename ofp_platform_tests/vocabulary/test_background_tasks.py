@@ -16,8 +16,8 @@ PACKAGE = Path(ofp_platform.__file__).parent
 # a result or an end that somebody waits for, in the same function or object
 AWAITED = {
     "api/build_requests.py": "the request awaits it",
-    "api/rsgi.py": "the server awaits the start and the end of the application",
-    "api/server.py": "the herald tells once that the service answers",
+    "api/http_connection.py": "an answer, whose end its connection is told; a stop waits for it",
+    "api/server.py": "the process that started the workers waits for the end of each",
     "decisions/loop.py": "a task group",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
     "online/service/projection_monitor.py": "a reading, awaited by the monitor",

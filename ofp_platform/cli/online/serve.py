@@ -14,12 +14,11 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
+    from ofp_platform.api.app import Application
     from ofp_platform.vocabulary.profile import Profile
 
 
-def build_application(profile: Profile, dsn: str, reports: Path) -> ASGIApp:
+def build_application(profile: Profile, dsn: str, reports: Path) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import load_tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -133,11 +133,11 @@ class OnlineService:
         if self._plane is not None:
             await asyncio.to_thread(self._plane.close)
 
-    async def answer(self, body: bytes) -> Answer:
-        """The answer to the bytes of a request.
+    def answer(self, body: bytes) -> Answer | Awaitable[Answer]:
+        """The answer to the bytes of a request: at once where the cache holds its keys, else awaited from the store.
 
         Raises:
-            ContractError: every refusal of the contract.
+            ContractError: every refusal of the contract; the awaitable raises it too.
         """
         began = self._monotonic()
         try:
@@ -145,20 +145,37 @@ class OnlineService:
             if self.reader is None:
                 parse_request(body, self._profile.limits)  # a request that is no request is told so first
                 raise self._without_projection()
-            answer = await self.reader.answer(body)
-        except ContractError as error:
-            self.counters.snapshot_failures.labels(error.code.value, error.reason.value).inc()
+            answer = self.reader.answer(body)
+        except Exception as error:
+            self._count_failure(error)
             raise
-        except Exception:
-            self.counters.snapshot_failures.labels(ErrorCode.UNAVAILABLE.value, Reason.INTERNAL.value).inc()
+        if isinstance(answer, Answer):
+            self._count(answer, began)
+            return answer
+        return self._await_answer(answer, began)
+
+    async def _await_answer(self, waiting: Awaitable[Answer], began: float) -> Answer:
+        try:
+            answer = await waiting
+        except Exception as error:
+            self._count_failure(error)
             raise
+        self._count(answer, began)
+        return answer
+
+    def _count(self, answer: Answer, began: float) -> None:
         self.counters.get_features_seconds.observe(self._monotonic() - began)
         self.counters.snapshots_built.inc()
         if answer.missing:
             self.counters.missing_features.inc(answer.missing)
         if self._log_served and self.served_log is not None:
             self.served_log.offer(answer)
-        return answer
+
+    def _count_failure(self, error: Exception) -> None:
+        code, reason = ErrorCode.UNAVAILABLE, Reason.INTERNAL
+        if isinstance(error, ContractError):
+            code, reason = error.code, error.reason
+        self.counters.snapshot_failures.labels(code.value, reason.value).inc()
 
     async def snapshot(self, snapshot_hash: str) -> bytes:
         """The verified record of a hash.

@@ -7,6 +7,7 @@ nothing is served from it that is older than what was served before (`_floor`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -156,29 +157,38 @@ class AsyncReader:
 
     # ---- answering -------------------------------------------------------------------------------------------------------
 
-    async def answer(self, body: bytes) -> Answer:
-        """The answer to the bytes of a request.
+    def answer(self, body: bytes) -> Answer | Awaitable[Answer]:
+        """The answer to the bytes of a request: at once where the cache holds its keys, else awaited from the store.
 
         Raises:
-            ContractError: every refusal of the contract.
+            ContractError: every refusal of the contract; the awaitable raises it too.
         """
         question = self._questions.read(body)
         head = self.cache.head
-        if head is not None and head.version >= self._floor and _has_reached(head, question):
-            cached_keys = [(key, self.cache.get(key)) for key in question.keys]
-            cached_states = [state for _, state in cached_keys if state is not None]
-            missing = tuple([key for key, state in cached_keys if state is None])
-            try:
-                if not missing:
-                    return self.evaluator.answer_from(question, head.basis, head.watermark, cached_states, self._posture())
-                if cached_states:
-                    some = await self._await_state(self._shared_read(replace(question, keys=missing)), question)
-                    if some.version == head.version:
-                        read = iter(self._keep(missing, some))
-                        states = [state or next(read) for _, state in cached_keys]
-                        return self._make_answer(question, some, states)
-            except EventsMissing:
-                pass  # a large key was read for other instants: only some of its events are held
+        if head is None or head.version < self._floor or not _has_reached(head, question):
+            return self._answer_from_store(question)
+        cached_keys = [(key, self.cache.get(key)) for key in question.keys]
+        cached_states = [state for _, state in cached_keys if state is not None]
+        if len(cached_states) < len(cached_keys):
+            return self._answer_from_both(question, head, cached_keys) if cached_states else self._answer_from_store(question)
+        try:
+            return self.evaluator.answer_from(question, head.basis, head.watermark, cached_states, self._posture())
+        except EventsMissing:  # a large key was read for other instants: only some of its events are held
+            return self._answer_from_store(question)
+
+    async def _answer_from_both(
+        self, question: Question, head: Head, cached_keys: Sequence[tuple[tuple[str, str], KeyState | None]]
+    ) -> Answer:
+        missing = tuple([key for key, state in cached_keys if state is None])
+        some = await self._await_state(self._shared_read(replace(question, keys=missing)), question)
+        if some.version == head.version:
+            read = iter(self._keep(missing, some))
+            states = [state or next(read) for _, state in cached_keys]
+            with contextlib.suppress(EventsMissing):
+                return self._make_answer(question, some, states)
+        return await self._answer_from_store(question)
+
+    async def _answer_from_store(self, question: Question) -> Answer:
         state = await self._await_state(self._read(question), question)
         return self._make_answer(question, state, self._keep(question.keys, state))
 

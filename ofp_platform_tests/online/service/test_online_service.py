@@ -30,6 +30,7 @@ from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.online.service.served_plane import AS_OF, ENOUGH, commit, until
 from ofp_platform_tests.oracle.strategies import PINS
 
@@ -54,7 +55,7 @@ async def opened(profile: Profile, dsn: str, ended: EndedTasks | None = None) ->
 
 
 async def count(service: OnlineService) -> int:
-    body = orjson.loads((await service.answer(REQUEST)).body)
+    body = orjson.loads((await answered(service, REQUEST)).body)
     found: int = body["snapshot"]["by_key"][0]["by_group"][0]["features"]["count_1d"]
     return found
 
@@ -99,7 +100,7 @@ async def test_a_lost_connection_empties_the_cache_until_it_is_back(profile: Pro
 
 async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, plane: Plane) -> None:
     async with opened(profile, dsn) as service:
-        answer = await service.answer(REQUEST)
+        answer = await answered(service, REQUEST)
         record = orjson.loads(await service.snapshot(answer.hash))
     assert record["feature_snapshot_hash"] == answer.hash
     assert service.counters.total("snapshots_built") == 1
@@ -119,7 +120,7 @@ async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
             monkeypatch.undo()
 
         monkeypatch.setattr(SnapshotStore, "log", log)
-        answer = await service.answer(REQUEST)
+        answer = await answered(service, REQUEST)
         assert orjson.loads(await service.snapshot(answer.hash))["feature_snapshot_hash"] == answer.hash
 
 
@@ -140,13 +141,13 @@ async def test_the_page_of_the_api_shows_requests_that_this_service_answers(prof
 async def test_every_failure_is_counted_and_every_counter_exported(profile: Profile, dsn: str, plane: Plane) -> None:
     async with opened(profile, dsn) as service:
         with pytest.raises(ContractError):
-            await service.answer(b"{")
+            await answered(service, b"{")
         assert service.reader is not None
         assert service.served_log is not None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(service.reader, "answer", None)
             with pytest.raises(TypeError):
-                await service.answer(REQUEST)
+                await answered(service, REQUEST)
         service.served_log.dropped = 3
         lines = service.metrics().decode().splitlines()
         health = await service.health()
@@ -231,11 +232,11 @@ async def test_a_background_task_that_ends_makes_every_worker_red_and_says_which
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND query LIKE 'LISTEN%'"
             )
-        await worker.answer(REQUEST)
+        await answered(worker, REQUEST)
         await until(lambda: not worker.tasks.running()[name])
         health = await worker.health()
         assert (health.state, health.reasons[0]) == (PostureState.RED, reason)
-        assert orjson.loads((await worker.answer(REQUEST)).body)["provenance"]["posture"]["reasons"][0] == reason
+        assert orjson.loads((await answered(worker, REQUEST)).body)["provenance"]["posture"]["reasons"][0] == reason
         lines = worker.metrics().decode().splitlines()
         assert f'ofp_background_task_up{{task="{name}"}} 0.0' in lines
         assert "ofp_posture 2.0" in lines
@@ -288,7 +289,7 @@ async def test_answers_that_cannot_be_logged_show_in_the_posture(
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(SnapshotStore, "log", lambda *_, error=error: raising(error)())
-                await service.answer(REQUEST)
+                await answered(service, REQUEST)
                 await service.served_log.flushed()
                 await service.monitor.observe()
                 health = await service.health()
@@ -307,7 +308,7 @@ def counts(dsn: str) -> tuple[int, ...]:
 
 async def refused(service: OnlineService, body: bytes) -> tuple[str, str]:
     with pytest.raises(ContractError) as error:
-        await service.answer(body)
+        await answered(service, body)
     return error.value.code.value, error.value.reason.value
 
 
@@ -345,7 +346,7 @@ async def test_a_service_that_starts_while_kinesis_is_away_serves_the_whole_stat
         await asyncio.to_thread(commit, plane, "e-0")
     away = served.model_copy(update={"kinesis_endpoint_url": "http://127.0.0.1:1"})
     async with opened(away, dsn) as service:
-        answer = orjson.loads((await service.answer(REQUEST)).body)
+        answer = orjson.loads((await answered(service, REQUEST)).body)
         assert answer["snapshot"]["by_key"][0]["by_group"][0]["features"]["count_1d"] == 1
         assert answer["provenance"]["posture"]["state"] != PostureState.GREEN.value
         assert service.monitor is not None

@@ -20,6 +20,7 @@ from ofp_platform.online.state import touched_keys
 from ofp_platform.online.state.touched_keys import KEPT_VERSIONS, MOST_MARKS
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START
 
@@ -108,7 +109,7 @@ def test_the_cache_answers_as_the_store_did_at_the_same_basis(
     world = World(pool)
 
     async def run() -> None:
-        answered = 0
+        newest = 0
         async with cached(world, dsn, cache_bytes) as reader:
             reader.listening()
             for step, numbers in steps:
@@ -117,10 +118,10 @@ def test_the_cache_answers_as_the_store_did_at_the_same_basis(
                 elif step == "ask":
                     # together, and with whatever the step before left under way
                     asked = [world.requests[number] for number in numbers]
-                    answers = await asyncio.gather(*(reader.answer(request) for request in asked))
+                    answers = await asyncio.gather(*(answered(reader, request) for request in asked))
                     versions = [world.version_of(*pair) for pair in zip(asked, (a.body for a in answers), strict=True)]
-                    assert min(versions) >= answered
-                    answered = max(versions)
+                    assert min(versions) >= newest
+                    newest = max(versions)
                 elif step in ("gap", "any key"):
                     change = "DELETE FROM ofp.commit_touched" if step == "gap" else "UPDATE ofp.commit_touched SET marks = NULL"
                     with pool.connection() as connection:
@@ -132,7 +133,7 @@ def test_the_cache_answers_as_the_store_did_at_the_same_basis(
             await reader.followed()
             for _ in range(2):
                 for request in world.requests:
-                    assert world.version_of(request, (await reader.answer(request)).body) == len(world.wanted) - 1
+                    assert world.version_of(request, (await answered(reader, request)).body) == len(world.wanted) - 1
             assert reader.cache.nbytes <= cache_bytes
 
     asyncio.run(run())
@@ -151,14 +152,14 @@ async def test_a_key_is_read_once_and_again_when_a_commit_touched_it(
         statements = watch(reader)
         request = world.requests[0]
         for _ in range(3):
-            await reader.answer(request)
+            await answered(reader, request)
         assert len(statements) == 1
         world.commit(1, 2, 3)
-        assert world.version_of(request, (await reader.answer(request)).body) == 0  # nobody told it yet
+        assert world.version_of(request, (await answered(reader, request)).body) == 0  # nobody told it yet
         reader.moved()
         await reader.followed()
         for _ in range(3):
-            assert world.version_of(request, (await reader.answer(request)).body) == 1
+            assert world.version_of(request, (await answered(reader, request)).body) == 1
         assert len(statements) == 2
         assert reader.cache.epoch == epoch  # it was never emptied
 
@@ -170,7 +171,7 @@ async def test_only_the_keys_that_are_missing_are_read(pool: Pool, dsn: str) -> 
         await reader.followed()
         statements = watch(reader)
         for request in world.requests[0:1] + world.requests[3:4]:  # another merchant, the same account and instant
-            await reader.answer(request)
+            await answered(reader, request)
         assert [sum(len(question.keys) for question in questions) for questions in statements] == [2, 1]
 
 
@@ -179,7 +180,7 @@ async def test_more_commits_than_are_kept_empty_the_cache(pool: Pool, dsn: str) 
     async with cached(world, dsn, 1 << 22) as reader:
         reader.listening()
         await reader.followed()
-        await reader.answer(world.requests[0])
+        await answered(reader, world.requests[0])
         assert len(reader.cache) == 2
         with pool.connection() as connection:
             connection.execute("UPDATE ofp.projection SET version = version + %s", (KEPT_VERSIONS + 1,))
@@ -199,9 +200,9 @@ async def test_a_basis_ahead_of_the_cache_is_read_from_the_store(pool: Pool, dsn
         stream = world.plane.row().basis.stream_name
         newest = [{"stream_name": stream, "partition_id": "0000", "offset": 1}]
         ahead = world.plane.request(keys, GROUPS, START + 5 * SECOND, at_least_basis=newest)
-        assert world.version_of(world.requests[0], (await reader.answer(ahead)).body) == 1
+        assert world.version_of(world.requests[0], (await answered(reader, ahead)).body) == 1
         # and from now on nothing older is served, although the cache has not followed
-        assert world.version_of(world.requests[1], (await reader.answer(world.requests[1])).body) == 1
+        assert world.version_of(world.requests[1], (await answered(reader, world.requests[1])).body) == 1
 
 
 async def test_nothing_is_served_from_a_cache_that_hears_nothing(pool: Pool, dsn: str) -> None:
@@ -209,14 +210,14 @@ async def test_nothing_is_served_from_a_cache_that_hears_nothing(pool: Pool, dsn
     async with cached(world, dsn, 1 << 22) as reader:
         reader.listening()
         await reader.followed()
-        await reader.answer(world.requests[0])
+        await answered(reader, world.requests[0])
         reader.deaf()
         world.commit(1)
-        assert world.version_of(world.requests[0], (await reader.answer(world.requests[0])).body) == 1
+        assert world.version_of(world.requests[0], (await answered(reader, world.requests[0])).body) == 1
         with pool.connection() as connection:
             connection.execute("DELETE FROM ofp.projection")
         with pytest.raises(ContractError) as caught:
-            await reader.answer(world.requests[0])
+            await answered(reader, world.requests[0])
         assert caught.value.reason is Reason.STORE_DOWN
 
 
@@ -240,7 +241,7 @@ async def test_beside_a_projector_that_commits_all_the_time(pool: Pool, dsn: str
             last: list[str] = []
             while not done.is_set():
                 request = requests.choice(world.requests)
-                body = (await reader.answer(request)).body
+                body = (await answered(reader, request)).body
                 served.append((request, body))
                 last.append(basis_of(body))
                 await asyncio.sleep(0)  # a hit never leaves the loop: let the notices in

@@ -23,6 +23,7 @@ from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
+from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START
 
@@ -264,7 +265,7 @@ async def async_reader(plane: SmallPlane, dsn: str, **more: Any) -> AsyncIterato
 
 async def async_refused(reader: AsyncReader, request: bytes) -> ContractError:
     with pytest.raises(ContractError) as caught:
-        await reader.answer(request)
+        await answered(reader, request)
     return caught.value
 
 
@@ -274,7 +275,7 @@ async def test_both_readers_give_the_same_bytes(pool: Pool, dsn: str) -> None:
         for keys in (KEYS, [("account", "a-never"), ("merchant", "m-never"), *KEYS]):
             for second in range(-1, 15):
                 request = plane.request(keys, GROUPS, START + second * SECOND)
-                assert (await reader.answer(request)).body == plane.reader.answer(request).body
+                assert (await answered(reader, request)).body == plane.reader.answer(request).body
 
 
 async def test_questions_that_are_read_together_are_answered_apart(pool: Pool, dsn: str) -> None:
@@ -289,11 +290,11 @@ async def test_questions_that_are_read_together_are_answered_apart(pool: Pool, d
     for statements, together in ((1, 1), (1, 7), (2, 32)):
         async with async_reader(plane, dsn, statements=statements, questions_a_statement=together) as reader:
             *answers, refusal = await asyncio.gather(
-                *(reader.answer(request) for request in requests), reader.answer(bad), return_exceptions=True
+                *(answered(reader, request) for request in requests), answered(reader, bad), return_exceptions=True
             )
             assert [answer.body for answer in answers if not isinstance(answer, BaseException)] == wanted
             assert isinstance(refusal, ContractError)
-            cancelled = [asyncio.create_task(reader.answer(request)) for request in requests[:20]]
+            cancelled = [asyncio.create_task(answered(reader, request)) for request in requests[:20]]
             await asyncio.sleep(0)
             for task in cancelled[::2]:
                 task.cancel()
@@ -301,7 +302,7 @@ async def test_questions_that_are_read_together_are_answered_apart(pool: Pool, d
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[::2])
             bodies = [outcome.body for outcome in outcomes[1::2] if not isinstance(outcome, BaseException)]
             assert bodies == wanted[1:20:2]
-            assert (await reader.answer(requests[0])).body == wanted[0]
+            assert (await answered(reader, requests[0])).body == wanted[0]
 
 
 async def test_a_commit_releases_a_request_of_the_event_loop(pool: Pool, dsn: str) -> None:
@@ -319,7 +320,7 @@ async def test_a_commit_releases_a_request_of_the_event_loop(pool: Pool, dsn: st
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(reader, "_query", watched)
-            waiting = asyncio.create_task(reader.answer(plane.request(KEYS, GROUPS, AS_OF, at_least_basis=wire(placed[1]))))
+            waiting = asyncio.create_task(answered(reader, plane.request(KEYS, GROUPS, AS_OF, at_least_basis=wire(placed[1]))))
             for _ in range(2):
                 await asyncio.wait_for(looked.wait(), 30)
                 looked.clear()
@@ -334,7 +335,7 @@ async def test_a_commit_that_nobody_tells_of_releases_a_request_of_the_event_loo
     placed = plane.append([payment("e-3", 2 * SECOND)])
     async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as asyncpg_pool:
         reader = AsyncReader(asyncpg_pool, plane.projection_id, plane.evaluator, plane.limits)
-        waiting = asyncio.create_task(reader.answer(plane.request(KEYS, GROUPS, AS_OF, at_least_basis=wire(*placed))))
+        waiting = asyncio.create_task(answered(reader, plane.request(KEYS, GROUPS, AS_OF, at_least_basis=wire(*placed))))
         await asyncio.sleep(0)
         await asyncio.to_thread(plane.drain)
         answer = await asyncio.wait_for(waiting, 30)
@@ -368,18 +369,18 @@ async def test_an_outage_is_unavailable_and_over_from_an_event_loop(pool: Pool, 
     before = plane.reader.answer(request).hash
     async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as own:
         reader = AsyncReader(own, plane.projection_id, plane.evaluator, plane.limits)
-        assert (await reader.answer(request)).hash == before
+        assert (await answered(reader, request)).hash == before
         with outage(dsn):
             errors = await asyncio.gather(*(async_refused(reader, request) for _ in range(10)))
             assert {error.reason for error in errors} == {Reason.STORE_DOWN}
-        assert (await reader.answer(request)).hash == before
+        assert (await answered(reader, request)).hash == before
 
 
 async def test_a_store_that_is_silent_is_given_up_by_all_who_wait_for_it(pool: Pool, dsn: str) -> None:
     plane = small_plane(pool)
     request = plane.request(KEYS, GROUPS, AS_OF)
     async with async_reader(plane, dsn, statements=1, questions_a_statement=2, store_seconds=0.2) as reader:
-        before = (await reader.answer(request)).hash
+        before = (await answered(reader, request)).hash
         with psycopg.connect(dsn) as holder:
             holder.execute("LOCK TABLE ofp.projection")
             async with asyncio.timeout(10):  # one after the other they would take 20 s
@@ -388,7 +389,7 @@ async def test_a_store_that_is_silent_is_given_up_by_all_who_wait_for_it(pool: P
         async with asyncio.timeout(30):
             while True:
                 with suppress(ContractError):
-                    assert (await reader.answer(request)).hash == before
+                    assert (await answered(reader, request)).hash == before
                     break
 
 
