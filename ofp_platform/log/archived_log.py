@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -332,6 +333,19 @@ class ArchivedLog:
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """See `EventLog.wait`."""
         return self._log.wait(basis, timeout_seconds)
+
+    @property
+    def poll_seconds(self) -> float:
+        """See `EventLog.poll_seconds`."""
+        return self._log.poll_seconds
+
+    def seen_lag(self) -> dict[str, int] | None:
+        """See `EventLog.seen_lag`."""
+        return self._log.seen_lag()
+
+    def pauses_end_with(self, stop: threading.Event) -> AbstractContextManager[None]:
+        """See `EventLog.pauses_end_with`."""
+        return self._log.pauses_end_with(stop)
 
     def close(self) -> None:
         """See `EventLog.close`."""

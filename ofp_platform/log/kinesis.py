@@ -14,6 +14,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +28,12 @@ from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedBatch
 from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.incarnations import ONE_HISTORY
+from ofp_platform.log.kinesis_look import Look
 from ofp_platform.log.kinesis_records import batch_of, wire_records
 from ofp_platform.log.kinesis_shards import (
     PAGE_LIMIT,
     Backoff,
     DeadlinePassed,
-    HeadNotReached,
     Page,
     ShardReader,
     error_code,
@@ -41,8 +43,10 @@ from ofp_platform.log.port import (
     AdmissionClock,
     AppendReceipt,
     Candidate,
+    LogRefused,
     LogUnavailable,
     PartitionInfo,
+    PartitionVanished,
     RecordBatch,
     RecordRefusal,
     RefusalReason,
@@ -63,6 +67,9 @@ PUT_BYTES = 4_500_000
 ANSWER_SECONDS = 10.0
 """How long one request may take; boto would wait a minute for the answer of a peer that is gone."""
 _CONNECT_SECONDS = 5.0
+_LISTED_SECONDS = 5.0
+"""How old the list of shards may be that `wait` looks at."""
+_SIDE_BY_SIDE = 8
 _SHARD_PAGES = 100  # of a thousand shards each: no stream has as many
 
 
@@ -113,12 +120,13 @@ class KinesisLog:
         *,
         attempts: int = 8,
         poll_seconds: float = 0.5,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         jitter: Callable[[], float] = random.random,
         monotonic: Callable[[], float] = time.monotonic,
         evidence: ShardEvidence | None = None,
     ) -> None:
         """An existing stream. `attempts` bounds each request; the callables are the only clock and chance in here.
+        Without a `sleep`, pauses end when the log is closed or the process stops (`pauses_end_with`).
 
         `evidence` about its shards is kept there; None: it ends with this object.
         """
@@ -126,8 +134,9 @@ class KinesisLog:
         self.partition_key = partition_key
         self._client = client
         self._admission = Admission(partition_key)
-        self._backoff = Backoff(sleep, jitter, attempts, monotonic)
-        self._poll_seconds = poll_seconds
+        self._closing = self._stop = threading.Event()
+        self._backoff = Backoff(sleep or self._pause, jitter, attempts, monotonic, lambda: self._stop.is_set())
+        self.poll_seconds = poll_seconds
         self._monotonic = monotonic
         self._evidence = evidence = ProcessEvidence() if evidence is None else evidence
         self._reader = ShardReader(client, stream_name, self._backoff, evidence)
@@ -136,6 +145,7 @@ class KinesisLog:
         )  # looks ahead without taking the reader's iterators
         self._lock = threading.Lock()
         self._heads: dict[str, PartitionBasis] = {}
+        self._look = Look()
 
     @staticmethod
     def first_partition_ids(count: int) -> list[str]:
@@ -168,8 +178,10 @@ class KinesisLog:
         """See `EventLog.demand_settled`: what Kinesis acknowledged it keeps."""
 
     def partitions(self) -> list[PartitionInfo]:
-        """The shards that Kinesis still lists."""
-        return self._partitions(None)
+        """The shards that Kinesis still lists; right after a `wait` that saw something, those that it saw."""
+        with self._lock:
+            shards = self._look.take_shards()
+        return self._partitions(None) if shards is None else shards
 
     def _partitions(self, deadline: float | None) -> list[PartitionInfo]:
         arguments: dict[str, str] = {"StreamName": self.stream_name}
@@ -195,6 +207,8 @@ class KinesisLog:
         return self._append(admit_columns(self._admission, columns, admitted_at))
 
     def _append(self, batch: AdmittedBatch) -> AppendReceipt:
+        with self._lock:
+            self._look.forget_heads()  # whoever appends and reads finds it
         keyed = zip(batch.records.places, batch.records.keys, wire_records(batch), strict=True)
         entries = [_Entry(place, key, data) for place, key, data in keyed]
         placed: dict[int, tuple[str, int | str] | RecordRefusal] = {}
@@ -236,8 +250,19 @@ class KinesisLog:
         if basis is not None and basis.closed:
             return empty_batch(basis)
         after = None if basis is None else str(basis.offset)
-        page = self._reader.page(partition_id, after, max_records)
+        page = self._seen_page(partition_id, after, max_records) or self._asked_page(partition_id, after, max_records)
         return batch_of(page.records, self._admission, self._behind_page(partition_id, after or "", page))
+
+    def _seen_page(self, shard_id: str, after: str | None, limit: int) -> Page | None:
+        with self._lock:
+            return None if after is None else self._look.take_page(shard_id, after, limit, self._monotonic())
+
+    def _asked_page(self, shard_id: str, after: str | None, limit: int, **arguments: Any) -> Page:
+        page = self._reader.page(shard_id, after, limit, **arguments)
+        pause = self.poll_seconds if page.at_head else self.poll_seconds / 2
+        with self._lock:
+            self._look.note(shard_id, page, self._monotonic() + pause)
+        return page
 
     def ends(self) -> Basis:
         """See `EventLog.ends`. Kinesis does not tell its last number: the first call of a process reads up to it."""
@@ -283,19 +308,20 @@ class KinesisLog:
     def retention_used(self, basis: Basis) -> dict[str, float]:
         """See `EventLog.retention_used`; one request a shard, and one for the stream."""
         known_parts = basis.by_partition()
+        hours, now = self._scout.retention()
         shares = {}
         for info in self.partitions():
             part = known_parts.get(info.partition_id)
             shares[info.partition_id] = (
                 0.0
                 if part is not None and part.closed
-                else self._scout.retention_used(info.partition_id, "" if part is None else str(part.offset))
+                else self._scout.retention_used(info.partition_id, "" if part is None else str(part.offset), hours, now)
             )
         return shares
 
     def retention_hours(self) -> int:
         """How long the stream keeps a record."""
-        return self._scout.retention_hours()
+        return self._scout.retention()[0]
 
     def keep_for(self, hours: int) -> None:
         """Raise the retention of the stream; it is never lowered here: that loses records.
@@ -316,23 +342,95 @@ class KinesisLog:
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """See `EventLog.wait`; asks every `poll_seconds`. A shard that ended with the basis counts too: reading shows it.
 
-        The time-out bounds all of it; a request that is under way then is waited for.
+        Shards are asked side by side, each not before `poll_seconds` have passed since it was read to its head, and what they
+        answer is what the next reads return: a record is asked for once. The time-out bounds all of it, after one look at
+        least; a request that is under way then is waited for.
         """
         deadline = self._monotonic() + timeout_seconds
         while True:
             try:
-                # at least one look, however short the time is
-                if any(page.records or page.ended for _, page in self._behind(basis, 1, deadline)):
+                if self._sees_more(basis, deadline):
                     return True
-                self._backoff.pause(self._poll_seconds, deadline)
+                self._backoff.pause(self.poll_seconds, deadline)
             except DeadlinePassed:
                 return False
-            except HeadNotReached:
-                continue  # the way so far is kept
+
+    def seen_lag(self) -> dict[str, int] | None:
+        """See `EventLog.seen_lag`."""
+        with self._lock:
+            return self._look.lag
+
+    @contextmanager
+    def pauses_end_with(self, stop: threading.Event) -> Iterator[None]:
+        """See `EventLog.pauses_end_with`; a request that is under way is waited for (`ANSWER_SECONDS`)."""
+        self._stop = stop
+        try:
+            yield
+        finally:
+            self._stop = self._closing
 
     def close(self) -> None:
         """Close the client, and with it its connections."""
+        self._closing.set()
         self._client.close()
+
+    def _pause(self, seconds: float) -> None:
+        self._stop.wait(seconds)
+
+    def _sees_more(self, basis: Basis, deadline: float) -> bool:
+        """Look at all readable shards once; whether a read has something to tell."""
+        known_parts = basis.by_partition()
+        infos = self._listed(deadline)
+        try:
+            names = readable_partitions(infos, basis)
+        except PartitionVanished:  # reading refuses it; here whoever waits only waits
+            ended_ids = {name for name, part in known_parts.items() if part.closed}
+            names = [info.partition_id for info in infos if info.partition_id not in ended_ids]
+        places = [(name, str(known_parts[name].offset) if name in known_parts else "") for name in names]
+        with self._lock:
+            if self._look.has(places):
+                return True
+            due = self._look.due(names)
+        remaining_seconds = min(due, deadline) - self._monotonic()
+        if remaining_seconds > 0:
+            self._backoff.pause(remaining_seconds, None)
+        pages = self._pages(places, deadline)
+        if pages is None:
+            return True
+        with self._lock:
+            without_gap = all(page.records or page.at_head for page in pages.values())
+            self._look.lag = {name: len(page.records) for (name, _), page in pages.items()} if without_gap else None
+            if not any(page.records or page.ended for page in pages.values()):
+                return False
+            self._look.keep(infos, pages, self._monotonic() + self.poll_seconds)
+        return True
+
+    def _pages(self, places: Sequence[tuple[str, str]], deadline: float) -> dict[tuple[str, str], Page] | None:
+        """A page of each shard, asked side by side; None where reading on from there is refused: a read tells why."""
+
+        def ask(place: tuple[str, str]) -> Page:
+            return self._asked_page(*place, PAGE_LIMIT, deadline=deadline, empty_pages=1)
+
+        if not places:
+            return {}
+        try:
+            if len(places) == 1:
+                return {places[0]: ask(places[0])}
+            with ThreadPoolExecutor(min(len(places), _SIDE_BY_SIDE)) as threads:
+                futures = [threads.submit(ask, place) for place in places]
+            return {place: future.result() for place, future in zip(places, futures, strict=True)}
+        except LogRefused:
+            return None
+
+    def _listed(self, deadline: float) -> list[PartitionInfo]:
+        """The shards, listed once in a while and whenever one of them ended: others come out of that only."""
+        with self._lock:
+            shards = self._look.listed(self._monotonic())
+        if shards is None:
+            shards = self._partitions(deadline)
+            with self._lock:
+                self._look.note_listing(shards, self._monotonic() + _LISTED_SECONDS)
+        return shards
 
     def _behind(self, basis: Basis, limit: int, deadline: float | None = None) -> Iterator[tuple[str, Page]]:
         """Per shard: up to `limit` records behind the basis, and whether the shard ends with them unknown to the basis."""

@@ -60,14 +60,22 @@ class DeadlinePassed(LogUnavailable):
     """The caller's time was over before Kinesis had answered."""
 
 
+class Interrupted(LogUnavailable):
+    """The process stops: a pause ended before its time."""
+
+
 @dataclass(frozen=True)
 class Backoff:
-    """Bounded exponential backoff with full jitter. `sleep` takes seconds, `jitter` gives a number in [0, 1)."""
+    """Bounded exponential backoff with full jitter. `sleep` takes seconds, `jitter` gives a number in [0, 1).
+
+    `interrupted` tells, after a pause, that nothing is to be tried any more.
+    """
 
     sleep: Callable[[float], None]
     jitter: Callable[[], float]
     attempts: int = 8
     monotonic: Callable[[], float] = time.monotonic
+    interrupted: Callable[[], bool] = lambda: False
 
     def tries(self, deadline: float | None = None) -> Iterator[int]:
         """The attempts, 0 first, with a pause before each but the first.
@@ -84,15 +92,14 @@ class Backoff:
         """Sleep, and not past the deadline (of the monotonic clock).
 
         Raises:
-            DeadlinePassed: it is reached.
+            DeadlinePassed: it is reached. Interrupted: see there.
         """
-        if deadline is None:
-            self.sleep(seconds)
-            return
-        remaining_seconds = deadline - self.monotonic()
+        remaining_seconds = seconds if deadline is None else deadline - self.monotonic()
         if remaining_seconds > 0:
             self.sleep(min(seconds, remaining_seconds))
-        if remaining_seconds <= seconds:
+        if self.interrupted():
+            raise Interrupted("this process stops: nothing is asked of Kinesis any more")
+        if deadline is not None and remaining_seconds <= seconds:
             raise DeadlinePassed("the time for this call is over, and Kinesis has not answered it")
 
 
@@ -163,11 +170,14 @@ class ShardReader:
                     raise LogUnavailable(f"Kinesis refused a request about {self._stream_name!r}: {code}") from error
         raise LogUnavailable(f"Kinesis does not answer for {self._stream_name!r}: {code}, {self._backoff.attempts} times")
 
-    def page(self, shard_id: str, after: str | None, limit: int, deadline: float | None = None) -> Page:
+    def page(
+        self, shard_id: str, after: str | None, limit: int, deadline: float | None = None, *, empty_pages: int = EMPTY_PAGES
+    ) -> Page:
         """Up to `limit` records after a sequence number ('': from the first that ever was; None: from the oldest kept).
 
         No record means that the head was reached: the empty pages that Kinesis returns on the way are passed over, as many as
-        `EMPTY_PAGES`, at a pace, and not past the `deadline` (of the monotonic clock).
+        `empty_pages`, at a pace, and not past the `deadline` (of the monotonic clock). With one it is a single request, and
+        the page may be empty without being the head.
 
         Raises:
             HeadNotReached | DeadlinePassed: the same call goes on where this one ended.
@@ -178,7 +188,7 @@ class ShardReader:
         for _ in self._backoff.tries(deadline):
             try:
                 page, following = self._skip_empty(
-                    key, iterator or self._open(shard_id, after, deadline), min(limit, PAGE_LIMIT), deadline
+                    key, iterator or self._open(shard_id, after, deadline), min(limit, PAGE_LIMIT), deadline, empty_pages
                 )
             except ClientError as error:
                 if error_code(error) != "ExpiredIteratorException":
@@ -201,11 +211,11 @@ class ShardReader:
                 self._iterators.popitem(last=False)
 
     def _skip_empty(
-        self, key: tuple[str, str | None], iterator: str, limit: int, deadline: float | None
+        self, key: tuple[str, str | None], iterator: str, limit: int, deadline: float | None, empty_pages: int = EMPTY_PAGES
     ) -> tuple[Page, str | None]:
         """The first page that has records or is the head, and the iterator behind it. Given up, the way so far is kept."""
         try:
-            for empty_count in range(EMPTY_PAGES):
+            for empty_count in range(empty_pages):
                 if empty_count:
                     self._backoff.pause(EMPTY_PAGE_SECONDS, deadline)
                 response: GetRecordsOutputTypeDef = self.call(
@@ -220,9 +230,11 @@ class ShardReader:
         except LogUnavailable:
             self._keep(key, iterator)
             raise
+        if empty_pages == 1:
+            return Page([], ended=False, at_head=False), iterator
         self._keep(key, iterator)
         raise HeadNotReached(
-            f"shard {key[0]!r} of {self._stream_name!r} gave {EMPTY_PAGES} empty pages and did not reach its head: whether"
+            f"shard {key[0]!r} of {self._stream_name!r} gave {empty_pages} empty pages and did not reach its head: whether"
             " records follow is not known yet; the next call goes on from there"
         )
 
@@ -237,15 +249,13 @@ class ShardReader:
                 logger.debug("shard %s of %s: %s", shard_id, self._stream_name, error_code(error))
         raise LogUnavailable(f"the iterators of shard {shard_id!r} of {self._stream_name!r} keep expiring")
 
-    def retention_hours(self) -> int:
-        """How long the stream keeps a record."""
+    def retention(self) -> tuple[int, int | None]:
+        """How many hours the stream keeps a record, and the broker's time, microseconds."""
         response = self.call(self._client.describe_stream_summary, StreamName=self._stream_name)
-        return int(response["StreamDescriptionSummary"]["RetentionPeriodHours"])
+        return int(response["StreamDescriptionSummary"]["RetentionPeriodHours"]), _broker_time(response)
 
-    def retention_used(self, shard_id: str, after: str) -> float:
+    def retention_used(self, shard_id: str, after: str, hours: int, now: int | None) -> float:
         """The age of the oldest record after a number as a part of the retention; 0: there is none, 1: it may be gone."""
-        response = self.call(self._client.describe_stream_summary, StreamName=self._stream_name)
-        now = _broker_time(response)
         try:
             page = self.page(shard_id, after, 1)
         except PositionTrimmed:
@@ -253,7 +263,7 @@ class ShardReader:
         if not page.records or now is None:
             return 0.0
         age = now - to_micros(page.records[0]["ApproximateArrivalTimestamp"])
-        return float(max(age, 0) / (response["StreamDescriptionSummary"]["RetentionPeriodHours"] * _HOUR))
+        return float(max(age, 0) / (hours * _HOUR))
 
     def _note(self, key: tuple[str, str | None], response: GetRecordsOutputTypeDef) -> None:
         """Keep what a page tells about its shard."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -205,6 +207,10 @@ class EventLog(Protocol):
             LogTailLost: see there.
         """
 
+    @property
+    def poll_seconds(self) -> float:
+        """What a reader that has read all leaves between two questions. 0: asking costs nobody, and appends wake who waits."""
+
     def partitions(self) -> list[PartitionInfo]:
         """All partitions that can be read, in the order of their ids."""
 
@@ -262,6 +268,12 @@ class EventLog(Protocol):
 
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """True as soon as a record is behind the basis; False when none came in time."""
+
+    def seen_lag(self) -> dict[str, int] | None:
+        """Records behind the basis of the last `wait`, per partition, as that saw them; None: it does not know."""
+
+    def pauses_end_with(self, stop: threading.Event) -> AbstractContextManager[None]:
+        """Inside the block, pauses between questions and attempts end when `stop` is set: with LogUnavailable."""
 
     def close(self) -> None:
         """Give back the connections that are this log's alone; it is not used afterwards."""

@@ -7,6 +7,7 @@ is one statement, so no head is held for a round trip; and what threads append m
 
 from __future__ import annotations
 
+import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,6 +114,7 @@ class PostgresLog:
     """One stream in one database. Safe to share between threads; the pool stays the caller's."""
 
     position_kind = DENSE
+    poll_seconds = 0.0
 
     def __init__(self, pool: Pool, stream_name: str, partition_count: int, partition_key: str) -> None:
         """Use `create` or `open`: they know that the stream exists."""
@@ -445,6 +447,15 @@ class PostgresLog:
             finally:
                 if not connection.closed:
                     connection.execute("UNLISTEN *")
+
+    def seen_lag(self) -> dict[str, int] | None:
+        """See `EventLog.seen_lag`: it is asked for."""
+        return None
+
+    @contextmanager
+    def pauses_end_with(self, stop: threading.Event) -> Iterator[None]:
+        """See `EventLog.pauses_end_with`: there are none."""
+        yield
 
     def close(self) -> None:
         """Nothing is this log's alone: the pool is the caller's."""

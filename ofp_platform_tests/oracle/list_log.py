@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -80,6 +82,8 @@ class ListLog:
     reads: list[int | str] = field(default_factory=list)
     has_gaps: bool = False  # of integers
 
+    poll_seconds = 0.0
+
     @property
     def position_kind(self) -> PositionKind:
         """The log's kind of positions."""
@@ -124,6 +128,15 @@ class ListLog:
 
     def append_columns(self, columns: EventColumns, admitted_at: Int64) -> AppendReceipt:
         raise NotImplementedError("a ListLog is made with its records")
+
+    def seen_lag(self) -> dict[str, int] | None:
+        """See `EventLog.seen_lag`: it is asked for."""
+        return None
+
+    @contextmanager
+    def pauses_end_with(self, stop: threading.Event) -> Iterator[None]:
+        """See `EventLog.pauses_end_with`: it has none."""
+        yield
 
     def close(self) -> None:
         pass

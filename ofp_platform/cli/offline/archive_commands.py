@@ -74,7 +74,8 @@ def keep(
         archive = plane.archive
         while not stop.is_set():
             try:
-                receipts = keep_up(plane.ranges, plane.archived_log, archive)
+                with plane.log.pauses_end_with(stop):
+                    receipts = keep_up(plane.ranges, plane.archived_log, archive)
                 if receipts:
                     records = sum(receipt.records for receipt in receipts)
                     typer.echo(f"archived: {len(receipts)} segments, {records:,} records")
@@ -82,6 +83,8 @@ def keep(
                 words = words_for(error)
                 if words is None:
                     raise
+                if stop.is_set():
+                    break  # whatever was under way is archived the next time
                 typer.echo(f"not archived: {words}", err=True)
             stop.wait(seconds)
 

@@ -6,9 +6,11 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from psycopg import Connection
 from psycopg.rows import TupleRow
+from psycopg.types.json import Json
 
 from ofp_platform.log.port import EventLog, LogUnavailable
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
@@ -16,6 +18,7 @@ from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool, connect
 from ofp_platform.storage.transient import is_transient, outage_words
+from ofp_platform.vocabulary.position import Basis
 
 logger = logging.getLogger(__name__)
 DRIVER = 0x6F6670  # "ofp"
@@ -35,7 +38,11 @@ _DIED = f"""
         AND NOT EXISTS (SELECT {_HELD})"""
 _BEGIN = """
     INSERT INTO ofp.projection_driver (projection_id) VALUES (%(projection)s)
-    ON CONFLICT (projection_id) DO UPDATE SET started_at = clock_timestamp()"""
+    ON CONFLICT (projection_id) DO UPDATE SET started_at = clock_timestamp(), lag = NULL, lag_seen_at = NULL"""
+_TELL_LAG = "UPDATE ofp.projection_driver SET lag = %(lag)s, lag_seen_at = clock_timestamp() WHERE projection_id = %(projection)s"
+_LAG = f"""
+    SELECT lag FROM ofp.projection_driver WHERE projection_id = %(projection)s
+        AND lag_seen_at > clock_timestamp() - interval '5 s' AND EXISTS (SELECT {_HELD})"""
 _END = f"""
     DELETE FROM ofp.projection_driver WHERE projection_id = %(projection)s
         AND NOT EXISTS (SELECT {_HELD} AND pid <> pg_backend_pid())"""
@@ -53,6 +60,13 @@ def holds_projection(pool: Pool, projection_id: int, holder: int = DRIVER) -> bo
     with pool.connection() as connection:
         row = connection.execute(f"SELECT count(*) {_HELD}", {"projection": projection_id, "holder": holder}).fetchone()
     return row is not None and row[0] > 0
+
+
+def lag_of_driver(pool: Pool, projection_id: int) -> dict[str, int] | None:
+    """The lag that a continuous driver saw within the last seconds; None: none lives, or it does not know."""
+    with pool.connection() as connection:
+        row = connection.execute(_LAG, {"projection": projection_id, "holder": DRIVER}).fetchone()
+    return None if row is None else row[0]
 
 
 @contextmanager
@@ -92,17 +106,21 @@ def run_continuous(
     while not stop.is_set():
         try:
             projector = projector or open_projector()
-            with holding(dsn, projection_id) as connection:
+            with log.pauses_end_with(stop), holding(dsn, projection_id) as connection:
                 arguments = {"projection": projection_id, "holder": DRIVER}
                 connection.execute(_BEGIN, arguments)
                 crash_point("continuous.holding")
-                while not stop.is_set():
-                    receipt = projector.apply_available(max_records=batch_records)
-                    if receipt is not None:
-                        on_commit(receipt)
-                        crash_point("continuous.reported")
-                    else:
-                        log.wait(projector.basis, _IDLE_SECONDS)
+                try:
+                    while not stop.is_set():
+                        receipt = projector.apply_available(max_records=batch_records)
+                        if receipt is not None:
+                            on_commit(receipt)
+                            crash_point("continuous.reported")
+                        if receipt is None or (log.poll_seconds and not projector.has_read_ahead):
+                            _wait(log, projector.basis, stop, partial(_tell_lag, connection, arguments))
+                except LogUnavailable:
+                    if not stop.is_set():  # else it is the end of a pause, and of this driver
+                        raise
                 connection.execute(_END, arguments)
         except ProjectionConflict as conflict:
             logger.info("another projector moved the basis: %s", conflict)
@@ -115,3 +133,17 @@ def run_continuous(
             words = str(error) if isinstance(error, LogUnavailable) else outage_words(error)
             on_trouble(f"the store or the log does not do its work ({words}); trying again in {_RETRY_SECONDS:g} s")
             stop.wait(_RETRY_SECONDS)
+
+
+def _wait(log: EventLog, basis: Basis, stop: threading.Event, tell: Callable[[dict[str, int] | None], None]) -> None:
+    """Wait for records. A log that is to be asked seldom is asked again only by waiting: reading would ask it once more."""
+    has_more = False
+    while not has_more and not stop.is_set():
+        has_more = log.wait(basis, max(_IDLE_SECONDS, 2 * log.poll_seconds)) or not log.poll_seconds
+        tell(log.seen_lag())
+
+
+def _tell_lag(connection: Connection[TupleRow], arguments: dict[str, int], lag: dict[str, int] | None) -> None:
+    """Tell services the lag, so that they need not ask a log that is asked already."""
+    if lag is not None:
+        connection.execute(_TELL_LAG, {**arguments, "lag": Json(lag)})

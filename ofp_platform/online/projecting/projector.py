@@ -109,6 +109,11 @@ class Projector:
         """The basis as last read or committed by this instance."""
         return self._load().basis
 
+    @property
+    def has_read_ahead(self) -> bool:
+        """Whether the records of the next commit are read already."""
+        return self._ahead is not None and self._ahead.is_ahead
+
     def forget(self) -> None:
         """Drop everything held in memory; the next apply reads the store again."""
         self._row = None

@@ -48,6 +48,11 @@ class ReadAhead:
         self._least = least
         self._read_ahead: Reading | None = None
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a reading is kept for the next request."""
+        return self._read_ahead is not None
+
     def read(self, request: ReadRequest) -> Reading:
         """Read and route, unless that was done while the commit before was written."""
         reading_ahead, self._read_ahead = self._read_ahead, None

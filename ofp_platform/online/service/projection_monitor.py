@@ -12,7 +12,7 @@ from typing import Any
 from ofp_platform.log.archive_store import ReceiptDamaged
 from ofp_platform.log.port import LogError, LogRefused, LogTailLost, LogUnavailable
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.projecting.continuous import driver_died
+from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.serving.posture import NO_PROJECTION, REFUSALS, STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
@@ -155,6 +155,11 @@ class ProjectionMonitor:
     def _read_log(self, row: ProjectionRow, now: float) -> tuple[dict[str, int], str | None]:
         """Records behind the basis, and why reading cannot go on from it; a state that is whole is served whatever that says."""
         try:
+            if self._plane.log.poll_seconds and self._refusal is None:
+                # who drives the projection asks the log, and is refused where a service would be
+                lag = lag_of_driver(self._plane.pool, row.projection_id)
+                if lag is not None:
+                    return lag, None
             if self._refusal is not None or now - self._demanded_at >= _DEMAND_SECONDS:
                 self._plane.archived_log.demand(row.basis)
                 self._demanded_at, self._refusal = now, None

@@ -5,7 +5,9 @@ It stands in for Kinesis where a hundred thousand logs are needed; `log/test_con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
@@ -37,6 +39,7 @@ class ShardLog:
     """The records of one world in its shards. The offset of a record is `tokens[shard][ordinal]`."""
 
     position_kind = SEQUENCE_TOKENS
+    poll_seconds = 0.0
 
     def __init__(
         self, stream_name: str, shards: Sequence[Shard], records: Sequence[Record], tokens: Mapping[str, Sequence[str]]
@@ -115,6 +118,15 @@ class ShardLog:
     def append_columns(self, columns: EventColumns, admitted_at: Int64) -> AppendReceipt:
         """Refused."""
         raise NotImplementedError("a ShardLog is made with its records")
+
+    def seen_lag(self) -> dict[str, int] | None:
+        """See `EventLog.seen_lag`: it is asked for."""
+        return None
+
+    @contextmanager
+    def pauses_end_with(self, stop: threading.Event) -> Iterator[None]:
+        """See `EventLog.pauses_end_with`: it has none."""
+        yield
 
     def close(self) -> None:
         """Nothing to give back."""
