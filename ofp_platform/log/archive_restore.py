@@ -31,13 +31,14 @@ def plan_restore(log: PostgresLog, archive: Archive, pool: Pool) -> list[Partiti
         ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
     """
     heads, floors = log.ends().by_partition(), log.retention_floor().by_partition()
-    tails = lost_tails(log, archive)
-    for tail in tails:
-        name = tail.partition_id
+    for name in archive.partition_ids():
         if name not in heads:
             raise PartitionNotFound(
                 f"the archive has partition {name!r} of {log.stream_name!r}, and the log has no such partition"
             )
+    tails = lost_tails(log, archive)
+    for tail in tails:
+        name = tail.partition_id
         spans = _segments(archive, tail)
         if not spans or place(spans[-1].end) < place(tail.end):
             reach = spans[-1].next if spans else tail.start

@@ -14,7 +14,8 @@ from ofp_platform.vocabulary.position import order, place
 def lost_tails(log: EventLog, archive: Archive) -> list[PartitionSpan]:
     """The spans that the archive holds behind the head of each partition of the log, from the names of its receipts alone.
 
-    Empty for a log whose places do not count its records: such a log gives no place twice.
+    Empty for a log whose places do not count its records: such a log gives no place twice. A partition that the log does not
+    list is not looked at: see `archived_partitions`.
 
     Raises:
         ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
@@ -23,8 +24,10 @@ def lost_tails(log: EventLog, archive: Archive) -> list[PartitionSpan]:
         return []
     heads, kind, tails = log.ends().by_partition(), log.position_kind, []
     for name in archive.partition_ids():
+        head = heads.get(name)
+        if head is None:
+            continue
         spans = archive.spans(name, kind.offset_kind)
-        head = heads.get(name, kind.start(name))
         farthest = max((span.end for span in spans), key=place, default=head)
         if place(farthest) > place(head):
             tails.append(PartitionSpan(partition_id=name, offset_kind=kind.offset_kind, start=head.offset, next=farthest.offset))

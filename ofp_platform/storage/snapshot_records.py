@@ -9,7 +9,7 @@ as zstd. The digest is there because zstd has bits that no reader looks at: no b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +21,8 @@ from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.canonical_form import form, placeholder
 
+SNAPSHOTS = "snapshots"
+"""The folder of all stored snapshots."""
 _CODEC = pa.Codec("zstd")
 _LENGTH_BYTES = 8
 _HEAD_BYTES = _LENGTH_BYTES + 32
@@ -52,7 +54,7 @@ class SnapshotDamaged(Exception):
 
 def snapshot_path(snapshot_hash: str) -> str:
     """Where the object of a hash stands."""
-    return f"snapshots/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
+    return f"{SNAPSHOTS}/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
 
 
 def record_bytes(snapshot_hash: str, hashed_bytes: bytes) -> bytes:
@@ -110,6 +112,24 @@ def _hashed_bytes(record: bytes, snapshot_hash: str) -> bytes:
     if not (record.startswith(begin) and record.endswith(after) and sha256_hex(hashed_text) == snapshot_hash):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged")
     return hashed_text
+
+
+def hashed_of_records(content: bytes) -> Iterator[tuple[int, int, str, dict[str, Any]]]:
+    """The records of a frame's data: first byte, length, hash and hashed part of each, held against the hash.
+
+    Raises:
+        SnapshotDamaged: some of the data is no record.
+    """
+    before, _, after = _AROUND
+    begin = 0
+    while begin < len(content):
+        # a quote inside a JSON text is escaped, so these bytes stand between two records and nowhere else
+        join = content.find(after + before, begin)
+        end = len(content) if join < 0 else join + len(after)
+        record = content[begin:end]
+        snapshot_hash = record[len(before) : len(before) + 64].decode("ascii", "replace")
+        yield begin, end - begin, snapshot_hash, hashed_part(record, snapshot_hash)
+        begin = end
 
 
 def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:

@@ -44,6 +44,30 @@ def show(
     typer.echo(readable_json(json.loads(record)))
 
 
+@app.command(short_help="Index stored snapshots again, after a loss of the database.")
+def reindex(home: Home = None, profile: ProfileSource = None) -> None:
+    """Read every snapshot in the object store, hold it against its hash, and write the rows of the index that are missing.
+
+    Exit code 1 if an object is damaged. It may run beside everything else, and again.
+    """
+    from rich.console import Console
+
+    from ofp_platform.cli.offline.build_context import object_store
+    from ofp_platform.cli.terminal.progress import bar
+    from ofp_platform.online.serving import snapshot_reindexing
+
+    def tell(read: int, total: int) -> None:
+        advance(100 * read // total - 100 * (read - 1) // total)
+
+    with resolve(home, profile).open_plane_without_log() as plane, bar(Console(stderr=True), "Reading objects", 100) as advance:
+        outcome = snapshot_reindexing.reindex(plane.pool, object_store(plane.profile), tell)
+    for problem in outcome.problems:
+        typer.echo(problem, err=True)
+    typer.echo(f"indexed: {outcome.indexed:,} of {outcome.records:,} snapshots in {outcome.objects:,} objects")
+    if outcome.problems:
+        raise typer.Exit(1)
+
+
 @app.command(short_help="Compute one snapshot again from the log.")
 def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
     """Fold the log again up to the recorded basis, and hold the result against the hash; exit code 1 if they differ.

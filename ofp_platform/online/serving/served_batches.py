@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.storage.snapshot_records import compress, record_bytes
+from ofp_platform.storage.snapshot_records import SNAPSHOTS, compress, record_bytes
 from ofp_platform.vocabulary.canonical import sha256_hex
+
+BATCHES = f"{SNAPSHOTS}/packs"
 
 
 def record_of(answer: Answer) -> bytes:
@@ -29,7 +31,7 @@ def make_batch(answers: Iterable[Answer]) -> tuple[str, bytes, list[tuple[Answer
     records = [record_of(answer) for answer in ordered_answers]
     content = b"".join(records)
     name = sha256_hex(content)
-    path = f"snapshots/packs/{name[:2]}/{name}.zst"
+    path = f"{BATCHES}/{name[:2]}/{name}.zst"
     references = []
     begin = 0
     for answer, record in zip(ordered_answers, records, strict=True):

@@ -185,3 +185,10 @@ def test_a_damaged_snapshot_is_not_shown(on_plane: Ofp, plane: Plane, stored: st
         path.write_bytes(whole)
     assert "SNAPSHOT_CORRUPT" in outcome.refused()
     assert outcome.out == ""
+
+
+def test_a_lost_index_is_written_again(on_plane: Ofp) -> None:
+    first = on_plane("snapshot", "reindex")
+    assert (first.code, first.out.startswith("indexed: ")) == (0, True), first
+    again = on_plane("snapshot", "reindex")
+    assert again.out.startswith("indexed: 0 of "), again
