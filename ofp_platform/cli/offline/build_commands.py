@@ -56,7 +56,7 @@ def run(
     workers: Workers = None,
     engine: Annotated[
         FeatureEngine,
-        typer.Option("--engine", help="The engine that computes features: this machine, or Spark (extra `spark`, Java 17)."),
+        typer.Option("--engine", help="What the build runs on: this machine, or Spark (extra `spark`, Java 17)."),
     ] = FeatureEngine.PROCESSES,
     memory: Memory = None,
     home: Home = None,

@@ -28,13 +28,13 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.log.port import LogError
     from ofp_platform.log.span_records import ReplayGap
     from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
-    from ofp_platform.offline.datasets.spark_features import SparkUnavailable
     from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
     from ofp_platform.offline.parity.parity_summary import ParityUnreadable
     from ofp_platform.offline.replay.memory_budget import MemoryTooSmall
     from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
+    from ofp_platform.offline.sources.spark_engine import SparkUnavailable
     from ofp_platform.online.ranges.log_trim import TrimRefused
     from ofp_platform.online.ranges.rebuild import RebuildRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection

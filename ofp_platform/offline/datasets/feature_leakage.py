@@ -38,7 +38,7 @@ def check_features(job: FeatureJob, registry: CompiledRegistry, seed: str) -> in
         BuildRefused: LEAKAGE_DETECTED, naming the row and the feature.
     """
     random_rows = random_ordinals(job.rows.count, seed)
-    return sum(_check_shard(job, registry, key_type, shard, random_rows) for key_type, shard in job.shards)
+    return sum(check_shard(job, registry, key_type, shard, random_rows) for key_type, shard in job.shards)
 
 
 def random_ordinals(count: int, seed: str) -> Int64s:
@@ -46,7 +46,8 @@ def random_ordinals(count: int, seed: str) -> Int64s:
     return np.random.default_rng(int(seed[:16], 16)).choice(count, min(RANDOM_ROWS, count), replace=False)
 
 
-def _check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int, random_rows: Int64s) -> int:
+def check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int, random_rows: Int64s) -> int:
+    """Check rows of one computed shard, those of `random_rows` (see `random_ordinals`) among them; as `check_features`."""
     rows = read_shard(job.rows.spool(key_type), shard, ROW_WIDTH)
     if not len(rows):
         return 0

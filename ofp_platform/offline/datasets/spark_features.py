@@ -1,142 +1,125 @@
-"""The features of a dataset's rows on Spark: the same shards by the same kernel, on executors instead of threads.
+"""The features of a dataset's rows on Spark: events and rows of a shard come together, and one task computes them.
 
-Executors read a shard from the job's folders and write its columns there, so the scratch folder must be one that driver and
-executors share; only the names of shards and their results travel through Spark. Needs the extra `spark`.
+The same shards by the same kernel as on this machine. Events come from where they were folded (executors, and the driver for what
+was not archived), rows from the driver; a task writes both to a folder of its own, computes there, checks its sample for leaks,
+and gives the file of its columns back, which the driver needs to put the rows together.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
 
+from ofp_platform.offline.datasets.feature_leakage import check_shard, random_ordinals
 from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_shard
+from ofp_platform.offline.replay.spark_fold import EVENTS
+from ofp_platform.offline.sources.spark_engine import PART_BYTES, append_block, blocks_frame, spark_failures, write_blocks
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused, Refusal
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
-_DONE = "key_type string, shard int, rows long, refusal string"
-_DONE_SCHEMA = pa.schema([("key_type", pa.string()), ("shard", pa.int32()), ("rows", pa.int64()), ("refusal", pa.string())])
-
-
-class SparkUnavailable(Exception):
-    """Spark cannot be started here, or stopped answering; the text says what is wrong and what to do."""
-
-
-def demand_spark() -> None:
-    """Refuse a machine without Spark, before anything is begun there.
-
-    Raises:
-        SparkUnavailable: pyspark or Java is missing.
-    """
-    try:
-        import pyspark.sql  # noqa: F401
-    except ImportError:
-        raise SparkUnavailable(
-            f"engine spark: pyspark is not installed in {sys.prefix}: pip install 'ofp-platform[plane,spark]', or build"
-            " with the engine processes"
-        ) from None
-    java_home = os.environ.get("JAVA_HOME")
-    if java_home and shutil.which("java", path=os.path.join(java_home, "bin")) is None:
-        raise SparkUnavailable(f"engine spark: JAVA_HOME is {java_home}, and there is no bin/java in it: name a Java 17 or later")
-    if not java_home and shutil.which("java") is None:
-        raise SparkUnavailable(
-            "engine spark: there is no `java` on the path and no JAVA_HOME: install Java 17 or later, or build with the engine"
-            " processes"
-        )
+ROWS = "rows-"
+"""What the folders of row shards begin with; behind it the key type."""
+_DONE = "key_type string, shard int, part int, checked long, refusal string, content binary"
+_DONE_SCHEMA = pa.schema(
+    [
+        ("key_type", pa.string()),
+        ("shard", pa.int32()),
+        ("part", pa.int32()),
+        ("checked", pa.int64()),
+        ("refusal", pa.string()),
+        ("content", pa.binary()),
+    ]
+)
 
 
-@contextmanager
-def spark_session(cores: int) -> Iterator[SparkSession]:
-    """The Spark session that is active in this process, else one inside this machine, which is stopped at the end.
+def compute_features_on_spark(job: FeatureJob, seed: str, spark: SparkSession, executor_blocks: DataFrame | None = None) -> int:
+    """Compute every shard of the job and check it for leaks, one task each; how many rows were checked (see `check_features`).
 
-    The latter has `cores` workers of this interpreter.
+    `executor_blocks`: the blocks of what executors folded (see `SparkFold`); what the driver folded lies in the replay's folder.
 
     Raises:
-        SparkUnavailable: pyspark or Java is missing, or Spark does not start.
-    """
-    demand_spark()
-    from pyspark.errors import PySparkException
-    from pyspark.sql import SparkSession
-
-    active = SparkSession.getActiveSession()
-    if active is not None:
-        yield active
-        return
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master(f"local[{cores}]").appName("ofp-features")
-    for name, value in (
-        ("spark.ui.enabled", "false"),
-        ("spark.driver.bindAddress", "127.0.0.1"),
-        ("spark.driver.host", "127.0.0.1"),
-    ):
-        builder = builder.config(name, value)
-    try:
-        session = builder.getOrCreate()
-    except PySparkException as error:
-        raise SparkUnavailable(f"engine spark: Spark does not start, its own message stands above: {error}") from error
-    try:
-        yield session
-    finally:
-        session.stop()
-
-
-def compute_features_on_spark(job: FeatureJob, spark: SparkSession) -> int:
-    """Compute every shard of the job, one Spark task each. Returns the rows computed, a row counted once per key type.
-
-    Raises:
-        BuildRefused: as `compute_features`; of several the first by key type and shard.
+        BuildRefused: as `compute_features` and `check_features`; of several the first by key type and shard.
         SparkUnavailable: Spark itself failed.
     """
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
+    from pyspark.sql import functions
 
-    shards = job.shards
-    frame = spark.createDataFrame(shards, "key_type string, shard int")
-    # an explicit number of partitions is kept: by itself Spark would put so few bytes into one task
-    partitioned_frame = frame.repartition(len(shards), "key_type", "shard")
-    try:
-        shard_results = partitioned_frame.groupBy("key_type", "shard").applyInArrow(_worker(job), _DONE).collect()
-    except (PySparkException, Py4JError) as error:
-        raise SparkUnavailable(f"engine spark: Spark failed, its own message stands above: {error}") from error
-    for row in sorted(shard_results, key=lambda shard_row: (shard_row["key_type"], shard_row["shard"])):
-        if row["refusal"] is not None:
-            refusal = Refusal.model_validate_json(row["refusal"])
-            raise BuildRefused(refusal.reason, refusal.message, refusal.field)
-    if {(row["key_type"], row["shard"]) for row in shard_results} != set(shards):
-        raise RuntimeError(f"Spark returned {len(shard_results)} of {len(shards)} shards")
-    return sum(int(row["rows"]) for row in shard_results)
+    key_types = [key_type for key_type, _ in job.groups]
+    row_shards = {
+        (key_type, shard) for key_type, shard in job.shards if any(job.rows.spool(key_type).glob(f"{shard:05d}-*.rows"))
+    }
+    checked_rows, refusals, finished_shards = 0, {}, set()
+    with spark_failures():
+        frame = blocks_frame(spark, job.folded_replay.folder, [f"{EVENTS}{key_type}" for key_type in key_types])
+        frame = frame.union(blocks_frame(spark, job.rows.folder, [f"{ROWS}{key_type}" for key_type in key_types]))
+        if executor_blocks is not None:
+            folders = [f"{EVENTS}{key_type}" for key_type in key_types]
+            frame = frame.union(executor_blocks.filter(executor_blocks.folder.isin(*folders)))
+        keyed_frame = frame.withColumn("key_type", functions.regexp_replace("folder", f"^({EVENTS}|{ROWS})", ""))
+        results = keyed_frame.groupBy("key_type", "shard").applyInArrow(_worker(job, seed), _DONE)
+        for row in results.toLocalIterator():
+            shard = row["key_type"], row["shard"]
+            finished_shards.add(shard)
+            checked_rows += row["checked"]
+            if row["refusal"] is not None:
+                refusals[shard] = Refusal.model_validate_json(row["refusal"])
+            elif row["content"] is not None:
+                path = job.file(*shard)
+                append_block(path.parent, "", path.name, row["content"])
+    if refusals:
+        refusal = refusals[min(refusals)]
+        raise BuildRefused(refusal.reason, refusal.message, refusal.field)
+    if missing := row_shards - finished_shards:
+        raise RuntimeError(f"Spark did not return {len(missing)} of {len(row_shards)} shards")
+    return checked_rows
 
 
-def _worker(job: FeatureJob) -> Callable[[pa.Table], pa.Table]:
-    def work(shards: pa.Table) -> pa.Table:
-        return compute_shards(job, shards)
+def _worker(job: FeatureJob, seed: str) -> Callable[[pa.Table], pa.Table]:
+    def work(blocks: pa.Table) -> pa.Table:
+        return shard_columns(job, seed, blocks)
 
     return work
 
 
-def compute_shards(job: FeatureJob, shards: pa.Table) -> pa.Table:
-    """Compute the shards listed in a table (key_type, shard); a refusal is returned as JSON beside the shard's name."""
+def shard_columns(job: FeatureJob, seed: str, blocks: pa.Table) -> pa.Table:
+    """Compute one shard (`key_type`, `shard`) from the blocks of its events and rows: the file of its columns in parts.
+
+    A refusal is returned as JSON beside the shard's name. A shard without rows has no file.
+    """
     registry = _registry(job.pack.model_dump_json(by_alias=True))
-    shard_results = []
-    for shard in shards.to_pylist():
-        rows, refusal = 0, None
+    key_type, shard = blocks["key_type"][0].as_py(), blocks["shard"][0].as_py()
+
+    def row(part: int, **more: Any) -> dict[str, Any]:
+        return {"key_type": key_type, "shard": shard, "part": part, "checked": 0, "refusal": None, "content": None, **more}
+
+    with tempfile.TemporaryDirectory(prefix="ofp-features-") as name:
+        root = Path(name)
+        write_blocks(root, blocks.drop_columns(["key_type"]))
+        folded_replay, rows = replace(job.folded_replay, folder=root), replace(job.rows, folder=root)
+        local_job = replace(job, folded_replay=folded_replay, rows=rows, folder=root / "features")
+        local_job.folder.mkdir()
         try:
-            rows = compute_shard(job, registry, shard["key_type"], shard["shard"])
+            computed_rows = compute_shard(local_job, registry, key_type, shard)
+            checked_rows = check_shard(local_job, registry, key_type, shard, random_ordinals(job.rows.count, seed))
         except BuildRefused as refused:
             refusal = orjson.dumps(refused.refusal.model_dump(mode="json")).decode()
-        shard_results.append({**shard, "rows": rows, "refusal": refusal})
-    return pa.Table.from_pylist(shard_results, schema=_DONE_SCHEMA)
+            return pa.Table.from_pylist([row(0, refusal=refusal)], schema=_DONE_SCHEMA)
+        if not computed_rows:
+            return pa.Table.from_pylist([row(0)], schema=_DONE_SCHEMA)
+        content = local_job.file(key_type, shard).read_bytes()
+    parts = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
+    entries = [row(number, content=part, checked=checked_rows if number == 0 else 0) for number, part in enumerate(parts)]
+    return pa.Table.from_pylist(entries, schema=_DONE_SCHEMA)
 
 
 @lru_cache(maxsize=4)

@@ -41,7 +41,7 @@ _SIZES = FoldSizes()
 
 
 @dataclass(frozen=True)
-class _Share:
+class Share:
     """The work of one process: archived spans, each with its partition's number, and everything that folding them needs."""
 
     archive: Archive
@@ -56,7 +56,7 @@ class _Share:
 
 
 @dataclass(frozen=True)
-class _Failure:
+class ShareFailure:
     """The error that ended a share, and the number of the partition at which it did."""
 
     partition: int
@@ -66,14 +66,9 @@ class _Failure:
 class ArchivedFold:
     """A fold that other processes work on. `remaining_spans`: the rest of each partition, which this process folds."""
 
-    def __init__(
-        self,
-        open_fold: Callable[[], RecordFold],
-        remaining_spans: Sequence[PartitionSpan],
-        running: Sequence[tuple[SpawnProcess, Connection]],
-    ) -> None:
-        self.remaining_spans = tuple(remaining_spans)
-        self._open_fold = open_fold
+    def __init__(self, division: DividedReplay, running: Sequence[tuple[SpawnProcess, Connection]]) -> None:
+        self.remaining_spans = division.remaining_spans
+        self._division = division
         self._running = running
 
     def finish(self, rest: Iterable[RecordBatch]) -> FoldedReplay:
@@ -83,19 +78,49 @@ class ArchivedFold:
             what reading the archive raises (see `ReplayReader`), ValueError as `fold_replay`: of several the first by
                 partition. RuntimeError: a process ended without a word.
         """
-        tallies: list[FoldTally] = []
-        failures: list[_Failure] = []
+        answers: list[FoldTally | ShareFailure] = []
         for process, connection in self._running:
             try:
-                answer = pickle.loads(connection.recv_bytes())
+                answers.append(pickle.loads(connection.recv_bytes()))
             except EOFError:
                 process.join()
                 text = f"a process that folds a part of the archive ended with exit code {process.exitcode}, without an answer"
-                answer = _Failure(_FAR, RuntimeError(f"{text}; where it has no memory left, build with fewer workers"))
-            (failures if isinstance(answer, _Failure) else tallies).append(answer)
-        if failures:
-            raise min(failures, key=lambda failure: failure.partition).error
-        fold = self._open_fold()
+                text = f"{text}; where it has no memory left, build with fewer workers, or give the build a `--memory`"
+                answers.append(ShareFailure(_FAR, RuntimeError(text)))
+        tallies = demand_tallies(answers)
+        fold = self._division.fold_rest(tallies, rest)
+        return finish_fold(fold, [*tallies, fold.tally])
+
+
+def demand_tallies(answers: Iterable[FoldTally | ShareFailure]) -> list[FoldTally]:
+    """The tallies, where no share has failed; else the error of the first failure by its partition is raised."""
+    tallies: list[FoldTally] = []
+    failures: list[ShareFailure] = []
+    for answer in answers:
+        if isinstance(answer, ShareFailure):
+            failures.append(answer)
+        else:
+            tallies.append(answer)
+    if failures:
+        raise min(failures, key=lambda failure: failure.partition).error
+    return tallies
+
+
+@dataclass(frozen=True)
+class DividedReplay:
+    """A replay division: the archived part in shares of whole partitions, and the rest of each partition.
+
+    `records`: about how many the shares have. `open_fold` opens the writer of the rest, whose number is the last.
+    """
+
+    shares: tuple[Share, ...]
+    records: int
+    remaining_spans: tuple[PartitionSpan, ...]
+    open_fold: Callable[[], RecordFold]
+
+    def fold_rest(self, tallies: Iterable[FoldTally], rest: Iterable[RecordBatch]) -> RecordFold:
+        """Fold the records of `remaining_spans` behind the shares, whose tallies these are; the fold is closed."""
+        fold = self.open_fold()
         for tally in tallies:
             fold.tally.partitions |= tally.partitions
         try:
@@ -103,7 +128,45 @@ class ArchivedFold:
                 fold.add(batch)
         finally:
             fold.close()
-        return finish_fold(fold, [*tallies, fold.tally])
+        return fold
+
+
+def divide(
+    archive: Archive,
+    spans: Sequence[PartitionSpan],
+    cut_over: Iterable[PartitionBasis],
+    registry: CompiledRegistry,
+    pins: ContextPins,
+    clock_skew_us: int,
+    scratch: Path,
+    *,
+    workers: int | None,
+    sizes: FoldSizes,
+    scope: CandidateScope | None,
+) -> DividedReplay:
+    """Divide the spans, each at its `cut_over`, into at most `workers` shares; None: a share for each partition.
+
+    Raises:
+        ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
+    """
+    cut_overs = {part.partition_id: part for part in cut_over}
+    nonempty_spans = [span for span in spans if not span.is_empty]
+    parts = [(span.up_to(cut_overs.get(span.partition_id, span.first)), span) for span in nonempty_spans]
+    archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if not part.is_empty]
+    records = {number: span_records(archive, part) for number, part in archived_parts}
+    groups = _balance(archived_parts, records, workers or len(archived_parts)) if archived_parts else []
+    shares = tuple(
+        Share(archive, group, registry.pack, pins, clock_skew_us, scratch, sizes, scope, writer)
+        for writer, group in enumerate(groups)
+    )
+    partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(nonempty_spans)}
+
+    def open_fold() -> RecordFold:
+        tally = FoldTally(partitions=partitions)
+        return RecordFold(registry, pins, clock_skew_us, scratch, sizes.shards, scope, len(groups), tally, sizes.keys_held)
+
+    remaining_spans = tuple(span.rest(part.end) for part, span in parts if place(part.end) < place(span.end))
+    return DividedReplay(shares, sum(records.values()), remaining_spans, open_fold)
 
 
 @contextmanager
@@ -129,36 +192,19 @@ def archived_fold(
     Raises:
         FileExistsError: `scratch` exists. ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
     """
-    cut_overs = {part.partition_id: part for part in cut_over}
-    nonempty_spans = [span for span in spans if not span.is_empty]
-    parts = [(span.up_to(cut_overs.get(span.partition_id, span.first)), span) for span in nonempty_spans]
-    archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if not part.is_empty]
-    if min(workers, len(archived_parts)) < 2:
-        yield None
-        return
-    records = {number: span_records(archive, part) for number, part in archived_parts}
-    groups = _balance(archived_parts, records, workers)
-    tasks = [
-        _Share(archive, group, registry.pack, pins, clock_skew_us, scratch, sizes, scope, writer)
-        for writer, group in enumerate(groups)
-    ]
-    pickled_shares = _pickle_shares(tasks) if sum(records.values()) >= least_records else None
+    division = divide(archive, spans, cut_over, registry, pins, clock_skew_us, scratch, workers=workers, sizes=sizes, scope=scope)
+    pickled_shares = None
+    if len(division.shares) > 1 and division.records >= least_records:
+        pickled_shares = pickle_shares(division.shares)
     if pickled_shares is None:
         yield None
         return
     scratch.mkdir(parents=True)
-    partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(nonempty_spans)}
-
-    def open_fold() -> RecordFold:
-        tally = FoldTally(partitions=partitions)
-        return RecordFold(registry, pins, clock_skew_us, scratch, sizes.shards, scope, len(groups), tally, sizes.keys_held)
-
-    remaining_spans = [span.rest(part.end) for part, span in parts if place(part.end) < place(span.end)]
     running: list[tuple[SpawnProcess, Connection]] = []
     try:
         for task in pickled_shares:
-            running.append(_start_process(_fold_share, task))
-        yield ArchivedFold(open_fold, remaining_spans, running)
+            running.append(_start_process(_fold_in_process, task))
+        yield ArchivedFold(division, running)
     finally:
         for process, connection in running:
             process.kill()  # it has given its answer, or nobody waits for it any more
@@ -188,10 +234,11 @@ def _balance(
     return [tuple(sorted(group, key=lambda span: span[0])) for group in groups]
 
 
-def _pickle_shares(shares: Sequence[_Share]) -> list[bytes] | None:
+def pickle_shares(shares: Sequence[Share]) -> list[bytes] | None:
+    """Each share as bytes; None where its store lives in this process only."""
     try:
         return [pickle.dumps(share) for share in shares]
-    except (pickle.PicklingError, TypeError, AttributeError):  # a store that lives in this process only
+    except (pickle.PicklingError, TypeError, AttributeError):
         return None
 
 
@@ -211,17 +258,18 @@ class _NoLog:
     stream_name: str
 
 
-def _fold_share(task: bytes, connection: Connection) -> None:
+def _fold_in_process(task: bytes, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    answer = _answer(pickle.loads(task))
+    answer = fold_share(pickle.loads(task))
     try:
         connection.send_bytes(pickle.dumps(answer))
     except BrokenPipeError:
         return  # nobody is there any more
 
 
-def _answer(share: _Share) -> FoldTally | _Failure:
+def fold_share(share: Share) -> FoldTally | ShareFailure:
+    """Fold a share into its folder, which exists; the tally of its writer, or the error that ended it."""
     partition_number = share.spans[0][0]
     try:
         reader = ReplayReader(cast(EventLog, _NoLog(share.archive.stream_name)), share.archive)
@@ -236,7 +284,7 @@ def _answer(share: _Share) -> FoldTally | _Failure:
         fold.close()
     except Exception as error:
         error.add_note(f"in a process that folds a part of the archive:\n{traceback.format_exc()}")
-        return _Failure(partition_number, error)
+        return ShareFailure(partition_number, error)
     return fold.tally
 
 

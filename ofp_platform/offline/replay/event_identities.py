@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,36 +97,48 @@ def applied_records(folder: Path) -> list[pa.Table]:
     return tables
 
 
-def count_identities(
-    folder: Path, shards: int, partitions: Sequence[str], offset_text: Callable[[int, int], str]
-) -> tuple[int, int, tuple[EventAnomaly, ...]]:
-    """Count the events and the copies besides, and list the anomalies by type and id, over all closed writers.
+@dataclass(frozen=True)
+class IdentityCount:
+    """The identities of some shards: records, events, and per id with several contents, per content, ordinals of its records."""
 
-    `offset_text` gives the offset at (partition number, position).
-    """
-    records = events = 0
-    conflicts: list[list[list[int]]] = []
-    for shard in range(shards):
-        rows = read_shard(folder / "identities", shard, _WIDTH)
-        records += len(rows)
-        rows = rows[np.argsort(rows[:, _ID_HIGH], kind="stable")]
-        is_same_id = rows[1:, _ID_HIGH] == rows[:-1, _ID_HIGH]
-        has_same_id = np.zeros(len(rows), np.bool_)
-        has_same_id[1:] |= is_same_id
-        has_same_id[:-1] |= is_same_id
-        events += int((~has_same_id).sum())
-        for contents in _contents(rows[has_same_id].tolist()):
-            events += len(contents)
-            if len(contents) > 1:
-                conflicts.append(contents)
-    anomalies = sorted(
-        _anomalies(folder, conflicts, partitions, offset_text), key=lambda anomaly: (anomaly.event_type, anomaly.event_id)
-    )
-    return events, records - events, tuple(anomalies)
+    records: int = 0
+    events: int = 0
+    conflicts: tuple[tuple[tuple[int, ...], ...], ...] = ()
+
+    def __add__(self, other: IdentityCount) -> IdentityCount:
+        return IdentityCount(self.records + other.records, self.events + other.events, self.conflicts + other.conflicts)
+
+
+def count_identities(folder: Path, shards: Iterable[int]) -> IdentityCount:
+    """Count the identities of these shards, over all closed writers of the folder."""
+    return sum((_count_shard(read_shard(folder / "identities", shard, _WIDTH)) for shard in shards), IdentityCount())
+
+
+def _count_shard(rows: Int64s) -> IdentityCount:
+    rows = rows[np.argsort(rows[:, _ID_HIGH], kind="stable")]
+    is_same_id = rows[1:, _ID_HIGH] == rows[:-1, _ID_HIGH]
+    has_same_id = np.zeros(len(rows), np.bool_)
+    has_same_id[1:] |= is_same_id
+    has_same_id[:-1] |= is_same_id
+    events = int((~has_same_id).sum())
+    conflicts = []
+    for contents in _contents(rows[has_same_id].tolist()):
+        events += len(contents)
+        if len(contents) > 1:
+            conflicts.append(tuple(map(tuple, contents)))
+    return IdentityCount(len(rows), events, tuple(conflicts))
+
+
+def anomalies(
+    folder: Path, count: IdentityCount, partitions: Sequence[str], offset_text: Callable[[int, int], str]
+) -> tuple[EventAnomaly, ...]:
+    """The ids with several contents, by type and id; `offset_text` gives the offset at (partition number, position)."""
+    anomaly_list = _anomalies(folder, count.conflicts, partitions, offset_text)
+    return tuple(sorted(anomaly_list, key=lambda anomaly: (anomaly.event_type, anomaly.event_id)))
 
 
 def _anomalies(
-    folder: Path, conflicts: list[list[list[int]]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
+    folder: Path, conflicts: Sequence[Sequence[Sequence[int]]], partitions: Sequence[str], offset_text: Callable[[int, int], str]
 ) -> Iterator[EventAnomaly]:
     if not conflicts:
         return

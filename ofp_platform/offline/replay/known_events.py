@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
-from ofp_platform.offline.replay.event_identities import EventAnomaly, count_identities
+from ofp_platform.offline.replay.event_identities import EventAnomaly, IdentityCount, anomalies, count_identities
 from ofp_platform.offline.replay.key_shards import KEYS_HELD, EventShard, event_shard, event_width, read_shard
 from ofp_platform.offline.replay.memory_budget import LEAST_SHARDS
 from ofp_platform.offline.replay.record_fold import NUMBER_BYTES, FoldTally, RecordFold, offset_number
@@ -146,13 +146,17 @@ def fold_replay(
     return finish_fold(fold, [fold.tally])
 
 
-def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
-    """Sum up the tallies of all writers of a folder. `fold` is the one that has all partitions; all are closed."""
+def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally], identities: IdentityCount | None = None) -> FoldedReplay:
+    """Sum up the tallies of all writers of a folder. `fold` is the one that has all partitions; all are closed.
+
+    `identities`: their count, where it was made elsewhere; with conflicts in it, the folder has the records of all writers.
+    """
     partitions = fold.tally.partitions
     ends = tuple(tally.end for tally in partitions.values())
-    applied, duplicates, anomalies = count_identities(
+    count = count_identities(fold.folder, range(fold.shards)) if identities is None else identities
+    listed_anomalies = anomalies(
         fold.folder,
-        fold.shards,
+        count,
         list(partitions),
         lambda number, position: _offset_text(fold.folder, number, ends[number].offset_kind, position),
     )
@@ -167,14 +171,14 @@ def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally]) -> FoldedReplay:
         partitions=tuple(partitions),
         ends=ends,
         records=counts["records"],
-        applied=applied,
-        duplicates=duplicates,
+        applied=count.events,
+        duplicates=count.records - count.events,
         ignored=counts["ignored"],
         other_run=counts["other_run"],
         failures=dict(sorted(failures.items())),
         group_failures=dict(sorted(group_failures.items())),
         lacking=dict(sorted(lacking.items())),
-        anomalies=anomalies,
+        anomalies=listed_anomalies,
         watermark=max((tally.watermark for tally in tallies if tally.watermark is not None), default=None),
         scope=fold.scope,
         candidates=sum(tally.candidates for tally in tallies),

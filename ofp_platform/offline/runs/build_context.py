@@ -9,13 +9,13 @@ from pathlib import Path
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
 from ofp_platform.offline.datasets.dataset_index import DatasetIndex
-from ofp_platform.offline.datasets.spark_features import demand_spark
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
 from ofp_platform.offline.replay.memory_budget import MemoryBudget
 from ofp_platform.offline.requests.code_release import code_release_id
 from ofp_platform.offline.requests.resolver import BuildSources
 from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.offline.sources.spark_engine import demand_spark
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,7 +17,6 @@ from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_data
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
 from ofp_platform.offline.datasets.feature_leakage import check_features
 from ofp_platform.offline.datasets.feature_rows import (
-    FeatureJob,
     compute_features,
     dataset_blocks,
     feature_job,
@@ -25,7 +24,7 @@ from ofp_platform.offline.datasets.feature_rows import (
     requested_groups,
     values_out_of_range,
 )
-from ofp_platform.offline.datasets.spark_features import compute_features_on_spark, spark_session
+from ofp_platform.offline.datasets.spark_features import compute_features_on_spark
 from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, RowEvents, label_columns
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
@@ -33,6 +32,7 @@ from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.offline.replay.spark_fold import SparkFold
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
 from ofp_platform.offline.requests.replay_history import check_history
 from ofp_platform.offline.runs.build_context import BuildContext
@@ -46,7 +46,6 @@ from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackR
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt, SkewTable
-from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
 
 _PAGE = 20_000
@@ -153,8 +152,11 @@ def dataset(
     folded_replay: FoldedReplay,
     label_joiner: LabelJoiner | None,
     folder: Path,
+    spark_fold: SparkFold | None = None,
 ) -> BuiltDataset:
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
+
+    `spark_fold`: where executors hold the folded events, they compute.
 
     Raises:
         BuildRefused: NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT;
@@ -168,8 +170,11 @@ def dataset(
     newest = plan.newest_before_replay_utc
     check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
     job = feature_job(folded_replay, rows, registry, groups, folder / "features")
-    _compute(build_context, job, registry)
-    checked_rows = check_features(job, registry, plan.dataset_identity)
+    if spark_fold is None:
+        compute_features(job, registry, build_context.workers)
+        checked_rows = check_features(job, registry, plan.dataset_identity)
+    else:
+        checked_rows = compute_features_on_spark(job, plan.dataset_identity, spark_fold.spark, spark_fold.blocks)
     blocks = dataset_blocks(job, registry)
     snapshots_of = partial(_served_snapshots, build_context)
     served_rows: ServedRows | None = None
@@ -191,17 +196,6 @@ def dataset(
         None if served_rows is None else served_rows.receipt(plan.policy),
         None if skewed_rows is None else skewed_rows.table(),
     )
-
-
-def _compute(build_context: BuildContext, job: FeatureJob, registry: CompiledRegistry) -> None:
-    match build_context.engine:
-        case FeatureEngine.PROCESSES:
-            compute_features(job, registry, build_context.workers)
-        case FeatureEngine.SPARK:
-            with spark_session(build_context.workers) as spark:
-                compute_features_on_spark(job, spark)
-        case unknown:
-            assert_never(unknown)
 
 
 def _served_snapshots(build_context: BuildContext, decision_ids: list[str]) -> dict[str, dict[str, Any]]:

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
-from ofp_platform.offline.datasets.spark_features import SparkUnavailable
 from ofp_platform.offline.replay.memory_budget import MemoryTooSmall
+from ofp_platform.offline.replay.spark_fold import SparkFold
 from ofp_platform.offline.requests.parity_policy import check_parity, demand_anchors
 from ofp_platform.offline.requests.resolver import resolve
 from ofp_platform.offline.runs import build_stages, replay_stage
@@ -25,6 +25,7 @@ from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_lease import RunLease
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.offline.runs.snapshot_rebuild import rebuild_snapshot
+from ofp_platform.offline.sources.spark_engine import SparkUnavailable
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild
 from ofp_platform.vocabulary.offline.build_plan import ROW_ORDER, BuildPlan
@@ -118,22 +119,26 @@ class _Steps:
         demand_anchors(plan)
         registry = build_stages.plan_registry(build_context, plan)
         self._empty()
-        with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as archived_fold:
+        with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as started_fold:
             compared_positions = replay_stage.check_archive(build_context, plan)
-            folded_replay, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", archived_fold)
-        yield self.record(
-            "replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared_positions}
-        )
-        crash_point("build.replayed")
-        parity: ParityReceipt | None = None
-        if plan.parity_anchors:
-            parity = compare_anchors(build_context, plan, self._folder / "parity", folded_replay)
-            yield self.record("parity", parity.model_dump(mode="json"))
-        elif intent.parity_anchors != "none":
-            parity = _NOTHING_COMPARED
-        check_parity(plan.policy, parity or _NOTHING_COMPARED)
-        label_joiner = build_stages.labels(build_context, plan, registry)
-        built_dataset = build_stages.dataset(build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset")
+            folded_replay, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", started_fold)
+            spark_fold = started_fold if isinstance(started_fold, SparkFold) else None
+            yield self.record(
+                "replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared_positions}
+            )
+            crash_point("build.replayed")
+            parity: ParityReceipt | None = None
+            if plan.parity_anchors:
+                local_replay = folded_replay if spark_fold is None else None  # executors hold the events of the other
+                parity = compare_anchors(build_context, plan, self._folder / "parity", local_replay)
+                yield self.record("parity", parity.model_dump(mode="json"))
+            elif intent.parity_anchors != "none":
+                parity = _NOTHING_COMPARED
+            check_parity(plan.policy, parity or _NOTHING_COMPARED)
+            label_joiner = build_stages.labels(build_context, plan, registry)
+            built_dataset = build_stages.dataset(
+                build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset", spark_fold
+            )
         build_stages.check_values(plan, built_dataset.values_out_of_range)
         labels: LabelReceipt | None = None
         if label_joiner is not None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -14,12 +15,14 @@ from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.feature_rows import requested_groups
-from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold, span_records
+from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold, divide, pickle_shares, span_records
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.memory_budget import FoldSizes
+from ofp_platform.offline.replay.spark_fold import SparkFold
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.spark_engine import spark_session
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
@@ -27,6 +30,7 @@ from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, PerEvent,
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import ReplayReceipt
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import format_time
@@ -55,30 +59,34 @@ def check_archive(build_context: BuildContext, plan: BuildPlan) -> int:
 @contextmanager
 def start_replay(
     build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry, folder: Path
-) -> Iterator[ArchivedFold | None]:
-    """Start folding the archived part in other processes, where that is faster; `folder` does not exist yet.
+) -> Iterator[ArchivedFold | SparkFold | None]:
+    """Start folding the archived part elsewhere: on Spark where that is the engine, else in other processes, where that is
+    faster; `folder` does not exist yet. What is folded on Spark is held there until the context ends.
 
     Raises:
         BuildRefused: FEATURE_PROFILE_UNRESOLVED, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
-        MemoryTooSmall: so many records do not fit the memory of the build.
+        MemoryTooSmall: so many records do not fit the memory of the build. SparkUnavailable: Spark does not start.
     """
     with ExitStack() as stack:
-        with replaying():
-            fold = stack.enter_context(
-                archived_fold(
-                    build_context.archive,
-                    plan.replay_basis.partitions,
-                    plan.cut_over,
-                    registry,
-                    plan.context_pins,
-                    plan.clock_skew_us,
-                    folder,
-                    workers=build_context.workers,
-                    sizes=fold_sizes(build_context, plan.replay_basis, registry),
-                    scope=_candidates(plan, registry),
-                    least_records=build_context.processes_from,
+        sizes, scope = fold_sizes(build_context, plan.replay_basis, registry), _candidates(plan, registry)
+        replayed = (
+            build_context.archive, plan.replay_basis.partitions, plan.cut_over, registry, plan.context_pins,
+            plan.clock_skew_us, folder,
+        )  # fmt: skip
+        fold: ArchivedFold | SparkFold | None
+        if build_context.engine is FeatureEngine.SPARK:
+            spark = stack.enter_context(spark_session(build_context.workers))
+            with replaying():
+                division = divide(*replayed, workers=None, sizes=sizes, scope=scope)
+            if pickle_shares(division.shares) is None:
+                division = replace(division, shares=(), remaining_spans=plan.replay_basis.partitions)
+            fold = SparkFold(spark, division, folder)
+        else:
+            least_records = build_context.processes_from
+            with replaying():
+                fold = stack.enter_context(
+                    archived_fold(*replayed, workers=build_context.workers, sizes=sizes, scope=scope, least_records=least_records)
                 )
-            )
         yield fold
 
 
@@ -87,7 +95,7 @@ def replay(
     plan: BuildPlan,
     registry: CompiledRegistry,
     folder: Path,
-    archived_fold: ArchivedFold | None = None,
+    archived_fold: ArchivedFold | SparkFold | None = None,
 ) -> tuple[FoldedReplay, ReplayReceipt]:
     """Fold the plan's replay basis, or finish the given fold; without one, `folder` does not exist yet.
 
@@ -202,7 +210,7 @@ def _basis_records(build_context: BuildContext, plan: BuildPlan) -> Iterator[Rec
         )
 
 
-def _remaining_records(build_context: BuildContext, archived_fold: ArchivedFold) -> Iterator[RecordBatch]:
+def _remaining_records(build_context: BuildContext, archived_fold: ArchivedFold | SparkFold) -> Iterator[RecordBatch]:
     """The rest of a started fold: out of the log, and out of the archive where that has grown since the plan."""
     reader = build_context.stream_records.reader
     for span in archived_fold.remaining_spans:

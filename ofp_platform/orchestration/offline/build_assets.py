@@ -6,7 +6,6 @@ from decimal import Decimal
 import dagster as dg
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
-from ofp_platform.offline.datasets.spark_features import SparkUnavailable
 from ofp_platform.offline.replay.memory_budget import MemoryTooSmall, memory_bytes
 from ofp_platform.offline.requests.parity_policy import check_parity
 from ofp_platform.offline.runs.build_context import BuildContext
@@ -14,6 +13,7 @@ from ofp_platform.offline.runs.builder import Stage, stages
 from ofp_platform.offline.runs.run_lease import LeaseLost
 from ofp_platform.offline.runs.run_ledger import UnknownRun
 from ofp_platform.offline.runs.run_reconciliation import reconcile
+from ofp_platform.offline.sources.spark_engine import SparkUnavailable
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline.build_metadata import stage_metadata
@@ -141,7 +141,7 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
         "engine": dg.Field(
             dg.Enum("FeatureEngine", [dg.EnumValue(engine.value) for engine in FeatureEngine]),
             default_value=FeatureEngine.PROCESSES.value,
-            description="The engine that computes features; each gives the same bytes. spark needs the extra `spark`, Java 17.",
+            description="What the build runs on; each engine gives the same bytes. spark needs the extra `spark`, Java 17.",
         ),
         "memory": dg.Field(
             dg.Noneable(str),

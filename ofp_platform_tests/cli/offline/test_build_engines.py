@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.offline.datasets.publication import load_manifest
-from ofp_platform.offline.datasets.spark_features import SparkUnavailable, demand_spark
-from ofp_platform.offline.runs import build_stages
+from ofp_platform.offline.runs import replay_stage
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.builder import build
+from ofp_platform.offline.sources.spark_engine import SparkUnavailable, demand_spark
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
@@ -39,16 +39,40 @@ def engine_of(context: BuildContext, run: BuildRun) -> object:
     return staged.content.get("engine", "processes")
 
 
-def test_one_plan_built_by_both_engines_gives_the_same_bytes(offline: OfflinePlane, empty_dsn: str, tmp_path: Path) -> None:
+def cluster_here(folder: Path, monkeypatch: pytest.MonkeyPatch, master: str) -> None:
+    """A cluster of processes of this machine; what its workers write lies in `folder`, not beside pyspark."""
+    import pyspark
+    from pyspark.sql import SparkSession
+
+    if SparkSession.getActiveSession() is not None:
+        pytest.skip("a Spark session of another test is active in this process: a build would use that one")
+    home = folder / "spark"
+    home.mkdir()
+    for name in ("bin", "jars", "python"):
+        (home / name).symlink_to(Path(pyspark.__file__).parent / name)
+    monkeypatch.setenv("SPARK_HOME", str(home))
+    monkeypatch.setenv("SPARK_SCALA_VERSION", "2.13")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    monkeypatch.setenv("OFP_SPARK_MASTER", master)
+
+
+@pytest.mark.timeout(900)  # a JVM for each executor, and kernels that each of them compiles
+@pytest.mark.parametrize("master", ["", "local-cluster[2,1,1024]"], ids=["on this machine", "on a cluster"])
+def test_one_plan_built_by_both_engines_gives_the_same_bytes(
+    offline: OfflinePlane, empty_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, master: str
+) -> None:
     try:
         demand_spark()
     except SparkUnavailable as missing:
         pytest.skip(str(missing))
+    if master:
+        cluster_here(tmp_path, monkeypatch, master)
     migrate(empty_dsn)
     first, second = offline.labelled, LabelledPlane.prepare(empty_dsn, tmp_path)
     variables = {"OFP_HOME": str(tmp_path), "OFP_DATABASE_URL": empty_dsn, "OFP_PROFILE": str(tmp_path / "profile.yaml")}
     with second.plane:
-        name = "by_two_engines"
+        name = "by_spark_cluster" if master else "by_two_engines"
+        assert second.build_context.archive.partition_ids()  # so executors have something to fold
         asked = [one.build_context.ledger.submit(one.intent(name)) for one in (first, second)]
         assert asked[0].run_key == asked[1].run_key
         key = asked[0].run_key
@@ -99,7 +123,7 @@ def test_spark_that_fails_in_the_middle_may_be_tried_again(offline: OfflinePlane
 
     run = context.ledger.submit(world.intent("spark_that_fails"))
     with monkeypatch.context() as patch:
-        patch.setattr(build_stages, "spark_session", fails)
+        patch.setattr(replay_stage, "spark_session", fails)
         patch.setattr("ofp_platform.offline.runs.build_context.demand_spark", lambda: None)
         eager = BuildContext(context.pool, context.log, context.objects, context.scratch, engine=FeatureEngine.SPARK)
         failed = build(eager, run.run_key)

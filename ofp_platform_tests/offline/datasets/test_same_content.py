@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -25,14 +20,6 @@ from ofp_platform.offline.datasets.feature_rows import (
     dataset_blocks,
     feature_job,
     requested_groups,
-    values_out_of_range,
-)
-from ofp_platform.offline.datasets.spark_features import (
-    SparkUnavailable,
-    compute_features_on_spark,
-    compute_shards,
-    demand_spark,
-    spark_session,
 )
 from ofp_platform.offline.replay.candidate_rows import candidate_scope
 from ofp_platform.offline.replay.known_events import fold_replay
@@ -121,26 +108,6 @@ def shuffled() -> tuple[Record, ...]:
     return tuple(moved)
 
 
-def test_spark_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
-    with (
-        pytest.raises(SparkUnavailable, match=r"not installed in .*: pip install 'ofp-platform\[plane,spark\]'"),
-        spark_session(1),
-    ):
-        pass
-
-
-def test_java_that_is_not_there_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("pyspark")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-    with pytest.raises(SparkUnavailable, match="no `java` on the path and no JAVA_HOME: install Java 17"):
-        demand_spark()
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(SparkUnavailable, match=r"JAVA_HOME is .*, and there is no bin/java in it"):
-        demand_spark()
-
-
 @pytest.mark.parametrize("basis", [AsOfBasis.EVENT_TIME, AsOfBasis.INGEST_TIME])
 @pytest.mark.parametrize(
     ("workers", "file_rows", "size", "shards", "moved"),
@@ -167,46 +134,3 @@ def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_two_kinds_of_knowledge_are_two_contents() -> None:
     assert reference(AsOfBasis.EVENT_TIME) != reference(AsOfBasis.INGEST_TIME)
-
-
-def test_what_a_spark_task_does_is_what_a_thread_does(tmp_path: Path) -> None:
-    job = prepared(tmp_path, AsOfBasis.INGEST_TIME, records())
-    for key_type, shard in job.shards:
-        done = compute_shards(job, pa.table({"key_type": [key_type], "shard": pa.array([shard], pa.int32())})).to_pylist()
-        assert [(row["key_type"], row["shard"], row["refusal"]) for row in done] == [(key_type, shard, None)]
-    assert written(job).content_digest == reference(AsOfBasis.INGEST_TIME)
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Spark's own, of its JVM's pipes
-        try:
-            with spark_session(2) as session:
-                yield session
-        except SparkUnavailable as missing:
-            pytest.skip(str(missing))
-
-
-@pytest.mark.filterwarnings("ignore")  # Spark's own, of its JVM's pipes and its Pandas versions
-@pytest.mark.parametrize("basis", [AsOfBasis.EVENT_TIME, AsOfBasis.INGEST_TIME])
-def test_spark_makes_the_same_content(tmp_path: Path, spark: Any, basis: AsOfBasis) -> None:
-    job = prepared(tmp_path, basis, records())
-    assert compute_features_on_spark(job, spark) > job.rows.count
-    assert written(job).content_digest == reference(basis)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_spark_counts_values_beyond_what_is_served(tmp_path: Path, spark: Any) -> None:
-    first = records()[0]
-    large = {
-        **first.envelope,
-        "event_type": "payment",
-        "payload": {**first.envelope["payload"], "status": "ok", "amount": 2**53 - 1},
-    }
-    twice = tuple(
-        replace(first, partition_id="p0", offset=place, envelope={**large, "event_id": f"big-{place}"}) for place in (0, 1)
-    )
-    job = prepared(tmp_path, AsOfBasis.EVENT_TIME, twice)
-    compute_features_on_spark(job, spark)
-    assert values_out_of_range(job)["every_v1__a_sum"] > 0

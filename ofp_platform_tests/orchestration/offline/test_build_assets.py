@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 
 from ofp_platform.offline.datasets.publication import load_manifest
-from ofp_platform.offline.datasets.spark_features import SparkUnavailable, demand_spark
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs import builder
 from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.offline.sources.spark_engine import SparkUnavailable, demand_spark
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration.code_location import code_location
 from ofp_platform.orchestration.offline import build_sensors as offline_sensors
