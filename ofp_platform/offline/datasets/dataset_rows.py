@@ -24,6 +24,7 @@ from ofp_platform.offline.replay.decision_basis import (
 )
 from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.offline.sources.read_ahead import read_ahead
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
@@ -98,7 +99,7 @@ def dataset_rows(
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
         bases = decision_bases(decisions, folded_replay)
         writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types)
-        for events, copies in _events_in_order(folded_replay, folder):
+        for events, copies in read_ahead(_events_in_order(folded_replay, folder)):
             _add_events(writer, events, copies, folded_replay.scope.key_types, as_of_basis, bases)
     else:
         if as_of_basis is AsOfBasis.DECISION:

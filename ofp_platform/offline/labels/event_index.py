@@ -30,9 +30,12 @@ class EventIndex:
         self._order: Int64s = np.argsort(hashes, kind="stable")
         self._hashes = hashes[self._order]
 
-    def find(self, classes: Column, ids: Column) -> tuple[Int64s, Int64s]:
-        """The pairs (row, entry) of one event, int64[m] each, by row: rows are the events string[k] that are asked for."""
-        hashes = event_hashes(classes, ids)
+    def find(self, classes: Column, ids: Column, hashes: NDArray[np.uint64] | None = None) -> tuple[Int64s, Int64s]:
+        """The pairs (row, entry) of one event, int64[m] each, by row: rows are the events string[k] that are asked for.
+
+        `hashes`: their `event_hashes`, where the caller has them already.
+        """
+        hashes = event_hashes(classes, ids) if hashes is None else hashes
         first, counts = np.empty((2, len(hashes)), np.int64)
         ascending = np.argsort(hashes)  # looked up in their order, one lies near the other
         first[ascending] = np.searchsorted(self._hashes, hashes[ascending], side="left")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ofp_platform.offline.labels.event_index import Column, IndexedLabels
+from ofp_platform.offline.labels.event_index import Column, IndexedLabels, event_hashes
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.times import parse_time
 
@@ -41,6 +41,11 @@ class RowEvents:
     def __post_init__(self) -> None:
         if not len(self.classes) == len(self.ids) == len(self.times):
             raise ValueError(f"{len(self.ids)} event ids, but {len(self.classes)} classes and {len(self.times)} times")
+
+    @cached_property
+    def hashes(self) -> NDArray[np.uint64]:
+        """uint64[n]: the hash of each event, made once for all that look labels up for these rows."""
+        return event_hashes(self.classes, self.ids)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def mature_rows(row_ts: NDArray[np.int64], basis: LabelBasis) -> NDArray[np.bool
 def label_columns(resolved: ResolvedLabels, events: RowEvents, policy: BuildPolicy) -> pa.Table:
     """The label columns (LABEL_SCHEMA) of n rows, in their order."""
     is_mature = mature_rows(events.times, resolved.basis)
-    rows, assertions = resolved.index.find(events.classes, events.ids)
+    rows, assertions = resolved.index.find(events.classes, events.ids, events.hashes)
     places = np.full(len(events.ids), -1, np.int64)
     places[rows] = assertions
     assertion_index = pa.array(places, mask=places < 0)

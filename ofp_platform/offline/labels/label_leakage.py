@@ -62,7 +62,7 @@ def check_no_leak(
         _refuse_any(
             rows.filter(pc.and_(is_inferred, is_other_value)), "it has a value that neither an assertion nor the policy gives"
         )
-    row_index, entries = assertions.index.find(rows["event_class"], rows["event_id"])
+    row_index, entries = assertions.index.find(rows["event_class"], rows["event_id"], events.hashes)
     is_supported = np.zeros(rows.num_rows, np.bool_)
     supports = np.ones(len(entries), np.bool_)
     for name in ("value", "observed_time"):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
@@ -21,6 +19,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.replay.spark_fold import SparkFold
 from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.sources.read_ahead import read_ahead
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.spark_engine import spark_session
 from ofp_platform.offline.sources.store_outage import answering
@@ -34,8 +33,6 @@ from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import format_time
-
-T = TypeVar("T")
 
 
 def check_archive(build_context: BuildContext, plan: BuildPlan) -> int:
@@ -105,12 +102,12 @@ def replay(
     """
     with replaying():
         if archived_fold is not None:
-            folded_replay = archived_fold.finish(_read_ahead(_remaining_records(build_context, archived_fold)))
+            folded_replay = archived_fold.finish(read_ahead(_remaining_records(build_context, archived_fold)))
         else:
             scope = _candidates(plan, registry)
             sizes = fold_sizes(build_context, plan.replay_basis, registry)
             folded_replay = fold_replay(
-                _read_ahead(_basis_records(build_context, plan)),
+                read_ahead(_basis_records(build_context, plan)),
                 registry,
                 plan.context_pins,
                 plan.clock_skew_us,
@@ -215,12 +212,3 @@ def _remaining_records(build_context: BuildContext, archived_fold: ArchivedFold 
     reader = build_context.stream_records.reader
     for span in archived_fold.remaining_spans:
         yield from reader.batches(span, PAGE)
-
-
-def _read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each read in a thread while its predecessor is used: half of reading is outside the interpreter's lock."""
-    with ThreadPoolExecutor(1) as pool:
-        next_item = pool.submit(next, items, None)
-        while (item := next_item.result()) is not None:
-            next_item = pool.submit(next, items, None)
-            yield item
