@@ -40,7 +40,7 @@ class Look:
         return any(page is not None and (page.records or page.ended) for page in pages)
 
     def take_page(self, shard_id: str, after: str, limit: int, now: float) -> Page | None:
-        """What was seen behind that place, at most `limit` records; the rest stays."""
+        """The page that was seen behind that place, at most `limit` records of it; the rest stays."""
         page = self._pages.pop((shard_id, after), None)
         if page is None or (not page.records and not page.ended and now >= self._heads_until):
             return None

@@ -209,7 +209,7 @@ class EventLog(Protocol):
 
     @property
     def poll_seconds(self) -> float:
-        """What a reader that has read all leaves between two questions. 0: asking costs nobody, and appends wake who waits."""
+        """Pause of a reader that has read all, between two questions. 0: asking costs nobody, and appends wake who waits."""
 
     def partitions(self) -> list[PartitionInfo]:
         """All partitions that can be read, in the order of their ids."""

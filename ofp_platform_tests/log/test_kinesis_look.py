@@ -1,4 +1,4 @@
-"""What a wait saw of the shards: given out once, to the reads after it, and never for longer than it is true."""
+"""Pages that a wait saw: given out once, to the reads after it, and never for longer than it is true."""
 
 from __future__ import annotations
 
