@@ -35,6 +35,7 @@ from benchmarks.world import fresh_database
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.storage.embedded import start_embedded
+from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.profile import Profile
 
 NAME = "mature"
@@ -166,6 +167,7 @@ def opened(arguments: argparse.Namespace, folder: Path, delay: float = 0.0) -> I
         is_new = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None
     if is_new:
         dsn = fresh_database(folder, name)
+    migrate(dsn)  # a kept world may be older than the program
     world = MatureWorld(Population(arguments.keys, arguments.zipf), arguments.events_per_key, arguments.seed)
     own_folder = folder / name
     own_folder.mkdir(exist_ok=True)

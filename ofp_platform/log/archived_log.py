@@ -26,8 +26,10 @@ from ofp_platform.log.port import (
     EventLog,
     LogRefused,
     LogTailLost,
+    ManyReader,
     PartitionInfo,
     PartitionNotFound,
+    PartitionRequest,
     PartitionVanished,
     PositionTrimmed,
     RecordBatch,
@@ -123,6 +125,20 @@ class ArchivedLog:
             if isinstance(error, PartitionNotFound):
                 return self._end_of_unlisted(start, error)
             raise
+
+    @property
+    def reads_many(self) -> bool:
+        """See `ManyReader`: as the log behind it does, where the log itself knows what came first."""
+        return isinstance(self._log, ManyReader) and self._log.reads_many and self.position_kind.offset_kind.start_is_first
+
+    def read_many(self, requests: Sequence[PartitionRequest]) -> list[RecordBatch]:
+        """See `ManyReader`. Where one of the partitions was trimmed, each is read by itself."""
+        if self.reads_many and isinstance(self._log, ManyReader):
+            try:
+                return self._log.read_many(requests)
+            except (PositionTrimmed, PartitionNotFound):
+                pass
+        return [self.read(request.basis.partition_id, request.basis, request.max_records) for request in requests]
 
     def _read_archive(self, start: PartitionBasis, max_records: int) -> RecordBatch | None:
         """The next records out of the archive; None where it does not go on from there."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import orjson
@@ -277,6 +277,26 @@ class EventLog(Protocol):
 
     def close(self) -> None:
         """Give back the connections that are this log's alone; it is not used afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRequest:
+    """Request for at most `max_records` of a partition from the basis on."""
+
+    basis: PartitionBasis
+    max_records: int
+
+
+@runtime_checkable
+class ManyReader(Protocol):
+    """A log that reads many partitions for the price of one."""
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether it does; a log in front of another one does as that one does."""
+
+    def read_many(self, requests: Sequence[PartitionRequest]) -> list[RecordBatch]:
+        """`EventLog.read` of each request, no two of one partition, in their order; all or an error of one of them."""
 
 
 def checked_start(partition_id: str, basis: PartitionBasis | None, kind: OffsetKind, max_records: int) -> None:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
+from typing import Any
 
 import psycopg
 from pydantic import TypeAdapter
@@ -31,6 +32,7 @@ from ofp_platform.log.port import (
     LogUnavailable,
     PartitionInfo,
     PartitionNotFound,
+    PartitionRequest,
     PositionTrimmed,
     PositionUnknown,
     RecordBatch,
@@ -90,24 +92,30 @@ _BEGIN = """
         left(replace(gen_random_uuid()::text, '-', ''), 12), jsonb_object_agg(partition_id, next_offset), ofp.log_server(),
         %(reason)s
     FROM ofp.log_head WHERE stream_name = %(stream)s RETURNING incarnation"""
-# where the first block begins is looked up once, by itself: as a condition of the blocks it would be looked up for each of them
+# where the first block begins is looked up once, by itself: as a condition of the blocks it would be looked up for each of them;
+# the blocks of each partition are a range of their index, whatever the number of partitions
 _READ = """
     WITH head AS MATERIALIZED (
-        SELECT stream_name, partition_id, next_offset, floor_offset, coalesce(%(offset)s::bigint, floor_offset) AS start,
-            stream.incarnation
-        FROM ofp.log_head JOIN ofp.log_stream stream USING (stream_name)
-        WHERE stream_name = %(stream)s AND partition_id = %(partition)s
+        SELECT log_head.stream_name, log_head.partition_id, next_offset, floor_offset, request.count, stream.incarnation,
+            coalesce(request.at, floor_offset) AS start
+        FROM unnest(%(partitions)s::text[], %(offsets)s::bigint[], %(counts)s::bigint[]) AS request (partition_id, at, count)
+            JOIN ofp.log_head ON log_head.stream_name = %(stream)s AND log_head.partition_id = request.partition_id
+            JOIN ofp.log_stream stream ON stream.stream_name = log_head.stream_name
     ), reach AS MATERIALIZED (
         SELECT head.*, (
             SELECT coalesce(max(first_offset), 0) FROM ofp.log_block
             WHERE stream_name = head.stream_name AND partition_id = head.partition_id AND first_offset <= head.start) AS first
         FROM head
     )
-    SELECT reach.next_offset, reach.floor_offset, reach.incarnation, block.first_offset, block.codec, block.raw_bytes, block.block
-    FROM reach LEFT JOIN ofp.log_block block
-        ON block.stream_name = reach.stream_name AND block.partition_id = reach.partition_id
-        AND block.first_offset >= reach.first AND block.first_offset < reach.start + %(count)s::bigint
-    ORDER BY block.first_offset"""
+    SELECT reach.partition_id, reach.next_offset, reach.floor_offset, reach.incarnation,
+        block.first_offset, block.codec, block.raw_bytes, block.block
+    FROM reach LEFT JOIN LATERAL (
+        SELECT first_offset, codec, raw_bytes, block FROM ofp.log_block
+        WHERE stream_name = reach.stream_name AND partition_id = reach.partition_id
+            AND first_offset >= reach.first AND first_offset < reach.start + reach.count
+        OFFSET 0
+    ) block ON true
+    ORDER BY reach.partition_id, block.first_offset"""
 
 
 class PostgresLog:
@@ -336,14 +344,40 @@ class PostgresLog:
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
         """See `EventLog.read`."""
         checked_start(partition_id, basis, self.position_kind.offset_kind, max_records)
-        arguments = {
-            "offset": None if basis is None else basis.offset,
-            "count": max_records,
-            "stream": self.stream_name,
-            "partition": partition_id,
-        }
+        rows = self._read_rows([partition_id], [None if basis is None else int(basis.offset)], [max_records])
+        return self._batch(partition_id, basis, max_records, rows.get(partition_id, []))
+
+    @property
+    def reads_many(self) -> bool:
+        """One statement reads any number of partitions."""
+        return True
+
+    def read_many(self, requests: Sequence[PartitionRequest]) -> list[RecordBatch]:
+        """See `ManyReader`; one statement."""
+        parts = [request.basis for request in requests]
+        for request in requests:
+            checked_start(request.basis.partition_id, request.basis, self.position_kind.offset_kind, request.max_records)
+        counts = [request.max_records for request in requests]
+        rows = self._read_rows([part.partition_id for part in parts], [int(part.offset) for part in parts], counts)
+        return [
+            self._batch(part.partition_id, part, count, rows.get(part.partition_id, []))
+            for part, count in zip(parts, counts, strict=True)
+        ]
+
+    def _read_rows(
+        self, partition_ids: list[str], offsets: Sequence[int | None], counts: list[int]
+    ) -> dict[str, list[tuple[Any, ...]]]:
+        """Head, floor, incarnation and blocks, by partition."""
+        arguments = {"stream": self.stream_name, "partitions": partition_ids, "offsets": list(offsets), "counts": counts}
+        rows: dict[str, list[tuple[Any, ...]]] = {}
         with _answering(), self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-            rows = cursor.execute(_READ, arguments).fetchall()
+            for name, *row in cursor.execute(_READ, arguments):
+                rows.setdefault(name, []).append(tuple(row))
+        return rows
+
+    def _batch(
+        self, partition_id: str, basis: PartitionBasis | None, max_records: int, rows: list[tuple[Any, ...]]
+    ) -> RecordBatch:
         if not rows:
             raise PartitionNotFound(f"stream {self.stream_name!r} has no partition {partition_id!r}")
         head, floor, incarnation = rows[0][:3]

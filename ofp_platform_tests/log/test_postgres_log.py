@@ -13,6 +13,8 @@ import pytest
 
 from ofp_platform.log.port import (
     LogUnavailable,
+    PartitionNotFound,
+    PartitionRequest,
     PositionTrimmed,
     PositionUnknown,
     StreamNotFound,
@@ -301,3 +303,36 @@ def test_a_partition_that_is_gone_takes_nothing_with_it(pool: Pool, event: Event
     assert {part.offset for part in log.ends().partitions} == {0}
     with pool.connection() as connection:
         assert connection.execute("SELECT count(*) FROM ofp.log_block").fetchone() == (0,)
+
+
+def test_many_partitions_are_read_by_one_statement_as_each_is_by_itself(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "many", 7, "payload.account_id")
+    log.append([event(n) for n in range(300)], clock)
+    log.truncate_before(at(log, 3, "0002"))
+    starts = [PartitionRequest(log.position_kind.basis(f"000{n}", min(n, 4) + (n == 2)), 5 + 3 * n) for n in (6, 0, 2, 5)]
+    batches = log.read_many(starts)
+    assert [batch.partition_id for batch in batches] == ["0006", "0000", "0002", "0005"]
+    for request, batch in zip(starts, batches, strict=True):
+        alone = log.read(request.basis.partition_id, request.basis, request.max_records)
+        assert (batch.offsets, batch.event_ids, batch.payloads, batch.next) == (
+            alone.offsets,
+            alone.event_ids,
+            alone.payloads,
+            alone.next,
+        )
+        assert len(batch) == request.max_records
+
+
+@pytest.mark.parametrize(
+    ("partition_id", "offset", "error"),
+    [("0001", 1, PositionTrimmed), ("0001", 10_000, PositionUnknown), ("0009", 0, PartitionNotFound)],
+)
+def test_one_partition_that_cannot_be_read_fails_the_reading_of_many(
+    pool: Pool, event: Event, partition_id: str, offset: int, error: type[Exception]
+) -> None:
+    log = PostgresLog.create(pool, "many", 3, "payload.account_id")
+    log.append([event(n) for n in range(100)], clock)
+    log.truncate_before(at(log, 3, "0001"))
+    wrong = PartitionRequest(log.position_kind.basis(partition_id, offset), 5)
+    with pytest.raises(error):
+        log.read_many([PartitionRequest(log.position_kind.basis("0000", 0), 5), wrong])

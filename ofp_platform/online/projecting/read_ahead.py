@@ -5,16 +5,16 @@ A commit waits for the database; a projector that is behind reads and routes mea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from ofp_platform.log.port import EventLog, RecordBatch, readable_partitions
+from ofp_platform.log.port import EventLog, ManyReader, PartitionRequest, RecordBatch, readable_partitions
 from ofp_platform.log.span_records import up_to
 from ofp_platform.online.projecting.record_intake import RecordIntake, RoutedRecords
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, place
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, place
 
 LEAST_RECORDS = 10_000
 """Of a commit below which nothing is read beside it: a driver that keeps up commits fewer, and stays without a thread."""
@@ -81,25 +81,57 @@ class ReadAhead:
 def read_batches(log: EventLog, request: ReadRequest) -> tuple[list[RecordBatch], bool]:
     """The records asked for, spread over the partitions; whether any partition may hold more.
 
-    Partitions that `until` does not name are left alone.
+    Partitions that `until` does not name are left alone. A log that reads many partitions for the price of one is asked once
+    how much each of them holds, and then read once.
     """
     known_parts = request.basis.by_partition()
-    names = readable_partitions(log.partitions(), request.basis)
     bounds = None if request.until is None else request.until.by_partition()
+    names = readable_partitions(log.partitions(), request.basis)
+    # from the first record that ever was, not the oldest kept
+    starts = [known_parts.get(name, log.position_kind.start(name)) for name in names]
+    parts = [(part, len(names) - number) for number, part in enumerate(starts) if bounds is None or part.partition_id in bounds]
+    reading = _read_many if len(parts) > 1 and isinstance(log, ManyReader) and log.reads_many else _read_in_turn
     batches = []
     more = False
-    records_left = request.max_records
-    for number, name in enumerate(names):
-        share = max(1, records_left // (len(names) - number))
-        bound = None if bounds is None else bounds.get(name)
-        if records_left <= 0 or (bounds is not None and bound is None):
-            continue
-        part = known_parts.get(name, log.position_kind.start(name))  # the first record that ever was, not the oldest kept
-        batch = log.read(name, part, share)
+    for part, share, batch in reading(log, request, parts):
         more = more or len(batch) == share
-        if bound is not None:
-            batch = up_to(batch, bound)
-        if place(batch.next) > place(part) or batch.next.closed:
-            batches.append(batch)
-            records_left -= len(batch)
+        batch_in_bounds = batch if bounds is None else up_to(batch, bounds[part.partition_id])
+        if place(batch_in_bounds.next) > place(part) or batch_in_bounds.next.closed:
+            batches.append(batch_in_bounds)
     return batches, more
+
+
+_Parts = Sequence[tuple[PartitionBasis, int]]  # where to begin, and among how many partitions it shares with those behind it
+_SharedBatches = Iterator[tuple[PartitionBasis, int, RecordBatch]]
+
+
+def _read_in_turn(log: EventLog, request: ReadRequest, parts: _Parts) -> _SharedBatches:
+    """Each partition with its share of the records, and what it holds of them: what one leaves over, the next ones share."""
+    bounds = None if request.until is None else request.until.by_partition()
+    records_left = request.max_records
+    for part, sharers in parts:
+        if records_left <= 0:
+            return
+        share = max(1, records_left // sharers)
+        batch = log.read(part.partition_id, part, share)
+        yield part, share, batch
+        records_left -= len(batch if bounds is None else up_to(batch, bounds[part.partition_id]))
+
+
+def _read_many(log: EventLog, request: ReadRequest, parts: _Parts) -> _SharedBatches:
+    """The same of a log with dense positions, whose heads tell beforehand what each partition will leave over."""
+    assert isinstance(log, ManyReader)
+    ends = log.ends().by_partition()
+    if request.until is not None:
+        ends = {name: min(ends.get(name, bound), bound, key=place) for name, bound in request.until.by_partition().items()}
+    records_left = request.max_records
+    requests: list[PartitionRequest] = []
+    for part, sharers in parts:
+        if records_left <= 0:
+            break
+        requests.append(PartitionRequest(part, max(1, records_left // sharers)))
+        waiting = int(ends[part.partition_id].offset) - int(part.offset) if part.partition_id in ends else 0
+        records_left -= min(max(waiting, 0), requests[-1].max_records)
+    # also of a partition that seems to hold nothing: a head behind the basis is an error, not an end
+    for partition_request, batch in zip(requests, log.read_many(requests), strict=True):
+        yield partition_request.basis, partition_request.max_records, batch
