@@ -89,7 +89,7 @@ class _Request:
     waiter: asyncio.Future[None] | None = None
 
     def take(self) -> bytes:
-        """What has arrived since the last call."""
+        """The bytes that arrived since the last call."""
         parts = self.parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
@@ -344,7 +344,7 @@ class HttpConnection(asyncio.Protocol):
             request.wake()
 
     def _take_broken(self) -> None:
-        """What came cannot be parsed: it broke a body, or it is no request."""
+        """Bytes that cannot be parsed broke a body, or are no request."""
         if self._deaf:
             return
         if self._receiving is not None and not self._receiving.answered:
@@ -499,7 +499,7 @@ class HttpConnection(asyncio.Protocol):
         self._front.heads.watch(self)
 
     def _refuse_soon(self, status: int) -> None:
-        """What comes is no request: say so after the answers that are owed."""
+        """Say that it is no request, after the answers that are owed."""
         self._deaf = True
         self._refusal = status
         self._front.heads.forget(self)

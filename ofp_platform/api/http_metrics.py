@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
+
+from ofp_platform.online.service.loop_metrics import Durations, Tally
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
 
@@ -12,25 +14,18 @@ class HttpMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "ofp_http_requests", "requests by route and outcome", ["route", "outcome"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "ofp_http_request_seconds", "time from head to answer", ["route"], buckets=_SECONDS, registry=self.registry
+        self._requests = Tally("ofp_http_requests", "requests by route and outcome", ["route", "outcome"], registry=self.registry)
+        self._seconds = Durations(
+            "ofp_http_request_seconds", "time from head to answer", _SECONDS, ["route"], registry=self.registry
         )
         self._unexpected = Counter(
             "ofp_http_unexpected_errors", "exceptions that became UNAVAILABLE / INTERNAL", registry=self.registry
         )
-        self._bound: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     def record(self, route: str, outcome: str, seconds: float) -> None:
         """Count one finished request. `route` is one of the declared routes, never a path that a client made up."""
-        bound = self._bound.get((route, outcome))
-        if bound is None:
-            bound = (self._requests.labels(route, outcome), self._seconds.labels(route))
-            self._bound[route, outcome] = bound
-        bound[0].inc()
-        bound[1].observe(seconds)
+        self._requests.counts[route, outcome] += 1
+        self._seconds.observe(seconds, (route,))
 
     def record_unexpected(self) -> None:
         """Count an exception that nobody expected."""

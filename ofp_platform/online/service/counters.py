@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from ofp_platform.online.service.loop_metrics import Durations, Tally
 
 
 class Counters:
@@ -10,7 +12,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.snapshots_built = Counter("ofp_snapshots_built", "Snapshots served", registry=self.registry)
+        self.snapshots_built = Tally("ofp_snapshots_built", "Snapshots served", registry=self.registry)
         self.snapshot_failures = Counter(
             "ofp_snapshot_failures", "Requests refused or failed", ["error_code", "reason"], registry=self.registry
         )
@@ -25,10 +27,10 @@ class Counters:
             "Served snapshots that were not logged: the buffer was full",
             registry=self.registry,
         )
-        self.get_features_seconds = Histogram(
+        self.get_features_seconds = Durations(
             "ofp_get_features_seconds",
             "Time from a whole request to a whole answer",
-            buckets=(0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+            (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
             registry=self.registry,
         )
         self.events_applied = Gauge("ofp_events_applied_total", "Events in the live projection", registry=self.registry)

@@ -165,7 +165,7 @@ class OnlineService:
 
     def _count(self, answer: Answer, began: float) -> None:
         self.counters.get_features_seconds.observe(self._monotonic() - began)
-        self.counters.snapshots_built.inc()
+        self.counters.snapshots_built.counts[()] += 1
         if answer.missing:
             self.counters.missing_features.inc(answer.missing)
         if self._log_served and self.served_log is not None:

@@ -1,8 +1,8 @@
 """The way of an ordinary request from bytes to a question, without the full validation: what it accepts, that accepts too.
 
-Parts that many requests share (the pins, the groups) are validated once and known by their bytes afterwards. Whatever is not
-plain here goes the long way, which either accepts it or words the refusal. Fields, defaults, patterns and bounds are read out of
-GetFeaturesRequest and its JSON schema at import.
+Parts that many requests share (the pins, the groups) are validated once and known by their bytes afterwards, keys by their ids.
+Whatever is not plain here goes the long way, which either accepts it or words the refusal. Fields, defaults, patterns and bounds
+are read out of GetFeaturesRequest and its JSON schema at import.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time, parse_time
 
 _KNOWN_PARTS = 1024
+_KNOWN_KEYS = 16_384  # a few megabytes
 _ABSENT = b"null"
 _UNBOUNDED = "+$"
 
@@ -110,6 +111,7 @@ class QuestionReader:
         self._limits = limits
         self._known_pins: set[bytes] = set()
         self._known_groups: dict[bytes, _Groups] = {}
+        self._known_keys: set[tuple[str, str]] = set()
         self._refuses_key = {key_type: rule.refuses for key_type, rule in registry.key_rules.items()}
 
     def read(self, body: bytes) -> Question:
@@ -146,12 +148,12 @@ class QuestionReader:
         if request_id is not None and (_REQUEST_ID.fullmatch(request_id) is None or holds_raw_identifier(request_id)):
             return None
         keys = []
-        refuses_key = self._refuses_key
-        for key in asked.feature_keys:
-            key_type, key_id = key.key_type, key.key_id
-            if _KEY_ID.fullmatch(key_id) is None or key_type not in refuses_key or refuses_key[key_type](key_id):
+        known_keys = self._known_keys
+        for asked_key in asked.feature_keys:
+            key = asked_key.key_type, asked_key.key_id
+            if key not in known_keys and not self._accepts(*key):
                 return None
-            keys.append((key_type, key_id))
+            keys.append(key)
         keys.sort()
         if not _MIN_KEYS <= len(keys) <= limits.max_keys or len(set(keys)) != len(keys):
             return None
@@ -164,6 +166,15 @@ class QuestionReader:
         except ContractError:
             return None
         return Question(request, as_of, tuple(keys), groups, groups_of, context)
+
+    def _accepts(self, key_type: str, key_id: str) -> bool:
+        refuses = self._refuses_key.get(key_type)
+        if refuses is None or _KEY_ID.fullmatch(key_id) is None or refuses(key_id):
+            return False
+        if len(self._known_keys) >= _KNOWN_KEYS:
+            self._known_keys.clear()
+        self._known_keys.add((key_type, key_id))
+        return True
 
     def _pins_fit(self, raw: bytes) -> bool:
         if raw in self._known_pins:
