@@ -8,29 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
 
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.offline.event_anomaly import EventAnomaly, Position
 from ofp_platform.vocabulary.position import Basis
-
-Position = tuple[str, str]
-"""(partition id, offset)"""
-
-
-@dataclass(frozen=True)
-class ReusedId:
-    """An id of one event class with several contents: per content the positions of its records."""
-
-    event_type: str
-    event_id: str
-    contents: tuple[tuple[Position, ...], ...]
 
 
 def record_anomalies(
-    connection: Connection[Any], stream_name: str, pins: ContextPins, registry_digest: str, reused_ids: Sequence[ReusedId]
+    connection: Connection[Any], stream_name: str, pins: ContextPins, registry_digest: str, anomalies: Sequence[EventAnomaly]
 ) -> int:
     """Record what the run's live projection has not recorded, of the records in its basis; return how many rows that made.
 
@@ -51,13 +39,13 @@ def record_anomalies(
         for event_id, *row in connection.execute(
             "SELECT event_id, partition_id, record_offset, first_partition_id, first_record_offset FROM ofp.anomaly"
             " WHERE projection_id = %s AND event_id = ANY(%s)",
-            (projection_id, sorted({reused_id.event_id for reused_id in reused_ids})),
+            (projection_id, sorted({anomaly.event_id for anomaly in anomalies})),
         ):
             stored.setdefault(event_id, []).append(((row[0], row[1]), (row[2], row[3])))
         rows = [
-            (projection_id, *record, reused_id.event_id, reused_id.event_type, *first)
-            for reused_id in reused_ids
-            for record, first in _missing_rows(reused_id, basis, stored.get(reused_id.event_id, []))
+            (projection_id, *record, anomaly.event_id, anomaly.event_type, *first)
+            for anomaly in anomalies
+            for record, first in _missing_rows(anomaly, basis, stored.get(anomaly.event_id, []))
         ]
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -73,7 +61,7 @@ def record_anomalies(
 
 
 def _missing_rows(
-    reused_id: ReusedId, basis: Basis, stored: Sequence[tuple[Position, Position]]
+    anomaly: EventAnomaly, basis: Basis, stored: Sequence[tuple[Position, Position]]
 ) -> Iterator[tuple[Position, Position]]:
     """(record, an earlier record of another content) for each content that has no row of its own, but for one of them."""
     records, firsts = ({pair[side] for pair in stored} for side in (0, 1))
@@ -84,7 +72,7 @@ def _missing_rows(
             for name, offset in positions
             if name in ends and ends[name].contains(ends[name].offset_kind.parse(offset))
         ]
-        for positions in reused_id.contents
+        for positions in anomaly.contents
     ]
     missing = [positions for positions in contents if positions and not records.intersection(positions)]
     if len(missing) < 2:

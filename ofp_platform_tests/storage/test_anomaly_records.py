@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ofp_platform.offline.replay.event_identities import EventAnomaly
 from ofp_platform.online.state.progress import read_progress
-from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
+from ofp_platform.storage.anomaly_records import record_anomalies
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.offline.event_anomaly import EventAnomaly
 from ofp_platform_tests.oracle.rebuilt import replayed
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START, worlds
@@ -42,10 +42,9 @@ def found_by_replay(plane: SmallPlane, folder: Path) -> tuple[EventAnomaly, ...]
 
 
 def record(plane: SmallPlane, anomalies: tuple[EventAnomaly, ...], registry_digest: str | None = None) -> int:
-    reused_ids = [ReusedId(anomaly.event_type, anomaly.event_id, anomaly.contents) for anomaly in anomalies]
     with plane.pool.connection() as connection:
         return record_anomalies(
-            connection, plane.log.stream_name, plane.pins, registry_digest or plane.registry.digest, reused_ids
+            connection, plane.log.stream_name, plane.pins, registry_digest or plane.registry.digest, anomalies
         )
 
 

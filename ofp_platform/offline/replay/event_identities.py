@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.key_shards import ShardSpool, read_shard, shard_of
+from ofp_platform.vocabulary.offline.event_anomaly import EventAnomaly
 
 Int64s = npt.NDArray[np.int64]
 _WIDTH = 5
@@ -20,20 +21,6 @@ _WRITER = 1 << 40  # an ordinal is the writer's number times this, and which of 
 _RECORDS = pa.schema(
     [("event_id", pa.string()), ("event_type", pa.string()), ("partition", pa.int32()), ("position", pa.int64())]
 )
-
-
-@dataclass(frozen=True)
-class EventAnomaly:
-    """One event id with several contents: per content, where each of its records stands, (partition id, offset)."""
-
-    event_type: str
-    event_id: str
-    contents: tuple[tuple[tuple[str, str], ...], ...]
-
-    @property
-    def positions(self) -> tuple[tuple[str, str], ...]:
-        """Of all records, content by content."""
-        return tuple(position for content in self.contents for position in content)
 
 
 class EventIdentities:

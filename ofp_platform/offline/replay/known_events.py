@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
-from ofp_platform.offline.replay.event_identities import EventAnomaly, IdentityCount, anomalies, count_identities
+from ofp_platform.offline.replay.event_identities import IdentityCount, anomalies, count_identities
 from ofp_platform.offline.replay.key_shards import KEYS_HELD, EventShard, event_shard, event_width, read_shard
 from ofp_platform.offline.replay.memory_budget import LEAST_SHARDS
 from ofp_platform.offline.replay.record_fold import NUMBER_BYTES, FoldTally, RecordFold, offset_number
@@ -24,6 +24,7 @@ from ofp_platform.offline.replay.sorted_shards import sorted_shard
 from ofp_platform.registry.apply_failure import GroupVersion
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.event_anomaly import EventAnomaly
 from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order, place
 
 Int64s = npt.NDArray[np.int64]

@@ -24,7 +24,7 @@ from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.spark_engine import spark_session
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
+from ofp_platform.storage.anomaly_records import record_anomalies
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, PerEvent, Purpose
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -127,8 +127,7 @@ def replay(
             )
     if folded_replay.anomalies:
         with answering(), build_context.pool.connection() as connection:
-            reused_ids = [ReusedId(anomaly.event_type, anomaly.event_id, anomaly.contents) for anomaly in folded_replay.anomalies]
-            record_anomalies(connection, plan.stream_name, plan.context_pins, registry.digest, reused_ids)
+            record_anomalies(connection, plan.stream_name, plan.context_pins, registry.digest, folded_replay.anomalies)
     if folded_replay.anomalies and plan.purpose is Purpose.TRAINING:
         first = folded_replay.anomalies[0]
         where = ", ".join(f"{partition}/{offset}" for partition, offset in first.positions)

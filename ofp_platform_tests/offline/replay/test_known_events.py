@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.log.port import RefusalReason, UnreadableRecord
-from ofp_platform.offline.replay.event_identities import EventAnomaly
 from ofp_platform.offline.replay.key_shards import KeyDigests, event_shard, event_width
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.registry.pack import pack_content
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.event_anomaly import EventAnomaly
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.fold import Record, time_text
 from ofp_platform_tests.oracle.replayed import part_basis, record_batches, world_registry

@@ -23,7 +23,7 @@ from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, make_live, open_projection, read_projection
 from ofp_platform.registry.question import check_request
-from ofp_platform.storage.anomaly_records import ReusedId, record_anomalies
+from ofp_platform.storage.anomaly_records import record_anomalies
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
@@ -385,9 +385,8 @@ class ViewTrial:
         contents = Counter((event_class, event_id) for event_class, event_id, _ in known.events)
         names = sorted(event_id for (_, event_id), count in contents.items() if count > 1)
         self.findings.hold("conflicts by id", sorted(one.event_id for one in folded.anomalies), names)
-        reused_ids = [ReusedId(one.event_type, one.event_id, one.contents) for one in folded.anomalies]
         with self.store.pool.connection() as connection:
-            added = record_anomalies(connection, self.world.name, self.pins, self.registry.digest, reused_ids)
+            added = record_anomalies(connection, self.world.name, self.pins, self.registry.digest, folded.anomalies)
             rows = connection.execute(
                 "SELECT event_id, count(*) FROM ofp.anomaly WHERE projection_id = %s GROUP BY event_id", (self.projection_id,)
             ).fetchall()
