@@ -85,6 +85,7 @@ def run(
                     stop=until_switched,
                     on_commit=on_commit,
                     on_trouble=_tell_trouble,
+                    on_standby=partial(typer.echo, f"standing by: another projector applies to projection {row.projection_id}"),
                 )
     typer.echo("stopped")
 

@@ -85,7 +85,7 @@ def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, r
 
 
 def _readable_spans(log: EventLog) -> list[dict[str, object]]:
-    """What the log says of each partition, and what is wrong with that where reading does not bear it out."""
+    """The words of the log about each partition, and the fault in them where reading does not bear them out."""
     floor = log.retention_floor().by_partition()
     spans: list[dict[str, object]] = []
     for end in log.ends().partitions:

@@ -25,8 +25,11 @@ DRIVER = 0x6F6670  # "ofp"
 """The lock space of continuous drivers."""
 CATCH_UP = 0x6F6671
 """The lock space of bounded catch-ups, which are no drivers: they end by themselves."""
+LEADER = 0x6F6672
+"""The lock space of the one driver of a projection that applies; others stand by."""
 _IDLE_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
+_STANDBY_SECONDS = 0.5
 
 
 _HELD = """
@@ -83,6 +86,21 @@ def holding(dsn: str, projection_id: int, holder: int = DRIVER) -> Iterator[Conn
         yield connection
 
 
+def _lead(connection: Connection[TupleRow], projection_id: int, stop: threading.Event, on_standby: Callable[[], None]) -> bool:
+    """Take the lock of the leader as soon as nobody else has it; False: `stop` was set before."""
+    stands_by = False
+    while not stop.is_set():
+        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LEADER, projection_id)).fetchone()
+        if row is not None and row[0]:
+            connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (DRIVER, projection_id))
+            return True
+        if not stands_by:
+            on_standby()
+            stands_by = True
+        stop.wait(_STANDBY_SECONDS)
+    return False
+
+
 def run_continuous(
     open_projector: Callable[[], Projector],
     log: EventLog,
@@ -93,26 +111,35 @@ def run_continuous(
     stop: threading.Event,
     on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None,
     on_trouble: Callable[[str], None] = logger.warning,
+    on_standby: Callable[[], None] = lambda: None,
 ) -> None:
-    """Apply until `stop` is set. Outages of the store or the log are waited out; nothing is lost or doubled by them.
+    """Apply until `stop` is set. Where another driver leads, stand by: look for its lock, and read nothing.
 
-    An outage is what `storage/transient.py` lists: a failover to a server that takes no writes is one. Everything else ends
-    the driver.
+    Outages of the store or the log are waited out; nothing is lost or doubled by them. An outage is what `storage/transient.py`
+    lists: a failover to a server that takes no writes is one. Everything else ends the driver.
 
-    The advisory lock only tells others that the projection is taken; correctness rests on the version of its row. A driver that
+    The advisory locks only tell others that the projection is taken; correctness rests on the version of its row. A driver that
     ends otherwise than by `stop` leaves a row behind that says so (`driver_died`).
     """
     projector: Projector | None = None
     while not stop.is_set():
         try:
-            projector = projector or open_projector()
-            with log.pauses_end_with(stop), holding(dsn, projection_id) as connection:
+            with log.pauses_end_with(stop), connect(dsn, autocommit=True) as connection:
+                if not _lead(connection, projection_id, stop, on_standby):
+                    return
+                projector = projector or open_projector()
                 arguments = {"projection": projection_id, "holder": DRIVER}
                 connection.execute(_BEGIN, arguments)
                 crash_point("continuous.holding")
                 try:
                     while not stop.is_set():
-                        receipt = projector.apply_available(max_records=batch_records)
+                        try:
+                            receipt = projector.apply_available(max_records=batch_records)
+                        except ProjectionConflict as conflict:
+                            logger.info("another projector moved the basis: %s", conflict)
+                            projector.forget()
+                            connection.execute("SELECT")  # who lost the session, and the lead with it, stands by
+                            continue
                         if receipt is not None:
                             on_commit(receipt)
                             crash_point("continuous.reported")
@@ -122,10 +149,6 @@ def run_continuous(
                     if not stop.is_set():  # else it is the end of a pause, and of this driver
                         raise
                 connection.execute(_END, arguments)
-        except ProjectionConflict as conflict:
-            logger.info("another projector moved the basis: %s", conflict)
-            if projector is not None:
-                projector.forget()
         except Exception as error:
             projector = None  # opened anew: behind an outage may be another server, and a log that lost records
             if not (isinstance(error, LogUnavailable) or is_transient(error)):

@@ -59,7 +59,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is known besides an observation. `failure`: why there is none; `ended`: background tasks that ended unasked.
+    """Facts besides an observation. `failure`: why there is none; `ended`: background tasks that ended unasked.
 
     `warnings`: reasons that are worth AMBER, `defects`: those that are worth RED.
     """

@@ -15,7 +15,7 @@ import pytest
 from psycopg import errors, sql
 
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.projecting.continuous import driver_died, holding, holds_projection, run_continuous
+from ofp_platform.online.projecting.continuous import LEADER, driver_died, holding, holds_projection, run_continuous
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
@@ -139,6 +139,73 @@ async def test_a_driver_that_died_is_told_from_one_that_was_stopped(dsn: str, tm
             await asyncio.to_thread(eventually, lambda: not driver_died(plane.pool, row.projection_id))
             assert await reasons_after(100) == []
         assert await reasons_after(100) == []
+
+
+def test_a_second_driver_stands_by_and_takes_over(dsn: str, tmp_path: Path) -> None:
+    """Whether the first is stopped, or loses its session and with it the lock while it is still alive."""
+    stands_by, opened = [threading.Event(), threading.Event()], [0, 0]
+    stops = [threading.Event(), threading.Event()]
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        row = plane.ensure_live()
+
+        def run(number: int) -> None:
+            def open_projector() -> Projector:
+                opened[number] += 1
+                return plane.projector(row)
+
+            run_continuous(
+                open_projector,
+                plane.log,
+                dsn,
+                row.projection_id,
+                batch_records=20,
+                stop=stops[number],
+                on_trouble=lambda words: None,
+                on_standby=stands_by[number].set,
+            )
+
+        def leader() -> int | None:
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                held = connection.execute(
+                    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                    (LEADER,),
+                ).fetchone()
+            return None if held is None else int(held[0])
+
+        drivers = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+        try:
+            drivers[0].start()
+            eventually(lambda: leader() is not None)
+            drivers[1].start()
+            assert stands_by[1].wait(ENOUGH)
+            append(plane.log, deliveries().part(0, 100))
+            eventually(lambda: records(plane) == 100)
+            assert opened[1] == 0  # it has read nothing
+            stops[0].set()
+            append(plane.log, deliveries().part(100, 200))
+            eventually(lambda: records(plane) == 200)
+            assert opened == [1, 1]
+            drivers[0].join()
+            assert not driver_died(plane.pool, row.projection_id)
+            stops[0].clear()
+            drivers[0] = threading.Thread(target=run, args=(0,))
+            drivers[0].start()
+            assert stands_by[0].wait(ENOUGH)
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(%s)", (leader(),))
+            append(plane.log, deliveries().part(200, 300))
+            eventually(lambda: records(plane) == 300)
+            eventually(lambda: opened[0] == 2)
+            append(plane.log, deliveries().part(300, 400))
+            eventually(lambda: records(plane) == 400)
+        finally:
+            for stop in stops:
+                stop.set()
+            for driver in drivers:
+                if driver.ident is not None:
+                    driver.join()
+        assert not driver_died(plane.pool, row.projection_id)
 
 
 def has_driver_row(plane: Plane) -> bool:
