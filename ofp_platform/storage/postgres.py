@@ -183,8 +183,16 @@ def sqlalchemy_url(dsn: str) -> str:
 
 
 def asyncpg_arguments(dsn: str) -> dict[str, Any]:
-    """The keyword arguments with which asyncpg connects where libpq would: it does not read every form of DSN."""
-    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    """The keyword arguments with which asyncpg connects where libpq would: it does not read every form of DSN.
+
+    Of several hosts it tries one after the other, as libpq does, and takes one that `target_session_attrs` accepts.
+    """
+    parts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
+    for name in ("host", "port"):
+        if "," in str(parts.get(name, "")):
+            parts[name] = str(parts[name]).split(",")
+    if isinstance(ports := parts.get("port"), list):
+        parts["port"] = [int(port or 5432) for port in ports]
     names = {
         "host": "host",
         "port": "port",
@@ -193,5 +201,6 @@ def asyncpg_arguments(dsn: str) -> dict[str, Any]:
         "passfile": "passfile",
         "dbname": "database",
         "sslmode": "ssl",
+        "target_session_attrs": "target_session_attrs",
     }
     return {names[name]: value for name, value in parts.items() if name in names and value is not None}

@@ -29,6 +29,7 @@ from ofp_platform.vocabulary.position import Position, basis_text
 from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest, PostureState
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.cli.program import Outcome, call
+from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.oracle.list_log import rows_of
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, heads, profile
 from ofp_platform_tests.oracle.streaming_replica import ReplicatedServer, replicated_server
@@ -139,7 +140,7 @@ async def test_an_archived_tail_is_missed_at_every_door_and_put_back(servers: Re
         health = await service.health()
         assert (health.state, "LOG_TAIL_LOST" in health.reasons) == (PostureState.RED, True)
         with pytest.raises(ContractError) as caught:
-            await service.answer(request(shared).model_dump_json(exclude_none=True).encode())
+            await answered(service, request(shared).model_dump_json(exclude_none=True).encode())
         assert (caught.value.reason, caught.value.retryable) == (Reason.LOG_TAIL_LOST, True)
     finally:
         await service.close()
@@ -213,16 +214,16 @@ async def test_what_was_lost_for_good_is_never_taken_for_what_stands_there_now(s
         archive(plane)
         assert PostgresLog.open(plane.pool, plane.log.stream_name).history == plane.log.history
         assert old_log.history != plane.log.history
-        service = OnlineService(settings, servers.replica.dsn, connections=2)
+        service = OnlineService(settings, servers.dsn, connections=2)
         await service.open()
         try:
             for positions, is_held in ((shared[:1], True), (new[-1:], True), (lost[:1], False), (lost[-1:], False)):
                 body = request(*positions).model_dump_json(exclude_none=True).encode()
                 if is_held:
-                    assert (await service.answer(body)).hash == at_all.hash
+                    assert (await answered(service, body)).hash == at_all.hash
                 else:
                     with pytest.raises(ContractError) as caught:
-                        await service.answer(body)
+                        await answered(service, body)
                     assert (caught.value.reason, caught.value.retryable) == (Reason.BASIS_LOST, False)
         finally:
             await service.close()

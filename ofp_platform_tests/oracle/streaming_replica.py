@@ -58,6 +58,12 @@ class ReplicatedServer:
     primary: Server
     replica: Server
 
+    @property
+    def dsn(self) -> str:
+        """Whichever of the two takes writes."""
+        hosts = f"{self.primary.folder},{self.replica.folder}"
+        return f"postgresql://postgres@/ofp?host={hosts}&target_session_attrs=read-write"
+
     def catch_up(self) -> None:
         """Wait until the replica has replayed what the primary has."""
         with psycopg.connect(self.primary.dsn, autocommit=True) as connection:

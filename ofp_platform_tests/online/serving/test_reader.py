@@ -413,6 +413,18 @@ async def test_an_event_loop_finds_no_store_where_there_is_none(pool: Pool) -> N
         ("postgresql://me@/plane?host=/a%20b/pg", {"host": "/a b/pg", "database": "plane", "user": "me"}),
         ("host=db dbname='my plane' sslmode=verify-full", {"host": "db", "database": "my plane", "ssl": "verify-full"}),
         ("dbname=plane connect_timeout=3", {"database": "plane"}),
+        (
+            "postgresql://me@a:5433,b:5434/plane?target_session_attrs=read-write",
+            {
+                "host": ["a", "b"],
+                "port": [5433, 5434],
+                "user": "me",
+                "database": "plane",
+                "target_session_attrs": "read-write",
+            },
+        ),
+        ("host=a,b dbname=plane", {"host": ["a", "b"], "database": "plane"}),
+        ("host=a,b port=,5433 dbname=plane", {"host": ["a", "b"], "port": [5432, 5433], "database": "plane"}),
     ],
 )
 def test_every_form_of_dsn_means_the_same_to_asyncpg(dsn_text: str, arguments: dict[str, Any]) -> None:
