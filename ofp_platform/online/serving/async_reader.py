@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from ofp_platform.online.serving.causal_read import (
     refuse_foreign,
     refuse_lost,
 )
-from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredState, refine
+from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredChunk, StoredState, refine
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
@@ -40,6 +41,8 @@ from ofp_platform.vocabulary.errors import Reason, unavailable
 from ofp_platform.vocabulary.profile import Limits
 
 _RELEASE_SECONDS = 1.0  # for a connection whose statement was given up: then it is closed
+_LARGE_AT_ONCE = 2
+_PACKED_TO_DECODED = 4  # about how many times larger events are when they are decoded
 _NEWEST = 2**62  # no commit is after it: only the head is asked for
 logger = logging.getLogger(__name__)
 STORE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -53,6 +56,9 @@ class AsyncReader:
     subscription stands, `moved` at each notice, `deaf` as soon as the subscription does not stand. A notice comes after its
     commit and may be lost with the process that would send it: who waits for a basis looks every `look_seconds`, and `follow` is
     to be called every now and then. A store that is there and silent is given up after `store_seconds`.
+
+    What takes longer than others should wait for is decoded and evaluated in a thread: decoded events of more than `large_bytes`
+    (a `distinct_count` walks over every event in its window).
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class AsyncReader:
         statements: int = 2,
         questions_a_statement: int = 32,
         cache_bytes: int = 0,
+        large_bytes: int = 1 << 20,
         partitions: Partitions | None = None,
         incarnations: Incarnations | None = None,
         store_seconds: float = 3.0,
@@ -87,6 +94,8 @@ class AsyncReader:
         self._waiting: deque[tuple[Question, asyncio.Future[StoredState]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._caching = cache_bytes > 0
+        self._large_bytes = large_bytes
+        self._threads = ThreadPoolExecutor(_LARGE_AT_ONCE, "large answers")
         self.cache: KeyCache[KeyState] = KeyCache(cache_bytes)
         self._hears = False
         self._following: asyncio.Task[None] | None = None
@@ -171,10 +180,27 @@ class AsyncReader:
         cached_states = [state for _, state in cached_keys if state is not None]
         if len(cached_states) < len(cached_keys):
             return self._answer_from_both(question, head, cached_keys) if cached_states else self._answer_from_store(question)
+        if self._is_large(cached_states):
+            return self._answer_apart(question, head, cached_states)
         try:
             return self.evaluator.answer_from(question, head.basis, head.watermark, cached_states, self._posture())
         except EventsMissing:  # a large key was read for other instants: only some of its events are held
             return self._answer_from_store(question)
+
+    def _is_large(self, keys: Sequence[KeyState]) -> bool:
+        return sum([key.decoded_bytes for key in keys]) > self._large_bytes
+
+    async def _answer_apart(self, question: Question, head: Head, keys: Sequence[KeyState]) -> Answer:
+        try:
+            return await self._evaluate(question, head.basis, head.watermark, keys)
+        except EventsMissing:
+            return await self._answer_from_store(question)
+
+    async def _evaluate(self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyState]) -> Answer:
+        arguments = question, basis, watermark, keys, self._posture()
+        if not self._is_large(keys):
+            return self.evaluator.answer_from(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.evaluator.answer_from, *arguments)
 
     async def _answer_from_both(
         self, question: Question, head: Head, cached_keys: Sequence[tuple[tuple[str, str], KeyState | None]]
@@ -182,18 +208,18 @@ class AsyncReader:
         missing = tuple([key for key, state in cached_keys if state is None])
         some = await self._await_state(self._shared_read(replace(question, keys=missing)), question)
         if some.version == head.version:
-            read = iter(self._keep(missing, some))
+            read = iter(await self._keep(missing, some))
             states = [state or next(read) for _, state in cached_keys]
             with contextlib.suppress(EventsMissing):
-                return self._make_answer(question, some, states)
+                return await self._make_answer(question, some, states)
         return await self._answer_from_store(question)
 
     async def _answer_from_store(self, question: Question) -> Answer:
         state = await self._await_state(self._read(question), question)
-        return self._make_answer(question, state, self._keep(question.keys, state))
+        return await self._make_answer(question, state, await self._keep(question.keys, state))
 
-    def _make_answer(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
-        answer = self.evaluator.answer_from(question, state.basis, state.watermark, keys, self._posture())
+    async def _make_answer(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
+        answer = await self._evaluate(question, state.basis, state.watermark, keys)
         self._floor = max(self._floor, state.version)
         return answer
 
@@ -206,20 +232,28 @@ class AsyncReader:
             pins = question.request.context_pins
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer", pins) from None
 
-    def _keep(self, keys: Sequence[tuple[str, str]], read: StoredState) -> list[KeyState]:
+    async def _keep(self, keys: Sequence[tuple[str, str]], read: StoredState) -> list[KeyState]:
         """Decode what was read, and hold it where the cache stands at the same version."""
         cache = self.cache
         same = cache.head is not None and cache.head.version == read.version
-        states = []
+        chunks_of_keys: list[Sequence[StoredChunk]] = []
+        packed_bytes = 0
         for key, chunks in zip(keys, read.chunks, strict=True):
             cached_state = cache.get(key) if same else None
             if cached_state is not None and cached_state.chunks:
                 chunks = refine(cached_state.chunks, chunks)
-            state = self.evaluator.key_state(key[0], chunks)
-            if same:
-                cache.put(read.version, key, state)
-            states.append(state)
+            chunks_of_keys.append(chunks)
+            packed_bytes += sum([len(chunk.block) for chunk in chunks if chunk.block is not None])
+        if packed_bytes * _PACKED_TO_DECODED > self._large_bytes:
+            states = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, keys, chunks_of_keys)
+        else:
+            states = self._decode(keys, chunks_of_keys)
+        for key, state in zip(keys, states, strict=True):
+            cache.put(read.version, key, state)  # which looks at the version itself: it may stand elsewhere by now
         return states
+
+    def _decode(self, keys: Sequence[tuple[str, str]], chunks_of_keys: Sequence[Sequence[StoredChunk]]) -> list[KeyState]:
+        return [self.evaluator.key_state(key[0], chunks) for key, chunks in zip(keys, chunks_of_keys, strict=True)]
 
     async def _read(self, question: Question) -> StoredState:
         next_commit = self._next_commit

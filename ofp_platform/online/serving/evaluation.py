@@ -45,9 +45,12 @@ class StoredState:
 
 
 class KeyState:
-    """The state of one key, decoded. `events`: its whole event matrix, or segments; `nbytes`: its size in memory."""
+    """The state of one key, decoded. `events`: its whole event matrix, or segments.
 
-    __slots__ = ("chunks", "events", "nbytes")
+    `nbytes`: its size in memory; `decoded_bytes`: that of the decoded events, which a question may have to walk over.
+    """
+
+    __slots__ = ("chunks", "decoded_bytes", "events", "nbytes")
 
     def __init__(self, arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> None:
         columns = arrays.layout.column_count
@@ -60,6 +63,8 @@ class KeyState:
         else:
             self.chunks = chunks
             self.events = _segments(arrays, chunks)
+        matrix = self.events.matrix if isinstance(self.events, Segments) else self.events
+        self.decoded_bytes = matrix.nbytes
         self.nbytes = _size(self.events, self.chunks)
 
 

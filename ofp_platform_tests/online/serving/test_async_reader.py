@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -84,10 +85,11 @@ def basis_of(body: bytes) -> str:
 
 
 @asynccontextmanager
-async def cached(world: World, dsn: str, cache_bytes: int) -> AsyncIterator[AsyncReader]:
+async def cached(world: World, dsn: str, cache_bytes: int, **more: int) -> AsyncIterator[AsyncReader]:
     """A reader with a cache, which the test itself tells of commits."""
     async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as own:
-        reader = AsyncReader(own, world.plane.projection_id, world.plane.evaluator, world.plane.limits, cache_bytes=cache_bytes)
+        plane = world.plane
+        reader = AsyncReader(own, plane.projection_id, plane.evaluator, plane.limits, cache_bytes=cache_bytes, **more)
         try:
             yield reader
         finally:
@@ -162,6 +164,46 @@ async def test_a_key_is_read_once_and_again_when_a_commit_touched_it(
             assert world.version_of(request, (await answered(reader, request)).body) == 1
         assert len(statements) == 2
         assert reader.cache.epoch == epoch  # it was never emptied
+
+
+class Held:
+    """A function of the evaluator that goes on when it is told to: nobody could tell it if the loop waited for it."""
+
+    def __init__(self, compute: Callable[..., Any]) -> None:
+        self._compute = compute
+        self._loop = asyncio.get_running_loop()
+        self._go_on = threading.Event()
+        self.begun = asyncio.Event()
+        self.was_told: list[bool] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        self._loop.call_soon_threadsafe(self.begun.set)
+        self.was_told.append(self._go_on.wait(10))
+        return self._compute(*arguments)
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+@pytest.mark.parametrize("name", ["key_state", "answer_from"])
+async def test_what_takes_long_is_computed_beside_the_loop(
+    pool: Pool, dsn: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    world = World(pool)
+    world.commit(*range(ACCOUNTS * SHOPS))  # so that every key has events
+    async with cached(world, dsn, 1 << 22, large_bytes=0) as reader:
+        reader.listening()
+        await reader.followed()
+        held = Held(getattr(reader.evaluator, name))
+        with monkeypatch.context() as patched:
+            patched.setattr(reader.evaluator, name, held)
+            waiting = asyncio.create_task(answered(reader, world.requests[0]))
+            await held.begun.wait()
+            held.go_on()
+            assert world.version_of(world.requests[0], (await waiting).body) == 1
+        assert set(held.was_told) == {True}
+        for request in world.requests[:4]:  # some keys are in the cache by now, some are not
+            assert world.version_of(request, (await answered(reader, request)).body) == 1
 
 
 async def test_only_the_keys_that_are_missing_are_read(pool: Pool, dsn: str) -> None:
