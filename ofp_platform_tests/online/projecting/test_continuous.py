@@ -15,7 +15,15 @@ import pytest
 from psycopg import errors, sql
 
 from ofp_platform.online.plane import Plane
-from ofp_platform.online.projecting.continuous import LEADER, driver_died, holding, holds_projection, run_continuous
+from ofp_platform.online.projecting.continuous import (
+    LEADER,
+    _tell_lag,
+    driver_died,
+    holding,
+    holds_projection,
+    lag_of_driver,
+    run_continuous,
+)
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
@@ -236,3 +244,56 @@ def test_what_does_not_pass_by_itself_ends_the_driver(
             )
         eventually(lambda: driver_died(plane.pool, row.projection_id))
     assert troubles == []
+
+
+async def test_a_service_believes_the_lag_of_a_driver_that_lives_and_asks_otherwise(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        row = plane.ensure_live()
+        append(plane.log, deliveries().part(0, 100))
+        monkeypatch.setattr(plane.log, "poll_seconds", 0.5, raising=False)
+        monitor = ProjectionMonitor(plane, row, plane.profile.thresholds, Counters())
+
+        def tell(lag: str | None, age_seconds: float) -> None:
+            with plane.pool.connection() as connection:
+                connection.execute(
+                    "INSERT INTO ofp.projection_driver (projection_id, lag, lag_seen_at)"
+                    " VALUES (%(id)s, %(lag)s::jsonb, clock_timestamp() - %(age)s * interval '1 s')"
+                    " ON CONFLICT (projection_id) DO UPDATE SET lag = excluded.lag, lag_seen_at = excluded.lag_seen_at",
+                    {"id": row.projection_id, "lag": lag, "age": age_seconds},
+                )
+
+        async def lag_seen() -> int:
+            await monitor.observe()
+            assert monitor.observation is not None
+            return monitor.observation.lag_records
+
+        assert lag_of_driver(plane.pool, row.projection_id) is None
+        tell('{"0000": 7}', 0.0)
+        assert lag_of_driver(plane.pool, row.projection_id) is None  # nobody holds the projection
+        assert await lag_seen() == 100
+        with holding(dsn, row.projection_id):
+            assert lag_of_driver(plane.pool, row.projection_id) == {"0000": 7}
+            assert await lag_seen() == 7
+            tell('{"0000": 7}', 60.0)
+            assert await lag_seen() == 100
+            tell(None, 0.0)
+            assert await lag_seen() == 100
+
+
+def test_a_driver_does_not_tell_a_lag_that_it_does_not_know(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        plane.ensure_live()
+        lags = iter([{"0000": 3}])
+        monkeypatch.setattr(plane.log, "seen_lag", lambda: next(lags, None))
+        told: list[object] = []
+        monkeypatch.setattr(
+            "ofp_platform.online.projecting.continuous._tell_lag",
+            lambda connection, arguments, lag: (told.append(lag), _tell_lag(connection, arguments, lag)),
+        )
+        with driven(plane, []):
+            eventually(lambda: len(told) >= 3)
+            with plane.pool.connection() as connection:
+                assert connection.execute("SELECT lag FROM ofp.projection_driver").fetchone() == ({"0000": 3},)
+        assert told[:3] == [{"0000": 3}, None, None]

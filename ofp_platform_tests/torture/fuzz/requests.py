@@ -109,7 +109,7 @@ class Requests:
         if chance.random() < 0.5:
             body = self._valid[chance.randrange(len(self._valid))][0]
             if chance.random() < 0.3:
-                body = gzip.compress(body, 1)
+                body = gzip.compress(body, 1, mtime=0)
                 headers.append(b"content-encoding: gzip")
             elif chance.random() < 0.3:
                 body = body.decode().encode(chance.choice(("utf-16", "utf-32", "utf-7")))
