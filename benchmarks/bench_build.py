@@ -68,9 +68,7 @@ class Built:
 
 def prepare(world: Transactions, folder: Path, dsn: str, as_of_basis: AsOfBasis) -> Prepared:
     """Append, archive, publish facts and labels, submit the intent."""
-    build_profile = profile("build").model_copy(
-        update={"object_store_url": f"file://{folder}/objects", "range_size": 100_000}  # the handbook profile's range
-    )
+    build_profile = profile("build", folder).model_copy(update={"range_size": 100_000})  # the handbook profile's range
     with Plane.open(build_profile, dsn) as plane:
         records = world.append_to(plane)
         ends = plane.log.ends()

@@ -155,7 +155,7 @@ def main() -> None:
         folder = Path(name)
         dsn = fresh_database(folder, "freshness")
         try:
-            with Plane.open(profile("freshness"), dsn) as plane:
+            with Plane.open(profile("freshness", folder), dsn) as plane:
                 simulated(folder, arguments.history).append_to(plane)
                 row = plane.ensure_live()
                 catching_up = plane.projector(row)

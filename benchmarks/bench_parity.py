@@ -31,7 +31,7 @@ from ofp_platform.online.serving.served_batches import record_of
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
-AIM_PER_SECOND = 10_000
+AIM_PER_SECOND = 20_000
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def main() -> None:
     rows: list[tuple[str, int, float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         dsn = fresh_database(Path(folder), "parity")
-        settings = profile("parity")
+        settings = profile("parity", Path(folder))
         try:
             with Plane.open(settings, dsn) as plane:
                 fill(plane, arguments.events)

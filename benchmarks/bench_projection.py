@@ -156,7 +156,7 @@ def main() -> None:
         world = transactions(Path(folder), arguments.transactions)
         dsn = fresh_database(Path(folder), "projection")
         try:
-            with Plane.open(profile("projection"), dsn) as plane:
+            with Plane.open(profile("projection", Path(folder)), dsn) as plane:
                 start_time = time.perf_counter()
                 appended_records = world.append_to(plane)
                 append_seconds = time.perf_counter() - start_time

@@ -42,7 +42,7 @@ def build(folder: Path, *, events: int, hot: int, requests: int, seed: int) -> S
     """Project the events into a database of the folder's embedded PostgreSQL."""
     rng = np.random.default_rng(seed)
     dsn = fresh_database(folder, "serving")
-    serving_profile = profile("serving").model_copy(update={"object_store_url": f"file://{folder}/objects"})
+    serving_profile = profile("serving", folder)
     with Plane.open(serving_profile, dsn) as plane:
         fill(plane, events, hot=hot)
         row = plane.ensure_live()

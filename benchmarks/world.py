@@ -35,10 +35,16 @@ def fresh_database(home: Path, name: str) -> str:
     return dsn
 
 
-def profile(name: str) -> Profile:
-    """A profile with the handbook pack: 2 keys and 12 windowed features an event."""
+def profile(name: str, folder: Path) -> Profile:
+    """A profile with the handbook pack: 2 keys and 12 windowed features an event; objects lie in the folder."""
     return Profile(
-        profile_name=name, stream_name=name, partitions=4, partition_key="payload.customer_id", context_pins=PINS, pack="handbook"
+        profile_name=name,
+        stream_name=name,
+        partitions=4,
+        partition_key="payload.customer_id",
+        context_pins=PINS,
+        pack="handbook",
+        object_store_url=f"file://{folder}/objects",
     )
 
 

@@ -6,6 +6,7 @@ Records come as stored bytes: half a provenance is an outcome here, not an error
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -71,7 +72,7 @@ class ServedSnapshot:
     @property
     def feature_keys(self) -> tuple[FeatureKey, ...]:
         """The keys as objects."""
-        return tuple(FeatureKey(key_type=KeyType(key_type), key_id=key_id) for key_type, key_id in self.keys)
+        return tuple([_feature_key(key_type, key_id) for key_type, key_id in self.keys])
 
     @property
     def request(self) -> GetFeaturesRequest:
@@ -83,6 +84,12 @@ class ServedSnapshot:
             as_of_time_utc=self.plain.as_of_time_utc,
             request_context=self.plain.request_context,
         )
+
+
+@lru_cache(maxsize=_KEPT)
+def _feature_key(key_type: str, key_id: str) -> FeatureKey:
+    """A key as an object, which cannot change: made, and held against the rules for ids, once."""
+    return FeatureKey(key_type=KeyType(key_type), key_id=key_id)
 
 
 class NotComparable(Exception):
