@@ -22,7 +22,7 @@ import psycopg
 from benchmarks.figures import Figures, Row
 from benchmarks.world import PINS, START, fresh_database
 from ofp_platform.log.block import Block
-from ofp_platform.log.postgres import _LOCK, PostgresLog
+from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.storage.notices import LOG_CHANNEL, send_notice
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -31,6 +31,9 @@ AIM_RATIO = 10.0
 KEY = "payload.customer_id"
 
 
+_HEADS = """
+    SELECT partition_id, next_offset FROM ofp.log_head
+    WHERE stream_name = %s AND partition_id = ANY(%s) ORDER BY partition_id FOR UPDATE"""
 _INSERT = """
     INSERT INTO ofp.log_block
         (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, codec, raw_bytes, block)
@@ -45,16 +48,16 @@ class ByStatements(PostgresLog):
         super().__init__(*arguments)
         self._commits = mock.Mock(write=lambda blocks, _: self._write(blocks))
 
-    def _write(self, blocks: Sequence[tuple[str, Block]]) -> list[int]:
+    def _write(self, blocks: Sequence[tuple[str, Block]]) -> list[tuple[int, str | None]]:
         with self._pool.connection() as connection:
             with connection.transaction():
                 firsts = self._steps(connection, blocks)
             self._tell(connection)
         return firsts
 
-    def _steps(self, connection: psycopg.Connection, blocks: Sequence[tuple[str, Block]]) -> list[int]:
+    def _steps(self, connection: psycopg.Connection, blocks: Sequence[tuple[str, Block]]) -> list[tuple[int, str | None]]:
         names = sorted({name for name, _ in blocks})
-        following: dict[str, int] = dict(connection.execute(_LOCK, (self.stream_name, names)).fetchall())
+        following: dict[str, int] = dict(connection.execute(_HEADS, (self.stream_name, names)).fetchall())
         rows = []
         for name, b in blocks:
             row = (b.record_count, b.first_admitted, b.last_admitted, b.codec, b.raw_bytes, b.data)
@@ -63,7 +66,7 @@ class ByStatements(PostgresLog):
         with connection.cursor() as cursor:
             cursor.executemany(_INSERT, rows)
             cursor.executemany(_ADVANCE, [(after, self.stream_name, name) for name, after in following.items()])
-        return [row[2] for row in rows]
+        return [(row[2], self.history.current) for row in rows]
 
     def _tell(self, connection: psycopg.Connection) -> None:
         send_notice(connection, LOG_CHANNEL, self.stream_name)
@@ -72,7 +75,7 @@ class ByStatements(PostgresLog):
 class NoticeInside(ByStatements):
     """The same with the notice in the append's transaction."""
 
-    def _steps(self, connection: psycopg.Connection, blocks: Sequence[tuple[str, Block]]) -> list[int]:
+    def _steps(self, connection: psycopg.Connection, blocks: Sequence[tuple[str, Block]]) -> list[tuple[int, str | None]]:
         firsts = super()._steps(connection, blocks)
         connection.execute("SELECT pg_notify(%s, %s)", (LOG_CHANNEL, self.stream_name))
         return firsts
@@ -114,6 +117,8 @@ def append_rate(log: PostgresLog, keys: list[str], seconds: float, first: int) -
     start.wait()
     for thread in threads:
         thread.join()
+    if not all(counts):
+        raise SystemExit("a producer appended nothing: its error stands above")
     return sum(counts), time.perf_counter() - began
 
 
