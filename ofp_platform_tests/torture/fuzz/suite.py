@@ -96,7 +96,7 @@ def torture(run: Run) -> None:
 def world(run: Run) -> Iterator[tuple[int, int, list[tuple[bytes, str]], Comparison]]:
     """A projected log and the service on it: its port and process, valid requests, and the library beside it."""
     dsn = fresh_database(run.dsn, f"fuzz_{run.seed:x}")
-    chosen = profile("fuzz").model_copy(update={"object_store_url": f"file://{run.folder}/objects"})
+    chosen = profile("fuzz", run.folder)
     with Plane.open(chosen, dsn) as plane:
         fill(plane, run.count(EVENTS, least=1_000), seed=run.seed)
         row = plane.ensure_live()
