@@ -22,13 +22,15 @@ class Environment(BaseSettings):
     """Settings by OFP_HOME, OFP_DATABASE_URL and OFP_PROFILE; an empty variable counts as not set.
 
     home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
-    than the embedded one. profile: the name of a shipped profile or the path of a file.
+    than the embedded one. read_database_url: a replica of it that the service reads state from. profile: the name of a shipped
+    profile or the path of a file.
     """
 
     model_config = SettingsConfigDict(env_prefix="OFP_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Path(".ofp")
     database_url: str | None = None
+    read_database_url: str | None = None
     profile: str | None = None
 
     @property
@@ -92,6 +94,14 @@ class Environment(BaseSettings):
 
         return start_embedded(self.postgres_folder)
 
+    def read_dsn(self) -> str | None:
+        """The DSN of a replica that the service reads state from; None: none is named.
+
+        Raises:
+            CommandRefused: OFP_READ_DATABASE_URL is not a DSN.
+        """
+        return None if self.read_database_url is None else _checked(self.read_database_url, "OFP_READ_DATABASE_URL")
+
     def open_plane(self, *, create_stream: bool = False) -> Plane:
         """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.
 
@@ -113,14 +123,14 @@ class Environment(BaseSettings):
         return Plane.open_without_log(self.load_profile(), self.dsn())
 
 
-def _checked(dsn: str) -> str:
+def _checked(dsn: str, variable: str = "OFP_DATABASE_URL") -> str:
     import psycopg
 
     try:
         psycopg.conninfo.conninfo_to_dict(dsn)
     except psycopg.ProgrammingError:
         # without the text itself: a DSN may hold a password
-        raise CommandRefused("OFP_DATABASE_URL is not a PostgreSQL DSN, as in postgresql://user@host/database") from None
+        raise CommandRefused(f"{variable} is not a PostgreSQL DSN, as in postgresql://user@host/database") from None
     return dsn
 
 

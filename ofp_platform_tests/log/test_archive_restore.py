@@ -229,6 +229,38 @@ async def test_what_was_lost_for_good_is_never_taken_for_what_stands_there_now(s
             await service.close()
 
 
+async def test_a_replica_is_read_and_one_that_lags_is_told(servers: ReplicatedServer, tmp_path: Path) -> None:
+    settings, moment = profile(tmp_path), 0.0
+    with Plane.open(settings, servers.primary.dsn) as plane:
+        newest = append(plane, 0, HALF)[-1]
+        project(plane)
+        servers.catch_up()
+        service = OnlineService(
+            settings, servers.primary.dsn, read_dsn=servers.replica.dsn, connections=2, monotonic=lambda: moment
+        )
+        await service.open()
+        try:
+            assert service.monitor is not None
+            body = request(newest).model_dump_json(exclude_none=True).encode()
+            served = await answered(service, body)
+            assert served.hash == answer(plane, newest).hash
+            assert await service.snapshot(served.hash)
+            assert (await service.health()).state is PostureState.GREEN
+            servers.cut_off()
+            append(plane, HALF, HALF + 10)
+            project(plane)
+            await service.monitor.observe()
+            moment += 20
+            await service.monitor.observe()
+            assert service.monitor.posture["reasons"] == ["REPLICA_BEHIND_SECONDS>10"]
+            moment += 100
+            await service.monitor.observe()
+            assert service.monitor.posture["state"] == "RED"
+            assert (await answered(service, body)).hash == served.hash
+        finally:
+            await service.close()
+
+
 @pytest.fixture
 def shortened(dsn: str, tmp_path: Path) -> Iterator[Plane]:
     """A log that ends before its archive, on the same server: the files of an older moment were put back."""

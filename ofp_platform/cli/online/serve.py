@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.profile import Profile
 
 
-def build_application(profile: Profile, dsn: str, reports: Path) -> Application:
+def build_application(profile: Profile, dsn: str, reports: Path, read_dsn: str | None = None) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import load_tokens
@@ -27,7 +27,7 @@ def build_application(profile: Profile, dsn: str, reports: Path) -> Application:
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     policy = HttpPolicy(max_body_bytes=profile.limits.max_body_bytes)
-    service = OnlineService(profile, dsn, ended=EndedTasks(reports))
+    service = OnlineService(profile, dsn, ended=EndedTasks(reports), read_dsn=read_dsn)
     return Application(service, BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
 
 
@@ -45,5 +45,5 @@ def serve(
     declared_profile = environment.load_profile()
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
     with TemporaryDirectory(prefix="ofp-serve-") as reports:
-        application = partial(build_application, declared_profile, environment.dsn(), Path(reports))
+        application = partial(build_application, declared_profile, environment.dsn(), Path(reports), environment.read_dsn())
         server.serve(application, host, port, workers)

@@ -51,7 +51,8 @@ def _in_words(record: logging.LogRecord) -> bool:
 class OnlineService:
     """Serves the live projection of a profile; follows a switch to another projection, or the first one, without a restart.
 
-    It creates none: until somebody has, the run is not known here.
+    It creates none: until somebody has, the run is not known here. State is read by `read_dsn`, which may be a replica; all
+    else, what is written among it, by `dsn`.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class OnlineService:
         cache_bytes: int = 256 << 20,
         log_served: bool = True,
         ended: EndedTasks | None = None,
+        read_dsn: str | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._profile = profile
         self._dsn = dsn
+        self._read_dsn = read_dsn
         self._connections = connections
         self._cache_bytes = cache_bytes
         self._log_served = log_served
@@ -90,7 +93,7 @@ class OnlineService:
         self._plane = await asyncio.to_thread(Plane.open_without_log, self._profile, self._dsn, max_connections=4)
         row = await asyncio.to_thread(self._plane.live)
         self._pool = await asyncpg.create_pool(
-            **asyncpg_arguments(self._dsn),
+            **asyncpg_arguments(self._read_dsn or self._dsn),
             min_size=min(2, self._connections),
             max_size=self._connections,
             command_timeout=5,
@@ -103,6 +106,7 @@ class OnlineService:
             self._profile.thresholds,
             self.counters,
             trouble=self._trouble,
+            replica_dsn=self._read_dsn,
             wall_clock=self._wall_clock,
             monotonic=self._monotonic,
         )

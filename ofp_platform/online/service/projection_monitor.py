@@ -16,9 +16,9 @@ from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.serving.posture import NO_PROJECTION, REFUSALS, STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
-from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection
+from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection, read_projection
 from ofp_platform.storage.objects import ObjectStoreUnavailable
-from ofp_platform.storage.postgres import takes_writes
+from ofp_platform.storage.postgres import connect, takes_writes
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import PostureState
@@ -47,6 +47,7 @@ class ProjectionMonitor:
         counters: Counters,
         *,
         trouble: Callable[[], Trouble] = Trouble,
+        replica_dsn: str | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,6 +62,9 @@ class ProjectionMonitor:
         self._moved_at = 0.0
         self._driven_at = monotonic()
         self._seen_version = -1
+        self._replica_dsn = replica_dsn
+        self._owed_version = -1
+        self._replica_at = monotonic()
         self._demanded_at = -_DEMAND_SECONDS
         self._refusal: str | None = None
         self._archive_seen_at = -_ARCHIVE_SECONDS
@@ -137,7 +141,20 @@ class ProjectionMonitor:
             self._driven_at = now
         stalled_seconds, driverless_seconds = now - self._moved_at, now - self._driven_at
         archive_lag = self._read_archive_lag(now)
-        return Observation(row, totals, lag, stalled_seconds, read_only, refusal, archive_lag, driverless_seconds)
+        replica_seconds = self._read_replica(row, now)
+        return Observation(
+            row, totals, lag, stalled_seconds, read_only, refusal, archive_lag, driverless_seconds, replica_seconds
+        )
+
+    def _read_replica(self, row: ProjectionRow, now: float) -> float:
+        """Seconds since when the replica lacks a commit that was there; one that does not answer is a store that does not."""
+        if self._replica_dsn is None:
+            return 0.0
+        with connect(self._replica_dsn, autocommit=True) as connection:
+            replica_version = read_projection(connection, row.projection_id).version
+        if replica_version >= self._owed_version:
+            self._owed_version, self._replica_at = row.version, now
+        return now - self._replica_at
 
     def _read_archive_lag(self, now: float) -> float | None:
         """How much of the log's retention is not archived. Where log or archive do not answer to that, it is as it was."""

@@ -39,7 +39,7 @@ class Observation:
     `read_only`: the store takes no writes, so that nothing can be applied. `refusal`: why reading cannot go on from the basis
     without a gap, one of `REFUSALS`; None: it can. `archive_lag`: the age of the oldest record that is not archived as a part of
     the log's retention; None: nobody looked, or the log keeps everything. `driverless_seconds`: since when the continuous driver
-    of the projection is seen to have died.
+    of the projection is seen to have died. `replica_seconds`: since when the replica that is read from lacks a commit.
     """
 
     row: ProjectionRow
@@ -50,6 +50,7 @@ class Observation:
     refusal: str | None = None
     archive_lag: float | None = None
     driverless_seconds: float = 0.0
+    replica_seconds: float = 0.0
 
     @property
     def lag_records(self) -> int:
@@ -102,6 +103,10 @@ def judge(
         red.append(f"STALLED_SECONDS>{thresholds.stall_seconds_red}")
     elif lag and stalled_seconds > thresholds.stall_seconds_amber:
         amber.append(f"STALLED_SECONDS>{thresholds.stall_seconds_amber}")
+    if observation.replica_seconds > thresholds.stall_seconds_red:
+        red.append(f"REPLICA_BEHIND_SECONDS>{thresholds.stall_seconds_red}")
+    elif observation.replica_seconds > thresholds.stall_seconds_amber:
+        amber.append(f"REPLICA_BEHIND_SECONDS>{thresholds.stall_seconds_amber}")
     if observation.driverless_seconds > thresholds.stall_seconds_amber:
         # what is applied is right; what comes now waits, and is RED then
         amber.append(f"NO_PROJECTOR_SECONDS>{thresholds.stall_seconds_amber}")

@@ -168,8 +168,9 @@ async def test_every_failure_is_counted_and_every_counter_exported(profile: Prof
 async def test_a_store_that_is_silent_is_red_and_no_second_look_joins_the_first(
     profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ofp_platform.online.service.projection_monitor._OBSERVATION_SECONDS", 0.05)
     async with opened(profile, dsn) as service:
+        # the first observation also looks into the archive, which is opened for it
+        monkeypatch.setattr("ofp_platform.online.service.projection_monitor._OBSERVATION_SECONDS", 0.05)
         assert (await service.health()).state is PostureState.GREEN
         assert service.monitor is not None
         asked = threading.Event()
