@@ -27,7 +27,7 @@ class _Connection(asyncio.Protocol):
     """One keep-alive connection: sends a request, and says when its answer is whole."""
 
     def __init__(
-        self, on_answer: Callable[[_Connection, float, bool], None], on_loss: Callable[[Exception | None], None]
+        self, on_answer: Callable[[_Connection, float, bool], None], on_loss: Callable[[_Connection, Exception | None], None]
     ) -> None:
         self._on_answer = on_answer
         self._on_loss = on_loss
@@ -53,7 +53,7 @@ class _Connection(asyncio.Protocol):
             self._buffer = buffer
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._on_loss(error)
+        self._on_loss(self, error)
 
     def close(self) -> None:
         """No more requests."""
@@ -104,9 +104,11 @@ class _Schedule:
         if len(self.latencies) == len(self._arrivals):
             self._ended.set_result(None)
 
-    def loss(self, error: Exception | None) -> None:
-        """A connection is gone."""
-        if not self._ended.done():
+    def loss(self, connection: _Connection, error: Exception | None) -> None:
+        """A connection is gone. A server may close one that nothing waits on, while others are left."""
+        if connection in self._free and len(self._free) > 1:
+            self._free.remove(connection)
+        elif not self._ended.done():
             self._ended.set_exception(error or ConnectionResetError("the server closed a connection that was in use"))
 
 
