@@ -18,6 +18,7 @@ from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
+from ofp_platform.online.state.key_tails import TAIL_BYTES
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
@@ -66,6 +67,7 @@ class SmallPlane:
         partitions: int = 2,
         chunk_events: int = CHUNK_EVENTS,
         span_chunks: int = SPAN_CHUNKS,
+        tail_bytes: int = TAIL_BYTES,
         allowed_lateness: int = LATENESS,
         limits: Limits | None = None,
         status: str = "live",
@@ -76,6 +78,7 @@ class SmallPlane:
         self.pins = ContextPins(**PINS)
         self.chunk_events = chunk_events
         self.span_chunks = span_chunks
+        self.tail_bytes = tail_bytes
         self.allowed_lateness = allowed_lateness
         self.records: list[fold.Record] = []
         self.log = ScatteredLog.create(pool, stream_name, partitions, "event_id")
@@ -133,6 +136,7 @@ class SmallPlane:
             allowed_lateness_us=self.allowed_lateness,
             chunk_events=self.chunk_events,
             span_chunks=self.span_chunks,
+            tail_bytes=self.tail_bytes,
             least_ahead=1,
             identity_policy=IdentityPolicy(recent=8, fan_in=2),
         )

@@ -25,6 +25,7 @@ from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buck
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
 from ofp_platform.online.state.identity_pages import PageCorrupt
+from ofp_platform.online.state.key_tails import TAIL_BYTES, append_to_tails
 from ofp_platform.online.state.known_identities import IdentityPolicy, OlderIdentities
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
 from ofp_platform.online.state.pruning import FIRST_PLACE, LEAST_STEP, begin_pruning, pruning_step
@@ -41,7 +42,8 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ApplyReceipt:
-    """Receipt of one commit. Counts are records, but for `touched_keys` and `chunks`; times are microseconds.
+    """Receipt of one commit. Counts are records, but for `touched_keys` and `chunks`, in which tails are counted too; times are
+    microseconds.
 
     `failures`: records that feed nothing, by reason; `group_failures`: applied ones that some groups cannot use, by reason.
     `late` counts applied events at or behind the horizon as it stood before the commit: they change no servable value.
@@ -88,6 +90,7 @@ class Projector:
         allowed_lateness_us: int,
         chunk_events: int = chunk_merge.CHUNK_EVENTS,
         span_chunks: int = SPAN_CHUNKS,
+        tail_bytes: int = TAIL_BYTES,
         least_ahead: int = LEAST_RECORDS,
         identity_policy: IdentityPolicy | None = None,
     ) -> None:
@@ -99,6 +102,7 @@ class Projector:
         self._retained_us = registry.reach + allowed_lateness_us
         self._chunk_events = chunk_events
         self._span_chunks = span_chunks
+        self._tail_bytes = tail_bytes
         self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind, identity_policy)
         self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
@@ -193,7 +197,7 @@ class Projector:
         )
 
     def _commit(self, connection: Connection[Any], row: ProjectionRow, work: FoldedBatch, advance: Advance) -> tuple[int, int]:
-        """Write a batch in one transaction. Returns keys touched and chunks written."""
+        """Write a batch in one transaction. Returns keys touched, and tails and chunks written."""
         horizon = advance.horizon
         with connection.transaction():
             stored_row = read_projection(connection, self._projection_id, for_update=True)
@@ -273,7 +277,7 @@ class Projector:
     def _merge(
         self, connection: Connection[Any], key_type: str, touched_runs: list[tuple[list[str], Int64]], horizon: int | None
     ) -> tuple[int, int]:
-        """Merge new events of one key type into its chunks. Returns keys touched and chunks written."""
+        """Merge new events of one key type into its tails and chunks. Returns keys touched, and tails and chunks written."""
         numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched_runs), 0)
         numbers.update(zip(numbers, range(len(numbers)), strict=True))
         keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched_runs)), np.int64)
@@ -283,7 +287,13 @@ class Projector:
             keys, matrix = keys[servable], np.ascontiguousarray(matrix[:, servable])
         if not len(keys):
             return 0, 0
-        key_ids = list(numbers)
+        code = KEY_TYPE_CODES[key_type]
+        owner = (self._projection_id, code)
+        floor = LOWEST if horizon is None else horizon
+        rest = append_to_tails(connection, *owner, list(numbers), keys, matrix, horizon=floor, tail_bytes=self._tail_bytes)
+        if not rest.key_ids:
+            return len(numbers), rest.tails
+        key_ids, keys, matrix = rest.key_ids, rest.keys, rest.matrix
         buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
         existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
         plan = self._plans[key_type]
@@ -306,9 +316,8 @@ class Projector:
         )
         replace_chunks(connection, self._projection_id, key_type, old, rows)
         changed_chunks, grown_keys = _changes(key_ids, buckets, merged_chunks.chunk_bucket, first_ts, last_ts)
-        code = KEY_TYPE_CODES[key_type]
-        refresh_spans(connection, self._projection_id, code, plan, changed_chunks, grown_keys, self._span_chunks)
-        return len(key_ids), len(rows)
+        refresh_spans(connection, *owner, plan, changed_chunks, grown_keys, self._span_chunks)
+        return len(numbers), rest.tails + len(rows)
 
     def _prune(
         self, connection: Connection[Any], row: ProjectionRow, horizon: int | None, chunk_count: int

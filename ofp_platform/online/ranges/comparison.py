@@ -188,9 +188,12 @@ def _sample(side: tuple[ProjectionRow, Pool], key_type: str, count: int) -> list
 def keys_by_digest(connection: Connection[Any], projection_id: int, key_type: str, count: int) -> list[str]:
     """The first `count` keys of a type in the order of the MD5 of their ids."""
     rows = connection.execute(
-        "SELECT key_id FROM (SELECT DISTINCT key_id FROM ofp.chunk WHERE projection_id = %s AND key_type = %s) AS keys"
-        " ORDER BY md5(key_id), key_id LIMIT %s",
-        (projection_id, KEY_TYPE_CODES[key_type], count),
+        "SELECT key_id FROM ("
+        " SELECT key_id FROM ofp.chunk WHERE projection_id = %(projection)s AND key_type = %(kind)s"
+        " UNION SELECT key_id FROM ofp.tail"
+        " WHERE projection_id = %(projection)s AND key_type = %(kind)s AND octet_length(block) > 0"
+        ") AS keys ORDER BY md5(key_id), key_id LIMIT %(count)s",
+        {"projection": projection_id, "kind": KEY_TYPE_CODES[key_type], "count": count},
     ).fetchall()
     return [key_id for (key_id,) in rows]
 

@@ -22,6 +22,7 @@ from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_codec import unpack_many
 from ofp_platform.online.state.projection import ProjectionRow, read_projection
 from ofp_platform.online.state.store_snapshot import store_snapshot
+from ofp_platform.online.state.tail_codec import read_records
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.snapshot_records import snapshot_path
@@ -133,10 +134,11 @@ def touched_keys(
     """Keys of a type with an event at after < ts <= until, in the order of their ids."""
     key_ids: set[str] = set()
     # a chunk whose first or last event is inside says so by itself; only one that spans the hour has to be opened
+    bounds = {"projection": projection_id, "kind": KEY_TYPE_CODES[key_type], "after": after, "until": until}
     rows = connection.execute(
         "SELECT key_id, CASE WHEN NOT (first_ts > %(after)s OR last_ts <= %(until)s) THEN block END FROM ofp.chunk"
         " WHERE projection_id = %(projection)s AND key_type = %(kind)s AND first_ts <= %(until)s AND last_ts > %(after)s",
-        {"projection": projection_id, "kind": KEY_TYPE_CODES[key_type], "after": after, "until": until},
+        bounds,
         binary=True,
     )
     columns = registry.layouts[key_type].column_count
@@ -149,6 +151,19 @@ def touched_keys(
         inside = (matrix[0] > after) & (matrix[0] <= until)
         hits = np.logical_or.reduceat(inside, offsets[:-1])
         key_ids.update(key_id for (key_id, _), hit in zip(spanning, hits.tolist(), strict=True) if hit)
+    rows = connection.execute(
+        "SELECT key_id, CASE WHEN last_ts > %(until)s THEN block END FROM ofp.tail WHERE projection_id = %(projection)s"
+        " AND key_type = %(kind)s AND after_ts < %(until)s AND last_ts > %(after)s AND octet_length(block) > 0",
+        bounds,
+        binary=True,
+    )
+    for some in _batches(rows):
+        key_ids.update(key_id for key_id, block in some if block is None)
+        spanning = [(key_id, block) for key_id, block in some if block is not None and key_id not in key_ids]
+        matrix, offsets = read_records([block for _, block in spanning], columns)
+        inside = (matrix[0] > after) & (matrix[0] <= until)
+        counts = np.diff(np.concatenate([[0], np.cumsum(inside)])[offsets])
+        key_ids.update(key_id for (key_id, _), count in zip(spanning, counts.tolist(), strict=True) if count)
     return sorted(key_ids)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import ROW_WIDTH
+from ofp_platform.kernel.accumulate import ROW_WIDTH, summarise_chunks
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
 from ofp_platform.kernel.windows import Segments, segments_of_chunks
 from ofp_platform.online.state.chunk_codec import unpack, unpack_many
+from ofp_platform.online.state.tail_codec import read_tail
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.question import Question
@@ -26,12 +27,16 @@ LATEST = int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True)
 class StoredChunk:
-    """One chunk as read; `block` is None where its summaries are enough."""
+    """One chunk as read; `block` is None where its summaries are enough.
+
+    A tail is read with them, always as the last one: `block` has its records and `summaries` nothing.
+    """
 
     first_ts: int
     last_ts: int
     summaries: bytes
     block: bytes | None
+    is_tail: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,30 +61,39 @@ class KeyState:
         columns = arrays.layout.column_count
         self.events: Int64Array | Segments
         self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
-        if not chunks:
-            self.events = np.empty((columns, 0), np.int64)
-        elif len(chunks) == 1 and chunks[0].block is not None:
-            self.events = unpack(chunks[0].block)
+        tail = read_tail(chunks[-1].block or b"", columns, ties=arrays.layout.ties) if chunks and chunks[-1].is_tail else None
+        body = chunks if tail is None else chunks[:-1]
+        if not body:
+            self.events = np.empty((columns, 0), np.int64) if tail is None else tail
+        elif len(body) == 1 and body[0].block is not None:
+            events = unpack(body[0].block)
+            self.events = events if tail is None else np.concatenate([events, tail], axis=1)
         else:
             self.chunks = chunks
-            self.events = _segments(arrays, chunks)
+            self.events = _segments(arrays, body, tail)
         matrix = self.events.matrix if isinstance(self.events, Segments) else self.events
         self.decoded_bytes = matrix.nbytes
         self.nbytes = _size(self.events, self.chunks)
 
 
-def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> Segments:
-    is_decoded = np.array([chunk.block is not None for chunk in chunks])
+def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk], tail: Int64Array | None) -> Segments:
+    """The segments of chunks, and behind them one of the events of the tail."""
+    is_decoded = [chunk.block is not None for chunk in chunks]
     blocks = [chunk.block for chunk in chunks if chunk.block is not None]
     matrix, offsets = unpack_many(blocks, arrays.layout.column_count)
+    first_ts, last_ts = [chunk.first_ts for chunk in chunks], [chunk.last_ts for chunk in chunks]
     summaries = np.frombuffer(b"".join([chunk.summaries for chunk in chunks]), np.int64)
+    summaries = summaries.reshape(len(chunks), arrays.measure_count, ROW_WIDTH)
+    if tail is not None:
+        first_ts.append(int(tail[0, 0]))
+        last_ts.append(int(tail[0, -1]))
+        of_tail = summarise_chunks(tail, np.array([0, tail.shape[1]], np.int64), arrays.measures)
+        summaries = np.concatenate([summaries, of_tail])
+        is_decoded.append(True)
+        matrix = np.concatenate([matrix, tail], axis=1)
+        offsets = np.append(offsets, matrix.shape[1])
     return segments_of_chunks(
-        np.array([chunk.first_ts for chunk in chunks], np.int64),
-        np.array([chunk.last_ts for chunk in chunks], np.int64),
-        summaries.reshape(len(chunks), arrays.measure_count, ROW_WIDTH),
-        is_decoded,
-        matrix,
-        offsets,
+        np.array(first_ts, np.int64), np.array(last_ts, np.int64), summaries, np.array(is_decoded), matrix, offsets
     )
 
 

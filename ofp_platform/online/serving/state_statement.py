@@ -32,15 +32,16 @@ _LEVEL = """s{level} AS MATERIALIZED (
 _LEVELS = range(SPAN_LEVELS, 0, -1)
 _SPANS = ", ".join(_LEVEL.format(level=level, below=level - 1, opened=_OPENED.format(row="s")) for level in _LEVELS)
 _WHOLE = "\n        UNION ALL\n        ".join(
-    f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block FROM s{level} WHERE NOT opened" for level in _LEVELS
+    f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block, false AS is_tail FROM s{level} WHERE NOT opened"
+    for level in _LEVELS
 )
 
 # One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
 # segments are its spans; below the spans that an edge of a window falls into, and behind the last span of a level, those of the
 # next level, and at last the chunks. A chunk's block is sent only where an edge falls inside it, or where every event is needed
-# (k.whole_after).
+# (k.whole_after). The events of a key's tail are newer than all of these, and are sent as they are.
 READ_STATE = f"""
-SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block
+SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail
 FROM ofp.projection AS p
 LEFT JOIN LATERAL (
     SELECT k.ord, c.*
@@ -53,12 +54,16 @@ LEFT JOIN LATERAL (
         SELECT c.*
         FROM r0 AS r
         CROSS JOIN LATERAL (
-            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_OPENED.format(row="c")} THEN c.block END
+            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_OPENED.format(row="c")} THEN c.block END, false
             FROM ofp.chunk AS c
             WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
                 AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
             OFFSET 0
         ) AS c
+        UNION ALL
+        SELECT t.after_ts + 1, t.last_ts, ''::bytea, t.block, true
+        FROM ofp.tail AS t
+        WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND octet_length(t.block) > 0
     ) AS c
 ) AS c ON true
 WHERE p.projection_id = $1
@@ -90,9 +95,9 @@ def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
     chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
-    for _, _, _, index, first_ts, last_ts, summaries, block in rows:
+    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail in rows:
         if index is not None:
-            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block))
+            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block, is_tail))
     version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
     states = []
     start = 0

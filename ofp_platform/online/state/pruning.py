@@ -1,4 +1,4 @@
-"""Pruning: state that lies wholly behind the horizon goes, a few chunks with each commit.
+"""Pruning: state that lies wholly behind the horizon goes, a few chunks and tails with each commit.
 
 A pruning fixes its horizon when it begins and walks through the chunks in the order of their keys. A commit takes one step, as
 long as its own work: it never scans the table, and only keys that lose something count as touched. What is pruned changes no
@@ -11,23 +11,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from psycopg import Connection, RawCursor
 from psycopg.types.numeric import Int2
 
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 
 LEAST_STEP = 256
-"""Chunks looked at by a step, at least."""
+"""Chunks and tails looked at by a step, at least."""
 
 _KEY_TYPES = {code: key_type for key_type, code in KEY_TYPE_CODES.items()}
-_STEP = """
+_TAIL_PLACE = int(np.iinfo(np.int64).max)
+"""Where a key's tail stands among its chunks: behind all of them."""
+NEXT_CHUNKS = """
 SELECT key_type, key_id, first_ts, last_ts FROM ofp.chunk
 WHERE projection_id = $1 AND (key_type, key_id, first_ts) > ($2::smallint, $3::text COLLATE "C", $4::bigint)
 ORDER BY key_type, key_id, first_ts LIMIT $5
 """
+NEXT_TAILS = """
+SELECT key_type, key_id, last_ts FROM ofp.tail
+WHERE projection_id = $1 AND (key_type, key_id) {behind} ($2::smallint, $3::text COLLATE "C")
+ORDER BY key_type, key_id LIMIT $4
+"""
 _DELETE_CHUNKS = """
 DELETE FROM ofp.chunk AS c USING unnest($2::smallint[], $3::text[], $4::bigint[]) AS k(key_type, key_id, first_ts)
 WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts = k.first_ts
+"""
+_DELETE_TAILS = """
+DELETE FROM ofp.tail AS t USING unnest($2::smallint[], $3::text[]) AS k(key_type, key_id)
+WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND t.last_ts <= $4
 """
 _DELETE_SPANS = """
 DELETE FROM ofp.span AS s USING unnest($2::smallint[], $3::text[]) AS k(key_type, key_id)
@@ -37,7 +49,10 @@ WHERE s.projection_id = $1 AND s.key_type = k.key_type AND s.key_id = k.key_id C
 
 @dataclass(frozen=True)
 class PruningPlace:
-    """The last chunk that a pruning has looked at: code of its key type, key id, first event time (microseconds)."""
+    """The last chunk that a pruning has looked at: code of its key type, key id, first event time (microseconds).
+
+    A tail has the greatest time.
+    """
 
     key_type: int
     key_id: str
@@ -59,15 +74,21 @@ def pruning_step(
     connection: Connection[Any], projection_id: int, place: PruningPlace, horizon: int, chunk_count: int
 ) -> Mapping[str, list[str]]:
     """Look at the next chunks behind a place and delete those at or behind the horizon. The ids of their keys, by key type."""
-    looked_at = (projection_id, Int2(place.key_type), place.key_id, place.first_ts, chunk_count)
+    key = (projection_id, Int2(place.key_type), place.key_id)
+    tails_behind = NEXT_TAILS.format(behind=">" if place.first_ts == _TAIL_PLACE else ">=")
     with RawCursor(connection) as cursor:
-        rows = cursor.execute(_STEP, looked_at).fetchall()
+        rows = cursor.execute(NEXT_CHUNKS, (*key, place.first_ts, chunk_count)).fetchall()
+        tails = cursor.execute(tails_behind, (*key, chunk_count)).fetchall()
+        rows += [(code, key_id, _TAIL_PLACE, last_ts) for code, key_id, last_ts in tails]
+        rows = sorted(rows)[:chunk_count]  # the order of code points is that of the collation
         old_rows = [row for row in rows if row[3] <= horizon]
         keys = sorted({(code, key_id) for code, key_id, _, _ in old_rows})
         if old_rows:
             codes, key_ids, first_times, _ = map(list, zip(*old_rows, strict=True))
             cursor.execute(_DELETE_CHUNKS, (projection_id, codes, key_ids, first_times))
-            cursor.execute(_DELETE_SPANS, (projection_id, [code for code, _ in keys], [key_id for _, key_id in keys], horizon))
+            names = ([code for code, _ in keys], [key_id for _, key_id in keys])
+            cursor.execute(_DELETE_SPANS, (projection_id, *names, horizon))
+            cursor.execute(_DELETE_TAILS, (projection_id, *names, horizon))
     following = rows[-1][:3] if len(rows) == chunk_count else (None, None, None)
     connection.execute(
         "UPDATE ofp.projection SET pruning_type = %s, pruning_key = %s, pruning_ts = %s WHERE projection_id = %s",

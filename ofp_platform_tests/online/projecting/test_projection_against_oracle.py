@@ -25,6 +25,7 @@ from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.errors import Reason
 from ofp_platform_tests.oracle.fold import Record, micros, time_text
 from ofp_platform_tests.oracle.small_plane import ADMITTED, SmallPlane, answer_hash, apply, payment, small_registry
+from ofp_platform_tests.oracle.stored_state import stored_events
 from ofp_platform_tests.oracle.strategies import (
     ACCOUNTS,
     LATENESS,
@@ -81,15 +82,17 @@ class OnlinePlane(RuleBasedStateMachine):
     @initialize(
         partitions=st.integers(1, 3),
         chunk_events=st.sampled_from((1, 2, 3, 5, 256)),
+        tail_bytes=st.sampled_from((0, 60, 120, 250, 640)),
         span_chunks=st.sampled_from((1, 2, 3, 32)),
         lateness=st.sampled_from((0, LATENESS)),
     )
-    def start(self, partitions: int, chunk_events: int, span_chunks: int, lateness: int) -> None:
+    def start(self, partitions: int, chunk_events: int, tail_bytes: int, span_chunks: int, lateness: int) -> None:
         self.plane = SmallPlane(
             self.pool,
             next(STREAMS),
             partitions=partitions,
             chunk_events=chunk_events,
+            tail_bytes=tail_bytes,
             span_chunks=span_chunks,
             allowed_lateness=lateness,
         )
@@ -223,7 +226,7 @@ def test_any_world_in_any_batches_is_the_oracle_s_after_every_commit(dsn: str) -
         worlds(partitions=("0000", "0001")), st.lists(st.integers(1, 15), max_size=6), st.lists(times(45), min_size=1, max_size=2)
     )
     def check(world: World, sizes: list[int], moments: list[int]) -> None:
-        plane = SmallPlane(pool, next(STREAMS), chunk_events=2, span_chunks=2)
+        plane = SmallPlane(pool, next(STREAMS), chunk_events=2, span_chunks=2, tail_bytes=120)
         plane.load(world.records)
         for moment in moments:
             plane.check(KEYS, sorted(GROUPS), moment, {"amount": 12345})
@@ -244,10 +247,10 @@ def test_permutations_and_batchings_end_in_the_same_hashes_and_the_same_events(d
     def check(data: st.DataObject, world: World, moments: list[int]) -> None:
         stream = next(STREAMS)
         planes = []
-        limits = data.draw(st.tuples(*[st.sampled_from((1, 2, 4, 256))] * 2))
-        for pool, chunk_events in zip(pools, limits, strict=True):
+        limits = data.draw(st.tuples(*[st.tuples(st.sampled_from((1, 2, 4, 256)), st.sampled_from((0, 60, 200, 640)))] * 2))
+        for pool, (chunk_events, tail_bytes) in zip(pools, limits, strict=True):
             order: list[Record] = data.draw(st.permutations(world.records))
-            plane = SmallPlane(pool, stream, chunk_events=chunk_events, span_chunks=2)
+            plane = SmallPlane(pool, stream, chunk_events=chunk_events, span_chunks=2, tail_bytes=tail_bytes)
             plane.load(order)
             for size in data.draw(st.lists(st.integers(1, 20), max_size=4)):
                 apply(plane.projector(), size)
@@ -276,7 +279,6 @@ def check_chunks(
     """Every chunk is what it says of itself; the events of each key in front of the horizon, without their chunks."""
     names = {code: name for name, code in KEY_TYPE_CODES.items()}
     whole: dict[tuple[int, str], list[Any]] = {}
-    found: dict[tuple[str, str], list[tuple[int, ...]]] = {}
     before: tuple[Any, ...] = ()
     rows: Iterator[Any] = iter(
         connection.execute(
@@ -305,9 +307,9 @@ def check_chunks(
         plan = LayoutArrays.of(layout)
         assert summarise_chunks(plan, matrix, np.array([0, count])).tobytes() == summaries
         whole.setdefault((code, key_id), []).append(matrix)
-        events = [tuple(event) for event in matrix.T.tolist() if event[0] > horizon]
-        found.setdefault((key_type, key_id), []).extend(events)
     check_spans(connection, plane, whole)
+    stored = stored_events(connection, plane.projection_id, plane.registry)
+    found = {key: [tuple(event) for event in matrix.T.tolist() if event[0] > horizon] for key, matrix in stored.items()}
     return {key: sorted(events) for key, events in found.items() if events}
 
 
@@ -341,7 +343,7 @@ def check_spans(connection: Connection[Any], plane: SmallPlane, chunks: dict[tup
 def test_a_hot_key_is_served_from_summaries_and_edges(dsn: str) -> None:
     """Many small chunks: at the edges of every window, one microsecond to each side."""
     with open_pool(dsn) as pool:
-        plane = SmallPlane(pool, next(STREAMS), chunk_events=4, span_chunks=3)
+        plane = SmallPlane(pool, next(STREAMS), chunk_events=4, span_chunks=3, tail_bytes=200)
         rng = np.random.default_rng(20)
         moments = np.sort(rng.integers(0, 30 * SECOND, 400))
         moments[100:140] = moments[100]  # a run of equal times longer than a chunk

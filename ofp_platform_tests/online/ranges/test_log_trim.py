@@ -38,6 +38,7 @@ from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.log.conftest import FakeKinesis
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane, payments
 from ofp_platform_tests.oracle.simulated_log import RANGE_SIZE, WITH_ANOTHER_GROUP, append, deliveries, pack_with, profile
+from ofp_platform_tests.oracle.stored_state import stored_events
 
 HEAD = 10_000
 STREAM = "card-payments"
@@ -292,17 +293,10 @@ def contents(plane: Plane, projection_id: int) -> list[object]:
         row = connection.execute("SELECT basis, watermark FROM ofp.projection WHERE projection_id = %s", (projection_id,))
         counts = "SELECT partition_id, records, applied, duplicates, failed, ignored FROM ofp.projection_partition"
         parts = connection.execute(f"{counts} WHERE projection_id = %s ORDER BY partition_id", (projection_id,))
-        keys = connection.execute(
-            "SELECT DISTINCT key_type, key_id FROM ofp.chunk WHERE projection_id = %s ORDER BY 1, 2", (projection_id,)
-        ).fetchall()
-        served = [
-            connection.execute(
-                "SELECT sum(count), min(first_ts), max(last_ts) FROM (SELECT 1 AS count, first_ts, last_ts FROM ofp.chunk"
-                " WHERE (projection_id, key_type, key_id) = (%s, %s, %s)) AS chunks",
-                (projection_id, *key),
-            ).fetchone()[1:]
-            for key in keys
-        ]
+        stored = stored_events(connection, projection_id, plane.registry_of(plane.row(projection_id)))
+        events = {(KEY_TYPE_CODES[key_type], key_id): matrix for (key_type, key_id), matrix in stored.items()}
+        keys = sorted(events)
+        served = [(int(events[key][0, 0]), int(events[key][0, -1])) for key in keys]
         return [row.fetchall(), parts.fetchall(), keys, served, answers(plane, projection_id, keys)]
 
 

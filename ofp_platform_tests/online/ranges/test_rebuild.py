@@ -83,7 +83,7 @@ def test_what_differs_stays_beside(plane: Plane) -> None:
     receipt = rebuild(plane)
     with plane.pool.connection() as connection:
         connection.execute(
-            "DELETE FROM ofp.chunk WHERE projection_id = %s AND key_id = (SELECT min(key_id) FROM ofp.chunk)",
+            "DELETE FROM ofp.tail WHERE projection_id = %s AND key_id = (SELECT min(key_id) FROM ofp.tail)",
             (receipt.beside.projection_id,),
         )
     again = rebuild(plane)
@@ -112,7 +112,7 @@ def test_a_new_group_that_nobody_compared_stays_beside(plane: Plane) -> None:
 def test_a_new_group_that_serves_something_else_than_the_records_say(plane: Plane) -> None:
     receipt = rebuild(plane)
     with plane.pool.connection() as connection:  # in both, so that only another fold of the records can tell
-        connection.execute("UPDATE ofp.chunk SET key_id = key_id || 'x' WHERE key_id = (SELECT min(key_id) FROM ofp.chunk)")
+        connection.execute("UPDATE ofp.tail SET key_id = key_id || 'x' WHERE key_id = (SELECT min(key_id) FROM ofp.tail)")
     with pytest.raises(RebuildRefused, match="something else than the records say"):
         switch_live(plane, receipt.beside.registry_digest, fold(plane))
 

@@ -38,7 +38,7 @@ def scans(node: dict[str, Any]) -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize("plan_mode", ["force_custom_plan", "force_generic_plan"])
 def test_what_no_edge_falls_into_is_read_as_the_highest_span(pool: Pool, plan_mode: str) -> None:
-    plane = SmallPlane(pool, next(STREAMS), chunk_events=1, span_chunks=4)
+    plane = SmallPlane(pool, next(STREAMS), chunk_events=1, span_chunks=4, tail_bytes=0)
     step = 20 * SECOND // EVENTS
     plane.append([payment(f"e-{number}", number * step, amount=number) for number in range(EVENTS)])
     plane.drain(sizes=iter([100] * 6))

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from alembic import command
+from sqlalchemy.exc import ProgrammingError
 
 from ofp_platform.online.state.progress import Totals, read_progress
 from ofp_platform.storage import schema
@@ -79,6 +80,12 @@ def test_what_was_stored_before_is_counted_by_the_migration(pool: Pool, dsn: str
         totals = read_progress(connection, plane.projection_id)
     with schema._connection(dsn) as migrating:
         config = schema._config()
+        config.attributes["connection"] = migrating
+        with pytest.raises(ProgrammingError, match="tails of keys hold events that the older form has no place for"):
+            command.downgrade(config, "0015")
+    with pool.connection() as connection:
+        connection.execute("DELETE FROM ofp.tail")  # the counts are not of the state
+    with schema._connection(dsn) as migrating:
         config.attributes["connection"] = migrating
         command.downgrade(config, "0015")
     schema.migrate(dsn)

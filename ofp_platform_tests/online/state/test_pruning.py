@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from psycopg import RawCursor
+from psycopg.types.numeric import Int2, Int8
 
 from ofp_platform.online.projecting import projector
 from ofp_platform.online.state import pruning
@@ -30,7 +32,10 @@ def rows(plane: SmallPlane, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def test_old_chunks_go_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("table", "tail_bytes", "stored"), [("ofp.tail", 640, 1), ("ofp.chunk", 0, 2)])
+def test_old_state_goes_a_step_with_each_commit(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, table: str, tail_bytes: int, stored: int
+) -> None:
     monkeypatch.setattr(projector, "LEAST_STEP", 8)
     step = pruning.pruning_step
     steps: list[tuple[int, int]] = []
@@ -41,26 +46,26 @@ def test_old_chunks_go_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.M
         return pruned_keys
 
     monkeypatch.setattr(projector, "pruning_step", watched)
-    plane = SmallPlane(pool, "steps", partitions=1)
+    plane = SmallPlane(pool, "steps", partitions=1, tail_bytes=tail_bytes)
     names = [f"a-{number:02d}" for number in range(KEYS)]
     plane.append([payment(f"e-{name}", 0, account_id=name, merchant_id="m-old") for name in names])
     plane.drain()
     steps.clear()
     own = plane.projector()
     left = []
-    for turn in range(12):
+    for turn in range(12 * stored):
         at = 1_000 * SECOND + turn
         plane.append([payment(f"new-{turn}", at, account_id="a-new", merchant_id="m-new")])
         plane.drain(own if turn % 2 else None)  # another process goes on where the last one stopped
-        plane.check([("account", "a-new"), ("account", names[turn])], GROUPS, START + at, {"amount": 1})
-        left.append(len(rows(plane, "SELECT 1 FROM ofp.chunk WHERE key_id LIKE 'a-%' AND key_id <> 'a-new'")))
+        plane.check([("account", "a-new"), ("account", names[turn % KEYS])], GROUPS, START + at, {"amount": 1})
+        left.append(len(rows(plane, f"SELECT 1 FROM {table} WHERE key_id LIKE 'a-%' AND key_id <> 'a-new'")))
     assert all(chunk_count == 8 and pruned_keys <= 8 for chunk_count, pruned_keys in steps)
-    assert 6 <= len(steps) <= 8  # and then it is done
+    assert 6 * stored <= len(steps) <= 8 * stored + 1  # and then it is done
     assert left == sorted(left, reverse=True)
     assert left[0] >= KEYS - 8
     assert left[-1] == 0
     assert rows(plane, "SELECT pruning_type, pruning_key, pruning_ts FROM ofp.projection") == [(None, None, None)]
-    assert rows(plane, "SELECT DISTINCT key_id FROM ofp.chunk ORDER BY 1") == [("a-new",), ("m-new",)]
+    assert rows(plane, f"SELECT DISTINCT key_id FROM {table} ORDER BY 1") == [("a-new",), ("m-new",)]
     told = [
         np.frombuffer(marks, "<i8").tolist() for (marks,) in rows(plane, "SELECT marks FROM ofp.commit_touched ORDER BY version")
     ]
@@ -68,16 +73,22 @@ def test_old_chunks_go_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.M
     assert {key_mark("account", name) for name in names} <= {mark for marks in told[1:] for mark in marks}
 
 
-def test_a_step_uses_the_index_of_chunks(pool: Pool) -> None:
+@pytest.mark.parametrize(
+    ("statement", "arguments", "columns"),
+    [
+        (pruning.NEXT_CHUNKS, (5, 8), "key_type, key_id, first_ts) >"),
+        (pruning.NEXT_TAILS.format(behind=">"), (8,), "key_type, key_id) >"),
+        (pruning.NEXT_TAILS.format(behind=">="), (8,), "key_type, key_id) >="),
+    ],
+)
+def test_a_step_uses_the_indexes(pool: Pool, statement: str, arguments: tuple[int, ...], columns: str) -> None:
     with pool.connection() as connection, connection.transaction():
         connection.execute("SET LOCAL enable_seqscan = off")
         connection.execute("SET LOCAL enable_sort = off")
-        plan = connection.execute(
-            "EXPLAIN (COSTS OFF) SELECT key_type, key_id, first_ts, last_ts FROM ofp.chunk WHERE projection_id = 1"
-            " AND (key_type, key_id, first_ts) > (1::smallint, 'a'::text COLLATE \"C\", 5::bigint)"
-            " ORDER BY key_type, key_id, first_ts LIMIT 8"
-        ).fetchall()
+        cursor = RawCursor(connection)
+        plan = cursor.execute(f"EXPLAIN (COSTS OFF) {statement}", (Int8(1), Int2(1), "a", *arguments)).fetchall()
     text = "\n".join(line for (line,) in plan)
-    assert "Index Cond: ((projection_id = 1) AND (ROW(key_type, key_id, first_ts) >" in text
+    assert f"AND (ROW({columns}" in text
+    assert "Index Cond: ((projection_id = '1'::bigint) AND (ROW(" in text
     assert "Filter" not in text
     assert "Sort" not in text

@@ -118,7 +118,7 @@ def test_a_rebuild_that_differs_stays_beside(plane: Plane, instance: dg.DagsterI
     digest = pack_digest(profile_pack(resource.load_profile()))
     instance.add_dynamic_partitions(str(REGISTRY_DIGEST.name), [digest])
     with plane.pool.connection() as connection:
-        connection.execute("DELETE FROM ofp.chunk WHERE key_id = (SELECT min(key_id) FROM ofp.chunk)")
+        connection.execute("DELETE FROM ofp.tail WHERE key_id = (SELECT min(key_id) FROM ofp.tail)")
     job = location.resolve_job_def("rebuild")
     result = job.execute_in_process(instance=instance, partition_key=digest, raise_on_error=False)
     assert checks(result) == {EQUAL: False}

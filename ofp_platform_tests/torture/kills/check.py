@@ -19,11 +19,10 @@ from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
-from ofp_platform.online.state.buckets import KEY_TYPE_CODES
-from ofp_platform.online.state.chunk_codec import unpack_many
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.oracle.stored_identities import stored_identities
+from ofp_platform_tests.oracle.stored_state import stored_events
 from ofp_platform_tests.torture.kills.world import registry
 
 KEYS_A_REQUEST = 50
@@ -117,30 +116,14 @@ def _known_twice(connection: Connection[Any], projection_id: int) -> tuple[int, 
 
 
 def state_digests(connection: Connection[Any], projection_id: int, horizon: int) -> dict[tuple[str, str], str]:
-    """(key type, key id) to the SHA-256 of its events after the horizon, however they are cut into chunks."""
+    """(key type, key id) to the SHA-256 of its events after the horizon, however they are cut into chunks and a tail."""
     found: dict[tuple[str, str], str] = {}
-    for key_type, code in KEY_TYPE_CODES.items():
-        if key_type not in registry().layouts:
-            continue
-        columns = registry().layouts[key_type].column_count
-        rows = connection.execute(
-            "SELECT key_id, block FROM ofp.chunk WHERE (projection_id, key_type) = (%s, %s) ORDER BY key_id, first_ts",
-            (projection_id, code),
-            binary=True,
-        ).fetchall()
-        if not rows:
-            continue
-        matrix, offsets = unpack_many([block for _, block in rows], columns)
-        of_key: dict[str, list[int]] = defaultdict(list)
-        for number, (key_id, _) in enumerate(rows):
-            of_key[key_id].append(number)
-        for key_id, chunks in of_key.items():
-            events = matrix[:, offsets[chunks[0]] : offsets[chunks[-1] + 1]]
-            kept = events[:, events[0] > horizon]
-            if kept.shape[1]:
-                # events of one time stand as they came, where no feature asks for their order
-                ordered = np.ascontiguousarray(kept[:, np.lexsort(kept[::-1])])
-                found[key_type, key_id] = hashlib.sha256(ordered.tobytes()).hexdigest()
+    for key, events in stored_events(connection, projection_id, registry()).items():
+        kept = events[:, events[0] > horizon]
+        if kept.shape[1]:
+            # events of one time stand as they came, where no feature asks for their order
+            ordered = np.ascontiguousarray(kept[:, np.lexsort(kept[::-1])])
+            found[key] = hashlib.sha256(ordered.tobytes()).hexdigest()
     return found
 
 

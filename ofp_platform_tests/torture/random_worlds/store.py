@@ -28,6 +28,7 @@ from ofp_platform_tests.oracle.small_plane import RUN_CONFIG
 _EVALUATORS_KEPT = 400
 _OF_WORLDS = (
     "log_stream",
+    "log_incarnation",
     "log_head",
     "log_block",
     "range_end",
@@ -37,6 +38,7 @@ _OF_WORLDS = (
     "projection",
     "projection_partition",
     "chunk",
+    "tail",
     "span",
     "identity_run",
     "identity_segment",

@@ -178,6 +178,7 @@ class ViewTrial:
             chunk_events=self.world.chunk_events,
             span_chunks=self.world.span_chunks,
             identity_policy=IdentityPolicy(self.world.known_events, fan_in=2),
+            tail_bytes=self.world.tail_bytes,
         )
 
     def _deliver_again(self, projector: Projector, batches: Sequence[Any]) -> None:

@@ -44,7 +44,8 @@ class World:
     """One world. `records` stand in the order of admission, offsets dense in each partition; `tokens` has a shard's sparse ones.
 
     `dense`: the log is a table of PostgreSQL, else shards that split and merge. `unit`: microseconds; the times of its events
-    meet at multiples of it. `lateness`: allowed, microseconds. `chunk_events`, `span_chunks`: how the state is cut;
+    meet at multiples of it. `lateness`: allowed, microseconds. `chunk_events`, `span_chunks`, `tail_bytes`: how the
+    state is cut;
     `known_events`: how many a projector keeps in memory.
     """
 
@@ -59,6 +60,7 @@ class World:
     chunk_events: int
     span_chunks: int
     known_events: int
+    tail_bytes: int
     resharded: int
 
     @property
@@ -99,6 +101,7 @@ def make_world(seed: int) -> World:
         chunk_events=rng.choice((1, 2, 3, 5, 256)),
         span_chunks=rng.choice((1, 2, 3, 32)),
         known_events=rng.choice((1, 4, 20, 1_000)),
+        tail_bytes=rng.choice((0, 80, 200, 640)),
         resharded=resharded,
     )
 
