@@ -91,6 +91,7 @@ class Projector:
         chunk_events: int = chunk_merge.CHUNK_EVENTS,
         span_chunks: int = SPAN_CHUNKS,
         tail_bytes: int = TAIL_BYTES,
+        least_step: int | None = None,
         least_ahead: int = LEAST_RECORDS,
         identity_policy: IdentityPolicy | None = None,
     ) -> None:
@@ -103,6 +104,7 @@ class Projector:
         self._chunk_events = chunk_events
         self._span_chunks = span_chunks
         self._tail_bytes = tail_bytes
+        self._least_step = LEAST_STEP if least_step is None else least_step
         self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind, identity_policy)
         self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
@@ -212,7 +214,7 @@ class Projector:
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
             self._intake.known.record(connection, self._projection_id, row.version + 1, work.max_ts)
-            pruned_keys = self._prune(connection, row, horizon, max(LEAST_STEP, 2 * chunks))
+            pruned_keys = self._prune(connection, row, horizon, max(self._least_step, 2 * chunks))
             names = {
                 kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in work.touched.get(kind, ())))
                 for kind in pruned_keys.keys() | work.touched.keys()

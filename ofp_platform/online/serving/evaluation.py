@@ -14,7 +14,7 @@ from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
 from ofp_platform.kernel.windows import Segments, segments_of_chunks
-from ofp_platform.online.state.chunk_codec import unpack, unpack_many
+from ofp_platform.online.state.chunk_codec import ChunkCorrupt, unpack, unpack_many
 from ofp_platform.online.state.tail_codec import read_tail
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
@@ -63,6 +63,8 @@ class KeyState:
         self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
         tail = read_tail(chunks[-1].block or b"", columns, ties=arrays.layout.ties) if chunks and chunks[-1].is_tail else None
         body = chunks if tail is None else chunks[:-1]
+        if tail is not None and body and body[-1].last_ts >= tail[0, 0]:
+            raise ChunkCorrupt("the tail of a key begins before its chunks end")
         if not body:
             self.events = np.empty((columns, 0), np.int64) if tail is None else tail
         elif len(body) == 1 and body[0].block is not None:

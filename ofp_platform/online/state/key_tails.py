@@ -22,9 +22,8 @@ from ofp_platform.online.state.tail_codec import read_records, write_records
 Int64 = npt.NDArray[np.int64]
 
 TAIL_BYTES = 640
-"""The longest tail: some 16 events. Twice as many make a read longer than the rewritten chunks that they save."""
+"""The longest tail: some 16 events."""
 
-_LOWEST = int(np.iinfo(np.int64).min)
 _APPEND = """
 UPDATE ofp.tail AS t
 SET last_ts = greatest(t.last_ts, k.high), block = substring($4::bytea FROM k.start FOR k.size) || t.block
@@ -73,7 +72,8 @@ def append_to_tails(
     """Put new events (key index, int64[C, m]) into the tails of their keys; the rest is for the chunks.
 
     Args:
-        horizon: events of emptied tails at or before it are dropped.
+        horizon: all events are behind it, but for those of chunks and tails that are still to be pruned: events of emptied tails
+            at or before it are dropped, and the tail of a key that has none begins behind it.
         tail_bytes: the longest tail. 0: all events are for the chunks.
     """
     order = np.lexsort((-np.arange(len(keys)), keys))  # the newest arrival first
@@ -92,7 +92,7 @@ def append_to_tails(
         news = [place for place in rest if place not in stored]
         is_small = sizes <= tail_bytes
         rows = [
-            (names[place], _LOWEST, int(high[place]), data[starts[place] : starts[place] + sizes[place]])
+            (names[place], horizon, int(high[place]), data[starts[place] : starts[place] + sizes[place]])
             if is_small[place]
             else (names[place], int(high[place]), int(high[place]), b"")
             for place in news

@@ -73,6 +73,26 @@ def test_old_state_goes_a_step_with_each_commit(
     assert {key_mark("account", name) for name in names} <= {mark for marks in told[1:] for mark in marks}
 
 
+def test_a_key_whose_tail_went_before_its_last_chunks_gets_a_tail_behind_them(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step may end among the chunks of a key: what is new for the key comes behind those that are still there."""
+    monkeypatch.setattr(projector, "LEAST_STEP", 2)
+    plane = SmallPlane(pool, "halfway", partitions=1, chunk_events=1, tail_bytes=100)
+    for number in range(12):
+        plane.append([payment(f"old-{number}", number * SECOND, account_id="a-1", merchant_id="m-1")])
+        plane.drain()
+    chunks = []
+    for turn in range(4):
+        at = 1_000 * SECOND + turn
+        account_id = "a-1" if turn else "a-0"  # the first one only moves the horizon
+        plane.append([payment(f"new-{turn}", at, account_id=account_id, merchant_id="m-2")])
+        plane.drain()
+        plane.check([("account", "a-1")], GROUPS, START + at, {"amount": 1})
+        chunks.append(rows(plane, "SELECT count(*) FROM ofp.chunk WHERE key_id = 'a-1'")[0][0])
+    assert chunks[0] > chunks[1] > 0  # the steps are small enough to end there
+
+
 @pytest.mark.parametrize(
     ("statement", "arguments", "columns"),
     [

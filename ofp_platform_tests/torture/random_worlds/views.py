@@ -177,6 +177,7 @@ class ViewTrial:
             allowed_lateness_us=self.world.lateness,
             chunk_events=self.world.chunk_events,
             span_chunks=self.world.span_chunks,
+            least_step=self.world.pruning_step,
             identity_policy=IdentityPolicy(self.world.known_events, fan_in=2),
             tail_bytes=self.world.tail_bytes,
         )

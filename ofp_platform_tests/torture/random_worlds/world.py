@@ -45,8 +45,8 @@ class World:
 
     `dense`: the log is a table of PostgreSQL, else shards that split and merge. `unit`: microseconds; the times of its events
     meet at multiples of it. `lateness`: allowed, microseconds. `chunk_events`, `span_chunks`, `tail_bytes`: how the
-    state is cut;
-    `known_events`: how many a projector keeps in memory.
+    state is cut; `known_events`: how many a projector keeps in memory; `pruning_step`: chunks and tails that a commit looks at
+    for pruning.
     """
 
     seed: int
@@ -60,6 +60,7 @@ class World:
     chunk_events: int
     span_chunks: int
     known_events: int
+    pruning_step: int
     tail_bytes: int
     resharded: int
 
@@ -101,6 +102,7 @@ def make_world(seed: int) -> World:
         chunk_events=rng.choice((1, 2, 3, 5, 256)),
         span_chunks=rng.choice((1, 2, 3, 32)),
         known_events=rng.choice((1, 4, 20, 1_000)),
+        pruning_step=rng.choice((1, 3, 256)),
         tail_bytes=rng.choice((0, 80, 200, 640)),
         resharded=resharded,
     )
