@@ -119,10 +119,10 @@ class _Steps:
         demand_anchors(plan)
         registry = build_stages.plan_registry(build_context, plan)
         self._empty()
-        with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as started_fold:
+        with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as running_fold:
             compared_positions = replay_stage.check_archive(build_context, plan)
-            folded_replay, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", started_fold)
-            spark_fold = started_fold if isinstance(started_fold, SparkFold) else None
+            folded_replay, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", running_fold)
+            spark_fold = running_fold if isinstance(running_fold, SparkFold) else None
             yield self.record(
                 "replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared_positions}
             )

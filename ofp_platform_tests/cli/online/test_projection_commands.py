@@ -51,7 +51,7 @@ def next_pack(tmp_path: Path, dsn: str) -> dict[str, str]:
     pack = tmp_path / "next.yaml"
     pack.write_text(shipped.replace("revision: 1", "revision: 2", 1).rstrip() + "\n" + group, encoding="utf-8")
     profile = resources.files("ofp_platform.cli").joinpath("profiles", "demo.yaml").read_text(encoding="utf-8")
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     (home / "profile.yaml").write_text(profile.replace("pack: card_payments", f"pack: {pack}"), encoding="utf-8")
     return {"OFP_HOME": str(home), "OFP_DATABASE_URL": dsn}
 

@@ -235,6 +235,8 @@ async def test_a_background_task_that_ends_makes_every_worker_red_and_says_which
             )
         await answered(worker, REQUEST)
         await until(lambda: not worker.tasks.running()[name])
+        assert worker.monitor is not None
+        await until(lambda: worker.monitor is not None and reason in worker.monitor.posture["reasons"])  # told one turn later
         health = await worker.health()
         assert (health.state, health.reasons[0]) == (PostureState.RED, reason)
         assert orjson.loads((await answered(worker, REQUEST)).body)["provenance"]["posture"]["reasons"][0] == reason
