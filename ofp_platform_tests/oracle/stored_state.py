@@ -1,4 +1,4 @@
-"""The events that the store holds of each key, from its chunks and its tail."""
+"""The state that the store holds of keys: chunks and tails."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_codec import unpack
 from ofp_platform.online.state.tail_codec import read_tail
 from ofp_platform.registry.compile import CompiledRegistry
+
+STATE_TABLES = ("chunk", "tail")
+
+
+def first_key(connection: Connection[Any]) -> str:
+    """The least key id that has state."""
+    row = connection.execute(
+        "SELECT min(key_id) FROM (SELECT key_id FROM ofp.chunk UNION ALL SELECT key_id FROM ofp.tail) AS keys"
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def stored_events(

@@ -3,7 +3,8 @@
 A tail has a time, `after_ts`: every event of the key's chunks is at or before it, every event of the tail behind it. A newer
 event goes in front of the row's bytes by one update that no index follows, and whose WAL is the event and little more; nothing is
 read for it. A tail that would grow too long, or whose key gets an event at or before `after_ts`, is emptied: its events go to the
-chunks together with the new ones. A key that has chunks has a tail, or all of its chunks are behind the horizon.
+chunks together with the new ones. A key that gets many events at once loses its tail in the same way; the next one begins behind
+the newest chunk.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ Int64 = npt.NDArray[np.int64]
 TAIL_BYTES = 640
 """The longest tail: some 16 events."""
 
+MOST_APPENDED = 4
+"""Events of a key that a commit appends; more go to the chunks at once, which a catch-up would soon rewrite anyway."""
+
+_BULK = 16
+
 _APPEND = """
 UPDATE ofp.tail AS t
 SET last_ts = greatest(t.last_ts, k.high), block = substring($4::bytea FROM k.start FOR k.size) || t.block
@@ -42,6 +48,19 @@ _EMPTY = """
 UPDATE ofp.tail AS t SET after_ts = k.after_ts, last_ts = k.after_ts, block = ''
 FROM unnest($3::text[], $4::bigint[]) AS k(key_id, after_ts)
 WHERE t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
+"""
+
+_DELETE = """
+DELETE FROM ofp.tail AS t USING unnest($3::text[]) AS k(key_id)
+WHERE t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
+"""
+_NEWEST_CHUNKS = """
+SELECT k.ord - 1, c.last_ts
+FROM unnest($3::text[]) WITH ORDINALITY AS k(key_id, ord)
+CROSS JOIN LATERAL (
+    SELECT last_ts FROM ofp.chunk
+    WHERE projection_id = $1 AND key_type = $2 AND key_id = k.key_id COLLATE "C" ORDER BY first_ts DESC LIMIT 1
+) AS c
 """
 
 
@@ -73,53 +92,69 @@ def append_to_tails(
 
     Args:
         horizon: all events are behind it, but for those of chunks and tails that are still to be pruned: events of emptied tails
-            at or before it are dropped, and the tail of a key that has none begins behind it.
+            at or before it are dropped, and no tail begins before it.
         tail_bytes: the longest tail. 0: all events are for the chunks.
     """
-    order = np.lexsort((-np.arange(len(keys)), keys))  # the newest arrival first
+    counts = np.bincount(keys, minlength=len(key_ids))
+    is_small = counts <= (MOST_APPENDED if tail_bytes else 0)
+    few = np.flatnonzero(is_small[keys])
+    if len(few) * _BULK < len(keys):  # hardly any key of a catch-up's commit: then none, and nothing is copied
+        few, is_small = few[:0], np.zeros(len(key_ids), np.bool_)
+    order = few[np.lexsort((-few, keys[few]))]  # the newest arrival first
     data, offsets = write_records(np.ascontiguousarray(matrix[:, order]))
     present, begins = np.unique(keys[order], return_index=True)
-    ends = np.append(begins[1:], len(keys))
+    ends = np.append(begins[1:], len(order))
     starts, sizes = offsets[begins], offsets[ends] - offsets[begins]
     times = matrix[0, order]
-    low, high = np.minimum.reduceat(times, begins), np.maximum.reduceat(times, begins)
+    low, high = (extreme.reduceat(times, begins) if len(begins) else times for extreme in (np.minimum, np.maximum))
     names = [key_ids[key] for key in present.tolist()]
+    owner = (projection_id, Int2(key_type))
+    is_folded = (counts > 0) & ~is_small
     with RawCursor(connection) as cursor:
-        done = _append(cursor, (projection_id, key_type), names, data, (low, high, starts, sizes), tail_bytes)
-        rest = np.flatnonzero(~done).tolist()
-        cursor.execute(_READ, (projection_id, Int2(key_type), [names[place] for place in rest]), binary=True)
-        stored = {rest[index]: (last_ts, block) for index, last_ts, block in cursor}
-        news = [place for place in rest if place not in stored]
-        is_small = sizes <= tail_bytes
-        rows = [
-            (names[place], horizon, int(high[place]), data[starts[place] : starts[place] + sizes[place]])
-            if is_small[place]
-            else (names[place], int(high[place]), int(high[place]), b"")
-            for place in news
-        ]
+        done = _append(cursor, owner, names, data, (low, high, starts, sizes), tail_bytes)
+        rest = np.flatnonzero(~done)
+        is_folded[present[rest]] = True
+        candidates = np.flatnonzero(is_folded)
+        cursor.execute(_READ, (*owner, [key_ids[key] for key in candidates.tolist()]), binary=True)
+        former_tails = {int(candidates[index]): (last_ts, block) for index, last_ts, block in cursor}
+        # without a tail: the key is new, or had many events at once
+        beginning = [place for place in rest.tolist() if int(present[place]) not in former_tails and sizes[place] <= tail_bytes]
+        after = np.full(len(beginning), horizon, np.int64)
+        cursor.execute(_NEWEST_CHUNKS, (*owner, [names[place] for place in beginning]), binary=True)
+        for index, last_ts in cursor:
+            after[index] = max(last_ts, horizon)
+        rows = []
+        for place, after_ts in zip(beginning, after.tolist(), strict=True):
+            if low[place] > after_ts:
+                is_folded[present[place]] = False
+                rows.append((names[place], after_ts, int(high[place]), data[starts[place] : starts[place] + sizes[place]]))
         _insert(connection, projection_id, key_type, rows)
-        if stored:
-            after = [max(last_ts, int(high[place])) for place, (last_ts, _) in stored.items()]
-            cursor.execute(_EMPTY, (projection_id, Int2(key_type), [names[place] for place in stored], after), binary=True)
-    emptied = list(stored)
-    folded = sorted([*emptied, *(place for place in news if not is_small[place])])
-    former, former_offsets = read_records([stored[place][1] for place in emptied], matrix.shape[0])
+        emptied = [place for place in rest.tolist() if int(present[place]) in former_tails]
+        after_emptied = [max(former_tails[int(present[place])][0], int(high[place])) for place in emptied]
+        if emptied:
+            cursor.execute(_EMPTY, (*owner, [names[place] for place in emptied], after_emptied), binary=True)
+        left = [key_ids[key] for key in former_tails if not is_small[key]]
+        if left:
+            cursor.execute(_DELETE, (*owner, left))
+    folded_keys = np.flatnonzero(is_folded)
+    former, former_offsets = read_records([block for _, block in former_tails.values()], matrix.shape[0])
     number_of = np.full(len(key_ids), -1, np.int64)
-    number_of[present[folded]] = np.arange(len(folded))
-    former_keys = np.repeat(number_of[present[emptied]], np.diff(former_offsets)) if emptied else np.empty(0, np.int64)
+    number_of[folded_keys] = np.arange(len(folded_keys))
+    former_keys = np.repeat(number_of[np.array(list(former_tails), np.int64)], np.diff(former_offsets))
     servable = former[0] > horizon
-    is_folded = number_of[keys] >= 0
-    return ForChunks(
-        [names[place] for place in folded],
-        np.concatenate([former_keys[servable], number_of[keys[is_folded]]]),
-        np.concatenate([former[:, servable], matrix[:, is_folded]], axis=1),
-        len(present) - len(folded),
-    )
+    is_for_chunks = is_folded[keys]
+    if not is_for_chunks.all():
+        keys, matrix = keys[is_for_chunks], matrix[:, is_for_chunks]
+    keys = number_of[keys]
+    if former.shape[1]:
+        keys = np.concatenate([former_keys[servable], keys])
+        matrix = np.concatenate([former[:, servable], matrix], axis=1)
+    return ForChunks([key_ids[key] for key in folded_keys.tolist()], keys, matrix, int(np.count_nonzero(done)) + len(rows))
 
 
 def _append(
     cursor: RawCursor[Any],
-    owner: tuple[int, int],
+    owner: tuple[int, Int2],
     names: Sequence[str],
     data: bytes,
     columns: tuple[Int64, Int64, Int64, Int64],
@@ -140,7 +175,7 @@ def _append(
         sizes[places].tolist(),
         tail_bytes,
     )
-    cursor.execute(_APPEND, (owner[0], Int2(owner[1]), *arguments), binary=True)
+    cursor.execute(_APPEND, (*owner, *arguments), binary=True)
     done[places[[index for (index,) in cursor]]] = True
     return done
 

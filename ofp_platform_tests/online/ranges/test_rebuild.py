@@ -10,6 +10,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.ranges.catch_up import catch_up
 from ofp_platform.online.ranges.rebuild import RebuildRefused, rebuild, switch_live
 from ofp_platform_tests.oracle.simulated_log import WITH_ANOTHER_GROUP, append, deliveries, pack_with, profile
+from ofp_platform_tests.oracle.stored_state import STATE_TABLES, first_key
 
 
 def fold(plane: Plane) -> ProjectionFold:
@@ -82,10 +83,10 @@ def test_the_basis_that_is_served_never_goes_back(plane: Plane) -> None:
 def test_what_differs_stays_beside(plane: Plane) -> None:
     receipt = rebuild(plane)
     with plane.pool.connection() as connection:
-        connection.execute(
-            "DELETE FROM ofp.tail WHERE projection_id = %s AND key_id = (SELECT min(key_id) FROM ofp.tail)",
-            (receipt.beside.projection_id,),
-        )
+        key_id = first_key(connection)
+        for table in STATE_TABLES:
+            damage = f"DELETE FROM ofp.{table} WHERE (projection_id, key_id) = (%s, %s)"
+            connection.execute(damage, (receipt.beside.projection_id, key_id))
     again = rebuild(plane)
     assert again.comparison is not None
     assert not again.comparison.equal
@@ -112,7 +113,9 @@ def test_a_new_group_that_nobody_compared_stays_beside(plane: Plane) -> None:
 def test_a_new_group_that_serves_something_else_than_the_records_say(plane: Plane) -> None:
     receipt = rebuild(plane)
     with plane.pool.connection() as connection:  # in both, so that only another fold of the records can tell
-        connection.execute("UPDATE ofp.tail SET key_id = key_id || 'x' WHERE key_id = (SELECT min(key_id) FROM ofp.tail)")
+        key_id = first_key(connection)
+        for table in STATE_TABLES:
+            connection.execute(f"UPDATE ofp.{table} SET key_id = key_id || 'x' WHERE key_id = %s", (key_id,))
     with pytest.raises(RebuildRefused, match="something else than the records say"):
         switch_live(plane, receipt.beside.registry_digest, fold(plane))
 

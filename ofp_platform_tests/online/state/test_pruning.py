@@ -32,10 +32,8 @@ def rows(plane: SmallPlane, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-@pytest.mark.parametrize(("table", "tail_bytes", "stored"), [("ofp.tail", 640, 1), ("ofp.chunk", 0, 2)])
-def test_old_state_goes_a_step_with_each_commit(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, table: str, tail_bytes: int, stored: int
-) -> None:
+@pytest.mark.parametrize(("table", "tail_bytes"), [("ofp.tail", 640), ("ofp.chunk", 0)])
+def test_old_state_goes_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.MonkeyPatch, table: str, tail_bytes: int) -> None:
     monkeypatch.setattr(projector, "LEAST_STEP", 8)
     step = pruning.pruning_step
     steps: list[tuple[int, int]] = []
@@ -53,14 +51,14 @@ def test_old_state_goes_a_step_with_each_commit(
     steps.clear()
     own = plane.projector()
     left = []
-    for turn in range(12 * stored):
+    for turn in range(12):
         at = 1_000 * SECOND + turn
         plane.append([payment(f"new-{turn}", at, account_id="a-new", merchant_id="m-new")])
         plane.drain(own if turn % 2 else None)  # another process goes on where the last one stopped
         plane.check([("account", "a-new"), ("account", names[turn % KEYS])], GROUPS, START + at, {"amount": 1})
         left.append(len(rows(plane, f"SELECT 1 FROM {table} WHERE key_id LIKE 'a-%' AND key_id <> 'a-new'")))
     assert all(chunk_count == 8 and pruned_keys <= 8 for chunk_count, pruned_keys in steps)
-    assert 6 * stored <= len(steps) <= 8 * stored + 1  # and then it is done
+    assert 6 <= len(steps) <= 8  # and then it is done
     assert left == sorted(left, reverse=True)
     assert left[0] >= KEYS - 8
     assert left[-1] == 0

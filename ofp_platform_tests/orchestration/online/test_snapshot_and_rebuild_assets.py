@@ -18,6 +18,7 @@ from ofp_platform.registry.pack import pack_digest
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.times import format_time, to_datetime
 from ofp_platform_tests.oracle.simulated_log import PINS, heads, pack_with, write_profile
+from ofp_platform_tests.oracle.stored_state import STATE_TABLES, first_key
 
 
 @pytest.fixture
@@ -118,7 +119,9 @@ def test_a_rebuild_that_differs_stays_beside(plane: Plane, instance: dg.DagsterI
     digest = pack_digest(profile_pack(resource.load_profile()))
     instance.add_dynamic_partitions(str(REGISTRY_DIGEST.name), [digest])
     with plane.pool.connection() as connection:
-        connection.execute("DELETE FROM ofp.tail WHERE key_id = (SELECT min(key_id) FROM ofp.tail)")
+        key_id = first_key(connection)
+        for table in STATE_TABLES:
+            connection.execute(f"DELETE FROM ofp.{table} WHERE key_id = %s", (key_id,))
     job = location.resolve_job_def("rebuild")
     result = job.execute_in_process(instance=instance, partition_key=digest, raise_on_error=False)
     assert checks(result) == {EQUAL: False}

@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add tails; every key that has chunks gets an empty one, behind its chunks."""
+    """Add tails; a key gets one with its next event."""
     op.execute(
         """
         CREATE TABLE ofp.tail (
@@ -27,10 +27,6 @@ def upgrade() -> None:
     op.execute("ALTER TABLE ofp.tail ALTER COLUMN block SET STORAGE PLAIN")
     op.execute(
         "COMMENT ON TABLE ofp.tail IS 'the newest events of a key, the newest first; its chunks are at or before after_ts'"
-    )
-    op.execute(
-        "INSERT INTO ofp.tail SELECT projection_id, key_type, max(last_ts), key_id, max(last_ts), '' FROM ofp.chunk"
-        " GROUP BY projection_id, key_type, key_id"
     )
 
 
