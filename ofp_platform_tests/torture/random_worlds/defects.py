@@ -20,6 +20,7 @@ from ofp_platform.log.port import PartitionInfo, PartitionNotFound, PositionTrim
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests import replay_history
 from ofp_platform.online.projecting import chunk_merge, read_ahead, record_intake
+from ofp_platform.online.serving import evaluation
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex, Words
 from ofp_platform.online.state.known_identities import KnownIdentities, OlderIdentities
@@ -110,9 +111,12 @@ def skew_one_short() -> Iterator[None]:
 
 @contextmanager
 def ties_in_order_of_arrival() -> Iterator[None]:
-    """The projector leaves events of equal times as they came."""
-    merge = chunk_merge.merge
-    with patch.object(chunk_merge, "merge", lambda *rest, ties, limit: merge(*rest, ties=False, limit=limit)):
+    """Events of equal times stand as they came, in chunks and in tails."""
+    merge, read = chunk_merge.merge, evaluation.read_tail
+    with (
+        patch.object(chunk_merge, "merge", lambda *rest, ties, limit: merge(*rest, ties=False, limit=limit)),
+        patch.object(evaluation, "read_tail", lambda *rest, ties: read(*rest, ties=False)),
+    ):
         yield
 
 
