@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
@@ -111,7 +111,13 @@ def test_a_whole_text_may_have_any_separators(number: str, separators: list[str]
 @given(st.lists(st.integers(0, 9), min_size=0, max_size=40))
 def test_length_decides_first(digits: list[int]) -> None:
     number = with_check_digit(digits)
+    assume(len(number) <= 19 or number[0] != "0")  # of what is longer, zeros in front are dropped
     assert holds_raw_identifier(number) == (13 <= len(number) <= 19)
+
+
+def test_zeros_in_front_of_a_longer_number_are_dropped() -> None:
+    assert holds_raw_identifier("00000001000000000009")
+    assert not holds_raw_identifier("10000001000000000009")
 
 
 @pytest.mark.parametrize(

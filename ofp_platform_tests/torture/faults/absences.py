@@ -137,7 +137,7 @@ async def _seen(service: OnlineService, name: str) -> bool:
             if service.served_log is not None:
                 service.served_log._answers_waiting.set()
             async with asyncio.timeout(ENOUGH):
-                while service.tasks.running()[name]:
+                while service.tasks.running()[name] or not (await service.health()).reasons:  # told one turn after its end
                     await asyncio.sleep(0.02)
         return (await service.health()).reasons[0] == f"TASK_ENDED:{name}:ZeroDivisionError"
     finally:
