@@ -130,6 +130,20 @@ locks: ## Resolve the lock files again from pyproject.toml (newer versions: make
 locks-check: $(READY) ## Check that the lock files are what pyproject.toml asks for
 	@$(PY) .ci/locks_check.py
 
+.PHONY: sbom
+sbom: $(READY) ## Write dist/sbom.cdx.json: all that a deployment installs, with versions and hashes (CycloneDX)
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --of JSON --output-reproducible -o dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json"
+
+.PHONY: audit
+audit: $(READY) ## Look every pin up among the known advisories (no network: make audit ARGS="--advisories all.zip", OSV's export of PyPI)
+	@$(PY) .ci/audit.py $(ARGS)
+
+.PHONY: notice
+notice: $(READY) ## Write NOTICE again: the packages that a deployment installs, with their licences
+	@$(PY) .ci/notice.py
+
 .PHONY: defs
 defs: $(READY) ## Check that Dagster loads every definition
 	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; printf 'telemetry: {enabled: false}\nnux: {enabled: false}\n' >"$$home/dagster.yaml"; \
