@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from benchmarks.peer import PeerUnavailable, interpreter
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
+from ofp_platform.api.connection_places import Places
 from ofp_platform.api.http_connection import DirectApplication, Reply
 from ofp_platform.api.refusals import Headers
 from ofp_platform.api.server import serve
@@ -35,6 +37,7 @@ class ConstantApp:
 
     max_body_bytes = 65_536
     body_timeout_seconds = 5.0
+    vital_targets = frozenset[bytes]()
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -47,6 +50,13 @@ class ConstantApp:
     def reply(self, _headers: Headers, _body: bytes) -> Reply:
         """The answer."""
         return Reply(200, self._head, self._body)
+
+    def no_place(self) -> Reply:
+        """The same answer."""
+        return Reply(200, self._head, self._body)
+
+    def show_places(self, places: Places[Any]) -> None:
+        """Not told of here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_PREFIX, BUILD_RUN, MAX_INTENT_BYTES, BuildRoutes
+from ofp_platform.api.connection_places import Places
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
@@ -44,6 +46,7 @@ HASH_HEADER = b"ofp-snapshot-hash"
 REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
 # what a browser or a load balancer needs before it has a token; none of it shows data
 _OPEN_ROUTES = frozenset({"/health", "/docs", "/openapi.json"})
+_VITAL_TARGETS = frozenset({b"/health", b"/metrics"})
 _REQUEST_ID = re.compile(IDENTIFIER_PATTERN.encode())
 # the page has styles of its own and nothing else: no script, no other host
 _DOCS_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
@@ -136,6 +139,21 @@ class Application:
     def body_timeout_seconds(self) -> float:
         """For the body of a request."""
         return self._policy.body_timeout_seconds
+
+    @property
+    def vital_targets(self) -> frozenset[bytes]:
+        """Answered while every place for a connection is taken."""
+        return _VITAL_TARGETS
+
+    def no_place(self) -> Reply:
+        """The refusal where every place for a connection is taken, by all or by the peer."""
+        error = unavailable(Reason.OVERLOADED, "no place for another connection; try again")
+        self.metrics.record("other", error.reason.value, 0.0)
+        return Reply(*refusal(error, self._new_request_id()))
+
+    def show_places(self, places: Places[Any]) -> None:
+        """Tell in the metrics from now on how many of these are taken."""
+        self.metrics.places = places
 
     def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
         """Whether it is a question of somebody who may ask."""

@@ -21,6 +21,7 @@ import httptools
 from starlette.types import Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from ofp_platform.api.connection_places import ConnectionLimits, Places, peer_of
 from ofp_platform.api.deadlines import Deadlines
 from ofp_platform.api.refusals import Headers
 from ofp_platform.api.request_body import too_late
@@ -28,8 +29,6 @@ from ofp_platform.vocabulary.errors import ContractError
 
 LOGGER = logging.getLogger("ofp.http")
 _HEAD_BYTES = 65_536
-_HEAD_SECONDS = 5.0
-_UNREAD_SECONDS = 20.0  # for an answer that the client does not read
 _BODY_AHEAD_BYTES = 65_536  # of a body that the application has not asked for yet
 _IN_A_ROW = 8  # answers of one connection before others have their turn
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
@@ -49,8 +48,12 @@ class Reply(NamedTuple):
 class DirectApplication(Protocol):
     """An ASGI application that takes some requests without ASGI.
 
-    `max_body_bytes` and `body_timeout_seconds` bound the body of a request that is taken directly.
+    `max_body_bytes` and `body_timeout_seconds` bound the body of a request that is taken directly. `vital_targets` are answered
+    in the reserved lane, too.
     """
+
+    @property
+    def vital_targets(self) -> frozenset[bytes]: ...
 
     @property
     def max_body_bytes(self) -> int: ...
@@ -64,6 +67,14 @@ class DirectApplication(Protocol):
 
     def reply(self, headers: Headers, body: bytes) -> Reply | Awaitable[Reply]:
         """The answer, at once where it needs nothing that is waited for. Raises nothing."""
+        ...
+
+    def no_place(self) -> Reply:
+        """The answer where every place for a connection is taken."""
+        ...
+
+    def show_places(self, places: Places[Any]) -> None:
+        """Look there from now on to tell how many places are taken."""
         ...
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]: ...
@@ -107,13 +118,16 @@ def _address(name: tuple[Any, ...] | None) -> tuple[str, int] | None:
 
 
 class Front:
-    """Everything that the connections of one worker share: the application, and how long each may take."""
+    """Everything that the connections of one worker share: the application, their places, and how long each may take."""
 
-    def __init__(self, application: DirectApplication) -> None:
+    def __init__(self, application: DirectApplication, limits: ConnectionLimits | None = None) -> None:
+        limits = limits or ConnectionLimits()
         self.application = application
-        self.heads: Deadlines[HttpConnection] = Deadlines(_HEAD_SECONDS, HttpConnection.head_is_late)
+        self.places: Places[HttpConnection] = Places(limits)
+        application.show_places(self.places)
+        self.heads: Deadlines[HttpConnection] = Deadlines(limits.head_seconds, HttpConnection.head_is_late)
         self.bodies: Deadlines[HttpConnection] = Deadlines(application.body_timeout_seconds, HttpConnection.body_is_late)
-        self.unread: Deadlines[HttpConnection] = Deadlines(_UNREAD_SECONDS, HttpConnection.answer_is_unread)
+        self.unread: Deadlines[HttpConnection] = Deadlines(limits.unread_seconds, HttpConnection.answer_is_unread)
 
     def connection(self, *, server_state: ServerState, **_settings: object) -> HttpConnection:
         """A connection's protocol, as uvicorn asks for it."""
@@ -139,6 +153,7 @@ class HttpConnection(asyncio.Protocol):
         self._queue: deque[_Request] = deque()
         self._proceeding = False
         self._in_a_row = 0
+        self._has_place = True
         self._deaf = self._ended = self._stopping = False
         self._reading_paused = self._writing_paused = False
         self._refusal = 0  # status for what is no HTTP, once everything before it is answered
@@ -160,7 +175,12 @@ class HttpConnection(asyncio.Protocol):
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
         self._server_state.connections.add(self)  # type: ignore[arg-type]
-        self._front.heads.watch(self)
+        front = self._front
+        self._transport.set_write_buffer_limits(high=front.places.limits.unread_bytes)
+        self._has_place, in_the_way = front.places.enter(self, peer_of(self._client[0]) if self._client else "")
+        front.heads.watch(self)
+        if in_the_way is not None:
+            in_the_way.give_way()
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Tell whoever waits for the body, and forget the rest."""
@@ -168,6 +188,7 @@ class HttpConnection(asyncio.Protocol):
         self._deaf = self._ended = True
         del self._parser  # which refers to this object
         front = self._front
+        front.places.leave(self)
         for deadlines in (front.heads, front.bodies, front.unread):
             deadlines.forget(self)
         self._queue.clear()
@@ -218,6 +239,21 @@ class HttpConnection(asyncio.Protocol):
     def answer_is_unread(self) -> None:
         """The client took too long to read."""
         self._transport.abort()
+
+    def give_way(self) -> None:
+        """Leave the reserved lane to a newer connection: with an answer where nothing else was, or is being, written."""
+        if self._ended or self._active is not None or self._transport.get_write_buffer_size():
+            self._transport.abort()
+            return
+        self._write_no_place()
+        self._close()
+
+    def _write_no_place(self) -> None:
+        status, headers, content = self._application.no_place()
+        lines = [_STATUS_LINES[status]]
+        for name, value in (*self._server_state.default_headers, *headers):
+            lines += (name, b": ", value, b"\r\n")
+        self._transport.write(b"".join((*lines, b"\r\n", content)))
 
     def _close(self) -> None:
         self._deaf = self._ended = True
@@ -293,6 +329,12 @@ class HttpConnection(asyncio.Protocol):
         request = _Request(parser.get_method(), target, version, headers, keep_alive)
         request.expects = self._expects
         application = self._application
+        if not self._has_place:
+            request.keep_alive = False
+            if target not in application.vital_targets:
+                self._active = self._receiving = request
+                self._write(request, application.no_place())
+                return
         if self._is_plain and self._length.isdigit() and len(self._length) < 10:
             is_small = int(self._length) <= application.max_body_bytes
             request.direct = is_small and application.takes(request.method, target, headers)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from typing import Any
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from ofp_platform.api.connection_places import Places
 from ofp_platform.online.service.loop_metrics import Durations, Tally
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
 
 
 class HttpMetrics:
-    """Requests by route and outcome (OK or the error's reason), their duration, and exceptions that nobody expected."""
+    """Requests by route and outcome (OK or the error's reason), their duration, connections, unexpected exceptions."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -18,6 +21,9 @@ class HttpMetrics:
         self._seconds = Durations(
             "ofp_http_request_seconds", "time from head to answer", _SECONDS, ["route"], registry=self.registry
         )
+        self.places: Places[Any] | None = None
+        self._connections = Gauge("ofp_http_connections", "connections that hold a place", ["lane"], registry=self.registry)
+        self._places = Gauge("ofp_http_places", "places for connections", ["lane"], registry=self.registry)
         self._unexpected = Counter(
             "ofp_http_unexpected_errors", "exceptions that became UNAVAILABLE / INTERNAL", registry=self.registry
         )
@@ -33,4 +39,11 @@ class HttpMetrics:
 
     def exposition(self) -> bytes:
         """Prometheus text."""
+        if self.places is not None:
+            for lane, held, most in (
+                ("ordinary", self.places.ordinary_count, self.places.limits.places),
+                ("reserved", self.places.reserved_count, self.places.limits.lane),
+            ):
+                self._connections.labels(lane).set(held)
+                self._places.labels(lane).set(most)
         return generate_latest(self.registry)

@@ -8,24 +8,23 @@ from __future__ import annotations
 import ctypes
 import errno
 import gc
-import multiprocessing
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from uvicorn import Config, Server
 
 from ofp_platform.api.authentication import check_exposure, load_tokens
+from ofp_platform.api.connection_places import ConnectionLimits, fit_file_limit
 from ofp_platform.api.http_connection import DirectApplication, Front
+from ofp_platform.api.workers import STOP_SECONDS, Workers
+from ofp_platform.vocabulary.background_tasks import EndedTasks
 
-_STOP_SECONDS = 10
-_BACKLOG = 1024
 _PR_SET_PDEATHSIG = 1
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -94,26 +93,34 @@ def serve(
     port: int = 8000,
     workers: int = 1,
     *,
+    limits: ConnectionLimits | None = None,
+    ended: EndedTasks | None = None,
     on_ready: Callable[[str], None] = print_address,
 ) -> None:
     """Serve until SIGTERM or SIGINT, in the main thread of a process that holds no threads or pools yet.
 
     `factory` builds the application in the process that serves: this one for a single worker, else one process each (it must be
     picklable where processes are spawned). `on_ready` is called once, with the URL, when every worker answers. Requests under way
-    are finished first.
+    are finished first. One of several workers that ends is started again, and told in `ended`, which they share.
 
     Raises:
         ExposureError: the address is open to a network and no token is configured.
         AddressError: the port is taken.
-        SystemExit: a worker could not start or died; its own message is in the log.
+        TooFewFiles: the process may not open enough files.
+        SystemExit: a worker could not start, the only one died, or all of several are given up; their messages are in the log.
     """
+    limits, lowered = fit_file_limit(limits or ConnectionLimits())
+    if lowered is not None:
+        print(lowered, file=sys.stderr, flush=True)
     check_exposure(host, load_tokens(os.environ))
     with reserved_port(host, port) as port_number:
         address = address_of(host, port_number)
         if workers == 1:
-            _work(factory, host, port_number, lambda: on_ready(address))
+            _work(factory, host, port_number, limits, lambda: on_ready(address))
         else:
-            _supervise(factory, host, port_number, workers, lambda: on_ready(address))
+            arguments = (factory, host, port_number, limits, os.getpid())
+            if not Workers(workers, _work_apart, arguments, lambda: on_ready(address), ended or EndedTasks()).run():
+                raise SystemExit(1)
 
 
 class _Worker(Server):
@@ -129,7 +136,9 @@ class _Worker(Server):
             self._on_ready()
 
 
-def _work(factory: Callable[[], DirectApplication], host: str, port: int, on_ready: Callable[[], None]) -> None:
+def _work(
+    factory: Callable[[], DirectApplication], host: str, port: int, limits: ConnectionLimits, on_ready: Callable[[], None]
+) -> None:
     """Serve in this process, until a signal."""
     application = factory()
     # what was loaded up to here stays: without this a full collection walks over all of it in the middle of some request
@@ -139,7 +148,7 @@ def _work(factory: Callable[[], DirectApplication], host: str, port: int, on_rea
     gc.set_threshold(20_000, 20, 1_000)
     config = Config(
         cast(Any, application),
-        http=cast(Any, Front(application).connection),
+        http=cast(Any, Front(application, limits).connection),
         loop="uvloop",
         ws="none",
         interface="asgi3",
@@ -149,8 +158,8 @@ def _work(factory: Callable[[], DirectApplication], host: str, port: int, on_rea
         proxy_headers=False,
         server_header=False,
         workers=1,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=_STOP_SECONDS,
+        backlog=limits.backlog,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     # uvicorn raises the signal that ended it again, for whoever handled it before: that is nobody, and the end is a good one
     for number in _STOP_SIGNALS:
@@ -161,54 +170,14 @@ def _work(factory: Callable[[], DirectApplication], host: str, port: int, on_rea
         raise SystemExit(1) from None  # it could not start, and said why
 
 
-def _work_apart(factory: Callable[[], DirectApplication], host: str, port: int, parent: int, ready: Connection) -> None:
+def _work_apart(
+    factory: Callable[[], DirectApplication], host: str, port: int, limits: ConnectionLimits, parent: int, ready: Connection
+) -> None:
     """Serve in a process of its own, which does not outlive the one that started it."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)  # the parent's own way to stop is not ours
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             raise SystemExit("the process that started this worker is gone")
-    _work(factory, host, port, lambda: ready.send(None))
-
-
-def _supervise(
-    factory: Callable[[], DirectApplication], host: str, port: int, workers: int, on_ready: Callable[[], None]
-) -> None:
-    """Start workers, and end all of them when one ends."""
-    pipes = [multiprocessing.Pipe(duplex=False) for _ in range(workers)]
-    processes: list[BaseProcess] = [
-        multiprocessing.Process(target=_work_apart, args=(factory, host, port, os.getpid(), sending)) for _, sending in pipes
-    ]
-    is_stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal is_stopping
-        is_stopping = True
-        for process in processes:
-            if process.pid is not None and process.exitcode is None:
-                process.terminate()
-
-    for process in processes:
-        process.start()
-    for number in _STOP_SIGNALS:
-        signal.signal(number, stop)
-    sentinels = {process.sentinel: process for process in processes}
-    not_ready: dict[object, Connection] = {receiving.fileno(): receiving for receiving, _ in pipes}
-    ended: BaseProcess | None = None
-    while ended is None:
-        for source in wait([*sentinels, *not_ready.values()]):
-            if isinstance(source, Connection):
-                source.recv()
-                del not_ready[source.fileno()]
-                if not not_ready:
-                    on_ready()
-            else:
-                ended = sentinels[cast(int, source)]
-    is_failure = not is_stopping
-    stop()
-    for process in processes:
-        process.join(2 * _STOP_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    if is_failure:
-        raise SystemExit(1)
+    _work(factory, host, port, limits, lambda: ready.send(None))

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class EndedTask:
 class EndedTasks:
     """The background tasks of this process that ended unasked and, with a `folder`, those of all processes that share it.
 
-    Safe for threads.
+    Beside them, warnings that pass. Safe for threads.
     """
 
     folder: Path | None = None
@@ -48,9 +49,40 @@ class EndedTasks:
         self._own.add(task)
         if self.folder is not None:
             name = f"{os.getpid()}-{task.name.replace(' ', '-')}"
-            partial = self.folder / f"{name}.partial"
-            partial.write_text(json.dumps([task.name, task.why]), encoding="utf-8")
-            partial.rename(self.folder / f"{name}.json")
+            self._write(f"{name}.json", [task.name, task.why])
+
+    def forget(self, process_id: int) -> None:
+        """Take back what a process reported that is gone itself, and was replaced."""
+        if self.folder is not None:
+            for path in self.folder.glob(f"{process_id}-*.json"):
+                path.unlink(missing_ok=True)
+
+    def warn(self, name: str, state: str, why: str) -> None:
+        """Tell all processes of something that passes, until it is withdrawn. `name` and `state` are no secrets, nor is `why`."""
+        if self.folder is not None:
+            self._write(f"{name.replace(' ', '-')}.warning", [name, state, why])
+
+    def withdraw(self, name: str) -> None:
+        """Take a warning back."""
+        if self.folder is not None:
+            (self.folder / f"{name.replace(' ', '-')}.warning").unlink(missing_ok=True)
+
+    def warnings(self) -> list[str]:
+        """The warnings that stand, as reasons of the posture."""
+        if self.folder is None:
+            return []
+        texts = []
+        for path in sorted(self.folder.glob("*.warning")):
+            with suppress(FileNotFoundError):  # withdrawn meanwhile
+                name, state, why = json.loads(path.read_text(encoding="utf-8"))
+                texts.append(f"{name.replace(' ', '_').upper()}_{state}:{why.replace(' ', '_')}")
+        return texts
+
+    def _write(self, name: str, content: list[str]) -> None:
+        assert self.folder is not None
+        partial = self.folder / f"{name}.partial"
+        partial.write_text(json.dumps(content), encoding="utf-8")
+        partial.rename(self.folder / name)
 
     @property
     def own(self) -> list[EndedTask]:
@@ -61,7 +93,10 @@ class EndedTasks:
         """Those of all processes."""
         if self.folder is None:
             return self.own
-        others = {EndedTask(*json.loads(path.read_text(encoding="utf-8"))) for path in self.folder.glob("*.json")}
+        others = set()
+        for path in self.folder.glob("*.json"):
+            with suppress(FileNotFoundError):  # its process is gone meanwhile, and was replaced
+                others.add(EndedTask(*json.loads(path.read_text(encoding="utf-8"))))
         return sorted(self._own | others)
 
 

@@ -46,6 +46,23 @@ class Limits(Model):
     at_least_basis_wait_ms: int = Field(default=500, ge=0)
 
 
+class HttpLimits(Model):
+    """Bounds of the HTTP service. Those of connections are of one worker."""
+
+    max_connections: int = Field(default=8_192, ge=16)
+    max_connections_of_a_peer: int = Field(
+        default=4_096, ge=1, description="of one address; of a network of 64 bits for IPv6. Behind a proxy that is the proxy"
+    )
+    reserved_connections: int = Field(default=32, ge=1, description="more of them, for health and metrics alone")
+    max_requests_under_way: int = Field(default=512, ge=1, description="requests to get_features that wait for the store")
+    head_seconds: int = Field(default=5, ge=1, description="for the head of a request, and between two requests")
+    body_seconds: int = Field(default=5, ge=1, description="for the body of a request")
+    unread_seconds: int = Field(default=20, ge=1, description="for an answer that the client does not read")
+    unread_bytes: int = Field(
+        default=65_536, ge=1_024, description="answers that the client has not read; behind them nothing more is answered to it"
+    )
+
+
 class Thresholds(Model):
     """When the posture leaves GREEN, and when serving refuses."""
 
@@ -86,6 +103,7 @@ class Profile(Model):
     object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
     object_store_endpoint_url: str | None = None
     limits: Limits = Limits()
+    http: HttpLimits = HttpLimits()
     thresholds: Thresholds = Thresholds()
 
     @model_validator(mode="after")

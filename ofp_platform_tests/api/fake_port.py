@@ -6,6 +6,8 @@ import asyncio
 import os
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
@@ -13,8 +15,10 @@ from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import load_tokens
 from ofp_platform.api.build_examples import rebuilt_example, run_example
+from ofp_platform.api.connection_places import ConnectionLimits, TooFewFiles
 from ofp_platform.api.server import serve
 from ofp_platform.online.serving.request import parse_request
+from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
@@ -25,6 +29,8 @@ BODY = canonical_bytes(examples.response_example())
 HASH = examples.response_example()["provenance"]["feature_snapshot_hash"]
 REBUILT = canonical_bytes(rebuilt_example())
 RECORD = canonical_bytes(examples.snapshot_record_example())
+
+ENDED = EndedTasks()
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,14 @@ class SlowOnce(FakePort):
         return self.health_now.model_copy(update={"reasons": ("asked",) if self.asked else ()})
 
 
-PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "slow": SlowOnce}
+class Reporting(FakePort):
+    """Health tells what the processes of the server warn of."""
+
+    async def health(self) -> Health:
+        return self.health_now.model_copy(update={"reasons": tuple(ENDED.warnings())})
+
+
+PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "slow": SlowOnce, "reporting": Reporting}
 
 
 def application() -> Application:
@@ -143,4 +156,13 @@ def application() -> Application:
 
 
 if __name__ == "__main__":
-    serve(application, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    limits = ConnectionLimits()
+    if "OFP_TEST_PLACES" in os.environ:
+        of_a_peer = int(os.environ["OFP_TEST_PLACES_OF_A_PEER"])
+        limits = ConnectionLimits(int(os.environ["OFP_TEST_PLACES"]), of_a_peer, head_seconds=60, unread_seconds=60)
+    with TemporaryDirectory() as folder:
+        ENDED.folder = Path(folder)
+        try:
+            serve(application, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), limits=limits, ended=ENDED)
+        except TooFewFiles as error:
+            sys.exit(str(error))

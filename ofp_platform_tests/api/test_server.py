@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -36,10 +36,11 @@ QUESTION = GetFeaturesRequest.model_validate(examples.request_example())
 HEAD = b"POST /v0/get_features HTTP/1.1\r\nhost: x\r\n"
 
 
-def _start(*arguments: str, **environ: str) -> subprocess.Popen[str]:
+def _start(*arguments: str, files: int | None = None, **environ: str) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OFP_API_")}
+    limited = [] if files is None else ["prlimit", f"--nofile={files}:{files}"]
     return subprocess.Popen(
-        [sys.executable, PROGRAM, *arguments],
+        [*limited, sys.executable, PROGRAM, *arguments],
         cwd=ROOT,
         env=clean | {"PYTHONPATH": str(ROOT), **environ},
         stdout=subprocess.PIPE,
@@ -49,11 +50,16 @@ def _start(*arguments: str, **environ: str) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def running(plane: str = "good", workers: int = 1, port: int = 0, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = _start("127.0.0.1", str(port), str(workers), plane, **environ)
+def running(
+    plane: str = "good", workers: int = 1, port: int = 0, files: int | None = None, **environ: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = _start("127.0.0.1", str(port), str(workers), plane, files=files, **environ)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
+        if files is not None:
+            assert f"may open {files} files" in line
+            line = process.stdout.readline()
         found = re.fullmatch(r"serving at (http://127\.0\.0\.1:\d+)\n", line)
         assert found, line + process.stdout.read()
         yield process, found[1]
@@ -317,6 +323,82 @@ def test_a_port_on_which_another_program_left_connections() -> None:
             assert other_end.recv(1) == b""
     with running(port=port) as (_, address), OfpClient(address) as ofp:
         assert ofp.ask(QUESTION).body == BODY
+
+
+@contextmanager
+def _crowd(address: str, count: int, data: bytes = b"", source: str = "127.0.0.9") -> Iterator[list[socket.socket]]:
+    """So many open connections from one address, each of which has sent the same bytes."""
+    port = int(address.rpartition(":")[2])
+    with ExitStack() as stack:
+        crowd = []
+        for _ in range(count):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10, source_address=(source, 0)))
+            crowd.append(sock)
+            with suppress(OSError):
+                sock.sendall(data)
+        yield crowd
+
+
+def _ask_once(address: str, target: str = "/v0/feature_groups", source: str = "127.0.0.1") -> httpx.Response:
+    with httpx.Client(transport=httpx.HTTPTransport(local_address=source), trust_env=False) as http:
+        return http.get(address + target)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+@pytest.mark.parametrize("data", [b"", HEAD, b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 400])
+@pytest.mark.parametrize("files", [512, 1_024])
+def test_more_connections_than_files_leave_health_and_end(data: bytes, files: int) -> None:
+    with running(files=files, OFP_TEST_PLACES="8192", OFP_TEST_PLACES_OF_A_PEER="4096") as (_, address):
+        with _crowd(address, files + 200, data):
+            for target in ("/health", "/metrics"):
+                assert _ask_once(address, target).status_code == 200
+            refused = _ask_once(address, source="127.0.0.10")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert _reason(refused.content) == "OVERLOADED"
+        assert httpx.get(f"{address}/health", trust_env=False).status_code == 200
+        deadline = time.monotonic() + 30
+        while httpx.get(f"{address}/v0/feature_groups", trust_env=False).status_code != 200:
+            assert time.monotonic() < deadline
+
+
+def test_one_address_may_not_take_all_places() -> None:
+    with running(OFP_TEST_PLACES="40", OFP_TEST_PLACES_OF_A_PEER="20") as (_, address), _crowd(address, 60) as crowd:
+        assert _ask_once(address, source="127.0.0.9").status_code == 503
+        assert _ask_once(address).status_code == 200
+        held = re.findall(r'ofp_http_connections\{lane="(\w+)"\} (\d+)', _ask_once(address, "/metrics").text)
+        assert dict(held)["ordinary"] == "21"
+        crowd[0].close()
+        deadline = time.monotonic() + 10
+        while _ask_once(address, source="127.0.0.9").status_code != 200:
+            assert time.monotonic() < deadline
+
+
+def test_too_few_files_are_said_to_be() -> None:
+    process = _start("127.0.0.1", "0", "1", "good", files=200)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "this process may open 200 files" in said
+    assert "ulimit -n" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the children of a process are asked of Linux")
+def test_a_killed_worker_is_started_again_and_told() -> None:
+    with running("reporting", workers=2) as (process, address):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        before = set(children.read_text().split())
+        killed = min(before)
+        os.kill(int(killed), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while killed in (now := set(children.read_text().split())) or len(now) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        assert len(now & before) == 1
+        for _ in range(20):
+            with OfpClient(address) as ofp:
+                assert ofp.ask(QUESTION).body == BODY
+                assert [reason for reason in ofp.health().reasons if re.fullmatch(r"WORKER_[12]_ENDED:SIGKILL", reason)]
+        process.terminate()
+        assert process.wait(timeout=10) == 0
 
 
 def test_an_address_of_another_machine() -> None:

@@ -17,7 +17,7 @@ PACKAGE = Path(ofp_platform.__file__).parent
 AWAITED = {
     "api/build_requests.py": "the request awaits it",
     "api/http_connection.py": "an answer, whose end its connection is told; a stop waits for it",
-    "api/server.py": "the process that started the workers waits for the end of each",
+    "api/workers.py": "the process that started the workers waits for the end of each",
     "decisions/loop.py": "a task group",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
     "online/service/projection_monitor.py": "a reading, awaited by the monitor",

@@ -26,7 +26,11 @@ def build_application(profile: Profile, dsn: str, reports: Path, read_dsn: str |
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
-    policy = HttpPolicy(max_body_bytes=profile.limits.max_body_bytes)
+    policy = HttpPolicy(
+        max_body_bytes=profile.limits.max_body_bytes,
+        body_timeout_seconds=profile.http.body_seconds,
+        max_in_flight=profile.http.max_requests_under_way,
+    )
     service = OnlineService(profile, dsn, ended=EndedTasks(reports), read_dsn=read_dsn)
     return Application(service, BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
 
@@ -40,10 +44,21 @@ def serve(
 ) -> None:
     """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
     from ofp_platform.api import server
+    from ofp_platform.api.connection_places import ConnectionLimits
+    from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
+    http = declared_profile.http
+    limits = ConnectionLimits(
+        places=http.max_connections,
+        places_of_a_peer=http.max_connections_of_a_peer,
+        lane=http.reserved_connections,
+        head_seconds=http.head_seconds,
+        unread_seconds=http.unread_seconds,
+        unread_bytes=http.unread_bytes,
+    )
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
     with TemporaryDirectory(prefix="ofp-serve-") as reports:
         application = partial(build_application, declared_profile, environment.dsn(), Path(reports), environment.read_dsn())
-        server.serve(application, host, port, workers)
+        server.serve(application, host, port, workers, limits=limits, ended=EndedTasks(Path(reports)))

@@ -19,6 +19,7 @@ def words_for(error: Exception) -> str | None:
     import psycopg
 
     from ofp_platform.api.authentication import ExposureError
+    from ofp_platform.api.connection_places import TooFewFiles
     from ofp_platform.api.server import AddressError
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.learning.protocol import ProtocolUnmet
@@ -90,6 +91,7 @@ def words_for(error: Exception) -> str | None:
         SegmentMissing,
         ServiceUnreachable,
         SparkUnavailable,
+        TooFewFiles,
         TrimRefused,
         UnknownProjection,
         UnknownRun,

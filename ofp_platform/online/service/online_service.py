@@ -308,8 +308,10 @@ class OnlineService:
         """Reasons of the posture besides those that are observed."""
         reason = None if self.served_log is None else self.served_log.trouble
         reasons = () if reason is None else (reason,)
-        ended = self.tasks.ended.all()
-        return Trouble(ended=ended, warnings=reasons) if reason == WAITS else Trouble(ended=ended, defects=reasons)
+        ended, warnings = self.tasks.ended.all(), tuple(self.tasks.ended.warnings())
+        if reason == WAITS:
+            return Trouble(ended=ended, warnings=(*warnings, *reasons))
+        return Trouble(ended=ended, warnings=warnings, defects=reasons)
 
     def _on_task_end(self, _task: EndedTask) -> None:
         if self.monitor is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
+import resource
 import socket
 import time
 from collections import Counter
@@ -16,10 +17,13 @@ from statistics import median
 
 from benchmarks.load import Load, load
 
-CLIENTS = 500
+CLIENTS = 5_000
 OPEN_SHARE = 0.9
 """How many of them are open at any moment, at least: the server ends most after five seconds, and they come again."""
-_DRIP_SECONDS = 0.5
+_DRIP_SECONDS = 2.0
+_COMING_SECONDS = 10.0
+_SOURCES = 50  # addresses that they come from
+_OTHER_FILES = 128
 _PIPELINED = 8
 _SETTLING_SECONDS = 2.0
 KINDS = ("drips its head", "drips its body", "stops in its body", "never reads", "says nothing")
@@ -30,21 +34,23 @@ class _Crowd:
     port: int
     request: bytes
     kinds: Sequence[str]
+    count: int
     open: Counter[str] = field(default_factory=Counter)
     ended: Counter[str] = field(default_factory=Counter)
 
     async def client(self, number: int) -> None:
         kind = self.kinds[number % len(self.kinds)]
-        await asyncio.sleep(number / CLIENTS * 2)  # they come one after the other
+        await asyncio.sleep(number / self.count * _COMING_SECONDS)  # they come one after the other
         while True:
             with contextlib.suppress(OSError):
-                await self._once(kind)
+                await self._once(kind, f"127.0.1.{1 + number % _SOURCES}")
                 self.ended[kind] += 1
             await asyncio.sleep(0.1)
 
-    async def _once(self, kind: str) -> None:
+    async def _once(self, kind: str, source: str) -> None:
         raw = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         raw.setblocking(False)
+        raw.bind((source, 0))
         if kind == "never reads":
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", self.port))
@@ -76,11 +82,24 @@ class _Crowd:
             await asyncio.sleep(_DRIP_SECONDS)
 
 
+def _raise_file_limit() -> None:
+    """Let this process open as many files as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def possible_clients(count: int = CLIENTS) -> int:
+    """So many clients, or as many as one process of this machine may hold connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return count if hard == resource.RLIM_INFINITY else min(count, hard - _OTHER_FILES)
+
+
 def _crowd(port: int, request: bytes, count: int, kinds: Sequence[str], orders: Connection) -> None:
     """In a process of its own: tell how many are open whenever asked, until the other end closes."""
 
     async def run() -> None:
-        crowd = _Crowd(port, request, kinds)
+        _raise_file_limit()
+        crowd = _Crowd(port, request, kinds, count)
         tasks = [asyncio.create_task(crowd.client(number)) for number in range(count)]
         with contextlib.suppress(EOFError, OSError):
             while True:
