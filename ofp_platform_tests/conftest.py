@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from psycopg import conninfo, sql
 
-from ofp_platform.storage.embedded import start_embedded, stop_embedded
+from ofp_platform.storage.embedded import OWNER_ROLE, as_superuser, start_embedded, stop_embedded
 from ofp_platform.storage.schema import migrate
 
 ROOT_VARIABLE = "OFP_TEST_ROOT"
@@ -56,9 +56,9 @@ def _exclusive(path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def embedded_server() -> str:
-    """DSN of the server of this run, with the migrated template database in it."""
+    """DSN of the server of this run for its superuser, with the migrated template database in it."""
     root = Path(os.environ[ROOT_VARIABLE])
-    server = start_embedded(root / "pg")
+    server = as_superuser(start_embedded(root / "pg"))
     with _exclusive(root / "template.lock"), psycopg.connect(server, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone() is None:
             # nothing of a test run needs to survive a loss of power
@@ -66,22 +66,23 @@ def embedded_server() -> str:
             connection.execute("SELECT pg_reload_conf()")
             # under another name first: a migration that fails must not leave a half-made template behind
             connection.execute("DROP DATABASE IF EXISTS ofp_template_in_progress")
-            connection.execute("CREATE DATABASE ofp_template_in_progress")
+            connection.execute(f"CREATE DATABASE ofp_template_in_progress OWNER {OWNER_ROLE}")
             migrate(conninfo_uri(server, "ofp_template_in_progress"))
             connection.execute(f"ALTER DATABASE ofp_template_in_progress RENAME TO {TEMPLATE}")
     return server
 
 
 def conninfo_uri(dsn: str, database: str) -> str:
-    """The same server, another database, as a URI."""
+    """The same server, another database, for the role of the product, as a URI."""
     host = conninfo.conninfo_to_dict(dsn)["host"]
-    return f"postgresql://postgres@/{database}?host={host}"
+    return f"postgresql://{OWNER_ROLE}@/{database}?host={host}"
 
 
 @contextmanager
 def _database(server: str, template: str) -> Iterator[str]:
     name = f"t_{uuid.uuid4().hex}"
-    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    names = map(sql.Identifier, (name, template, OWNER_ROLE))
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {} OWNER {}").format(*names)
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(create)
     try:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+from ofp_platform.storage.private_files import UMASK
 
 
 def main() -> None:
-    """Run `ofp`. An installation without the extra `plane` has no command line, and is told so in words."""
+    """Run `ofp`. An installation without the extra `plane` has no command line, and is told so in words.
+
+    What it and its children write, no other user of the machine may read: events and features are about people.
+    """
+    os.umask(UMASK)
     try:
         from ofp_platform.cli.main import app
 

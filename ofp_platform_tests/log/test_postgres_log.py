@@ -208,7 +208,7 @@ def test_an_outage_is_retryable_and_over_by_itself(dsn: str, event: Event) -> No
     with open_pool(dsn, max_size=2) as pool:
         log = PostgresLog.create(pool, "s", 1, "payload.account_id")
         database = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-        server = psycopg.conninfo.make_conninfo(dsn, dbname="postgres")
+        server = psycopg.conninfo.make_conninfo(dsn, dbname="postgres", user="postgres")
         with psycopg.connect(server, autocommit=True) as operator:
             operator.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
             operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))

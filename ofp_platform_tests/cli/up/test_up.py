@@ -103,7 +103,6 @@ def test_a_part_that_ends_by_itself_stops_the_others(plane_home: dict[str, str])
 def own_home() -> Iterator[Path]:
     """A home folder with an embedded PostgreSQL of its own."""
     with tempfile.TemporaryDirectory(prefix="ofp-up-") as name:
-        Path(name).chmod(0o755)  # as root, the server runs as another user
         yield Path(name)
         stop_embedded(Path(name) / "postgres")
 

@@ -82,7 +82,7 @@ def records(plane: Plane) -> int:
 def set_read_only(dsn: str, value: str) -> None:
     """As a failover does: every session ends, and those that come find a server that takes no writes."""
     name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
-    with psycopg.connect(dsn, dbname="postgres", autocommit=True) as connection:
+    with psycopg.connect(dsn, dbname="postgres", user="postgres", autocommit=True) as connection:
         setting = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
         connection.execute(setting.format(sql.Identifier(name), sql.SQL(value)))
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))

@@ -178,7 +178,7 @@ def terminate(connection: psycopg.Connection[Any], database: str) -> None:
 def outage(dsn: str) -> Iterator[None]:
     """The database refuses connections and ends those that it has."""
     database = conninfo.conninfo_to_dict(dsn)["dbname"]
-    server = conninfo.make_conninfo(dsn, dbname="postgres")
+    server = conninfo.make_conninfo(dsn, dbname="postgres", user="postgres")
     allow = sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS {}")
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(allow.format(sql.Identifier(str(database)), sql.SQL("false")))

@@ -19,6 +19,7 @@ from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state import projection
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
+from ofp_platform.storage.embedded import OWNER_ROLE
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.schema import SCHEMA, migrate
 from ofp_platform.vocabulary.identity import ContextPins
@@ -64,8 +65,8 @@ class WorldStore:
         """A new database on a server, dropped at the end."""
         with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        dsn = conninfo.make_conninfo(server, dbname=name)
+            connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(OWNER_ROLE)))
+        dsn = conninfo.make_conninfo(server, dbname=name, user=OWNER_ROLE)
         try:
             migrate(dsn)
             # as the plane's own, but that connections are not tried before each use: nobody takes this server away
