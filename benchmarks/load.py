@@ -13,6 +13,8 @@ from typing import cast
 
 import uvloop
 
+from benchmarks.keys import KEY
+
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
 _GRACE_SECONDS = 60.0
 
@@ -43,8 +45,14 @@ class Load:
 
 def post(path: str, body: bytes) -> bytes:
     """The bytes of one keep-alive POST."""
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "host: localhost",
+        f"authorization: Bearer {KEY}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "\r\n"]).encode() + body
 
 
 class _Connection(asyncio.Protocol):

@@ -10,6 +10,7 @@ from functools import partial
 from statistics import median
 
 from benchmarks.figures import Row
+from benchmarks.keys import KEY
 from benchmarks.load import Load, load
 from benchmarks.mature_rig import HOT_DEVICE, HOT_MERCHANT, ORDINARY, PATH, Rig, Together, at_least, at_most, opened, rate_of
 from benchmarks.open_loop import open_load
@@ -139,7 +140,9 @@ def hot(rig: Rig, together: Together) -> list[Row]:
 
 def _ask(port: int, request: bytes) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("POST", PATH, request.split(b"\r\n\r\n", 1)[1], {"content-type": "application/json"})
+    connection.request(
+        "POST", PATH, request.split(b"\r\n\r\n", 1)[1], {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+    )
     answer = connection.getresponse()
     body = answer.read()
     connection.close()

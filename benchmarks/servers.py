@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from benchmarks.keys import authentication
 from benchmarks.peer import PeerUnavailable, interpreter
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
@@ -43,11 +44,11 @@ class ConstantApp:
         self._body = body
         self._head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
 
-    def takes(self, method: bytes, _target: bytes, _headers: Headers) -> bool:
+    def takes(self, method: bytes, _target: bytes, _headers: Headers, _server: tuple[str, int] | None) -> bool | None:
         """Every POST."""
-        return method == b"POST"
+        return True if method == b"POST" else None
 
-    def reply(self, _headers: Headers, _body: bytes) -> Reply:
+    def reply(self, _caller: bool, _headers: Headers, _body: bytes) -> Reply:
         """The answer."""
         return Reply(200, self._head, self._body)
 
@@ -72,7 +73,8 @@ class ConstantApp:
 
 def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> DirectApplication:
     """The service itself, as `ofp serve` runs it."""
-    return Application(OnlineService(profile, dsn, cache_bytes=cache_bytes), BuildRequests(dsn))
+    service_of_run = OnlineService(profile, dsn, cache_bytes=cache_bytes)
+    return Application(service_of_run, BuildRequests(dsn), authentication=authentication(profile.context_pins))
 
 
 @contextmanager

@@ -7,10 +7,12 @@ stack trace.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +24,33 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ofp_platform.api.authentication import Tokens
-from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_PREFIX, BUILD_RUN, MAX_INTENT_BYTES, BuildRoutes
+from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller
+from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
 from ofp_platform.api.connection_places import Places
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
+from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
-from ofp_platform.api.service import BuildPort, ServedAnswer, ServingPort
+from ofp_platform.api.request_head import OwnHosts, check_head, header, is_json, is_own_origin
+from ofp_platform.api.route_scopes import (
+    BUILD_INTENTS,
+    BUILD_RUN,
+    DOCS,
+    FEATURE_GROUPS,
+    GET_FEATURES,
+    HEALTH,
+    METRICS,
+    OPENAPI,
+    REBUILT_SNAPSHOT,
+    SCOPES,
+    SNAPSHOT,
+    Open,
+)
+from ofp_platform.api.service import BuildPort, MayRead, ServedAnswer, ServingPort
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
@@ -40,13 +58,10 @@ from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, PostureState
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
-GET_FEATURES = "/v0/get_features"
 _GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
-REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
-# what a browser or a load balancer needs before it has a token; none of it shows data
-_OPEN_ROUTES = frozenset({"/health", "/docs", "/openapi.json"})
 _VITAL_TARGETS = frozenset({b"/health", b"/metrics"})
+_ASKING = PrincipalScope.FEATURES_READ
 _REQUEST_ID = re.compile(IDENTIFIER_PATTERN.encode())
 # the page has styles of its own and nothing else: no script, no other host
 _DOCS_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
@@ -66,29 +81,28 @@ def _new_request_id() -> str:
     return uuid.uuid4().hex
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    for key, value in headers:
-        if key == name:
-            return bytes(value)
-    return None
-
-
 class Application:
-    """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log."""
+    """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log.
+
+    `hosts`: the names under which it may be asked.
+    """
 
     def __init__(
         self,
         port: ServingPort,
         builds: BuildPort,
         *,
-        tokens: Tokens | None = None,
+        authentication: Authentication,
+        hosts: OwnHosts | None = None,
         policy: HttpPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
         new_request_id: Callable[[], str] = _new_request_id,
     ) -> None:
         self._port = port
         self._builds = builds
-        self._tokens = tokens or Tokens()
+        self._authentication = authentication
+        self._hosts = hosts or OwnHosts()
+        self._refreshing: asyncio.Task[None] | None = None
         self._policy = policy or HttpPolicy()
         self._clock = clock
         self._new_request_id = new_request_id
@@ -101,13 +115,13 @@ class Application:
         build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
             BUILD_RUN: build_routes.show,
-            "/v0/snapshots/{snapshot_hash}": self._snapshot,
+            SNAPSHOT: self._snapshot,
             REBUILT_SNAPSHOT: self._rebuilt_snapshot,
-            "/v0/feature_groups": self._feature_groups,
-            "/health": self._health,
-            "/metrics": self._metrics,
-            "/openapi.json": self._openapi,
-            "/docs": self._docs,
+            FEATURE_GROUPS: self._feature_groups,
+            HEALTH: self._health,
+            METRICS: self._metrics,
+            OPENAPI: self._openapi,
+            DOCS: self._docs,
         }
         self._rest = Starlette(
             routes=[
@@ -155,27 +169,43 @@ class Application:
         """Tell in the metrics from now on how many of these are taken."""
         self.metrics.places = places
 
-    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
-        """Whether it is a question of somebody who may ask."""
+    def takes(self, method: bytes, target: bytes, headers: Headers, server: tuple[str, int] | None) -> Caller | None:
+        """Who asks, if it is a question of somebody who may ask."""
         if method != b"POST" or target != _GET_FEATURES_TARGET:
-            return False
+            return None
+        head = dict(headers)
+        host, origin = head.get(b"host"), head.get(b"origin")
+        if (
+            len(head) != len(headers)  # one that stands there twice is looked at on the other way
+            or host is None
+            or not self._hosts.holds(host, server)
+            or not is_json(head.get(b"content-type"))
+            or (origin is not None and not is_own_origin(origin, host))
+        ):
+            return None
         try:
-            self._tokens.check(_header(headers, b"authorization") if self._tokens else None)
+            caller = self._authentication.caller(head.get(b"authorization"))
+            caller.demand(_ASKING)
         except ContractError:
-            return False  # refused before its body is read
-        return True
+            return None  # refused before its body is read
+        return caller
 
-    def reply(self, headers: Headers, body: bytes) -> Reply | Awaitable[Reply]:
+    def reply(self, caller: Caller, headers: Headers, body: bytes) -> Reply | Awaitable[Reply]:
         """The answer to a question that `takes` let in; an awaitable where it needs the store."""
         start = self._clock()
         try:
             self._refuse_overload()
-            answer = self._port.answer(body)
+            answer = self._answer(caller, body)
         except Exception as exception:
             return self._refused(exception, start, headers, body)
         if isinstance(answer, Awaitable):
             return self._reply_later(answer, start, headers, body)
         return self._answered(answer, start)
+
+    def _answer(self, caller: Caller, body: bytes) -> ServedAnswer | Awaitable[ServedAnswer]:
+        if not caller.reads_here:
+            raise self._port.refuse_run(body)
+        return self._port.answer(body)
 
     async def _reply_later(self, answer: Awaitable[ServedAnswer], start: float, headers: Headers, body: bytes) -> Reply:
         self._in_flight += 1
@@ -193,12 +223,13 @@ class Application:
         try:
             if scope["method"] != "POST":
                 raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
-            self._tokens.check(_header(headers, b"authorization"))
+            caller = self._admit(GET_FEATURES, scope)
+            assert caller is not None  # the route demands a scope
             self._refuse_overload()
             self._in_flight += 1
             try:
-                body = await self._bodies.read(receive, _header(headers, b"content-length"))
-                answer = self._port.answer(body)
+                body = await self._bodies.read(receive, header(headers, b"content-length"))
+                answer = self._answer(caller, body)
                 if isinstance(answer, Awaitable):
                     answer = await answer
             finally:
@@ -208,6 +239,21 @@ class Application:
             reply = self._refused(exception, start, headers, body)
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.content})
+
+    def _admit(self, route: str, scope: Scope) -> Caller | None:
+        """Who asks, None at a route that is open.
+
+        Raises:
+            ContractError: it comes from another site, or from nobody who may ask that.
+        """
+        headers = scope["headers"]
+        check_head(headers, scope.get("server"), self._hosts, has_body=scope["method"] == "POST")
+        demanded_scope = SCOPES[route]
+        if demanded_scope is Open.OPEN:
+            return None
+        caller = self._authentication.caller(header(headers, b"authorization"))
+        caller.demand(demanded_scope)
+        return caller
 
     def _refuse_overload(self) -> None:
         if self._in_flight >= self._policy.max_in_flight:
@@ -235,7 +281,7 @@ class Application:
         return reply
 
     def _contract_error(self, exception: Exception, route: str, headers: Headers) -> tuple[ContractError, str]:
-        given_id = _header(headers, b"x-request-id")
+        given_id = header(headers, b"x-request-id")
         request_id = given_id.decode("ascii") if given_id is not None and _REQUEST_ID.fullmatch(given_id) else None
         if request_id is None or holds_raw_identifier(request_id):
             request_id = self._new_request_id()
@@ -245,12 +291,13 @@ class Application:
         return unexpected(exception, route, request_id), request_id
 
     def _guard(self, route: str, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        SCOPES[route]  # each route has its scope in the one place
+
         async def endpoint(request: Request) -> Response:
             start = self._clock()
             outcome = "OK"
             try:
-                if route not in _OPEN_ROUTES:
-                    self._tokens.check(_header(request.scope["headers"], b"authorization"))
+                request.state.caller = self._admit(route, request.scope)
                 response = await answer(request)
             except Exception as exception:
                 error, request_id = self._contract_error(exception, route, request.scope["headers"])
@@ -283,16 +330,18 @@ class Application:
     async def _rebuilt_snapshot(self, request: Request) -> Response:
         return await self._by_hash(request, self._port.rebuilt_snapshot)
 
-    async def _by_hash(self, request: Request, load: Callable[[str], Awaitable[bytes]]) -> Response:
+    async def _by_hash(self, request: Request, load: Callable[[str, MayRead], Awaitable[bytes]]) -> Response:
         name = request.path_params["snapshot_hash"]
         if not is_digest(name):
             raise invalid(Reason.INVALID_FIELD, "a snapshot hash is 64 lower-case hex digits")
-        body = await load(name)
+        body = await load(name, caller_of(request).principal.may_read)
         # immutable by its name: whoever has it may keep it
         headers = {HASH_HEADER.decode(): name, "cache-control": "private, max-age=31536000, immutable"}
         return Response(body, media_type="application/json", headers=headers)
 
     async def _feature_groups(self, request: Request) -> Response:
+        if not caller_of(request).reads_here:
+            raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
         return Response(await self._port.feature_groups(), media_type="application/json")
 
     async def _health(self, request: Request) -> Response:
@@ -306,21 +355,26 @@ class Application:
         return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _openapi(self, request: Request) -> Response:
-        example = await self._live_example()
+        example = await self._live_example(request)
         if self._openapi_page is None or self._openapi_page[0] is not example:
             self._openapi_page = example, openapi_bytes(example)
         return Response(self._openapi_page[1], media_type="application/json")
 
     async def _docs(self, request: Request) -> Response:
         address = f"{request.url.scheme}://{request.url.netloc}"
-        example = await self._live_example()
+        example = await self._live_example(request)
         if self._page is None or self._page[0] is not example or self._page[1] != address:
             self._page = example, address, docs_page(address, example)
         return Response(self._page[2], media_type="text/html", headers=_DOCS_HEADERS)
 
-    async def _live_example(self) -> LiveExample | None:
-        if self._tokens:
-            return None  # these pages are shown without a token, and show no data
+    async def _live_example(self, request: Request) -> LiveExample | None:
+        try:
+            caller = self._authentication.caller(header(request.scope["headers"], b"authorization"))
+            caller.demand(_ASKING)
+        except ContractError:
+            return None  # these pages are shown to everybody, and then show no data
+        if not caller.reads_here:
+            return None
         try:
             self._example = await ask_live(self._port, self._example)
         except ContractError:
@@ -334,11 +388,24 @@ class Application:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": f"the service cannot start: {error}"})
             return
+        self._refreshing = asyncio.create_task(self._refresh())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._refreshing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._refreshing
         await self._builds.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                self._authentication.refresh()
+            except Exception as error:
+                self.metrics.record_unexpected()
+                unexpected(error, "principals", self._new_request_id())
 
 
 def _error_response(error: ContractError, request_id: str, route: str) -> Response:

@@ -1,98 +1,123 @@
-"""Who may ask: bearer tokens, kept as digests only, and the rule that an open service stays on the loopback."""
+"""Who asks: a caller from the header of a request, by the principals of one file. Without principals nobody may ask."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
-import re
-from collections.abc import Iterable, Mapping
+import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from ofp_platform.vocabulary.errors import Reason, invalid
-from ofp_platform.vocabulary.text_file import read_text
+from ofp_platform.api.principals import KEY, Principal, PrincipalsError, PrincipalsFile, Scope, read_principals
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
-TOKENS_VARIABLE = "OFP_API_TOKENS"
-TOKENS_FILE_VARIABLE = "OFP_API_TOKENS_FILE"
-MIN_TOKEN_LENGTH = 16
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
-
-
-class ExposureError(Exception):
-    """The service would be unsafe as configured; the text says what to do."""
+LOGGER = logging.getLogger("ofp.http")
+LOOK_SECONDS = 1.0
+"""Between two looks at the file."""
+_NEVER = float("inf")
 
 
-class Tokens:
-    """The accepted bearer tokens. An empty set means that authentication is off."""
+class Caller(NamedTuple):
+    """Somebody who asks. `reads_here`: the run that is served is one of theirs."""
 
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        accepted_tokens = tuple(tokens)
-        for token in accepted_tokens:
-            if len(token) < MIN_TOKEN_LENGTH or _TOKEN.fullmatch(token) is None:
-                raise ExposureError(
-                    f"an API token must be at least {MIN_TOKEN_LENGTH} characters of A-Z a-z 0-9 . _ ~ + / - (then =);"
-                    " one of those given is not"
-                )
-        self._digests = tuple(hashlib.sha256(token.encode()).digest() for token in accepted_tokens)
+    principal: Principal
+    reads_here: bool
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def check(self, authorization: bytes | None) -> None:
-        """Accept the value of an Authorization header.
+    def demand(self, scope: Scope) -> None:
+        """Refuse who lacks a scope.
 
         Raises:
-            ContractError: INVALID_REQUEST / UNAUTHENTICATED.
+            ContractError: INVALID_REQUEST / FORBIDDEN.
         """
-        if not self._digests:
+        if scope not in self.principal.scopes:
+            raise invalid(Reason.FORBIDDEN, f"the principal {self.principal.name} has no scope {scope.value}")
+
+
+class _Entry(NamedTuple):
+    digest: bytes
+    until: float
+    caller: Caller
+
+
+def _unauthenticated() -> ContractError:
+    return invalid(Reason.UNAUTHENTICATED, "send a key that is valid in the header 'Authorization: Bearer <key>'")
+
+
+def _seconds(*times: str | None) -> float:
+    return min((parse_time(time) / MICROS_PER_SECOND for time in times if time is not None), default=_NEVER)
+
+
+class Authentication:
+    """The principals of a file, for a service of the run with these pins. `wall_clock` gives seconds since 1970.
+
+    The file is looked at every second, so that a key is added, rotated and revoked without a restart. One that cannot be read any
+    more lets nobody in: who was revoked may stand in the one before it.
+    """
+
+    def __init__(self, path: Path, pins: ContextPins, wall_clock: Callable[[], float]) -> None:
+        """Read it.
+
+        Raises:
+            PrincipalsError: it cannot be used.
+        """
+        self._path = path
+        self._pins = pins
+        self._wall_clock = wall_clock
+        self._entries: dict[bytes, _Entry] = {}
+        self._is_readable = True
+        self._state = self._look()
+        self._take(read_principals(path))
+
+    def refresh(self) -> None:
+        """Read the file again if it is another one than before."""
+        state = self._look()
+        if state == self._state:
             return
-        scheme, _, token = (authorization or b"").partition(b" ")
-        token_digest = hashlib.sha256(token.strip()).digest()
-        # every token is compared, so that the time says nothing about which one was close
-        is_accepted = False
-        for digest in self._digests:
-            is_accepted |= hmac.compare_digest(digest, token_digest)
-        if scheme.lower() != b"bearer" or not is_accepted:
-            raise invalid(Reason.UNAUTHENTICATED, "send a known token in the header 'Authorization: Bearer <token>'")
-
-
-def load_tokens(environ: Mapping[str, str]) -> Tokens:
-    """The tokens of OFP_API_TOKENS (separated by commas or blanks) and of the file named by OFP_API_TOKENS_FILE (one a line).
-
-    Raises:
-        ExposureError: the file cannot be read or is empty, or a token is too weak. No token is ever shown.
-    """
-    tokens = [token for token in re.split(r"[,\s]+", environ.get(TOKENS_VARIABLE, "")) if token]
-    if name := environ.get(TOKENS_FILE_VARIABLE):
         try:
-            lines = read_text(Path(name)).split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ExposureError(f"{TOKENS_FILE_VARIABLE}: {name} cannot be read: {type(error).__name__}") from None
-        file_tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not file_tokens:
-            raise ExposureError(f"{TOKENS_FILE_VARIABLE}: {name} holds no token; write one a line")
-        tokens += file_tokens
-    return Tokens(tokens)
+            self._take(read_principals(self._path))
+            self._is_readable = True
+        except PrincipalsError as error:
+            self._entries = {}
+            self._is_readable = False
+            LOGGER.error("nobody is let in: %s", error)
+        self._state = state
 
+    def caller(self, authorization: bytes | None) -> Caller:
+        """Whoever sends that value of an Authorization header.
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to bind."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        Raises:
+            ContractError: INVALID_REQUEST / UNAUTHENTICATED; UNAVAILABLE / STORE_DOWN: the principals cannot be read.
+        """
+        scheme, _, key = (authorization or b"").partition(b" ")
+        parts = KEY.fullmatch(key)
+        entry = None if parts is None else self._entries.get(parts[1])
+        if not self._is_readable:
+            raise unavailable(Reason.STORE_DOWN, "the principals cannot be read; the log of the service says why")
+        if (
+            entry is None
+            or scheme.lower() != b"bearer"
+            or not hmac.compare_digest(entry.digest, hashlib.sha256(key).digest())
+            or entry.until <= self._wall_clock()
+        ):
+            raise _unauthenticated()
+        return entry.caller
 
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
-def check_exposure(host: str, tokens: Tokens) -> None:
-    """Refuse to open the service to a network without authentication.
-
-    Raises:
-        ExposureError: the address is not of the loopback and no token is configured.
-    """
-    if not tokens and not is_loopback(host):
-        raise ExposureError(
-            f"{host} can be reached from other machines and no API token is configured. Set {TOKENS_VARIABLE} or"
-            f" {TOKENS_FILE_VARIABLE}, or bind 127.0.0.1"
-        )
+    def _take(self, file: PrincipalsFile) -> None:
+        entries: dict[bytes, _Entry] = {}
+        for principal in file.principals:
+            caller = Caller(principal, principal.may_read(self._pins))
+            for key in principal.keys:
+                until = _seconds(principal.expires_at_utc, key.expires_at_utc)
+                entries[key.key_id.encode()] = _Entry(bytes.fromhex(key.sha256), until, caller)
+        self._entries = entries

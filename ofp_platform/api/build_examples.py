@@ -71,11 +71,14 @@ def build_error_examples() -> dict[int, dict[str, Any]]:
     words = "is not one of the values allowed here: 'decision', 'ingest_time' or 'event_time'"
     errors: dict[int, ContractError] = {
         400: invalid(Reason.INTENT_REFUSED, str(BuildRefused(BuildReason.INVALID_INTENT, words, "as_of_basis"))),
-        401: invalid(Reason.UNAUTHENTICATED, "send a known token in the header 'Authorization: Bearer <token>'"),
+        401: invalid(Reason.UNAUTHENTICATED, "send a key that is valid in the header 'Authorization: Bearer <key>'"),
+        403: invalid(Reason.FORBIDDEN, "the principal metrics has no scope builds:submit"),
         404: not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run"),
         405: invalid(Reason.METHOD_NOT_ALLOWED, "this path takes POST only"),
         408: invalid(Reason.BODY_INCOMPLETE, "the body did not arrive within 5 s"),
         413: invalid(Reason.BODY_TOO_LARGE, f"the body is larger than {MAX_INTENT_BYTES} bytes"),
+        415: invalid(Reason.UNSUPPORTED_MEDIA_TYPE, "the body is sent with the header 'content-type: application/json'"),
+        421: invalid(Reason.FOREIGN_HOST, "this service is not known by the name in the header Host; see ofp serve --allow-host"),
         503: unavailable(Reason.STORE_DOWN, "the run ledger does not answer; the same request may be sent again, and is one run"),
     }
     return {status: error.wire(OFFLINE_CONTRACT_VERSION) for status, error in errors.items()}

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import orjson
 import psycopg
 
+from ofp_platform.api.service import MayRead
 from ofp_platform.offline.requests.intent_file import Intent, read_intent
-from ofp_platform.offline.runs.run_ledger import RunLedger, UnknownRun
+from ofp_platform.offline.runs.run_ledger import RunLedger, RunOfOldForm, UnknownRun
 from ofp_platform.storage.postgres import DatabaseUnavailable, Pool, open_pool
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
@@ -25,6 +26,10 @@ _CONNECT_SECONDS = 1.0
 
 def _down() -> ContractError:
     return unavailable(Reason.STORE_DOWN, "the run ledger does not answer; the same request may be sent again, and is one run")
+
+
+def _unknown_run() -> ContractError:
+    return not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run")
 
 
 def _as_contract_error(refusal: BuildRefused) -> ContractError:
@@ -67,13 +72,13 @@ class BuildRequests:
         self._waiting = 0
         self._waiting_bytes = 0
 
-    async def submit(self, body: bytes) -> bytes:
+    async def submit(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         """See BuildPort."""
-        return await self._off_the_loop(lambda: self._submit(body), len(body))
+        return await self._off_the_loop(lambda: self._submit(body, submitted_by, may_read), len(body))
 
-    async def run(self, run_key: str) -> bytes:
+    async def run(self, run_key: str, may_read: MayRead) -> bytes:
         """See BuildPort."""
-        return await self._off_the_loop(lambda: self._show(run_key), len(run_key))
+        return await self._off_the_loop(lambda: self._show(run_key, may_read), len(run_key))
 
     async def close(self) -> None:
         """Wait for what is under way, and disconnect."""
@@ -114,20 +119,24 @@ class BuildRequests:
         if not task.cancelled():
             task.exception()  # nobody may be left to ask for it
 
-    def _submit(self, body: bytes) -> bytes:
-        intent = _intent(body)
+    def _submit(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
+        intent = _intent(body).model_copy(update={"submitted_by": submitted_by})
+        if not may_read(intent.context_pins):
+            run_id = intent.context_pins.run_id
+            raise not_found(Reason.UNKNOWN_RUN, f"run {run_id} with these pins is not known here", intent.context_pins)
         try:
             return _wire(self._ledger().submit(intent))
         except BuildRefused as refusal:
             raise _as_contract_error(refusal) from None
 
-    def _show(self, run_key: str) -> bytes:
+    def _show(self, run_key: str, may_read: MayRead) -> bytes:
         try:
-            return _wire(self._ledger().show(run_key))
-        except UnknownRun:
-            raise not_found(
-                Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run"
-            ) from None
+            run = self._ledger().show(run_key)
+        except (UnknownRun, RunOfOldForm):  # whose run one of an old form is, cannot be read
+            raise _unknown_run() from None
+        if not may_read(run.intent.context_pins):
+            raise _unknown_run()
+        return _wire(run)
 
     def _ledger(self) -> RunLedger:
         if not self._opening.acquire(timeout=_CONNECT_SECONDS):

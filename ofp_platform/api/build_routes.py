@@ -5,17 +5,22 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ofp_platform.api.authentication import Caller
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import BuildPort
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import is_digest
 
 BUILD_PREFIX = "/v0/build_"
-BUILD_INTENTS = "/v0/build_intents"
-BUILD_RUN = "/v0/build_runs/{run_key}"
 MAX_INTENT_BYTES = 1 << 20
 # a run changes until it is DONE
 _HEADERS = {"cache-control": "no-store"}
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks; a route that demands a scope has one."""
+    caller: Caller = request.state.caller
+    return caller
 
 
 class BuildRoutes:
@@ -30,11 +35,15 @@ class BuildRoutes:
         content_length = request.headers.get("content-length")
         body = await self._bodies.read(request.receive, None if content_length is None else content_length.encode("latin-1"))
         request.state.body = body  # a refusal tells the pins in it
-        return Response(await self._port.submit(body), media_type="application/json", headers=_HEADERS)
+        principal = caller_of(request).principal
+        return Response(
+            await self._port.submit(body, principal.name, principal.may_read), media_type="application/json", headers=_HEADERS
+        )
 
     async def show(self, request: Request) -> Response:
         """The run under the key in the path."""
         run_key = request.path_params["run_key"]
         if not is_digest(run_key):
             raise invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits")
-        return Response(await self._port.run(run_key), media_type="application/json", headers=_HEADERS)
+        may_read = caller_of(request).principal.may_read
+        return Response(await self._port.run(run_key, may_read), media_type="application/json", headers=_HEADERS)

@@ -30,15 +30,15 @@ def _json(value: Any) -> str:
     return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
 
 
-def _curl(address: str, path: str, operation: dict[str, Any], tokens: bool) -> str:
+def _curl(address: str, path: str, operation: dict[str, Any]) -> str:
     for parameter in operation.get("parameters", []):
         path = path.replace("{" + parameter["name"] + "}", parameter["example"])
     lines = [f"curl -s {shlex.quote(address + path)}"]
     if body := operation.get("requestBody"):
         lines.append("  -H 'content-type: application/json'")
         lines.append(f"  -d {shlex.quote(json.dumps(body['content']['application/json']['example']))}")
-    if tokens and operation.get("security") != []:
-        lines.append('  -H "authorization: Bearer $OFP_API_TOKEN"    # where tokens are configured')
+    if operation["security"]:
+        lines.append('  -H "authorization: Bearer $OFP_API_TOKEN"')
     command = " \\\n".join(lines)
     return f"<h3>With curl</h3><pre>{escape(command)}</pre>"
 
@@ -61,17 +61,23 @@ def _answers(operation: dict[str, Any]) -> str:
     return "".join(parts)
 
 
-def _operation(address: str, tokens: bool, method: str, path: str, operation: dict[str, Any]) -> str:
+def _operation(address: str, method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [
         f'<section id="{escape(operation["operationId"])}">',
         f'<h2><span class="method {method}">{method.upper()}</span>{escape(path)}</h2>',
         f"<p><b>{escape(operation['summary'])}.</b> {escape(operation.get('description', ''))}</p>",
+        f"<p>{_scope(operation)}</p>",
     ]
     if body := operation.get("requestBody"):
         content = body["content"]["application/json"]
         parts.append(f"<h3>Request{_schema_name(content)}</h3>{_json(content['example'])}")
-    parts += [_curl(address, path, operation, tokens), _answers(operation), "</section>"]
+    parts += [_curl(address, path, operation), _answers(operation), "</section>"]
     return "".join(parts)
+
+
+def _scope(operation: dict[str, Any]) -> str:
+    scopes = [scope for option in operation["security"] for scope in option["bearer"]]
+    return f"Scope: <code>{escape(', '.join(scopes))}</code>." if scopes else "Open to everybody."
 
 
 def _schemas(schemas: dict[str, Any]) -> str:
@@ -84,7 +90,7 @@ def _schemas(schemas: dict[str, Any]) -> str:
 
 
 def docs_page(address: str, live: LiveExample | None = None) -> bytes:
-    """The page of the service at an address (http://host:port), UTF-8; with `live`, its commands work as they stand."""
+    """The page of the service at an address (http://host:port), UTF-8; with `live`, its commands work for who has a key."""
     description = openapi(live)
     info = description["info"]
     operations = [(method, path, operation) for path, item in description["paths"].items() for method, operation in item.items()]
@@ -96,7 +102,7 @@ def docs_page(address: str, live: LiveExample | None = None) -> bytes:
         f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
         f"<p>{escape(info['description'])}</p>"
         f'<nav>{links}<a href="/openapi.json">openapi.json</a></nav>'
-        f"{''.join(_operation(address, live is None, *operation) for operation in operations)}"
+        f"{''.join(_operation(address, *operation) for operation in operations)}"
         f"{_schemas(description['components']['schemas'])}</body></html>"
     )
     return page.encode()

@@ -227,11 +227,14 @@ def error_examples() -> dict[int, dict[str, Any]]:
     """HTTP status to an error that has it."""
     errors: dict[int, ContractError] = {
         400: invalid(Reason.INVALID_TIME, "as_of_time_utc: not an RFC 3339 UTC time with 'Z' and at most 6 fractional digits"),
-        401: invalid(Reason.UNAUTHENTICATED, "send a known token in the header 'Authorization: Bearer <token>'"),
+        401: invalid(Reason.UNAUTHENTICATED, "send a key that is valid in the header 'Authorization: Bearer <key>'"),
+        403: invalid(Reason.FORBIDDEN, "the principal metrics has no scope features:read"),
         404: not_found(Reason.UNKNOWN_GROUP_VERSION, "group account_amount v9 is not in the registry", _PINS),
         405: invalid(Reason.METHOD_NOT_ALLOWED, "/v0/get_features takes POST only"),
         408: invalid(Reason.BODY_INCOMPLETE, "the body did not arrive within 5 s"),
         413: invalid(Reason.BODY_TOO_LARGE, "the body is larger than 65536 bytes"),
+        415: invalid(Reason.UNSUPPORTED_MEDIA_TYPE, "the body is sent with the header 'content-type: application/json'"),
+        421: invalid(Reason.FOREIGN_HOST, "this service is not known by the name in the header Host; see ofp serve --allow-host"),
         503: unavailable(Reason.BASIS_NOT_REACHED, "the basis did not reach at_least_basis within 500 ms", _PINS),
     }
     return {status: error.wire() for status, error in errors.items()}

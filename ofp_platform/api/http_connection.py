@@ -61,11 +61,12 @@ class DirectApplication(Protocol):
     @property
     def body_timeout_seconds(self) -> float: ...
 
-    def takes(self, method: bytes, target: bytes, headers: Headers) -> bool:
-        """Whether a request with this head may be given to `reply`; one that would be refused for its head need not be."""
+    def takes(self, method: bytes, target: bytes, headers: Headers, server: tuple[str, int] | None) -> Any:
+        """Who asks, where a request with this head may be given to `reply`, else None; one that would be refused for its head
+        need not be. `server`: the address that was connected to."""
         ...
 
-    def reply(self, headers: Headers, body: bytes) -> Reply | Awaitable[Reply]:
+    def reply(self, caller: Any, headers: Headers, body: bytes) -> Reply | Awaitable[Reply]:
         """The answer, at once where it needs nothing that is waited for. Raises nothing."""
         ...
 
@@ -89,6 +90,7 @@ class _Request:
     version: str
     headers: Headers
     keep_alive: bool
+    caller: Any = None
     direct: bool = False
     expects: bool = False
     whole: bool = False
@@ -337,7 +339,8 @@ class HttpConnection(asyncio.Protocol):
                 return
         if self._is_plain and self._length.isdigit() and len(self._length) < 10:
             is_small = int(self._length) <= application.max_body_bytes
-            request.direct = is_small and application.takes(request.method, target, headers)
+            request.caller = application.takes(request.method, target, headers, self._server) if is_small else None
+            request.direct = request.caller is not None
         self._receiving = request
         if self._active is None and not self._queue and not self._writing_paused and self._in_a_row < _IN_A_ROW:
             self._begin(request)
@@ -445,7 +448,7 @@ class HttpConnection(asyncio.Protocol):
         task.add_done_callback(tasks.discard)
 
     def _reply(self, request: _Request) -> None:
-        reply = self._application.reply(request.headers, request.take())
+        reply = self._application.reply(request.caller, request.headers, request.take())
         if isinstance(reply, Reply):
             self._in_a_row += 1
             self._write(request, reply)

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
-from ofp_platform.api.build_routes import BUILD_INTENTS, BUILD_RUN
 from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_definitions
 from ofp_platform.api.examples import (
     error_examples,
@@ -17,17 +16,21 @@ from ofp_platform.api.examples import (
     snapshot_record_example,
 )
 from ofp_platform.api.live_example import LiveExample
+from ofp_platform.api.route_scopes import BUILD_INTENTS, BUILD_RUN, SCOPES, Open
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import DIGEST_PATTERN
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
 _STATUS_TEXT = {
     400: "The request is not valid",
-    401: "No known bearer token",
+    401: "No key that is valid",
+    403: "The principal lacks the scope, or a page of another origin asks",
     404: "Not known here",
     405: "Another method is needed",
     408: "The body did not arrive in time, or is shorter than declared",
     413: "The body is too large",
+    415: "The body is not called application/json",
+    421: "The service is not known by that host",
     503: "Unavailable; the same request may succeed later",
 }
 _HASH_HEADER = {
@@ -57,7 +60,8 @@ def _responses(
 ) -> dict[str, Any]:
     examples = error_examples() if errors is None else errors
     error_responses: dict[str, Any] = {}
-    for status in statuses:
+    also = {401: (403, 421), 413: (415,)}  # what is refused in the same place
+    for status in sorted({*statuses, *(other for near in statuses for other in also.get(near, ()))}):
         error_responses[str(status)] = {
             "description": _STATUS_TEXT[status],
             "content": _content(schema, examples[status]),
@@ -157,7 +161,6 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
             "get": {
                 "operationId": "health",
                 "summary": "GREEN or AMBER: 200; RED: 503",
-                "security": [],
                 "responses": {
                     "200": {"description": "GREEN or AMBER", "content": health},
                     "503": {
@@ -231,6 +234,13 @@ def _build_paths(live: LiveExample | None) -> dict[str, Any]:
     }
 
 
+def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
+    """The operations of a path with the scope that they demand."""
+    scope = SCOPES[path]
+    security: list[dict[str, list[str]]] = [] if isinstance(scope, Open) else [{"bearer": [scope.value]}]
+    return {method: operation | {"security": security} for method, operation in item.items()}
+
+
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:
     """The whole description; with `live`, the request, its answer and the hash are of the service that shows it."""
     return {
@@ -243,9 +253,7 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
             " reason from a closed list; exactly the UNAVAILABLE ones may be retried.",
         },
         "servers": [{"url": "/"}],
-        # a token is needed where the service has any configured
-        "security": [{}, {"bearer": []}],
-        "paths": _paths(live) | _build_paths(live),
+        "paths": {path: _with_scope(path, item) for path, item in (_paths(live) | _build_paths(live)).items()},
         "components": {
             "schemas": _rewritten(serving_definitions() | build_definitions()),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},

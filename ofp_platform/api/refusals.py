@@ -20,10 +20,25 @@ _STATUS_OF_REASON = {
     Reason.BODY_TOO_LARGE: 413,
     Reason.BODY_INCOMPLETE: 408,
     Reason.UNAUTHENTICATED: 401,
+    Reason.FORBIDDEN: 403,
+    Reason.FOREIGN_ORIGIN: 403,
+    Reason.UNSUPPORTED_MEDIA_TYPE: 415,
+    Reason.FOREIGN_HOST: 421,
     Reason.METHOD_NOT_ALLOWED: 405,
 }
 # the body was not read to its end: the connection cannot carry another request
-_ENDS_CONNECTION = frozenset({Reason.BODY_TOO_LARGE, Reason.BODY_INCOMPLETE, Reason.UNAUTHENTICATED, Reason.OVERLOADED})
+_ENDS_CONNECTION = frozenset(
+    {
+        Reason.BODY_TOO_LARGE,
+        Reason.BODY_INCOMPLETE,
+        Reason.UNAUTHENTICATED,
+        Reason.FORBIDDEN,
+        Reason.FOREIGN_HOST,
+        Reason.FOREIGN_ORIGIN,
+        Reason.UNSUPPORTED_MEDIA_TYPE,
+        Reason.OVERLOADED,
+    }
+)
 
 
 def status_of(error: ContractError) -> int:

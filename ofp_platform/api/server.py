@@ -19,13 +19,18 @@ from typing import Any, cast
 
 from uvicorn import Config, Server
 
-from ofp_platform.api.authentication import check_exposure, load_tokens
 from ofp_platform.api.connection_places import ConnectionLimits, fit_file_limit
 from ofp_platform.api.http_connection import DirectApplication, Front
 from ofp_platform.api.workers import STOP_SECONDS, Workers
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 
 _PR_SET_PDEATHSIG = 1
+# of every answer: what it is, is what it says it is, and it stands in no page of another site
+_HEADERS = [
+    ("x-content-type-options", "nosniff"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("x-frame-options", "DENY"),
+]
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -104,7 +109,6 @@ def serve(
     are finished first. One of several workers that ends is started again, and told in `ended`, which they share.
 
     Raises:
-        ExposureError: the address is open to a network and no token is configured.
         AddressError: the port is taken.
         TooFewFiles: the process may not open enough files.
         SystemExit: a worker could not start, the only one died, or all of several are given up; their messages are in the log.
@@ -112,7 +116,6 @@ def serve(
     limits, lowered = fit_file_limit(limits or ConnectionLimits())
     if lowered is not None:
         print(lowered, file=sys.stderr, flush=True)
-    check_exposure(host, load_tokens(os.environ))
     with reserved_port(host, port) as port_number:
         address = address_of(host, port_number)
         if workers == 1:
@@ -157,6 +160,7 @@ def _work(
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        headers=_HEADERS,
         workers=1,
         backlog=limits.backlog,
         timeout_graceful_shutdown=STOP_SECONDS,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.serving import Health
+
+MayRead = Callable[[ContextPins], bool]
+"""Whether whoever asks may read a run. What is of another run is as if it did not exist."""
 
 
 class ServedAnswer(Protocol):
@@ -38,11 +43,19 @@ class ServingPort(Protocol):
         """
         ...
 
-    async def snapshot(self, snapshot_hash: str) -> bytes:
+    def refuse_run(self, body: bytes) -> ContractError:
+        """The refusal of a get_features request by somebody who may not read the run that is served: as if it were not.
+
+        Raises:
+            ContractError: it would be refused whatever the run.
+        """
+        ...
+
+    async def snapshot(self, snapshot_hash: str, may_read: MayRead) -> bytes:
         """JSON of the SnapshotRecord under a hash (64 hex digits), verified against it."""
         ...
 
-    async def rebuilt_snapshot(self, snapshot_hash: str) -> bytes:
+    async def rebuilt_snapshot(self, snapshot_hash: str, may_read: MayRead) -> bytes:
         """JSON of the RebuiltFeatureSnapshot of a hash (64 hex digits), verified against it.
 
         Raises:
@@ -69,15 +82,17 @@ class BuildPort(Protocol):
     Every refusal is a ContractError; the methods return to the event loop while they wait.
     """
 
-    async def submit(self, body: bytes) -> bytes:
+    async def submit(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         """JSON of the BuildRun that the intent in `body` (JSON, at most `max_intent_bytes` long) is: the same one every time.
+
+        Whatever the intent says, it is `submitted_by` who asks.
 
         Raises:
             ContractError: MALFORMED_JSON; INTENT_REFUSED; STORE_DOWN; OVERLOADED.
         """
         ...
 
-    async def run(self, run_key: str) -> bytes:
+    async def run(self, run_key: str, may_read: MayRead) -> bytes:
         """JSON of the BuildRun under a key (64 hex digits).
 
         Raises:

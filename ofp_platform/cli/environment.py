@@ -19,11 +19,11 @@ SHIPPED_PROFILES = ("demo", "handbook")
 
 
 class Environment(BaseSettings):
-    """Settings by OFP_HOME, OFP_DATABASE_URL and OFP_PROFILE; an empty variable counts as not set.
+    """Settings by OFP_HOME, OFP_DATABASE_URL, OFP_PROFILE and OFP_PRINCIPALS; an empty variable counts as not set.
 
     home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
     than the embedded one. read_database_url: a replica of it that the service reads state from. profile: the name of a shipped
-    profile or the path of a file.
+    profile or the path of a file. principals: the file of those who may ask the HTTP service; else it is in the home folder.
     """
 
     model_config = SettingsConfigDict(env_prefix="OFP_", env_ignore_empty=True, extra="ignore", frozen=True)
@@ -32,6 +32,7 @@ class Environment(BaseSettings):
     database_url: str | None = None
     read_database_url: str | None = None
     profile: str | None = None
+    principals: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -52,6 +53,16 @@ class Environment(BaseSettings):
     def own_profile(self) -> Path:
         """Where `ofp init` writes a profile, and where it is looked for when none is named."""
         return self.folder / "profile.yaml"
+
+    @property
+    def principals_file(self) -> Path:
+        """The file of those who may ask the HTTP service."""
+        return self.folder / "principals.json" if self.principals is None else self.principals.expanduser().resolve()
+
+    @property
+    def keys_folder(self) -> Path:
+        """The folder of the keys of principals that commands made for themselves."""
+        return self.folder / "keys"
 
     @property
     def profile_source(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from ofp_platform.cli.demo import command as demo
-from ofp_platform.cli.installation import doctor, installation_commands
+from ofp_platform.cli.installation import doctor, installation_commands, principal_commands
 from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
@@ -49,6 +49,7 @@ app.command("doctor", short_help="Check an installation and say what to do about
 app.command("init", short_help="Write a profile to start from.")(installation_commands.init)
 app.command("migrate", short_help="Bring the schema of the database up to date.")(installation_commands.migrate)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
+app.add_typer(principal_commands.app, name="principal")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(projector_commands.app, name="projector")
 app.add_typer(projection_commands.app, name="projection")

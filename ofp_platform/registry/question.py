@@ -11,7 +11,7 @@ from ofp_platform.registry.key_rules import KeyProblem, KeyRule
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import parse_decimal
-from ofp_platform.vocabulary.errors import Reason, invalid, not_found
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
@@ -71,24 +71,9 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
     Raises:
         ContractError: INVALID_REQUEST or NOT_FOUND.
     """
-    if len(request.feature_keys) > limits.max_keys:
-        raise invalid(
-            Reason.TOO_MANY_KEYS,
-            f"{len(request.feature_keys)} keys; the limit is {limits.max_keys}",
-            request.context_pins,
-        )
-    if len(request.feature_groups) > limits.max_groups:
-        raise invalid(
-            Reason.TOO_MANY_GROUPS,
-            f"{len(request.feature_groups)} groups; the limit is {limits.max_groups}",
-            request.context_pins,
-        )
+    _check_counts(request, limits)
     if request.context_pins != pins:
-        raise not_found(
-            Reason.UNKNOWN_RUN,
-            f"run {request.context_pins.run_id} with these pins is not served here",
-            request.context_pins,
-        )
+        raise _not_served(request)
     for place, key in enumerate(request.feature_keys):
         _check_key(f"feature_keys.{place}.key_id", registry.key_rules[key.key_type.value], key.key_id, pins)
     keys = sorted((key.key_type.value, key.key_id) for key in request.feature_keys)
@@ -122,6 +107,36 @@ def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins:
             )
     context = check_context(request.request_context, plans, limits, pins)
     return Question(request, parse_time(request.as_of_time_utc), tuple(keys), tuple(plans), groups_of, context)
+
+
+def refuse_run(request: GetFeaturesRequest, limits: Limits) -> ContractError:
+    """The refusal of a request by somebody who may read no run that is served here: the same as where there is no such run.
+
+    Raises:
+        ContractError: it would be refused whatever the run.
+    """
+    _check_counts(request, limits)
+    return _not_served(request)
+
+
+def _check_counts(request: GetFeaturesRequest, limits: Limits) -> None:
+    if len(request.feature_keys) > limits.max_keys:
+        raise invalid(
+            Reason.TOO_MANY_KEYS,
+            f"{len(request.feature_keys)} keys; the limit is {limits.max_keys}",
+            request.context_pins,
+        )
+    if len(request.feature_groups) > limits.max_groups:
+        raise invalid(
+            Reason.TOO_MANY_GROUPS,
+            f"{len(request.feature_groups)} groups; the limit is {limits.max_groups}",
+            request.context_pins,
+        )
+
+
+def _not_served(request: GetFeaturesRequest) -> ContractError:
+    run_id = request.context_pins.run_id
+    return not_found(Reason.UNKNOWN_RUN, f"run {run_id} with these pins is not served here", request.context_pins)
 
 
 def _check_key(field: str, rule: KeyRule, key_id: str, pins: ContextPins) -> None:

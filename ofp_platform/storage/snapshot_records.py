@@ -52,6 +52,11 @@ class SnapshotDamaged(Exception):
     """The bytes stored under that hash are not those that were written."""
 
 
+def missing_words(snapshot_hash: str) -> str:
+    """How it is said that there is no such snapshot, or none for whoever asks."""
+    return f"no snapshot {snapshot_hash} was materialised here"
+
+
 def snapshot_path(snapshot_hash: str) -> str:
     """Where the object of a hash stands."""
     return f"{SNAPSHOTS}/{snapshot_hash[:2]}/{snapshot_hash}.json.zst"
@@ -144,7 +149,7 @@ def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
     except ObjectNotFound:
         if _is_indexed(pool, snapshot_hash):
             raise SnapshotDamaged(f"the object of snapshot {snapshot_hash} is gone; the index knows it") from None
-        raise SnapshotMissing(f"no snapshot {snapshot_hash} was materialised here") from None
+        raise SnapshotMissing(missing_words(snapshot_hash)) from None
     except (ValueError, OSError):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
     _hashed_bytes(record, snapshot_hash)

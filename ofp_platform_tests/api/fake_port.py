@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,18 +14,22 @@ from pydantic import ValidationError
 
 from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
-from ofp_platform.api.authentication import load_tokens
+from ofp_platform.api.authentication import Authentication
 from ofp_platform.api.build_examples import rebuilt_example, run_example
 from ofp_platform.api.connection_places import ConnectionLimits, TooFewFiles
 from ofp_platform.api.server import serve
+from ofp_platform.api.service import MayRead
 from ofp_platform.online.serving.request import parse_request
+from ofp_platform.registry.question import refuse_run
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.errors import Reason, invalid, not_found
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import Health
 
+PINS = ContextPins.model_validate(examples.request_example()["context_pins"])
 BODY = canonical_bytes(examples.response_example())
 HASH = examples.response_example()["provenance"]["feature_snapshot_hash"]
 REBUILT = canonical_bytes(rebuilt_example())
@@ -69,13 +74,16 @@ class FakePort:
             await asyncio.sleep(step)
         return FixedAnswer()
 
-    async def snapshot(self, snapshot_hash: str) -> bytes:
-        if snapshot_hash != HASH:
+    def refuse_run(self, body: bytes) -> ContractError:
+        return refuse_run(parse_request(body, Limits()), Limits())
+
+    async def snapshot(self, snapshot_hash: str, may_read: MayRead) -> bytes:
+        if snapshot_hash != HASH or not may_read(PINS):
             raise not_found(Reason.UNKNOWN_SNAPSHOT, "no snapshot has this hash")
         return RECORD
 
-    async def rebuilt_snapshot(self, snapshot_hash: str) -> bytes:
-        if snapshot_hash != HASH:
+    async def rebuilt_snapshot(self, snapshot_hash: str, may_read: MayRead) -> bytes:
+        if snapshot_hash != HASH or not may_read(PINS):
             raise not_found(Reason.UNKNOWN_SNAPSHOT, "no forensic rebuild gave this hash")
         return REBUILT
 
@@ -98,18 +106,21 @@ class FakeBuilds:
     closed: bool = False
     asked: int = 0
 
-    async def submit(self, body: bytes) -> bytes:
+    async def submit(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         self._enter()
         try:
             intent = INTENT.validate_json(body)
         except ValidationError:
             raise invalid(Reason.INTENT_REFUSED, "INVALID_INTENT: no") from None
+        if not may_read(intent.context_pins):
+            raise not_found(Reason.UNKNOWN_RUN, "no such run", intent.context_pins)
+        intent = intent.model_copy(update={"submitted_by": submitted_by})
         run_key = request_id(intent)
         return self.runs.setdefault(run_key, canonical_bytes(run_example() | {"run_key": run_key, "intent": intent_wire(intent)}))
 
-    async def run(self, run_key: str) -> bytes:
+    async def run(self, run_key: str, may_read: MayRead) -> bytes:
         self._enter()
-        if run_key not in self.runs:
+        if run_key not in self.runs or not may_read(PINS):
             raise not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key")
         return self.runs[run_key]
 
@@ -151,8 +162,9 @@ PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "s
 
 def application() -> Application:
     """What a worker of the test server runs."""
-    tokens = load_tokens(os.environ)
-    return Application(PLANES[sys.argv[4]](), FakeBuilds(), tokens=tokens, policy=HttpPolicy(body_timeout_seconds=1.0))
+    authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time)
+    policy = HttpPolicy(body_timeout_seconds=1.0)
+    return Application(PLANES[sys.argv[4]](), FakeBuilds(), authentication=authentication, policy=policy)
 
 
 if __name__ == "__main__":

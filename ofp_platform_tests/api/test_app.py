@@ -17,27 +17,29 @@ from jsonschema import Draft202012Validator
 
 from ofp_platform.api import examples
 from ofp_platform.api.app import Application, HttpPolicy
-from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.contract_files import contract_schemas, offline_schema, serving_schema
 from ofp_platform.api.live_example import LiveExample, live_request
 from ofp_platform.api.openapi import openapi
+from ofp_platform.api.principals import Scope
 from ofp_platform.api.refusals import status_of
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
 from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBuilds, FakePort, FixedAnswer
+from ofp_platform_tests.api.keys import BEARER, KEY, authentication, principal
 
 CONTRACT = Draft202012Validator(serving_schema())
 _NAMES = ("ofs_build_intent", "ofs_build_run", "ofp_health", "ofp_feature_groups", "ofp_snapshot_record")
 OFFLINE = Draft202012Validator(offline_schema())
 SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES}
-TOKEN = "a-token-of-enough-length"
 REQUEST = json.dumps(examples.request_example()).encode()
 
 
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
+    settings.setdefault("authentication", authentication())
     application = Application(port, builds or FakeBuilds(), new_request_id=lambda: "id-1", **settings)
+    headers = BEARER | {"content-type": "application/json"}
     # an exception that leaves the application fails the test
-    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://service")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost", headers=headers)
 
 
 @pytest.fixture
@@ -244,11 +246,15 @@ async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:
         assert response.headers["allow"] == allow
 
 
-async def test_tokens(port: FakePort) -> None:
+async def test_nobody_asks_without_a_key(port: FakePort) -> None:
     builds = FakeBuilds()
-    async with client_of(port, builds, tokens=Tokens([TOKEN, "another-token-of-enough-length"])) as http:
-        for value in [None, "", "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer " + TOKEN[:-1]]:
-            headers = {} if value is None else {"authorization": value}
+    reader_key, reader = principal("reader", ["features:read"])
+    ended_key, ended = principal("ended", list(Scope), expires_at_utc="2026-01-01T00:00:00Z")
+    wrong_keys = [f"Basic {KEY}", f"Bearer {KEY}x", "Bearer " + KEY[:-1], f"Bearer {KEY[:-1]}!", f"Bearer {ended_key}"]
+    async with client_of(port, builds, authentication=authentication(reader, ended)) as http:
+        for value in [None, "", "Bearer", *wrong_keys, "Bearer " + KEY[:20] + reader_key[20:]]:
+            http.headers.pop("authorization", None)
+            http.headers.update({} if value is None else {"authorization": value})
             for method, path in [
                 ("POST", "/v0/get_features"),
                 ("GET", f"/v0/snapshots/{HASH}"),
@@ -258,16 +264,21 @@ async def test_tokens(port: FakePort) -> None:
                 ("POST", "/v0/build_intents"),
                 ("GET", f"/v0/build_runs/{HASH}"),
             ]:
-                response = await http.request(method, path, content=REQUEST, headers=headers)
+                response = await http.request(method, path, content=REQUEST)
                 assert (response.status_code, error_in(response)["reason"]) == (401, "UNAUTHENTICATED")
                 assert response.headers["www-authenticate"] == "Bearer"
         assert port.asked == builds.asked == 0
-        for path in ["/health", "/docs", "/openapi.json"]:
-            assert (await http.get(path)).status_code == 200
-        for value in [f"Bearer {TOKEN}", f"bearer {TOKEN}", "Bearer another-token-of-enough-length"]:
+        for value in [f"Bearer {KEY}", f"bearer {KEY}", f"Bearer {reader_key}"]:
             headers = {"authorization": value}
             assert (await http.post("/v0/get_features", content=REQUEST, headers=headers)).status_code == 200
             assert (await http.get("/v0/feature_groups", headers=headers)).status_code == 200
+
+
+async def test_open_routes_need_no_key(port: FakePort) -> None:
+    async with client_of(port) as http:
+        del http.headers["authorization"]
+        for path in ["/health", "/docs", "/openapi.json"]:
+            assert (await http.get(path)).status_code == 200
 
 
 async def test_more_requests_than_the_bound_are_refused_at_once(port: FakePort) -> None:
@@ -308,7 +319,7 @@ async def test_lifespan(port: FakePort) -> None:
             sent.append(message)
 
         builds = FakeBuilds()
-        await Application(port, builds)({"type": "lifespan"}, receive, send)
+        await Application(port, builds, authentication=authentication())({"type": "lifespan"}, receive, send)
         if broken:
             assert sent == [
                 {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},
@@ -356,7 +367,7 @@ async def test_the_page_works_offline(http: httpx.AsyncClient) -> None:
     page = response.text
     assert "<script" not in page
     assert "src=" not in page
-    assert "http://" not in page.replace("http://service/", "")
+    assert "http://" not in page.replace("http://localhost/", "")
     assert "https://" not in page
     for path in openapi()["paths"]:
         assert f"</span>{path}</h2>" in page
@@ -387,10 +398,14 @@ async def test_the_pages_ask_the_plane_once_for_their_example(port: FakePort, ht
     assert port.asked == 1
 
 
-async def test_without_a_token_the_pages_show_nothing_of_the_plane(port: FakePort) -> None:
-    async with client_of(port, tokens=Tokens([TOKEN])) as http:
-        assert "$OFP_API_TOKEN" in (await http.get("/docs")).text
-        assert (await http.get("/openapi.json")).json() == json.loads(json.dumps(openapi()))
+async def test_without_a_key_the_pages_show_nothing_of_the_plane(port: FakePort) -> None:
+    metrics_key, metrics = principal("metrics", ["metrics"])
+    stranger_key, stranger = principal("stranger", ["features:read"], [{"run_id": "another"}])
+    async with client_of(port, authentication=authentication(metrics, stranger)) as http:
+        for value in ["", f"Bearer {metrics_key}", f"Bearer {stranger_key}"]:
+            headers = {"authorization": value}
+            assert "$OFP_API_TOKEN" in (await http.get("/docs", headers=headers)).text
+            assert (await http.get("/openapi.json", headers=headers)).json() == json.loads(json.dumps(openapi()))
     assert port.asked == 0
 
 
@@ -467,7 +482,7 @@ def test_whatever_is_sent_the_answer_is_of_the_contract(
     response = asyncio.run(ask())
     if response.status_code == 200:
         return
-    assert response.status_code in {400, 401, 404, 405, 408, 413, 503}
+    assert response.status_code in {400, 401, 404, 405, 408, 413, 415, 503}
     error = error_in(response)
     assert (response.status_code == 503) == (error["error_code"] == "UNAVAILABLE") == error["retryable"]
     assert "Traceback" not in response.text

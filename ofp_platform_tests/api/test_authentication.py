@@ -1,4 +1,4 @@
-"""Tokens from the environment and the rule about addresses."""
+"""Who a key belongs to, and a file of principals that changes under a running service."""
 
 from __future__ import annotations
 
@@ -6,74 +6,123 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform.api.authentication import ExposureError, Tokens, check_exposure, is_loopback, load_tokens
-from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.api.authentication import Authentication, Caller
+from ofp_platform.api.principals import PrincipalsFile, Scope, changed_principals, new_key, rotated
+from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.api.keys import EXAMPLE_PINS, KEY, principal, write_principals
 
-ONE, TWO, THREE = "first-token-0123456789", "second-token-0123456789", "third-token-0123456789"
-
-
-def accepts(tokens: Tokens, token: str) -> bool:
-    try:
-        tokens.check(f"Bearer {token}".encode())
-    except ContractError:
-        return False
-    return True
+NOW = parse_time("2026-06-01T00:00:00Z")
 
 
-def test_tokens_of_variable_and_file(tmp_path: Path) -> None:
-    path = tmp_path / "tokens"
-    path.write_text(f"# decision service\n{THREE}\n\n", encoding="utf-8")
-    tokens = load_tokens({"OFP_API_TOKENS": f" {ONE},{TWO} ", "OFP_API_TOKENS_FILE": str(path)})
-    assert tokens
-    assert all(accepts(tokens, token) for token in (ONE, TWO, THREE))
-    assert not accepts(tokens, "")
-    assert not accepts(tokens, ONE + TWO)
+class Asking:
+    """An authentication over a file, at an instant that a test sets (microseconds)."""
+
+    def __init__(self, path: Path) -> None:
+        self.now = NOW
+        self.path = path
+        self.authentication = Authentication(path, EXAMPLE_PINS, lambda: self.now / 1_000_000)
+
+    def caller(self, key: str, scheme: str = "Bearer") -> Caller:
+        return self.authentication.caller(f"{scheme} {key}".encode())
+
+    def refusal(self, key: str) -> Reason:
+        with pytest.raises(ContractError) as caught:
+            self.caller(key)
+        assert not key or key not in str(caught.value)
+        return caught.value.reason
 
 
-def test_without_tokens_everybody_is_let_in() -> None:
-    tokens = load_tokens({})
-    assert not tokens
-    tokens.check(None)
+@pytest.fixture
+def asking(tmp_path: Path) -> Asking:
+    return Asking(write_principals(tmp_path / "principals.json"))
 
 
-def test_unusable_settings_are_refused_and_no_token_is_shown(tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.write_text("# nothing\n", encoding="utf-8")
-    for environ in [
-        {"OFP_API_TOKENS": "short"},
-        {"OFP_API_TOKENS": "has-a-letter-ö-0123456789"},
-        {"OFP_API_TOKENS_FILE": str(tmp_path / "none")},
-        {"OFP_API_TOKENS_FILE": str(tmp_path)},
-        {"OFP_API_TOKENS_FILE": str(empty)},
-    ]:
-        with pytest.raises(ExposureError) as caught:
-            load_tokens(environ)
-        assert "short" not in str(caught.value)
+def test_a_caller_has_the_name_and_the_runs_of_its_principal(tmp_path: Path) -> None:
+    here_key, here = principal("here", ["metrics"], [{"run_id": EXAMPLE_PINS.run_id}])
+    there_key, there = principal("there", ["features:read"], [{"run_id": EXAMPLE_PINS.run_id, "seed": 11}])
+    asking = Asking(write_principals(tmp_path / "principals.json", here, there))
+    assert asking.caller(KEY).principal.name == "everything"
+    assert asking.caller(here_key) == Caller(here, reads_here=True)
+    assert asking.caller(there_key) == Caller(there, reads_here=False)
+    asking.caller(here_key).demand(Scope.METRICS)
+    with pytest.raises(ContractError, match="no scope features:read") as caught:
+        asking.caller(here_key).demand(Scope.FEATURES_READ)
+    assert caught.value.reason is Reason.FORBIDDEN
 
 
-def test_tokens_are_not_kept() -> None:
-    assert ONE not in repr(vars(Tokens([ONE])))
+def test_an_expired_key_and_an_expired_principal_end_on_time(tmp_path: Path) -> None:
+    key, ending = principal("ending", ["metrics"], expires_at_utc="2026-06-01T00:00:01Z")
+    asking = Asking(write_principals(tmp_path / "principals.json", ending))
+    asking.now = NOW + 999_999
+    assert asking.caller(key).principal == ending
+    asking.now = NOW + 1_000_000
+    assert asking.refusal(key) is Reason.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.8.8", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("example.test", False),
-        ("127.0.0.1.example.test", False),
-    ],
-)
-def test_an_open_service_stays_on_the_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
-    check_exposure(host, Tokens([ONE]))
-    if loopback:
-        check_exposure(host, Tokens())
+def test_two_keys_are_valid_while_one_is_rotated_without_a_restart(tmp_path: Path) -> None:
+    old_key, before = principal("rotating", ["metrics"])
+    asking = Asking(write_principals(tmp_path / "principals.json", before))
+    with changed_principals(asking.path) as box:
+        key, after = rotated(box[0].named("rotating"), NOW, overlap_seconds=60)
+        box[0] = box[0].replacing(after)
+    assert asking.refusal(key) is Reason.UNAUTHENTICATED  # not looked at yet
+    asking.authentication.refresh()
+    assert asking.caller(key).principal.name == asking.caller(old_key).principal.name == "rotating"
+    asking.now = NOW + 60_000_000
+    assert asking.refusal(old_key) is Reason.UNAUTHENTICATED
+    assert asking.caller(key)
+    with changed_principals(asking.path) as box:
+        again, third = rotated(box[0].named("rotating"), asking.now, overlap_seconds=0)
+        box[0] = box[0].replacing(third)
+    asking.authentication.refresh()
+    assert asking.caller(again).principal == third
+    assert len(third.keys) == 1  # those that have ended are gone
+    assert asking.refusal(key) is Reason.UNAUTHENTICATED
+
+
+def test_who_is_revoked_is_out_at_the_next_look(asking: Asking) -> None:
+    assert asking.caller(KEY)
+    with changed_principals(asking.path) as box:
+        box[0] = box[0].without("everything")
+    asking.authentication.refresh()
+    assert asking.refusal(KEY) is Reason.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("damage", ["gone", "open", "broken", "folder"])
+def test_a_file_that_cannot_be_read_any_more_lets_nobody_in(asking: Asking, damage: str) -> None:
+    content = asking.path.read_bytes()
+    if damage == "open":
+        asking.path.write_bytes(content + b" ")
+        asking.path.chmod(0o666)
+    elif damage == "broken":
+        asking.path.write_bytes(content[:-20])
     else:
-        with pytest.raises(ExposureError, match="OFP_API_TOKENS"):
-            check_exposure(host, Tokens())
+        asking.path.unlink()
+        if damage == "folder":
+            asking.path.mkdir()
+    asking.authentication.refresh()
+    assert asking.refusal(KEY) is Reason.STORE_DOWN
+    if damage == "folder":
+        asking.path.rmdir()
+    asking.path.unlink(missing_ok=True)
+    with changed_principals(asking.path) as box:
+        box[0] = PrincipalsFile.model_validate_json(content)
+    asking.authentication.refresh()
+    assert asking.caller(KEY)
+
+
+def test_keys_of_others_and_of_nobody(asking: Asking) -> None:
+    stranger, _ = new_key()
+    for key in (stranger, KEY[:21] + stranger[21:], stranger[:21] + KEY[21:], KEY + " ", " " + KEY, KEY[:-1], "", "\xff"):
+        assert asking.refusal(key) is Reason.UNAUTHENTICATED
+    with pytest.raises(ContractError):
+        asking.caller(KEY, "Basic")
+    for header in (None, b"", b"Bearer", KEY.encode()):
+        with pytest.raises(ContractError):
+            asking.authentication.caller(header)
+
+
+def test_no_key_is_kept(asking: Asking) -> None:
+    assert KEY not in repr(vars(asking.authentication))
+    assert KEY[-43:] not in asking.path.read_text(encoding="utf-8")

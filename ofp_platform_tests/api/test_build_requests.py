@@ -18,15 +18,18 @@ from psycopg import conninfo, sql
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.build_requests import BuildRequests
+from ofp_platform.api.service import MayRead
 from ofp_platform.client import AsyncOfpClient, RetryPolicy
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform_tests.api.fake_port import FakePort
+from ofp_platform_tests.api.keys import KEY, authentication
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
 CARD = "4111111111111111"
@@ -36,18 +39,25 @@ NOWHERE = "host=127.0.0.1 port=1 dbname=nothing"
 REFUSED = BuildRefused(BuildReason.RUN_FACTS_UNAVAILABLE, "no facts are published under this reference", "run_facts_ref")
 
 
+def everything(pins: ContextPins) -> bool:
+    return True
+
+
 @asynccontextmanager
 async def service(dsn: str) -> AsyncIterator[httpx.ASGITransport]:
     builds = BuildRequests(dsn)
     try:
-        yield httpx.ASGITransport(Application(FakePort(), builds))
+        yield httpx.ASGITransport(Application(FakePort(), builds, authentication=authentication()))
     finally:
         await builds.close()
 
 
 @asynccontextmanager
 async def client_of(dsn: str, retries: RetryPolicy | None = None) -> AsyncIterator[AsyncOfpClient]:
-    async with service(dsn) as transport, AsyncOfpClient("http://service", transport=transport, retries=retries) as ofp:
+    async with (
+        service(dsn) as transport,
+        AsyncOfpClient("http://localhost", token=KEY, transport=transport, retries=retries) as ofp,
+    ):
         yield ofp
 
 
@@ -106,7 +116,7 @@ async def test_why_a_build_was_refused_is_seen_on_its_run(dsn: str) -> None:
 )
 async def test_bodies_that_are_no_intent(body: bytes, reason: str, words: str) -> None:
     with pytest.raises(ContractError) as caught:
-        await BuildRequests(NOWHERE).submit(body)
+        await BuildRequests(NOWHERE).submit(body, "tester", everything)
     assert caught.value.reason.value == reason
     assert words in caught.value.message
 
@@ -130,7 +140,7 @@ async def test_bodies_that_are_no_intent(body: bytes, reason: str, words: str) -
 )
 async def test_an_intent_that_is_wrong_is_refused_by_field_and_never_quoted(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ContractError) as caught:
-        await BuildRequests(NOWHERE).submit(json.dumps({**intent_example(), **changes}).encode())
+        await BuildRequests(NOWHERE).submit(json.dumps({**intent_example(), **changes}).encode(), "tester", everything)
     assert caught.value.reason is Reason.INTENT_REFUSED
     assert not caught.value.retryable
     assert caught.value.message.startswith(words)
@@ -146,7 +156,7 @@ async def test_a_run_that_nobody_asked_for(dsn: str) -> None:
 
 async def test_no_database_is_told_as_such() -> None:
     builds = BuildRequests(NOWHERE)
-    for ask in (builds.submit(json.dumps(intent_example()).encode()), builds.run("0" * 64)):
+    for ask in (builds.submit(json.dumps(intent_example()).encode(), "tester", everything), builds.run("0" * 64, everything)):
         with pytest.raises(ContractError) as caught:
             await ask
         assert caught.value.reason is Reason.STORE_DOWN
@@ -173,8 +183,8 @@ def gone(server: str, dsn: str) -> Iterator[None]:
 
 async def test_an_outage_is_told_and_passes(embedded_server: str, dsn: str) -> None:
     async with service(dsn) as transport:
-        hasty = AsyncOfpClient("http://service", transport=transport, retries=RetryPolicy(attempts=1))
-        patient = AsyncOfpClient("http://service", transport=transport, retries=RetryPolicy(attempts=20))
+        hasty = AsyncOfpClient("http://localhost", token=KEY, transport=transport, retries=RetryPolicy(attempts=1))
+        patient = AsyncOfpClient("http://localhost", token=KEY, transport=transport, retries=RetryPolicy(attempts=20))
         run = await hasty.submit_intent(intent_example())
         with gone(embedded_server, dsn):
             for ask in (hasty.build_run(run.run_key), hasty.submit_intent(intent_example())):
@@ -190,14 +200,14 @@ async def test_a_database_that_hangs_is_told_and_passes(dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn) as holder:
         await holder.execute("LOCK TABLE ofp.build_run IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(ContractError) as caught:
-            await builds.submit(intent)
+            await builds.submit(intent, "tester", everything)
         assert caught.value.reason is Reason.STORE_DOWN
         (left,) = builds._under_way
     # what nobody waited for any more was done all the same, and counts once
     expected = await left
     await builds.close()
     patient = BuildRequests(dsn)
-    assert await patient.submit(intent) == expected
+    assert await patient.submit(intent, "tester", everything) == expected
     await patient.close()
 
 
@@ -205,22 +215,22 @@ async def test_a_database_that_hangs_is_told_and_passes(dsn: str) -> None:
 async def test_builds_take_few_threads_and_bounded_memory(dsn: str, bounds: dict[str, int]) -> None:
     builds, release, entered = BuildRequests(dsn, **bounds), threading.Event(), threading.Semaphore(0)
 
-    def held(body: bytes) -> bytes:
+    def held(body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         entered.release()
         release.wait()
         return body
 
     builds._submit = held  # type: ignore[method-assign]
-    under_way = [asyncio.create_task(builds.submit(b"%02d" % number)) for number in range(68)]
+    under_way = [asyncio.create_task(builds.submit(b"%02d" % number, "tester", everything)) for number in range(68)]
     for _ in range(4):
         await asyncio.to_thread(entered.acquire)
     with pytest.raises(ContractError) as caught:
-        await builds.run("0" * 64)
+        await builds.run("0" * 64, everything)
     assert caught.value.reason is Reason.OVERLOADED
     assert len(builds._under_way) == 4
     release.set()
     assert await asyncio.gather(*under_way) == [b"%02d" % number for number in range(68)]
     with pytest.raises(ContractError) as caught:
-        await builds.run("0" * 64)
+        await builds.run("0" * 64, everything)
     assert caught.value.reason is Reason.UNKNOWN_BUILD_RUN
     await builds.close()

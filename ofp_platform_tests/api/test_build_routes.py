@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from ofp_platform.api.app import Application, HttpPolicy
-from ofp_platform.api.authentication import Tokens
 from ofp_platform.api.build_examples import build_error_examples, intent_example, run_example
 from ofp_platform.api.refusals import status_of
 from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
@@ -25,10 +24,11 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform_tests.api.fake_port import FakeBuilds, FakePort
+from ofp_platform_tests.api.keys import BEARER, authentication
 
 INTENT = json.dumps(intent_example()).encode()
 KEY = run_example()["run_key"]
-TOKEN = "a-token-of-enough-length"
+SUBMITTED = run_example(intent_example() | {"submitted_by": "everything"})
 
 
 @pytest.fixture
@@ -37,8 +37,10 @@ def builds() -> FakeBuilds:
 
 
 def client_of(builds: FakeBuilds, **settings: Any) -> httpx.AsyncClient:
+    settings.setdefault("authentication", authentication())
     application = Application(FakePort(), builds, new_request_id=lambda: "id-1", **settings)
-    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://service")
+    headers = BEARER | {"content-type": "application/json"}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost", headers=headers)
 
 
 def test_the_examples_are_real() -> None:
@@ -59,8 +61,10 @@ async def test_an_intent_is_one_run(builds: FakeBuilds) -> None:
         first = await http.post("/v0/build_intents", content=INTENT)
         assert (first.status_code, first.headers["content-type"]) == (200, "application/json")
         assert first.headers["cache-control"] == "no-store"
-        assert first.json() == run_example()
-        again = await http.post("/v0/build_intents", content=json.dumps({**intent_example(), "note": "again"}))
+        assert first.json() == SUBMITTED
+        again = await http.post(
+            "/v0/build_intents", content=json.dumps({**intent_example(), "note": "again", "submitted_by": "somebody"})
+        )
         assert again.content == first.content
         shown = await http.get(f"/v0/build_runs/{KEY}")
         assert (shown.status_code, shown.content) == (200, first.content)
@@ -127,18 +131,18 @@ async def test_an_intent_has_a_bound_of_its_own(builds: FakeBuilds, declared: bo
     assert builds.asked == 1
 
 
-async def test_without_a_token_the_body_is_not_read(builds: FakeBuilds) -> None:
+async def test_without_a_key_the_body_is_not_read(builds: FakeBuilds) -> None:
     read = []
 
     async def pieces() -> AsyncIterator[bytes]:
         read.append(True)
         yield INTENT
 
-    async with client_of(builds, tokens=Tokens([TOKEN])) as http:
-        response = await http.post("/v0/build_intents", content=pieces())
+    async with client_of(builds) as http:
+        response = await http.post("/v0/build_intents", content=pieces(), headers={"authorization": ""})
         assert (response.status_code, response.headers["connection"]) == (401, "close")
         assert not read
-        response = await http.post("/v0/build_intents", content=INTENT, headers={"authorization": f"Bearer {TOKEN}"})
+        response = await http.post("/v0/build_intents", content=INTENT, headers=BEARER)
         assert response.status_code == 200
 
 
@@ -230,6 +234,7 @@ def test_the_snippet_of_the_page_runs(
     assert found is not None
     (tmp_path / "intent.json").write_bytes(INTENT)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OFP_API_TOKEN", "a-key")
     over_fake = partial(OfpClient, transport=httpx.MockTransport(Service([run_example()] * 2)))
     monkeypatch.setattr("ofp_platform.client.OfpClient", over_fake)
     exec(compile(found[1], "docs/intents.md", "exec"), {})

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from ofp_platform.api.contract_files import CONTRACTS
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.online.plane import Plane
+from ofp_platform_tests.api.keys import BEARER, write_principals
 from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
 
 EXAMPLES = Path(__file__).parent / "design_examples"
@@ -33,7 +34,12 @@ def address(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         assert plane.projector(plane.ensure_live()).apply_available(max_records=100) is not None
     command = ofp_command("serve", "--port", "0", "--profile", str(path), "--home", str(home))
     root = str(Path(__file__).parents[2])
-    environment = {"OFP_DATABASE_URL": module_dsn, "OFP_API_TOKENS": "", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+    principals = write_principals(home / "principals.json")
+    environment = {
+        "OFP_DATABASE_URL": module_dsn,
+        "OFP_PRINCIPALS": str(principals),
+        "PYTHONPATH": os.pathsep.join([root, *sys.path]),
+    }
     with Child("the service", command, environment, home / "serve.log") as child:
         served = child.wait_for_line("serving at ", 60)
         assert served is not None
@@ -41,7 +47,9 @@ def address(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def asked(address: str, body: bytes) -> httpx.Response:
-    return httpx.post(f"{address}/v0/get_features", content=body, headers={"content-type": "application/json"}, timeout=30)
+    return httpx.post(
+        f"{address}/v0/get_features", content=body, headers=BEARER | {"content-type": "application/json"}, timeout=30
+    )
 
 
 def test_the_request_is_of_an_unknown_run_and_not_malformed(address: str) -> None:

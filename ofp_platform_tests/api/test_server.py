@@ -22,22 +22,25 @@ from jsonschema import Draft202012Validator
 
 from ofp_platform.api import examples
 from ofp_platform.api.contract_files import serving_schema
+from ofp_platform.api.principals import changed_principals
 from ofp_platform.api.server import AddressError, address_of, reserved_port
 from ofp_platform.client import OfpClient, ServiceUnreachable, verify
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform_tests.api import fake_port
 from ofp_platform_tests.api.fake_port import BODY, HASH
+from ofp_platform_tests.api.keys import BEARER, KEY, principal, principals_variable, write_principals
 
 CONTRACT = Draft202012Validator(serving_schema())
 PROGRAM = fake_port.__file__
 ROOT = Path(PROGRAM).parents[2]
 QUESTION = GetFeaturesRequest.model_validate(examples.request_example())
-HEAD = b"POST /v0/get_features HTTP/1.1\r\nhost: x\r\n"
+HOST = b"host: localhost\r\nauthorization: Bearer %s\r\n" % KEY.encode()
+HEAD = b"POST /v0/get_features HTTP/1.1\r\n" + HOST + b"content-type: application/json\r\n"
 
 
 def _start(*arguments: str, files: int | None = None, **environ: str) -> subprocess.Popen[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OFP_API_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OFP_")}
     limited = [] if files is None else ["prlimit", f"--nofile={files}:{files}"]
     return subprocess.Popen(
         [*limited, sys.executable, PROGRAM, *arguments],
@@ -53,19 +56,20 @@ def _start(*arguments: str, files: int | None = None, **environ: str) -> subproc
 def running(
     plane: str = "good", workers: int = 1, port: int = 0, files: int | None = None, **environ: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = _start("127.0.0.1", str(port), str(workers), plane, files=files, **environ)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if files is not None:
-            assert f"may open {files} files" in line
+    with principals_variable() as principals:
+        process = _start("127.0.0.1", str(port), str(workers), plane, files=files, **(principals | environ))
+        try:
+            assert process.stdout is not None
             line = process.stdout.readline()
-        found = re.fullmatch(r"serving at (http://127\.0\.0\.1:\d+)\n", line)
-        assert found, line + process.stdout.read()
-        yield process, found[1]
-    finally:
-        process.kill()
-        process.communicate()
+            if files is not None:
+                assert f"may open {files} files" in line
+                line = process.stdout.readline()
+            found = re.fullmatch(r"serving at (http://127\.0\.0\.1:\d+)\n", line)
+            assert found, line + process.stdout.read()
+            yield process, found[1]
+        finally:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +127,9 @@ def _reason(body: bytes) -> str:
         ),
         ([b"GET" + HEAD[4:] + b"\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
         ([b"BREW" + HEAD[4:] + b"\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
-        ([b"GET /%00%ff HTTP/1.1\r\nhost: x\r\n\r\n"], False, 404, "UNKNOWN_PATH"),
-        ([b"GET /../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n"], False, 404, "UNKNOWN_PATH"),
-        ([b"POST /health HTTP/1.1\r\nhost: x\r\ncontent-length: 500000\r\n\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
+        ([b"GET /%00%ff HTTP/1.1\r\nhost: localhost\r\n\r\n"], False, 404, "UNKNOWN_PATH"),
+        ([b"GET /../../etc/passwd HTTP/1.1\r\nhost: localhost\r\n\r\n"], False, 404, "UNKNOWN_PATH"),
+        ([b"POST /health HTTP/1.1\r\nhost: localhost\r\ncontent-length: 500000\r\n\r\n"], False, 405, "METHOD_NOT_ALLOWED"),
     ],
 )
 def test_clients_that_misbehave(address: str, sends: list[bytes], half_close: bool, status: int, reason: str) -> None:
@@ -140,8 +144,8 @@ def test_clients_that_misbehave(address: str, sends: list[bytes], half_close: bo
         b"GARBAGE\r\n\r\n",
         HEAD + b"content-length: abc\r\n\r\n{}",
         HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}}",
-        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
-        b"GET /health HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 600_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nhost: localhost\r\nx: " + b"a" * 600_000 + b"\r\n\r\n",
     ],
 )
 def test_what_is_not_http_ends_in_the_server_with_4xx(address: str, data: bytes) -> None:
@@ -152,8 +156,8 @@ def test_what_is_not_http_ends_in_the_server_with_4xx(address: str, data: bytes)
 def test_pipelined_requests_are_answered_in_their_order(address: str) -> None:
     question = QUESTION.model_dump_json(exclude_none=True).encode()
     ask = HEAD + b"content-length: %d\r\n\r\n" % len(question) + question
-    wrong, health = HEAD + b"content-length: 1\r\n\r\n{", b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
-    last = b"GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    wrong, health = HEAD + b"content-length: 1\r\n\r\n{", b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    last = b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     data = (ask * 12 + wrong + health + ask) * 5
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as sock:
@@ -189,6 +193,7 @@ def test_a_client_that_waits_before_its_body_is_told_to_send_it(address: str) ->
 
 def test_a_keep_alive_connection_carries_good_requests_after_a_refused_one(address: str) -> None:
     with httpx.Client(base_url=address, trust_env=False) as http:
+        http.headers.update({**BEARER, "content-type": "application/json"})
         assert http.post("/v0/get_features", content=b"{").status_code == 400
         response = http.post("/v0/get_features", content=QUESTION.model_dump_json(exclude_none=True))
         assert (response.status_code, response.content) == (200, BODY)
@@ -196,7 +201,7 @@ def test_a_keep_alive_connection_carries_good_requests_after_a_refused_one(addre
 
 
 def test_the_client_against_the_server(address: str) -> None:
-    with OfpClient(address) as ofp:
+    with OfpClient(address, token=KEY) as ofp:
         answer = ofp.ask(QUESTION)
         assert (answer.body, verify(answer)) == (BODY, HASH)
         assert ofp.get_snapshot(HASH).feature_snapshot_hash == HASH
@@ -209,7 +214,7 @@ def test_the_client_against_the_server(address: str) -> None:
 
 def test_many_clients_at_once(address: str) -> None:
     def ask(number: int) -> bytes:
-        with OfpClient(address) as ofp:
+        with OfpClient(address, token=KEY) as ofp:
             return b"".join(ofp.ask(QUESTION).body for _ in range(20))
 
     with ThreadPoolExecutor(8) as pool:
@@ -218,12 +223,12 @@ def test_many_clients_at_once(address: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_promptly_after_the_requests_under_way(number: signal.Signals) -> None:
-    with running("slow") as (process, address), OfpClient(address) as idle:
+    with running("slow") as (process, address), OfpClient(address, token=KEY) as idle:
         idle.health()  # an idle keep-alive connection must not hold it up
         answers: list[bytes] = []
 
         def ask() -> None:
-            with OfpClient(address) as ofp:
+            with OfpClient(address, token=KEY) as ofp:
                 answers.append(ofp.ask(QUESTION).body)
 
         asking = threading.Thread(target=ask)
@@ -244,7 +249,7 @@ def test_a_signal_stops_it_promptly_after_the_requests_under_way(number: signal.
 def test_two_workers_answer_and_stop() -> None:
     with running(workers=2) as (process, address):
         for _ in range(6):
-            with OfpClient(address) as ofp:
+            with OfpClient(address, token=KEY) as ofp:
                 assert ofp.ask(QUESTION).body == BODY
         process.terminate()
         assert process.wait(timeout=10) == 0
@@ -266,28 +271,97 @@ def test_no_worker_outlives_a_killed_server() -> None:
 
 
 def test_a_plane_that_cannot_start_ends_the_server_with_its_reason() -> None:
-    process = _start("127.0.0.1", "0", "1", "broken")
-    said, _ = process.communicate(timeout=30)
+    with principals_variable() as principals:
+        process = _start("127.0.0.1", "0", "1", "broken", **principals)
+        said, _ = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "the service cannot start: the store does not answer" in said
     assert "serving at" not in said
 
 
-def test_it_will_not_be_opened_to_a_network_without_tokens() -> None:
-    process = _start("0.0.0.0", "0", "1", "good")
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "OFP_API_TOKENS" in said
+def test_a_key_is_added_and_revoked_while_it_runs(tmp_path: Path) -> None:
+    path = write_principals(tmp_path / "principals.json")
+    key, added = principal("added", ["features:read"])
+    with running(OFP_PRINCIPALS=str(path)) as (_, address), OfpClient(address, token=key) as ofp:
+
+        def answers() -> bool:
+            try:
+                return ofp.ask(QUESTION).body == BODY
+            except ContractError as error:
+                if error.reason is not Reason.UNAUTHENTICATED:
+                    raise
+                return False
+
+        assert not answers()
+        for may in (True, False):
+            with changed_principals(path) as box:
+                box[0] = box[0].replacing(added) if may else box[0].without("added")
+            deadline = time.monotonic() + 10
+            while answers() is not may:
+                assert time.monotonic() < deadline
 
 
-def test_tokens_of_the_environment_are_asked_for() -> None:
-    token = "token-of-the-environment"
-    with running(OFP_API_TOKENS=token) as (_, address):
-        with OfpClient(address) as ofp, pytest.raises(ContractError) as caught:
-            ofp.ask(QUESTION)
-        assert caught.value.reason is Reason.UNAUTHENTICATED
-        with OfpClient(address, token=token) as ofp:
-            assert ofp.ask(QUESTION).body == BODY
+ATTACKED = [
+    b"POST /v0/get_features",
+    b"POST /v0/build_intents",
+    b"GET /v0/feature_groups",
+    b"GET /health",
+    b"GET /docs",
+    b"GET /metrics",
+]
+
+
+@pytest.mark.parametrize("line", ATTACKED)
+@pytest.mark.parametrize(
+    ("head", "status", "reason"),
+    [
+        # a name of the attacker's that was pointed at this machine
+        (b"host: evil.example:8000\r\ncontent-type: application/json\r\n", 421, "FOREIGN_HOST"),
+        (b"host: evil.example\r\norigin: http://evil.example\r\ncontent-type: application/json\r\n", 421, "FOREIGN_HOST"),
+        (b"content-type: application/json\r\n", 421, "FOREIGN_HOST"),
+        # a page of another site, also one that another program of this machine serves
+        (b"host: localhost\r\norigin: https://evil.example\r\ncontent-type: application/json\r\n", 403, "FOREIGN_ORIGIN"),
+        (b"host: localhost:8000\r\norigin: http://localhost:3000\r\ncontent-type: application/json\r\n", 403, "FOREIGN_ORIGIN"),
+        (b"host: localhost\r\norigin: null\r\ncontent-type: application/json\r\n", 403, "FOREIGN_ORIGIN"),
+        (b"host: localhost\r\nhost: evil.example\r\ncontent-type: application/json\r\n", 400, "INVALID_FIELD"),
+    ],
+)
+def test_a_page_of_another_site_gets_nothing_even_with_a_key(
+    address: str, line: bytes, head: bytes, status: int, reason: str
+) -> None:
+    question = QUESTION.model_dump_json(exclude_none=True).encode()
+    bearer = b"authorization: Bearer %s\r\n" % KEY.encode()
+    got, body = talk(address, line + b" HTTP/1.1\r\n" + bearer + head + b"content-length: %d\r\n\r\n" % len(question) + question)
+    assert (got, json.loads(body)["reason"]) == (status, reason)
+    assert BODY not in body
+
+
+@pytest.mark.parametrize("path", [b"/v0/get_features", b"/v0/build_intents"])
+@pytest.mark.parametrize("kind", [b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x", b""])
+def test_a_body_that_a_form_can_send_is_not_read(address: str, path: bytes, kind: bytes) -> None:
+    question = QUESTION.model_dump_json(exclude_none=True).encode()
+    type_line = b"content-type: %s\r\n" % kind if kind else b""
+    head = b"POST %s HTTP/1.1\r\n" % path + HOST + type_line + b"content-length: %d\r\n\r\n" % len(question)
+    got, body = talk(address, head + question)
+    assert (got, json.loads(body)["reason"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def test_no_answer_lets_another_origin_read_it(address: str) -> None:
+    with httpx.Client(base_url=address, trust_env=False, headers={**BEARER, "content-type": "application/json"}) as http:
+        question = QUESTION.model_dump_json(exclude_none=True)
+        preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+        for response in [
+            http.post("/v0/get_features", content=question),
+            http.options("/v0/get_features", headers={"origin": "https://evil.example", **preflight}),
+            http.get("/v0/feature_groups"),
+            http.get("/health"),
+            http.get("/docs"),
+            http.get("/nowhere"),
+        ]:
+            assert not [name for name in response.headers if name.startswith("access-control-")]
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["cross-origin-resource-policy"] == "same-origin"
+            assert response.headers["x-frame-options"] == "DENY"
 
 
 def test_a_port_that_is_taken_is_said_to_be(address: str) -> None:
@@ -308,7 +382,7 @@ def test_a_chosen_port_is_held() -> None:
 def test_a_restart_on_the_same_port_with_connections_left_behind() -> None:
     port = 0
     for _ in range(2):
-        with running(port=port) as (process, address), OfpClient(address) as idle:
+        with running(port=port) as (process, address), OfpClient(address, token=KEY) as idle:
             idle.health()
             process.terminate()
             assert process.wait(timeout=10) == 0
@@ -321,7 +395,7 @@ def test_a_port_on_which_another_program_left_connections() -> None:
         with socket.create_connection(("127.0.0.1", port)) as other_end:
             listener.accept()[0].close()
             assert other_end.recv(1) == b""
-    with running(port=port) as (_, address), OfpClient(address) as ofp:
+    with running(port=port) as (_, address), OfpClient(address, token=KEY) as ofp:
         assert ofp.ask(QUESTION).body == BODY
 
 
@@ -341,11 +415,11 @@ def _crowd(address: str, count: int, data: bytes = b"", source: str = "127.0.0.9
 
 def _ask_once(address: str, target: str = "/v0/feature_groups", source: str = "127.0.0.1") -> httpx.Response:
     with httpx.Client(transport=httpx.HTTPTransport(local_address=source), trust_env=False) as http:
-        return http.get(address + target)
+        return http.get(address + target, headers=BEARER)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
-@pytest.mark.parametrize("data", [b"", HEAD, b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 400])
+@pytest.mark.parametrize("data", [b"", HEAD, b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n" * 400])
 @pytest.mark.parametrize("files", [512, 1_024])
 def test_more_connections_than_files_leave_health_and_end(data: bytes, files: int) -> None:
     with running(files=files, OFP_TEST_PLACES="8192", OFP_TEST_PLACES_OF_A_PEER="4096") as (_, address):
@@ -357,7 +431,7 @@ def test_more_connections_than_files_leave_health_and_end(data: bytes, files: in
             assert _reason(refused.content) == "OVERLOADED"
         assert httpx.get(f"{address}/health", trust_env=False).status_code == 200
         deadline = time.monotonic() + 30
-        while httpx.get(f"{address}/v0/feature_groups", trust_env=False).status_code != 200:
+        while httpx.get(f"{address}/v0/feature_groups", headers=BEARER, trust_env=False).status_code != 200:
             assert time.monotonic() < deadline
 
 
@@ -394,7 +468,7 @@ def test_a_killed_worker_is_started_again_and_told() -> None:
             assert time.monotonic() < deadline
         assert len(now & before) == 1
         for _ in range(20):
-            with OfpClient(address) as ofp:
+            with OfpClient(address, token=KEY) as ofp:
                 assert ofp.ask(QUESTION).body == BODY
                 assert [reason for reason in ofp.health().reasons if re.fullmatch(r"WORKER_[12]_ENDED:SIGKILL", reason)]
         process.terminate()

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from ofp_platform.api import examples
 from ofp_platform.cli import entry
 from ofp_platform_tests.api.fake_port import HASH
+from ofp_platform_tests.api.keys import KEY
 from ofp_platform_tests.api.test_server import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ MOST_PACKAGES = 14
 # What a new interpreter runs: every package that is not installed with the client cannot be imported.
 ALONE = """
 import json, sys
-allowed, root, address, request = json.loads(sys.argv[1])
+allowed, root, address, key, request = json.loads(sys.argv[1])
 sys.path.insert(0, root)
 
 class ClientOnly:
@@ -38,7 +39,7 @@ class ClientOnly:
 sys.meta_path.insert(0, ClientOnly())
 from ofp_platform.client import OfpClient, verify
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
-with OfpClient(address, timeout_seconds=20.0) as ofp:
+with OfpClient(address, token=key, timeout_seconds=20.0) as ofp:
     answer = ofp.ask(GetFeaturesRequest.model_validate(request))
 print(json.dumps({"hash": verify(answer), "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
@@ -77,7 +78,7 @@ def test_the_client_answers_where_nothing_else_is_installed() -> None:
     allowed = sorted(top_level_packages(installed_with_the_client()) | {"ofp_platform"})
     assert not HEAVY & set(allowed)
     with running() as (_, address):
-        arguments = json.dumps([allowed, str(ROOT), address, examples.request_example()])
+        arguments = json.dumps([allowed, str(ROOT), address, KEY, examples.request_example()])
         done = subprocess.run([sys.executable, "-c", ALONE, arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
@@ -86,7 +87,7 @@ def test_the_client_answers_where_nothing_else_is_installed() -> None:
 
 
 def test_what_is_not_installed_is_refused_in_that_interpreter() -> None:
-    arguments = json.dumps([["ofp_platform"], str(ROOT), "http://127.0.0.1:1", {}])
+    arguments = json.dumps([["ofp_platform"], str(ROOT), "http://127.0.0.1:1", "", {}])
     done = subprocess.run([sys.executable, "-c", ALONE, arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode != 0
     assert "is not installed with the client" in done.stderr

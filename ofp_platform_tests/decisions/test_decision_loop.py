@@ -31,6 +31,7 @@ from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import order
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform_tests.api.keys import KEY, write_principals
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile, write_profile
 
 DECIDED_AT = 1_800_000_000_000_000
@@ -54,7 +55,7 @@ class Served:
     async def service(self, point: DecisionPoint = CARD_PAYMENTS, start: int = DECIDED_AT) -> AsyncIterator[DecisionService]:
         """Decisions a microsecond apart from each other."""
         ticks = count(start)
-        async with AsyncOfpClient(self.address, timeout_seconds=20.0) as client:
+        async with AsyncOfpClient(self.address, token=KEY, timeout_seconds=20.0) as client:
             recorder = DecisionRecorder(self.plane.pool)
             yield DecisionService(client, recorder, point, self.profile.context_pins, lambda: next(ticks), connections=4)
 
@@ -74,7 +75,12 @@ def served(dsn: str, tmp_path: Path) -> Iterator[Served]:
         project_available(plane.projector(plane.ensure_live()), 1_000, lambda records: None)
         command = ofp_command("serve", "--port", "0", "--profile", str(path), "--home", str(tmp_path))
         root = str(Path(sys.modules[Served.__module__].__file__ or "").parents[2])
-        environment = {"OFP_DATABASE_URL": dsn, "OFP_API_TOKENS": "", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+        principals = write_principals(tmp_path / "principals.json")
+        environment = {
+            "OFP_DATABASE_URL": dsn,
+            "OFP_PRINCIPALS": str(principals),
+            "PYTHONPATH": os.pathsep.join([root, *sys.path]),
+        }
         with Child("the service", command, environment, tmp_path / "serve.log") as child:
             address = child.wait_for_line("serving at ", 60)
             assert address is not None
@@ -115,7 +121,7 @@ async def test_a_recorded_decision_can_be_rebuilt_from_the_log(served: Served, t
     assert tally.recorded >= 25
     registry = served.plane.registry_of(served.plane.ensure_live())
     held = StreamRecords(served.plane.log, Archive(ObjectStore(str(tmp_path / "no-archive")), served.plane.log.stream_name))
-    with OfpClient(served.address) as client:
+    with OfpClient(served.address, token=KEY) as client:
         for number, record in enumerate(list(served.recorded().values())[:5]):
             hashed = client.get_snapshot(record.feature_snapshot_hash).hashed
             assert hashed["feature_groups"] == [group.model_dump() for group in record.feature_groups]
@@ -150,7 +156,7 @@ async def test_a_plane_that_is_behind_leaves_events_undecided(served: Served) ->
     part = deliveries().part(0, 5)
     append(served.plane.log, replace(part, event_ids=[f"new-{number}" for number in range(5)]))
     fresh = [event for event in served.events() if event.event_id.startswith("new-")]
-    async with AsyncOfpClient(served.address, retries=RetryPolicy(attempts=1), timeout_seconds=20.0) as client:
+    async with AsyncOfpClient(served.address, token=KEY, retries=RetryPolicy(attempts=1), timeout_seconds=20.0) as client:
         service = DecisionService(
             client, DecisionRecorder(served.plane.pool), CARD_PAYMENTS, served.profile.context_pins, lambda: DECIDED_AT
         )

@@ -53,6 +53,10 @@ class Reader:
     hashes: dict[str, str] = field(default_factory=dict)
     shift: int = 0
 
+    def key(self, name: str) -> str:
+        """That of a principal of this machine."""
+        return (Path(self.variables["OFP_HOME"]) / "keys" / f"{name}.key").read_text().strip()
+
     def shell(self, command: str) -> str:
         """What a command line prints; failures are part of it. `ofp` itself runs in this process: it starts faster."""
         command = self._as_here(command)
@@ -75,7 +79,7 @@ class Reader:
         return printed.getvalue()
 
     def _as_here(self, text: str) -> str:
-        text = text.replace(ADDRESS, self.address)
+        text = text.replace(ADDRESS, self.address).replace(".ofp/keys", f"{self.variables['OFP_HOME']}/keys")
         text = HASH.sub(lambda found: self.hashes.get(found[0], found[0]), text)
         return POSITION.sub(lambda found: f"{found[1]}:{int(found[2]) + self.shift}", text)
 
@@ -163,9 +167,11 @@ def test_the_first_request_of_the_readme(reader: Reader) -> None:
 
 
 def test_the_intent_of_the_api_page_is_built_and_shown(reader: Reader, variables: dict[str, str]) -> None:
-    page = httpx.get(f"{reader.address}/openapi.json", trust_env=False).json()
+    decisions, builds = reader.key("decisions"), reader.key("builds")
+    asking = {"authorization": f"Bearer {decisions}"}
+    page = httpx.get(f"{reader.address}/openapi.json", headers=asking, trust_env=False).json()
     content = page["paths"]["/v0/build_intents"]["post"]["requestBody"]["content"]
-    with OfpClient(reader.address) as ofp:
+    with OfpClient(reader.address, token=builds) as ofp:
         run = ofp.submit_intent(content["application/json"]["example"])
         assert call("build", "run", run.run_key, **variables).code == 0
         outcome = ofp.build_run(run.run_key).outcome
@@ -200,7 +206,8 @@ def with_curl(command: str) -> str:
     stand_in = (
         "import sys, httpx; data = sys.argv[sys.argv.index('-d') + 1] if '-d' in sys.argv else None; "
         "url = next(word for word in sys.argv if word.startswith('http:')); "
-        "print(httpx.request('POST' if data else 'GET', url, content=data, trust_env=False).text, end='')"
+        "headers = dict(sys.argv[at + 1].split(': ', 1) for at, word in enumerate(sys.argv) if word == '-H'); "
+        "print(httpx.request('POST' if data else 'GET', url, content=data, headers=headers, trust_env=False).text, end='')"
     )
     return f'curl() {{ {sys.executable} -c "{stand_in}" "$@"; }}\n{command}'
 

@@ -85,7 +85,7 @@ def test_secrets_come_from_the_environment_alone() -> None:
 
 def test_processes_are_told_what_they_read() -> None:
     settings = {f"OFP_{name.upper()}" for name in Environment.model_fields}
-    others = {"OFP_DAGSTER_POSTGRES_URL", "OFP_API_TOKENS"}
+    others = {"OFP_DAGSTER_POSTGRES_URL"}
     for service in services().values():
         if "build" in service:
             told = {name for name in service["environment"] if name.startswith("OFP_")}

@@ -19,7 +19,7 @@ from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
 from ofp_platform.cli.demo.training_set import HANDBOOK, SIMULATED
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.online.decide import add, decide_on, point_of, serving, words_of
+from ofp_platform.cli.online.decide import KnownService, add, decide_on, point_of, serving, words_of
 from ofp_platform.cli.online.newest_events import newest_events
 from ofp_platform.cli.processes import program
 from ofp_platform.cli.terminal.progress import bar, done
@@ -83,11 +83,11 @@ class DemoSteps:
             row = plane.ensure_live()
             stops = self._project(plane, row, replay, ends)
             profile_source = self._profile_source(replay)
-            with serving(self.environment, profile_source, dsn, "demo-serve.log") as address:
-                done(self.console, "HTTP service", f"answers at {address} while the demo runs")
-                self._decide(plane, row, stops, address)
+            with serving(self.environment, profile_source, dsn, "demo-serve.log") as service:
+                done(self.console, "HTTP service", f"answers at {service.address} while the demo runs")
+                self._decide(plane, row, stops, service)
                 row = plane.row(row.projection_id)
-                shown_answer = self._ask_and_prove(plane, row, replay, address)
+                shown_answer = self._ask_and_prove(plane, row, replay, service)
             heading(self.console, "From the log to a training set")
             training_set, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
             half = OfflineSteps(self.environment, plane, ends, training_set, trees, self.console)
@@ -152,7 +152,7 @@ class DemoSteps:
         """Number of the last records to decide on; about that many served vectors are proven later."""
         return 3_000 if self.events is None else 12_000
 
-    def _decide(self, plane: Plane, row: ProjectionRow, stops: list[Stop], address: str) -> None:
+    def _decide(self, plane: Plane, row: ProjectionRow, stops: list[Stop], service: KnownService) -> None:
         """Project the last records, stop by stop, and decide on the events of each as a decision service does."""
         projector, point = plane.projector(row), point_of(plane)
         batch_records = plane.profile.batch_records
@@ -160,13 +160,13 @@ class DemoSteps:
         with bar(self.console, "Projecting and deciding", sum(len(stop.events) for stop in stops)) as advance:
             for stop in stops:
                 commits += project_available(projector, batch_records, lambda records: None, stop.basis).commits
-                add(tally, decide_on(plane, point, stop.events, address, advance=advance))
+                add(tally, decide_on(plane, point, stop.events, service, advance=advance))
         project_available(projector, batch_records, lambda records: None)  # what others have appended behind the replay
         seconds = time.monotonic() - start
         rate = f", in {seconds:.1f} s, {tally.recorded / seconds:,.0f}/s, over {commits} commits" if tally.recorded else ""
         done(self.console, "Decided on fresh events", words_of(tally) + rate)
 
-    def _ask_and_prove(self, plane: Plane, row: ProjectionRow, replay: Replay, address: str) -> str:
+    def _ask_and_prove(self, plane: Plane, row: ProjectionRow, replay: Replay, service: KnownService) -> str:
         """Ask for features, prove and measure the answers, print them; return the hash of the answer that was shown."""
         registry = plane.registry_of(row)
         pins = replay.profile.context_pins
@@ -185,7 +185,7 @@ class DemoSteps:
         if not whole:
             raise CommandRefused("the log holds no event to decide on")
         size = f"{len(whole[0].feature_keys)} keys, {len(whole[0].feature_groups)} groups"
-        with OfpClient(address) as client:
+        with OfpClient(service.address, token=service.token) as client:
             answers = ask_verified(client, whole)
             done(self.console, "Asked for features", f"{len(answers)} decisions, every hash recomputed from its response")
             shown_answer = ask_verified(client, requests(_SHOWN, causal=True)[-1:])[0]

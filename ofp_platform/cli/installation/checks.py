@@ -20,7 +20,7 @@ import httpx
 import psycopg
 from pydantic import ValidationError
 
-from ofp_platform.api.authentication import ExposureError, load_tokens
+from ofp_platform.api.principals import PrincipalsError, read_principals
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.installation.dagster_runs import lost_runs
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -93,7 +93,7 @@ def _examine(environment: Environment) -> Iterator[Finding]:
             yield from _running(profile, dsn)
         yield _guarded("Dagster runs", lambda: dagster_runs(dsn))
     yield dagster_home(environment)
-    yield api_tokens()
+    yield principals(environment)
     for port, user in _PORTS.items():
         yield free_port(port, user)
 
@@ -336,13 +336,17 @@ def dagster_runs(dsn: str) -> Finding:
     )
 
 
-def api_tokens() -> Finding:
-    """Whether the tokens of the HTTP service can be used."""
+def principals(environment: Environment) -> Finding:
+    """Whether the principals of the HTTP service can be used."""
+    path = environment.principals_file
+    if not path.exists():
+        advice = "ofp up and ofp demo make those of this machine; others: ofp principal add NAME --scope features:read"
+        return Finding("principals", State.NOTE, f"no file {path}: nobody may ask the HTTP service", advice)
     try:
-        tokens = load_tokens(os.environ)
-    except ExposureError as error:
-        return Finding("API tokens", State.WRONG, str(error), "see OFP_API_TOKENS and OFP_API_TOKENS_FILE")
-    return Finding("API tokens", State.WELL, "set" if tokens else "none: the service binds to the loopback only")
+        count = len(read_principals(path).principals)
+    except PrincipalsError as error:
+        return Finding("principals", State.WRONG, str(error), "the service lets nobody in until that is mended")
+    return Finding("principals", State.WELL, f"{count} may ask the HTTP service, by {path}")
 
 
 def _health(port: int) -> Finding | None:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.installation.local_principals import DECISIONS, ensure_local_principals, local_token
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.cli.terminal.progress import bar
@@ -59,10 +60,10 @@ def decide(
             events = newest_events(reader, count)[-count:]
         if not events:
             raise CommandRefused(f"the log {plane.log.stream_name} holds no {point.event_type} of the profile's run")
-        with _service(environment, url) as address:
+        with _service(environment, url, token) as service:
             start = time.monotonic()
             with bar(Console(stderr=True), "Deciding", len(events)) as advance:
-                tally = decide_on(plane, point, events, address, token=token, connections=connections, advance=advance)
+                tally = decide_on(plane, point, events, service, connections=connections, advance=advance)
     typer.echo(f"{words_of(tally)}, in {time.monotonic() - start:.1f} s")
     if tally.refused:
         raise typer.Exit(1)
@@ -82,17 +83,24 @@ def point_of(plane: Plane) -> DecisionPoint:
     return SHIPPED[pack_id]
 
 
+@dataclass(frozen=True)
+class KnownService:
+    """Where a service is, and the key to ask it."""
+
+    address: str
+    token: str | None
+
+
 def decide_on(
     plane: Plane,
     point: DecisionPoint,
     events: Sequence[ReadEvent],
-    address: str,
+    known_service: KnownService,
     *,
     advance: Callable[[int], None],
-    token: str | None = None,
     connections: int = 8,
 ) -> Tally:
-    """Decide on events through the service at an address, and record the decisions.
+    """Decide on events through a service, and record the decisions.
 
     Raises:
         ContractError | ServiceUnreachable | AnswerNotTrusted: what the service has against it.
@@ -110,7 +118,7 @@ def decide_on(
         return total
 
     with (
-        OfpClient(address, token=token, timeout_seconds=_ANSWER_SECONDS) as client,
+        OfpClient(known_service.address, token=known_service.token, timeout_seconds=_ANSWER_SECONDS) as client,
         ThreadPoolExecutor(connections) as threads,
     ):
         recorder, pins = DecisionRecorder(plane.pool), plane.profile.context_pins
@@ -154,24 +162,27 @@ def words_of(tally: Tally) -> str:
 
 
 @contextmanager
-def _service(environment: Environment, url: str | None) -> Iterator[str]:
-    """The address of the service: the one named, or that of one which lives as long as the context."""
+def _service(environment: Environment, url: str | None, token: str | None) -> Iterator[KnownService]:
+    """The service: the one named, or one which lives as long as the context."""
     if url is not None:
-        yield url
+        yield KnownService(url, token or local_token(environment, DECISIONS, url))
         return
-    with serving(environment, environment.profile_source, environment.dsn(), "decide-serve.log") as address:
-        yield address
+    with serving(environment, environment.profile_source, environment.dsn(), "decide-serve.log") as service:
+        yield service
 
 
 @contextmanager
-def serving(environment: Environment, profile_source: str, dsn: str, output: str) -> Iterator[str]:
-    """The address of an HTTP service of our own, on a free port; what it prints goes to that file of the logs.
+def serving(environment: Environment, profile_source: str, dsn: str, output: str) -> Iterator[KnownService]:
+    """An HTTP service of our own, on a free port, with the key of decisions; what it prints goes to that file of the logs.
 
     Raises:
         CommandRefused: it does not become ready.
     """
+    own = environment.model_copy(update={"principals": None})
+    ensure_local_principals(own, environment.read_profile(profile_source).context_pins)
     command = ofp_command("serve", "--port", "0", "--profile", profile_source, "--home", str(environment.folder))
-    with Child("the HTTP service", command, {"OFP_DATABASE_URL": dsn}, environment.folder / "logs" / output) as service:
+    variables = {"OFP_DATABASE_URL": dsn, "OFP_PRINCIPALS": str(own.principals_file)}
+    with Child("the HTTP service", command, variables, environment.folder / "logs" / output) as service:
         address = service.wait_for_line("serving at ", _READY_SECONDS)
         assert address is not None  # nobody asks it to stop waiting
-        yield address
+        yield KnownService(address, local_token(own, DECISIONS))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.installation.local_principals import DECISIONS, local_token
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.terminal.readable_json import readable_response
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -59,7 +60,10 @@ def get_features(
         request_context=_request_context(context) if context else None,
         at_least_basis=None if not at_least else [_position(text, declared_profile.stream_name) for text in at_least],
     )
-    body = _over_http(url, token, request) if url is not None else _in_process(environment, request)
+    if url is None:
+        body = _in_process(environment, request)
+    else:
+        body = _over_http(url, token or local_token(environment, DECISIONS, url), request)
     typer.echo(readable_response(body))
 
 

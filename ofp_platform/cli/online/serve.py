@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,11 +19,20 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.profile import Profile
 
 
-def build_application(profile: Profile, dsn: str, reports: Path, read_dsn: str | None = None) -> Application:
+def build_application(
+    profile: Profile,
+    dsn: str,
+    reports: Path,
+    read_dsn: str | None = None,
+    *,
+    principals: Path,
+    hosts: Sequence[str] = (),
+) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
     from ofp_platform.api.app import Application, HttpPolicy
-    from ofp_platform.api.authentication import load_tokens
+    from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
+    from ofp_platform.api.request_head import OwnHosts
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
@@ -32,19 +42,24 @@ def build_application(profile: Profile, dsn: str, reports: Path, read_dsn: str |
         max_in_flight=profile.http.max_requests_under_way,
     )
     service = OnlineService(profile, dsn, ended=EndedTasks(reports), read_dsn=read_dsn)
-    return Application(service, BuildRequests(dsn), tokens=load_tokens(os.environ), policy=policy)
+    authentication = Authentication(principals, profile.context_pins, time.time)
+    return Application(service, BuildRequests(dsn), authentication=authentication, hosts=OwnHosts(hosts), policy=policy)
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to bind; beyond loopback only with OFP_API_TOKENS.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name that requests may carry in their header Host.")
+    ] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
     from ofp_platform.api import server
     from ofp_platform.api.connection_places import ConnectionLimits
+    from ofp_platform.api.principals import read_principals
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     environment = resolve(home, profile)
@@ -58,7 +73,16 @@ def serve(
         unread_seconds=http.unread_seconds,
         unread_bytes=http.unread_bytes,
     )
+    read_principals(environment.principals_file)  # refused here in words, rather than in each worker
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
     with TemporaryDirectory(prefix="ofp-serve-") as reports:
-        application = partial(build_application, declared_profile, environment.dsn(), Path(reports), environment.read_dsn())
+        application = partial(
+            build_application,
+            declared_profile,
+            environment.dsn(),
+            Path(reports),
+            environment.read_dsn(),
+            principals=environment.principals_file,
+            hosts=(host, *(allow_host or ())),
+        )
         server.serve(application, host, port, workers, limits=limits, ended=EndedTasks(Path(reports)))

@@ -18,8 +18,8 @@ def words_for(error: Exception) -> str | None:
     """Message for an expected error; None for a defect, whose stack trace is wanted."""
     import psycopg
 
-    from ofp_platform.api.authentication import ExposureError
     from ofp_platform.api.connection_places import TooFewFiles
+    from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.learning.protocol import ProtocolUnmet
@@ -68,7 +68,6 @@ def words_for(error: Exception) -> str | None:
         DatasetDamaged,
         DatasetNotFound,
         EmbeddedPostgresError,
-        ExposureError,
         HandbookFileError,
         LeaseLost,
         LogError,
@@ -78,6 +77,7 @@ def words_for(error: Exception) -> str | None:
         ObjectStoreUnavailable,
         PackErrors,
         ParityUnreadable,
+        PrincipalsError,
         ProfileError,
         ProjectionConflict,
         ProtocolUnmet,

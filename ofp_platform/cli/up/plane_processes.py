@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from ofp_platform.cli.environment import SHIPPED_PROFILES, Environment
+from ofp_platform.cli.installation.local_principals import ensure_local_principals, key_file
 from ofp_platform.cli.offline.archive_commands import KEEPING
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.cli.processes import Child, ofp_command, tool_command
@@ -65,6 +66,8 @@ class PlaneProcesses:
         dsn = self.environment.dsn()
         migrate(dsn)
         self._say("PostgreSQL", dsn if self.environment.database_url is None else "as OFP_DATABASE_URL says")
+        for name in ensure_local_principals(self.environment, profile.context_pins):
+            self._say("key", f"of {name}: {key_file(self.environment, name)}")
         with ExitStack() as stack:
             stack.callback(self._say, "stopped", "")
             variables = self._variables(dsn)
@@ -126,6 +129,7 @@ class PlaneProcesses:
             "OFP_DATABASE_URL": dsn,
             "OFP_DAGSTER_POSTGRES_URL": dsn,
             "OFP_PROFILE": source if source in SHIPPED_PROFILES else str(Path(source).expanduser().resolve()),
+            "OFP_PRINCIPALS": str(self.environment.principals_file),
             "DAGSTER_HOME": str(self.environment.dagster_folder),
         }
 

@@ -20,8 +20,9 @@ from ofp_platform.online.serving.async_reader import AsyncReader
 from ofp_platform.online.serving.posture import LOG_TAIL_LOST, NO_PROJECTION, Trouble, health_of, posture_of
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
-from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.online.serving.snapshot_store import MayRead, SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.registry.question import refuse_run
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import asyncpg_arguments
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask, EndedTasks
@@ -158,6 +159,14 @@ class OnlineService:
             return answer
         return self._await_answer(answer, began)
 
+    def refuse_run(self, body: bytes) -> ContractError:
+        """The refusal of a request by somebody who may not read the run that is served here: as if it were not.
+
+        Raises:
+            ContractError: it would be refused whatever the run.
+        """
+        return refuse_run(parse_request(body, self._profile.limits), self._profile.limits)
+
     async def _await_answer(self, waiting: Awaitable[Answer], began: float) -> Answer:
         try:
             answer = await waiting
@@ -181,8 +190,8 @@ class OnlineService:
             code, reason = error.code, error.reason
         self.counters.snapshot_failures.labels(code.value, reason.value).inc()
 
-    async def snapshot(self, snapshot_hash: str) -> bytes:
-        """The verified record of a hash.
+    async def snapshot(self, snapshot_hash: str, may_read: MayRead) -> bytes:
+        """The verified record of a hash; one of a run that may not be read is unknown, on the same way.
 
         Raises:
             ContractError: UNKNOWN_SNAPSHOT, SNAPSHOT_CORRUPT, STORE_DOWN.
@@ -190,29 +199,30 @@ class OnlineService:
         if self._snapshots is None or self.served_log is None:
             raise unavailable(Reason.STORE_DOWN, "the service is not open")
         try:
-            return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
+            return await asyncio.to_thread(self._snapshots.load, snapshot_hash, may_read)
         except ContractError as error:
             if error.reason is not Reason.UNKNOWN_SNAPSHOT:
                 raise
         for _ in range(2):  # it may have been served a moment ago, or just now
             await self.served_log.flushed()
             try:
-                return await asyncio.to_thread(self._snapshots.load, snapshot_hash)
+                return await asyncio.to_thread(self._snapshots.load, snapshot_hash, may_read)
             except ContractError as error:
                 # what waits may be another serving of a snapshot that is stored, so looking it up comes first
-                if error.reason is not Reason.UNKNOWN_SNAPSHOT or not self.served_log.holds(snapshot_hash):
+                is_own = may_read(self._profile.context_pins)  # so is all that waits
+                if error.reason is not Reason.UNKNOWN_SNAPSHOT or not is_own or not self.served_log.holds(snapshot_hash):
                     raise
         raise unavailable(Reason.STORE_DOWN, "the snapshot was served and is not stored yet: its store does not answer")
 
-    async def rebuilt_snapshot(self, snapshot_hash: str) -> bytes:
-        """The verified rebuild with a hash.
+    async def rebuilt_snapshot(self, snapshot_hash: str, may_read: MayRead) -> bytes:
+        """The verified rebuild with a hash; one of a run that may not be read is unknown.
 
         Raises:
             ContractError: UNKNOWN_SNAPSHOT, SNAPSHOT_CORRUPT, STORE_DOWN.
         """
         if self._snapshots is None:
             raise unavailable(Reason.STORE_DOWN, "the service is not open")
-        return await asyncio.to_thread(self._snapshots.load_rebuilt, snapshot_hash)
+        return await asyncio.to_thread(self._snapshots.load_rebuilt, snapshot_hash, may_read)
 
     async def feature_groups(self) -> bytes:
         """The catalogue of the live registry."""

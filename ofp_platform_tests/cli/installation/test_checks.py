@@ -16,6 +16,7 @@ from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.installation import checks
 from ofp_platform.cli.installation.checks import State, examine, free_port, packages, python_version
+from ofp_platform.cli.installation.local_principals import ensure_local_principals
 from ofp_platform.log import kinesis
 from ofp_platform_tests.cli.program import Ofp
 from ofp_platform_tests.log.conftest import FakeKinesis
@@ -99,11 +100,14 @@ def test_a_dagster_home_without_its_file(tmp_path: Path, empty_dsn: str, monkeyp
     assert found(environment)["Dagster"].state is State.WELL
 
 
-def test_tokens_that_cannot_be_used(tmp_path: Path, empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OFP_API_TOKENS", "short")
-    tokens = found(Environment(home=tmp_path, database_url=empty_dsn))["API tokens"]
-    assert tokens.state is State.WRONG
-    assert "short" not in tokens.result
+def test_principals_that_cannot_be_used(tmp_path: Path, empty_dsn: str) -> None:
+    environment = Environment(home=tmp_path, database_url=empty_dsn)
+    assert found(environment)["principals"].state is State.NOTE
+    ensure_local_principals(environment, environment.load_profile().context_pins)
+    principals = found(environment)["principals"]
+    assert (principals.state, principals.result[:2]) == (State.WELL, "3 ")
+    environment.principals_file.write_text("{}")
+    assert found(environment)["principals"].state is State.WRONG
 
 
 def test_a_pooler_and_a_read_only_server_are_named(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.terminal.refusals import MIGRATE_FIRST, CommandRefused, words_for
+from ofp_platform_tests.api.keys import write_principals
 from ofp_platform_tests.cli.program import Ofp
 
 STATUS = ("projector", "status")
@@ -104,17 +105,19 @@ def test_migrate_and_again(ofp: Ofp, empty_dsn: str) -> None:
 @pytest.mark.parametrize(
     "command", [("serve", "--port"), ("up", "--no-dagster", "--port"), ("up", "--dagster-port")], ids=" ".join
 )
-def test_a_port_in_use(on_plane: Ofp, command: tuple[str, ...]) -> None:
+def test_a_port_in_use(on_plane: Ofp, command: tuple[str, ...], tmp_path: Path) -> None:
+    principals = {"OFP_PRINCIPALS": str(write_principals(tmp_path / "principals.json"))}
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         free = ("--port", "0") if command[-1] == "--dagster-port" else ()
-        said = on_plane(*command, str(port), *free).refused()
+        said = on_plane(*command, str(port), *free, **principals).refused()
     assert f"port {port}" in said
     assert f"choose another with {command[-1]}" in said
 
 
-def test_serving_to_a_network_needs_tokens(on_plane: Ofp) -> None:
-    assert "OFP_API_TOKENS" in on_plane("serve", "--host", "0.0.0.0", "--port", "0").refused()
+def test_nobody_is_served_without_principals(on_plane: Ofp, tmp_path: Path) -> None:
+    nowhere = {"OFP_PRINCIPALS": str(tmp_path / "none.json")}
+    assert "ofp principal add" in on_plane("serve", "--port", "0", **nowhere).refused()
 
 
 def test_traffic_is_of_the_simulated_pack_only(on_plane: Ofp) -> None:

@@ -59,10 +59,15 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert left == []
 
 
+def key(home: str) -> str:
+    """That of decisions, which `ofp up` made."""
+    return (Path(home) / "keys" / "decisions.key").read_text().strip()
+
+
 @pytest.mark.timeout(180)
 def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> None:
     with running_ofp(plane_home, "--dagster-port", "0") as (process, said):
-        with OfpClient(address(said, "HTTP service"), timeout_seconds=10) as ofp:
+        with OfpClient(address(said, "HTTP service"), token=key(plane_home["OFP_HOME"]), timeout_seconds=10) as ofp:
             assert ofp.health().state == "GREEN"
             answer = ofp.get_features(
                 context_pins=ofp.feature_groups().context_pins,
@@ -115,7 +120,7 @@ def test_a_killed_postgres_is_started_again_and_the_plane_goes_on(own_home: Path
     }
     patient = RetryPolicy(attempts=60, first_seconds=0.5, longest_seconds=0.5)
     with running_ofp({"OFP_HOME": str(own_home), "OFP_DATABASE_URL": ""}, "--no-dagster") as (process, said):
-        with OfpClient(address(said, "HTTP service"), timeout_seconds=10, retries=patient) as ofp:
+        with OfpClient(address(said, "HTTP service"), token=key(str(own_home)), timeout_seconds=10, retries=patient) as ofp:
             question["context_pins"] = ofp.feature_groups().context_pins
             before = ofp.get_features(**question).provenance.feature_snapshot_hash
             os.kill(int((own_home / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)

@@ -28,8 +28,10 @@ from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform_tests.api.keys import BEARER, authentication
 from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.online.service.served_plane import AS_OF, ENOUGH, commit, until
 from ofp_platform_tests.oracle.strategies import PINS
@@ -98,10 +100,14 @@ async def test_a_lost_connection_empties_the_cache_until_it_is_back(profile: Pro
         assert len(held(service)) == 1
 
 
+def everything(pins: ContextPins) -> bool:
+    return True
+
+
 async def test_what_was_served_is_found_by_its_hash(profile: Profile, dsn: str, plane: Plane) -> None:
     async with opened(profile, dsn) as service:
         answer = await answered(service, REQUEST)
-        record = orjson.loads(await service.snapshot(answer.hash))
+        record = orjson.loads(await service.snapshot(answer.hash, everything))
     assert record["feature_snapshot_hash"] == answer.hash
     assert service.counters.total("snapshots_built") == 1
 
@@ -121,13 +127,15 @@ async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
 
         monkeypatch.setattr(SnapshotStore, "log", log)
         answer = await answered(service, REQUEST)
-        assert orjson.loads(await service.snapshot(answer.hash))["feature_snapshot_hash"] == answer.hash
+        assert orjson.loads(await service.snapshot(answer.hash, everything))["feature_snapshot_hash"] == answer.hash
 
 
 async def test_the_page_of_the_api_shows_requests_that_this_service_answers(profile: Profile, dsn: str, plane: Plane) -> None:
     async with opened(profile, dsn) as service:
-        transport = httpx.ASGITransport(Application(service, BuildRequests(dsn)))
-        async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+        transport = httpx.ASGITransport(
+            Application(service, BuildRequests(dsn), authentication=authentication(pins=profile.context_pins))
+        )
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=BEARER) as http:
             paths = (await http.get("/openapi.json")).json()["paths"]
             asked = paths["/v0/get_features"]["post"]
             body = asked["requestBody"]["content"]["application/json"]["example"]

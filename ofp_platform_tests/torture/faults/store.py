@@ -19,6 +19,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 from starlette.types import ASGIApp
 
+from benchmarks.keys import KEY
 from benchmarks.servers import plane_app, service
 from ofp_platform.client import verify
 from ofp_platform.client.answer import parse
@@ -55,6 +56,9 @@ def impatient_app(chosen: Profile, dsn: str) -> ASGIApp:
     return plane_app(chosen, dsn, 1 << 20)
 
 
+_HEADERS = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
+
+
 @dataclass
 class Asked:
     """What the service said during and after the periods."""
@@ -71,7 +75,7 @@ class Asked:
         began = time.monotonic()
         self.requests += 1
         try:
-            connection.request("POST", "/v0/get_features", questions[number].body(PINS))
+            connection.request("POST", "/v0/get_features", questions[number].body(PINS), _HEADERS)
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from benchmarks.keys import KEY
+
 _LINES = (
     b"", b"GET", b"GET /health", b"GET  /health HTTP/1.1", b"GET /health HTTP/9.9", b"GET /health HTTP/0.9",
     b"GET /health http/1.1",
@@ -22,6 +24,7 @@ _HEADERS = (
     b"bad name: x", b"x: a\x00b", b"x: \x01\x02", b"expect: 100-continue", b"expect: 200-maybe", b"connection: close",
     b"connection: keep-alive, upgrade", b"upgrade: websocket", b"\xff\xff: \xff", b"x:" + b"\t" * 500, b"x: a\r\n b",
 )  # fmt: skip
+_ADMITTED = (b"host: localhost", b"authorization: Bearer " + KEY.encode(), b"content-type: application/json")
 _CHUNKS = (
     b"5\r\nhello\r\n0\r\n\r\n", b"zz\r\n", b"-1\r\n", b"ffffffffffffffffff\r\nx", b"5\r\nhel", b"5;ext=1\r\nhello\r\n0\r\n\r\n",
     b"0\r\nx: y\r\n\r\n", b"5\nhello\n0\n\n", b"00000000000000005\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloXX0\r\n\r\n",
@@ -53,7 +56,11 @@ def raw_requests(seed: int, valid: Sequence[bytes], *, waits: float = 0.02) -> I
             data = b"\r\n".join([chance.choice(_LINES), *chance.sample(_HEADERS, chance.randrange(4))]) + b"\r\n\r\n"
         elif kind == 1:
             headers = chance.sample(_HEADERS, chance.randint(1, 6))
-            data = b"\r\n".join([b"POST /v0/get_features HTTP/1.1", *headers]) + b"\r\n\r\n" + chance.choice(_CHUNKS)
+            data = (
+                b"\r\n".join([b"POST /v0/get_features HTTP/1.1", *chance.choice(((), _ADMITTED)), *headers])
+                + b"\r\n\r\n"
+                + chance.choice(_CHUNKS)
+            )
         elif kind == 2:
             data = b"".join(chance.choice(valid) for _ in range(chance.choice((2, 3, 8, 30))))
         elif kind == 3:

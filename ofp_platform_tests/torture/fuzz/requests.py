@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from benchmarks.keys import KEY
+
 FEATURES = "/v0/get_features"
 INTENTS = "/v0/build_intents"
 PATHS = ("/health", "/metrics", "/openapi.json", "/docs", "/v0/feature_groups")
@@ -56,6 +58,8 @@ def http(method: str, path: str, headers: Sequence[bytes] = (), body: bytes | No
     lines = [f"{method} {path} HTTP/1.1".encode("latin-1")]
     if not any(header.startswith(b"host:") for header in headers):
         lines.append(b"host: localhost")
+    if not any(header.startswith(b"authorization:") for header in headers):
+        lines.append(b"authorization: Bearer " + KEY.encode())
     lines += headers
     if body is not None:
         if not any(header.startswith(b"content-type:") for header in headers):

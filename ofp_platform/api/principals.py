@@ -1,0 +1,241 @@
+"""Principals: who may ask the service, by which keys, for which scopes and runs. One file, read again when it changes.
+
+A key is `ofp_<key id>_<secret>`: the id names the entry, the secret has 256 random bits. The file has the SHA-256 of the whole
+key, so that whoever reads it can ask for nothing; a slow hash would protect guessable secrets, which these are not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import orjson
+from pydantic import Field, ValidationError, model_validator
+
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import Digest, Model, SafeIdentifier, Time
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
+
+KEY_PREFIX = "ofp_"
+KEY = re.compile(rb"ofp_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+_ID_BYTES = 8
+_SECRET_BYTES = 32
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class Scope(StrEnum):
+    """What a principal may do."""
+
+    FEATURES_READ = "features:read"
+    SNAPSHOTS_READ = "snapshots:read"
+    DECISIONS_WRITE = "decisions:write"
+    EVENTS_WRITE = "events:write"
+    BUILDS_SUBMIT = "builds:submit"
+    OPERATE = "operate"
+    METRICS = "metrics"
+
+
+class PrincipalsError(Exception):
+    """The principals cannot be used; the text says what to do. No key is ever shown."""
+
+
+class RunPins(Model):
+    """Runs by some of their pins: those that have each pin that is named here. At least one is."""
+
+    scenario_id: SafeIdentifier | None = None
+    run_id: SafeIdentifier | None = None
+    manifest_fingerprint: SafeIdentifier | None = None
+    parameter_hash: SafeIdentifier | None = None
+    seed: int | None = Field(default=None, ge=0, le=2**53 - 1)
+    platform_run_id: SafeIdentifier | None = None
+    scenario_run_id: SafeIdentifier | None = None
+
+    @model_validator(mode="after")
+    def _names_a_pin(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("names no pin; all runs are written '*'")
+        return self
+
+    def match(self, pins: ContextPins) -> bool:
+        """Whether these are the pins of such a run."""
+        return all(getattr(pins, name) == value for name, value in self.model_dump(exclude_none=True).items())
+
+
+class HashedKey(Model):
+    """A key without the key itself."""
+
+    key_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    sha256: Digest
+    expires_at_utc: Time | None = None
+
+
+class Principal(Model):
+    """Somebody who may ask: a person, a program. Without a run it reads nothing."""
+
+    name: SafeIdentifier
+    scopes: tuple[Annotated[Scope, Field(strict=False)], ...] = Field(strict=False)
+    runs: Literal["*"] | Annotated[tuple[RunPins, ...], Field(strict=False)]
+    keys: tuple[HashedKey, ...] = Field(default=(), strict=False)
+    expires_at_utc: Time | None = None
+
+    def may_read(self, pins: ContextPins) -> bool:
+        """Whether a run is one of its own."""
+        return self.runs == "*" or any(run.match(pins) for run in self.runs)
+
+
+class PrincipalsFile(Model):
+    """Everybody who may ask."""
+
+    kind: Literal["ofp_principals"]
+    contract_version: Literal["v0"]
+    principals: tuple[Principal, ...] = Field(strict=False)
+
+    @classmethod
+    def of(cls, *principals: Principal) -> PrincipalsFile:
+        """A file of these."""
+        return cls(kind="ofp_principals", contract_version="v0", principals=principals)
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        names = [principal.name for principal in self.principals]
+        key_ids = [key.key_id for principal in self.principals for key in principal.keys]
+        for kind, texts in (("principal", names), ("key id", key_ids)):
+            if len(set(texts)) < len(texts):
+                raise ValueError(f"a {kind} stands there twice")
+        return self
+
+    def named(self, name: str) -> Principal:
+        """The principal of a name.
+
+        Raises:
+            PrincipalsError: there is none.
+        """
+        for principal in self.principals:
+            if principal.name == name:
+                return principal
+        raise PrincipalsError(f"no principal has this name; see `ofp principal list`: {name}")
+
+    def replacing(self, principal: Principal) -> PrincipalsFile:
+        """The same with that principal in the place of the one of its name, or behind all others."""
+        others = [other for other in self.principals if other.name != principal.name]
+        return PrincipalsFile.of(*sorted([*others, principal], key=lambda other: other.name))
+
+    def without(self, name: str) -> PrincipalsFile:
+        """The same without a principal."""
+        return PrincipalsFile.of(*[other for other in self.principals if other.name != name])
+
+
+def new_key(expires_at_utc: str | None = None) -> tuple[str, HashedKey]:
+    """A key, to be shown once, and what is kept of it."""
+    key_id = secrets.token_hex(_ID_BYTES)
+    key = f"{KEY_PREFIX}{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    return key, HashedKey(key_id=key_id, sha256=hashlib.sha256(key.encode()).hexdigest(), expires_at_utc=expires_at_utc)
+
+
+def rotated(principal: Principal, now: int, overlap_seconds: int) -> tuple[str, Principal]:
+    """A new key beside the old ones, which end `overlap_seconds` after `now` (microseconds) at the latest."""
+    key, hashed_key = new_key()
+    end = now + overlap_seconds * MICROS_PER_SECOND
+    old_keys = [
+        old.model_copy(update={"expires_at_utc": format_time(min(end, _micros(old.expires_at_utc, end)))})
+        for old in principal.keys
+        if _micros(old.expires_at_utc, end) > now
+    ]
+    return key, principal.model_copy(update={"keys": (*old_keys, hashed_key)})
+
+
+def _micros(time: str | None, otherwise: int) -> int:
+    return otherwise if time is None else parse_time(time)
+
+
+def read_principals(path: Path) -> PrincipalsFile:
+    """The file.
+
+    Raises:
+        PrincipalsError: there is none, others may write to it, or it is not of this form.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            content = file.read()
+    except FileNotFoundError:
+        raise PrincipalsError(
+            f"no principal is declared: there is no file {path}, and nobody may ask. Add one: ofp principal add NAME --scope"
+            " features:read"
+        ) from None
+    except OSError as error:
+        raise PrincipalsError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
+    if mode & _OTHERS_WRITE:
+        raise PrincipalsError(f"others than its owner may write to {path}, and so name themselves: chmod go-w {path}")
+    try:
+        return PrincipalsFile.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise PrincipalsError(f"{path} is not a file of principals: {place or 'the whole'}: {problem['msg']}") from None
+
+
+@contextmanager
+def changed_principals(path: Path) -> Iterator[list[PrincipalsFile]]:
+    """The file to be changed by one process at a time: the one item of the list is written when the context ends well.
+
+    Where there is no file, an empty one is given. It is replaced as a whole, and its owner alone may read it.
+
+    Raises:
+        PrincipalsError: as `read_principals`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = read_principals(path) if path.exists() else PrincipalsFile.of()
+        box = [before]
+        yield box
+        if box[0] != before:
+            write_privately(path, orjson.dumps(box[0].model_dump(mode="json", exclude_none=True), option=orjson.OPT_INDENT_2))
+
+
+def write_privately(path: Path, content: bytes) -> None:
+    """Put a file there as a whole, readable by its owner alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # with mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def run_pins(texts: Sequence[str]) -> tuple[RunPins, ...]:
+    """Runs as they are written on a command line: `RUN_ID`, or `PIN=VALUE,PIN=VALUE`.
+
+    Raises:
+        PrincipalsError: one is not written so.
+    """
+    return tuple(_run_pins(text) for text in texts)
+
+
+def _run_pins(text: str) -> RunPins:
+    pins: dict[str, str | int] = {}
+    for part in text.split(",") if "=" in text else [f"run_id={text}"]:
+        name, _, value = part.partition("=")
+        pins[name.strip()] = int(value) if name.strip() == "seed" and value.isdigit() else value.strip()
+    try:
+        return RunPins.model_validate(pins)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise PrincipalsError(f"a run is written RUN_ID or PIN=VALUE,PIN=VALUE: {place}: {problem['msg']}") from None

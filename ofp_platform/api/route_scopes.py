@@ -1,0 +1,38 @@
+"""Which scope each route demands: the one place. A route that does not stand here cannot be built."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from ofp_platform.api.principals import Scope
+
+GET_FEATURES = "/v0/get_features"
+SNAPSHOT = "/v0/snapshots/{snapshot_hash}"
+REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
+FEATURE_GROUPS = "/v0/feature_groups"
+BUILD_INTENTS = "/v0/build_intents"
+BUILD_RUN = "/v0/build_runs/{run_key}"
+HEALTH = "/health"
+METRICS = "/metrics"
+OPENAPI = "/openapi.json"
+DOCS = "/docs"
+
+
+class Open(Enum):
+    """Routes that a browser or a load balancer needs before anybody has a key; none of them shows data."""
+
+    OPEN = "open"
+
+
+SCOPES: dict[str, Scope | Open] = {
+    GET_FEATURES: Scope.FEATURES_READ,
+    FEATURE_GROUPS: Scope.FEATURES_READ,
+    SNAPSHOT: Scope.SNAPSHOTS_READ,
+    REBUILT_SNAPSHOT: Scope.SNAPSHOTS_READ,
+    BUILD_INTENTS: Scope.BUILDS_SUBMIT,
+    BUILD_RUN: Scope.BUILDS_SUBMIT,
+    METRICS: Scope.METRICS,
+    HEALTH: Open.OPEN,
+    OPENAPI: Open.OPEN,
+    DOCS: Open.OPEN,
+}

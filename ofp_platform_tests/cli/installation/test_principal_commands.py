@@ -1,0 +1,77 @@
+"""`ofp principal`, as an operator calls it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ofp_platform.api.principals import KEY, read_principals
+from ofp_platform.cli.environment import Environment
+from ofp_platform_tests.cli.program import Ofp
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "principals.json"
+
+
+def test_a_key_is_shown_once_and_kept_nowhere(ofp: Ofp, path: Path) -> None:
+    key = ofp("principal", "add", "scorer", "--scope", "features:read", "--scope", "snapshots:read").out.strip()
+    assert KEY.fullmatch(key.encode())
+    assert key[-43:] not in path.read_text()
+    principal = read_principals(path).named("scorer")
+    pins = Environment(profile="demo").load_profile().context_pins
+    assert principal.may_read(pins)
+    assert not principal.may_read(pins.model_copy(update={"seed": 9}))
+    shown = ofp("principal", "list").out
+    assert "scorer  features:read snapshots:read  never ends" in shown
+    assert f"run_id={pins.run_id}" in shown
+    assert key[4:20] in shown
+    assert key[-43:] not in shown
+
+
+def test_a_key_goes_to_a_file(ofp: Ofp, tmp_path: Path) -> None:
+    file = tmp_path / "keys" / "prometheus.key"
+    said = ofp("principal", "add", "prometheus", "--scope", "metrics", "--all-runs", "--key-file", str(file))
+    assert KEY.fullmatch(file.read_bytes().strip())
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text().strip() not in said.shown
+
+
+def test_rotated_and_revoked(ofp: Ofp, path: Path) -> None:
+    first = ofp("principal", "add", "scorer", "--scope", "features:read", "--run", "r1", "--run", "run_id=r2,seed=7").out.strip()
+    second = ofp("principal", "rotate", "scorer", "--overlap-hours", "2").out.strip()
+    keys = read_principals(path).named("scorer").keys
+    assert [key.key_id for key in keys] == [first[4:20], second[4:20]]
+    assert keys[0].expires_at_utc is not None
+    assert keys[1].expires_at_utc is None
+    assert ofp("principal", "revoke", "scorer", "--key", first[4:20]).code == 0
+    assert [key.key_id for key in read_principals(path).named("scorer").keys] == [second[4:20]]
+    assert "no key" in ofp("principal", "revoke", "scorer", "--key", first[4:20]).refused()
+    assert ofp("principal", "revoke", "scorer").code == 0
+    assert read_principals(path).principals == ()
+    assert "no principal has this name" in ofp("principal", "revoke", "scorer").refused()
+    assert "no principal has this name" in ofp("principal", "rotate", "scorer").refused()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["scorer", "--scope", "everything"], "scopes.0"),
+        (["scorer", "--scope", "metrics", "--run", "r", "--all-runs"], "exclude each other"),
+        (["scorer", "--scope", "metrics", "--run", "colour=red"], "a run is written"),
+        (["scorer", "--scope", "metrics", "--expires", "tomorrow"], "expires_at_utc"),
+        (["4111111111111111", "--scope", "metrics"], "name"),
+    ],
+)
+def test_what_is_not_said_rightly_adds_nobody(ofp: Ofp, path: Path, arguments: list[str], words: str) -> None:
+    assert words in ofp("principal", "add", *arguments).refused()
+    assert not path.exists()
+
+
+def test_nobody_is_added_twice(ofp: Ofp, path: Path) -> None:
+    assert ofp("principal", "add", "scorer", "--scope", "metrics").code == 0
+    before = path.read_bytes()
+    assert "is there already" in ofp("principal", "add", "scorer", "--scope", "operate").refused()
+    assert path.read_bytes() == before
