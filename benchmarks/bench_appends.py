@@ -23,7 +23,7 @@ from benchmarks.figures import Figures, Row
 from benchmarks.world import PINS, START, fresh_database
 from ofp_platform.log.block import Block
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.storage.embedded import as_superuser, stop_embedded
+from ofp_platform.storage.embedded import SUPERUSER, as_role, stop_embedded
 from ofp_platform.storage.notices import LOG_CHANNEL, send_notice
 from ofp_platform.storage.postgres import Pool, open_pool
 
@@ -135,7 +135,7 @@ def main() -> None:
         folder = Path(name)
         dsn = fresh_database(folder, "appends")
         try:
-            with psycopg.connect(as_superuser(dsn), autocommit=True) as connection:
+            with psycopg.connect(as_role(dsn, SUPERUSER), autocommit=True) as connection:
                 for setting in (f"commit_delay = {arguments.commit_us}", "commit_siblings = 0"):
                     connection.execute(f"ALTER SYSTEM SET {setting}")
                 connection.execute("SELECT pg_reload_conf()")

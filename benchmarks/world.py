@@ -10,7 +10,7 @@ import orjson
 
 from ofp_platform.log.port import AdmissionClock
 from ofp_platform.online.plane import Plane
-from ofp_platform.storage.embedded import OWNER_ROLE, as_superuser, start_embedded
+from ofp_platform.storage.embedded import OWNER_ROLE, SUPERUSER, as_role, start_embedded
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.envelope import Envelope
@@ -27,7 +27,7 @@ PINS = ContextPins(scenario_id="benchmark", run_id="run-1", manifest_fingerprint
 def fresh_database(home: Path, name: str) -> str:
     """A new, migrated database on the embedded server of a home."""
     server = start_embedded(home / "postgres")
-    with open_pool(as_superuser(server), max_size=1) as pool, pool.connection() as connection:
+    with open_pool(as_role(server, SUPERUSER), max_size=1) as pool, pool.connection() as connection:
         connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         connection.execute(f'CREATE DATABASE "{name}" OWNER {OWNER_ROLE}')
         connection.execute(f"GRANT pg_checkpoint TO {OWNER_ROLE}")  # a benchmark says when

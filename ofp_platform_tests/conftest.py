@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from psycopg import conninfo, sql
 
-from ofp_platform.storage.embedded import OWNER_ROLE, as_superuser, start_embedded, stop_embedded
+from ofp_platform.storage.embedded import OWNER_ROLE, SUPERUSER, as_role, start_embedded, stop_embedded
 from ofp_platform.storage.schema import migrate
 
 ROOT_VARIABLE = "OFP_TEST_ROOT"
@@ -58,7 +58,7 @@ def _exclusive(path: Path) -> Iterator[None]:
 def embedded_server() -> str:
     """DSN of the server of this run for its superuser, with the migrated template database in it."""
     root = Path(os.environ[ROOT_VARIABLE])
-    server = as_superuser(start_embedded(root / "pg"))
+    server = as_role(start_embedded(root / "pg"), SUPERUSER)
     with _exclusive(root / "template.lock"), psycopg.connect(server, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone() is None:
             # nothing of a test run needs to survive a loss of power

@@ -13,6 +13,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
+    from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.profile import Profile
 
 SHIPPED_PROFILES = ("demo", "handbook")
@@ -92,8 +93,10 @@ class Environment(BaseSettings):
             return profile
         return profile.model_copy(update={"object_store_url": f"file://{quote(str(self.folder / 'objects'))}"})
 
-    def dsn(self) -> str:
+    def dsn(self, job: Job | None = None) -> str:
         """The DSN of the database; starts the embedded one where none is named. It stops when its last user exits.
+
+        `job`: for the role of that job on the embedded server, else for the owner. A DSN that is named has a role of its own.
 
         Raises:
             CommandRefused: OFP_DATABASE_URL is not a DSN.
@@ -103,7 +106,16 @@ class Environment(BaseSettings):
             return _checked(self.database_url)
         from ofp_platform.storage.embedded import start_embedded
 
-        return start_embedded(self.postgres_folder)
+        return self.dsn_of_job(start_embedded(self.postgres_folder), job)
+
+    def dsn_of_job(self, dsn: str, job: Job | None) -> str:
+        """What `dsn()` gave, for the role of a job where the server is the embedded one."""
+        if self.database_url is not None or job is None:
+            return dsn
+        from ofp_platform.storage.embedded import as_role
+        from ofp_platform.storage.roles import default_role
+
+        return as_role(dsn, default_role(job))
 
     def read_dsn(self) -> str | None:
         """The DSN of a replica that the service reads state from; None: none is named.
@@ -113,7 +125,7 @@ class Environment(BaseSettings):
         """
         return None if self.read_database_url is None else _checked(self.read_database_url, "OFP_READ_DATABASE_URL")
 
-    def open_plane(self, *, create_stream: bool = False) -> Plane:
+    def open_plane(self, *, create_stream: bool = False, job: Job | None = None) -> Plane:
         """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.
 
         Raises:
@@ -121,9 +133,9 @@ class Environment(BaseSettings):
         """
         from ofp_platform.online.plane import Plane
 
-        return Plane.open(self.load_profile(), self.dsn(), create_stream=create_stream)
+        return Plane.open(self.load_profile(), self.dsn(job), create_stream=create_stream)
 
-    def open_plane_without_log(self) -> Plane:
+    def open_plane_without_log(self, job: Job | None = None) -> Plane:
         """As `open_plane`, for what is answered by the database: whether or not there is a stream, or it answers.
 
         Raises:
@@ -131,7 +143,7 @@ class Environment(BaseSettings):
         """
         from ofp_platform.online.plane import Plane
 
-        return Plane.open_without_log(self.load_profile(), self.dsn())
+        return Plane.open_without_log(self.load_profile(), self.dsn(job))
 
 
 def _checked(dsn: str, variable: str = "OFP_DATABASE_URL") -> str:

@@ -37,11 +37,12 @@ from ofp_platform.storage.private_files import (
     require_private_folder,
     user_name,
 )
+from ofp_platform.storage.roles import Job, default_role
 
 DATABASE = "ofp"
 OWNER_ROLE = "ofp_owner"
 STARTUP_SECONDS = 120.0
-_SUPERUSER = "postgres"
+SUPERUSER = "postgres"
 _UNSAFE = re.compile(r"[^\w./+,@=:~-]")
 _SOCKET_NAME = ".s.PGSQL.5432"
 _LONGEST_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # bytes of sockaddr_un.sun_path, without its end
@@ -118,7 +119,7 @@ def start_embedded(data_dir: Path) -> str:
             folder = _socket_folder(data_dir)
             _start(programs, data_dir, folder)
             _hold(data_dir)
-            _prepare_database(_dsn(folder, _SUPERUSER, "postgres"), _dsn(folder, _SUPERUSER, DATABASE))
+            _prepare_database(_dsn(folder, SUPERUSER, "postgres"), _dsn(folder, SUPERUSER, DATABASE))
             return _dsn(folder, OWNER_ROLE, DATABASE)
     except NotPrivate as error:
         raise EmbeddedPostgresError(f"the embedded PostgreSQL in {data_dir} is not started: {error}") from error
@@ -126,10 +127,10 @@ def start_embedded(data_dir: Path) -> str:
         raise EmbeddedPostgresError(_advice(data_dir, error)) from error
 
 
-def as_superuser(dsn: str) -> str:
-    """The DSN of the same server and database for its first user, who may do anything: to prepare it, never to use it."""
+def as_role(dsn: str, role: str) -> str:
+    """The DSN of the same embedded server and database for another role; `SUPERUSER` prepares, and nothing runs as it."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    return _dsn(Path(str(parts["host"])), _SUPERUSER, str(parts["dbname"]))
+    return _dsn(Path(str(parts["host"])), role, str(parts["dbname"]))
 
 
 def embedded_listens(dsn: str) -> bool:
@@ -220,7 +221,7 @@ def _require_data(programs: PostgresPrograms, data_dir: Path) -> None:
     partial.mkdir(mode=PRIVATE_FOLDER)
     if programs.user is not None:
         os.chown(partial, programs.uid, -1)
-    options = ("--auth=peer", "--encoding=UTF8", "--locale=C", "--username", _SUPERUSER, "--no-instructions")
+    options = ("--auth=peer", "--encoding=UTF8", "--locale=C", "--username", SUPERUSER, "--no-instructions")
     programs.call("initdb", "-D", programs.data_argument(partial), *options, data_dir=partial)
     partial.rename(data_dir)
 
@@ -402,10 +403,11 @@ END $$
 
 
 def _prepare_database(maintenance: str, plane: str) -> None:
-    """The role of the product, which is no superuser, and its database; one of an earlier version is handed over to it."""
+    """The roles of the product, none a superuser, and its database; one of an earlier version is handed over to its owner."""
     with psycopg.connect(maintenance, autocommit=True, connect_timeout=10) as connection:
-        if connection.execute(_ROLE_EXISTS, (OWNER_ROLE,)).fetchone() is None:
-            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(OWNER_ROLE)))
+        for role in (OWNER_ROLE, *map(default_role, Job)):
+            if connection.execute(_ROLE_EXISTS, (role,)).fetchone() is None:
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
         owner = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
         names = {"database": sql.Identifier(DATABASE), "role": sql.Identifier(OWNER_ROLE)}
         if owner is None:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from ofp_platform.storage.postgres import DatabaseUnavailable, unreachable
+from ofp_platform.storage.roles import give_rights
 
 SCHEMA = "ofp"
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -26,7 +27,7 @@ _MIGRATION_LOCK = 0x6F66705F6D696772  # "ofp_migr": one migration at a time, who
 
 
 def migrate(dsn: str) -> None:
-    """Bring the schema to the newest revision, in one transaction; nothing happens when it is there already.
+    """Bring the schema to the newest revision and give each role the rights of its job, in one transaction; again: no change.
 
     Raises:
         DatabaseUnavailable: PostgreSQL does not answer.
@@ -37,6 +38,9 @@ def migrate(dsn: str) -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, psycopg.Connection)
+        give_rights(driver)
 
 
 def schema_is_current(dsn: str) -> bool:

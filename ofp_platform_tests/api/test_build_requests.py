@@ -22,7 +22,9 @@ from ofp_platform.api.service import MayRead
 from ofp_platform.client import AsyncOfpClient, RetryPolicy
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.storage.embedded import as_role
 from ofp_platform.storage.postgres import open_pool
+from ofp_platform.storage.roles import Job, default_role
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
@@ -179,6 +181,13 @@ def gone(server: str, dsn: str) -> Iterator[None]:
         finally:
             connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(away, here))
             connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS true").format(here))
+
+
+async def test_the_role_of_serving_suffices(dsn: str) -> None:
+    async with client_of(as_role(dsn, default_role(Job.SERVING))) as ofp:
+        run = await ofp.submit_intent(intent_example())
+        assert await ofp.submit_intent(intent_example()) == run
+        assert (await ofp.build_run(run.run_key)).run_key == run.run_key
 
 
 async def test_an_outage_is_told_and_passes(embedded_server: str, dsn: str) -> None:

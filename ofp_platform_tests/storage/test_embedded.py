@@ -19,8 +19,9 @@ import pytest
 
 from ofp_platform.storage.embedded import (
     OWNER_ROLE,
+    SUPERUSER,
     EmbeddedPostgresError,
-    as_superuser,
+    as_role,
     embedded_listens,
     release_embedded,
     start_embedded,
@@ -187,7 +188,7 @@ def test_another_user_gets_nowhere(kind: str, request: pytest.FixtureRequest) ->
     folder: Path = request.getfixturevalue(kind)
     dsn = start_embedded(folder)
     socket_folder = Path(psycopg.conninfo.conninfo_to_dict(dsn)["host"])
-    for address in (dsn, as_superuser(dsn)):
+    for address in (dsn, as_role(dsn, SUPERUSER)):
         assert re.match(r"OperationalError.*Permission denied", as_nobody(partial(log_in, address)), re.DOTALL)
     for place in (folder, socket_folder, folder.parent, socket_folder.parent):
         assert as_nobody(partial(os.listdir, place)).startswith("PermissionError")
@@ -196,7 +197,7 @@ def test_another_user_gets_nowhere(kind: str, request: pytest.FixtureRequest) ->
         place.chmod(0o755)
     (folder / ".s.PGSQL.5432").chmod(0o777)
     try:
-        for address in (dsn, as_superuser(dsn)):
+        for address in (dsn, as_role(dsn, SUPERUSER)):
             assert "Peer authentication failed" in as_nobody(partial(log_in, address))
     finally:
         folder.chmod(0o700)
@@ -329,11 +330,11 @@ def test_the_role_of_the_plane_is_no_superuser(folder: Path) -> None:
 
 
 def test_no_setting_opens_the_network(folder: Path) -> None:
-    with psycopg.connect(as_superuser(start_embedded(folder)), autocommit=True) as connection:
+    with psycopg.connect(as_role(start_embedded(folder), SUPERUSER), autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET listen_addresses = '*'")
         connection.execute("ALTER SYSTEM SET unix_socket_directories = '/tmp'")
     stop_embedded(folder)
-    with psycopg.connect(as_superuser(start_embedded(folder))) as connection:
+    with psycopg.connect(as_role(start_embedded(folder), SUPERUSER)) as connection:
         shown = connection.execute("SELECT current_setting('listen_addresses'), current_setting('unix_socket_directories')")
         assert shown.fetchone() == ("", ".")
 
@@ -368,7 +369,7 @@ def test_a_server_of_an_earlier_version_is_walled_in_and_handed_over(folder: Pat
         folder.chmod(0o711)
         folder.parent.chmod(0o711)
         (folder / ".s.PGSQL.5432").chmod(0o777)
-        assert "Peer authentication failed" in as_nobody(partial(log_in, as_superuser(dsn)))
+        assert "Peer authentication failed" in as_nobody(partial(log_in, as_role(dsn, SUPERUSER)))
         folder.chmod(0o700)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import ofp_platform
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.storage.embedded import as_superuser, start_embedded, stop_embedded
+from ofp_platform.storage.embedded import SUPERUSER, as_role, start_embedded, stop_embedded
 from ofp_platform.storage.notices import LOG_CHANNEL, send_notice
 from ofp_platform.storage.postgres import connect, open_pool
 from ofp_platform.storage.schema import migrate
@@ -31,7 +31,7 @@ def own_server() -> Iterator[str]:
         folder = Path(name) / "pg"
         dsn = start_embedded(folder)
         try:
-            with psycopg.connect(as_superuser(dsn), autocommit=True) as connection:
+            with psycopg.connect(as_role(dsn, SUPERUSER), autocommit=True) as connection:
                 connection.execute("ALTER SYSTEM SET synchronous_commit = local")
                 connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
             stop_embedded(folder)

@@ -14,7 +14,7 @@ import psycopg
 
 import ofp_platform_tests.torture as package
 from benchmarks.figures import FOLDER
-from ofp_platform.storage.embedded import as_superuser, start_embedded, stop_embedded
+from ofp_platform.storage.embedded import SUPERUSER, as_role, start_embedded, stop_embedded
 from ofp_platform_tests.torture.suite import Suite
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     failed: list[str] = []
     with tempfile.TemporaryDirectory(prefix="ofp-torture-") as folder:
         home = Path(folder) / "postgres"
-        dsn = as_superuser(start_embedded(home))
+        dsn = as_role(start_embedded(home), SUPERUSER)
         with psycopg.connect(dsn, autocommit=True) as connection:
             connection.execute("ALTER SYSTEM SET fsync = off")  # processes are killed here, not the machine
             connection.execute("SELECT pg_reload_conf()")

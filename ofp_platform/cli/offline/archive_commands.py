@@ -64,12 +64,13 @@ def keep(
     """
     from ofp_platform.cli.terminal.refusals import words_for
     from ofp_platform.log.archive_keeping import keep_up
+    from ofp_platform.storage.roles import Job
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     environment = resolve(home, profile)
-    with environment.open_plane_without_log() as plane:  # the stream may come later
+    with environment.open_plane_without_log(Job.OFFLINE) as plane:  # the stream may come later
         typer.echo(f"{KEEPING} {plane.profile.stream_name}")
         archive = plane.archive
         while not stop.is_set():

@@ -178,10 +178,12 @@ def serving(environment: Environment, profile_source: str, dsn: str, output: str
     Raises:
         CommandRefused: it does not become ready.
     """
+    from ofp_platform.storage.roles import Job
+
     own = environment.model_copy(update={"principals": None})
     ensure_local_principals(own, environment.read_profile(profile_source).context_pins)
     command = ofp_command("serve", "--port", "0", "--profile", profile_source, "--home", str(environment.folder))
-    variables = {"OFP_DATABASE_URL": dsn, "OFP_PRINCIPALS": str(own.principals_file)}
+    variables = {"OFP_DATABASE_URL": environment.dsn_of_job(dsn, Job.SERVING), "OFP_PRINCIPALS": str(own.principals_file)}
     with Child("the HTTP service", command, variables, environment.folder / "logs" / output) as service:
         address = service.wait_for_line("serving at ", _READY_SECONDS)
         assert address is not None  # nobody asks it to stop waiting

@@ -34,9 +34,11 @@ def append(
 
     The newest position of each partition is printed in the form that `features get --at-least` takes.
     """
+    from ofp_platform.storage.roles import Job
+
     appended_count = refused_count = 0
     newest: dict[str, Position] = {}
-    with resolve(home, profile).open_plane(create_stream=True) as plane:
+    with resolve(home, profile).open_plane(create_stream=True, job=Job.INGRESS) as plane:
         batch: list[tuple[int, Any]] = []
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():

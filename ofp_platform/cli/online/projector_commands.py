@@ -55,6 +55,7 @@ def run(
     from prometheus_client import CollectorRegistry, Counter, start_http_server
 
     from ofp_platform.online.projecting.continuous import run_continuous
+    from ofp_platform.storage.roles import Job
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,7 +70,7 @@ def run(
         records.inc(receipt.records)
         teller.commit(receipt)
 
-    with resolve(home, profile).open_plane(create_stream=True) as plane:
+    with resolve(home, profile).open_plane(create_stream=True, job=Job.PROJECTOR) as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
         while not stop.is_set():

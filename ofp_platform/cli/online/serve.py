@@ -60,6 +60,7 @@ def serve(
     from ofp_platform.api import server
     from ofp_platform.api.connection_places import ConnectionLimits
     from ofp_platform.api.principals import read_principals
+    from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     environment = resolve(home, profile)
@@ -79,7 +80,7 @@ def serve(
         application = partial(
             build_application,
             declared_profile,
-            environment.dsn(),
+            environment.dsn(Job.SERVING),
             Path(reports),
             environment.read_dsn(),
             principals=environment.principals_file,

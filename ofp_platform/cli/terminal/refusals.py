@@ -55,6 +55,11 @@ def words_for(error: Exception) -> str | None:
         return f"{error.code} / {error.reason}: {error.message}{again}"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return MIGRATE_FIRST
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return (
+            f"the database does not let this role do that: {error.diag.message_primary}. Each job has a role, whose rights"
+            " `ofp migrate`, run by the owner of the schema, gives: see database roles in docs/operating.md"
+        )
     if isinstance(error, psycopg.Error) and is_transient(error):
         return outage_message(error)
     expected_errors = (

@@ -23,6 +23,7 @@ from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, service_fo
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
+from ofp_platform.storage.roles import Job
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks
 from ofp_platform.vocabulary.profile import Profile
@@ -111,7 +112,7 @@ class PlaneProcesses:
         self._refusal, self._projector_again_at = refusal, time.monotonic() + _AGAIN_SECONDS
         if refusal is None:
             self._children.remove(projector)
-            self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
+            self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, Job.PROJECTOR)
             self._say("projector", "started again")
 
     def _keep_postgres(self, dsn: str) -> None:
@@ -133,15 +134,17 @@ class PlaneProcesses:
             "DAGSTER_HOME": str(self.environment.dagster_folder),
         }
 
-    def _start(self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str]) -> Child:
+    def _start(self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str], job: Job | None = None) -> Child:
+        """A child; with one job, it connects with the role of it where the server is ours."""
+        variables = {**variables, "OFP_DATABASE_URL": self.environment.dsn_of_job(variables["OFP_DATABASE_URL"], job)}
         output = self.environment.folder / "logs" / f"{name.replace(' ', '-').lower()}.log"
         child = stack.enter_context(Child(name, command, variables, output))
         self._children.append(child)
         return child
 
     def _start_plane(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
-        projector = self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables)
-        service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables)
+        projector = self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, Job.PROJECTOR)
+        service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables, Job.SERVING)
         is_ready = projector.wait_for_line(READY, _READY_SECONDS, self.stop)
         if is_ready is not None:
             self._say("projector", f"{READY} {is_ready}")
@@ -150,7 +153,7 @@ class PlaneProcesses:
             self._say("HTTP service", f"{address}  (page of the API: {address}/docs)")
 
     def _start_archiver(self, stack: ExitStack, variables: dict[str, str]) -> None:
-        archiver = self._start(stack, "archiver", ofp_command("archive", "keep"), variables)
+        archiver = self._start(stack, "archiver", ofp_command("archive", "keep"), variables, Job.OFFLINE)
         stream_name = archiver.wait_for_line(KEEPING, _READY_SECONDS, self.stop)
         if stream_name is not None:
             self._say("archiver", f"{KEEPING} {stream_name}")
@@ -172,7 +175,8 @@ class PlaneProcesses:
             self._say("Dagster daemon", "running")
 
     def _start_traffic(self, stack: ExitStack, profile: Profile, dsn: str, rate: float) -> None:
-        plane = stack.enter_context(Plane.open(profile, dsn, max_connections=2))
+        ingress = self.environment.dsn_of_job(dsn, Job.INGRESS)
+        plane = stack.enter_context(Plane.open(profile, ingress, max_connections=2))
         quiet = threading.Event()
         thread = self._tasks.start_thread("simulated traffic", partial(trickle, plane, rate), quiet)
         stack.callback(thread.join)

@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from ofp_platform.client import OfpClient, RetryPolicy, verify
-from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform.storage.embedded import SUPERUSER, stop_embedded
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 
 OFP = str(Path(sys.executable).with_name("ofp"))
@@ -112,6 +113,15 @@ def own_home() -> Iterator[Path]:
         stop_embedded(Path(name) / "postgres")
 
 
+def roles_connected(home: Path) -> set[str]:
+    dsn = f"postgresql://{SUPERUSER}@/ofp?host={home / 'postgres'}"
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(
+            "SELECT usename FROM pg_stat_activity WHERE datname = 'ofp' AND pid <> pg_backend_pid() AND usename IS NOT NULL"
+        ).fetchall()
+    return {name for (name,) in rows}
+
+
 def test_a_killed_postgres_is_started_again_and_the_plane_goes_on(own_home: Path) -> None:
     question: dict[str, Any] = {
         "feature_keys": [("account", ACCOUNT)],
@@ -122,6 +132,7 @@ def test_a_killed_postgres_is_started_again_and_the_plane_goes_on(own_home: Path
     with running_ofp({"OFP_HOME": str(own_home), "OFP_DATABASE_URL": ""}, "--no-dagster") as (process, said):
         with OfpClient(address(said, "HTTP service"), token=key(str(own_home)), timeout_seconds=10, retries=patient) as ofp:
             question["context_pins"] = ofp.feature_groups().context_pins
+            assert roles_connected(own_home) >= {"ofp_projector", "ofp_serving", "ofp_offline"}
             before = ofp.get_features(**question).provenance.feature_snapshot_hash
             os.kill(int((own_home / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
             assert process.stdout is not None

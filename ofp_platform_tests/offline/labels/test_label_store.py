@@ -19,7 +19,7 @@ from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, RowEvents, label_columns
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore, as_observed
-from ofp_platform.storage.embedded import as_superuser
+from ofp_platform.storage.embedded import SUPERUSER, as_role
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
@@ -294,7 +294,7 @@ def test_labels_of_before_are_refused_in_words(pool: Pool) -> None:
 )
 def test_the_database_refuses_every_change(module_dsn: str, table: str, column: str, statement: str, replica: bool) -> None:
     # the superuser alone may say that the session is a replica's
-    with psycopg.connect(as_superuser(module_dsn), autocommit=True) as connection, connection.transaction():
+    with psycopg.connect(as_role(module_dsn, SUPERUSER), autocommit=True) as connection, connection.transaction():
         if replica:
             connection.execute("SET LOCAL session_replication_role = replica")
         with pytest.raises(psycopg.errors.RestrictViolation, match=rf"ofp\.{table} are never changed"), connection.transaction():

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from ofp_platform.storage.embedded import as_superuser, start_embedded, stop_embedded
+from ofp_platform.storage.embedded import SUPERUSER, as_role, start_embedded, stop_embedded
 from ofp_platform_tests.torture.random_worlds.defects import DEFECTS, Defect
 from ofp_platform_tests.torture.random_worlds.store import WorldStore
 from ofp_platform_tests.torture.random_worlds.views import try_world
@@ -159,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ofp-worlds-") as folder:
         home = Path(folder) / "postgres"
-        server = as_superuser(start_embedded(home))
+        server = as_role(start_embedded(home), SUPERUSER)
         try:
             with DEFECTS[arguments.defect]() if arguments.defect else nullcontext():
                 tried = try_worlds(server, "torture_worlds", arguments.seeds)
