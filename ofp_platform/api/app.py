@@ -37,6 +37,7 @@ from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, r
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header, is_json, is_own_origin
 from ofp_platform.api.route_scopes import (
+    BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
     DOCS,
@@ -127,6 +128,7 @@ class Application:
             routes=[
                 *(Route(path, self._guard(path, answer), methods=["GET"]) for path, answer in routes.items()),
                 Route(BUILD_INTENTS, self._guard(BUILD_INTENTS, build_routes.submit), methods=["POST"]),
+                Route(BUILD_CANCELLATION, self._guard(BUILD_CANCELLATION, build_routes.cancel), methods=["POST"]),
             ],
             exception_handlers={HTTPException: self._no_route},
         )
@@ -314,7 +316,7 @@ class Application:
         allow = None
         error = not_found(Reason.UNKNOWN_PATH, "no such path; see GET /docs")
         if isinstance(exception, HTTPException) and exception.status_code == 405:
-            methods = ("POST",) if request.scope["path"] == BUILD_INTENTS else ("GET", "HEAD")
+            methods = ("POST",) if _takes_post(request.scope["path"]) else ("GET", "HEAD")
             allow = ", ".join(methods)
             error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
         error, request_id = self._contract_error(error, "other", request.scope["headers"])
@@ -406,6 +408,10 @@ class Application:
             except Exception as error:
                 self.metrics.record_unexpected()
                 unexpected(error, "principals", self._new_request_id())
+
+
+def _takes_post(path: str) -> bool:
+    return path == BUILD_INTENTS or path.endswith("/cancellation")
 
 
 def _error_response(error: ContractError, request_id: str, route: str) -> Response:

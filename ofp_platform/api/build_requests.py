@@ -17,6 +17,7 @@ from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.profile import BuildLimits
 
 # all of it happens in threads, which the online plane needs too: builds are few, and must not take them all
 _MOST_AT_ONCE = 4
@@ -28,12 +29,12 @@ def _down() -> ContractError:
     return unavailable(Reason.STORE_DOWN, "the run ledger does not answer; the same request may be sent again, and is one run")
 
 
-def _unknown_run() -> ContractError:
-    return not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run")
-
-
 def _as_contract_error(refusal: BuildRefused) -> ContractError:
     return invalid(Reason.INTENT_REFUSED, str(refusal))
+
+
+def _unknown_run() -> ContractError:
+    return not_found(Reason.UNKNOWN_BUILD_RUN, "no run has this key; the answer to a submitted intent names its run")
 
 
 def _intent(body: bytes) -> Intent:
@@ -55,13 +56,20 @@ class BuildRequests:
 
     A few requests are answered at a time, the others wait. `answer_seconds` bounds a request's wait: for its place, and for a
     database that took it and does not answer. `most_waiting` and `most_waiting_bytes` bound what waits: more than a ledger
-    answers in that time, and more than a client sends that is in order.
+    answers in that time, and more than a client sends that is in order. `limits`: those of an intent.
     """
 
     def __init__(
-        self, dsn: str, *, answer_seconds: float = 5.0, most_waiting: int = 512, most_waiting_bytes: int = 64 << 20
+        self,
+        dsn: str,
+        *,
+        limits: BuildLimits | None = None,
+        answer_seconds: float = 5.0,
+        most_waiting: int = 512,
+        most_waiting_bytes: int = 64 << 20,
     ) -> None:
         self._dsn = dsn
+        self._limits = limits
         self._answer_seconds = answer_seconds
         self._most_waiting = most_waiting
         self._most_waiting_bytes = most_waiting_bytes
@@ -75,6 +83,10 @@ class BuildRequests:
     async def submit(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         """See BuildPort."""
         return await self._off_the_loop(lambda: self._submit(body, submitted_by, may_read), len(body))
+
+    async def cancel(self, run_key: str, actor: str, may_read: MayRead, submitter: str | None) -> bytes:
+        """See BuildPort."""
+        return await self._off_the_loop(lambda: self._cancel(run_key, actor, may_read, submitter), len(run_key))
 
     async def run(self, run_key: str, may_read: MayRead) -> bytes:
         """See BuildPort."""
@@ -129,14 +141,23 @@ class BuildRequests:
         except BuildRefused as refusal:
             raise _as_contract_error(refusal) from None
 
+    def _cancel(self, run_key: str, actor: str, may_read: MayRead, submitter: str | None) -> bytes:
+        run = self._readable_run(run_key, may_read)
+        if submitter is not None and run.intent.submitted_by != submitter:
+            raise invalid(Reason.FORBIDDEN, "another principal submitted this run: only one with the scope operate cancels it")
+        return _wire(self._ledger().cancel(run_key, actor))
+
     def _show(self, run_key: str, may_read: MayRead) -> bytes:
+        return _wire(self._readable_run(run_key, may_read))
+
+    def _readable_run(self, run_key: str, may_read: MayRead) -> BuildRun:
         try:
             run = self._ledger().show(run_key)
         except (UnknownRun, RunOfOldForm):  # whose run one of an old form is, cannot be read
             raise _unknown_run() from None
         if not may_read(run.intent.context_pins):
             raise _unknown_run()
-        return _wire(run)
+        return run
 
     def _ledger(self) -> RunLedger:
         if not self._opening.acquire(timeout=_CONNECT_SECONDS):
@@ -144,7 +165,7 @@ class BuildRequests:
         try:
             if self._pool is None:
                 self._pool = open_pool(self._dsn, max_size=_MOST_AT_ONCE, timeout_seconds=_CONNECT_SECONDS)
-            return RunLedger(self._pool)
+            return RunLedger(self._pool, self._limits)
         finally:
             self._opening.release()
 

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ofp_platform.api.authentication import Caller
+from ofp_platform.api.principals import Scope
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import BuildPort
 from ofp_platform.vocabulary.errors import Reason, invalid
@@ -40,10 +41,21 @@ class BuildRoutes:
             await self._port.submit(body, principal.name, principal.may_read), media_type="application/json", headers=_HEADERS
         )
 
+    async def cancel(self, request: Request) -> Response:
+        """The run under the key in the path, cancelled unless it had ended; asked for again, it is the same."""
+        run_key, principal = _run_key(request), caller_of(request).principal
+        submitter = None if Scope.OPERATE in principal.scopes else principal.name
+        run = await self._port.cancel(run_key, principal.name, principal.may_read, submitter)
+        return Response(run, media_type="application/json", headers=_HEADERS)
+
     async def show(self, request: Request) -> Response:
         """The run under the key in the path."""
-        run_key = request.path_params["run_key"]
-        if not is_digest(run_key):
-            raise invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits")
         may_read = caller_of(request).principal.may_read
-        return Response(await self._port.run(run_key, may_read), media_type="application/json", headers=_HEADERS)
+        return Response(await self._port.run(_run_key(request), may_read), media_type="application/json", headers=_HEADERS)
+
+
+def _run_key(request: Request) -> str:
+    run_key: str = request.path_params["run_key"]
+    if not is_digest(run_key):
+        raise invalid(Reason.INVALID_FIELD, "a run key is 64 lower-case hex digits")
+    return run_key

@@ -16,7 +16,7 @@ from ofp_platform.api.examples import (
     snapshot_record_example,
 )
 from ofp_platform.api.live_example import LiveExample
-from ofp_platform.api.route_scopes import BUILD_INTENTS, BUILD_RUN, SCOPES, Open
+from ofp_platform.api.route_scopes import BUILD_CANCELLATION, BUILD_INTENTS, BUILD_RUN, SCOPES, Open
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import DIGEST_PATTERN
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
@@ -212,6 +212,25 @@ def _build_paths(live: LiveExample | None) -> dict[str, Any]:
                 " is submitted.",
                 "requestBody": {"required": True, "content": _content("BuildIntent", intent)},
                 "responses": _responses(answer, 400, 401, 405, 408, 413, 503, errors=errors, schema="OfflineErrorResponse"),
+            }
+        },
+        BUILD_CANCELLATION: {
+            "post": {
+                "operationId": "cancel_build",
+                "summary": "Cancel a build",
+                "description": "Ends a run that waits, runs or is to be published, as FAILED / CANCELLED. One that ended stays as"
+                " it is, so the request may be sent again.",
+                "parameters": [key_parameter],
+                "responses": _responses(
+                    answer,
+                    400,
+                    401,
+                    404,
+                    405,
+                    503,
+                    errors=errors | {400: wrong_key},
+                    schema="OfflineErrorResponse",
+                ),
             }
         },
         BUILD_RUN: {

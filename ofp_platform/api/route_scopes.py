@@ -12,6 +12,7 @@ REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
 FEATURE_GROUPS = "/v0/feature_groups"
 BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
+BUILD_CANCELLATION = "/v0/build_runs/{run_key}/cancellation"
 HEALTH = "/health"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
@@ -31,6 +32,7 @@ SCOPES: dict[str, Scope | Open] = {
     REBUILT_SNAPSHOT: Scope.SNAPSHOTS_READ,
     BUILD_INTENTS: Scope.BUILDS_SUBMIT,
     BUILD_RUN: Scope.BUILDS_SUBMIT,
+    BUILD_CANCELLATION: Scope.BUILDS_SUBMIT,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,

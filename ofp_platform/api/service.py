@@ -92,6 +92,16 @@ class BuildPort(Protocol):
         """
         ...
 
+    async def cancel(self, run_key: str, actor: str, may_read: MayRead, submitter: str | None) -> bytes:
+        """JSON of the BuildRun under a key (64 hex digits), which has ended by now: FAILED / CANCELLED unless it had before.
+
+        `may_read` says of a run whether the caller may know of it; `submitter`: whose runs alone it may cancel, None: any.
+
+        Raises:
+            ContractError: UNKNOWN_BUILD_RUN; FORBIDDEN, another submitted it; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
     async def run(self, run_key: str, may_read: MayRead) -> bytes:
         """JSON of the BuildRun under a key (64 hex digits).
 

@@ -133,6 +133,10 @@ class OfpClient:
         """A run as it stands now: its state, why it was refused, or its outcome."""
         return run_of(self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
 
+    def cancel_build(self, run_key: str) -> BuildRun:
+        """A run that ended by now: FAILED / CANCELLED, or as it had ended before. Asked for again, it is the same."""
+        return run_of(self._send("POST", f"/v0/build_runs/{run_key}/cancellation", b"{}"), run_key)
+
     def _send(
         self, method: str, path: str, body: bytes | None = None, accepted_statuses: tuple[int, ...] = (200,)
     ) -> httpx.Response:
@@ -239,6 +243,10 @@ class AsyncOfpClient:
     async def build_run(self, run_key: str) -> BuildRun:
         """A run as it stands now: its state, why it was refused, or its outcome."""
         return run_of(await self._send("GET", f"/v0/build_runs/{run_key}"), run_key)
+
+    async def cancel_build(self, run_key: str) -> BuildRun:
+        """A run that ended by now: FAILED / CANCELLED, or as it had ended before. Asked for again, it is the same."""
+        return run_of(await self._send("POST", f"/v0/build_runs/{run_key}/cancellation", b"{}"), run_key)
 
     async def _send(
         self, method: str, path: str, body: bytes | None = None, accepted_statuses: tuple[int, ...] = (200,)

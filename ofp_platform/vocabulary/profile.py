@@ -63,6 +63,17 @@ class HttpLimits(Model):
     )
 
 
+class BuildLimits(Model):
+    """How large a build may be, and how much one principal may ask for: whoever `submitted_by` names, or nobody."""
+
+    max_records: int = Field(default=1_000_000_000, ge=1, description="records that one build replays")
+    max_rows: int = Field(default=50_000_000, ge=1, description="rows of one build")
+    max_bytes: int = Field(default=64 << 30, ge=1, description="bytes of scratch and files that one build holds at once")
+    max_open_intents: int = Field(default=50, ge=1, description="of one principal: waiting, running or to be published")
+    max_rows_a_day: int = Field(default=200_000_000, ge=1, description="of one principal, in the last 24 hours")
+    max_bytes_a_day: int = Field(default=256 << 30, ge=1, description="of one principal, in the last 24 hours, estimated")
+
+
 class Thresholds(Model):
     """When the posture leaves GREEN, and when serving refuses."""
 
@@ -104,6 +115,7 @@ class Profile(Model):
     object_store_endpoint_url: str | None = None
     limits: Limits = Limits()
     http: HttpLimits = HttpLimits()
+    builds: BuildLimits = BuildLimits()
     thresholds: Thresholds = Thresholds()
 
     @model_validator(mode="after")

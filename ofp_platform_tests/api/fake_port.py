@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import orjson
 from pydantic import ValidationError
 
 from ofp_platform.api import examples
@@ -117,6 +118,13 @@ class FakeBuilds:
         intent = intent.model_copy(update={"submitted_by": submitted_by})
         run_key = request_id(intent)
         return self.runs.setdefault(run_key, canonical_bytes(run_example() | {"run_key": run_key, "intent": intent_wire(intent)}))
+
+    async def cancel(self, run_key: str, actor: str, may_read: MayRead, submitter: str | None) -> bytes:
+        run = orjson.loads(await self.run(run_key, may_read))
+        if submitter not in (None, run["intent"].get("submitted_by")):
+            raise invalid(Reason.FORBIDDEN, "another principal submitted it")
+        refusal = {"reason": "CANCELLED", "field": "", "message": f"cancelled by {actor}"}
+        return canonical_bytes(run | {"state": "FAILED", "refusal": refusal})
 
     async def run(self, run_key: str, may_read: MayRead) -> bytes:
         self._enter()

@@ -240,6 +240,7 @@ async def test_unknown_paths_and_methods(http: httpx.AsyncClient) -> None:
         ("DELETE", f"/v0/snapshots/{HASH}", "GET, HEAD"),
         ("GET", "/v0/build_intents", "POST"),
         ("POST", f"/v0/build_runs/{HASH}", "GET, HEAD"),
+        ("GET", f"/v0/build_runs/{HASH}/cancellation", "POST"),
     ]:
         response = await http.request(method, path)
         assert (response.status_code, error_in(response)["reason"]) == (405, "METHOD_NOT_ALLOWED")
@@ -263,6 +264,7 @@ async def test_nobody_asks_without_a_key(port: FakePort) -> None:
                 ("GET", "/metrics"),
                 ("POST", "/v0/build_intents"),
                 ("GET", f"/v0/build_runs/{HASH}"),
+                ("POST", f"/v0/build_runs/{HASH}/cancellation"),
             ]:
                 response = await http.request(method, path, content=REQUEST)
                 assert (response.status_code, error_in(response)["reason"]) == (401, "UNAUTHENTICATED")

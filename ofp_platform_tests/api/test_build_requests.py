@@ -30,6 +30,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import RunState
+from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform_tests.api.fake_port import FakePort
 from ofp_platform_tests.api.keys import KEY, authentication
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
@@ -99,6 +100,47 @@ async def test_why_a_build_was_refused_is_seen_on_its_run(dsn: str) -> None:
             lease.fail(REFUSED.refusal)
         run = await ofp.build_run(run_key)
     assert (run.state, run.refusal) == (RunState.FAILED, REFUSED.refusal)
+
+
+async def test_a_build_is_cancelled_and_stays_so(dsn: str) -> None:
+    async with client_of(dsn) as ofp:
+        run_key = (await ofp.submit_intent(intent_example())).run_key
+        run = await ofp.cancel_build(run_key)
+        assert (run.state, run.refusal and run.refusal.reason) == (RunState.FAILED, BuildReason.CANCELLED)
+        assert await ofp.cancel_build(run_key) == run == await ofp.build_run(run_key) == await ofp.submit_intent(intent_example())
+        with pytest.raises(ContractError) as caught:
+            await ofp.cancel_build("0" * 64)
+    assert caught.value.reason is Reason.UNKNOWN_BUILD_RUN
+
+
+async def test_an_intent_beyond_the_limits_is_refused_before_it_is_a_run(dsn: str) -> None:
+    grid = {"kind": "per_grid", "key_type": "account", "from_utc": "2020-01-01T00:00:00Z", "to_utc": "2026-01-01T00:00:00Z"}
+    intent = intent_example() | {"scope": {**grid, "step_seconds": 1}, "purpose": "analysis"}
+    intent.pop("label")
+    builds = BuildRequests(dsn, limits=BuildLimits(max_open_intents=1))
+    with pytest.raises(ContractError, match=r"BUILD_TOO_LARGE.*189,388,800 times for each entity.*builds.max_rows"):
+        await builds.submit(json.dumps(intent).encode(), "tester", everything)
+    await builds.submit(json.dumps(intent_example()).encode(), "tester", everything)
+    with pytest.raises(ContractError, match=r"QUOTA_EXCEEDED.*builds.max_open_intents of the profile is 1"):
+        await builds.submit(json.dumps(intent_example() | {"dataset_name": "another"}).encode(), "tester", everything)
+    await builds.close()
+
+
+async def test_only_whoever_submitted_a_run_cancels_it(dsn: str) -> None:
+    builds = BuildRequests(dsn)
+    run_key = json.loads(await builds.submit(json.dumps(intent_example()).encode(), "tester", everything))["run_key"]
+    with pytest.raises(ContractError) as caught:
+        await builds.cancel(run_key, "another", everything, "another")
+    assert caught.value.reason is Reason.FORBIDDEN
+    with pytest.raises(ContractError) as caught:
+        await builds.cancel(run_key, "another", lambda _pins: False, None)
+    assert caught.value.reason is Reason.UNKNOWN_BUILD_RUN
+    assert json.loads(await builds.run(run_key, everything))["state"] == "QUEUED"
+    assert json.loads(await builds.cancel(run_key, "tester", everything, "tester"))["refusal"]["message"] == "cancelled by tester"
+    assert (
+        json.loads(await builds.cancel(run_key, "an operator", everything, None))["refusal"]["message"] == "cancelled by tester"
+    )
+    await builds.close()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.requests.policies import resolve_policy
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.offline.build_refusal import Refusal
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform_tests.api.fake_port import FakeBuilds, FakePort
 from ofp_platform_tests.api.keys import BEARER, authentication
@@ -56,6 +57,9 @@ def test_the_examples_are_real() -> None:
     assert build_error_examples()[400]["message"] == str(refusal.value)
 
 
+CANCELLED = {"reason": "CANCELLED", "field": "", "message": "cancelled by everything"}
+
+
 async def test_an_intent_is_one_run(builds: FakeBuilds) -> None:
     async with client_of(builds) as http:
         first = await http.post("/v0/build_intents", content=INTENT)
@@ -71,6 +75,17 @@ async def test_an_intent_is_one_run(builds: FakeBuilds) -> None:
         metrics = (await http.get("/metrics")).text
     assert 'ofp_http_requests_total{outcome="OK",route="/v0/build_intents"} 2.0' in metrics
     assert 'ofp_http_requests_total{outcome="OK",route="/v0/build_runs/{run_key}"} 1.0' in metrics
+
+
+async def test_a_run_is_cancelled(builds: FakeBuilds) -> None:
+    async with client_of(builds) as http:
+        assert (await http.post(f"/v0/build_runs/{KEY}/cancellation")).status_code == 404
+        await http.post("/v0/build_intents", content=INTENT)
+        first = await http.post(f"/v0/build_runs/{KEY}/cancellation")
+        assert first.json()["refusal"] == CANCELLED
+        assert (await http.post(f"/v0/build_runs/{KEY}/cancellation")).content == first.content
+        wrong = await http.post("/v0/build_runs/latest/cancellation")
+        assert (wrong.status_code, wrong.json()["reason"]) == (400, "INVALID_FIELD")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +205,8 @@ def test_clients_submit_models_and_mappings(asked: Asked) -> None:
         run = asked(service, "submit_intent", intent)
         assert (run.run_key, run.state) == (KEY, RunState.QUEUED)
     assert asked(service, "build_run", KEY) == run
+    cancelled = asked(Service([run_example() | {"state": "FAILED", "refusal": CANCELLED}]), "cancel_build", KEY)
+    assert cancelled.refusal == Refusal.model_validate(CANCELLED)
     assert [request.url.path for request in service.requests] == ["/v0/build_intents"] * 2 + [f"/v0/build_runs/{KEY}"]
     assert parse_intent(json.loads(service.requests[0].content)) == parse_intent(json.loads(service.requests[1].content))
 
@@ -204,6 +221,7 @@ def test_clients_try_again_what_may_pass_and_nothing_else(asked: Asked) -> None:
         ("submit_intent", intent_example(), [down] * 9, 3),
         ("submit_intent", intent_example(), [refused], 1),
         ("build_run", KEY, [not_found(Reason.UNKNOWN_BUILD_RUN, "who?")], 1),
+        ("cancel_build", KEY, [not_found(Reason.UNKNOWN_BUILD_RUN, "who?")], 1),
     ]:
         service = Service([*errors])
         with pytest.raises(ContractError) as caught:

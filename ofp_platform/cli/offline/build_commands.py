@@ -86,6 +86,30 @@ def run(
         raise typer.Exit(1)
 
 
+@app.command(short_help="Remove the folders of builds that ended or were killed.")
+def prune(
+    apply: Annotated[bool, typer.Option("--apply", help="Remove them; without it they are listed only.")] = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """List the folders of unfinished builds that nobody needs any more, and remove them.
+
+    Those that a process builds in stay, and the files of a dataset that waits to be published. A build removes them, too,
+    when it begins.
+    """
+    from ofp_platform.offline.runs.run_ledger import RunLedger
+    from ofp_platform.offline.runs.scratch_folders import dead_folders
+    from ofp_platform.storage.postgres import open_pool
+
+    environment = resolve(home, profile)
+    with open_pool(environment.dsn()) as pool:
+        folders = dead_folders(environment.folder / "builds", RunLedger(pool), remove=apply)
+    for folder in folders:
+        typer.echo(f"{folder.name}  {folder.bytes:,} bytes  {folder.why}")
+    removed = "removed" if apply else "to remove with --apply"
+    typer.echo(f"{len(folders)} folders, {sum(folder.bytes for folder in folders):,} bytes {removed}")
+
+
 def _memory(text: str) -> int:
     from ofp_platform.offline.replay.memory_budget import memory_bytes
 

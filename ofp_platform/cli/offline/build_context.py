@@ -38,7 +38,9 @@ def build_context_on(
     from ofp_platform.offline.runs.build_context import BuildContext
 
     objects, scratch = object_store(plane.profile), environment.folder / "builds"
-    return BuildContext(plane.pool, plane.log, objects, scratch, workers, engine=engine, memory=memory)
+    return BuildContext(
+        plane.pool, plane.log, objects, scratch, workers, engine=engine, memory=memory, limits=plane.profile.builds
+    )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+    from ofp_platform.vocabulary.profile import BuildLimits
 
 app = typer.Typer(help="Check, submit and follow build intents.", no_args_is_help=True)
 IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Intent, JSON or YAML.", show_default=False)]
@@ -26,12 +27,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the whole object as 
 
 
 @contextmanager
-def _ledger(environment: Environment) -> Iterator[RunLedger]:
+def _ledger(environment: Environment, limits: BuildLimits | None = None) -> Iterator[RunLedger]:
     from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.storage.postgres import open_pool
 
     with open_pool(environment.dsn()) as pool:
-        yield RunLedger(pool)
+        yield RunLedger(pool, limits)
 
 
 @app.command(short_help="Resolve an intent without building anything.")
@@ -71,7 +72,7 @@ def submit(
     checked_intent = load_intent_file(intent)
     environment = resolve(home, profile)
     if not build:
-        with _ledger(environment) as ledger:
+        with _ledger(environment, environment.load_profile().builds) as ledger:
             typer.echo(line_of(ledger.submit(checked_intent)))
         return
     from rich.console import Console
@@ -128,6 +129,29 @@ def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
     for receipt in receipts:
         engine = f", engine {receipt.content['engine']}" if "engine" in receipt.content else ""
         typer.echo(f"  receipt of {receipt.stage}, attempt {receipt.attempt}{engine}: {receipt.digest}")
+
+
+@app.command(short_help="Cancel a run, also a running one.")
+def cancel(
+    run: RunKey,
+    reason: Annotated[str, typer.Option("--reason", help="Reason, kept with the run.")] = "",
+    actor: Annotated[
+        str | None, typer.Option("--actor", help="Name of who cancels it; default: the user of this process.")
+    ] = None,
+    home: Home = None,
+) -> None:
+    """End a run that waits, runs or is to be published, as FAILED / CANCELLED; `ofp intent retry` gives it new attempts.
+
+    Nothing of it can be published from then on; its builder stops within seconds and removes its files. A run that failed stays
+    as it is; exit code 1 for one that is DONE.
+    """
+    import getpass
+
+    with _ledger(resolve(home)) as ledger:
+        build_run = ledger.cancel(ledger.show(run).run_key, actor or getpass.getuser(), reason)
+    typer.echo(line_of(build_run))
+    if build_run.state.value == "DONE":
+        raise CommandRefused("the run is DONE: what it published stays")
 
 
 @app.command(short_help="Retry a failed run.")

@@ -43,7 +43,8 @@ def build_application(
     )
     service = OnlineService(profile, dsn, ended=EndedTasks(reports), read_dsn=read_dsn)
     authentication = Authentication(principals, profile.context_pins, time.time)
-    return Application(service, BuildRequests(dsn), authentication=authentication, hosts=OwnHosts(hosts), policy=policy)
+    builds = BuildRequests(dsn, limits=profile.builds)
+    return Application(service, builds, authentication=authentication, hosts=OwnHosts(hosts), policy=policy)
 
 
 def serve(

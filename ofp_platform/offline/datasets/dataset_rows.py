@@ -6,7 +6,7 @@ id behind it; per entity and per grid by (as-of, key id). Each row also goes to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,8 +82,11 @@ def dataset_rows(
     as_of_basis: AsOfBasis,
     folder: Path,
     decisions: Iterable[RecordedDecision] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> DatasetRows:
     """The rows of a scope. `folder` does not exist yet. A per-event scope must have been given to the fold.
+
+    `check` is called before each block, and may raise.
 
     `decisions` are of events: each makes a row under `decision`, and is noted beside the row of its event otherwise.
 
@@ -98,7 +101,7 @@ def dataset_rows(
         if folded_replay.scope is None:
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
         bases = decision_bases(decisions, folded_replay)
-        writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types)
+        writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types, check)
         for events, copies in read_ahead(_events_in_order(folded_replay, folder)):
             _add_events(writer, events, copies, folded_replay.scope.key_types, as_of_basis, bases)
     else:
@@ -106,7 +109,7 @@ def dataset_rows(
             message = "as_of_basis 'decision' needs a per_event scope: only events have decisions"
             raise BuildRefused(BuildReason.INVALID_INTENT, message, "as_of_basis")
         bases = NO_DECISIONS
-        writer = _Writer(folder, folded_replay.shards, (scope.key_type.value,))
+        writer = _Writer(folder, folded_replay.shards, (scope.key_type.value,), check)
         blocks = _listed_rows(scope) if isinstance(scope, PerEntity) else _grid(scope, folded_replay)
         for key_ids, times in blocks:
             _add_entities(writer, scope.key_type.value, key_ids, times, as_of_basis)
@@ -126,6 +129,7 @@ class _Writer:
     folder: Path
     shards: int
     key_types: tuple[str, ...]
+    check: Callable[[], None]
     blocks: list[tuple[int, int]] = field(default_factory=list)
     undecided_events: int = 0
     oldest_as_of: int = 2**63 - 1
@@ -136,6 +140,7 @@ class _Writer:
 
     def add(self, table: pa.Table, keys: dict[str, tuple[Int64s, Int64s, npt.NDArray[np.bool_]]], rows: Int64s) -> None:
         """One block: its columns; per key type digests and which rows have such a key; and as-of, known until, chain."""
+        self.check()
         if not table.num_rows:
             return
         first = sum(self.blocks[-1]) if self.blocks else 0

@@ -8,6 +8,8 @@ choice: random rows are chosen among all, late events within parts of the keys t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -31,14 +33,20 @@ KEY_PARTS = MOST_SHARDS
 """Of each part of the keys, the latest of the late events."""
 
 
-def check_features(job: FeatureJob, registry: CompiledRegistry, seed: str) -> int:
+def check_features(job: FeatureJob, registry: CompiledRegistry, seed: str, check: Callable[[], None] = lambda: None) -> int:
     """Check rows of every computed shard. `seed` (hex digits) chooses them; how many were checked.
+
+    `check` is called before each shard, and may raise.
 
     Raises:
         BuildRefused: LEAKAGE_DETECTED, naming the row and the feature.
     """
     random_rows = random_ordinals(job.rows.count, seed)
-    return sum(check_shard(job, registry, key_type, shard, random_rows) for key_type, shard in job.shards)
+    checked_rows = 0
+    for key_type, shard in job.shards:
+        check()
+        checked_rows += check_shard(job, registry, key_type, shard, random_rows)
+    return checked_rows
 
 
 def random_ordinals(count: int, seed: str) -> Int64s:

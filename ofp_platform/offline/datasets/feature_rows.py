@@ -7,8 +7,8 @@ the rows. A block gathers its rows out of all shards. Any number of workers, on 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +72,9 @@ def feature_name(group: tuple[str, str], feature: str) -> str:
     return f"{group[0]}_{group[1]}__{feature}"
 
 
+_CHECK_SECONDS = 0.5
+
+
 @dataclass(frozen=True)
 class FeatureJob:
     """Everything that a worker needs to compute any shard, wherever it runs; can be sent to other processes.
@@ -123,11 +126,22 @@ def on_demand_names(groups: Sequence[CompiledGroup]) -> list[str]:
     return [feature_name((group.name, group.version), feature.name) for group in groups for feature in group.on_demand]
 
 
-def compute_features(job: FeatureJob, registry: CompiledRegistry, workers: int) -> None:
-    """Compute every shard with that many threads (the kernel runs outside the interpreter's lock)."""
+def compute_features(job: FeatureJob, registry: CompiledRegistry, workers: int, check: Callable[[], None] = lambda: None) -> None:
+    """Compute every shard with that many threads (the kernel runs outside the interpreter's lock).
+
+    `check` is called while they work, and may raise: then no other shard is begun.
+    """
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(lambda shard: compute_shard(job, registry, *shard), job.shards):
-            pass
+        unfinished = {pool.submit(compute_shard, job, registry, *shard) for shard in job.shards}
+        try:
+            while unfinished:
+                ended_futures, unfinished = wait(unfinished, _CHECK_SECONDS, FIRST_COMPLETED)
+                for future in ended_futures:
+                    future.result()
+                check()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shard: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import cast
@@ -37,6 +37,7 @@ PAGE = 20_000  # records that are folded at once
 LEAST_RECORDS = 200_000
 """Archived records below which starting processes, about a second each, costs more than it gives."""
 _FAR = 2**62
+_WAIT_SECONDS = 0.5
 _SIZES = FoldSizes()
 
 
@@ -70,6 +71,14 @@ class ArchivedFold:
         self.remaining_spans = division.remaining_spans
         self._division = division
         self._running = running
+
+    def wait(self, check: Callable[[], None]) -> None:
+        """Wait until every process has an answer or ended; meanwhile `check` is called again and again, and may raise."""
+        unanswered = [connection for _, connection in self._running]
+        while unanswered:
+            answered_connections = wait(unanswered, _WAIT_SECONDS)
+            unanswered = [connection for connection in unanswered if connection not in answered_connections]
+            check()
 
     def finish(self, rest: Iterable[RecordBatch]) -> FoldedReplay:
         """Wait for the processes, then fold the `rest`: the records of `remaining_spans`, read only then.

@@ -7,6 +7,7 @@ from pathlib import Path
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
 from ofp_platform.offline.parity.parity import ParityRuns
 from ofp_platform.offline.replay.known_events import FoldedReplay
+from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_parity import compare_and_store, replayed_packs
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -15,7 +16,7 @@ from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
 
 def compare_anchors(
-    build_context: BuildContext, plan: BuildPlan, folder: Path, folded_replay: FoldedReplay | None = None
+    build_context: BuildContext, plan: BuildPlan, folder: Path, folded_replay: FoldedReplay | None, guard: BuildGuard
 ) -> ParityReceipt:
     """Compare the plan's decisions and append the records to ofp.parity_record.
 
@@ -23,15 +24,18 @@ def compare_anchors(
     first record, so a replay that begins later is folded again from there, in `folder`, as is that of any other pack.
 
     Raises:
+        what the guard raises.
         BuildRefused: the replay cannot be read, or a store does not answer; PARITY_MISMATCH: the same comparison had another
             outcome before.
     """
     policies = RunPolicies(plan.run_config_digest, plan.clock_skew_us, plan.allowed_lateness_us)
     basis = ReplayBasis.up_to(plan.replay_basis.end)
     folded_under_plan = folded_replay if basis == plan.replay_basis else None
-    runs = replayed_packs(build_context, plan.context_pins, policies, basis, plan.parity_anchors, folder, folded_under_plan)
+    runs = replayed_packs(
+        build_context, plan.context_pins, policies, basis, plan.parity_anchors, folder, folded_under_plan, guard
+    )
     parity = ParityRuns(plan.stream_name, plan.context_pins, runs)
-    counts = compare_and_store(build_context, parity, plan.parity_anchors, plan.request_id)
+    counts = compare_and_store(build_context, parity, plan.parity_anchors, plan.request_id, lambda _record: guard.check())
     return ParityReceipt(
         anchors=counts.total(),
         match=counts["MATCH"],

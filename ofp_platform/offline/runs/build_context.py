@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,9 @@ from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
+from ofp_platform.vocabulary.profile import BuildLimits
+
+DEFAULT_LIMITS = BuildLimits()
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class BuildContext:
 
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
     least `processes_from` records. `engine` computes the features. `memory`: bytes that all processes of a build together may
-    hold; None: a fold is cut into the least number of shards.
+    hold; None: a fold is cut into the least number of shards. `limits`: those of the profile; `clock`: seconds, for pauses only.
 
     Raises:
         SparkUnavailable: the engine is Spark, and it is not installed here.
@@ -45,6 +50,8 @@ class BuildContext:
     processes_from: int = LEAST_RECORDS
     engine: FeatureEngine = FeatureEngine.PROCESSES
     memory: int | None = None
+    limits: BuildLimits = DEFAULT_LIMITS
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.engine is FeatureEngine.SPARK:
@@ -74,7 +81,7 @@ class BuildContext:
     @cached_property
     def ledger(self) -> RunLedger:
         """The run ledger."""
-        return RunLedger(self.pool)
+        return RunLedger(self.pool, self.limits)
 
     @cached_property
     def index(self) -> DatasetIndex:

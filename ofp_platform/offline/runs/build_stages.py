@@ -35,6 +35,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.replay.spark_fold import SparkFold
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
 from ofp_platform.offline.requests.replay_history import check_history
+from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.served_rows import ServedRows, SkewedRows
 from ofp_platform.offline.sources.replay_reading import replaying
@@ -152,6 +153,7 @@ def dataset(
     folded_replay: FoldedReplay,
     label_joiner: LabelJoiner | None,
     folder: Path,
+    guard: BuildGuard,
     spark_fold: SparkFold | None = None,
 ) -> BuiltDataset:
     """Compute features for the rows of the scope and write the files; `folder` does not exist yet.
@@ -160,19 +162,20 @@ def dataset(
 
     Raises:
         BuildRefused: NOTHING_TO_BUILD, LEAKAGE_DETECTED, FEATURE_PROFILE_UNRESOLVED; HISTORY_TOO_SHORT;
-            SERVED_ROW_MISMATCH, PARITY_BELOW_POLICY.
+            SERVED_ROW_MISMATCH, PARITY_BELOW_POLICY; what the guard raises, too.
         SparkUnavailable: the engine is Spark, and it failed.
     """
     if plan.scope is None or plan.as_of_basis is None:
         raise ValueError("only the plan of a dataset_build has rows")
     groups = requested_groups(registry, plan.feature_groups or ())
-    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", _decisions(build_context, plan))
+    decisions = _decisions(build_context, plan)
+    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions, guard.check)
     newest = plan.newest_before_replay_utc
     check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
     job = feature_job(folded_replay, rows, registry, groups, folder / "features")
     if spark_fold is None:
-        compute_features(job, registry, build_context.workers)
-        checked_rows = check_features(job, registry, plan.dataset_identity)
+        compute_features(job, registry, build_context.workers, guard.check)
+        checked_rows = check_features(job, registry, plan.dataset_identity, guard.check)
     else:
         checked_rows = compute_features_on_spark(job, plan.dataset_identity, spark_fold.spark, spark_fold.blocks)
     blocks = dataset_blocks(job, registry)
@@ -185,6 +188,7 @@ def dataset(
     elif isinstance(plan.scope, PerEvent):
         skewed_rows = SkewedRows(snapshots_of, rows)
         blocks = skewed_rows.blocks(blocks)
+    blocks = guard.each(blocks)
     files = write_dataset(folder / "files", blocks if label_joiner is None else label_joiner.blocks(blocks))
     return BuiltDataset(
         files,

@@ -21,9 +21,20 @@ from ofp_platform.offline.requests.parity_policy import check_parity, demand_anc
 from ofp_platform.offline.requests.resolver import resolve
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.anchor_comparison import compare_anchors
+from ofp_platform.offline.runs.build_bounds import (
+    SIZE,
+    BuildGuard,
+    BuildSize,
+    check_day,
+    check_folded_size,
+    check_plan_size,
+    folded_size,
+    plan_size,
+)
 from ofp_platform.offline.runs.build_context import BuildContext
-from ofp_platform.offline.runs.run_lease import RunLease
+from ofp_platform.offline.runs.run_lease import LeaseLost, RunLease
 from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.offline.runs.scratch_folders import dead_folders, held_folder
 from ofp_platform.offline.runs.snapshot_rebuild import rebuild_snapshot
 from ofp_platform.offline.sources.spark_engine import SparkUnavailable
 from ofp_platform.storage.crash_points import crash_point
@@ -72,12 +83,20 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
 
     A refusal ends the run as FAILED (or PUBLISH_PENDING) and the iteration; it is not raised.
     """
+    dead_folders(build_context.scratch, build_context.ledger, remove=True)
+    with held_folder(build_context.scratch, lease.run_key):
+        yield from _held_stages(build_context, lease)
+
+
+def _held_stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
     steps = _Steps(build_context, lease)
     try:
         if lease.publish_only:
             yield from steps.publish(_staged_manifest(build_context.ledger, lease.run_key))
             return
-        plan = lease.store_plan(resolve(lease.run.intent, build_context.sources, build_context.ofs_code_release_id))
+        resolved_plan = resolve(lease.run.intent, build_context.sources, build_context.ofs_code_release_id)
+        steps.check_plan(resolved_plan)
+        plan = lease.store_plan(resolved_plan)
         yield steps.record("plan", plan.wire())
         crash_point("build.planned")
         if isinstance(plan.intent, DatasetBuild):
@@ -86,6 +105,10 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
             yield from steps.snapshot(plan, plan.intent)
         else:
             yield from steps.parity(plan)
+    except LeaseLost:
+        if build_context.ledger.is_cancelled(lease.run_key):
+            shutil.rmtree(build_context.run_folder(lease.run_key), ignore_errors=True)
+        raise
     except BuildRefused as refused:
         if steps.is_staged and refused.reason is BuildReason.STORE_UNAVAILABLE:
             lease.publish_pending(refused.refusal)
@@ -107,10 +130,29 @@ class _Steps:
         self._lease = lease
         self._folder = build_context.run_folder(lease.run_key)
         self.is_staged = lease.publish_only
+        self._guard = BuildGuard(
+            self._folder,
+            build_context.limits.max_bytes,
+            lambda: build_context.ledger.demand_running(lease.run),
+            build_context.clock,
+        )
 
     def record(self, name: str, content: dict[str, Any]) -> Stage:
         """Record the receipt of a finished stage."""
         return Stage(name, content, self._lease.record_receipt(name, content))
+
+    def check_plan(self, plan: BuildPlan) -> None:
+        """Hold a plan against the limits of the profile."""
+        records = replay_stage.replay_records(self._build_context, plan.replay_basis)
+        registry = None if plan.scope is None else build_stages.plan_registry(self._build_context, plan)
+        check_plan_size(plan_size(plan, registry, records), plan, self._build_context.limits)
+
+    def _account(self, plan: BuildPlan, size: BuildSize) -> None:
+        """Hold the rows that are known now against the limits, and record them for the quota of a day."""
+        build_context, run = self._build_context, self._lease.run
+        check_folded_size(size, build_context.limits)
+        check_day(build_context.pool, run.run_key, run.intent.submitted_by, size, build_context.limits)
+        self.record(SIZE, {"records": size.records, "rows": size.rows, "bytes": size.bytes})
 
     def dataset(self, plan: BuildPlan) -> Iterator[Stage]:
         build_context = self._build_context
@@ -121,7 +163,9 @@ class _Steps:
         self._empty()
         with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as running_fold:
             compared_positions = replay_stage.check_archive(build_context, plan)
-            folded_replay, receipt = replay_stage.replay(build_context, plan, registry, self._folder / "replay", running_fold)
+            folded_replay, receipt = replay_stage.replay(
+                build_context, plan, registry, self._folder / "replay", running_fold, self._guard
+            )
             spark_fold = running_fold if isinstance(running_fold, SparkFold) else None
             yield self.record(
                 "replay", {**receipt.model_dump(mode="json", exclude_none=True), "positions_cross_checked": compared_positions}
@@ -130,14 +174,15 @@ class _Steps:
             parity: ParityReceipt | None = None
             if plan.parity_anchors:
                 local_replay = folded_replay if spark_fold is None else None  # executors hold the events of the other
-                parity = compare_anchors(build_context, plan, self._folder / "parity", local_replay)
+                parity = compare_anchors(build_context, plan, self._folder / "parity", local_replay, self._guard)
                 yield self.record("parity", parity.model_dump(mode="json"))
             elif intent.parity_anchors != "none":
                 parity = _NOTHING_COMPARED
             check_parity(plan.policy, parity or _NOTHING_COMPARED)
             label_joiner = build_stages.labels(build_context, plan, registry)
+            self._account(plan, folded_size(plan, registry, folded_replay))
             built_dataset = build_stages.dataset(
-                build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset", spark_fold
+                build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset", self._guard, spark_fold
             )
         build_stages.check_values(plan, built_dataset.values_out_of_range)
         labels: LabelReceipt | None = None
@@ -183,30 +228,32 @@ class _Steps:
         publish_files(build_context.objects, staged_manifest.files, self._folder / "dataset" / "files")
         crash_point("build.files_published")
         build_context.index.check_identity(staged_manifest)
-        published_manifest = publish_manifest(build_context.objects, staged_manifest)
-        crash_point("build.manifest_published")
-        build_context.index.add(published_manifest)
-        outcome = {
-            "dataset_name": published_manifest.dataset_name,
-            "dataset_identity": published_manifest.dataset_identity,
-            "manifest_path": manifest_path(published_manifest.dataset_name, published_manifest.dataset_identity),
-            "manifest_digest": published_manifest.digest,
-            "content_digest": published_manifest.content_digest,
-            "rows": published_manifest.row_count,
-        }
-        yield self.record("manifest", outcome)
-        self._lease.succeed(outcome)
+        with self._lease.running():  # whoever cancels the run comes before all of it, or after
+            published_manifest = publish_manifest(build_context.objects, staged_manifest)
+            crash_point("build.manifest_published")
+            build_context.index.add(published_manifest)
+            outcome = {
+                "dataset_name": published_manifest.dataset_name,
+                "dataset_identity": published_manifest.dataset_identity,
+                "manifest_path": manifest_path(published_manifest.dataset_name, published_manifest.dataset_identity),
+                "manifest_digest": published_manifest.digest,
+                "content_digest": published_manifest.content_digest,
+                "rows": published_manifest.row_count,
+            }
+            stage = self.record("manifest", outcome)
+            self._lease.succeed(outcome)
+        yield stage
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def parity(self, plan: BuildPlan) -> Iterator[Stage]:
         self._empty()
-        parity = compare_anchors(self._build_context, plan, self._folder)
+        parity = compare_anchors(self._build_context, plan, self._folder, None, self._guard)
         yield self.record("parity", parity.model_dump(mode="json"))
         self._lease.succeed(parity.model_dump(mode="json"))
 
     def snapshot(self, plan: BuildPlan, intent: ForensicRebuild) -> Iterator[Stage]:
         self._empty()
-        outcome = rebuild_snapshot(self._build_context, plan, intent, self._folder)
+        outcome = rebuild_snapshot(self._build_context, plan, intent, self._folder, self._guard)
         yield self.record("snapshot", outcome)
         self._lease.succeed(outcome)
 

@@ -18,6 +18,7 @@ from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.replay.spark_fold import SparkFold
+from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.sources.read_ahead import read_ahead
 from ofp_platform.offline.sources.replay_reading import replaying
@@ -92,22 +93,27 @@ def replay(
     plan: BuildPlan,
     registry: CompiledRegistry,
     folder: Path,
-    archived_fold: ArchivedFold | SparkFold | None = None,
+    archived_fold: ArchivedFold | SparkFold | None,
+    guard: BuildGuard,
 ) -> tuple[FoldedReplay, ReplayReceipt]:
     """Fold the plan's replay basis, or finish the given fold; without one, `folder` does not exist yet.
 
     Raises:
+        what the guard raises.
         BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE; FAILED_RECORDS_ABOVE_POLICY; EVENT_ANOMALY in a
             training build.
     """
     with replaying():
         if archived_fold is not None:
-            folded_replay = archived_fold.finish(read_ahead(_remaining_records(build_context, archived_fold)))
+            if isinstance(archived_fold, ArchivedFold):
+                archived_fold.wait(guard.check)
+            rest = read_ahead(_remaining_records(build_context, archived_fold))
+            folded_replay = archived_fold.finish(guard.each(rest))
         else:
             scope = _candidates(plan, registry)
             sizes = fold_sizes(build_context, plan.replay_basis, registry)
             folded_replay = fold_replay(
-                read_ahead(_basis_records(build_context, plan)),
+                guard.each(read_ahead(_basis_records(build_context, plan))),
                 registry,
                 plan.context_pins,
                 plan.clock_skew_us,
@@ -159,8 +165,17 @@ def fold_sizes(build_context: BuildContext, basis: ReplayBasis, registry: Compil
     Raises:
         MemoryTooSmall: there are none.
     """
-    records = sum(span_records(build_context.archive, span) for span in basis.partitions)
-    return build_context.memory_budget.fold_sizes(records, registry)
+    return build_context.memory_budget.fold_sizes(replay_records(build_context, basis), registry)
+
+
+def replay_records(build_context: BuildContext, basis: ReplayBasis) -> int:
+    """About how many records a basis has.
+
+    Raises:
+        BuildRefused: ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
+    """
+    with replaying():
+        return sum(span_records(build_context.archive, span) for span in basis.partitions)
 
 
 def _failed_for_groups(plan: BuildPlan, registry: CompiledRegistry, folded_replay: FoldedReplay) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -94,6 +96,13 @@ class RunLease:
             raise ReceiptConflict(f"run {self.run_key}: stage {stage} recorded another receipt in this attempt")
         return digest
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """A transaction in which the attempt stays the running one: whoever cancels the run waits for its end."""
+        with self._connection.transaction():
+            self._write("SELECT run_key FROM ofp.build_run" + _RUNS + " FOR UPDATE", {})
+            yield
+
     def succeed(self, outcome: dict[str, Any]) -> None:
         """End the run as DONE, for good, with its outcome in the integers-only profile. The run has a plan by now."""
         text = canonical_bytes(outcome).decode()
@@ -156,7 +165,9 @@ class RunLease:
                 raise
             raise LeaseLost(f"run {run.run_key}: the connection that held it ended: {error}") from error
         if row is None and not may_miss:
-            raise LeaseLost(f"run {run.run_key}: attempt {run.attempts} is over; another builder goes on, or it was finished")
+            raise LeaseLost(
+                f"run {run.run_key}: attempt {run.attempts} is over; another builder goes on, or it was finished or cancelled"
+            )
         return row or ()
 
 

@@ -18,14 +18,16 @@ from psycopg.rows import dict_row
 from pydantic import ValidationError
 
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
+from ofp_platform.offline.requests.intent_size import check_intent_size
 from ofp_platform.offline.requests.policies import resolve_policy
-from ofp_platform.offline.runs.run_lease import RunLease
+from ofp_platform.offline.runs.run_lease import LeaseLost, RunLease
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.offline.build_intent import intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused, Refusal
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun, RunState
+from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform.vocabulary.times import format_time, to_micros
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,12 @@ _CLAIM = """
         publish_attempts = publish_attempts + publish_only::integer,
         refusal_reason = NULL, refusal_field = NULL, refusal_message = NULL
     WHERE run_key = %s RETURNING *"""
+_CANCEL = """
+    UPDATE ofp.build_run SET state = 'FAILED', publish_only = false, refusal_reason = %s, refusal_field = '', refusal_message = %s
+    WHERE run_key = %s RETURNING *"""
+_OPEN = """
+    SELECT count(*) FROM ofp.build_run
+    WHERE submitted_by IS NOT DISTINCT FROM %s AND state IN ('QUEUED', 'RUNNING', 'PUBLISH_PENDING')"""
 _REFUSE = """
     UPDATE ofp.build_run SET state = 'FAILED', refusal_reason = %s, refusal_field = %s, refusal_message = %s
     WHERE run_key = %s"""
@@ -64,21 +72,31 @@ class RetryRefused(Exception):
 
 
 class RunLedger:
-    """The ledger in one database. Safe to share between threads."""
+    """The ledger in one database. Safe to share between threads. `limits`: those that a new request is held to."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, limits: BuildLimits | None = None) -> None:
         self._pool = pool
+        self._limits = limits or BuildLimits()
 
     def submit(self, intent: Intent) -> BuildRun:
         """Submit a request and return its run: QUEUED if it is new, else as it stands.
 
         Raises:
-            BuildRefused: the intent contradicts itself (see `check_intent`). Whatever needs looking up is refused on the run.
+            BuildRefused: the intent contradicts itself (see `check_intent`); BUILD_TOO_LARGE, whatever the log has;
+                QUOTA_EXCEEDED, too many requests of `submitted_by` are open. Whatever needs looking up is refused on the run.
         """
         check_intent(intent)
+        check_intent_size(intent, self._limits)
         run_key = request_id(intent)
         limit = _attempts(intent)
-        with self._pool.connection() as connection:
+        with self._pool.connection() as connection, connection.transaction():
+            # one after the other for each principal: else many at once would all find the same room
+            connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended('ofp.principal/' || %s, 0))", (intent.submitted_by or "",)
+            )
+            is_stored = connection.execute("SELECT FROM ofp.build_run WHERE run_key = %s", (run_key,)).rowcount
+            if not is_stored:
+                _check_open_intents(connection, intent.submitted_by, self._limits.max_open_intents)
             connection.execute(
                 "INSERT INTO ofp.build_run (run_key, intent_kind, intent, attempt_limit, publish_attempt_limit)"
                 " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
@@ -125,6 +143,42 @@ class RunLedger:
                     yield lease
                     return
         yield None
+
+    def cancel(self, run_key: str, actor: str, reason: str = "") -> BuildRun:
+        """End a run that waits, runs or has to be published, as FAILED / CANCELLED; one that ended stays as it is.
+
+        From then on its builder, if it has one, can write nothing and publish nothing; it sees so within seconds and stops.
+
+        Raises:
+            UnknownRun: there is none.
+        """
+        message = f"cancelled by {actor}{f': {reason}' if reason else ''}"
+        with self._pool.connection() as connection, connection.transaction():
+            run = _read(connection, run_key, lock=True)
+            if run.state in (RunState.DONE, RunState.FAILED):
+                return run
+            with connection.cursor(row_factory=dict_row) as cursor:
+                row = cursor.execute(_CANCEL, (BuildReason.CANCELLED.value, message, run_key)).fetchone()
+            assert row is not None  # its row is locked
+            return read_run(row)
+
+    def is_cancelled(self, run_key: str) -> bool:
+        """Whether the run was cancelled. Raises UnknownRun: there is none."""
+        refusal = self.show(run_key).refusal
+        return refusal is not None and refusal.reason is BuildReason.CANCELLED
+
+    def demand_running(self, run: BuildRun) -> None:
+        """Look whether an attempt is still the one that runs.
+
+        Raises:
+            LeaseLost: it is not; the text says whether the run was cancelled.
+        """
+        with self._pool.connection() as connection:
+            now = _read(connection, run.run_key)
+        if now.refusal is not None and now.refusal.reason is BuildReason.CANCELLED:
+            raise LeaseLost(f"run {run.run_key}: {now.refusal.message}")
+        if now.state is not RunState.RUNNING or (now.attempts, now.publish_attempts) != (run.attempts, run.publish_attempts):
+            raise LeaseLost(f"run {run.run_key}: attempt {run.attempts} is over; another builder goes on, or it was finished")
 
     def retry(self, run_key: str) -> BuildRun:
         """Queue a failed run again whose reason may pass by itself. A run that did not fail stays as it is.
@@ -197,6 +251,16 @@ class RunLedger:
             )
             for stage, attempt, publish_attempt, content, digest, recorded_at in rows
         ]
+
+
+def _check_open_intents(connection: Connection[Any], submitted_by: str | None, limit: int) -> None:
+    row = connection.execute(_OPEN, (submitted_by,)).fetchone()
+    if row is not None and row[0] >= limit:
+        raise BuildRefused(
+            BuildReason.QUOTA_EXCEEDED,
+            f"{row[0]} requests of {submitted_by or 'nobody in particular'} are open, builds.max_open_intents of the profile is"
+            f" {limit}: wait for them, or cancel some (`ofp intent cancel`)",
+        )
 
 
 def _attempts(intent: Intent) -> int:

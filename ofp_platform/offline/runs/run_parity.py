@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +19,10 @@ from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.replay_resolution import resolve_basis
+from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.replay_stage import fold_sizes
+from ofp_platform.offline.runs.scratch_folders import passing_folder
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import compile_pack
@@ -93,9 +94,8 @@ def _decisions_and_replay(build_context: BuildContext, run: RunToProve) -> Itera
     decision_ids = decisions_in(build_context.pool, run.pins, basis)
     if not decision_ids:
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "no decision of this run is recorded up to this basis", "basis")
-    build_context.scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=build_context.scratch, prefix="parity-") as folder:
-        runs = replayed_packs(build_context, run.pins, run.policies, basis, decision_ids, Path(folder))
+    with passing_folder(build_context.scratch) as folder:
+        runs = replayed_packs(build_context, run.pins, run.policies, basis, decision_ids, folder)
         yield decision_ids, ParityRuns(build_context.log.stream_name, run.pins, runs)
 
 
@@ -107,13 +107,14 @@ def replayed_packs(
     decision_ids: Sequence[str],
     folder: Path,
     folded_replay: FoldedReplay | None = None,
+    guard: BuildGuard | None = None,
 ) -> dict[RunKey, ReplayedRun]:
     """The replay, folded under every pack that the decisions were served under and that is published here.
 
     `folded_replay`: this very replay, where it was folded under one of the packs already.
 
     Raises:
-        BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
+        BuildRefused: REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE. What the guard raises.
     """
     runs: dict[RunKey, ReplayedRun] = {}
     for digest in registries_of(build_context.pool, decision_ids):
@@ -129,8 +130,9 @@ def replayed_packs(
             with replaying("basis"):
                 sizes = fold_sizes(build_context, basis, registry)
                 replayed_run = replay_run(
-                    build_context.stream_records, basis, registry, pins, policies, folder / digest[:16], sizes=sizes
-                )
+                    build_context.stream_records, basis, registry, pins, policies, folder / digest[:16],
+                    lambda _records: None if guard is None else guard.check(), sizes,
+                )  # fmt: skip
         runs[digest, policies.run_config_digest] = replayed_run
     return runs
 

@@ -11,6 +11,7 @@ from ofp_platform.offline.parity.forensic_rebuild import answer_at
 from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.runs import build_stages, replay_stage
+from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -22,17 +23,20 @@ from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnaps
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 
-def rebuild_snapshot(build_context: BuildContext, plan: BuildPlan, intent: ForensicRebuild, folder: Path) -> dict[str, Any]:
+def rebuild_snapshot(
+    build_context: BuildContext, plan: BuildPlan, intent: ForensicRebuild, folder: Path, guard: BuildGuard
+) -> dict[str, Any]:
     """Answer the intent's question from a replay; `folder` is the run's own. The outcome of the run.
 
     `outcome`: MATCH or MISMATCH against the expected hash, REBUILT where none was given. A mismatch is a finding, not a
     failure: the run is DONE and says so.
 
     Raises:
+        what the guard raises.
         BuildRefused: the replay cannot be read; INVALID_INTENT, the question cannot be asked; STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(build_context, plan)
-    folded_replay, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay")
+    folded_replay, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay", None, guard)
     run = ReplayedRun(
         Knowledge(folded_replay, plan.replay_basis),
         registry.pack,

@@ -15,6 +15,7 @@ from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
 from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
@@ -91,6 +92,7 @@ def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextReso
             ending = place
     if not ended_runs:
         return dg.SkipReason("no build ended")
+    _end_runs_of_cancelled(context, ended_runs)
     unseen = [run.run_key for run in ended_runs if run.state is RunState.DONE and not _is_shown(context.instance, run)]
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=f"{key}-shown", partition_key=key, tags={"ofp/shows": key}) for key in unseen],
@@ -98,6 +100,19 @@ def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextReso
         cursor=json.dumps({"changed_at_utc": ending.changed_at_utc, "run_key": ending.run_key}),
         skip_reason=None if unseen else f"reported: {len(ended_runs)} builds ended",
     )
+
+
+def _end_runs_of_cancelled(context: dg.SensorEvaluationContext, ended_runs: Sequence[BuildRun]) -> None:
+    """Terminate Dagster's runs of builds that were cancelled; most have seen it by now and ended."""
+    for run in ended_runs:
+        if run.refusal is None or run.refusal.reason is not BuildReason.CANCELLED:
+            continue
+        unfinished_runs = dg.RunsFilter(
+            job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key}
+        )
+        for record in context.instance.get_run_records(unfinished_runs, limit=50):
+            context.log.info("terminating %s: %s", record.dagster_run.run_id, run.refusal.message)
+            context.instance.run_coordinator.cancel_run(record.dagster_run.run_id)
 
 
 def _may_claim(record: dg.RunRecord) -> bool:

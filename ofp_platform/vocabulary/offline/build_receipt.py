@@ -26,6 +26,14 @@ class ReplayStageReceipt(ReplayReceipt):
     positions_cross_checked: Count
 
 
+class SizeReceipt(Model):
+    """How large the build is, told before its first row: rows at most, bytes of scratch and files as estimated."""
+
+    records: Count
+    rows: Count
+    bytes: Count
+
+
 class DayOfLabels(Model):
     """The counts of the label receipt for the rows of one day, UTC."""
 
@@ -75,6 +83,7 @@ BuildOutcome = DatasetOutcome | ParityReceipt | SnapshotOutcome
 STAGE_CONTENTS: dict[str, type[Model]] = {
     "plan": BuildPlan,
     "replay": ReplayStageReceipt,
+    "size": SizeReceipt,
     "parity": ParityReceipt,
     "labels": LabelStageReceipt,
     "staged": StagedDataset,

@@ -58,6 +58,32 @@ def test_submit_list_show(on_database: Ofp, tmp_path: Path, dsn: str) -> None:
     assert "no build run begins" in on_database("intent", "show", "0" * 8).refused()
 
 
+def test_cancel(on_database: Ofp, tmp_path: Path, dsn: str) -> None:
+    key = on_database("intent", "submit", written(tmp_path)).out.split()[0]
+    cancelled = on_database("intent", "cancel", key[:8], "--reason", "too large", "--actor", "ann").out
+    assert "FAILED dataset_build fraud_by_payment: CANCELLED: cancelled by ann: too large" in cancelled
+    assert on_database("intent", "cancel", key).out == cancelled
+    on_database("intent", "retry", key)
+    with open_pool(dsn) as pool, RunLedger(pool).claim(key) as lease:
+        assert lease is not None
+        lease.store_plan(plan_of(dataset_intent()))
+        lease.succeed({"rows": 1})
+    assert "what it published stays" in on_database("intent", "cancel", key).refused()
+
+
+def test_prune_lists_and_removes(on_database: Ofp, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "builds" / ("7" * 64)
+    folder.mkdir(parents=True)
+    (folder / "spool").write_bytes(b"x" * 1_234)
+    on_database("intent", "list")
+    listed = on_database("build", "prune").out
+    assert listed == f"{'7' * 64}  1,234 bytes  of no run of this ledger\n1 folders, 1,234 bytes to remove with --apply\n"
+    assert folder.exists()
+    assert on_database("build", "prune", "--apply").out == listed.replace("to remove with --apply", "removed")
+    assert not folder.exists()
+    assert on_database("build", "prune").out == "0 folders, 0 bytes to remove with --apply\n"
+
+
 def test_check_resolves_and_builds_nothing(on_database: Ofp, tmp_path: Path, dsn: str) -> None:
     with Plane.open(profile(tmp_path), dsn) as plane:
         ResolvablePlane.prepare(plane)

@@ -16,9 +16,10 @@ from ofp_platform.offline.runs.run_lease import LeaseLost, ReceiptConflict, RunL
 from ofp_platform.offline.runs.run_ledger import RetryRefused, RunLedger, RunOfOldForm, UnknownRun
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
-from ofp_platform.vocabulary.offline.build_intent import request_id
+from ofp_platform.vocabulary.offline.build_intent import EntityTime, PerEntity, PerGrid, Purpose, request_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
+from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform_tests.oracle.build_plans import LEAK, STORE_DOWN, dataset_intent, plan_of
 from ofp_platform_tests.oracle.intents import DATASET
 
@@ -85,6 +86,131 @@ def test_a_plan_of_an_older_form_is_said_to_be_one(ledger: RunLedger, dsn: str, 
     assert "submit the request again" in caplog.text
     with pytest.raises(RunOfOldForm, match="was submitted to a release of another form"):
         ledger.show("7" * 64)
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "RUNNING", "PUBLISH_PENDING"])
+def test_a_run_that_is_not_over_is_cancelled_once(ledger: RunLedger, state: str) -> None:
+    ledger.submit(INTENT)
+    if state == "PUBLISH_PENDING":
+        built(ledger)
+    if state == "RUNNING":
+        claimed(ledger)
+    assert ledger.show(KEY).state == state
+    run = ledger.cancel(KEY, "an operator", "it is too large")
+    assert (run.state, run.publish_only, run.refusal and run.refusal.reason) == (RunState.FAILED, False, BuildReason.CANCELLED)
+    assert run.refusal is not None
+    assert run.refusal.message == "cancelled by an operator: it is too large"
+    assert ledger.cancel(KEY, "somebody else") == run
+    assert ledger.is_cancelled(KEY)
+    with ledger.claim(KEY) as lease:
+        assert lease is None
+    with pytest.raises(RetryRefused):
+        ledger.retry(KEY)
+    assert ledger.submit(INTENT) == run
+    assert ledger.reopen(KEY).state is RunState.QUEUED
+    with pytest.raises(UnknownRun):
+        ledger.cancel("0" * 64, "me")
+
+
+def test_the_builder_of_a_cancelled_run_writes_nothing(ledger: RunLedger) -> None:
+    ledger.submit(INTENT)
+    with ledger.claim(KEY) as lease:
+        assert lease is not None
+        lease.store_plan(plan_of(INTENT))
+        ledger.demand_running(lease.run)
+        ledger.cancel(KEY, "an operator")
+        for attempt in (
+            lambda: ledger.demand_running(lease.run),
+            lambda: lease.record_receipt("dataset", {"rows": 1}),
+            lambda: lease.succeed(OUTCOME),
+            lambda: lease.running().__enter__(),
+        ):
+            with pytest.raises(LeaseLost, match=r"cancelled|is over"):
+                attempt()
+    assert ledger.show(KEY).state is RunState.FAILED
+
+
+def test_what_is_done_stays_done_whoever_cancels_it(ledger: RunLedger) -> None:
+    ledger.submit(INTENT)
+    with ledger.claim(KEY) as lease:
+        assert lease is not None
+        lease.store_plan(plan_of(INTENT))
+        with ThreadPoolExecutor(1) as pool:
+            with lease.running():  # whoever cancels waits for the end of the publication
+                cancelling = pool.submit(ledger.cancel, KEY, "an operator")
+                lease.succeed(OUTCOME)
+            assert cancelling.result().state is RunState.DONE
+
+
+def test_only_a_cancellation_skips_the_states_between(ledger: RunLedger, dsn: str) -> None:
+    ledger.submit(INTENT)
+    with psycopg.connect(dsn, autocommit=True) as connection, pytest.raises(psycopg.errors.CheckViolation, match="impossible"):
+        connection.execute(
+            "UPDATE ofp.build_run SET state = 'FAILED', refusal_reason = 'LEAKAGE_DETECTED', refusal_field = '',"
+            " refusal_message = ''"
+        )
+
+
+def test_open_requests_of_one_principal_are_bounded(dsn: str) -> None:
+    with open_pool(dsn, max_size=6) as pool:
+        ledger = RunLedger(pool, BuildLimits(max_open_intents=2))
+
+        def submit(number: int, who: str | None = "me") -> BuildRun | BuildReason:
+            try:
+                return ledger.submit(dataset_intent(f"d{number}").model_copy(update={"submitted_by": who}))
+            except BuildRefused as refused:
+                words.add(refused.message)
+                return refused.reason
+
+        words: set[str] = set()
+
+        with ThreadPoolExecutor(6) as threads:
+            outcomes = list(threads.map(submit, range(6)))
+        assert outcomes.count(BuildReason.QUOTA_EXCEEDED) == 4
+        first = next(run for run in outcomes if isinstance(run, BuildRun))
+        assert submit(7) is BuildReason.QUOTA_EXCEEDED
+        assert isinstance(submit(7, None), BuildRun)  # nobody is a principal, too
+        assert ledger.submit(first.intent) == first  # the same request is no other one
+        ledger.cancel(first.run_key, "me")
+        assert isinstance(submit(7, "you"), BuildRun)
+        assert isinstance(submit(8), BuildRun)
+        assert all("builds.max_open_intents of the profile is 2" in message for message in words)
+
+
+@pytest.mark.parametrize(
+    ("scope", "words"),
+    [
+        (
+            PerGrid(key_type="customer", from_utc="2026-01-01T00:00:00Z", to_utc="2026-01-02T00:00:00Z", step_seconds=1),
+            "86,400 times for each entity of the replay",
+        ),
+        (
+            PerGrid(
+                key_type="customer",
+                from_utc="2026-01-01T00:00:00Z",
+                to_utc="2026-01-02T00:00:00Z",
+                step_seconds=60,
+                key_ids=tuple(f"c{number}" for number in range(8)),
+            ),
+            "1,440 times for 8 entities",
+        ),
+        (
+            PerEntity(
+                key_type="customer",
+                rows=tuple(EntityTime(key_id=f"c{n}", as_of_time_utc="2026-01-01T00:00:00Z") for n in range(10_001)),
+            ),
+            "10,001 entities and times",
+        ),
+    ],
+)
+def test_a_scope_that_is_too_large_whatever_the_log_has(dsn: str, scope: PerGrid | PerEntity, words: str) -> None:
+    intent = INTENT.model_copy(update={"scope": scope, "label": None, "purpose": Purpose.ANALYSIS})
+    with open_pool(dsn) as pool:
+        ledger = RunLedger(pool, BuildLimits(max_rows=10_000))
+        with pytest.raises(BuildRefused, match=f"BUILD_TOO_LARGE.*{words}, more than builds.max_rows of the profile, 10,000"):
+            ledger.submit(intent)
+        assert ledger.runs() == []
+        assert RunLedger(pool).submit(intent).state is RunState.QUEUED
 
 
 def test_many_submit_at_once(ledger: RunLedger) -> None:

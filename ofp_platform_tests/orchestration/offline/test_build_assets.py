@@ -437,6 +437,32 @@ def test_a_build_made_elsewhere_is_shown(
     assert not anew.run_requests
 
 
+def test_the_run_of_a_cancelled_build_is_terminated(
+    location: dg.Definitions,
+    instance: dg.DagsterInstance,
+    builds: BuildContextResource,
+    training: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = asked(location, instance, training)
+    tags = {"dagster/partition": key}
+    under_way = instance.create_run_for_job(
+        location.resolve_job_def("build_dataset"), status=dg.DagsterRunStatus.STARTED, tags=tags
+    )
+    terminated: list[str] = []
+    monkeypatch.setattr(type(instance.run_coordinator), "cancel_run", lambda _self, run_id: terminated.append(run_id))
+    monkeypatch.setattr(offline_sensors, "SETTLED_SECONDS", 0.0)
+    with builds.open() as build_context:
+        build_context.ledger.cancel(key, "an operator")
+    told = tick(build_outcomes, builds, instance)
+    assert terminated == [under_way.run_id]
+    assert isinstance(told, dg.SensorResult)
+    assert isinstance(tick(build_outcomes, builds, instance, told.cursor), dg.SkipReason)
+    assert len(terminated) == 1
+    assert isinstance(tick(build_intents, builds, instance), dg.SkipReason)
+    assert not build(location, instance, key).success
+
+
 def test_a_store_that_does_not_take_the_dataset_is_tried_again(
     location: dg.Definitions,
     world: LabelledPlane,
