@@ -5,7 +5,7 @@ from importlib import import_module
 from alembic import op
 
 revision = "0032"
-down_revision = "0026"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 
