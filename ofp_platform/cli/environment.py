@@ -99,11 +99,13 @@ class Environment(BaseSettings):
         `job`: for the role of that job on the embedded server, else for the owner. A DSN that is named has a role of its own.
 
         Raises:
-            CommandRefused: OFP_DATABASE_URL is not a DSN.
+            CommandRefused: OFP_DATABASE_URL is not a DSN; or it is not set, and the home folder does not exist.
             EmbeddedPostgresError: it does not start; the text says what to do.
         """
         if self.database_url is not None:
             return _checked(self.database_url)
+        if not self.folder.is_dir():
+            raise CommandRefused(no_home(self.folder))
         from ofp_platform.storage.embedded import start_embedded
 
         return self.dsn_of_job(start_embedded(self.postgres_folder), job)
@@ -146,6 +148,14 @@ class Environment(BaseSettings):
         return Plane.open_without_log(self.load_profile(), self.dsn(job))
 
 
+def no_home(folder: Path) -> str:
+    """Why a command that makes no home folder does nothing in one that is not there, and who makes one."""
+    return (
+        f"there is no folder {folder}: name the home folder with --home or OFP_HOME, make one with `ofp init` (`ofp demo` and"
+        " `ofp up` make one too), or name a PostgreSQL with OFP_DATABASE_URL"
+    )
+
+
 def _checked(dsn: str, variable: str = "OFP_DATABASE_URL") -> str:
     import psycopg
 
@@ -157,7 +167,13 @@ def _checked(dsn: str, variable: str = "OFP_DATABASE_URL") -> str:
     return dsn
 
 
-def resolve(home: Path | None = None, profile: str | None = None) -> Environment:
-    """The environment with the options that were given on top of it."""
+def resolve(home: Path | None = None, profile: str | None = None, *, makes_home: bool = False) -> Environment:
+    """The environment with the options that were given on top of it.
+
+    Raises:
+        CommandRefused: the home folder that was named is not there, and this command makes none.
+    """
+    if home is not None and not makes_home and not home.expanduser().is_dir():
+        raise CommandRefused(no_home(home.expanduser().resolve()))
     settings: dict[str, Any] = {"home": home, "profile": profile}
     return Environment(**{name: value for name, value in settings.items() if value is not None})

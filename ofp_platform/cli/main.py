@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from ofp_platform.cli.demo import command as demo
@@ -22,14 +24,17 @@ from ofp_platform.cli.offline import (
 )
 from ofp_platform.cli.online import (
     decide,
+    failure_commands,
     features,
     log_commands,
     projection_commands,
     projector_commands,
+    record_commands,
     registry_commands,
     serve,
     snapshot_commands,
 )
+from ofp_platform.cli.program_version import show_version
 from ofp_platform.cli.stamped_output import stamp_output
 from ofp_platform.cli.terminal.refusals import RefusingGroup
 from ofp_platform.cli.up import command as up
@@ -39,10 +44,21 @@ app = typer.Typer(
     help="A feature plane for real-time fraud decisions: every served feature vector can be proven.",
     cls=RefusingGroup,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and the code release.")
+    ] = False,
+) -> None:
+    """A feature plane for real-time fraud decisions: every served feature vector can be proven."""
+
+
 app.command("demo", short_help="Run the whole way: payments, proven feature vectors, a training set, models.")(demo.demo)
 app.command("up", short_help="Start the whole plane on one machine, until Ctrl-C.")(up.up)
 app.command("doctor", short_help="Check an installation and say what to do about each fault.")(doctor.doctor)
@@ -52,10 +68,15 @@ app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(projector_commands.app, name="projector")
+projector_commands.app.command("failures", short_help="List records that were not applied, and why.")(failure_commands.failures)
+projector_commands.app.command("anomalies", short_help="List ids that came again with another payload.")(
+    failure_commands.anomalies
+)
 app.add_typer(projection_commands.app, name="projection")
 app.add_typer(features.app, name="features")
 app.add_typer(snapshot_commands.app, name="snapshot")
 app.add_typer(log_commands.app, name="log")
+log_commands.app.command("show", short_help="Show one record, without the values of its payload.")(record_commands.show)
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
 app.add_typer(governance_commands.app, name="governance")

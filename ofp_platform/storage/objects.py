@@ -50,13 +50,14 @@ class ObjectStore:
     """Objects by path (`/` separated, relative) under one root. Every method raises ForkedProcess where that is the case."""
 
     def __init__(self, url: str, *, endpoint: str | None = None, answer_seconds: float | None = None) -> None:
-        """`url` is `file:///folder` (or a plain path), created if absent, or `s3://bucket/prefix`.
+        """`url` is `file:///folder` (or a plain path), created if absent in a folder that is there, or `s3://bucket/prefix`.
 
         `endpoint` is for S3 stores other than AWS; credentials come from the usual AWS environment. A request to S3 takes at
         most `answer_seconds` (without: ANSWER_SECONDS), and no repetition of it begins later than that.
 
         Raises:
             ValueError: another scheme, or an S3 URL without a bucket.
+            ObjectStoreUnavailable: the folder in which the store is to be is not there.
         """
         self.url = url
         parts = urlsplit(url)
@@ -64,6 +65,11 @@ class ObjectStore:
         self._store: LocalStore | S3Store
         if parts.scheme == "" or (parts.scheme == "file" and not parts.netloc):
             folder = Path(unquote(parts.path) if parts.scheme else url).expanduser().resolve()
+            if not folder.parent.is_dir():
+                raise ObjectStoreUnavailable(
+                    f"there is no folder {folder.parent} in which objects could be kept: a home folder that nobody made (`ofp"
+                    " init` makes one), a disk that is not mounted, or another mistake in object_store_url"
+                )
             self._store = LocalStore(folder, mkdir=True)
             self._folder = folder
         elif parts.scheme == "s3" and parts.netloc:

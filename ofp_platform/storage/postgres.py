@@ -165,8 +165,8 @@ def takes_writes(connection: psycopg.Connection[TupleRow]) -> bool:
 def unreachable(dsn: str, error: Exception) -> str:
     """Describe a server that does not answer; nothing of the DSN but host and database."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
-    where = f"host {parts.get('host', 'localhost')!r}, database {parts.get('dbname', '')!r}"
-    return f"PostgreSQL ({where}) does not answer: {error}. Is it running, and is the DSN right?"
+    where = f"host {parts.get('host', 'localhost')!r}, port {parts.get('port', 5432)}, database {parts.get('dbname', '')!r}"
+    return f"PostgreSQL ({where}) does not answer: {error}. Is it running, and is the DSN right? `ofp doctor` looks at both"
 
 
 def sqlalchemy_url(dsn: str) -> str:

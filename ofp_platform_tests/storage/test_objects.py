@@ -225,3 +225,10 @@ assert store.list() == ["a", "before"]
 def test_a_fork_is_told_instead_of_waiting_for_ever(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FORKED, str(tmp_path)]
     assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr == ""
+
+
+def test_a_folder_is_made_in_one_that_is_there_and_nowhere_else(tmp_path: Path) -> None:
+    with pytest.raises(ObjectStoreUnavailable, match=r"there is no folder .*unmounted"):
+        ObjectStore(f"file://{tmp_path}/unmounted/objects")
+    assert not (tmp_path / "unmounted").exists()
+    assert ObjectStore(f"file://{tmp_path}/objects").list("") == []

@@ -45,7 +45,8 @@ def demo(
 
     if kinesis_endpoint is not None and log is not LogKind.KINESIS:
         raise CommandRefused("--kinesis-endpoint goes with --log kinesis")
-    environment = resolve(home)
+    environment = resolve(home, makes_home=True)
+    environment.folder.mkdir(parents=True, exist_ok=True)
 
     def run_steps(where: Environment, endpoint: str | None, lasting: bool) -> None:
         DemoSteps(where, events=events, log_kind=log.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()

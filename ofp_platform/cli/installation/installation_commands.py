@@ -20,7 +20,7 @@ def init(
     """Write profile.yaml into the home folder; every command then uses it when no other is named."""
     if start_from not in SHIPPED_PROFILES:
         raise CommandRefused(f"there is no shipped profile {start_from!r}; there are {', '.join(SHIPPED_PROFILES)}")
-    target = resolve(home).own_profile
+    target = resolve(home, makes_home=True).own_profile
     if target.exists() and not force:
         raise CommandRefused(f"{target} exists; edit it, or replace it with --force")
     text = resources.files("ofp_platform.cli").joinpath("profiles", f"{start_from}.yaml").read_text(encoding="utf-8")

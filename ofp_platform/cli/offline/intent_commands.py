@@ -154,6 +154,31 @@ def cancel(
         raise CommandRefused("the run is DONE: what it published stays")
 
 
+@app.command(short_help="Wait until a run ends.")
+def wait(
+    run: RunKey,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most; default: no bound.", show_default=False)
+    ] = None,
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Wait until a run is built, or failed. Its state and the stages that end meanwhile are told on stderr.
+
+    Exit code 0 if it is DONE, 1 if it failed, 3 if the time is over before.
+    """
+    import time
+
+    from ofp_platform.cli.offline.run_wait import wait_for
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with _ledger(resolve(home)) as ledger:
+        build_run = wait_for(ledger, run, deadline, lambda words: typer.echo(words, err=True))
+    typer.echo(readable_json(build_run.wire()) if json else line_of(build_run))
+    if build_run.state.value != "DONE":
+        raise typer.Exit(1 if build_run.state.value == "FAILED" else 3)
+
+
 @app.command(short_help="Retry a failed run.")
 def retry(
     run: RunKey,

@@ -83,6 +83,27 @@ def switch(
         typer.echo(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")
 
 
+@app.command(short_help="Retire a projection that is not needed beside the live one.")
+def retire(
+    projection: Annotated[int, typer.Argument(metavar="ID", help="Id of the projection, as `ofp projection list` shows it.")],
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Retire a projection that was built beside the live one. The log is no longer kept for it, and retention removes its state.
+
+    The live one is refused, and one that somebody is building now. `ofp projection rebuild` goes on with a retired one.
+    """
+    from ofp_platform.online.projecting.continuous import CATCH_UP, holds_projection
+    from ofp_platform.online.state import projection as projections
+
+    with resolve(home, profile).open_plane_without_log() as plane:
+        if any(holds_projection(plane.pool, projection, *holder) for holder in ((), (CATCH_UP,))):
+            raise CommandRefused(f"somebody applies records to projection {projection} now: stop that first")
+        with plane.pool.connection() as connection:
+            is_new = projections.retire(connection, projection)
+    typer.echo(f"projection {projection} is retired" if is_new else f"projection {projection} was retired already")
+
+
 def _tell(receipt: RebuildReceipt) -> None:
     comparison = receipt.comparison
     if receipt.unchanged or comparison is None:

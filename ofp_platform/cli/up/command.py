@@ -31,4 +31,5 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    PlaneProcesses(resolve(home, profile), stop).run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)
+    environment = resolve(home, profile, makes_home=True)
+    PlaneProcesses(environment, stop).run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)

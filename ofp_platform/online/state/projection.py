@@ -198,3 +198,20 @@ def make_live(connection: Connection[Any], projection_id: int, expected_version:
 def tell_of_switch(connection: Connection[Any]) -> None:
     """Tell services, after the commit, that another projection is live."""
     send_notice(connection, PROJECTION_CHANNEL, SWITCH)
+
+
+def retire(connection: Connection[Any], projection_id: int) -> bool:
+    """Retire a projection that was built beside the live one and is not wanted any more; False if it is retired already.
+
+    Raises:
+        UnknownProjection: there is none. ProjectionConflict: it is the live one.
+    """
+    with connection.transaction():
+        row = read_projection(connection, projection_id, for_update=True)
+        if row.status == "live":
+            raise ProjectionConflict(
+                f"projection {projection_id} is the live one: whoever is served reads it. Make another one live first"
+                " (`ofp projection switch`)"
+            )
+        connection.execute("UPDATE ofp.projection SET status = 'retired' WHERE projection_id = %s", (projection_id,))
+    return row.status != "retired"

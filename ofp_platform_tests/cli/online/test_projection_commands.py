@@ -56,6 +56,16 @@ def next_pack(tmp_path: Path, dsn: str) -> dict[str, str]:
     return {"OFP_HOME": str(home), "OFP_DATABASE_URL": dsn}
 
 
+def test_one_beside_is_retired_and_the_live_one_is_not(next_pack: dict[str, str]) -> None:
+    assert call("projection", "rebuild", **next_pack).code == 0
+    assert "is the live one" in call("projection", "retire", "1", **next_pack).refused()
+    assert "there is no projection 9" in call("projection", "retire", "9", **next_pack).refused()
+    assert call("projection", "retire", "2", **next_pack).out == "projection 2 is retired\n"
+    assert call("projection", "retire", "2", **next_pack).out == "projection 2 was retired already\n"
+    listed = [line.split() for line in call("projection", "list", **next_pack).out.splitlines()]
+    assert {row[0]: "retired" in row for row in listed if row[0] in ("1", "2")} == {"1": False, "2": True}
+
+
 def test_the_next_projection_is_built_compared_and_switched(next_pack: dict[str, str]) -> None:
     refused = call("projection", "switch", "0" * 8, **next_pack).refused()
     digest = refused.split("registry ")[1].split(";")[0]

@@ -37,8 +37,8 @@ def test_a_database_that_is_down(ofp: Ofp, monkeypatch: pytest.MonkeyPatch) -> N
     patient = postgres.open_pool
     monkeypatch.setattr("ofp_platform.online.plane.open_pool", lambda dsn, max_size: patient(dsn, timeout_seconds=0.2))
     said = ofp(*STATUS).refused()
-    assert said.startswith("PostgreSQL (host '127.0.0.1', database 'none') does not answer")
-    assert said.endswith("Is it running, and is the DSN right?\n")
+    assert said.startswith("PostgreSQL (host '127.0.0.1', port 1, database 'none') does not answer")
+    assert said.endswith("Is it running, and is the DSN right? `ofp doctor` looks at both\n")
     assert "does not answer" in ofp("migrate").refused()
 
 
@@ -48,7 +48,20 @@ def test_a_dsn_that_is_none(ofp: Ofp) -> None:
     assert "secret" not in said
 
 
+@pytest.mark.parametrize("command", [*NEEDS_DATABASE, ("migrate",), ("dataset", "list"), ("doctor",)], ids=" ".join)
+def test_a_home_that_is_not_there_is_not_made(ofp: Ofp, tmp_path: Path, command: tuple[str, ...]) -> None:
+    missing = tmp_path / "typo" / "home"
+    named = ofp(*command, "--home", str(missing))
+    assert named.refused().startswith(f"there is no folder {missing}: ")
+    assert "`ofp init`" in named.err
+    outcome = ofp(*command, OFP_HOME=str(missing), OFP_DATABASE_URL="")
+    assert outcome.code == 1
+    assert f"there is no folder {missing}: " in outcome.shown
+    assert not missing.exists()
+
+
 def test_a_home_where_postgresql_cannot_live(ofp: Ofp, tmp_path: Path) -> None:
+    (tmp_path / "my home").mkdir()
     said = ofp("migrate", "--home", str(tmp_path / "my home"), OFP_DATABASE_URL="").refused()
     assert "must not contain ' '. Choose another folder." in said
 
