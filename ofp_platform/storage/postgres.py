@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ssl
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -182,25 +183,102 @@ def sqlalchemy_url(dsn: str) -> str:
     return f"postgresql://{who and who + '@'}/{database}" + (f"?{urlencode(parts)}" if parts else "")
 
 
-def asyncpg_arguments(dsn: str) -> dict[str, Any]:
-    """The keyword arguments with which asyncpg connects where libpq would: it does not read every form of DSN.
+class DsnNotCarried(Exception):
+    """A DSN asks for something that the service's driver cannot do; the text names it. Nothing was connected to."""
+
+
+_BY_ARGUMENT = {
+    "host": "host",
+    "port": "port",
+    "user": "user",
+    "password": "password",
+    "passfile": "passfile",
+    "dbname": "database",
+    "service": "service",
+    "sslmode": "ssl",
+    "target_session_attrs": "target_session_attrs",
+    "krbsrvname": "krbsrvname",
+}
+# asyncpg takes these in a DSN of its own form only
+_BY_QUERY = (
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+)
+_BY_STARTUP = ("application_name", "options")
+# of no meaning there, or without another effect than when to give up, which each use of the driver bounds itself
+_WITHOUT_EFFECT = frozenset(
+    [
+        "connect_timeout",
+        "fallback_application_name",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "scram_client_key",
+        "scram_server_key",
+        "sslcompression",
+        "sslsni",
+        "tcp_user_timeout",
+    ]
+)
+_AS_ASYNCPG_DOES = {
+    "channel_binding": ("disable", "prefer"),
+    "client_encoding": ("auto", "UTF8", "utf8", "UTF-8", "utf-8"),
+    "gssencmode": ("disable", "prefer"),
+    "load_balance_hosts": ("disable",),
+    "sslcertmode": ("allow",),
+}
+
+
+def asyncpg_arguments(dsn: str, settings: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The keyword arguments with which asyncpg connects where libpq would, and with as much proof of who answers.
 
     Of several hosts it tries one after the other, as libpq does, and takes one that `target_session_attrs` accepts.
+    `settings`: of the server, for the session.
+
+    Raises:
+        DsnNotCarried: the DSN demands something that asyncpg does not do: it would be left out without a word.
     """
-    parts: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
+    parts: dict[str, Any] = {name: value for name, value in psycopg.conninfo.conninfo_to_dict(dsn).items() if value is not None}
+    if "hostaddr" in parts and "host" not in parts:
+        parts["host"] = parts.pop("hostaddr")
+    if parts.get("sslrootcert") == "system":
+        parts["sslrootcert"] = _system_roots()
+        parts.setdefault("sslmode", "verify-full")
     for name in ("host", "port"):
         if "," in str(parts.get(name, "")):
             parts[name] = str(parts[name]).split(",")
     if isinstance(ports := parts.get("port"), list):
         parts["port"] = [int(port or 5432) for port in ports]
-    names = {
-        "host": "host",
-        "port": "port",
-        "user": "user",
-        "password": "password",
-        "passfile": "passfile",
-        "dbname": "database",
-        "sslmode": "ssl",
-        "target_session_attrs": "target_session_attrs",
-    }
-    return {names[name]: value for name, value in parts.items() if name in names and value is not None}
+    arguments = {_BY_ARGUMENT[name]: value for name, value in parts.items() if name in _BY_ARGUMENT}
+    query = {name: value for name, value in parts.items() if name in _BY_QUERY}
+    if query:
+        arguments["dsn"] = f"postgresql://?{urlencode(query)}"
+    startup = {name: str(value) for name, value in parts.items() if name in _BY_STARTUP} | dict(settings or {})
+    if startup:
+        arguments["server_settings"] = startup
+    for name in parts.keys() - _BY_ARGUMENT.keys() - set(_BY_QUERY) - set(_BY_STARTUP) - _WITHOUT_EFFECT:
+        if str(parts[name]) not in _AS_ASYNCPG_DOES.get(name, ()):
+            raise DsnNotCarried(
+                f"the DSN says {name}, with a value that the driver of the service (asyncpg) does not honour: it would connect"
+                " without. Take it out of the DSN of the service"
+            )
+    return arguments
+
+
+def _system_roots() -> str:
+    """The file of the certificates that this system trusts, as libpq's `sslrootcert=system` means.
+
+    Raises:
+        DsnNotCarried: the system has none in one file.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is None:
+        raise DsnNotCarried("the DSN says sslrootcert=system, and this system has no file of trusted certificates: name one")
+    return paths.cafile

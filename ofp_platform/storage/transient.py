@@ -59,7 +59,8 @@ def is_transient(error: BaseException) -> bool:
         return False  # by this process itself
     if isinstance(error, OSError):
         return isinstance(error, TimeoutError | ConnectionError | gaierror) or error.errno in _SYSTEM_ERRORS
-    return isinstance(error, DatabaseUnavailable | psycopg.OperationalError | asyncpg.InterfaceError)
+    without_state = DatabaseUnavailable | psycopg.OperationalError | asyncpg.InterfaceError
+    return isinstance(error, without_state | asyncpg.TargetServerAttributeNotMatched)
 
 
 def outage_words(error: BaseException) -> str:

@@ -46,6 +46,7 @@ def test_what_does_not(state: str) -> None:
         PoolTimeout("no connection"),
         DatabaseUnavailable("no answer"),
         asyncpg.InterfaceError("connection is closed"),
+        asyncpg.TargetServerAttributeNotMatched("none of the hosts takes writes"),
         asyncpg.ConnectionDoesNotExistError("closed in the middle"),
         asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT"),
         ConnectionRefusedError(errno.ECONNREFUSED, "no"),

@@ -61,6 +61,7 @@ def serve(
     from ofp_platform.api import server
     from ofp_platform.api.connection_places import ConnectionLimits
     from ofp_platform.api.principals import read_principals
+    from ofp_platform.storage.postgres import asyncpg_arguments
     from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
@@ -75,15 +76,19 @@ def serve(
         unread_seconds=http.unread_seconds,
         unread_bytes=http.unread_bytes,
     )
-    read_principals(environment.principals_file)  # refused here in words, rather than in each worker
+    dsn, read_dsn = environment.dsn(Job.SERVING), environment.read_dsn()
+    # refused here in words, rather than in each worker
+    for address in filter(None, (dsn, read_dsn)):
+        asyncpg_arguments(address)
+    read_principals(environment.principals_file)
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
     with TemporaryDirectory(prefix="ofp-serve-") as reports:
         application = partial(
             build_application,
             declared_profile,
-            environment.dsn(Job.SERVING),
+            dsn,
             Path(reports),
-            environment.read_dsn(),
+            read_dsn,
             principals=environment.principals_file,
             hosts=(host, *(allow_host or ())),
         )

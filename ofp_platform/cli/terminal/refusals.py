@@ -43,7 +43,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.simulation.handbook_file import HandbookFileError
     from ofp_platform.storage.embedded import EmbeddedPostgresError
     from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
-    from ofp_platform.storage.postgres import DatabaseUnavailable
+    from ofp_platform.storage.postgres import DatabaseUnavailable, DsnNotCarried
     from ofp_platform.storage.transient import is_transient, outage_message
     from ofp_platform.vocabulary.errors import ContractError
     from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
@@ -72,6 +72,7 @@ def words_for(error: Exception) -> str | None:
         DatabaseUnavailable,
         DatasetDamaged,
         DatasetNotFound,
+        DsnNotCarried,
         EmbeddedPostgresError,
         HandbookFileError,
         LeaseLost,

@@ -94,12 +94,11 @@ class OnlineService:
         self._plane = await asyncio.to_thread(Plane.open_without_log, self._profile, self._dsn, max_connections=4)
         row = await asyncio.to_thread(self._plane.live)
         self._pool = await asyncpg.create_pool(
-            **asyncpg_arguments(self._read_dsn or self._dsn),
+            **asyncpg_arguments(self._read_dsn or self._dsn, _SETTINGS),
             min_size=min(2, self._connections),
             max_size=self._connections,
             command_timeout=5,
             reset=_keep_session,
-            server_settings=_SETTINGS,
         )
         self.monitor = ProjectionMonitor(
             self._plane,

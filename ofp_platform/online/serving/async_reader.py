@@ -45,7 +45,14 @@ _LARGE_AT_ONCE = 2
 _PACKED_TO_DECODED = 4  # about how many times larger events are when they are decoded
 _NEWEST = 2**62  # no commit is after it: only the head is asked for
 logger = logging.getLogger(__name__)
-STORE_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+# (the one of no host that `target_session_attrs` accepts, as in a failover, is of a class of its own)
+STORE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.TargetServerAttributeNotMatched,
+    OSError,
+    TimeoutError,
+)
 
 
 class AsyncReader:
