@@ -111,6 +111,11 @@ class Profile(Model):
     known_events_filter_mb: int = Field(
         default=512, ge=0, description="memory for filters, two bytes an older event; without one, each event is looked up"
     )
+    served_log_mb: int = Field(
+        default=64,
+        ge=1,
+        description="memory of a worker for what it served and has not stored; when it is full, nothing is served",
+    )
     object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
     object_store_endpoint_url: str | None = None
     limits: Limits = Limits()

@@ -122,6 +122,7 @@ async def test_a_body_at_the_limit_is_read(port: FakePort) -> None:
         (invalid(Reason.AS_OF_BEFORE_HORIZON, "x"), 400, None),
         (invalid(Reason.BASIS_LOST, "x"), 400, None),
         (unavailable(Reason.LOG_TAIL_LOST, "x"), 503, "1"),
+        (unavailable(Reason.SERVED_LOG_FULL, "x"), 503, "1"),
         (not_found(Reason.UNKNOWN_RUN, "x"), 404, None),
         (unavailable(Reason.STORE_DOWN, "x"), 503, "1"),
         (unavailable(Reason.BASIS_NOT_REACHED, "x"), 503, "1"),

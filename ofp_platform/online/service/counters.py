@@ -22,9 +22,10 @@ class Counters:
         self.missing_features = Counter(
             "ofp_missing_features", "Groups served for a key without data (NO_DATA)", registry=self.registry
         )
+        self.served_log_bytes = Gauge("ofp_served_log_bytes", "Served and not stored yet", registry=self.registry)
         self.served_log_dropped = Counter(
             "ofp_served_log_dropped",
-            "Served snapshots that were not logged: the buffer was full",
+            "Served snapshots that were not logged: the store did not answer when the service ended",
             registry=self.registry,
         )
         self.get_features_seconds = Durations(

@@ -119,7 +119,8 @@ class OnlineService:
             answer_seconds=_OBJECT_SECONDS,
         )
         self._snapshots = SnapshotStore(self._plane.pool, objects)
-        self.served_log = ServedLog(self._snapshots, tasks=self.tasks)
+        capacity_bytes = self._profile.served_log_mb << 20
+        self.served_log = ServedLog(self._snapshots, capacity_bytes=capacity_bytes, tasks=self.tasks)
         self.served_log.start()
         await self.monitor.observe()
         self.tasks.start(MONITOR, self.monitor.run(before_each=self._catch_up))
@@ -266,6 +267,7 @@ class OnlineService:
     def metrics(self) -> bytes:
         """Prometheus text."""
         dropped = 0 if self.served_log is None else self.served_log.dropped
+        self.counters.served_log_bytes.set(0 if self.served_log is None else self.served_log.waiting_bytes)
         self.counters.served_log_dropped.inc(dropped - self.counters.total("served_log_dropped"))
         for name, is_up in self.tasks.running().items():
             self.counters.background_task_up.labels(name).set(is_up)
@@ -279,6 +281,8 @@ class OnlineService:
     def _refuse_when_red(self) -> None:
         if self.monitor is not None and LOG_TAIL_LOST in self.monitor.posture["reasons"]:
             raise unavailable(Reason.LOG_TAIL_LOST, "the log lost records in a recovery: an operator puts them back first")
+        if self._log_served and self.served_log is not None and self.served_log.is_full:
+            raise unavailable(Reason.SERVED_LOG_FULL, "what was served cannot be stored, and no more is served until it is")
         if self.monitor is None or not self._profile.thresholds.refuse_when_red:
             return
         posture = self.monitor.posture

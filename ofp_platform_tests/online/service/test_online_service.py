@@ -27,7 +27,7 @@ from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.background_tasks import EndedTasks
-from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
@@ -286,6 +286,35 @@ def raising(error: Exception) -> Callable[[], None]:
         raise error
 
     return fail
+
+
+async def test_what_cannot_be_recorded_is_not_served(
+    profile: Profile, dsn: str, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = profile.model_copy(update={"served_log_mb": 1})
+    async with opened(small, dsn) as service:
+        assert service.monitor is not None
+        assert service.served_log is not None
+        served = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(SnapshotStore, "log", lambda *_: raising(ObjectStoreUnavailable("no"))())
+            while not service.served_log.is_full:
+                await answered(service, REQUEST)
+                served += 1
+            with pytest.raises(ContractError) as caught:
+                await answered(service, REQUEST)
+            assert (caught.value.reason, caught.value.retryable) == (Reason.SERVED_LOG_FULL, True)
+            assert 1 << 20 <= service.served_log.waiting_bytes < 1 << 21
+            assert f"ofp_served_log_bytes {float(service.served_log.waiting_bytes)}" in service.metrics().decode().splitlines()
+            await service.monitor.observe()
+            health = await service.health()
+            assert (health.state, health.reasons) == (PostureState.RED, ("SERVED_LOG_FULL",))
+        await until(lambda: service.served_log is not None and not service.served_log.waiting_bytes)
+        await answered(service, REQUEST)
+        await service.monitor.observe()
+        assert (await service.health()).state is PostureState.GREEN
+    assert served > 100
+    assert service.served_log.dropped == 0
 
 
 async def test_answers_that_cannot_be_logged_show_in_the_posture(

@@ -12,7 +12,7 @@ import pytest
 
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.served_batches import make_batch
-from ofp_platform.online.serving.served_log import ServedLog
+from ofp_platform.online.serving.served_log import FULL, WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -116,16 +116,38 @@ async def test_what_is_offered_is_written_once_flushed_or_after_a_while(store: S
     assert log.dropped == 0
 
 
-async def test_what_does_not_fit_is_counted(store: SnapshotStore, answers: list[Answer]) -> None:
-    log = ServedLog(store, capacity=3)
+async def test_what_waits_is_bounded_in_bytes_and_nothing_is_dropped(store: SnapshotStore, answers: list[Answer]) -> None:
+    size = len(answers[0].body) + len(answers[0].hashed)
+    log = ServedLog(store, capacity_bytes=4 * size)
+    assert (log.is_full, log.trouble) == (False, None)
+    for answer in answers[:2]:
+        log.offer(answer)
+    assert (log.is_full, log.trouble) == (False, WAITS)
+    for answer in answers[2:]:
+        log.offer(answer)
+    assert (log.is_full, log.trouble) == (True, FULL)
+    assert log.waiting_bytes > sum(len(answer.body) + len(answer.hashed) for answer in answers)
+    log.start()
+    await asyncio.wait_for(log.flushed(), 30)
+    assert (log.is_full, log.trouble, log.waiting_bytes) == (False, None, 0)
+    await asyncio.wait_for(log.close(), 30)
+    assert log.dropped == 0
+    assert [told(store, answer.hash) for answer in answers] == [None] * len(answers)
+
+
+async def test_batches_are_bounded_in_bytes(store: SnapshotStore, answers: list[Answer], tmp_path: Path) -> None:
+    size = len(answers[0].body) + len(answers[0].hashed) + 1_000
+    log = ServedLog(store, batch_bytes=2 * size, linger_seconds=0.001)
     for answer in answers:
         log.offer(answer)
     log.start()
     await asyncio.wait_for(log.close(), 30)
-    assert log.dropped == len(answers) - 3
-    for answer in answers[:3]:
-        store.load(answer.hash)
-    assert told(store, answers[3].hash) is Reason.UNKNOWN_SNAPSHOT
+    assert len(list((tmp_path / "snapshots" / "packs").rglob("*.zst"))) >= len(answers) // 2
+    tiny = ServedLog(store, batch_bytes=1, linger_seconds=0.001)
+    tiny.start()
+    tiny.offer(answers[0])  # one that is larger than a batch is a batch
+    await asyncio.wait_for(tiny.close(), 30)
+    assert tiny.dropped == 0
 
 
 async def test_it_closes_whatever_came_meanwhile(store: SnapshotStore, answers: list[Answer]) -> None:
