@@ -32,6 +32,11 @@ from ofp_platform.orchestration.run_failures import run_failures
 from ofp_platform.vocabulary.profile import Profile
 
 
+def _without_config(resource: object) -> dg.ResourceDefinition:
+    """A resource that nothing can be told at launch: a plain object would take any configuration, and drop it."""
+    return dg.ResourceDefinition(lambda _: resource, config_schema={})
+
+
 def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
     """The definitions for a profile; `plane` opens the plane of the same profile. Of the log only its partitions are read."""
     partitions = log_partitions(profile, plane.named_dsn())
@@ -71,10 +76,10 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
         sensors=[new_offsets, commit_reporter, build_intents, build_outcomes, offline_reporter, run_failures],
         schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly],
         resources={
-            "plane": plane,
-            "object_store": ObjectStoreResource(**settings),
-            "feature_reader": FeatureReaderResource(**settings),
-            "builds": BuildContextResource(profile_source=plane.profile_source, database_url=plane.database_url),
+            "plane": _without_config(plane),
+            "object_store": _without_config(ObjectStoreResource(**settings)),
+            "feature_reader": _without_config(FeatureReaderResource(**settings)),
+            "builds": _without_config(BuildContextResource(plane.profile_source, plane.database_url)),
         },
         # a run is one or two steps of one process: a process per step would double the time from change to success
         executor=dg.in_process_executor,

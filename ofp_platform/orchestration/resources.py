@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
-
-import dagster as dg
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.offline.build_context import build_context_on
@@ -27,10 +26,11 @@ def _migrated(dsn: str) -> str:
     return dsn
 
 
-class _Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
+@dataclass(frozen=True)
+class _Settings:
     """Which deployment. Empty settings mean the environment: OFP_PROFILE, OFP_DATABASE_URL, OFP_HOME.
 
-    Shared by inheritance: to make one resource a field of another, Dagster 1.13 calls what it has itself deprecated.
+    No ConfigurableResource: whoever launches a run must not choose which file is read and which database is connected to.
     """
 
     profile_source: str = ""
@@ -60,6 +60,7 @@ class _Settings(dg.ConfigurableResource):  # type: ignore[type-arg]
             yield plane
 
 
+@dataclass(frozen=True)
 class PlaneResource(_Settings):
     """The online plane."""
 
@@ -84,6 +85,7 @@ class PlaneResource(_Settings):
             yield pool
 
 
+@dataclass(frozen=True)
 class ObjectStoreResource(_Settings):
     """The object store of the profile."""
 
@@ -93,6 +95,7 @@ class ObjectStoreResource(_Settings):
         return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
 
 
+@dataclass(frozen=True)
 class FeatureReaderResource(_Settings):
     """`get_features` on the live projection, for assets and notebooks."""
 
@@ -103,6 +106,7 @@ class FeatureReaderResource(_Settings):
             yield plane.reader(plane.known_live())
 
 
+@dataclass(frozen=True)
 class BuildContextResource(_Settings):
     """The working set of builds and the archive: database, log, object store, and the folder `builds` for files under way."""
 

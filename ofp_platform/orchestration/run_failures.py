@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.offline.governance_fact import RunFailed
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Records a governance fact of every run that failed: which run, of what, for which partitions, why.",
 )
-def run_failures(context: dg.RunFailureSensorContext, plane: PlaneResource) -> None:
+def run_failures(context: dg.RunFailureSensorContext, plane: dg.ResourceParam[PlaneResource]) -> None:
     """A row of the table of facts, and one line of JSON in the log of the daemon, for a log shipper.
 
     Raises:

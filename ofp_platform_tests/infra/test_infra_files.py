@@ -19,7 +19,7 @@ from ofp_platform.vocabulary.profile import load_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
-SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ACCESS_KEY")
+SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|SESSION|ACCESS_KEY")
 FROM_ENVIRONMENT = re.compile(r"\$\{(OFP_[A-Z0-9_]+)(?::[?-][^}]*)?\}")
 
 
@@ -85,7 +85,7 @@ def test_secrets_come_from_the_environment_alone() -> None:
 
 def test_processes_are_told_what_they_read() -> None:
     settings = {f"OFP_{name.upper()}" for name in Environment.model_fields}
-    others = {"OFP_DAGSTER_POSTGRES_URL"}
+    others = {"OFP_DAGSTER_POSTGRES_URL", "OFP_DAGSTER_SESSION"}
     for service in services().values():
         if "build" in service:
             told = {name for name in service["environment"] if name.startswith("OFP_")}

@@ -76,6 +76,14 @@ def test_the_definitions_load(definitions: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(definitions)
 
 
+@pytest.mark.parametrize("settings", [{"database_url": "postgresql://evil.example/x"}, {"profile_source": "/etc/passwd"}])
+@pytest.mark.parametrize("resource", ["plane", "object_store", "feature_reader", "builds"])
+def test_whoever_launches_a_run_chooses_no_endpoint(definitions: dg.Definitions, resource: str, settings: dict[str, str]) -> None:
+    run_config = {"resources": {resource: {"config": settings}}}
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        definitions.resolve_job_def("observe_log").execute_in_process(run_config=run_config)
+
+
 def test_the_graph_is_the_one_that_was_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OFP_PROFILE", "OFP_DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)

@@ -16,6 +16,9 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the HTTP service; 0 chooses a free one.")] = 8000,
     dagster_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of Dagster's UI; 0 chooses a free one.")] = 3000,
     dagster: Annotated[bool, typer.Option("--dagster/--no-dagster", help="Start Dagster's web server and daemon.")] = True,
+    launch: Annotated[
+        bool, typer.Option("--launch", help="Let Dagster's pages launch runs and change things; else they only show.")
+    ] = False,
     simulate: Annotated[
         float, typer.Option(metavar="RATE", min=0, max=5000, help="Append this many simulated payments a second.")
     ] = 0.0,
@@ -31,5 +34,5 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    environment = resolve(home, profile, makes_home=True)
-    PlaneProcesses(environment, stop).run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)
+    processes = PlaneProcesses(resolve(home, profile, makes_home=True), stop, may_launch=launch)
+    processes.run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -38,10 +40,11 @@ _DEFINITIONS = ("-m", "ofp_platform.definitions")
 
 @dataclass
 class PlaneProcesses:
-    """Everything that `ofp up` runs. `stop` ends it."""
+    """Everything that `ofp up` runs. `stop` ends it; `may_launch`: Dagster's pages may change things."""
 
     environment: Environment
     stop: threading.Event
+    may_launch: bool = False
     _children: list[Child] = field(default_factory=list)
     _projector: Child | None = None
     _projector_again_at: float = 0.0
@@ -166,12 +169,15 @@ class PlaneProcesses:
         instance = resources.files("ofp_platform.cli.up").joinpath("dagster_instance.yaml").read_text(encoding="utf-8")
         (folder / "dagster.yaml").write_text(instance, encoding="utf-8")
         address = f"http://127.0.0.1:{port}"
-        where = ("--host", "127.0.0.1", "--port", str(port))
-        webserver = self._start(stack, "Dagster UI", tool_command("dagster-webserver", *where, *_DEFINITIONS), variables)
+        session = secrets.token_urlsafe(32)
+        command = [sys.executable, "-m", "ofp_platform.orchestration.guarded_webserver", "--port", str(port)]
+        command += ["--launch"] if self.may_launch else []
+        webserver = self._start(stack, "Dagster UI", command, {**variables, "OFP_DAGSTER_SESSION": session})
         daemon = self._start(stack, "Dagster daemon", tool_command("dagster-daemon", "run", *_DEFINITIONS), variables)
-        if wait_until(webserver, lambda: webserver_ready(address), _DAGSTER_SECONDS, self.stop):
-            self._say("Dagster UI", address)
-        if wait_until(daemon, lambda: daemons_ready(address), _DAGSTER_SECONDS, self.stop):
+        if wait_until(webserver, lambda: webserver_ready(address, session), _DAGSTER_SECONDS, self.stop):
+            # the session stands in this one line, for whoever started it, and in no file
+            self._say("Dagster UI", f"{address}/?session={session}" + ("" if self.may_launch else "  (read-only; --launch)"))
+        if wait_until(daemon, lambda: daemons_ready(address, session), _DAGSTER_SECONDS, self.stop):
             self._say("Dagster daemon", "running")
 
     def _start_traffic(self, stack: ExitStack, profile: Profile, dsn: str, rate: float) -> None:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -60,23 +61,28 @@ def service_follows(address: str) -> bool:
     return httpx.get(f"{address}/health", timeout=5.0, trust_env=False).json()["projection"] is not None
 
 
-def webserver_ready(address: str) -> bool:
+def _asked(address: str, session: str, query: dict[str, str]) -> Any:
+    headers = {"authorization": f"Bearer {session}"}
+    return httpx.post(f"{address}/graphql", json=query, headers=headers, timeout=5.0, trust_env=False).json()
+
+
+def webserver_ready(address: str, session: str) -> bool:
     """Whether Dagster's web server has loaded the definitions.
 
     Raises:
         httpx.HTTPError: it does not answer yet.
     """
     query = {"query": "{ repositoriesOrError { __typename ... on RepositoryConnection { nodes { name } } } }"}
-    response = httpx.post(f"{address}/graphql", json=query, timeout=5.0, trust_env=False).json()
+    response = _asked(address, session, query)
     return bool(response["data"]["repositoriesOrError"]["nodes"])
 
 
-def daemons_ready(address: str) -> bool:
+def daemons_ready(address: str, session: str) -> bool:
     """Whether every daemon that the instance needs has given a heartbeat.
 
     Raises:
         httpx.HTTPError: the web server does not answer.
     """
-    response = httpx.post(f"{address}/graphql", json={"query": _DAEMONS}, timeout=5.0, trust_env=False).json()
+    response = _asked(address, session, {"query": _DAEMONS})
     statuses = response["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]
     return bool(statuses) and all(status["healthy"] for status in statuses if status["required"])

@@ -39,7 +39,7 @@ def log_observation(partition_progress: LogProgress) -> dg.AssetObservation:
 
 
 @dg.op(description="Head, retention floor and lag of every partition of the log.")
-def observe_partitions(context: dg.OpExecutionContext, plane: PlaneResource) -> None:
+def observe_partitions(context: dg.OpExecutionContext, plane: dg.ResourceParam[PlaneResource]) -> None:
     """One observation per partition."""
     with plane.open() as opened_plane:
         for partition_progress in progress(opened_plane, opened_plane.live()):

@@ -75,7 +75,7 @@ def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.Ass
             )
         ],
     )
-    def archive_segment(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
+    def archive_segment(context: dg.AssetExecutionContext, builds: dg.ResourceParam[BuildContextResource]) -> Iterator[object]:
         selection = select_ranges(context.partition_keys)
         outcome = ArchiveOutcome(refused=dict(selection.foreign))
         with builds.open() as build_context:
@@ -109,7 +109,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, partition_id: str, number: 
 
 
 @dg.op(description="Every byte of the archive: segments, digests, payload hashes, and that they join and agree.")
-def verify_archived_partitions(context: dg.OpExecutionContext, builds: BuildContextResource) -> None:
+def verify_archived_partitions(context: dg.OpExecutionContext, builds: dg.ResourceParam[BuildContextResource]) -> None:
     """One observation of the whole archive, and its check; the run fails when something is wrong or nothing is archived."""
     with builds.open() as build_context:
         archive = build_context.archive

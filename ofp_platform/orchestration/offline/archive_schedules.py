@@ -17,7 +17,9 @@ from ofp_platform.orchestration.resources import PlaneResource
     description="Archives the ranges that have closed and are not archived yet, a run for each log partition.",
     tags={"plane": "offline"},
 )
-def archive_closed_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> list[dg.RunRequest] | dg.SkipReason:
+def archive_closed_hourly(
+    context: dg.ScheduleEvaluationContext, plane: dg.ResourceParam[PlaneResource]
+) -> list[dg.RunRequest] | dg.SkipReason:
     """From the first range that no run has archived; one in between that is archived already is proven again."""
     with plane.open() as opened_plane:
         closed_ranges = opened_plane.ranges.closed()

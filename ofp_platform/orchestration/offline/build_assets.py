@@ -150,7 +150,7 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
         ),
     },
 )
-def build_stages(context: dg.AssetExecutionContext, builds: BuildContextResource) -> Iterator[object]:
+def build_stages(context: dg.AssetExecutionContext, builds: dg.ResourceParam[BuildContextResource]) -> Iterator[object]:
     """Build the request of the partition. One that another builder has finished is shown as its receipts have it."""
     config = context.op_execution_context.op_config
     try:

@@ -37,7 +37,9 @@ FIRST_PAUSE_SECONDS = 30.0
     description="Asks for a build of every request of the run ledger that waits, has to be published, or lost its builder.",
     tags={"plane": "offline"},
 )
-def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
+def build_intents(
+    context: dg.SensorEvaluationContext, builds: dg.ResourceParam[BuildContextResource]
+) -> dg.SensorResult | dg.SkipReason:
     """One run for each attempt. A run that ends before it has claimed its attempt is followed by another, a few times."""
     with builds.open() as build_context:
         _retry_what_may_pass(build_context)
@@ -72,7 +74,9 @@ def build_intents(context: dg.SensorEvaluationContext, builds: BuildContextResou
     ),
     tags={"plane": "offline"},
 )
-def build_outcomes(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
+def build_outcomes(
+    context: dg.SensorEvaluationContext, builds: dg.ResourceParam[BuildContextResource]
+) -> dg.SensorResult | dg.SkipReason:
     """In the order in which runs ended; one whose reconciliation cannot be written is reported when it can."""
     ending = Ending(**json.loads(context.cursor)) if context.cursor else Ending()
     ended_runs: list[BuildRun] = []

@@ -21,7 +21,7 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun
     },
     description="Checks the intent, queues it in the run ledger, and adds its partition.",
 )
-def submit_intent(context: dg.OpExecutionContext, builds: BuildContextResource) -> None:
+def submit_intent(context: dg.OpExecutionContext, builds: dg.ResourceParam[BuildContextResource]) -> None:
     """Submit one intent; the sensor `build_intents` asks for the build."""
     given_intent: Any = context.op_config["intent"]
     try:

@@ -46,7 +46,7 @@ class TrainingConfig(dg.Config):
     code_version=MODEL_VERSION,
 )
 def trained_model(
-    context: dg.AssetExecutionContext, config: TrainingConfig, builds: BuildContextResource
+    context: dg.AssetExecutionContext, config: TrainingConfig, builds: dg.ResourceParam[BuildContextResource]
 ) -> Iterator[dg.MaterializeResult[object]]:
     """Train on the dataset of the request."""
     # scikit-learn takes a second to import: whoever only looks at the graph does not wait for it

@@ -25,7 +25,9 @@ REPORTED_AT_ONCE = 200
     description="Reports archived ranges and trained models that no run of Dagster made: a materialisation for each, once.",
     tags={"plane": "offline"},
 )
-def offline_reporter(context: dg.SensorEvaluationContext, builds: BuildContextResource) -> dg.SensorResult | dg.SkipReason:
+def offline_reporter(
+    context: dg.SensorEvaluationContext, builds: dg.ResourceParam[BuildContextResource]
+) -> dg.SensorResult | dg.SkipReason:
     """Report what is new, without reading it again; a run of `offline/archive_segment` proves it."""
     with builds.open() as build_context:
         ranges = OffsetRanges(build_context.pool, build_context.log, builds.load_profile().range_size)

@@ -80,7 +80,7 @@ def correction_ledger_asset() -> dg.AssetsDefinition:
         code_version=LEDGER_VERSION,
     )
     def correction_ledger(
-        context: dg.AssetExecutionContext, builds: BuildContextResource
+        context: dg.AssetExecutionContext, builds: dg.ResourceParam[BuildContextResource]
     ) -> Iterator[dg.MaterializeResult[object]]:
         """Compute the corrections up to now, then show those of each day of the run."""
         declared_profile = builds.load_profile()

@@ -67,7 +67,7 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
             ),
         ],
     )
-    def projection_range(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[object]:
+    def projection_range(context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource]) -> Iterator[object]:
         done_ranges: dict[str, Metadata] = {}
         receipts: list[RangeReceipt] = []
         selection = select_ranges(context.partition_keys)
@@ -201,7 +201,9 @@ def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDe
         retry_policy=RETRIES,
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=24), warn_window=timedelta(hours=1)),
     )
-    def projection(context: dg.AssetExecutionContext, plane: PlaneResource) -> Iterator[dg.MaterializeResult[object]]:
+    def projection(
+        context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource]
+    ) -> Iterator[dg.MaterializeResult[object]]:
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
             with holding(opened_plane.dsn, row.projection_id, CATCH_UP):  # whoever looks knows by it that this run goes on
@@ -221,7 +223,7 @@ def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDe
     name=POSTURE,
     description="Lag and stall are below the RED thresholds of the profile. Stalled: records wait and nobody reported a commit.",
 )
-def posture_is_not_red(context: dg.AssetCheckExecutionContext, plane: PlaneResource) -> dg.AssetCheckResult:
+def posture_is_not_red(context: dg.AssetCheckExecutionContext, plane: dg.ResourceParam[PlaneResource]) -> dg.AssetCheckResult:
     """The posture of the live projection, as `/health` would judge it."""
     latest = context.instance.get_latest_materialization_event(PROJECTION)
     stalled_seconds = 0.0 if latest is None else max(time.time() - latest.timestamp, 0.0)

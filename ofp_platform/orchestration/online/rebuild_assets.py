@@ -80,7 +80,7 @@ def rebuild_metadata(receipt: RebuildReceipt) -> Metadata:
     ],
 )
 def rebuild_beside(
-    context: dg.AssetExecutionContext, plane: PlaneResource
+    context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource]
 ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
     """Build and compare."""
     with plane.open() as opened_plane:
@@ -123,7 +123,9 @@ class SwitchConfig(dg.Config):
 @dg.op(
     description="Compares once more, then makes the projection of that registry live; the basis that is served never goes back."
 )
-def make_rebuilt_projection_live(context: dg.OpExecutionContext, config: SwitchConfig, plane: PlaneResource) -> None:
+def make_rebuilt_projection_live(
+    context: dg.OpExecutionContext, config: SwitchConfig, plane: dg.ResourceParam[PlaneResource]
+) -> None:
     """The switch."""
     with plane.open() as opened_plane:
         try:

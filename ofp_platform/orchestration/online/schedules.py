@@ -23,7 +23,9 @@ VERIFIED_RANGES = 400
     description="The snapshot set of the last hour of event time that is over, once.",
     tags={"plane": "online"},
 )
-def snapshot_set_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> dg.RunRequest | dg.SkipReason:
+def snapshot_set_hourly(
+    context: dg.ScheduleEvaluationContext, plane: dg.ResourceParam[PlaneResource]
+) -> dg.RunRequest | dg.SkipReason:
     """By the watermark and not by the clock: a replay of history has hours of its own."""
     with plane.open() as opened_plane:
         row = opened_plane.live()
@@ -44,7 +46,9 @@ def snapshot_set_hourly(context: dg.ScheduleEvaluationContext, plane: PlaneResou
     description=f"Read the last {VERIFIED_RANGES} ranges of every partition again and find every record in the state.",
     tags={"plane": "online"},
 )
-def verify_ranges_nightly(context: dg.ScheduleEvaluationContext, plane: PlaneResource) -> list[dg.RunRequest] | dg.SkipReason:
+def verify_ranges_nightly(
+    context: dg.ScheduleEvaluationContext, plane: dg.ResourceParam[PlaneResource]
+) -> list[dg.RunRequest] | dg.SkipReason:
     """One run per log partition, over the ranges that its basis holds and the log still keeps."""
     requests = []
     with plane.open() as opened_plane:

@@ -33,7 +33,7 @@ AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
     description="Asks for a catch-up when records wait and no continuous driver holds the live projection.",
     tags={"plane": "online"},
 )
-def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
+def new_offsets(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[PlaneResource]) -> dg.SensorResult | dg.SkipReason:
     """One run for all partitions that are behind: they share one projection, runs beside each other would only conflict."""
     with plane.open() as opened_plane:
         row = opened_plane.live()  # to look makes none: the run does
@@ -65,7 +65,9 @@ def new_offsets(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg
     description="Reports commits of any driver: a materialisation per moved partition and per range closed behind the basis.",
     tags={"plane": "online"},
 )
-def commit_reporter(context: dg.SensorEvaluationContext, plane: PlaneResource) -> dg.SensorResult | dg.SkipReason:
+def commit_reporter(
+    context: dg.SensorEvaluationContext, plane: dg.ResourceParam[PlaneResource]
+) -> dg.SensorResult | dg.SkipReason:
     """Also adds the partitions themselves: ranges that closed everywhere, and the registry of the profile's pack."""
     cursor = ReportCursor.model_validate_json(context.cursor) if context.cursor else None
     with plane.open() as opened_plane:

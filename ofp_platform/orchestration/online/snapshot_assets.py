@@ -39,7 +39,7 @@ HASH_IS_NAME = "hash_is_name"
     ],
 )
 def snapshot_set(
-    context: dg.AssetExecutionContext, plane: PlaneResource, object_store: ObjectStoreResource
+    context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource], object_store: dg.ResourceParam[ObjectStoreResource]
 ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
     """Materialise the hour of the partition."""
     objects = object_store.open()

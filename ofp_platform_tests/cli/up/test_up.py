@@ -65,6 +65,34 @@ def key(home: str) -> str:
     return (Path(home) / "keys" / "decisions.key").read_text().strip()
 
 
+_MUTATION = (
+    'mutation { startSensor(sensorSelector: {repositoryName: "r", repositoryLocationName: "l", sensorName: "s"}) { __typename } }'
+)
+
+
+def attack_dagster(said: str) -> None:
+    """What the pages of other sites, and other users of the machine, get from Dagster's server; and what its own pages do."""
+    found = re.search(r"^Dagster UI +(http://[\d.:]+)/\?session=(\S+)", said, re.MULTILINE)
+    assert found, said
+    url, session = found[1], found[2]
+    known = {"authorization": f"Bearer {session}"}
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+        for path in ("/", "/server_info", "/logs/x", "/graphql?query=%7Bversion%7D", "/download_debug/x"):
+            assert http.get(path).status_code == 401
+        read, change = {"query": "{ assetNodes { id } }"}, {"query": _MUTATION}
+        assert http.post("/graphql", json=change).status_code == 401
+        for headers, status in [({"host": "evil.example"}, 421), ({"origin": "https://evil.example"}, 403)]:
+            assert http.get(f"/?session={session}", headers=headers).status_code == status
+            assert http.post("/graphql", json=read, headers=known | headers).status_code == status
+        assert http.get("/graphql", params={"query": _MUTATION}, headers=known).status_code == 405
+        assert http.post("/graphql", content=b'{"query": "{ version }"}', headers=known).status_code == 415
+        assert http.post("/report_asset_materialization/online/projection", json={}, headers=known).status_code == 403
+        assert http.post("/graphql", json=change, headers=known).status_code == 403
+        # the way of a browser
+        assert http.get(f"/?session={session}", follow_redirects=True).text.lstrip().lower().startswith("<!doctype html")
+        assert http.post("/graphql", json=read).json()["data"]["assetNodes"]
+
+
 @pytest.mark.timeout(180)
 def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> None:
     with running_ofp(plane_home, "--dagster-port", "0") as (process, said):
@@ -78,9 +106,7 @@ def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> Non
             )
         assert verify(answer) == answer.provenance.feature_snapshot_hash
         assert answer.snapshot.by_key[0].by_group[0].features["sum_amount_30d"] == 107016
-        query = {"query": "{ assetNodes { id } }"}
-        assets = httpx.post(f"{address(said, 'Dagster UI')}/graphql", json=query, timeout=30, trust_env=False).json()
-        assert assets["data"]["assetNodes"]
+        attack_dagster("".join(said))
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 4
         process.send_signal(signal.SIGINT)
