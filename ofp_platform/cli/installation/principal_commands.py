@@ -47,7 +47,7 @@ def add(
     """Add a principal and show its key, once: only its hash is kept."""
     from ofp_platform.api.principals import Principal, RunPins, changed_principals, new_key, run_pins
 
-    environment = resolve(home, profile)
+    environment = resolve(home, profile, makes_home=True)
     if all_runs and run:
         raise CommandRefused("--all-runs and --run exclude each other")
     if run:
