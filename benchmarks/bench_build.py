@@ -23,8 +23,8 @@ from benchmarks.figures import Figures, Row
 from benchmarks.handbook import TRANSACTIONS, Transactions, copies_of, transactions
 from benchmarks.peer import PeerUnavailable
 from benchmarks.world import fresh_database, profile
-from ofp_platform.cli.demo.training_set import HANDBOOK, training_intent
 from ofp_platform.cli.offline.facts_commands import examine, reference_of
+from ofp_platform.cli.offline.training_set import HANDBOOK, training_intent
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed

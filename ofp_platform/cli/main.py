@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.demo import command as demo
+from ofp_platform.cli.files import import_commands, pack_commands
 from ofp_platform.cli.installation import doctor, installation_commands, principal_commands
 from ofp_platform.cli.offline import (
     archive_commands,
@@ -66,6 +67,7 @@ app.command("init", short_help="Write a profile to start from.")(installation_co
 app.command("migrate", short_help="Bring the schema of the database up to date.")(installation_commands.migrate)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
+app.add_typer(pack_commands.app, name="pack")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(projector_commands.app, name="projector")
 projector_commands.app.command("failures", short_help="List records that were not applied, and why.")(failure_commands.failures)
@@ -75,11 +77,13 @@ projector_commands.app.command("anomalies", short_help="List ids that came again
 app.add_typer(projection_commands.app, name="projection")
 app.add_typer(features.app, name="features")
 app.add_typer(snapshot_commands.app, name="snapshot")
+log_commands.app.command("import", short_help="Append the rows of a file of your own.")(import_commands.import_events)
 app.add_typer(log_commands.app, name="log")
 log_commands.app.command("show", short_help="Show one record, without the values of its payload.")(record_commands.show)
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
 app.add_typer(governance_commands.app, name="governance")
+label_commands.app.command("append", short_help="Append the labels of a file of your own.")(import_commands.append_labels)
 app.add_typer(label_commands.app, name="labels")
 app.command("decide", short_help="Run the example decision service over the newest events.")(decide.decide)
 app.add_typer(intent_commands.app, name="intent")

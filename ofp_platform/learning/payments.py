@@ -13,25 +13,42 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.times import parse_time, to_datetime
 
-_CARD = {"card_payments": "card_id", "handbook": "account_id"}
+_ENTITIES = ("card_id", "account_id", "customer_id", "device_id", "merchant_id")
+_AMOUNT = "payload__amount_minor"
 
 
 def train_on(
-    objects: ObjectStore, manifest: DatasetManifest, protocol: Protocol, *, trees: int, allow_hindsight: bool = False
+    objects: ObjectStore,
+    manifest: DatasetManifest,
+    protocol: Protocol,
+    *,
+    trees: int,
+    allow_hindsight: bool = False,
+    entity: str | None = None,
+    amount: str | None = None,
 ) -> TrainingReport:
     """Train on a dataset that has one row per payment.
 
+    `entity`: the column of the id whose known frauds leave the test; default: of a card, else of an account, and so on.
+    `amount`: a payload column that the model sees too; default: `payload__amount_minor`, or the only one of integers.
+
     Raises:
         DatasetNotAdmitted: it is not fit to train on.
-        ProtocolUnmet: it has not, or not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
+        ProtocolUnmet: it has not the columns, or not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
     """
-    names = {column.name for column in manifest.columns}
-    card = _CARD.get(manifest.feature_pack.pack_id, "card_id")
-    columns = Columns(card=card, amount="payload__amount_minor", event_time="event_time_utc")
-    required_columns = (columns.card, columns.amount, columns.event_time, columns.label)
+    names = [column.name for column in manifest.columns]
+    entity = entity or next((name for name in _ENTITIES if name in names), _ENTITIES[0])
+    columns = Columns(card=entity, amount=amount or _amount(manifest), event_time="event_time_utc")
+    required_columns = (columns.card, columns.amount or columns.event_time, columns.event_time, columns.label)
     if missing := [name for name in required_columns if name not in names]:
-        raise ProtocolUnmet(f"dataset {manifest.dataset_name} has no column {', '.join(missing)}: the example needs it")
+        message = f"dataset {manifest.dataset_name} has no column {', '.join(missing)}; it has {', '.join(names)}"
+        raise ProtocolUnmet(message)
     return train(objects, manifest, columns, protocol, trees=trees, allow_hindsight=allow_hindsight)
+
+
+def _amount(manifest: DatasetManifest) -> str | None:
+    integers = [column.name for column in manifest.columns if column.role == "payload" and column.type == "int64"]
+    return _AMOUNT if _AMOUNT in integers else integers[0] if len(integers) == 1 else None
 
 
 def protocol_of(objects: ObjectStore, manifest: DatasetManifest) -> Protocol:

@@ -34,10 +34,10 @@ SATURDAY = 5
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a dataset play which part."""
+    """Which columns of a dataset play which part. `card`: the entity whose known frauds leave the test; `amount`: may be none."""
 
     card: str
-    amount: str
+    amount: str | None
     event_time: str = "ts"
     label: str = "label_value"
 
@@ -82,7 +82,7 @@ def frame(table: pa.Table, columns: Columns, features: list[str]) -> pd.DataFram
             "day": moments.dt.date,
             "card": table[columns.card].to_pandas(),
             "fraud": table[columns.label].to_pandas(),
-            "amount": table[columns.amount].to_numpy().astype(np.float64),
+            **({} if columns.amount is None else {"amount": table[columns.amount].to_numpy().astype(np.float64)}),
             "during_weekend": (moments.dt.day_of_week >= SATURDAY).astype(np.float64),
             "during_night": (moments.dt.hour <= NIGHT_UNTIL_HOUR).astype(np.float64),
             **numbers,
@@ -114,12 +114,15 @@ def train(
         if column.role == "feature" and column.type == "string":
             message = f"feature {column.name} is a text, and these models learn from numbers; leave its group out of the dataset"
             raise DatasetNotAdmitted(AdmissionReason.SCHEMA_UNFIT, message)
-    table = read_dataset(objects, manifest, [columns.event_time, columns.card, columns.amount, columns.label, *features])
+    amount_columns = [] if columns.amount is None else [columns.amount]
+    table = read_dataset(objects, manifest, [columns.event_time, columns.card, *amount_columns, columns.label, *features])
     rows = frame(table, columns, features)
     # a payment without an amount feeds what needs none, and is a row; a model of amounts cannot see it
-    rows = rows[rows["fraud"].notna() & rows["amount"].notna()].astype({"fraud": np.int64})
+    rows = rows[rows["fraud"].notna()].astype({"fraud": np.int64})
+    if columns.amount is not None:
+        rows = rows[rows["amount"].notna()]
     training, test = split(rows, protocol)
-    inputs = ["amount", "during_weekend", "during_night", *features]
+    inputs = [*(["amount"] if amount_columns else []), "during_weekend", "during_night", *features]
     lineage: dict[str, Any] = {
         "kind": "model_lineage",
         "contract_version": "v0",

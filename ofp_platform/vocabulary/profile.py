@@ -100,7 +100,7 @@ class Profile(Model):
         default=None, description="the least that a Kinesis stream keeps a record for, 24h to 365d; raised, never lowered"
     )
     context_pins: ContextPins
-    pack: str = Field(description="the name of a shipped pack, or a path ending in .yaml")
+    pack: str = Field(description="the name of a shipped pack, or a path ending in .yaml, from the folder of the profile")
     clock_skew: Duration = "5m"
     allowed_lateness: Duration = "1d"
     range_size: int = Field(default=25_000, ge=1, description="records of one offset range, the unit of backfill")
@@ -188,7 +188,10 @@ def load_profile(path: Path) -> Profile:
     if (place := raw_identifier_in(content)) is not None:
         raise ProfileError(f"{path}: {place.replace('payload', 'profile', 1)}: a raw identifier (a card number) is refused")
     try:
-        return Profile.model_validate(content)
+        profile = Profile.model_validate(content)
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ProfileError("\n".join(lines)) from None
+    if not profile.pack.endswith(".yaml"):
+        return profile
+    return profile.model_copy(update={"pack": str(path.parent / Path(profile.pack).expanduser())})

@@ -27,6 +27,7 @@ NEXT_VERSION = re.compile(r"(name: account_activity\n +version: )v1")
 @pytest.fixture
 def variables(dsn: str, tmp_path: Path) -> dict[str, str]:
     """A home with the demo's plane, and no profile of its own."""
+    (tmp_path / "home").mkdir()
     fill_demo_plane(tmp_path / "home", dsn)
     return {"OFP_HOME": str(tmp_path / "home"), "OFP_DATABASE_URL": dsn}
 
@@ -51,7 +52,7 @@ def test_new_definitions_go_live_as_written(variables: dict[str, str], tmp_path:
     assert "stop `ofp up` and start it again" in text  # what `up` began with, it keeps
     wanted = [command for command in commands(text) if command != "ofp up"]
     assert wanted == [
-        "ofp registry check packs/next.yaml --store",
+        "ofp registry check .ofp/packs/next.yaml --store",
         "ofp init",
         "ofp projection rebuild",
         "ofp projection switch DIGEST",
@@ -60,9 +61,10 @@ def test_new_definitions_go_live_as_written(variables: dict[str, str], tmp_path:
     monkeypatch.chdir(tmp_path)
     pack, count = NEXT_VERSION.subn(r"\1v2", shipped_pack_text("card_payments"))
     assert count == 1
-    Path("packs").mkdir()
-    Path("packs/next.yaml").write_text(pack, encoding="utf-8")
-    assert "1 new, none redefined" in run(wanted[0], variables).out
+    next_pack = Path(variables["OFP_HOME"]) / "packs" / "next.yaml"
+    next_pack.parent.mkdir()
+    next_pack.write_text(pack, encoding="utf-8")
+    assert "1 new, none redefined" in run(wanted[0].replace(".ofp/packs/next.yaml", str(next_pack)), variables).out
     profile = Path(run(wanted[1], variables).out.split()[1])
     stated = profile.read_text(encoding="utf-8")
     profile.write_text(stated.replace("pack: card_payments", "pack: packs/next.yaml"), encoding="utf-8")

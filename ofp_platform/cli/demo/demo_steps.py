@@ -17,8 +17,8 @@ from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_p
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
-from ofp_platform.cli.demo.training_set import HANDBOOK, SIMULATED
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.offline.training_set import HANDBOOK, SIMULATED
 from ofp_platform.cli.online.decide import KnownService, add, decide_on, point_of, serving, words_of
 from ofp_platform.cli.online.newest_events import newest_events
 from ofp_platform.cli.processes import program

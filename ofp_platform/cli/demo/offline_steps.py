@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 
 from ofp_platform.cli.demo.summary import facts, heading
-from ofp_platform.cli.demo.training_set import TrainingSet, training_intent
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.offline.build_commands import build_run
 from ofp_platform.cli.offline.build_context import build_context_on
@@ -18,6 +17,7 @@ from ofp_platform.cli.offline.label_commands import load_reports
 from ofp_platform.cli.offline.model_commands import days_of
 from ofp_platform.cli.offline.model_table import model_table
 from ofp_platform.cli.offline.run_line import line_of
+from ofp_platform.cli.offline.training_set import TrainingSet, training_intent
 from ofp_platform.cli.terminal.progress import bar, done, wheel
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused

@@ -12,9 +12,8 @@ from pathlib import Path
 from ofp_platform.cli.demo.demo_events import Replay
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.port import EventLog
-from ofp_platform.online.projecting.apply_until import CONFLICTS
+from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.projector import Projector
-from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.vocabulary.position import Basis, place
 
@@ -33,14 +32,14 @@ class Appended:
     ends: Basis
 
 
-@dataclass
+@dataclass(frozen=True)
 class Projected:
     """Outcome of a projection step: records read and applied, commits, seconds."""
 
-    records: int = 0
-    applied: int = 0
-    commits: int = 0
-    seconds: float = 0.0
+    records: int
+    applied: int
+    commits: int
+    seconds: float
 
 
 def append_missing(log: EventLog, replay: Replay, receipt_file: Path, advance: Advance) -> Appended:
@@ -131,22 +130,6 @@ def _missing(batch: Deliveries, stored_identities: Counter[Identity]) -> Deliver
 def project_available(projector: Projector, batch_records: int, advance: Advance, until: Basis | None = None) -> Projected:
     """Apply all that the log holds behind the projection's basis, up to `until` if given."""
     start = time.monotonic()
-    outcome = Projected()
-    conflicts = 0
-    while True:
-        try:
-            receipt = projector.apply_available(max_records=batch_records, until=until)
-        except ProjectionConflict:
-            conflicts += 1
-            if conflicts >= CONFLICTS:
-                raise
-            continue  # another driver (`ofp up`) is at it too: go on behind what it did
-        if receipt is None:
-            break
-        conflicts = 0
-        outcome.commits += 1
-        outcome.records += receipt.records
-        outcome.applied += receipt.applied
-        advance(receipt.records)
-    outcome.seconds = time.monotonic() - start
-    return outcome
+    commits = apply_until(projector, until, batch_records, lambda receipt: advance(receipt.records))
+    records, applied = sum(receipt.records for receipt in commits), sum(receipt.applied for receipt in commits)
+    return Projected(records, applied, len(commits), time.monotonic() - start)

@@ -35,6 +35,68 @@ def _ledger(environment: Environment, limits: BuildLimits | None = None) -> Iter
         yield RunLedger(pool, limits)
 
 
+@app.command(short_help="Print an intent for a training set of everything that is there.")
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the dataset.", show_default=False)],
+    label: Annotated[str, typer.Option("--label", help="Type of label that is to be learned.")] = "fraud",
+    maturity: Annotated[
+        str, typer.Option("--maturity", help="How old an event must be for its silence to count as a no, as in 14d.")
+    ] = "14d",
+    event_type: Annotated[
+        str | None, typer.Option("--type", help="Event type with a row per event; default: the only one.", show_default=False)
+    ] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Print an intent (JSON) with everything pinned as it is now: one row per event, all of the log and all groups of its keys,
+    labels as far as they are known. `ofp intent submit FILE` takes it; docs/intents.md says what can be changed.
+    """
+    from ofp_platform.cli.offline.build_context import open_build_context
+    from ofp_platform.cli.offline.facts_commands import reference_of
+    from ofp_platform.cli.offline.training_set import TrainingSet, training_intent
+    from ofp_platform.offline.labels.label_store import LabelStore
+    from ofp_platform.offline.requests.replay_resolution import data_end
+    from ofp_platform.registry.models import FieldType
+    from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, intent_wire
+    from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+    from ofp_platform.vocabulary.times import parse_duration
+
+    try:
+        maturity_seconds = parse_duration(maturity) // 1_000_000
+    except ValueError as error:
+        raise CommandRefused(f"--maturity: {error}") from None
+    with open_build_context(resolve(home, profile)) as (plane, build_context):
+        registry, pins = plane.known_registry(), plane.profile.context_pins
+        types = list(registry.pack.events)
+        if event_type is None and len(types) > 1:
+            raise CommandRefused(f"--type: say which events are the rows; the pack has {', '.join(types)}")
+        if event_type is not None and event_type not in types:
+            raise CommandRefused(f"--type: the pack knows no {event_type}; it has {', '.join(types)}")
+        row_type = event_type or types[0]
+        ends = plane.log.ends()
+        if not any(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values()):
+            raise CommandRefused(f"the log {plane.log.stream_name} is empty: append events first")
+        end = data_end(ReplayBasis.up_to(ends), build_context.stream_records)
+        known_until = LabelStore(plane.pool, pins).known_until(label, end)
+        if known_until is None:
+            raise CommandRefused(
+                f"no assertion of type {label} is known by the end of the data: append labels first (`ofp labels append FILE`)"
+            )
+        training_set = TrainingSet(
+            name=name,
+            event_type=row_type,
+            as_of_basis=AsOfBasis.INGEST_TIME,
+            payload_fields=tuple(
+                field for field, kind in registry.pack.events[row_type].fields.items() if kind is FieldType.INTEGER
+            ),
+            label_type=label,
+            maturity_seconds=maturity_seconds,
+            submitted_by="ofp-cli",
+        )
+        intent = training_intent(training_set, registry, pins, ends, reference_of(plane.profile), known_until)
+    typer.echo(readable_json(intent_wire(intent)))
+
+
 @app.command(short_help="Resolve an intent without building anything.")
 def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Say what an intent would be built from: offsets, pack, labels, anchors. Exit code 1 and the field at fault otherwise."""

@@ -37,6 +37,14 @@ def train_models(
         ),
     ] = None,
     trees: Annotated[int, typer.Option("--trees", min=1, max=10_000, help="Trees of the random forest.")] = 100,
+    entity: Annotated[
+        str | None,
+        typer.Option("--entity", metavar="COLUMN", help="Id whose known frauds leave the test; default: card, else account."),
+    ] = None,
+    amount: Annotated[
+        str | None,
+        typer.Option("--amount", metavar="COLUMN", help="Payload column that the model sees too; default: the amount."),
+    ] = None,
     allow_hindsight: Annotated[
         bool,
         typer.Option("--allow-hindsight", help="Admit a dataset whose rows know later events (as_of_basis event_time)."),
@@ -54,7 +62,7 @@ def train_models(
     admit(manifest, allow_hindsight=allow_hindsight)
     protocol = protocol_of(objects, manifest) if first_day is None else Protocol(first_day.date())
     with wheel(Console(stderr=True), "Training"):
-        report = train_on(objects, manifest, protocol, trees=trees, allow_hindsight=allow_hindsight)
+        report = train_on(objects, manifest, protocol, trees=trees, allow_hindsight=allow_hindsight, entity=entity, amount=amount)
     typer.echo(f"train {days_of(protocol.first_day, protocol.training_days)}: {report.training_rows:,} rows")
     typer.echo(f"test  {days_of(protocol.first_test_day, protocol.test_days)}: {report.test_rows:,} rows")
     for line in model_table(report, protocol):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,16 +71,23 @@ def decide(
 
 
 def point_of(plane: Plane) -> DecisionPoint:
-    """The decision point that ships with the pack of the plane.
+    """The decision point of the plane: the file beside a pack of one's own, else the one that ships with the pack.
 
     Raises:
-        CommandRefused: none does.
+        CommandRefused: there is neither. DecisionFileError: the file cannot be used.
     """
+    from ofp_platform.decisions.decision_file import FILE_NAME, load_decision_point
     from ofp_platform.decisions.decision_point import SHIPPED
 
+    pack = plane.profile.pack
+    if pack.endswith(".yaml") and (file := Path(pack).with_name(FILE_NAME)).exists():
+        return load_decision_point(file)
     pack_id = plane.known_registry().pack.pack_id
     if pack_id not in SHIPPED:
-        raise CommandRefused(f"no rule of decision is declared for pack {pack_id}; there is one for {', '.join(SHIPPED)}")
+        raise CommandRefused(
+            f"no rule of decision is declared for pack {pack_id}: write {FILE_NAME} beside the pack;"
+            f" one ships for {', '.join(SHIPPED)}"
+        )
     return SHIPPED[pack_id]
 
 

@@ -127,6 +127,24 @@ def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> 
         raise RuntimeError(tasks.ended.own[0].reason)
 
 
+@app.command("catch-up", short_help="Apply what the log holds, then stop.")
+def catch_up(home: Home = None, profile: ProfileSource = None) -> None:
+    """Apply what the log holds now, in large commits, and stop. A continuous driver beside it goes on where this one stopped."""
+    from rich.console import Console
+
+    from ofp_platform.cli.terminal.progress import bar
+    from ofp_platform.online.projecting.apply_until import apply_until
+
+    with resolve(home, profile).open_plane(create_stream=True) as plane:
+        row = plane.ensure_live()
+        with bar(Console(stderr=True), "Projecting", sum(plane.log.ordinal_lag(row.basis).values())) as advance:
+            commits = apply_until(
+                plane.projector(row), plane.log.ends(), plane.profile.batch_records, lambda receipt: advance(receipt.records)
+            )
+    records, applied = sum(receipt.records for receipt in commits), sum(receipt.applied for receipt in commits)
+    typer.echo(f"{records:,} records, {applied:,} applied; projection {row.projection_id} is at the head")
+
+
 @app.command(short_help="Show counts, lag and watermark.")
 def status(home: Home = None, profile: ProfileSource = None) -> None:
     """Show the live projection: counts, lag and watermark, partition by partition; exit code 1 when there is none."""

@@ -22,6 +22,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
+    from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.learning.protocol import ProtocolUnmet
     from ofp_platform.log.archive import ArchiveConflict
     from ofp_platform.log.archive_segment import SegmentDamaged
@@ -45,6 +46,8 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable, DsnNotCarried
     from ofp_platform.storage.transient import is_transient, outage_message
+    from ofp_platform.tables.import_rules import ImportRulesError
+    from ofp_platform.tables.table_file import TableFault
     from ofp_platform.vocabulary.errors import ContractError
     from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
     from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted
@@ -72,9 +75,11 @@ def words_for(error: Exception) -> str | None:
         DatabaseUnavailable,
         DatasetDamaged,
         DatasetNotFound,
+        DecisionFileError,
         DsnNotCarried,
         EmbeddedPostgresError,
         HandbookFileError,
+        ImportRulesError,
         LeaseLost,
         LogError,
         MemoryTooSmall,
@@ -97,6 +102,7 @@ def words_for(error: Exception) -> str | None:
         SegmentMissing,
         ServiceUnreachable,
         SparkUnavailable,
+        TableFault,
         TooFewFiles,
         TrimRefused,
         UnknownProjection,

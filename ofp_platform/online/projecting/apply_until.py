@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.vocabulary.position import Basis
@@ -10,8 +12,13 @@ CONFLICTS = 100
 """Commits in a row that others may win before a driver gives up."""
 
 
-def apply_until(projector: Projector, until: Basis, batch_records: int) -> list[ApplyReceipt]:
-    """Apply up to a basis, or as far as the log gives it. Returns the commits made here.
+def apply_until(
+    projector: Projector,
+    until: Basis | None,
+    batch_records: int,
+    on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None,
+) -> list[ApplyReceipt]:
+    """Apply up to a basis (None: the head), or as far as the log gives it. Returns the commits made here.
 
     Raises:
         ProjectionConflict: others keep moving the basis.
@@ -31,3 +38,4 @@ def apply_until(projector: Projector, until: Basis, batch_records: int) -> list[
             return receipts
         conflicts = 0
         receipts.append(receipt)
+        on_commit(receipt)

@@ -129,7 +129,8 @@ def test_no_such_dataset(offline: OfflinePlane) -> None:
 
 
 def test_what_a_model_cannot_be_trained_from(offline: OfflinePlane, dataset: str) -> None:
-    assert "has no column card_id" in offline.ofp("model", "train", dataset).refused()
+    for option in ("--entity", "--amount"):
+        assert "has no column card_id; it has" in offline.ofp("model", "train", dataset, option, "card_id").refused()
     of_cards = offline.built(name="of_cards", feature_groups=[{"group_name": "card_activity", "group_version": "v1"}])
     assert "both classes are needed" in offline.ofp("model", "train", of_cards, "--first-day", "2030-01-01").refused()
     unlabelled = offline.built(name="unlabelled", purpose="analysis", label=None, policy={"policy_id": "analysis", "revision": 1})

@@ -1,4 +1,4 @@
-"""The demo's request to the offline plane: one training set of its run, as an intent that anybody could have written."""
+"""A training set of the profile's run, as an intent that anybody could have written: the demo's, and that of `ofp intent new`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ _MATURITY_SECONDS = (parse_duration("7d") + parse_duration("6h")) // 1_000_000
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Which rows, and what they may know. The handbook's protocol computes features by event time: hindsight, and so said."""
+    """Which rows, what they may know, and which label is learned. `submitted_by`: who asks, as the manifest says it.
+
+    The handbook's protocol computes features by event time: hindsight, and so said.
+    """
 
     name: str
     event_type: str
     as_of_basis: AsOfBasis
+    payload_fields: tuple[str, ...] = ("amount_minor",)
+    label_type: str = "fraud"
+    maturity_seconds: int = _MATURITY_SECONDS
+    submitted_by: str = "ofp-demo"
 
 
 SIMULATED = TrainingSet("fraud_by_payment", "card_payment", AsOfBasis.INGEST_TIME)
@@ -57,8 +64,12 @@ def training_intent(
             for (name, version), plan in sorted(registry.groups.items())
             if plan.key_type in keys
         ),
-        scope=PerEvent(event_types=(training_set.event_type,), payload_fields=("amount_minor",)),
+        scope=PerEvent(event_types=(training_set.event_type,), payload_fields=training_set.payload_fields),
         as_of_basis=training_set.as_of_basis,
-        label=LabelRequest(label_type="fraud", as_of_utc=format_time(known_until), maturity_seconds=_MATURITY_SECONDS),
-        submitted_by="ofp-demo",
+        label=LabelRequest(
+            label_type=training_set.label_type,
+            as_of_utc=format_time(known_until),
+            maturity_seconds=training_set.maturity_seconds,
+        ),
+        submitted_by=training_set.submitted_by,
     )

@@ -1,0 +1,62 @@
+"""decision.yaml, beside a pack of one's own: what is asked about an event, and the rule that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ofp_platform.decisions.decision_point import DecisionPoint
+from ofp_platform.decisions.rule import PointsRule
+from ofp_platform.vocabulary.envelope import EventType
+from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.serving import FeatureGroupRef
+from ofp_platform.vocabulary.text_file import read_text
+
+FILE_NAME = "decision.yaml"
+_FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+
+
+class DecisionFileError(Exception):
+    """The file cannot be used; the text says what is wrong, and where."""
+
+
+class _DecisionFile(Model):
+    event_type: EventType
+    key_fields: Mapping[Annotated[KeyType, Field(strict=False)], _FieldName] = Field(min_length=1)
+    groups: tuple[FeatureGroupRef, ...] = Field(strict=False, min_length=1)
+    context_fields: tuple[_FieldName, ...] = Field(default=(), strict=False)
+    rule: PointsRule
+
+
+def load_decision_point(path: Path) -> DecisionPoint:
+    """Read and validate the file.
+
+    Raises:
+        DecisionFileError: no such file, not YAML, or a field that is wrong; the text names file and field.
+    """
+    try:
+        content = YAML(typ="safe").load(read_text(path))
+        file = _DecisionFile.model_validate(content)
+        return DecisionPoint(
+            event_type=file.event_type,
+            key_fields={kind.value: name for kind, name in file.key_fields.items()},
+            groups=tuple((group.group_name, group.group_version) for group in file.groups),
+            context_fields=file.context_fields,
+            rule=file.rule,
+        )
+    except OSError as error:
+        raise DecisionFileError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        raise DecisionFileError(f"{path if mark is None else f'{path}:{mark.line + 1}'}: not YAML") from None
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
+        raise DecisionFileError("\n".join(lines)) from None
+    except ValueError as error:
+        raise DecisionFileError(f"{path}: {error}") from None
