@@ -46,7 +46,7 @@ _DECODER = msgspec.msgpack.Decoder(_Columns)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block as it is stored; times in microseconds."""
+    """A block as it is stored; times in microseconds. `is_declared`: who appended it gave them, not the broker's clock."""
 
     record_count: int
     first_admitted: int
@@ -54,13 +54,18 @@ class Block:
     codec: int
     raw_bytes: int
     data: bytes
+    is_declared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBlock:
-    """A block as it is read, with the offset of its first record."""
+    """A block as it is read, with the offset of its first record.
+
+    `admitted_floor`: what the broker had given before, where its clock may have run backwards: no record was admitted earlier.
+    """
 
     first_offset: int
+    admitted_floor: int | None
     codec: int
     raw_bytes: int
     data: bytes
@@ -77,8 +82,8 @@ def split(payloads: Sequence[bytes]) -> list[tuple[int, int]]:
     return list(pairwise([*bounds, len(payloads)]))
 
 
-def encode(records: AdmittedColumns, admitted_at: Sequence[int]) -> Block:
-    """One block of at least one record; `admitted_at` in microseconds."""
+def encode(records: AdmittedColumns, admitted_at: Sequence[int], is_declared: bool = True) -> Block:
+    """One block of at least one record; `admitted_at` in microseconds, given by whoever appends or by the broker's clock."""
     kinds: dict[Kind, int] = {}
     index = [kinds.setdefault(kind, len(kinds)) for kind in records.kinds]
     columns = _Columns(
@@ -93,7 +98,7 @@ def encode(records: AdmittedColumns, admitted_at: Sequence[int]) -> Block:
     )
     raw = _ENCODER.encode(columns)
     data = _ZSTD.compress(raw, asbytes=True)
-    return Block(len(records), min(admitted_at), max(admitted_at), CODEC, len(raw), data)
+    return Block(len(records), min(admitted_at), max(admitted_at), CODEC, len(raw), data, is_declared)
 
 
 def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: PartitionBasis) -> RecordBatch:
@@ -124,7 +129,8 @@ def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: Partitio
         event_types += [types[kind] for kind in kinds]
         schema_versions += [versions[kind] for kind in kinds]
         pins_index.append(place[kind_index])
-        admitted_at.append(np.frombuffer(columns.admitted_at, "<i8")[low:high])
+        times = np.frombuffer(columns.admitted_at, "<i8")[low:high]
+        admitted_at.append(times if block.admitted_floor is None else np.maximum(times, block.admitted_floor))
         ts.append(np.frombuffer(columns.ts, "<i8")[low:high])
         event_ids += columns.event_ids[low:high]
         emitted_at += [None] * (high - low) if columns.emitted_at is None else columns.emitted_at[low:high]

@@ -50,7 +50,10 @@ from ofp_platform.vocabulary.position import DENSE, Basis, PartitionBasis, Strea
 _Placed = tuple[str, Block]  # a block, and its partition
 _Place = tuple[int, str | None]  # the first offset of a block, and its incarnation
 _NAME: TypeAdapter[str] = TypeAdapter(StreamName)
-_BROKER_TIME = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+_CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+# the greatest of the clock and what was given before, in any partition
+_BROKER_TIME = f"SELECT greatest({_CLOCK}, max(last_broker_time)) FROM ofp.log_head WHERE stream_name = %s"
+_CLOCK_BEHIND = f"SELECT max(last_broker_time) - {_CLOCK} FROM ofp.log_head WHERE stream_name = %s"
 _LOCK = """
     SELECT head.partition_id, head.next_offset, stream.incarnation, right(stream.server, 8) = ofp.log_timeline()
     FROM ofp.log_head head JOIN ofp.log_stream stream USING (stream_name)
@@ -58,27 +61,35 @@ _LOCK = """
 # a block without a head, or of a log that is not settled here, has no offset, which the table refuses: then nothing is written
 _APPEND = """
     WITH block AS MATERIALIZED (
-        SELECT * FROM unnest(
+        SELECT *, max(last_admitted) FILTER (WHERE NOT declared) OVER (
+            PARTITION BY partition_id ORDER BY ahead ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS given_ahead
+        FROM unnest(
             %(partition)s::text[], %(ahead)s::bigint[], %(record_count)s::integer[], %(first_admitted)s::bigint[],
-            %(last_admitted)s::bigint[], %(codec)s::smallint[], %(raw_bytes)s::integer[], %(data)b::bytea[]
-        ) AS block (partition_id, ahead, record_count, first_admitted, last_admitted, codec, raw_bytes, data)
+            %(last_admitted)s::bigint[], %(declared)s::boolean[], %(codec)s::smallint[], %(raw_bytes)s::integer[],
+            %(data)b::bytea[]
+        ) AS block (partition_id, ahead, record_count, first_admitted, last_admitted, declared, codec, raw_bytes, data)
     ), head AS MATERIALIZED (
-        SELECT log_head.partition_id, log_head.next_offset, stream.incarnation
+        SELECT log_head.partition_id, log_head.next_offset, log_head.last_broker_time, stream.incarnation
         FROM ofp.log_head JOIN ofp.log_stream stream USING (stream_name)
         WHERE log_head.stream_name = %(stream)s AND log_head.partition_id = ANY(%(partition)s::text[])
             AND (%(settling)s::boolean OR right(stream.server, 8) = ofp.log_timeline())
         ORDER BY log_head.partition_id FOR UPDATE OF log_head
     ), moved AS (
-        UPDATE ofp.log_head SET next_offset = head.next_offset + block.record_count
-        FROM head JOIN (SELECT partition_id, sum(record_count) AS record_count FROM block GROUP BY partition_id) block
-            USING (partition_id)
+        UPDATE ofp.log_head SET next_offset = head.next_offset + block.record_count,
+            last_broker_time = greatest(head.last_broker_time, block.given)
+        FROM head JOIN (
+            SELECT partition_id, sum(record_count) AS record_count, max(last_admitted) FILTER (WHERE NOT declared) AS given
+            FROM block GROUP BY partition_id) block USING (partition_id)
         WHERE log_head.stream_name = %(stream)s AND log_head.partition_id = head.partition_id
     ), stored AS (
         INSERT INTO ofp.log_block
-            (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, codec, raw_bytes, block)
-        SELECT %(stream)s, block.partition_id, head.next_offset + block.ahead, block.record_count, block.first_admitted,
-            block.last_admitted, block.codec, block.raw_bytes, block.data
-        FROM block LEFT JOIN head USING (partition_id)
+            (stream_name, partition_id, first_offset, record_count, first_admitted, last_admitted, admitted_floor, codec,
+            raw_bytes, block)
+        SELECT %(stream)s, block.partition_id, head.next_offset + block.ahead, block.record_count,
+            greatest(block.first_admitted, floor.time), greatest(block.last_admitted, floor.time), floor.time, block.codec,
+            block.raw_bytes, block.data
+        FROM block LEFT JOIN head USING (partition_id) CROSS JOIN LATERAL (
+            SELECT CASE WHEN NOT block.declared THEN greatest(head.last_broker_time, block.given_ahead) END AS time) floor
     )
     SELECT partition_id, next_offset, incarnation FROM head"""
 _STATEMENT_BYTES = 64_000_000  # of blocks in one statement: far below the 1 GB that PostgreSQL takes
@@ -108,14 +119,25 @@ _READ = """
         FROM head
     )
     SELECT reach.partition_id, reach.next_offset, reach.floor_offset, reach.incarnation,
-        block.first_offset, block.codec, block.raw_bytes, block.block
+        block.first_offset, block.admitted_floor, block.codec, block.raw_bytes, block.block
     FROM reach LEFT JOIN LATERAL (
-        SELECT first_offset, codec, raw_bytes, block FROM ofp.log_block
+        SELECT first_offset, admitted_floor, codec, raw_bytes, block FROM ofp.log_block
         WHERE stream_name = reach.stream_name AND partition_id = reach.partition_id
             AND first_offset >= reach.first AND first_offset < reach.start + reach.count
         OFFSET 0
     ) block ON true
     ORDER BY reach.partition_id, block.first_offset"""
+
+
+def clock_behind_us(pool: Pool, stream_name: str) -> int:
+    """How far the clock of the database is behind an admission time that it gave, microseconds: it stepped back. Else 0.
+
+    Raises:
+        psycopg.Error: the database does not answer.
+    """
+    with pool.connection() as connection:
+        row = connection.execute(_CLOCK_BEHIND, (stream_name,)).fetchone()
+    return 0 if row is None or row[0] is None else max(0, int(row[0]))
 
 
 class PostgresLog:
@@ -280,7 +302,8 @@ class PostgresLog:
             for low, high in split([records.payloads[index] for index in members]):
                 members_of.append(members[low:high])
                 taken = records.take(members_of[-1])
-                blocks.append((name, encode(taken, [times[index] for index in members_of[-1]])))
+                is_declared = batch.admitted_at is not None
+                blocks.append((name, encode(taken, [times[index] for index in members_of[-1]], is_declared)))
         placed: list[tuple[str, int | str]] = [("", 0)] * len(records)
         firsts = self._commits.write(blocks, sum(len(block.data) for _, block in blocks))
         for (name, _), members, (first, _) in zip(blocks, members_of, firsts, strict=True):
@@ -327,6 +350,7 @@ class PostgresLog:
             "record_count": [block.record_count for _, block in blocks],
             "first_admitted": [block.first_admitted for _, block in blocks],
             "last_admitted": [block.last_admitted for _, block in blocks],
+            "declared": [block.is_declared for _, block in blocks],
             "codec": [block.codec for _, block in blocks],
             "raw_bytes": [block.raw_bytes for _, block in blocks],
             "data": [block.data for _, block in blocks],
@@ -337,7 +361,7 @@ class PostgresLog:
 
     def _broker_time(self) -> int:
         with _answering(), self._pool.connection() as connection:
-            row = connection.execute(_BROKER_TIME).fetchone()
+            row = connection.execute(_BROKER_TIME, (self.stream_name,)).fetchone()
         assert row is not None
         return int(row[0])
 

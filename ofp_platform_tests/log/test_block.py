@@ -67,7 +67,7 @@ def test_any_slice_of_any_blocks_is_the_records(kinds: list[tuple[str, str, bool
             times[high - 1],
             times[low],
         )
-        blocks.append(StoredBlock(origin + low, encoded.codec, encoded.raw_bytes, encoded.data))
+        blocks.append(StoredBlock(origin + low, None, encoded.codec, encoded.raw_bytes, encoded.data))
     start = data.draw(st.integers(0, len(records) - 1))
     stop = data.draw(st.integers(start + 1, len(records)))
     touched = [b for b, low, high in zip(blocks, cuts, cuts[1:], strict=False) if low < stop and high > start]

@@ -11,6 +11,8 @@ import numpy as np
 import psycopg
 import pytest
 
+from ofp_platform.log import postgres
+from ofp_platform.log.block import encode
 from ofp_platform.log.port import (
     LogUnavailable,
     PartitionNotFound,
@@ -19,7 +21,7 @@ from ofp_platform.log.port import (
     PositionUnknown,
     StreamNotFound,
 )
-from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.log.postgres import PostgresLog, clock_behind_us
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
@@ -336,3 +338,70 @@ def test_one_partition_that_cannot_be_read_fails_the_reading_of_many(
     wrong = PartitionRequest(log.position_kind.basis(partition_id, offset), 5)
     with pytest.raises(error):
         log.read_many([PartitionRequest(log.position_kind.basis("0000", 0), 5), wrong])
+
+
+def _stepped_back(text: str) -> str:
+    return text.replace("clock_timestamp()", "(clock_timestamp() - interval '1 hour')")
+
+
+def _times(log: PostgresLog) -> dict[str, list[int]]:
+    return {info.partition_id: log.read(info.partition_id, None, 1_000).admitted_at.tolist() for info in log.partitions()}
+
+
+def test_admission_times_do_not_run_backwards_with_a_clock_that_steps_back(
+    pool: Pool, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = PostgresLog.create(pool, "payments", 4, "payload.account_id")
+    log.append([event(number) for number in range(20)])
+    before = _times(log)
+    latest = max(time for times in before.values() for time in times)
+    assert clock_behind_us(pool, "payments") == 0
+    for name in ("_BROKER_TIME", "_CLOCK_BEHIND"):
+        monkeypatch.setattr(postgres, name, _stepped_back(getattr(postgres, name)))
+    assert 3_500_000_000 < clock_behind_us(pool, "payments") <= 3_600_000_000
+    log.append([event(number) for number in range(20, 60)])
+    after = _times(log)
+    for name, times in after.items():
+        assert times[: len(before[name])] == before[name]
+        assert set(times[len(before[name]) :]) <= {latest}
+    other = PostgresLog.open(pool, "payments")
+    assert _times(other) == after
+    monkeypatch.undo()
+    assert clock_behind_us(pool, "payments") == 0
+    log.append([event(100)])
+    assert max(time for times in _times(log).values() for time in times) > latest
+
+
+def test_a_writer_that_looked_at_the_clock_too_early_admits_no_earlier(
+    pool: Pool, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = PostgresLog.create(pool, "payments", 1, "payload.account_id")
+    times = iter([2_000_000_000_000_000, 1_000_000_000_000_000, 1_500_000_000_000_000])
+    monkeypatch.setattr(PostgresLog, "_broker_time", lambda _self: next(times))
+    for number in range(3):
+        log.append([event(number)])
+    assert set(_times(log)["0000"]) == {2_000_000_000_000_000}
+    with pool.connection() as connection:
+        rows = connection.execute("SELECT DISTINCT first_admitted, last_admitted FROM ofp.log_block").fetchall()
+    assert rows == [(2_000_000_000_000_000, 2_000_000_000_000_000)]
+
+
+def test_several_blocks_of_one_statement_are_in_order(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "payments", 1, "payload.account_id")
+    blocks = []
+    for number, time in enumerate((3_000_000, 1_000_000, 2_000_000, 4_000_000)):
+        records = log._admission.admit_batch([event(number)], None).records
+        blocks.append(("0000", encode(records.take([0]), [time], is_declared=False)))
+    log._write(blocks)
+    assert _times(log)["0000"] == [3_000_000, 3_000_000, 3_000_000, 4_000_000]
+
+
+def test_declared_times_are_those_of_whoever_declares_them(pool: Pool, event: Event) -> None:
+    log = PostgresLog.create(pool, "payments", 1, "payload.account_id")
+    declared = iter([4_000_000_000_000_000, 1_000_000])
+    log.append([event(0)], lambda _: next(declared))
+    log.append([event(1)])
+    log.append([event(2)], lambda _: next(declared))
+    far, now, early = _times(log)["0000"]
+    assert (far, early) == (4_000_000_000_000_000, 1_000_000)
+    assert early < now < far  # history that was loaded does not move the broker's clock

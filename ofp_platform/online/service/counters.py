@@ -22,6 +22,11 @@ class Counters:
         self.missing_features = Counter(
             "ofp_missing_features", "Groups served for a key without data (NO_DATA)", registry=self.registry
         )
+        self.clock_behind = Gauge(
+            "ofp_log_clock_behind_seconds",
+            "How far the log's clock is behind an admission time that it gave: it stepped back",
+            registry=self.registry,
+        )
         self.served_log_bytes = Gauge("ofp_served_log_bytes", "Served and not stored yet", registry=self.registry)
         self.served_log_dropped = Counter(
             "ofp_served_log_dropped",

@@ -11,6 +11,7 @@ from typing import Any
 
 from ofp_platform.log.archive_store import ReceiptDamaged
 from ofp_platform.log.port import LogError, LogRefused, LogTailLost, LogUnavailable
+from ofp_platform.log.postgres import clock_behind_us
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
 from ofp_platform.online.service.counters import Counters
@@ -142,9 +143,12 @@ class ProjectionMonitor:
         stalled_seconds, driverless_seconds = now - self._moved_at, now - self._driven_at
         archive_lag = self._read_archive_lag(now)
         replica_seconds = self._read_replica(row, now)
+        clock_behind_seconds = clock_behind_us(self._plane.pool, row.stream_name) / MICROS_PER_SECOND
+        self._counters.clock_behind.set(clock_behind_seconds)
         return Observation(
-            row, totals, lag, stalled_seconds, read_only, refusal, archive_lag, driverless_seconds, replica_seconds
-        )
+            row, totals, lag, stalled_seconds, read_only, refusal, archive_lag, driverless_seconds, replica_seconds,
+            clock_behind_seconds,
+        )  # fmt: skip
 
     def _read_replica(self, row: ProjectionRow, now: float) -> float:
         """Seconds since when the replica lacks a commit that was there; one that does not answer is a store that does not."""

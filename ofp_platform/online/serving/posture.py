@@ -21,6 +21,9 @@ STORE_DOWN = "STORE_DOWN"
 NO_PROJECTION = "NO_PROJECTION"
 """The reason when nothing of the run was projected here."""
 
+_CLOCK_SECONDS = 1.0
+"""So much behind itself is no step back of a clock: processes append at the same time."""
+
 LOG_TAIL_LOST = "LOG_TAIL_LOST"
 """The reason when a recovery lost records of the log: what is applied may be of a history that goes on no more."""
 
@@ -40,6 +43,7 @@ class Observation:
     without a gap, one of `REFUSALS`; None: it can. `archive_lag`: the age of the oldest record that is not archived as a part of
     the log's retention; None: nobody looked, or the log keeps everything. `driverless_seconds`: since when the continuous driver
     of the projection is seen to have died. `replica_seconds`: since when the replica that is read from lacks a commit.
+    `clock_behind_seconds`: how far the log's clock is behind an admission time that it gave.
     """
 
     row: ProjectionRow
@@ -51,6 +55,7 @@ class Observation:
     archive_lag: float | None = None
     driverless_seconds: float = 0.0
     replica_seconds: float = 0.0
+    clock_behind_seconds: float = 0.0
 
     @property
     def lag_records(self) -> int:
@@ -107,6 +112,8 @@ def judge(
         red.append(f"REPLICA_BEHIND_SECONDS>{thresholds.stall_seconds_red}")
     elif observation.replica_seconds > thresholds.stall_seconds_amber:
         amber.append(f"REPLICA_BEHIND_SECONDS>{thresholds.stall_seconds_amber}")
+    if observation.clock_behind_seconds > _CLOCK_SECONDS:
+        amber.append(f"CLOCK_BEHIND_SECONDS>{_CLOCK_SECONDS:g}")  # records are admitted at the last time until it is reached
     if observation.driverless_seconds > thresholds.stall_seconds_amber:
         # what is applied is right; what comes now waits, and is RED then
         amber.append(f"NO_PROJECTOR_SECONDS>{thresholds.stall_seconds_amber}")

@@ -43,5 +43,21 @@ async def test_a_store_that_fails_is_red_and_the_next_observation_is_tried(
     assert monitor.posture["state"] == "GREEN"
 
 
+async def test_a_clock_that_stepped_back_is_told(profile: Profile, plane: Plane) -> None:
+    counters = Counters()
+    monitor = ProjectionMonitor(plane, plane.ensure_live(), profile.thresholds, counters)
+    with plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.log_head SET last_broker_time = (extract(epoch FROM clock_timestamp()) + 100) * 1000000")
+    await monitor.observe()
+    assert monitor.posture == {"state": "AMBER", "reasons": ["CLOCK_BEHIND_SECONDS>1"], "lag_records": 0}
+    behind = counters.registry.get_sample_value("ofp_log_clock_behind_seconds")
+    assert behind is not None
+    assert 1 < behind <= 100
+    with plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.log_head SET last_broker_time = NULL")
+    await monitor.observe()
+    assert monitor.posture["state"] == "GREEN"
+
+
 def fail(_basis: Basis) -> Mapping[str, int]:
     raise LogUnavailable("no answer")
