@@ -37,7 +37,7 @@ from ofp_platform.storage.private_files import (
     require_private_folder,
     user_name,
 )
-from ofp_platform.storage.roles import Job, default_role
+from ofp_platform.storage.roles import Job, default_role, role_statements
 
 DATABASE = "ofp"
 OWNER_ROLE = "ofp_owner"
@@ -405,9 +405,13 @@ END $$
 def _prepare_database(maintenance: str, plane: str) -> None:
     """The roles of the product, none a superuser, and its database; one of an earlier version is handed over to its owner."""
     with psycopg.connect(maintenance, autocommit=True, connect_timeout=10) as connection:
-        for role in (OWNER_ROLE, *map(default_role, Job)):
-            if connection.execute(_ROLE_EXISTS, (role,)).fetchone() is None:
-                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        if connection.execute(_ROLE_EXISTS, (OWNER_ROLE,)).fetchone() is None:
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(OWNER_ROLE)))
+        for job in Job:
+            if connection.execute(_ROLE_EXISTS, (default_role(job),)).fetchone() is None:
+                with connection.transaction():
+                    for statement in role_statements(default_role(job), job):
+                        connection.execute(statement)
         owner = connection.execute("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
         names = {"database": sql.Identifier(DATABASE), "role": sql.Identifier(OWNER_ROLE)}
         if owner is None:

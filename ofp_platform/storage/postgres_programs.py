@@ -125,9 +125,9 @@ def _require_server_user() -> None:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", None) or str(error)
+            stderr_text = getattr(error, "stderr", None) or str(error)
             raise ProgramFailed(
-                f"PostgreSQL refuses to run as root, and the user {SERVER_USER!r} for it could not be made: {said.strip()}"
+                f"PostgreSQL refuses to run as root, and the user {SERVER_USER!r} for it could not be made: {stderr_text.strip()}"
             ) from error
         entry = pwd.getpwnam(SERVER_USER)
     if entry.pw_uid == 0:

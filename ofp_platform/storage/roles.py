@@ -28,8 +28,18 @@ class Job(StrEnum):
     AUDITOR = "auditor"
 
 
+SESSION_LIMITS: dict[Job, dict[str, str]] = {
+    Job.INGRESS: {"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "1min"},
+    Job.PROJECTOR: {"statement_timeout": "2min", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "10min"},
+    Job.SERVING: {"statement_timeout": "30s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "1min"},
+    Job.OFFLINE: {"statement_timeout": "10min", "lock_timeout": "1min", "idle_in_transaction_session_timeout": "1h"},
+    Job.AUDITOR: {"statement_timeout": "10min", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "10min"},
+}
+"""What a session of a role may take: settings of the role, which an administrator changes by ALTER ROLE and no DSN forgets."""
+
+
 class Rows(StrEnum):
-    """What becomes of the rows of a table. Triggers hold it, also where a session calls itself a replica.
+    """The fate of the rows of a table. Triggers hold it, also where a session calls itself a replica.
 
     APPENDED: never changed or removed, by nobody. GUARDED: changed along the steps that a trigger allows. WALLED: changed or
     removed by the owner alone. CHANGED: by each role that has the right.
@@ -118,6 +128,16 @@ def default_role(job: Job) -> str:
     return f"ofp_{job}"
 
 
+def role_statements(role: str, job: Job) -> list[sql.Composed]:
+    """The SQL for a role of a job, run by who may make roles: it has no rights before it is registered."""
+    name = sql.Identifier(role)
+    create = "CREATE ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+    statements = [sql.SQL(create).format(name)]
+    for setting, value in SESSION_LIMITS[job].items():
+        statements.append(sql.SQL("ALTER ROLE {} SET {} = {}").format(name, sql.Identifier(setting), sql.Literal(value)))
+    return statements
+
+
 def register_role(connection: psycopg.Connection[Any], role: str, job: Job, runs: Iterable[str]) -> None:
     """Give a role that exists the rights of a job, for the runs of these pins digests (`EVERY_RUN`: for all).
 
@@ -183,9 +203,9 @@ def declared_rights(job: Job) -> Rights:
 def _grant(connection: psycopg.Connection[Any], role: str, job: Job) -> None:
     """Make the rights of a role those of its job. Nothing is written where they are: plans of running services stay valid."""
     name = sql.Identifier(role)
-    quoted = name.as_string(connection)
-    present: Rights = frozenset(connection.execute(_HELD, {"role": quoted}).fetchall())
-    if present == declared_rights(job) and connection.execute(_SCHEMA, (quoted,)).fetchone() == (["USAGE"],):
+    role_text = name.as_string(connection)
+    present: Rights = frozenset(connection.execute(_HELD, {"role": role_text}).fetchall())
+    if present == declared_rights(job) and connection.execute(_SCHEMA, (role_text,)).fetchone() == (["USAGE"],):
         return
     connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA ofp FROM {}").format(name))
     connection.execute(sql.SQL("REVOKE ALL ON SCHEMA ofp FROM {}").format(name))

@@ -11,6 +11,7 @@ from psycopg import sql
 from ofp_platform.storage.embedded import SUPERUSER, as_role
 from ofp_platform.storage.roles import (
     EVERY_RUN,
+    SESSION_LIMITS,
     TABLES,
     Job,
     Rows,
@@ -21,6 +22,7 @@ from ofp_platform.storage.roles import (
     registered_roles,
 )
 from ofp_platform.storage.schema import migrate
+from ofp_platform.storage.transient import is_transient
 
 WHAT_TO_DO = (
     "declare it in TABLES of ofp_platform/storage/roles.py: what becomes of its rows, and which job needs which rights (none: an"
@@ -239,3 +241,32 @@ def test_rights_that_are_there_are_not_written_again(dsn: str) -> None:
         give_rights(connection)
         writes = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_xact_sys_tables"
         assert connection.execute(writes).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("job", list(Job))
+def test_a_session_that_waits_or_idles_too_long_is_ended(dsn: str, job: Job) -> None:
+    role = default_role(job)
+    with connected(dsn, role) as session:
+        for setting, value in SESSION_LIMITS[job].items():
+            assert session.execute("SELECT current_setting(%s)", (setting,)).fetchone() == (value,)
+    database = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]))
+    with psycopg.connect(as_role(dsn, SUPERUSER), autocommit=True) as connection:
+        for setting in SESSION_LIMITS[job]:  # of this database alone: the same, at once
+            alter = sql.SQL("ALTER ROLE {} IN DATABASE {} SET {} = '50ms'")
+            connection.execute(alter.format(sql.Identifier(role), database, sql.Identifier(setting)))
+    with psycopg.connect(dsn) as owner, connected(dsn, role) as session:
+        with pytest.raises(psycopg.errors.QueryCanceled) as cancelled:
+            session.execute("SELECT pg_sleep(60)")
+        session.execute("SET statement_timeout = 0")
+        owner.execute("LOCK TABLE ofp.alembic_version")
+        with pytest.raises(psycopg.errors.LockNotAvailable) as waited:
+            session.execute("SELECT * FROM ofp.alembic_version")
+        owner.rollback()
+        session.execute("BEGIN")
+        pid = session.info.backend_pid
+        while owner.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)).fetchone() is not None:
+            owner.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.01)")
+        with pytest.raises(psycopg.errors.IdleInTransactionSessionTimeout) as idled:
+            session.execute("SELECT 1")
+    for caught in (cancelled, waited, idled):
+        assert is_transient(caught.value)  # tried again, and told as an outage: no defect
