@@ -30,6 +30,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.log.port import LogError
     from ofp_platform.log.span_records import ReplayGap
     from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
+    from ofp_platform.offline.parity.explanation import NotExplained
     from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
     from ofp_platform.offline.parity.parity_summary import ParityUnreadable
     from ofp_platform.offline.replay.memory_budget import MemoryTooSmall
@@ -83,6 +84,7 @@ def words_for(error: Exception) -> str | None:
         LeaseLost,
         LogError,
         MemoryTooSmall,
+        NotExplained,
         NotRebuildable,
         ObjectConflict,
         ObjectStoreUnavailable,

@@ -156,6 +156,37 @@ def test_a_snapshot_that_the_log_does_not_give_is_a_mismatch(on_plane: Ofp, plan
     assert f"rebuilt  {stored}" in outcome.out
 
 
+def test_each_value_of_a_snapshot_is_explained_by_its_events(on_plane: Ofp, plane: Plane, stored: str) -> None:
+    (by_group,) = json.loads(store_of(plane).load(stored))["hashed"]["values"][0]["by_group"]
+    for feature, value in by_group["features"].items():
+        told = json.loads(on_plane("snapshot", "explain", stored, "--feature", feature, "--json").out)
+        assert told["value"] == value
+        if feature.startswith("count_"):
+            assert len(told["windows"][0]["events"]) == value
+        if feature.startswith("sum_"):
+            assert sum(event["value"] for event in told["windows"][0]["events"]) == value
+    shown = on_plane("snapshot", "explain", stored, "--feature", "count_24h").out.splitlines()
+    assert shown[0] == f"account_activity v1 count_24h of account:{ACCOUNT}"
+    assert shown[2] == "value: count, card_payment"
+    assert len(shown) == 4 + by_group["features"]["count_24h"]
+    position = shown[4].split()[0]
+    assert json.loads(on_plane("log", "show", position).out)
+
+
+def test_what_cannot_be_explained_is_refused(on_plane: Ofp, plane: Plane, stored: str) -> None:
+    refusal = on_plane("snapshot", "explain", stored, "--feature", "nothing").refused()
+    assert refusal == "nothing: none is meant: not in this snapshot\n"
+    other = on_plane("snapshot", "explain", stored, "--feature", "count_1h", "--key", "account:other").refused()
+    assert f"none is meant: --key account:{ACCOUNT} --group account_activity:v1" in other
+    hashed = json.loads(store_of(plane).load(stored))["hashed"]
+    hashed["values"][0]["by_group"][0]["features"]["count_1h"] += 1
+    forged = replace(answered(plane), hash=snapshot_hash(hashed), hashed=canonical_bytes(hashed))
+    store_of(plane).materialise([forged])
+    outcome = on_plane("snapshot", "explain", forged.hash, "--feature", "count_1h")
+    assert outcome.refused() == "MISMATCH: what was served is not what the log gives\n"
+    assert outcome.out == ""
+
+
 @pytest.mark.parametrize("command", ["show", "rebuild"])
 def test_snapshots_that_are_not_there(on_plane: Ofp, command: str) -> None:
     assert on_plane("snapshot", command, "0" * 64).refused() == (

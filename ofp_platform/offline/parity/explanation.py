@@ -1,0 +1,176 @@
+"""The events behind one served value: those of the log that lie in its window, each with the position of its record.
+
+They are looked for record by record, by the run, the skew and the router that decide for every fold. That the value itself is
+what the log gives is proven by the forensic rebuild, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import orjson
+
+from ofp_platform.log.port import RecordBatch
+from ofp_platform.registry.belonging import belonging
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import MASK_ROW, CompiledFeature, CompiledOperand
+from ofp_platform.registry.models import Feature
+from ofp_platform.registry.pack import group_id
+from ofp_platform.registry.routing import Router
+from ofp_platform.registry.selection import Selection, feature_selections
+from ofp_platform.vocabulary.identity import ContextPins
+
+
+class NotExplained(Exception):
+    """There is nothing of that name to explain; the text says what there is."""
+
+
+@dataclass(frozen=True)
+class FeatureName:
+    """One windowed feature of one key, at T (`as_of`, microseconds)."""
+
+    key_type: str
+    key_id: str
+    group_name: str
+    group_version: str
+    feature: str
+    as_of: int
+
+
+@dataclass(frozen=True)
+class WindowEvent:
+    """One event in a window: the position of its first record, its times in microseconds, the value that the aggregation is of
+    (None: it is of no field), and how many more records are copies of it.
+    """
+
+    partition_id: str
+    offset: int | str
+    event_id: str
+    event_type: str
+    ts: int
+    admitted_at: int
+    value: int | str | bool | None
+    copies: int
+
+
+@dataclass
+class ExplainedWindow:
+    """One aggregation of a feature over its window: after < time <= until, microseconds. `role`: value, or of a ratio numerator
+    or denominator. `events` in the order of time, of one time in the order of identity.
+    """
+
+    role: str
+    selection: Selection
+    after: int
+    until: int
+    events: list[WindowEvent] = field(default_factory=list)
+
+
+def windows_of(registry: CompiledRegistry, name: FeatureName) -> list[ExplainedWindow]:
+    """The empty windows of a feature.
+
+    Raises:
+        NotExplained: the registry has no such feature, or it is computed on demand.
+    """
+    feature = _feature(registry, name)
+    selections = feature_selections(feature)
+    roles = ("value",) if len(selections) == 1 else ("numerator", "denominator")
+    return [
+        ExplainedWindow(role, selection, name.as_of - selection.reach, name.as_of - selection.delay)
+        for role, selection in zip(roles, selections, strict=True)
+    ]
+
+
+def explain(
+    batches: Iterable[RecordBatch], registry: CompiledRegistry, pins: ContextPins, clock_skew_us: int, name: FeatureName
+) -> list[ExplainedWindow]:
+    """Find the events of each of the feature's windows in all records up to a basis, partition by partition in their order.
+
+    Raises:
+        NotExplained: as `windows_of`.
+    """
+    windows = windows_of(registry, name)
+    operands = _operands(registry, name)
+    layout = registry.layouts[name.key_type]
+    bits = [1 << layout.measures[layout.slots[operand.slot].measure].predicate for operand in operands]
+    seen: list[dict[tuple[int, int], tuple[WindowEvent, int]]] = [{} for _ in windows]
+    router = Router(registry)
+    for batch, index, tie, mask in _touching(batches, router, pins, clock_skew_us, name):
+        ts = int(batch.ts[index])
+        for window, bit, events in zip(windows, bits, seen, strict=True):
+            if not mask & bit or not window.after < ts <= window.until:
+                continue
+            event, copies = events.get(tie, (None, -1))
+            events[tie] = event or _event(batch, index, window.selection.value), copies + 1
+    for window, events in zip(windows, seen, strict=True):
+        in_order = sorted(events.items(), key=lambda item: (item[1][0].ts, item[0]))
+        window.events = [replace(event, copies=copies) for _, (event, copies) in in_order]
+    return windows
+
+
+def _touching(
+    batches: Iterable[RecordBatch], router: Router, pins: ContextPins, clock_skew_us: int, name: FeatureName
+) -> Iterator[tuple[RecordBatch, int, tuple[int, int], int]]:
+    """The records that touch the key: batch, index in it, identity (unsigned halves), mask of the predicates."""
+    for batch in batches:
+        if not len(batch):
+            continue
+        own = np.flatnonzero(belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, clock_skew_us).own)
+        if not len(own):
+            continue
+        indices = own.tolist()
+        routed = router.route(
+            [batch.event_types[index] for index in indices],
+            [batch.event_ids[index] for index in indices],
+            [batch.schema_versions[index] for index in indices],
+            batch.ts[own],
+            [batch.payload_hashes[index] for index in indices],
+            [batch.payloads[index] for index in indices],
+        )
+        touched = routed.touched.get(name.key_type)
+        if touched is None:
+            continue
+        for place, key_id in enumerate(touched.key_ids):
+            if key_id == name.key_id:
+                record = int(touched.record_index[place])
+                high, low = routed.tie_digest[record].tolist()
+                yield batch, indices[record], (high, low), int(touched.matrix[MASK_ROW, place])
+
+
+def _event(batch: RecordBatch, index: int, value_field: str | None) -> WindowEvent:
+    value: Any = None if value_field is None else orjson.loads(batch.payloads[index])[value_field]
+    return WindowEvent(
+        batch.partition_id,
+        batch.offsets[index],
+        batch.event_ids[index],
+        batch.event_types[index],
+        int(batch.ts[index]),
+        int(batch.admitted_at[index]),
+        value,
+        0,
+    )
+
+
+def _feature(registry: CompiledRegistry, name: FeatureName) -> Feature:
+    for group in registry.pack.groups:
+        if group_id(group) == (name.group_name, name.group_version) and group.key_type.value == name.key_type:
+            for feature in group.features:
+                if feature.name == name.feature:
+                    return feature
+            if any(one.name == name.feature for one in group.on_demand):
+                raise NotExplained(
+                    f"{name.feature} is computed on demand, from features of its group and the request: explain those"
+                )
+            names = ", ".join(feature.name for feature in group.features)
+            raise NotExplained(f"group {name.group_name} {name.group_version} has no feature {name.feature}; it has {names}")
+    raise NotExplained(f"the registry has no group {name.group_name} {name.group_version} of key type {name.key_type}")
+
+
+def _operands(registry: CompiledRegistry, name: FeatureName) -> list[CompiledOperand]:
+    compiled: CompiledFeature = next(
+        feature for feature in registry.groups[name.group_name, name.group_version].features if feature.name == name.feature
+    )
+    return [compiled.operand] if compiled.denominator is None else [compiled.operand, compiled.denominator]
