@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_log import ArchivedLog
@@ -15,10 +15,14 @@ from ofp_platform.log.connect import connect_log
 from ofp_platform.log.port import EventLog, LogRefused
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import OffsetRanges
+from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
+from ofp_platform.online.projecting.epoch_sequencer import EpochSequencer
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.serving.causal_read import Incarnations
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import UNOBSERVED, Reader
+from ofp_platform.online.state.key_shards import KeyShard
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import (
     ProjectionRow,
@@ -55,6 +59,11 @@ def unknown_run(profile: Profile) -> ContractError:
         " makes one (`ofp projector run`, `ofp up`)",
         profile.context_pins,
     )
+
+
+class _Policy(TypedDict):
+    clock_skew_us: int
+    allowed_lateness_us: int
 
 
 @dataclass
@@ -278,10 +287,40 @@ class Plane:
     def projector(self, row: ProjectionRow) -> Projector:
         """A projector of that projection, of a log that has all of it, and all that is archived.
 
+        It applies to all key shards together.
+
         Raises:
             LogRefused: it has not. LogUnavailable | ObjectStoreUnavailable: see there.
             UnknownProjection: the projection was made under another policy than this profile's.
         """
+        self._demand(row)
+        return Projector(*self._parts(row), **self._policy(), identity_policy=self._identity_policy())
+
+    def sequencer(self, row: ProjectionRow, shard: KeyShard) -> Projector:
+        """The projector of shard 0, which lays the epochs down for the others; where it is the only one, a usual one.
+
+        Raises:
+            ShardRefused: the projection has another number of shards. As `projector`.
+        """
+        shard.demand(row)
+        if shard.count == 1:
+            return self.projector(row)
+        self._demand(row)
+        barrier = EpochBarrier(self.dsn, row.projection_id, shard)
+        return EpochSequencer(*self._parts(row), **self._policy(), identity_policy=self._identity_policy(), barrier=barrier)
+
+    def shard_projector(self, row: ProjectionRow, shard: KeyShard) -> ShardProjector:
+        """The projector of a shard other than shard 0.
+
+        Raises:
+            ShardRefused: the projection has another number of shards. As `projector`.
+        """
+        shard.demand(row)
+        self._demand(row)
+        return ShardProjector(*self._parts(row), **self._policy(), barrier=EpochBarrier(self.dsn, row.projection_id, shard))
+
+    def _demand(self, row: ProjectionRow) -> None:
+        """Refuse what no projector may apply to."""
         if row.run_config_digest != self.profile.run_config_digest:
             raise UnknownProjection(
                 f"projection {row.projection_id} was made under run config {row.run_config_digest[:12]}, this profile says"
@@ -289,17 +328,15 @@ class Plane:
             )
         self.settle()
         self.archived_log.demand_heads(row.basis)
-        return Projector(
-            self.pool,
-            self.archived_log,
-            self.registry_of(row),
-            row.projection_id,
-            clock_skew_us=self.profile.clock_skew_us,
-            allowed_lateness_us=self.profile.allowed_lateness_us,
-            identity_policy=IdentityPolicy(
-                self.profile.known_events_recent, filter_bytes=self.profile.known_events_filter_mb << 20
-            ),
-        )
+
+    def _parts(self, row: ProjectionRow) -> tuple[Pool, EventLog, CompiledRegistry, int]:
+        return self.pool, self.archived_log, self.registry_of(row), row.projection_id
+
+    def _policy(self) -> _Policy:
+        return {"clock_skew_us": self.profile.clock_skew_us, "allowed_lateness_us": self.profile.allowed_lateness_us}
+
+    def _identity_policy(self) -> IdentityPolicy:
+        return IdentityPolicy(self.profile.known_events_recent, filter_bytes=self.profile.known_events_filter_mb << 20)
 
     def evaluator(self, row: ProjectionRow) -> Evaluator:
         """An evaluator of questions about that projection."""

@@ -25,6 +25,7 @@ from ofp_platform.orchestration.online.projection_assets import (
 from ofp_platform.orchestration.online.rebuild_assets import rebuild_beside, rebuild_job, switch_live_job
 from ofp_platform.orchestration.online.schedules import snapshot_set_hourly, verify_ranges_nightly
 from ofp_platform.orchestration.online.sensors import commit_reporter, new_offsets
+from ofp_platform.orchestration.online.shard_runs import key_shard_job, key_shards
 from ofp_platform.orchestration.online.snapshot_assets import snapshot_set, snapshot_set_job
 from ofp_platform.orchestration.partitions import log_partitions
 from ofp_platform.orchestration.resources import BuildContextResource, FeatureReaderResource, ObjectStoreResource, PlaneResource
@@ -63,6 +64,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             observe_log_job,
             catch_up_job,
             replay_ranges_job,
+            key_shard_job,
             snapshot_set_job,
             rebuild_job,
             switch_live_job,
@@ -73,7 +75,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             correction_ledger_job,
             train_model_job,
         ],
-        sensors=[new_offsets, commit_reporter, build_intents, build_outcomes, offline_reporter, run_failures],
+        sensors=[new_offsets, key_shards, commit_reporter, build_intents, build_outcomes, offline_reporter, run_failures],
         schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly],
         resources={
             "plane": _without_config(plane),

@@ -29,7 +29,7 @@ def record_anomalies(
         # nobody commits to the projection meanwhile
         live = connection.execute(
             "SELECT projection_id, basis FROM ofp.projection"
-            " WHERE (stream_name, pins_digest, registry_digest, status) = (%s, %s, %s, 'live') FOR UPDATE",
+            " WHERE (stream_name, pins_digest, registry_digest, status) = (%s, %s, %s, 'live') FOR NO KEY UPDATE",
             (stream_name, pins_digest(pins), registry_digest),
         ).fetchone()
         if live is None:

@@ -22,6 +22,8 @@ LOG_CHANNEL = "ofp_log"
 PROJECTION_CHANNEL = "ofp_projection"
 """Commits of projections (the payload is the id) and switches (`SWITCH`)."""
 SWITCH = "switch"
+EPOCH_CHANNEL = "ofp_epoch"
+"""What the key shards of a projection tell each other; the payload is its id."""
 
 LOOK_SECONDS = 0.25
 """How long anybody waits for a notice before looking for itself."""

@@ -90,6 +90,8 @@ TABLES: dict[str, TableRights] = {
     "projection": TableRights(Rows.CHANGED, {_PROJECTOR: KEEP, _SERVING: READ, _OFFLINE: "SELECT, UPDATE (projection_id)"}),
     "projection_partition": TableRights(Rows.CHANGED, {_PROJECTOR: KEEP, _SERVING: READ, _OFFLINE: "SELECT, UPDATE (anomalies)"}),
     "projection_driver": TableRights(Rows.CHANGED, {_PROJECTOR: ALL, _SERVING: READ, _OFFLINE: READ}),
+    "projection_shard": _STATE,
+    "epoch": _STATE,
     "commit_touched": _STATE,
     "chunk": _STATE,
     "span": _STATE,

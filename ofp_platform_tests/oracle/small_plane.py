@@ -209,6 +209,13 @@ class SmallPlane:
             body["request_context"] = {name: (context or {})[name] for name in used}
         return hashlib.sha256(jcs_bytes(body)).hexdigest()
 
+    def hash_at(self, basis: Basis, keys: Sequence[Key], groups: Sequence[tuple[str, str]], as_of: int) -> str:
+        """The hash that an answer on this basis must have."""
+        expected = fold.snapshot(
+            self.known(basis), self.content, keys, groups, as_of, allowed_lateness=self.allowed_lateness, request_context=None
+        )
+        return self.hash_of(expected, basis, keys, groups, as_of, None)
+
     def check(
         self,
         keys: Sequence[Key],
@@ -217,7 +224,17 @@ class SmallPlane:
         context: Mapping[str, int | str] | None = None,
     ) -> str:
         """Ask, and hold the answer against the oracle to the byte. The answer's hash, or the reason of the refusal."""
-        basis = self.row().basis
+        return self.check_at(self.row().basis, keys, groups, as_of, context)
+
+    def check_at(
+        self,
+        basis: Basis,
+        keys: Sequence[Key],
+        groups: Sequence[tuple[str, str]],
+        as_of: int,
+        context: Mapping[str, int | str] | None = None,
+    ) -> str:
+        """The same of an answer that is to be on this basis."""
         request = self.request(keys, groups, as_of, context)
         try:
             expected = fold.snapshot(

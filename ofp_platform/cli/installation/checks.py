@@ -30,6 +30,8 @@ from ofp_platform.log.port import LogError, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.projecting.continuous import driver_died, holds_projection
+from ofp_platform.online.projecting.epoch_barrier import holding_shards
+from ofp_platform.online.state.key_shards import shard_words
 from ofp_platform.online.state.projection import published_groups
 from ofp_platform.registry.history import check
 from ofp_platform.registry.models import Pack
@@ -296,6 +298,11 @@ def _projector(plane: Plane) -> Finding:
     driven = holds_projection(plane.pool, row.projection_id)
     description = f"projection {row.projection_id} is {lag} records behind the log; "
     description += "a continuous driver runs" if driven else "no continuous driver runs"
+    with plane.pool.connection() as connection:
+        held_by = holding_shards(connection, row)
+    if held_by:
+        description += f"; the next epoch waits for key {shard_words(held_by)} of {row.shards}"
+        return Finding("projector", State.NOTE, description, "see whether each has a process: ofp projector status")
     if driver_died(plane.pool, row.projection_id):
         return Finding("projector", State.WRONG, f"{description}, and the last one was not stopped: it died", "ofp projector run")
     if lag <= plane.profile.thresholds.lag_records_amber:

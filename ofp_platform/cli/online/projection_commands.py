@@ -28,11 +28,11 @@ def list_all(home: Home = None, profile: ProfileSource = None) -> None:
 
     with resolve(home, profile).open_plane_without_log() as plane, plane.pool.connection() as connection:
         rows = list_projections(connection)
-    table = Table("id", "stream", "run", "registry", "status", "version", "watermark", box=None, pad_edge=False)
+    table = Table("id", "stream", "run", "registry", "status", "version", "shards", "watermark", box=None, pad_edge=False)
     for row in rows:
         watermark = "none" if row.watermark is None else format_time(row.watermark)
         identity = (str(row.projection_id), row.stream_name, row.pins.run_id, row.registry_digest[:12])
-        table.add_row(*identity, row.status, str(row.version), watermark)
+        table.add_row(*identity, row.status, str(row.version), str(row.shards), watermark)
     Console(width=160).print(table)
 
 
@@ -102,6 +102,34 @@ def retire(
         with plane.pool.connection() as connection:
             is_new = projections.retire(connection, projection)
     typer.echo(f"projection {projection} is retired" if is_new else f"projection {projection} was retired already")
+
+
+@app.command(short_help="Divide the keys of a projection among another number of shards.")
+def reshard(
+    projection: Annotated[int, typer.Argument(metavar="PROJECTION", help="Number of the projection (`ofp projection list`).")],
+    shards: Annotated[int, typer.Argument(metavar="SHARDS", help="How many key shards it is to have; 1: none.")],
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Divide the keys of a projection among another number of shards, from its next version on. No state moves.
+
+    Shards finish what they have begun; processes of the old number end by themselves and say so. Then start one for each shard:
+    `ofp projector run --shard I/S`.
+    """
+    from ofp_platform.online.state.key_shards import reshard_in_time
+
+    with resolve(home, profile).open_plane_without_log() as plane:
+        before = plane.row(projection)
+        row = reshard_in_time(plane.pool, projection, shards)
+    if row.version == before.version and before.shards == shards:
+        typer.echo(f"projection {projection} has {shards} key shard{'s' if shards > 1 else ''} already")
+        return
+    typer.echo(f"projection {projection} has {row.shards} key shard{'s' if row.shards > 1 else ''} from version {row.version} on")
+    typer.echo("start a process for each: " + "; ".join(_process(number, shards) for number in range(shards)))
+
+
+def _process(number: int, shards: int) -> str:
+    return f"ofp projector run --shard {number}/{shards}" if shards > 1 else "ofp projector run"
 
 
 def _tell(receipt: RebuildReceipt) -> None:

@@ -18,6 +18,7 @@ from ofp_platform.cli.options import Home, ProfileSource
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.online.projecting.projector import ApplyReceipt
+    from ofp_platform.online.projecting.shard_projector import ShardReceipt
     from ofp_platform.online.state.projection import ProjectionRow
 
 app = typer.Typer(help="Run the projector, or show how far it is.", no_args_is_help=True)
@@ -33,14 +34,15 @@ class _Teller:
         self._said = time.monotonic()
         self._records = self._applied = self._commits = 0
 
-    def commit(self, receipt: ApplyReceipt) -> None:
-        """Take note of a commit."""
+    def commit(self, receipt: ApplyReceipt | ShardReceipt) -> None:
+        """Take note of a commit; a shard other than shard 0 does not know how many records were applied."""
         self._records += receipt.records
-        self._applied += receipt.applied
+        self._applied += getattr(receipt, "applied", 0)
         self._commits += 1
         seconds = time.monotonic() - self._said
         if seconds >= _SAY_SECONDS:
-            typer.echo(f"{self._commits} commits: {self._records} records, {self._applied} applied, in {seconds:.0f} s")
+            applied = f", {self._applied} applied" if hasattr(receipt, "applied") else ""
+            typer.echo(f"{self._commits} commits: {self._records} records{applied}, in {seconds:.0f} s")
             self._said, self._records, self._applied, self._commits = time.monotonic(), 0, 0, 0
 
 
@@ -48,13 +50,22 @@ class _Teller:
 def run(
     metrics_host: Annotated[str, typer.Option(help="Address of the metrics page.")] = "127.0.0.1",
     metrics_port: Annotated[int | None, typer.Option(help="Port of a Prometheus page; default: no page.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/S", help="Apply to key shard I of S alone, I from 0; one process for each. Default: to all."),
+    ] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Apply what is appended, as it comes, until SIGTERM or Ctrl-C. Stop and start anywhere changes nothing."""
+    """Apply what is appended, as it comes, until SIGTERM or Ctrl-C. Stop and start anywhere changes nothing.
+
+    The keys of a projection can be divided among processes (`ofp projection reshard`). All of them apply the same records
+    together; the process of shard 0 reads the log first and says which.
+    """
     from prometheus_client import CollectorRegistry, Counter, start_http_server
 
-    from ofp_platform.online.projecting.continuous import run_continuous
+    from ofp_platform.online.ranges.shard_driver import drive
+    from ofp_platform.online.state.key_shards import KeyShard
     from ofp_platform.storage.roles import Job
 
     stop = threading.Event()
@@ -65,24 +76,26 @@ def run(
     records = Counter("ofp_projector_records", "Records that its commits took", registry=metrics)
     teller = _Teller()
 
-    def on_commit(receipt: ApplyReceipt) -> None:
+    def on_commit(receipt: ApplyReceipt | ShardReceipt) -> None:
         commits.inc()
         records.inc(receipt.records)
         teller.commit(receipt)
 
+    key_shard = None if shard is None else KeyShard.parse(shard)
     with resolve(home, profile).open_plane(create_stream=True, job=Job.PROJECTOR) as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
         while not stop.is_set():
             row = plane.ensure_live()
-            typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}")
+            if key_shard is not None:
+                key_shard.demand(row)
+            of_shard = "" if key_shard is None else f", key shard {key_shard}"
+            typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}{of_shard}")
             with _until_switched(plane, row, stop) as until_switched:
-                run_continuous(
-                    partial(plane.projector, row),
-                    plane.log,
-                    plane.dsn,
-                    row.projection_id,
-                    batch_records=plane.profile.batch_records,
+                drive(
+                    plane,
+                    row,
+                    key_shard,
                     stop=until_switched,
                     on_commit=on_commit,
                     on_trouble=_tell_trouble,
@@ -152,6 +165,8 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
     from rich.table import Table
 
     from ofp_platform.online.projecting.continuous import driver_died, holds_projection
+    from ofp_platform.online.projecting.epoch_barrier import holding_shards, missing_shards
+    from ofp_platform.online.state.key_shards import read_shards, shard_words
     from ofp_platform.online.state.progress import read_progress
     from ofp_platform.vocabulary.times import format_time
 
@@ -162,6 +177,9 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
             raise typer.Exit(1)
         with plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)
+            shards = {0: row.version} | {part.shard: part.version for part in read_shards(connection, row.projection_id).values()}
+            missing = missing_shards(connection, row.projection_id, row.shards)
+            holding = holding_shards(connection, row)
         lag = plane.log.ordinal_lag(row.basis)
         driven, died = holds_projection(plane.pool, row.projection_id), driver_died(plane.pool, row.projection_id)
     watermark = "none" if row.watermark is None else format_time(row.watermark)
@@ -178,6 +196,12 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
         counts = [str(0 if part is None else getattr(part, column)) for column in columns[1:-1]]
         table.add_row(name, *counts, str(lag.get(name, 0)))
     Console().print(table)
+    if row.shards > 1:
+        for number, version in shards.items():
+            process = "no process of its own" if number in missing else "a process attends to it"
+            typer.echo(f"key shard {number}/{row.shards}: version {version}, {process}")
+        if holding:
+            typer.echo(f"the next epoch waits for key {shard_words(holding)}")
     for reason, count in totals.failures.items():
         typer.echo(f"not applied, {reason}: {count}")
     for reason, count in totals.group_failures.items():

@@ -38,8 +38,11 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
     from ofp_platform.offline.sources.spark_engine import SparkUnavailable
+    from ofp_platform.online.projecting.epoch_barrier import EpochHeld
+    from ofp_platform.online.projecting.epoch_records import EpochDiffers
     from ofp_platform.online.ranges.log_trim import TrimRefused
     from ofp_platform.online.ranges.rebuild import RebuildRefused
+    from ofp_platform.online.state.key_shards import ShardRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.registry.pack_text import PackErrors
     from ofp_platform.simulation.handbook_file import HandbookFileError
@@ -79,6 +82,8 @@ def words_for(error: Exception) -> str | None:
         DecisionFileError,
         DsnNotCarried,
         EmbeddedPostgresError,
+        EpochDiffers,
+        EpochHeld,
         HandbookFileError,
         ImportRulesError,
         LeaseLost,
@@ -103,6 +108,7 @@ def words_for(error: Exception) -> str | None:
         SegmentDamaged,
         SegmentMissing,
         ServiceUnreachable,
+        ShardRefused,
         SparkUnavailable,
         TableFault,
         TooFewFiles,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 from psycopg import Connection
@@ -13,7 +13,9 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Json
 
 from ofp_platform.log.port import EventLog, LogUnavailable
+from ofp_platform.online.projecting.epoch_barrier import EpochHeld
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
+from ofp_platform.online.projecting.shard_projector import ShardProjector, ShardReceipt
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool, connect
@@ -27,7 +29,10 @@ CATCH_UP = 0x6F6671
 """The lock space of bounded catch-ups, which are no drivers: they end by themselves."""
 LEADER = 0x6F6672
 """The lock space of the one driver of a projection that applies; others stand by."""
+SHARD = 0x6F7300
+"""The lock spaces of the one driver of a key shard that applies, one for each number but 0, whose driver is the leader."""
 _IDLE_SECONDS = 0.5
+_HELD_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 _STANDBY_SECONDS = 0.5
 
@@ -86,13 +91,18 @@ def holding(dsn: str, projection_id: int, holder: int = DRIVER) -> Iterator[Conn
         yield connection
 
 
-def _lead(connection: Connection[TupleRow], projection_id: int, stop: threading.Event, on_standby: Callable[[], None]) -> bool:
+def _lead(
+    connection: Connection[TupleRow],
+    projection_id: int,
+    stop: threading.Event,
+    on_standby: Callable[[], None],
+    lead: int = LEADER,
+) -> bool:
     """Take the lock of the leader as soon as nobody else has it; False: `stop` was set before."""
     stands_by = False
     while not stop.is_set():
-        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LEADER, projection_id)).fetchone()
+        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (lead, projection_id)).fetchone()
         if row is not None and row[0]:
-            connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (DRIVER, projection_id))
             return True
         if not stands_by:
             on_standby()
@@ -122,11 +132,13 @@ def run_continuous(
     ends otherwise than by `stop` leaves a row behind that says so (`driver_died`).
     """
     projector: Projector | None = None
+    tell_held = _Held(on_trouble)
     while not stop.is_set():
         try:
             with log.pauses_end_with(stop), connect(dsn, autocommit=True) as connection:
                 if not _lead(connection, projection_id, stop, on_standby):
                     return
+                connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (DRIVER, projection_id))
                 projector = projector or open_projector()
                 arguments = {"projection": projection_id, "holder": DRIVER}
                 connection.execute(_BEGIN, arguments)
@@ -140,6 +152,11 @@ def run_continuous(
                             projector.forget()
                             connection.execute("SELECT")  # who lost the session, and the lead with it, stands by
                             continue
+                        except EpochHeld as held:
+                            tell_held(held)
+                            connection.execute("SELECT")
+                            stop.wait(_HELD_SECONDS)
+                            continue
                         if receipt is not None:
                             on_commit(receipt)
                             crash_point("continuous.reported")
@@ -150,12 +167,82 @@ def run_continuous(
                         raise
                 connection.execute(_END, arguments)
         except Exception as error:
+            if projector is not None:
+                projector.close()
             projector = None  # opened anew: behind an outage may be another server, and a log that lost records
-            if not (isinstance(error, LogUnavailable) or is_transient(error)):
-                raise
-            words = str(error) if isinstance(error, LogUnavailable) else outage_words(error)
-            on_trouble(f"the store or the log does not do its work ({words}); trying again in {_RETRY_SECONDS:g} s")
-            stop.wait(_RETRY_SECONDS)
+            _wait_out(error, stop, on_trouble)
+    if projector is not None:
+        projector.close()
+
+
+def run_shard(
+    open_shard: Callable[[], ShardProjector],
+    log: EventLog,
+    dsn: str,
+    projection_id: int,
+    number: int,
+    *,
+    stop: threading.Event,
+    on_commit: Callable[[ShardReceipt], None] = lambda receipt: None,
+    on_trouble: Callable[[str], None] = logger.warning,
+    on_standby: Callable[[], None] = lambda: None,
+) -> None:
+    """Apply the epochs of a key shard, other than shard 0, until `stop` is set; stand by where another driver does.
+
+    Outages are waited out as by `run_continuous`, which is the driver of shard 0.
+
+    Raises:
+        ShardRefused: the projection has another number of shards, or has it by now.
+    """
+    tell_held = _Held(on_trouble)
+    while not stop.is_set():
+        try:
+            with log.pauses_end_with(stop), connect(dsn, autocommit=True) as connection:
+                if not _lead(connection, projection_id, stop, on_standby, SHARD + number):
+                    return
+                with closing(open_shard()) as projector:
+                    while not stop.is_set():
+                        try:
+                            receipt = projector.apply_next()
+                        except ProjectionConflict as conflict:
+                            logger.info("another process moved the shard: %s", conflict)
+                            connection.execute("SELECT")
+                            continue
+                        except EpochHeld as held:
+                            tell_held(held)
+                            connection.execute("SELECT")
+                            stop.wait(_HELD_SECONDS)
+                            continue
+                        if receipt is None:
+                            projector.wait(_IDLE_SECONDS)
+                        else:
+                            on_commit(receipt)
+        except Exception as error:
+            _wait_out(error, stop, on_trouble)
+
+
+def _wait_out(error: Exception, stop: threading.Event, on_trouble: Callable[[str], None]) -> None:
+    """Pause after an outage; what is none is raised."""
+    if isinstance(error, LogUnavailable) and stop.is_set():
+        return
+    if not (isinstance(error, LogUnavailable) or is_transient(error)):
+        raise error
+    words = str(error) if isinstance(error, LogUnavailable) else outage_words(error)
+    on_trouble(f"the store or the log does not do its work ({words}); trying again in {_RETRY_SECONDS:g} s")
+    stop.wait(_RETRY_SECONDS)
+
+
+class _Held:
+    """Tells once of each epoch and the shards that keep it."""
+
+    def __init__(self, on_trouble: Callable[[str], None]) -> None:
+        self._on_trouble = on_trouble
+        self._last_words = ""
+
+    def __call__(self, error: EpochHeld) -> None:
+        if str(error) != self._last_words:
+            self._last_words = str(error)
+            self._on_trouble(self._last_words)
 
 
 def _wait(log: EventLog, basis: Basis, stop: threading.Event, tell: Callable[[dict[str, int] | None], None]) -> None:

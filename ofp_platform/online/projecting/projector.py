@@ -1,7 +1,9 @@
 """The projector: folds records of the log into the state of one projection, exactly once, one transaction a micro-batch.
 
-Nothing else writes state. A commit is guarded by the version of the projection's row: whoever read another version loses,
-forgets what it holds in memory, and starts again from the store.
+A commit is guarded by the version of the projection's row: whoever read another version loses, forgets what it holds in memory,
+and starts again from the store. Nothing else writes state, but for the key shards of a projection that has several
+(`epoch_sequencer.py`, `shard_projector.py`). This projector moves all of them in its transaction, and finishes an epoch that is
+open.
 """
 
 from __future__ import annotations
@@ -13,22 +15,21 @@ from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from psycopg import Connection
 
-from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.online.projecting import chunk_merge
+from ofp_platform.online.projecting.epoch_records import EpochDiffers, epoch_batches
 from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadAhead, Reading, ReadRequest
 from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake, RoutedRecords
-from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buckets, replace_chunks
-from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
-from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
+from ofp_platform.online.projecting.state_writer import StateWriter
+from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
+from ofp_platform.online.state.epochs import Epoch, PartitionFates, close_epoch, read_epoch
 from ofp_platform.online.state.identity_pages import PageCorrupt
-from ofp_platform.online.state.key_tails import TAIL_BYTES, append_to_tails
+from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, lock_shards, move_shards, of_shards
+from ofp_platform.online.state.key_tails import TAIL_BYTES
 from ofp_platform.online.state.known_identities import IdentityPolicy, OlderIdentities
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
-from ofp_platform.online.state.pruning import FIRST_PLACE, LEAST_STEP, begin_pruning, pruning_step
 from ofp_platform.online.state.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
@@ -36,8 +37,6 @@ from ofp_platform.storage.notices import PROJECTION_CHANNEL, send_notice
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
-
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,21 @@ class Projector:
         self._pool = pool
         self._log = log
         self._registry = registry
-        self._plans = {key_type: LayoutArrays.of(layout) for key_type, layout in registry.layouts.items()}
         self._projection_id = projection_id
         self._retained_us = registry.reach + allowed_lateness_us
-        self._chunk_events = chunk_events
-        self._span_chunks = span_chunks
-        self._tail_bytes = tail_bytes
-        self._least_step = LEAST_STEP if least_step is None else least_step
+        self._writer = StateWriter(
+            registry,
+            projection_id,
+            self._retained_us,
+            chunk_events=chunk_events,
+            span_chunks=span_chunks,
+            tail_bytes=tail_bytes,
+            least_step=least_step,
+        )
         self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind, identity_policy)
         self._least_ahead = least_ahead
         self._row: ProjectionRow | None = None
+        self._epoch: Epoch | None = None
         self._ahead: ReadAhead | None = None
 
     @property
@@ -122,19 +126,25 @@ class Projector:
 
     def forget(self) -> None:
         """Drop everything held in memory; the next apply reads the store again."""
-        self._row = None
+        self._row = self._epoch = None
         self._ahead = None
         self._intake.forget()
+
+    def close(self) -> None:
+        """Give back what is held besides the pool: nothing."""
 
     def apply_available(self, *, max_records: int, until: Basis | None = None) -> ApplyReceipt | None:
         """Apply what the log holds behind the basis, at most `max_records`, one commit. None: nothing was there.
 
-        `until` bounds what is applied, partition by partition (partitions that it does not name are left alone).
+        `until` bounds what is applied, partition by partition (partitions that it does not name are left alone). An epoch that is
+        open is applied as it was laid down.
 
         Raises:
             ProjectionConflict: another projector moved the basis; nothing was written, call again.
         """
         row = self._load()
+        if self._epoch is not None:
+            return self._apply_reading(self._read_epoch(row, self._epoch))
         reading = self._reader(row.pins).read(ReadRequest(row.basis, max_records, until))
         return self._apply_reading(reading) if reading.records else None
 
@@ -145,6 +155,8 @@ class Projector:
             ProjectionConflict: the basis is not where these batches start, or moved meanwhile.
         """
         row = self._load()
+        if self._epoch is not None:
+            raise ProjectionConflict(f"epoch {self._epoch.version} of projection {self._projection_id} is open: that is next")
         records = [self._intake.route(row.pins, batch) for batch in batches]
         return self._apply_reading(Reading(ReadRequest(row.basis, sum(map(len, batches))), records, more=False))
 
@@ -163,17 +175,19 @@ class Projector:
     def _apply(self, reading: Reading) -> ApplyReceipt:
         row = self._load()
         work = FoldedBatch()
-        parts = dict(row.basis.by_partition())
         for records, older in zip(reading.records, self._older(row, reading.records), strict=True):
             self._intake.fold(row, records, work, older)
-            parts[records.batch.partition_id] = records.batch.next
-        after = make_basis(row.stream_name, parts)
+        after = make_basis(row.stream_name, row.basis.by_partition() | work.ends)
         moments = [moment for moment in (row.watermark, work.watermark) if moment is not None and moment != LOWEST]
         watermark = max(moments, default=None)
+        if self._epoch is not None:
+            after = self._epoch.basis
         horizon = None if watermark is None else watermark - self._retained_us
+        advance = Advance(after, watermark, horizon)
         crash_point("projector.before_transaction")
         with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection:
-            keys, chunks = self._commit(connection, row, work, Advance(after, watermark, horizon))
+            self._lay_down(connection, row, epoch_of(row, work, advance) if row.shards > 1 else None)
+            keys, chunks = self._commit(connection, row, work, advance)
             crash_point("projector.after_commit")
             send_notice(connection, PROJECTION_CHANNEL, str(self._projection_id))
         totals: Counter[str] = Counter()
@@ -202,22 +216,19 @@ class Projector:
         """Write a batch in one transaction. Returns keys touched, and tails and chunks written."""
         horizon = advance.horizon
         with connection.transaction():
-            stored_row = read_projection(connection, self._projection_id, for_update=True)
-            if stored_row.version != row.version:
-                raise ProjectionConflict(
-                    f"projection {self._projection_id} is at version {stored_row.version}, this batch continues {row.version}"
-                )
-            chunks = keys = 0
-            for key_type, touched_runs in sorted(work.touched.items()):
-                merged_keys, chunk_count = self._merge(connection, key_type, touched_runs, horizon)
-                keys, chunks = keys + merged_keys, chunks + chunk_count
+            self._lock(connection, row)
+            key_events = work.touched if row.shards == 1 else self._own_events(connection, row, work.touched)
+            keys, chunks = self._writer.merge(connection, key_events, horizon)
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
             self._intake.known.record(connection, self._projection_id, row.version + 1, work.max_ts)
-            pruned_keys = self._prune(connection, row, horizon, max(self._least_step, 2 * chunks))
+            if self._writer.begins_pruning(row.pruning, row.pruned_to, horizon):
+                assert horizon is not None
+                self._intake.known.prune(connection, self._projection_id, horizon)
+            pruned_keys = self._writer.prune(connection, row.pruning, row.pruned_to, horizon, chunks, self._shard)
             names = {
-                kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in work.touched.get(kind, ())))
-                for kind in pruned_keys.keys() | work.touched.keys()
+                kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in key_events.get(kind, ())))
+                for kind in pruned_keys.keys() | key_events.keys()
             }
             self._intake.known.step(connection, self._projection_id)
             crash_point("projector.after_identities")
@@ -226,9 +237,55 @@ class Projector:
                 "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
                 (row.version + 1, basis_text(advance.basis), advance.watermark, self._projection_id),
             )
+            if row.shards > 1:
+                self._close(connection, row)
             crash_point("projector.before_commit")
-            self._row = read_projection(connection, self._projection_id)
+            self._row, self._epoch = read_projection(connection, self._projection_id), None
+            self._await_shards(row.version + 1)
         return keys, chunks
+
+    def _lock(self, connection: Connection[Any], row: ProjectionRow) -> None:
+        stored_row = read_projection(connection, self._projection_id, for_update=True)
+        if stored_row.version != row.version:
+            raise ProjectionConflict(
+                f"projection {self._projection_id} is at version {stored_row.version}, this batch continues {row.version}"
+            )
+
+    # ---- key shards ----------------------------------------------------------------------------------------------
+
+    _shard: KeyShard | None = None
+    """The shard whose keys this projector writes; None: those of all."""
+
+    def _lay_down(self, connection: Connection[Any], row: ProjectionRow, epoch: Epoch | None) -> None:
+        """Hold an epoch that is open against the records. Where all shards move together, nothing is to be laid down for others.
+
+        Raises:
+            EpochDiffers: they are not what was laid down.
+        """
+        if self._epoch is not None and epoch != self._epoch:
+            raise EpochDiffers(
+                f"projection {self._projection_id}: the records of epoch {self._epoch.version} have other fates than it says"
+            )
+
+    def _own_events(self, connection: Connection[Any], row: ProjectionRow, key_events: KeyEvents) -> KeyEvents:
+        """The events to write: those of keys whose shards have not applied this version; no shard can move until the commit."""
+        if read_epoch(connection, self._projection_id) != self._epoch:
+            raise ProjectionConflict(f"an epoch of projection {self._projection_id} was laid down meanwhile")
+        versions = lock_shards(connection, self._projection_id)
+        behind = {0, *(number for number, version in versions.items() if version == row.version)}
+        return key_events if len(behind) == row.shards else of_shards(key_events, row.shards, behind)
+
+    def _close(self, connection: Connection[Any], row: ProjectionRow) -> None:
+        """Bring the shards along, and forget the epoch that is applied."""
+        move_shards(connection, self._projection_id, row.version + 1)
+        close_epoch(connection, self._projection_id)
+
+    def _await_shards(self, version: int) -> None:
+        """Wait for the other shards, with everything of this version written: there is nothing to wait for."""
+
+    def _read_epoch(self, row: ProjectionRow, epoch: Epoch) -> Reading:
+        records = [self._intake.route(row.pins, batch) for batch in epoch_batches(self._log, row.basis, epoch)]
+        return Reading(ReadRequest(row.basis, sum(len(part.batch) for part in records)), records, more=False)
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -251,6 +308,7 @@ class Projector:
             )
             self._intake.remember({digest for (digest,) in active}, [name for (name,) in names])
             self._intake.known.load(connection, self._projection_id)
+            self._epoch = read_epoch(connection, self._projection_id) if row.shards > 1 else None
         self._row = row
         return row
 
@@ -273,66 +331,6 @@ class Projector:
         for part in digests:
             yield older.part(start, start + len(part))
             start += len(part)
-
-    # ---- writing -------------------------------------------------------------------------------------------------
-
-    def _merge(
-        self, connection: Connection[Any], key_type: str, touched_runs: list[tuple[list[str], Int64]], horizon: int | None
-    ) -> tuple[int, int]:
-        """Merge new events of one key type into its tails and chunks. Returns keys touched, and tails and chunks written."""
-        numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched_runs), 0)
-        numbers.update(zip(numbers, range(len(numbers)), strict=True))
-        keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched_runs)), np.int64)
-        matrix = np.concatenate([part for _, part in touched_runs], axis=1)
-        if horizon is not None:
-            servable = matrix[0] > horizon
-            keys, matrix = keys[servable], np.ascontiguousarray(matrix[:, servable])
-        if not len(keys):
-            return 0, 0
-        code = KEY_TYPE_CODES[key_type]
-        owner = (self._projection_id, code)
-        floor = LOWEST if horizon is None else horizon
-        rest = append_to_tails(connection, *owner, list(numbers), keys, matrix, horizon=floor, tail_bytes=self._tail_bytes)
-        if not rest.key_ids:
-            return len(numbers), rest.tails
-        key_ids, keys, matrix = rest.key_ids, rest.keys, rest.matrix
-        buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
-        existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
-        plan = self._plans[key_type]
-        merged_chunks = chunk_merge.merge(
-            existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events
-        )
-        summaries = chunk_merge.summarise_chunks(plan, merged_chunks.matrix, merged_chunks.chunk_offsets)
-        packed_chunks = pack_many(merged_chunks.matrix, merged_chunks.chunk_offsets)
-        starts, ends = merged_chunks.chunk_offsets[:-1], merged_chunks.chunk_offsets[1:] - 1
-        first_ts, last_ts = merged_chunks.matrix[0, starts].tolist(), merged_chunks.matrix[0, ends].tolist()
-        owners = buckets.key[merged_chunks.chunk_bucket].tolist()
-        rows = [
-            (key_ids[owner], first, last, summary.tobytes(), block)
-            for owner, first, last, summary, block in zip(owners, first_ts, last_ts, summaries, packed_chunks, strict=True)
-        ]
-        stored_buckets = [index for index, block in enumerate(buckets.blocks) if block is not None]
-        old = (
-            [key_ids[buckets.key[index]] for index in stored_buckets],
-            [int(buckets.first_ts[index]) for index in stored_buckets],
-        )
-        replace_chunks(connection, self._projection_id, key_type, old, rows)
-        changed_chunks, grown_keys = _changes(key_ids, buckets, merged_chunks.chunk_bucket, first_ts, last_ts)
-        refresh_spans(connection, *owner, plan, changed_chunks, grown_keys, self._span_chunks)
-        return len(numbers), rest.tails + len(rows)
-
-    def _prune(
-        self, connection: Connection[Any], row: ProjectionRow, horizon: int | None, chunk_count: int
-    ) -> Mapping[str, list[str]]:
-        """Take a step of pruning, where there is one to take. The ids of the keys that lost something, by key type."""
-        place, to = row.pruning, row.pruned_to
-        if place is None and horizon is not None and horizon - (to or LOWEST) > self._retained_us // 8:
-            self._intake.known.prune(connection, self._projection_id, horizon)
-            begin_pruning(connection, self._projection_id, horizon)
-            place, to = FIRST_PLACE, horizon
-        if place is None or to is None:
-            return {}
-        return pruning_step(connection, self._projection_id, place, to, chunk_count)
 
     def _record(self, connection: Connection[Any], version: int, work: FoldedBatch) -> None:
         """Failures, anomalies and counters of this commit."""
@@ -374,22 +372,13 @@ class Projector:
             )
 
 
-def _changes(
-    key_ids: list[str], buckets: Buckets, chunk_bucket: Int64, first_ts: list[int], last_ts: list[int]
-) -> tuple[list[ChangedChunk], list[str]]:
-    """The changes that spans must follow: merged chunks other than a key's newest, and keys whose newest was split."""
-    begins = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="left").tolist()
-    ends = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="right").tolist()
-    changed_chunks, grown_keys = [], []
-    for bucket, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-        if begin == end:
-            continue
-        if not buckets.newest[bucket]:
-            before = int(buckets.first_ts[bucket])
-            changed_chunks.append(ChangedChunk(key_ids[buckets.key[bucket]], before, first_ts[begin], last_ts[end - 1]))
-        elif end - begin > 1:
-            grown_keys.append(key_ids[buckets.key[bucket]])
-    return changed_chunks, grown_keys
+def epoch_of(row: ProjectionRow, work: FoldedBatch, advance: Advance) -> Epoch:
+    """The epoch after `row` that these records make."""
+    fates = {
+        name: PartitionFates.of(work.readable[name], np.concatenate([*work.duplicates.get(name, ()), np.zeros(0, np.int64)]))
+        for name in work.ends
+    }
+    return Epoch(row.version + 1, advance.basis, advance.watermark, fates)
 
 
 def _copy(cursor: Any, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

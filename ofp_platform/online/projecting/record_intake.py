@@ -20,9 +20,9 @@ from ofp_platform.online.state.projection import ProjectionConflict, ProjectionR
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason
 from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router, TouchedKeys
+from ofp_platform.registry.routing import APPLIED, UNKNOWN_TYPE, RoutedBatch, Router
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
-from ofp_platform.vocabulary.position import PositionKind
+from ofp_platform.vocabulary.position import PartitionBasis, PositionKind
 
 Int64 = npt.NDArray[np.int64]
 LOWEST = int(np.iinfo(np.int64).min)
@@ -37,13 +37,17 @@ class FoldedBatch:
     """Fold of the records of one commit, before anything is written.
 
     `failures` are rows of the store, of records that feed nothing and of those that some groups cannot use (`partial`, last).
-    `max_ts`: greatest time of its events; `watermark`: of those that feed a group.
+    `max_ts`: greatest time of its events; `watermark`: of those that feed a group. By partition: `readable`, the number of its
+    readable records, `duplicates`, the places among these of copies of known events, int64 each, and `ends`, the basis behind.
     """
 
     failures: list[FailureRow] = field(default_factory=list)
     anomalies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     touched: dict[str, list[tuple[list[str], Int64]]] = field(default_factory=dict)
+    readable: Counter[str] = field(default_factory=Counter)
+    duplicates: dict[str, list[Int64]] = field(default_factory=dict)
+    ends: dict[str, PartitionBasis] = field(default_factory=dict)
     max_ts: int = LOWEST
     watermark: int = LOWEST
 
@@ -126,15 +130,18 @@ class RecordIntake:
         return np.hstack([records.routed.id_digest[applied_indexes], records.routed.tie_digest[applied_indexes]])
 
     def fold(self, row: ProjectionRow, records: RoutedRecords, work: FoldedBatch, older: OlderIdentities | None = None) -> None:
-        """Add records of one partition, which continue the basis of `row`. `older`: what segments know of their `digests`.
+        """Add records of one partition, which continue the basis of `row`, or what `work` has of that partition already.
+
+        `older`: what segments know of their `digests`.
 
         Raises:
             ProjectionConflict: they do not.
         """
         batch, keep, routed_batch = records.batch, records.keep, records.routed
-        known_part = row.basis.by_partition().get(batch.partition_id)
+        known_part = work.ends.get(batch.partition_id) or row.basis.by_partition().get(batch.partition_id)
         if known_part is not None and len(batch) and not self._kind.continues(known_part, batch.offsets[0]):
             raise ProjectionConflict(f"records of partition {batch.partition_id} do not continue the basis")
+        work.ends[batch.partition_id] = batch.next
         counts = work.counts.setdefault(batch.partition_id, Counter())
         counts["records"] += len(batch) + len(batch.unreadable)
         counts["failed"] += len(batch.unreadable)
@@ -142,6 +149,8 @@ class RecordIntake:
             reason, detail = ApplyFailureReason.MALFORMED_PAYLOAD, f"{record.reason}: {record.message}"
             work.failures.append((batch.partition_id, str(record.offset), "", "", 0, reason, detail, "", False))
         self._refuse(batch, records.belonging, work, counts)
+        first_place = work.readable[batch.partition_id]
+        work.readable[batch.partition_id] += len(batch)
         if routed_batch is None:
             return
         for failures, is_partial in ((routed_batch.failures, False), (routed_batch.group_failures, True)):
@@ -150,7 +159,9 @@ class RecordIntake:
         if routed_batch.group_failures:
             counts["partial"] += len(routed_batch.group_failures)
         counts["ignored"] += int(np.count_nonzero(routed_batch.status == UNKNOWN_TYPE))
-        fresh = self._admit(batch, keep, routed_batch, work, counts, older)
+        fresh, copies = self._admit(batch, keep, routed_batch, work, counts, older)
+        if len(copies):
+            work.duplicates.setdefault(batch.partition_id, []).append(first_place + keep[copies])
         if not fresh.any():
             return
         ts = batch.ts[keep]
@@ -161,8 +172,7 @@ class RecordIntake:
         counts["applied"] += int(np.count_nonzero(fresh))
         if row.watermark is not None:
             counts["late"] += int(np.count_nonzero(ts[fresh] <= row.watermark - self._retained_us))
-        for key_type, touched_keys in routed_batch.touched.items():
-            _collect(work, key_type, touched_keys, fresh)
+        collect_touched(work.touched, routed_batch, fresh)
 
     def _refuse(self, batch: RecordBatch, membership: Belonging, work: FoldedBatch, counts: Counter[str]) -> None:
         """Records of other runs, and of this one those that are ahead of their admission by more than the skew."""
@@ -190,12 +200,12 @@ class RecordIntake:
         work: FoldedBatch,
         counts: Counter[str],
         older: OlderIdentities | None,
-    ) -> npt.NDArray[np.bool_]:
-        """Which of the routed records are events that the projection does not know yet."""
+    ) -> tuple[npt.NDArray[np.bool_], Int64]:
+        """Which of the routed records are events that the projection does not know yet, and indices of those that it knows."""
         applied_indexes = np.flatnonzero(routed_batch.status == APPLIED)
         fresh = np.zeros(len(keep), np.bool_)
         if not len(applied_indexes):
-            return fresh
+            return fresh, applied_indexes
         words = np.empty((len(applied_indexes), self.words), np.uint64)
         words[:, 0:2] = routed_batch.id_digest[applied_indexes]
         words[:, 2:4] = routed_batch.tie_digest[applied_indexes]
@@ -217,18 +227,24 @@ class RecordIntake:
                     words_offset(first[5:]),
                 )
             )
-        counts["duplicates"] += int(np.count_nonzero(status == DUPLICATE))
-        fresh[applied_indexes[status != DUPLICATE]] = True
-        return fresh
+        is_copy = status == DUPLICATE
+        copies = applied_indexes[is_copy]
+        counts["duplicates"] += len(copies)
+        fresh[applied_indexes[~is_copy]] = True
+        return fresh, copies
 
 
-def _collect(work: FoldedBatch, key_type: str, touched_keys: TouchedKeys, fresh: npt.NDArray[np.bool_]) -> None:
-    is_new = fresh[touched_keys.record_index]
-    if is_new.all():
-        work.touched.setdefault(key_type, []).append((touched_keys.key_ids, touched_keys.matrix))
-    elif is_new.any():
-        ids = [name for name, keep in zip(touched_keys.key_ids, is_new.tolist(), strict=True) if keep]
-        work.touched.setdefault(key_type, []).append((ids, touched_keys.matrix[:, is_new]))
+def collect_touched(
+    key_events: dict[str, list[tuple[list[str], Int64]]], routed_batch: RoutedBatch, fresh: npt.NDArray[np.bool_]
+) -> None:
+    """Add what the fresh ones (bool, one a routed record) among routed records touch, by key type."""
+    for key_type, touched_keys in routed_batch.touched.items():
+        is_new = fresh[touched_keys.record_index]
+        if is_new.all():
+            key_events.setdefault(key_type, []).append((touched_keys.key_ids, touched_keys.matrix))
+        elif is_new.any():
+            ids = [name for name, keep in zip(touched_keys.key_ids, is_new.tolist(), strict=True) if keep]
+            key_events.setdefault(key_type, []).append((ids, touched_keys.matrix[:, is_new]))
 
 
 def _failure(batch: RecordBatch, index: int, failure: ApplyFailure, is_partial: bool = False) -> FailureRow:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ofp_platform.log.port import LogRefused
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.projecting.epoch_barrier import holding_shards
 from ofp_platform.online.serving.posture import REFUSALS, Observation
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
@@ -42,11 +43,15 @@ def observe(plane: Plane, row: ProjectionRow, *, stalled_seconds: float) -> Obse
     with plane.pool.connection() as connection:
         totals = read_progress(connection, row.projection_id)
         read_only = not takes_writes(connection)
+        held_by = holding_shards(connection, current)
+    observation = Observation(
+        current, totals, {}, stalled_seconds, read_only, holding_shards=held_by, held_seconds=stalled_seconds
+    )
     try:
         plane.archived_log.demand(current.basis)
-        return Observation(current, totals, plane.log.ordinal_lag(current.basis), stalled_seconds, read_only)
+        return replace(observation, lag=plane.log.ordinal_lag(current.basis))
     except LogRefused as error:
-        return Observation(current, totals, {}, stalled_seconds, read_only, REFUSALS[type(error)])
+        return replace(observation, refusal=REFUSALS[type(error)])
 
 
 def known_to(plane: Plane, partition_id: str) -> PartitionBasis:

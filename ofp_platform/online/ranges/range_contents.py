@@ -91,7 +91,7 @@ class ProjectionContents:
 
     def contents(self, bounds: RangeBounds) -> RangeContents:
         """Read the stored contents of a range."""
-        with store_snapshot(self._plane.pool) as (connection, _):
+        with store_snapshot(self._plane.pool, self.row.projection_id) as (connection, _):
             self._read(connection)
             failures = self._failures(connection, bounds.start, bounds.end, is_partial=False)
             group_failures = self._failures(connection, bounds.start, bounds.end, is_partial=True)
@@ -105,7 +105,7 @@ class ProjectionContents:
         Raises:
             RangeTrimmed: the log no longer holds them.
         """
-        with store_snapshot(self._plane.pool) as (connection, _):
+        with store_snapshot(self._plane.pool, self.row.projection_id) as (connection, _):
             self._read(connection)
             index = IdentityIndex(self._width)
             index.load(self._known.recent.entries)

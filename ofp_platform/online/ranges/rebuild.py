@@ -66,7 +66,7 @@ def rebuild(plane: Plane, fold: HistoryFold | None = None, *, keys_per_type: int
         return RebuildReceipt(live, beside, 0, 0, None)
     # the long way first, without holding a snapshot of the store open
     receipts = apply_until(plane.projector(beside), plane.row(live.projection_id).basis, plane.profile.batch_records)
-    with store_snapshot(plane.pool) as (connection, pool):
+    with store_snapshot(plane.pool, live.projection_id) as (connection, pool):
         live = read_projection(connection, live.projection_id)
         receipts += _bring_to(plane, beside, live.basis)
         beside = plane.row(beside.projection_id)

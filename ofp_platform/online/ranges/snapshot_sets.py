@@ -67,7 +67,7 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
     """
     hour_end = hour_start + HOUR
     registry = plane.registry_of(row)
-    with store_snapshot(plane.pool) as (connection, pool):
+    with store_snapshot(plane.pool, row.projection_id) as (connection, pool):
         row = read_projection(connection, row.projection_id)
         if row.watermark is None or row.watermark < hour_end:
             now = "before the first event" if row.watermark is None else format_time(row.watermark)

@@ -47,6 +47,9 @@ class Counters:
             "ofp_apply_failures_total", "Records not applied, to any group or to some", ["reason"], registry=self.registry
         )
         self.lag_records = Gauge("ofp_lag_records", "Records behind the head", ["partition"], registry=self.registry)
+        self.shard_holds_epoch = Gauge(
+            "ofp_shard_holds_epoch", "1 while the next epoch waits for this key shard", ["shard"], registry=self.registry
+        )
         self.watermark_age_seconds = Gauge("ofp_watermark_age_seconds", "Clock minus watermark", registry=self.registry)
         self.background_task_up = Gauge(
             "ofp_background_task_up", "1 while it runs, 0 when it ended unasked", ["task"], registry=self.registry

@@ -14,6 +14,7 @@ from ofp_platform.log.port import LogError, LogRefused, LogTailLost, LogUnavaila
 from ofp_platform.log.postgres import clock_behind_us
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
+from ofp_platform.online.projecting.epoch_barrier import holding_shards
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.serving.posture import NO_PROJECTION, REFUSALS, STORE_DOWN, Observation, Trouble, posture_of
 from ofp_platform.online.state.progress import read_progress
@@ -61,7 +62,7 @@ class ProjectionMonitor:
         self._monotonic = monotonic
         self._reading: asyncio.Task[Observation] | None = None
         self._moved_at = 0.0
-        self._driven_at = monotonic()
+        self._driven_at = self._unheld_at = monotonic()
         self._seen_version = -1
         self._replica_dsn = replica_dsn
         self._owed_version = -1
@@ -134,7 +135,10 @@ class ProjectionMonitor:
         with self._plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)
             read_only = not takes_writes(connection)
+            held_by = holding_shards(connection, row)
         now = self._monotonic()
+        if not held_by:
+            self._unheld_at = now
         lag, refusal = self._read_log(row, now)
         if row.version != self._seen_version or not sum(lag.values()):
             self._seen_version, self._moved_at = row.version, now
@@ -146,9 +150,19 @@ class ProjectionMonitor:
         clock_behind_seconds = clock_behind_us(self._plane.pool, row.stream_name) / MICROS_PER_SECOND
         self._counters.clock_behind.set(clock_behind_seconds)
         return Observation(
-            row, totals, lag, stalled_seconds, read_only, refusal, archive_lag, driverless_seconds, replica_seconds,
+            row,
+            totals,
+            lag,
+            stalled_seconds,
+            read_only,
+            refusal,
+            archive_lag,
+            driverless_seconds,
+            replica_seconds,
             clock_behind_seconds,
-        )  # fmt: skip
+            held_by,
+            now - self._unheld_at,
+        )
 
     def _read_replica(self, row: ProjectionRow, now: float) -> float:
         """Seconds since when the replica lacks a commit that was there; one that does not answer is a store that does not."""
@@ -213,6 +227,8 @@ class ProjectionMonitor:
         counters.anomalies.set(totals["anomalies"])
         for reason, count in self.observation.totals.all_failures.items():
             counters.apply_failures.labels(reason).set(count)
+        for number in range(self.observation.row.shards):
+            counters.shard_holds_epoch.labels(str(number)).set(number in self.observation.holding_shards)
         for partition, lag in self.observation.lag.items():
             counters.lag_records.labels(partition).set(lag)
         watermark = self.observation.row.watermark

@@ -32,7 +32,16 @@ from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredCh
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
-from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
+from ofp_platform.online.serving.state_statement import (
+    READ_SHARDS,
+    READ_STATE,
+    SPLIT_LOOK_SECONDS,
+    SPLIT_SECONDS,
+    SplitEpoch,
+    read_all,
+    read_arguments,
+    statement_after,
+)
 from ofp_platform.online.state.touched_keys import READ_SINCE, TouchedKeys
 from ofp_platform.registry.question import Question
 from ofp_platform.storage.notices import LOOK_SECONDS
@@ -84,6 +93,7 @@ class AsyncReader:
         incarnations: Incarnations | None = None,
         store_seconds: float = 3.0,
         look_seconds: float = LOOK_SECONDS,
+        split_seconds: float = SPLIT_SECONDS,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -94,11 +104,13 @@ class AsyncReader:
         self._incarnations = incarnations
         self._store_seconds = store_seconds
         self._look_seconds = look_seconds
+        self._split_seconds = split_seconds
+        self._statement = READ_STATE
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
         self._next_commit = asyncio.Event()
         self._free_statements = statements
         self._most = questions_a_statement
-        self._waiting: deque[tuple[Question, asyncio.Future[StoredState]]] = deque()
+        self._waiting: deque[tuple[Question, asyncio.Future[StoredState | SplitEpoch]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._caching = cache_bytes > 0
         self._large_bytes = large_bytes
@@ -293,6 +305,21 @@ class AsyncReader:
         return await asyncio.to_thread(has_reached, state.basis, question.request, self._incarnations)
 
     async def _shared_read(self, question: Question) -> StoredState:
+        state = await self._read_once(question)
+        if isinstance(state, StoredState):
+            return state
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._split_seconds
+        while isinstance(state, SplitEpoch):
+            if clock() >= deadline:
+                raise state.refusal(self._split_seconds, question.request.context_pins)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SPLIT_LOOK_SECONDS):
+                    await self._next_commit.wait()
+            state = await self._read_once(question)
+        return state
+
+    async def _read_once(self, question: Question) -> StoredState | SplitEpoch:
         if self._free_statements and not self._waiting:
             self._free_statements -= 1
             try:
@@ -300,7 +327,7 @@ class AsyncReader:
             finally:
                 self._free_statements += 1
                 self._next()
-        turn: asyncio.Future[StoredState] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[StoredState | SplitEpoch] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, turn))
         return await turn
 
@@ -312,7 +339,7 @@ class AsyncReader:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer_together(self, batch: list[tuple[Question, asyncio.Future[StoredState]]]) -> None:
+    async def _answer_together(self, batch: list[tuple[Question, asyncio.Future[StoredState | SplitEpoch]]]) -> None:
         try:
             states = await self._query([question for question, _ in batch])
         except BaseException as error:
@@ -329,17 +356,22 @@ class AsyncReader:
             self._free_statements += 1
             self._next()
 
-    async def _query(self, questions: list[Question]) -> list[StoredState]:
+    async def _query(self, questions: list[Question]) -> list[StoredState | SplitEpoch]:
         arguments = read_arguments(self._projection_id, self.evaluator, questions, newer=self._caching)
+        statement = self._statement
         try:
-            rows = await self._fetch(READ_STATE, *arguments)
+            rows = await self._fetch(statement, *arguments)
+            if not rows and statement is READ_STATE:
+                statement = READ_SHARDS
+                rows = await self._fetch(statement, *arguments)
         except TimeoutError:
             while self._waiting:  # their turn would only come to the same
                 _, turn = self._waiting.popleft()
                 if not turn.done():
                     turn.set_exception(TimeoutError("the state store is silent"))
             raise
-        return read_states(rows, questions)
+        self._statement = statement_after(statement, rows)
+        return read_all(statement, rows, questions)
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """The rows; a store that is silent is a TimeoutError, in time."""

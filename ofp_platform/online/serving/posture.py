@@ -44,6 +44,7 @@ class Observation:
     the log's retention; None: nobody looked, or the log keeps everything. `driverless_seconds`: since when the continuous driver
     of the projection is seen to have died. `replica_seconds`: since when the replica that is read from lacks a commit.
     `clock_behind_seconds`: how far the log's clock is behind an admission time that it gave.
+    `holding_shards`: the key shards that the next epoch waits for, `held_seconds` since when it waits for some.
     """
 
     row: ProjectionRow
@@ -56,6 +57,8 @@ class Observation:
     driverless_seconds: float = 0.0
     replica_seconds: float = 0.0
     clock_behind_seconds: float = 0.0
+    holding_shards: tuple[int, ...] = ()
+    held_seconds: float = 0.0
 
     @property
     def lag_records(self) -> int:
@@ -114,6 +117,9 @@ def judge(
         amber.append(f"REPLICA_BEHIND_SECONDS>{thresholds.stall_seconds_amber}")
     if observation.clock_behind_seconds > _CLOCK_SECONDS:
         amber.append(f"CLOCK_BEHIND_SECONDS>{_CLOCK_SECONDS:g}")  # records are admitted at the last time until it is reached
+    if observation.holding_shards and observation.held_seconds > thresholds.stall_seconds_amber:
+        # what is applied is right; what comes now waits, and is RED then
+        amber.append(f"EPOCH_WAITS_FOR_SHARD:{','.join(map(str, observation.holding_shards))}")
     if observation.driverless_seconds > thresholds.stall_seconds_amber:
         # what is applied is right; what comes now waits, and is RED then
         amber.append(f"NO_PROJECTOR_SECONDS>{thresholds.stall_seconds_amber}")

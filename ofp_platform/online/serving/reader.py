@@ -20,7 +20,16 @@ from ofp_platform.online.serving.causal_read import (
 )
 from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.request import parse_request
-from ofp_platform.online.serving.state_statement import READ_STATE, read_arguments, read_states
+from ofp_platform.online.serving.state_statement import (
+    READ_SHARDS,
+    READ_STATE,
+    SPLIT_LOOK_SECONDS,
+    SPLIT_SECONDS,
+    SplitEpoch,
+    read_all,
+    read_arguments,
+    statement_after,
+)
 from ofp_platform.registry.question import Question, check_request
 from ofp_platform.storage.notices import LOOK_SECONDS, PROJECTION_CHANNEL
 from ofp_platform.storage.postgres import Pool
@@ -48,6 +57,7 @@ class Reader:
         incarnations: Incarnations | None = None,
         *,
         look_seconds: float = LOOK_SECONDS,
+        split_seconds: float = SPLIT_SECONDS,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -57,6 +67,8 @@ class Reader:
         self._partitions = partitions
         self._incarnations = incarnations
         self._look_seconds = look_seconds
+        self._split_seconds = split_seconds
+        self._statement = READ_STATE
 
     def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
         """The answer to a request, or to the bytes of one.
@@ -102,6 +114,22 @@ class Reader:
                     connection.execute(f"UNLISTEN {PROJECTION_CHANNEL}")
 
     def _query(self, connection: Connection[Any], question: Question) -> StoredState:
+        state = self._query_once(connection, question)
+        deadline = time.monotonic() + self._split_seconds
+        while isinstance(state, SplitEpoch):
+            if time.monotonic() >= deadline:
+                raise state.refusal(self._split_seconds, question.request.context_pins)
+            time.sleep(SPLIT_LOOK_SECONDS)
+            state = self._query_once(connection, question)
+        return state
+
+    def _query_once(self, connection: Connection[Any], question: Question) -> StoredState | SplitEpoch:
+        arguments = read_arguments(self._projection_id, self._evaluator, [question])
         with RawCursor(connection) as cursor:
-            cursor.execute(READ_STATE, read_arguments(self._projection_id, self._evaluator, [question]), binary=True)
-            return read_states(cursor.fetchall(), [question])[0]
+            statement = self._statement
+            rows = cursor.execute(statement, arguments, binary=True).fetchall()
+            if not rows and statement is READ_STATE:
+                statement = READ_SHARDS
+                rows = cursor.execute(statement, arguments, binary=True).fetchall()
+        self._statement = statement_after(statement, rows)
+        return read_all(statement, rows, [question])[0]

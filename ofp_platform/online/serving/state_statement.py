@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ofp_platform.online.serving.evaluation import LATEST, Evaluator, StoredChunk, StoredState
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_spans import SPAN_LEVELS
+from ofp_platform.online.state.key_shards import shard_of, shard_words
 from ofp_platform.registry.question import Question
-from ofp_platform.vocabulary.errors import Reason, unavailable
+from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
+from ofp_platform.vocabulary.identity import ContextPins
 
 _OPENED = """{row}.last_ts > k.whole_after OR EXISTS (
                 SELECT FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= {row}.first_ts AND e.edge < {row}.last_ts
@@ -40,9 +43,9 @@ _WHOLE = "\n        UNION ALL\n        ".join(
 # segments are its spans; below the spans that an edge of a window falls into, and behind the last span of a level, those of the
 # next level, and at last the chunks. A chunk's block is sent only where an edge falls inside it, or where every event is needed
 # (k.whole_after). The events of a key's tail are newer than all of these, and are sent as they are.
-READ_STATE = f"""
-SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail
-FROM ofp.projection AS p
+_READ = f"""
+SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail{{columns}}
+FROM ofp.projection AS p{{shards}}
 LEFT JOIN LATERAL (
     SELECT k.ord, c.*
     FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[])
@@ -66,9 +69,24 @@ LEFT JOIN LATERAL (
         WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND octet_length(t.block) > 0
     ) AS c
 ) AS c ON true
-WHERE p.projection_id = $1
+WHERE p.projection_id = $1{{only}}
 ORDER BY c.ord, c.first_ts
 """
+
+READ_STATE = _READ.format(columns="", shards="", only=" AND p.shards = 1")
+"""Of a projection without key shards; it reads nothing where there are several."""
+
+# The versions of the shards from 1 on, and the open epoch, belong to the same snapshot.
+READ_SHARDS = _READ.format(
+    columns=", s.versions, e.version, e.basis, e.watermark",
+    shards="""
+LEFT JOIN LATERAL (
+    SELECT array_agg(s.version ORDER BY s.shard) AS versions FROM ofp.projection_shard AS s WHERE s.projection_id = $1
+) AS s ON true
+LEFT JOIN ofp.epoch AS e ON e.projection_id = $1""",
+    only="",
+)
+"""The same of a projection with any number of shards."""
 
 
 def read_arguments(
@@ -90,12 +108,65 @@ def read_arguments(
     return projection_id, key_types, key_ids, whole_after, list(edges), as_of
 
 
+SPLIT_SECONDS = 2.0
+"""How long a read waits for one epoch: shards commit within milliseconds of each other, but for one that dies between the two."""
+SPLIT_LOOK_SECONDS = 0.005
+
+
+@dataclass(frozen=True)
+class SplitEpoch:
+    """A reading of no one version: some shards of the question's keys have applied an epoch, those in `behind` have not."""
+
+    version: int
+    behind: tuple[int, ...]
+
+    def refusal(self, seconds: float, pins: ContextPins) -> ContractError:
+        """The refusal after waiting that long in vain."""
+        text = f"key {shard_words(self.behind)} did not apply epoch {self.version} within {seconds:g} s, other shards have"
+        return unavailable(Reason.PROJECTION_BEHIND, text, pins)
+
+
+def statement_after(statement: str, rows: Sequence[Sequence[Any]]) -> str:
+    """The statement to use after one that gave these rows: of a projection with one shard, the simpler one."""
+    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][9] is not None else READ_STATE
+
+
+def read_all(statement: str, rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState | SplitEpoch]:
+    """Result of READ_STATE or READ_SHARDS."""
+    return [*read_states(rows, questions)] if statement is READ_STATE else read_shards(rows, questions)
+
+
+def read_shards(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState | SplitEpoch]:
+    """Result of READ_SHARDS, question by question: each on the one version that the shards of its keys are at.
+
+    A shard that none of its keys is in does not matter.
+    """
+    states: list[StoredState | SplitEpoch] = []
+    row: Sequence[Any] = rows[0] if rows else [None] * 13
+    versions, epoch, basis, watermark = row[9:]
+    for question, state in zip(questions, read_states(rows, questions), strict=True):
+        if versions is None:
+            states.append(state)
+            continue
+        count = len(versions) + 1
+        shards = sorted({shard_of(*key, count) for key in question.keys})
+        at = {number: versions[number - 1] if number else state.version for number in shards}
+        behind = tuple(number for number, version in at.items() if version == state.version)
+        if len(behind) == len(at):
+            states.append(state)
+        elif behind or set(at.values()) != {epoch}:
+            states.append(SplitEpoch(state.version + 1, behind))
+        else:
+            states.append(StoredState(epoch, basis, watermark, state.chunks))
+    return states
+
+
 def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState]:
-    """Result of one statement, question by question: all of them on one basis."""
+    """Result of READ_STATE, question by question: all of them on one basis."""
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
     chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
-    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail in rows:
+    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail, *_ in rows:
         if index is not None:
             chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block, is_tail))
     version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]

@@ -35,7 +35,8 @@ class UnknownProjection(Exception):
 class ProjectionRow:
     """One projection as the store has it. `watermark` in microseconds, None before the first event.
 
-    `pruned_to`: the horizon of the last pruning; `pruning`: how far that has come, None: it is done.
+    `pruned_to`: the horizon of the last pruning; `pruning`: how far that has come, None: it is done. `shards`: its key shards,
+    that many from version `sharded_at` on.
     """
 
     projection_id: int
@@ -49,11 +50,13 @@ class ProjectionRow:
     watermark: int | None
     pruned_to: int | None
     pruning: PruningPlace | None = None
+    shards: int = 1
+    sharded_at: int = 0
 
 
 _COLUMNS = (
     "projection_id, stream_name, pins, registry_digest, run_config_digest, status, version, basis, watermark, pruned_to,"
-    " pruning_type, pruning_key, pruning_ts"
+    " pruning_type, pruning_key, pruning_ts, shards, sharded_at"
 )
 
 
@@ -122,6 +125,8 @@ def open_projection(
 ) -> ProjectionRow:
     """Find or create the projection of (stream, pins, registry, policy). Idempotent; an existing status stays.
 
+    A new one has as many key shards as the live one of the run.
+
     Raises:
         RegistryRefused: see `publish_registry`.
     """
@@ -130,10 +135,17 @@ def open_projection(
         key = (stream_name, pins_digest(pins), registry.digest, run_config_digest)
         pins_text = canonical_bytes(pins.wire()).decode()
         created = connection.execute(
-            "INSERT INTO ofp.projection (stream_name, pins_digest, registry_digest, run_config_digest, pins, status, basis)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (*key, pins_text, status, basis_text(make_basis(stream_name, {}))),
-        )
+            "INSERT INTO ofp.projection (stream_name, pins_digest, registry_digest, run_config_digest, pins, status, basis,"
+            " shards) VALUES (%s, %s, %s, %s, %s, %s, %s, coalesce((SELECT shards FROM ofp.projection"
+            " WHERE (stream_name, pins_digest, status) = (%s, %s, 'live')), 1))"
+            " ON CONFLICT DO NOTHING RETURNING projection_id, shards",
+            (*key, pins_text, status, basis_text(make_basis(stream_name, {})), *key[:2]),
+        ).fetchone()
+        if created is not None and created[1] > 1:
+            connection.execute(
+                "INSERT INTO ofp.projection_shard (projection_id, shard, version) SELECT %s, generate_series(1, %s - 1), 0",
+                created,
+            )
         with connection.cursor(row_factory=dict_row) as cursor:
             row = cursor.execute(
                 f"SELECT {_COLUMNS} FROM ofp.projection WHERE (stream_name, pins_digest, registry_digest, run_config_digest)"
@@ -145,18 +157,18 @@ def open_projection(
             f"stream {stream_name} has a live projection of this run under another registry: build the new one beside it"
             " (`ofp projection rebuild`) and switch"
         )
-    if created.rowcount and status == "live":
+    if created is not None and status == "live":
         tell_of_switch(connection)  # services wait for the first one
     return _row(row)
 
 
 def read_projection(connection: Connection[Any], projection_id: int, *, for_update: bool = False) -> ProjectionRow:
-    """One projection; `for_update` locks its row until the transaction ends.
+    """One projection; `for_update` locks its row until the transaction ends, against others that do so and change it.
 
     Raises:
         UnknownProjection: there is none.
     """
-    lock = " FOR UPDATE" if for_update else ""
+    lock = " FOR NO KEY UPDATE" if for_update else ""  # rows that refer to it may be added meanwhile
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(f"SELECT {_COLUMNS} FROM ofp.projection WHERE projection_id = %s{lock}", (projection_id,)).fetchone()
     if row is None:

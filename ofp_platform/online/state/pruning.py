@@ -2,12 +2,13 @@
 
 A pruning fixes its horizon when it begins and walks through the chunks in the order of their keys. A commit takes one step, as
 long as its own work: it never scans the table, and only keys that lose something count as touched. What is pruned changes no
-answer, so when it goes does not matter.
+answer, so when it goes does not matter. Each key shard has a pruning of its own, which walks through all keys and takes those of
+the shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,18 +63,32 @@ class PruningPlace:
 FIRST_PLACE = PruningPlace(-1, "", 0)
 
 
-def begin_pruning(connection: Connection[Any], projection_id: int, horizon: int) -> None:
+_OF_PROJECTION = "UPDATE ofp.projection SET {} WHERE projection_id = %s AND %s = 0"
+_OF_SHARD = "UPDATE ofp.projection_shard SET {} WHERE projection_id = %s AND shard = %s"
+_PLACE = "pruning_type = %s, pruning_key = %s, pruning_ts = %s"
+
+
+def begin_pruning(connection: Connection[Any], projection_id: int, horizon: int, shard: int = 0) -> None:
     """Prune to this horizon from now on. What is known of events behind it goes at once (`KnownIdentities.prune`)."""
     connection.execute(
-        "UPDATE ofp.projection SET pruned_to = %s, pruning_type = %s, pruning_key = %s, pruning_ts = %s WHERE projection_id = %s",
-        (horizon, FIRST_PLACE.key_type, FIRST_PLACE.key_id, FIRST_PLACE.first_ts, projection_id),
+        (_OF_SHARD if shard else _OF_PROJECTION).format(f"pruned_to = %s, {_PLACE}"),
+        (horizon, FIRST_PLACE.key_type, FIRST_PLACE.key_id, FIRST_PLACE.first_ts, projection_id, shard),
     )
 
 
 def pruning_step(
-    connection: Connection[Any], projection_id: int, place: PruningPlace, horizon: int, chunk_count: int
+    connection: Connection[Any],
+    projection_id: int,
+    place: PruningPlace,
+    horizon: int,
+    chunk_count: int,
+    shard: int = 0,
+    is_own: Callable[[str, str], bool] | None = None,
 ) -> Mapping[str, list[str]]:
-    """Look at the next chunks behind a place and delete those at or behind the horizon. The ids of their keys, by key type."""
+    """Look at the next chunks behind a place and delete those at or behind the horizon. The ids of their keys, by key type.
+
+    `is_own`: whether a key, by type and id, is the shard's; without, each is.
+    """
     key = (projection_id, Int2(place.key_type), place.key_id)
     tails_behind = NEXT_TAILS.format(behind=">" if place.first_ts == _TAIL_PLACE else ">=")
     with RawCursor(connection) as cursor:
@@ -81,7 +96,7 @@ def pruning_step(
         tails = cursor.execute(tails_behind, (*key, chunk_count)).fetchall()
         rows += [(code, key_id, _TAIL_PLACE, last_ts) for code, key_id, last_ts in tails]
         rows = sorted(rows)[:chunk_count]  # the order of code points is that of the collation
-        old_rows = [row for row in rows if row[3] <= horizon]
+        old_rows = [row for row in rows if row[3] <= horizon and (is_own is None or is_own(_KEY_TYPES[row[0]], row[1]))]
         keys = sorted({(code, key_id) for code, key_id, _, _ in old_rows})
         if old_rows:
             codes, key_ids, first_times, _ = map(list, zip(*old_rows, strict=True))
@@ -91,8 +106,8 @@ def pruning_step(
             cursor.execute(_DELETE_TAILS, (projection_id, *names, horizon))
     following = rows[-1][:3] if len(rows) == chunk_count else (None, None, None)
     connection.execute(
-        "UPDATE ofp.projection SET pruning_type = %s, pruning_key = %s, pruning_ts = %s WHERE projection_id = %s",
-        (*following, projection_id),
+        (_OF_SHARD if shard else _OF_PROJECTION).format(_PLACE),
+        (*following, projection_id, shard),
     )
     pruned_keys: dict[str, list[str]] = {}
     for code, key_id in keys:

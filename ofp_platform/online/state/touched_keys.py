@@ -33,6 +33,7 @@ LEFT JOIN ofp.commit_touched AS t ON t.projection_id = p.projection_id AND t.ver
 WHERE p.projection_id = $1
 ORDER BY t.version
 """
+"""With several shards a commit has a row of each of them; it is told when all of them have it."""
 
 
 def key_mark(key_type: str, key_id: str) -> int:
@@ -88,21 +89,25 @@ def touched_buckets(content: bytes, buckets: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def record_touched(
-    connection: Connection[Any], projection_id: int, version: int, touched_keys: Mapping[str, Iterable[str]]
+    connection: Connection[Any], projection_id: int, version: int, touched_keys: Mapping[str, Iterable[str]], shard: int = 0
 ) -> None:
-    """Record what the commit `version` touched (ids by key type), in its transaction; forget old versions."""
+    """Record what a shard's part of the commit `version` touched (ids by key type), in its transaction.
+
+    Shard 0, the last one to commit, forgets old versions, of all shards at once.
+    """
     touched = TouchedKeys.of(touched_keys)
     connection.execute(
-        "INSERT INTO ofp.commit_touched (projection_id, version, marks, buckets) VALUES (%s, %s, %s, %s)",
-        (projection_id, version, touched.marks, touched.buckets),
+        "INSERT INTO ofp.commit_touched (projection_id, version, marks, buckets, shard) VALUES (%s, %s, %s, %s, %s)",
+        (projection_id, version, touched.marks, touched.buckets, shard),
         binary=True,
     )
-    connection.execute(
-        "DELETE FROM ofp.commit_touched WHERE projection_id = %s AND version <= %s", (projection_id, version - KEPT_VERSIONS)
-    )
+    if shard == 0:
+        connection.execute(
+            "DELETE FROM ofp.commit_touched WHERE projection_id = %s AND version <= %s", (projection_id, version - KEPT_VERSIONS)
+        )
 
 
 def without_gap(versions: Iterable[int], after: int, to: int) -> bool:
-    """Whether the versions are every one of (after, to], in order."""
-    chain = [after, *versions]
+    """Whether the versions are every one of (after, to], in order; each of them may be there several times."""
+    chain = [after, *dict.fromkeys(versions)]
     return chain[-1] == to and all(later == earlier + 1 for earlier, later in pairwise(chain))

@@ -39,6 +39,8 @@ def new_offsets(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[Pla
         row = opened_plane.live()  # to look makes none: the run does
         if row is not None and holds_projection(opened_plane.pool, row.projection_id):
             return dg.SkipReason(f"a continuous driver holds projection {row.projection_id}")
+        if row is not None and row.shards > 1:
+            return dg.SkipReason(f"projection {row.projection_id} has {row.shards} key shards, which have runs of their own")
         behind = [partition for partition in progress(opened_plane, row) if partition.lag]
         is_held = row is not None and holds_projection(opened_plane.pool, row.projection_id, CATCH_UP)
     if not behind:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ofp_platform.cli.environment import Environment
+from ofp_platform.vocabulary.position import Position
 from ofp_platform_tests.cli.program import Ofp, call
 from ofp_platform_tests.oracle.demo_plane import fill_demo_plane
 
@@ -86,3 +93,87 @@ def test_the_next_projection_is_built_compared_and_switched(next_pack: dict[str,
         **next_pack,
     )
     assert '"sum_amount_1h": 2230' in answer.out
+
+
+OFP = str(Path(sys.executable).with_name("ofp"))
+
+
+@pytest.fixture
+def own_plane(tmp_path: Path, dsn: str) -> dict[str, str]:
+    """A plane of one test, projected."""
+    (tmp_path / "home").mkdir()
+    fill_demo_plane(tmp_path / "home", dsn)
+    return {"OFP_HOME": str(tmp_path / "home"), "OFP_DATABASE_URL": dsn}
+
+
+def test_what_no_projection_can_have_is_refused(own_plane: dict[str, str]) -> None:
+    def refused(*arguments: str) -> str:
+        return call(*arguments, **own_plane).refused()
+
+    assert "a projection has 1 to 64 key shards, not 0" in refused("projection", "reshard", "1", "0")
+    assert "a projection has 1 to 64 key shards, not 65" in refused("projection", "reshard", "1", "65")
+    assert "there is no projection 7" in refused("projection", "reshard", "7", "2")
+    for text in ("2/2", "1", "a/2", "0/0", "-1/2", "0/65", "1/2/3", ""):
+        assert f"{text!r} names no shard: expected I/S" in refused("projector", "run", "--shard", text)
+    assert "projection 1 has 1 key shards since version 0, not 2" in refused("projector", "run", "--shard", "1/2")
+    assert call("projection", "reshard", "1", "1", **own_plane).out == "projection 1 has 1 key shard already\n"
+
+
+def _append(variables: dict[str, str], event: dict[str, Any]) -> Position:
+    environment = Environment(home=Path(variables["OFP_HOME"]), database_url=variables["OFP_DATABASE_URL"], profile="demo")
+    with environment.open_plane() as plane:
+        (position,) = plane.log.append([event]).outcomes
+    assert isinstance(position, Position)
+    return position
+
+
+def _applied(variables: dict[str, str], position: Position) -> str:
+    """The answer about keys of several shards once it has that record."""
+    keys = [f"{kind}:{name}" for kind, name in (("account", "account-0001340"), ("merchant", "merchant-0000296"))]
+    ask = ["get", *(word for key in keys for word in ("--key", key)), "--as-of", "2026-02-05T00:00:10Z"]
+    ask += ["--group", "account_activity:v1", "--group", "merchant_activity:v1"]
+    while True:  # the test has a timeout
+        answer = call("features", *ask, "--at-least", f"{position.partition_id}:{position.offset}", **variables)
+        if answer.code == 0:
+            return answer.out
+        assert "BASIS_NOT_REACHED" in answer.err, answer.err
+
+
+@pytest.mark.timeout(180)
+def test_processes_of_shards_apply_and_end_when_there_is_another_number_of_them(
+    own_plane: dict[str, str], payment: dict[str, Any]
+) -> None:
+    """A payment is applied by both, each for its keys; the answer is one of one basis. Then there are four shards."""
+    resharded = call("projection", "reshard", "1", "2", **own_plane).out
+    assert resharded.startswith("projection 1 has 2 key shards from version 2 on\n")
+    assert "ofp projector run --shard 0/2; ofp projector run --shard 1/2" in resharded
+    environment = {**os.environ, **own_plane, "PYTHONUNBUFFERED": "1"}
+
+    def start(stack: ExitStack, shard: str) -> subprocess.Popen[str]:
+        command = [OFP, "projector", "run", "--shard", shard]
+        process = stack.enter_context(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(f", key shard {shard}\n")
+        return process
+
+    with ExitStack() as stack:
+        processes = [start(stack, f"{number}/2") for number in range(2)]
+        position = _append(own_plane, payment)
+        assert f'"partition_id": "{position.partition_id}"' in _applied(own_plane, position)
+        status = call("projector", "status", **own_plane).out
+        assert "key shard 0/2: version 3, a process attends to it\n" in status
+        assert "key shard 1/2: version 3, a process attends to it\n" in status
+        assert call("projection", "reshard", "1", "4", **own_plane).code == 0
+        for process in processes:
+            assert process.wait(60) == 1
+            assert process.stderr is not None
+            assert "projection 1 has 4 key shards since version 4, not 2" in process.stderr.read()
+        others = [start(stack, f"{number}/4") for number in range(4)]
+        _applied(own_plane, _append(own_plane, {**payment, "event_id": "mine-too"}))
+        for process in others:
+            process.send_signal(signal.SIGTERM)
+        assert [process.wait(60) for process in others] == [0] * 4
+    assert "key shard 3/4: version" in call("projector", "status", **own_plane).out

@@ -16,13 +16,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.serving.async_reader import AsyncReader
 from ofp_platform.online.state import touched_keys
+from ofp_platform.online.state.key_shards import shard_of
 from ofp_platform.online.state.touched_keys import KEPT_VERSIONS, MOST_MARKS
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
+from ofp_platform_tests.oracle.small_shards import set_shards, shards_of
 from ofp_platform_tests.oracle.strategies import SECOND, START
 
 GROUPS = [("ratios", "v2"), ("shop", "v1")]
@@ -44,7 +47,7 @@ class World:
         self.plane = SmallPlane(
             pool, f"cache-{next(NUMBERS)}", partitions=1, chunk_events=4, span_chunks=2, allowed_lateness=LATE
         )
-        self.projector = self.plane.projector()
+        self.projector: Projector = self.plane.projector()
         self.requests = [
             self.plane.request([("account", f"a-{account}"), ("merchant", f"m-{shop}")], GROUPS, START + second * SECOND)
             for account in range(ACCOUNTS)
@@ -139,6 +142,46 @@ def test_the_cache_answers_as_the_store_did_at_the_same_basis(
             assert reader.cache.nbytes <= cache_bytes
 
     asyncio.run(run())
+
+
+async def test_with_key_shards_each_answer_is_of_one_epoch_while_they_commit(pool: Pool, dsn: str) -> None:
+    """Asked all the time, also between the commits of one epoch, with a cache that follows and with one that hears late."""
+    world = World(pool)
+    set_shards(world.plane, 3)
+    pairs: list[tuple[bytes, bytes]] = []
+    with shards_of(world.plane, dsn, 3) as world.projector:
+        async with cached(world, dsn, 1 << 22) as reader:
+            reader.listening()
+            for number in range(8):
+                commit = asyncio.create_task(asyncio.to_thread(world.commit, number, number + 1, 29))
+                while not commit.done():
+                    answers = await asyncio.gather(*(answered(reader, request) for request in world.requests))
+                    pairs += zip(world.requests, (answer.body for answer in answers), strict=True)
+                await commit
+                if number % 2:
+                    reader.moved()
+            await reader.followed()
+            for _ in range(2):
+                for request in world.requests:
+                    assert world.version_of(request, (await answered(reader, request)).body) == 8
+            assert len(reader.cache) == ACCOUNTS + SHOPS
+    versions = [world.version_of(*pair) for pair in pairs]
+    assert len(set(versions)) > 2
+
+
+async def test_a_request_whose_shards_stay_apart_is_refused_in_time(pool: Pool, dsn: str) -> None:
+    world = World(pool)
+    world.commit(1, 2, 3)
+    set_shards(world.plane, 2)
+    async with cached(world, dsn, 0, split_seconds=0) as reader:
+        assert world.version_of(world.requests[0], (await answered(reader, world.requests[0])).body) == 1
+        with pool.connection() as connection:
+            connection.execute("UPDATE ofp.projection_shard SET version = version + 1")
+        keys = [("account", f"a-{account}") for account in range(ACCOUNTS)]
+        assert {shard_of(*key, 2) for key in keys} == {0, 1}
+        with pytest.raises(ContractError, match="key shard 0 did not apply epoch 4 within 0 s") as caught:
+            await answered(reader, world.plane.request(keys, GROUPS[:1], START))
+        assert caught.value.reason is Reason.PROJECTION_BEHIND
 
 
 @pytest.mark.parametrize("most_marks", [MOST_MARKS, 0])

@@ -10,7 +10,7 @@ import pytest
 from psycopg import RawCursor
 from psycopg.types.numeric import Int2, Int8
 
-from ofp_platform.online.projecting import projector
+from ofp_platform.online.projecting import state_writer
 from ofp_platform.online.state import pruning
 from ofp_platform.online.state.touched_keys import key_mark
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -34,7 +34,7 @@ def rows(plane: SmallPlane, query: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("table", "tail_bytes"), [("ofp.tail", 640), ("ofp.chunk", 0)])
 def test_old_state_goes_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.MonkeyPatch, table: str, tail_bytes: int) -> None:
-    monkeypatch.setattr(projector, "LEAST_STEP", 8)
+    monkeypatch.setattr(state_writer, "LEAST_STEP", 8)
     step = pruning.pruning_step
     steps: list[tuple[int, int]] = []
 
@@ -43,7 +43,7 @@ def test_old_state_goes_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.
         steps.append((chunk_count, sum(map(len, pruned_keys.values()))))
         return pruned_keys
 
-    monkeypatch.setattr(projector, "pruning_step", watched)
+    monkeypatch.setattr(state_writer, "pruning_step", watched)
     plane = SmallPlane(pool, "steps", partitions=1, tail_bytes=tail_bytes)
     names = [f"a-{number:02d}" for number in range(KEYS)]
     plane.append([payment(f"e-{name}", 0, account_id=name, merchant_id="m-old") for name in names])
@@ -75,7 +75,7 @@ def test_a_key_whose_tail_went_before_its_last_chunks_gets_a_tail_behind_them(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step may end among the chunks of a key: what is new for the key comes behind those that are still there."""
-    monkeypatch.setattr(projector, "LEAST_STEP", 2)
+    monkeypatch.setattr(state_writer, "LEAST_STEP", 2)
     plane = SmallPlane(pool, "halfway", partitions=1, chunk_events=1, tail_bytes=100)
     for number in range(12):
         plane.append([payment(f"old-{number}", number * SECOND, account_id="a-1", merchant_id="m-1")])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -17,7 +18,13 @@ from ofp_platform.log.ranges import range_name
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.continuous import run_continuous
+from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
+from ofp_platform.online.projecting.epoch_sequencer import EpochSequencer
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
+from ofp_platform.online.projecting.shard_projector import ShardProjector
+from ofp_platform.online.state.epochs import read_epoch
+from ofp_platform.online.state.key_shards import KeyShard, reshard
+from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, read_projection
 from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.vocabulary.profile import Profile
@@ -27,9 +34,12 @@ from ofp_platform_tests.torture.kills.world import World, opened_projection, pro
 
 TWIN = "f" * 64
 """Tells the projection that nobody kills from the one that is killed; what the two serve is under one policy."""
-APPLY, CONTINUOUS, DAGSTER = "apply", "continuous", "Dagster"
+APPLY, CONTINUOUS, DAGSTER, SHARDED = "apply", "continuous", "Dagster", "key shards"
 _PROJECTOR = tuple(name for name in CRASH_POINTS if name.startswith("projector."))
 _CONTINUOUS = (*_PROJECTOR, *(name for name in CRASH_POINTS if name.startswith("continuous.")))
+_SHARDED = (*_PROJECTOR, *(name for name in CRASH_POINTS if name.startswith(("sequencer.", "shard."))))
+_SHARD_COUNTS = (2, 3)
+_SHARD_SECONDS = 30.0
 _COMMITS = 6
 _IDLE_SECONDS = 2.0
 _BATCH = 20_000
@@ -92,6 +102,75 @@ def drive(profile: Profile, dsn: str, projection_id: int, batch_records: int, co
     return sum(taken)
 
 
+def apply_sharded(profile: Profile, dsn: str, projection_id: int, batch_records: int, commits: int) -> int:
+    """Some epochs of all key shards of a projection, a thread and a barrier each; how many records they took."""
+    with Plane.open(profile, dsn, max_connections=8) as plane, ExitStack() as stack:
+        count = plane.row(projection_id).shards
+        stop = threading.Event()
+        errors: list[Exception] = []
+        shards = [_shard_of(plane, projection_id, KeyShard(number, count)) for number in range(1, count)]
+        barrier = EpochBarrier(dsn, projection_id, KeyShard(0, count), wait_seconds=_SHARD_SECONDS)
+        sequencer = stack.enter_context(
+            EpochSequencer(
+                plane.pool,
+                plane.log,
+                registry(),
+                projection_id,
+                clock_skew_us=profile.clock_skew_us,
+                allowed_lateness_us=profile.allowed_lateness_us,
+                least_ahead=1,
+                identity_policy=IdentityPolicy(profile.known_events_recent, fan_in=4),
+                barrier=barrier,
+            )
+        )
+
+        def run(shard: ShardProjector) -> None:
+            try:
+                while not stop.is_set():
+                    try:
+                        if shard.apply_next() is None:
+                            shard.wait(0.05)
+                    except ProjectionConflict:
+                        continue
+            except Exception as error:
+                errors.append(error)
+                stop.set()
+
+        threads = [threading.Thread(target=run, args=(shard,)) for shard in shards]
+        for shard, thread in zip(shards, threads, strict=True):
+            stack.callback(shard.close)
+            thread.start()
+        taken = 0
+        try:
+            for _ in range(commits):
+                try:
+                    receipt = sequencer.apply_available(max_records=batch_records)
+                except ProjectionConflict:  # the commit of one that was killed came through after its death
+                    continue
+                if receipt is None or stop.is_set():
+                    break
+                taken += receipt.records
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        if errors:
+            raise errors[0]
+        return taken
+
+
+def _shard_of(plane: Plane, projection_id: int, shard: KeyShard) -> ShardProjector:
+    return ShardProjector(
+        plane.pool,
+        plane.log,
+        registry(),
+        projection_id,
+        clock_skew_us=plane.profile.clock_skew_us,
+        allowed_lateness_us=plane.profile.allowed_lateness_us,
+        barrier=EpochBarrier(plane.dsn, projection_id, shard, wait_seconds=_SHARD_SECONDS),
+    )
+
+
 def run_dagster(profile_path: str, dsn: str, partition_id: str, number: int | None) -> bool:
     """A run of the job that applies one range of a partition, or (None) of the one that catches up with it."""
     import dagster as dg
@@ -143,7 +222,7 @@ class Projectors:
 
     def kill_where_nothing_died(self) -> None:
         """The points that chance has left out, as far as there is something left to apply."""
-        for driver, points in ((APPLY, _PROJECTOR), (CONTINUOUS, _CONTINUOUS)):
+        for driver, points in ((APPLY, _PROJECTOR), (CONTINUOUS, _CONTINUOUS), (SHARDED, _SHARDED)):
             for point in points:
                 if not self.hits(driver)[point] and self.left():
                     self._one(driver, Kill(point), 1)
@@ -162,11 +241,12 @@ class Projectors:
             expected = self.left() / max(share - number, 1)
             batch = max(1, round(expected * self.rng.uniform(0.1, 1.0)))
             if number % 2:
-                driver = self.rng.choice((APPLY, CONTINUOUS))
+                driver = self.rng.choice((APPLY, CONTINUOUS, SHARDED))
                 # a connection, the state that is read, some commits: anywhere
                 kill = Kill(seconds=self.rng.uniform(0.0, 1.5 * self._usual))
             else:
-                driver, points = ((APPLY, _PROJECTOR), (CONTINUOUS, _CONTINUOUS))[number // 2 % 2]
+                drivers = ((APPLY, _PROJECTOR), (CONTINUOUS, _CONTINUOUS), (SHARDED, _SHARDED), (SHARDED, _SHARDED))
+                driver, points = drivers[number // 2 % 4]
                 point = seldom_hit(points, self.hits(driver))
                 # a driver comes by there once, by the others with every commit
                 kill = Kill(point, 1 if point == "continuous.holding" else self.rng.randint(1, 3))
@@ -175,13 +255,26 @@ class Projectors:
 
     def _one(self, driver: str, kill: Kill, batch: int) -> None:
         where = (self.world.profile, self.world.dsn, self.killed, batch, _COMMITS)
-        if driver == CONTINUOUS:
+        if driver == SHARDED:
+            self._reshard()
+            death = self.victim_pool.run(apply_sharded, *where, kill=kill)
+        elif driver == CONTINUOUS:
             death = self.victim_pool.run(drive, *where, kill=kill)
         else:
             death = self.victim_pool.run(apply, *where, self.torn, kill=kill)
         self._note(driver, death.by)
         if death.by != "time":
             self._usual += 0.1 * (death.seconds - self._usual)
+
+    def _reshard(self) -> None:
+        """Give the projection some key shards, or others; one whose epoch a killed sequencer left open keeps what it has."""
+        if self.plane.row(self.killed).shards > 1 and self.rng.random() < 0.7:
+            return
+        with self.plane.pool.connection() as connection:
+            try:
+                reshard(connection, self.killed, self.rng.choice(_SHARD_COUNTS))
+            except ProjectionConflict:
+                self.finished["key shards as before, for an epoch is open"] += 1
 
     def kill_between_commits(self, count: int) -> None:
         """Kill applies where a torn projector has committed its chunks, and not yet the basis; let one go on then.
@@ -229,6 +322,10 @@ class Projectors:
 
     def checkpoint(self) -> None:
         """Bring the projection that nobody kills to the same basis, and compare."""
+        with self.plane.pool.connection() as connection:
+            is_open = read_epoch(connection, self.killed) is not None
+        if is_open:  # some shards have it, others not: to be compared, all have to
+            projector_of(self.plane, self.killed).apply_available(max_records=1)
         with self.plane.pool.connection() as connection, connection.transaction():
             # a commit that was on its way when its projector was killed holds the row until it is through
             row = read_projection(connection, self.killed, for_update=True)

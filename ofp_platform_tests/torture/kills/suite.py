@@ -23,7 +23,7 @@ from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 from ofp_platform_tests.torture.kills.archiver import check_without_guard, kill_archivers
 from ofp_platform_tests.torture.kills.builder import Builders
 from ofp_platform_tests.torture.kills.check import Checked, ledger, state_digests
-from ofp_platform_tests.torture.kills.projector import APPLY, CONTINUOUS, DAGSTER, Projectors
+from ofp_platform_tests.torture.kills.projector import APPLY, CONTINUOUS, DAGSTER, SHARDED, Projectors
 from ofp_platform_tests.torture.kills.replay import check_offline, check_oracle
 from ofp_platform_tests.torture.kills.victim_pool import VictimPool
 from ofp_platform_tests.torture.kills.world import DAY, DAYS, World, drop_database, make_world, registry
@@ -124,6 +124,7 @@ def _stores(run: Run, world: World, builds_dsn: str, victim_pool: VictimPool) ->
     rng = Random(run.seed + 1)
     folder = run.folder / "builds"
     folder.mkdir()
+    (run.folder / "archive").mkdir()
     with world.open() as plane:
         kills, archived = kill_archivers(world, plane, victim_pool, run.folder / "archive", rng)
         labelled = LabelledPlane.prepare(builds_dsn, folder)
@@ -185,6 +186,7 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
     for name, count in (
         ("projectors (plain apply)", projectors.hits(APPLY).total()),
         ("projectors (continuous driver)", projectors.hits(CONTINUOUS).total()),
+        ("projectors (sequencers and key shards)", projectors.hits(SHARDED).total()),
         ("projectors (runs of Dagster)", projectors.hits(DAGSTER).total()),
         ("archivers", stores.archiver_kills.total()),
         ("builders and publishers of waiting builds", stores.builders.total),
@@ -192,7 +194,7 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
     ):
         run.fact(f"killed: {name}", f"{count:,}", aim="> 0", reached=count > 0)
     hits = stores.archiver_kills + stores.builders.kills + publishers
-    for driver in (APPLY, CONTINUOUS, DAGSTER):
+    for driver in (APPLY, CONTINUOUS, SHARDED, DAGSTER):
         hits += projectors.hits(driver)
     anywhere = hits.pop("time", 0)
     run.fact("killed at any moment, not at a named point", f"{anywhere:,}", aim="> 0", reached=anywhere > 0)

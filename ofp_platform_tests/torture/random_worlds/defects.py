@@ -19,7 +19,7 @@ from ofp_platform.log.kinesis_shards import ShardReader
 from ofp_platform.log.port import PartitionInfo, PartitionNotFound, PositionTrimmed, RecordBatch, readable_partitions
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests import replay_history
-from ofp_platform.online.projecting import chunk_merge, read_ahead, record_intake
+from ofp_platform.online.projecting import chunk_merge, read_ahead, record_intake, shard_projector
 from ofp_platform.online.serving import evaluation
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex, Words
@@ -210,6 +210,35 @@ def all_groups_or_none() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def epochs_applied_twice() -> Iterator[None]:
+    """A key shard writes the events of an epoch that it has once more."""
+    own_events = shard_projector.of_shards
+
+    def mistaken(*arguments: Any) -> Any:
+        return {key_type: [*runs, *runs] for key_type, runs in own_events(*arguments).items()}
+
+    with patch.object(shard_projector, "of_shards", mistaken):
+        yield
+
+
+@contextmanager
+def keys_of_no_shard() -> Iterator[None]:
+    """A key shard takes a key of its own for another's."""
+    own_events = shard_projector.of_shards
+
+    def mistaken(*arguments: Any) -> Any:
+        left = {}
+        for key_type, runs in own_events(*arguments).items():
+            lost = min(key_id for key_ids, _ in runs for key_id in key_ids)
+            kept = [(key_ids, np.array([key_id != lost for key_id in key_ids]), matrix) for key_ids, matrix in runs]
+            left[key_type] = [(list(np.array(key_ids)[keep]), matrix[:, keep]) for key_ids, keep, matrix in kept if keep.any()]
+        return {key_type: runs for key_type, runs in left.items() if runs}
+
+    with patch.object(shard_projector, "of_shards", mistaken):
+        yield
+
+
 DEFECTS: dict[str, Defect] = {
     "a window closed on its left": left_edge_closed,
     "duplicates counted twice": duplicates_counted_twice,
@@ -225,4 +254,6 @@ DEFECTS: dict[str, Defect] = {
     "labels dated by their source": labels_on_one_clock,
     "ids forgotten behind the horizon": forgotten_never_recorded,
     "groups that need less not fed": all_groups_or_none,
+    "an epoch that a key shard applies twice": epochs_applied_twice,
+    "a key that no shard takes": keys_of_no_shard,
 }

@@ -49,6 +49,8 @@ _OF_WORLDS = (
     "anomaly",
     "failure_total",
     "commit_touched",
+    "projection_shard",
+    "epoch",
 )
 
 

@@ -37,9 +37,11 @@ def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
         "labels dated by their source",
         "ids forgotten behind the horizon",
         "groups that need less not fed",
+        "an epoch that a key shard applies twice",
+        "a key that no shard takes",
     ],
 )
-def test_defects_of_absent_history_are_found(embedded_server: str, name: str) -> None:
+def test_defects_of_absent_history_and_of_shards_are_found(embedded_server: str, name: str) -> None:
     assert worlds_until_found(embedded_server, DEFECTS[name], 3 * 2**20) is not None
 
 

@@ -43,9 +43,10 @@ from ofp_platform_tests.torture.random_worlds.histories import (
 )
 from ofp_platform_tests.torture.random_worlds.log import ShardLog
 from ofp_platform_tests.torture.random_worlds.packs import selections
+from ofp_platform_tests.torture.random_worlds.shards import WorldShards
 from ofp_platform_tests.torture.random_worlds.silences import silences
 from ofp_platform_tests.torture.random_worlds.store import WorldStore, plain_json
-from ofp_platform_tests.torture.random_worlds.world import OTHER_RUN, View, World
+from ofp_platform_tests.torture.random_worlds.world import OTHER_RUN, World
 
 Log = PostgresLog | ShardLog
 _BEHIND = Reason.AS_OF_BEFORE_HORIZON.value
@@ -101,7 +102,7 @@ def try_world(store: WorldStore, world: World, folder: Path) -> Findings:
         findings.hold("a reader of Kinesis", *silences(store, world, folder / "silences", findings.counts))
     if history is not None and not history.is_whole:
         history = None  # what is lost was refused; the planes go on with the whole log
-    tries = [ViewTrial(store, world, view, log, history, findings) for view in world.views]
+    tries = [ViewTrial(store, world, number, log, history, findings) for number in range(len(world.views))]
     for number, trial in enumerate(tries):
         trial.project(rng)
         trial.rebuild(rng, folder / f"view-{number}")
@@ -112,8 +113,9 @@ class ViewTrial:
     """One projection of a world beside the oracle."""
 
     def __init__(
-        self, store: WorldStore, world: World, view: View, log: Log, history: ShortHistory | None, findings: Findings
+        self, store: WorldStore, world: World, number: int, log: Log, history: ShortHistory | None, findings: Findings
     ) -> None:
+        view = world.views[number]
         self.store, self.world, self.view, self.log, self.findings = store, world, view, log, findings
         self.history = history
         self.source: Log | ArchivedLog = log if history is None else history.log
@@ -125,6 +127,7 @@ class ViewTrial:
             self.projection_id = open_projection(
                 connection, world.name, self.pins, self.registry, RUN_CONFIG, status=status
             ).projection_id
+        self.shards = WorldShards(store.pool, self.projection_id, f"{world.seed} {number}", findings.counts)
         evaluator = store.evaluator(self.registry, self.pins, world.lateness)
         self.reader = Reader(store.pool, self.projection_id, evaluator, _LIMITS)
         self.basis = make_basis(world.name, {})
@@ -146,7 +149,7 @@ class ViewTrial:
             if self.source is not left and projector.basis.partitions:
                 self.source = left
                 projector = self._projector()
-            if is_forgetful or rng.random() < 0.1:
+            if is_forgetful or rng.random() < 0.1 or self.shards.changed():
                 projector = self._projector()
             most = rng.choice((*[count] * 5, max(1, count // 2), max(1, count // 4)))
             if is_forgetful:
@@ -154,7 +157,7 @@ class ViewTrial:
             batches, _ = read_ahead.read_batches(self.source, read_ahead.ReadRequest(projector.basis, most))
             if not batches:
                 break
-            self.basis = projector.apply(batches).basis_after
+            self.basis = self.shards.apply(projector, batches, self._projector).basis_after
             self.findings.counts["commits"] += 1
             if rng.random() < 0.1 and any(len(batch) for batch in batches):
                 self._deliver_again(projector, [batch for batch in batches if len(batch)])
@@ -168,18 +171,17 @@ class ViewTrial:
         self._check_counters()
 
     def _projector(self) -> Projector:
-        return Projector(
-            self.store.pool,
-            self.source,
-            self.registry,
-            self.projection_id,
-            clock_skew_us=SKEW,
-            allowed_lateness_us=self.world.lateness,
-            chunk_events=self.world.chunk_events,
-            span_chunks=self.world.span_chunks,
-            least_step=self.world.pruning_step,
-            identity_policy=IdentityPolicy(self.world.known_events, fan_in=2),
-            tail_bytes=self.world.tail_bytes,
+        return self.shards.projector(
+            (self.store.pool, self.source, self.registry, self.projection_id),
+            {
+                "clock_skew_us": SKEW,
+                "allowed_lateness_us": self.world.lateness,
+                "chunk_events": self.world.chunk_events,
+                "span_chunks": self.world.span_chunks,
+                "least_step": self.world.pruning_step,
+                "identity_policy": IdentityPolicy(self.world.known_events, fan_in=2),
+                "tail_bytes": self.world.tail_bytes,
+            },
         )
 
     def _deliver_again(self, projector: Projector, batches: Sequence[Any]) -> None:
