@@ -1,0 +1,305 @@
+"""Ten thousand tries to reach another run, or past one's scopes: two real services on one database, real keys, no row.
+
+Each answer is held against what the principal may; one that it may not have is held, byte for byte, against the answer about a
+thing that does not exist, and searched for what is of another run.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ofp_platform.api.build_examples import intent_example
+from ofp_platform.api.principals import Principal, Scope
+from ofp_platform.api.route_scopes import (
+    BUILD_CANCELLATION,
+    BUILD_INTENTS,
+    BUILD_RUN,
+    FEATURE_GROUPS,
+    GET_FEATURES,
+    METRICS,
+    REBUILT_SNAPSHOT,
+    SCOPES,
+    SNAPSHOT,
+    Open,
+)
+from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.client import OfpClient
+from ofp_platform.online.plane import Plane
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
+from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
+from ofp_platform.vocabulary.profile import load_profile
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
+from ofp_platform.vocabulary.times import format_time
+from ofp_platform_tests.api.keys import KEY, principal, write_principals
+from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
+
+TRIES, THREADS, SEED = 10_000, 4, 20_261_128
+RUNS = ("run-of-alpha", "run-of-beta")
+NOWHERE = "run-of-nobody"
+CAST = (*RUNS, NOWHERE)
+_OF_THE_MOMENT = {"date", "x-request-id", "content-length"}
+
+
+@dataclass
+class Town:
+    """Two services, one for each run, and what there is to find: by run, and for a run that is none, names of nothing."""
+
+    ports: dict[str, int] = field(default_factory=dict)
+    callers: list[tuple[str, Principal]] = field(default_factory=list)
+    snapshots: dict[str, list[str]] = field(default_factory=dict)
+    rebuilt: dict[str, list[str]] = field(default_factory=dict)
+    build_runs: dict[str, list[str]] = field(default_factory=dict)
+    key_id: str = ""
+    watermark: int = 0
+
+    def question(self, run_id: str, number: int = 0) -> dict[str, Any]:
+        """What to ask of a run; another instant for another number."""
+        return {
+            "kind": "get_features_request",
+            "contract_version": CONTRACT_VERSION,
+            "context_pins": pins_of(run_id),
+            "feature_keys": [{"key_type": "account", "key_id": self.key_id}],
+            "feature_groups": [{"group_name": "account_activity", "group_version": "v1"}],
+            "as_of_time_utc": format_time(self.watermark - number),
+        }
+
+
+@dataclass(frozen=True)
+class Try:
+    """One request: who asks which service for what of which run."""
+
+    caller: int
+    service: str
+    route: str
+    target: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers that may tell something, and body."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: str
+
+
+def pins_of(run_id: str) -> dict[str, Any]:
+    return {**PINS, "run_id": run_id}
+
+
+def intent_of(run_id: str) -> dict[str, Any]:
+    return {**intent_example(), "context_pins": pins_of(run_id), "dataset_name": "cross_run"}
+
+
+def everybody() -> list[tuple[str, Principal]]:
+    """For each run: who may do everything, each scope alone, nothing; and who may everything but for no run."""
+    cast = [principal("nowhere", list(Scope), ())]
+    for name, run_id in zip("ab", RUNS, strict=True):
+        own = [{"run_id": run_id}]
+        cast += [principal(f"{name}-everything", list(Scope), own), principal(f"{name}-nothing", [], own)]
+        cast += [principal(f"{name}-{scope.value}", [scope], [pins_of(run_id)]) for scope in Scope]
+        cast.append(principal(f"{name}-of-another-seed", list(Scope), [{"run_id": run_id, "seed": 4}]))
+    return cast
+
+
+@pytest.fixture(scope="module")
+def town(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    home = tmp_path_factory.mktemp("town")
+    found = Town(callers=everybody())
+    principals = write_principals(home / "principals.json", *(one for _, one in found.callers))
+    root = str(Path(__file__).parents[2])
+    variables = {
+        "OFP_DATABASE_URL": module_dsn,
+        "OFP_PRINCIPALS": str(principals),
+        "PYTHONPATH": os.pathsep.join([root, *sys.path]),
+    }
+    with ExitStack() as stack:
+        for run_id in RUNS:
+            _open(stack, found, run_id, home, module_dsn, variables)
+        chance = random.Random(SEED)
+        for names in (found.snapshots, found.rebuilt, found.build_runs):
+            names[NOWHERE] = [f"{chance.getrandbits(256):064x}" for _ in range(3)]
+        yield found
+
+
+def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, variables: dict[str, str]) -> None:
+    """Project a run, serve it, and leave in it whatever can be asked for by name."""
+    folder = home / run_id
+    folder.mkdir()
+    # one object store for both: a hash alone opens any object in it
+    changes = {
+        "context_pins": pins_of(run_id),
+        "stream_name": f"stream-{RUNS.index(run_id)}",
+        "object_store_url": f"file://{home}/objects",
+    }
+    path = write_profile(folder, **changes)
+    with Plane.open(load_profile(path), dsn) as plane:
+        part = deliveries()
+        records = [{**record, "run_id": run_id} if record["run_id"] == PINS["run_id"] else record for record in part.records()]
+        assert not plane.log.append(records, part.clock()).refusals
+        projected = plane.projector(plane.ensure_live())
+        while projected.apply_available(max_records=1_000) is not None:
+            pass
+        live = plane.live()
+        assert live is not None
+        assert live.watermark is not None
+        key_id = next(record["payload"]["account_id"] for record in records if "account_id" in record["payload"])
+        town.watermark = live.watermark
+        town.key_id = key_id
+    command = ofp_command("serve", "--port", "0", "--profile", str(path), "--home", str(folder))
+    service = stack.enter_context(Child(run_id, command, variables, folder / "serve.log"))
+    address = service.wait_for_line("serving at ", 60)
+    assert address is not None
+    town.ports[run_id] = int(address.rpartition(":")[2])
+    with OfpClient(address, token=KEY, timeout_seconds=30) as ofp:
+        questions = [GetFeaturesRequest.model_validate(town.question(run_id, number)) for number in range(3)]
+        town.snapshots[run_id] = [ofp.ask(question).provenance.feature_snapshot_hash for question in questions]
+        objects = ObjectStore(f"file://{home}/objects")
+        for name in town.snapshots[run_id]:
+            hashed = ofp.get_snapshot(name).hashed
+            as_of = AsOfSpec(as_of_time_utc=hashed["as_of_time_utc"], as_of_basis=AsOfBasis.DECISION)
+            rebuilt = RebuiltFeatureSnapshot.of(name, hashed, as_of)
+            objects.put_if_absent(rebuilt_snapshot_path(name), canonical_bytes(rebuilt.wire()))
+        town.rebuilt[run_id] = town.snapshots[run_id]
+        town.build_runs[run_id] = [ofp.submit_intent(intent_of(run_id)).run_key]
+
+
+def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
+    """Method, path and body."""
+    path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name)
+    if attempt.route == GET_FEATURES:
+        return "POST", path, json.dumps(town.question(attempt.target)).encode()
+    if attempt.route == BUILD_INTENTS:
+        return "POST", path, json.dumps(intent_of(attempt.target)).encode()
+    return ("POST", path, b"") if attempt.route == BUILD_CANCELLATION else ("GET", path, None)
+
+
+def tries(town: Town) -> list[Try]:
+    """Seeded; half of them the way that costs nothing, the others all routes alike."""
+    chance = random.Random(SEED)
+    rest = [route for route in SCOPES if route not in (GET_FEATURES, BUILD_CANCELLATION)]
+    by_name = {SNAPSHOT: town.snapshots, REBUILT_SNAPSHOT: town.rebuilt, BUILD_RUN: town.build_runs}
+    made = []
+    for _ in range(TRIES):
+        route = GET_FEATURES if chance.random() < 0.6 else chance.choice(rest)
+        target = chance.choice(CAST)
+        name = chance.choice(by_name[route][target]) if route in by_name else ""
+        made.append(Try(chance.randrange(len(town.callers)), chance.choice(RUNS), route, target, name))
+    return made
+
+
+def allowed(town: Town, attempt: Try) -> int:
+    """The status of the answer that a principal may have."""
+    _, who = town.callers[attempt.caller]
+    scope = SCOPES[attempt.route]
+    if isinstance(scope, Open):
+        return 200
+    if scope not in who.scopes:
+        return 403
+    if attempt.route == METRICS:
+        return 200
+    run_id = attempt.service if attempt.route == FEATURE_GROUPS else attempt.target
+    is_own = run_id in RUNS and who.may_read(ContextPins.model_validate(pins_of(run_id)))
+    is_served = attempt.route != GET_FEATURES or attempt.target == attempt.service
+    return 200 if is_own and is_served else 404
+
+
+def ask(town: Town, attempt: Try, connections: dict[str, http.client.HTTPConnection]) -> Answer:
+    """Over a connection that is kept; one that the service ended is opened again."""
+    method, path, body = request_of(town, attempt)
+    headers = {"authorization": f"Bearer {town.callers[attempt.caller][0]}"}
+    if body is not None:
+        headers["content-type"] = "application/json"
+    connection = connections.setdefault(
+        attempt.service, http.client.HTTPConnection("127.0.0.1", town.ports[attempt.service], timeout=60)
+    )
+    connection.request(method, path, body, headers)
+    response = connection.getresponse()
+    text = response.read().decode()
+    telling = sorted((name, value) for name, value in response.getheaders() if name not in _OF_THE_MOMENT)
+    return Answer(response.status, tuple(telling), text)
+
+
+def stripped(text: str, attempt: Try) -> str:
+    """An answer without what the request itself said: the name and the run that it asked for."""
+    text = text.replace(attempt.name, "NAME") if attempt.name else text
+    return text.replace(attempt.target, "RUN")
+
+
+def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
+    made = tries(town)
+
+    def part(number: int) -> list[tuple[Try, Answer]]:
+        connections: dict[str, http.client.HTTPConnection] = {}
+        answers = [(attempt, ask(town, attempt, connections)) for attempt in made[number::THREADS]]
+        for connection in connections.values():
+            connection.close()
+        return answers
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        answers = [answer for answers in threads.map(part, range(THREADS)) for answer in answers]
+    assert len(answers) == TRIES
+    statuses: Counter[tuple[str, int]] = Counter()
+    refusals: dict[tuple[int, str, str], dict[tuple[int, tuple[tuple[str, str], ...], str], str]] = {}
+    rows = []
+    for attempt, answer in answers:
+        expected = allowed(town, attempt)
+        statuses[attempt.route, answer.status] += 1
+        if answer.status != expected:
+            rows.append(f"{answer.status}, not {expected}: {attempt} {answer.body[:300]}")
+            continue
+        _, who = town.callers[attempt.caller]
+        for run_id in RUNS:
+            is_foreign = not who.may_read(ContextPins.model_validate(pins_of(run_id)))
+            if is_foreign and run_id in stripped(answer.body, attempt) and attempt.route != METRICS:
+                rows.append(f"{run_id} is told: {attempt} {answer.body[:300]}")
+        if expected != 200:
+            seen = answer.status, answer.headers, stripped(answer.body, attempt)
+            service = attempt.service if attempt.route == FEATURE_GROUPS else ""
+            refusals.setdefault((attempt.caller, attempt.route, service), {}).setdefault(seen, attempt.target)
+    assert rows == []
+    # to whoever asks, what is of another run and what is of none are refused by the same bytes
+    assert [(key, kinds) for key, kinds in refusals.items() if len(kinds) > 1] == []
+    # and it was no test of doors that are closed to everybody
+    for route in SCOPES:
+        if route != BUILD_CANCELLATION:
+            assert statuses[route, 200] > 5, route
+            assert SCOPES[route] is Open.OPEN or statuses[route, 403] > 5, route
+            assert route == METRICS or SCOPES[route] is Open.OPEN or statuses[route, 404] > 5, route
+
+
+def test_a_run_of_another_is_neither_cancelled_nor_told(town: Town) -> None:
+    connections: dict[str, http.client.HTTPConnection] = {}
+    for caller, (_, who) in enumerate(town.callers):
+        answers = set()
+        for target in CAST:
+            if target in RUNS and who.may_read(ContextPins.model_validate(pins_of(target))):
+                continue
+            attempt = Try(caller, RUNS[0], BUILD_CANCELLATION, target, town.build_runs[target][0])
+            answer = ask(town, attempt, connections)
+            assert answer.status == (404 if Scope.BUILDS_SUBMIT in who.scopes else 403)
+            answers.add((answer.status, answer.headers, stripped(answer.body, attempt)))
+        assert len(answers) == 1
+    for connection in connections.values():
+        connection.close()
+    with OfpClient(f"http://127.0.0.1:{town.ports[RUNS[0]]}", token=KEY, timeout_seconds=30) as ofp:
+        for run_id in RUNS:
+            assert ofp.build_run(town.build_runs[run_id][0]).state == "QUEUED"
