@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
 from benchmarks.keys import authentication
 from benchmarks.peer import PeerUnavailable, interpreter
+from ofp_platform.api.access_log import FOLDER, AccessLog
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.api.connection_places import Places
@@ -74,7 +76,9 @@ class ConstantApp:
 def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> DirectApplication:
     """The service itself, as `ofp serve` runs it."""
     service_of_run = OnlineService(profile, dsn, cache_bytes=cache_bytes)
-    return Application(service_of_run, BuildRequests(dsn), authentication=authentication(profile.context_pins))
+    access = AccessLog(Path(urlsplit(profile.object_store_url).path) / FOLDER, time.time)
+    caller = authentication(profile.context_pins)
+    return Application(service_of_run, BuildRequests(dsn), authentication=caller, access=access)
 
 
 @contextmanager

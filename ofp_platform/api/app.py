@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ofp_platform.api.access_log import WRITE_SECONDS, AccessLog
 from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller
 from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
 from ofp_platform.api.connection_places import Places
@@ -85,7 +86,7 @@ def _new_request_id() -> str:
 class Application:
     """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log.
 
-    `hosts`: the names under which it may be asked.
+    `hosts`: the names under which it may be asked. `access`: where it is told who asked for what.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Application:
         *,
         authentication: Authentication,
         hosts: OwnHosts | None = None,
+        access: AccessLog | None = None,
         policy: HttpPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
         new_request_id: Callable[[], str] = _new_request_id,
@@ -103,6 +105,8 @@ class Application:
         self._builds = builds
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
+        self._access = access
+        self._writing: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._policy = policy or HttpPolicy()
         self._clock = clock
@@ -183,6 +187,7 @@ class Application:
             or not self._hosts.holds(host, server)
             or not is_json(head.get(b"content-type"))
             or (origin is not None and not is_own_origin(origin, host))
+            or (self._access is not None and self._access.is_full)
         ):
             return None
         try:
@@ -199,22 +204,24 @@ class Application:
             self._refuse_overload()
             answer = self._answer(caller, body)
         except Exception as exception:
-            return self._refused(exception, start, headers, body)
+            return self._refused(exception, caller, start, headers, body)
         if isinstance(answer, Awaitable):
-            return self._reply_later(answer, start, headers, body)
-        return self._answered(answer, start)
+            return self._reply_later(answer, caller, start, headers, body)
+        return self._answered(answer, caller, start)
 
     def _answer(self, caller: Caller, body: bytes) -> ServedAnswer | Awaitable[ServedAnswer]:
         if not caller.reads_here:
             raise self._port.refuse_run(body)
         return self._port.answer(body)
 
-    async def _reply_later(self, answer: Awaitable[ServedAnswer], start: float, headers: Headers, body: bytes) -> Reply:
+    async def _reply_later(
+        self, answer: Awaitable[ServedAnswer], caller: Caller, start: float, headers: Headers, body: bytes
+    ) -> Reply:
         self._in_flight += 1
         try:
-            return self._answered(await answer, start)
+            return self._answered(await answer, caller, start)
         except Exception as exception:
-            return self._refused(exception, start, headers, body)
+            return self._refused(exception, caller, start, headers, body)
         finally:
             self._in_flight -= 1
 
@@ -222,11 +229,13 @@ class Application:
         start = self._clock()
         body = b""
         headers = scope["headers"]
+        caller: Caller | None = None
         try:
             if scope["method"] != "POST":
                 raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
-            caller = self._admit(GET_FEATURES, scope)
+            caller = self._caller(GET_FEATURES, scope)
             assert caller is not None  # the route demands a scope
+            caller.demand(_ASKING)
             self._refuse_overload()
             self._in_flight += 1
             try:
@@ -236,32 +245,31 @@ class Application:
                     answer = await answer
             finally:
                 self._in_flight -= 1
-            reply = self._answered(answer, start)
+            reply = self._answered(answer, caller, start)
         except Exception as exception:
-            reply = self._refused(exception, start, headers, body)
+            reply = self._refused(exception, caller, start, headers, body)
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.content})
 
-    def _admit(self, route: str, scope: Scope) -> Caller | None:
-        """Who asks, None at a route that is open.
+    def _caller(self, route: str, scope: Scope) -> Caller | None:
+        """Who asks, None at a route that is open; the scope is still to be demanded.
 
         Raises:
             ContractError: it comes from another site, or from nobody who may ask that.
         """
         headers = scope["headers"]
         check_head(headers, scope.get("server"), self._hosts, has_body=scope["method"] == "POST")
-        demanded_scope = SCOPES[route]
-        if demanded_scope is Open.OPEN:
+        if SCOPES[route] is Open.OPEN:
             return None
-        caller = self._authentication.caller(header(headers, b"authorization"))
-        caller.demand(demanded_scope)
-        return caller
+        if self._access is not None and self._access.is_full:
+            raise unavailable(Reason.STORE_DOWN, "accesses cannot be recorded; the log of the service says why")
+        return self._authentication.caller(header(headers, b"authorization"))
 
     def _refuse_overload(self) -> None:
         if self._in_flight >= self._policy.max_in_flight:
             raise unavailable(Reason.OVERLOADED, f"{self._in_flight} requests are being answered; try again")
 
-    def _answered(self, answer: ServedAnswer, start: float) -> Reply:
+    def _answered(self, answer: ServedAnswer, caller: Caller, start: float) -> Reply:
         content = answer.body
         headers: Headers = [
             (b"content-type", JSON_TYPE),
@@ -270,9 +278,11 @@ class Application:
         ]
         # before the send, so that whoever has its answer also finds it counted
         self.metrics.record(GET_FEATURES, "OK", self._clock() - start)
+        if self._access is not None:
+            self._access.record(caller.principal.name, GET_FEATURES, answer.hash, "OK")
         return Reply(200, headers, content)
 
-    def _refused(self, exception: Exception, start: float, headers: Headers, body: bytes) -> Reply:
+    def _refused(self, exception: Exception, caller: Caller | None, start: float, headers: Headers, body: bytes) -> Reply:
         error, request_id = self._contract_error(exception, GET_FEATURES, headers)
         if error.context_pins is None:
             error.context_pins = readable_pins(body)
@@ -280,7 +290,12 @@ class Application:
         if error.reason is Reason.METHOD_NOT_ALLOWED:
             reply.headers.append((b"allow", b"POST"))
         self.metrics.record(GET_FEATURES, error.reason.value, self._clock() - start)
+        self._record(caller, GET_FEATURES, None, error.reason.value)
         return reply
+
+    def _record(self, caller: Caller | None, route: str, digest: str | None, outcome: str) -> None:
+        if self._access is not None:
+            self._access.record(None if caller is None else caller.principal.name, route, digest, outcome)
 
     def _contract_error(self, exception: Exception, route: str, headers: Headers) -> tuple[ContractError, str]:
         given_id = header(headers, b"x-request-id")
@@ -293,13 +308,16 @@ class Application:
         return unexpected(exception, route, request_id), request_id
 
     def _guard(self, route: str, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        SCOPES[route]  # each route has its scope in the one place
+        demanded_scope = SCOPES[route]  # each route has its scope in the one place
 
         async def endpoint(request: Request) -> Response:
             start = self._clock()
             outcome = "OK"
+            caller: Caller | None = None
             try:
-                request.state.caller = self._admit(route, request.scope)
+                caller = request.state.caller = self._caller(route, request.scope)
+                if caller is not None and demanded_scope is not Open.OPEN:
+                    caller.demand(demanded_scope)
                 response = await answer(request)
             except Exception as exception:
                 error, request_id = self._contract_error(exception, route, request.scope["headers"])
@@ -308,6 +326,10 @@ class Application:
                 outcome = error.reason.value
                 response = _error_response(error, request_id, route)
             self.metrics.record(route, outcome, self._clock() - start)
+            if demanded_scope is not Open.OPEN:
+                names = request.path_params
+                digest = names.get("snapshot_hash") or names.get("run_key")
+                self._record(caller, route, digest if digest is not None and is_digest(digest) else None, outcome)
             return response
 
         return endpoint
@@ -391,14 +413,31 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": f"the service cannot start: {error}"})
             return
         self._refreshing = asyncio.create_task(self._refresh())
+        self._writing = asyncio.create_task(self._write_accesses())
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._refreshing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._refreshing
+        for task in (self._refreshing, self._writing):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await self._builds.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _write_accesses(self) -> None:
+        """Twice a second, and once more at the end."""
+        if self._access is None:
+            return
+        writing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                await asyncio.sleep(WRITE_SECONDS)
+                writing = asyncio.create_task(asyncio.to_thread(self._access.write))
+                await asyncio.shield(writing)
+        finally:
+            if writing is not None:
+                await writing
+            self._access.write()
 
     async def _refresh(self) -> None:
         while True:

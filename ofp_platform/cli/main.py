@@ -11,7 +11,7 @@ import typer
 
 from ofp_platform.cli.demo import command as demo
 from ofp_platform.cli.files import import_commands, pack_commands
-from ofp_platform.cli.installation import database_commands, doctor, installation_commands, principal_commands
+from ofp_platform.cli.installation import access_commands, database_commands, doctor, installation_commands, principal_commands
 from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
@@ -69,6 +69,7 @@ app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(pack_commands.app, name="pack")
 app.add_typer(database_commands.app, name="database")
+app.add_typer(access_commands.app, name="access")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(projector_commands.app, name="projector")
 projector_commands.app.command("failures", short_help="List records that were not applied, and why.")(failure_commands.failures)

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from ofp_platform.api.access_log import read_accesses
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.principals import Principal, Scope
 from ofp_platform.api.route_scopes import (
@@ -66,6 +68,7 @@ class Town:
     snapshots: dict[str, list[str]] = field(default_factory=dict)
     rebuilt: dict[str, list[str]] = field(default_factory=dict)
     build_runs: dict[str, list[str]] = field(default_factory=dict)
+    homes: dict[str, Path] = field(default_factory=dict)
     key_id: str = ""
     watermark: int = 0
 
@@ -144,6 +147,7 @@ def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, varia
     """Project a run, serve it, and leave in it whatever can be asked for by name."""
     folder = home / run_id
     folder.mkdir()
+    town.homes[run_id] = folder
     # one object store for both: a hash alone opens any object in it
     changes = {
         "context_pins": pins_of(run_id),
@@ -244,6 +248,20 @@ def stripped(text: str, attempt: Try) -> str:
     return text.replace(attempt.target, "RUN")
 
 
+def recorded_accesses(town: Town, tried: int) -> Counter[tuple[str, bool]]:
+    """How often each route was answered, and refused, by what the services have told of it a second after the last answer."""
+    written: Counter[tuple[str, bool]] = Counter()
+    deadline = time.monotonic() + 30
+    while sum(written.values()) < tried:
+        assert time.monotonic() < deadline
+        accesses = [fields for home in town.homes.values() for fields in read_accesses(home / "access")]
+        written = Counter((str(fields["route"]), fields["outcome"] == "OK") for fields in accesses)
+    for home in town.homes.values():
+        for path in (home / "access").iterdir():
+            assert town.key_id not in path.read_text()
+    return written
+
+
 def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
     made = tries(town)
 
@@ -276,6 +294,12 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
             service = attempt.service if attempt.route == FEATURE_GROUPS else ""
             refusals.setdefault((attempt.caller, attempt.route, service), {}).setdefault(seen, attempt.target)
     assert rows == []
+    tried = sum(number for (route, _), number in statuses.items() if SCOPES[route] is not Open.OPEN)
+    recorded = recorded_accesses(town, tried)
+    for route in SCOPES:
+        if SCOPES[route] is not Open.OPEN:
+            assert recorded[route, True] >= statuses[route, 200]
+            assert recorded[route, False] == statuses[route, 403] + statuses[route, 404]
     # to whoever asks, what is of another run and what is of none are refused by the same bytes
     assert [(key, kinds) for key, kinds in refusals.items() if len(kinds) > 1] == []
     # and it was no test of doors that are closed to everybody

@@ -26,9 +26,11 @@ def build_application(
     read_dsn: str | None = None,
     *,
     principals: Path,
+    access: Path,
     hosts: Sequence[str] = (),
 ) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
+    from ofp_platform.api.access_log import AccessLog
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
@@ -44,7 +46,9 @@ def build_application(
     service = OnlineService(profile, dsn, ended=EndedTasks(reports), read_dsn=read_dsn)
     authentication = Authentication(principals, profile.context_pins, time.time)
     builds = BuildRequests(dsn, limits=profile.builds)
-    return Application(service, builds, authentication=authentication, hosts=OwnHosts(hosts), policy=policy)
+    return Application(
+        service, builds, authentication=authentication, hosts=OwnHosts(hosts), access=AccessLog(access, time.time), policy=policy
+    )
 
 
 def serve(
@@ -59,6 +63,7 @@ def serve(
 ) -> None:
     """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
     from ofp_platform.api import server
+    from ofp_platform.api.access_log import FOLDER
     from ofp_platform.api.connection_places import ConnectionLimits
     from ofp_platform.api.principals import read_principals
     from ofp_platform.storage.postgres import asyncpg_arguments
@@ -90,6 +95,7 @@ def serve(
             Path(reports),
             read_dsn,
             principals=environment.principals_file,
+            access=environment.folder / FOLDER,
             hosts=(host, *(allow_host or ())),
         )
         server.serve(application, host, port, workers, limits=limits, ended=EndedTasks(Path(reports)))

@@ -1,0 +1,54 @@
+"""`ofp access`: who asked the HTTP service for what."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Annotated
+
+import typer
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.options import Home
+
+app = typer.Typer(help="Who asked the HTTP service for what.", no_args_is_help=True)
+
+
+@app.callback()
+def access() -> None:
+    """Who asked the HTTP service for what, when, and what came of it; never a value."""
+
+
+@app.command("list")
+def list_accesses(
+    principal: Annotated[str | None, typer.Option(help="Only of this principal.")] = None,
+    digest: Annotated[str | None, typer.Option("--hash", help="Only for this snapshot hash or run key.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on, as in 2026-11-28T00:00:00Z.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="The newest of them, at most.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    home: Home = None,
+) -> None:
+    """List accesses, oldest first, as the services of this home wrote them."""
+    import orjson
+
+    from ofp_platform.api.access_log import FOLDER, read_accesses
+    from ofp_platform.cli.terminal.refusals import CommandRefused
+    from ofp_platform.vocabulary.times import format_time, parse_time
+
+    try:
+        begin = "" if since is None else format_time(parse_time(since))
+    except ValueError:
+        raise CommandRefused("--since is a time in UTC, as in 2026-11-28T00:00:00Z") from None
+    newest: deque[dict[str, object]] = deque(maxlen=count)
+    for fields in read_accesses(resolve(home).folder / FOLDER):
+        if principal not in (None, fields["principal"]) or digest not in (None, fields["digest"]):
+            continue
+        if begin and parse_time(str(fields["at_utc"]) or begin) < parse_time(begin):
+            continue
+        newest.append(fields)
+    for fields in newest:
+        if as_json:
+            typer.echo(orjson.dumps(fields).decode())
+        else:
+            many = f"  x{fields['times']}" if "times" in fields else ""
+            who, what = fields["principal"] or "-", str(fields["digest"] or "-")
+            typer.echo(f"{fields['at_utc']}  {who}  {fields['route']}  {what}  {fields['outcome']}{many}")
