@@ -38,12 +38,13 @@ def append_facts(pool: Pool, facts: Sequence[GovernanceFact]) -> int:
 
 
 def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: int = 20) -> list[RecordedFact]:
-    """The newest facts, newest first; `fact`: of that name only; `about`: of builds or runs whose id begins so."""
+    """The newest facts, newest first; `fact`: of that name only; `about`: of builds, runs or events whose id begins so."""
     with pool.connection() as connection:
         rows = connection.execute(
             "SELECT to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), digest, content"
             " FROM ofp.governance_fact WHERE (%(fact)s::text IS NULL OR fact = %(fact)s)"
-            " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id'), %(about)s)"
+            " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id',"
+            " content::jsonb #>> '{adjudication,event_id}'), %(about)s)"
             " ORDER BY fact_number DESC LIMIT %(limit)s",
             {"fact": fact, "about": about, "limit": limit},
         ).fetchall()

@@ -28,7 +28,7 @@ def show_list(
         str | None,
         typer.Option(
             "--fact",
-            help="Name of the facts to list: build_completed, build_failed, build_superseded or dagster_run_failed.",
+            help="Name of the facts to list, such as build_completed, build_failed, dagster_run_failed or id_adjudicated.",
             show_default=False,
         ),
     ] = None,

@@ -6,7 +6,7 @@ id behind it; per entity and per grid by (as-of, key id). Each row also goes to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ofp_platform.offline.replay.decision_basis import (
     DecisionRow,
     RecordedDecision,
     decision_bases,
+    record_places,
 )
 from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
@@ -83,10 +84,12 @@ def dataset_rows(
     folder: Path,
     decisions: Iterable[RecordedDecision] = (),
     check: Callable[[], None] = lambda: None,
+    counting_records: Mapping[tuple[str, str], tuple[str, int | str]] | None = None,
 ) -> DatasetRows:
     """The rows of a scope. `folder` does not exist yet. A per-event scope must have been given to the fold.
 
-    `check` is called before each block, and may raise.
+    `counting_records`: by type and id of an event that has several contents, partition and offset of the record whose content
+    alone makes a row. `check` is called before each block, and may raise.
 
     `decisions` are of events: each makes a row under `decision`, and is noted beside the row of its event otherwise.
 
@@ -102,7 +105,10 @@ def dataset_rows(
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
         bases = decision_bases(decisions, folded_replay)
         writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types, check)
+        places = _places(counting_records or {}, folded_replay)
         for events, copies in read_ahead(_events_in_order(folded_replay, folder)):
+            if places:
+                events, copies = _counting(events, copies, places)
             _add_events(writer, events, copies, folded_replay.scope.key_types, as_of_basis, bases)
     else:
         if as_of_basis is AsOfBasis.DECISION:
@@ -241,6 +247,30 @@ def _each_once(table: pa.Table) -> tuple[pa.Table, Int64s]:
     copies = [np.cumsum(first) - 1, table["partition"].to_numpy()[order], table["position"].to_numpy()[order]]
     events = events.set_column(events.schema.get_field_index("admitted_at"), "admitted_at", pa.array(earliest))
     return events, np.column_stack(copies)
+
+
+def _places(
+    counting_records: Mapping[tuple[str, str], tuple[str, int | str]], folded_replay: FoldedReplay
+) -> dict[tuple[str, str], tuple[int, int] | None]:
+    places = record_places(list(counting_records.values()), folded_replay)
+    return dict(zip(counting_records, places, strict=True))
+
+
+def _counting(
+    events: pa.Table, copies: Int64s, places: Mapping[tuple[str, str], tuple[int, int] | None]
+) -> tuple[pa.Table, Int64s]:
+    """The events without those contents of an id that do not count, and their copies."""
+    names = zip(events["event_type"].to_pylist(), events["event_id"].to_pylist(), strict=True)
+    records = set(map(tuple, copies.tolist()))
+    counts = np.array(
+        [(place := places.get(name)) is None or (index, *place) in records for index, name in enumerate(names)], np.bool_
+    )
+    if counts.all():
+        return events, copies
+    new_index = np.cumsum(counts) - 1
+    kept_copies = copies[counts[copies[:, 0]]]
+    kept_copies[:, 0] = new_index[kept_copies[:, 0]]
+    return events.filter(pa.array(counts)).combine_chunks(), kept_copies
 
 
 def _add_events(

@@ -76,21 +76,21 @@ def decision_bases(decisions: Iterable[RecordedDecision], folded_replay: FoldedR
     ranks = dict(zip(distinct, zip(chains.chain.tolist(), chains.rank.tolist(), strict=True), strict=True))
     by_event: dict[tuple[str, str], list[DecisionRow]] = {}
     digests = {text: sha256_hex(text.encode()) for text in distinct}
-    positions = _positions(sorted_decisions, folded_replay)
+    positions = record_places([decision.position for decision in sorted_decisions], folded_replay)
     for decision, text, position in zip(sorted_decisions, texts, positions, strict=True):
         row = DecisionRow(decision.decision_id, decision.as_of, digests[text], *ranks[text], position)
         by_event.setdefault((decision.event_type, decision.event_id), []).append(row)
     return DecisionBases(chains.chains, by_event)
 
 
-def _positions(decisions: Sequence[RecordedDecision], folded_replay: FoldedReplay) -> list[tuple[int, int] | None]:
-    """Where the record of each decision stands in the replay; (-1, -1): not in it."""
+def record_places(records: Sequence[tuple[str, int | str] | None], folded_replay: FoldedReplay) -> list[tuple[int, int] | None]:
+    """Where records (partition id and offset) stand in the replay: number of the partition, position; (-1, -1): not in it."""
     numbers = {name: number for number, name in enumerate(folded_replay.partitions)}
-    places: list[tuple[int, int] | None] = [None if decision.position is None else (-1, -1) for decision in decisions]
+    places: list[tuple[int, int] | None] = [None if record is None else (-1, -1) for record in records]
     of_partition: dict[int, list[tuple[int, int | str]]] = {}
-    for index, decision in enumerate(decisions):
-        if decision.position is not None and decision.position[0] in numbers:
-            of_partition.setdefault(numbers[decision.position[0]], []).append((index, decision.position[1]))
+    for index, record in enumerate(records):
+        if record is not None and record[0] in numbers:
+            of_partition.setdefault(numbers[record[0]], []).append((index, record[1]))
     for number, offsets in of_partition.items():
         end = folded_replay.ends[number]
         behind = folded_replay.bounds(number, [end.after(offset) for _, offset in offsets])

@@ -15,10 +15,13 @@ from ofp_platform.offline.requests.replay_history import check_history, newest_b
 from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.offline.sources.stream_records import StreamRecords
+from ofp_platform.storage.id_adjudications import standing_adjudications
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_intent import (
     DatasetBuild,
     ForensicRebuild,
@@ -32,6 +35,7 @@ from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, L
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
+from ofp_platform.vocabulary.position import order
 from ofp_platform.vocabulary.times import format_time, parse_time
 
 
@@ -128,6 +132,7 @@ class _Resolution:
             as_of_basis=intent.as_of_basis,
             purpose=intent.purpose,
             label_basis=label,
+            adjudications=self._adjudications(replay) or None,
             newest_before_replay_utc=None if newest is None else format_time(newest),
             decisions=decisions,
             parity_request=ParityRequest.of(intent.parity_anchors, decisions or anchors),
@@ -135,6 +140,18 @@ class _Resolution:
         )
         self._check_superseded(intent, plan)
         return plan
+
+    def _adjudications(self, replay: ResolvedReplay) -> tuple[Adjudication, ...]:
+        """The decisions about records inside the replay."""
+        spans = {span.partition_id: span for span in replay.basis.partitions}
+        with answering():
+            standing = standing_adjudications(self.sources.pool, self.intent.stream_name, self.intent.context_pins)
+        return tuple(
+            adjudication
+            for adjudication in standing
+            if (span := spans.get(adjudication.partition_id)) is not None
+            and order(span.first.offset) <= order(adjudication.offset) < order(span.end.offset)
+        )
 
     def of_parity(self, intent: ParityRebuild) -> BuildPlan:
         replay = resolve_replay(intent.replay, self.sources.stream_records)

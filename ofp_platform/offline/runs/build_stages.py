@@ -35,6 +35,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.replay.spark_fold import SparkFold
 from ofp_platform.offline.requests.feature_resolution import resolve_pack
 from ofp_platform.offline.requests.replay_history import check_history
+from ofp_platform.offline.runs.adjudicated_ids import adjudicated_ids
 from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.served_rows import ServedRows, SkewedRows
@@ -169,7 +170,8 @@ def dataset(
         raise ValueError("only the plan of a dataset_build has rows")
     groups = requested_groups(registry, plan.feature_groups or ())
     decisions = _decisions(build_context, plan)
-    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions, guard.check)
+    counting_records, _ = adjudicated_ids(plan, registry, folded_replay)
+    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions, guard.check, counting_records)
     newest = plan.newest_before_replay_utc
     check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
     job = feature_job(folded_replay, rows, registry, groups, folder / "features")

@@ -18,6 +18,7 @@ from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.replay.spark_fold import SparkFold
+from ofp_platform.offline.runs.adjudicated_ids import adjudicated_ids
 from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.sources.read_ahead import read_ahead
@@ -134,13 +135,14 @@ def replay(
     if folded_replay.anomalies:
         with answering(), build_context.pool.connection() as connection:
             record_anomalies(connection, plan.stream_name, plan.context_pins, registry.digest, folded_replay.anomalies)
-    if folded_replay.anomalies and plan.purpose is Purpose.TRAINING:
-        first = folded_replay.anomalies[0]
+    _, undecided_anomalies = adjudicated_ids(plan, registry, folded_replay)
+    if undecided_anomalies and plan.purpose is Purpose.TRAINING:
+        first = undecided_anomalies[0]
         where = ", ".join(f"{partition}/{offset}" for partition, offset in first.positions)
         raise BuildRefused(
             BuildReason.EVENT_ANOMALY,
-            f"{len(folded_replay.anomalies)} event ids have several contents, the first at {where}:"
-            " no training set is made of them",
+            f"{len(undecided_anomalies)} event ids have several contents, the first, {first.event_id} of type {first.event_type},"
+            f" at {where}: no training set is made of them until somebody decides which one counts (`ofp id adjudicate`)",
             "replay",
         )
     failed_for_groups = _failed_for_groups(plan, registry, folded_replay)

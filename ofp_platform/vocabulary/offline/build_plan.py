@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_intent import (
     AdmissionTimes,
     AsOfBasis,
@@ -38,6 +39,7 @@ IDENTITY_FIELDS = (
     "as_of_basis",
     "purpose",
     "label_basis",
+    "adjudications",
     "policy",
     "parity_request",
     "ofs_code_release_id",
@@ -161,6 +163,9 @@ class BuildPlan(Model):
     as_of_basis: AsOfBasis | None = Field(default=None, strict=False)
     purpose: Purpose | None = Field(default=None, strict=False)
     label_basis: LabelBasis | None = None
+    adjudications: tuple[Adjudication, ...] | None = Field(
+        default=None, strict=False, description="decisions about ids of the replay that have several contents, by class and id"
+    )
     parity_request: ParityRequest | None = Field(default=None, description="of a dataset_build")
     decisions: tuple[Identifier, ...] = Field(
         default=(),

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, computed_fiel
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import DIGEST_PATTERN, Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBasis, Purpose, Scope
 from ofp_platform.vocabulary.offline.build_plan import (
     BuildPlan,
@@ -154,6 +155,7 @@ class DatasetManifest(Model):
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)
     label_basis: LabelBasis | None = None
+    adjudications: tuple[Adjudication, ...] | None = Field(default=None, strict=False)
     policy: BuildPolicy
     parity_request: ParityRequest
     ofs_code_release_id: Identifier
@@ -261,6 +263,7 @@ def manifest_of(
         scope=plan.scope,
         as_of_basis=intent.as_of_basis,
         label_basis=plan.label_basis,
+        adjudications=plan.adjudications,
         policy=plan.policy,
         parity_request=plan.parity_request,
         ofs_code_release_id=plan.ofs_code_release_id,

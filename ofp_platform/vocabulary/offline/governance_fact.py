@@ -1,4 +1,4 @@
-"""Governance facts: builds that ended, datasets that were superseded, runs of Dagster that failed."""
+"""Governance facts: builds that ended, datasets that were superseded, runs of Dagster that failed, ids adjudicated."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from ofp_platform.vocabulary.model import Digest, Model, Name
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
+from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.serving import Count, Version
 
 
@@ -69,19 +72,36 @@ class RunFailed(_Fact):
     reasons: tuple[str, ...] = Field(strict=False, description="of each failed step")
 
 
-GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed
+class IdAdjudicated(_Fact):
+    """An operator's decision about an event id that has several contents."""
+
+    fact: Literal["id_adjudicated"] = "id_adjudicated"
+    stream_name: StreamName
+    context_pins: ContextPins
+    adjudication: Adjudication
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    decided_at_utc: Time
+
+
+GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
-FACTS = ("build_completed", "build_failed", "build_superseded", "dagster_run_failed")
+FACTS = ("build_completed", "build_failed", "build_superseded", "dagster_run_failed", "id_adjudicated")
 
 
 def subject(fact: GovernanceFact) -> str:
-    """The build or the run that a fact is about."""
+    """The build, the run or the event id that a fact is about."""
+    if isinstance(fact, IdAdjudicated):
+        return fact.adjudication.event_id
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
 def gist(fact: GovernanceFact) -> str:
     """The fact in a few words, on one line."""
     match fact:
+        case IdAdjudicated():
+            place = f"{fact.adjudication.partition_id}/{fact.adjudication.offset}"
+            return _line(fact.adjudication.event_class, f"the record at {place} counts", f"{fact.actor}: {fact.reason}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():
