@@ -11,7 +11,14 @@ import typer
 
 from ofp_platform.cli.demo import command as demo
 from ofp_platform.cli.files import import_commands, pack_commands
-from ofp_platform.cli.installation import access_commands, database_commands, doctor, installation_commands, principal_commands
+from ofp_platform.cli.installation import (
+    access_commands,
+    backup_commands,
+    database_commands,
+    doctor,
+    installation_commands,
+    principal_commands,
+)
 from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
@@ -66,6 +73,8 @@ app.command("up", short_help="Start the whole plane on one machine, until Ctrl-C
 app.command("doctor", short_help="Check an installation and say what to do about each fault.")(doctor.doctor)
 app.command("init", short_help="Write a profile to start from.")(installation_commands.init)
 app.command("migrate", short_help="Bring the schema of the database up to date.")(installation_commands.migrate)
+app.command("backup", short_help="Copy the home into one folder, while it is in use.")(backup_commands.backup)
+app.command("restore", short_help="Make a home out of a backup, and compare it with the archive.")(backup_commands.restore)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(pack_commands.app, name="pack")

@@ -405,6 +405,11 @@ END $$
 def _prepare_database(maintenance: str, plane: str) -> None:
     """The roles of the product, none a superuser, and its database; one of an earlier version is handed over to its owner."""
     with psycopg.connect(maintenance, autocommit=True, connect_timeout=10) as connection:
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,):  # one that was put back
+            if time.monotonic() > deadline:
+                raise ProgramFailed("it is in recovery, and does not end it")
+            time.sleep(0.1)
         if connection.execute(_ROLE_EXISTS, (OWNER_ROLE,)).fetchone() is None:
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(OWNER_ROLE)))
         for job in Job:

@@ -1,0 +1,87 @@
+"""`ofp backup` and `ofp restore`: a home in one folder, and a home out of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+_FILES = ("profile.yaml", "principals.json")
+_OBJECTS = "objects"
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(help="The folder to make; a new one for each backup.")],
+    home: Home = None,
+) -> None:
+    """Copy the home while it is in use: the embedded PostgreSQL, then the objects, so that none is missing that a row names."""
+    from ofp_platform.storage.embedded_backup import back_up_embedded
+
+    environment = _embedded(home)
+    if target.exists():
+        raise CommandRefused(f"{target} is there already: name a new folder for each backup")
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, mode=0o700)
+    back_up_embedded(environment.postgres_folder, partial / "postgres")
+    if (environment.folder / _OBJECTS).exists():
+        shutil.copytree(environment.folder / _OBJECTS, partial / _OBJECTS)
+    for name in _FILES:
+        if (environment.folder / name).exists():
+            shutil.copy2(environment.folder / name, partial / name)
+    partial.rename(target)
+    typer.echo(f"{target} holds the home {environment.folder}")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(help="A folder that `ofp backup` made.")],
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Make the PostgreSQL of a home, which must have none, out of a backup. Objects that the home has stay; others are copied.
+
+    Then compare with the archive: records that it has beyond the restored log are named, and how they come back.
+    """
+    from ofp_platform.log.port import StreamNotFound
+    from ofp_platform.storage.embedded_backup import restore_embedded
+
+    environment = _embedded(home, profile)
+    if not (source / "postgres").is_dir():
+        raise CommandRefused(f"{source} is no backup: there is no folder postgres in it")
+    environment.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    restore_embedded(source / "postgres", environment.postgres_folder)
+    for path in sorted((source / _OBJECTS).rglob("*")):
+        place = environment.folder / _OBJECTS / path.relative_to(source / _OBJECTS)
+        if path.is_dir():
+            place.mkdir(parents=True, exist_ok=True)
+        elif not place.exists():
+            shutil.copy2(path, place)
+    for name in _FILES:
+        if (source / name).exists() and not (environment.folder / name).exists():
+            shutil.copy2(source / name, environment.folder / name)
+    typer.echo(f"{environment.postgres_folder} is restored from {source}")
+    with environment.open_plane_without_log() as plane:
+        try:
+            plane.settle()
+        except StreamNotFound:
+            typer.echo("there was no stream in it yet")
+            return
+        live = plane.live()
+        if live is not None and (refusal := plane.reading_refusal(live.basis)) is not None:
+            raise CommandRefused(f"what was projected does not go on from the log: {refusal}")
+    typer.echo("the log goes on: the archive holds nothing that it lacks")
+
+
+def _embedded(home: Path | None, profile: str | None = None) -> Environment:
+    environment = resolve(home, profile)
+    if environment.database_url is not None:
+        raise CommandRefused(
+            "OFP_DATABASE_URL names a server: back it up, and restore it, with its own means (see backups in docs/operating.md)"
+        )
+    return environment
