@@ -182,13 +182,30 @@ _KNOW = {
 
 @app.command(short_help="Verify that a dataset is still what was built.")
 def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
-    """Compute the digest of every file and of the content again; exit code 1 if something is not what the manifest says."""
-    from ofp_platform.offline.datasets.dataset_verification import verify_dataset
+    """Compute the digest of every file and of the content again, and compare the manifest with what index and ledger recorded.
 
-    objects = object_store(resolve(home, profile).load_profile())
+    Exit code 1 if something is not what the manifest says, or the manifest is not the one that was published. Where there
+    is no database, or none that answers, only the former is looked at, and that is said.
+    """
+    from ofp_platform.offline.datasets.dataset_index import DatasetIndex
+    from ofp_platform.offline.datasets.dataset_verification import verify_dataset
+    from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool
+
+    environment = resolve(home, profile)
+    objects = object_store(environment.load_profile())
     manifest = find_manifest(objects, dataset)
+    recorded_problems: list[str] = []
+    not_compared = None
+    if environment.database_url is None and not environment.postgres_folder.is_dir():
+        not_compared = "no database here"
+    else:
+        try:
+            with open_pool(environment.dsn()) as pool:
+                recorded_problems = DatasetIndex(pool, objects).recorded_problems(manifest)
+        except DatabaseUnavailable:
+            not_compared = "the database does not answer"
     with bar(Console(stderr=True), "Verifying rows", manifest.row_count) as advance:
-        problems = verify_dataset(objects, manifest, advance)
+        problems = recorded_problems + verify_dataset(objects, manifest, advance)
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
@@ -196,6 +213,10 @@ def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -
     size = sum(file.bytes for file in manifest.files)
     typer.echo(f"{len(manifest.files)} files, {size:,} bytes: as they were built")
     typer.echo(f"{manifest.row_count:,} rows, content digest {manifest.content_digest}: computed again, equal")
+    if not_compared is None:
+        typer.echo(f"manifest {manifest.digest}: as index and build recorded it")
+    else:
+        typer.echo(f"{not_compared}: what index and build recorded was not compared", err=True)
 
 
 @app.command(short_help="Compare two datasets.")

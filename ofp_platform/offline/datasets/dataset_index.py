@@ -80,6 +80,38 @@ class DatasetIndex:
             except ObjectStoreUnavailable as error:
                 raise BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)) from None
 
+    def recorded_problems(self, manifest: DatasetManifest) -> list[str]:
+        """Find where index and run ledger recorded another manifest of this dataset, or none, in words.
+
+        Whoever can write to the object store can make files and a manifest that agree with each other.
+
+        Raises:
+            BuildRefused: STORE_UNAVAILABLE.
+        """
+        with answering(), self._pool.connection() as connection:
+            row = connection.execute(
+                "SELECT manifest_digest FROM ofp.dataset_index WHERE (dataset_name, dataset_identity) = (%s, %s)",
+                (manifest.dataset_name, manifest.dataset_identity),
+            ).fetchone()
+            receipts = connection.execute(
+                "SELECT DISTINCT content::jsonb ->> 'manifest_digest' FROM ofp.build_receipt"
+                " WHERE (run_key, stage) = (%s, 'manifest') AND content::jsonb ->> 'dataset_identity' = %s",
+                (manifest.request_id, manifest.dataset_identity),
+            ).fetchall()
+        problems = []
+        if row is None:
+            problems.append("the index does not have this dataset")
+        elif row[0] != manifest.digest:
+            problems.append(f"the manifest has the digest {manifest.digest}, the index recorded {row[0]}")
+        if not receipts:
+            problems.append(f"no build of this ledger recorded that it published this dataset (run {manifest.request_id})")
+        problems += [
+            f"the manifest has the digest {manifest.digest}, the build recorded {digest}"
+            for (digest,) in receipts
+            if digest != manifest.digest
+        ]
+        return problems
+
     def is_published(self, dataset_name: str, dataset_identity: str) -> bool:
         """Whether there is such a dataset, by its manifest.
 

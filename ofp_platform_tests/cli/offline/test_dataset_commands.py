@@ -11,6 +11,8 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform_tests.cli.conftest import OfflinePlane
 from ofp_platform_tests.cli.program import Ofp
 
@@ -96,6 +98,27 @@ def test_verify_finds_a_flipped_byte(offline: OfflinePlane, dataset: str) -> Non
         part.write_bytes(content)
 
 
+def test_verify_finds_a_dataset_that_agrees_with_itself_alone(offline: OfflinePlane, dataset: str) -> None:
+    folder = offline.labelled.objects.folder
+    assert folder is not None
+    name, identity = dataset.split(":")
+    path = folder / "ofs" / "datasets" / name / identity / "manifest.json"
+    content = path.read_bytes()
+    manifest = DatasetManifest.model_validate_json(content)
+    # whoever can write to the store writes another manifest with a seal of its own; the files are as it says
+    forged = manifest.model_copy(update={"supersedes": "7" * 64})
+    try:
+        path.chmod(0o644)
+        path.write_bytes(canonical_bytes(forged.wire()))
+        assert DatasetManifest.model_validate_json(path.read_bytes()).supersedes == "7" * 64
+        said = offline.ofp("dataset", "verify", dataset).refused()
+        assert f"the manifest has the digest {forged.digest}, the index recorded {manifest.digest}" in said
+        assert f"the manifest has the digest {forged.digest}, the build recorded {manifest.digest}" in said
+    finally:
+        path.write_bytes(content)
+    assert "as index and build recorded it" in offline.ofp("dataset", "verify", dataset).out
+
+
 def test_diff(offline: OfflinePlane, dataset: str, hindsight: str) -> None:
     assert offline.ofp("dataset", "diff", dataset, dataset).out == "meaning: the same\ncontent: the same\n"
     said = offline.ofp("dataset", "diff", dataset, hindsight).out
@@ -139,4 +162,7 @@ def test_what_a_model_cannot_be_trained_from(offline: OfflinePlane, dataset: str
 
 def test_no_database_is_needed_to_look_at_a_dataset(ofp: Ofp, offline: OfflinePlane, dataset: str) -> None:
     profile = offline.variables["OFP_PROFILE"]
-    assert ofp("dataset", "verify", dataset, "--profile", profile).code == 0
+    verified = ofp("dataset", "verify", dataset, "--profile", profile)
+    assert verified.code == 0
+    assert "the database does not answer: what index and build recorded was not compared" in verified.err
+    assert "recorded it" not in verified.out
