@@ -176,6 +176,7 @@ class HttpConnection(asyncio.Protocol):
         # not known any more once the client is gone
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
+        self._scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         front = self._front
         self._transport.set_write_buffer_limits(high=front.places.limits.unread_bytes)
@@ -477,7 +478,7 @@ class HttpConnection(asyncio.Protocol):
             "asgi": _ASGI,
             "http_version": request.version,
             "method": request.method.decode("ascii"),
-            "scheme": "http",
+            "scheme": self._scheme,
             "path": unquote_to_bytes(raw_path).decode("utf-8", "replace"),
             "raw_path": raw_path,
             "query_string": query,

@@ -21,6 +21,7 @@ from uvicorn import Config, Server
 
 from ofp_platform.api.connection_places import ConnectionLimits, fit_file_limit
 from ofp_platform.api.http_connection import DirectApplication, Front
+from ofp_platform.api.tls import CertificateWatch, Tls
 from ofp_platform.api.workers import STOP_SECONDS, Workers
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 
@@ -81,10 +82,10 @@ def _hold(host: str, port: int) -> socket.socket:
         return _bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
 
 
-def address_of(host: str, port: int) -> str:
+def address_of(host: str, port: int, scheme: str = "http") -> str:
     """The URL of a service bound to an address."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def print_address(address: str) -> None:
@@ -99,6 +100,7 @@ def serve(
     workers: int = 1,
     *,
     limits: ConnectionLimits | None = None,
+    tls: Tls | None = None,
     ended: EndedTasks | None = None,
     on_ready: Callable[[str], None] = print_address,
 ) -> None:
@@ -110,18 +112,21 @@ def serve(
 
     Raises:
         AddressError: the port is taken.
+        CertificateUnusable: see Tls.
         TooFewFiles: the process may not open enough files.
         SystemExit: a worker could not start, the only one died, or all of several are given up; their messages are in the log.
     """
     limits, lowered = fit_file_limit(limits or ConnectionLimits())
     if lowered is not None:
         print(lowered, file=sys.stderr, flush=True)
+    if tls is not None:
+        tls.check()
     with reserved_port(host, port) as port_number:
-        address = address_of(host, port_number)
+        address = address_of(host, port_number, "http" if tls is None else "https")
         if workers == 1:
-            _work(factory, host, port_number, limits, lambda: on_ready(address))
+            _work(factory, host, port_number, limits, tls, lambda: on_ready(address))
         else:
-            arguments = (factory, host, port_number, limits, os.getpid())
+            arguments = (factory, host, port_number, limits, tls, os.getpid())
             if not Workers(workers, _work_apart, arguments, lambda: on_ready(address), ended or EndedTasks()).run():
                 raise SystemExit(1)
 
@@ -129,8 +134,9 @@ def serve(
 class _Worker(Server):
     """uvicorn's server, which also says when it answers."""
 
-    def __init__(self, config: Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: Config, tls: Tls | None, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._certificate = None if tls is None else CertificateWatch(tls)
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -138,9 +144,20 @@ class _Worker(Server):
         if not self.should_exit:
             self._on_ready()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; once a second, look at the certificate."""
+        if self._certificate is not None and self.config.ssl is not None and counter % 10 == 0:
+            self._certificate.refresh(self.config.ssl)
+        return await super().on_tick(counter)
+
 
 def _work(
-    factory: Callable[[], DirectApplication], host: str, port: int, limits: ConnectionLimits, on_ready: Callable[[], None]
+    factory: Callable[[], DirectApplication],
+    host: str,
+    port: int,
+    limits: ConnectionLimits,
+    tls: Tls | None,
+    on_ready: Callable[[], None],
 ) -> None:
     """Serve in this process, until a signal."""
     application = factory()
@@ -164,18 +181,25 @@ def _work(
         workers=1,
         backlog=limits.backlog,
         timeout_graceful_shutdown=STOP_SECONDS,
+        **({} if tls is None else tls.settings()),
     )
     # uvicorn raises the signal that ended it again, for whoever handled it before: that is nobody, and the end is a good one
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
     try:
-        _Worker(config, on_ready).run([_bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)])
+        _Worker(config, tls, on_ready).run([_bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)])
     except SystemExit:
         raise SystemExit(1) from None  # it could not start, and said why
 
 
 def _work_apart(
-    factory: Callable[[], DirectApplication], host: str, port: int, limits: ConnectionLimits, parent: int, ready: Connection
+    factory: Callable[[], DirectApplication],
+    host: str,
+    port: int,
+    limits: ConnectionLimits,
+    tls: Tls | None,
+    parent: int,
+    ready: Connection,
 ) -> None:
     """Serve in a process of its own, which does not outlive the one that started it."""
     for number in _STOP_SIGNALS:
@@ -184,4 +208,4 @@ def _work_apart(
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             raise SystemExit("the process that started this worker is gone")
-    _work(factory, host, port, limits, lambda: ready.send(None))
+    _work(factory, host, port, limits, tls, lambda: ready.send(None))

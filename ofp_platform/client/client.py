@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from os import PathLike
 from typing import Any, Self
 
 import httpx
@@ -47,10 +50,46 @@ def _health(response: httpx.Response) -> Health:
     return parse(Health, response.content)
 
 
-def _settings(base_url: str, token: str | None, timeout_seconds: float) -> dict[str, Any]:
-    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+Token = str | Callable[[], str]
+"""A key, or what gives the one of the moment: asked before each request, so that a rotated one is taken up."""
+
+
+class _Bearer(httpx.Auth):
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        token = self._token if isinstance(self._token, str) else self._token()
+        request.headers["authorization"] = f"Bearer {token}"
+        yield request
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """Files in PEM. `ca`: the authority of the service's certificate, None for those of the machine; the client's own pair
+    where the service asks for one."""
+
+    ca: str | PathLike[str] | None = None
+    certificate: str | PathLike[str] | None = None
+    key: str | PathLike[str] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """As a context that verifies the service and its name.
+
+        Raises:
+            OSError: a file is missing or broken.
+        """
+        context = ssl.create_default_context(cafile=self.ca)
+        if self.certificate is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def _settings(base_url: str, token: Token | None, timeout_seconds: float, tls: ClientTls | None) -> dict[str, Any]:
     # trust_env: a decision service talks to the plane it names, not through a proxy that its environment happens to have
-    return {"base_url": base_url, "headers": headers, "timeout": timeout_seconds, "trust_env": False}
+    settings: dict[str, Any] = {"base_url": base_url, "timeout": timeout_seconds, "trust_env": False}
+    settings["auth"] = None if token is None else _Bearer(token)
+    return settings if tls is None else settings | {"verify": tls.context()}
 
 
 class OfpClient:
@@ -63,14 +102,15 @@ class OfpClient:
         self,
         base_url: str,
         *,
-        token: str | None = None,
+        token: Token | None = None,
+        tls: ClientTls | None = None,
         timeout_seconds: float = 2.0,
         retries: RetryPolicy | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._http = httpx.Client(**_settings(base_url, token, timeout_seconds), transport=transport)
+        self._http = httpx.Client(**_settings(base_url, token, timeout_seconds, tls), transport=transport)
         self._retries = retries or RetryPolicy()
         self._sleep = sleep
         self._chance = chance
@@ -174,14 +214,15 @@ class AsyncOfpClient:
         self,
         base_url: str,
         *,
-        token: str | None = None,
+        token: Token | None = None,
+        tls: ClientTls | None = None,
         timeout_seconds: float = 2.0,
         retries: RetryPolicy | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._http = httpx.AsyncClient(**_settings(base_url, token, timeout_seconds), transport=transport)
+        self._http = httpx.AsyncClient(**_settings(base_url, token, timeout_seconds, tls), transport=transport)
         self._retries = retries or RetryPolicy()
         self._sleep = sleep
         self._chance = chance

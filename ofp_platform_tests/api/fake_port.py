@@ -20,6 +20,7 @@ from ofp_platform.api.build_examples import rebuilt_example, run_example
 from ofp_platform.api.connection_places import ConnectionLimits, TooFewFiles
 from ofp_platform.api.server import serve
 from ofp_platform.api.service import MayRead
+from ofp_platform.api.tls import Tls
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.registry.question import refuse_run
 from ofp_platform.vocabulary.background_tasks import EndedTasks
@@ -180,9 +181,12 @@ if __name__ == "__main__":
     if "OFP_TEST_PLACES" in os.environ:
         of_a_peer = int(os.environ["OFP_TEST_PLACES_OF_A_PEER"])
         limits = ConnectionLimits(int(os.environ["OFP_TEST_PLACES"]), of_a_peer, head_seconds=60, unread_seconds=60)
+    tls = None
+    if "OFP_TEST_TLS" in os.environ:
+        tls = Tls(*map(Path, os.environ["OFP_TEST_TLS"].split(os.pathsep)))
     with TemporaryDirectory() as folder:
         ENDED.folder = Path(folder)
         try:
-            serve(application, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), limits=limits, ended=ENDED)
+            serve(application, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), limits=limits, tls=tls, ended=ENDED)
         except TooFewFiles as error:
             sys.exit(str(error))

@@ -366,6 +366,7 @@ def test_what_the_module_offers() -> None:
     assert sorted(client_package.__all__) == [
         "AnswerNotTrusted",
         "AsyncOfpClient",
+        "ClientTls",
         "OfpClient",
         "ReceivedFeatures",
         "RetryPolicy",
@@ -373,3 +374,24 @@ def test_what_the_module_offers() -> None:
         "make_request",
         "verify",
     ]
+
+
+@pytest.mark.parametrize("kind", [OfpClient, AsyncOfpClient])
+def test_a_key_that_changes_is_asked_for_before_each_request(kind: Any) -> None:
+    sent: list[str] = []
+    keys = iter(["one", "two"])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["authorization"])
+        return httpx.Response(200, json=examples.health_example())
+
+    async def ask() -> None:
+        client = kind("http://service", token=lambda: next(keys), transport=httpx.MockTransport(answer))
+        for _ in range(2):
+            if kind is OfpClient:
+                client.health()
+            else:
+                await client.health()
+
+    asyncio.run(ask())
+    assert sent == ["Bearer one", "Bearer two"]

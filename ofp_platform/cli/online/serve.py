@@ -58,6 +58,13 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Another name that requests may carry in their header Host.")
     ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Serve by TLS with this certificate (PEM, with its chain); read again when it changes.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of --tls-certificate.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Let only those connect who show a certificate of this authority.")
+    ] = None,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -66,10 +73,17 @@ def serve(
     from ofp_platform.api.access_log import FOLDER
     from ofp_platform.api.connection_places import ConnectionLimits
     from ofp_platform.api.principals import read_principals
+    from ofp_platform.api.tls import Tls
+    from ofp_platform.cli.terminal.refusals import CommandRefused
     from ofp_platform.storage.postgres import asyncpg_arguments
     from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
+    tls = None
+    if tls_certificate is not None and tls_key is not None:
+        tls = Tls(tls_certificate, tls_key, tls_client_ca)
+    elif (tls_certificate, tls_key, tls_client_ca) != (None, None, None):
+        raise CommandRefused("TLS needs --tls-certificate and --tls-key, both")
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
     http = declared_profile.http
@@ -98,4 +112,4 @@ def serve(
             access=environment.folder / FOLDER,
             hosts=(host, *(allow_host or ())),
         )
-        server.serve(application, host, port, workers, limits=limits, ended=EndedTasks(Path(reports)))
+        server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

@@ -21,6 +21,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.connection_places import TooFewFiles
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
+    from ofp_platform.api.tls import CertificateUnusable
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.learning.protocol import ProtocolUnmet
@@ -74,6 +75,7 @@ def words_for(error: Exception) -> str | None:
         AnswerNotTrusted,
         ArchiveConflict,
         BuildRefused,
+        CertificateUnusable,
         DatasetNotAdmitted,
         CommandRefused,
         DatabaseUnavailable,
