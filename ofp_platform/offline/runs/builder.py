@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from pydantic import ValidationError
 
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
@@ -34,13 +35,15 @@ from ofp_platform.offline.runs.build_bounds import (
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_lease import LeaseLost, RunLease
 from ofp_platform.offline.runs.run_ledger import RunLedger
-from ofp_platform.offline.runs.scratch_folders import dead_folders, held_folder
+from ofp_platform.offline.runs.scratch_folders import held_folder, remove_dead_folders
 from ofp_platform.offline.runs.snapshot_rebuild import rebuild_snapshot
 from ofp_platform.offline.sources.spark_engine import SparkUnavailable
 from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.storage.postgres import DatabaseUnavailable
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild
 from ofp_platform.vocabulary.offline.build_plan import ROW_ORDER, BuildPlan
-from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused, Refusal
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import (
     DatasetManifest,
@@ -83,9 +86,12 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
 
     A refusal ends the run as FAILED (or PUBLISH_PENDING) and the iteration; it is not raised.
     """
-    dead_folders(build_context.scratch, build_context.ledger, remove=True)
-    with held_folder(build_context.scratch, lease.run_key):
-        yield from _held_stages(build_context, lease)
+    remove_dead_folders(build_context.scratch, build_context.ledger)
+    try:
+        with held_folder(build_context.scratch, lease.run_key):
+            yield from _held_stages(build_context, lease)
+    except OSError as error:  # it cannot be held
+        lease.fail(_scratch_refusal(build_context, error))
 
 
 def _held_stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
@@ -117,9 +123,13 @@ def _held_stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage
     except (MemoryTooSmall, SparkUnavailable) as error:
         lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, str(error)).refusal)
     except OSError as error:  # the scratch folder: full, read-only, gone
-        lease.fail(BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {build_context.scratch}: {error}").refusal)
+        lease.fail(_scratch_refusal(build_context, error))
     if not steps.is_staged:
         shutil.rmtree(build_context.run_folder(lease.run_key), ignore_errors=True)
+
+
+def _scratch_refusal(build_context: BuildContext, error: OSError) -> Refusal:
+    return BuildRefused(BuildReason.STORE_UNAVAILABLE, f"the scratch folder {build_context.scratch}: {error}").refusal
 
 
 class _Steps:
@@ -133,13 +143,21 @@ class _Steps:
         self._guard = BuildGuard(
             self._folder,
             build_context.limits.max_bytes,
-            lambda: build_context.ledger.demand_running(lease.run),
+            self._demand_running,
             build_context.clock,
         )
 
     def record(self, name: str, content: dict[str, Any]) -> Stage:
         """Record the receipt of a finished stage."""
         return Stage(name, content, self._lease.record_receipt(name, content))
+
+    def _demand_running(self) -> None:
+        """Look whether the attempt still runs; a ledger that does not answer for a moment ends nothing: the lease will tell."""
+        try:
+            self._build_context.ledger.demand_running(self._lease.run)
+        except (psycopg.Error, DatabaseUnavailable) as error:
+            if not is_transient(error):
+                raise
 
     def check_plan(self, plan: BuildPlan) -> None:
         """Hold a plan against the limits of the profile."""

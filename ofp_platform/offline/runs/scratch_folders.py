@@ -7,17 +7,21 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from ofp_platform.offline.runs.build_bounds import folder_bytes
 from ofp_platform.offline.runs.run_ledger import RunLedger, RunOfOldForm, UnknownRun
+from ofp_platform.storage.postgres import DatabaseUnavailable
 from ofp_platform.vocabulary.model import is_digest
 from ofp_platform.vocabulary.offline.build_run import RunState
 
 _LOCK_SUFFIX = ".lock"
 _PASSING = "parity-"
+_UNKNOWN = "of no run of this ledger"
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,17 @@ def _locked(path: Path, *, wait: bool) -> int | None:
         os.close(descriptor)  # whoever held it removed the file: this lock is of a name that is gone
 
 
-def dead_folders(scratch: Path, ledger: RunLedger, *, remove: bool) -> list[DeadFolder]:
+def remove_dead_folders(scratch: Path, ledger: RunLedger) -> None:
+    """Remove what nobody needs, as far as that can be done now; folders of no run of this ledger may be another one's."""
+    with suppress(psycopg.Error, DatabaseUnavailable, OSError):
+        dead_folders(scratch, ledger, remove=True, unknown=False)
+
+
+def dead_folders(scratch: Path, ledger: RunLedger, *, remove: bool, unknown: bool = True) -> list[DeadFolder]:
     """The folders that nobody needs, in the order of their keys; with `remove` they are gone.
 
-    Needed are those that a process holds, and the files of a dataset that waits to be published.
+    Needed are those that a process holds, and the files of a dataset that waits to be published. Without `unknown`, those of no
+    run of this ledger are left alone.
     """
     keys = {path.name.removesuffix(_LOCK_SUFFIX) for path in scratch.glob("*")} if scratch.is_dir() else set()
     folders = []
@@ -87,7 +98,7 @@ def dead_folders(scratch: Path, ledger: RunLedger, *, remove: bool) -> list[Dead
             continue
         try:
             folder, why = scratch / run_key, _why_dead(ledger, run_key)
-            if why is None:
+            if why is None or (why == _UNKNOWN and not unknown):
                 continue
             if folder.is_dir():
                 folders.append(DeadFolder(run_key, folder_bytes(folder), why))
@@ -106,7 +117,7 @@ def _why_dead(ledger: RunLedger, run_key: str) -> str | None:
     try:
         run = ledger.show(run_key)
     except UnknownRun:
-        return "of no run of this ledger"
+        return _UNKNOWN
     except RunOfOldForm:
         return "of a run of an old form"
     if run.publish_only:

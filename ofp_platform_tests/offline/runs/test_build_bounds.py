@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from ofp_platform.offline.datasets import dataset_rows, feature_leakage, feature_rows
@@ -18,6 +19,7 @@ from ofp_platform.offline.runs.build_bounds import SIZE, BuildGuard, folder_byte
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.offline.runs.run_lease import LeaseLost
+from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.profile import BuildLimits
@@ -192,6 +194,14 @@ def test_processes_that_fold_are_ended_with_a_cancelled_build(world: LabelledPla
     assert processes
     assert not any(process.is_alive() for process in processes)
     assert nothing_is_left(world)
+
+
+def test_a_ledger_that_does_not_answer_for_a_moment_ends_no_build(world: LabelledPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(*_arguments: object) -> None:
+        raise psycopg.OperationalError("no answer")
+
+    monkeypatch.setattr(RunLedger, "demand_running", silent)
+    assert built(limited(world), world).state is RunState.DONE
 
 
 def test_a_guard_looks_from_time_to_time() -> None:

@@ -16,6 +16,7 @@ from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.offline.runs.scratch_folders import DeadFolder, dead_folders, held_folder, passing_folder
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.offline.build_intent import request_id
+from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform_tests.oracle.build_plans import STORE_DOWN, dataset_intent, plan_of
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
@@ -44,6 +45,7 @@ def names(folders: list[DeadFolder]) -> list[tuple[str, int, str]]:
 
 def test_a_dry_run_removes_nothing(ledger: RunLedger, tmp_path: Path) -> None:
     folder = filled(tmp_path, KEY)
+    assert dead_folders(tmp_path, ledger, remove=True, unknown=False) == []
     for _ in range(2):
         assert names(dead_folders(tmp_path, ledger, remove=False)) == [(KEY, 100, "of no run of this ledger")]
         assert folder.exists()
@@ -102,6 +104,17 @@ def test_a_held_folder_is_waited_for_not_shared(ledger: RunLedger, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
     filled(tmp_path, "parity-1234")
     assert names(dead_folders(tmp_path, ledger, remove=True)) == [("parity-1234", 100, "its process is gone")]
+
+
+def test_a_folder_that_cannot_be_held_is_said_to_be(dsn: str, tmp_path: Path) -> None:
+    world = LabelledPlane.prepare(dsn, tmp_path)
+    context = world.build_context
+    context.scratch.write_text("a file")
+    run = build(context, context.ledger.submit(world.intent()).run_key)
+    assert run.refusal is not None
+    assert run.refusal.reason is BuildReason.STORE_UNAVAILABLE
+    assert "the scratch folder" in run.refusal.message
+    world.plane.close()
 
 
 def test_the_next_build_removes_what_a_killed_one_left(dsn: str, tmp_path: Path) -> None:
