@@ -75,15 +75,16 @@ class Authentication:
     def refresh(self) -> None:
         """Read the file again if it is another one than before."""
         state = self._look()
-        if state == self._state:
+        if state == self._state and self._is_readable:
             return
         try:
             self._take(read_principals(self._path))
             self._is_readable = True
         except PrincipalsError as error:
             self._entries = {}
+            if self._is_readable or state != self._state:
+                LOGGER.error("nobody is let in: %s", error)
             self._is_readable = False
-            LOGGER.error("nobody is let in: %s", error)
         self._state = state
 
     def caller(self, authorization: bytes | None) -> Caller:
@@ -106,12 +107,12 @@ class Authentication:
             raise _unauthenticated()
         return entry.caller
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _look(self) -> tuple[int, int, int, int] | None:
         try:
             status = os.stat(self._path)
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino  # ctime: rights that were changed
 
     def _take(self, file: PrincipalsFile) -> None:
         entries: dict[bytes, _Entry] = {}

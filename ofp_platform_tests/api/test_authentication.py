@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from ofp_platform.api.authentication import Authentication, Caller
-from ofp_platform.api.principals import PrincipalsFile, Scope, changed_principals, new_key, rotated
+from ofp_platform.api.principals import PrincipalsError, PrincipalsFile, Scope, changed_principals, new_key, rotated
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.api.keys import EXAMPLE_PINS, KEY, principal, write_principals
@@ -89,12 +90,14 @@ def test_who_is_revoked_is_out_at_the_next_look(asking: Asking) -> None:
     assert asking.refusal(KEY) is Reason.UNAUTHENTICATED
 
 
-@pytest.mark.parametrize("damage", ["gone", "open", "broken", "folder"])
+@pytest.mark.parametrize("damage", ["gone", "open", "opened", "broken", "folder"])
 def test_a_file_that_cannot_be_read_any_more_lets_nobody_in(asking: Asking, damage: str) -> None:
     content = asking.path.read_bytes()
     if damage == "open":
         asking.path.write_bytes(content + b" ")
         asking.path.chmod(0o666)
+    elif damage == "opened":
+        asking.path.chmod(0o620)
     elif damage == "broken":
         asking.path.write_bytes(content[:-20])
     else:
@@ -108,6 +111,16 @@ def test_a_file_that_cannot_be_read_any_more_lets_nobody_in(asking: Asking, dama
     asking.path.unlink(missing_ok=True)
     with changed_principals(asking.path) as box:
         box[0] = PrincipalsFile.model_validate_json(content)
+    asking.authentication.refresh()
+    assert asking.caller(KEY)
+
+
+def test_a_fault_that_passes_by_itself_is_over_at_the_next_look(asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("ofp_platform.api.authentication.read_principals", Mock(side_effect=PrincipalsError("no")))
+        asking.path.touch()
+        asking.authentication.refresh()
+        assert asking.refusal(KEY) is Reason.STORE_DOWN
     asking.authentication.refresh()
     assert asking.caller(KEY)
 
