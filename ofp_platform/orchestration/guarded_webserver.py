@@ -45,7 +45,17 @@ def main(arguments: list[str]) -> None:
         hosts = OwnHosts([options.host, *options.allow_host])
         guard = Guard(application, session, may_launch=options.launch, hosts=hosts)
         # no access log: the address that opens a session would stand in it
-        uvicorn.run(guard, host=options.host, port=options.port, log_level="warning", access_log=False, proxy_headers=False)
+        # and no frame: pages of another port of this machine are of the same site, and send the cookie
+        headers = [("x-frame-options", "DENY")]
+        uvicorn.run(
+            guard,
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            headers=headers,
+        )
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def attack_dagster(said: str) -> None:
         assert http.post("/report_asset_materialization/online/projection", json={}, headers=known).status_code == 403
         assert http.post("/graphql", json=change, headers=known).status_code == 403
         # the way of a browser
+        assert http.get("/").headers["x-frame-options"] == "DENY"
         assert http.get(f"/?session={session}", follow_redirects=True).text.lstrip().lower().startswith("<!doctype html")
         assert http.post("/graphql", json=read).json()["data"]["assetNodes"]
 
