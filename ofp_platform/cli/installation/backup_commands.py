@@ -61,10 +61,10 @@ def restore(
         if path.is_dir():
             place.mkdir(parents=True, exist_ok=True)
         elif not place.exists():
-            shutil.copy2(path, place)
+            _put_whole(path, place, environment.folder)
     for name in _FILES:
         if (source / name).exists() and not (environment.folder / name).exists():
-            shutil.copy2(source / name, environment.folder / name)
+            _put_whole(source / name, environment.folder / name, environment.folder)
     typer.echo(f"{environment.postgres_folder} is restored from {source}")
     with environment.open_plane_without_log() as plane:
         try:
@@ -76,6 +76,13 @@ def restore(
         if live is not None and (refusal := plane.reading_refusal(live.basis)) is not None:
             raise CommandRefused(f"what was projected does not go on from the log: {refusal}")
     typer.echo("the log goes on: the archive holds nothing that it lacks")
+
+
+def _put_whole(source: Path, place: Path, folder: Path) -> None:
+    """Copy a file so that it is there whole or not at all: an object that is there is never written again."""
+    partial = folder / "restored-file.partial"
+    shutil.copy2(source, partial)
+    partial.replace(place)
 
 
 def _embedded(home: Path | None, profile: str | None = None) -> Environment:

@@ -110,6 +110,23 @@ def test_a_damaged_backup_is_refused(homes: list[Home], tmp_path: Path) -> None:
     assert "is no backup" in two.ofp("restore", str(tmp_path)).refused()
 
 
+def test_a_restore_that_breaks_leaves_no_half_object(homes: list[Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = homes
+    one.append(0, 100)
+    assert one.ofp("archive", "run", "--to-head").code == 0
+    assert one.ofp("backup", str(tmp_path / "copy")).code == 0
+
+    def half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:10])
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copy2", half)
+        with pytest.raises(OSError, match="the disk is full"):
+            two.ofp("restore", str(tmp_path / "copy"))
+    assert [path for path in (two.folder / "objects").rglob("*") if path.is_file()] == []
+
+
 def test_a_server_that_is_named_is_not_ours_to_copy(tmp_path: Path) -> None:
     for command in ("backup", "restore"):
         outcome = call(command, str(tmp_path / "copy"), OFP_HOME=str(tmp_path), OFP_DATABASE_URL=make_conninfo(host="db"))
