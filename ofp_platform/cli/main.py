@@ -18,6 +18,7 @@ from ofp_platform.cli.installation import (
     doctor,
     installation_commands,
     principal_commands,
+    retention_commands,
 )
 from ofp_platform.cli.offline import (
     archive_commands,
@@ -75,6 +76,7 @@ app.command("init", short_help="Write a profile to start from.")(installation_co
 app.command("migrate", short_help="Bring the schema of the database up to date.")(installation_commands.migrate)
 app.command("backup", short_help="Copy the home into one folder, while it is in use.")(backup_commands.backup)
 app.command("restore", short_help="Make a home out of a backup, and compare it with the archive.")(backup_commands.restore)
+app.command("retention", short_help="Remove what the policy of the profile lets go of each store.")(retention_commands.retention)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(pack_commands.app, name="pack")

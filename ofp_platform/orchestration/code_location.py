@@ -15,6 +15,7 @@ from ofp_platform.orchestration.offline.build_submission import submit_build_job
 from ofp_platform.orchestration.offline.model_assets import train_model_job, trained_model
 from ofp_platform.orchestration.offline.object_reporter import offline_reporter
 from ofp_platform.orchestration.offline.parity_assets import correction_ledger_asset, correction_ledger_job
+from ofp_platform.orchestration.offline.retention_schedule import retention_daily, retention_job
 from ofp_platform.orchestration.online.projection_assets import (
     catch_up_job,
     posture_is_not_red,
@@ -26,7 +27,7 @@ from ofp_platform.orchestration.online.rebuild_assets import rebuild_beside, reb
 from ofp_platform.orchestration.online.schedules import snapshot_set_hourly, verify_ranges_nightly
 from ofp_platform.orchestration.online.sensors import commit_reporter, new_offsets
 from ofp_platform.orchestration.online.shard_runs import key_shard_job, key_shards
-from ofp_platform.orchestration.online.snapshot_assets import snapshot_set, snapshot_set_job
+from ofp_platform.orchestration.online.snapshot_assets import snapshot_set_asset, snapshot_set_job
 from ofp_platform.orchestration.partitions import log_partitions
 from ofp_platform.orchestration.resources import BuildContextResource, FeatureReaderResource, ObjectStoreResource, PlaneResource
 from ofp_platform.orchestration.run_failures import run_failures
@@ -46,13 +47,14 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
         # `backfill_policy` is beta; without single-run backfills, 1,000 ranges are 1,000 runs
         warnings.simplefilter("ignore", dg.BetaWarning)
         ranges, projection = projection_range_asset(profile, partitions), projection_asset(profile, partitions)
-        archive, corrections = archive_segment_asset(profile, partitions), correction_ledger_asset()
+        snapshots = snapshot_set_asset(profile)
+        archive, corrections = archive_segment_asset(profile, partitions), correction_ledger_asset(profile)
     return dg.Definitions(
         assets=[
             log_events_spec(profile, partitions),
             ranges,
             projection,
-            snapshot_set,
+            snapshots,
             rebuild_beside,
             archive,
             build_stages,
@@ -74,9 +76,10 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             build_dataset_job,
             correction_ledger_job,
             train_model_job,
+            retention_job,
         ],
         sensors=[new_offsets, key_shards, commit_reporter, build_intents, build_outcomes, offline_reporter, run_failures],
-        schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly],
+        schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly, retention_daily],
         resources={
             "plane": _without_config(plane),
             "object_store": _without_config(ObjectStoreResource(**settings)),

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dagster_postgres import DagsterPostgresStorage
+from sqlalchemy.engine import make_url
 
 from ofp_platform.orchestration.dagster_internals import ConfigurableClassData
+from ofp_platform.storage.dagster_schema import DAGSTER_SCHEMA, ensure_dagster_schema
 from ofp_platform.storage.embedded import start_embedded
 from ofp_platform.storage.postgres import sqlalchemy_url
 
@@ -21,7 +23,7 @@ ADDRESS = "OFP_DAGSTER_POSTGRES_URL"
 
 
 class PlatformPostgresStorage(DagsterPostgresStorage):
-    """Dagster's PostgreSQL storage at OFP_DAGSTER_POSTGRES_URL, or embedded under OFP_HOME (default .ofp)."""
+    """Dagster's storage in a schema of its own, at OFP_DAGSTER_POSTGRES_URL or embedded under OFP_HOME (default .ofp)."""
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -37,11 +39,22 @@ class PlatformPostgresStorage(DagsterPostgresStorage):
         The address may be of any form that PostgreSQL's own programs take.
 
         Raises:
-            sqlalchemy.exc.OperationalError: nothing answers at the address.
+            DatabaseUnavailable: nothing answers at the address. NoDagsterSchema: see there.
         """
         address = os.environ.get(ADDRESS)
         if not address:
             address = start_embedded(Path(os.environ.get("OFP_HOME", ".ofp")) / "postgres")
             # web server, daemon and run workers are children: they find the server without each holding it open
             os.environ[ADDRESS] = address
-        return cls(postgres_url=sqlalchemy_url(address), inst_data=inst_data)
+        ensure_dagster_schema(address)
+        return cls(postgres_url=with_search_path(sqlalchemy_url(address)), inst_data=inst_data)
+
+
+def with_search_path(url: str) -> str:
+    """The URL with Dagster's schema as search path, behind what options it has."""
+    made_url = make_url(url)
+    given = made_url.query.get("options", "")
+    options = given if isinstance(given, str) else " ".join(given)
+    options = f"{options} -csearch_path={DAGSTER_SCHEMA}".strip()
+    address, _, query = made_url.update_query_dict({"options": options}).render_as_string(hide_password=False).partition("?")
+    return f"{address}?{query.replace('+', '%20')}"  # libpq takes a plus for a plus

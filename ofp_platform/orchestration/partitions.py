@@ -2,25 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from ofp_platform.log.connect import listed_partition_ids
 from ofp_platform.log.ranges import range_name, range_number
+from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.registry.models import Pack
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
+from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import to_micros
 
-HOURS_FROM = datetime(2018, 1, 1, tzinfo=UTC)
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
 OFFSET_RANGE = dg.DynamicPartitionsDefinition(name="offset_range")
 REGISTRY_DIGEST = dg.DynamicPartitionsDefinition(name="registry_digest")
 BUILD_REQUEST = dg.DynamicPartitionsDefinition(name="build_request")
-DECISION_DAY = dg.DailyPartitionsDefinition(start_date=HOURS_FROM, timezone="UTC", fmt=DAY_FORMAT)
-EVENT_HOUR = dg.HourlyPartitionsDefinition(start_date=HOURS_FROM, timezone="UTC", fmt=HOUR_FORMAT)
+_SHOWN_DIGITS = 8
+
+
+class TooManyPartitions(Exception):
+    """A run was asked for more partitions of time than one run may take; the text says how many."""
+
+
+def event_hours(profile: Profile) -> dg.HourlyPartitionsDefinition:
+    """The hours of event time from the profile's first day on."""
+    start, end = _days(profile)
+    return dg.HourlyPartitionsDefinition(start_date=start, end_date=end, timezone="UTC", fmt=HOUR_FORMAT)
+
+
+def decision_days(profile: Profile) -> dg.DailyPartitionsDefinition:
+    """The days of decisions from the profile's first day on."""
+    start, end = _days(profile)
+    return dg.DailyPartitionsDefinition(start_date=start, end_date=end, timezone="UTC", fmt=DAY_FORMAT)
+
+
+def _days(profile: Profile) -> tuple[datetime, datetime | None]:
+    """The first day of a profile, and the day behind its last one."""
+    if profile.first_day is None:
+        start = datetime(datetime.now(UTC).year - 1, 1, 1, tzinfo=UTC)
+    else:
+        start = datetime.fromisoformat(profile.first_day).replace(tzinfo=UTC)
+    if profile.last_day is None:
+        return start, None
+    return start, datetime.fromisoformat(profile.last_day).replace(tzinfo=UTC) + timedelta(days=1)
+
+
+def demand_few(keys: Sequence[str], most: int, unit: str) -> None:
+    """Refuse a run over more partitions than `most`: "materialise all" means everything since the first day.
+
+    Raises:
+        TooManyPartitions: see there.
+    """
+    if len(keys) > most:
+        raise TooManyPartitions(
+            f"{len(keys):,} {unit} were asked for, {keys[0]} to {keys[-1]}; one run takes at most {most:,}. Nothing was done:"
+            " choose a range of them in the dialog, instead of all"
+        )
+
+
+def request_key(run_key: str, name: str) -> str:
+    """The partition of a build request: its name and the first digits of its key, as in `my_first.efd4b69b`."""
+    return f"{name}.{run_key[:_SHOWN_DIGITS]}"
+
+
+def request_key_of(run: BuildRun) -> str:
+    """The same, of a run of the ledger; one that builds no dataset has the name of its intent."""
+    return request_key(run.run_key, run.intent.dataset_name if isinstance(run.intent, DatasetBuild) else run.intent.intent)
+
+
+def run_of_key(ledger: RunLedger, key: str) -> BuildRun:
+    """The run of a partition; the whole key of a run, as earlier releases made partitions of it, is one too.
+
+    Raises:
+        UnknownRun: none begins so, or more than one.
+    """
+    return ledger.show(key.rpartition(".")[2])
+
+
+def registry_key(pack: Pack, digest: str) -> str:
+    """The partition of a registry: pack, revision and the first digits of its digest, as in `card_payments-2.efd4b69b`."""
+    return f"{pack.pack_id}-{pack.revision}.{digest[:_SHOWN_DIGITS]}"
 
 
 @dataclass(frozen=True)

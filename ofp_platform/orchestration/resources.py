@@ -64,6 +64,10 @@ class _Settings:
 class PlaneResource(_Settings):
     """The online plane."""
 
+    def environment(self) -> Environment:
+        """Home folder, database and profile."""
+        return self._environment()
+
     @contextmanager
     def open(self) -> Iterator[Plane]:
         """The plane, for the time of a step or a tick.

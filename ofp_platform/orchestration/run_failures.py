@@ -6,6 +6,7 @@ import dagster as dg
 import psycopg
 
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+from ofp_platform.orchestration.failure_alert import send_alert
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.embedded import EmbeddedPostgresError
 from ofp_platform.storage.governance_facts import append_facts
@@ -19,7 +20,7 @@ from ofp_platform.vocabulary.offline.governance_fact import RunFailed
     description="Records a governance fact of every run that failed: which run, of what, for which partitions, why.",
 )
 def run_failures(context: dg.RunFailureSensorContext, plane: dg.ResourceParam[PlaneResource]) -> None:
-    """A row of the table of facts, and one line of JSON in the log of the daemon, for a log shipper.
+    """A row of the table of facts, one line of JSON in the log of the daemon, for a log shipper, and an alert where one is set.
 
     Raises:
         dg.Failure: the row cannot be written. Dagster does not call again for this run: the line is what there is of the fact.
@@ -44,6 +45,10 @@ def run_failures(context: dg.RunFailureSensorContext, plane: dg.ResourceParam[Pl
             f"the governance fact of run {run.run_id} is in the log of the daemon and not in the database: {error}",
             allow_retries=False,
         ) from error
+    finally:
+        failure = send_alert(fact)
+        if failure is not None:
+            context.log.error("the alert about run %s was not sent: %s", run.run_id, failure)
 
 
 def _reason(event: dg.DagsterEvent) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -30,6 +31,14 @@ def _duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration), Field(description="as in 5m, 24h, 30d")]
+
+
+def _day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="as in 2026-01-31"), AfterValidator(_day)]
 
 
 class ProfileError(Exception):
@@ -87,6 +96,26 @@ class Thresholds(Model):
     refuse_when_red: bool = False
 
 
+class Retention(Model):
+    """How long a store keeps what nothing published needs; everything else is kept for good."""
+
+    retired_projections: Duration = "30d"
+    dagster_events: Duration = "90d"
+    trim_log: bool = Field(
+        default=False, description="whether records that are archived, verified and applied leave the log (PostgreSQL only)"
+    )
+
+    @property
+    def retired_projections_us(self) -> int:
+        """In microseconds."""
+        return parse_duration(self.retired_projections)
+
+    @property
+    def dagster_events_us(self) -> int:
+        """In microseconds."""
+        return parse_duration(self.dagster_events)
+
+
 class Profile(Model):
     """One deployment: a stream, a run, a pack and the policies around them."""
 
@@ -118,16 +147,27 @@ class Profile(Model):
     )
     object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
     object_store_endpoint_url: str | None = None
+    first_day: Day | None = Field(
+        default=None, description="of events and decisions, as Dagster lists hours and days; none: January of the year before"
+    )
+    last_day: Day | None = Field(default=None, description="the same, of a history that is over; none: it goes on")
     limits: Limits = Limits()
     http: HttpLimits = HttpLimits()
     builds: BuildLimits = BuildLimits()
     thresholds: Thresholds = Thresholds()
+    retention: Retention = Retention()
 
     @model_validator(mode="after")
     def _kept_as_kinesis_can(self) -> Self:
         hours = self.kinesis_retention_hours
         if hours is not None and not 24 <= hours <= 8760:
             raise ValueError(f"kinesis_retention: Kinesis keeps records for 24h to 365d, not {self.kinesis_retention}")
+        return self
+
+    @model_validator(mode="after")
+    def _days_in_order(self) -> Self:
+        if self.first_day is not None and self.last_day is not None and self.last_day < self.first_day:
+            raise ValueError(f"last_day: {self.last_day} lies before first_day, {self.first_day}")
         return self
 
     @property

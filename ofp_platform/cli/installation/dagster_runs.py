@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from ofp_platform.online.projecting.continuous import CATCH_UP
+from ofp_platform.storage.dagster_schema import DAGSTER_SCHEMA
 from ofp_platform.storage.postgres import connect
 
 _ADDRESS = "OFP_DAGSTER_POSTGRES_URL"
@@ -31,7 +32,10 @@ _HELD = """
         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND CASE WHEN %(job)s = 'catch_up' THEN classid = %(catch_up)s AND objsubid = 2
             ELSE objsubid = 1
-                AND ((classid::bigint << 32) | objid::bigint) = hashtextextended('ofp.build_run/' || %(partition)s, 0) END"""
+                AND ((classid::bigint << 32) | objid::bigint) IN (
+                    SELECT hashtextextended('ofp.build_run/' || run_key, 0) FROM ofp.build_run
+                    WHERE %(digits)s <> '' AND starts_with(run_key, %(digits)s)
+                    UNION ALL SELECT hashtextextended('ofp.build_run/' || %(digits)s, 0)) END"""
 _HOLDING_JOBS = frozenset({"catch_up", "build_dataset"})
 _PROCESS = re.compile(r"Started process for run \(pid: ([0-9]+)\)")
 
@@ -57,6 +61,7 @@ def lost_runs(dsn: str, is_alive: Callable[[int], bool] | None = None) -> list[L
     """
     alive = is_alive or _is_alive
     with connect(os.environ.get(_ADDRESS) or dsn, autocommit=True) as connection:
+        connection.execute("SELECT set_config('search_path', %s, false)", (DAGSTER_SCHEMA,))
         cursor = connection.cursor(row_factory=dict_row)
         if cursor.execute("SELECT to_regclass('runs') IS NULL AS absent").fetchall()[0]["absent"]:
             return []
@@ -78,7 +83,8 @@ def _reason(
     alive: Callable[[int], bool],
 ) -> str | None:
     if job_name in _HOLDING_JOBS:
-        arguments = {"job": job_name, "partition": partition or "", "catch_up": CATCH_UP}
+        # the partition of a request is its name and the first digits of its key
+        arguments = {"job": job_name, "digits": (partition or "").rpartition(".")[2], "catch_up": CATCH_UP}
         lock_count = connection.execute(_HELD, arguments).fetchone()
         return None if lock_count is not None and lock_count[0] else "it holds nothing of what it works on"
     match = _PROCESS.search(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import threading
@@ -20,8 +21,10 @@ from ofp_platform.cli.offline.archive_commands import KEEPING
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.cli.processes import Child, ofp_command, tool_command
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.up.dagster_instance import write_instance
 from ofp_platform.cli.up.home_lock import held_home
 from ofp_platform.cli.up.readiness import chosen_port, daemons_ready, service_follows, wait_until, webserver_ready
+from ofp_platform.cli.up.restarts import Restarts
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
@@ -50,6 +53,9 @@ class PlaneProcesses:
     _projector_again_at: float = 0.0
     _refusal: str | None = None
     _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
+    _restarts: Restarts = field(default_factory=Restarts)
+    _due: dict[str, float] = field(default_factory=dict)
+    _commands: dict[str, tuple[list[str], dict[str, str], Job | None]] = field(default_factory=dict)
 
     def run(self, *, port: int, dagster_port: int | None, simulate: float) -> None:
         """Start, say what is ready, wait for the stop, stop. `dagster_port` None: without Dagster.
@@ -85,9 +91,9 @@ class PlaneProcesses:
                 self._say("ready", "Ctrl-C stops everything")
             while not self.stop.wait(_WATCH_SECONDS):
                 self._keep_postgres(dsn)
-                for child in self._children:
+                for child in list(self._children):
                     if child.ended and child is not self._projector:
-                        raise child.failure()
+                        self._start_again(stack, child)
                 self._keep_projector(stack, variables, profile, dsn)
                 for task in self._tasks.ended.own:
                     raise CommandRefused(f"{task.name} ended ({task.why}); its trace stands above")
@@ -108,7 +114,8 @@ class PlaneProcesses:
             live = plane.live()
             refusal = None if live is None else plane.reading_refusal(live.basis)
         if refusal is None and self._refusal is None:
-            raise projector.failure()
+            self._projector = self._start_again(stack, projector)
+            return
         if refusal is not None and refusal != self._refusal:
             self._say("projector", f"refuses to go on: {refusal}")
             self._say("", f"the service goes on with what is applied (posture RED); tried again every {_AGAIN_SECONDS:g} s")
@@ -117,6 +124,29 @@ class PlaneProcesses:
             self._children.remove(projector)
             self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, Job.PROJECTOR)
             self._say("projector", "started again")
+
+    def _start_again(self, stack: ExitStack, child: Child) -> Child:
+        """A child that ended by itself is started again after a pause, the same one until then.
+
+        Raises:
+            CommandRefused: it ended too often within a while.
+        """
+        now = time.monotonic()
+        due = self._due.get(child.name)
+        if due is None:
+            pause = self._restarts.pause(child.name, now)
+            if pause is None:
+                raise child.failure()
+            self._say(child.name, f"ended by itself; started again in {pause:g} s (the end of {child.output} may say why)")
+            self._due[child.name] = now + pause
+            return child
+        if now < due:
+            return child
+        del self._due[child.name]
+        self._children.remove(child)
+        new_child = self._start(stack, child.name, *self._commands[child.name])
+        self._say(child.name, "started again")
+        return new_child
 
     def _keep_postgres(self, dsn: str) -> None:
         """Start the embedded server again where it was killed: whoever waits for it then goes on by itself."""
@@ -131,7 +161,7 @@ class PlaneProcesses:
         return {
             "OFP_HOME": str(self.environment.folder),
             "OFP_DATABASE_URL": dsn,
-            "OFP_DAGSTER_POSTGRES_URL": dsn,
+            "OFP_DAGSTER_POSTGRES_URL": os.environ.get("OFP_DAGSTER_POSTGRES_URL") or dsn,
             "OFP_PROFILE": source if source in SHIPPED_PROFILES else str(Path(source).expanduser().resolve()),
             "OFP_PRINCIPALS": str(self.environment.principals_file),
             "DAGSTER_HOME": str(self.environment.dagster_folder),
@@ -139,6 +169,7 @@ class PlaneProcesses:
 
     def _start(self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str], job: Job | None = None) -> Child:
         """A child; with one job, it connects with the role of it where the server is ours."""
+        self._commands[name] = (command, variables, job)
         variables = {**variables, "OFP_DATABASE_URL": self.environment.dsn_of_job(variables["OFP_DATABASE_URL"], job)}
         output = self.environment.folder / "logs" / f"{name.replace(' ', '-').lower()}.log"
         child = stack.enter_context(Child(name, command, variables, output))
@@ -167,7 +198,8 @@ class PlaneProcesses:
         folder = self.environment.dagster_folder
         folder.mkdir(parents=True, exist_ok=True)
         instance = resources.files("ofp_platform.cli.up").joinpath("dagster_instance.yaml").read_text(encoding="utf-8")
-        (folder / "dagster.yaml").write_text(instance, encoding="utf-8")
+        if not write_instance(folder, instance):
+            self._say("Dagster", f"{folder / 'dagster.yaml'} is not as `ofp up` wrote it: it is used as it is")
         address = f"http://127.0.0.1:{port}"
         session = secrets.token_urlsafe(32)
         command = [sys.executable, "-m", "ofp_platform.orchestration.guarded_webserver", "--port", str(port)]

@@ -25,6 +25,7 @@ from ofp_platform.vocabulary.profile import Profile
 ARCHIVE_SEGMENT = dg.AssetKey(["offline", "archive_segment"])
 COMPLETE = "complete_and_verified"
 ARCHIVE_VERSION = "1"
+POOL = "ofp_archive"
 _REFUSALS = (ArchiveConflict, PartitionNotFound, RangeOpen, ReceiptDamaged, ReplayGap, SegmentDamaged, SegmentMissing)
 
 
@@ -62,6 +63,7 @@ def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.Ass
         tags={"stream": profile.stream_name},
         metadata={"range_size": profile.range_size, "dagster/column_schema": ENVELOPE_COLUMNS},
         code_version=ARCHIVE_VERSION,
+        pool=POOL,
         retry_policy=RETRIES,
         check_specs=[
             dg.AssetCheckSpec(

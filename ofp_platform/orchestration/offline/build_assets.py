@@ -1,5 +1,6 @@
 """A build as assets: one request is a partition, and one op goes through its stages, since one lease holds them together."""
 
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -18,7 +19,7 @@ from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline.build_metadata import stage_metadata
 from ofp_platform.orchestration.offline.parity_assets import PARITY_REPORT, parity_evidence
-from ofp_platform.orchestration.partitions import BUILD_REQUEST
+from ofp_platform.orchestration.partitions import BUILD_REQUEST, run_of_key
 from ofp_platform.orchestration.receipt_metadata import Metadata
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.storage.objects import ObjectStoreUnavailable
@@ -46,6 +47,18 @@ ASSETS = {
     "snapshot": SNAPSHOT,
 }
 """Stage of the builder to asset."""
+
+_STAGES = {
+    "dataset_build": ("plan", "replay", "labels", "parity", "staged", "manifest"),
+    "parity_rebuild": ("plan", "replay", "parity"),
+    "forensic_rebuild": ("plan", "snapshot"),
+}
+
+
+def assets_of(run: BuildRun) -> list[dg.AssetKey]:
+    """The assets that a request has a part in: of no other one is a refusal of it told."""
+    return [ASSETS[stage] for stage in _STAGES[run.intent.intent]]
+
 
 COMPLETENESS = dg.AssetCheckKey(REPLAY, "completeness")
 COVERAGE = dg.AssetCheckKey(LABELS, "coverage")
@@ -166,12 +179,17 @@ def build_stages(context: dg.AssetExecutionContext, builds: dg.ResourceParam[Bui
 
 def _build(context: dg.AssetExecutionContext, build_context: BuildContext) -> Iterator[object]:
     shown_stages = _Shown(context, build_context)
-    with build_context.ledger.claim(context.partition_key) as lease:
+    began = time.monotonic()
+    asked_run = run_of_key(build_context.ledger, context.partition_key)
+    with build_context.ledger.claim(asked_run.run_key) as lease:
         if lease is not None and lease.publish_only:
             yield from shown_stages.earlier()
         for stage in () if lease is None else stages(build_context, lease):
+            context.log.info(
+                "stage %s is done, %.1f s since the build began: %s", stage.name, time.monotonic() - began, stage.digest
+            )
             yield from shown_stages.stage(stage)
-    run = build_context.ledger.show(context.partition_key)
+    run = build_context.ledger.show(asked_run.run_key)
     if run.state is RunState.DONE:
         yield from shown_stages.earlier()
     yield from shown_stages.verdict(run)
@@ -195,7 +213,7 @@ class _Shown:
         self._stages.add(stage.name)
         key = ASSETS[stage.name]
         metadata: Metadata = {**stage_metadata(stage.name, stage.content, stage.digest, self._build_context.objects), **more}
-        run = self._build_context.ledger.show(self._context.partition_key)
+        run = run_of_key(self._build_context.ledger, self._context.partition_key)
         if stage.name == "parity":
             metadata |= parity_evidence(self._build_context.pool, run.run_key)
         if key in self._assets:
@@ -207,7 +225,8 @@ class _Shown:
 
     def earlier(self) -> Iterator[object]:
         """Stages that other attempts, or other builders, went through, in their order."""
-        receipts = {receipt.stage: receipt for receipt in self._build_context.ledger.receipts(self._context.partition_key)}
+        run = run_of_key(self._build_context.ledger, self._context.partition_key)
+        receipts = {receipt.stage: receipt for receipt in self._build_context.ledger.receipts(run.run_key)}
         for name in ASSETS:
             receipt = receipts.get(name)
             if receipt is not None and name not in self._stages:

@@ -9,8 +9,8 @@ import dagster as dg
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_reconciliation import Ending, finished_since, governance_facts, reconcile
 from ofp_platform.offline.runs.waiting_runs import waiting_runs
-from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, build_dataset_job
-from ofp_platform.orchestration.partitions import BUILD_REQUEST
+from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, assets_of, build_dataset_job
+from ofp_platform.orchestration.partitions import BUILD_REQUEST, request_key_of
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
 from ofp_platform.storage.governance_facts import append_facts
@@ -55,7 +55,9 @@ def build_intents(
             continue
         run_key = attempt if not earlier else f"{attempt}-{len(earlier)}"
         tags = {ATTEMPT: attempt, "ofp/intent": run.intent.intent, "ofp/ledger_state": run.state.value}
-        requests.append(dg.RunRequest(run_key=run_key, partition_key=run.run_key, tags=tags))
+        requests.append(
+            dg.RunRequest(run_key=run_key, partition_key=request_key_of(run), tags=tags, asset_selection=assets_of(run))
+        )
     if not requests:
         return dg.SkipReason(f"{resting} builds are under way or need help" if resting else "no request waits")
     return dg.SensorResult(
@@ -97,10 +99,22 @@ def build_outcomes(
     if not ended_runs:
         return dg.SkipReason("no build ended")
     _end_runs_of_cancelled(context, ended_runs)
-    unseen = [run.run_key for run in ended_runs if run.state is RunState.DONE and not _is_shown(context.instance, run)]
+    unseen = [run for run in ended_runs if run.state is RunState.DONE and not _is_shown(context.instance, run)]
+    refused_keys = {request_key_of(run) for run in ended_runs if _began_nothing(run)}
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"{key}-shown", partition_key=key, tags={"ofp/shows": key}) for key in unseen],
-        dynamic_partitions_requests=_partitions(context.instance, [run.run_key for run in ended_runs]),
+        run_requests=[
+            dg.RunRequest(
+                run_key=f"{run.run_key}-shown",
+                partition_key=request_key_of(run),
+                tags={"ofp/shows": run.run_key},
+                asset_selection=assets_of(run),
+            )
+            for run in unseen
+        ],
+        dynamic_partitions_requests=[
+            *_partitions(context.instance, [key for key in map(request_key_of, ended_runs) if key not in refused_keys]),
+            *_without(context.instance, refused_keys),
+        ],
         cursor=json.dumps({"changed_at_utc": ending.changed_at_utc, "run_key": ending.run_key}),
         skip_reason=None if unseen else f"reported: {len(ended_runs)} builds ended",
     )
@@ -112,7 +126,7 @@ def _end_runs_of_cancelled(context: dg.SensorEvaluationContext, ended_runs: Sequ
         if run.refusal is None or run.refusal.reason is not BuildReason.CANCELLED:
             continue
         unfinished_runs = dg.RunsFilter(
-            job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key}
+            job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": request_key_of(run)}
         )
         for record in context.instance.get_run_records(unfinished_runs, limit=50):
             context.log.info("terminating %s: %s", record.dagster_run.run_id, run.refusal.message)
@@ -147,12 +161,28 @@ def _partitions(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[dg.Ad
     return [BUILD_REQUEST.build_add_request(new)] if new else []
 
 
+def _began_nothing(run: BuildRun) -> bool:
+    """Whether a request was refused before anything was built of it, and is not tried again by itself."""
+    return run.state is RunState.FAILED and run.plan is None and run.old_form is None and not run.retryable
+
+
+def _without(instance: dg.DagsterInstance, keys: set[str]) -> list[dg.DeleteDynamicPartitionsRequest]:
+    """Take back the partitions of requests of which nothing was built: an asset would stay red for them for good.
+
+    Ledger, governance fact and the failed run say why; `ofp intent retry` makes a partition of the request again.
+    """
+    known_keys = [key for key in sorted(keys) if instance.has_dynamic_partition(str(BUILD_REQUEST.name), key)]
+    return [BUILD_REQUEST.build_delete_request(known_keys)] if known_keys else []
+
+
 def _is_shown(instance: dg.DagsterInstance, run: BuildRun) -> bool:
     """Whether a run of Dagster showed the request, or is about to."""
-    unfinished_runs = dg.RunsFilter(job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": run.run_key})
+    unfinished_runs = dg.RunsFilter(
+        job_name=build_dataset_job.name, statuses=UNFINISHED, tags={"dagster/partition": request_key_of(run)}
+    )
     records = instance.get_run_records(unfinished_runs, limit=50)
     if any(goes_on(record, is_held=False, now=time.time() - SHOWN_SECONDS) for record in records):
         return True
     last = {"dataset_build": ASSETS["manifest"], "parity_rebuild": ASSETS["parity"], "forensic_rebuild": ASSETS["snapshot"]}
-    records_filter = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[run.run_key])
+    records_filter = dg.AssetRecordsFilter(last.get(run.intent.intent, BUILD_PLAN), asset_partitions=[request_key_of(run)])
     return len(instance.fetch_materializations(records_filter, limit=1).records) > 0

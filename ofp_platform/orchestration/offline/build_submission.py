@@ -5,8 +5,9 @@ from typing import Any
 
 import dagster as dg
 
+from ofp_platform.api.build_examples import intent_example
 from ofp_platform.offline.requests.intent_file import parse_intent, read_intent
-from ofp_platform.orchestration.partitions import BUILD_REQUEST
+from ofp_platform.orchestration.partitions import BUILD_REQUEST, request_key_of
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -44,17 +45,20 @@ def submit_intent(context: dg.OpExecutionContext, builds: dg.ResourceParam[Build
 def add_request(instance: dg.DagsterInstance, run: BuildRun) -> None:
     """The partition of a request, if it is not there yet."""
     name = str(BUILD_REQUEST.name)
-    if not instance.has_dynamic_partition(name, run.run_key):
-        instance.add_dynamic_partitions(name, [run.run_key])
+    key = request_key_of(run)
+    if not instance.has_dynamic_partition(name, key):
+        instance.add_dynamic_partitions(name, [key])
 
 
 @dg.job(
     name="submit_build",
     description=(
-        "Queues the build intent that is the run config, under `ops: submit_intent: config: intent:`. The same request is one"
+        "Queues the build intent that is the run config, under `ops: submit_intent: config: intent:`; the launchpad has an"
+        " example. The same request is one"
         " run of the ledger, however often it is submitted."
     ),
     tags={"plane": "offline"},
+    config={"ops": {"submit_intent": {"config": {"intent": intent_example()}}}},
 )
 def submit_build_job() -> None:
     """Submit an intent."""

@@ -11,7 +11,7 @@ from ofp_platform.offline.runs.run_ledger import UnknownRun
 from ofp_platform.orchestration.log.event_assets import OWNERS
 from ofp_platform.orchestration.offline.build_assets import MANIFEST
 from ofp_platform.orchestration.offline.build_plots import model_scores
-from ofp_platform.orchestration.partitions import BUILD_REQUEST
+from ofp_platform.orchestration.partitions import BUILD_REQUEST, run_of_key
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.storage.objects import ObjectStore
@@ -19,6 +19,7 @@ from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted
 
 MODEL = dg.AssetKey(["learning", "model"])
 MODEL_VERSION = "1"
+POOL = "ofp_training"
 
 
 class TrainingConfig(dg.Config):
@@ -44,6 +45,7 @@ class TrainingConfig(dg.Config):
     kinds={"python", "scikitlearn"},
     owners=OWNERS,
     code_version=MODEL_VERSION,
+    pool=POOL,
 )
 def trained_model(
     context: dg.AssetExecutionContext, config: TrainingConfig, builds: dg.ResourceParam[BuildContextResource]
@@ -55,7 +57,7 @@ def trained_model(
 
     with builds.open() as build_context:
         try:
-            outcome = build_context.ledger.show(context.partition_key).outcome or {}
+            outcome = run_of_key(build_context.ledger, context.partition_key).outcome or {}
             if "dataset_identity" not in outcome:
                 raise dg.Failure(f"request {context.partition_key} has published no dataset", allow_retries=False)
             manifest = load_manifest(build_context.objects, outcome["dataset_name"], outcome["dataset_identity"])

@@ -13,7 +13,7 @@ from ofp_platform.offline.runs.object_inventory import archived_ranges, model_li
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline.build_metadata import archive_metadata
 from ofp_platform.orchestration.offline.model_assets import MODEL, lineage_metadata
-from ofp_platform.orchestration.partitions import BUILD_REQUEST, range_key
+from ofp_platform.orchestration.partitions import BUILD_REQUEST, range_key, request_key
 from ofp_platform.orchestration.resources import BuildContextResource
 
 REPORTED_AT_ONCE = 200
@@ -64,7 +64,7 @@ def _models(instance: dg.DagsterInstance, build_context: BuildContext) -> Iterat
         except (DatasetDamaged, DatasetNotFound):
             continue  # its dataset is of another store, or was tampered with: the check of the manifest says so
         metadata = {"status": "reported", **lineage_metadata(lineage, path, build_context.objects)}
-        yield dg.AssetMaterialization(MODEL, partition=manifest.request_id, metadata=metadata)
+        yield dg.AssetMaterialization(MODEL, partition=request_key(manifest.request_id, manifest.dataset_name), metadata=metadata)
 
 
 def _shown_lineages(instance: dg.DagsterInstance, build_context: BuildContext) -> set[str]:

@@ -10,18 +10,21 @@ from ofp_platform.offline.parity.parity_summary import CorrectionSummary, correc
 from ofp_platform.offline.runs.run_parity import RunToProve, correct_run
 from ofp_platform.orchestration.log.event_assets import OWNERS
 from ofp_platform.orchestration.offline.build_plots import counts_by_name, parity_by_day
-from ofp_platform.orchestration.partitions import DAY_FORMAT, DECISION_DAY
+from ofp_platform.orchestration.partitions import DAY_FORMAT, TooManyPartitions, decision_days, demand_few
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.position import make_basis
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import to_micros
 
 CORRECTION_LEDGER = dg.AssetKey(["offline", "correction_ledger"])
 PARITY_REPORT = dg.AssetKey(["offline", "parity_report"])
 LEDGER_VERSION = "2"
 SHOWN = 50
+MOST_DAYS = 366
+POOL = "ofp_parity"
 DAY_US = 86_400_000_000
 _OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
 
@@ -62,13 +65,13 @@ def _rates(outcomes_by_name: Mapping[str, Mapping[str, int]]) -> list[tuple[obje
     return rows
 
 
-def correction_ledger_asset() -> dg.AssetsDefinition:
+def correction_ledger_asset(profile: Profile) -> dg.AssetsDefinition:
     """`offline/correction_ledger`: what late events would have changed, by day of the decision."""
 
     @dg.asset(
         key=CORRECTION_LEDGER,
         deps=[dg.AssetDep(PARITY_REPORT, partition_mapping=dg.AllPartitionMapping())],
-        partitions_def=DECISION_DAY,
+        partitions_def=decision_days(profile),
         backfill_policy=dg.BackfillPolicy.single_run(),
         description=(
             "Decisions of a day that would have had other features had all been known that log and archive hold now, feature"
@@ -78,11 +81,16 @@ def correction_ledger_asset() -> dg.AssetsDefinition:
         kinds={"postgres"},
         owners=OWNERS,
         code_version=LEDGER_VERSION,
+        pool=POOL,
     )
     def correction_ledger(
         context: dg.AssetExecutionContext, builds: dg.ResourceParam[BuildContextResource]
     ) -> Iterator[dg.MaterializeResult[object]]:
         """Compute the corrections up to now, then show those of each day of the run."""
+        try:
+            demand_few(context.partition_keys, MOST_DAYS, "days")
+        except TooManyPartitions as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
         declared_profile = builds.load_profile()
         with builds.open() as build_context:
             basis = make_basis(declared_profile.stream_name, build_context.stream_records.ends)

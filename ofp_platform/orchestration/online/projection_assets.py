@@ -27,6 +27,7 @@ CONTIGUOUS = "basis_is_contiguous"
 ONE_FATE = "every_record_has_one_fate"
 POSTURE = "posture_is_not_red"
 POOL = "ofp_projection"
+TOLD_SECONDS = 10.0
 PROJECTOR_VERSION = "1"
 RETRIES = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -72,6 +73,7 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
         receipts: list[RangeReceipt] = []
         selection = select_ranges(context.partition_keys)
         refused_ranges = dict(selection.foreign)
+        told = time.perf_counter()
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
             for partition_id, numbers in selection.numbers.items():
@@ -85,6 +87,9 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
                         receipts.append(receipt)
                         done_ranges[key] = range_metadata(receipt, now - began)
                         events[receipt.bounds.number] = receipt.counts["events"]
+                        if now - told >= TOLD_SECONDS:
+                            context.log.info("%s is done, %d ranges of this run so far", key, len(receipts))
+                            told = now
                         began = time.perf_counter()
                 except (RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, PartitionNotFound) as error:
                     refused_ranges[partition_id] = str(error)

@@ -15,7 +15,7 @@ from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, r
 from ofp_platform.online.state.projection import RegistryRefused
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTOR_VERSION, RETRIES
-from ofp_platform.orchestration.partitions import REGISTRY_DIGEST
+from ofp_platform.orchestration.partitions import REGISTRY_DIGEST, registry_key
 from ofp_platform.orchestration.receipt_metadata import Metadata, comparison_metadata
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.registry.pack import pack_digest
@@ -84,10 +84,11 @@ def rebuild_beside(
 ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
     """Build and compare."""
     with plane.open() as opened_plane:
-        digest = pack_digest(profile_pack(opened_plane.profile))
-        if context.partition_key != digest:
+        pack = profile_pack(opened_plane.profile)
+        digest = pack_digest(pack)
+        if context.partition_key not in (digest, key := registry_key(pack, digest)):
             raise dg.Failure(
-                f"the profile's pack is registry {digest}; to build {context.partition_key}, name its pack in the profile",
+                f"the profile's pack is {key}, registry {digest}; to build {context.partition_key}, name its pack in the profile",
                 allow_retries=False,
             )
         try:

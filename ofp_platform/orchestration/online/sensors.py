@@ -13,7 +13,7 @@ from ofp_platform.online.ranges.log_progress import progress
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.log.event_assets import log_observation
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE, catch_up_job
-from ofp_platform.orchestration.partitions import OFFSET_RANGE, REGISTRY_DIGEST, foreign_range_names, range_key
+from ofp_platform.orchestration.partitions import OFFSET_RANGE, REGISTRY_DIGEST, foreign_range_names, range_key, registry_key
 from ofp_platform.orchestration.receipt_metadata import (
     basis_text,
     closed_range_metadata,
@@ -80,7 +80,8 @@ def commit_reporter(
             log_observation(partition) for partition in progress(opened_plane, row) if partition.partition_id in moved_partitions
         ]
         shared_count = shared_ranges(opened_plane.ranges.closed()) if report is None else report.shared
-        digest = pack_digest(profile_pack(opened_plane.profile))
+        pack = profile_pack(opened_plane.profile)
+    registry = registry_key(pack, pack_digest(pack))
     known_ranges = set(context.instance.get_dynamic_partitions(OFFSET_RANGE.name or ""))
     ranges = [name for name in map(range_name, range(shared_count)) if name not in known_ranges]
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
@@ -90,8 +91,8 @@ def commit_reporter(
     if foreign_names:
         context.log.warning("partitions that name no offset range are removed: %s", ", ".join(foreign_names))
         requests.append(OFFSET_RANGE.build_delete_request(foreign_names))
-    if not context.instance.has_dynamic_partition(REGISTRY_DIGEST.name or "", digest):
-        requests.append(REGISTRY_DIGEST.build_add_request([digest]))
+    if not context.instance.has_dynamic_partition(REGISTRY_DIGEST.name or "", registry):
+        requests.append(REGISTRY_DIGEST.build_add_request([registry]))
     events: AssetEvents = []
     moved_count = closed_count = 0
     if report is not None:

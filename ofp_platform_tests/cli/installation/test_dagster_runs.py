@@ -14,9 +14,11 @@ from dagster._core.instance.ref import InstanceRef
 
 from ofp_platform.cli.installation.checks import State, dagster_runs
 from ofp_platform.cli.installation.dagster_runs import lost_runs
+from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.online.projecting.continuous import CATCH_UP, holding
 from ofp_platform.orchestration.instance_storage import ADDRESS
-from ofp_platform.storage.postgres import connect
+from ofp_platform.storage.postgres import connect, open_pool
+from ofp_platform_tests.oracle.build_plans import dataset_intent
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = "a" * 64
@@ -54,6 +56,16 @@ def test_runs_that_hold_what_they_work_on_go_on_and_the_others_are_named(instanc
     assert f"{catch_up[:8]} of catch_up (it holds nothing of what it works on)" in finding.result
     assert f"{build[:8]} of build_dataset {BUILD[:20]} (it holds" in finding.result
     assert "terminate them" in finding.advice
+
+
+def test_a_build_is_known_by_the_name_of_its_partition(instance: dg.DagsterInstance, dsn: str) -> None:
+    with open_pool(dsn, max_size=2) as pool:
+        key = RunLedger(pool).submit(dataset_intent()).run_key
+    build = started(instance, "build_dataset", f"fraud_by_payment.{key[:8]}")
+    with connect(dsn, autocommit=True) as builder:
+        builder.execute("SELECT pg_advisory_lock(hashtextextended('ofp.build_run/' || %s, 0))", (key,))
+        assert lost_runs(dsn) == []
+    assert [run.run_id for run in lost_runs(dsn)] == [build]
 
 
 def test_a_run_that_holds_nothing_is_known_by_its_process(instance: dg.DagsterInstance, dsn: str) -> None:

@@ -18,6 +18,7 @@ import psutil
 import psycopg
 import pytest
 
+from ofp_platform.cli.up.restarts import MOST
 from ofp_platform.client import OfpClient, RetryPolicy, verify
 from ofp_platform.storage.embedded import SUPERUSER, stop_embedded
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
@@ -118,13 +119,29 @@ def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> Non
     assert_gone(family)
 
 
-def test_a_part_that_ends_by_itself_stops_the_others(plane_home: dict[str, str]) -> None:
+def part(process: subprocess.Popen[str], word: str) -> psutil.Process:
+    """The part of `ofp up` whose command line has that word."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    return next(child for child in family if word in child.cmdline())
+
+
+def test_a_part_that_ends_by_itself_is_started_again_and_too_often_stops_the_others(plane_home: dict[str, str]) -> None:
     with running_ofp(plane_home, "--no-dagster") as (process, said):
         assert said[-1].startswith("ready")
-        family = psutil.Process(process.pid).children(recursive=True)
-        projector = next(child for child in family if "projector" in child.cmdline())
-        projector.kill()
         assert process.stdout is not None
+        for name, word in (("HTTP service", "serve"), ("archiver", "archive")):
+            part(process, word).kill()
+            line = process.stdout.readline()
+            assert line.startswith(name), line
+            assert "ended by itself; started again in 1 s" in line
+            assert process.stdout.readline().split() == [*name.split(), "started", "again"]
+            assert part(process, word).is_running()
+        family = psutil.Process(process.pid).children(recursive=True)
+        for _ in range(MOST):
+            part(process, "projector").kill()
+            assert "ended by itself; started again in" in process.stdout.readline()
+            assert "started again" in process.stdout.readline()
+        part(process, "projector").kill()
         rest = process.stdout.read()
         assert process.wait(60) == 1
     assert "projector ended with exit code -9; the end of " in rest

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.offline.sources.spark_engine import SparkUnavailable, demand_spark
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.offline import build_sensors as offline_sensors
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline.build_assets import (
@@ -146,9 +148,17 @@ def submit(location: dg.Definitions, instance: dg.DagsterInstance, intent: objec
 
 
 def asked(location: dg.Definitions, instance: dg.DagsterInstance, intent: object) -> str:
-    """Submit it; the key of its partition."""
-    assert submit(location, instance, intent).success
-    return instance.get_dynamic_partitions(str(BUILD_REQUEST.name))[-1]
+    """Submit it; the key of its run."""
+    result = submit(location, instance, intent)
+    assert result.success
+    (output,) = result.filter_events(lambda event: event.is_successful_output)
+    return str(output.step_output_data.metadata["request_id"].value)
+
+
+def shown_as(instance: dg.DagsterInstance, key: str) -> str:
+    """The partition of a request: a name that people read, and the first digits of its key."""
+    (partition,) = [one for one in instance.get_dynamic_partitions(str(BUILD_REQUEST.name)) if one.endswith(f".{key[:8]}")]
+    return partition
 
 
 def build(
@@ -156,7 +166,9 @@ def build(
 ) -> dg.ExecuteInProcessResult:
     job = location.resolve_job_def("build_dataset")
     config = {} if settings is None else {"ops": {"build": {"config": settings}}}
-    return job.execute_in_process(instance=instance, partition_key=key, raise_on_error=False, tags=tags, run_config=config)
+    return job.execute_in_process(
+        instance=instance, partition_key=shown_as(instance, key), raise_on_error=False, tags=tags, run_config=config
+    )
 
 
 def materialised(result: dg.ExecuteInProcessResult) -> dict[dg.AssetKey, dg.AssetMaterialization]:
@@ -197,7 +209,7 @@ def test_a_request_from_the_launchpad_to_the_manifest(
     assert result.success
     found = materialised(result)
     assert set(found) == {BUILD_PLAN, REPLAY, PARITY_REPORT, LABELS, DATASET, MANIFEST}
-    assert {str(one.partition) for one in found.values()} == {key}
+    assert {str(one.partition) for one in found.values()} == {f"fraud_by_payment.{key[:8]}"}
     objects = world.objects
     outcome = RunLedger(world.plane.pool).show(key).outcome
     assert outcome is not None
@@ -293,12 +305,24 @@ def test_labels_below_the_policy_fail_the_run_and_its_check(
     assert isinstance(tick(build_outcomes, builds, instance, told.cursor), dg.SkipReason)
 
 
-def test_a_plan_that_cannot_be_resolved_fails_with_its_field(
-    location: dg.Definitions, world: LabelledPlane, training: dict[str, Any], instance: dg.DagsterInstance
+def test_a_plan_that_cannot_be_resolved_fails_with_its_field_and_leaves_no_partition_red(
+    location: dg.Definitions,
+    world: LabelledPlane,
+    training: dict[str, Any],
+    instance: dg.DagsterInstance,
+    builds: BuildContextResource,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result = build(location, instance, asked(location, instance, changed(training, run_facts_ref="facts/another")))
+    key = asked(location, instance, changed(training, run_facts_ref="facts/another"))
+    result = build(location, instance, key)
     assert "RUN_FACTS_UNAVAILABLE (run_facts_ref)" in failure(result)
     assert materialised(result) == {}
+    monkeypatch.setattr(offline_sensors, "SETTLED_SECONDS", 0.0)
+    ended = tick(build_outcomes, builds, instance)
+    assert isinstance(ended, dg.SensorResult)
+    (removed,) = ended.dynamic_partitions_requests or []
+    assert isinstance(removed, dg.DeleteDynamicPartitionsRequest)
+    assert list(removed.partition_keys) == [shown_as(instance, key)]
 
 
 def test_an_event_with_two_contents_fails_completeness(
@@ -347,11 +371,14 @@ def test_the_sensor_asks_once_for_each_attempt(
         key = build_context.ledger.submit(parse_intent(training)).run_key
     found = tick(build_intents, builds, instance)
     (request,) = requests(found)
-    assert (request.run_key, request.partition_key) == (f"{key}-0-0", key)
+    assert (request.run_key, request.partition_key) == (f"{key}-0-0", f"fraud_by_payment.{key[:8]}")
     assert isinstance(found, dg.SensorResult)
     added = found.dynamic_partitions_requests or []
-    assert [(one.partitions_def_name, list(one.partition_keys)) for one in added] == [(BUILD_REQUEST.name, [key])]
-    instance.add_dynamic_partitions(str(BUILD_REQUEST.name), [key])
+    assert [(one.partitions_def_name, list(one.partition_keys)) for one in added] == [
+        (BUILD_REQUEST.name, [request.partition_key])
+    ]
+    assert set(request.asset_selection or ()) == {BUILD_PLAN, REPLAY, LABELS, PARITY_REPORT, DATASET, MANIFEST}
+    instance.add_dynamic_partitions(str(BUILD_REQUEST.name), [str(request.partition_key)])
     run = dg.DagsterRun(
         job_name="build_dataset",
         run_id="0" * 8 + "-0000-0000-0000-" + "0" * 12,
@@ -417,7 +444,7 @@ def test_a_build_made_elsewhere_is_shown(
     monkeypatch.setattr(offline_sensors, "SETTLED_SECONDS", 0.0)
     capsys.readouterr()
     found = tick(build_outcomes, builds, instance)
-    assert [one.partition_key for one in requests(found)] == [key, later]
+    assert [one.partition_key for one in requests(found)] == [shown_as(instance, key), shown_as(instance, later)]
     told = [line for line in capsys.readouterr().err.splitlines() if "governance fact" in line]
     assert len(told) == 3
     assert '"fact": "build_superseded"' in told[2]
@@ -445,7 +472,7 @@ def test_the_run_of_a_cancelled_build_is_terminated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     key = asked(location, instance, training)
-    tags = {"dagster/partition": key}
+    tags = {"dagster/partition": shown_as(instance, key)}
     under_way = instance.create_run_for_job(
         location.resolve_job_def("build_dataset"), status=dg.DagsterRunStatus.STARTED, tags=tags
     )
@@ -519,14 +546,16 @@ def test_a_model_is_trained_from_the_manifest(
     training["feature_groups"] += [{"group_name": "card_activity", "group_version": "v1"}]
     key = asked(location, instance, training)
     job = location.resolve_job_def("train_model")
-    unbuilt = job.execute_in_process(instance=instance, partition_key=key, raise_on_error=False)
+    unbuilt = job.execute_in_process(instance=instance, partition_key=shown_as(instance, key), raise_on_error=False)
     assert "has published no dataset" in failure(unbuilt)
     assert build(location, instance, key).success
     config: dict[str, Any] = {"first_day": "2026-01-01", "trees": 5}
 
     def train() -> dg.ExecuteInProcessResult:
         given = {"ops": {"learning__model": {"config": config}}}
-        return job.execute_in_process(instance=instance, partition_key=key, run_config=given, raise_on_error=False)
+        return job.execute_in_process(
+            instance=instance, partition_key=shown_as(instance, key), run_config=given, raise_on_error=False
+        )
 
     result = train()
     assert result.success
@@ -545,7 +574,7 @@ def test_a_model_is_trained_from_the_manifest(
         anew = tick(offline_reporter, builds, another)
         assert isinstance(anew, dg.SensorResult)
         (model,) = [event for event in anew.asset_events if event.asset_key == MODEL]
-        assert model.partition == key
+        assert model.partition == shown_as(instance, key)
         assert {name: value.value for name, value in model.metadata.items() if name != "status"} == {
             name: value.value for name, value in shown.items()
         }
@@ -606,6 +635,15 @@ def test_corrections_of_a_day(location: dg.Definitions, world: LabelledPlane, in
         result = job.execute_in_process(instance=instance, partition_key=day)
         return {name: value.value for name, value in materialised(result)[CORRECTION_LEDGER].metadata.items()}
 
+    days = location.resolve_asset_graph().get(CORRECTION_LEDGER).partitions_def
+    assert days is not None
+    assert days.get_partition_keys()[0] == f"{datetime.now(UTC).year - 1}-01-01"
+    whole = {
+        ASSET_PARTITION_RANGE_START_TAG: days.get_partition_keys()[0],
+        ASSET_PARTITION_RANGE_END_TAG: days.get_partition_keys()[-1],
+    }
+    everything = job.execute_in_process(instance=instance, tags=whole, raise_on_error=False)
+    assert "one run takes at most 366. Nothing was done" in failure(everything)
     assert ledger("2026-01-04")["corrections"] == 0
     found = ledger("2026-01-03")
     assert (found["corrected_decisions"], found["corrections"]) == (1, 1)

@@ -18,7 +18,7 @@ from ofp_platform.orchestration.log.event_assets import LOG_EVENTS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTION_RANGE
 from ofp_platform.orchestration.online.schedules import snapshot_set_hourly, verify_ranges_nightly
 from ofp_platform.orchestration.online.sensors import commit_reporter, new_offsets
-from ofp_platform.orchestration.partitions import HOUR_FORMAT, OFFSET_RANGE, REGISTRY_DIGEST, range_key
+from ofp_platform.orchestration.partitions import HOUR_FORMAT, OFFSET_RANGE, REGISTRY_DIGEST, range_key, registry_key
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.orchestration.run_failures import run_failures
 from ofp_platform.registry.pack import pack_digest
@@ -125,7 +125,7 @@ def test_commits_of_any_driver_are_reported_once(
     added = {request.partitions_def_name: list(request.partition_keys) for request in first.dynamic_partitions_requests or ()}
     assert added == {
         OFFSET_RANGE.name: [range_name(number) for number in range(shared)],
-        REGISTRY_DIGEST.name: [pack_digest(profile_pack(plane.profile))],
+        REGISTRY_DIGEST.name: [registry_key(profile_pack(plane.profile), pack_digest(profile_pack(plane.profile)))],
     }
     assert list(first.asset_events) == []
     for name, keys in added.items():

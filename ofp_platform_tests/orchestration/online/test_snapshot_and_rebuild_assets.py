@@ -7,13 +7,14 @@ import pytest
 
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.ranges.catch_up import catch_up
-from ofp_platform.online.ranges.snapshot_sets import last_full_hour
+from ofp_platform.online.ranges.snapshot_sets import HOUR, last_full_hour
 from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS
 from ofp_platform.orchestration.online.rebuild_assets import EQUAL, REBUILD
-from ofp_platform.orchestration.online.snapshot_assets import HASH_IS_NAME, snapshot_set
-from ofp_platform.orchestration.partitions import HOUR_FORMAT, REGISTRY_DIGEST
-from ofp_platform.orchestration.resources import FeatureReaderResource, ObjectStoreResource, PlaneResource
+from ofp_platform.orchestration.online.snapshot_assets import HASH_IS_NAME, SNAPSHOT_SET
+from ofp_platform.orchestration.partitions import HOUR_FORMAT, REGISTRY_DIGEST, registry_key
+from ofp_platform.orchestration.resources import FeatureReaderResource, PlaneResource
 from ofp_platform.registry.pack import pack_digest
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.times import format_time, to_datetime
@@ -42,15 +43,15 @@ def metadata(result: dg.ExecuteInProcessResult) -> dict[str, object]:
 
 
 def test_the_snapshots_of_an_hour(
-    plane: Plane, plane_resource: PlaneResource, instance: dg.DagsterInstance, watermark: int
+    definitions: dg.Definitions,
+    plane: Plane,
+    instance: dg.DagsterInstance,
+    watermark: int,
 ) -> None:
     hour = last_full_hour(plane.ensure_live())
     assert hour is not None
-    result = dg.materialize_to_memory(
-        [snapshot_set],
-        instance=instance,
-        partition_key=to_datetime(hour).strftime(HOUR_FORMAT),
-        resources={"plane": plane_resource, "object_store": ObjectStoreResource(profile_source=plane_resource.profile_source)},
+    result = definitions.resolve_job_def("snapshot_sets").execute_in_process(
+        instance=instance, partition_key=to_datetime(hour).strftime(HOUR_FORMAT)
     )
     assert result.success
     shown = metadata(result)
@@ -73,6 +74,28 @@ def test_an_hour_that_is_not_over(
     assert "the watermark is" in str(result.get_step_failure_events()[0].step_failure_data.user_failure_data)
 
 
+def test_a_backfill_of_hours_is_one_run_and_never_all_of_them(
+    definitions: dg.Definitions, plane: Plane, instance: dg.DagsterInstance, watermark: int
+) -> None:
+    job = definitions.resolve_job_def("snapshot_sets")
+    hour = last_full_hour(plane.ensure_live())
+    assert hour is not None
+    keys = [to_datetime(hour - back * HOUR).strftime(HOUR_FORMAT) for back in (2, 1, 0)]
+    tags = {ASSET_PARTITION_RANGE_START_TAG: keys[0], ASSET_PARTITION_RANGE_END_TAG: keys[-1]}
+    result = job.execute_in_process(instance=instance, tags=tags)
+    assert result.success
+    assert sorted(str(event.partition) for event in result.get_asset_materialization_events()) == keys
+    assert checks(result) == {HASH_IS_NAME: True}
+    node = definitions.resolve_asset_graph().get(SNAPSHOT_SET)
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+    first = node.partitions_def.get_first_partition_key() if node.partitions_def is not None else None
+    everything = job.execute_in_process(
+        instance=instance, tags={**tags, ASSET_PARTITION_RANGE_START_TAG: str(first)}, raise_on_error=False
+    )
+    told = str(everything.get_step_failure_events()[0].step_failure_data.user_failure_data)
+    assert "one run takes at most 744. Nothing was done" in told
+
+
 def test_rebuild_and_switch(plane: Plane, instance: dg.DagsterInstance, watermark: int, tmp_path: Path) -> None:
     group = "\n  - name: card_activity\n    version: v1\n"
     added = (
@@ -83,14 +106,16 @@ def test_rebuild_and_switch(plane: Plane, instance: dg.DagsterInstance, watermar
     resource = PlaneResource(profile_source=str(path), database_url=plane.dsn)
     location = code_location(resource.load_profile(), resource)
     digest = pack_digest(profile_pack(resource.load_profile()))
-    instance.add_dynamic_partitions(str(REGISTRY_DIGEST.name), [digest, "0" * 64])
+    key = registry_key(profile_pack(resource.load_profile()), digest)
+    assert key == f"card_payments-2.{digest[:8]}"
+    instance.add_dynamic_partitions(str(REGISTRY_DIGEST.name), [key, "0" * 64])
     before = plane.ensure_live()
 
     other = location.resolve_job_def("rebuild").execute_in_process(
         instance=instance, partition_key="0" * 64, raise_on_error=False
     )
     assert not other.success
-    result = location.resolve_job_def("rebuild").execute_in_process(instance=instance, partition_key=digest)
+    result = location.resolve_job_def("rebuild").execute_in_process(instance=instance, partition_key=key)
     assert checks(result) == {EQUAL: True}
     shown = metadata(result)
     assert shown["live_hash"] == shown["beside_hash"]

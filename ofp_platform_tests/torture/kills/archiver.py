@@ -56,6 +56,7 @@ def archive_receipts_first(profile: Profile, dsn: str, url: str) -> int:
 
 def check_without_guard(world: World, plane: Plane, victim_pool: VictimPool, folder: Path) -> Checked:
     """What the check of a killed archiver says of one that puts receipts first."""
+    folder.mkdir(parents=True, exist_ok=True)
     archive = Archive(ObjectStore(f"file://{folder / 'receipts-first'}"), plane.log.stream_name)
     victim_pool.run(archive_receipts_first, world.profile, world.dsn, archive.store.url, kill=Kill("archive.receipt_put"))
     checked = Checked()
@@ -72,6 +73,7 @@ def kill_archivers(
     """
     kills: Counter[str] = Counter()
     checked = Checked()
+    folder.mkdir(parents=True, exist_ok=True)
     archive = Archive(ObjectStore(f"file://{folder / 'killed'}"), plane.log.stream_name)
     usual = 0.1  # seconds that a child lives
     while True:
