@@ -26,7 +26,10 @@ ATTENDS = 0x6F7100
 """The lock spaces of shards that a process attends to, one for each number."""
 READY = 0x6F7200
 """The lock spaces of shards at the barrier."""
-WAIT_SECONDS = 2.0
+WAIT_SECONDS = 60.0
+"""For a shard that has a process: a large epoch may take some shards much longer than others."""
+ABSENT_SECONDS = 2.0
+"""For a shard whose process is gone: a standby takes over sooner."""
 LOOK_SECONDS = 0.02
 """How long anybody waits for a notice before looking for itself."""
 
@@ -145,11 +148,14 @@ class EpochBarrier:
             "projection": self._projection_id,
             "version": version,
         }
-        deadline = time.monotonic() + self._wait_seconds
+        began = time.monotonic()
         while missing := tuple(shard for (shard,) in self._connection.execute(statement, arguments)):
-            if time.monotonic() >= deadline:
-                text = f"epoch {version} of projection {self._projection_id}: {shard_words(missing)} {words}"
-                raise EpochHeld(f"{text} within {self._wait_seconds:g} s", missing)
+            seconds = time.monotonic() - began
+            if seconds >= min(ABSENT_SECONDS, self._wait_seconds):
+                absent = set(missing_shards(self._connection, self._projection_id, self.shard.count))
+                if seconds >= self._wait_seconds or absent.intersection(missing):
+                    text = f"epoch {version} of projection {self._projection_id}: {shard_words(missing)} {words}"
+                    raise EpochHeld(f"{text} within {seconds:.3g} s", missing)
             self.wait(LOOK_SECONDS)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ofp_platform.online.projecting import epoch_barrier
 from ofp_platform.online.projecting import shard_projector as shard_module
 from ofp_platform.online.projecting.epoch_barrier import EpochHeld
 from ofp_platform.online.projecting.epoch_records import EpochDiffers
@@ -235,12 +236,25 @@ def test_a_shard_that_does_nothing_holds_the_epoch_and_readers_see_the_one_befor
         shard_projector(plane, dsn, 2, 3),
     ):
         for _ in range(2):
-            with pytest.raises(EpochHeld, match=r"shards 1, 2 not ready within 0.05 s"):
+            with pytest.raises(EpochHeld, match=r"shards 1, 2 not ready within 0"):
                 first.apply_available(max_records=10)
-        with pytest.raises(EpochHeld, match=r"shards 0, 2 not ready within 0.05 s"):
+        with pytest.raises(EpochHeld, match=r"shards 0, 2 not ready within 0"):
             second.apply_next()
     assert versions(plane) == [1, 1, 1]
     assert plane.check(KEYS, GROUPS, START)
+
+
+def test_a_shard_whose_process_is_gone_is_not_waited_for(dsn: str, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others wait for one that is at work, as long as that takes, but not for the dead."""
+    monkeypatch.setattr(epoch_barrier, "ABSENT_SECONDS", 0.05)
+    plane = filled(pool, "gone")
+    set_shards(plane, 2)
+    with sequencer(plane, dsn, 2) as first:
+        other = shard_projector(plane, dsn, 1, 2)
+        monkeypatch.setattr(first._barrier, "wait", lambda seconds: other.close())
+        with pytest.raises(EpochHeld, match="shard 1 not ready"):  # it would wait for a minute
+            first.apply_available(max_records=10)
+    assert versions(plane) == [1, 1]
 
 
 def test_a_number_of_shards_that_the_projection_does_not_have_is_refused(dsn: str, pool: Pool) -> None:
