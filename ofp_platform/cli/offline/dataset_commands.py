@@ -214,7 +214,7 @@ def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -
     typer.echo(f"{len(manifest.files)} files, {size:,} bytes: as they were built")
     typer.echo(f"{manifest.row_count:,} rows, content digest {manifest.content_digest}: computed again, equal")
     if not_compared is None:
-        typer.echo(f"manifest {manifest.digest}: as index and build recorded it")
+        typer.echo("the manifest is the one that index and build recorded")
     else:
         typer.echo(f"{not_compared}: what index and build recorded was not compared", err=True)
 
