@@ -8,7 +8,6 @@ stack trace.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import time
 import uuid
@@ -53,6 +52,7 @@ from ofp_platform.api.route_scopes import (
     Open,
 )
 from ofp_platform.api.service import BuildPort, MayRead, ServedAnswer, ServingPort
+from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
@@ -62,6 +62,8 @@ from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 
 _GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
+PRINCIPALS, ACCESS_LOG = "principals", "access log"
+"""Its background tasks, as health names one that ended."""
 _VITAL_TARGETS = frozenset({b"/health", b"/metrics"})
 _ASKING = PrincipalScope.FEATURES_READ
 _REQUEST_ID = re.compile(IDENTIFIER_PATTERN.encode())
@@ -86,7 +88,8 @@ def _new_request_id() -> str:
 class Application:
     """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log.
 
-    `hosts`: the names under which it may be asked. `access`: where it is told who asked for what.
+    `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ended`: where it is told that
+    a background task ended, for health.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Application:
         authentication: Authentication,
         hosts: OwnHosts | None = None,
         access: AccessLog | None = None,
+        ended: EndedTasks | None = None,
         policy: HttpPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
         new_request_id: Callable[[], str] = _new_request_id,
@@ -106,8 +110,7 @@ class Application:
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
-        self._writing: asyncio.Task[None] | None = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._tasks = BackgroundTasks(ended)
         self._policy = policy or HttpPolicy()
         self._clock = clock
         self._new_request_id = new_request_id
@@ -412,32 +415,28 @@ class Application:
         except Exception as error:
             await send({"type": "lifespan.startup.failed", "message": f"the service cannot start: {error}"})
             return
-        self._refreshing = asyncio.create_task(self._refresh())
-        self._writing = asyncio.create_task(self._write_accesses())
+        self._tasks.start(PRINCIPALS, self._refresh())
+        if self._access is not None:
+            self._tasks.start(ACCESS_LOG, self._write_accesses(self._access))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        for task in (self._refreshing, self._writing):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await self._tasks.stop(PRINCIPALS, ACCESS_LOG)
         await self._builds.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _write_accesses(self) -> None:
+    async def _write_accesses(self, access: AccessLog) -> None:
         """Twice a second, and once more at the end."""
-        if self._access is None:
-            return
-        writing: asyncio.Task[None] | None = None
+        writing: asyncio.Future[None] | None = None
         try:
             while True:
                 await asyncio.sleep(WRITE_SECONDS)
-                writing = asyncio.create_task(asyncio.to_thread(self._access.write))
+                writing = asyncio.get_running_loop().run_in_executor(None, access.write)
                 await asyncio.shield(writing)
         finally:
-            if writing is not None:
+            if writing is not None and not writing.done():
                 await writing
-            self._access.write()
+            access.write()
 
     async def _refresh(self) -> None:
         while True:

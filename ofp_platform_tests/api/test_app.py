@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from ofp_platform.api import examples
+from ofp_platform.api.access_log import AccessLog
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.contract_files import contract_schemas, offline_schema, serving_schema
 from ofp_platform.api.live_example import LiveExample, live_request
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.principals import Scope
 from ofp_platform.api.refusals import status_of
+from ofp_platform.vocabulary.background_tasks import EndedTask, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
 from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBuilds, FakePort, FixedAnswer
@@ -330,6 +333,35 @@ async def test_lifespan(port: FakePort) -> None:
         else:
             assert [m["type"] for m in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
             assert (port.opened, port.closed, builds.closed) == (True, True, True)
+
+
+async def test_a_background_task_that_ends_is_told_to_health(tmp_path: Path) -> None:
+    class BrokenLog(AccessLog):
+        def write(self) -> None:
+            raise ValueError("a defect")
+
+    ended = EndedTasks()
+    access = BrokenLog(tmp_path, lambda: 0.0)
+    application = Application(FakePort(), FakeBuilds(), authentication=authentication(), access=access, ended=ended)
+    stop = asyncio.Event()
+    began = False
+
+    async def receive() -> dict[str, str]:
+        nonlocal began
+        if began:
+            await stop.wait()
+        began = True
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        pass
+
+    serving = asyncio.create_task(application({"type": "lifespan"}, receive, send))
+    while not ended.own:
+        await asyncio.sleep(0.01)
+    assert ended.own == [EndedTask("access log", "ValueError")]
+    stop.set()
+    await serving
 
 
 async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:

@@ -20,6 +20,7 @@ AWAITED = {
     "api/workers.py": "the process that started the workers waits for the end of each",
     "decisions/loop.py": "a task group",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
+    "online/ranges/shard_driver.py": "the driver joins it, and raises its error",
     "online/service/projection_monitor.py": "a reading, awaited by the monitor",
     "online/serving/async_reader.py": "short: a statement, whose end each question is told; a cache that fails is emptied",
 }

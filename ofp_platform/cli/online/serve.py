@@ -43,11 +43,18 @@ def build_application(
         body_timeout_seconds=profile.http.body_seconds,
         max_in_flight=profile.http.max_requests_under_way,
     )
-    service = OnlineService(profile, dsn, ended=EndedTasks(reports), read_dsn=read_dsn)
+    ended = EndedTasks(reports)
+    service = OnlineService(profile, dsn, ended=ended, read_dsn=read_dsn)
     authentication = Authentication(principals, profile.context_pins, time.time)
     builds = BuildRequests(dsn, limits=profile.builds)
     return Application(
-        service, builds, authentication=authentication, hosts=OwnHosts(hosts), access=AccessLog(access, time.time), policy=policy
+        service,
+        builds,
+        authentication=authentication,
+        hosts=OwnHosts(hosts),
+        access=AccessLog(access, time.time),
+        ended=ended,
+        policy=policy,
     )
 
 

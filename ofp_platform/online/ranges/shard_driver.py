@@ -63,8 +63,12 @@ def drive(
 
 @contextmanager
 def until_idle(plane: Plane, row: ProjectionRow, seconds: float) -> Iterator[threading.Event]:
-    """An event that is set once no record has waited, and the projection has not moved, for that long; 0: never."""
+    """An event that is set once no record has waited, and the projection has not moved, for that long; 0: never.
+
+    A watch that fails sets it, too, and its error is raised at the end: what nobody watched is not idle.
+    """
     idle, end = threading.Event(), threading.Event()
+    failures: list[Exception] = []
 
     def watch() -> None:
         version, since = -1, time.monotonic()
@@ -75,8 +79,9 @@ def until_idle(plane: Plane, row: ProjectionRow, seconds: float) -> Iterator[thr
                 version = current.version
             except Exception as error:
                 if not (isinstance(error, LogUnavailable) or is_transient(error)):
+                    failures.append(error)
                     idle.set()
-                    raise
+                    return
                 is_idle = False  # an outage is waited out by the driver
             if not is_idle:
                 since = time.monotonic()
@@ -91,3 +96,5 @@ def until_idle(plane: Plane, row: ProjectionRow, seconds: float) -> Iterator[thr
     finally:
         end.set()
         watcher.join()
+    if failures:
+        raise failures[0]
