@@ -52,6 +52,7 @@ def command(words: Sequence[str], profile: Profile, dsn: str, name: str, folder:
     """`ofp WORDS` in a process of its own, once it has said that it is ready; its process id."""
     settings = folder / f"{profile.profile_name}.yaml"
     settings.write_text(profile.model_dump_json(exclude_none=True))  # JSON is YAML
+    (folder / "home").mkdir(exist_ok=True)
     line = [
         sys.executable,
         "-u",

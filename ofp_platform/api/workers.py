@@ -171,7 +171,7 @@ class Workers:
             return False
         why = _in_words(process.exitcode)
         LOGGER.error("%s (process %s) ended: %s", worker.name, process.pid, why)
-        if not self._has_answered:
+        if not self._has_answered and worker.ready_since is None:
             return False
         if worker.ready is not None:
             worker.ready.close()

@@ -12,11 +12,10 @@ from importlib import metadata
 
 import dagster as dg
 import uvicorn
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import ModuleTarget
 from dagster_webserver.app import create_app_from_workspace_process_context
 
 from ofp_platform.api.request_head import OwnHosts
+from ofp_platform.orchestration.dagster_internals import ModuleTarget, WorkspaceProcessContext
 from ofp_platform.orchestration.webserver_guard import Guard
 
 SESSION_VARIABLE = "OFP_DAGSTER_SESSION"

@@ -27,11 +27,15 @@ def work(kind: str, starts: Path, sending: Connection) -> None:
     """One worker; `starts` has a line for each that was started."""
     with starts.open("a") as file:
         file.write(f"{os.getpid()}\n")
-    number = len(starts.read_text().splitlines())
+    number = starts.read_text().splitlines().index(str(os.getpid())) + 1
     if kind == "never" or (kind == "not again" and number > 2):
         sys.exit(3)
     sending.send(None)
     if kind == "one dies" and number == 1:
+        while not (starts.parent / "ready").exists():
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "dies at once" and number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "not again":
         signal.sigwait([signal.SIGUSR1]) if number == 1 else sys.exit(4)
@@ -44,6 +48,7 @@ def run(kind: str, folder: Path) -> bool:
 
     def ready() -> None:
         print("ready", flush=True)
+        (folder / "ready").touch()
 
     return Workers(2, work, (kind, starts), ready, ended, QUICK).run()
 
@@ -92,6 +97,17 @@ def test_what_a_gone_process_reported_is_forgotten(tmp_path: Path) -> None:
     assert EndedTasks(tmp_path).all() == []
     assert EndedTasks(tmp_path).warnings() == []
     assert EndedTasks().warnings() == []
+
+
+def test_one_that_ends_before_all_have_answered_is_started_again(tmp_path: Path) -> None:
+    process = _started("dies at once", tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    while len(_pids(tmp_path)) < 3:
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

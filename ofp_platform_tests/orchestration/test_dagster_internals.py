@@ -18,6 +18,8 @@ PACKAGE = Path(ofp_platform.__file__).parent
     [
         ("dagster._core.storage.tags", "ASSET_PARTITION_RANGE_START_TAG", "dagster/asset_partition_range_start"),
         ("dagster._core.storage.tags", "ASSET_PARTITION_RANGE_END_TAG", "dagster/asset_partition_range_end"),
+        ("dagster._core.workspace.context", "WorkspaceProcessContext", None),
+        ("dagster._core.workspace.load_target", "ModuleTarget", None),
         ("dagster._serdes", "ConfigurableClassData", None),
     ],
 )

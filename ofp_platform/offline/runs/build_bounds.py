@@ -3,6 +3,8 @@ it runs, and held against the limits of the profile."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,11 +142,10 @@ def _check_bytes(size: BuildSize, limits: BuildLimits) -> None:
 def folder_bytes(folder: Path) -> int:
     """Bytes of the files in a folder, as far as they are there while it is looked at."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # removed meanwhile
-            continue
+    for parent, _, names in os.walk(folder):  # a folder that was moved meanwhile is no error of a walk
+        for name in names:
+            with contextlib.suppress(OSError):  # removed meanwhile
+                total += os.lstat(os.path.join(parent, name)).st_size
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,21 @@ PLACES: list[tuple[Any, str]] = [
     (build_stages, "write_dataset"),
     (builder, "publish_files"),
 ]
+
+
+def test_a_folder_that_moves_while_it_is_measured_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("kept", "moved"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"12345")
+    scandir = os.scandir
+
+    def moving(path: Any) -> Any:
+        if str(path).endswith("moved"):
+            raise FileNotFoundError(2, "moved meanwhile", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", moving)
+    assert folder_bytes(tmp_path) == 5
 
 
 @pytest.mark.parametrize(("module", "name"), PLACES, ids=[name for _, name in PLACES])

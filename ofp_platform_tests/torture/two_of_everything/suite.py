@@ -31,6 +31,8 @@ class _Tally(Protocol):
 def torture(run: Run) -> None:
     """See the module."""
     rng = random.Random(run.seed)
+    for name in ("archives", "overwritten", "published", "plain", "first"):
+        (run.folder / name).mkdir()  # no object store makes what its own folder lies in
     with Contenders(3) as contenders:
         _projectors(run, contenders, rng)
         _archivers(run, contenders, rng)
@@ -60,6 +62,7 @@ def _archivers(run: Run, contenders: Contenders, rng: random.Random) -> None:
     with _database(run) as one, _database(run) as other, ExitStack() as stack:
         fill(one, 7)
         fill(other, 8)
+        (run.folder / "archives").mkdir()
         places: list[tuple[str, str, str | None, int]] = [("a local folder", f"file://{run.folder}/archives", None, rounds)]
         places.append(("S3 (moto)", *stack.enter_context(moto()), max(1, rounds // 20)))
         for store, url, endpoint, count in places:
