@@ -62,7 +62,6 @@ def _archivers(run: Run, contenders: Contenders, rng: random.Random) -> None:
     with _database(run) as one, _database(run) as other, ExitStack() as stack:
         fill(one, 7)
         fill(other, 8)
-        (run.folder / "archives").mkdir()
         places: list[tuple[str, str, str | None, int]] = [("a local folder", f"file://{run.folder}/archives", None, rounds)]
         places.append(("S3 (moto)", *stack.enter_context(moto()), max(1, rounds // 20)))
         for store, url, endpoint, count in places:
