@@ -24,6 +24,7 @@ from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
     dataset_commands,
+    entity_commands,
     facts_commands,
     governance_commands,
     id_commands,
@@ -103,6 +104,9 @@ app.command("decide", short_help="Run the example decision service over the newe
 app.add_typer(id_commands.app, name="id")
 app.add_typer(intent_commands.app, name="intent")
 app.add_typer(build_commands.app, name="build")
+dataset_commands.app.command("from-entities", short_help="Build a dataset whose rows are a file of keys and times.")(
+    entity_commands.from_entities
+)
 app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(parity_commands.app, name="parity")
 app.add_typer(model_commands.app, name="model")

@@ -150,7 +150,7 @@ class TableFile:
             try:
                 for batch in file.iter_batches(batch_size=rows):
                     cells = {
-                        name: [self._present(cell) for cell in _microseconds(batch.column(name)).to_pylist()] for name in names
+                        name: [self._present(cell) for cell in microseconds(batch.column(name)).to_pylist()] for name in names
                     }
                     yield TablePart(list(range(first, first + batch.num_rows)), cells)
                     first += batch.num_rows
@@ -171,7 +171,7 @@ class TableFile:
         return names
 
 
-def _microseconds(column: pa.Array) -> pa.Array:
+def microseconds(column: pa.Array) -> pa.Array:
     """A column whose moments are Python's: nanoseconds that are whole microseconds; others are refused by Arrow."""
     is_fine = pa.types.is_timestamp(column.type) and column.type.unit == "ns"
     return column.cast(pa.timestamp("us", column.type.tz)) if is_fine else column

@@ -1,7 +1,8 @@
 """The rows of a dataset in their canonical order, without features: on disk, in blocks that one worker holds in memory.
 
 Order: per event by (event time, identity: the first 128 bits of SHA-256(class NUL id NUL payload hash), unsigned), a decision
-id behind it; per entity and per grid by (as-of, key id). Each row also goes to the shard of each of its keys.
+id behind it; per entity and per grid by (as-of, key id); per table as the
+table has them. Each row also goes to the shard of each of its keys.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ofp_platform.offline.replay.decision_basis import (
 from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.sources.read_ahead import read_ahead
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid, PerTable
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
@@ -79,17 +80,18 @@ class DatasetRows:
 
 def dataset_rows(
     folded_replay: FoldedReplay,
-    scope: PerEvent | PerEntity | PerGrid,
+    scope: PerEvent | PerEntity | PerGrid | PerTable,
     as_of_basis: AsOfBasis,
     folder: Path,
     decisions: Iterable[RecordedDecision] = (),
     check: Callable[[], None] = lambda: None,
     counting_records: Mapping[tuple[str, str], tuple[str, int | str]] | None = None,
+    entity_table: pa.Table | None = None,
 ) -> DatasetRows:
     """The rows of a scope. `folder` does not exist yet. A per-event scope must have been given to the fold.
 
     `counting_records`: by type and id of an event that has several contents, partition and offset of the record whose content
-    alone makes a row. `check` is called before each block, and may raise.
+    alone makes a row. `check` is called before each block, and may raise. `entity_table`: that of a per-table scope.
 
     `decisions` are of events: each makes a row under `decision`, and is noted beside the row of its event otherwise.
 
@@ -115,7 +117,14 @@ def dataset_rows(
             message = "as_of_basis 'decision' needs a per_event scope: only events have decisions"
             raise BuildRefused(BuildReason.INVALID_INTENT, message, "as_of_basis")
         bases = NO_DECISIONS
-        writer = _Writer(folder, folded_replay.shards, (scope.key_type.value,), check)
+        key_types = tuple(scope.key_types) if isinstance(scope, PerTable) else (scope.key_type,)
+        writer = _Writer(folder, folded_replay.shards, tuple(key_type.value for key_type in key_types), check)
+    if isinstance(scope, PerTable):
+        if entity_table is None:
+            raise ValueError("a per-table scope has the rows of its table; give it")
+        for start in range(0, entity_table.num_rows, BLOCK_ROWS):
+            _add_table_rows(writer, entity_table.slice(start, BLOCK_ROWS).combine_chunks(), as_of_basis)
+    elif not isinstance(scope, PerEvent):
         blocks = _listed_rows(scope) if isinstance(scope, PerEntity) else _grid(scope, folded_replay)
         for key_ids, times in blocks:
             _add_entities(writer, scope.key_type.value, key_ids, times, as_of_basis)
@@ -356,6 +365,20 @@ def _grid(scope: PerGrid, folded_replay: FoldedReplay) -> Iterator[tuple[list[st
                 names, times = [], []
     if names:
         yield names, np.concatenate(times)
+
+
+def _add_table_rows(writer: _Writer, rows: pa.Table, as_of_basis: AsOfBasis) -> None:
+    """Rows of an entity table as they are; a row without a key of some type has none of that type's features."""
+    as_of = rows["as_of_time_utc"]
+    times = as_of.cast(pa.int64()).to_numpy()
+    if as_of_basis is AsOfBasis.INGEST_TIME:
+        rows = rows.add_column(rows.schema.get_field_index("as_of_time_utc") + 1, "known_until_utc", as_of)
+    keys = {}
+    for key_type in writer.key_types:
+        key_ids = rows[f"{key_type}_id"]
+        high, low, _ = writer.digests.columns(pc.fill_null(key_ids, "").to_pylist())
+        keys[key_type] = (high, low, pc.is_valid(key_ids).to_numpy())
+    writer.add(rows, keys, np.column_stack([times, times, np.zeros(len(times), np.int64)]))
 
 
 def _add_entities(writer: _Writer, key_type: str, key_ids: list[str], times: Int64s, as_of_basis: AsOfBasis) -> None:

@@ -11,7 +11,7 @@ from ofp_platform.registry.question import check_request
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.published_packs import pack_content, pack_digests
 from ofp_platform.vocabulary.errors import ContractError, Reason
-from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, FeaturePackRef, ForensicRebuild, PerEvent
+from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, FeaturePackRef, ForensicRebuild, PerEvent, PerTable
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.profile import Limits
@@ -73,6 +73,8 @@ def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[Fe
             if field not in readable:
                 text = f"the pack reads no such field of these event types; it reads {', '.join(sorted(readable))}"
                 _refuse(f"scope.payload_fields.{index}", text)
+    elif isinstance(scope, PerTable):
+        key_types = {key_type.value for key_type in scope.key_types}
     else:
         key_types = {scope.key_type.value}
     for index, group in enumerate(intent.feature_groups):
@@ -84,7 +86,15 @@ def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[Fe
             types = ", ".join(sorted(key_types))
             text = f"this group is of key type {compiled_group.key_type}, and the rows of this scope have {types}"
             _refuse(f"feature_groups.{index}", text)
+        if isinstance(scope, PerTable):
+            _check_columns(scope, f"{group.group_name}_{group.group_version}__")
     return _canonical_order(intent.feature_groups)
+
+
+def _check_columns(scope: PerTable, of_features: str) -> None:
+    for place, name in enumerate(scope.columns):
+        if name.startswith(of_features):
+            _refuse(f"scope.columns.{place}", "a column of the table is called as columns of the features are; call it otherwise")
 
 
 def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tuple[FeatureGroupRef, ...]:

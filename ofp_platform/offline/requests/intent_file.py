@@ -18,6 +18,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
     ForensicRebuild,
     ParityRebuild,
     PerEvent,
+    PerTable,
     Purpose,
 )
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -90,10 +91,26 @@ def check_intent(intent: Intent) -> None:
     if isinstance(intent, DatasetBuild):
         _check_label(intent)
         _check_unique([(group.group_name, group.group_version) for group in intent.feature_groups], ("feature_groups",))
+        if isinstance(intent.scope, PerTable):
+            _check_table(intent, intent.scope)
         if intent.as_of_basis is AsOfBasis.DECISION and not isinstance(intent.scope, PerEvent):
             refuse("a decision is about an event: the basis 'decision' needs a scope of kind per_event", ("as_of_basis",))
     elif isinstance(intent, ParityRebuild):
         _check_unique(intent.decision_ids or (), ("decision_ids",))
+
+
+def _check_table(intent: DatasetBuild, scope: PerTable) -> None:
+    _check_unique(scope.key_types, ("scope", "key_types"))
+    _check_unique(scope.columns, ("scope", "columns"))
+    _check_unique(scope.label_columns, ("scope", "label_columns"))
+    for index, name in enumerate(scope.label_columns):
+        if name not in scope.columns:
+            refuse("is none of the columns of the table", ("scope", "label_columns", index))
+    if intent.purpose is Purpose.TRAINING:
+        refuse(
+            "nothing proves since when the labels of an entity table were known: purpose analysis, or rows of events with labels",
+            ("purpose",),
+        )
 
 
 def _check_label(intent: DatasetBuild) -> None:

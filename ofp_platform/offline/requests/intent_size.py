@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, ParityRebuild, PerEntity, PerGrid
+from ofp_platform.vocabulary.offline.build_intent import (
+    DatasetBuild,
+    ForensicRebuild,
+    ParityRebuild,
+    PerEntity,
+    PerGrid,
+    PerTable,
+)
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
@@ -25,6 +32,8 @@ def least_rows(intent: DatasetBuild | ParityRebuild | ForensicRebuild) -> tuple[
         entities = 1 if scope.key_ids is None else len(set(scope.key_ids))
         words = f"{times:,} times for {'each entity of the replay' if scope.key_ids is None else f'{entities:,} entities'}"
         return times * entities, words
+    if isinstance(scope, PerTable):
+        return scope.rows, "those of its entity table"
     return 0, ""
 
 

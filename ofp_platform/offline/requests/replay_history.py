@@ -13,7 +13,7 @@ from typing import NoReturn
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.registry.layout import CompiledGroup
-from ofp_platform.vocabulary.offline.build_intent import PerEntity, PerEvent, PerGrid
+from ofp_platform.vocabulary.offline.build_intent import PerEntity, PerEvent, PerGrid, PerTable
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
 from ofp_platform.vocabulary.position import place
@@ -50,10 +50,10 @@ def check_history(newest_us: int | None, oldest_row_us: int, groups: Iterable[Co
     )
 
 
-def oldest_time(scope: PerEvent | PerEntity | PerGrid) -> int | None:
-    """The oldest as-of of a scope's rows, microseconds, where the scope says it; a per-event scope does not."""
+def oldest_time(scope: PerEvent | PerEntity | PerGrid | PerTable) -> int | None:
+    """The oldest as-of of a scope's rows, microseconds, where the scope says it; one of events or of a table does not."""
     match scope:
-        case PerEvent():
+        case PerEvent() | PerTable():
             return None
         case PerEntity():
             return min(parse_time(row.as_of_time_utc) for row in scope.rows)

@@ -15,7 +15,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.requests.intent_size import check_intent_size, least_rows, refuse_rows
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerGrid
+from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerGrid, PerTable
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.profile import BuildLimits
@@ -56,7 +56,7 @@ def plan_size(plan: BuildPlan, registry: CompiledRegistry | None, records: int) 
 def _plan_rows(plan: BuildPlan, records: int) -> int:
     if plan.scope is None:
         return 0
-    if isinstance(plan.scope, PerEntity | PerGrid):
+    if isinstance(plan.scope, PerEntity | PerGrid | PerTable):
         return least_rows(plan.intent)[0]
     return len(plan.decisions) if plan.as_of_basis is AsOfBasis.DECISION else records
 
@@ -82,7 +82,7 @@ def check_plan_size(size: BuildSize, plan: BuildPlan, limits: BuildLimits) -> No
             " a shorter replay, or a greater limit",
             "replay",
         )
-    if isinstance(plan.scope, PerEntity | PerGrid):
+    if isinstance(plan.scope, PerEntity | PerGrid | PerTable):
         check_intent_size(plan.intent, limits)
         _check_bytes(size, limits)
     elif size.records * RECORD_BYTES > limits.max_bytes:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
+from ofp_platform.offline.datasets.entity_table import load_entity_table
 from ofp_platform.offline.datasets.feature_leakage import check_features
 from ofp_platform.offline.datasets.feature_rows import (
     compute_features,
@@ -44,7 +45,15 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.models import EventRouting, event_class
 from ofp_platform.storage.decision_records import read_decisions
 from ofp_platform.storage.snapshot_records import hashed_part, read_records
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, FeaturePackRef, PerEvent, Purpose
+from ofp_platform.vocabulary.offline.build_intent import (
+    AsOfBasis,
+    FeaturePackRef,
+    PerEntity,
+    PerEvent,
+    PerGrid,
+    PerTable,
+    Purpose,
+)
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt, SkewTable
@@ -171,7 +180,12 @@ def dataset(
     groups = requested_groups(registry, plan.feature_groups or ())
     decisions = _decisions(build_context, plan)
     counting_records, _ = adjudicated_ids(plan, registry, folded_replay)
-    rows = dataset_rows(folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions, guard.check, counting_records)
+    entity_table = (
+        load_entity_table(build_context.objects, plan.context_pins, plan.scope) if isinstance(plan.scope, PerTable) else None
+    )
+    rows = dataset_rows(
+        folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions, guard.check, counting_records, entity_table
+    )
     newest = plan.newest_before_replay_utc
     check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
     job = feature_job(folded_replay, rows, registry, groups, folder / "features")
@@ -194,7 +208,7 @@ def dataset(
     files = write_dataset(folder / "files", blocks if label_joiner is None else label_joiner.blocks(blocks))
     return BuiltDataset(
         files,
-        tuple(_column(field) for field in files.schema),
+        tuple(_column(field, plan.scope) for field in files.schema),
         tuple(on_demand_names(groups)),
         values_out_of_range(job),
         checked_rows,
@@ -229,8 +243,10 @@ def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[Recorde
             )
 
 
-def _column(field: pa.Field) -> DatasetColumn:
+def _column(field: pa.Field, scope: PerEvent | PerEntity | PerGrid | PerTable) -> DatasetColumn:
     name = field.name
+    if isinstance(scope, PerTable) and name in scope.columns:
+        return DatasetColumn(name=name, type=str(field.type), role="label" if name in scope.label_columns else "payload")
     if name.startswith("label_"):
         return DatasetColumn(name=name, type=str(field.type), role="label")
     if name.startswith("payload__"):

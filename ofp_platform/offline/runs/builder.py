@@ -42,7 +42,7 @@ from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import DatabaseUnavailable
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild
-from ofp_platform.vocabulary.offline.build_plan import ROW_ORDER, BuildPlan
+from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused, Refusal
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import (
@@ -222,7 +222,7 @@ class _Steps:
         manifest = manifest_of(
             plan,
             row_count=built_dataset.files.rows,
-            row_order=ROW_ORDER,
+            row_order=plan.row_order,
             content_digest=built_dataset.files.content_digest,
             columns=built_dataset.columns,
             features_left_out=built_dataset.features_left_out,

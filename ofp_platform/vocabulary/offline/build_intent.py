@@ -18,6 +18,7 @@ from ofp_platform.vocabulary.times import parse_time
 Revision = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Scalar = Integer | str | bool
+TableColumn = Annotated[str, Field(min_length=1, max_length=200)]
 ParityAnchors = Literal["none", "all_decisions_in_replay"]
 
 
@@ -132,7 +133,25 @@ class PerGrid(Model):
         return self
 
 
-Scope = Annotated[PerEvent | PerEntity | PerGrid, Field(discriminator="kind")]
+class PerTable(Model):
+    """One row per row of an entity table, in its order: keys, an as-of, and columns that the dataset keeps as they are.
+
+    The table is stored beside the run's datasets under its content digest; what else is said here must be so in the table.
+    """
+
+    kind: Literal["per_table"] = "per_table"
+    table: Digest = Field(description="content digest of the entity table (docs/datasets.md)")
+    rows: int = Field(ge=1, le=MAX_INTEGER)
+    key_types: tuple[Annotated[KeyType, Field(strict=False)], ...] = Field(
+        strict=False, min_length=1, description="those of its keys, sorted"
+    )
+    columns: tuple[TableColumn, ...] = Field(default=(), strict=False, description="its other columns, in their order")
+    label_columns: tuple[TableColumn, ...] = Field(
+        default=(), strict=False, description="those of `columns` that are learned; nothing proves since when they were known"
+    )
+
+
+Scope = Annotated[PerEvent | PerEntity | PerGrid | PerTable, Field(discriminator="kind")]
 
 
 class LabelRequest(Model):

@@ -19,6 +19,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
     ForensicRebuild,
     ParityAnchors,
     ParityRebuild,
+    PerTable,
     Purpose,
     Revision,
     Scope,
@@ -28,6 +29,7 @@ from ofp_platform.vocabulary.position import PartitionBasis, StreamName
 from ofp_platform.vocabulary.serving import FeatureGroupVersionSet, Version
 
 ROW_ORDER = "event_time_then_identity"
+TABLE_ORDER = "entity_table"
 IDENTITY_FIELDS = (
     "context_pins",
     "stream_name",
@@ -182,9 +184,14 @@ class BuildPlan(Model):
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
+    def row_order(self) -> str:
+        """The order of the rows: that of an entity table, where the scope is one."""
+        return TABLE_ORDER if isinstance(self.scope, PerTable) else ROW_ORDER
+
+    @property
     def dataset_identity(self) -> str:
         """See `dataset_identity`."""
-        return dataset_identity(self.wire(), ROW_ORDER)
+        return dataset_identity(self.wire(), self.row_order)
 
 
 def dataset_identity(wire: Mapping[str, Any], row_order: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ofp_platform.registry.pack import load_pack
@@ -157,3 +160,31 @@ def _with(folder: Path, text: str) -> str:
     path = folder / "rows.csv"
     path.write_text(text)
     return str(path)
+
+
+def test_a_file_of_keys_and_times_becomes_the_rows_of_a_dataset(own: Ofp, events: Path, tmp_path: Path) -> None:
+    for arguments in (("migrate",), ("log", "import", str(events)), ("projector", "catch-up"), ("facts", "publish")):
+        assert own(*arguments).code == 0
+    table = tmp_path / "questions.csv"
+    table.write_text("who;event_timestamp;fraud\na1;2026-03-01 00:09:00;1\na0;2026-03-01 00:03:00;0\n")
+    asked = ("dataset", "from-entities", str(table), "--name", "mine", "--label", "fraud")
+    assert "no column is called account_id" in own(*asked).refused()
+    assert "did you mean 'who'?" in own(*asked, "--key", "account=woh").refused()
+    done = own(*asked, "--key", "account=who")
+    assert done.code == 0, done
+    dataset = done.out.splitlines()[-1].split()[0]
+    own("dataset", "load", dataset, "--to", str(tmp_path / "rows"))
+    rows = pq.read_table(tmp_path / "rows" / "rows").to_pylist()
+    assert [(row["account_id"], row["fraud"]) for row in rows] == [("a1", 1), ("a0", 0)]
+    for row in rows:
+        asked_online = ("--key", f"account:{row['account_id']}", "--group", "account_activity:v1")
+        served = own("features", "get", *asked_online, "--as-of", f"{row['as_of_time_utc']:%Y-%m-%dT%H:%M:%SZ}")
+        features = json.loads(served.out)["snapshot"]["by_key"][0]["by_group"][0]["features"]
+        prefix = "account_activity_v1__"
+        assert {name: f"{v:f}" if isinstance(v, Decimal) else v for name, v in row.items() if name.startswith(prefix)} == {
+            f"{prefix}{name}": value for name, value in features.items()
+        }
+    table.write_text("account_id,event_timestamp\na1,2026-03-01T00:09:00Z\na0,soon\n")
+    refused = own("dataset", "from-entities", str(table), "--name", "mine").refused()
+    assert f"{table}:3: event_timestamp: not a time" in refused
+    assert "1 rows cannot be read" in refused
