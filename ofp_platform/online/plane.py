@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_log import ArchivedLog
@@ -18,6 +18,7 @@ from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
 from ofp_platform.online.projecting.epoch_sequencer import EpochSequencer
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.serving.causal_read import Incarnations
 from ofp_platform.online.serving.evaluation import Evaluator
@@ -59,11 +60,6 @@ def unknown_run(profile: Profile) -> ContractError:
         " makes one (`ofp projector run`, `ofp up`)",
         profile.context_pins,
     )
-
-
-class _Policy(TypedDict):
-    clock_skew_us: int
-    allowed_lateness_us: int
 
 
 @dataclass
@@ -294,7 +290,7 @@ class Plane:
             UnknownProjection: the projection was made under another policy than this profile's.
         """
         self._demand(row)
-        return Projector(*self._parts(row), **self._policy(), identity_policy=self._identity_policy())
+        return Projector(*self._parts(row))
 
     def sequencer(self, row: ProjectionRow, shard: KeyShard) -> Projector:
         """The projector of shard 0, which lays the epochs down for the others; where it is the only one, a usual one.
@@ -307,7 +303,7 @@ class Plane:
             return self.projector(row)
         self._demand(row)
         barrier = EpochBarrier(self.dsn, row.projection_id, shard)
-        return EpochSequencer(*self._parts(row), **self._policy(), identity_policy=self._identity_policy(), barrier=barrier)
+        return EpochSequencer(*self._parts(row), barrier=barrier)
 
     def shard_projector(self, row: ProjectionRow, shard: KeyShard) -> ShardProjector:
         """The projector of a shard other than shard 0.
@@ -317,7 +313,7 @@ class Plane:
         """
         shard.demand(row)
         self._demand(row)
-        return ShardProjector(*self._parts(row), **self._policy(), barrier=EpochBarrier(self.dsn, row.projection_id, shard))
+        return ShardProjector(*self._parts(row), barrier=EpochBarrier(self.dsn, row.projection_id, shard))
 
     def _demand(self, row: ProjectionRow) -> None:
         """Refuse what no projector may apply to."""
@@ -329,14 +325,13 @@ class Plane:
         self.settle()
         self.archived_log.demand_heads(row.basis)
 
-    def _parts(self, row: ProjectionRow) -> tuple[Pool, EventLog, CompiledRegistry, int]:
-        return self.pool, self.archived_log, self.registry_of(row), row.projection_id
-
-    def _policy(self) -> _Policy:
-        return {"clock_skew_us": self.profile.clock_skew_us, "allowed_lateness_us": self.profile.allowed_lateness_us}
-
-    def _identity_policy(self) -> IdentityPolicy:
-        return IdentityPolicy(self.profile.known_events_recent, filter_bytes=self.profile.known_events_filter_mb << 20)
+    def _parts(self, row: ProjectionRow) -> tuple[Pool, EventLog, CompiledRegistry, int, ProjectorSettings]:
+        settings = ProjectorSettings(
+            self.profile.clock_skew_us,
+            self.profile.allowed_lateness_us,
+            identities=IdentityPolicy(self.profile.known_events_recent, filter_bytes=self.profile.known_events_filter_mb << 20),
+        )
+        return self.pool, self.archived_log, self.registry_of(row), row.projection_id, settings
 
     def evaluator(self, row: ProjectionRow) -> Evaluator:
         """An evaluator of questions about that projection."""

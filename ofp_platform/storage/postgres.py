@@ -132,6 +132,14 @@ def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> 
 _BESIDE = 5
 
 
+@contextmanager
+def one_snapshot(pool: Pool) -> Iterator[psycopg.Connection[TupleRow]]:
+    """A connection in a transaction all of whose statements see the database as it was at the first of them."""
+    with pool.connection() as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        yield connection
+
+
 def keeps_sessions(dsn: str) -> bool:
     """Whether a connection stays with one session of the server, as LISTEN, advisory locks and prepared statements need.
 

@@ -15,12 +15,14 @@ from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.projecting.chunk_merge import CHUNK_EVENTS
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
 from ofp_platform.online.state.key_tails import TAIL_BYTES
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, open_projection, read_projection
+from ofp_platform.online.state.pruning import LEAST_STEP
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.storage.postgres import Pool
@@ -68,6 +70,7 @@ class SmallPlane:
         chunk_events: int = CHUNK_EVENTS,
         span_chunks: int = SPAN_CHUNKS,
         tail_bytes: int = TAIL_BYTES,
+        least_step: int = LEAST_STEP,
         allowed_lateness: int = LATENESS,
         limits: Limits | None = None,
         status: str = "live",
@@ -76,9 +79,16 @@ class SmallPlane:
         self.registry = small_registry()
         self.content = pack_content(self.registry.pack)
         self.pins = ContextPins(**PINS)
-        self.chunk_events = chunk_events
-        self.span_chunks = span_chunks
-        self.tail_bytes = tail_bytes
+        self.settings = ProjectorSettings(
+            SKEW,
+            allowed_lateness,
+            chunk_events=chunk_events,
+            span_chunks=span_chunks,
+            tail_bytes=tail_bytes,
+            least_step=least_step,
+            least_ahead=1,
+            identities=IdentityPolicy(recent=8, fan_in=2),
+        )
         self.allowed_lateness = allowed_lateness
         self.records: list[fold.Record] = []
         self.log = ScatteredLog.create(pool, stream_name, partitions, "event_id")
@@ -127,19 +137,12 @@ class SmallPlane:
 
     def projector(self) -> Projector:
         """Another projector of the projection, as a process that has just started has it."""
-        return Projector(
-            self.pool,
-            self.log,
-            self.registry,
-            self.projection_id,
-            clock_skew_us=SKEW,
-            allowed_lateness_us=self.allowed_lateness,
-            chunk_events=self.chunk_events,
-            span_chunks=self.span_chunks,
-            tail_bytes=self.tail_bytes,
-            least_ahead=1,
-            identity_policy=IdentityPolicy(recent=8, fan_in=2),
-        )
+        return Projector(*self.parts)
+
+    @property
+    def parts(self) -> tuple[Pool, PostgresLog, CompiledRegistry, int, ProjectorSettings]:
+        """The arguments of a projector of the projection, whatever keys are its own."""
+        return self.pool, self.log, self.registry, self.projection_id, self.settings
 
     def row(self) -> ProjectionRow:
         """The projection as the store has it."""

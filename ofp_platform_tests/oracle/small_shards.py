@@ -11,10 +11,8 @@ from ofp_platform.online.projecting.epoch_sequencer import EpochSequencer
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.state.key_shards import KeyShard, reshard
-from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform_tests.oracle.small_plane import SmallPlane
-from ofp_platform_tests.oracle.strategies import SKEW
 
 ENOUGH = 60.0
 """Seconds that a shard waits for the others; nothing waits that long when all is well."""
@@ -22,36 +20,14 @@ ENOUGH = 60.0
 
 def sequencer(plane: SmallPlane, dsn: str, count: int, wait_seconds: float = ENOUGH) -> EpochSequencer:
     """The projector of shard 0; to be closed."""
-    return EpochSequencer(
-        plane.pool,
-        plane.log,
-        plane.registry,
-        plane.projection_id,
-        clock_skew_us=SKEW,
-        allowed_lateness_us=plane.allowed_lateness,
-        chunk_events=plane.chunk_events,
-        span_chunks=plane.span_chunks,
-        tail_bytes=plane.tail_bytes,
-        least_ahead=1,
-        identity_policy=IdentityPolicy(recent=8, fan_in=2),
-        barrier=EpochBarrier(dsn, plane.projection_id, KeyShard(0, count), wait_seconds=wait_seconds),
-    )
+    barrier = EpochBarrier(dsn, plane.projection_id, KeyShard(0, count), wait_seconds=wait_seconds)
+    return EpochSequencer(*plane.parts, barrier=barrier)
 
 
 def shard_projector(plane: SmallPlane, dsn: str, number: int, count: int, wait_seconds: float = ENOUGH) -> ShardProjector:
     """The projector of another shard; to be closed."""
-    return ShardProjector(
-        plane.pool,
-        plane.log,
-        plane.registry,
-        plane.projection_id,
-        clock_skew_us=SKEW,
-        allowed_lateness_us=plane.allowed_lateness,
-        chunk_events=plane.chunk_events,
-        span_chunks=plane.span_chunks,
-        tail_bytes=plane.tail_bytes,
-        barrier=EpochBarrier(dsn, plane.projection_id, KeyShard(number, count), wait_seconds=wait_seconds),
-    )
+    barrier = EpochBarrier(dsn, plane.projection_id, KeyShard(number, count), wait_seconds=wait_seconds)
+    return ShardProjector(*plane.parts, barrier=barrier)
 
 
 @contextmanager

@@ -18,23 +18,21 @@ import numpy as np
 from psycopg import Connection
 
 from ofp_platform.log.port import EventLog, RecordBatch
-from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.epoch_records import EpochDiffers, epoch_batches
-from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadAhead, Reading, ReadRequest
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
+from ofp_platform.online.projecting.read_ahead import ReadAhead, Reading, ReadRequest
 from ofp_platform.online.projecting.record_intake import LOWEST, FoldedBatch, RecordIntake, RoutedRecords
 from ofp_platform.online.projecting.state_writer import StateWriter
-from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
 from ofp_platform.online.state.epochs import Epoch, PartitionFates, close_epoch, read_epoch
 from ofp_platform.online.state.identity_pages import PageCorrupt
 from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, lock_shards, move_shards, of_shards
-from ofp_platform.online.state.key_tails import TAIL_BYTES
-from ofp_platform.online.state.known_identities import IdentityPolicy, OlderIdentities
-from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
+from ofp_platform.online.state.known_identities import OlderIdentities
+from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection, read_projection_of
 from ofp_platform.online.state.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.notices import PROJECTION_CHANNEL, send_notice
-from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.postgres import Pool, one_snapshot
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
 
@@ -84,32 +82,16 @@ class Projector:
         log: EventLog,
         registry: CompiledRegistry,
         projection_id: int,
-        *,
-        clock_skew_us: int,
-        allowed_lateness_us: int,
-        chunk_events: int = chunk_merge.CHUNK_EVENTS,
-        span_chunks: int = SPAN_CHUNKS,
-        tail_bytes: int = TAIL_BYTES,
-        least_step: int | None = None,
-        least_ahead: int = LEAST_RECORDS,
-        identity_policy: IdentityPolicy | None = None,
+        settings: ProjectorSettings,
     ) -> None:
         self._pool = pool
         self._log = log
         self._registry = registry
         self._projection_id = projection_id
-        self._retained_us = registry.reach + allowed_lateness_us
-        self._writer = StateWriter(
-            registry,
-            projection_id,
-            self._retained_us,
-            chunk_events=chunk_events,
-            span_chunks=span_chunks,
-            tail_bytes=tail_bytes,
-            least_step=least_step,
-        )
-        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind, identity_policy)
-        self._least_ahead = least_ahead
+        self._retained_us = registry.reach + settings.allowed_lateness_us
+        self._writer = StateWriter(registry, projection_id, settings)
+        self._intake = RecordIntake(registry, settings.clock_skew_us, self._retained_us, log.position_kind, settings.identities)
+        self._least_ahead = settings.least_ahead
         self._row: ProjectionRow | None = None
         self._epoch: Epoch | None = None
         self._ahead: ReadAhead | None = None
@@ -292,13 +274,8 @@ class Projector:
     def _load(self) -> ProjectionRow:
         if self._row is not None:
             return self._row
-        with self._pool.connection() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            row = read_projection(connection, self._projection_id)
-            if row.registry_digest != self._registry.digest:
-                raise ProjectionConflict(
-                    f"projection {self._projection_id} is of registry {row.registry_digest}, not of {self._registry.digest}"
-                )
+        with one_snapshot(self._pool) as connection:
+            row = read_projection_of(connection, self._projection_id, self._registry.digest)
             active = connection.execute(
                 "SELECT pins_digest FROM ofp.projection WHERE stream_name = %s AND status <> 'retired'", (row.stream_name,)
             )

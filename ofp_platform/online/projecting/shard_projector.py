@@ -17,21 +17,19 @@ import numpy as np
 from psycopg import Connection
 
 from ofp_platform.log.port import EventLog
-from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
 from ofp_platform.online.projecting.epoch_records import epoch_batches
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.projecting.record_intake import RecordIntake, collect_touched
 from ofp_platform.online.projecting.state_writer import StateWriter
-from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
 from ofp_platform.online.state.epochs import Epoch, read_epoch
 from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, Run, lock_shard, move_shards, of_shards, read_shards
-from ofp_platform.online.state.key_tails import TAIL_BYTES
-from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection
+from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow, read_projection_of
 from ofp_platform.online.state.touched_keys import record_touched
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.routing import APPLIED
 from ofp_platform.storage.crash_points import crash_point
-from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.postgres import Pool, one_snapshot
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,9 @@ class ShardProjector:
         log: EventLog,
         registry: CompiledRegistry,
         projection_id: int,
+        settings: ProjectorSettings,
         *,
         barrier: EpochBarrier,
-        clock_skew_us: int,
-        allowed_lateness_us: int,
-        chunk_events: int = chunk_merge.CHUNK_EVENTS,
-        span_chunks: int = SPAN_CHUNKS,
-        tail_bytes: int = TAIL_BYTES,
-        least_step: int | None = None,
     ) -> None:
         self._pool = pool
         self._log = log
@@ -70,17 +63,9 @@ class ShardProjector:
         self._projection_id = projection_id
         self._shard = barrier.shard
         self._barrier = barrier
-        self._retained_us = registry.reach + allowed_lateness_us
-        self._intake = RecordIntake(registry, clock_skew_us, self._retained_us, log.position_kind)
-        self._writer = StateWriter(
-            registry,
-            projection_id,
-            self._retained_us,
-            chunk_events=chunk_events,
-            span_chunks=span_chunks,
-            tail_bytes=tail_bytes,
-            least_step=least_step,
-        )
+        self._retained_us = registry.reach + settings.allowed_lateness_us
+        self._intake = RecordIntake(registry, settings.clock_skew_us, self._retained_us, log.position_kind)
+        self._writer = StateWriter(registry, projection_id, settings)
 
     def __enter__(self) -> Self:
         return self
@@ -119,13 +104,8 @@ class ShardProjector:
 
     def _load(self) -> tuple[ProjectionRow, int, Epoch | None]:
         """The projection, the version of this shard and the open epoch, of one moment."""
-        with self._pool.connection() as connection, connection.transaction():
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            row = read_projection(connection, self._projection_id)
-            if row.registry_digest != self._registry.digest:
-                raise ProjectionConflict(
-                    f"projection {self._projection_id} is of registry {row.registry_digest}, not of {self._registry.digest}"
-                )
+        with one_snapshot(self._pool) as connection:
+            row = read_projection_of(connection, self._projection_id, self._registry.digest)
             self._shard.demand(row)
             version = read_shards(connection, self._projection_id)[self._shard.number].version
             return row, version, read_epoch(connection, self._projection_id)

@@ -15,13 +15,14 @@ from psycopg import Connection
 
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.online.projecting import chunk_merge
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.projecting.record_intake import LOWEST
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
-from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS, ChangedChunk, refresh_spans
+from ofp_platform.online.state.chunk_spans import ChangedChunk, refresh_spans
 from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, shard_of
-from ofp_platform.online.state.key_tails import TAIL_BYTES, append_to_tails
-from ofp_platform.online.state.pruning import FIRST_PLACE, LEAST_STEP, PruningPlace, begin_pruning, pruning_step
+from ofp_platform.online.state.key_tails import append_to_tails
+from ofp_platform.online.state.pruning import FIRST_PLACE, PruningPlace, begin_pruning, pruning_step
 from ofp_platform.registry.compile import CompiledRegistry
 
 Int64 = npt.NDArray[np.int64]
@@ -34,20 +35,15 @@ class StateWriter:
         self,
         registry: CompiledRegistry,
         projection_id: int,
-        retained_us: int,
-        *,
-        chunk_events: int = chunk_merge.CHUNK_EVENTS,
-        span_chunks: int = SPAN_CHUNKS,
-        tail_bytes: int = TAIL_BYTES,
-        least_step: int | None = None,
+        settings: ProjectorSettings,
     ) -> None:
         self._plans = {key_type: LayoutArrays.of(layout) for key_type, layout in registry.layouts.items()}
         self._projection_id = projection_id
-        self._retained_us = retained_us
-        self._chunk_events = chunk_events
-        self._span_chunks = span_chunks
-        self._tail_bytes = tail_bytes
-        self._least_step = LEAST_STEP if least_step is None else least_step
+        self._retained_us = registry.reach + settings.allowed_lateness_us
+        self._chunk_events = settings.chunk_events
+        self._span_chunks = settings.span_chunks
+        self._tail_bytes = settings.tail_bytes
+        self._least_step = settings.least_step
 
     def merge(self, connection: Connection[Any], key_events: KeyEvents, horizon: int | None) -> tuple[int, int]:
         """Merge new events into tails and chunks. Returns keys touched, and tails and chunks written."""

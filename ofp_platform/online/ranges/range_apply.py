@@ -23,6 +23,7 @@ from ofp_platform.online.projecting.apply_until import CONFLICTS
 from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.ranges.range_contents import ProjectionContents, Verification
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
+from ofp_platform.storage.postgres import one_snapshot
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
 
 
@@ -143,8 +144,7 @@ def _receipt(
     receipts: tuple[ApplyReceipt, ...],
     verification: Verification | None,
 ) -> RangeReceipt:
-    with plane.pool.connection() as connection, connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with one_snapshot(plane.pool) as connection:
         stored_row = connection.execute(
             "SELECT p.basis, p.watermark, coalesce(c.records, 0) FROM ofp.projection p LEFT JOIN ofp.projection_partition c"
             " ON c.projection_id = p.projection_id AND c.partition_id = %s WHERE p.projection_id = %s",

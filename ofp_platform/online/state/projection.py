@@ -176,6 +176,18 @@ def read_projection(connection: Connection[Any], projection_id: int, *, for_upda
     return _row(row)
 
 
+def read_projection_of(connection: Connection[Any], projection_id: int, registry_digest: str) -> ProjectionRow:
+    """One projection, which must be of that registry.
+
+    Raises:
+        ProjectionConflict: it is of another. UnknownProjection: there is none.
+    """
+    row = read_projection(connection, projection_id)
+    if row.registry_digest != registry_digest:
+        raise ProjectionConflict(f"projection {projection_id} is of registry {row.registry_digest}, not of {registry_digest}")
+    return row
+
+
 def list_projections(connection: Connection[Any], *, status: str | None = None) -> list[ProjectionRow]:
     """All projections, oldest first."""
     with connection.cursor(row_factory=dict_row) as cursor:

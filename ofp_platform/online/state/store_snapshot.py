@@ -15,7 +15,7 @@ from psycopg import Connection
 
 from ofp_platform.online.state.key_shards import shard_words
 from ofp_platform.online.state.projection import ProjectionConflict
-from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.postgres import Pool, one_snapshot
 
 
 class _OneConnection:
@@ -47,19 +47,17 @@ def store_snapshot(
     Raises:
         ProjectionConflict: some shards of the projection have an epoch that others did not apply in time.
     """
-    with pool.connection() as connection:
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            with connection.transaction():
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-                behind = connection.execute(_BEHIND, (projection_id,)).fetchone()
-                if behind is None:
-                    # a reader needs nothing of a pool but `connection()`
-                    yield connection, cast(Pool, _OneConnection(connection))
-                    return
-            if time.monotonic() >= deadline:
-                raise ProjectionConflict(
-                    f"projection {projection_id}: epoch {behind[0] + 1} is not applied yet by {shard_words(behind[1])}; see"
-                    " whether a process attends to each shard (`ofp projector status`)"
-                )
-            time.sleep(_LOOK_SECONDS)
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        with one_snapshot(pool) as connection:
+            behind = connection.execute(_BEHIND, (projection_id,)).fetchone()
+            if behind is None:
+                # a reader needs nothing of a pool but `connection()`
+                yield connection, cast(Pool, _OneConnection(connection))
+                return
+        if time.monotonic() >= deadline:
+            raise ProjectionConflict(
+                f"projection {projection_id}: epoch {behind[0] + 1} is not applied yet by {shard_words(behind[1])}; see"
+                " whether a process attends to each shard (`ofp projector status`)"
+            )
+        time.sleep(_LOOK_SECONDS)

@@ -296,7 +296,7 @@ def check_chunks(
         times_of = matrix[0].tolist()
         assert (times_of[0], times_of[-1]) == (first_ts, last_ts)
         assert times_of == sorted(times_of)
-        assert count <= plane.chunk_events or first_ts == last_ts
+        assert count <= plane.settings.chunk_events or first_ts == last_ts
         if before[:2] == (code, key_id):
             assert before[2] < first_ts
         before = (code, key_id, last_ts)
@@ -333,7 +333,7 @@ def check_spans(connection: Connection[Any], plane: SmallPlane, chunks: dict[tup
         if pruned_to is None or first_ts > pruned_to:
             assert (under[0][0, 0], under[-1][0, -1]) == (first_ts, last_ts)
             assert (rows[0][0], rows[-1][1]) == (first_ts, last_ts)
-            assert 1 <= len(rows) <= 2 * plane.span_chunks
+            assert 1 <= len(rows) <= 2 * plane.settings.span_chunks
             matrix = np.ascontiguousarray(np.concatenate(under, axis=1))
             layout = {KEY_TYPE_CODES[name]: layout for name, layout in plane.registry.layouts.items()}[code]
             merged = summarise_chunks(LayoutArrays.of(layout), matrix, np.array([0, matrix.shape[1]]))

@@ -12,6 +12,7 @@ import pytest
 
 from ofp_platform.online.projecting import projector as projector_module
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.state.projection import ProjectionConflict, open_projection
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import shipped_pack
@@ -306,7 +307,7 @@ def test_a_partition_never_read_is_read_from_its_beginning(pool: Pool) -> None:
 def test_a_projector_of_another_registry_is_refused(pool: Pool) -> None:
     plane = SmallPlane(pool, "registry", partitions=1)
     other = compile_pack(shipped_pack("handbook"))
-    projector = Projector(pool, plane.log, other, plane.projection_id, clock_skew_us=0, allowed_lateness_us=0)
+    projector = Projector(pool, plane.log, other, plane.projection_id, ProjectorSettings(0, 0))
     with pytest.raises(ProjectionConflict, match="of registry"):
         projector.apply_available(max_records=1)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ofp_platform.log.port import EventLog, LogUnavailable, PositionUnknown, RecordBatch
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.projecting.read_ahead import LEAST_RECORDS, ReadRequest, read_batches
 from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -59,9 +60,7 @@ def projector_of(plane: SmallPlane, log: Watched, least: int = 1) -> Projector:
         log,  # type: ignore[arg-type]
         plane.registry,
         plane.projection_id,
-        clock_skew_us=SKEW,
-        allowed_lateness_us=LATENESS,
-        least_ahead=least,
+        ProjectorSettings(SKEW, LATENESS, least_ahead=least),
     )
 
 

@@ -20,6 +20,7 @@ import pytest
 from ofp_platform.log.port import RecordRefusal
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.projection import open_projection
@@ -120,8 +121,7 @@ def test_served_values_equal_a_computation_apart_while_the_replay_passes(dsn: st
         log = PostgresLog.create(pool, "handbook-values", 4, "payload.terminal_id")
         with pool.connection() as connection:
             row = open_projection(connection, "handbook-values", PINS, registry, "2" * 64, status="live")
-        policy = {"clock_skew_us": 300_000_000, "allowed_lateness_us": LATENESS}
-        projector = Projector(pool, log, registry, row.projection_id, **policy)
+        projector = Projector(pool, log, registry, row.projection_id, ProjectorSettings(300_000_000, LATENESS))
         reader = Reader(pool, row.projection_id, Evaluator(registry, PINS, "2" * 64, LATENESS), Limits())
         for batch in HandbookReplay(path=FILE, pins=PINS, seed=SEED).batches(APPENDED, TRANSACTIONS):
             envelopes = list(batch.records())

@@ -34,7 +34,6 @@ def rows(plane: SmallPlane, query: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("table", "tail_bytes"), [("ofp.tail", 640), ("ofp.chunk", 0)])
 def test_old_state_goes_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.MonkeyPatch, table: str, tail_bytes: int) -> None:
-    monkeypatch.setattr(state_writer, "LEAST_STEP", 8)
     step = pruning.pruning_step
     steps: list[tuple[int, int]] = []
 
@@ -44,7 +43,7 @@ def test_old_state_goes_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.
         return pruned_keys
 
     monkeypatch.setattr(state_writer, "pruning_step", watched)
-    plane = SmallPlane(pool, "steps", partitions=1, tail_bytes=tail_bytes)
+    plane = SmallPlane(pool, "steps", partitions=1, tail_bytes=tail_bytes, least_step=8)
     names = [f"a-{number:02d}" for number in range(KEYS)]
     plane.append([payment(f"e-{name}", 0, account_id=name, merchant_id="m-old") for name in names])
     plane.drain()
@@ -71,12 +70,9 @@ def test_old_state_goes_a_step_with_each_commit(pool: Pool, monkeypatch: pytest.
     assert {key_mark("account", name) for name in names} <= {mark for marks in told[1:] for mark in marks}
 
 
-def test_a_key_whose_tail_went_before_its_last_chunks_gets_a_tail_behind_them(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_whose_tail_went_before_its_last_chunks_gets_a_tail_behind_them(pool: Pool) -> None:
     """A step may end among the chunks of a key: what is new for the key comes behind those that are still there."""
-    monkeypatch.setattr(state_writer, "LEAST_STEP", 2)
-    plane = SmallPlane(pool, "halfway", partitions=1, chunk_events=1, tail_bytes=100)
+    plane = SmallPlane(pool, "halfway", partitions=1, chunk_events=1, tail_bytes=100, least_step=2)
     for number in range(12):
         plane.append([payment(f"old-{number}", number * SECOND, account_id="a-1", merchant_id="m-1")])
         plane.drain()

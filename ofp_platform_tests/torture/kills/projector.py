@@ -24,13 +24,12 @@ from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.state.epochs import read_epoch
 from ofp_platform.online.state.key_shards import KeyShard, reshard
-from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, read_projection
 from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.torture.kills.check import Checked, check_projection
 from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, seldom_hit
-from ofp_platform_tests.torture.kills.world import World, opened_projection, projector_of, registry
+from ofp_platform_tests.torture.kills.world import World, opened_projection, projector_of, registry, settings_of
 
 TWIN = "f" * 64
 """Tells the projection that nobody kills from the one that is killed; what the two serve is under one policy."""
@@ -111,17 +110,7 @@ def apply_sharded(profile: Profile, dsn: str, projection_id: int, batch_records:
         shards = [_shard_of(plane, projection_id, KeyShard(number, count)) for number in range(1, count)]
         barrier = EpochBarrier(dsn, projection_id, KeyShard(0, count), wait_seconds=_SHARD_SECONDS)
         sequencer = stack.enter_context(
-            EpochSequencer(
-                plane.pool,
-                plane.log,
-                registry(),
-                projection_id,
-                clock_skew_us=profile.clock_skew_us,
-                allowed_lateness_us=profile.allowed_lateness_us,
-                least_ahead=1,
-                identity_policy=IdentityPolicy(profile.known_events_recent, fan_in=4),
-                barrier=barrier,
-            )
+            EpochSequencer(plane.pool, plane.log, registry(), projection_id, settings_of(profile), barrier=barrier)
         )
 
         def run(shard: ShardProjector) -> None:
@@ -160,15 +149,8 @@ def apply_sharded(profile: Profile, dsn: str, projection_id: int, batch_records:
 
 
 def _shard_of(plane: Plane, projection_id: int, shard: KeyShard) -> ShardProjector:
-    return ShardProjector(
-        plane.pool,
-        plane.log,
-        registry(),
-        projection_id,
-        clock_skew_us=plane.profile.clock_skew_us,
-        allowed_lateness_us=plane.profile.allowed_lateness_us,
-        barrier=EpochBarrier(plane.dsn, projection_id, shard, wait_seconds=_SHARD_SECONDS),
-    )
+    barrier = EpochBarrier(plane.dsn, projection_id, shard, wait_seconds=_SHARD_SECONDS)
+    return ShardProjector(plane.pool, plane.log, registry(), projection_id, settings_of(plane.profile), barrier=barrier)
 
 
 def run_dagster(profile_path: str, dsn: str, partition_id: str, number: int | None) -> bool:

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionRow, open_projection
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
@@ -97,14 +98,14 @@ def opened_projection(plane: Plane, run_config_digest: str, status: str = "build
 
 def projector_of(plane: Plane, projection_id: int, kind: type[Projector] = Projector) -> Projector:
     """A projector of one of them; it reads ahead however small its commits are."""
-    declared = plane.profile
-    return kind(
-        plane.pool,
-        plane.log,
-        registry(),
-        projection_id,
-        clock_skew_us=declared.clock_skew_us,
-        allowed_lateness_us=declared.allowed_lateness_us,
+    return kind(plane.pool, plane.log, registry(), projection_id, settings_of(plane.profile))
+
+
+def settings_of(declared: Profile) -> ProjectorSettings:
+    """The settings of a projector that reads ahead however small its commits are, and merges its known events early."""
+    return ProjectorSettings(
+        declared.clock_skew_us,
+        declared.allowed_lateness_us,
         least_ahead=1,
-        identity_policy=IdentityPolicy(declared.known_events_recent, fan_in=4),
+        identities=IdentityPolicy(declared.known_events_recent, fan_in=4),
     )

@@ -71,14 +71,12 @@ class WorldShards:
             reshard(connection, self._projection_id, count)
         self._counts["key shards"] += count > 1
 
-    def projector(self, arguments: Sequence[Any], settings: dict[str, Any]) -> Projector:
+    def projector(self, *arguments: Any) -> Projector:
         """A projector with those arguments: of all keys, or that of shard 0, which runs the others."""
         if self.count == 1 or self._rng.random() < _SHARE_TOGETHER:
-            return Projector(*arguments, **settings)
-        own_settings = {name: value for name, value in settings.items() if name != "identity_policy"}
+            return Projector(*arguments)
         shards = [
-            ShardProjector(*arguments, barrier=_barrier(_Turns(KeyShard(number, self.count))), **own_settings)
-            for number in range(1, self.count)
+            ShardProjector(*arguments, barrier=_barrier(_Turns(KeyShard(number, self.count)))) for number in range(1, self.count)
         ]
 
         def run(version: int) -> None:
@@ -89,7 +87,7 @@ class WorldShards:
             if self._give_up_at is not None:
                 raise GivenUp
 
-        return EpochSequencer(*arguments, barrier=_barrier(_Turns(KeyShard(0, self.count), run)), **settings)
+        return EpochSequencer(*arguments, barrier=_barrier(_Turns(KeyShard(0, self.count), run)))
 
     def changed(self) -> bool:
         """Change the number of shards now and then; whether that was done."""

@@ -19,6 +19,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.projecting import read_ahead
 from ofp_platform.online.projecting.projector import Projector
+from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import ProjectionConflict, make_live, open_projection, read_projection
@@ -171,18 +172,16 @@ class ViewTrial:
         self._check_counters()
 
     def _projector(self) -> Projector:
-        return self.shards.projector(
-            (self.store.pool, self.source, self.registry, self.projection_id),
-            {
-                "clock_skew_us": SKEW,
-                "allowed_lateness_us": self.world.lateness,
-                "chunk_events": self.world.chunk_events,
-                "span_chunks": self.world.span_chunks,
-                "least_step": self.world.pruning_step,
-                "identity_policy": IdentityPolicy(self.world.known_events, fan_in=2),
-                "tail_bytes": self.world.tail_bytes,
-            },
+        settings = ProjectorSettings(
+            SKEW,
+            self.world.lateness,
+            chunk_events=self.world.chunk_events,
+            span_chunks=self.world.span_chunks,
+            tail_bytes=self.world.tail_bytes,
+            least_step=self.world.pruning_step,
+            identities=IdentityPolicy(self.world.known_events, fan_in=2),
         )
+        return self.shards.projector(self.store.pool, self.source, self.registry, self.projection_id, settings)
 
     def _deliver_again(self, projector: Projector, batches: Sequence[Any]) -> None:
         """What was committed comes once more, as to a process that died before it could tell: it is refused as a whole."""
