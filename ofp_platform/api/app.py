@@ -40,6 +40,7 @@ from ofp_platform.api.route_scopes import (
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
+    CATALOGUE,
     DOCS,
     FEATURE_GROUPS,
     GET_FEATURES,
@@ -126,6 +127,7 @@ class Application:
             SNAPSHOT: self._snapshot,
             REBUILT_SNAPSHOT: self._rebuilt_snapshot,
             FEATURE_GROUPS: self._feature_groups,
+            CATALOGUE: self._catalogue,
             HEALTH: self._health,
             METRICS: self._metrics,
             OPENAPI: self._openapi,
@@ -370,6 +372,11 @@ class Application:
         if not caller_of(request).reads_here:
             raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
         return Response(await self._port.feature_groups(), media_type="application/json")
+
+    async def _catalogue(self, request: Request) -> Response:
+        if not caller_of(request).reads_here:
+            raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
+        return Response(await self._port.catalogue(), media_type="application/json")
 
     async def _health(self, request: Request) -> Response:
         health = await self._port.health()

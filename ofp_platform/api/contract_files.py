@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ofp_platform.registry.models import pack_schema
+from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
@@ -55,7 +56,7 @@ NAMED_OBJECTS: tuple[type[BaseModel], ...] = (
     FeatureProvenance,
     ErrorResponse,
 )
-SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups)
+SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups, Catalogue)
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
     RebuiltFeatureSnapshot,
     ParityResult,
@@ -257,6 +258,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofp_snapshot_record_v0.schema.json": object_schema(SnapshotRecord, "ofp_snapshot_record", "Snapshot record v0"),
         "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
         "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),
+        "ofp_catalogue_v0.schema.json": object_schema(Catalogue, "ofp_catalogue", "Catalogue v0"),
         "canonical_event_envelope_v0.schema.json": envelope_schema(),
         "feature_pack_v0.schema.json": pack,
         "ofs_label_assertion_v0.schema.json": object_schema(LabelAssertion, "ofs_label_assertion", "Label assertion v0"),

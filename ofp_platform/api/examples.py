@@ -202,6 +202,51 @@ def feature_groups_example() -> dict[str, Any]:
 
 
 @_fresh
+def catalogue_example() -> dict[str, Any]:
+    """The definitions of one group."""
+    over = {
+        "aggregation": "mean",
+        "events": ["card_payment"],
+        "value": "amount_minor",
+        "where": {},
+        "window": "30d",
+        "delay": "0s",
+    }
+    words = {"owner": "team:fraud-platform", "tags": []}
+    return {
+        "kind": "ofp_catalogue",
+        "contract_version": "v0",
+        "context_pins": _PINS.wire(),
+        "feature_definition_set": _definition_set(),
+        "pack_description": "Velocity and amounts of card payments.",
+        "groups": [
+            {
+                **_AMOUNT,
+                "key_type": "account",
+                "ttl_seconds": 2_592_000,
+                "content_digest": "5" * 64,
+                "description": "A payment beside what the account usually pays.",
+                "owner": "team:fraud-platform",
+                "tags": ["amounts"],
+                "features": [
+                    {
+                        "name": "amount_over_mean_30d",
+                        "type": "decimal(6)",
+                        "expression": "request.amount_minor / mean_amount_30d",
+                        "description": "",
+                        **words,
+                    },
+                    {"name": "mean_amount_30d", "type": "decimal(6)", "definition": over, "description": "", **words},
+                ],
+                "request_context": {"amount_minor": "integer"},
+                "read_by": [{"kind": "dataset", "name": "fraud_by_payment", "reference": "6" * 64}],
+            }
+        ],
+        "readers_known": True,
+    }
+
+
+@_fresh
 def health_example() -> dict[str, Any]:
     """A plane that is a little behind."""
     basis = _hashed()["input_basis"]

@@ -8,6 +8,7 @@ from typing import Any
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
 from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_definitions
 from ofp_platform.api.examples import (
+    catalogue_example,
     error_examples,
     feature_groups_example,
     health_example,
@@ -153,6 +154,20 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                 "responses": _responses(
                     {"description": "The catalogue", "content": _content("FeatureGroups", feature_groups_example())},
                     401,
+                    503,
+                ),
+            }
+        },
+        "/v0/catalogue": {
+            "get": {
+                "operationId": "catalogue",
+                "summary": "Definitions of the groups, and who reads them",
+                "description": "Aggregation, window and type of each feature; descriptions, owners and tags; published datasets,"
+                " models trained on them, and rules of the newest decisions.",
+                "responses": _responses(
+                    {"description": "The catalogue", "content": _content("Catalogue", catalogue_example())},
+                    401,
+                    404,
                     503,
                 ),
             }

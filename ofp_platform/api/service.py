@@ -67,6 +67,14 @@ class ServingPort(Protocol):
         """JSON of FeatureGroups."""
         ...
 
+    async def catalogue(self) -> bytes:
+        """JSON of Catalogue.
+
+        Raises:
+            ContractError: UNKNOWN_RUN; STORE_DOWN.
+        """
+        ...
+
     async def health(self) -> Health:
         """The state of the plane now."""
         ...

@@ -34,6 +34,7 @@ from ofp_platform.cli.offline import (
     parity_commands,
 )
 from ofp_platform.cli.online import (
+    catalog_commands,
     decide,
     failure_commands,
     features,
@@ -84,6 +85,7 @@ app.add_typer(pack_commands.app, name="pack")
 app.add_typer(database_commands.app, name="database")
 app.add_typer(access_commands.app, name="access")
 app.add_typer(registry_commands.app, name="registry")
+app.add_typer(catalog_commands.app, name="catalog")
 app.add_typer(projector_commands.app, name="projector")
 projector_commands.app.command("failures", short_help="List records that were not applied, and why.")(failure_commands.failures)
 projector_commands.app.command("anomalies", short_help="List ids that came again with another payload.")(

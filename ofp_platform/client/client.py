@@ -27,6 +27,7 @@ from ofp_platform.client.answer import (
 )
 from ofp_platform.client.question import Groups, Intent, Keys, intent_body, make_request, request_body
 from ofp_platform.client.retries import RetryPolicy, may_pass
+from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -157,6 +158,10 @@ class OfpClient:
         """The catalogue."""
         return parse(FeatureGroups, self._send("GET", "/v0/feature_groups").content)
 
+    def catalogue(self) -> Catalogue:
+        """The definitions of the groups, and who reads them."""
+        return parse(Catalogue, self._send("GET", "/v0/catalogue").content)
+
     def health(self) -> Health:
         """The state of the plane, RED included."""
         return _health(self._send("GET", "/health", accepted_statuses=(200, 503)))
@@ -268,6 +273,10 @@ class AsyncOfpClient:
     async def feature_groups(self) -> FeatureGroups:
         """The catalogue."""
         return parse(FeatureGroups, (await self._send("GET", "/v0/feature_groups")).content)
+
+    async def catalogue(self) -> Catalogue:
+        """The definitions of the groups, and who reads them."""
+        return parse(Catalogue, (await self._send("GET", "/v0/catalogue")).content)
 
     async def health(self) -> Health:
         """The state of the plane, RED included."""

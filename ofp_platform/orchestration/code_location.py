@@ -6,6 +6,7 @@ import warnings
 
 import dagster as dg
 
+from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration.log.event_assets import log_events_spec, observe_log_job
 from ofp_platform.orchestration.offline.archive_assets import archive_job, archive_segment_asset, verify_archive_job
 from ofp_platform.orchestration.offline.archive_schedules import archive_closed_hourly, verify_archive_nightly
@@ -16,6 +17,7 @@ from ofp_platform.orchestration.offline.model_assets import train_model_job, tra
 from ofp_platform.orchestration.offline.object_reporter import offline_reporter
 from ofp_platform.orchestration.offline.parity_assets import correction_ledger_asset, correction_ledger_job
 from ofp_platform.orchestration.offline.retention_schedule import retention_daily, retention_job
+from ofp_platform.orchestration.online.feature_group_assets import feature_group_specs
 from ofp_platform.orchestration.online.projection_assets import (
     catch_up_job,
     posture_is_not_red,
@@ -31,6 +33,7 @@ from ofp_platform.orchestration.online.snapshot_assets import snapshot_set_asset
 from ofp_platform.orchestration.partitions import log_partitions
 from ofp_platform.orchestration.resources import BuildContextResource, FeatureReaderResource, ObjectStoreResource, PlaneResource
 from ofp_platform.orchestration.run_failures import run_failures
+from ofp_platform.registry.compile import compile_pack
 from ofp_platform.vocabulary.profile import Profile
 
 
@@ -52,6 +55,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
     return dg.Definitions(
         assets=[
             log_events_spec(profile, partitions),
+            *feature_group_specs(profile, compile_pack(profile_pack(profile))),
             ranges,
             projection,
             snapshots,

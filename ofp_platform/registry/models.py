@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJso
 from ofp_platform.registry.aggregations import Aggregation
 from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform.vocabulary.catalogue import Owner, Prose, Tags
 from ofp_platform.vocabulary.envelope import EventType, SchemaVersion
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Model, Name
@@ -159,6 +160,9 @@ class Feature(Model):
     scale: Scale | None = Field(default=None, description="of a mean, stddev or ratio; default 6")
     numerator: Operand | None = None
     denominator: Operand | None = None
+    description: Prose = ""
+    owner: Owner | None = None
+    tags: Tags = ()
 
 
 class OnDemand(Model):
@@ -167,6 +171,9 @@ class OnDemand(Model):
     name: Name
     expression: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION_CHARACTERS)]
     scale: Scale = DEFAULT_SCALE
+    description: Prose = ""
+    owner: Owner | None = None
+    tags: Tags = ()
 
 
 class Group(Model):
@@ -179,6 +186,9 @@ class Group(Model):
     features: tuple[Feature, ...] = Field(strict=False, min_length=1)
     request: dict[Name, Annotated[RequestFieldType, Field(strict=False)]] = Field(default_factory=dict)
     on_demand: tuple[OnDemand, ...] = Field(default=(), strict=False)
+    description: Prose = ""
+    owner: Owner | None = None
+    tags: Tags = ()
 
 
 class Pack(Model):

@@ -92,6 +92,9 @@ class FakePort:
     async def feature_groups(self) -> bytes:
         return canonical_bytes(examples.feature_groups_example())
 
+    async def catalogue(self) -> bytes:
+        return canonical_bytes(examples.catalogue_example())
+
     async def health(self) -> Health:
         return self.health_now
 

@@ -31,7 +31,7 @@ from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBu
 from ofp_platform_tests.api.keys import BEARER, KEY, authentication, principal
 
 CONTRACT = Draft202012Validator(serving_schema())
-_NAMES = ("ofs_build_intent", "ofs_build_run", "ofp_health", "ofp_feature_groups", "ofp_snapshot_record")
+_NAMES = ("ofs_build_intent", "ofs_build_run", "ofp_health", "ofp_feature_groups", "ofp_catalogue", "ofp_snapshot_record")
 OFFLINE = Draft202012Validator(offline_schema())
 SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES}
 REQUEST = json.dumps(examples.request_example()).encode()
@@ -206,6 +206,10 @@ async def test_snapshots(http: httpx.AsyncClient, folder: str, body: bytes) -> N
 
 async def test_feature_groups(http: httpx.AsyncClient) -> None:
     SHOWN["ofp_feature_groups"].validate((await http.get("/v0/feature_groups")).json())
+
+
+async def test_the_catalogue(http: httpx.AsyncClient) -> None:
+    SHOWN["ofp_catalogue"].validate((await http.get("/v0/catalogue")).json())
 
 
 @pytest.mark.parametrize(("state", "status"), [("GREEN", 200), ("AMBER", 200), ("RED", 503)])
@@ -493,7 +497,16 @@ def damaged_requests(draw: st.DrawFn) -> bytes:
     method=st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "OPTIONS", "PATCH", "FOO"]),
     path=st.sampled_from(
         ["/v0/get_features"] * 4
-        + ["/health", "/v0/snapshots/x", "/v0/feature_groups", "/v0/build_intents", "/v0/build_runs/x", "/metrics", "/docs"]
+        + [
+            "/health",
+            "/v0/snapshots/x",
+            "/v0/feature_groups",
+            "/v0/catalogue",
+            "/v0/build_intents",
+            "/v0/build_runs/x",
+            "/metrics",
+            "/docs",
+        ]
         + ["/nowhere"]
     ),
     body=st.binary(max_size=200) | damaged_requests() | JSON_VALUES.map(lambda value: json.dumps(value).encode()),

@@ -206,6 +206,7 @@ def test_the_client_against_the_server(address: str) -> None:
         assert (answer.body, verify(answer)) == (BODY, HASH)
         assert ofp.get_snapshot(HASH).feature_snapshot_hash == HASH
         assert ofp.feature_groups().groups
+        assert ofp.catalogue().groups[0].features
         assert ofp.health().watermark_age_seconds == 2
         with pytest.raises(ContractError) as caught:
             ofp.get_snapshot("0" * 64)

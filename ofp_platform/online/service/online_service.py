@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +13,7 @@ import asyncpg
 from prometheus_client import generate_latest
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.plane import Plane, unknown_run
+from ofp_platform.online.plane import Plane, profile_pack, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
@@ -22,11 +23,17 @@ from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import MayRead, SnapshotStore
 from ofp_platform.online.state.projection import ProjectionRow
+from ofp_platform.registry.catalogue import catalogue
+from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.models import Pack
+from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.registry.question import refuse_run
-from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.storage.postgres import asyncpg_arguments
+from ofp_platform.storage.feature_readers import FeatureReaders, TooManyReaders
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.postgres import DatabaseUnavailable, asyncpg_arguments
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask, EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.catalogue import CatalogueReader
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, unavailable
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.profile import Profile
@@ -83,6 +90,7 @@ class OnlineService:
         self.reader: AsyncReader | None = None
         self.served_log: ServedLog | None = None
         self._snapshots: SnapshotStore | None = None
+        self._readers: FeatureReaders | None = None
         self.tasks = BackgroundTasks(ended, self._on_task_end)
         self.monitor: ProjectionMonitor | None = None
         self._listener: CommitListener | None = None
@@ -119,6 +127,7 @@ class OnlineService:
             answer_seconds=_OBJECT_SECONDS,
         )
         self._snapshots = SnapshotStore(self._plane.pool, objects)
+        self._readers = FeatureReaders(objects, self._plane.pool, self._profile.context_pins)
         capacity_bytes = self._profile.served_log_mb << 20
         self.served_log = ServedLog(self._snapshots, capacity_bytes=capacity_bytes, tasks=self.tasks)
         self.served_log.start()
@@ -229,7 +238,7 @@ class OnlineService:
         if self.reader is None:
             raise self._without_projection()
         registry = self.reader.evaluator.registry
-        catalogue = FeatureGroups(
+        groups = FeatureGroups(
             context_pins=self.reader.evaluator.pins,
             feature_definition_set=FeatureDefinitionSet(
                 pack_id=registry.pack.pack_id, revision=registry.pack.revision, digest=registry.digest
@@ -246,9 +255,34 @@ class OnlineService:
                 for _, plan in sorted(registry.groups.items())
             ),
         )
-        body = catalogue.model_dump(mode="json")
+        body = groups.model_dump(mode="json")
         body["context_pins"] = self.reader.evaluator.pins.wire()
         return canonical_bytes(body)
+
+    async def catalogue(self) -> bytes:
+        """Definitions of the live registry, in the words of the profile's pack, and who reads them.
+
+        Raises:
+            ContractError: UNKNOWN_RUN, STORE_DOWN.
+        """
+        if self.reader is None or self._readers is None:
+            raise self._without_projection()
+        return await asyncio.to_thread(self._catalogue, self.reader.evaluator.registry, self._readers)
+
+    def _catalogue(self, registry: CompiledRegistry, feature_readers: FeatureReaders) -> bytes:
+        pins = self._profile.context_pins
+        words: Pack | None = None
+        with contextlib.suppress(PackErrors):  # a file that is being edited: the words as they were published
+            words = profile_pack(self._profile)
+        readers: dict[tuple[str, str], list[CatalogueReader]] | None = None
+        try:
+            readers = feature_readers.of_groups(registry.digest)
+        except TooManyReaders:
+            pass  # said in the answer
+        except (ObjectStoreUnavailable, DatabaseUnavailable) as error:
+            raise unavailable(Reason.STORE_DOWN, "the stores of datasets and decisions do not answer") from error
+        body = catalogue(registry, pins, readers, words).model_dump(mode="json", exclude_none=True)
+        return canonical_bytes({**body, "context_pins": pins.wire()})
 
     async def health(self) -> Health:
         """The health document, from the last observation (at most a second old)."""

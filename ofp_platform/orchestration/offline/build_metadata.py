@@ -10,6 +10,7 @@ import dagster as dg
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.orchestration.offline.build_plots import label_coverage_by_day
+from ofp_platform.orchestration.online.feature_group_assets import feature_group_key
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
@@ -119,6 +120,7 @@ def _staged(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
         "rows": manifest.row_count,
         "dagster/partition_row_count": manifest.row_count,
         "dagster/column_schema": column_schema(manifest.columns),
+        "dagster/column_lineage": column_lineage(manifest),
         "columns": len(manifest.columns),
         "features": sum(column.role == "feature" for column in manifest.columns),
         "row_order": manifest.row_order,
@@ -170,6 +172,20 @@ _READINGS: dict[str, Callable[[Mapping[str, Any], ObjectStore], Metadata]] = {
 def column_schema(columns: Sequence[DatasetColumn]) -> dg.TableSchema:
     """The columns of a dataset as Dagster shows them."""
     return dg.TableSchema(columns=[dg.TableColumn(column.name, column.type, column.role.replace("_", " ")) for column in columns])
+
+
+def column_lineage(manifest: DatasetManifest) -> dg.TableColumnLineage:
+    """Of each feature of a dataset, the group's asset and its column."""
+    features = [column.name for column in manifest.columns if column.role == "feature"]
+    prefixes = {f"{group.group_name}_{group.group_version}__": group for group in manifest.feature_groups}
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(feature_group_key(group.group_name, group.group_version), name.removeprefix(prefix))]
+            for name in features
+            for prefix, group in prefixes.items()
+            if name.startswith(prefix)
+        }
+    )
 
 
 def _object(objects: ObjectStore, path: str) -> dg.PathMetadataValue:

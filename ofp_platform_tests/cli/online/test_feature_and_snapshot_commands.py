@@ -21,12 +21,30 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.roles import Job
 from ofp_platform.storage.snapshot_records import snapshot_path
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.serving import GetFeaturesResponse, SnapshotRecord
 from ofp_platform.vocabulary.snapshot_hash import snapshot_hash
 from ofp_platform_tests.cli.program import Ofp, call
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 
 ASK = ("features", "get", "--key", f"account:{ACCOUNT}", "--group", "account_activity:v1", "--as-of", AFTER_THE_DEMO)
+
+
+def test_the_catalogue_says_what_features_are(on_plane: Ofp) -> None:
+    listed = on_plane("catalog", "list").out
+    assert "account_activity:v1  account, 10 features, 0 readers, team:fraud-platform\n  How often" in listed
+    assert "card_activity:v1" in listed
+    assert on_plane("catalog", "list", "--tag", "velocity").out.count(" features, ") == 1
+    assert on_plane("catalog", "list", "--search", "DECLINED_RATIO").out.startswith("account_activity:v1")
+    assert on_plane("catalog", "list", "--tag", "none").out == "no group of the pack is like that\n"
+    whole = Catalogue.model_validate_json(on_plane("catalog", "list", "--json").out)
+    assert len(whole.groups) == listed.count(" features, ")
+    shown = on_plane("catalog", "show", "account_activity:v1").out
+    assert "\n  sum_amount_30d  integer\n    sum of amount_minor over card_payment in 30d\n" in shown
+    assert "nobody reads it" in shown
+    one = json.loads(on_plane("catalog", "show", "account_activity:v1", "--json").out)
+    assert one["content_digest"] in shown
+    assert "did you mean 'account_activity:v1'?" in on_plane("catalog", "show", "acount_activity:v1").refused()
 
 
 def test_features_of_the_last_account(on_plane: Ofp) -> None:

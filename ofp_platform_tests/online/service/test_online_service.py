@@ -27,6 +27,7 @@ from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.background_tasks import EndedTasks
+from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
@@ -361,6 +362,8 @@ async def test_a_run_that_nobody_projected_is_not_known_and_not_made_by_asking(p
         assert await refused(service, b"{") == ("INVALID_REQUEST", "MALFORMED_JSON")
         with pytest.raises(ContractError, match="no live projection"):
             await service.feature_groups()
+        with pytest.raises(ContractError, match="no live projection"):
+            await service.catalogue()
         assert counts(dsn) == (0, 0, 0)
         with pytest.raises(StreamNotFound):
             Plane.open(profile, dsn, create_stream=False)
@@ -375,6 +378,9 @@ async def test_a_run_that_nobody_projected_is_not_known_and_not_made_by_asking(p
             await asyncio.to_thread(commit, plane, "e-0")
             await service.monitor.observe()
             assert (await service.health()).state is PostureState.GREEN
+            catalogue = Catalogue.model_validate_json(await service.catalogue())
+            assert catalogue.readers_known
+            assert [group.group_name for group in catalogue.groups] == sorted(group.group_name for group in catalogue.groups)
 
 
 async def test_a_service_that_starts_while_kinesis_is_away_serves_the_whole_state(
