@@ -78,6 +78,14 @@ demo: $(RUNTIME) ## Go from simulated card payments to served features, proven b
 up: $(RUNTIME) ## Run PostgreSQL, the HTTP service, the continuous projector and Dagster's UI, until Ctrl-C
 	@$(BIN)/ofp up $(ARGS)
 
+.PHONY: parity-up
+parity-up: $(READY) ## Run PostgreSQL over TLS, an S3 server and Kinesis for the tier local_parity, until Ctrl-C
+	@$(BIN)/ofp services up $(ARGS)
+
+.PHONY: parity-down
+parity-down: $(READY) ## Stop what parity-up started
+	@$(BIN)/ofp services down $(ARGS)
+
 # ---------------------------------------------------------------------------------------------- to develop
 
 .PHONY: test

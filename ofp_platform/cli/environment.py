@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -14,7 +15,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.storage.roles import Job
-    from ofp_platform.vocabulary.profile import Profile
+    from ofp_platform.vocabulary.profile import Profile, Tier
 
 SHIPPED_PROFILES = ("demo", "handbook")
 
@@ -23,8 +24,10 @@ class Environment(BaseSettings):
     """Settings by OFP_HOME, OFP_DATABASE_URL, OFP_PROFILE and OFP_PRINCIPALS; an empty variable counts as not set.
 
     home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
-    than the embedded one. read_database_url: a replica of it that the service reads state from. profile: the name of a shipped
-    profile or the path of a file. principals: the file of those who may ask the HTTP service; else it is in the home folder.
+    than the embedded one. read_database_url: a replica of it that the service reads state from. role_per_job: whether processes
+    that are started together take the role of their job there (passwords: `passfile` in the DSN). profile: the name of a
+    shipped profile or the path of a file, with `@` and a tier behind it (`infra/profile.yaml@production`). principals: the
+    file of those who may ask the HTTP service; else it is in the home folder. The rest is wiring: where log and objects are.
     """
 
     model_config = SettingsConfigDict(env_prefix="OFP_", env_ignore_empty=True, extra="ignore", frozen=True)
@@ -32,8 +35,12 @@ class Environment(BaseSettings):
     home: Path = Path(".ofp")
     database_url: str | None = None
     read_database_url: str | None = None
+    role_per_job: bool = False
     profile: str | None = None
     principals: Path | None = None
+    object_store_url: str | None = None
+    object_store_endpoint_url: str | None = None
+    kinesis_endpoint_url: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -72,8 +79,24 @@ class Environment(BaseSettings):
             return self.profile
         return str(self.own_profile) if self.own_profile.exists() else "demo"
 
+    @property
+    def tier(self) -> Tier:
+        """The tier that the profile is used in.
+
+        Raises:
+            ProfileError: there is none of that name.
+        """
+        return split_source(self.profile_source)[1]
+
+    @property
+    def lasting_profile_source(self) -> str:
+        """The profile in use, as a process that works in another folder can name it."""
+        source, tier = split_source(self.profile_source)
+        source = source if source in SHIPPED_PROFILES else str(Path(source).expanduser().resolve())
+        return with_tier(source, tier)
+
     def load_profile(self) -> Profile:
-        """The profile in use. One that names no object store gets the folder `objects` in the home folder.
+        """The profile in use, with the wiring of this environment; objects are in the home folder where none says otherwise.
 
         Raises:
             ProfileError: it cannot be used; the text names file and field.
@@ -81,29 +104,36 @@ class Environment(BaseSettings):
         return self.read_profile(self.profile_source)
 
     def read_profile(self, source: str) -> Profile:
-        """As `load_profile`, of a shipped name or a path."""
-        from ofp_platform.vocabulary.profile import load_profile
+        """As `load_profile`, of a shipped name or a path, with `@` and a tier behind it or without."""
+        from ofp_platform.vocabulary.profile import WIRING, ProfileError, load_profile
 
+        source, tier = split_source(source)
         if source in SHIPPED_PROFILES:
             with resources.as_file(resources.files("ofp_platform.cli").joinpath("profiles", f"{source}.yaml")) as path:
-                profile = load_profile(path)
+                profile = load_profile(path, tier)
         else:
-            profile = load_profile(Path(source).expanduser())
-        if "object_store_url" in profile.model_fields_set:
-            return profile
-        return profile.model_copy(update={"object_store_url": f"file://{quote(str(self.folder / 'objects'))}"})
+            profile = load_profile(Path(source).expanduser(), tier)
+        wiring = {name: value for name in WIRING if (value := getattr(self, name)) is not None}
+        if "object_store_url" not in profile.model_fields_set | wiring.keys():
+            wiring["object_store_url"] = f"file://{quote(str(self.folder / 'objects'))}"
+        try:
+            return type(profile).model_validate(profile.model_dump(exclude_unset=True) | wiring)
+        except ValidationError as error:
+            names = ", ".join(f"OFP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors() if fault["loc"])
+            raise ProfileError(f"the wiring cannot be used: {names}") from None
 
     def dsn(self, job: Job | None = None) -> str:
         """The DSN of the database; starts the embedded one where none is named. It stops when its last user exits.
 
-        `job`: for the role of that job on the embedded server, else for the owner. A DSN that is named has a role of its own.
+        `job`: for the role of that job on the embedded server, and where `role_per_job` says so, else for the owner. Any other
+        DSN that is named has a role of its own.
 
         Raises:
             CommandRefused: OFP_DATABASE_URL is not a DSN; or it is not set, and the home folder does not exist.
             EmbeddedPostgresError: it does not start; the text says what to do.
         """
         if self.database_url is not None:
-            return _checked(self.database_url)
+            return self.dsn_of_job(_checked(self.database_url), job)
         if not self.folder.is_dir():
             raise CommandRefused(no_home(self.folder))
         from ofp_platform.storage.embedded import start_embedded
@@ -111,11 +141,16 @@ class Environment(BaseSettings):
         return self.dsn_of_job(start_embedded(self.postgres_folder), job)
 
     def dsn_of_job(self, dsn: str, job: Job | None) -> str:
-        """What `dsn()` gave, for the role of a job where the server is the embedded one."""
-        if self.database_url is not None or job is None:
+        """What `dsn()` gave, for the role of a job where the server has one."""
+        if job is None or (self.database_url is not None and not self.role_per_job):
             return dsn
-        from ofp_platform.storage.embedded import as_role
         from ofp_platform.storage.roles import default_role
+
+        if self.database_url is not None:
+            import psycopg
+
+            return psycopg.conninfo.make_conninfo(dsn, user=default_role(job))
+        from ofp_platform.storage.embedded import as_role
 
         return as_role(dsn, default_role(job))
 
@@ -146,6 +181,27 @@ class Environment(BaseSettings):
         from ofp_platform.online.plane import Plane
 
         return Plane.open_without_log(self.load_profile(), self.dsn(job))
+
+
+def split_source(source: str) -> tuple[str, Tier]:
+    """The name or path of a profile, and its tier: `local` where none is named behind an `@`.
+
+    Raises:
+        ProfileError: no tier has that name.
+    """
+    from ofp_platform.vocabulary.profile import ProfileError, Tier
+
+    name, mark, tier = source.rpartition("@")
+    if not mark or "/" in tier or "." in tier:  # an @ inside a path
+        return source, Tier.LOCAL
+    if tier not in list(Tier):
+        raise ProfileError(f"{source}: there is no tier {tier!r}; there are {', '.join(Tier)}")
+    return name, Tier(tier)
+
+
+def with_tier(source: str, tier: Tier) -> str:
+    """The name of a profile in a tier, as `split_source` takes it."""
+    return source if tier.value == "local" else f"{source}@{tier}"
 
 
 def no_home(folder: Path) -> str:

@@ -47,6 +47,7 @@ from ofp_platform.cli.online import (
     snapshot_commands,
 )
 from ofp_platform.cli.program_version import show_version
+from ofp_platform.cli.services import command as service_commands
 from ofp_platform.cli.stamped_output import stamp_output
 from ofp_platform.cli.terminal.refusals import RefusingGroup
 from ofp_platform.cli.up import command as up
@@ -84,6 +85,7 @@ app.add_typer(principal_commands.app, name="principal")
 app.add_typer(pack_commands.app, name="pack")
 app.add_typer(database_commands.app, name="database")
 app.add_typer(access_commands.app, name="access")
+app.add_typer(service_commands.app, name="services")
 app.add_typer(registry_commands.app, name="registry")
 app.add_typer(catalog_commands.app, name="catalog")
 app.add_typer(projector_commands.app, name="projector")

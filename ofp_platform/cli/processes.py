@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from ofp_platform.cli.stamped_output import VARIABLE, without_stamp
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -46,9 +47,9 @@ def tool_command(name: str, *arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name(name)), *arguments]
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(number: signal.Signals) -> None:
     if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _put_aside(output: Path) -> None:
@@ -68,9 +69,22 @@ def _put_aside(output: Path) -> None:
 class Child:
     """One process, the leader of a group of its own. A context manager: stops it."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], output: Path) -> None:
-        """Start it. `output` takes what it prints, behind what stands there; a long one is put aside first, as `NAME.1`."""
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path,
+        *,
+        stop_signal: signal.Signals = signal.SIGTERM,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start it. `output` takes what it prints, behind what stands there; a long one is put aside first, as `NAME.1`.
+
+        `stop_signal` asks it to end. `settings`: more of `subprocess.Popen`, as a folder to work in or another user.
+        """
         self.name = name
+        self._stop_signal = stop_signal
         self.output = output
         output.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
@@ -85,7 +99,8 @@ class Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # one prctl, which is safe after a fork
+                preexec_fn=partial(_end_with_parent, stop_signal),  # one prctl, which is safe after a fork
+                **(settings or {}),
             )
 
     @property
@@ -129,12 +144,12 @@ class Child:
         return None
 
     def ask_to_end(self) -> None:
-        """SIGTERM, without waiting."""
+        """Its stop signal, without waiting."""
         with suppress(ProcessLookupError):
-            self._process.terminate()
+            self._process.send_signal(self._stop_signal)
 
     def stop(self) -> None:
-        """SIGTERM, time to finish, then SIGKILL for what is left of its group."""
+        """Its stop signal, time to finish, then SIGKILL for what is left of its group."""
         self.ask_to_end()
         try:
             self._process.wait(_STOP_SECONDS)

@@ -61,7 +61,7 @@ class PostgresPrograms:
                     timeout=timeout,
                     umask=0o077,
                     check=False,
-                    **self._identity(),
+                    **self.identity(),
                 )
             except PermissionError as error:
                 raise ProgramFailed(
@@ -73,7 +73,8 @@ class PostgresPrograms:
         if process.returncode != 0:
             raise ProgramFailed(f"{program} ended with {process.returncode}: {words}")
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """The settings of `subprocess` under which a program runs as the user of the data."""
         if self.user is None:
             return {}
         entry = pwd.getpwnam(self.user)

@@ -1,18 +1,24 @@
-"""The profile: everything an operator declares about one deployment of the plane. A YAML file, validated, no secrets."""
+"""The profile: everything an operator declares about one deployment of the plane. A YAML file, validated, no secrets.
+
+Its policy (all that shapes decisions and bounds) has a revision and a digest, and tiers that overlay it. Its wiring (where log
+and objects are) comes from the environment; only the file of a machine of one's own may name it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.position import StreamName
@@ -43,6 +49,21 @@ Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description=
 
 class ProfileError(Exception):
     """The profile file cannot be used; the text says what is wrong and where."""
+
+
+class Tier(StrEnum):
+    """Where a deployment stands; promotion is the next one, of the same file."""
+
+    LOCAL = "local"
+    LOCAL_PARITY = "local_parity"
+    PRODUCTION = "production"
+
+
+WIRING = frozenset({"kinesis_endpoint_url", "object_store_url", "object_store_endpoint_url"})
+"""Fields that say where something is, and nothing about what is done: the environment has a variable for each."""
+_NO_POLICY = WIRING | {"log_kind", "profile_name", "policy_revision", "tiers", "stream_name", "context_pins"}
+"""Beside wiring: which service the log is, names, and the run. None of them rules anything; records have them beside it."""
+_NOT_OF_A_TIER = WIRING | {"profile_name", "policy_revision", "tiers"}
 
 
 class Limits(Model):
@@ -120,6 +141,10 @@ class Profile(Model):
     """One deployment: a stream, a run, a pack and the policies around them."""
 
     profile_name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    policy_revision: int = Field(default=1, ge=1, description="raised by whoever changes the policy; it begins policy_rev")
+    tiers: dict[Annotated[Tier, Field(strict=False)], dict[str, JsonValue]] = Field(
+        default={}, description="what is otherwise in a tier: fields of the policy, laid over those above"
+    )
     stream_name: StreamName
     log_kind: Literal["postgres", "kinesis"] = "postgres"
     partitions: int = Field(default=4, ge=1, le=1024)
@@ -158,6 +183,14 @@ class Profile(Model):
     retention: Retention = Retention()
 
     @model_validator(mode="after")
+    def _tiers_of_policy(self) -> Self:
+        for tier, overlay in self.tiers.items():
+            for name in overlay:
+                if name in _NOT_OF_A_TIER or name not in Profile.model_fields:
+                    raise ValueError(f"tiers.{tier}.{name}: is no field that a tier may change")
+        return self
+
+    @model_validator(mode="after")
     def _kept_as_kinesis_can(self) -> Self:
         hours = self.kinesis_retention_hours
         if hours is not None and not 24 <= hours <= 8760:
@@ -186,6 +219,17 @@ class Profile(Model):
         return parse_duration(self.allowed_lateness)
 
     @property
+    def policy(self) -> dict[str, Any]:
+        """All that shapes decisions and bounds, as JSON has it. A pack of one's own by its name: its digest stands beside it."""
+        policy = self.model_dump(mode="json", exclude_none=True, exclude=set(_NO_POLICY))
+        return {**policy, "pack": Path(self.pack).name}
+
+    @property
+    def policy_rev(self) -> str:
+        """Which policy this is: its revision and the SHA-256 over all of it, as in `3.9f2c...`."""
+        return f"{self.policy_revision}.{sha256_hex(jcs_bytes(self.policy))}"
+
+    @property
     def run_config_digest(self) -> str:
         """SHA-256 over the contract and the part of the profile that can change a value or what is refused."""
         return digest_of(
@@ -203,12 +247,40 @@ def _line(error: MarkedYAMLError) -> str:
     return "" if mark is None else f"line {mark.line + 1}: "
 
 
-def load_profile(path: Path) -> Profile:
-    """Read and validate a profile.
+def _overlaid(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """The base with the fields of an overlay, which goes into those that have fields of their own."""
+    whole = dict(base)
+    for name, value in overlay.items():
+        before = whole.get(name)
+        whole[name] = _overlaid(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return whole
+
+
+def load_profile(path: Path, tier: Tier = Tier.LOCAL) -> Profile:
+    """Read and validate a profile, and hand it back as it is in a tier. The overlay of each tier is validated.
 
     Raises:
         ProfileError: no such file, not YAML, or a field that is wrong; the text names the file and the field.
     """
+    content = _content(path)
+    profile = _validated(path, content)
+    wiring = sorted(WIRING & profile.model_fields_set)
+    if tier is not Tier.LOCAL and wiring:
+        raise ProfileError(
+            f"{path}: {wiring[0]}: names an endpoint, which is no policy: in the tier {tier} it comes from the environment"
+            f" (OFP_{wiring[0].upper()}); remove it here"
+        )
+    of_tiers = {
+        other: _validated(path, {**_overlaid(content, overlay), "tiers": {}}, f"tiers.{other}.")
+        for other, overlay in profile.tiers.items()
+    }
+    profile = of_tiers.get(tier, profile.model_copy(update={"tiers": {}}))
+    if not profile.pack.endswith(".yaml"):
+        return profile
+    return profile.model_copy(update={"pack": str(path.parent / Path(profile.pack).expanduser())})
+
+
+def _content(path: Path) -> Any:
     try:
         content = YAML(typ="safe").load(read_text(path))
     except OSError as error:
@@ -227,11 +299,12 @@ def load_profile(path: Path) -> Profile:
         raise ProfileError(f"{path}: nested too deeply") from None
     if (place := raw_identifier_in(content)) is not None:
         raise ProfileError(f"{path}: {place.replace('payload', 'profile', 1)}: a raw identifier (a card number) is refused")
+    return content
+
+
+def _validated(path: Path, content: Any, within: str = "") -> Profile:
     try:
-        profile = Profile.model_validate(content)
+        return Profile.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"{path}: {within}{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
         raise ProfileError("\n".join(lines)) from None
-    if not profile.pack.endswith(".yaml"):
-        return profile
-    return profile.model_copy(update={"pack": str(path.parent / Path(profile.pack).expanduser())})

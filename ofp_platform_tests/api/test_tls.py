@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.api.tls import CertificateUnusable, CertificateWatch, Tls
+from ofp_platform.cli.services.certificates import Authority
 from ofp_platform.client import ClientTls, OfpClient, RetryPolicy, ServiceUnreachable
 from ofp_platform_tests.api.fake_port import BODY
 from ofp_platform_tests.api.keys import KEY, principals_variable
 from ofp_platform_tests.api.test_server import QUESTION, _start
-from ofp_platform_tests.oracle.tls_front import Authority
 
 ONCE = RetryPolicy(attempts=1)
 

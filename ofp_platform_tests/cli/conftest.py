@@ -20,7 +20,7 @@ from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of whoever runs the tests reaches them."""
-    for name in ("OFP_HOME", "OFP_DATABASE_URL", "OFP_PROFILE", "OFP_API_TOKEN", "OFP_PRINCIPALS", "DAGSTER_HOME"):
+    for name in (*(f"OFP_{field.upper()}" for field in Environment.model_fields), "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "130")
 

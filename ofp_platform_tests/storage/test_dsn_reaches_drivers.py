@@ -14,11 +14,12 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
+from ofp_platform.cli.services.certificates import Authority
+from ofp_platform.cli.services.tls_front import TlsFront, tls_front
 from ofp_platform.online.serving.async_reader import STORE_ERRORS
 from ofp_platform.storage.postgres import _WITHOUT_EFFECT, DatabaseUnavailable, DsnNotCarried, asyncpg_arguments, open_pool
 from ofp_platform.storage.transient import is_transient
 from ofp_platform_tests.cli.program import call
-from ofp_platform_tests.oracle.tls_front import Authority, TlsFront, tls_front
 
 QUESTION = "SELECT current_setting('application_name') || '/' || current_setting('statement_timeout')"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ofp_platform.vocabulary.profile import Profile, ProfileError, load_profile
+from ofp_platform.vocabulary.profile import WIRING, Profile, ProfileError, Tier, load_profile
 from ofp_platform_tests.oracle.strategies import PINS
 
 LEAST: dict[str, Any] = {
@@ -111,3 +111,73 @@ def test_a_file_that_is_not_text_is_told_in_words(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ProfileError, match="UTF-8"):
         load_profile(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"clock_skew": "6m"}, {"limits": {"max_keys": 1}}, {"thresholds": {"archive_lag_red": 0.8}}, {"partitions": 3}],
+)
+def test_whatever_rules_is_in_policy_rev(changed: dict[str, Any]) -> None:
+    assert Profile(**{**LEAST, **changed}).policy_rev != Profile(**LEAST).policy_rev
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        *({name: "s3://elsewhere"} for name in sorted(WIRING)),
+        {"profile_name": "village"},
+        {"stream_name": "other"},
+        {"log_kind": "kinesis"},
+        {"context_pins": {**PINS, "run_id": "another"}},
+    ],
+)
+def test_where_it_is_and_of_which_run_is_not(changed: dict[str, Any]) -> None:
+    assert Profile(**{**LEAST, **changed}).policy_rev == Profile(**LEAST).policy_rev
+
+
+def test_policy_rev_begins_with_the_revision_and_does_not_know_the_folder(tmp_path: Path) -> None:
+    revs = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        path = written(tmp_path / name, {**LEAST, "policy_revision": 7, "pack": "packs/own.yaml"})
+        revs.append(load_profile(path).policy_rev)
+    assert revs[0] == revs[1]
+    assert revs[0].startswith("7.")
+
+
+TIERS = {"local_parity": {"log_kind": "kinesis"}, "production": {"limits": {"max_keys": 7}, "clock_skew": "1m"}}
+
+
+def test_a_tier_is_laid_over_the_rest(tmp_path: Path) -> None:
+    path = written(tmp_path, {**LEAST, "limits": {"max_groups": 5}, "tiers": TIERS})
+    local, parity, production = (load_profile(path, tier) for tier in Tier)
+    assert (local.log_kind, parity.log_kind, production.log_kind) == ("postgres", "kinesis", "postgres")
+    assert (production.limits.max_keys, production.limits.max_groups, production.clock_skew) == (7, 5, "1m")
+    assert (local.policy_rev == parity.policy_rev, local.policy_rev == production.policy_rev) == (True, False)
+    assert local == Profile(**{**LEAST, "limits": {"max_groups": 5}})
+
+
+@pytest.mark.parametrize(
+    ("tiers", "words"),
+    [
+        ({"prod": {}}, r"tiers\.prod"),
+        ({"production": {"object_store_url": "s3://a"}}, "tiers.production.object_store_url: is no field that a tier may"),
+        ({"production": {"profile_name": "other"}}, "tiers.production.profile_name: is no field that a tier may"),
+        ({"production": {"colour": "green"}}, "tiers.production.colour: is no field that a tier may"),
+        ({"production": {"limits": {"max_keys": 0}}}, r"tiers\.production\.limits\.max_keys: "),
+    ],
+)
+def test_a_wrong_overlay_is_told_in_every_tier(tmp_path: Path, tiers: Any, words: str) -> None:
+    path = written(tmp_path, {**LEAST, "tiers": tiers})
+    for tier in Tier:
+        with pytest.raises(ProfileError, match=words):
+            load_profile(path, tier)
+
+
+@pytest.mark.parametrize("name", sorted(WIRING))
+def test_only_the_file_of_the_tier_local_names_an_endpoint(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, {**LEAST, name: "s3://objects"})
+    assert getattr(load_profile(path), name) == "s3://objects"
+    for tier in (Tier.LOCAL_PARITY, Tier.PRODUCTION):
+        with pytest.raises(ProfileError, match=f"OFP_{name.upper()}"):
+            load_profile(path, tier)

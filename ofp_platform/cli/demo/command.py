@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.environment import Environment, resolve, with_tier
 from ofp_platform.cli.options import Home
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -28,8 +28,13 @@ def demo(
         typer.Option("--events", metavar="FILE.parquet", help="Replay this handbook file instead of simulating payments."),
     ] = None,
     log: Annotated[
-        LogKind, typer.Option(help="Kind of log; kinesis: on a moto server that lives as long as the demo.")
-    ] = LogKind.POSTGRES,
+        LogKind | None,
+        typer.Option(
+            help="Kind of log; default: as the shipped profile says in the tier of OFP_PROFILE. kinesis: that of"
+            " OFP_KINESIS_ENDPOINT_URL, or a moto server that lives as long as the demo.",
+            show_default=False,
+        ),
+    ] = None,
     kinesis_endpoint: Annotated[
         str | None, typer.Option("--kinesis-endpoint", help="Kinesis to use with --log kinesis; it keeps its stream.")
     ] = None,
@@ -43,15 +48,18 @@ def demo(
     from ofp_platform.cli.demo.demo_steps import DemoSteps
     from ofp_platform.cli.demo.kinesis_server import temporary_home, temporary_kinesis
 
-    if kinesis_endpoint is not None and log is not LogKind.KINESIS:
-        raise CommandRefused("--kinesis-endpoint goes with --log kinesis")
     environment = resolve(home, makes_home=True)
+    shipped_profile = environment.read_profile(with_tier("demo" if events is None else "handbook", environment.tier))
+    kind = LogKind(shipped_profile.log_kind) if log is None else log
+    if kinesis_endpoint is not None and kind is not LogKind.KINESIS:
+        raise CommandRefused("--kinesis-endpoint goes with --log kinesis")
+    kinesis_endpoint = kinesis_endpoint or shipped_profile.kinesis_endpoint_url
     environment.folder.mkdir(parents=True, exist_ok=True)
 
     def run_steps(where: Environment, endpoint: str | None, lasting: bool) -> None:
-        DemoSteps(where, events=events, log_kind=log.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
+        DemoSteps(where, events=events, log_kind=kind.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
 
-    if log is LogKind.POSTGRES or kinesis_endpoint is not None:
+    if kind is LogKind.POSTGRES or kinesis_endpoint is not None:
         run_steps(environment, kinesis_endpoint, lasting=True)
     else:
         with temporary_home(environment) as there, temporary_kinesis(there.folder / "logs" / "moto.log") as endpoint:

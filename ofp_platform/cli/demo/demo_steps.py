@@ -17,7 +17,7 @@ from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_p
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
-from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.environment import Environment, with_tier
 from ofp_platform.cli.offline.training_set import HANDBOOK, SIMULATED
 from ofp_platform.cli.online.decide import KnownService, add, decide_on, point_of, serving, words_of
 from ofp_platform.cli.online.newest_events import newest_events
@@ -39,6 +39,7 @@ from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.profile import WIRING, Profile, Tier
 from ofp_platform.vocabulary.serving import GetFeaturesRequest, SnapshotRecord
 
 _STORED_SECONDS = 10.0
@@ -98,21 +99,30 @@ class DemoSteps:
 
     def _replay(self) -> Replay:
         if self.events is not None:
-            return handbook_file(self.environment.read_profile("handbook"), self.events, log_kind=self.log_kind)
-        replay = simulated_payments(self.environment.read_profile("demo"), self.payments, log_kind=self.log_kind)
+            return handbook_file(self._shipped_profile(), self.events, log_kind=self.log_kind)
+        replay = simulated_payments(self._shipped_profile(), self.payments, log_kind=self.log_kind)
         done(self.console, "Simulated", f"{replay.records:,} records")
         return replay
 
     def _profile_source(self, replay: Replay) -> str:
         """The profile of this run, as another process can name it: shipped, or written into the home folder."""
-        shipped_profile = "handbook" if self.events is not None else "demo"
-        if replay.profile == self.environment.read_profile(shipped_profile):
-            return shipped_profile
+        if replay.profile == self._shipped_profile():
+            return self._shipped_source
         path = self.environment.folder / "profiles" / f"{replay.profile.stream_name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:
-            YAML(typ="safe", pure=True).dump(replay.profile.model_dump(mode="json", exclude_none=True), file)
-        return str(path)
+            content = replay.profile.model_dump(mode="json", exclude_none=True, exclude={"tiers"})
+            if self.environment.tier is not Tier.LOCAL:  # whoever reads it has the same environment
+                content = {name: value for name, value in content.items() if name not in WIRING}
+            YAML(typ="safe", pure=True).dump(content, file)
+        return with_tier(str(path), self.environment.tier)
+
+    @property
+    def _shipped_source(self) -> str:
+        return with_tier("demo" if self.events is None else "handbook", self.environment.tier)
+
+    def _shipped_profile(self) -> Profile:
+        return self.environment.read_profile(self._shipped_source)
 
     def _fill(self, plane: Plane, replay: Replay) -> Basis:
         """Append the replay; where it ends in the log."""

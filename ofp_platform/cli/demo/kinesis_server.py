@@ -1,28 +1,18 @@
-"""A Kinesis to try the demo on: moto's server as a process of its own, with data that goes when it ends."""
+"""A Kinesis to try the demo on, and a home for what is folded from it: both go when the demo ends."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.processes import Child
-from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.services.kinesis_service import kinesis_service
+from ofp_platform.cli.services.object_service import new_credentials
 from ofp_platform.storage.embedded import stop_embedded
-
-_CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "demo",
-    "AWS_SECRET_ACCESS_KEY": "demo",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
 
 
 @contextmanager
@@ -32,20 +22,12 @@ def temporary_kinesis(output: Path) -> Iterator[str]:
     Raises:
         CommandRefused: moto is not installed.
     """
-    if importlib.util.find_spec("moto") is None:
-        raise CommandRefused(
-            "--log kinesis needs a Kinesis: install moto (`make setup` does, or pip install 'moto[kinesis,server]'),"
-            " or name an endpoint with --kinesis-endpoint"
-        )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    before = {name: os.environ.get(name) for name in _CREDENTIALS}
-    with Child("the moto server", command, _CREDENTIALS, output) as server:
-        server.wait_for_line(" * Running on", 60.0)
-        os.environ.update(_CREDENTIALS)
+    credentials = new_credentials()
+    before = {name: os.environ.get(name) for name in credentials}
+    with kinesis_service(output, credentials) as service:
+        os.environ.update(credentials)
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield service.endpoint
         finally:
             for name, value in before.items():
                 if value is None:

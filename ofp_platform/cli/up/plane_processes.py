@@ -11,11 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
-from pathlib import Path
 
 import typer
 
-from ofp_platform.cli.environment import SHIPPED_PROFILES, Environment
+from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.installation.local_principals import ensure_local_principals, key_file
 from ofp_platform.cli.offline.archive_commands import KEEPING
 from ofp_platform.cli.online.projector_commands import READY
@@ -157,12 +156,11 @@ class PlaneProcesses:
 
     def _variables(self, dsn: str) -> dict[str, str]:
         """The environment of the children: the same home, database and profile, by absolute names."""
-        source = self.environment.profile_source
         return {
             "OFP_HOME": str(self.environment.folder),
             "OFP_DATABASE_URL": dsn,
             "OFP_DAGSTER_POSTGRES_URL": os.environ.get("OFP_DAGSTER_POSTGRES_URL") or dsn,
-            "OFP_PROFILE": source if source in SHIPPED_PROFILES else str(Path(source).expanduser().resolve()),
+            "OFP_PROFILE": self.environment.lasting_profile_source,
             "OFP_PRINCIPALS": str(self.environment.principals_file),
             "DAGSTER_HOME": str(self.environment.dagster_folder),
         }

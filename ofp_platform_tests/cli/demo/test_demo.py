@@ -9,14 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from ofp_platform.cli.processes import program
+from ofp_platform.cli.services.postgres_service import OWNER, SUPERUSER
+from ofp_platform.cli.services.service_processes import kept_services
 from ofp_platform.cli.terminal.readable_json import readable_json, readable_response
 from ofp_platform.client import verify
 from ofp_platform.vocabulary.serving import GetFeaturesResponse
@@ -27,6 +31,10 @@ PAYMENTS = ("--payments", "500")
 
 def digest(outcome: str) -> str:
     return re.findall(r"values digest +([0-9a-f]{64}) of \d+ decisions", outcome)[0]
+
+
+def snapshot_hash(outcome: str) -> str:
+    return re.findall(r"^  snapshot hash +([0-9a-f]{64})$", outcome, re.MULTILINE)[0]
 
 
 def of_dataset(outcome: str) -> tuple[str, str]:
@@ -112,6 +120,30 @@ def test_kinesis_gives_the_same_values_and_leaves_nothing(first: subprocess.Comp
     assert digest(other.stdout) == digest(first.stdout)
     assert "100% MATCH" in other.stdout
     assert of_dataset(other.stdout)[1] == of_dataset(first.stdout)[1]
+
+
+def test_real_services_give_the_same_hashes(first: subprocess.CompletedProcess[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="ofp-parity-") as name, kept_services(Path(name)) as services:
+        with psycopg.connect(services.postgres.dsn(SUPERUSER), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE beside OWNER {OWNER}")
+        # the same log behind verified TLS, and S3: everything is the same, to the bytes
+        beside = {"OFP_DATABASE_URL": services.postgres.dsn(database="beside"), "OFP_OBJECT_STORE_URL": "s3://ofp-objects/beside"}
+        wiring = {**services.wiring, **beside}
+        with ThreadPoolExecutor(1) as pool:
+            later = pool.submit(started, Path(name) / "one", *PAYMENTS, **wiring)
+            parity = started(Path(name) / "two", *PAYMENTS, **services.wiring, OFP_PROFILE="demo@local_parity")
+            same_log = later.result()
+        assert (same_log.returncode, same_log.stderr) == (0, "")
+        assert snapshot_hash(same_log.stdout) == snapshot_hash(first.stdout)
+        assert digest(same_log.stdout) == digest(first.stdout)
+        assert of_dataset(same_log.stdout) == of_dataset(first.stdout)
+        # the tier, whose log is Kinesis: positions are others, and with them hashes of snapshots; values and rows are not
+        assert (parity.returncode, parity.stderr) == (0, "")
+        assert "after_sequence_number" in parity.stdout
+        assert digest(parity.stdout) == digest(first.stdout)
+        assert of_dataset(parity.stdout)[1] == of_dataset(first.stdout)[1]
+        assert "100% MATCH" in parity.stdout
+        assert not (Path(name) / "two" / "objects").exists()
 
 
 @pytest.fixture
