@@ -72,6 +72,39 @@ def infer(
     typer.echo(text, nl=False)
 
 
+@app.command("from-feast", short_help="Print a pack of the definitions of a Feast registry.")
+def from_feast(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The output of `feast registry-dump`.", show_default=False)],
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="ENTITY=KIND", help="Key type of an entity that is called otherwise.", show_default=False),
+    ] = None,
+) -> None:
+    """Print a pack: entities as keys, stream feature views with aggregations as groups, services as tags. What does not fit, or
+    means something else here, is said on stderr with the reason. Feast itself is not needed.
+    """
+    from io import StringIO
+
+    from ruamel.yaml import YAML
+
+    from ofp_platform.registry.pack import load_pack
+    from ofp_platform.tables.feast_registry import read_registry
+
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CommandRefused(f"{file}: {error.strerror}") from None
+    imported = read_registry(content, str(file), keys_of(key))
+    yaml, stream = YAML(), StringIO()
+    yaml.width = 120
+    yaml.dump(imported.pack, stream)
+    text = stream.getvalue()
+    load_pack(text, "pack.yaml")
+    for note in imported.notes:
+        typer.echo(note, err=True)
+    typer.echo(text, nl=False)
+
+
 def keys_of(pairs: list[str] | None) -> dict[str, str]:
     """`KIND=COLUMN` as a mapping.
 
