@@ -28,6 +28,7 @@ from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller
 from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
 from ofp_platform.api.connection_places import Places
 from ofp_platform.api.docs_page import docs_page
+from ofp_platform.api.feast_questions import answer_of, read_question
 from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
@@ -42,6 +43,7 @@ from ofp_platform.api.route_scopes import (
     BUILD_RUN,
     CATALOGUE,
     DOCS,
+    FEAST_FEATURES,
     FEATURE_GROUPS,
     GET_FEATURES,
     HEALTH,
@@ -58,8 +60,9 @@ from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_f
 from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
-from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, PostureState
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, FeatureGroups, PostureState
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
+from ofp_platform.vocabulary.times import format_time
 
 _GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
@@ -86,8 +89,13 @@ def _new_request_id() -> str:
     return uuid.uuid4().hex
 
 
+def _arrival() -> str:
+    return format_time(time.time_ns() // 1_000)
+
+
 class Application:
-    """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log.
+    """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
+    the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ended`: where it is told that
     a background task ended, for health.
@@ -105,6 +113,7 @@ class Application:
         policy: HttpPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
         new_request_id: Callable[[], str] = _new_request_id,
+        arrival: Callable[[], str] = _arrival,
     ) -> None:
         self._port = port
         self._builds = builds
@@ -115,6 +124,7 @@ class Application:
         self._policy = policy or HttpPolicy()
         self._clock = clock
         self._new_request_id = new_request_id
+        self._arrival = arrival
         self._bodies = BodyReader(self._policy.max_body_bytes, self._policy.body_timeout_seconds)
         self._in_flight = 0
         self._example: LiveExample | None = None
@@ -137,6 +147,7 @@ class Application:
             routes=[
                 *(Route(path, self._guard(path, answer), methods=["GET"]) for path, answer in routes.items()),
                 Route(BUILD_INTENTS, self._guard(BUILD_INTENTS, build_routes.submit), methods=["POST"]),
+                Route(FEAST_FEATURES, self._guard(FEAST_FEATURES, self._feast_features), methods=["POST"]),
                 Route(BUILD_CANCELLATION, self._guard(BUILD_CANCELLATION, build_routes.cancel), methods=["POST"]),
             ],
             exception_handlers={HTTPException: self._no_route},
@@ -333,7 +344,7 @@ class Application:
             self.metrics.record(route, outcome, self._clock() - start)
             if demanded_scope is not Open.OPEN:
                 names = request.path_params
-                digest = names.get("snapshot_hash") or names.get("run_key")
+                digest = names.get("snapshot_hash") or names.get("run_key") or getattr(request.state, "digest", None)
                 self._record(caller, route, digest if digest is not None and is_digest(digest) else None, outcome)
             return response
 
@@ -377,6 +388,25 @@ class Application:
         if not caller_of(request).reads_here:
             raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
         return Response(await self._port.catalogue(), media_type="application/json")
+
+    async def _feast_features(self, request: Request) -> Response:
+        content_length = request.headers.get("content-length")
+        body = await self._bodies.read(request.receive, None if content_length is None else content_length.encode("latin-1"))
+        if not caller_of(request).reads_here:
+            raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
+        self._refuse_overload()
+        self._in_flight += 1
+        try:
+            groups = FeatureGroups.model_validate_json(await self._port.feature_groups())
+            question = read_question(body, groups, self._arrival())
+            answer = self._port.answer(question.body)
+            if isinstance(answer, Awaitable):
+                answer = await answer
+        finally:
+            self._in_flight -= 1
+        request.state.digest = answer.hash
+        headers = {HASH_HEADER.decode(): answer.hash, "cache-control": "no-store"}
+        return Response(answer_of(question, answer.body), media_type="application/json", headers=headers)
 
     async def _health(self, request: Request) -> Response:
         health = await self._port.health()
@@ -456,7 +486,7 @@ class Application:
 
 
 def _takes_post(path: str) -> bool:
-    return path == BUILD_INTENTS or path.endswith("/cancellation")
+    return path in (BUILD_INTENTS, FEAST_FEATURES) or path.endswith("/cancellation")
 
 
 def _error_response(error: ContractError, request_id: str, route: str) -> Response:

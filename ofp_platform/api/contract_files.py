@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from ofp_platform.api.feast_questions import FeastAnswer, FeastQuestion
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
@@ -56,7 +57,7 @@ NAMED_OBJECTS: tuple[type[BaseModel], ...] = (
     FeatureProvenance,
     ErrorResponse,
 )
-SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups, Catalogue)
+SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups, Catalogue, FeastQuestion, FeastAnswer)
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
     RebuiltFeatureSnapshot,
     ParityResult,

@@ -7,6 +7,7 @@ from copy import deepcopy
 from functools import cache, wraps
 from typing import Any
 
+from ofp_platform.api.feast_questions import NO_TIME
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
@@ -243,6 +244,32 @@ def catalogue_example() -> dict[str, Any]:
             }
         ],
         "readers_known": True,
+    }
+
+
+@_fresh
+def feast_question_example() -> dict[str, Any]:
+    """A question in Feast's shape."""
+    return {
+        "features": ["account_amount:mean_amount_30d"],
+        "entities": {"account_id": [_ACCOUNT["key_id"]]},
+        "as_of_time_utc": _AS_OF,
+        "request_context": _CONTEXT,
+    }
+
+
+@_fresh
+def feast_answer_example() -> dict[str, Any]:
+    """Its answer."""
+    account = {"values": [_ACCOUNT["key_id"]], "statuses": ["PRESENT"], "event_timestamps": [NO_TIME]}
+    mean = {"values": ["4355.000000"], "statuses": ["PRESENT"], "event_timestamps": ["2026-03-31T11:58:30Z"]}
+    return {
+        "results": [account, mean],
+        "metadata": {
+            "feature_names": ["account_id", "mean_amount_30d"],
+            "feature_snapshot_hash": "7" * 64,
+            "as_of_time_utc": _AS_OF,
+        },
     }
 
 

@@ -10,6 +10,8 @@ from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_
 from ofp_platform.api.examples import (
     catalogue_example,
     error_examples,
+    feast_answer_example,
+    feast_question_example,
     feature_groups_example,
     health_example,
     request_example,
@@ -168,6 +170,29 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                     {"description": "The catalogue", "content": _content("Catalogue", catalogue_example())},
                     401,
                     404,
+                    503,
+                ),
+            }
+        },
+        "/get-online-features": {
+            "post": {
+                "operationId": "get_online_features",
+                "summary": "Features in the shape of Feast's feature server",
+                "description": "All rows are one question, with one snapshot hash. Without as_of_time_utc it is asked as of the"
+                " moment when it arrived; the answer says which.",
+                "requestBody": {"required": True, "content": _content("FeastQuestion", feast_question_example())},
+                "responses": _responses(
+                    {
+                        "description": "Columns of entities and features, a row each",
+                        "headers": _HASH_HEADER,
+                        "content": _content("FeastAnswer", feast_answer_example()),
+                    },
+                    400,
+                    401,
+                    404,
+                    405,
+                    408,
+                    413,
                     503,
                 ),
             }

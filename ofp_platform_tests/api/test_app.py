@@ -379,10 +379,10 @@ async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
             for part in parts:
                 content = part.get("content", {}).get("application/json", {})
                 if "example" in content:
-                    is_offline = path.startswith("/v0/build_") or content["example"]["kind"] == "rebuilt_feature_snapshot"
-                    of_kind = OFFLINE if is_offline else CONTRACT
-                    contract = SHOWN.get(content["example"]["kind"], of_kind)
-                    contract.validate(content["example"])
+                    kind = content["example"].get("kind", "")  # Feast's shape has none
+                    is_offline = path.startswith("/v0/build_") or kind == "rebuilt_feature_snapshot"
+                    if kind:
+                        SHOWN.get(kind, OFFLINE if is_offline else CONTRACT).validate(content["example"])
                     Draft202012Validator({**content["schema"], "components": description["components"]}).validate(
                         content["example"]
                     )
@@ -501,6 +501,7 @@ def damaged_requests(draw: st.DrawFn) -> bytes:
             "/health",
             "/v0/snapshots/x",
             "/v0/feature_groups",
+            "/get-online-features",
             "/v0/catalogue",
             "/v0/build_intents",
             "/v0/build_runs/x",

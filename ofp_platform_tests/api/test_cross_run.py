@@ -29,6 +29,8 @@ from ofp_platform.api.route_scopes import (
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
+    CATALOGUE,
+    FEAST_FEATURES,
     FEATURE_GROUPS,
     GET_FEATURES,
     METRICS,
@@ -186,11 +188,20 @@ def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, varia
         town.build_runs[run_id] = [ofp.submit_intent(intent_of(run_id)).run_key]
 
 
+OF_THE_SERVED_RUN = (FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES)
+"""Routes whose question names no run: it is the one that is served."""
+
+
 def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
     """Method, path and body."""
     path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name)
     if attempt.route == GET_FEATURES:
         return "POST", path, json.dumps(town.question(attempt.target)).encode()
+    if attempt.route == FEAST_FEATURES:
+        question = town.question(attempt.service)
+        group, key = question["feature_groups"][0], question["feature_keys"][0]
+        asked = {"features": [f"{group['group_name']}:count_24h"], "entities": {key["key_type"]: [key["key_id"]]}}
+        return "POST", path, json.dumps({**asked, "as_of_time_utc": question["as_of_time_utc"]}).encode()
     if attempt.route == BUILD_INTENTS:
         return "POST", path, json.dumps(intent_of(attempt.target)).encode()
     return ("POST", path, b"") if attempt.route == BUILD_CANCELLATION else ("GET", path, None)
@@ -220,7 +231,7 @@ def allowed(town: Town, attempt: Try) -> int:
         return 403
     if attempt.route == METRICS:
         return 200
-    run_id = attempt.service if attempt.route == FEATURE_GROUPS else attempt.target
+    run_id = attempt.service if attempt.route in OF_THE_SERVED_RUN else attempt.target
     is_own = run_id in RUNS and who.may_read(ContextPins.model_validate(pins_of(run_id)))
     is_served = attempt.route != GET_FEATURES or attempt.target == attempt.service
     return 200 if is_own and is_served else 404
@@ -292,7 +303,7 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
                 rows.append(f"{run_id} is told: {attempt} {answer.body[:300]}")
         if expected != 200:
             seen = answer.status, answer.headers, stripped(answer.body, attempt)
-            service = attempt.service if attempt.route == FEATURE_GROUPS else ""
+            service = attempt.service if attempt.route in OF_THE_SERVED_RUN else ""
             refusals.setdefault((attempt.caller, attempt.route, service), {}).setdefault(seen, attempt.target)
     assert rows == []
     tried = sum(number for (route, _), number in statuses.items() if SCOPES[route] is not Open.OPEN)
