@@ -110,9 +110,17 @@ async def test_a_get_changes_nothing(behind: Behind, may_launch: bool) -> None:
             assert (await ask(method, path, b"{}", content_type="application/json")).status_code == 403
     for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
         assert (await ask(method, "/graphql")).status_code == 405
-    for path in ("/", "/server_info", "/graphql?query=mutation"):
+    for path in ("/", "/server_info", "/graphql?query=mutation", "/graphql?op=A&query=mutation", "/graphql?op=", "/?op=A"):
         assert (await ask("POST", path, READ, content_type="application/json")).status_code == 405
     assert behind.reached == 0
+
+
+async def test_the_pages_name_their_operation_behind_the_address(behind: Behind) -> None:
+    ask = asking(behind)
+    answered = await ask("POST", "/graphql?op=AssetRecordsQuery", READ, content_type="application/json")
+    assert (answered.status_code, behind.body) == (200, READ)
+    refused = await ask("POST", "/graphql?op=AssetRecordsQuery", LAUNCH, content_type="application/json")
+    assert refused.status_code == 403
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/graphql", "application/x-www-form-urlencoded", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from playwright.sync_api import sync_playwright
 
 from ofp_platform.cli.up.restarts import MOST
 from ofp_platform.client import OfpClient, RetryPolicy, verify
@@ -95,6 +97,22 @@ def attack_dagster(said: str) -> None:
         assert http.post("/graphql", json=read).json()["data"]["assetNodes"]
 
 
+def look_at_dagster(said: str) -> None:
+    """Its pages in a browser, through the guard: they come up, and no question that they ask by themselves is refused."""
+    found = re.search(r"^Dagster UI +(http\S+)", said, re.MULTILINE)
+    assert found, said
+    refused: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("response", lambda answer: refused.append(f"{answer.status} {answer.url}") if answer.status >= 400 else None)
+        page.goto(found[1])
+        page.get_by_text("Catalog").first.wait_for(timeout=60_000)
+        assert "Application error" not in page.content()
+        browser.close()
+    assert refused == []
+
+
 @pytest.mark.timeout(180)
 def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> None:
     with running_ofp(plane_home, "--dagster-port", "0") as (process, said):
@@ -109,6 +127,7 @@ def test_everything_comes_up_answers_and_goes(plane_home: dict[str, str]) -> Non
         assert verify(answer) == answer.provenance.feature_snapshot_hash
         assert answer.snapshot.by_key[0].by_group[0].features["sum_amount_30d"] == 107016
         attack_dagster("".join(said))
+        look_at_dagster("".join(said))
         family = psutil.Process(process.pid).children(recursive=True)
         assert len(family) >= 4
         process.send_signal(signal.SIGINT)
