@@ -90,7 +90,7 @@ parity-down: $(READY) ## Stop what parity-up started
 
 .PHONY: test
 test: $(READY) ## Run the whole test suite (one part: make test ARGS=ofp_platform_tests/kernel)
-	@$(PY) -m pytest -n 2 $(ARGS)
+	@$(PY) -m pytest -n 3 --dist worksteal $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, formatting and plain words

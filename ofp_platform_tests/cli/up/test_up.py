@@ -25,13 +25,21 @@ from ofp_platform.client import OfpClient, RetryPolicy, verify
 from ofp_platform.storage.embedded import SUPERUSER, stop_embedded
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 
-OFP = str(Path(sys.executable).with_name("ofp"))
+OFP = (str(Path(sys.executable).with_name("ofp")),)
+HASTY_OFP = (
+    sys.executable,
+    "-c",
+    "from ofp_platform.cli.up import restarts; restarts._FIRST_SECONDS = 0.05; from ofp_platform.cli.entry import main; main()",
+)
+"""The same, but for the pauses of `ofp up` (test_restarts.py): the first is of 0.05 s."""
 
 
 @contextmanager
-def running_ofp(variables: dict[str, str], *arguments: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def running_ofp(
+    variables: dict[str, str], *arguments: str, program: tuple[str, ...] = OFP
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """`ofp up` up to the line that says that it is ready, and what it has said."""
-    command = [OFP, "up", "--port", "0", *arguments]
+    command = [*program, "up", "--port", "0", *arguments]
     environment = {**os.environ, **variables, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
@@ -145,14 +153,14 @@ def part(process: subprocess.Popen[str], word: str) -> psutil.Process:
 
 
 def test_a_part_that_ends_by_itself_is_started_again_and_too_often_stops_the_others(plane_home: dict[str, str]) -> None:
-    with running_ofp(plane_home, "--no-dagster") as (process, said):
+    with running_ofp(plane_home, "--no-dagster", program=HASTY_OFP) as (process, said):
         assert said[-1].startswith("ready")
         assert process.stdout is not None
         for name, word in (("HTTP service", "serve"), ("archiver", "archive")):
             part(process, word).kill()
             line = process.stdout.readline()
             assert line.startswith(name), line
-            assert "ended by itself; started again in 1 s" in line
+            assert "ended by itself; started again in 0.05 s" in line
             assert process.stdout.readline().split() == [*name.split(), "started", "again"]
             assert part(process, word).is_running()
         family = psutil.Process(process.pid).children(recursive=True)
