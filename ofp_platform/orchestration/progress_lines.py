@@ -9,7 +9,7 @@ TOLD_SECONDS = 10.0
 
 
 class ProgressLines:
-    """Tells what was done so far. `write` takes a line; `total`: how much there is in all, where that is known; `unit` of both."""
+    """Tells what was done so far. `write` takes a line; `total`: how much there is in all, if known; `unit`: of both."""
 
     def __init__(
         self,
