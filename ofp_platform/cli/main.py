@@ -39,6 +39,7 @@ from ofp_platform.cli.online import (
     failure_commands,
     features,
     log_commands,
+    mcp_commands,
     projection_commands,
     projector_commands,
     record_commands,
@@ -114,6 +115,7 @@ dataset_commands.app.command("from-entities", short_help="Build a dataset whose 
 app.add_typer(dataset_commands.app, name="dataset")
 app.add_typer(parity_commands.app, name="parity")
 app.add_typer(model_commands.app, name="model")
+app.add_typer(mcp_commands.app, name="mcp")
 
 if __name__ == "__main__":
     stamp_output()
