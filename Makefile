@@ -120,7 +120,7 @@ contracts: $(READY) ## Write contracts/ again from the models
 	@$(PY) -m ofp_platform.api.contract_files
 
 .PHONY: cli-reference
-cli-reference: $(READY) ## Write docs/cli.md again from the program (a test compares the two)
+cli-reference: $(READY) ## Write docs/cli.md and docs/profile.md again (a test compares)
 	@$(PY) -m ofp_platform.cli.reference
 
 .PHONY: contracts-check

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -32,15 +32,17 @@ class Environment(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OFP_", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    home: Path = Path(".ofp")
-    database_url: str | None = None
-    read_database_url: str | None = None
-    role_per_job: bool = False
-    profile: str | None = None
-    principals: Path | None = None
-    object_store_url: str | None = None
-    object_store_endpoint_url: str | None = None
-    kinesis_endpoint_url: str | None = None
+    home: Path = Field(
+        default=Path(".ofp"), description="folder of all that is local: embedded PostgreSQL, objects, Dagster, logs"
+    )
+    database_url: str | None = Field(default=None, description="a PostgreSQL other than the embedded one")
+    read_database_url: str | None = Field(default=None, description="a replica of it, from which the service reads state")
+    role_per_job: bool = Field(default=False, description="processes that are started together take the role of their job")
+    profile: str | None = Field(default=None, description="a shipped profile or a file, with `@` and a tier behind it")
+    principals: Path | None = Field(default=None, description="file of those who may ask the HTTP service; else in the home")
+    object_store_url: str | None = Field(default=None, description="wiring: the object store")
+    object_store_endpoint_url: str | None = Field(default=None, description="wiring: an S3 that is not Amazon's")
+    kinesis_endpoint_url: str | None = Field(default=None, description="wiring: a Kinesis that is not Amazon's")
 
     @property
     def folder(self) -> Path:

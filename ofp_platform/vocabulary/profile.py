@@ -69,17 +69,19 @@ _NOT_OF_A_TIER = WIRING | {"profile_name", "policy_revision", "tiers"}
 class Limits(Model):
     """What one request may ask for."""
 
-    max_keys: int = Field(default=100, ge=1)
-    max_groups: int = Field(default=32, ge=1)
-    max_body_bytes: int = Field(default=65_536, ge=1024)
-    max_request_context_fields: int = Field(default=32, ge=0)
-    at_least_basis_wait_ms: int = Field(default=500, ge=0)
+    max_keys: int = Field(default=100, ge=1, description="keys of one request")
+    max_groups: int = Field(default=32, ge=1, description="groups of one request")
+    max_body_bytes: int = Field(default=65_536, ge=1024, description="bytes of its body")
+    max_request_context_fields: int = Field(default=32, ge=0, description="fields of its request_context")
+    at_least_basis_wait_ms: int = Field(
+        default=500, ge=0, description="how long it waits for the records of at_least_basis, milliseconds"
+    )
 
 
 class HttpLimits(Model):
     """Bounds of the HTTP service. Those of connections are of one worker."""
 
-    max_connections: int = Field(default=8_192, ge=16)
+    max_connections: int = Field(default=8_192, ge=16, description="open at once; above them 503")
     max_connections_of_a_peer: int = Field(
         default=4_096, ge=1, description="of one address; of a network of 64 bits for IPv6. Behind a proxy that is the proxy"
     )
@@ -107,21 +109,21 @@ class BuildLimits(Model):
 class Thresholds(Model):
     """When the posture leaves GREEN, and when serving refuses."""
 
-    lag_records_amber: int = Field(default=5_000, ge=0)
-    lag_records_red: int = Field(default=100_000, ge=0)
-    stall_seconds_amber: int = Field(default=10, ge=1)
-    stall_seconds_red: int = Field(default=60, ge=1)
+    lag_records_amber: int = Field(default=5_000, ge=0, description="records that wait in the log: AMBER from here")
+    lag_records_red: int = Field(default=100_000, ge=0, description="the same: RED")
+    stall_seconds_amber: int = Field(default=10, ge=1, description="since the last commit, while records wait: AMBER")
+    stall_seconds_red: int = Field(default=60, ge=1, description="the same: RED")
     observed_seconds_red: int = Field(default=15, ge=5, description="how old the last look at store and log may be")
     archive_lag_amber: float = Field(default=0.5, gt=0, le=1, description="part of the log's retention that is not archived")
-    archive_lag_red: float = Field(default=0.75, gt=0, le=1)
-    refuse_when_red: bool = False
+    archive_lag_red: float = Field(default=0.75, gt=0, le=1, description="the same: RED")
+    refuse_when_red: bool = Field(default=False, description="whether get_features is refused while the posture is RED")
 
 
 class Retention(Model):
     """How long a store keeps what nothing published needs; everything else is kept for good."""
 
-    retired_projections: Duration = "30d"
-    dagster_events: Duration = "90d"
+    retired_projections: Duration = Field(default="30d", description="state of projections that are live no more")
+    dagster_events: Duration = Field(default="90d", description="event logs of Dagster's runs")
     trim_log: bool = Field(
         default=False, description="whether records that are archived, verified and applied leave the log (PostgreSQL only)"
     )
@@ -140,23 +142,29 @@ class Retention(Model):
 class Profile(Model):
     """One deployment: a stream, a run, a pack and the policies around them."""
 
-    profile_name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
+    profile_name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="name of the deployment, for people")
     policy_revision: int = Field(default=1, ge=1, description="raised by whoever changes the policy; it begins policy_rev")
     tiers: dict[Annotated[Tier, Field(strict=False)], dict[str, JsonValue]] = Field(
         default={}, description="what is otherwise in a tier: fields of the policy, laid over those above"
     )
-    stream_name: StreamName
-    log_kind: Literal["postgres", "kinesis"] = "postgres"
-    partitions: int = Field(default=4, ge=1, le=1024)
-    partition_key: str = Field(pattern=r"^payload\.[A-Za-z0-9_.]+$")
-    kinesis_endpoint_url: str | None = None
+    stream_name: StreamName = Field(description="the stream of events; it is part of every position")
+    log_kind: Literal["postgres", "kinesis"] = Field(default="postgres", description="the service that holds the log")
+    partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes")
+    partition_key: str = Field(
+        pattern=r"^payload\.[A-Za-z0-9_.]+$", description="payload field by whose value producers choose the partition"
+    )
+    kinesis_endpoint_url: str | None = Field(default=None, description="a Kinesis that is not Amazon's")
     kinesis_retention: Duration | None = Field(
         default=None, description="the least that a Kinesis stream keeps a record for, 24h to 365d; raised, never lowered"
     )
-    context_pins: ContextPins
+    context_pins: ContextPins = Field(description="the run: events of another one count for nothing")
     pack: str = Field(description="the name of a shipped pack, or a path ending in .yaml, from the folder of the profile")
-    clock_skew: Duration = "5m"
-    allowed_lateness: Duration = "1d"
+    clock_skew: Duration = Field(
+        default="5m", description="how far an event's time may lie past its admission; part of every value"
+    )
+    allowed_lateness: Duration = Field(
+        default="1d", description="how much longer than the longest window state is kept; part of every value"
+    )
     range_size: int = Field(default=25_000, ge=1, description="records of one offset range, the unit of backfill")
     batch_records: int = Field(default=250_000, ge=1, description="the most records that one commit applies")
     known_events_recent: int = Field(
@@ -170,8 +178,10 @@ class Profile(Model):
         ge=1,
         description="memory of a worker for what it served and has not stored; when it is full, nothing is served",
     )
-    object_store_url: str = Field(default="file://.ofp/objects", pattern=r"^(file|s3)://")
-    object_store_endpoint_url: str | None = None
+    object_store_url: str = Field(
+        default="file://.ofp/objects", pattern=r"^(file|s3)://", description="where archive, datasets and snapshots stand"
+    )
+    object_store_endpoint_url: str | None = Field(default=None, description="an S3 that is not Amazon's")
     first_day: Day | None = Field(
         default=None, description="of events and decisions, as Dagster lists hours and days; none: January of the year before"
     )

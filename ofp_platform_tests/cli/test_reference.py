@@ -22,8 +22,17 @@ def test_docs_cli_md_is_up_to_date() -> None:
     assert reference.FILE.read_text(encoding="utf-8") == reference.reference(), "make cli-reference"
 
 
+def test_docs_profile_md_is_up_to_date_and_has_a_meaning_for_every_field() -> None:
+    page = reference.profile_reference()
+    assert reference.FILE.with_name("profile.md").read_text(encoding="utf-8") == page, "make cli-reference"
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert [row for row in rows if "None" in row.split(" | ")[2] or not row.split(" | ")[2].strip(" |")] == []
+    assert len(rows) > 60
+
+
 def test_a_drift_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(reference, "FILE", tmp_path / "cli.md")
+    pages = {tmp_path / path.name: content for path, content in reference.FILES.items()}
+    monkeypatch.setattr(reference, "FILES", pages)
     assert reference.main([]) == 0
     assert reference.main(["--check"]) == 0
     (tmp_path / "cli.md").write_text("another")
