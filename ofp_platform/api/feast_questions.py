@@ -89,7 +89,7 @@ def read_question(body: bytes, groups: FeatureGroups, arrived_at_utc: str) -> Pl
     Raises:
         ContractError: MALFORMED_JSON, INVALID_FIELD; UNKNOWN_GROUP_VERSION, a group, version or feature that is not served.
     """
-    question = _parsed(body)
+    question = _question(body)
     rows = {len(keys) for keys in question.entities.values()}
     if len(rows) != 1 or rows == {0}:
         raise invalid(Reason.INVALID_FIELD, "entities: every list has one key a row, all as many, and at least one")
@@ -112,7 +112,7 @@ def read_question(body: bytes, groups: FeatureGroups, arrived_at_utc: str) -> Pl
         ],
         "feature_groups": [
             {"group_name": name, "group_version": version}
-            for name, version in sorted({(one.group.group_name, one.group.group_version) for one in features})
+            for name, version in sorted({(feature.group.group_name, feature.group.group_version) for feature in features})
         ],
         "as_of_time_utc": as_of,
     }
@@ -121,7 +121,7 @@ def read_question(body: bytes, groups: FeatureGroups, arrived_at_utc: str) -> Pl
     return PlaneQuestion(orjson.dumps(request), as_of, entities, features)
 
 
-def _parsed(body: bytes) -> FeastQuestion:
+def _question(body: bytes) -> FeastQuestion:
     try:
         return FeastQuestion.model_validate(read_json(body))
     except (NotJson, NotIJson) as error:
@@ -160,10 +160,10 @@ def _unknown() -> ContractError:
 def answer_of(question: PlaneQuestion, response: bytes) -> bytes:
     """The response of get_features as the answer to a question, columns in its order; a decimal is a text, as everywhere."""
     content = orjson.loads(response)
-    hashed, provenance = content["snapshot"], content["provenance"]
+    snapshot, provenance = content["snapshot"], content["provenance"]
     values = {
         (key["key_type"], key["key_id"], group["group_name"], group["group_version"]): group["features"]
-        for key in hashed["by_key"]
+        for key in snapshot["by_key"]
         for group in key["by_group"]
     }
     updates = {_place(block): block for block in provenance["freshness"]}
@@ -172,15 +172,15 @@ def answer_of(question: PlaneQuestion, response: bytes) -> bytes:
         for _, key_ids in question.entities.values()
     ]
     keys_of = dict(question.entities.values())
-    for asked in question.features:
-        group = asked.group
+    for column_of in question.features:
+        group = column_of.group
         column: dict[str, list[Any]] = {"values": [], "statuses": [], "event_timestamps": []}
         for key_id in keys_of[group.key_type.value]:
             place = (group.key_type.value, key_id, group.group_name, group.group_version)
             block = updates[place]
             updated_at = block["last_update_event_time"]
             status = NOT_FOUND if updated_at is None else OUTSIDE_MAX_AGE if block["stale"] else PRESENT
-            column["values"].append(values[place][asked.feature])
+            column["values"].append(values[place][column_of.feature])
             column["statuses"].append(status)
             column["event_timestamps"].append(updated_at or NO_TIME)
         columns.append(column)
@@ -188,9 +188,9 @@ def answer_of(question: PlaneQuestion, response: bytes) -> bytes:
         {
             "results": columns,
             "metadata": {
-                "feature_names": [*question.entities, *(asked.name for asked in question.features)],
-                "feature_snapshot_hash": hashed["feature_snapshot_hash"],
-                "as_of_time_utc": hashed["as_of_time_utc"],
+                "feature_names": [*question.entities, *(column_of.name for column_of in question.features)],
+                "feature_snapshot_hash": snapshot["feature_snapshot_hash"],
+                "as_of_time_utc": snapshot["as_of_time_utc"],
             },
         }
     )

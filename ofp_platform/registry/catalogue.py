@@ -61,12 +61,12 @@ def _features(registry: CompiledRegistry, group: Group) -> tuple[CatalogueFeatur
         feature.name: feature.value_type.value if feature.scale is None else f"decimal({feature.scale})"
         for feature in compiled_group.features
     }
-    windowed = (_windowed(feature, types[feature.name], group) for feature in group.features)
+    window_features = (_window_feature(feature, types[feature.name], group) for feature in group.features)
     on_demand = (_on_demand(feature, group) for feature in group.on_demand)
-    return tuple(sorted((*windowed, *on_demand), key=lambda feature: feature.name))
+    return tuple(sorted((*window_features, *on_demand), key=lambda feature: feature.name))
 
 
-def _windowed(feature: Feature, value_type: str, group: Group) -> CatalogueFeature:
+def _window_feature(feature: Feature, value_type: str, group: Group) -> CatalogueFeature:
     if feature.numerator is not None and feature.denominator is not None:
         definition, denominator = _operand(feature.numerator, feature), _operand(feature.denominator, feature)
     else:

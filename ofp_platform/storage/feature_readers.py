@@ -46,14 +46,14 @@ class FeatureReaders:
         """
         readers: dict[tuple[str, str], list[CatalogueReader]] = defaultdict(list)
         groups_of: dict[str, Groups] = {}
-        for manifest in self._published():
+        for manifest in self._manifests_by_path():
             if manifest.context_pins != self.pins or manifest.feature_pack.digest != registry_digest:
                 continue
             groups_of[manifest.dataset_identity] = tuple(
                 (group.group_name, group.group_version) for group in manifest.feature_groups
             )
             self._add(readers, groups_of[manifest.dataset_identity], "dataset", manifest.dataset_name, manifest.dataset_identity)
-        for path, lineage in self._trained():
+        for path, lineage in self._lineages_by_path():
             groups = tuple(
                 (name, version)
                 for name, version in groups_of.get(lineage.dataset_identity, ())
@@ -69,7 +69,7 @@ class FeatureReaders:
         for group in groups:
             readers[group].append(CatalogueReader.model_validate({"kind": kind, "name": name, "reference": reference}))
 
-    def _published(self) -> list[DatasetManifest]:
+    def _manifests_by_path(self) -> list[DatasetManifest]:
         paths = sorted(path for path in self.objects.list("ofs/datasets") if path.endswith("/manifest.json"))
         self._demand_few(paths)
         for path in paths:
@@ -78,7 +78,7 @@ class FeatureReaders:
                     self._manifests[path] = DatasetManifest.model_validate_json(self._read(path))
         return [manifest for path in paths if (manifest := self._manifests.get(path)) is not None]
 
-    def _trained(self) -> list[tuple[str, ModelLineage]]:
+    def _lineages_by_path(self) -> list[tuple[str, ModelLineage]]:
         paths = sorted(path for path in self.objects.list("learning") if path.rpartition("/")[2].startswith("lineage-"))
         self._demand_few(paths)
         for path in paths:

@@ -99,8 +99,8 @@ def read_entity_rows(columns: EntityColumns, parts: Iterable[TablePart]) -> Enti
     for part in parts:
         require_columns(part, [*columns.keys.values(), columns.time, *columns.labels])
         if others is None:
-            taken = {*columns.keys.values(), columns.time}
-            others = {name: [] for name in part.cells if name not in taken}
+            columns_of_meaning = {*columns.keys.values(), columns.time}
+            others = {name: [] for name in part.cells if name not in columns_of_meaning}
             _check_names(others)
         for index, place in enumerate(part.places):
             try:

@@ -63,13 +63,13 @@ def read_registry(text: bytes | str, file: str, key_types: Mapping[str, str] | N
         raise TableFault(f"{file}: no dump of a Feast registry: it has no project; `feast registry-dump > FILE` writes one")
     importer = _Importer(dump, dict(key_types or {}))
     try:
-        imported = importer.pack()
+        feast_pack = importer.pack()
     except (AttributeError, KeyError, TypeError) as error:
         raise TableFault(f"{file}: no dump of a Feast registry as Feast 0.40 and later write it: {error!r}") from None
-    if not imported.pack["groups"]:
-        notes = "".join(f"\n  {note}" for note in imported.notes)
+    if not feast_pack.pack["groups"]:
+        notes = "".join(f"\n  {note}" for note in feast_pack.notes)
         raise TableFault(f"{file}: no view has aggregations over events that fit, so there is no feature to make:{notes}")
-    return imported
+    return feast_pack
 
 
 class _Importer:
@@ -200,9 +200,10 @@ class _Importer:
             return feature
         kind = _TYPES.get(types.get(column, ""))
         if kind is None or (ours in _OF_NUMBERS and kind != "integer") or (ours == "distinct_count" and kind == "boolean"):
-            said = types.get(column) or "not said"
+            type_name = types.get(column) or "not said"
             self._note(
-                part, f"the column's type is {said}; {ours} needs {'integers' if ours in _OF_NUMBERS else 'one of ' + _types()}"
+                part,
+                f"the column's type is {type_name}; {ours} needs {'integers' if ours in _OF_NUMBERS else 'one of ' + _types()}",
             )
             return None
         if fields.setdefault(column, kind) != kind:

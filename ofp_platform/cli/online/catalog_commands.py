@@ -65,7 +65,7 @@ def show(
     from ofp_platform.registry.shape import suggestion
 
     catalogue = _catalogue(home, profile)
-    groups = {f"{one.group_name}:{one.group_version}": one for one in catalogue.groups}
+    groups = {f"{entry.group_name}:{entry.group_version}": entry for entry in catalogue.groups}
     if group not in groups:
         raise CommandRefused(f"the pack has no group {group}{suggestion(group, groups)}")
     shown_group = groups[group]
@@ -106,7 +106,7 @@ def _lines(group: CatalogueGroup, *, readers_known: bool) -> Iterator[str]:
 def _fits(group: CatalogueGroup, tag: str | None, search: str | None) -> bool:
     if tag is not None and tag not in group.tags and not any(tag in feature.tags for feature in group.features):
         return False
-    words = [group.group_name, group.description, *(text for one in group.features for text in (one.name, one.description))]
+    words = [group.group_name, group.description, *(text for entry in group.features for text in (entry.name, entry.description))]
     return search is None or any(search.lower() in word.lower() for word in words)
 
 

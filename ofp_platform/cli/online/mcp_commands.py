@@ -64,9 +64,9 @@ def _in_words(tool: Callable[..., dict[str, Any]], url: str) -> Callable[..., di
     from ofp_platform.vocabulary.errors import ContractError
 
     @wraps(tool)
-    def told(*arguments: Any, **named: Any) -> dict[str, Any]:
+    def tool_in_words(*arguments: Any, **options: Any) -> dict[str, Any]:
         try:
-            return tool(*arguments, **named)
+            return tool(*arguments, **options)
         except ServiceUnreachable as error:
             raise ToolError(f"{url} does not answer ({error}): start it with `ofp serve`, or name another with --url") from None
         except ContractError as error:  # as `words_for`, without what it imports
@@ -75,4 +75,4 @@ def _in_words(tool: Callable[..., dict[str, Any]], url: str) -> Callable[..., di
             words = str(error) if isinstance(error, ValueError) else words_for(error)
             raise ToolError(words or f"the tool failed: {type(error).__name__}") from None
 
-    return told
+    return tool_in_words

@@ -115,7 +115,7 @@ class PlaneTools:
     def _definition(self, group: str, feature: str) -> CatalogueFeature | None:
         for candidate in self._client.catalogue().groups:
             if f"{candidate.group_name}:{candidate.group_version}" == group:
-                return next((one for one in candidate.features if one.name == feature), None)
+                return next((entry for entry in candidate.features if entry.name == feature), None)
         return None
 
     def compare_packs(self, old: str, new: str) -> Json:
