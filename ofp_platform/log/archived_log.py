@@ -242,7 +242,7 @@ class ArchivedLog:
         Raises:
             LogTailLost: see there. ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
         """
-        if not self.position_kind.is_countable:
+        if not self.position_kind.offset_kind.is_integer:
             return
         try:
             self._log.demand_settled()

@@ -1,4 +1,4 @@
-"""The tail that an archive holds and its log does not: a log that can be counted never ends before what was archived of it.
+"""The tail that an archive holds and its log does not: a log of integers never ends before what was archived of it.
 
 Only a recovery that lost records, or another log of the same name, shows that.
 """
@@ -14,13 +14,13 @@ from ofp_platform.vocabulary.position import order, place
 def lost_tails(log: EventLog, archive: Archive) -> list[PartitionSpan]:
     """The spans that the archive holds behind the head of each partition of the log, from the names of its receipts alone.
 
-    Empty for a log whose places do not count its records: such a log gives no place twice. A partition that the log does not
+    Empty for a log whose places are no integers: such a log gives no place twice. A partition that the log does not
     list is not looked at: see `archived_partitions`.
 
     Raises:
         ReceiptDamaged | ObjectStoreUnavailable | LogUnavailable: see there.
     """
-    if not log.position_kind.is_countable:
+    if not log.position_kind.offset_kind.is_integer:
         return []
     heads, kind, tails = log.ends().by_partition(), log.position_kind, []
     for name in archive.partition_ids():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Literal, assert_never
@@ -16,7 +17,7 @@ from ofp_platform.storage.postgres import DatabaseUnavailable, Pool, open_pool
 from ofp_platform.vocabulary.profile import Profile
 
 logger = logging.getLogger(__name__)
-LogKind = Literal["postgres", "kinesis"]
+LogKind = Literal["postgres", "kinesis", "kafka"]
 _LISTED_SECONDS = 3.0
 
 
@@ -29,17 +30,19 @@ def connect_log(
     partition_key: str,
     kinesis_endpoint_url: str | None,
     kinesis_retention_hours: int | None,
+    kafka_retention_ms: int,
     create: bool = True,
     is_archived: Callable[[], bool] = lambda: False,
 ) -> EventLog:
     """Open the stream, or create it with that many partitions. Close the log before the pool.
 
     A log in PostgreSQL whose archive has records already (`is_archived`) is made unsettled: it is not the one that was archived.
-    Kinesis keeps records for at least that many hours then. One that does not answer is opened all the same where it is not to
-    be created.
+    Kinesis keeps records for at least that many hours then, and a Kafka topic that is made for that many milliseconds; how Kafka
+    is reached stands in the environment. One of the two that does not answer is opened all the same unless it is to be created.
 
     Raises:
         StreamNotFound: there is none, and it is not to be created. LogUnavailable: the log does not answer.
+        LogMisconfigured: it could lose or change records as it is set, or the environment does not say how to reach it.
     """
     match kind:
         case "postgres":
@@ -68,6 +71,21 @@ def connect_log(
             except BaseException:
                 client.close()
                 raise
+        case "kafka":
+            from ofp_platform.log.kafka import KafkaLog  # as with boto3: a process whose log is no Kafka starts without it
+            from ofp_platform.log.kafka_settings import KafkaSettings
+
+            settings = KafkaSettings.of_environment(os.environ)
+            if create:
+                return KafkaLog.create(settings, stream_name, partitions, partition_key, retention_ms=kafka_retention_ms)
+            topic_log = KafkaLog(settings, stream_name, partitions, partition_key)
+            try:
+                with suppress(LogUnavailable):  # see above
+                    topic_log.partitions()
+                return topic_log
+            except BaseException:
+                topic_log.close()
+                raise
         case _:
             assert_never(kind)
 
@@ -81,6 +99,10 @@ def first_partition_ids(kind: LogKind, count: int) -> list[str]:
             from ofp_platform.log.kinesis import KinesisLog  # see above
 
             return KinesisLog.first_partition_ids(count)
+        case "kafka":
+            from ofp_platform.log.kafka import KafkaLog  # see above
+
+            return KafkaLog.first_partition_ids(count)
         case _:
             assert_never(kind)
 
@@ -91,15 +113,27 @@ def listed_partition_ids(profile: Profile, dsn: str | None) -> list[str]:
     `dsn` is of the database that has the stream of log_kind postgres; None: it is not known, and the profile's number counts.
     """
     first_ids = first_partition_ids(profile.log_kind, profile.partitions)
-    if profile.log_kind == "postgres":
-        if dsn is None:
-            return first_ids
-        try:
-            with open_pool(dsn, max_size=1, timeout_seconds=_LISTED_SECONDS) as pool:
-                return [info.partition_id for info in PostgresLog.open(pool, profile.stream_name).partitions()]
-        except (DatabaseUnavailable, LogUnavailable, StreamNotFound, psycopg.errors.UndefinedTable) as error:
-            logger.warning("partitions as in the profile: %s", error)
-            return first_ids
+    match profile.log_kind:
+        case "postgres":
+            return first_ids if dsn is None else _listed_in_postgres(profile, dsn, first_ids)
+        case "kinesis":
+            return _listed_in_kinesis(profile, first_ids)
+        case "kafka":
+            return first_ids  # a topic with another number of partitions is refused
+        case _:
+            assert_never(profile.log_kind)
+
+
+def _listed_in_postgres(profile: Profile, dsn: str, first_ids: list[str]) -> list[str]:
+    try:
+        with open_pool(dsn, max_size=1, timeout_seconds=_LISTED_SECONDS) as pool:
+            return [info.partition_id for info in PostgresLog.open(pool, profile.stream_name).partitions()]
+    except (DatabaseUnavailable, LogUnavailable, StreamNotFound, psycopg.errors.UndefinedTable) as error:
+        logger.warning("partitions as in the profile: %s", error)
+        return first_ids
+
+
+def _listed_in_kinesis(profile: Profile, first_ids: list[str]) -> list[str]:
     from botocore.exceptions import BotoCoreError
 
     from ofp_platform.log.kinesis import KinesisLog, kinesis_client  # see above

@@ -29,7 +29,6 @@ from ofp_platform.log.admitted import AdmittedBatch
 from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.incarnations import ONE_HISTORY
 from ofp_platform.log.kinesis_look import Look
-from ofp_platform.log.kinesis_records import batch_of, wire_records
 from ofp_platform.log.kinesis_shards import (
     PAGE_LIMIT,
     Backoff,
@@ -55,12 +54,14 @@ from ofp_platform.log.port import (
     readable_partitions,
 )
 from ofp_platform.log.shard_evidence import ProcessEvidence, ShardEvidence
+from ofp_platform.log.wire_records import WirePage, batch_of, wire_records
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import SEQUENCE_TOKENS, Basis, PartitionBasis, make_basis
+from ofp_platform.vocabulary.times import to_micros
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
-    from mypy_boto3_kinesis.type_defs import ShardTypeDef
+    from mypy_boto3_kinesis.type_defs import RecordTypeDef, ShardTypeDef
 
 PUT_RECORDS = 500  # what one PutRecords may take
 PUT_BYTES = 4_500_000
@@ -251,7 +252,7 @@ class KinesisLog:
             return empty_batch(basis)
         after = None if basis is None else str(basis.offset)
         page = self._seen_page(partition_id, after, max_records) or self._asked_page(partition_id, after, max_records)
-        return batch_of(page.records, self._admission, self._behind_page(partition_id, after or "", page))
+        return batch_of(wire_page(page.records), self._admission, self._behind_page(partition_id, after or "", page))
 
     def _seen_page(self, shard_id: str, after: str | None, limit: int) -> Page | None:
         with self._lock:
@@ -449,6 +450,15 @@ class KinesisLog:
 
     def _part(self, shard_id: str, offset: str, closed: bool = False) -> PartitionBasis:
         return self.position_kind.basis(shard_id, offset, closed=closed)
+
+
+def wire_page(records: Sequence[RecordTypeDef]) -> WirePage:
+    """Records of one shard in columns."""
+    return WirePage(
+        [record["SequenceNumber"] for record in records],
+        [record["Data"] for record in records],
+        [to_micros(record["ApproximateArrivalTimestamp"]) for record in records],
+    )
 
 
 def _partition_info(shard: ShardTypeDef, names: set[str]) -> PartitionInfo:

@@ -58,6 +58,10 @@ class LogTailLost(LogRefused):
     """The log ends before what a basis, a reader or the archive has seen of it: a recovery lost its newest records."""
 
 
+class LogMisconfigured(LogRefused):
+    """Settings of the log could lose records unseen or change them, or lead to no log; an operator mends them."""
+
+
 class LogUnavailable(LogError):
     """The log does not answer; the same call may be made again. After an append it is not known whether it counted."""
 
@@ -248,7 +252,7 @@ class EventLog(Protocol):
         """The oldest position of every partition that can still be read from."""
 
     def ordinal_lag(self, basis: Basis) -> dict[str, int]:
-        """Records behind the basis, per partition (Kinesis: at least that many). A partition not in it counts whole."""
+        """Records behind the basis, per partition (Kinesis: at least, Kafka: at most). A partition not in it counts whole."""
 
     def demand(self, basis: Basis) -> None:
         """Refuse a basis that the log does not lead on from: where reading on would skip records, or could.

@@ -119,6 +119,7 @@ class Plane:
             partition_key=profile.partition_key,
             kinesis_endpoint_url=profile.kinesis_endpoint_url,
             kinesis_retention_hours=profile.kinesis_retention_hours,
+            kafka_retention_ms=profile.kafka_retention_ms,
             create=create,
             is_archived=lambda: bool(self._archive_of(profile.stream_name).partition_ids()),
         )

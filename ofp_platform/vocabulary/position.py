@@ -1,8 +1,8 @@
 """Positions in a log and the basis: for each partition the first position that is not in it.
 
 All that depends on how a log numbers its records stands here and, for spans, in `offline.replay_basis`. There are three
-ways: integers without a gap (PostgreSQL), tokens of digits that only have an order (Kinesis), and integers with gaps (a
-log that skips offsets, such as Kafka's). The stored token is an `OffsetKind`; only the log itself knows whether it skips
+ways: integers without a gap (PostgreSQL), tokens of digits that only have an order (Kinesis), and integers with gaps
+(Kafka). The stored token is an `OffsetKind`; only the log itself knows whether it skips
 numbers, see `PositionKind`.
 """
 
@@ -116,6 +116,7 @@ class PositionKind:
 
 DENSE = PositionKind(OffsetKind.EXCLUSIVE_NEXT, has_gaps=False)
 SEQUENCE_TOKENS = PositionKind(OffsetKind.AFTER_SEQUENCE_NUMBER, has_gaps=True)
+INTEGERS_WITH_GAPS = PositionKind(OffsetKind.EXCLUSIVE_NEXT, has_gaps=True)
 
 
 class Position(Model):

@@ -148,8 +148,8 @@ class Profile(Model):
         default={}, description="what is otherwise in a tier: fields of the policy, laid over those above"
     )
     stream_name: StreamName = Field(description="the stream of events; it is part of every position")
-    log_kind: Literal["postgres", "kinesis"] = Field(default="postgres", description="the service that holds the log")
-    partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes")
+    log_kind: Literal["postgres", "kinesis", "kafka"] = Field(default="postgres", description="the service that holds the log")
+    partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes; of a Kafka topic always")
     partition_key: str = Field(
         pattern=r"^payload\.[A-Za-z0-9_.]+$", description="payload field by whose value producers choose the partition"
     )
@@ -157,6 +157,7 @@ class Profile(Model):
     kinesis_retention: Duration | None = Field(
         default=None, description="the least that a Kinesis stream keeps a record for, 24h to 365d; raised, never lowered"
     )
+    kafka_retention: Duration = Field(default="7d", description="how long a Kafka topic that the plane makes keeps a record")
     context_pins: ContextPins = Field(description="the run: events of another one count for nothing")
     pack: str = Field(description="the name of a shipped pack, or a path ending in .yaml, from the folder of the profile")
     clock_skew: Duration = Field(
@@ -217,6 +218,11 @@ class Profile(Model):
     def kinesis_retention_hours(self) -> int | None:
         """The retention in whole hours, rounded up."""
         return None if self.kinesis_retention is None else -(-parse_duration(self.kinesis_retention) // _HOUR)
+
+    @property
+    def kafka_retention_ms(self) -> int:
+        """In milliseconds."""
+        return parse_duration(self.kafka_retention) // 1_000
 
     @property
     def clock_skew_us(self) -> int:

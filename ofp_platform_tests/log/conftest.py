@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
+from ofp_platform.log.kafka import KafkaLog
+from ofp_platform.log.kafka_settings import KafkaSettings
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import EventLog
 from ofp_platform.log.postgres import PostgresLog
@@ -26,6 +28,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import LAST_MOMENT, NOT_EMITTED, EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.log.kafka_clusters import MockCluster
 
 KEY = "payload.account_id"
 Event = Callable[..., Envelope]
@@ -283,7 +286,7 @@ def fake_kinesis() -> FakeKinesis:
 Open = Callable[..., EventLog]
 
 
-@pytest.fixture(params=["postgres", "moto", "fake"])
+@pytest.fixture(params=["postgres", "moto", "fake", "kafka", "kafka_mock"])
 def open_log(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Makes handles on one stream of `partitions` partitions by account: each call is another handle."""
     kind = request.param
@@ -295,6 +298,16 @@ def open_log(request: pytest.FixtureRequest) -> Iterator[Open]:
             def open_one(partitions: int = 4) -> EventLog:
                 pool = stack.enter_context(open_pool(dsn, max_size=4))
                 return PostgresLog.create(pool, stream, partitions, KEY)
+        elif kind == "kafka":
+            settings: KafkaSettings = request.getfixturevalue("kafka_broker")
+
+            def open_one(partitions: int = 4) -> EventLog:
+                return stack.enter_context(closing(KafkaLog.create(settings, stream, partitions, KEY, poll_seconds=0.01)))
+        elif kind == "kafka_mock":
+            cluster: MockCluster = request.getfixturevalue("kafka_mock")
+
+            def open_one(partitions: int = 4) -> EventLog:
+                return stack.enter_context(closing(cluster.log(stream, partitions, KEY)))
         else:
             if kind == "moto":
                 endpoint = request.getfixturevalue("moto_server")

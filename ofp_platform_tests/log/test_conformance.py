@@ -1,4 +1,4 @@
-"""What every log does. Runs on PostgreSQL, on Kinesis (moto), and on a Kinesis with sparse numbers and closing shards."""
+"""What every log does. Runs on PostgreSQL, Kinesis (moto), a Kinesis with sparse numbers and closing shards, and Kafka."""
 
 from __future__ import annotations
 
@@ -82,7 +82,12 @@ def test_what_is_read_is_what_was_appended(open_log: Open, event: Event) -> None
         for index in range(len(batch)):
             sent, place = by_id[batch.event_ids[index]]
             assert batch.envelope(index) == sent
-            assert place == Position(stream_name=log.stream_name, partition_id=batch.partition_id, offset=batch.offsets[index])
+            assert place == Position(
+                stream_name=log.stream_name,
+                partition_id=batch.partition_id,
+                offset=batch.offsets[index],
+                incarnation=log.history.current,
+            )
             assert batch.ts[index] == parse_time(sent.ts_utc)
             assert batch.admitted_at[index] == clock(sent)
             assert batch.event_types[index] == sent.event_type
@@ -306,7 +311,7 @@ def test_wait_returns_when_something_comes(open_log: Open, event: Event) -> None
 
 
 # moto's PutRecords is not safe for concurrency (it says so), so it cannot be held to this
-@pytest.mark.parametrize("open_log", ["postgres", "fake"], indirect=True)
+@pytest.mark.parametrize("open_log", ["postgres", "fake", "kafka", "kafka_mock"], indirect=True)
 def test_two_appenders_and_a_reader_lose_nothing(open_log: Open, event: Event) -> None:
     logs = [open_log(3), open_log(3)]
     per_appender = 40
@@ -363,7 +368,7 @@ def test_what_read_does_not_accept(open_log: Open, event: Event) -> None:
         log.read("no-such-partition", None, 10)
 
 
-@pytest.mark.parametrize("open_log", ["postgres", "fake"], indirect=True)  # moto takes any number
+@pytest.mark.parametrize("open_log", ["postgres", "fake", "kafka", "kafka_mock"], indirect=True)  # moto takes any number
 def test_a_position_of_another_log_is_refused(open_log: Open, event: Event) -> None:
     log = open_log(1)
     log.append([event(1)], clock)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import DENSE as DENSE_KIND
 from ofp_platform.vocabulary.position import (
+    INTEGERS_WITH_GAPS,
     SEQUENCE_TOKENS,
     Basis,
     OffsetKind,
@@ -119,7 +120,7 @@ def test_what_counts_alike(kind: OffsetKind, offset: int | str, alike: bool) -> 
     assert basis(kind, 1 if kind is DENSE else "1").partitions[0].counts_like(position(offset)) is alike
 
 
-GAPS = PositionKind(OffsetKind.EXCLUSIVE_NEXT, has_gaps=True)  # as Kafka's offsets are: integers, and some are skipped
+GAPS = INTEGERS_WITH_GAPS
 KINDS = (DENSE_KIND, SEQUENCE_TOKENS, GAPS)
 kinds = st.sampled_from(KINDS)
 

@@ -68,7 +68,7 @@ def test_what_cannot_does_not(changed: dict[str, Any]) -> None:
         ({"limits": {"max_key": 7}}, "limits.max_key"),
         ({"context_pins": {**PINS, "parameter_hash": "b c"}}, "context_pins.parameter_hash"),
         ({"object_store_url": "http://somewhere"}, "object_store_url"),
-        ({"log_kind": "kafka"}, "log_kind"),
+        ({"log_kind": "pulsar"}, "log_kind"),
         ({"colour": "green"}, "colour"),
     ],
 )

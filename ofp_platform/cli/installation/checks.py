@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import assert_never
 
 import boto3
 import httpx
@@ -25,6 +26,8 @@ from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.installation.dagster_runs import lost_runs
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.archive_store import ReceiptDamaged
+from ofp_platform.log.kafka import KafkaLog
+from ofp_platform.log.kafka_settings import KafkaSettings
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import LogError, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
@@ -252,12 +255,19 @@ def _running(profile: Profile, dsn: str) -> Iterator[Finding]:
 def _stream_exists(profile: Profile, dsn: str) -> bool:
     """Looked at apart, because opening a plane makes the stream, and whoever examines must change nothing."""
     try:
-        if profile.log_kind == "kinesis":
-            with closing(boto3.client("kinesis", endpoint_url=profile.kinesis_endpoint_url)) as client:
-                KinesisLog(client, profile.stream_name, profile.partition_key, attempts=2).partitions()
-        else:
-            with open_pool(dsn, max_size=1) as pool:
-                PostgresLog.open(pool, profile.stream_name)
+        match profile.log_kind:
+            case "kinesis":
+                with closing(boto3.client("kinesis", endpoint_url=profile.kinesis_endpoint_url)) as client:
+                    KinesisLog(client, profile.stream_name, profile.partition_key, attempts=2).partitions()
+            case "kafka":
+                settings = KafkaSettings.of_environment(os.environ)
+                with closing(KafkaLog(settings, profile.stream_name, profile.partitions, profile.partition_key)) as log:
+                    log.partitions()
+            case "postgres":
+                with open_pool(dsn, max_size=1) as pool:
+                    PostgresLog.open(pool, profile.stream_name)
+            case _:
+                assert_never(profile.log_kind)
     except StreamNotFound:
         return False
     return True
@@ -275,6 +285,11 @@ def _log(plane: Plane) -> Finding:
     description = f"{plane.profile.log_kind} stream {plane.log.stream_name}, {count} partitions"
     if isinstance(plane.log, KinesisLog):
         description += f", keeps records for {plane.log.retention_hours()} hours"
+    elif isinstance(plane.log, KafkaLog):
+        hours = plane.log.retention_hours()
+        description += ", keeps records for good" if hours is None else f", keeps records for {hours} hours"
+        if plane.log.is_for_development:
+            description += "; its broker is one to develop on (OFP_KAFKA_DEVELOPMENT_BROKER)"
     elif count != plane.profile.partitions:
         description += f" (the profile's {plane.profile.partitions} would be those of a new one)"
     live = plane.live()

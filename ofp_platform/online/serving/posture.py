@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ofp_platform.log.port import LogRefused, LogTailLost, PartitionVanished, PositionTrimmed, PositionUnknown
+from ofp_platform.log.port import LogMisconfigured, LogRefused, LogTailLost, PartitionVanished, PositionTrimmed, PositionUnknown
 from ofp_platform.online.state.progress import Totals
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.vocabulary.background_tasks import EndedTask
@@ -32,6 +32,7 @@ REFUSALS: Mapping[type[LogRefused], str] = {
     PartitionVanished: "PARTITION_VANISHED",
     PositionUnknown: "LOG_IS_ANOTHER",
     LogTailLost: LOG_TAIL_LOST,
+    LogMisconfigured: "LOG_MISCONFIGURED",
 }
 
 

@@ -1,4 +1,4 @@
-"""Kinesis records and envelopes: the bytes of one record, and a page of records as a batch.
+"""Records on the wire of Kinesis and Kafka, and envelopes: the bytes of one record, and a page of records as a batch.
 
 Others may write to the stream too, so a record is validated when it is read, as it is when it is appended; what is no
 envelope becomes an `UnreadableRecord` at its position. A part of a page whose records are, byte for byte, what an append sends
@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -27,10 +26,7 @@ from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, ar
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.position import PartitionBasis
-from ofp_platform.vocabulary.times import parse_time, to_micros
-
-if TYPE_CHECKING:
-    from mypy_boto3_kinesis.type_defs import RecordTypeDef
+from ofp_platform.vocabulary.times import parse_time
 
 _AGGREGATED = b"\xf3\x89\x9a\xc2"
 """How a record begins that the Kinesis producer library packed (github.com/awslabs/kinesis-aggregation)."""
@@ -69,16 +65,34 @@ _pin_values: Callable[[_WireEnvelope], _PinValues] = attrgetter(*PIN_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
+class WirePage:
+    """Records of one partition as the broker gave them, in columns of one length.
+
+    `arrived_at`: when the broker took each, microseconds; None: it does not say, and a record has to say when it was admitted.
+    """
+
+    offsets: Sequence[int | str]
+    data: Sequence[bytes]
+    arrived_at: Sequence[int | None]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def part(self, start: int, stop: int) -> WirePage:
+        """The records [start, stop)."""
+        return WirePage(self.offsets[start:stop], self.data[start:stop], self.arrived_at[start:stop])
+
+
+@dataclass(frozen=True, slots=True)
 class ReadRecord:
     """A valid record as it was read; `admitted_at` in microseconds."""
 
-    offset: str
     admitted_at: int
     admitted: Admitted
 
 
 def wire_records(batch: AdmittedBatch) -> list[bytes]:
-    """The data of one Kinesis record each; without an admission time the broker's arrival time will be it."""
+    """The data of one record on the wire each; without an admission time the broker's arrival time will be it."""
     forms: dict[tuple[Kind, bool], bytes] = {}
     wire = []
     records = batch.records
@@ -113,20 +127,19 @@ def _form(kind: Kind, emitted: bool, with_time: bool) -> bytes:
     return form.replace(canonical_bytes(text), b'"%b"').replace(canonical_bytes(value), b"%b")
 
 
-def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | UnreadableRecord:
+def parse_record(offset: int | str, text: bytes, arrived_at: int | None, admission: Admission) -> ReadRecord | UnreadableRecord:
     """One record of a page, validated."""
-    offset = record["SequenceNumber"]
 
     def unreadable(reason: RefusalReason, message: str) -> UnreadableRecord:
         return UnreadableRecord(offset, reason, message)
 
-    if record["Data"].startswith(_AGGREGATED):
+    if text.startswith(_AGGREGATED):
         return unreadable(
             RefusalReason.AGGREGATED_RECORD,
             "several records packed into one by the Kinesis producer library: switch its aggregation off",
         )
     try:
-        data = read_json(record["Data"])
+        data = read_json(text)
     except NotJson:
         return unreadable(RefusalReason.INVALID_ENVELOPE, "the record is not JSON")
     except NotIJson as error:
@@ -134,30 +147,32 @@ def parse_record(record: RecordTypeDef, admission: Admission) -> ReadRecord | Un
     if not isinstance(data, dict) or "envelope" not in data or not _FIELDS.issuperset(data):
         return unreadable(RefusalReason.INVALID_ENVELOPE, "the record is not {admitted_at_utc, envelope}")
     try:
-        at = to_micros(record["ApproximateArrivalTimestamp"])
-        admitted_at = parse_time(data["admitted_at_utc"]) if "admitted_at_utc" in data else at
+        admitted_at = parse_time(data["admitted_at_utc"]) if "admitted_at_utc" in data else arrived_at
     except (ValueError, TypeError):
         return unreadable(RefusalReason.INVALID_TIME, "admitted_at_utc: must be an RFC 3339 UTC time with 'Z'")
+    if admitted_at is None:
+        text_of_refusal = "admitted_at_utc: neither the record nor the broker says when it was admitted"
+        return unreadable(RefusalReason.INVALID_TIME, text_of_refusal)
     admitted = admission.admit(0, data["envelope"])
     if isinstance(admitted, RecordRefusal):
         return unreadable(admitted.reason, admitted.message)
-    return ReadRecord(offset, admitted_at, admitted)
+    return ReadRecord(admitted_at, admitted)
 
 
-def batch_of(page: Sequence[RecordTypeDef], admission: Admission, after: PartitionBasis) -> RecordBatch:
-    """A page of one shard as a batch; `after` is the basis after the page."""
+def batch_of(page: WirePage, admission: Admission, after: PartitionBasis) -> RecordBatch:
+    """A page of one partition as a batch; `after` is the basis after the page."""
     records = AdmittedColumns()
     admitted_at: list[int] = []
     unreadable: list[UnreadableRecord] = []
     for start in range(0, len(page), PART_RECORDS):
-        part = page[start : start + PART_RECORDS]
+        part = page.part(start, start + PART_RECORDS)
         plain = _plain_part(part, admission, start)
         if plain is not None:
             records.extend(plain.records)
             admitted_at += plain.admitted_at or []
             continue
-        for place, record in enumerate(part, start):
-            parsed = parse_record(record, admission)
+        for place in range(start, start + len(part)):
+            parsed = parse_record(page.offsets[place], page.data[place], page.arrived_at[place], admission)
             if isinstance(parsed, UnreadableRecord):
                 unreadable.append(parsed)
             else:
@@ -169,7 +184,7 @@ def batch_of(page: Sequence[RecordTypeDef], admission: Admission, after: Partiti
     pins_index = [pins.setdefault(kind[2], len(pins)) for kind in records.kinds]
     return RecordBatch(
         after.partition_id,
-        [page[place]["SequenceNumber"] for place in records.places],
+        [page.offsets[place] for place in records.places],
         np.array(admitted_at, np.int64),
         records.event_ids,
         [kind[0] for kind in records.kinds],
@@ -185,15 +200,14 @@ def batch_of(page: Sequence[RecordTypeDef], admission: Admission, after: Partiti
     )
 
 
-def _plain_part(part: Sequence[RecordTypeDef], admission: Admission, start: int) -> AdmittedBatch | None:
+def _plain_part(part: WirePage, admission: Admission, start: int) -> AdmittedBatch | None:
     """The records of a part of a page, which begins at record `start`; None where one of them needs a closer look.
 
     The look into a record is forgiving: members named twice, blanks, another order, other texts of one time. So what was
     admitted is put on the wire again: where that is what stands in the stream, there was nothing to forgive.
     """
-    data = [record["Data"] for record in part]
     try:
-        wire_structs = [_DECODER.decode(text) for text in data]
+        wire_structs = [_DECODER.decode(text) for text in part.data]
         envelopes = [record.envelope for record in wire_structs]
         pins: dict[_PinValues, int] = {}
         pins_index = [pins.setdefault(_pin_values(envelope), len(pins)) for envelope in envelopes]
@@ -217,9 +231,12 @@ def _plain_part(part: Sequence[RecordTypeDef], admission: Admission, start: int)
     if records is None:
         return None
     times = admitted_at.tolist() if admission_texts else None
-    if wire_records(AdmittedBatch(len(part), records, [], times)) != data:
+    if wire_records(AdmittedBatch(len(part), records, [], times)) != part.data:
         return None
-    return AdmittedBatch(len(part), records, [], times or [to_micros(record["ApproximateArrivalTimestamp"]) for record in part])
+    arrived_at = [moment for moment in part.arrived_at if moment is not None]
+    if times is None and len(arrived_at) != len(part):
+        return None
+    return AdmittedBatch(len(part), records, [], times or arrived_at)
 
 
 def _moments(texts: Sequence[str | None]) -> Int64:

@@ -1,11 +1,10 @@
-"""Records of Kinesis in columns: the same batch as record by record, whatever stands in the stream."""
+"""Records on the wire in columns: the same batch as record by record, whatever stands in the stream."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -14,19 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.log import kinesis_records
+from ofp_platform.log import wire_records as wire_module
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.column_admission import PART_RECORDS
-from ofp_platform.log.kinesis_records import batch_of, wire_records
 from ofp_platform.log.port import RecordBatch
+from ofp_platform.log.wire_records import WirePage, batch_of, wire_records
 from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.position import SEQUENCE_TOKENS
+from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.oracle.strategies import PINS
 
 KEY = "payload.account_id"
 AFTER = SEQUENCE_TOKENS.basis("shardId-000000000000", "999")
-ARRIVED = datetime(2024, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
+ARRIVED = parse_time("2024-06-01T12:00:00.123456Z")
 _TIMES = [
     "2024-05-01T10:00:00Z",
     "2024-05-01T10:00:00.1Z",
@@ -48,8 +48,8 @@ _TIMES = [
 ]
 
 
-def kinesis_page(data: list[bytes]) -> list[Any]:
-    return [{"Data": text, "SequenceNumber": str(n), "ApproximateArrivalTimestamp": ARRIVED} for n, text in enumerate(data)]
+def page_of(data: list[bytes], arrived_at: int | None = ARRIVED) -> WirePage:
+    return WirePage([str(n) for n in range(len(data))], data, [arrived_at] * len(data))
 
 
 def outcome(batch: RecordBatch) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def outcome(batch: RecordBatch) -> dict[str, Any]:
 
 
 def by_records(data: list[bytes]) -> dict[str, Any]:
-    with mock.patch.object(kinesis_records, "_plain_part", return_value=None):
-        return outcome(batch_of(kinesis_page(data), Admission(KEY), AFTER))
+    with mock.patch.object(wire_module, "_plain_part", return_value=None):
+        return outcome(batch_of(page_of(data), Admission(KEY), AFTER))
 
 
 def compact(value: Any) -> bytes:
@@ -124,12 +124,12 @@ def wire(draw: st.DrawFn) -> bytes:
 
 @given(st.lists(wire(), max_size=8))
 def test_a_page_is_what_its_records_are(data: list[bytes]) -> None:
-    assert outcome(batch_of(kinesis_page(data), Admission(KEY), AFTER)) == by_records(data)
+    assert outcome(batch_of(page_of(data), Admission(KEY), AFTER)) == by_records(data)
 
 
 @given(wire())
 def test_a_record_alone_is_what_it_is(data: bytes) -> None:
-    assert outcome(batch_of(kinesis_page([data]), Admission(KEY), AFTER)) == by_records([data])
+    assert outcome(batch_of(page_of([data]), Admission(KEY), AFTER)) == by_records([data])
 
 
 @pytest.mark.parametrize("with_clock", [True, False])
@@ -137,8 +137,8 @@ def test_what_an_append_sends_is_read_in_columns(columns: EventColumns, with_clo
     admission = Admission(KEY)
     batch = admission.admit_batch(list(columns.records()), (lambda _: 1_700_000_000_000_001) if with_clock else None)
     data = wire_records(batch)
-    part = kinesis_page(data)
-    plain = kinesis_records._plain_part(part, admission, 0)
+    part = page_of(data)
+    plain = wire_module._plain_part(part, admission, 0)
     assert plain is not None
     assert len(plain.records) == len(data) == 198
     assert outcome(batch_of(part, admission, AFTER)) == by_records(data)
@@ -148,11 +148,20 @@ def test_one_odd_record_sends_its_part_alone_to_the_closer_look(event: Callable[
     admission = Admission(KEY)
     data = wire_records(admission.admit_batch([event(n) for n in range(3 * PART_RECORDS)], lambda _: 5))
     data[PART_RECORDS + 7] = b"not JSON"
-    with mock.patch.object(kinesis_records, "parse_record", wraps=kinesis_records.parse_record) as looks:
-        batch = batch_of(kinesis_page(data), admission, AFTER)
+    with mock.patch.object(wire_module, "parse_record", wraps=wire_module.parse_record) as looks:
+        batch = batch_of(page_of(data), admission, AFTER)
     assert looks.call_count == PART_RECORDS
     assert outcome(batch) == by_records(data)
     assert [record.offset for record in batch.unreadable] == [str(PART_RECORDS + 7)]
+
+
+def test_what_nobody_says_the_admission_time_of_is_unreadable(event: Callable[..., Envelope]) -> None:
+    admission = Admission(KEY)
+    timed = wire_records(admission.admit_batch([event(1)], lambda _: 5))
+    data = [*timed, *wire_records(admission.admit_batch([event(2)], None))]
+    batch = batch_of(page_of(data, None), admission, AFTER)
+    assert (batch.event_ids, batch.admitted_at.tolist()) == (["txn-000001"], [5])
+    assert [(record.offset, record.reason.value) for record in batch.unreadable] == [("1", "INVALID_TIME")]
 
 
 def test_a_sign_of_percent_in_a_pin_is_text(event: Callable[..., Envelope]) -> None:
