@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +102,14 @@ class Environment(BaseSettings):
         """The profile in use, with the wiring of this environment; objects are in the home folder where none says otherwise.
 
         Raises:
-            ProfileError: it cannot be used; the text names file and field.
+            ProfileError: it cannot be used; the text names file and field. In production, also what of the wiring is unsafe.
         """
-        return self.read_profile(self.profile_source)
+        profile = self.read_profile(self.profile_source)
+        if self.tier.value == "production" and (faults := unsafe_wiring(self, profile)):
+            from ofp_platform.vocabulary.profile import ProfileError
+
+            raise ProfileError(f"{self.profile_source}: not with this wiring:\n" + "\n".join(f"  {fault}" for fault in faults))
+        return profile
 
     def read_profile(self, source: str) -> Profile:
         """As `load_profile`, of a shipped name or a path, with `@` and a tier behind it or without."""
@@ -204,6 +210,39 @@ def split_source(source: str) -> tuple[str, Tier]:
 def with_tier(source: str, tier: Tier) -> str:
     """The name of a profile in a tier, as `split_source` takes it."""
     return source if tier.value == "local" else f"{source}@{tier}"
+
+
+_PROVEN_TLS = ("verify-ca", "verify-full")
+
+
+def unsafe_wiring(environment: Environment, profile: Profile) -> list[str]:
+    """Why production may not run like this, in words with the variable to change; empty where it may."""
+    faults = []
+    if environment.database_url is None:
+        faults.append("the embedded PostgreSQL is for one machine: name a server with OFP_DATABASE_URL")
+    for variable, dsn in (
+        ("OFP_DATABASE_URL", environment.database_url),
+        ("OFP_READ_DATABASE_URL", environment.read_database_url),
+        ("OFP_DAGSTER_POSTGRES_URL", os.environ.get("OFP_DAGSTER_POSTGRES_URL")),
+    ):
+        if dsn and not _proves_its_server(_checked(dsn, variable)):
+            faults.append(f"{variable}: nobody proves who answers; say sslmode=verify-full and sslrootcert in it")
+    if profile.object_store_url.startswith("file://"):
+        faults.append(f"{profile.object_store_url}: a folder is of one machine; name a bucket with OFP_OBJECT_STORE_URL")
+    for name in ("object_store_endpoint_url", "kinesis_endpoint_url"):
+        if (getattr(profile, name) or "").startswith("http://"):
+            faults.append(f"OFP_{name.upper()}: without TLS; name an address with https://")
+    return faults
+
+
+def _proves_its_server(dsn: str) -> bool:
+    """Whether a DSN demands a certificate that an authority signed, or goes to sockets of this machine alone."""
+    import psycopg
+
+    parts = psycopg.conninfo.conninfo_to_dict(dsn)
+    hosts = str(parts.get("host") or "").split(",")
+    is_local = "hostaddr" not in parts and "service" not in parts and all(host.startswith(("/", "@")) for host in hosts)
+    return is_local or parts.get("sslmode") in _PROVEN_TLS or parts.get("sslrootcert") == "system"
 
 
 def no_home(folder: Path) -> str:

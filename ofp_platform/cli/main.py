@@ -18,6 +18,7 @@ from ofp_platform.cli.installation import (
     doctor,
     installation_commands,
     principal_commands,
+    profile_commands,
     retention_commands,
 )
 from ofp_platform.cli.offline import (
@@ -83,6 +84,7 @@ app.command("restore", short_help="Make a home out of a backup, and compare it w
 app.command("retention", short_help="Remove what the policy of the profile lets go of each store.")(retention_commands.retention)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
+app.add_typer(profile_commands.app, name="profile")
 app.add_typer(pack_commands.app, name="pack")
 app.add_typer(database_commands.app, name="database")
 app.add_typer(access_commands.app, name="access")

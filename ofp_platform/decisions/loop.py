@@ -50,7 +50,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class DecisionService:
-    """Decides on events of one run. `clock` gives the time of a decision, microseconds; `connections` requests run at once."""
+    """Decides on events of one run. `clock` gives the time of a decision, microseconds; `connections` requests run at once.
+    `policy_rev`: the policy of the deployment, which records name."""
 
     client: FeatureClient
     recorder: DecisionRecorder
@@ -58,6 +59,7 @@ class DecisionService:
     pins: ContextPins
     clock: Callable[[], int]
     connections: int = 8
+    policy_rev: str | None = None
 
     async def decide(self, events: Sequence[ReadEvent]) -> Tally:
         """Decide on each event that is not decided on yet; decisions are recorded in batches.
@@ -122,7 +124,7 @@ class DecisionService:
                 raise
             tally.refused[error.reason.value] += 1
             return None
-        return record_of(answer, event, self.point.event_type, self.point.rule, self.clock())
+        return record_of(answer, event, self.point.event_type, self.point.rule, self.clock(), self.policy_rev)
 
 
 def _add(total: Tally, part: Tally) -> None:

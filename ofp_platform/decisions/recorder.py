@@ -14,8 +14,15 @@ from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, deci
 from ofp_platform.vocabulary.times import format_time
 
 
-def record_of(answer: ReceivedFeatures, event: ReadEvent, event_type: str, rule: PointsRule, decided_at: int) -> DecisionRecord:
-    """The decision on an event, from the answer to its request. `decided_at` in microseconds.
+def record_of(
+    answer: ReceivedFeatures,
+    event: ReadEvent,
+    event_type: str,
+    rule: PointsRule,
+    decided_at: int,
+    policy_rev: str | None = None,
+) -> DecisionRecord:
+    """The decision on an event, from the answer to its request. `decided_at` in microseconds; `policy_rev`: the policy in force.
 
     Raises:
         AnswerNotTrusted: the hash does not fit the answer, or the event itself is not in its basis.
@@ -39,6 +46,7 @@ def record_of(answer: ReceivedFeatures, event: ReadEvent, event_type: str, rule:
         request_id=provenance.request_id,
         feature_definition_set=provenance.feature_definition_set,
         run_config_digest=provenance.run_config_digest,
+        policy_rev=policy_rev,
         input_basis=provenance.input_basis,
         graph_version=provenance.graph_version,
         rule=rule.ref,

@@ -31,6 +31,10 @@ NAME_PATTERN = "^[a-z][a-z0-9_]{0,62}$"
 IDENTIFIER_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"
 Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, description="SHA-256, 64 lower-case hex digits")]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+PolicyRev = Annotated[
+    str,
+    Field(pattern=r"^[1-9][0-9]*\.[0-9a-f]{64}$", description="the policy in force: its revision, and the SHA-256 of all of it"),
+]
 Identifier = Annotated[str, Field(pattern=IDENTIFIER_PATTERN)]
 SafeIdentifier = Annotated[Identifier, AfterValidator(without_raw_identifier)]
 """An identifier that no log has looked at for card numbers."""

@@ -151,7 +151,8 @@ def _profile(environment: Environment) -> tuple[Profile | None, Finding]:
     except ProfileError as error:
         advice = "correct the file, or start from a shipped one: ofp init"
         return None, Finding("profile", State.WRONG, str(error), advice)
-    description = f"{profile.profile_name} ({environment.profile_source}), stream {profile.stream_name}"
+    description = f"{profile.profile_name} ({environment.profile_source}), tier {environment.tier}, stream {profile.stream_name},"
+    description += f" policy {profile.policy_rev[: profile.policy_rev.index('.') + 13]}"
     return profile, Finding("profile", State.WELL, description)
 
 
@@ -172,7 +173,9 @@ def object_store(profile: Profile) -> Finding:
         if store.get(path) != content:
             return Finding("object store", State.WRONG, f"{store.url} gives back other bytes than were written", "use another")
     except (ObjectStoreUnavailable, ValueError, OSError) as error:
-        advice = "look at object_store_url in the profile; S3 credentials come from the usual AWS environment"
+        advice = (
+            "look at OFP_OBJECT_STORE_URL, or object_store_url in the profile; credentials of S3 stand in the usual AWS variables"
+        )
         return Finding("object store", State.WRONG, str(error), advice)
     return Finding("object store", State.WELL, f"{profile.object_store_url} takes and gives objects")
 

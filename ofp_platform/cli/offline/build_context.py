@@ -39,7 +39,15 @@ def build_context_on(
 
     objects, scratch = object_store(plane.profile), environment.folder / "builds"
     return BuildContext(
-        plane.pool, plane.log, objects, scratch, workers, engine=engine, memory=memory, limits=plane.profile.builds
+        plane.pool,
+        plane.log,
+        objects,
+        scratch,
+        workers,
+        engine=engine,
+        memory=memory,
+        limits=plane.profile.builds,
+        policy_rev=plane.profile.policy_rev,
     )
 
 

@@ -154,6 +154,8 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
     if manifest.skew is not None:
         yield "skew", _skew(manifest.skew)
     yield "policy", f"{manifest.policy.policy_id} revision {manifest.policy.revision}"
+    if manifest.policy_rev is not None:
+        yield "policy_rev", manifest.policy_rev
     yield "built by", manifest.ofs_code_release_id
     for role in ("row_key", "as_of", "payload", "feature", "label"):
         names = [f"{column.name} {column.type}" for column in manifest.columns if column.role == role]

@@ -111,7 +111,8 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     checked_intent = load_intent_file(intent)
     with resolve(home, profile).open_plane() as plane:
         objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        sources = BuildSources.of(plane.pool, plane.log, objects, LabelStore.next_sequences(plane.pool))
+        next_sequences = LabelStore.next_sequences(plane.pool)
+        sources = BuildSources.of(plane.pool, plane.log, objects, next_sequences, plane.profile.policy_rev)
         plan = resolve_intent(checked_intent, sources, code_release_id())
     demand_anchors(plan)
     if json:

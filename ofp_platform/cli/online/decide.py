@@ -131,7 +131,9 @@ def decide_on(
     ):
         recorder, pins = DecisionRecorder(plane.pool), plane.profile.context_pins
         asking = _InThreads(client, threads)
-        service = DecisionService(asking, recorder, point, pins, lambda: time.time_ns() // 1000, connections)
+        service = DecisionService(
+            asking, recorder, point, pins, lambda: time.time_ns() // 1000, connections, plane.profile.policy_rev
+        )
         return asyncio.run(run(service))
 
 

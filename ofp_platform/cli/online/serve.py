@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -58,6 +59,14 @@ def build_application(
     )
 
 
+def _is_loopback(host: str) -> bool:
+    """Whether an address to bind is this machine's alone; of names, `localhost` is."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def serve(
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
@@ -107,6 +116,11 @@ def serve(
     for address in filter(None, (dsn, read_dsn)):
         asyncpg_arguments(address)
     read_principals(environment.principals_file)
+    if environment.tier.value == "production" and tls is None and not _is_loopback(host):
+        raise CommandRefused(
+            f"keys would cross the network to {host} in plain text: in production give --tls-certificate and --tls-key, or"
+            " bind the loopback"
+        )
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
     with TemporaryDirectory(prefix="ofp-serve-") as reports:
         application = partial(

@@ -42,17 +42,24 @@ from ofp_platform.vocabulary.times import format_time, parse_time
 @dataclass(frozen=True)
 class BuildSources:
     """The sources of a resolution. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists;
-    `next_label_sequence(pins)`: the number behind the newest assertion in the run's label store.
+    `next_label_sequence(pins)`: the number behind the newest assertion in the run's label store; `policy_rev`: the policy under
+    which it is resolved.
     """
 
     pool: Pool
     stream_records: StreamRecords
     is_published: Callable[[str, str], bool]
     next_label_sequence: Callable[[ContextPins], int]
+    policy_rev: str | None = None
 
     @classmethod
     def of(
-        cls, pool: Pool, log: EventLog, objects: ObjectStore, next_label_sequence: Callable[[ContextPins], int]
+        cls,
+        pool: Pool,
+        log: EventLog,
+        objects: ObjectStore,
+        next_label_sequence: Callable[[ContextPins], int],
+        policy_rev: str | None = None,
     ) -> BuildSources:
         """Log and archive of one stream, the datasets of an object store, and a label store."""
 
@@ -60,7 +67,8 @@ class BuildSources:
             with replaying("supersedes"):
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
-        return cls(pool, StreamRecords(log, Archive(objects, log.stream_name)), is_published, next_label_sequence)
+        stream_records = StreamRecords(log, Archive(objects, log.stream_name))
+        return cls(pool, stream_records, is_published, next_label_sequence, policy_rev)
 
 
 def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:
@@ -189,6 +197,7 @@ class _Resolution:
                 "allowed_lateness_us": facts.allowed_lateness_us,
                 "run_config_digest": facts.run_config_digest,
                 "policy": self.policy,
+                "policy_rev": self.sources.policy_rev,
                 "ofs_code_release_id": self.release,
                 **parts,
             }

@@ -34,7 +34,8 @@ class BuildContext:
 
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
     least `processes_from` records. `engine` computes the features. `memory`: bytes that all processes of a build together may
-    hold; None: a fold is cut into the least number of shards. `limits`: those of the profile; `clock`: seconds, for pauses only.
+    hold; None: a fold is cut into the least number of shards. `limits`: those of the profile; `clock`: seconds, for pauses only;
+    `policy_rev`: the policy of the profile, which plans and manifests name.
 
     Raises:
         SparkUnavailable: the engine is Spark, and it is not installed here.
@@ -52,6 +53,7 @@ class BuildContext:
     memory: int | None = None
     limits: BuildLimits = DEFAULT_LIMITS
     clock: Callable[[], float] = time.monotonic
+    policy_rev: str | None = None
 
     def __post_init__(self) -> None:
         if self.engine is FeatureEngine.SPARK:
@@ -91,7 +93,8 @@ class BuildContext:
     @property
     def sources(self) -> BuildSources:
         """The sources from which an intent is resolved."""
-        return BuildSources(self.pool, self.stream_records, self.index.is_published, LabelStore.next_sequences(self.pool))
+        next_sequences = LabelStore.next_sequences(self.pool)
+        return BuildSources(self.pool, self.stream_records, self.index.is_published, next_sequences, self.policy_rev)
 
     def run_folder(self, run_key: str) -> Path:
         """The folder of one run's unfinished files."""

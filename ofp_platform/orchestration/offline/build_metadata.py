@@ -58,6 +58,7 @@ def _plan(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
         "policy": markdown_table(["rule", "value"], sorted(plan.policy.model_dump(mode="json").items())),
         "parity_anchors": len(plan.parity_anchors),
         "run_config_digest": plan.run_config_digest,
+        "policy_rev": plan.policy_rev or "an earlier release",
         "ofs_code_release_id": plan.ofs_code_release_id,
     }
     if plan.scope is not None:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, PolicyRev, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_intent import (
     AdmissionTimes,
@@ -177,6 +177,7 @@ class BuildPlan(Model):
     )
     parity_anchors: tuple[Identifier, ...] = Field(default=(), strict=False, description="decision ids, sorted")
     policy: BuildPolicy
+    policy_rev: PolicyRev | None = Field(default=None, description="of the deployment that resolved it; null: an earlier release")
     ofs_code_release_id: Identifier
 
     def wire(self) -> dict[str, Any]:

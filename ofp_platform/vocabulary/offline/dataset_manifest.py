@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, computed_fiel
 
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import DIGEST_PATTERN, Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.model import DIGEST_PATTERN, Digest, Identifier, Model, Name, PolicyRev, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, AsOfBasis, Purpose, Scope
 from ofp_platform.vocabulary.offline.build_plan import (
@@ -158,6 +158,9 @@ class DatasetManifest(Model):
     adjudications: tuple[Adjudication, ...] | None = Field(default=None, strict=False)
     policy: BuildPolicy
     parity_request: ParityRequest
+    policy_rev: PolicyRev | None = Field(
+        default=None, description="of the deployment that built it, no part of the identity; null: an earlier release"
+    )
     ofs_code_release_id: Identifier
     row_count: Count
     row_order: str
@@ -266,6 +269,7 @@ def manifest_of(
         adjudications=plan.adjudications,
         policy=plan.policy,
         parity_request=plan.parity_request,
+        policy_rev=plan.policy_rev,
         ofs_code_release_id=plan.ofs_code_release_id,
         row_count=row_count,
         row_order=row_order,

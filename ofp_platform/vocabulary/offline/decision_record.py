@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, SafeIdentifier, Time
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, PolicyRev, SafeIdentifier, Time
 from ofp_platform.vocabulary.offline.build_intent import Integer
 from ofp_platform.vocabulary.position import Basis, Position
 from ofp_platform.vocabulary.serving import (
@@ -72,6 +72,9 @@ class DecisionRecord(Model):
     request_id: SafeIdentifier | None = None
     feature_definition_set: FeatureDefinitionSet
     run_config_digest: Digest
+    policy_rev: PolicyRev | None = Field(
+        default=None, description="of the deployment that decided; null: whoever decided named none"
+    )
     input_basis: Basis
     graph_version: GraphVersion | None = None
     rule: RuleRef

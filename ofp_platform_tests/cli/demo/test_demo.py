@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import program
 from ofp_platform.cli.services.postgres_service import OWNER, SUPERUSER
 from ofp_platform.cli.services.service_processes import kept_services
@@ -93,7 +94,9 @@ def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[s
     # two frauds are enough for labels, and not for a model
     assert re.search(r"^Models: none\n  (training|test) from ", first.stdout, re.MULTILINE)
     manifest = next((home / "objects" / "ofs" / "datasets" / "fraud_by_payment").rglob("manifest.json"))
-    assert json.loads(manifest.read_bytes())["row_count"] == 500
+    published = json.loads(manifest.read_bytes())
+    assert published["row_count"] == 500
+    assert published["policy_rev"] == Environment(profile="demo").load_profile().policy_rev
     intent = next((home / "intents").iterdir())
     assert json.loads(intent.read_bytes())["dataset_name"] == "fraud_by_payment"
 

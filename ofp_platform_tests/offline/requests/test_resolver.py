@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,15 @@ def spans(resolvable: ResolvablePlane, **bounds: tuple[int, int]) -> dict[str, A
 def up_to(resolvable: ResolvablePlane, **offsets: int) -> Basis:
     ends = resolvable.plane.log.ends().by_partition()
     return make_basis("card-payments", {name: ends[name].model_copy(update={"offset": at}) for name, at in offsets.items()})
+
+
+def test_a_plan_names_the_policy_in_force_and_means_the_same_under_another(resolvable: ResolvablePlane) -> None:
+    plans = [
+        resolve(parse_intent(DATASET), replace(resolvable.sources, policy_rev=rev), RELEASE)
+        for rev in (None, f"1.{'a' * 64}", f"2.{'b' * 64}")
+    ]
+    assert [plan.wire().get("policy_rev") for plan in plans] == [None, f"1.{'a' * 64}", f"2.{'b' * 64}"]
+    assert len({plan.dataset_identity for plan in plans}) == 1
 
 
 def test_a_plan_pins_everything(resolvable: ResolvablePlane) -> None:
