@@ -26,6 +26,7 @@ from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.api.connection_places import Places
 from ofp_platform.api.http_connection import DirectApplication, Reply
+from ofp_platform.api.operator_views import OperatorViews
 from ofp_platform.api.refusals import Headers
 from ofp_platform.api.server import serve
 from ofp_platform.online.service.online_service import OnlineService
@@ -78,7 +79,7 @@ def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> DirectApplication
     service_of_run = OnlineService(profile, dsn, cache_bytes=cache_bytes)
     access = AccessLog(Path(urlsplit(profile.object_store_url).path) / FOLDER, time.time)
     caller = authentication(profile.context_pins)
-    return Application(service_of_run, BuildRequests(dsn), authentication=caller, access=access)
+    return Application(service_of_run, BuildRequests(dsn), OperatorViews(profile, dsn), authentication=caller, access=access)
 
 
 @contextmanager

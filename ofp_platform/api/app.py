@@ -27,12 +27,14 @@ from ofp_platform.api.access_log import WRITE_SECONDS, AccessLog
 from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller
 from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
 from ofp_platform.api.connection_places import Places
+from ofp_platform.api.console_files import ConsoleFiles
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.feast_questions import answer_of, read_question
 from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
+from ofp_platform.api.operator_routes import OperatorRoutes
 from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
@@ -42,7 +44,10 @@ from ofp_platform.api.route_scopes import (
     BUILD_INTENTS,
     BUILD_RUN,
     CATALOGUE,
+    CONSOLE,
+    CONSOLE_FILE,
     DOCS,
+    EXPLANATION,
     FEAST_FEATURES,
     FEATURE_GROUPS,
     GET_FEATURES,
@@ -54,7 +59,7 @@ from ofp_platform.api.route_scopes import (
     SNAPSHOT,
     Open,
 )
-from ofp_platform.api.service import BuildPort, MayRead, ServedAnswer, ServingPort
+from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, ServedAnswer, ServingPort
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
@@ -94,7 +99,7 @@ def _arrival() -> str:
 
 
 class Application:
-    """The service over its two ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
+    """The service over its three ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
     the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ended`: where it is told that
@@ -105,6 +110,7 @@ class Application:
         self,
         port: ServingPort,
         builds: BuildPort,
+        operators: OperatorPort,
         *,
         authentication: Authentication,
         hosts: OwnHosts | None = None,
@@ -132,7 +138,12 @@ class Application:
         self._page: tuple[LiveExample | None, str, bytes] | None = None
         self.metrics = HttpMetrics()
         build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
+        operator_routes = OperatorRoutes(port, operators)
+        console_files = ConsoleFiles()
         routes = {
+            EXPLANATION: operator_routes.explanation,
+            CONSOLE: console_files.send,
+            CONSOLE_FILE: console_files.send,
             BUILD_RUN: build_routes.show,
             SNAPSHOT: self._snapshot,
             REBUILT_SNAPSHOT: self._rebuilt_snapshot,

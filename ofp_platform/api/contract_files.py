@@ -18,6 +18,7 @@ from ofp_platform.api.feast_questions import FeastAnswer, FeastQuestion
 from ofp_platform.registry.models import pack_schema
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
@@ -57,7 +58,15 @@ NAMED_OBJECTS: tuple[type[BaseModel], ...] = (
     FeatureProvenance,
     ErrorResponse,
 )
-SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (SnapshotRecord, Health, FeatureGroups, Catalogue, FeastQuestion, FeastAnswer)
+SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (
+    SnapshotRecord,
+    Health,
+    FeatureGroups,
+    Catalogue,
+    Explanation,
+    FeastQuestion,
+    FeastAnswer,
+)
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
     RebuiltFeatureSnapshot,
     ParityResult,
@@ -260,6 +269,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
         "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),
         "ofp_catalogue_v0.schema.json": object_schema(Catalogue, "ofp_catalogue", "Catalogue v0"),
+        "ofp_explanation_v0.schema.json": object_schema(Explanation, "ofp_explanation", "Explanation v0"),
         "canonical_event_envelope_v0.schema.json": envelope_schema(),
         "feature_pack_v0.schema.json": pack,
         "ofs_label_assertion_v0.schema.json": object_schema(LabelAssertion, "ofs_label_assertion", "Label assertion v0"),

@@ -274,6 +274,47 @@ def feast_answer_example() -> dict[str, Any]:
 
 
 @_fresh
+def explanation_example() -> dict[str, Any]:
+    """One value with one event in its window."""
+    return {
+        "kind": "ofp_explanation",
+        "contract_version": "v0",
+        "feature_snapshot_hash": snapshot_record_example()["feature_snapshot_hash"],
+        "key_type": "account",
+        "key_id": "acc-000117",
+        "group_name": "account_activity",
+        "group_version": "v1",
+        "feature": "sum_amount_30d",
+        "as_of_time_utc": "2026-03-31T12:00:00.250000Z",
+        "value": 1250,
+        "records_read": 1200,
+        "windows": [
+            {
+                "role": "value",
+                "aggregation": "sum",
+                "of": "amount_minor",
+                "event_types": ["card_payment"],
+                "where": {},
+                "after_utc": "2026-03-01T12:00:00.250000Z",
+                "until_utc": "2026-03-31T12:00:00.250000Z",
+                "event_count": 1,
+                "events": [
+                    {
+                        "partition_id": "0002",
+                        "offset": 51233,
+                        "event_id": "evt-9",
+                        "event_type": "card_payment",
+                        "event_time_utc": "2026-03-31T11:59:58.000000Z",
+                        "admitted_at_utc": "2026-03-31T11:59:58.400000Z",
+                        "copies": 0,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+@_fresh
 def health_example() -> dict[str, Any]:
     """A plane that is a little behind."""
     basis = _hashed()["input_basis"]

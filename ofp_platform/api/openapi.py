@@ -10,6 +10,7 @@ from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_
 from ofp_platform.api.examples import (
     catalogue_example,
     error_examples,
+    explanation_example,
     feast_answer_example,
     feast_question_example,
     feature_groups_example,
@@ -19,7 +20,7 @@ from ofp_platform.api.examples import (
     snapshot_record_example,
 )
 from ofp_platform.api.live_example import LiveExample
-from ofp_platform.api.route_scopes import BUILD_CANCELLATION, BUILD_INTENTS, BUILD_RUN, SCOPES, Open
+from ofp_platform.api.route_scopes import BUILD_CANCELLATION, BUILD_INTENTS, BUILD_RUN, EXPLANATION, SCOPES, Open
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import DIGEST_PATTERN
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
@@ -72,6 +73,10 @@ def _responses(
         if status == 503:
             error_responses["503"]["headers"] = {"retry-after": {"description": "seconds", "schema": {"type": "integer"}}}
     return {"200": ok} | error_responses
+
+
+def _query(name: str, example: str, *, required: bool = False) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": required, "schema": {"type": "string", "maxLength": 300}, "example": example}
 
 
 def _paths(live: LiveExample | None) -> dict[str, Any]:
@@ -142,6 +147,27 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                         "headers": _HASH_HEADER,
                         "content": _content("RebuiltFeatureSnapshot", rebuilt_example()),
                     },
+                    400,
+                    401,
+                    404,
+                    503,
+                ),
+            }
+        },
+        EXPLANATION: {
+            "get": {
+                "operationId": "explain",
+                "summary": "The events behind one served value",
+                "description": "Rebuilds the snapshot from the log, and lists the events in the windows of one feature: where"
+                " they stand, never what is in them. One question at a time is worked on.",
+                "parameters": [
+                    hash_parameter,
+                    _query("feature", "sum_amount_30d", required=True),
+                    _query("key", "account:acc-000117"),
+                    _query("group", "account_activity:v1"),
+                ],
+                "responses": _responses(
+                    {"description": "The value and its windows", "content": _content("Explanation", explanation_example())},
                     400,
                     401,
                     404,

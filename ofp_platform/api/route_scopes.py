@@ -15,6 +15,9 @@ FEAST_FEATURES = "/get-online-features"
 BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
 BUILD_CANCELLATION = "/v0/build_runs/{run_key}/cancellation"
+EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
+CONSOLE = "/console"
+CONSOLE_FILE = "/console/{name}"
 HEALTH = "/health"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
@@ -37,8 +40,11 @@ SCOPES: dict[str, Scope | Open] = {
     BUILD_INTENTS: Scope.BUILDS_SUBMIT,
     BUILD_RUN: Scope.BUILDS_SUBMIT,
     BUILD_CANCELLATION: Scope.BUILDS_SUBMIT,
+    EXPLANATION: Scope.SNAPSHOTS_READ,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,
     DOCS: Open.OPEN,
+    CONSOLE: Open.OPEN,
+    CONSOLE_FILE: Open.OPEN,
 }

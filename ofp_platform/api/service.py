@@ -84,6 +84,18 @@ class ServingPort(Protocol):
         ...
 
 
+class OperatorPort(Protocol):
+    """What else is read of the plane, for whoever looks after it. Every refusal is a ContractError."""
+
+    async def explanation(self, snapshot_hash: str, feature: str, key: str | None, group: str | None) -> bytes:
+        """JSON of the Explanation of a value of a snapshot that the caller may read. `key`: TYPE:ID; `group`: NAME:VERSION.
+
+        Raises:
+            ContractError: INVALID_FIELD, no such value; SNAPSHOT_CORRUPT; BASIS_LOST; FORBIDDEN; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+
 class BuildPort(Protocol):
     """The run ledger behind the service, connected to when it is first needed: the online plane serves without it.
 

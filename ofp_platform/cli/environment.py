@@ -25,7 +25,8 @@ class Environment(BaseSettings):
     """Settings by OFP_HOME, OFP_DATABASE_URL, OFP_PROFILE and OFP_PRINCIPALS; an empty variable counts as not set.
 
     home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
-    than the embedded one. read_database_url: a replica of it that the service reads state from. role_per_job: whether processes
+    than the embedded one. read_database_url: a replica of it that the service reads state from. audit_database_url: the same
+    with a role that may read the log, for what the console shows. role_per_job: whether processes
     that are started together take the role of their job there (passwords: `passfile` in the DSN). profile: the name of a
     shipped profile or the path of a file, with `@` and a tier behind it (`infra/profile.yaml@production`). principals: the
     file of those who may ask the HTTP service; else it is in the home folder. The rest is wiring: where log and objects are.
@@ -38,6 +39,9 @@ class Environment(BaseSettings):
     )
     database_url: str | None = Field(default=None, description="a PostgreSQL other than the embedded one")
     read_database_url: str | None = Field(default=None, description="a replica of it, from which the service reads state")
+    audit_database_url: str | None = Field(
+        default=None, description="the same with a role that may read the log, for the console"
+    )
     role_per_job: bool = Field(default=False, description="processes that are started together take the role of their job")
     profile: str | None = Field(default=None, description="a shipped profile or a file, with `@` and a tier behind it")
     principals: Path | None = Field(default=None, description="file of those who may ask the HTTP service; else in the home")
@@ -169,6 +173,18 @@ class Environment(BaseSettings):
             CommandRefused: OFP_READ_DATABASE_URL is not a DSN.
         """
         return None if self.read_database_url is None else _checked(self.read_database_url, "OFP_READ_DATABASE_URL")
+
+    def audit_dsn(self, dsn: str) -> str:
+        """The DSN for what operators look at: that of the auditor on the embedded server, or the one that is named, or `dsn`.
+
+        Raises:
+            CommandRefused: OFP_AUDIT_DATABASE_URL is not a DSN.
+        """
+        if self.audit_database_url is not None:
+            return _checked(self.audit_database_url, "OFP_AUDIT_DATABASE_URL")
+        from ofp_platform.storage.roles import Job
+
+        return self.dsn_of_job(dsn, Job.AUDITOR)
 
     def open_plane(self, *, create_stream: bool = False, job: Job | None = None) -> Plane:
         """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.

@@ -25,9 +25,10 @@ from ofp_platform.client.answer import (
     refused,
     run_of,
 )
-from ofp_platform.client.question import Groups, Intent, Keys, intent_body, make_request, request_body
+from ofp_platform.client.question import Groups, Intent, Keys, explanation_path, intent_body, make_request, request_body
 from ofp_platform.client.retries import RetryPolicy, may_pass
 from ofp_platform.vocabulary.catalogue import Catalogue
+from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -158,6 +159,10 @@ class OfpClient:
         """The catalogue."""
         return parse(FeatureGroups, self._send("GET", "/v0/feature_groups").content)
 
+    def explain(self, snapshot_hash: str, feature: str, *, key: str | None = None, group: str | None = None) -> Explanation:
+        """A served value and the events in its windows. `key`: TYPE:ID and `group`: NAME:VERSION, where several are meant."""
+        return parse(Explanation, self._send("GET", explanation_path(snapshot_hash, feature, key, group)).content)
+
     def catalogue(self) -> Catalogue:
         """The definitions of the groups, and who reads them."""
         return parse(Catalogue, self._send("GET", "/v0/catalogue").content)
@@ -273,6 +278,10 @@ class AsyncOfpClient:
     async def feature_groups(self) -> FeatureGroups:
         """The catalogue."""
         return parse(FeatureGroups, (await self._send("GET", "/v0/feature_groups")).content)
+
+    async def explain(self, snapshot_hash: str, feature: str, *, key: str | None = None, group: str | None = None) -> Explanation:
+        """A served value and the events in its windows. `key`: TYPE:ID and `group`: NAME:VERSION, where several are meant."""
+        return parse(Explanation, (await self._send("GET", explanation_path(snapshot_hash, feature, key, group))).content)
 
     async def catalogue(self) -> Catalogue:
         """The definitions of the groups, and who reads them."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
@@ -99,3 +100,10 @@ def intent_body(intent: Intent | Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError, RecursionError):
         words = "an intent is made of texts, numbers, true, false, null, lists and dicts; a time is a text"
         raise invalid(Reason.INVALID_FIELD, words) from None
+
+
+def explanation_path(snapshot_hash: str, feature: str, key: str | None, group: str | None) -> str:
+    """Path and query of the events behind one served value."""
+    given = {"feature": feature, "key": key, "group": group}
+    query = urlencode({name: text for name, text in given.items() if text is not None})
+    return f"/v0/snapshots/{snapshot_hash}/explanation?{query}"

@@ -145,6 +145,13 @@ class FakeBuilds:
             raise self.script.pop(0)
 
 
+class FakeOperators:
+    """Reads for operators without a database."""
+
+    async def explanation(self, snapshot_hash: str, feature: str, key: str | None, group: str | None) -> bytes:
+        return canonical_bytes(examples.explanation_example())
+
+
 class BrokenStart(FakePort):
     """A plane that cannot start."""
 
@@ -176,7 +183,7 @@ def application() -> Application:
     """What a worker of the test server runs."""
     authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time)
     policy = HttpPolicy(body_timeout_seconds=1.0)
-    return Application(PLANES[sys.argv[4]](), FakeBuilds(), authentication=authentication, policy=policy)
+    return Application(PLANES[sys.argv[4]](), FakeBuilds(), FakeOperators(), authentication=authentication, policy=policy)
 
 
 if __name__ == "__main__":

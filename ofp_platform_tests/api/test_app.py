@@ -27,11 +27,19 @@ from ofp_platform.api.refusals import status_of
 from ofp_platform.vocabulary.background_tasks import EndedTask, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
-from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBuilds, FakePort, FixedAnswer
+from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBuilds, FakeOperators, FakePort, FixedAnswer
 from ofp_platform_tests.api.keys import BEARER, KEY, authentication, principal
 
 CONTRACT = Draft202012Validator(serving_schema())
-_NAMES = ("ofs_build_intent", "ofs_build_run", "ofp_health", "ofp_feature_groups", "ofp_catalogue", "ofp_snapshot_record")
+_NAMES = (
+    "ofs_build_intent",
+    "ofs_build_run",
+    "ofp_health",
+    "ofp_feature_groups",
+    "ofp_catalogue",
+    "ofp_explanation",
+    "ofp_snapshot_record",
+)
 OFFLINE = Draft202012Validator(offline_schema())
 SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES}
 REQUEST = json.dumps(examples.request_example()).encode()
@@ -39,7 +47,7 @@ REQUEST = json.dumps(examples.request_example()).encode()
 
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
-    application = Application(port, builds or FakeBuilds(), new_request_id=lambda: "id-1", **settings)
+    application = Application(port, builds or FakeBuilds(), FakeOperators(), new_request_id=lambda: "id-1", **settings)
     headers = BEARER | {"content-type": "application/json"}
     # an exception that leaves the application fails the test
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost", headers=headers)
@@ -329,7 +337,7 @@ async def test_lifespan(port: FakePort) -> None:
             sent.append(message)
 
         builds = FakeBuilds()
-        await Application(port, builds, authentication=authentication())({"type": "lifespan"}, receive, send)
+        await Application(port, builds, FakeOperators(), authentication=authentication())({"type": "lifespan"}, receive, send)
         if broken:
             assert sent == [
                 {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},
@@ -346,7 +354,9 @@ async def test_a_background_task_that_ends_is_told_to_health(tmp_path: Path) -> 
 
     ended = EndedTasks()
     access = BrokenLog(tmp_path, lambda: 0.0)
-    application = Application(FakePort(), FakeBuilds(), authentication=authentication(), access=access, ended=ended)
+    application = Application(
+        FakePort(), FakeBuilds(), FakeOperators(), authentication=authentication(), access=access, ended=ended
+    )
     stop = asyncio.Event()
     began = False
 
@@ -389,7 +399,8 @@ async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
                     checked += 1
             example = next((p["example"] for p in operation.get("parameters", [])), "")
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
-            response = await http.request(method.upper(), re.sub(r"\{\w+\}", example, path), json=content)
+            query = {p["name"]: p["example"] for p in operation.get("parameters", []) if p["in"] == "query"}
+            response = await http.request(method.upper(), re.sub(r"\{\w+\}", example, path), json=content, params=query)
             assert str(response.status_code) in operation["responses"], path
             assert response.status_code == 200
     assert checked >= 10

@@ -10,22 +10,28 @@ from ofp_platform.api.app import Application
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.principals import Scope
 from ofp_platform.api.route_scopes import GET_FEATURES, SCOPES, Open
-from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakePort
+from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakePort
 from ofp_platform_tests.api.keys import authentication, principal
 from ofp_platform_tests.api.test_app import REQUEST
 
 
 def routes() -> dict[str, str]:
     """Path to method, as the application has them."""
-    application = Application(FakePort(), FakeBuilds(), authentication=authentication())
+    application = Application(FakePort(), FakeBuilds(), FakeOperators(), authentication=authentication())
     rest = {route.path: sorted(route.methods or ())[0] for route in application._rest.routes if isinstance(route, Route)}
     return {GET_FEATURES: "POST", **rest}
 
 
 def test_every_route_has_a_scope_and_every_scope_a_route() -> None:
     assert routes().keys() == SCOPES.keys()
-    assert openapi()["paths"].keys() == SCOPES.keys() - {"/openapi.json", "/docs"}
-    assert {path for path, scope in SCOPES.items() if scope is Open.OPEN} == {"/health", "/openapi.json", "/docs"}
+    assert openapi()["paths"].keys() == SCOPES.keys() - {"/openapi.json", "/docs", "/console", "/console/{name}"}
+    assert {path for path, scope in SCOPES.items() if scope is Open.OPEN} == {
+        "/health",
+        "/openapi.json",
+        "/docs",
+        "/console",
+        "/console/{name}",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(SCOPES))
@@ -35,12 +41,12 @@ async def test_a_route_is_open_to_its_scope_alone(path: str) -> None:
     without_key, without = principal("without", everything_else)
     only_key, only = principal("only", [] if isinstance(demanded_scope, Open) else [demanded_scope])
     port, builds = FakePort(), FakeBuilds()
-    application = Application(port, builds, authentication=authentication(without, only))
+    application = Application(port, builds, FakeOperators(), authentication=authentication(without, only))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as http:
 
         async def ask(key: str) -> httpx.Response:
             headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-            where = path.replace("{snapshot_hash}", HASH).replace("{run_key}", HASH)
+            where = path.replace("{snapshot_hash}", HASH).replace("{run_key}", HASH).replace("{name}", "app.js")
             return await http.request(routes()[path], where, headers=headers, content=REQUEST)
 
         refused, answered = await ask(without_key), await ask(only_key)

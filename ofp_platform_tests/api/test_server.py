@@ -207,6 +207,7 @@ def test_the_client_against_the_server(address: str) -> None:
         assert ofp.get_snapshot(HASH).feature_snapshot_hash == HASH
         assert ofp.feature_groups().groups
         assert ofp.catalogue().groups[0].features
+        assert ofp.explain(HASH, "sum_amount_30d", key="account:acc-000117").windows[0].events
         assert ofp.health().watermark_age_seconds == 2
         with pytest.raises(ContractError) as caught:
             ofp.get_snapshot("0" * 64)

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from ofp_platform.api.principals import Principal
     from ofp_platform.vocabulary.identity import ContextPins
 
-DECISIONS, BUILDS, METRICS = "decisions", "builds", "metrics"
+DECISIONS, BUILDS, METRICS, CONSOLE = "decisions", "builds", "metrics", "console"
 _SCOPES = {
     DECISIONS: ("features:read", "snapshots:read", "decisions:write"),
     BUILDS: ("builds:submit", "snapshots:read"),
     METRICS: ("metrics",),
+    CONSOLE: ("features:read", "snapshots:read", "operate"),
 }
 
 

@@ -29,12 +29,17 @@ def build_application(
     principals: Path,
     access: Path,
     hosts: Sequence[str] = (),
+    audit_dsn: str | None = None,
 ) -> Application:
-    """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
+    """The application of one worker process. `reports`: the folder in which all workers tell what ended in them.
+
+    `audit_dsn`: of a role that may read all that operators look at; None: as `dsn`.
+    """
     from ofp_platform.api.access_log import AccessLog
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
+    from ofp_platform.api.operator_views import OperatorViews
     from ofp_platform.api.request_head import OwnHosts
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
@@ -51,6 +56,7 @@ def build_application(
     return Application(
         service,
         builds,
+        OperatorViews(profile, audit_dsn or dsn),
         authentication=authentication,
         hosts=OwnHosts(hosts),
         access=AccessLog(access, time.time),
@@ -132,5 +138,6 @@ def serve(
             principals=environment.principals_file,
             access=environment.folder / FOLDER,
             hosts=(host, *(allow_host or ())),
+            audit_dsn=environment.audit_dsn(dsn),
         )
         server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

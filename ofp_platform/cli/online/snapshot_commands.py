@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,19 +15,20 @@ from ofp_platform.vocabulary.model import is_digest
 
 if TYPE_CHECKING:
     from ofp_platform.offline.parity.explanation import ExplainedWindow, FeatureName
-    from ofp_platform.offline.sources.stream_records import StreamRecords
     from ofp_platform.online.plane import Plane
-    from ofp_platform.registry.compile import CompiledRegistry
 
 app = typer.Typer(help="Show or prove a materialised snapshot.", no_args_is_help=True)
 _MISMATCH = "MISMATCH: what was served is not what the log gives"
-_PAGE = 20_000
 Hash = Annotated[str, typer.Argument(metavar="HASH", help="64 hex digits, as in feature_snapshot_hash.")]
 
 
-def _load(plane: Plane, snapshot_hash: str, *, rebuilt: bool = False) -> bytes:
+def _demand_hash(snapshot_hash: str) -> None:
     if not is_digest(snapshot_hash):
         raise CommandRefused("a snapshot hash is 64 hex digits, in lower case")
+
+
+def _load(plane: Plane, snapshot_hash: str, *, rebuilt: bool = False) -> bytes:
+    _demand_hash(snapshot_hash)
     from ofp_platform.online.serving.snapshot_store import SnapshotStore
     from ofp_platform.storage.objects import ObjectStore
 
@@ -81,8 +80,11 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
 
     Nothing that the projection stored is used, so archive and log up to that basis are read whole.
     """
+    from ofp_platform.api.served_snapshot import ServedSnapshot
+
+    _demand_hash(snapshot_hash)
     with resolve(home, profile).open_plane() as plane:
-        served = Served.load(plane, snapshot_hash)
+        served = ServedSnapshot.load(plane, snapshot_hash)
         rebuilt_hash, records = served.rebuilt()
     typer.echo(f"recorded {snapshot_hash}")
     typer.echo(f"rebuilt  {rebuilt_hash}  from {records:,} records of the log")
@@ -108,10 +110,12 @@ def explain(
 
     The snapshot is rebuilt from the log first, and nothing is listed unless it has the recorded hash; exit code 1 then.
     """
+    from ofp_platform.api.served_snapshot import ServedSnapshot
     from ofp_platform.vocabulary.times import format_time
 
+    _demand_hash(snapshot_hash)
     with resolve(home, profile).open_plane() as plane:
-        served = Served.load(plane, snapshot_hash)
+        served = ServedSnapshot.load(plane, snapshot_hash)
         name, value = served.find(feature, key, group)
         if served.rebuilt()[0] != snapshot_hash:
             typer.echo(_MISMATCH, err=True)
@@ -164,100 +168,3 @@ def _explained_json(
             for window in windows
         ],
     }
-
-
-@dataclass(frozen=True)
-class Served:
-    """A served snapshot with all that its rebuild and its explanation need."""
-
-    plane: Plane
-    snapshot_hash: str
-    hashed: Mapping[str, Any]
-    registry: CompiledRegistry
-    stream_records: StreamRecords
-
-    @classmethod
-    def load(cls, plane: Plane, snapshot_hash: str) -> Served:
-        """The record of a hash, verified, and the registry that it was served under."""
-        from ofp_platform.log.archive_store import Archive
-        from ofp_platform.offline.sources.stream_records import StreamRecords
-        from ofp_platform.online.state.projection import load_registry
-        from ofp_platform.storage.objects import ObjectStore
-        from ofp_platform.vocabulary.serving import SnapshotRecord
-
-        record = SnapshotRecord.model_validate_json(_load(plane, snapshot_hash))
-        with plane.pool.connection() as connection:
-            registry = load_registry(connection, record.hashed["registry_digest"])
-        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        return cls(
-            plane, snapshot_hash, record.hashed, registry, StreamRecords(plane.log, Archive(objects, plane.log.stream_name))
-        )
-
-    def rebuilt(self) -> tuple[str, int]:
-        """The hash that the log gives for the same question, and how many records were read for it."""
-        import tempfile
-        from pathlib import Path
-
-        from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
-
-        counts: list[int] = []
-        profile = self.plane.profile
-        with tempfile.TemporaryDirectory() as folder:
-            answer = rebuild_recorded(
-                self.stream_records,
-                self.registry,
-                profile.context_pins,
-                RunPolicies.of(profile),
-                self.hashed,
-                Path(folder) / "replay",
-                counts.append,
-            )
-        return answer.hash, sum(counts)
-
-    def find(self, feature: str, key: str | None, group: str | None) -> tuple[FeatureName, int | str | bool | None]:
-        """The one feature of that name, and its served value.
-
-        Raises:
-            CommandRefused: there is none, or there are several; the text lists them.
-        """
-        from ofp_platform.offline.parity.explanation import FeatureName
-        from ofp_platform.vocabulary.times import parse_time
-
-        as_of = parse_time(self.hashed["as_of_time_utc"])
-        matches = [
-            (
-                FeatureName(
-                    of_key["key_type"], of_key["key_id"], of_group["group_name"], of_group["group_version"], feature, as_of
-                ),
-                of_group["features"][feature],
-            )
-            for of_key in self.hashed["values"]
-            for of_group in of_key["by_group"]
-            if feature in of_group["features"]
-        ]
-        places = [(f"{name.key_type}:{name.key_id}", f"{name.group_name}:{name.group_version}") for name, _ in matches]
-        fits = [
-            match
-            for match, (of_key, of_group) in zip(matches, places, strict=True)
-            if key in (None, of_key) and group in (None, of_group)
-        ]
-        if len(fits) != 1:
-            there = "; ".join(f"--key {of_key} --group {of_group}" for of_key, of_group in places) or "not in this snapshot"
-            raise CommandRefused(f"{feature}: {'several are meant' if fits else 'none is meant'}: {there}")
-        return fits[0]
-
-    def explained(self, name: FeatureName) -> list[ExplainedWindow]:
-        """The windows of a feature with their events.
-
-        Raises:
-            NotExplained: it is computed on demand.
-        """
-        from ofp_platform.offline.parity.explanation import explain
-        from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
-        from ofp_platform.vocabulary.position import Basis
-
-        basis = Basis.model_validate(self.hashed["input_basis"])
-        spans = ReplayBasis.up_to(basis).partitions if basis.partitions else ()
-        batches = (batch for span in spans for batch in self.stream_records.reader.batches(span, _PAGE))
-        profile = self.plane.profile
-        return explain(batches, self.registry, profile.context_pins, profile.clock_skew_us, name)

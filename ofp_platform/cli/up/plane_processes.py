@@ -15,7 +15,7 @@ from importlib import resources
 import typer
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.installation.local_principals import ensure_local_principals, key_file
+from ofp_platform.cli.installation.local_principals import CONSOLE, ensure_local_principals, key_file
 from ofp_platform.cli.offline.archive_commands import KEEPING
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.cli.processes import Child, ofp_command, tool_command
@@ -168,7 +168,10 @@ class PlaneProcesses:
     def _start(self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str], job: Job | None = None) -> Child:
         """A child; with one job, it connects with the role of it where the server is ours."""
         self._commands[name] = (command, variables, job)
-        variables = {**variables, "OFP_DATABASE_URL": self.environment.dsn_of_job(variables["OFP_DATABASE_URL"], job)}
+        dsn = variables["OFP_DATABASE_URL"]
+        variables = {**variables, "OFP_DATABASE_URL": self.environment.dsn_of_job(dsn, job)}
+        if job is Job.SERVING:
+            variables["OFP_AUDIT_DATABASE_URL"] = self.environment.audit_dsn(dsn)
         output = self.environment.folder / "logs" / f"{name.replace(' ', '-').lower()}.log"
         child = stack.enter_context(Child(name, command, variables, output))
         self._children.append(child)
@@ -183,6 +186,7 @@ class PlaneProcesses:
         address = service.wait_for_line("serving at ", _READY_SECONDS, self.stop)
         if address is not None and wait_until(service, lambda: service_follows(address), _READY_SECONDS, self.stop):
             self._say("HTTP service", f"{address}  (page of the API: {address}/docs)")
+            self._say("console", f"{address}/console  (asks for a key: {key_file(self.environment, CONSOLE)} has one)")
 
     def _start_archiver(self, stack: ExitStack, variables: dict[str, str]) -> None:
         archiver = self._start(stack, "archiver", ofp_command("archive", "keep"), variables, Job.OFFLINE)

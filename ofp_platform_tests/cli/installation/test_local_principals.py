@@ -24,12 +24,13 @@ def pins(environment: Environment) -> ContextPins:
 
 
 def test_each_has_its_own_key_and_no_more_than_it_needs(environment: Environment, pins: ContextPins) -> None:
-    assert ensure_local_principals(environment, pins) == ["decisions", "builds", "metrics"]
+    assert ensure_local_principals(environment, pins) == ["decisions", "builds", "metrics", "console"]
     authentication = Authentication(environment.principals_file, pins, lambda: 0.0)
     for name, scopes in [
         ("decisions", {"features:read", "snapshots:read", "decisions:write"}),
         ("builds", {"builds:submit", "snapshots:read"}),
         ("metrics", {"metrics"}),
+        ("console", {"features:read", "snapshots:read", "operate"}),
     ]:
         path = key_file(environment, name)
         assert path.stat().st_mode & 0o777 == 0o600

@@ -18,6 +18,7 @@ import pytest
 
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
+from ofp_platform.api.operator_views import OperatorViews
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.port import StreamNotFound
 from ofp_platform.online.plane import Plane
@@ -134,7 +135,9 @@ async def test_a_snapshot_that_is_served_again_while_it_is_stored_is_found(
 async def test_the_page_of_the_api_shows_requests_that_this_service_answers(profile: Profile, dsn: str, plane: Plane) -> None:
     async with opened(profile, dsn) as service:
         transport = httpx.ASGITransport(
-            Application(service, BuildRequests(dsn), authentication=authentication(pins=profile.context_pins))
+            Application(
+                service, BuildRequests(dsn), OperatorViews(profile, dsn), authentication=authentication(pins=profile.context_pins)
+            )
         )
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=BEARER) as http:
             paths = (await http.get("/openapi.json")).json()["paths"]

@@ -1,0 +1,62 @@
+"""The routes of whoever looks after the plane or asks why a value is as it is."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ofp_platform.api.build_routes import caller_of
+from ofp_platform.api.service import OperatorPort, ServingPort
+from ofp_platform.vocabulary.errors import Reason, invalid, not_found
+from ofp_platform.vocabulary.model import is_digest
+
+_FRESH = {"cache-control": "no-store"}
+_MOST_CHARACTERS = 300
+
+
+class OperatorRoutes:
+    """Over the ports: `serving` knows whose a snapshot is, `port` reads the rest."""
+
+    def __init__(self, serving: ServingPort, port: OperatorPort) -> None:
+        self._serving = serving
+        self._port = port
+
+    async def explanation(self, request: Request) -> Response:
+        """A value of the snapshot in the path, and the events behind it; `feature`, `key` and `group` stand in the query."""
+        snapshot_hash: str = request.path_params["snapshot_hash"]
+        if not is_digest(snapshot_hash):
+            raise invalid(Reason.INVALID_FIELD, "a snapshot hash is 64 lower-case hex digits")
+        feature = parameter(request, "feature")
+        key, group = parameter(request, "key"), parameter(request, "group")
+        caller = caller_of(request)
+        await self._serving.snapshot(snapshot_hash, caller.principal.may_read)  # one of another run is unknown
+        demand_run(request)
+        if feature is None:
+            raise invalid(Reason.MISSING_FIELD, "the query names a feature: ?feature=NAME&key=TYPE:ID&group=NAME:VERSION")
+        return _json(await self._port.explanation(snapshot_hash, feature, key, group))
+
+
+def demand_run(request: Request) -> None:
+    """Refuse whoever may not read the run that is served.
+
+    Raises:
+        ContractError: UNKNOWN_RUN.
+    """
+    if not caller_of(request).reads_here:
+        raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
+
+
+def parameter(request: Request, name: str) -> str | None:
+    """One parameter of the query.
+
+    Raises:
+        ContractError: INVALID_FIELD, it stands there twice or is too long.
+    """
+    values = request.query_params.getlist(name)
+    if len(values) > 1 or any(len(value) > _MOST_CHARACTERS for value in values):
+        raise invalid(Reason.INVALID_FIELD, f"the query has {name} once, in at most {_MOST_CHARACTERS} characters")
+    return values[0] if values else None
+
+
+def _json(body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers=_FRESH)

@@ -1,0 +1,152 @@
+"""A small plane of the demo's run behind a real service, and a browser that looks at its console. Also a program: pictures.
+
+`python -m ofp_platform_tests.api.console_server FOLDER` writes a picture of each page in both themes into a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.client import OfpClient
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform_tests.api.keys import KEY, principal, write_principals
+from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO, fill_demo_plane
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WIDE, NARROW = (1280, 900), (390, 844)
+READY_MS = 60_000
+_SECONDS = 240
+
+
+def chromium() -> str | None:
+    """The program of a browser of this machine."""
+    named = os.environ.get("OFP_CHROMIUM")
+    return named or next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+@dataclass
+class ServedConsole:
+    """Where it is served, keys of who may everything and of who may ask only, and what there is to look at."""
+
+    address: str
+    key: str
+    asking_key: str
+    snapshots: list[str]
+
+    def pages(self) -> dict[str, str]:
+        """What stands behind '#' by name: each page, with something on it."""
+        first, second = self.snapshots
+        value = f"{first}/account%3A{ACCOUNT}/account_activity%3Av1/sum_amount_30d"
+        return {
+            "health": "/health",
+            "features": "/features",
+            "snapshots": "/snapshots",
+            "snapshot": f"/snapshot/{first}",
+            "events": f"/events/{value}",
+            "difference": f"/difference/{first}/{second}",
+            "catalogue": "/catalogue",
+            "key": "/key",
+        }
+
+
+@contextmanager
+def served_console(home: Path, dsn: str) -> Iterator[ServedConsole]:
+    """A service of the demo's run with two snapshots served."""
+    fill_demo_plane(home, dsn)
+    asking_key, asking = principal("asking", ["features:read"])
+    variables = {
+        "OFP_HOME": str(home),
+        "OFP_DATABASE_URL": dsn,
+        "OFP_PRINCIPALS": str(write_principals(home / "principals.json", asking)),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
+    with Child("console", ofp_command("serve", "--port", "0"), variables, home / "serve.log") as service:
+        address = service.wait_for_line("serving at ", _SECONDS)
+        assert address is not None, (home / "serve.log").read_text()
+        with OfpClient(address, token=KEY, timeout_seconds=30) as ofp:
+            pins: ContextPins = ofp.feature_groups().context_pins
+            hashes = [
+                ofp.get_features(
+                    context_pins=pins,
+                    feature_keys=[("account", ACCOUNT)],
+                    feature_groups=[("account_activity", "v1")],
+                    as_of_time_utc=as_of,
+                ).provenance.feature_snapshot_hash
+                for as_of in (AFTER_THE_DEMO, "2026-02-04T00:00:00Z")
+            ]
+        yield ServedConsole(address, KEY, asking_key, hashes)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Headless, and asking nobody but the page's own host.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    from playwright.sync_api import sync_playwright
+
+    program = chromium()
+    if program is None:
+        raise RuntimeError("no Chromium: install the package chromium, or name one in OFP_CHROMIUM")
+    switches = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=program, args=[*switches, "--disable-component-update"], chromium_sandbox=False
+        )
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def enter(page: Page, served: ServedConsole, key: str | None = None) -> None:
+    """Open the console and give it a key, as a person does."""
+    page.goto(f"{served.address}/console#/key")
+    page.get_by_label("Key of a principal").fill(key or served.key)
+    page.get_by_role("button", name="Use this key").click()
+    page.get_by_text("The key is kept until").wait_for()
+
+
+def show(page: Page, target: str) -> None:
+    """Go to a page, and wait until it is there."""
+    page.evaluate("target => { document.getElementById('main').dataset.ready = ''; location.hash = '#' + target }", target)
+    page.locator("main[data-ready]:not([data-ready=''])").wait_for(timeout=READY_MS)
+
+
+def main(folder: Path) -> None:
+    """Write the pictures."""
+    from ofp_platform.cli.environment import Environment
+    from ofp_platform.cli.main import app
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        app(["migrate", "--home", str(home)], standalone_mode=False)
+        with served_console(home, Environment(home=home, profile="demo").dsn()) as served, browser() as opened:
+            for theme in ("light", "dark"):
+                for name, (width, height) in {"wide": WIDE, "narrow": NARROW}.items():
+                    context = opened.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+                    page = context.new_page()
+                    enter(page, served)
+                    for title, target in served.pages().items():
+                        show(page, target)
+                        page.screenshot(path=folder / f"{title}_{theme}_{name}.png", full_page=title != "catalogue")
+                    context.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

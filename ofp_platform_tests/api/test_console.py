@@ -1,0 +1,225 @@
+"""The console in a real browser, on a real service of a small plane: keyboard, themes, accessibility, refusals, hostile text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ofp_platform_tests.api.console_server import NARROW, WIDE, ServedConsole, browser, chromium, enter, served_console, show
+from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="no Chromium on this machine: apt-get install chromium, or name one in OFP_CHROMIUM"
+)
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+
+
+@pytest.fixture(scope="module")
+def served(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedConsole]:
+    with served_console(tmp_path_factory.mktemp("console"), module_dsn) as console:
+        yield console
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Browser]:
+    with browser() as one:
+        yield one
+
+
+class Watched:
+    """A page that keeps what the browser complains of, and which hosts it asked."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.urls: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.urls.append(request.url))
+
+
+@pytest.fixture
+def watched(opened: Browser) -> Iterator[Watched]:
+    context = opened.new_context(viewport={"width": WIDE[0], "height": WIDE[1]})
+    yield Watched(context.new_page())
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_in_each_theme_is_sound_and_accessible(opened: Browser, served: ServedConsole, theme: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe = Axe()
+    context = opened.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, color_scheme=theme)
+    watched = Watched(context.new_page())
+    page = watched.page
+    enter(page, served)
+    for name, target in served.pages().items():
+        page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
+        show(page, target)
+        assert page.locator("main [role=alert]").count() == 0, (name, page.locator("main").inner_text())
+        assert page.locator("h1").count() == 1
+        # the log of the browser must stay empty: axe is put in by the debugger, not by the page
+        violations = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        serious = [one for one in violations if one["impact"] in ("serious", "critical")]
+        assert not serious, (name, [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in serious])
+        page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
+        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0], name
+    assert watched.complaints == []
+    assert {url.startswith(served.address + "/") for url in watched.urls} == {True}
+    assert not any(served.key in url for url in watched.urls)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(255, 255, 255)" if theme == "light" else "rgb(16, 22, 29)"
+    )
+    context.close()
+
+
+def test_the_switch_of_the_theme_outranks_the_system(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    page.goto(f"{served.address}/console")
+    switch = page.locator("#theme")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert switch.inner_text() == "Theme: system"
+    switch.click()
+    switch.click()
+    assert page.evaluate(background) == "rgb(16, 22, 29)"
+    page.reload()
+    assert switch.inner_text() == "Theme: dark"
+    assert page.evaluate(background) == "rgb(16, 22, 29)"
+
+
+def tab_to(page: Page, target: Locator, most: int = 80) -> None:
+    """Press Tab until the element has the focus, which is seen."""
+    target.wait_for()
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        if target.evaluate("one => one === document.activeElement"):
+            assert target.evaluate("one => getComputedStyle(one).outlineStyle") != "none"
+            return
+    raise AssertionError(f"{target} is not reached by Tab")
+
+
+def test_from_an_entity_and_a_time_to_the_events_of_a_value_by_keyboard(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    page.goto(f"{served.address}/console")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    tab_to(page, page.get_by_role("link", name="Enter key"))
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_label("Key of a principal"))
+    page.keyboard.type(served.key)
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("link", name="Ask", exact=True))
+    page.keyboard.press("Enter")
+    tab_to(page, page.locator("input[name=key_id]"))
+    page.keyboard.type(ACCOUNT)
+    tab_to(page, page.locator("input[name=as_of]"))
+    page.keyboard.press("Control+A")
+    page.keyboard.type(AFTER_THE_DEMO)
+    page.keyboard.press("Enter")
+    tab_to(page, page.get_by_role("link", name="Events behind sum_amount_30d"))
+    page.keyboard.press("Enter")
+    page.get_by_text("the hash is the same").wait_for(timeout=60_000)
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    shown = page.locator("main").inner_text()
+    assert "107016" in shown
+    assert "Events in it\n61" in shown
+    assert 'amount_minor":' not in shown
+    assert watched.complaints == []
+
+
+def test_a_difference_of_two_snapshots(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/difference")
+    page.get_by_label("First snapshot").fill(served.snapshots[0])
+    page.get_by_label("Second snapshot").fill(served.snapshots[1])
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Values that differ").wait_for()
+    shown = page.locator("main").inner_text()
+    assert "sum_amount_30d" in shown
+    assert "107016" in shown
+    assert "AS OF" in shown.upper()
+    show(page, f"/difference/{served.snapshots[0]}/{served.snapshots[0]}")
+    assert "No value differs." in page.locator("main").inner_text()
+
+
+def test_refusals_say_what_to_do(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    page.goto(f"{served.address}/console")
+    show(page, "/catalogue")
+    assert "needs a key" in page.get_by_role("alert").inner_text()
+    enter(page, served, served.asking_key)
+    show(page, f"/snapshot/{served.snapshots[0]}")
+    assert "lacks the scope" in page.get_by_role("alert").inner_text()
+    enter(page, served)
+    show(page, f"/snapshot/{'0' * 64}")
+    assert "whether the hash is whole" in page.get_by_role("alert").inner_text()
+    show(page, "/nowhere/<b>")
+    assert "no page of this name" in page.get_by_role("alert").inner_text()
+    page.route("**/v0/catalogue", lambda route: route.abort())
+    show(page, "/catalogue")
+    assert "does not answer" in page.get_by_role("alert").inner_text()
+    assert [url for url in watched.urls if "ofp_" in url] == []
+
+
+def hostile(node: Any) -> Any:
+    """The same JSON, with markup behind each text."""
+    if isinstance(node, dict):
+        return {name: one if name in ("kind", "role", "error_code") else hostile(one) for name, one in node.items()}
+    if isinstance(node, list):
+        return [hostile(one) for one in node]
+    return node + HOSTILE if isinstance(node, str) else node
+
+
+def test_text_is_shown_and_never_parsed(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, body=json.dumps(hostile(response.json())))
+
+    page.route("**/v0/**", answer)
+    page.route("**/health", answer)
+    for name, target in served.pages().items():
+        show(page, target)
+        assert page.locator("main img, main script, header img").count() == 0, name
+        if name not in ("features", "key", "snapshots", "health"):
+            assert "<img src=x" in page.locator("main").inner_text(), name
+    assert "taken" not in page.title()
+    assert [one for one in watched.complaints if "violates" in one] == []
+
+
+def test_the_page_runs_no_script_that_is_put_into_it(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    page.goto(f"{served.address}/console")
+    page.evaluate(
+        """() => {
+        const script = document.createElement('script');
+        try { script.textContent = "document.title = 'taken'"; document.head.append(script); } catch (error) { }
+        const image = document.createElement('img');
+        image.setAttribute('src', 'http://192.0.2.1/x');
+        document.body.append(image);
+        }"""
+    )
+    page.wait_for_timeout(0)
+    assert page.title() != "taken"
+    assert any("Content Security Policy" in one or "TrustedScript" in one for one in watched.complaints)
+
+
+def test_the_files_are_in_the_package() -> None:
+    from importlib import resources
+
+    folder = resources.files("ofp_platform.api").joinpath("console")
+    assert {"index.html", "app.js", "console.css"} <= {one.name for one in folder.iterdir()}
+    text = Path(str(folder.joinpath("index.html"))).read_text(encoding="utf-8")
+    assert "<style" not in text
+    assert "onclick" not in text
