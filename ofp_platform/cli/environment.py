@@ -248,6 +248,13 @@ def unsafe_wiring(environment: Environment, profile: Profile) -> list[str]:
     for name in ("object_store_endpoint_url", "kinesis_endpoint_url"):
         if (getattr(profile, name) or "").startswith("http://"):
             faults.append(f"OFP_{name.upper()}: without TLS; name an address with https://")
+    if profile.log_kind == "kafka":
+        from ofp_platform.log.kafka_settings import DEVELOPMENT, PROTOCOL
+
+        if os.environ.get(PROTOCOL, "PLAINTEXT") == "PLAINTEXT":
+            faults.append(f"{PROTOCOL}: records would cross the network in plain text; set SSL or SASL_SSL")
+        if os.environ.get(DEVELOPMENT):
+            faults.append(f"{DEVELOPMENT}: is for a broker to develop on, which may lose records; unset it")
     return faults
 
 

@@ -31,8 +31,8 @@ ANSWER_SECONDS = 10.0
 class KafkaSettings:
     """Connection of clients. `options` are librdkafka's, and may hold a password: they are never shown.
 
-    `is_development`: the broker is one to develop on, as `ofp_platform/cli/demo/kafka_server.py` starts it. It gives records no
-    time of its own, so that of their producer counts; and the end that it tells is the start of its last batch.
+    `is_development`: the broker is one to develop on, as `ofp_platform/cli/services/kafka_service.py` starts it. It gives
+    records no time of its own, so that of their producer counts; and the end that it tells is the start of its last batch.
     """
 
     bootstrap_servers: str

@@ -1,4 +1,4 @@
-"""`ofp services`: PostgreSQL, S3 and Kinesis as they are elsewhere, for the tier local_parity."""
+"""`ofp services`: PostgreSQL, S3, Kinesis and Kafka as they are elsewhere, for the tier local_parity."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ app = typer.Typer(help="Real servers on this machine, for the tier local_parity.
 _WATCH_SECONDS = 0.5
 
 
-@app.command("up", short_help="Start PostgreSQL, S3 and Kinesis, until Ctrl-C.")
+@app.command("up", short_help="Start PostgreSQL, S3, Kinesis and Kafka, until Ctrl-C.")
 def up(home: Home = None) -> None:
-    """Start PostgreSQL (TCP, verified TLS, a role for each job), an S3 server and Kinesis on the loopback, until Ctrl-C.
+    """Start PostgreSQL (TCP, verified TLS, a role for each job), an S3 server, Kinesis and Kafka on the loopback, until Ctrl-C.
 
     Ports and credentials are made at random. What the servers hold goes when they end. No container engine is needed.
     """
@@ -34,6 +34,7 @@ def up(home: Home = None) -> None:
         typer.echo(f"PostgreSQL      localhost:{services.postgres.port} ({services.postgres.version})")
         typer.echo(f"S3              {services.objects.endpoint}, {services.objects.url}")
         typer.echo(f"Kinesis         {services.kinesis.endpoint}")
+        typer.echo(f"Kafka           127.0.0.1:{services.kafka.port}")
         option = "" if home is None else f" --home {home}"
         typer.echo(f"ready           ofp services run{option} -- ofp demo    (Ctrl-C stops everything)")
         while not stop.wait(_WATCH_SECONDS):

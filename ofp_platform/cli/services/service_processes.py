@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ofp_platform.cli.processes import Child
 from ofp_platform.cli.services.certificates import Authority
+from ofp_platform.cli.services.kafka_service import KafkaService, broker_environment, kafka_service
 from ofp_platform.cli.services.kinesis_service import KinesisService, kinesis_service
 from ofp_platform.cli.services.object_service import ObjectService, new_credentials, object_service
 from ofp_platform.cli.services.postgres_service import PostgresService, postgres_service
@@ -33,12 +34,13 @@ class Services:
     postgres: PostgresService
     objects: ObjectService
     kinesis: KinesisService
+    kafka: KafkaService
     credentials: dict[str, str]
 
     @property
-    def all(self) -> tuple[PostgresService | ObjectService | KinesisService, ...]:
+    def all(self) -> tuple[PostgresService | ObjectService | KinesisService | KafkaService, ...]:
         """Each of them."""
-        return self.postgres, self.objects, self.kinesis
+        return self.postgres, self.objects, self.kinesis, self.kafka
 
     @property
     def wiring(self) -> dict[str, str]:
@@ -51,6 +53,7 @@ class Services:
             "OFP_OBJECT_STORE_URL": self.objects.url,
             "OFP_OBJECT_STORE_ENDPOINT_URL": self.objects.endpoint,
             "OFP_KINESIS_ENDPOINT_URL": self.kinesis.endpoint,
+            **broker_environment(self.kafka.port),
             **self.credentials,
         }
 
@@ -72,7 +75,8 @@ def running_services(folder: Path, logs: Path) -> Iterator[Services]:
         postgres = stack.enter_context(postgres_service(folder, logs / "services-postgres.log", authority))
         objects = stack.enter_context(object_service(folder / "s3", logs / "services-s3.log", authority, credentials))
         kinesis = stack.enter_context(kinesis_service(logs / "services-kinesis.log", credentials))
-        yield Services(postgres, objects, kinesis, credentials)
+        kafka = stack.enter_context(kafka_service(logs / "services-kafka.log"))
+        yield Services(postgres, objects, kinesis, kafka, credentials)
 
 
 @contextmanager

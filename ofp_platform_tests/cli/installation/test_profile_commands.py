@@ -79,6 +79,23 @@ def test_production_refuses_what_is_unsafe(tmp_path: Path, source: str, changes:
     assert "secret" not in refusal
 
 
+def test_production_takes_no_kafka_without_tls_and_none_to_develop_on(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = Path(source).read_text(encoding="utf-8")
+    Path(source).write_text(text + "\nlog_kind: kafka\n", encoding="utf-8")
+    environment = Environment(
+        profile=f"{source}@production", database_url=SAFE["OFP_DATABASE_URL"], object_store_url="s3://objects"
+    )
+    for name in ("OFP_KAFKA_SECURITY_PROTOCOL", "OFP_KAFKA_DEVELOPMENT_BROKER"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ProfileError, match="OFP_KAFKA_SECURITY_PROTOCOL"):
+        environment.load_profile()
+    monkeypatch.setenv("OFP_KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    assert environment.load_profile().log_kind == "kafka"
+    monkeypatch.setenv("OFP_KAFKA_DEVELOPMENT_BROKER", "1")
+    with pytest.raises(ProfileError, match="OFP_KAFKA_DEVELOPMENT_BROKER"):
+        environment.load_profile()
+
+
 def test_what_is_safe_is_let_through(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for dsn in (SAFE["OFP_DATABASE_URL"], "postgresql:///plane?host=/run/postgresql", "host=db sslrootcert=system"):
         environment = Environment(profile=f"{source}@production", database_url=dsn, object_store_url="s3://objects")
