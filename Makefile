@@ -152,6 +152,10 @@ audit: $(READY) ## Look every pin up among the known advisories (no network: mak
 notice: $(READY) ## Write NOTICE again: the packages that a deployment installs, with their licences
 	@$(PY) .ci/notice.py
 
+.PHONY: docs
+docs: $(READY) ## Write site/, the documents as pages; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
 .PHONY: defs
 defs: $(READY) ## Check that Dagster loads every definition
 	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; printf 'telemetry: {enabled: false}\nnux: {enabled: false}\n' >"$$home/dagster.yaml"; \
