@@ -10,7 +10,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTSIDE = {"changelog.md": "CHANGELOG.md", "report-a-fault.md": "SECURITY.md"}
+OUTSIDE = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "report-a-fault.md": "SECURITY.md"}
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 _ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?!CHANGELOG|SECURITY)[^)]*\)")
 
 
@@ -34,11 +35,17 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links within the site; one to a file that is in the repository alone is its words."""
     depth = "../" if "/" in page.file.src_uri else ""
     if page.file.src_uri in OUTSIDE:
-        markdown = markdown.replace("](docs/", "](").replace("](LICENSE)", "](changelog.md)")
+        markdown = markdown.replace("](docs/", "](")
         markdown = re.sub(r"\]\((CHANGELOG|SECURITY)\.md", lambda match: f"]({_renamed(match[1])}", markdown)
+        markdown = _LINK.sub(lambda match: match[0] if _is_of_the_site(match[2]) else match[1], markdown)
     markdown = re.sub(r"\]\((?:\.\./)+(CHANGELOG|SECURITY)\.md", lambda match: f"]({depth}{_renamed(match[1])}", markdown)
     markdown = markdown.replace("](decisions)", "](decisions/0001-record-format.md)")
     return _ELSEWHERE.sub(lambda match: match[0] if match[0].endswith(".md)") or ".md#" in match[0] else match[1], markdown)
+
+
+def _is_of_the_site(target: str) -> bool:
+    path = target.partition("#")[0]
+    return not path or "://" in path or path in OUTSIDE or (ROOT / "docs" / path).is_file()
 
 
 def _renamed(name: str) -> str:
