@@ -77,13 +77,19 @@ def load_reports(
     """
     from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
     from ofp_platform.offline.labels.label_store import LabelStore, as_observed
+    from ofp_platform.offline.labels.report_file import FILE_NAME, load_report_rule
 
     declared_profile = plane.profile
     registry = plane.known_registry()
-    rule = FRAUD_REPORTS.get(registry.pack.pack_id)
-    if rule is None:
+    pack = declared_profile.pack
+    if pack.endswith(".yaml") and (file := Path(pack).with_name(FILE_NAME)).exists():
+        rule = load_report_rule(file, registry.pack.events)
+    elif registry.pack.pack_id in FRAUD_REPORTS:
+        rule = FRAUD_REPORTS[registry.pack.pack_id]
+    else:
         raise CommandRefused(
-            f"it is not declared which events of pack {registry.pack.pack_id} are labels; it is for {', '.join(FRAUD_REPORTS)}"
+            f"it is not declared which events of pack {registry.pack.pack_id} are labels: write {FILE_NAME} beside the pack;"
+            f" one ships for {', '.join(FRAUD_REPORTS)}"
         )
     reports = reported_labels(
         _batches(stream_records, until, advance), rule, declared_profile.context_pins, declared_profile.clock_skew_us

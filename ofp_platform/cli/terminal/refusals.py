@@ -31,6 +31,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.log.port import LogError
     from ofp_platform.log.span_records import ReplayGap
     from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound
+    from ofp_platform.offline.labels.report_file import ReportFileError
     from ofp_platform.offline.parity.explanation import NotExplained
     from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
     from ofp_platform.offline.parity.parity_summary import ParityUnreadable
@@ -82,6 +83,7 @@ def words_for(error: Exception) -> str | None:
         DatasetDamaged,
         DatasetNotFound,
         DecisionFileError,
+        ReportFileError,
         DsnNotCarried,
         EmbeddedPostgresError,
         EpochDiffers,

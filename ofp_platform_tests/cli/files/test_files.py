@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from ruamel.yaml import YAML
 
 from ofp_platform.registry.pack import load_pack
-from ofp_platform_tests.cli.program import Ofp, Outcome, call
+from ofp_platform_tests.cli.program import Ofp, Outcome, call, jsonl
 
 HEADER = "ref,at,account,amount,note"
 ROWS = [f"e{n},2026-03-01T00:0{n}:00Z,a{n % 2},{n}.50,n{n}" for n in range(6)]
@@ -188,3 +189,32 @@ def test_a_file_of_keys_and_times_becomes_the_rows_of_a_dataset(own: Ofp, events
     refused = own("dataset", "from-entities", str(table), "--name", "mine").refused()
     assert f"{table}:3: event_timestamp: not a time" in refused
     assert "1 rows cannot be read" in refused
+
+
+def test_reports_in_a_log_of_ones_own_are_labels_by_a_file_beside_the_pack(own: Ofp, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    pack = home / "pack.yaml"
+    pack.write_text(pack.read_text().replace("events:\n", "events:\n  complaint:\n    keys: {account: account}\n", 1))
+    profile = YAML(typ="safe").load((home / "profile.yaml").read_text())
+    events = []
+    for number, (kind, payload) in enumerate(
+        [("payment", {"account": "a1"}), ("complaint", {"account": "a1", "about": "e-0"}), ("complaint", {"account": "a1"})]
+    ):
+        head = {
+            "event_id": f"e-{number}",
+            "event_type": kind,
+            "schema_version": "v1",
+            "ts_utc": f"2026-03-0{number + 1}T00:00:00Z",
+        }
+        events.append({**head, **profile["context_pins"], "payload": payload})
+    assert own("log", "append", jsonl(tmp_path / "events.jsonl", *events)).code == 0
+    assert "write reports.yaml beside the pack" in own("labels", "load").refused()
+    rule = {"event_type": "complaint", "about_type": "paymnt", "about_field": "about", "label_type": "fraud"}
+    (home / "reports.yaml").write_text(json.dumps(rule))
+    assert "about_type: the pack knows no paymnt; did you mean 'payment'?" in own("labels", "load").refused()
+    (home / "reports.yaml").write_text(json.dumps({**rule, "about_type": "payment"}))
+    loaded = own("labels", "load")
+    assert loaded.out == "1 assertions appended, 0 were there\n"
+    assert "a report that names no event" in loaded.err
+    assert own("labels", "load").out == "0 assertions appended, 1 were there\n"
+    assert "  1  payment  " in own("labels", "show", "--event", "e-0").out
