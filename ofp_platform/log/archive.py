@@ -219,6 +219,11 @@ def _hold_newcomers(log: EventLog, archive: Archive, tasks: Sequence[_Task], bef
 def _hold(log: EventLog, archive: Archive, receipt: ArchiveReceipt) -> None:
     """Refuse a log that has other records than were archived; what it does not keep any more is not compared."""
     span = receipt.span
+    if receipt.incarnation is not None and receipt.incarnation != log.history.current:
+        raise ArchiveConflict(
+            f"partition {span.partition_id} of {log.stream_name}: {receipt.segment_path} in {archive.store.url} is of topic"
+            f" {receipt.incarnation}, and the log is {log.history.current}: it was made again, use another stream name"
+        )
     if span.start == "":
         return  # a sparse log reads from the oldest record that it keeps
     try:
@@ -261,7 +266,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Archiv
     data = _settled(archive, span, data, facts)
     crash_point("archive.segment_put")
     receipt = ArchiveReceipt.sealed(
-        contract_version="v1",
+        contract_version="v2" if _has_gaps(log) else "v1",
         stream_name=log.stream_name,
         partition_id=span.partition_id,
         offset_kind=span.offset_kind,
@@ -279,6 +284,7 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Archiv
         segment_bytes=len(data),
         segment_digest=sha256_hex(data),
         content_digest=facts.content_digest,
+        **({"incarnation": log.history.current} if _has_gaps(log) else {}),
     )
     if archive.store.put_if_absent(archive.receipt_path(span), receipt.wire_bytes()):
         crash_point("archive.receipt_put")
@@ -287,6 +293,12 @@ def _archive(ranges: OffsetRanges, archive: Archive, task: _Task, before: Archiv
     if winner is None or winner.content_digest != receipt.content_digest:
         raise ArchiveConflict(f"{archive.receipt_path(span)} in {archive.store.url} is the receipt of other records")
     return winner
+
+
+def _has_gaps(log: EventLog) -> bool:
+    """Whether integers that the log gives as positions may have no record."""
+    kind = log.position_kind
+    return kind.offset_kind.is_integer and kind.has_gaps
 
 
 def _read(log: EventLog, span: PartitionSpan) -> tuple[bytes, SegmentFacts]:

@@ -168,6 +168,11 @@ class ArchivedLog:
         receipt = self._archive.receipt(span)
         if receipt is None:
             raise ReceiptDamaged(f"{self._archive.receipt_path(span)} was there and is gone")
+        if receipt.incarnation is not None and receipt.incarnation != self._log.history.current:
+            raise LogTailLost(
+                f"partition {name!r} of {self.stream_name!r}: the archive is of topic {receipt.incarnation}, and the log is"
+                f" {self._log.history.current}: it was deleted and made again. Use another stream name (docs/kafka.md)"
+            )
         segment = _OpenSegment(receipt.span, self._archive.segment(receipt))
         with self._lock:
             self._open[name] = segment
@@ -234,7 +239,7 @@ class ArchivedLog:
                 end = self.archived_end(part)
                 if place(end) <= place(part):
                     raise
-                self._demand_alone(end)
+                self._demand_alone(self.history.with_incarnation(end))
 
     def demand_heads(self, basis: Basis) -> None:
         """Refuse a log that ends before what was seen of it: by a basis, in the archive when this object began, and since.

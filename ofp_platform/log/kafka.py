@@ -283,6 +283,8 @@ class KafkaLog:
         demand_listed(self.stream_name, self.partitions(), known_parts)
         for name, floor, end in zip(self._ids, self._topic.starts(), self._topic.ends(), strict=True):
             part = known_parts.get(name, self.position_kind.start(name))
+            if part.closed:  # it counts as read to its end: nobody asks for what follows
+                continue
             _demand_between(self.stream_name, name, int(part.offset), floor, end)
             self._demand_history(part)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ofp_platform.log.port import EventLog, LogError
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.position import order
+from ofp_platform.vocabulary.position import order, place
 
 _PAGE = 10_000
 
@@ -53,7 +53,10 @@ def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -
     entries = [LedgerEntry(*row) for row in rows]
     known = len(entries)
     kind = log.position_kind
-    at = kind.basis(partition_id, kind.offset_kind.parse(entries[-1].end_offset)) if entries else kind.start(partition_id)
+    start = kind.start(partition_id)
+    if entries:
+        start = start.moved(kind.offset_kind.parse(entries[-1].end_offset))
+    at = log.history.with_incarnation(start)
     count = 0
     while True:
         batch = log.read(partition_id, at, _PAGE)
@@ -63,12 +66,13 @@ def grow_ledger(pool: Pool, log: EventLog, partition_id: str, range_size: int) -
             if count == range_size:
                 entries.append(LedgerEntry(str(kind.offset_kind.after(offset)), count))
                 count = 0
+        is_head = place(batch.next) == place(at)  # without a record, a batch may still pass over gaps
         at = batch.next
         if at.closed:
             if count:
                 entries.append(LedgerEntry(str(at.offset), count))
             break
-        if not offsets:
+        if is_head:
             break
     if len(entries) > known:
         with pool.connection() as connection, connection.cursor() as cursor:

@@ -6,16 +6,26 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
+from ofp_platform.log.archive import ArchiveConflict, archive_up_to
+from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.archive_verify import verify_partition
+from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.kafka import KafkaLog
 from ofp_platform.log.kafka_settings import KafkaSettings
 from ofp_platform.log.port import LogTailLost, LogUnavailable, PositionTrimmed, PositionUnknown, RefusalReason
+from ofp_platform.log.ranges import OffsetRanges, RangeBounds
+from ofp_platform.log.span_records import log_batches
 from ofp_platform.log.wire_records import wire_records
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.envelope import Envelope
-from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform.vocabulary.position import Position, make_basis
 from ofp_platform_tests.log.kafka_clusters import MockCluster, MockTopic, transact
 
 KEY = "payload.account_id"
@@ -53,6 +63,49 @@ def test_the_basis_moves_over_markers_of_transactions(kafka_mock: MockCluster, l
     trailing = log.read("0000", rest.next.moved(7), 10)
     assert (len(trailing), trailing.next) == (0, log.ends().partitions[0])
     assert not log.wait(log.ends(), 0)
+
+
+def test_what_is_archived_has_the_gaps_of_the_log_and_is_read_instead_of_it(
+    kafka_mock: MockCluster, log: KafkaLog, topic: MockTopic, event: Event, module_dsn: str, tmp_path: Path
+) -> None:
+    for start in range(0, 9, 3):
+        transact(kafka_mock.settings, log.stream_name, wire(log, event, range(start, start + 3)))
+    basis = log.ends()
+    assert basis.partitions[0].offset == 12
+    (tmp_path / "objects").mkdir()
+    archive = Archive(ObjectStore(f"file://{tmp_path / 'objects'}"), log.stream_name)
+    with open_pool(module_dsn) as pool:
+        receipts = archive_up_to(OffsetRanges(pool, log, 4), archive, basis)
+        assert archive_up_to(OffsetRanges(pool, log, 4), archive, basis) == receipts
+        assert [bounds.records for bounds in _bounds(OffsetRanges(pool, log, 4))] == [4, 4]
+    assert [(receipt.first, receipt.next, receipt.records) for receipt in receipts] == [(0, 5, 4), (5, 10, 4), (10, 12, 1)]
+    assert {receipt.contract_version for receipt in receipts} == {"v2"}
+    verification = verify_partition(archive, "0000", log.position_kind.offset_kind)
+    assert (verification.records, verification.problems) == (9, ())
+    in_front = ArchivedLog(log, lambda: archive)
+    whole = [offset for batch in log_batches(log, ReplayBasis.up_to(basis).partitions[0], 100) for offset in batch.offsets]
+    topic.starts = lambda: [12]  # type: ignore[method-assign]
+    at, offsets = log.position_kind.start("0000"), []
+    in_front.demand(make_basis(log.stream_name, {}))
+    while at != basis.partitions[0]:
+        batch = in_front.read("0000", at, 3)
+        offsets += batch.offsets
+        at = batch.next
+    assert offsets == whole == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    topic.looked = replace(topic.looked, topic_id="another")  # what it trimmed is not what was archived
+    with pytest.raises(LogTailLost, match="the archive is of topic"):
+        ArchivedLog(log, lambda: archive).read("0000", log.position_kind.start("0000"), 3)
+    topic.starts = lambda: [0]  # type: ignore[method-assign]
+    with open_pool(module_dsn) as pool, pytest.raises(ArchiveConflict, match="made again"):
+        archive_up_to(OffsetRanges(pool, log, 4), archive, log.ends())
+    topic.ends = lambda: [11]  # type: ignore[method-assign]
+    topic.starts = lambda: [0]  # type: ignore[method-assign]
+    with pytest.raises(LogTailLost, match="ends at 11"):
+        ArchivedLog(log, lambda: archive).demand(make_basis(log.stream_name, {}))
+
+
+def _bounds(ranges: OffsetRanges) -> list[RangeBounds]:
+    return [bounds for name, closed in ranges.closed().items() for bounds in ranges.closed_bounds(name, closed)]
 
 
 def test_a_tombstone_and_what_is_no_envelope_are_unreadable(kafka_mock: MockCluster, log: KafkaLog, event: Event) -> None:

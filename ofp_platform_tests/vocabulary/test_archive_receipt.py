@@ -59,6 +59,22 @@ def test_only_version_v1_proves_event_times() -> None:
         ArchiveReceipt.model_validate(changed)
 
 
+def test_a_range_of_integers_with_gaps_has_at_most_a_record_for_each_position() -> None:
+    proof = {"contract_version": "v2", "event_time_max": "2024-05-01T10:00:03Z"}
+    gaps = receipt(**proof, records=3)
+    assert (gaps.has_gaps, gaps.proves_event_times, receipt().has_gaps) == (True, True, False)
+    assert ArchiveReceipt.model_validate_json(gaps.wire_bytes()) == gaps
+    only_markers = receipt(
+        contract_version="v2", event_time_max=None, records=0, unreadable=0, admitted_min=None, admitted_max=None
+    )
+    assert ArchiveReceipt.model_validate_json(only_markers.wire_bytes()) == only_markers
+    for changes in ({"records": 10}, {"records": 3, "contract_version": "v1"}):
+        with pytest.raises(ValidationError, match=r"do not fill|more than a range"):
+            receipt(**{**proof, **changes})
+    with pytest.raises(ValidationError, match="these offsets are no integers"):
+        receipt(**proof, offset_kind=OffsetKind.AFTER_SEQUENCE_NUMBER, first="", next="99", records=3)
+
+
 @pytest.mark.parametrize("field", ["records", "closed", "segment_bytes", "next", "content_digest", "receipt_digest"])
 def test_a_changed_field_is_found(field: str) -> None:
     content = receipt().model_dump(mode="json")

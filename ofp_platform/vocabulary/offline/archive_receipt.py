@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Time
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import Offset, OffsetKind, StreamName, record_limit
+from ofp_platform.vocabulary.position import Incarnation, Offset, OffsetKind, StreamName, record_limit
 
 
 class ArchiveReceipt(Model):
@@ -17,11 +17,12 @@ class ArchiveReceipt(Model):
 
     `records` are in the segment; `unreadable` positions held no envelope and are in it by position and reason. The range
     `range_number` of `range_size` records begins at `first`; a trailing segment ends before its range does. A receipt of
-    contract version v0 has no `event_time_max`, and proves nothing about event times.
+    contract version v0 has no `event_time_max`, and proves nothing about event times; one of v2 is of a log of integers with
+    gaps, where a range may have fewer records than positions, and names the topic as its incarnation.
     """
 
     kind: Literal["ofs_archive_receipt"] = "ofs_archive_receipt"
-    contract_version: Literal["v0", "v1"] = "v0"
+    contract_version: Literal["v0", "v1", "v2"] = "v0"
     stream_name: StreamName
     partition_id: Identifier
     offset_kind: OffsetKind = Field(strict=False)
@@ -42,6 +43,7 @@ class ArchiveReceipt(Model):
     segment_bytes: int = Field(ge=1)
     segment_digest: Digest = Field(description="SHA-256 of the bytes of the segment object")
     content_digest: Digest = Field(description="over positions, times, payload hashes and records; the same from any engine")
+    incarnation: Incarnation = None
     complete: Literal[True] = Field(default=True, description="no position of the range is missing; nothing else is written")
     receipt_digest: Digest = Field(description="SHA-256 over the canonical bytes of all other fields")
 
@@ -57,14 +59,18 @@ class ArchiveReceipt(Model):
         if self.receipt_digest != _digest(self):
             raise ValueError("receipt_digest is not the digest of the receipt: it was changed after it was written")
         states_event_time = "event_time_max" in self.model_fields_set
-        if states_event_time is not (self.contract_version == "v1"):
-            raise ValueError(f"event_time_max belongs to contract version v1, and this is {self.contract_version}")
+        if states_event_time is not self.proves_event_times:
+            raise ValueError(f"event_time_max belongs to contract version v1 and later, and this is {self.contract_version}")
         if states_event_time and (self.event_time_max is None) is not (self.records == 0):
             raise ValueError("event_time_max is null where no record is readable, and nowhere else")
         if self.records + self.unreadable > self.range_size:
             raise ValueError(f"{self.records} + {self.unreadable} records are more than a range of {self.range_size}")
         length = record_limit(span.first, span.end)
-        if length is not None and self.records + self.unreadable != length:  # version v0 knows no integers with gaps
+        if self.incarnation is not None and not self.has_gaps:
+            raise ValueError(f"incarnation belongs to contract version v2, and this is {self.contract_version}")
+        if self.has_gaps and length is None:
+            raise ValueError("contract version v2 is of integers with gaps, and these offsets are no integers")
+        if length is not None and not (0 if self.has_gaps else length) <= self.records + self.unreadable <= length:
             raise ValueError(f"{self.records} + {self.unreadable} records do not fill [{self.first}, {self.next})")
         return self
 
@@ -80,9 +86,14 @@ class ArchiveReceipt(Model):
         )
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether positions of the span may have no record."""
+        return self.contract_version == "v2"
+
+    @property
     def proves_event_times(self) -> bool:
         """Whether `event_time_max` bounds the event times of the records."""
-        return self.contract_version == "v1"
+        return self.contract_version != "v0"
 
     def wire_bytes(self) -> bytes:
         """The RFC 8785 bytes of the receipt, which are the bytes of its object."""
