@@ -6,7 +6,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from psycopg import Connection
 from psycopg.rows import TupleRow
@@ -22,6 +24,7 @@ from ofp_platform.storage.postgres import Pool, connect
 from ofp_platform.storage.transient import is_transient, outage_words
 from ofp_platform.vocabulary.position import Basis
 
+Receipt = TypeVar("Receipt")
 logger = logging.getLogger(__name__)
 DRIVER = 0x6F6670  # "ofp"
 """The lock space of continuous drivers."""
@@ -91,26 +94,6 @@ def holding(dsn: str, projection_id: int, holder: int = DRIVER) -> Iterator[Conn
         yield connection
 
 
-def _lead(
-    connection: Connection[TupleRow],
-    projection_id: int,
-    stop: threading.Event,
-    on_standby: Callable[[], None],
-    lead: int = LEADER,
-) -> bool:
-    """Take the lock of the leader as soon as nobody else has it; False: `stop` was set before."""
-    stands_by = False
-    while not stop.is_set():
-        row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (lead, projection_id)).fetchone()
-        if row is not None and row[0]:
-            return True
-        if not stands_by:
-            on_standby()
-            stands_by = True
-        stop.wait(_STANDBY_SECONDS)
-    return False
-
-
 def run_continuous(
     open_projector: Callable[[], Projector],
     log: EventLog,
@@ -131,48 +114,42 @@ def run_continuous(
     The advisory locks only tell others that the projection is taken; correctness rests on the version of its row. A driver that
     ends otherwise than by `stop` leaves a row behind that says so (`driver_died`).
     """
+    driver = _Driver(log, dsn, projection_id, LEADER, stop, on_trouble, on_standby)
     projector: Projector | None = None
-    tell_held = _Held(on_trouble)
-    while not stop.is_set():
+
+    def drive(connection: Connection[TupleRow]) -> None:
+        nonlocal projector
+        connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (DRIVER, projection_id))
+        projector = own_projector = projector or open_projector()
+        arguments = {"projection": projection_id, "holder": DRIVER}
+        connection.execute(_BEGIN, arguments)
+        crash_point("continuous.holding")
+
+        def give_way(conflict: ProjectionConflict) -> None:
+            logger.info("another projector moved the basis: %s", conflict)
+            own_projector.forget()
+
+        apply = partial(own_projector.apply_available, max_records=batch_records)
         try:
-            with log.pauses_end_with(stop), connect(dsn, autocommit=True) as connection:
-                if not _lead(connection, projection_id, stop, on_standby):
-                    return
-                connection.execute("SELECT pg_advisory_lock_shared(%s, %s)", (DRIVER, projection_id))
-                projector = projector or open_projector()
-                arguments = {"projection": projection_id, "holder": DRIVER}
-                connection.execute(_BEGIN, arguments)
-                crash_point("continuous.holding")
-                try:
-                    while not stop.is_set():
-                        try:
-                            receipt = projector.apply_available(max_records=batch_records)
-                        except ProjectionConflict as conflict:
-                            logger.info("another projector moved the basis: %s", conflict)
-                            projector.forget()
-                            connection.execute("SELECT")  # who lost the session, and the lead with it, stands by
-                            continue
-                        except EpochHeld as held:
-                            tell_held(held)
-                            connection.execute("SELECT")
-                            stop.wait(_HELD_SECONDS)
-                            continue
-                        if receipt is not None:
-                            on_commit(receipt)
-                            crash_point("continuous.reported")
-                        if receipt is None or (log.poll_seconds and not projector.has_read_ahead):
-                            _wait(log, projector.basis, stop, partial(_tell_lag, connection, arguments))
-                except LogUnavailable:
-                    if not stop.is_set():  # else it is the end of a pause, and of this driver
-                        raise
-                connection.execute(_END, arguments)
-        except Exception as error:
-            if projector is not None:
-                projector.close()
-            projector = None  # opened anew: behind an outage may be another server, and a log that lost records
-            _wait_out(error, stop, on_trouble)
-    if projector is not None:
-        projector.close()
+            for receipt in driver.receipts(connection, apply, give_way):
+                if receipt is not None:
+                    on_commit(receipt)
+                    crash_point("continuous.reported")
+                if receipt is None or (log.poll_seconds and not own_projector.has_read_ahead):
+                    _wait(log, own_projector.basis, stop, partial(_tell_lag, connection, arguments))
+        except LogUnavailable:
+            if not stop.is_set():  # else it is the end of a pause, and of this driver
+                raise
+        connection.execute(_END, arguments)
+
+    def close() -> None:
+        nonlocal projector
+        if projector is not None:
+            projector.close()
+        projector = None  # opened anew: behind an outage may be another server, and a log that lost records
+
+    driver.run(drive, close)
+    close()
 
 
 def run_shard(
@@ -194,31 +171,89 @@ def run_shard(
     Raises:
         ShardRefused: the projection has another number of shards, or has it by now.
     """
-    tell_held = _Held(on_trouble)
-    while not stop.is_set():
-        try:
-            with log.pauses_end_with(stop), connect(dsn, autocommit=True) as connection:
-                if not _lead(connection, projection_id, stop, on_standby, SHARD + number):
-                    return
-                with closing(open_shard()) as projector:
-                    while not stop.is_set():
-                        try:
-                            receipt = projector.apply_next()
-                        except ProjectionConflict as conflict:
-                            logger.info("another process moved the shard: %s", conflict)
-                            connection.execute("SELECT")
-                            continue
-                        except EpochHeld as held:
-                            tell_held(held)
-                            connection.execute("SELECT")
-                            stop.wait(_HELD_SECONDS)
-                            continue
-                        if receipt is None:
-                            projector.wait(_IDLE_SECONDS)
-                        else:
-                            on_commit(receipt)
-        except Exception as error:
-            _wait_out(error, stop, on_trouble)
+    driver = _Driver(log, dsn, projection_id, SHARD + number, stop, on_trouble, on_standby)
+
+    def give_way(conflict: ProjectionConflict) -> None:
+        logger.info("another process moved the shard: %s", conflict)
+
+    def drive(connection: Connection[TupleRow]) -> None:
+        with closing(open_shard()) as projector:
+            for receipt in driver.receipts(connection, projector.apply_next, give_way):
+                if receipt is None:
+                    projector.wait(_IDLE_SECONDS)
+                else:
+                    on_commit(receipt)
+
+    driver.run(drive)
+
+
+@dataclass
+class _Driver:
+    """A driver of all of a projection or of a key shard: it leads or stands by, and waits outages out.
+
+    `lock`: the space of the lock of whoever leads.
+    """
+
+    log: EventLog
+    dsn: str
+    projection_id: int
+    lock: int
+    stop: threading.Event
+    on_trouble: Callable[[str], None]
+    on_standby: Callable[[], None]
+    _last_words: str = ""
+
+    def run(self, drive: Callable[[Connection[TupleRow]], None], on_failure: Callable[[], None] = lambda: None) -> None:
+        """Drive until `stop` is set, on a connection that holds the lead; again after each outage."""
+        while not self.stop.is_set():
+            try:
+                with self.log.pauses_end_with(self.stop), connect(self.dsn, autocommit=True) as connection:
+                    if not self._lead(connection):
+                        return
+                    drive(connection)
+            except Exception as error:
+                on_failure()
+                _wait_out(error, self.stop, self.on_trouble)
+
+    def _lead(self, connection: Connection[TupleRow]) -> bool:
+        """Take the lock of the leader as soon as nobody else has it; False: `stop` was set before."""
+        stands_by = False
+        while not self.stop.is_set():
+            row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (self.lock, self.projection_id)).fetchone()
+            if row is not None and row[0]:
+                return True
+            if not stands_by:
+                self.on_standby()
+                stands_by = True
+            self.stop.wait(_STANDBY_SECONDS)
+        return False
+
+    def receipts(
+        self,
+        connection: Connection[TupleRow],
+        apply: Callable[[], Receipt | None],
+        give_way: Callable[[ProjectionConflict], None],
+    ) -> Iterator[Receipt | None]:
+        """The receipt of each commit, None where nothing was there, until `stop` is set.
+
+        After a conflict and behind a shard that keeps an epoch it goes on, once it has seen that it still has its session: who
+        lost that, and the lead with it, stands by.
+        """
+        while not self.stop.is_set():
+            try:
+                receipt = apply()
+            except ProjectionConflict as conflict:
+                give_way(conflict)
+                connection.execute("SELECT")
+                continue
+            except EpochHeld as held:
+                if str(held) != self._last_words:  # told once
+                    self._last_words = str(held)
+                    self.on_trouble(self._last_words)
+                connection.execute("SELECT")
+                self.stop.wait(_HELD_SECONDS)
+                continue
+            yield receipt
 
 
 def _wait_out(error: Exception, stop: threading.Event, on_trouble: Callable[[str], None]) -> None:
@@ -230,19 +265,6 @@ def _wait_out(error: Exception, stop: threading.Event, on_trouble: Callable[[str
     words = str(error) if isinstance(error, LogUnavailable) else outage_words(error)
     on_trouble(f"the store or the log does not do its work ({words}); trying again in {_RETRY_SECONDS:g} s")
     stop.wait(_RETRY_SECONDS)
-
-
-class _Held:
-    """Tells once of each epoch and the shards that keep it."""
-
-    def __init__(self, on_trouble: Callable[[str], None]) -> None:
-        self._on_trouble = on_trouble
-        self._last_words = ""
-
-    def __call__(self, error: EpochHeld) -> None:
-        if str(error) != self._last_words:
-            self._last_words = str(error)
-            self._on_trouble(self._last_words)
 
 
 def _wait(log: EventLog, basis: Basis, stop: threading.Event, tell: Callable[[dict[str, int] | None], None]) -> None:
