@@ -29,13 +29,13 @@ import numpy as np
 import orjson
 import psycopg
 
+from benchmarks.event_columns import events_of
 from benchmarks.figures import Figures, Row
 from benchmarks.handbook import DAYS, simulated
 from benchmarks.world import ACCOUNTS, DAY, MERCHANTS, PINS, START, fresh_database, profile
 from ofp_platform.cli.online.projector_commands import READY
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.embedded import stop_embedded
-from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns
 
 AIM_P50, AIM_P99 = 60.0, 250.0
 TICK_SECONDS = 0.010
@@ -99,19 +99,11 @@ def append(plane: Plane, seconds: float, rate: int, seed: int, first: int = 0) -
         numbers = range(first + tick * each, first + (tick + 1) * each)
         customers, terminals = rng.integers(ACCOUNTS, size=each), rng.integers(MERCHANTS, size=each)
         ts = midnight + np.array(numbers) * (1_000_000 // rate)
-        columns = EventColumns(
-            event_ids=[f"fresh-{number}" for number in numbers],
-            event_types=["transaction"] * each,
-            schema_versions=["v1"] * each,
-            ts=ts,
-            emitted_at=np.full(each, NOT_EMITTED),
-            pins=(PINS,),
-            pins_index=np.zeros(each, np.int32),
-            payloads=[
-                _PAYLOAD % (1_000 + number % 9_000, customer, terminal)
-                for number, customer, terminal in zip(numbers, customers.tolist(), terminals.tolist(), strict=True)
-            ],
-        )
+        payloads = [
+            _PAYLOAD % (1_000 + number % 9_000, customer, terminal)
+            for number, customer, terminal in zip(numbers, customers.tolist(), terminals.tolist(), strict=True)
+        ]
+        columns = events_of("transaction", PINS, [f"fresh-{number}" for number in numbers], ts, payloads)
         call_time = time.perf_counter()
         receipt = plane.log.append_columns(columns, ts)
         append_seconds.append(time.perf_counter() - call_time)

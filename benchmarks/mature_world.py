@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from benchmarks.event_columns import events_of
 from benchmarks.world import DAY, PINS, START
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.projection import ProjectionRow
-from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64
+from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import format_time
 
@@ -127,19 +128,11 @@ def payments(members: Members, ts: Int64, first: int, rng: np.random.Generator) 
     amounts = (100 * rng.lognormal(3.5, 1.0, count)).astype(np.int64) + 1
     channels, declined = rng.integers(len(_CHANNELS), size=count), (rng.random(count) < DECLINED_SHARE).astype(np.int64)
     columns = (members.person, amounts, members.device, members.merchant, channels, declined)
-    return EventColumns(
-        event_ids=[f"payment-{number:x}" for number in range(first, first + count)],
-        event_types=["card_payment"] * count,
-        schema_versions=["v1"] * count,
-        ts=ts,
-        emitted_at=np.full(count, NOT_EMITTED),
-        pins=(PINS,),
-        pins_index=np.zeros(count, np.int32),
-        payloads=[
-            _PAYLOAD % (person, amount, person, _CHANNELS[channel], person, device, merchant, _STATUSES[status])
-            for person, amount, device, merchant, channel, status in zip(*(column.tolist() for column in columns), strict=True)
-        ],
-    )
+    payloads = [
+        _PAYLOAD % (person, amount, person, _CHANNELS[channel], person, device, merchant, _STATUSES[status])
+        for person, amount, device, merchant, channel, status in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    return events_of("card_payment", PINS, [f"payment-{number:x}" for number in range(first, first + count)], ts, payloads)
 
 
 @dataclass(frozen=True)
