@@ -1,4 +1,4 @@
-"""What stands between a browser and Dagster's web server, which asks nobody who they are and changes things on a GET.
+"""The guard between a browser and Dagster's web server, which asks nobody who they are and changes things on a GET.
 
 A page of another site that is open in the same browser reaches the loopback: by a name that was pointed here, by a link, by a
 form. So the host and the origin must be this server's own; whoever asks has the session of the printed address; nothing but JSON

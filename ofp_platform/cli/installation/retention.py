@@ -1,4 +1,4 @@
-"""What each store keeps, for how long, and what goes now: one list for the command and for the schedule of Dagster."""
+"""The retention of each store, and what goes now: one list for the command and for the schedule of Dagster."""
 
 from __future__ import annotations
 

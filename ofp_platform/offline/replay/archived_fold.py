@@ -42,17 +42,32 @@ _SIZES = FoldSizes()
 
 
 @dataclass(frozen=True)
-class Share:
-    """The work of one process: archived spans, each with its partition's number, and everything that folding them needs."""
+class FoldSettings:
+    """How records of one run are folded into a folder, whoever does it; to be sent to other processes."""
 
-    archive: Archive
-    spans: tuple[tuple[int, PartitionSpan], ...]
     pack: Pack
     pins: ContextPins
     clock_skew_us: int
     folder: Path
-    sizes: FoldSizes
-    scope: CandidateScope | None
+    sizes: FoldSizes = _SIZES
+    scope: CandidateScope | None = None
+
+    def open_fold(self, registry: CompiledRegistry, writer: int, partitions: dict[str, FoldedPartition]) -> RecordFold:
+        """The fold of that writer; `registry`: the pack's. Partitions by their id."""
+        tally = FoldTally(partitions=partitions)
+        return RecordFold(
+            registry, self.pins, self.clock_skew_us, self.folder, self.sizes.shards, self.scope, writer, tally,
+            self.sizes.keys_held,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Share:
+    """The work of one process: archived spans, each with its partition's number, and how they are folded."""
+
+    archive: Archive
+    spans: tuple[tuple[int, PartitionSpan], ...]
+    settings: FoldSettings
     writer: int
 
 
@@ -145,15 +160,13 @@ def divide(
     spans: Sequence[PartitionSpan],
     cut_over: Iterable[PartitionBasis],
     registry: CompiledRegistry,
-    pins: ContextPins,
-    clock_skew_us: int,
-    scratch: Path,
+    settings: FoldSettings,
     *,
     workers: int | None,
-    sizes: FoldSizes,
-    scope: CandidateScope | None,
 ) -> DividedReplay:
     """Divide the spans, each at its `cut_over`, into at most `workers` shares; None: a share for each partition.
+
+    `registry`: the pack of the settings, compiled.
 
     Raises:
         ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
@@ -164,15 +177,11 @@ def divide(
     archived_parts = [(number, part) for number, (part, _) in enumerate(parts) if not part.is_empty]
     records = {number: span_records(archive, part) for number, part in archived_parts}
     groups = _balance(archived_parts, records, workers or len(archived_parts)) if archived_parts else []
-    shares = tuple(
-        Share(archive, group, registry.pack, pins, clock_skew_us, scratch, sizes, scope, writer)
-        for writer, group in enumerate(groups)
-    )
+    shares = tuple(Share(archive, group, settings, writer) for writer, group in enumerate(groups))
     partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in enumerate(nonempty_spans)}
 
     def open_fold() -> RecordFold:
-        tally = FoldTally(partitions=partitions)
-        return RecordFold(registry, pins, clock_skew_us, scratch, sizes.shards, scope, len(groups), tally, sizes.keys_held)
+        return settings.open_fold(registry, len(groups), partitions)
 
     remaining_spans = tuple(span.rest(part.end) for part, span in parts if place(part.end) < place(span.end))
     return DividedReplay(shares, sum(records.values()), remaining_spans, open_fold)
@@ -184,31 +193,27 @@ def archived_fold(
     spans: Sequence[PartitionSpan],
     cut_over: Iterable[PartitionBasis],
     registry: CompiledRegistry,
-    pins: ContextPins,
-    clock_skew_us: int,
-    scratch: Path,
+    settings: FoldSettings,
     *,
     workers: int,
-    sizes: FoldSizes = _SIZES,
-    scope: CandidateScope | None = None,
     least_records: int = LEAST_RECORDS,
 ) -> Iterator[ArchivedFold | None]:
     """Start folding the spans, each as far as its `cut_over`, by up to `workers` processes; they are gone behind the context.
 
-    `scratch` does not exist yet. None, and nothing is done: fewer than two processes would have something to do, the archive
+    The folder does not exist yet. None, and nothing is done: fewer than two processes would have something to do, the archive
     has less than `least_records`, or the store cannot be opened elsewhere.
 
     Raises:
-        FileExistsError: `scratch` exists. ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
+        FileExistsError: the folder exists. ReceiptDamaged | ObjectStoreUnavailable: of a sparse log.
     """
-    division = divide(archive, spans, cut_over, registry, pins, clock_skew_us, scratch, workers=workers, sizes=sizes, scope=scope)
+    division = divide(archive, spans, cut_over, registry, settings, workers=workers)
     pickled_shares = None
     if len(division.shares) > 1 and division.records >= least_records:
         pickled_shares = pickle_shares(division.shares)
     if pickled_shares is None:
         yield None
         return
-    scratch.mkdir(parents=True)
+    settings.folder.mkdir(parents=True)
     running: list[tuple[SpawnProcess, Connection]] = []
     try:
         for task in pickled_shares:
@@ -283,10 +288,7 @@ def fold_share(share: Share) -> FoldTally | ShareFailure:
     try:
         reader = ReplayReader(cast(EventLog, _NoLog(share.archive.stream_name)), share.archive)
         partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in share.spans}
-        fold = RecordFold(
-            compile_pack(share.pack), share.pins, share.clock_skew_us, share.folder, share.sizes.shards, share.scope,
-            share.writer, FoldTally(partitions=partitions), share.sizes.keys_held,
-        )  # fmt: skip
+        fold = share.settings.open_fold(compile_pack(share.settings.pack), share.writer, partitions)
         for partition_number, span in share.spans:  # noqa: B007 - an error tells where
             for batch in reader.batches(span, PAGE, span.end):
                 fold.add(batch)

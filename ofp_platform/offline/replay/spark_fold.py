@@ -109,7 +109,7 @@ def share_blocks(share: Share) -> Iterator[pa.RecordBatch]:
     """Fold a share in a folder of its own: its files in blocks, and its answer (see `fold_share`) in the folder `tally`."""
     with tempfile.TemporaryDirectory(prefix="ofp-fold-") as name:
         root = Path(name)
-        answer = fold_share(replace(share, folder=root))
+        answer = fold_share(replace(share, settings=replace(share.settings, folder=root)))
         yield block(_TALLY, f"{share.writer:03d}", -1, 0, pickle.dumps(answer))
         folders = sorted(path.name for path in root.iterdir() if path.is_dir())
         yield from file_blocks(root, ["", *folders])

@@ -13,7 +13,15 @@ from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.feature_rows import requested_groups
-from ofp_platform.offline.replay.archived_fold import PAGE, ArchivedFold, archived_fold, divide, pickle_shares, span_records
+from ofp_platform.offline.replay.archived_fold import (
+    PAGE,
+    ArchivedFold,
+    FoldSettings,
+    archived_fold,
+    divide,
+    pickle_shares,
+    span_records,
+)
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.memory_budget import FoldSizes
@@ -68,24 +76,20 @@ def start_replay(
     """
     with ExitStack() as stack:
         sizes, scope = fold_sizes(build_context, plan.replay_basis, registry), _candidates(plan, registry)
-        replayed = (
-            build_context.archive, plan.replay_basis.partitions, plan.cut_over, registry, plan.context_pins,
-            plan.clock_skew_us, folder,
-        )  # fmt: skip
+        settings = FoldSettings(registry.pack, plan.context_pins, plan.clock_skew_us, folder, sizes, scope)
+        replayed = (build_context.archive, plan.replay_basis.partitions, plan.cut_over, registry, settings)
         fold: ArchivedFold | SparkFold | None
         if build_context.engine is FeatureEngine.SPARK:
             spark = stack.enter_context(spark_session(build_context.workers))
             with replaying():
-                division = divide(*replayed, workers=None, sizes=sizes, scope=scope)
+                division = divide(*replayed, workers=None)
             if pickle_shares(division.shares) is None:
                 division = replace(division, shares=(), remaining_spans=plan.replay_basis.partitions)
             fold = SparkFold(spark, division, folder)
         else:
             least_records = build_context.processes_from
             with replaying():
-                fold = stack.enter_context(
-                    archived_fold(*replayed, workers=build_context.workers, sizes=sizes, scope=scope, least_records=least_records)
-                )
+                fold = stack.enter_context(archived_fold(*replayed, workers=build_context.workers, least_records=least_records))
         yield fold
 
 

@@ -17,7 +17,7 @@ from ofp_platform.online.plane import Plane, profile_pack, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
-from ofp_platform.online.serving.async_reader import AsyncReader
+from ofp_platform.online.serving.async_reader import AsyncReader, ReadSettings
 from ofp_platform.online.serving.posture import LOG_TAIL_LOST, NO_PROJECTION, Trouble, health_of, posture_of
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
@@ -344,9 +344,9 @@ class OnlineService:
             evaluator,
             self._profile.limits,
             posture=lambda: monitor.posture,
-            cache_bytes=self._cache_bytes,
             partitions=plane.partition_ids,
             incarnations=plane.incarnations,
+            settings=ReadSettings(cache_bytes=self._cache_bytes),
         )
         listener.attach(row, self.reader)
         monitor.watch(row)

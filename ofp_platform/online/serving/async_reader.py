@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
@@ -64,17 +64,38 @@ STORE_ERRORS = (
 )
 
 
+@dataclass(frozen=True)
+class ReadSettings:
+    """Bounds of the reading: at most so many `statements` under way, each with so many questions; `cache_bytes` of decoded state
+    (0: no cache); decoded events of more than `large_bytes` are evaluated in a thread.
+
+    A store that is there and silent is given up after `store_seconds`; who waits for a basis looks every `look_seconds`; an epoch
+    that only some key shards have applied is waited for `split_seconds`.
+    """
+
+    statements: int = 2
+    questions_a_statement: int = 32
+    cache_bytes: int = 0
+    large_bytes: int = 1 << 20
+    store_seconds: float = 3.0
+    look_seconds: float = LOOK_SECONDS
+    split_seconds: float = SPLIT_SECONDS
+
+
+_SETTINGS = ReadSettings()
+
+
 class AsyncReader:
     """Serves one projection from an event loop, over asyncpg.
 
     Questions that arrive while enough statements are under way are read together by the next one: under load a statement's
     cost is shared, alone nobody waits. With a cache, whoever listens to the projection's commits says so: `listening` once the
     subscription stands, `moved` at each notice, `deaf` as soon as the subscription does not stand. A notice comes after its
-    commit and may be lost with the process that would send it: who waits for a basis looks every `look_seconds`, and `follow` is
-    to be called every now and then. A store that is there and silent is given up after `store_seconds`.
+    commit and may be lost with the process that would send it: who waits for a basis looks without one too, and `follow` is to be
+    called every now and then.
 
-    What takes longer than others should wait for is decoded and evaluated in a thread: decoded events of more than `large_bytes`
-    (a `distinct_count` walks over every event in its window).
+    What takes longer than others should wait for is decoded and evaluated in a thread (a `distinct_count` walks over every event
+    in its window).
     """
 
     def __init__(
@@ -84,16 +105,10 @@ class AsyncReader:
         evaluator: Evaluator,
         limits: Limits,
         posture: PostureReader = lambda: UNOBSERVED,
-        *,
-        statements: int = 2,
-        questions_a_statement: int = 32,
-        cache_bytes: int = 0,
-        large_bytes: int = 1 << 20,
         partitions: Partitions | None = None,
         incarnations: Incarnations | None = None,
-        store_seconds: float = 3.0,
-        look_seconds: float = LOOK_SECONDS,
-        split_seconds: float = SPLIT_SECONDS,
+        *,
+        settings: ReadSettings = _SETTINGS,
     ) -> None:
         self._pool = pool
         self._projection_id = projection_id
@@ -102,20 +117,20 @@ class AsyncReader:
         self._posture = posture
         self._partitions = partitions
         self._incarnations = incarnations
-        self._store_seconds = store_seconds
-        self._look_seconds = look_seconds
-        self._split_seconds = split_seconds
+        self._store_seconds = settings.store_seconds
+        self._look_seconds = settings.look_seconds
+        self._split_seconds = settings.split_seconds
         self._statement = READ_STATE
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
         self._next_commit = asyncio.Event()
-        self._free_statements = statements
-        self._most = questions_a_statement
+        self._free_statements = settings.statements
+        self._most = settings.questions_a_statement
         self._waiting: deque[tuple[Question, asyncio.Future[StoredState | SplitEpoch]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._caching = cache_bytes > 0
-        self._large_bytes = large_bytes
+        self._caching = settings.cache_bytes > 0
+        self._large_bytes = settings.large_bytes
         self._threads = ThreadPoolExecutor(_LARGE_AT_ONCE, "large answers")
-        self.cache: KeyCache[KeyState] = KeyCache(cache_bytes)
+        self.cache: KeyCache[KeyState] = KeyCache(settings.cache_bytes)
         self._hears = False
         self._following: asyncio.Task[None] | None = None
         self._behind = False

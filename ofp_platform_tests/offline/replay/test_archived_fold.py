@@ -25,7 +25,7 @@ from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import EventLog, PartitionInfo, RecordBatch, RefusalReason, UnreadableRecord
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
-from ofp_platform.offline.replay.archived_fold import archived_fold
+from ofp_platform.offline.replay.archived_fold import FoldSettings, archived_fold
 from ofp_platform.offline.replay.candidate_rows import CandidateScope, candidate_scope
 from ofp_platform.offline.replay.event_identities import applied_records
 from ofp_platform.offline.replay.event_index import EventIndex
@@ -132,16 +132,17 @@ class World:
     def reader(self) -> ReplayReader:
         return ReplayReader(cast(EventLog, self.log), self.archive)
 
+    def settings(self, folder: Path) -> FoldSettings:
+        return FoldSettings(world_registry().pack, RUN, SKEW, folder, FoldSizes(shards=3), self.scope)
+
     def alone(self, folder: Path) -> FoldedReplay:
         batches = (batch for span in self.spans for batch in self.reader.batches(span, 7))
         return fold_replay(batches, world_registry(), RUN, SKEW, folder, shards=3, scope=self.scope)
 
     def together(self, folder: Path, workers: int, least_records: int = 0) -> FoldedReplay | None:
         """None: the processes have nothing to do."""
-        with archived_fold(
-            self.archive, self.spans, self.cut_over, world_registry(), RUN, SKEW, folder,
-            workers=workers, sizes=FoldSizes(shards=3), scope=self.scope, least_records=least_records,
-        ) as begun:  # fmt: skip
+        replayed = (self.archive, self.spans, self.cut_over, world_registry(), self.settings(folder))
+        with archived_fold(*replayed, workers=workers, least_records=least_records) as begun:
             if begun is None:
                 assert not folder.exists()
                 return None
@@ -295,11 +296,11 @@ def children() -> set[int]:
 
 def test_nothing_is_left_running(tmp_path: Path) -> None:
     world, before = world_of(7, tmp_path, dense=True), children()
-    arguments = (world.archive, world.spans, world.cut_over, world_registry(), RUN, SKEW)
-    with archived_fold(*arguments, tmp_path / "left", workers=2, least_records=0):
+    arguments = (world.archive, world.spans, world.cut_over, world_registry())
+    with archived_fold(*arguments, world.settings(tmp_path / "left"), workers=2, least_records=0):
         assert len(children() - before) == 2
     assert children() == before
-    with archived_fold(*arguments, tmp_path / "killed", workers=2, least_records=0) as begun:
+    with archived_fold(*arguments, world.settings(tmp_path / "killed"), workers=2, least_records=0) as begun:
         assert begun is not None
         for pid in children() - before:
             os.kill(pid, signal.SIGKILL)

@@ -10,22 +10,17 @@ import pytest
 
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.offline.replay.archived_fold import DividedReplay, divide
-from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.replay.record_fold import FoldTally
 from ofp_platform.offline.replay.spark_fold import SparkFold, share_blocks
 from ofp_platform.offline.sources.spark_engine import append_block
-from ofp_platform_tests.offline.replay.test_archived_fold import RUN, World, content, damage, world_of
+from ofp_platform_tests.offline.replay.test_archived_fold import World, content, damage, world_of
 from ofp_platform_tests.oracle.replayed import world_registry
-from ofp_platform_tests.oracle.strategies import SKEW
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Spark's own, of its JVM's pipes and its Pandas versions
 
 
 def divided(world: World, folder: Path) -> DividedReplay:
-    return divide(
-        world.archive, world.spans, world.cut_over, world_registry(), RUN, SKEW, folder,
-        workers=None, sizes=FoldSizes(shards=3), scope=world.scope,
-    )  # fmt: skip
+    return divide(world.archive, world.spans, world.cut_over, world_registry(), world.settings(folder), workers=None)
 
 
 @pytest.mark.parametrize(("seed", "dense"), [(1, True), (2, False)])

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.online.projecting.projector import Projector
-from ofp_platform.online.serving.async_reader import AsyncReader
+from ofp_platform.online.serving.async_reader import AsyncReader, ReadSettings
 from ofp_platform.online.state import touched_keys
 from ofp_platform.online.state.key_shards import shard_of
 from ofp_platform.online.state.touched_keys import KEPT_VERSIONS, MOST_MARKS
@@ -88,11 +88,12 @@ def basis_of(body: bytes) -> str:
 
 
 @asynccontextmanager
-async def cached(world: World, dsn: str, cache_bytes: int, **more: int) -> AsyncIterator[AsyncReader]:
+async def cached(world: World, dsn: str, cache_bytes: int, **settings: int) -> AsyncIterator[AsyncReader]:
     """A reader with a cache, which the test itself tells of commits."""
     async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as own:
         plane = world.plane
-        reader = AsyncReader(own, plane.projection_id, plane.evaluator, plane.limits, cache_bytes=cache_bytes, **more)
+        chosen = ReadSettings(cache_bytes=cache_bytes, **settings)
+        reader = AsyncReader(own, plane.projection_id, plane.evaluator, plane.limits, settings=chosen)
         try:
             yield reader
         finally:

@@ -16,7 +16,8 @@ from psycopg import conninfo, sql
 from psycopg_pool import ConnectionPool
 
 from ofp_platform.log.port import LogUnavailable
-from ofp_platform.online.serving.async_reader import AsyncReader
+from ofp_platform.online.serving.async_reader import AsyncReader, ReadSettings
+from ofp_platform.online.serving.causal_read import Partitions
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.registry.question import Question
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
@@ -251,10 +252,13 @@ def test_a_store_that_was_never_there_is_unavailable(pool: Pool) -> None:
 
 
 @asynccontextmanager
-async def async_reader(plane: SmallPlane, dsn: str, **more: Any) -> AsyncIterator[AsyncReader]:
+async def async_reader(
+    plane: SmallPlane, dsn: str, partitions: Partitions | None = None, **settings: Any
+) -> AsyncIterator[AsyncReader]:
     """A reader over a pool of its own, woken as the service wakes it."""
     async with asyncpg.create_pool(**asyncpg_arguments(dsn), min_size=1, max_size=3) as pool:
-        reader = AsyncReader(pool, plane.projection_id, plane.evaluator, plane.limits, **more)
+        chosen = ReadSettings(**settings)
+        reader = AsyncReader(pool, plane.projection_id, plane.evaluator, plane.limits, partitions=partitions, settings=chosen)
         listener = await asyncpg.connect(**asyncpg_arguments(dsn))
         await listener.add_listener("ofp_projection", lambda *_: reader.moved())
         try:
