@@ -36,6 +36,7 @@ from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.operator_routes import OperatorRoutes
 from ofp_platform.api.principals import Scope as PrincipalScope
+from ofp_platform.api.record_routes import RecordRoutes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header, is_json, is_own_origin
@@ -46,20 +47,24 @@ from ofp_platform.api.route_scopes import (
     CATALOGUE,
     CONSOLE,
     CONSOLE_FILE,
+    DECISION,
+    DECISIONS,
     DOCS,
     EXPLANATION,
     FEAST_FEATURES,
     FEATURE_GROUPS,
     GET_FEATURES,
     HEALTH,
+    LABELS,
     METRICS,
     OPENAPI,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
     Open,
+    scope_of,
 )
-from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, ServedAnswer, ServingPort
+from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, RecordPort, ServedAnswer, ServingPort
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
@@ -99,7 +104,7 @@ def _arrival() -> str:
 
 
 class Application:
-    """The service over its three ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
+    """The service over its four ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
     the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ended`: where it is told that
@@ -111,6 +116,7 @@ class Application:
         port: ServingPort,
         builds: BuildPort,
         operators: OperatorPort,
+        records: RecordPort,
         *,
         authentication: Authentication,
         hosts: OwnHosts | None = None,
@@ -123,6 +129,7 @@ class Application:
     ) -> None:
         self._port = port
         self._builds = builds
+        self._records = records
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
@@ -140,10 +147,13 @@ class Application:
         build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         operator_routes = OperatorRoutes(port, operators)
         console_files = ConsoleFiles()
+        record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
             EXPLANATION: operator_routes.explanation,
             CONSOLE: console_files.send,
             CONSOLE_FILE: console_files.send,
+            DECISIONS: record_routes.list,
+            DECISION: record_routes.show,
             BUILD_RUN: build_routes.show,
             SNAPSHOT: self._snapshot,
             REBUILT_SNAPSHOT: self._rebuilt_snapshot,
@@ -154,12 +164,17 @@ class Application:
             OPENAPI: self._openapi,
             DOCS: self._docs,
         }
+        posts = {
+            BUILD_INTENTS: build_routes.submit,
+            BUILD_CANCELLATION: build_routes.cancel,
+            FEAST_FEATURES: self._feast_features,
+            DECISIONS: record_routes.record,
+            LABELS: record_routes.append_labels,
+        }
         self._rest = Starlette(
             routes=[
                 *(Route(path, self._guard(path, answer), methods=["GET"]) for path, answer in routes.items()),
-                Route(BUILD_INTENTS, self._guard(BUILD_INTENTS, build_routes.submit), methods=["POST"]),
-                Route(FEAST_FEATURES, self._guard(FEAST_FEATURES, self._feast_features), methods=["POST"]),
-                Route(BUILD_CANCELLATION, self._guard(BUILD_CANCELLATION, build_routes.cancel), methods=["POST"]),
+                *(Route(path, self._guard(path, answer, "POST"), methods=["POST"]) for path, answer in posts.items()),
             ],
             exception_handlers={HTTPException: self._no_route},
         )
@@ -334,8 +349,10 @@ class Application:
         self.metrics.record_unexpected()
         return unexpected(exception, route, request_id), request_id
 
-    def _guard(self, route: str, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        demanded_scope = SCOPES[route]  # each route has its scope in the one place
+    def _guard(
+        self, route: str, answer: Callable[[Request], Awaitable[Response]], method: str = "GET"
+    ) -> Callable[[Request], Awaitable[Response]]:
+        demanded_scope = scope_of(route, method)  # each route has its scope in the one place
 
         async def endpoint(request: Request) -> Response:
             start = self._clock()
@@ -354,8 +371,8 @@ class Application:
                 response = _error_response(error, request_id, route)
             self.metrics.record(route, outcome, self._clock() - start)
             if demanded_scope is not Open.OPEN:
-                names = request.path_params
-                digest = names.get("snapshot_hash") or names.get("run_key") or getattr(request.state, "digest", None)
+                # a path has one name at most; without it, what the answer is about
+                digest = next(iter(request.path_params.values()), getattr(request.state, "digest", None))
                 self._record(caller, route, digest if digest is not None and is_digest(digest) else None, outcome)
             return response
 
@@ -365,7 +382,7 @@ class Application:
         allow = None
         error = not_found(Reason.UNKNOWN_PATH, "no such path; see GET /docs")
         if isinstance(exception, HTTPException) and exception.status_code == 405:
-            methods = ("POST",) if _takes_post(request.scope["path"]) else ("GET", "HEAD")
+            methods = _methods(request.scope["path"])
             allow = ", ".join(methods)
             error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
         error, request_id = self._contract_error(error, "other", request.scope["headers"])
@@ -470,6 +487,7 @@ class Application:
         await receive()
         await self._tasks.stop(PRINCIPALS, ACCESS_LOG)
         await self._builds.close()
+        await self._records.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -496,8 +514,12 @@ class Application:
                 unexpected(error, "principals", self._new_request_id())
 
 
-def _takes_post(path: str) -> bool:
-    return path in (BUILD_INTENTS, FEAST_FEATURES) or path.endswith("/cancellation")
+def _methods(path: str) -> tuple[str, ...]:
+    """The methods that a path takes."""
+    if path == DECISIONS:
+        return "GET", "HEAD", "POST"
+    takes_post = path in (BUILD_INTENTS, FEAST_FEATURES, LABELS) or path.endswith("/cancellation")
+    return ("POST",) if takes_post else ("GET", "HEAD")
 
 
 def _error_response(error: ContractError, request_id: str, route: str) -> Response:

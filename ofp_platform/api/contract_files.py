@@ -26,9 +26,9 @@ from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_receipt import STAGE_CONTENTS
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
+from ofp_platform.vocabulary.offline.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.governance_fact import FACT
-from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult, RunParityRequest
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
@@ -246,6 +246,16 @@ def governance_schema() -> dict[str, Any]:
 
 
 @cache
+def record_definitions() -> dict[str, Any]:
+    """The `$defs` of decisions and labels that those of the serving boundary and of builds lack."""
+    definitions = _definitions(
+        (DecisionRecord, DecisionReceipt, DecisionList, LabelAssertions, LabelAssertion, LabelReceipt), PUBLIC_NAMES
+    )
+    present = serving_definitions() | build_definitions()
+    return {name: schema for name, schema in definitions.items() if name not in present}
+
+
+@cache
 def build_definitions() -> dict[str, Any]:
     """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
     run, intent = object_schema(BuildRun, "ofs_build_run", "Run of a build v0"), intent_schema()
@@ -274,6 +284,10 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "feature_pack_v0.schema.json": pack,
         "ofs_label_assertion_v0.schema.json": object_schema(LabelAssertion, "ofs_label_assertion", "Label assertion v0"),
         "df_decision_record_v0.schema.json": object_schema(DecisionRecord, "df_decision_record", "Decision record v0"),
+        "df_decision_receipt_v0.schema.json": object_schema(DecisionReceipt, "df_decision_receipt", "Decision receipt v0"),
+        "df_decision_list_v0.schema.json": object_schema(DecisionList, "df_decision_list", "Decision list v0"),
+        "label_assertions_v0.schema.json": object_schema(LabelAssertions, "label_assertions", "Label assertions v0"),
+        "label_receipt_v0.schema.json": object_schema(LabelReceipt, "label_receipt", "Label receipt v0"),
         "run_facts_v0.schema.json": object_schema(RunFacts, "run_facts", "Run facts v0"),
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),

@@ -6,6 +6,7 @@ import json
 import shlex
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
 from ofp_platform.api.live_example import LiveExample
 from ofp_platform.api.openapi import openapi
@@ -32,7 +33,11 @@ def _json(value: Any) -> str:
 
 def _curl(address: str, path: str, operation: dict[str, Any]) -> str:
     for parameter in operation.get("parameters", []):
-        path = path.replace("{" + parameter["name"] + "}", parameter["example"])
+        if parameter["in"] == "path":
+            path = path.replace("{" + parameter["name"] + "}", parameter["example"])
+    queries = {query["name"]: query["example"] for query in _queries(operation) if "example" in query}
+    if queries:
+        path = f"{path}?{urlencode(queries)}"
     lines = [f"curl -s {shlex.quote(address + path)}"]
     if body := operation.get("requestBody"):
         lines.append("  -H 'content-type: application/json'")
@@ -41,6 +46,10 @@ def _curl(address: str, path: str, operation: dict[str, Any]) -> str:
         lines.append('  -H "authorization: Bearer $OFP_API_TOKEN"')
     command = " \\\n".join(lines)
     return f"<h3>With curl</h3><pre>{escape(command)}</pre>"
+
+
+def _queries(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    return [parameter for parameter in operation.get("parameters", []) if parameter["in"] == "query"]
 
 
 def _schema_name(content: dict[str, Any]) -> str:
@@ -68,6 +77,9 @@ def _operation(address: str, method: str, path: str, operation: dict[str, Any]) 
         f"<p><b>{escape(operation['summary'])}.</b> {escape(operation.get('description', ''))}</p>",
         f"<p>{_scope(operation)}</p>",
     ]
+    if queries := _queries(operation):
+        rows = (f"<li><code>{escape(query['name'])}</code> {escape(query.get('description', ''))}</li>" for query in queries)
+        parts.append(f"<h3>Query</h3><ul>{''.join(rows)}</ul>")
     if body := operation.get("requestBody"):
         content = body["content"]["application/json"]
         parts.append(f"<h3>Request{_schema_name(content)}</h3>{_json(content['example'])}")

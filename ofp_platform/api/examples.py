@@ -8,9 +8,10 @@ from functools import cache, wraps
 from typing import Any
 
 from ofp_platform.api.feast_questions import NO_TIME
-from ofp_platform.vocabulary.canonical import sha256_hex
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_object, snapshot_hash
 
 _AS_OF = "2026-03-31T12:00:00.250000Z"
@@ -336,6 +337,60 @@ def health_example() -> dict[str, Any]:
     }
 
 
+@_fresh
+def decision_example() -> dict[str, Any]:
+    """The decision on the payment of `request_example`, by the snapshot of `response_example`."""
+    response = response_example()
+    provenance = response["provenance"]
+    return DecisionRecord.model_validate_json(
+        canonical_bytes(
+            {
+                "decision_id": decision_id(_PINS, "card_payment", "payment-8812"),
+                "context_pins": _PINS.wire(),
+                "event_type": "card_payment",
+                "event_id": "payment-8812",
+                "event_position": request_example()["at_least_basis"][0],
+                "as_of_time_utc": _AS_OF,
+                "feature_snapshot_hash": provenance["feature_snapshot_hash"],
+                "feature_keys": [_ACCOUNT, _MERCHANT],
+                "feature_groups": [_AMOUNT, _ACTIVITY],
+                "request_context": _CONTEXT,
+                "request_id": "decision-8812",
+                "feature_definition_set": provenance["feature_definition_set"],
+                "run_config_digest": provenance["run_config_digest"],
+                "input_basis": provenance["input_basis"],
+                "rule": {"rule_name": "card_velocity", "rule_version": "v1", "digest": sha256_hex(b"example rule")},
+                "score": 30,
+                "outcome": "review",
+                "decided_at_utc": "2026-03-31T12:00:00.120000Z",
+            }
+        )
+    ).wire()
+
+
+@_fresh
+def labels_example() -> dict[str, Any]:
+    """A chargeback of that payment."""
+    return {
+        "kind": "label_assertions",
+        "contract_version": "v0",
+        "context_pins": _PINS.wire(),
+        "assertions": [
+            {
+                "kind": "label_assertion",
+                "contract_version": "v0",
+                "event_class": "payment",
+                "event_id": "payment-8812",
+                "label_type": "fraud",
+                "value": 1,
+                "effective_time_utc": _AS_OF,
+                "observed_time_utc": "2026-04-20T08:00:00Z",
+                "source": "chargebacks",
+            }
+        ],
+    }
+
+
 def error_examples() -> dict[int, dict[str, Any]]:
     """HTTP status to an error that has it."""
     errors: dict[int, ContractError] = {
@@ -345,6 +400,12 @@ def error_examples() -> dict[int, dict[str, Any]]:
         404: not_found(Reason.UNKNOWN_GROUP_VERSION, "group account_amount v9 is not in the registry", _PINS),
         405: invalid(Reason.METHOD_NOT_ALLOWED, "/v0/get_features takes POST only"),
         408: invalid(Reason.BODY_INCOMPLETE, "the body did not arrive within 5 s"),
+        409: invalid(
+            Reason.DECISION_CONFLICT,
+            f"decision {decision_example()['decision_id']} is recorded with other content; what was decided is never decided"
+            " again",
+            _PINS,
+        ),
         413: invalid(Reason.BODY_TOO_LARGE, "the body is larger than 65536 bytes"),
         415: invalid(Reason.UNSUPPORTED_MEDIA_TYPE, "the body is sent with the header 'content-type: application/json'"),
         421: invalid(Reason.FOREIGN_HOST, "this service is not known by the name in the header Host; see ofp serve --allow-host"),

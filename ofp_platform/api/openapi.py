@@ -6,21 +6,35 @@ import json
 from typing import Any
 
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
-from ofp_platform.api.contract_files import DIALECT, build_definitions, serving_definitions
+from ofp_platform.api.contract_files import DIALECT, build_definitions, record_definitions, serving_definitions
 from ofp_platform.api.examples import (
     catalogue_example,
+    decision_example,
     error_examples,
     explanation_example,
     feast_answer_example,
     feast_question_example,
     feature_groups_example,
     health_example,
+    labels_example,
     request_example,
     response_example,
     snapshot_record_example,
 )
 from ofp_platform.api.live_example import LiveExample
-from ofp_platform.api.route_scopes import BUILD_CANCELLATION, BUILD_INTENTS, BUILD_RUN, EXPLANATION, SCOPES, Open
+from ofp_platform.api.record_routes import MOST_DECISIONS
+from ofp_platform.api.route_scopes import (
+    BUILD_CANCELLATION,
+    BUILD_INTENTS,
+    BUILD_RUN,
+    DECISION,
+    DECISIONS,
+    EXPLANATION,
+    LABELS,
+    Open,
+    scope_of,
+)
+from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import DIGEST_PATTERN
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
@@ -32,6 +46,7 @@ _STATUS_TEXT = {
     404: "Not known here",
     405: "Another method is needed",
     408: "The body did not arrive in time, or is shorter than declared",
+    409: "Another decision is recorded under this id",
     413: "The body is too large",
     415: "The body is not called application/json",
     421: "The service is not known by that host",
@@ -319,11 +334,109 @@ def _build_paths(live: LiveExample | None) -> dict[str, Any]:
     }
 
 
+def _record_paths() -> dict[str, Any]:
+    decision = decision_example()
+    receipt = {
+        "kind": "df_decision_receipt",
+        "contract_version": "v0",
+        "decision_id": decision["decision_id"],
+        "record_digest": digest_of(decision),
+        "submitted_by": "decision-service",
+    }
+    page = {"kind": "df_decision_list", "contract_version": "v0", "decisions": [decision], "next_cursor": None}
+    labels = {"kind": "label_receipt", "contract_version": "v0", "new_count": 1, "known_count": 0}
+    times = "RFC 3339 in UTC with Z; decided in [from_utc, to_utc)"
+    queries = {
+        "key_type": ({"type": "string"}, "with key_id: decisions whose features are of this entity, among others"),
+        "key_id": ({"type": "string"}, "with key_type"),
+        "event_id": ({"type": "string"}, "decisions on this event"),
+        "from_utc": ({"type": "string"}, times),
+        "to_utc": ({"type": "string"}, times),
+        "limit": ({"type": "integer", "minimum": 1, "maximum": MOST_DECISIONS}, "how many; 50 where it is not said"),
+        "cursor": ({"type": "string"}, "next_cursor of the page before"),
+    }
+    parameters = [
+        {"name": name, "in": "query", "required": False, "schema": schema, "description": words}
+        for name, (schema, words) in queries.items()
+    ]
+    id_parameter = {
+        "name": "decision_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
+        "example": decision["decision_id"],
+    }
+    return {
+        DECISIONS: {
+            "get": {
+                "operationId": "decisions",
+                "summary": "Recorded decisions, the latest first",
+                "description": "Of the run that is served: about an entity, on an event, decided in a span of time.",
+                "parameters": parameters,
+                "responses": _responses(
+                    {"description": "A page of them", "content": _content("DecisionList", page)}, 400, 401, 404, 503
+                ),
+            },
+            "post": {
+                "operationId": "record_decision",
+                "summary": "Record a decision",
+                "description": "Its question, basis and pack are those of the snapshot that it names; it is an anchor of parity"
+                " from then on. The same content again has the same receipt; other content for an event that was decided on is"
+                " refused.",
+                "requestBody": {"required": True, "content": _content("DecisionRecord", decision)},
+                "responses": _responses(
+                    {"description": "It is recorded", "content": _content("DecisionReceipt", receipt)},
+                    400,
+                    401,
+                    404,
+                    405,
+                    408,
+                    409,
+                    413,
+                    503,
+                ),
+            },
+        },
+        DECISION: {
+            "get": {
+                "operationId": "decision",
+                "summary": "A recorded decision by its id",
+                "parameters": [id_parameter],
+                "responses": _responses(
+                    {"description": "The record", "content": _content("DecisionRecord", decision)}, 400, 401, 404, 503
+                ),
+            }
+        },
+        LABELS: {
+            "post": {
+                "operationId": "append_labels",
+                "summary": "Say what became of events",
+                "description": "All assertions are appended, or none. One that is there already stays as it is. None counts as"
+                " observed before the service took it.",
+                "requestBody": {"required": True, "content": _content("LabelAssertions", labels_example())},
+                "responses": _responses(
+                    {"description": "They are appended", "content": _content("LabelReceipt", labels)},
+                    400,
+                    401,
+                    404,
+                    405,
+                    408,
+                    413,
+                    503,
+                ),
+            }
+        },
+    }
+
+
 def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
     """The operations of a path with the scope that they demand."""
-    scope = SCOPES[path]
-    security: list[dict[str, list[str]]] = [] if isinstance(scope, Open) else [{"bearer": [scope.value]}]
-    return {method: operation | {"security": security} for method, operation in item.items()}
+
+    def security(method: str) -> list[dict[str, list[str]]]:
+        scope = scope_of(path, method.upper())
+        return [] if isinstance(scope, Open) else [{"bearer": [scope.value]}]
+
+    return {method: operation | {"security": security(method)} for method, operation in item.items()}
 
 
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:
@@ -338,9 +451,9 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
             " reason from a closed list; exactly the UNAVAILABLE ones may be retried.",
         },
         "servers": [{"url": "/"}],
-        "paths": {path: _with_scope(path, item) for path, item in (_paths(live) | _build_paths(live)).items()},
+        "paths": {path: _with_scope(path, item) for path, item in (_paths(live) | _record_paths() | _build_paths(live)).items()},
         "components": {
-            "schemas": _rewritten(serving_definitions() | build_definitions()),
+            "schemas": _rewritten(serving_definitions() | build_definitions() | record_definitions()),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

@@ -25,6 +25,7 @@ _STATUS_OF_REASON = {
     Reason.UNSUPPORTED_MEDIA_TYPE: 415,
     Reason.FOREIGN_HOST: 421,
     Reason.METHOD_NOT_ALLOWED: 405,
+    Reason.DECISION_CONFLICT: 409,
 }
 # the body was not read to its end: the connection cannot carry another request
 _ENDS_CONNECTION = frozenset(

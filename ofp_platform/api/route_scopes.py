@@ -18,6 +18,9 @@ BUILD_CANCELLATION = "/v0/build_runs/{run_key}/cancellation"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
 CONSOLE = "/console"
 CONSOLE_FILE = "/console/{name}"
+DECISIONS = "/v0/decisions"
+DECISION = "/v0/decisions/{decision_id}"
+LABELS = "/v0/labels"
 HEALTH = "/health"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
@@ -41,6 +44,9 @@ SCOPES: dict[str, Scope | Open] = {
     BUILD_RUN: Scope.BUILDS_SUBMIT,
     BUILD_CANCELLATION: Scope.BUILDS_SUBMIT,
     EXPLANATION: Scope.SNAPSHOTS_READ,
+    DECISIONS: Scope.SNAPSHOTS_READ,
+    DECISION: Scope.SNAPSHOTS_READ,
+    LABELS: Scope.EVENTS_WRITE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,
@@ -48,3 +54,10 @@ SCOPES: dict[str, Scope | Open] = {
     CONSOLE: Open.OPEN,
     CONSOLE_FILE: Open.OPEN,
 }
+SCOPES_OF_POST: dict[str, Scope] = {DECISIONS: Scope.DECISIONS_WRITE}
+"""Where a POST demands another scope than a GET of the same path."""
+
+
+def scope_of(path: str, method: str) -> Scope | Open:
+    """The scope that a method of a path demands."""
+    return SCOPES_OF_POST.get(path, SCOPES[path]) if method == "POST" else SCOPES[path]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.serving import Health
 
 MayRead = Callable[[ContextPins], bool]
@@ -127,6 +129,46 @@ class BuildPort(Protocol):
 
         Raises:
             ContractError: UNKNOWN_BUILD_RUN; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what was taken; called once, after the last request."""
+
+
+class RecordPort(Protocol):
+    """Decisions and labels of the run that is served. Connected to when it is first needed, as a BuildPort is."""
+
+    async def record(self, body: bytes, submitted_by: str, may_read: MayRead) -> DecisionReceipt:
+        """The receipt of the decision record in `body`: the same one for the same content, however often it is sent.
+
+        Raises:
+            ContractError: MALFORMED_JSON; INVALID_FIELD; MISSING_FIELD; RAW_IDENTIFIER; UNKNOWN_RUN; UNKNOWN_SNAPSHOT;
+                DECISION_MISMATCH; DECISION_CONFLICT; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def decision(self, decision_id: str, may_read: MayRead) -> bytes:
+        """JSON of the DecisionRecord with an id (64 hex digits).
+
+        Raises:
+            ContractError: UNKNOWN_DECISION; DECISION_CORRUPT; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def decisions(self, chosen: DecisionFilter, limit: int, cursor: str | None, may_read: MayRead) -> bytes:
+        """JSON of DecisionList: at most `limit` decisions, the latest first, behind the one at `cursor`.
+
+        Raises:
+            ContractError: UNKNOWN_RUN; DECISION_CORRUPT; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def append_labels(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
+        """JSON of the LabelReceipt of the LabelAssertions in `body`.
+
+        Raises:
+            ContractError: as `record`, of labels.
         """
         ...
 

@@ -8,11 +8,13 @@ import httpx
 import orjson
 from pydantic import PrivateAttr, ValidationError
 
+from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.serving import (
     OFFLINE_CONTRACT_VERSION,
@@ -138,3 +140,27 @@ def run_of(response: httpx.Response, requested_key: str | None = None) -> BuildR
             f"asked for run {requested_key or recomputed_key}; what came is the run of request {recomputed_key}"
         )
     return run
+
+
+def decision_of(response: httpx.Response, requested_id: str) -> DecisionRecord:
+    """The decision of a 200 answer; reading it recomputes its id.
+
+    Raises:
+        AnswerNotTrusted: not a decision, or not the one that was asked for.
+    """
+    record = parse(DecisionRecord, response.content)
+    if record.decision_id != requested_id:
+        raise AnswerNotTrusted(f"asked for decision {requested_id}; what came is decision {record.decision_id}")
+    return record
+
+
+def receipt_of(response: httpx.Response, record: DecisionRecord) -> DecisionReceipt:
+    """The receipt of a 200 answer, held against what was sent.
+
+    Raises:
+        AnswerNotTrusted: not a receipt, or one of other content.
+    """
+    receipt = parse(DecisionReceipt, response.content)
+    if (receipt.decision_id, receipt.record_digest) != (record.decision_id, digest_of(record.wire())):
+        raise AnswerNotTrusted(f"sent decision {record.decision_id}; the receipt is of other content")
+    return receipt

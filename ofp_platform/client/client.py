@@ -18,20 +18,35 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 from ofp_platform.client.answer import (
     ReceivedFeatures,
     ServiceUnreachable,
+    decision_of,
     features_of,
     parse,
     rebuilt_of,
+    receipt_of,
     record_of,
     refused,
     run_of,
 )
-from ofp_platform.client.question import Groups, Intent, Keys, explanation_path, intent_body, make_request, request_body
+from ofp_platform.client.question import (
+    Groups,
+    Intent,
+    Keys,
+    decision_query,
+    explanation_path,
+    intent_body,
+    labels_body,
+    make_request,
+    request_body,
+)
 from ofp_platform.client.retries import RetryPolicy, may_pass
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.explanation import Explanation
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
+from ofp_platform.vocabulary.offline.decision_record import DecisionList, DecisionReceipt, DecisionRecord
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelReceipt
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
@@ -167,6 +182,32 @@ class OfpClient:
         """The definitions of the groups, and who reads them."""
         return parse(Catalogue, self._send("GET", "/v0/catalogue").content)
 
+    def record_decision(self, record: DecisionRecord) -> DecisionReceipt:
+        """Record a decision on features that this service answered. Again is safe: the same content has the same receipt."""
+        return receipt_of(self._send("POST", "/v0/decisions", canonical_bytes(record.wire())), record)
+
+    def decision(self, decision_id: str) -> DecisionRecord:
+        """A recorded decision."""
+        return decision_of(self._send("GET", f"/v0/decisions/{decision_id}"), decision_id)
+
+    def decisions(
+        self,
+        *,
+        key: FeatureKey | tuple[str, str] | None = None,
+        event_id: str | None = None,
+        from_utc: str | datetime | None = None,
+        to_utc: str | datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> DecisionList:
+        """A page of decisions, the latest first: about an entity, on an event, decided in `[from_utc, to_utc)`."""
+        query = decision_query(key, event_id, from_utc, to_utc, limit, cursor)
+        return parse(DecisionList, self._send("GET", f"/v0/decisions{query}").content)
+
+    def append_labels(self, context_pins: ContextPins, assertions: Sequence[LabelAssertion]) -> LabelReceipt:
+        """Append assertions about events of a run, all or none. Again is safe: one that is there stays as it is."""
+        return parse(LabelReceipt, self._send("POST", "/v0/labels", labels_body(context_pins, assertions)).content)
+
     def health(self) -> Health:
         """The state of the plane, RED included."""
         return _health(self._send("GET", "/health", accepted_statuses=(200, 503)))
@@ -286,6 +327,32 @@ class AsyncOfpClient:
     async def catalogue(self) -> Catalogue:
         """The definitions of the groups, and who reads them."""
         return parse(Catalogue, (await self._send("GET", "/v0/catalogue")).content)
+
+    async def record_decision(self, record: DecisionRecord) -> DecisionReceipt:
+        """Record a decision on features that this service answered. Again is safe: the same content has the same receipt."""
+        return receipt_of(await self._send("POST", "/v0/decisions", canonical_bytes(record.wire())), record)
+
+    async def decision(self, decision_id: str) -> DecisionRecord:
+        """A recorded decision."""
+        return decision_of(await self._send("GET", f"/v0/decisions/{decision_id}"), decision_id)
+
+    async def decisions(
+        self,
+        *,
+        key: FeatureKey | tuple[str, str] | None = None,
+        event_id: str | None = None,
+        from_utc: str | datetime | None = None,
+        to_utc: str | datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> DecisionList:
+        """A page of decisions, the latest first: about an entity, on an event, decided in `[from_utc, to_utc)`."""
+        query = decision_query(key, event_id, from_utc, to_utc, limit, cursor)
+        return parse(DecisionList, (await self._send("GET", f"/v0/decisions{query}")).content)
+
+    async def append_labels(self, context_pins: ContextPins, assertions: Sequence[LabelAssertion]) -> LabelReceipt:
+        """Append assertions about events of a run, all or none. Again is safe: one that is there stays as it is."""
+        return parse(LabelReceipt, (await self._send("POST", "/v0/labels", labels_body(context_pins, assertions))).content)
 
     async def health(self) -> Health:
         """The state of the plane, RED included."""

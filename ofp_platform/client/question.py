@@ -14,6 +14,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, ForensicRebuild, ParityRebuild, intent_wire
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
 from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
@@ -107,3 +108,26 @@ def explanation_path(snapshot_hash: str, feature: str, key: str | None, group: s
     given = {"feature": feature, "key": key, "group": group}
     query = urlencode({name: text for name, text in given.items() if text is not None})
     return f"/v0/snapshots/{snapshot_hash}/explanation?{query}"
+
+
+def decision_query(
+    key: FeatureKey | tuple[str, str] | None,
+    event_id: str | None,
+    from_utc: str | datetime | None,
+    to_utc: str | datetime | None,
+    limit: int | None,
+    cursor: str | None,
+) -> str:
+    """The query of a list of decisions, with its question mark; empty: all of them."""
+    key_type, key_id = (None, None) if key is None else (key.key_type, key.key_id) if isinstance(key, FeatureKey) else key
+    times = [time if time is None or isinstance(time, str) else format_time(to_micros(time)) for time in (from_utc, to_utc)]
+    names = ("key_type", "key_id", "event_id", "from_utc", "to_utc", "limit", "cursor")
+    given = zip(names, (key_type, key_id, event_id, *times, limit, cursor), strict=True)
+    query = urlencode({name: value for name, value in given if value is not None})
+    return f"?{query}" if query else ""
+
+
+def labels_body(context_pins: ContextPins, assertions: Sequence[LabelAssertion]) -> bytes:
+    """The bytes of assertions about events of a run."""
+    head = {"kind": "label_assertions", "contract_version": "v0", "context_pins": context_pins.wire()}
+    return canonical_bytes({**head, "assertions": [assertion.wire() for assertion in assertions]})

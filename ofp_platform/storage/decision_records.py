@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, pins_digest
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, order, place
+from ofp_platform.vocabulary.times import format_time
 
-_COLUMNS = "decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content"
+_COLUMNS = "decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content, submitted_by"
 # in the order of their ids: two appenders of the same decisions wait for each other, and never in a circle
 _TAKE_OVER = f"""
-    INSERT INTO ofp.decision_record ({_COLUMNS})
-    SELECT DISTINCT ON (decision_id) {_COLUMNS} FROM offered_decision ORDER BY decision_id
-    ON CONFLICT (decision_id) DO NOTHING"""
+    WITH new AS (
+        INSERT INTO ofp.decision_record ({_COLUMNS})
+        SELECT DISTINCT ON (decision_id) {_COLUMNS} FROM offered_decision ORDER BY decision_id
+        ON CONFLICT (decision_id) DO NOTHING
+        RETURNING pins_digest, decided_at, decision_id, content::jsonb -> 'feature_keys' AS feature_keys),
+    keys AS (
+        INSERT INTO ofp.decision_key (pins_digest, key_type, key_id, decided_at, decision_id)
+        SELECT DISTINCT pins_digest, key ->> 'key_type', key ->> 'key_id', decided_at, decision_id
+        FROM new, jsonb_array_elements(feature_keys) AS key)
+    SELECT count(*) FROM new"""
 # materialised: in search of a first row that never comes, the planner would compare every pair
 _OTHER = """
     WITH other AS MATERIALIZED (
         SELECT decision_id FROM offered_decision JOIN ofp.decision_record recorded USING (decision_id)
         WHERE recorded.content <> offered_decision.content)
     SELECT decision_id FROM other ORDER BY decision_id LIMIT 1"""
+
+
+CURSOR_SEPARATOR = "~"
+CURSOR = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}~[0-9a-f]{64}", re.ASCII)
+"""The place of a decision in a list: its time and id."""
 
 
 class DecisionConflict(Exception):
@@ -35,8 +50,12 @@ class DecisionConflict(Exception):
         self.decision_id = decision_id
 
 
-def append_decisions(connection: Connection[Any], records: Iterable[DecisionRecord]) -> tuple[int, int]:
+def append_decisions(
+    connection: Connection[Any], records: Iterable[DecisionRecord], submitted_by: str | None = None
+) -> tuple[int, int]:
     """Append all of them or none, in one transaction. How many were new, and how many were there with equal content.
+
+    `submitted_by`: the principal who sent them; None: a decision service of this installation.
 
     Raises:
         DecisionConflict: one is there, or twice among `records`, with other content; nothing was appended.
@@ -60,9 +79,12 @@ def append_decisions(connection: Connection[Any], records: Iterable[DecisionReco
                         record.event_id,
                         record.feature_snapshot_hash,
                         canonical_bytes(record.wire()).decode("utf-8"),
+                        submitted_by,
                     )
                 )
-        new = cursor.execute(_TAKE_OVER).rowcount
+        row = cursor.execute(_TAKE_OVER).fetchone()
+        assert row is not None  # an aggregate has one
+        new = int(row[0])
         # a statement of its own sees what another appender has committed meanwhile
         conflict = cursor.execute(_OTHER).fetchone()
         if conflict is not None:
@@ -84,6 +106,71 @@ def read_decisions(connection: Connection[Any], decision_ids: Sequence[str]) -> 
         "SELECT decision_id, content FROM ofp.decision_record WHERE decision_id = ANY(%s)", (list(decision_ids),)
     ).fetchall()
     return {decision_id: DecisionRecord.model_validate_json(content) for decision_id, content in rows}
+
+
+class StoredDecision(NamedTuple):
+    """The stored text of a record, unread, and who sent it first; None: a decision service of this installation."""
+
+    content: str
+    submitted_by: str | None
+
+
+def stored_decision(connection: Connection[Any], decision_id: str, pins: ContextPins | None = None) -> StoredDecision | None:
+    """A decision (of that run) as it is stored; None: it is not."""
+    row = connection.execute(
+        "SELECT content, submitted_by FROM ofp.decision_record"
+        " WHERE decision_id = %s AND pins_digest = coalesce(%s, pins_digest)",
+        (decision_id, None if pins is None else pins_digest(pins)),
+    ).fetchone()
+    return None if row is None else StoredDecision(*row)
+
+
+@dataclass(frozen=True)
+class DecisionFilter:
+    """Which decisions of a run: about an entity, on an event, decided in `[from_us, to_us)` (microseconds); None: whichever."""
+
+    key: FeatureKey | None = None
+    event_id: str | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+def list_decisions(
+    connection: Connection[Any], pins: ContextPins, chosen: DecisionFilter, limit: int, before: str | None = None
+) -> list[tuple[str, str]]:
+    """At most `limit` decisions of a run, the latest first: cursor and stored text of each. `before`: the cursor of a decision
+    behind which the list goes on.
+    """
+    conditions, parameters = ["record.pins_digest = %s"], [pins_digest(pins)]
+    source, decided_at = "ofp.decision_record AS record", "record.decided_at"
+    if chosen.key is not None:
+        source = "ofp.decision_key AS key JOIN ofp.decision_record AS record USING (decision_id)"
+        decided_at = "key.decided_at"
+        conditions.append("(key.pins_digest, key.key_type, key.key_id) = (%s, %s, %s)")
+        parameters += [pins_digest(pins), chosen.key.key_type.value, chosen.key.key_id]
+    if chosen.event_id is not None:
+        conditions.append("record.event_id = %s")
+        parameters.append(chosen.event_id)
+    for bound, operator in ((chosen.from_us, ">="), (chosen.to_us, "<")):
+        if bound is not None:
+            conditions.append(f"{decided_at} {operator} %s")
+            parameters.append(_sortable(bound))
+    decision_id = "record.decision_id" if chosen.key is None else "key.decision_id"
+    if before is not None:
+        conditions.append(f"({decided_at}, {decision_id}) < (%s, %s)")
+        parameters += before.split(CURSOR_SEPARATOR)
+    rows = connection.execute(
+        f"SELECT {decided_at}, {decision_id}, record.content FROM {source} WHERE {' AND '.join(conditions)}"
+        f" ORDER BY {decided_at} DESC, {decision_id} DESC LIMIT {limit:d}",
+        parameters,
+    ).fetchall()
+    return [(f"{at}{CURSOR_SEPARATOR}{name}", content) for at, name, content in rows]
+
+
+def _sortable(micros: int) -> str:
+    """A time as the column `decided_at` has it: without Z, with six digits of a fraction."""
+    whole, _, fraction = format_time(micros).removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<6}"
 
 
 def ids_by_basis(connection: Connection[Any], decision_ids: Sequence[str]) -> Iterator[tuple[Basis, list[str]]]:

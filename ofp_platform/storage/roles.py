@@ -106,8 +106,9 @@ TABLES: dict[str, TableRights] = {
     # what was served and decided
     "snapshot_index": TableRights(Rows.WALLED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "decision_record": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: READ}, of_a_run=True),
+    "decision_key": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: READ}, of_a_run=True),
     # what builds need and leave
-    "label_assertion": TableRights(Rows.APPENDED, {_OFFLINE: ADD}, of_a_run=True),
+    "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),
     "run_facts": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
     "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),

@@ -23,11 +23,14 @@ from ofp_platform.api.service import MayRead
 from ofp_platform.api.tls import Tls
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.registry.question import refuse_run
+from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.background_tasks import EndedTasks
-from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
+from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import Health
 
@@ -152,6 +155,48 @@ class FakeOperators:
         return canonical_bytes(examples.explanation_example())
 
 
+@dataclass
+class FakeRecords:
+    """Decisions in memory, whatever snapshot they name. `script`: what the next answers raise instead."""
+
+    script: list[Exception] = field(default_factory=list)
+    recorded: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    asked: list[tuple[DecisionFilter, int, str | None]] = field(default_factory=list)
+    closed: bool = False
+
+    async def record(self, body: bytes, submitted_by: str, may_read: MayRead) -> DecisionReceipt:
+        self._enter()
+        record = DecisionRecord.model_validate_json(body)
+        _, first = self.recorded.setdefault(record.decision_id, (canonical_bytes(record.wire()), submitted_by))
+        digest = sha256_hex(canonical_bytes(record.wire()))
+        return DecisionReceipt(decision_id=record.decision_id, record_digest=digest, submitted_by=first)
+
+    async def decision(self, decision_id: str, may_read: MayRead) -> bytes:
+        self._enter()
+        if decision_id not in self.recorded or not may_read(PINS):
+            raise not_found(Reason.UNKNOWN_DECISION, "no decision has this id")
+        return self.recorded[decision_id][0]
+
+    async def decisions(self, chosen: DecisionFilter, limit: int, cursor: str | None, may_read: MayRead) -> bytes:
+        self._enter()
+        self.asked.append((chosen, limit, cursor))
+        contents = [orjson.loads(content) for content, _ in self.recorded.values()]
+        head = {"kind": "df_decision_list", "contract_version": "v0", "next_cursor": None}
+        return orjson.dumps({**head, "decisions": contents[:limit]})
+
+    async def append_labels(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
+        self._enter()
+        labels = LabelAssertions.model_validate_json(body)
+        return LabelReceipt(new_count=len(labels.assertions), known_count=0).model_dump_json().encode()
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _enter(self) -> None:
+        if self.script:
+            raise self.script.pop(0)
+
+
 class BrokenStart(FakePort):
     """A plane that cannot start."""
 
@@ -183,7 +228,9 @@ def application() -> Application:
     """What a worker of the test server runs."""
     authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time)
     policy = HttpPolicy(body_timeout_seconds=1.0)
-    return Application(PLANES[sys.argv[4]](), FakeBuilds(), FakeOperators(), authentication=authentication, policy=policy)
+    return Application(
+        PLANES[sys.argv[4]](), FakeBuilds(), FakeOperators(), FakeRecords(), authentication=authentication, policy=policy
+    )
 
 
 if __name__ == "__main__":

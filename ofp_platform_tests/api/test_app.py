@@ -27,7 +27,17 @@ from ofp_platform.api.refusals import status_of
 from ofp_platform.vocabulary.background_tasks import EndedTask, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.serving import FeatureGroups, Health, PostureState
-from ofp_platform_tests.api.fake_port import BODY, HASH, REBUILT, RECORD, FakeBuilds, FakeOperators, FakePort, FixedAnswer
+from ofp_platform_tests.api.fake_port import (
+    BODY,
+    HASH,
+    REBUILT,
+    RECORD,
+    FakeBuilds,
+    FakeOperators,
+    FakePort,
+    FakeRecords,
+    FixedAnswer,
+)
 from ofp_platform_tests.api.keys import BEARER, KEY, authentication, principal
 
 CONTRACT = Draft202012Validator(serving_schema())
@@ -40,14 +50,17 @@ _NAMES = (
     "ofp_explanation",
     "ofp_snapshot_record",
 )
+_RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())
-SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES}
+SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES + _RECORDED}
 REQUEST = json.dumps(examples.request_example()).encode()
 
 
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
-    application = Application(port, builds or FakeBuilds(), FakeOperators(), new_request_id=lambda: "id-1", **settings)
+    application = Application(
+        port, builds or FakeBuilds(), FakeOperators(), FakeRecords(), new_request_id=lambda: "id-1", **settings
+    )
     headers = BEARER | {"content-type": "application/json"}
     # an exception that leaves the application fails the test
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost", headers=headers)
@@ -132,6 +145,10 @@ async def test_a_body_at_the_limit_is_read(port: FakePort) -> None:
         (invalid(Reason.TOO_MANY_KEYS, "x"), 400, None),
         (invalid(Reason.AS_OF_BEFORE_HORIZON, "x"), 400, None),
         (invalid(Reason.BASIS_LOST, "x"), 400, None),
+        (invalid(Reason.DECISION_MISMATCH, "x"), 400, None),
+        (invalid(Reason.DECISION_CONFLICT, "x"), 409, None),
+        (not_found(Reason.UNKNOWN_DECISION, "x"), 404, None),
+        (unavailable(Reason.DECISION_CORRUPT, "x"), 503, "1"),
         (unavailable(Reason.LOG_TAIL_LOST, "x"), 503, "1"),
         (unavailable(Reason.SERVED_LOG_FULL, "x"), 503, "1"),
         (not_found(Reason.UNKNOWN_RUN, "x"), 404, None),
@@ -337,7 +354,9 @@ async def test_lifespan(port: FakePort) -> None:
             sent.append(message)
 
         builds = FakeBuilds()
-        await Application(port, builds, FakeOperators(), authentication=authentication())({"type": "lifespan"}, receive, send)
+        await Application(port, builds, FakeOperators(), FakeRecords(), authentication=authentication())(
+            {"type": "lifespan"}, receive, send
+        )
         if broken:
             assert sent == [
                 {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},
@@ -354,9 +373,8 @@ async def test_a_background_task_that_ends_is_told_to_health(tmp_path: Path) -> 
 
     ended = EndedTasks()
     access = BrokenLog(tmp_path, lambda: 0.0)
-    application = Application(
-        FakePort(), FakeBuilds(), FakeOperators(), authentication=authentication(), access=access, ended=ended
-    )
+    ports = FakePort(), FakeBuilds(), FakeOperators(), FakeRecords()
+    application = Application(*ports, authentication=authentication(), access=access, ended=ended)
     stop = asyncio.Event()
     began = False
 
@@ -397,9 +415,9 @@ async def test_openapi_is_true_to_the_service(http: httpx.AsyncClient) -> None:
                         content["example"]
                     )
                     checked += 1
-            example = next((p["example"] for p in operation.get("parameters", [])), "")
+            example = next((p["example"] for p in operation.get("parameters", []) if p["in"] == "path"), "")
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
-            query = {p["name"]: p["example"] for p in operation.get("parameters", []) if p["in"] == "query"}
+            query = {p["name"]: p["example"] for p in operation.get("parameters", []) if p["in"] == "query" and "example" in p}
             response = await http.request(method.upper(), re.sub(r"\{\w+\}", example, path), json=content, params=query)
             assert str(response.status_code) in operation["responses"], path
             assert response.status_code == 200

@@ -16,6 +16,7 @@ import pytest
 from psycopg import conninfo, sql
 
 from ofp_platform.api.app import Application
+from ofp_platform.api.bounded_work import WorkBounds
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.api.service import MayRead
@@ -31,7 +32,7 @@ from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.profile import BuildLimits
-from ofp_platform_tests.api.fake_port import FakeOperators, FakePort
+from ofp_platform_tests.api.fake_port import FakeOperators, FakePort, FakeRecords
 from ofp_platform_tests.api.keys import KEY, authentication
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
@@ -50,7 +51,9 @@ def everything(pins: ContextPins) -> bool:
 async def service(dsn: str) -> AsyncIterator[httpx.ASGITransport]:
     builds = BuildRequests(dsn)
     try:
-        yield httpx.ASGITransport(Application(FakePort(), builds, FakeOperators(), authentication=authentication()))
+        yield httpx.ASGITransport(
+            Application(FakePort(), builds, FakeOperators(), FakeRecords(), authentication=authentication())
+        )
     finally:
         await builds.close()
 
@@ -247,13 +250,13 @@ async def test_an_outage_is_told_and_passes(embedded_server: str, dsn: str) -> N
 
 async def test_a_database_that_hangs_is_told_and_passes(dsn: str) -> None:
     intent = json.dumps(intent_example()).encode()
-    builds = BuildRequests(dsn, answer_seconds=0.3)
+    builds = BuildRequests(dsn, bounds=WorkBounds(answer_seconds=0.3))
     async with await psycopg.AsyncConnection.connect(dsn) as holder:
         await holder.execute("LOCK TABLE ofp.build_run IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(ContractError) as caught:
             await builds.submit(intent, "tester", everything)
         assert caught.value.reason is Reason.STORE_DOWN
-        (left,) = builds._under_way
+        (left,) = builds.work.under_way
     # what nobody waited for any more was done all the same, and counts once
     expected = await left
     await builds.close()
@@ -264,7 +267,7 @@ async def test_a_database_that_hangs_is_told_and_passes(dsn: str) -> None:
 
 @pytest.mark.parametrize("bounds", [{"most_waiting": 64}, {"most_waiting_bytes": 128}])
 async def test_builds_take_few_threads_and_bounded_memory(dsn: str, bounds: dict[str, int]) -> None:
-    builds, release, entered = BuildRequests(dsn, **bounds), threading.Event(), threading.Semaphore(0)
+    builds, release, entered = BuildRequests(dsn, bounds=WorkBounds(**bounds)), threading.Event(), threading.Semaphore(0)
 
     def held(body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         entered.release()
@@ -278,7 +281,7 @@ async def test_builds_take_few_threads_and_bounded_memory(dsn: str, bounds: dict
     with pytest.raises(ContractError) as caught:
         await builds.run("0" * 64, everything)
     assert caught.value.reason is Reason.OVERLOADED
-    assert len(builds._under_way) == 4
+    assert len(builds.work.under_way) == 4
     release.set()
     assert await asyncio.gather(*under_way) == [b"%02d" % number for number in range(68)]
     with pytest.raises(ContractError) as caught:

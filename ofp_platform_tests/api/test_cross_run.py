@@ -24,30 +24,40 @@ import pytest
 
 from ofp_platform.api.access_log import read_accesses
 from ofp_platform.api.build_examples import intent_example
+from ofp_platform.api.examples import labels_example
 from ofp_platform.api.principals import Principal, Scope
 from ofp_platform.api.route_scopes import (
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
     CATALOGUE,
+    DECISION,
+    DECISIONS,
     EXPLANATION,
     FEAST_FEATURES,
     FEATURE_GROUPS,
     GET_FEATURES,
+    LABELS,
     METRICS,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
     Open,
+    scope_of,
 )
 from ofp_platform.cli.processes import Child, ofp_command
-from ofp_platform.client import OfpClient
+from ofp_platform.client import OfpClient, ReceivedFeatures
+from ofp_platform.decisions.decision_point import CARD_PAYMENTS
+from ofp_platform.decisions.event_reader import ReadEvent
+from ofp_platform.decisions.recorder import record_of
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
+from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
+from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import load_profile
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
@@ -56,6 +66,12 @@ from ofp_platform_tests.api.keys import KEY, principal, write_principals
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
 
 TRIES, THREADS, SEED = 10_000, 4, 20_261_128
+RECORDED_DECISIONS = f"POST {DECISIONS}"
+TRIED: dict[str, Scope | Open] = {**SCOPES, RECORDED_DECISIONS: scope_of(DECISIONS, "POST")}
+"""Routes to their scopes, a path with two of them by its method."""
+FOR_THE_SERVED_RUN = (GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS)
+"""Routes that answer for the run that is served alone, whichever run the question names."""
+EVERYTHING_PASSES = CARD_PAYMENTS.rule.model_copy(update={"conditions": ()})
 RUNS = ("run-of-alpha", "run-of-beta")
 NOWHERE = "run-of-nobody"
 CAST = (*RUNS, NOWHERE)
@@ -71,6 +87,8 @@ class Town:
     snapshots: dict[str, list[str]] = field(default_factory=dict)
     rebuilt: dict[str, list[str]] = field(default_factory=dict)
     build_runs: dict[str, list[str]] = field(default_factory=dict)
+    decisions: dict[str, list[str]] = field(default_factory=dict)
+    records: dict[str, bytes] = field(default_factory=dict)
     homes: dict[str, Path] = field(default_factory=dict)
     key_id: str = ""
     watermark: int = 0
@@ -141,8 +159,12 @@ def town(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for run_id in RUNS:
             _open(stack, found, run_id, home, module_dsn, variables)
         chance = random.Random(SEED)
-        for names in (found.snapshots, found.rebuilt, found.build_runs):
+        for names in (found.snapshots, found.rebuilt, found.build_runs, found.decisions):
             names[NOWHERE] = [f"{chance.getrandbits(256):064x}" for _ in range(3)]
+        pins = ContextPins.model_validate(pins_of(NOWHERE))
+        record = DecisionRecord.model_validate_json(found.records[RUNS[0]])
+        changes = {"context_pins": pins, "decision_id": decision_id(pins, record.event_type, record.event_id)}
+        found.records[NOWHERE] = canonical_bytes(record.model_copy(update=changes).wire())
         yield found
 
 
@@ -186,18 +208,34 @@ def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, varia
             rebuilt = RebuiltFeatureSnapshot.of(name, hashed, as_of)
             objects.put_if_absent(rebuilt_snapshot_path(name), canonical_bytes(rebuilt.wire()))
         town.rebuilt[run_id] = town.snapshots[run_id]
+        record = decision_on(ofp.ask(questions[0]))
+        town.decisions[run_id] = [ofp.record_decision(record).decision_id]
+        town.records[run_id] = canonical_bytes(record.wire())
         town.build_runs[run_id] = [ofp.submit_intent(intent_of(run_id)).run_key]
 
 
 LEFT_OUT = (GET_FEATURES, BUILD_CANCELLATION, EXPLANATION)
 """Not among the others: asked more often, never, or (each reads a log again) by `test_operator_views`."""
-OF_THE_SERVED_RUN = (FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES)
+
+
+def decision_on(answer: ReceivedFeatures) -> DecisionRecord:
+    """On the first record of a partition, by features that knew it."""
+    provenance = answer.provenance
+    basis = provenance.input_basis
+    event = ReadEvent(
+        Position(stream_name=basis.stream_name, partition_id=basis.partitions[0].partition_id, offset=0), "one", 0, {}
+    )
+    return record_of(answer, event, "card_payment", EVERYTHING_PASSES, 1_800_000_000_000_000)
+
+
+OF_THE_SERVED_RUN = (FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES, DECISIONS)
 """Routes whose question names no run: it is the one that is served."""
 
 
 def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
     """Method, path and body."""
-    path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name).replace("{name}", "app.js")
+    path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name)
+    path = path.replace("{decision_id}", attempt.name).replace("{name}", "app.js").removeprefix("POST ")
     if attempt.route == GET_FEATURES:
         return "POST", path, json.dumps(town.question(attempt.target)).encode()
     if attempt.route == FEAST_FEATURES:
@@ -205,6 +243,12 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
         group, key = question["feature_groups"][0], question["feature_keys"][0]
         asked = {"features": [f"{group['group_name']}:count_24h"], "entities": {key["key_type"]: [key["key_id"]]}}
         return "POST", path, json.dumps({**asked, "as_of_time_utc": question["as_of_time_utc"]}).encode()
+    if attempt.route == RECORDED_DECISIONS:
+        return "POST", path, town.records[attempt.target]
+    if attempt.route == LABELS:
+        labels = {**labels_example(), "context_pins": pins_of(attempt.target)}
+        labels["assertions"][0]["event_class"] = "card_payment"
+        return "POST", path, json.dumps(labels).encode()
     if attempt.route == BUILD_INTENTS:
         return "POST", path, json.dumps(intent_of(attempt.target)).encode()
     return ("POST", path, b"") if attempt.route == BUILD_CANCELLATION else ("GET", path, None)
@@ -213,21 +257,22 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
 def tries(town: Town) -> list[Try]:
     """Seeded; half of them the way that costs nothing, the others all routes alike."""
     chance = random.Random(SEED)
-    rest = [route for route in SCOPES if route not in LEFT_OUT]
-    by_name = {SNAPSHOT: town.snapshots, REBUILT_SNAPSHOT: town.rebuilt, BUILD_RUN: town.build_runs}
+    rest = [route for route in TRIED if route not in LEFT_OUT]
+    by_name = {SNAPSHOT: town.snapshots, REBUILT_SNAPSHOT: town.rebuilt, BUILD_RUN: town.build_runs, DECISION: town.decisions}
     made = []
     for _ in range(TRIES):
-        route = GET_FEATURES if chance.random() < 0.6 else chance.choice(rest)
-        target = chance.choice(CAST)
+        route = GET_FEATURES if chance.random() < 0.5 else chance.choice(rest)
+        service = chance.choice(RUNS)
+        target = chance.choice((*CAST, service))
         name = chance.choice(by_name[route][target]) if route in by_name else ""
-        made.append(Try(chance.randrange(len(town.callers)), chance.choice(RUNS), route, target, name))
+        made.append(Try(chance.randrange(len(town.callers)), service, route, target, name))
     return made
 
 
 def allowed(town: Town, attempt: Try) -> int:
     """The status of the answer that a principal may have."""
     _, who = town.callers[attempt.caller]
-    scope = SCOPES[attempt.route]
+    scope = TRIED[attempt.route]
     if isinstance(scope, Open):
         return 200
     if scope not in who.scopes:
@@ -236,7 +281,7 @@ def allowed(town: Town, attempt: Try) -> int:
         return 200
     run_id = attempt.service if attempt.route in OF_THE_SERVED_RUN else attempt.target
     is_own = run_id in RUNS and who.may_read(ContextPins.model_validate(pins_of(run_id)))
-    is_served = attempt.route != GET_FEATURES or attempt.target == attempt.service
+    is_served = attempt.route not in FOR_THE_SERVED_RUN or attempt.target == attempt.service
     return 200 if is_own and is_served else 404
 
 
@@ -309,7 +354,9 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
             service = attempt.service if attempt.route in OF_THE_SERVED_RUN else ""
             refusals.setdefault((attempt.caller, attempt.route, service), {}).setdefault(seen, attempt.target)
     assert rows == []
-    tried = sum(number for (route, _), number in statuses.items() if SCOPES[route] is not Open.OPEN)
+    for status in (200, 403, 404):  # the access log has the path of a route
+        statuses[DECISIONS, status] += statuses[RECORDED_DECISIONS, status]
+    tried = sum(number for (route, _), number in statuses.items() if TRIED[route] is not Open.OPEN and route in SCOPES)
     recorded = recorded_accesses(town, tried, since)
     for route in SCOPES:
         if SCOPES[route] is not Open.OPEN:

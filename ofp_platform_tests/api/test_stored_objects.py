@@ -60,7 +60,14 @@ COLUMNS = {
     "snapshot_index.basis": "ofp_public_contracts#InputBasis",
 }
 """Column to the schema of the JSON in it."""
-PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"}
+PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"} | {
+    "df_decision_receipt",
+    "df_decision_list",
+    "label_assertions",
+    "label_receipt",
+    "ofp_catalogue",
+    "ofp_explanation",
+}
 """Objects that are shown, written by people, or stored in columns: other tests hold their schemas."""
 
 RUN_FAILED = RunFailed(

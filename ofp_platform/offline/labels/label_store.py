@@ -23,7 +23,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import parse_time
 
-_OFFERED = "assertion_id, event_class, event_id, label_type, value, effective_time, stated_time, source"
+_OFFERED = "assertion_id, event_class, event_id, label_type, value, effective_time, stated_time, source, submitted_by"
 # one appender of a run at a time: a number is never visible before those in front of it
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('ofp.label_assertion/' || %s, 0))"
 _TAKE_OVER = f"""
@@ -88,18 +88,21 @@ class LabelStore:
         self._run = pins_digest(context_pins)
 
     def append(
-        self, assertions: Iterable[LabelAssertion], admitted_at: Callable[[LabelAssertion], int] | None = None
+        self,
+        assertions: Iterable[LabelAssertion],
+        admitted_at: Callable[[LabelAssertion], int] | None = None,
+        submitted_by: str | None = None,
     ) -> AppendReceipt:
         """Append all of them or none, in one transaction. One that is there already stays as it is and counts as known.
 
         `admitted_at` gives the admission of an assertion, microseconds; without it, the time of the database. No assertion counts
-        as observed before its admission, whatever it states.
+        as observed before its admission, whatever it states. `submitted_by`: the principal who sent them, if it was one.
         """
         with answering(), self._pool.connection() as connection, connection.transaction():
             connection.execute("""
                 CREATE TEMPORARY TABLE offered_label (
                     assertion_id text COLLATE "C", event_class text, event_id text, label_type text, value bigint,
-                    effective_time bigint, stated_time bigint, source text, admitted_time bigint
+                    effective_time bigint, stated_time bigint, source text, submitted_by text, admitted_time bigint
                 ) ON COMMIT DROP""")
             offered_count = 0
             with connection.cursor() as cursor:
@@ -116,6 +119,7 @@ class LabelStore:
                                 parse_time(assertion.effective_time_utc),
                                 parse_time(assertion.observed_time_utc),
                                 assertion.source,
+                                submitted_by,
                                 None if admitted_at is None else admitted_at(assertion),
                             )
                         )

@@ -233,6 +233,16 @@ class OnlineService:
             raise unavailable(Reason.STORE_DOWN, "the service is not open")
         return await asyncio.to_thread(self._snapshots.load_rebuilt, snapshot_hash, may_read)
 
+    def pack(self) -> Pack:
+        """The pack that is served.
+
+        Raises:
+            ContractError: UNKNOWN_RUN, nothing is projected yet; STORE_DOWN.
+        """
+        if self.reader is None:
+            raise self._without_projection()
+        return self.reader.evaluator.registry.pack
+
     async def feature_groups(self) -> bytes:
         """The catalogue of the live registry."""
         if self.reader is None:

@@ -93,3 +93,22 @@ class DecisionRecord(Model):
     def wire(self) -> dict[str, Any]:
         """As stored: absent fields left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class DecisionReceipt(Model):
+    """A decision is recorded. `record_digest`: SHA-256 over its canonical content; `submitted_by`: who sent it first."""
+
+    kind: Literal["df_decision_receipt"] = "df_decision_receipt"
+    contract_version: Version = "v0"
+    decision_id: Digest
+    record_digest: Digest
+    submitted_by: SafeIdentifier | None
+
+
+class DecisionList(Model):
+    """A page of decisions, the latest first. `next_cursor` leads to the decisions before them; null: there are none."""
+
+    kind: Literal["df_decision_list"] = "df_decision_list"
+    contract_version: Version = "v0"
+    decisions: tuple[DecisionRecord, ...] = Field(strict=False)
+    next_cursor: str | None

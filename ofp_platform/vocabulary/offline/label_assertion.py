@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
 from ofp_platform.vocabulary.envelope import EventType
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.serving import Version
 
@@ -44,3 +45,21 @@ class LabelAssertion(Model):
     def assertion_id(self) -> str:
         """SHA-256 of the canonical content: the same statement is one assertion, however often it is made."""
         return digest_of(self.wire())
+
+
+class LabelAssertions(Model):
+    """Assertions about events of one run, appended all or none."""
+
+    kind: Literal["label_assertions"] = "label_assertions"
+    contract_version: Version = "v0"
+    context_pins: ContextPins
+    assertions: tuple[LabelAssertion, ...] = Field(strict=False, min_length=1)
+
+
+class LabelReceipt(Model):
+    """Assertions are appended: how many were new, and how many were there before (repeats included)."""
+
+    kind: Literal["label_receipt"] = "label_receipt"
+    contract_version: Version = "v0"
+    new_count: Annotated[int, Field(ge=0)]
+    known_count: Annotated[int, Field(ge=0)]

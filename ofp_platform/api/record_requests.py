@@ -1,0 +1,221 @@
+"""Decisions and labels that others send over HTTP, and decisions as they are recorded, of the run that is served.
+
+A decision is taken as it stands, once its snapshot says the same: question, basis and pack of the two are one. So it is an anchor
+of parity like one of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from ofp_platform.api.bounded_work import BoundedWork, WorkBounds
+from ofp_platform.api.service import MayRead
+from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.registry.models import Pack, event_class
+from ofp_platform.storage.decision_records import (
+    DecisionConflict,
+    DecisionFilter,
+    StoredDecision,
+    append_decisions,
+    list_decisions,
+    stored_decision,
+)
+from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
+from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
+from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
+from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
+
+_DOWN = "the store of decisions and labels does not answer; the same request may be sent again, and is recorded once"
+_SHARED = (
+    "context_pins",
+    "feature_keys",
+    "feature_groups",
+    "as_of_time_utc",
+    "run_config_digest",
+    "input_basis",
+    "graph_version",
+    "request_context",
+)
+"""Fields that a decision record has in common with what the hash of its snapshot is over, under the same name."""
+M = TypeVar("M", bound=Model)
+SnapshotPort = Callable[[str, MayRead], Awaitable[bytes]]
+
+
+def _model(model: type[M], body: bytes) -> M:
+    """The object of the contract in a body.
+
+    Raises:
+        ContractError: MALFORMED_JSON; MISSING_FIELD; RAW_IDENTIFIER; INVALID_FIELD. No value is told.
+    """
+    try:
+        read_json(body)
+    except (NotJson, NotIJson) as error:
+        raise invalid(Reason.MALFORMED_JSON, f"the body is not JSON: {error}") from None
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        field = redact(".".join(map(str, first["loc"])) or "the whole")
+        if first["type"] == "missing":
+            raise invalid(Reason.MISSING_FIELD, f"{field}: is missing") from None
+        reason = Reason.RAW_IDENTIFIER if "raw identifier" in first["msg"] else Reason.INVALID_FIELD
+        raise invalid(reason, f"{field}: {first['msg']}") from None
+
+
+def check_snapshot(record: DecisionRecord, stored: bytes) -> None:
+    """Hold a decision against the verified record of the snapshot that it names.
+
+    Raises:
+        ContractError: DECISION_MISMATCH, which names the first field that differs.
+    """
+    hashed, wire = orjson.loads(stored)["hashed"], record.wire()
+    differing = [name for name in _SHARED if wire.get(name) != hashed.get(name)]
+    if record.feature_definition_set.digest != hashed["registry_digest"]:
+        differing.append("feature_definition_set.digest")
+    if differing:
+        raise _mismatch(differing[0], "is not that of the snapshot under feature_snapshot_hash")
+    if not record.input_basis.contains(record.event_position):
+        raise _mismatch("event_position", "does not lie in input_basis: the snapshot did not know the event")
+
+
+def _mismatch(field: str, words: str) -> ContractError:
+    return invalid(Reason.DECISION_MISMATCH, f"{field}: {words}")
+
+
+def _unknown() -> ContractError:
+    return not_found(Reason.UNKNOWN_DECISION, "no decision has this id")
+
+
+class RecordRequests:
+    """A RecordPort over one database, for the run with these pins. `snapshots` gives the verified record of a hash; `pack`, the
+    pack whose events labels are about."""
+
+    def __init__(
+        self,
+        dsn: str,
+        pins: ContextPins,
+        snapshots: SnapshotPort,
+        pack: Callable[[], Pack],
+        bounds: WorkBounds | None = None,
+    ) -> None:
+        self._pins = pins
+        self._snapshots = snapshots
+        self._pack = pack
+        self.work = BoundedWork(dsn, _DOWN, "decisions and labels", bounds)
+
+    async def record(self, body: bytes, submitted_by: str, may_read: MayRead) -> DecisionReceipt:
+        """See RecordPort."""
+        record = _model(DecisionRecord, body)
+        self._demand_run(record.context_pins, may_read)
+        texts = {"event_id": record.event_id, "request_context": record.request_context}
+        for field, value in texts.items():
+            if raw_identifier_in(value) is not None:
+                raise invalid(Reason.RAW_IDENTIFIER, f"{field}: a raw identifier is never recorded; send the entity id")
+        content = canonical_bytes(record.wire())
+        # one that is recorded is answered as before, also when its snapshot is gone by then
+        answer = await self.work.answer(lambda: self._receipt(record, content), len(body))
+        if not answer:
+            check_snapshot(record, await self._snapshots(record.feature_snapshot_hash, may_read))
+            answer = await self.work.answer(lambda: self._append(record, content, submitted_by), len(body))
+        return DecisionReceipt.model_validate_json(answer)
+
+    async def decision(self, decision_id: str, may_read: MayRead) -> bytes:
+        """See RecordPort."""
+        return await self.work.answer(lambda: self._show(decision_id, may_read), len(decision_id))
+
+    async def decisions(self, chosen: DecisionFilter, limit: int, cursor: str | None, may_read: MayRead) -> bytes:
+        """See RecordPort."""
+        if not may_read(self._pins):  # which run it is, is not told either
+            raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
+        return await self.work.answer(lambda: self._list(chosen, limit, cursor), 0)
+
+    async def append_labels(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
+        """See RecordPort."""
+        labels = _model(LabelAssertions, body)
+        self._demand_run(labels.context_pins, may_read)
+        return await self.work.answer(lambda: self._append_labels(labels, submitted_by), len(body))
+
+    async def close(self) -> None:
+        """Wait for what is under way, and disconnect."""
+        await self.work.close()
+
+    def _demand_run(self, pins: ContextPins, may_read: MayRead) -> None:
+        if pins != self._pins or not may_read(pins):
+            raise not_found(Reason.UNKNOWN_RUN, f"run {pins.run_id} with these pins is not known here", pins)
+
+    def _receipt(self, record: DecisionRecord, content: bytes) -> bytes:
+        """The receipt of a decision that is recorded; empty: it is not."""
+        with self.work.pool().connection() as connection:
+            stored = stored_decision(connection, record.decision_id)
+        if stored is None:
+            return b""
+        if stored.content.encode() != content:
+            raise _conflict(record.decision_id)
+        receipt = DecisionReceipt(
+            decision_id=record.decision_id, record_digest=sha256_hex(content), submitted_by=stored.submitted_by
+        )
+        return receipt.model_dump_json().encode()
+
+    def _append(self, record: DecisionRecord, content: bytes, submitted_by: str) -> bytes:
+        try:
+            with self.work.pool().connection() as connection:
+                append_decisions(connection, [record], submitted_by)
+        except DecisionConflict:
+            raise _conflict(record.decision_id) from None
+        return self._receipt(record, content)
+
+    def _show(self, decision_id: str, may_read: MayRead) -> bytes:
+        if not may_read(self._pins):
+            raise _unknown()
+        with self.work.pool().connection() as connection:
+            stored = stored_decision(connection, decision_id, self._pins)
+        if stored is None:
+            raise _unknown()
+        return _whole(stored, decision_id)
+
+    def _list(self, chosen: DecisionFilter, limit: int, cursor: str | None) -> bytes:
+        with self.work.pool().connection() as connection:
+            rows = list_decisions(connection, self._pins, chosen, limit + 1, cursor)
+        page = rows[:limit]
+        contents = [_whole(StoredDecision(content, None), place.rpartition("~")[2]) for place, content in page]
+        next_cursor = page[-1][0] if len(rows) > limit else None
+        head = {"kind": "df_decision_list", "contract_version": "v0", "next_cursor": next_cursor}
+        return orjson.dumps({**head, "decisions": [orjson.Fragment(content) for content in contents]})
+
+    def _append_labels(self, labels: LabelAssertions, submitted_by: str) -> bytes:
+        events = self._pack().events
+        classes = {event_class(events, event_type) for event_type in events}
+        for index, assertion in enumerate(labels.assertions):
+            if assertion.event_class not in classes:
+                words = f"the pack has events of the classes {', '.join(sorted(classes))}"
+                raise invalid(Reason.INVALID_FIELD, f"assertions.{index}.event_class: {words}")
+        try:
+            receipt = LabelStore(self.work.pool(), labels.context_pins).append(labels.assertions, submitted_by=submitted_by)
+        except BuildRefused:
+            raise unavailable(Reason.STORE_DOWN, _DOWN) from None
+        return LabelReceipt(new_count=receipt.new_count, known_count=receipt.known_count).model_dump_json().encode()
+
+
+def _conflict(decision_id: str) -> ContractError:
+    words = f"decision {decision_id} is recorded with other content; what was decided is never decided again"
+    return invalid(Reason.DECISION_CONFLICT, words)
+
+
+def _whole(stored: StoredDecision, decision_id: str) -> bytes:
+    """The stored bytes, if they are a decision of that id."""
+    try:
+        is_named = DecisionRecord.model_validate_json(stored.content).decision_id == decision_id
+    except ValueError:
+        is_named = False
+    if not is_named:
+        raise unavailable(Reason.DECISION_CORRUPT, f"the stored bytes of decision {decision_id} are damaged")
+    return stored.content.encode()
