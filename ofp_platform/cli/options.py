@@ -22,3 +22,4 @@ ProfileSource = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+AlwaysJson = Annotated[bool, typer.Option("--json", help="Print JSON, as this command always does.", expose_value=False)]

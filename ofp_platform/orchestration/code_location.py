@@ -73,7 +73,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             key_shard_job,
             snapshot_set_job,
             rebuild_job,
-            switch_live_job,
+            switch_live_job(profile),
             archive_job,
             verify_archive_job,
             submit_build_job,

@@ -89,13 +89,13 @@ def test_the_configurations_of_the_launchpad_are_valid(variables: dict[str, str]
     location = code_location(resource.load_profile(), resource)
     page = OPERATING.read_text(encoding="utf-8")
     switch = YAML(typ="safe").load(re.search(r"^ +ops:\n +make_rebuilt.*?(?=^ +```)", page, re.MULTILINE | re.DOTALL)[0])  # type: ignore[index]
-    (submit,) = [YAML(typ="safe").load(block.text) for block in blocks(OPERATING) if block.language == "yaml"]
+    (submit,) = [YAML(typ="safe").load(block.text) for block in blocks(OPERATING) if "submit_intent:" in block.text]
     for job, config in (("switch_live", switch), ("submit_build", submit)):
         assert dg.validate_run_config(location.resolve_job_def(job), config)
 
 
 def test_the_backfill_of_the_terminal_names_real_partitions(variables: dict[str, str]) -> None:
-    (block,) = [block for block in blocks(OPERATING) if block.language == "sh"]
+    (block,) = [block for block in blocks(OPERATING) if "dagster asset materialize" in block.text]
     assert _partitions(block) == ["0001"]
     with Plane.open(Environment(home=Path(variables["OFP_HOME"])).read_profile("demo"), variables["OFP_DATABASE_URL"]) as plane:
         assert set(_partitions(block)) <= {info.partition_id for info in plane.log.partitions()}

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import Environment, resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import bar, wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -32,7 +33,9 @@ Rules = Annotated[
 ]
 
 
-def import_events(file: RowsFile, rules: Rules = None, home: Home = None, profile: ProfileSource = None) -> None:
+def import_events(
+    file: RowsFile, rules: Rules = None, json: AsJson = False, home: Home = None, profile: ProfileSource = None
+) -> None:
     """Append the rows of a file as events, by the rules of import.yaml. A row that is no event is printed as FILE:PLACE: column:
     reason, the others are appended; exit code 1 if there was one.
 
@@ -63,12 +66,16 @@ def import_events(file: RowsFile, rules: Rules = None, home: Home = None, profil
     _tell(file, events.faults)
     if refused_count > _SHOWN:
         typer.echo(f"and {refused_count - _SHOWN:,} more that the log refused", err=True)
-    typer.echo(f"{appended_count:,} events appended, {refused_count + len(events.faults):,} rows refused")
-    if refused_count or events.faults:
+    refused_count += len(events.faults)
+    line = f"{appended_count:,} events appended, {refused_count:,} rows refused"
+    print_facts({"appended": appended_count, "refused": refused_count}, [line], as_json=json)
+    if refused_count:
         raise typer.Exit(1)
 
 
-def append_labels(file: RowsFile, rules: Rules = None, home: Home = None, profile: ProfileSource = None) -> None:
+def append_labels(
+    file: RowsFile, rules: Rules = None, json: AsJson = False, home: Home = None, profile: ProfileSource = None
+) -> None:
     """Append the rows of a file as label assertions, by the section `labels` of import.yaml. A row that is none is printed as
     FILE:PLACE: column: reason, the others are appended; exit code 1 if there was one. What is there already stays as it is.
     """
@@ -99,7 +106,9 @@ def append_labels(file: RowsFile, rules: Rules = None, home: Home = None, profil
         store = LabelStore(plane.pool, plane.profile.context_pins)
         receipt = store.append(assertions, as_observed if label_rules.admitted == "observed" else None)
     _tell(file, faults)
-    typer.echo(f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there, {len(faults):,} rows refused")
+    line = f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there, {len(faults):,} rows refused"
+    facts = {"appended": receipt.new_count, "known": receipt.known_count, "refused": len(faults)}
+    print_facts(facts, [line], as_json=json)
     if faults:
         raise typer.Exit(1)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home
+from ofp_platform.cli.options import AsJson, Home
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 
 app = typer.Typer(help="Who asked the HTTP service for what.", no_args_is_help=True)
 
@@ -24,12 +26,10 @@ def list_accesses(
     digest: Annotated[str | None, typer.Option("--hash", help="Only for this snapshot hash or run key.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on, as in 2026-11-28T00:00:00Z.")] = None,
     count: Annotated[int, typer.Option(min=1, help="The newest of them, at most.")] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """List accesses, oldest first, as the services of this home wrote them."""
-    import orjson
-
     from ofp_platform.api.access_log import FOLDER, read_accesses
     from ofp_platform.cli.terminal.refusals import CommandRefused
     from ofp_platform.vocabulary.times import format_time, parse_time
@@ -45,10 +45,13 @@ def list_accesses(
         if begin and parse_time(str(fields["at_utc"]) or begin) < parse_time(begin):
             continue
         newest.append(fields)
-    for fields in newest:
-        if as_json:
-            typer.echo(orjson.dumps(fields).decode())
-        else:
-            many = f"  x{fields['times']}" if "times" in fields else ""
-            who, what = fields["principal"] or "-", str(fields["digest"] or "-")
-            typer.echo(f"{fields['at_utc']}  {who}  {fields['route']}  {what}  {fields['outcome']}{many}")
+    lines = (line for fields in newest for line in _access_lines(fields))
+    print_facts(list(newest), lines, as_json=json)
+
+
+def _access_lines(fields: Mapping[str, object]) -> Iterator[str]:
+    many = (f"x{fields['times']}",) if "times" in fields else ()
+    time = fields["at_utc"]
+    head = (when(str(time)) if time else "-", fields["principal"] or "-", fields["route"], fields["outcome"], *many)
+    # whole: `--hash` and `ofp snapshot show` take no beginning of it
+    yield from item(*head, details=(str(fields["digest"]),) if fields["digest"] else ())

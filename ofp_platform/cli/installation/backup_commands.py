@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.environment import Environment, resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 _FILES = ("profile.yaml", "principals.json")
@@ -18,6 +19,7 @@ _OBJECTS = "objects"
 
 def backup(
     target: Annotated[Path, typer.Argument(help="The folder to make; a new one for each backup.")],
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Copy the home while it is in use: the embedded PostgreSQL, then the objects, so that none is missing that a row names."""
@@ -36,11 +38,12 @@ def backup(
         if (environment.folder / name).exists():
             shutil.copy2(environment.folder / name, partial / name)
     partial.rename(target)
-    typer.echo(f"{target} holds the home {environment.folder}")
+    print_facts({"backup": target, "home": environment.folder}, [f"{target} holds the home {environment.folder}"], as_json=json)
 
 
 def restore(
     source: Annotated[Path, typer.Argument(help="A folder that `ofp backup` made.")],
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -65,17 +68,18 @@ def restore(
     for name in _FILES:
         if (source / name).exists() and not (environment.folder / name).exists():
             _put_whole(source / name, environment.folder / name, environment.folder)
-    typer.echo(f"{environment.postgres_folder} is restored from {source}")
+    lines = [f"{environment.postgres_folder} is restored from {source}"]
     with environment.open_plane_without_log() as plane:
+        has_stream = True
         try:
             plane.settle()
         except StreamNotFound:
-            typer.echo("there was no stream in it yet")
-            return
-        live = plane.live()
+            has_stream = False
+        live = plane.live() if has_stream else None
         if live is not None and (refusal := plane.reading_refusal(live.basis)) is not None:
             raise CommandRefused(f"what was projected does not go on from the log: {refusal}")
-    typer.echo("the log goes on: the archive holds nothing that it lacks")
+    lines.append("the log goes on: the archive holds nothing that it lacks" if has_stream else "there was no stream in it yet")
+    print_facts({"postgres": environment.postgres_folder, "source": source, "has_stream": has_stream}, lines, as_json=json)
 
 
 def _put_whole(source: Path, place: Path, folder: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts, table
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 app = typer.Typer(help="Roles of the database: one for each job, with the rights of it.", no_args_is_help=True)
@@ -33,6 +34,7 @@ def register(
     every_run: Annotated[
         bool, typer.Option("--every-run", help="It sees the rows of every run, not of the profile's alone.")
     ] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -57,15 +59,20 @@ def register(
             raise CommandRefused(
                 f"there is no role {role!r}: an administrator makes it (`ofp database sql` prints how)"
             ) from None
-    typer.echo(f"{role} has the job {job}, for {'every run' if every_run else 'the run of the profile'}")
+    line = f"{role} has the job {job}, for {'every run' if every_run else 'the run of the profile'}"
+    print_facts({"role": role, "job": job, "runs": runs}, [line], as_json=json)
 
 
 @app.command("roles", short_help="List the roles that have a job.")
-def show_roles(home: Home = None) -> None:
+def show_roles(json: AsJson = False, home: Home = None) -> None:
     """List each role that has a job, and how many runs it sees: name, job, runs."""
     from ofp_platform.storage.postgres import connect
     from ofp_platform.storage.roles import EVERY_RUN, registered_roles
 
     with connect(resolve(home).dsn()) as connection:
-        for name, job, runs in registered_roles(connection):
-            typer.echo(f"{name:<24}{job:<12}{'every run' if EVERY_RUN in runs else len(runs)}")
+        roles = [{"role": name, "job": job, "runs": list(runs)} for name, job, runs in registered_roles(connection)]
+    lines = table(
+        ("role", "job", "runs"),
+        [(row["role"], row["job"], "every run" if EVERY_RUN in row["runs"] else str(len(row["runs"]))) for row in roles],
+    )
+    print_facts(roles, lines, as_json=json)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 
 
-def doctor(home: Home = None, profile: ProfileSource = None) -> None:
+def doctor(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Look at everything that the plane needs and say what is wrong, in words; exit code 1 if something is.
 
     The embedded PostgreSQL is started for it, if that is the database; nothing else is.
@@ -17,11 +18,13 @@ def doctor(home: Home = None, profile: ProfileSource = None) -> None:
 
     marks = {State.WELL: "ok   ", State.NOTE: "note ", State.WRONG: "WRONG"}
     findings = examine(resolve(home, profile))
+    lines = []
     for finding in findings:
-        typer.echo(f"{marks[finding.state]} {finding.subject}: {finding.result}")
+        lines.append(f"{marks[finding.state]} {finding.subject}: {finding.result}")
         if finding.advice:
-            typer.echo(f"      -> {finding.advice}")
+            lines.append(f"      -> {finding.advice}")
     wrong = sum(finding.state is State.WRONG for finding in findings)
-    typer.echo("nothing is wrong" if not wrong else f"{wrong} of {len(findings)} checks found something wrong")
+    lines.append("nothing is wrong" if not wrong else f"{wrong} of {len(findings)} checks found something wrong")
+    print_facts(findings, lines, as_json=json)
     if wrong:
         raise typer.Exit(1)

@@ -18,7 +18,8 @@ from ofp_platform.cli.files.pack_commands import (
     TimeColumn,
     keys_of,
 )
-from ofp_platform.cli.options import Home
+from ofp_platform.cli.options import AsJson, Home
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 
@@ -100,13 +101,13 @@ def _write(environment: Environment, files: dict[str, str], force: bool) -> None
         typer.echo(f"wrote {environment.folder / file_name}")
 
 
-def migrate(home: Home = None) -> None:
+def migrate(json: AsJson = False, home: Home = None) -> None:
     """Bring the schema of the database to the newest revision. Nothing happens when it is there already."""
     from ofp_platform.storage import schema
 
     dsn = resolve(home).dsn()
-    if schema.schema_is_current(dsn):
-        typer.echo("the schema is at the newest revision")
-        return
-    schema.migrate(dsn)
-    typer.echo("the schema was brought to the newest revision")
+    is_current = schema.schema_is_current(dsn)
+    if not is_current:
+        schema.migrate(dsn)
+    line = "the schema is at the newest revision" if is_current else "the schema was brought to the newest revision"
+    print_facts({"migrated": not is_current}, [line], as_json=json)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.model import is_digest
 
 if TYPE_CHECKING:
-    from ofp_platform.api.principals import Principal
+    from ofp_platform.api.principals import HashedKey, Principal
 
 app = typer.Typer(help="Who may ask the HTTP service: names, scopes, runs, keys.", no_args_is_help=True)
 _HOUR = 3600
@@ -41,6 +43,7 @@ def add(
     all_runs: Annotated[bool, typer.Option("--all-runs", help="It may read every run.")] = False,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="It ends then, as in 2027-01-31T00:00:00Z.")] = None,
     key_file: KeyFile = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -61,22 +64,32 @@ def add(
             raise CommandRefused(f"a principal {name} is there already; see `ofp principal rotate` and `ofp principal revoke`")
         key, hashed_key = new_key()
         box[0] = box[0].replacing(principal.model_copy(update={"keys": (hashed_key,)}))
-    _show(key, key_file)
+    _show(principal, key, key_file, json)
 
 
 @app.command("list")
-def list_principals(home: Home = None) -> None:
+def list_principals(json: AsJson = False, home: Home = None) -> None:
     """List principals with their scopes, runs and keys; a key itself is kept nowhere."""
     from ofp_platform.api.principals import read_principals
 
-    for principal in read_principals(resolve(home).principals_file).principals:
-        typer.echo(
-            f"{principal.name}  {' '.join(scope.value for scope in principal.scopes)}  {_ending(principal.expires_at_utc)}"
-        )
-        for run in _runs(principal):
-            typer.echo(f"    run {run}")
-        for key in principal.keys:
-            typer.echo(f"    key {key.key_id}  {_ending(key.expires_at_utc)}")
+    principals = read_principals(resolve(home).principals_file).principals
+    lines: list[str] = []
+    for principal in principals:
+        details = _run_details(principal)
+        details += [f"key {key.key_id}  {_ending(key.expires_at_utc)}" for key in principal.keys]
+        scopes = " ".join(scope.value for scope in principal.scopes)
+        lines += item(principal.name, scopes, _ending(principal.expires_at_utc), details=details)
+    print_facts([_principal_facts(principal) for principal in principals], lines, as_json=json)
+
+
+def _principal_facts(principal: Principal) -> dict[str, Any]:
+    """Without the hashes of the keys, which nobody needs who lists."""
+    facts = principal.model_dump(mode="json", exclude_none=True, exclude={"keys"})
+    return {**facts, "keys": [_key_facts(key) for key in principal.keys]}
+
+
+def _key_facts(key: HashedKey) -> dict[str, Any]:
+    return {"key_id": key.key_id, "expires_at_utc": key.expires_at_utc}
 
 
 @app.command()
@@ -86,6 +99,7 @@ def rotate(
         float, typer.Option(min=0, max=24 * 366, help="The old keys are valid for so long beside the new one.")
     ] = 24.0,
     key_file: KeyFile = None,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Give a principal a new key and show it, once; the old ones end after the overlap."""
@@ -94,7 +108,7 @@ def rotate(
     with changed_principals(resolve(home).principals_file) as box:
         key, principal = rotated(box[0].named(name), time.time_ns() // 1000, int(overlap_hours * _HOUR))
         box[0] = box[0].replacing(principal)
-    _show(key, key_file)
+    _show(principal, key, key_file, json)
 
 
 @app.command()
@@ -103,6 +117,7 @@ def revoke(
     key_id: Annotated[
         str | None, typer.Option("--key", metavar="KEY_ID", help="Only this key; see `ofp principal list`.")
     ] = None,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Take a principal, or one of its keys, away at once."""
@@ -112,11 +127,13 @@ def revoke(
         principal = box[0].named(name)
         if key_id is None:
             box[0] = box[0].without(name)
+            print_facts({"name": name, "revoked": True}, [], as_json=json)
             return
         left = tuple(key for key in principal.keys if key.key_id != key_id)
         if len(left) == len(principal.keys):
             raise CommandRefused(f"{name} has no key {key_id}; see `ofp principal list`")
         box[0] = box[0].replacing(principal.model_copy(update={"keys": left}))
+    print_facts({"name": name, "revoked": False, "keys": [_key_facts(key) for key in left]}, [], as_json=json)
 
 
 def _validated(model: type[Principal], content: Mapping[str, object]) -> Principal:
@@ -129,21 +146,27 @@ def _validated(model: type[Principal], content: Mapping[str, object]) -> Princip
         raise CommandRefused(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
 
 
-def _show(key: str, path: Path | None) -> None:
+def _show(principal: Principal, key: str, path: Path | None, as_json: bool) -> None:
     from ofp_platform.api.principals import write_privately
 
-    if path is None:
-        typer.echo(key)
-    else:
+    if path is not None:
         write_privately(path, f"{key}\n".encode())
-        typer.echo(f"the key stands in {path}")
+    secret = {"key": key} if path is None else {"key_file": path}
+    lines = [key if path is None else f"the key stands in {path}"]
+    print_facts({**_principal_facts(principal), **secret}, lines, as_json=as_json)
 
 
-def _runs(principal: Principal) -> list[str]:
+def _run_details(principal: Principal) -> list[str]:
+    """The runs that it may read, pin by pin; a pin that fits no line has its value on the next one."""
     if principal.runs == "*":
-        return ["*"]
-    return [",".join(f"{pin}={value}" for pin, value in run.model_dump(exclude_none=True).items()) for run in principal.runs]
+        return ["every run"]
+    details = []
+    for run in principal.runs:
+        pins = run.model_dump(exclude_none=True)
+        details.append("run " + " ".join(f"{pin}={value}" for pin, value in pins.items() if not is_digest(str(value))))
+        details += [f"{pin} {value}" for pin, value in pins.items() if is_digest(str(value))]
+    return details
 
 
 def _ending(time: str | None) -> str:
-    return "never ends" if time is None else f"until {time}"
+    return "never ends" if time is None else f"until {when(time)}"

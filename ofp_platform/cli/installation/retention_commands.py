@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from textwrap import fill
 from typing import Annotated
 
 import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
-from ofp_platform.cli.terminal.readable_json import readable_json
-
-_WIDTH = 80
+from ofp_platform.cli.terminal.printed_facts import item, print_facts
 
 
 def retention(
@@ -30,12 +26,9 @@ def retention(
     environment = resolve(home, profile)
     with environment.open_plane_without_log() as plane:
         stores = list(apply_retention(environment, plane, dry_run=dry_run))
-    if json:
-        typer.echo(readable_json({"dry_run": dry_run, "stores": [asdict(store) for store in stores]}))
-        return
     doing = "would go" if dry_run else "went"
+    lines: list[str] = []
     for store in stores:
         count = "" if store.policy == "for good" else f"; {store.going:,} {store.unit} {doing}"
-        typer.echo(fill(f"{store.store}: kept {store.policy}{count}", _WIDTH, subsequent_indent="  "))
-        if store.detail:
-            typer.echo(fill(store.detail, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+        lines += item(f"{store.store}: kept {store.policy}{count}", details=[store.detail] if store.detail else [])
+    print_facts({"dry_run": dry_run, "stores": stores}, lines, as_json=json)

@@ -12,11 +12,15 @@ from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.build_context import open_build_context
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ofp_platform.log.port import EventLog
+    from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 
 app = typer.Typer(help="Write, list and verify the archive of the log.", no_args_is_help=True)
 KEEPING = "archiving stream"
@@ -27,6 +31,7 @@ def run(
     to_head: Annotated[
         bool, typer.Option("--to-head", help="Also archive the records in no closed offset range yet, as trailing segments.")
     ] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -49,7 +54,8 @@ def run(
     records = sum(receipt.records for receipt in receipts)
     size = sum(receipt.segment_bytes for receipt in receipts)
     seconds = time.monotonic() - start
-    typer.echo(f"archived: {len(receipts)} segments, {records:,} records, {size / 1e6:,.1f} MB, in {seconds:.1f} s")
+    line = f"archived: {len(receipts)} segments, {records:,} records, {size / 1e6:,.1f} MB, in {seconds:.1f} s"
+    print_facts({"segments": receipts}, [line], as_json=json)
 
 
 @app.command(short_help="Archive as the log grows, until SIGTERM or Ctrl-C.")
@@ -91,61 +97,70 @@ def keep(
 
 
 @app.command("list", short_help="List archived segments, partition by partition.")
-def show_list(home: Home = None, profile: ProfileSource = None) -> None:
+def show_list(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Each segment: its positions, its records, when they were admitted, the digest of its content."""
     with open_build_context(resolve(home, profile)) as (plane, build_context):
-        for partition_id in build_context.archive.partition_ids():
-            for receipt in build_context.archive.receipts(partition_id, plane.log.position_kind.offset_kind):
-                admission_span = (
-                    f"{receipt.admitted_min} to {receipt.admitted_max}" if receipt.admitted_min else "nothing readable"
-                )
-                typer.echo(
-                    f"{partition_id}  {receipt.first or 'start'} to {receipt.next}  {receipt.records:,} records, {admission_span}"
-                    f"  {receipt.content_digest}"
-                )
+        receipts = [
+            receipt
+            for partition_id in build_context.archive.partition_ids()
+            for receipt in build_context.archive.receipts(partition_id, plane.log.position_kind.offset_kind)
+        ]
+    print_facts(receipts, (line for receipt in receipts for line in _segment_lines(receipt)), as_json=json)
+
+
+def _segment_lines(receipt: ArchiveReceipt) -> Iterator[str]:
+    readable = receipt.admitted_min is not None
+    span = f"admitted {when(receipt.admitted_min)} to {when(receipt.admitted_max)}" if readable else "nothing readable"
+    offsets = f"{receipt.first or 'start'} to {receipt.next}"
+    yield from item(
+        receipt.partition_id, offsets, f"{receipt.records:,} records", details=(span, f"content {receipt.content_digest}")
+    )
 
 
 @app.command(short_help="Verify every byte of the archive.")
-def verify(home: Home = None, profile: ProfileSource = None) -> None:
+def verify(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Compute every digest and payload hash again, and whether segments join and agree; exit code 1 if something is wrong."""
     from ofp_platform.log.archive_verify import verify_partition
     from ofp_platform.log.archived_partitions import demand_archived_listed
     from ofp_platform.log.archived_tail import demand_tail
     from ofp_platform.log.port import LogRefused
 
-    wrong = 0
+    partitions, lines, problems = [], [], []
     with open_build_context(resolve(home, profile)) as (plane, build_context):
         names = build_context.archive.partition_ids()
         with bar(Console(stderr=True), "Verifying partitions", len(names)) as advance:
             for partition_id in names:
                 verification = verify_partition(build_context.archive, partition_id, plane.log.position_kind.offset_kind)
                 advance(1)
-                for problem in verification.problems:
-                    typer.echo(f"{problem.path}: {problem.error}: {problem.message}", err=True)
-                wrong += len(verification.problems)
+                partitions.append(verification)
+                problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verification.problems]
                 reach = (
                     "nothing" if verification.contiguous is None else f"whole from its start to {verification.contiguous.next}"
                 )
                 behind = _behind(
                     plane.log, partition_id, None if verification.contiguous is None else verification.contiguous.next
                 )
-                typer.echo(f"{partition_id}  {verification.segments} segments, {verification.records:,} records, {reach}{behind}")
+                counts = f"{verification.segments} segments, {verification.records:,} records"
+                lines.append(f"{partition_id}  {counts}, {reach}{behind}")
         try:
             demand_archived_listed(plane.log, build_context.archive)
             demand_tail(plane.log, build_context.archive)
             plane.log.demand_settled()
         except LogRefused as error:
-            typer.echo(str(error), err=True)
-            wrong += 1
+            problems.append(str(error))
         if not names:
-            typer.echo(f"nothing of stream {build_context.archive.stream_name} is archived")
-    if wrong:
+            lines.append(f"nothing of stream {build_context.archive.stream_name} is archived")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    print_facts({"partitions": partitions, "problems": problems}, lines, as_json=json)
+    if problems:
         raise typer.Exit(1)
 
 
 @app.command(short_help="Put records that the log lost back from the archive.")
 def restore(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show what would be put back; change nothing.")] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -165,14 +180,16 @@ def restore(
         if not isinstance(log, PostgresLog):
             raise CommandRefused(f"log {log.stream_name} is not in PostgreSQL: it keeps what it acknowledged")
         tails = archive_restore.plan_restore(log, archive, plane.pool)
-        for tail in tails:
-            count = place(tail.end) - place(tail.first)
-            typer.echo(f"{tail.partition_id}  from {tail.start} to {tail.next}: {count:,} records")
+        counts = [place(tail.end) - place(tail.first) for tail in tails]
         incarnation = None if dry_run else archive_restore.restore(log, archive, tails)
-    total = sum(place(tail.end) - place(tail.first) for tail in tails)
-    typer.echo(f"{'would be put back' if dry_run else 'put back'}: {total:,} records of log {log.stream_name}")
+    lines = [
+        f"{tail.partition_id}  from {tail.start} to {tail.next}: {count:,} records"
+        for tail, count in zip(tails, counts, strict=True)
+    ]
+    lines.append(f"{'would be put back' if dry_run else 'put back'}: {sum(counts):,} records of log {log.stream_name}")
     if incarnation is not None:
-        typer.echo(f"incarnation {incarnation} of the log begins; records that were not archived are lost")
+        lines.append(f"incarnation {incarnation} of the log begins; records that were not archived are lost")
+    print_facts({"dry_run": dry_run, "tails": tails, "incarnation": incarnation}, lines, as_json=json)
 
 
 def _behind(log: EventLog, partition_id: str, archived_to: int | str | None) -> str:

@@ -13,7 +13,8 @@ from rich.console import Console
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.build_context import open_build_context
 from ofp_platform.cli.offline.run_line import line_of
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, short
 from ofp_platform.cli.terminal.progress import done, wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
@@ -59,6 +60,7 @@ def run(
         typer.Option("--engine", help="What the build runs on: this machine, or Spark (extra `spark`, Java 17)."),
     ] = FeatureEngine.PROCESSES,
     memory: Memory = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -78,10 +80,7 @@ def run(
             if key is None
             else [build_run(build_context, build_context.ledger.show(key).run_key, console)]
         )
-    for run_ in runs:
-        typer.echo(line_of(run_))
-    if not runs:
-        typer.echo("nothing waits")
+    print_facts(runs, [line_of(run_) for run_ in runs] or ["nothing waits"], as_json=json)
     if not all(run_.state.value == "DONE" for run_ in runs):
         raise typer.Exit(1)
 
@@ -89,6 +88,7 @@ def run(
 @app.command(short_help="Remove the folders of builds that ended or were killed.")
 def prune(
     apply: Annotated[bool, typer.Option("--apply", help="Remove them; without it they are listed only.")] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -104,10 +104,10 @@ def prune(
     environment = resolve(home, profile)
     with open_pool(environment.dsn()) as pool:
         folders = dead_folders(environment.folder / "builds", RunLedger(pool), remove=apply)
-    for folder in folders:
-        typer.echo(f"{folder.name}  {folder.bytes:,} bytes  {folder.why}")
+    lines = [line for folder in folders for line in item(short(folder.name), f"{folder.bytes:,} bytes", details=(folder.why,))]
     removed = "removed" if apply else "to remove with --apply"
-    typer.echo(f"{len(folders)} folders, {sum(folder.bytes for folder in folders):,} bytes {removed}")
+    lines.append(f"{len(folders)} folders, {sum(folder.bytes for folder in folders):,} bytes {removed}")
+    print_facts({"removed": apply, "folders": folders}, lines, as_json=json)
 
 
 def _memory(text: str) -> int:

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.build_context import object_store, open_build_context
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, plain, print_facts, short, when
 from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -61,6 +62,7 @@ def show_list(
     name: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help="Name of the datasets to list; default: all.", show_default=False)
     ] = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -68,34 +70,39 @@ def show_list(
     from ofp_platform.offline.datasets.publication import load_manifest
 
     with open_build_context(resolve(home, profile)) as (_, build_context):
-        rows = build_context.index.list(name)
-        for row in rows:
+        facts: list[dict[str, Any]] = []
+        lines: list[str] = []
+        for row in build_context.index.list(name):
             manifest = load_manifest(build_context.objects, row.dataset_name, row.dataset_identity)
-            line = f"{row.dataset_name}:{row.dataset_identity}  {manifest.row_count:,} rows, {manifest.purpose.value}"
-            line += f", {manifest.as_of_basis.value}"
+            fact = {
+                "row_count": manifest.row_count,
+                "purpose": manifest.purpose,
+                "as_of_basis": manifest.as_of_basis,
+            }
+            facts.append({**plain(row), **fact})
+            details = [f"{manifest.row_count:,} rows, {manifest.purpose.value}, {manifest.as_of_basis.value}"]
             if row.superseded_by:
-                line += f", superseded by {', '.join(row.superseded_by)}"
-            typer.echo(line)
-    if not rows:
-        typer.echo("nothing is published")
+                details.append(f"superseded by {', '.join(map(short, row.superseded_by))}")
+            lines += item(
+                f"{row.dataset_name}:{short(row.dataset_identity)}",
+                when(row.published_at_utc, "published at an unknown time"),
+                details=details,
+            )
+    print_facts(facts, lines or ["nothing is published"], as_json=json)
 
 
 @app.command(short_help="Show a manifest.")
 def show(
     dataset: Dataset,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as it is published.")] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Show a dataset: its meaning, its sources, and the gates it passed."""
     manifest = find_manifest(object_store(resolve(home, profile).load_profile()), dataset)
-    if json:
-        typer.echo(readable_json(manifest.wire()))
-        return
     rows = list(_manifest_lines(manifest))
     width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        typer.echo(f"{name:<{width}}  {text}")
+    print_facts(manifest, [f"{name:<{width}}  {text}" for name, text in rows], as_json=json)
 
 
 def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
@@ -183,7 +190,7 @@ _KNOW = {
 
 
 @app.command(short_help="Verify that a dataset is still what was built.")
-def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
+def verify(dataset: Dataset, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Compute the digest of every file and of the content again, and compare the manifest with what index and ledger recorded.
 
     Exit code 1 if something is not what the manifest says, or the manifest is not the one that was published. Where there
@@ -210,38 +217,43 @@ def verify(dataset: Dataset, home: Home = None, profile: ProfileSource = None) -
         problems = recorded_problems + verify_dataset(objects, manifest, advance)
     for problem in problems:
         typer.echo(problem, err=True)
+    lines = []
+    if not problems:
+        size = sum(file.bytes for file in manifest.files)
+        lines.append(f"{len(manifest.files)} files, {size:,} bytes: as they were built")
+        lines.append(f"{manifest.row_count:,} rows, content digest {manifest.content_digest}: computed again, equal")
+        if not_compared is None:
+            lines.append("the manifest is the one that index and build recorded")
+        else:
+            typer.echo(f"{not_compared}: what index and build recorded was not compared", err=True)
+    facts = {
+        "dataset_name": manifest.dataset_name,
+        "dataset_identity": manifest.dataset_identity,
+        "content_digest": manifest.content_digest,
+        "problems": problems,
+        "recorded_compared": not_compared is None,
+    }
+    print_facts(facts, lines, as_json=json)
     if problems:
         raise typer.Exit(1)
-    size = sum(file.bytes for file in manifest.files)
-    typer.echo(f"{len(manifest.files)} files, {size:,} bytes: as they were built")
-    typer.echo(f"{manifest.row_count:,} rows, content digest {manifest.content_digest}: computed again, equal")
-    if not_compared is None:
-        typer.echo("the manifest is the one that index and build recorded")
-    else:
-        typer.echo(f"{not_compared}: what index and build recorded was not compared", err=True)
 
 
 @app.command(short_help="Compare two datasets.")
-def diff(one: Dataset, other: Dataset, home: Home = None, profile: ProfileSource = None) -> None:
+def diff(one: Dataset, other: Dataset, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Compare two datasets: their meaning field by field, their content column by column."""
     from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
 
     objects = object_store(resolve(home, profile).load_profile())
     first, second = find_manifest(objects, one), find_manifest(objects, other)
     meaning = meaning_differences(first, second)
-    typer.echo("meaning: the same" if not meaning else "meaning:")
-    for difference in meaning:
-        typer.echo(f"  {difference.path}: {_short(difference.one)} | {_short(difference.other)}")
+    lines = ["meaning: the same" if not meaning else "meaning:"]
+    lines += [f"  {difference.path}: {_short(difference.one)} | {_short(difference.other)}" for difference in meaning]
     try:
         content = content_difference(objects, first, second)
     except ValueError as error:
         raise CommandRefused(str(error)) from None
-    if content is None:
-        typer.echo("content: the same")
-        return
-    typer.echo("content:")
-    for line in _content_lines(content):
-        typer.echo(f"  {line}")
+    lines += ["content: the same"] if content is None else ["content:", *(f"  {line}" for line in _content_lines(content))]
+    print_facts({"meaning": meaning, "content": content}, lines, as_json=json)
 
 
 def _short(value: Any) -> str:
@@ -267,6 +279,7 @@ def load(
         Path | None,
         typer.Option("--to", metavar="FOLDER", help="Write rows and manifest into this new folder.", show_default=False),
     ] = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -284,9 +297,12 @@ def load(
     else:
         assert objects.folder is not None  # refused above
         folder = (objects.folder / manifest.files[0].path).parent
-    typer.echo(f'import pandas; rows = pandas.read_parquet({str(folder)!r}, dtype_backend="pyarrow")')
-    typer.echo(f"import polars; rows = polars.read_parquet({str(folder / '*.parquet')!r})")
-    typer.echo(f"import duckdb; rows = duckdb.read_parquet({str(folder / '*.parquet')!r})")
+    lines = [
+        f'import pandas; rows = pandas.read_parquet({str(folder)!r}, dtype_backend="pyarrow")',
+        f"import polars; rows = polars.read_parquet({str(folder / '*.parquet')!r})",
+        f"import duckdb; rows = duckdb.read_parquet({str(folder / '*.parquet')!r})",
+    ]
+    print_facts({"folder": folder, "files": sorted(file.name for file in folder.glob("*.parquet"))}, lines, as_json=json)
 
 
 def _exported(objects: ObjectStore, manifest: DatasetManifest, folder: Path) -> Path:

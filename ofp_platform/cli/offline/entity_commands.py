@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import wheel
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -56,6 +57,7 @@ def from_entities(
         str, typer.Option("--basis", help="What a row knows: ingest_time, or event_time (hindsight).")
     ] = "ingest_time",
     build: Annotated[bool, typer.Option("--build/--intent", help="Build it here and now, or print the intent.")] = True,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -102,10 +104,12 @@ def from_entities(
             typer.echo(readable_json(intent_wire(intent)))
             return
         run = build_run(build_context, build_context.ledger.submit(intent).run_key, Console(stderr=True))
-    typer.echo(line_of(run))
-    if run.state.value != "DONE" or run.outcome is None:
+    lines, outcome = [line_of(run)], run.outcome if run.state.value == "DONE" else None
+    if outcome is not None:
+        lines.append(f"{outcome['dataset_name']}:{outcome['dataset_identity']}  {outcome['rows']:,} rows")
+    print_facts(run, lines, as_json=json)
+    if outcome is None:
         raise typer.Exit(1)
-    typer.echo(f"{run.outcome['dataset_name']}:{run.outcome['dataset_identity']}  {run.outcome['rows']:,} rows")
 
 
 def _first_columns(file: TableFile) -> list[str]:

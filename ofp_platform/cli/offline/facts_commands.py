@@ -8,7 +8,8 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.build_context import open_build_context
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AlwaysJson, AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.readable_json import readable_json
 
 if TYPE_CHECKING:
@@ -43,20 +44,20 @@ def examine(plane: Plane, reference: str) -> RunFacts:
 
 
 @app.command(short_help="Examine the run and publish its facts.")
-def publish(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
+def publish(reference: Reference = None, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Check the run of the profile and publish its facts. What a reference names never changes."""
     from ofp_platform.offline.requests.run_facts_view import publish_run_facts
 
     with open_build_context(resolve(home, profile)) as (plane, _):
         facts = examine(plane, reference or reference_of(plane.profile))
         digest = publish_run_facts(plane.pool, facts)
-    typer.echo(f"published {facts.reference} {digest}")
-    for evidence in facts.evidence:
-        typer.echo(f"  {evidence.check} {evidence.status.value} {evidence.evidence_digest}")
+    lines = [f"published {facts.reference} {digest}"]
+    lines += [f"  {evidence.check} {evidence.status.value} {evidence.evidence_digest}" for evidence in facts.evidence]
+    print_facts({**facts.wire(), "digest": digest}, lines, as_json=json)
 
 
 @app.command(short_help="Show the facts under a reference.")
-def show(reference: Reference = None, home: Home = None, profile: ProfileSource = None) -> None:
+def show(reference: Reference = None, json: AlwaysJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """The facts, if they are of the profile's run and every required check passed; a refusal otherwise."""
     from ofp_platform.offline.requests.run_facts_view import load_run_facts
 

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home
-from ofp_platform.cli.terminal.readable_json import readable_json
+from ofp_platform.cli.options import AsJson, Home
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 app = typer.Typer(
@@ -34,10 +34,10 @@ def show_list(
     ] = None,
     about: Annotated[str, typer.Option("--about", help="First digits of a request or of a run of Dagster.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Greatest number of facts to list.")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole objects as the contract defines them.")] = False,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """The newest facts, newest first, one a line."""
+    """The newest facts, newest first."""
     from ofp_platform.storage.governance_facts import read_facts
     from ofp_platform.storage.postgres import open_pool
     from ofp_platform.vocabulary.offline.governance_fact import FACTS, gist, subject
@@ -46,8 +46,14 @@ def show_list(
         raise CommandRefused(f"there is no fact {fact!r}; there are {', '.join(FACTS)}")
     with open_pool(resolve(home).dsn()) as pool:
         recorded_facts = read_facts(pool, fact, about=about, limit=limit)
-    if json:
-        typer.echo(readable_json([{"recorded_at_utc": item.recorded_at_utc, **item.fact.wire()} for item in recorded_facts]))
-        return
-    for item in recorded_facts:
-        typer.echo(f"{item.recorded_at_utc}  {item.fact.fact:<18}  {subject(item.fact)[:12]}  {gist(item.fact)}")
+    print_facts(
+        [{"recorded_at_utc": recorded.recorded_at_utc, **recorded.fact.wire()} for recorded in recorded_facts],
+        (
+            line
+            for recorded in recorded_facts
+            for line in item(
+                when(recorded.recorded_at_utc), recorded.fact.fact, subject(recorded.fact)[:12], details=(gist(recorded.fact),)
+            )
+        ),
+        as_json=json,
+    )

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 app = typer.Typer(help="Decide which content of an event id counts, where it has several.", no_args_is_help=True)
@@ -25,6 +26,7 @@ def adjudicate(
     ],
     reason: Annotated[str, typer.Option("--reason", help="Reason, kept with the decision.", show_default=False)],
     actor: Annotated[str | None, typer.Option("--actor", help="Name of who decides; default: the user of this process.")] = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -60,11 +62,12 @@ def adjudicate(
     )
     with open_pool(environment.dsn()) as pool:
         record(pool, decision)
-    typer.echo(f"of {event_class} {event_id} the record at {position} counts; build again with `ofp intent retry`")
+    line = f"of {event_class} {event_id} the record at {position} counts; build again with `ofp intent retry`"
+    print_facts(decision, [line], as_json=json)
 
 
 @app.command("list", short_help="List the decisions.")
-def show_list(home: Home = None, profile: ProfileSource = None) -> None:
+def show_list(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """The decisions about ids of the profile's run, oldest first; the last one about an id stands."""
     from ofp_platform.storage.id_adjudications import read_decisions
     from ofp_platform.storage.postgres import open_pool
@@ -73,7 +76,10 @@ def show_list(home: Home = None, profile: ProfileSource = None) -> None:
     declared_profile = environment.load_profile()
     with open_pool(environment.dsn()) as pool:
         decisions = read_decisions(pool, declared_profile.stream_name, declared_profile.context_pins)
+    lines: list[str] = []
     for decision in decisions:
         adjudication = decision.adjudication
         place = f"{adjudication.partition_id}/{adjudication.offset}"
-        typer.echo(f"{decision.decided_at_utc}  {' '.join(adjudication.name)}  {place}  {decision.actor}: {decision.reason}")
+        details = (f"{decision.actor}: {decision.reason}",)
+        lines += item(when(decision.decided_at_utc), " ".join(adjudication.name), place, details=details)
+    print_facts(decisions, lines, as_json=json)

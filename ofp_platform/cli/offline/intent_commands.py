@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import Environment, resolve
-from ofp_platform.cli.offline.run_line import line_of
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.offline.run_line import line_of, list_lines
+from ofp_platform.cli.options import AlwaysJson, AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.vocabulary.offline.build_plan import BuildPlan
+    from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
     from ofp_platform.vocabulary.profile import BuildLimits
 
 app = typer.Typer(help="Check, submit and follow build intents.", no_args_is_help=True)
 IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Intent, JSON or YAML.", show_default=False)]
 RunKey = Annotated[str, typer.Argument(metavar="RUN", help="Key of a run; its first 8 digits are enough.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the whole object as the contract defines it.")]
 
 
 @contextmanager
@@ -45,6 +46,7 @@ def new(
     event_type: Annotated[
         str | None, typer.Option("--type", help="Event type with a row per event; default: the only one.", show_default=False)
     ] = None,
+    json: AlwaysJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -115,17 +117,14 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
         sources = BuildSources.of(plane.pool, plane.log, objects, next_sequences, plane.profile.policy_rev)
         plan = resolve_intent(checked_intent, sources, code_release_id())
     demand_anchors(plan)
-    if json:
-        typer.echo(readable_json(plan.wire()))
-        return
-    for line in _plan_lines(plan):
-        typer.echo(line)
+    print_facts(plan, _plan_lines(plan), as_json=json)
 
 
 @app.command(short_help="Submit an intent.")
 def submit(
     intent: IntentFile,
     build: Annotated[bool, typer.Option("--build", help="Build it here and now; exit code 1 unless it ends DONE.")] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -136,7 +135,7 @@ def submit(
     environment = resolve(home, profile)
     if not build:
         with _ledger(environment, environment.load_profile().builds) as ledger:
-            typer.echo(line_of(ledger.submit(checked_intent)))
+            _tell(ledger.submit(checked_intent), json)
         return
     from rich.console import Console
 
@@ -145,7 +144,7 @@ def submit(
 
     with open_build_context(environment) as (_, build_context):
         run = build_run(build_context, build_context.ledger.submit(checked_intent).run_key, Console(stderr=True))
-    typer.echo(line_of(run))
+    _tell(run, json)
     if run.state.value != "DONE":
         raise typer.Exit(1)
 
@@ -159,16 +158,17 @@ def show_list(
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Greatest number of runs to list.")] = 20,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """The newest runs, newest first, one a line."""
+    """The newest runs, newest first: key, state, when it was submitted, and why it failed."""
     from ofp_platform.vocabulary.offline.build_run import RunState
 
     if state is not None and state not in list(RunState):
         raise CommandRefused(f"there is no state {state!r}; there are {', '.join(RunState)}")
     with _ledger(resolve(home)) as ledger:
-        for run in ledger.runs(None if state is None else RunState(state), limit=limit):
-            typer.echo(line_of(run))
+        runs = list(ledger.runs(None if state is None else RunState(state), limit=limit))
+    print_facts(runs, (line for run in runs for line in list_lines(run)), as_json=json)
 
 
 @app.command(short_help="Show one run with its receipts.")
@@ -177,21 +177,23 @@ def show(run: RunKey, json: AsJson = False, home: Home = None) -> None:
     with _ledger(resolve(home)) as ledger:
         build_run = ledger.show(run)
         receipts = ledger.receipts(build_run.run_key)
-    if json:
-        typer.echo(readable_json({**build_run.wire(), "receipts": [receipt.model_dump(mode="json") for receipt in receipts]}))
-        return
-    typer.echo(line_of(build_run))
+    facts = {**build_run.wire(), "receipts": [receipt.model_dump(mode="json") for receipt in receipts]}
+    print_facts(facts, _run_lines(build_run, receipts), as_json=json)
+
+
+def _run_lines(build_run: BuildRun, receipts: Sequence[BuildReceipt]) -> Iterator[str]:
+    yield line_of(build_run)
     attempts = f"attempts {build_run.attempts} of {build_run.attempt_limit}"
     if build_run.publish_only:
         attempts += f", of publication {build_run.publish_attempts} of {build_run.publish_attempt_limit}"
-    typer.echo(f"  {attempts}; submitted {build_run.submitted_at_utc}, changed {build_run.changed_at_utc}")
+    yield f"  {attempts}; submitted {build_run.submitted_at_utc}, changed {build_run.changed_at_utc}"
     for line in [] if build_run.plan is None else _plan_lines(build_run.plan):
-        typer.echo(f"  {line}")
+        yield f"  {line}"
     for name, value in sorted((build_run.outcome or {}).items()):
-        typer.echo(f"  {name} {value if isinstance(value, str | int) else readable_json(value, 2, len(name) + 1)}")
+        yield f"  {name} {value if isinstance(value, str | int) else readable_json(value, 2, len(name) + 1)}"
     for receipt in receipts:
         engine = f", engine {receipt.content['engine']}" if "engine" in receipt.content else ""
-        typer.echo(f"  receipt of {receipt.stage}, attempt {receipt.attempt}{engine}: {receipt.digest}")
+        yield f"  receipt of {receipt.stage}, attempt {receipt.attempt}{engine}: {receipt.digest}"
 
 
 @app.command(short_help="Cancel a run, also a running one.")
@@ -201,6 +203,7 @@ def cancel(
     actor: Annotated[
         str | None, typer.Option("--actor", help="Name of who cancels it; default: the user of this process.")
     ] = None,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """End a run that waits, runs or is to be published, as FAILED / CANCELLED; `ofp intent retry` gives it new attempts.
@@ -212,7 +215,7 @@ def cancel(
 
     with _ledger(resolve(home)) as ledger:
         build_run = ledger.cancel(ledger.show(run).run_key, actor or getpass.getuser(), reason)
-    typer.echo(line_of(build_run))
+    _tell(build_run, json)
     if build_run.state.value == "DONE":
         raise CommandRefused("the run is DONE: what it published stays")
 
@@ -237,7 +240,7 @@ def wait(
     deadline = None if timeout is None else time.monotonic() + timeout
     with _ledger(resolve(home)) as ledger:
         build_run = wait_for(ledger, run, deadline, lambda words: typer.echo(words, err=True))
-    typer.echo(readable_json(build_run.wire()) if json else line_of(build_run))
+    _tell(build_run, json)
     if build_run.state.value != "DONE":
         raise typer.Exit(1 if build_run.state.value == "FAILED" else 3)
 
@@ -246,11 +249,16 @@ def wait(
 def retry(
     run: RunKey,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build again even if only publication is left.")] = False,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Give a failed run new attempts, once the cause is removed. A run that did not fail stays as it is."""
     with _ledger(resolve(home)) as ledger:
-        typer.echo(line_of(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild)))
+        _tell(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild), json)
+
+
+def _tell(run: BuildRun, as_json: bool) -> None:
+    print_facts(run, [line_of(run)], as_json=as_json)
 
 
 def _plan_lines(plan: BuildPlan) -> Iterator[str]:

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.build_context import open_build_context
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts
 from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -38,6 +39,7 @@ def load(
             "--handbook", metavar="FILE.parquet", help="Load the outcomes of a handbook file instead, each observed 7 days later."
         ),
     ] = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -59,7 +61,9 @@ def load(
             with bar(Console(stderr=True), "Reading the log", records) as advance:
                 report_count, receipt = load_reports(plane, build_context.stream_records, ends, advance)
             unusable = report_count.unusable
-    typer.echo(f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
+    line = f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there"
+    facts = {"appended": receipt.new_count, "known": receipt.known_count, "unusable": [f"{part}:{at}" for part, at in unusable]}
+    print_facts(facts, [line], as_json=json)
     for partition_id, offset in unusable[:_SHOWN]:
         typer.echo(f"{partition_id}:{offset}: a report that names no event", err=True)
     if len(unusable) > _SHOWN:
@@ -118,6 +122,7 @@ def show(
         str | None,
         typer.Option("--event", metavar="EVENT_ID", help="Show every assertion about one event.", show_default=False),
     ] = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -140,16 +145,30 @@ def show(
         assertions = table.filter(pc.equal(table["event_id"], event)).to_pylist()
         if not assertions:
             raise CommandRefused(f"nobody has said anything of type {label_type} about {event}")
-        for row in assertions:
-            observed_time = format_time(to_micros(row["observed_time"]))
-            typer.echo(f"{observed_time}  {row['value']}  {row['event_class']}  {row['assertion_id']}")
+        times = [name for name in table.column_names if name.endswith("_time")]
+        rows = [{**row, **{name: format_time(to_micros(row[name])) for name in times}} for row in assertions]
+        about_event = (
+            line
+            for row in rows
+            for line in item(row["observed_time"], row["value"], row["event_class"], details=(str(row["assertion_id"]),))
+        )
+        print_facts(rows, about_event, as_json=json)
         return
     # in the order of (class, event, observed time, assertion id): the last one about an event is the one that holds
     events = zip(table["event_class"].to_pylist(), table["event_id"].to_pylist(), strict=True)
     resolved_labels = dict(zip(events, table["value"].to_pylist(), strict=True))
-    typer.echo(f"run {run}: {table.num_rows:,} assertions of type {label_type} about {len(resolved_labels):,} events")
-    for value, count in sorted(Counter(resolved_labels.values()).items()):
-        typer.echo(f"  {value}: {count:,} events")
-    if table.num_rows:
-        last = format_time(to_micros(pc.max(table["observed_time"]).as_py()))
-        typer.echo(f"  last heard of at {last}")
+    counts = sorted(Counter(resolved_labels.values()).items())
+    last = format_time(to_micros(pc.max(table["observed_time"]).as_py())) if table.num_rows else None
+    about = f"{table.num_rows:,} assertions of type {label_type} about {len(resolved_labels):,} events"
+    lines = [*item(f"run {run}: {about}"), *(f"  {value}: {count:,} events" for value, count in counts)]
+    if last is not None:
+        lines.append(f"  last heard of at {last}")
+    facts = {
+        "run_id": run,
+        "label_type": label_type,
+        "assertions": table.num_rows,
+        "events": len(resolved_labels),
+        "by_value": {str(value): count for value, count in counts},
+        "last_observed_utc": last,
+    }
+    print_facts(facts, lines, as_json=json)

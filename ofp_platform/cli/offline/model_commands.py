@@ -12,7 +12,8 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.build_context import object_store
 from ofp_platform.cli.offline.dataset_commands import Dataset, find_manifest
 from ofp_platform.cli.offline.model_table import model_table
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import wheel
 
 app = typer.Typer(help="Train the example models on datasets.", no_args_is_help=True)
@@ -49,6 +50,7 @@ def train_models(
         bool,
         typer.Option("--allow-hindsight", help="Admit a dataset whose rows know later events (as_of_basis event_time)."),
     ] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -63,11 +65,20 @@ def train_models(
     protocol = protocol_of(objects, manifest) if first_day is None else Protocol(first_day.date())
     with wheel(Console(stderr=True), "Training"):
         report = train_on(objects, manifest, protocol, trees=trees, allow_hindsight=allow_hindsight, entity=entity, amount=amount)
-    typer.echo(f"train {days_of(protocol.first_day, protocol.training_days)}: {report.training_rows:,} rows")
-    typer.echo(f"test  {days_of(protocol.first_test_day, protocol.test_days)}: {report.test_rows:,} rows")
-    for line in model_table(report, protocol):
-        typer.echo(line)
-    typer.echo(f"lineage {report.lineage_path}")
+    lines = [
+        f"train {days_of(protocol.first_day, protocol.training_days)}: {report.training_rows:,} rows",
+        f"test  {days_of(protocol.first_test_day, protocol.test_days)}: {report.test_rows:,} rows",
+        *model_table(report, protocol),
+        f"lineage {report.lineage_path}",
+    ]
+    facts = {
+        "first_day": protocol.first_day,
+        "training_rows": report.training_rows,
+        "test_rows": report.test_rows,
+        "scores": {model.name: model.scores for model in report.models},
+        "lineage_path": report.lineage_path,
+    }
+    print_facts(facts, lines, as_json=json)
 
 
 def days_of(first: object, count: int) -> str:

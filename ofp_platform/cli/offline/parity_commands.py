@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, table
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ BasisFile = Annotated[
     typer.Option("--basis", metavar="FILE", help="Basis, JSON; default: the end of log and archive.", show_default=False),
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Number of processes.")]
+_SHOWN = 10
+_RATE = ("group", "match", "mismatch", "uncheckable")
 _OUTCOMES = ("MATCH", "MISMATCH", "UNCHECKABLE")
 
 
@@ -59,24 +62,30 @@ def _run(
 
 
 @app.command(short_help="Compare every recorded decision with its rebuild.")
-def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profile: ProfileSource = None) -> None:
+def run(
+    basis: BasisFile = None, workers: Workers = 2, json: AsJson = False, home: Home = None, profile: ProfileSource = None
+) -> None:
     """Rebuild what each decision of the profile's run was served, up to a basis, and keep the outcome; exit code 1 when any
     differs, or none could be compared.
     """
     from ofp_platform.offline.runs.run_parity import prove_run
 
     with _run(home, profile, basis, workers) as (build_context, run_to_prove):
-        typer.echo(f"request {run_to_prove.request_id}")
-        shown_count = 0
+        mismatches: list[ParityResult] = []
 
-        def tell(record: ParityResult) -> None:
-            nonlocal shown_count
-            if record.outcome.value == "MISMATCH" and shown_count < 10:
-                shown_count += 1
-                _tell(record)
+        def keep(record: ParityResult) -> None:
+            if record.outcome.value == "MISMATCH" and len(mismatches) < _SHOWN:
+                mismatches.append(record)
 
-        counts = prove_run(build_context, run_to_prove, tell)
-    typer.echo("  ".join(f"{outcome} {counts[outcome]:,}" for outcome in _OUTCOMES))
+        counts = prove_run(build_context, run_to_prove, keep)
+    lines = [f"request {run_to_prove.request_id}", *(line for record in mismatches for line in _mismatch(record))]
+    lines.append("  ".join(f"{outcome} {counts[outcome]:,}" for outcome in _OUTCOMES))
+    facts = {
+        "request_id": run_to_prove.request_id,
+        "counts": {outcome: counts[outcome] for outcome in _OUTCOMES},
+        "mismatches": mismatches,
+    }
+    print_facts(facts, lines, as_json=json)
     if counts["MISMATCH"]:
         typer.echo(f"what was served is not what the log gives: `ofp parity show {run_to_prove.request_id[:12]}`", err=True)
         raise typer.Exit(1)
@@ -86,7 +95,7 @@ def run(basis: BasisFile = None, workers: Workers = 2, home: Home = None, profil
 
 
 @app.command(short_help="Show the decisions that late events would have changed.")
-def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSource = None) -> None:
+def corrections(basis: BasisFile = None, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Write to the correction ledger which features each decision would have had otherwise, had the events up to a basis been
     known, and which events did it.
     """
@@ -97,10 +106,20 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
     with _run(home, profile, basis, 1) as (build_context, run_to_prove):
         tally = correct_run(build_context, run_to_prove)
         days = corrected_days(build_context.pool, run_to_prove.request_id)
-    typer.echo(f"request {run_to_prove.request_id}")
-    typer.echo(f"{tally.compared_count:,} decisions compared, {tally.corrected_count:,} of them with other features")
-    for day in days:
-        typer.echo(f"{format_time(day.day_us)[:10]}  {day.decisions:,} decisions, {day.features:,} features")
+    rows = [{"day": format_time(day.day_us)[:10], "decisions": day.decisions, "features": day.features} for day in days]
+    lines = [
+        f"request {run_to_prove.request_id}",
+        f"{tally.compared_count:,} decisions compared, {tally.corrected_count:,} of them with other features",
+        *(f"{row['day']}  {row['decisions']:,} decisions, {row['features']:,} features" for row in rows),
+    ]
+    facts = {
+        "request_id": run_to_prove.request_id,
+        "compared": tally.compared_count,
+        "corrected": tally.corrected_count,
+        "unproven": tally.unproven_count,
+        "days": rows,
+    }
+    print_facts(facts, lines, as_json=json)
     if tally.unproven_count:
         typer.echo(
             f"{tally.unproven_count:,} decisions are not in this: `ofp parity run` says why they cannot be rebuilt", err=True
@@ -111,6 +130,7 @@ def corrections(basis: BasisFile = None, home: Home = None, profile: ProfileSour
 def show(
     request: Annotated[str, typer.Argument(metavar="[REQUEST]", help="First digits of a request; default: list all.")] = "",
     mismatches: Annotated[int, typer.Option(min=0, help="Greatest number of mismatches to show.")] = 20,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -126,33 +146,47 @@ def show(
             problem = f"no comparison begins with {request}" if request else "nothing was compared yet"
             raise CommandRefused(f"{problem}: run `ofp parity run`")
         counts = {request_id: parity_counts(pool, request_id) for request_id in request_ids}
-        for request_id in request_ids:
-            typer.echo(f"{request_id}  " + "  ".join(f"{outcome} {counts[request_id][outcome]:,}" for outcome in _OUTCOMES))
+        summary, rates = None, []
         if request and len(request_ids) == 1:
             summary = parity_summary(pool, request_ids[0], mismatches=mismatches)
-            for rate in parity_rates(pool, request_ids[0]):
-                day = format_time(rate.day_us)[:10]
-                typer.echo(f"{day}  {rate.group:32}{rate.match:>10,}{rate.mismatch:>10,}{rate.uncheckable:>10,}")
-            for reason, count in summary.by_reason.items():
-                typer.echo(f"UNCHECKABLE  {reason}: {count:,}")
-            for record in summary.mismatches:
-                _tell(record)
-    if any(request_id["MISMATCH"] for request_id in counts.values()):
+            rates = parity_rates(pool, request_ids[0])
+    requests: list[dict[str, Any]] = [
+        {"request_id": request_id, **{outcome: counts[request_id][outcome] for outcome in _OUTCOMES}}
+        for request_id in request_ids
+    ]
+    lines = [
+        line
+        for row in requests
+        for line in item(short(row["request_id"]), *(f"{outcome} {row[outcome]:,}" for outcome in _OUTCOMES))
+    ]
+    days = [{"day": format_time(rate.day_us)[:10], **{name: getattr(rate, name) for name in _RATE}} for rate in rates]
+    if summary is not None:
+        lines += table(("day", *_RATE), [list(day.values()) for day in days])
+        lines += [f"UNCHECKABLE  {reason}: {count:,}" for reason, count in summary.by_reason.items()]
+        lines += [line for record in summary.mismatches for line in _mismatch(record)]
+    facts = {
+        "requests": requests,
+        "days": days,
+        "uncheckable": {} if summary is None else summary.by_reason,
+        "mismatches": [] if summary is None else summary.mismatches,
+    }
+    print_facts(facts, lines, as_json=json)
+    if any(tally["MISMATCH"] for tally in counts.values()):
         raise typer.Exit(1)
 
 
-def _tell(record: ParityResult) -> None:
+def _mismatch(record: ParityResult) -> Iterator[str]:
     subject = f"decision {record.decision_id}" if record.decision_id else "snapshot"
-    typer.echo(f"MISMATCH  {subject}: served {record.online_snapshot_ref}, the log gives {record.offline_snapshot_ref or 'none'}")
+    details = [f"served {record.online_snapshot_ref}", f"log gives {record.offline_snapshot_ref or 'none'}"]
     first = record.first_difference
     if first is not None:
         place = [first.key_type and first.key_type.value, first.key_id, first.group_name, first.group_version, first.feature]
         where = " ".join([first.where, *(part for part in place if part)])
-        typer.echo(f"  {where}: served {first.served}, rebuilt {first.rebuilt}")
+        details.append(f"{where}: served {first.served}, rebuilt {first.rebuilt}")
     if record.detail:
-        typer.echo(f"  {record.detail}")
-    for event in first.events if first is not None else ():
-        typer.echo(f"    {_event(event)}")
+        details.append(record.detail)
+    details += [_event(event) for event in (first.events if first is not None else ())]
+    yield from item("MISMATCH", subject, details=details)
 
 
 def _event(event: EventRef) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
-from ofp_platform.cli.terminal.readable_json import readable_json
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.catalogue import Catalogue, CatalogueGroup
 
 app = typer.Typer(help="Show what the features mean, who owns them and who reads them.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print the whole object as the contract defines it.")]
 _WIDTH = 78
 
 
@@ -38,19 +37,18 @@ def show_list(
     """List the groups of the profile's pack: key type, number of features, owner, how many readers, and the description."""
     catalogue = _catalogue(home, profile)
     groups = [group for group in catalogue.groups if _fits(group, tag, search)]
-    if json:
-        typer.echo(
-            readable_json(catalogue.model_copy(update={"groups": tuple(groups)}).model_dump(mode="json", exclude_none=True))
-        )
-        return
-    for group in groups:
-        readers = f"{len(group.read_by)} readers" if catalogue.readers_known else "readers not counted"
-        line = f"{group.group_name}:{group.group_version}  {group.key_type.value}, {len(group.features)} features, {readers}"
-        typer.echo(line + (f", {group.owner}" if group.owner else ""))
-        for text in wrap(group.description, _WIDTH - 2):
-            typer.echo(f"  {text}")
-    if not groups:
-        typer.echo("no group of the pack is like that")
+    facts = catalogue.model_copy(update={"groups": tuple(groups)}).model_dump(mode="json", exclude_none=True)
+    lines = [line for group in groups for line in _group_lines(group, readers_known=catalogue.readers_known)]
+    print_facts(facts, lines or ["no group of the pack is like that"], as_json=json)
+
+
+def _group_lines(group: CatalogueGroup, *, readers_known: bool) -> Iterator[str]:
+    readers = f"{len(group.read_by)} readers" if readers_known else "readers not counted"
+    about = f"{group.key_type.value}, {len(group.features)} features, {readers}"
+    about += f", {group.owner}" if group.owner else ""
+    yield from item(f"{group.group_name}:{group.group_version}", about)
+    for text in wrap(group.description, _WIDTH - 2):
+        yield f"  {text}"
 
 
 @app.command(short_help="Show one group, feature by feature.")
@@ -69,11 +67,8 @@ def show(
     if group not in groups:
         raise CommandRefused(f"the pack has no group {group}{suggestion(group, groups)}")
     shown_group = groups[group]
-    if json:
-        typer.echo(readable_json(shown_group.model_dump(mode="json", exclude_none=True)))
-        return
-    for line in _lines(shown_group, readers_known=catalogue.readers_known):
-        typer.echo(line)
+    facts = shown_group.model_dump(mode="json", exclude_none=True)
+    print_facts(facts, _lines(shown_group, readers_known=catalogue.readers_known), as_json=json)
 
 
 def _lines(group: CatalogueGroup, *, readers_known: bool) -> Iterator[str]:

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.installation.local_principals import DECISIONS, ensure_local_principals, local_token
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -40,6 +41,7 @@ def decide(
     url: Annotated[str | None, typer.Option("--url", help="Service to ask; default: one started for the purpose.")] = None,
     token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
     connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="Concurrent requests.")] = 8,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -65,7 +67,7 @@ def decide(
             start = time.monotonic()
             with bar(Console(stderr=True), "Deciding", len(events)) as advance:
                 tally = decide_on(plane, point, events, service, connections=connections, advance=advance)
-    typer.echo(f"{words_of(tally)}, in {time.monotonic() - start:.1f} s")
+    print_facts(tally, [f"{words_of(tally)}, in {time.monotonic() - start:.1f} s"], as_json=json)
     if tally.refused:
         raise typer.Exit(1)
 

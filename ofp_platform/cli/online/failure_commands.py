@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from textwrap import fill
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
-from ofp_platform.cli.terminal.readable_json import readable_json
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.online.state.recorded_failures import Place, RecordedAnomaly, RecordedFailure
 
-_WIDTH = 80
 After = Annotated[
     str | None,
     typer.Option("--after", metavar="PARTITION:OFFSET", help="List what stands behind this record.", show_default=False),
@@ -53,14 +50,18 @@ def failures(
         projection_id = plane.known_live().projection_id if projection is None else plane.row(projection).projection_id
         with plane.pool.connection() as connection:
             page = read_failures(connection, projection_id, after=place, limit=limit + 1, reason=reason)
-    if json:
-        _print_json("failures", projection_id, page, limit)
-        return
-    for failure in page[:limit]:
-        groups = "every group" if not failure.groups else failure.groups
-        typer.echo(f"{failure.partition_id}:{failure.offset}  {failure.event_time_utc or 'no time'}  {failure.reason}")
-        typer.echo(fill(f"{failure.detail} (not fed: {groups})", _WIDTH, initial_indent="    ", subsequent_indent="    "))
-    _tell_rest("no record failed", page, limit)
+    lines = [
+        line
+        for failure in page[:limit]
+        for line in item(
+            f"{failure.partition_id}:{failure.offset}",
+            when(failure.event_time_utc, "no time"),
+            failure.reason,
+            details=(f"{failure.detail} (not fed: {failure.groups or 'every group'})",),
+        )
+    ]
+    lines += _rest("no record failed", page, limit)
+    print_facts(_facts("failures", projection_id, page, limit), lines, as_json=json)
 
 
 def anomalies(
@@ -82,13 +83,16 @@ def anomalies(
         projection_id = plane.known_live().projection_id if projection is None else plane.row(projection).projection_id
         with plane.pool.connection() as connection:
             page = read_anomalies(connection, projection_id, after=place, limit=limit + 1)
-    if json:
-        _print_json("anomalies", projection_id, page, limit)
-        return
-    for anomaly in page[:limit]:
-        first = f"{anomaly.first_partition_id}:{anomaly.first_offset}"
-        typer.echo(f"{anomaly.partition_id}:{anomaly.offset}  another payload than {first} has under the same id")
-    _tell_rest("no id came with two payloads", page, limit)
+    lines = [
+        line
+        for anomaly in page[:limit]
+        for line in item(
+            f"{anomaly.partition_id}:{anomaly.offset}",
+            f"another payload than {anomaly.first_partition_id}:{anomaly.first_offset} has under the same id",
+        )
+    ]
+    lines += _rest("no id came with two payloads", page, limit)
+    print_facts(_facts("anomalies", projection_id, page, limit), lines, as_json=json)
 
 
 def _place(text: str | None) -> Place | None:
@@ -100,15 +104,14 @@ def _place(text: str | None) -> Place | None:
     return partition_id, offset
 
 
-def _print_json(name: str, projection_id: int, page: Sequence[RecordedFailure | RecordedAnomaly], limit: int) -> None:
-    rows: list[dict[str, Any]] = [asdict(one) for one in page[:limit]]
+def _facts(name: str, projection_id: int, page: Sequence[RecordedFailure | RecordedAnomaly], limit: int) -> dict[str, Any]:
     following = f"{page[limit - 1].partition_id}:{page[limit - 1].offset}" if len(page) > limit else None
-    typer.echo(readable_json({"projection_id": projection_id, name: rows, "next_after": following}))
+    return {"projection_id": projection_id, name: page[:limit], "next_after": following}
 
 
-def _tell_rest(nothing: str, page: Sequence[RecordedFailure | RecordedAnomaly], limit: int) -> None:
+def _rest(nothing: str, page: Sequence[RecordedFailure | RecordedAnomaly], limit: int) -> Iterator[str]:
     if not page:
-        typer.echo(nothing)
+        yield nothing
     if len(page) > limit:
         last = page[limit - 1]
-        typer.echo(f"there are more: --after {last.partition_id}:{last.offset}")
+        yield f"there are more: --after {last.partition_id}:{last.offset}"

@@ -8,7 +8,7 @@ import typer
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.installation.local_principals import DECISIONS, local_token
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AlwaysJson, Home, ProfileSource
 from ofp_platform.cli.terminal.readable_json import readable_response
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.raw_identifier import redact
@@ -44,6 +44,7 @@ def get_features(
     ] = None,
     url: Annotated[str | None, typer.Option("--url", help="Service to ask; default: the database itself.")] = None,
     token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
+    json: AlwaysJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:

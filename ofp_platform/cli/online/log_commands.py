@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which a line feed is n
 @app.command(short_help="Append events from a file.")
 def append(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One envelope per line; - reads standard input.")],
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -55,9 +57,10 @@ def append(
         if batch:
             good, bad = _append(plane.log, file, batch, newest)
             appended_count, refused_count = appended_count + good, refused_count + bad
-    typer.echo(f"{appended_count} appended, {refused_count} refused")
-    for _, position in sorted(newest.items()):
-        typer.echo(f"up to {position.partition_id}:{position.offset}")
+    positions = [position for _, position in sorted(newest.items())]
+    lines = [f"{appended_count} appended, {refused_count} refused"]
+    lines += [f"up to {position.partition_id}:{position.offset}" for position in positions]
+    print_facts({"appended": appended_count, "refused": refused_count, "up_to": positions}, lines, as_json=json)
     if refused_count:
         raise typer.Exit(1)
 
@@ -108,13 +111,18 @@ def _words(file: Path, line: int, refusal: RecordRefusal) -> str:
 
 
 @app.command(short_help="Show where the log ends.")
-def ends(home: Home = None, profile: ProfileSource = None) -> None:
+def ends(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
     with resolve(home, profile).open_plane() as plane:
         floor = plane.log.retention_floor().by_partition()
-        typer.echo(f"stream {plane.log.stream_name}, {plane.log.position_kind.offset_kind}")
-        for part in plane.log.ends().partitions:
-            typer.echo(f"{part.partition_id}  from {floor[part.partition_id].offset or 0}  to {part.offset or 0}")
+        stream_name, offset_kind = plane.log.stream_name, plane.log.position_kind.offset_kind
+        rows = [
+            {"partition_id": part.partition_id, "first": floor[part.partition_id].offset or 0, "next": part.offset or 0}
+            for part in plane.log.ends().partitions
+        ]
+    lines = [f"stream {stream_name}, {offset_kind}"]
+    lines += [line for row in rows for line in item(row["partition_id"], f"from {row['first']}", f"to {row['next']}")]
+    print_facts({"stream_name": stream_name, "offset_kind": offset_kind, "partitions": rows}, lines, as_json=json)
 
 
 @app.command(short_help="Trim records that are archived, verified and applied.")
@@ -124,6 +132,7 @@ def trim(
         typer.Option("--archived", help="Trim only records that the archive holds, verified; there is no other way to trim."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show what would be trimmed; change nothing.")] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -145,20 +154,23 @@ def trim(
         archive = Archive(object_store(plane.profile), plane.log.stream_name)
         with bar(Console(stderr=True), "Verifying partitions", len(plane.log.partitions())) as advance:
             trims = log_trim.plan_trim(plane, archive, lambda: advance(1))
+        lines = []
         for partition_trim in trims:
             rest = f"; {partition_trim.end - partition_trim.until:,} stay: {partition_trim.kept}" if partition_trim.kept else ""
             span = f"from {partition_trim.floor} to {partition_trim.until}"
-            typer.echo(f"{partition_trim.partition_id}  {span}: {partition_trim.records:,} records{rest}")
+            lines.append(f"{partition_trim.partition_id}  {span}: {partition_trim.records:,} records{rest}")
         if not dry_run:
             log_trim.trim(plane, trims)
     doing = "would be trimmed" if dry_run else "trimmed"
-    typer.echo(f"{doing}: {sum(partition_trim.records for partition_trim in trims):,} records of log {plane.log.stream_name}")
+    lines.append(f"{doing}: {sum(partition_trim.records for partition_trim in trims):,} records of log {plane.log.stream_name}")
+    print_facts({"dry_run": dry_run, "partitions": trims}, lines, as_json=json)
 
 
 @app.command(short_help="Record the decision that nothing of a partition was lost.")
 def accept(
     partition: Annotated[str, typer.Argument(help="Id of the partition, as the refusal names it.")],
     reason: Annotated[str, typer.Option("--reason", help="Why nothing was lost; it is stored with the decision.")],
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -181,4 +193,6 @@ def accept(
         part = known_to(plane, partition)
         accept_gap(plane.pool, plane.log.stream_name, partition, str(part.offset), reason)
     where = f"behind {part.offset}" if part.offset else "before its oldest record"
-    typer.echo(f"recorded: nothing of partition {partition} of log {plane.log.stream_name} was lost {where}")
+    line = f"recorded: nothing of partition {partition} of log {plane.log.stream_name} was lost {where}"
+    facts = {"stream_name": plane.log.stream_name, "partition_id": partition, "behind": part.offset, "reason": reason}
+    print_facts(facts, [line], as_json=json)

@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.times import format_time
 
 if TYPE_CHECKING:
     from ofp_platform.online.ranges.rebuild import RebuildReceipt
+    from ofp_platform.online.state.projection import ProjectionRow
 
 app = typer.Typer(help="List projections, build the next one beside the live one, switch.", no_args_is_help=True)
 _LEAST_DIGITS = 8
 
 
 @app.command("list", short_help="List every projection in the database.")
-def list_all(home: Home = None, profile: ProfileSource = None) -> None:
+def list_all(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """List every projection in the database: stream, run, registry, status, version, watermark."""
-    from rich.console import Console
-    from rich.table import Table
-
     from ofp_platform.online.state.projection import list_projections
-    from ofp_platform.vocabulary.times import format_time
 
     with resolve(home, profile).open_plane_without_log() as plane, plane.pool.connection() as connection:
         rows = list_projections(connection)
-    table = Table("id", "stream", "run", "registry", "status", "version", "shards", "watermark", box=None, pad_edge=False)
-    for row in rows:
-        watermark = "none" if row.watermark is None else format_time(row.watermark)
-        identity = (str(row.projection_id), row.stream_name, row.pins.run_id, row.registry_digest[:12])
-        table.add_row(*identity, row.status, str(row.version), str(row.shards), watermark)
-    Console(width=160).print(table)
+    lines = [line for row in rows for line in _row_lines(row)]
+    print_facts([_row_facts(row) for row in rows], lines or ["there is no projection yet"], as_json=json)
+
+
+def _row_lines(row: ProjectionRow) -> Iterator[str]:
+    shards = f"{row.shards} key shard{'s' if row.shards > 1 else ''}"
+    about = f"version {row.version}, {shards}, watermark {when(row.watermark)}"
+    details = (f"{row.stream_name}, run {row.pins.run_id}", about)
+    yield from item(row.projection_id, row.status, f"registry {short(row.registry_digest)}", details=details)
+
+
+def _row_facts(row: ProjectionRow) -> dict[str, Any]:
+    watermark = None if row.watermark is None else format_time(row.watermark)
+    return {
+        "projection_id": row.projection_id,
+        "stream_name": row.stream_name,
+        "context_pins": row.pins.wire(),
+        "registry_digest": row.registry_digest,
+        "status": row.status,
+        "version": row.version,
+        "shards": row.shards,
+        "watermark_utc": watermark,
+    }
 
 
 @app.command(short_help="Build the next projection and compare it with the live one.")
-def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
+def rebuild(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Build the projection of the profile's pack beside the live one, and compare the two by hash; exit code 1 if they differ.
 
     It is folded from the first record on, out of the archive as far as the log does not go back. New groups are compared with
@@ -48,14 +65,16 @@ def rebuild(home: Home = None, profile: ProfileSource = None) -> None:
 
     with resolve(home, profile).open_plane() as plane:
         receipt = rebuilding.rebuild(plane, ProjectionFold(plane.log, plane.archive, plane.profile))
-    _tell(receipt)
+    lines = list(_receipt_lines(receipt))
+    if receipt.may_go_live and not receipt.unchanged:
+        lines.append(f"make it live with: ofp projection switch {short(receipt.beside.registry_digest)}")
+    print_facts(_receipt_facts(receipt), lines, as_json=json)
     if receipt.unchanged:
         return
     if not receipt.may_go_live:
         assert receipt.comparison is not None
         typer.echo(f"projection {receipt.beside.projection_id} {rebuilding.reason_against(receipt.comparison)}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"make it live with: ofp projection switch {receipt.beside.registry_digest[:12]}")
 
 
 @app.command(short_help="Make the next projection live.")
@@ -63,6 +82,7 @@ def switch(
     registry: Annotated[
         str, typer.Argument(metavar="DIGEST", help="Digest of the registry to make live; its first 8 digits are enough.")
     ],
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -78,14 +98,16 @@ def switch(
         raise CommandRefused(f"the profile's pack is registry {digest}; asked for was {registry}")
     with environment.open_plane() as plane:
         receipt = rebuilding.switch_live(plane, digest, ProjectionFold(plane.log, plane.archive, plane.profile))
-    _tell(receipt)
+    lines = list(_receipt_lines(receipt))
     if not receipt.unchanged:
-        typer.echo(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")
+        lines.append(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")
+    print_facts(_receipt_facts(receipt), lines, as_json=json)
 
 
 @app.command(short_help="Retire a projection that is not needed beside the live one.")
 def retire(
     projection: Annotated[int, typer.Argument(metavar="ID", help="Id of the projection, as `ofp projection list` shows it.")],
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -101,13 +123,15 @@ def retire(
             raise CommandRefused(f"somebody applies records to projection {projection} now: stop that first")
         with plane.pool.connection() as connection:
             is_new = projections.retire(connection, projection)
-    typer.echo(f"projection {projection} is retired" if is_new else f"projection {projection} was retired already")
+    line = f"projection {projection} is retired" if is_new else f"projection {projection} was retired already"
+    print_facts({"projection_id": projection, "retired_now": is_new}, [line], as_json=json)
 
 
 @app.command(short_help="Divide the keys of a projection among another number of shards.")
 def reshard(
     projection: Annotated[int, typer.Argument(metavar="PROJECTION", help="Number of the projection (`ofp projection list`).")],
     shards: Annotated[int, typer.Argument(metavar="SHARDS", help="How many key shards it is to have; 1: none.")],
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -122,34 +146,54 @@ def reshard(
         before = plane.row(projection)
         row = reshard_in_time(plane.pool, projection, shards)
     if row.version == before.version and before.shards == shards:
-        typer.echo(f"projection {projection} has {shards} key shard{'s' if shards > 1 else ''} already")
-        return
-    typer.echo(f"projection {projection} has {row.shards} key shard{'s' if row.shards > 1 else ''} from version {row.version} on")
-    typer.echo("start a process for each: " + "; ".join(_process(number, shards) for number in range(shards)))
+        lines = [f"projection {projection} has {shards} key shard{'s' if shards > 1 else ''} already"]
+    else:
+        shards_text = f"{row.shards} key shard{'s' if row.shards > 1 else ''}"
+        lines = [
+            f"projection {projection} has {shards_text} from version {row.version} on",
+            "start a process for each: " + "; ".join(_process(number, shards) for number in range(shards)),
+        ]
+    print_facts(_row_facts(row), lines, as_json=json)
 
 
 def _process(number: int, shards: int) -> str:
     return f"ofp projector run --shard {number}/{shards}" if shards > 1 else "ofp projector run"
 
 
-def _tell(receipt: RebuildReceipt) -> None:
+def _receipt_facts(receipt: RebuildReceipt) -> dict[str, Any]:
+    comparison = receipt.comparison
+    differences = () if comparison is None else comparison.differences
+    return {
+        "live": _row_facts(receipt.live),
+        "beside": _row_facts(receipt.beside),
+        "records": receipt.records,
+        "unchanged": receipt.unchanged,
+        "may_go_live": receipt.may_go_live,
+        "compared_keys": {} if comparison is None else comparison.compared_keys,
+        "live_hash": None if comparison is None else comparison.live_hash,
+        "beside_hash": None if comparison is None else comparison.beside_hash,
+        "differences": list(differences),
+    }
+
+
+def _receipt_lines(receipt: RebuildReceipt) -> Iterator[str]:
     comparison = receipt.comparison
     if receipt.unchanged or comparison is None:
-        typer.echo(f"projection {receipt.live.projection_id} of the profile's pack is the live one: nothing to build")
+        yield f"projection {receipt.live.projection_id} of the profile's pack is the live one: nothing to build"
         return
     beside = receipt.beside
-    typer.echo(f"projection {beside.projection_id}, registry {beside.registry_digest}: {receipt.records} records read")
-    typer.echo(f"compared {len(comparison.compared_keys)} groups of {comparison.keys} keys at {len(comparison.moments)} times")
+    yield f"projection {beside.projection_id}, registry {beside.registry_digest}: {receipt.records} records read"
+    yield f"compared {len(comparison.compared_keys)} groups of {comparison.keys} keys at {len(comparison.moments)} times"
     for name in comparison.common:
-        typer.echo(f"both: {name}, {comparison.compared_keys[name]} keys")
+        yield f"both: {name}, {comparison.compared_keys[name]} keys"
     for name in comparison.only_live:
-        typer.echo(f"only in the live one: {name}")
+        yield f"only in the live one: {name}"
     for name in comparison.only_beside:
-        typer.echo(f"new: {name}, {comparison.compared_keys[name]} keys compared with another fold of the records")
+        yield f"new: {name}, {comparison.compared_keys[name]} keys compared with another fold of the records"
     for name in comparison.without_keys:
-        typer.echo(f"no {name} has a key in either of them: nothing of it was compared")
-    typer.echo(f"live   {comparison.live_hash}")
-    typer.echo(f"beside {comparison.beside_hash}")
+        yield f"no {name} has a key in either of them: nothing of it was compared"
+    yield f"live   {comparison.live_hash}"
+    yield f"beside {comparison.beside_hash}"
     for difference in comparison.differences:
         where = f"{difference.key_type} {difference.key_id}, {difference.group}, {difference.feature}"
         typer.echo(f"differs: {where}: live {difference.live}, beside {difference.beside}", err=True)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, table, when
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
@@ -141,7 +142,7 @@ def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> 
 
 
 @app.command("catch-up", short_help="Apply what the log holds, then stop.")
-def catch_up(home: Home = None, profile: ProfileSource = None) -> None:
+def catch_up(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Apply what the log holds now, in large commits, and stop. A continuous driver beside it goes on where this one stopped."""
     from rich.console import Console
 
@@ -155,15 +156,13 @@ def catch_up(home: Home = None, profile: ProfileSource = None) -> None:
                 plane.projector(row), plane.log.ends(), plane.profile.batch_records, lambda receipt: advance(receipt.records)
             )
     records, applied = sum(receipt.records for receipt in commits), sum(receipt.applied for receipt in commits)
-    typer.echo(f"{records:,} records, {applied:,} applied; projection {row.projection_id} is at the head")
+    line = f"{records:,} records, {applied:,} applied; projection {row.projection_id} is at the head"
+    print_facts({"projection_id": row.projection_id, "records": records, "applied": applied}, [line], as_json=json)
 
 
 @app.command(short_help="Show counts, lag and watermark.")
-def status(home: Home = None, profile: ProfileSource = None) -> None:
+def status(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Show the live projection: counts, lag and watermark, partition by partition; exit code 1 when there is none."""
-    from rich.console import Console
-    from rich.table import Table
-
     from ofp_platform.online.projecting.continuous import driver_died, holds_projection
     from ofp_platform.online.projecting.epoch_barrier import holding_shards, missing_shards
     from ofp_platform.online.state.key_shards import read_shards, shard_words
@@ -182,29 +181,45 @@ def status(home: Home = None, profile: ProfileSource = None) -> None:
             holding = holding_shards(connection, row)
         lag = plane.log.ordinal_lag(row.basis)
         driven, died = holds_projection(plane.pool, row.projection_id), driver_died(plane.pool, row.projection_id)
-    watermark = "none" if row.watermark is None else format_time(row.watermark)
+    columns = ("records", "applied", "duplicates", "late", "failed", "ignored")
+    progress: dict[str, Any] = {part.partition_id: part for part in totals.partitions}
+    partitions: list[dict[str, Any]] = [
+        {
+            "partition_id": name,
+            **{column: getattr(progress.get(name), column, 0) for column in columns},
+            "lag": lag.get(name, 0),
+        }
+        for name in sorted({*progress, *lag})
+    ]
     driver = "a continuous driver runs" if driven else "no continuous driver runs"
     if died:
         driver += ", and the last one was not stopped: it died (start it again: `ofp projector run`)"
     head = f"projection {row.projection_id} of stream {row.stream_name}"
-    typer.echo(f"{head}: version {row.version}, watermark {watermark}, {driver}")
-    columns = ("partition", "records", "applied", "duplicates", "late", "failed", "ignored", "lag")
-    table = Table(*columns, box=None, pad_edge=False)
-    progress: dict[str, Any] = {part.partition_id: part for part in totals.partitions}
-    for name in sorted({*progress, *lag}):
-        part = progress.get(name)
-        counts = [str(0 if part is None else getattr(part, column)) for column in columns[1:-1]]
-        table.add_row(name, *counts, str(lag.get(name, 0)))
-    Console().print(table)
+    lines = [*item(f"{head}: version {row.version}, watermark {when(row.watermark)}, {driver}")]
+    lines += table(("partition", *columns, "lag"), [list(part.values()) for part in partitions])
     if row.shards > 1:
         for number, version in shards.items():
             process = "no process of its own" if number in missing else "a process attends to it"
-            typer.echo(f"key shard {number}/{row.shards}: version {version}, {process}")
+            lines.append(f"key shard {number}/{row.shards}: version {version}, {process}")
         if holding:
-            typer.echo(f"the next epoch waits for key {shard_words(holding)}")
-    for reason, count in totals.failures.items():
-        typer.echo(f"not applied, {reason}: {count}")
-    for reason, count in totals.group_failures.items():
-        typer.echo(f"applied, but not to every group, {reason}: {count}")
+            lines.append(f"the next epoch waits for key {shard_words(holding)}")
+    lines += [f"not applied, {reason}: {count}" for reason, count in totals.failures.items()]
+    lines += [f"applied, but not to every group, {reason}: {count}" for reason, count in totals.group_failures.items()]
     if totals.anomalies:
-        typer.echo(f"anomalies (an id seen again with another payload): {totals.anomalies}")
+        lines.append(f"anomalies (an id seen again with another payload): {totals.anomalies}")
+    facts = {
+        "projection_id": row.projection_id,
+        "stream_name": row.stream_name,
+        "version": row.version,
+        "watermark_utc": None if row.watermark is None else format_time(row.watermark),
+        "driver": "running" if driven else "died" if died else "stopped",
+        "partitions": partitions,
+        "shards": [
+            {"shard": number, "version": version, "attended": number not in missing} for number, version in shards.items()
+        ],
+        "waits_for_shards": sorted(holding),
+        "failures": totals.failures,
+        "group_failures": totals.group_failures,
+        "anomalies": totals.anomalies,
+    }
+    print_facts(facts, lines, as_json=json)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AlwaysJson, Home, ProfileSource
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.raw_identifier import redact
@@ -20,6 +20,7 @@ def show(
     payload_values: Annotated[
         bool, typer.Option("--payload-values", help="Show the values of the payload too: they may be personal data.")
     ] = False,
+    json: AlwaysJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import WIDTH, print_facts
 
 if TYPE_CHECKING:
     from ofp_platform.registry.models import Pack
@@ -34,19 +35,27 @@ def check(
     store: Annotated[
         bool, typer.Option("--store", help="Compare with every group version published in the database, too.")
     ] = False,
+    json: AsJson = False,
     home: Home = None,
 ) -> None:
     """Validate a pack; errors as file:line: field: message, exit code 1."""
     from ofp_platform.registry.pack import pack_digest
 
     feature_pack = read_pack(pack)
-    if store:
-        _hold_against_store(feature_pack, resolve(home).dsn())
+    lines = [_hold_against_store(feature_pack, resolve(home).dsn())] if store else []
     digest = pack_digest(feature_pack)
-    typer.echo(f"{feature_pack.pack_id} revision {feature_pack.revision}: {len(feature_pack.groups)} groups, digest {digest}")
+    lines.append(f"{feature_pack.pack_id} revision {feature_pack.revision}: {len(feature_pack.groups)} groups, digest {digest}")
+    facts = {
+        "pack_id": feature_pack.pack_id,
+        "revision": feature_pack.revision,
+        "groups": len(feature_pack.groups),
+        "digest": digest,
+        "held_against_store": store,
+    }
+    print_facts(facts, lines, as_json=json)
 
 
-def _hold_against_store(pack: Pack, dsn: str) -> None:
+def _hold_against_store(pack: Pack, dsn: str) -> str:
     import psycopg
 
     from ofp_platform.online.state.projection import published_groups
@@ -60,7 +69,7 @@ def _hold_against_store(pack: Pack, dsn: str) -> None:
     if refusals:
         raise typer.Exit(1)
     new = sum((group.name, group.version) not in stored_groups for group in pack.groups)
-    typer.echo(f"held against {len(stored_groups)} published group versions: {new} new, none redefined")
+    return f"held against {len(stored_groups)} published group versions: {new} new, none redefined"
 
 
 @app.command(short_help="Show the groups of a pack.")
@@ -71,36 +80,54 @@ def show(
             metavar="[PACK]", help="Pack file, or name of a shipped pack; default: the profile's pack.", show_default=False
         ),
     ] = None,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Show the groups of a pack: keys, features, request_context fields."""
-    from textwrap import fill
+    from textwrap import wrap
 
     from ofp_platform.registry.compile import compile_pack
     from ofp_platform.registry.layout import CompiledFeature, CompiledOnDemand
 
     registry = compile_pack(read_pack(pack or resolve(home, profile).load_profile().pack))
-    typer.echo(f"{registry.pack.pack_id} revision {registry.pack.revision}, digest {registry.digest}")
+    groups = []
+    lines = [f"{registry.pack.pack_id} revision {registry.pack.revision}", f"digest {registry.digest}"]
     for (name, version), plan in sorted(registry.groups.items()):
         written: tuple[CompiledFeature | CompiledOnDemand, ...] = (*plan.features, *plan.on_demand)
         features = sorted(feature.name for feature in written)
-        typer.echo(f"\n{name}:{version}  of the {plan.key_type}, stale after {plan.ttl_seconds} s")
-        typer.echo(fill(", ".join(features), width=100, initial_indent="  ", subsequent_indent="  "))
-        for field, kind in plan.request_fields:
-            typer.echo(f"  needs request_context: {field} ({kind})")
+        lines += ["", f"{name}:{version}  of the {plan.key_type}, stale after {plan.ttl_seconds} s"]
+        lines += wrap(", ".join(features), width=WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines += [f"  needs request_context: {field} ({kind})" for field, kind in plan.request_fields]
+        groups.append(
+            {
+                "group_name": name,
+                "group_version": version,
+                "key_type": plan.key_type,
+                "ttl_seconds": plan.ttl_seconds,
+                "features": features,
+                "request_context": dict(plan.request_fields),
+            }
+        )
+    facts = {
+        "pack_id": registry.pack.pack_id,
+        "revision": registry.pack.revision,
+        "digest": registry.digest,
+        "groups": groups,
+    }
+    print_facts(facts, lines, as_json=json)
 
 
 @app.command(short_help="Compare two packs.")
 def diff(
     old: Annotated[str, typer.Argument(metavar="OLD", help="Pack file, or name of a shipped pack.")],
     new: Annotated[str, typer.Argument(metavar="NEW", help="Pack file, or name of a shipped pack.")],
+    json: AsJson = False,
 ) -> None:
     """Compare two packs; exit code 1 when a group changed under a version that it had."""
     from ofp_platform.registry.diff import diff_packs
 
     difference = diff_packs(read_pack(old), read_pack(new))
-    for line in difference.lines or ("the packs mean the same",):
-        typer.echo(line)
+    print_facts(difference, difference.lines or ("the packs mean the same",), as_json=json)
     if not difference.publishable:
         raise typer.Exit(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import json as json_text
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.options import AlwaysJson, AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.model import is_digest
@@ -41,17 +43,18 @@ def _load(plane: Plane, snapshot_hash: str, *, rebuilt: bool = False) -> bytes:
 def show(
     snapshot_hash: Hash,
     rebuilt: Annotated[bool, typer.Option("--rebuilt", help="Show the result of a forensic rebuild instead.")] = False,
+    json: AlwaysJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """The record of a snapshot, printed only if its content still has that hash."""
     with resolve(home, profile).open_plane_without_log() as plane:
         record = _load(plane, snapshot_hash, rebuilt=rebuilt)
-    typer.echo(readable_json(json.loads(record)))
+    typer.echo(readable_json(json_text.loads(record)))
 
 
 @app.command(short_help="Index stored snapshots again, after a loss of the database.")
-def reindex(home: Home = None, profile: ProfileSource = None) -> None:
+def reindex(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Read every snapshot in the object store, hold it against its hash, and write the rows of the index that are missing.
 
     Exit code 1 if an object is damaged. It may run beside everything else, and again.
@@ -69,13 +72,14 @@ def reindex(home: Home = None, profile: ProfileSource = None) -> None:
         outcome = snapshot_reindexing.reindex(plane.pool, object_store(plane.profile), tell)
     for problem in outcome.problems:
         typer.echo(problem, err=True)
-    typer.echo(f"indexed: {outcome.indexed:,} of {outcome.records:,} snapshots in {outcome.objects:,} objects")
+    line = f"indexed: {outcome.indexed:,} of {outcome.records:,} snapshots in {outcome.objects:,} objects"
+    print_facts(outcome, [line], as_json=json)
     if outcome.problems:
         raise typer.Exit(1)
 
 
 @app.command(short_help="Compute one snapshot again from the log.")
-def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = None) -> None:
+def rebuild(snapshot_hash: Hash, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Fold the log again up to the recorded basis, and hold the result against the hash; exit code 1 if they differ.
 
     Nothing that the projection stored is used, so archive and log up to that basis are read whole.
@@ -86,12 +90,13 @@ def rebuild(snapshot_hash: Hash, home: Home = None, profile: ProfileSource = Non
     with resolve(home, profile).open_plane() as plane:
         served = ServedSnapshot.load(plane, snapshot_hash)
         rebuilt_hash, records = served.rebuilt()
-    typer.echo(f"recorded {snapshot_hash}")
-    typer.echo(f"rebuilt  {rebuilt_hash}  from {records:,} records of the log")
-    if rebuilt_hash != snapshot_hash:
+    equal = rebuilt_hash == snapshot_hash
+    lines = [f"recorded {snapshot_hash}", f"rebuilt  {rebuilt_hash}  from {records:,} records of the log"]
+    facts = {"recorded": snapshot_hash, "rebuilt": rebuilt_hash, "records": records, "equal": equal}
+    print_facts(facts, [*lines, "MATCH"] if equal else lines, as_json=json)
+    if not equal:
         typer.echo(_MISMATCH, err=True)
         raise typer.Exit(1)
-    typer.echo("MATCH")
 
 
 @app.command(short_help="List the events behind one served value.")
@@ -102,7 +107,7 @@ def explain(
     group: Annotated[
         str | None, typer.Option("--group", metavar="NAME:VERSION", help="Its group, where several have it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print windows and events as JSON.")] = False,
+    json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
@@ -111,7 +116,6 @@ def explain(
     The snapshot is rebuilt from the log first, and nothing is listed unless it has the recorded hash; exit code 1 then.
     """
     from ofp_platform.api.served_snapshot import ServedSnapshot
-    from ofp_platform.vocabulary.times import format_time
 
     _demand_hash(snapshot_hash)
     with resolve(home, profile).open_plane() as plane:
@@ -121,22 +125,26 @@ def explain(
             typer.echo(_MISMATCH, err=True)
             raise typer.Exit(1)
         windows = served.explained(name)
-    if as_json:
-        typer.echo(readable_json(_explained_json(snapshot_hash, name, value, windows)))
-        return
-    typer.echo(f"{name.group_name} {name.group_version} {name.feature} of {name.key_type}:{name.key_id}")
-    typer.echo(f"at {format_time(name.as_of)}: {json.dumps(value)}")
+    facts = _explained_json(snapshot_hash, name, value, windows)
+    print_facts(facts, _explained_lines(name, value, windows), as_json=json)
+
+
+def _explained_lines(name: FeatureName, value: int | str | bool | None, windows: list[ExplainedWindow]) -> Iterator[str]:
+    from ofp_platform.vocabulary.times import format_time
+
+    yield f"{name.group_name} {name.group_version} {name.feature} of {name.key_type}:{name.key_id}"
+    yield f"at {format_time(name.as_of)}: {json_text.dumps(value)}"
     for window in windows:
         selection = window.selection
         of = "" if selection.value is None else f" of {selection.value}"
         where = "".join(f", {field} one of {list(values)}" for field, values in selection.predicate.conditions)
         types = ", ".join(selection.predicate.event_types)
-        typer.echo(f"{window.role}: {selection.aggregation.value}{of}, {types}{where}")
-        typer.echo(f"  {format_time(window.after)} < time <= {format_time(window.until)}: {len(window.events):,} events")
+        yield f"{window.role}: {selection.aggregation.value}{of}, {types}{where}"
+        yield f"  {format_time(window.after)} < time <= {format_time(window.until)}: {len(window.events):,} events"
         for event in window.events:
-            value_text = "" if event.value is None else f"  {json.dumps(event.value)}"
+            value_text = "" if event.value is None else f"  {json_text.dumps(event.value)}"
             copies = f"  ({event.copies} copies)" if event.copies else ""
-            typer.echo(f"  {event.partition_id}:{event.offset}  {format_time(event.ts)}  {event.event_id}{value_text}{copies}")
+            yield f"  {event.partition_id}:{event.offset}  {format_time(event.ts)}  {event.event_id}{value_text}{copies}"
 
 
 def _explained_json(

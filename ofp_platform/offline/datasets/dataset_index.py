@@ -14,7 +14,10 @@ from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest, ma
 
 @dataclass(frozen=True)
 class IndexedDataset:
-    """One row. `superseded_by`: identities of the datasets that replace it, of which there should be one at most."""
+    """One row. `superseded_by`: identities of the datasets that replace it, of which there should be one at most.
+
+    `published_at_utc`: when the build recorded that it published it; None where this ledger knows no such build.
+    """
 
     dataset_name: str
     dataset_identity: str
@@ -22,6 +25,7 @@ class IndexedDataset:
     request_id: str
     supersedes: str | None
     superseded_by: tuple[str, ...]
+    published_at_utc: str | None
 
 
 class DatasetIndex:
@@ -134,7 +138,9 @@ class DatasetIndex:
             rows = connection.execute(
                 "SELECT one.dataset_name, one.dataset_identity, one.manifest_path, one.request_id,"
                 " one.supersedes, coalesce(array_agg(later.dataset_identity ORDER BY later.dataset_identity)"
-                " FILTER (WHERE later.dataset_identity IS NOT NULL), '{}')"
+                " FILTER (WHERE later.dataset_identity IS NOT NULL), '{}'),"
+                " (SELECT to_char(min(recorded_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+                " FROM ofp.build_receipt WHERE (run_key, stage) = (one.request_id, 'manifest'))"
                 " FROM ofp.dataset_index AS one LEFT JOIN ofp.dataset_index AS later"
                 " ON later.dataset_name = one.dataset_name AND later.supersedes = one.dataset_identity"
                 " WHERE one.dataset_name = coalesce(%s, one.dataset_name)"
@@ -142,6 +148,6 @@ class DatasetIndex:
                 (dataset_name,),
             ).fetchall()
         return [
-            IndexedDataset(name, identity, path, request, supersedes, tuple(later))
-            for name, identity, path, request, supersedes, later in rows
+            IndexedDataset(name, identity, path, request, supersedes, tuple(later), published_at)
+            for name, identity, path, request, supersedes, later, published_at in rows
         ]

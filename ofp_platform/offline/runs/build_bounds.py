@@ -154,7 +154,7 @@ class BuildGuard:
     """Ends a build that may not go on: one that was cancelled, or that holds more bytes than it may.
 
     `demand_running` raises where the run is not this attempt's any more. `clock` gives seconds; it decides only how often the
-    guard looks.
+    guard looks. `on_look` is told the bytes that the build holds.
     """
 
     folder: Path
@@ -162,6 +162,7 @@ class BuildGuard:
     demand_running: Callable[[], None]
     clock: Callable[[], float]
     every_seconds: float = 1.0
+    on_look: Callable[[int], None] = lambda held: None
     _next_look: float = field(default=0.0)
 
     def check(self) -> None:
@@ -179,6 +180,7 @@ class BuildGuard:
         """Look; raises as `check`."""
         self.demand_running()
         size = folder_bytes(self.folder)
+        self.on_look(size)
         if size > self.max_bytes:
             raise BuildRefused(
                 BuildReason.BUILD_TOO_LARGE,

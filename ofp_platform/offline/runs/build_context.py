@@ -35,7 +35,8 @@ class BuildContext:
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
     least `processes_from` records. `engine` computes the features. `memory`: bytes that all processes of a build together may
     hold; None: a fold is cut into the least number of shards. `limits`: those of the profile; `clock`: seconds, for pauses only;
-    `policy_rev`: the policy of the profile, which plans and manifests name.
+    `policy_rev`: the policy of the profile, which plans and manifests name. `on_look` is told every second or so, while a build
+    runs, how many bytes of scratch and files it holds.
 
     Raises:
         SparkUnavailable: the engine is Spark, and it is not installed here.
@@ -54,6 +55,7 @@ class BuildContext:
     limits: BuildLimits = DEFAULT_LIMITS
     clock: Callable[[], float] = time.monotonic
     policy_rev: str | None = None
+    on_look: Callable[[int], None] = lambda held: None
 
     def __post_init__(self) -> None:
         if self.engine is FeatureEngine.SPARK:

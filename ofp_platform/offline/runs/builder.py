@@ -145,6 +145,7 @@ class _Steps:
             build_context.limits.max_bytes,
             self._demand_running,
             build_context.clock,
+            on_look=build_context.on_look,
         )
 
     def record(self, name: str, content: dict[str, Any]) -> Stage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ofp_platform.online.plane import Plane
@@ -51,7 +51,9 @@ class CatchUpReceipt:
         return dict(sorted(totals.items()))
 
 
-def catch_up(plane: Plane, row: ProjectionRow, partition_id: str) -> CatchUpReceipt:
+def catch_up(
+    plane: Plane, row: ProjectionRow, partition_id: str, on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None
+) -> CatchUpReceipt:
     """Apply what the log holds of a partition now. What is appended meanwhile is left for the next time.
 
     Raises:
@@ -61,7 +63,8 @@ def catch_up(plane: Plane, row: ProjectionRow, partition_id: str) -> CatchUpRece
     receipts: list[ApplyReceipt] = []
     if head is not None:
         projector = plane.projector(row)
-        receipts = apply_until(projector, Basis(stream_name=row.stream_name, partitions=(head,)), plane.profile.batch_records)
+        until = Basis(stream_name=row.stream_name, partitions=(head,))
+        receipts = apply_until(projector, until, plane.profile.batch_records, on_commit)
     after = plane.row(row.projection_id)
     return CatchUpReceipt(
         partition_id=partition_id,

@@ -9,6 +9,7 @@ that is served never goes back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,10 +50,16 @@ class RebuildReceipt:
         return self.comparison is not None and self.comparison.equal
 
 
-def rebuild(plane: Plane, fold: HistoryFold | None = None, *, keys_per_type: int = KEYS_PER_TYPE) -> RebuildReceipt:
+def rebuild(
+    plane: Plane,
+    fold: HistoryFold | None = None,
+    *,
+    keys_per_type: int = KEYS_PER_TYPE,
+    on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None,
+) -> RebuildReceipt:
     """Build the projection of the profile's pack up to the live one's basis, and compare the two there.
 
-    `fold` as of `compare`.
+    `fold` as of `compare`. `on_commit` is told of each commit on the way.
 
     Raises:
         RegistryRefused: the pack redefines a published group version.
@@ -65,7 +72,8 @@ def rebuild(plane: Plane, fold: HistoryFold | None = None, *, keys_per_type: int
     if beside.projection_id == live.projection_id:
         return RebuildReceipt(live, beside, 0, 0, None)
     # the long way first, without holding a snapshot of the store open
-    receipts = apply_until(plane.projector(beside), plane.row(live.projection_id).basis, plane.profile.batch_records)
+    live_basis = plane.row(live.projection_id).basis
+    receipts = apply_until(plane.projector(beside), live_basis, plane.profile.batch_records, on_commit)
     with store_snapshot(plane.pool, live.projection_id) as (connection, pool):
         live = read_projection(connection, live.projection_id)
         receipts += _bring_to(plane, beside, live.basis)

@@ -18,6 +18,7 @@ from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline.build_metadata import archive_metadata
 from ofp_platform.orchestration.online.projection_assets import RETRIES
 from ofp_platform.orchestration.partitions import LogPartitions, range_key, select_ranges
+from ofp_platform.orchestration.progress_lines import ProgressLines
 from ofp_platform.orchestration.receipt_metadata import ENVELOPE_COLUMNS, Metadata, markdown_table
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.vocabulary.profile import Profile
@@ -82,12 +83,14 @@ def archive_segment_asset(profile: Profile, partitions: LogPartitions) -> dg.Ass
         outcome = ArchiveOutcome(refused=dict(selection.foreign))
         with builds.open() as build_context:
             ranges = OffsetRanges(build_context.pool, build_context.log, profile.range_size)
+            progress = ProgressLines(context.log.info, "archive", "segments", sum(map(len, selection.numbers.values())))
             for partition_id, numbers in selection.numbers.items():
                 for number in numbers:
                     try:
                         _archive(ranges, build_context.archive, partition_id, number, outcome)
                     except _REFUSALS as error:
                         outcome.refused[range_key(partition_id, number)] = str(error)
+                    progress.add(1)
         if outcome.refused:
             # what was archived is in the archive, whatever becomes of the run: say so now
             for key, metadata in outcome.metadata.items():
@@ -115,9 +118,11 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: dg.Resour
     """One observation of the whole archive, and its check; the run fails when something is wrong or nothing is archived."""
     with builds.open() as build_context:
         archive = build_context.archive
-        verifications = [
-            verify_partition(archive, name, build_context.log.position_kind.offset_kind) for name in archive.partition_ids()
-        ]
+        names, verifications = archive.partition_ids(), []
+        progress = ProgressLines(context.log.info, "verification", "partitions", len(names))
+        for name in names:
+            verifications.append(verify_partition(archive, name, build_context.log.position_kind.offset_kind))
+            progress.add(1)
         try:
             demand_archived_listed(build_context.log, archive)
             demand_tail(build_context.log, archive)

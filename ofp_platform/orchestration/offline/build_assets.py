@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 
 import dagster as dg
+from pydantic import Field
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest, verify_files
 from ofp_platform.offline.replay.memory_budget import MemoryTooSmall, memory_bytes
@@ -20,6 +22,7 @@ from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline.build_metadata import stage_metadata
 from ofp_platform.orchestration.offline.parity_assets import PARITY_REPORT, parity_evidence
 from ofp_platform.orchestration.partitions import BUILD_REQUEST, run_of_key
+from ofp_platform.orchestration.progress_lines import ProgressLines
 from ofp_platform.orchestration.receipt_metadata import Metadata
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.storage.objects import ObjectStoreUnavailable
@@ -128,6 +131,18 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
 }
 
 
+class BuildConfig(dg.Config):
+    """How a build runs; every choice gives the same bytes."""
+
+    engine: FeatureEngine = Field(
+        default=FeatureEngine.PROCESSES,
+        description="What the build runs on: PROCESSES of this machine, or SPARK (extra `spark`, Java 17).",
+    )
+    memory: str | None = Field(
+        default=None, description="Memory of all processes of the build together, such as 3GB; without: as little as it needs."
+    )
+
+
 @dg.multi_asset(
     name="build",
     specs=[
@@ -150,34 +165,25 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
     can_subset=True,
     partitions_def=BUILD_REQUEST,
     pool=POOL,
-    config_schema={
-        "engine": dg.Field(
-            dg.Enum("FeatureEngine", [dg.EnumValue(engine.value) for engine in FeatureEngine]),
-            default_value=FeatureEngine.PROCESSES.value,
-            description="What the build runs on; each engine gives the same bytes. spark needs the extra `spark`, Java 17.",
-        ),
-        "memory": dg.Field(
-            dg.Noneable(str),
-            default_value=None,
-            description="Memory of all processes of the build together, such as 3GB; any amount gives the same bytes.",
-        ),
-    },
 )
-def build_stages(context: dg.AssetExecutionContext, builds: dg.ResourceParam[BuildContextResource]) -> Iterator[object]:
+def build_stages(
+    context: dg.AssetExecutionContext, config: BuildConfig, builds: dg.ResourceParam[BuildContextResource]
+) -> Iterator[object]:
     """Build the request of the partition. One that another builder has finished is shown as its receipts have it."""
-    config = context.op_execution_context.op_config
     try:
-        memory = None if config["memory"] is None else memory_bytes(config["memory"])
+        memory = None if config.memory is None else memory_bytes(config.memory)
     except ValueError as error:
         raise dg.Failure(f"memory: {error}", allow_retries=False) from None
     try:
-        with builds.open(FeatureEngine(config["engine"]), memory) as build_context:
+        with builds.open(config.engine, memory) as build_context:
             yield from _build(context, build_context)
     except (LeaseLost, MemoryTooSmall, SparkUnavailable, UnknownRun) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _build(context: dg.AssetExecutionContext, build_context: BuildContext) -> Iterator[object]:
+    progress = ProgressLines(context.log.info, "plan", "bytes of scratch and files held")
+    build_context = replace(build_context, on_look=progress.reach)
     shown_stages = _Shown(context, build_context)
     began = time.monotonic()
     asked_run = run_of_key(build_context.ledger, context.partition_key)
@@ -188,6 +194,7 @@ def _build(context: dg.AssetExecutionContext, build_context: BuildContext) -> It
             context.log.info(
                 "stage %s is done, %.1f s since the build began: %s", stage.name, time.monotonic() - began, stage.digest
             )
+            progress.doing = f"after {stage.name}"
             yield from shown_stages.stage(stage)
     run = build_context.ledger.show(asked_run.run_key)
     if run.state is RunState.DONE:

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, load_manifest
 from ofp_platform.offline.runs.run_ledger import UnknownRun
@@ -23,14 +24,16 @@ POOL = "ofp_training"
 
 
 class TrainingConfig(dg.Config):
-    """`first_day` of training, as in 2018-07-25; empty: as published for the handbook, else as late as labels allow.
+    """How the baseline models are trained."""
 
-    `allow_hindsight`: admit a dataset whose rows know later events.
-    """
-
-    first_day: str = ""
-    trees: int = 100
-    allow_hindsight: bool = False
+    first_day: str = Field(
+        default="",
+        description="First day of training, as in 2018-07-25; empty: as published for the handbook, else as late as labels let.",
+    )
+    trees: int = Field(default=100, ge=1, le=10_000, description="Trees of the random forest.")
+    allow_hindsight: bool = Field(
+        default=False, description="Admit a dataset whose rows know later events (as_of_basis event_time)."
+    )
 
 
 @dg.asset(

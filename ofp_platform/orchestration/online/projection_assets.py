@@ -15,6 +15,7 @@ from ofp_platform.online.ranges.range_apply import RangeReceipt, apply_ranges
 from ofp_platform.online.serving.posture import NO_PROJECTION, judge
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.partitions import LogPartitions, range_key, select_ranges
+from ofp_platform.orchestration.progress_lines import ProgressLines
 from ofp_platform.orchestration.range_plot import SHOWN, events_per_range
 from ofp_platform.orchestration.receipt_metadata import Metadata, catch_up_metadata, markdown_table, range_metadata
 from ofp_platform.orchestration.resources import PlaneResource
@@ -27,7 +28,6 @@ CONTIGUOUS = "basis_is_contiguous"
 ONE_FATE = "every_record_has_one_fate"
 POSTURE = "posture_is_not_red"
 POOL = "ofp_projection"
-TOLD_SECONDS = 10.0
 PROJECTOR_VERSION = "1"
 RETRIES = dg.RetryPolicy(max_retries=3, delay=1, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -73,7 +73,8 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
         receipts: list[RangeReceipt] = []
         selection = select_ranges(context.partition_keys)
         refused_ranges = dict(selection.foreign)
-        told = time.perf_counter()
+        asked = sum(map(len, selection.numbers.values()))
+        progress = ProgressLines(context.log.info, "replay", "ranges", asked)
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
             for partition_id, numbers in selection.numbers.items():
@@ -87,9 +88,7 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
                         receipts.append(receipt)
                         done_ranges[key] = range_metadata(receipt, now - began)
                         events[receipt.bounds.number] = receipt.counts["events"]
-                        if now - told >= TOLD_SECONDS:
-                            context.log.info("%s is done, %d ranges of this run so far", key, len(receipts))
-                            told = now
+                        progress.add(1)
                         began = time.perf_counter()
                 except (RangeGap, RangeOpen, RangeTrimmed, RangeUnreadable, PartitionNotFound) as error:
                     refused_ranges[partition_id] = str(error)
@@ -212,9 +211,12 @@ def projection_asset(profile: Profile, partitions: LogPartitions) -> dg.AssetsDe
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
             with holding(opened_plane.dsn, row.projection_id, CATCH_UP):  # whoever looks knows by it that this run goes on
+                lag = opened_plane.log.ordinal_lag(row.basis)
+                waiting = sum(lag.get(partition_id, 0) for partition_id in context.partition_keys)
+                progress = ProgressLines(context.log.info, "catch-up", "records", waiting)
                 for partition_id in context.partition_keys:
                     began = time.perf_counter()
-                    receipt = catch_up(opened_plane, row, partition_id)
+                    receipt = catch_up(opened_plane, row, partition_id, lambda receipt: progress.add(receipt.records))
                     metadata = catch_up_metadata(receipt, time.perf_counter() - began)
                     context.add_asset_metadata(metadata, partition_key=partition_id)
             tags = {"registry_digest": row.registry_digest[:16]}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import dagster as dg
+from pydantic import Field
 
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import ReceiptDamaged, SegmentMissing
@@ -16,9 +17,11 @@ from ofp_platform.online.state.projection import RegistryRefused
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTOR_VERSION, RETRIES
 from ofp_platform.orchestration.partitions import REGISTRY_DIGEST, registry_key
+from ofp_platform.orchestration.progress_lines import ProgressLines
 from ofp_platform.orchestration.receipt_metadata import Metadata, comparison_metadata
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.registry.pack import pack_digest
+from ofp_platform.vocabulary.profile import Profile
 
 REBUILD = dg.AssetKey(["online", "rebuild"])
 EQUAL = "equal_on_common_groups"
@@ -92,7 +95,10 @@ def rebuild_beside(
                 allow_retries=False,
             )
         try:
-            receipt = rebuild(opened_plane, _fold(opened_plane))
+            opened_plane.ensure_live()
+            records = sum(opened_plane.log.ordinal_lag(opened_plane.open_beside().basis).values())
+            progress = ProgressLines(context.log.info, "rebuild", "records", records)
+            receipt = rebuild(opened_plane, _fold(opened_plane), on_commit=lambda receipt: progress.add(receipt.records))
         except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     yield dg.MaterializeResult(
@@ -116,9 +122,14 @@ def rebuild_beside(
 
 
 class SwitchConfig(dg.Config):
-    """Which registry is to go live: the partition key of `online/rebuild`."""
+    """Which registry is to go live."""
 
-    registry_digest: str
+    registry: str = Field(
+        description=(
+            "Partition of `online/rebuild` that is to go live, as in card_payments-2.efd4b69b, or the whole digest of its"
+            " registry. It has to be that of the profile's pack."
+        )
+    )
 
 
 @dg.op(
@@ -129,28 +140,37 @@ def make_rebuilt_projection_live(
 ) -> None:
     """The switch."""
     with plane.open() as opened_plane:
+        pack = profile_pack(opened_plane.profile)
+        digest = pack_digest(pack)
+        key = registry_key(pack, digest)
         try:
-            receipt = switch_live(opened_plane, config.registry_digest, _fold(opened_plane))
+            receipt = switch_live(opened_plane, digest if config.registry == key else config.registry, _fold(opened_plane))
         except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}
-    context.log_event(dg.AssetObservation(REBUILD, partition=config.registry_digest, metadata=metadata))
+    context.log_event(dg.AssetObservation(REBUILD, partition=key, metadata=metadata))
     context.log.info(
         "registry %s is live (projection %d; before: %d)",
-        config.registry_digest,
+        digest,
         receipt.beside.projection_id,
         receipt.live.projection_id,
     )
 
 
-@dg.job(
-    name="switch_live",
-    description="Makes the projection that `online/rebuild` built live. Switching back is the same with the former pack.",
-    tags={"plane": "online"},
-)
-def switch_live_job() -> None:
-    """Switch the live projection."""
-    make_rebuilt_projection_live()
+def switch_live_job(profile: Profile) -> dg.JobDefinition:
+    """The job `switch_live`; its launchpad begins with the registry of the profile's pack."""
+    pack = profile_pack(profile)
+
+    @dg.job(
+        name="switch_live",
+        description="Makes the projection that `online/rebuild` built live. Switching back is the same with the former pack.",
+        tags={"plane": "online"},
+        config={"ops": {"make_rebuilt_projection_live": {"config": {"registry": registry_key(pack, pack_digest(pack))}}}},
+    )
+    def switch_live_job() -> None:
+        make_rebuilt_projection_live()
+
+    return switch_live_job
 
 
 rebuild_job = dg.define_asset_job(

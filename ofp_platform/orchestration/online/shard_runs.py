@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 import dagster as dg
+from pydantic import Field
 
 from ofp_platform.online.projecting.epoch_barrier import missing_shards
 from ofp_platform.online.ranges.log_progress import progress
@@ -21,8 +22,9 @@ RESOURCES = {"requests": {"cpu": "1", "memory": "2Gi"}}
 class ShardConfig(dg.Config):
     """Settings of a run of a key shard."""
 
-    idle_seconds: float = 60.0
-    """The run ends when no record has waited for so long; 0: when it is terminated."""
+    idle_seconds: float = Field(
+        default=60.0, ge=0, description="The run ends when no record has waited for so long; 0: when it is terminated."
+    )
 
 
 @dg.op(description="Applies the epochs of one key shard of the live projection to its keys.")

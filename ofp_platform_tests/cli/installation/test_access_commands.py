@@ -25,14 +25,16 @@ def accesses(ofp: Ofp, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("accesses")
 def test_who_asked_for_what(ofp: Ofp) -> None:
     lines = ofp("access", "list").out.splitlines()
-    assert lines[0] == f"2026-11-27T10:00:00Z  scorer  /v0/get_features  {'a' * 64}  OK"
-    assert lines[1] == "2026-11-28T10:00:00Z  metrics  /v0/get_features  -  FORBIDDEN"
-    assert len(lines) == 3
-    assert ofp("access", "list", "--principal", "metrics").out.splitlines() == lines[1:2]
-    assert ofp("access", "list", "--hash", "a" * 64).out.splitlines() == [lines[0], lines[2]]
-    assert ofp("access", "list", "--since", "2026-11-28T11:00:00Z").out.splitlines() == lines[2:]
-    assert ofp("access", "list", "--count", "1").out.splitlines() == lines[2:]
-    assert json.loads(ofp("access", "list", "--count", "1", "--json").out)["at_utc"] == "2026-11-28T11:00:00.500000Z"
+    assert lines[0] == "2026-11-27T10:00:00Z  scorer  /v0/get_features  OK"
+    assert lines[1] == f"    {'a' * 64}"
+    assert lines[2] == "2026-11-28T10:00:00Z  metrics  /v0/get_features  FORBIDDEN"
+    assert len(lines) == 5
+    assert ofp("access", "list", "--principal", "metrics").out.splitlines() == lines[2:3]
+    assert ofp("access", "list", "--hash", "a" * 64).out.splitlines() == [*lines[:2], *lines[3:]]
+    assert ofp("access", "list", "--since", "2026-11-28T11:00:00Z").out.splitlines() == lines[3:]
+    assert ofp("access", "list", "--count", "1").out.splitlines() == lines[3:]
+    (newest,) = json.loads(ofp("access", "list", "--count", "1", "--json").out)
+    assert newest["at_utc"] == "2026-11-28T11:00:00.500000Z"
     assert "in UTC" in ofp("access", "list", "--since", "yesterday").refused()
 
 

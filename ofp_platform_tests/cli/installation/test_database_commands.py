@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 
@@ -41,11 +42,15 @@ def test_roles_of_another_name_do_their_job(ofp: Ofp, embedded_server: str, dsn:
         outcome = ofp("database", "register", role, "serving", OFP_DATABASE_URL=dsn)
         assert outcome.out == f"{role} has the job serving, for the run of the profile\n"
         assert connection.execute("SELECT count(*) FROM ofp.projection").fetchone() == (0,)
-        assert f"{role:<24}serving     1\n" in ofp("database", "roles", OFP_DATABASE_URL=dsn).out
+        assert [role, "serving", "1"] in _roles(ofp, dsn)
         assert ofp("database", "register", role, "auditor", "--every-run", OFP_DATABASE_URL=dsn).code == 0
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("INSERT INTO ofp.snapshot_index DEFAULT VALUES")
-        assert f"{role:<24}auditor     every run\n" in ofp("database", "roles", OFP_DATABASE_URL=dsn).out
+        assert [role, "auditor", "every run"] in _roles(ofp, dsn)
+
+
+def _roles(ofp: Ofp, dsn: str) -> list[list[str]]:
+    return [re.split(" {2,}", line) for line in ofp("database", "roles", OFP_DATABASE_URL=dsn).out.splitlines()]
 
 
 def test_a_role_or_job_that_is_not_there(ofp: Ofp, dsn: str) -> None:

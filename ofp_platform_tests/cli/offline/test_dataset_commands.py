@@ -63,9 +63,12 @@ def test_what_the_builder_refuses(offline: OfflinePlane, arguments: tuple[str, .
 
 def test_list_and_show(offline: OfflinePlane, dataset: str) -> None:
     listed = offline.ofp("dataset", "list", "fraud_by_payment").out.splitlines()
-    assert f"{dataset}  400 rows, training, ingest_time" in listed
-    assert offline.ofp("dataset", "list", "nothing").out == "nothing is published\n"
     name, identity = dataset.split(":")
+    at = [line.split("  ")[0] for line in listed].index(f"{name}:{identity[:12]}")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", listed[at].split("  ")[1])
+    assert listed[at + 1] == "    400 rows, training, ingest_time"
+    assert offline.ofp("dataset", "show", listed[at].split("  ")[0]).code == 0
+    assert offline.ofp("dataset", "list", "nothing").out == "nothing is published\n"
     shown = offline.ofp("dataset", "show", f"{name}:{identity[:8]}").out
     for line in (
         f"dataset +{dataset}",

@@ -19,9 +19,11 @@ def test_decisions_are_recorded_listed_and_kept(dsn: str, tmp_path: Path) -> Non
     assert said == "of card_payment p-1 the record at 0001/7 counts; build again with `ofp intent retry`\n"
     ofp("id", "adjudicate", "card_payment", "p-1", "--counts", "0000/3", "--reason", "no: the first", "--actor", "bob")
     listed = ofp("id", "list").splitlines()
-    assert [line.split("  ", 1)[1] for line in listed] == [
-        "card_payment p-1  0001/7  ann: a double click",
-        "card_payment p-1  0000/3  bob: no: the first",
+    assert [line.split("  ", 1)[1].strip() for line in listed] == [
+        "card_payment p-1  0001/7",
+        "ann: a double click",
+        "card_payment p-1  0000/3",
+        "bob: no: the first",
     ]
     facts = ofp("governance", "list", "--fact", "id_adjudicated")
     assert "id_adjudicated" in facts

@@ -26,7 +26,7 @@ def test_labels_out_of_the_log(offline: OfflinePlane) -> None:
     with assertion.connection() as connection:
         row = connection.execute("SELECT event_id, assertion_id FROM ofp.label_assertion LIMIT 1").fetchone()
     assert row is not None
-    assert offline.ofp("labels", "show", "--event", row[0]).out.endswith(f"Z  1  card_payment  {row[1]}\n")
+    assert offline.ofp("labels", "show", "--event", row[0]).out.endswith(f"Z  1  card_payment\n    {row[1]}\n")
 
 
 def test_labels_of_a_handbook_file(offline: OfflinePlane) -> None:
@@ -38,7 +38,7 @@ def test_labels_of_a_handbook_file(offline: OfflinePlane) -> None:
     assert offline.ofp("labels", "load", "--handbook", str(path)).out == "1 assertions appended, 0 were there\n"
     assert offline.ofp("labels", "load", "--handbook", str(path)).out == "0 assertions appended, 1 were there\n"
     assert offline.ofp("labels", "show", "--event", "transaction-0000002").out.startswith(
-        "1970-01-08T00:00:00.000001Z  1  transaction  "
+        "1970-01-08T00:00:00.000001Z  1  transaction\n"
     )
     with offline.labelled.plane.pool.connection() as connection:  # the other tests count what the log says
         connection.execute("ALTER TABLE ofp.label_assertion DISABLE TRIGGER USER")

@@ -85,7 +85,7 @@ def test_a_run_is_proven_and_a_false_record_found(on_plane: Ofp, plane: Plane, t
     found = on_plane("parity", "run")
     assert found.code == 1
     assert "MATCH 1  MISMATCH 1  UNCHECKABLE 0" in found.out
-    assert f"the log gives {record.feature_snapshot_hash}" in found.out
+    assert f"log gives {record.feature_snapshot_hash}" in found.out
     assert on_plane("parity", "show", request.split()[1]).code == 1
     short = on_plane("parity", "run", "--basis", str(beside))
     assert (short.code, short.out.splitlines()[-1]) == (1, "MATCH 0  MISMATCH 0  UNCHECKABLE 2")

@@ -692,13 +692,13 @@ def test_the_engine_is_run_config(
     key = asked(location, instance, training)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyspark.sql", None)
-        assert "engine spark: pyspark is not installed in " in failure(build(location, instance, key, {"engine": "spark"}))
+        assert "engine spark: pyspark is not installed in " in failure(build(location, instance, key, {"engine": "SPARK"}))
     assert world.build_context.ledger.show(key).attempts == 0
     try:
         demand_spark()
     except SparkUnavailable as missing:
         pytest.skip(str(missing))
-    result = build(location, instance, key, {"engine": "spark"})
+    result = build(location, instance, key, {"engine": "SPARK"})
     assert result.success
     assert materialised(result)[DATASET].metadata["engine"].value == "spark"
     other = asked(location, instance, changed(training, dataset_name="by_processes"))

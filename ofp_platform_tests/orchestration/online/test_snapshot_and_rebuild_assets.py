@@ -125,16 +125,17 @@ def test_rebuild_and_switch(plane: Plane, instance: dg.DagsterInstance, watermar
     switch = location.resolve_job_def("switch_live")
 
     def config(wanted: str) -> dict[str, object]:
-        return {"ops": {"make_rebuilt_projection_live": {"config": {"registry_digest": wanted}}}}
+        return {"ops": {"make_rebuilt_projection_live": {"config": {"registry": wanted}}}}
 
     refused = switch.execute_in_process(instance=instance, run_config=config(before.registry_digest), raise_on_error=False)
     assert not refused.success
     assert plane.ensure_live().projection_id == before.projection_id
-    assert switch.execute_in_process(instance=instance, run_config=config(digest)).success
+    assert switch.execute_in_process(instance=instance).success  # the launchpad has the registry of the profile's pack
     assert plane.ensure_live().registry_digest == digest
     (record,) = instance.fetch_observations(REBUILD, limit=5).records
     assert record.asset_observation is not None
     assert record.asset_observation.metadata["switched"].value is True
+    assert record.asset_observation.partition == key
 
 
 def test_a_rebuild_that_differs_stays_beside(plane: Plane, instance: dg.DagsterInstance, watermark: int, tmp_path: Path) -> None:
