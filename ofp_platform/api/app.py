@@ -41,6 +41,7 @@ from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, r
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header, is_json, is_own_origin
 from ofp_platform.api.route_scopes import (
+    APPLY_FAILURES,
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
@@ -150,6 +151,7 @@ class Application:
         record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
             EXPLANATION: operator_routes.explanation,
+            APPLY_FAILURES: operator_routes.failures,
             CONSOLE: console_files.send,
             CONSOLE_FILE: console_files.send,
             DECISIONS: record_routes.list,

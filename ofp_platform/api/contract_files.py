@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from ofp_platform.api.feast_questions import FeastAnswer, FeastQuestion
 from ofp_platform.registry.models import pack_schema
+from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.explanation import Explanation
@@ -64,6 +65,7 @@ SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (
     FeatureGroups,
     Catalogue,
     Explanation,
+    ApplyFailures,
     FeastQuestion,
     FeastAnswer,
 )
@@ -279,6 +281,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
         "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),
         "ofp_catalogue_v0.schema.json": object_schema(Catalogue, "ofp_catalogue", "Catalogue v0"),
+        "ofp_apply_failures_v0.schema.json": object_schema(ApplyFailures, "ofp_apply_failures", "Apply failures v0"),
         "ofp_explanation_v0.schema.json": object_schema(Explanation, "ofp_explanation", "Explanation v0"),
         "canonical_event_envelope_v0.schema.json": envelope_schema(),
         "feature_pack_v0.schema.json": pack,

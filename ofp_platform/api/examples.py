@@ -275,6 +275,22 @@ def feast_answer_example() -> dict[str, Any]:
 
 
 @_fresh
+def apply_failures_example() -> dict[str, Any]:
+    """One record that feeds no group."""
+    row = {
+        "partition_id": "0002",
+        "offset": "51233",
+        "event_time_utc": "2026-03-31T11:59:58Z",
+        "reason": "MISSING_KEY",
+        "detail": "account_id is not there",
+        "groups": "",
+        "partial": False,
+    }
+    kind = {"kind": "ofp_apply_failures", "contract_version": "v0"}
+    return {**kind, "projection_id": 1, "failures": [row], "next_after": None}
+
+
+@_fresh
 def explanation_example() -> dict[str, Any]:
     """One value with one event in its window."""
     return {

@@ -8,6 +8,7 @@ from typing import Any
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
 from ofp_platform.api.contract_files import DIALECT, build_definitions, record_definitions, serving_definitions
 from ofp_platform.api.examples import (
+    apply_failures_example,
     catalogue_example,
     decision_example,
     error_examples,
@@ -24,6 +25,7 @@ from ofp_platform.api.examples import (
 from ofp_platform.api.live_example import LiveExample
 from ofp_platform.api.record_routes import MOST_DECISIONS
 from ofp_platform.api.route_scopes import (
+    APPLY_FAILURES,
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
@@ -166,6 +168,17 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                     401,
                     404,
                     503,
+                ),
+            }
+        },
+        APPLY_FAILURES: {
+            "get": {
+                "operationId": "apply_failures",
+                "summary": "Records that the live projection did not apply",
+                "description": "Position, time, reason and the field at fault, in the order of the log; no content.",
+                "parameters": [_query("after", "0002:51232"), _query("limit", "50"), _query("reason", "MISSING_KEY")],
+                "responses": _responses(
+                    {"description": "A page", "content": _content("ApplyFailures", apply_failures_example())}, 400, 401, 404, 503
                 ),
             }
         },

@@ -7,11 +7,14 @@ from starlette.responses import Response
 
 from ofp_platform.api.build_routes import caller_of
 from ofp_platform.api.service import OperatorPort, ServingPort
+from ofp_platform.registry.apply_failure import ApplyFailureReason
+from ofp_platform.vocabulary.apply_failures import MOST_FAILURES
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
 from ofp_platform.vocabulary.model import is_digest
 
 _FRESH = {"cache-control": "no-store"}
 _MOST_CHARACTERS = 300
+_DEFAULT_FAILURES = 50
 
 
 class OperatorRoutes:
@@ -20,6 +23,22 @@ class OperatorRoutes:
     def __init__(self, serving: ServingPort, port: OperatorPort) -> None:
         self._serving = serving
         self._port = port
+
+    async def failures(self, request: Request) -> Response:
+        """A page of the records that the live projection did not apply; `after`, `limit` and `reason` stand in the query."""
+        demand_run(request)
+        after, limit, reason = (parameter(request, name) for name in ("after", "limit", "reason"))
+        place: tuple[str, str] | None = None
+        if after is not None:
+            partition_id, _, offset = after.rpartition(":")
+            if not (partition_id and offset.isascii() and offset.isdigit()):
+                raise invalid(Reason.INVALID_FIELD, "after is written PARTITION:OFFSET, as in 0002:51233")
+            place = partition_id, offset
+        if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MOST_FAILURES):
+            raise invalid(Reason.INVALID_FIELD, f"limit is 1 to {MOST_FAILURES}")
+        if reason is not None and reason not in list(ApplyFailureReason):
+            raise invalid(Reason.INVALID_FIELD, f"there is no such reason; there are {', '.join(ApplyFailureReason)}")
+        return _json(await self._port.failures(place, int(limit or _DEFAULT_FAILURES), reason))
 
     async def explanation(self, request: Request) -> Response:
         """A value of the snapshot in the path, and the events behind it; `feature`, `key` and `group` stand in the query."""

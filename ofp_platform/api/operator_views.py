@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 import pickle
 import sys
+from dataclasses import asdict
 
 import orjson
+import psycopg
 
 from ofp_platform.api.explanation_process import ExplanationTask
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.recorded_failures import read_failures
+from ofp_platform.storage.postgres import DatabaseUnavailable
+from ofp_platform.storage.transient import is_transient
+from ofp_platform.vocabulary.apply_failures import ApplyFailureRow, ApplyFailures
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.profile import Profile
 
 MOST_WAITING = 4
 MOST_KEPT = 64
+MOST_READING = 4
 _INVALID = frozenset({Reason.INVALID_FIELD, Reason.FORBIDDEN, Reason.BASIS_LOST})
 
 
@@ -30,7 +38,32 @@ class OperatorViews:
         self._seconds = seconds
         self._explaining = asyncio.Lock()
         self._waiting = 0
+        self._reading = asyncio.Semaphore(MOST_READING)
         self._answers: dict[tuple[str, str, str | None, str | None], bytes] = {}
+
+    async def failures(self, after: tuple[str, str] | None, limit: int, reason: str | None) -> bytes:
+        """See OperatorPort."""
+        if self._reading.locked():
+            raise unavailable(Reason.OVERLOADED, f"{MOST_READING} questions of operators are being answered; try again")
+        async with self._reading:
+            try:
+                return await asyncio.to_thread(self._failures, after, limit, reason)
+            except (DatabaseUnavailable, psycopg.Error) as error:
+                if not is_transient(error):
+                    raise
+                raise unavailable(Reason.STORE_DOWN, "the database does not answer") from None
+
+    def _failures(self, after: tuple[str, str] | None, limit: int, reason: str | None) -> bytes:
+        with Plane.open_without_log(self._profile, self._dsn, max_connections=1) as plane:
+            projection_id = plane.known_live().projection_id
+            with plane.pool.connection() as connection:
+                rows = read_failures(connection, projection_id, after=after, limit=limit + 1, reason=reason)
+        page = ApplyFailures(
+            projection_id=projection_id,
+            failures=tuple(ApplyFailureRow.model_validate(asdict(row)) for row in rows[:limit]),
+            next_after=f"{rows[limit - 1].partition_id}:{rows[limit - 1].offset}" if len(rows) > limit else None,
+        )
+        return page.model_dump_json().encode()
 
     async def explanation(self, snapshot_hash: str, feature: str, key: str | None, group: str | None) -> bytes:
         """See OperatorPort."""

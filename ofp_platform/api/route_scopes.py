@@ -16,6 +16,7 @@ BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
 BUILD_CANCELLATION = "/v0/build_runs/{run_key}/cancellation"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
+APPLY_FAILURES = "/v0/apply_failures"
 CONSOLE = "/console"
 CONSOLE_FILE = "/console/{name}"
 DECISIONS = "/v0/decisions"
@@ -47,6 +48,7 @@ SCOPES: dict[str, Scope | Open] = {
     DECISIONS: Scope.SNAPSHOTS_READ,
     DECISION: Scope.SNAPSHOTS_READ,
     LABELS: Scope.EVENTS_WRITE,
+    APPLY_FAILURES: Scope.OPERATE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,

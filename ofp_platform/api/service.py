@@ -89,6 +89,14 @@ class ServingPort(Protocol):
 class OperatorPort(Protocol):
     """What else is read of the plane, for whoever looks after it. Every refusal is a ContractError."""
 
+    async def failures(self, after: tuple[str, str] | None, limit: int, reason: str | None) -> bytes:
+        """JSON of ApplyFailures of the live projection: at most `limit` records behind the one at `after`.
+
+        Raises:
+            ContractError: UNKNOWN_RUN; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
     async def explanation(self, snapshot_hash: str, feature: str, key: str | None, group: str | None) -> bytes:
         """JSON of the Explanation of a value of a snapshot that the caller may read. `key`: TYPE:ID; `group`: NAME:VERSION.
 

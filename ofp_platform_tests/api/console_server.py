@@ -58,6 +58,7 @@ class ServedConsole:
             "events": f"/events/{value}",
             "difference": f"/difference/{first}/{second}",
             "catalogue": "/catalogue",
+            "failures": "/failures",
             "key": "/key",
         }
 

@@ -151,6 +151,9 @@ class FakeBuilds:
 class FakeOperators:
     """Reads for operators without a database."""
 
+    async def failures(self, after: tuple[str, str] | None, limit: int, reason: str | None) -> bytes:
+        return canonical_bytes(examples.apply_failures_example())
+
     async def explanation(self, snapshot_hash: str, feature: str, key: str | None, group: str | None) -> bytes:
         return canonical_bytes(examples.explanation_example())
 

@@ -48,6 +48,7 @@ _NAMES = (
     "ofp_feature_groups",
     "ofp_catalogue",
     "ofp_explanation",
+    "ofp_apply_failures",
     "ofp_snapshot_record",
 )
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")

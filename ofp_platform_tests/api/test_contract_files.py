@@ -27,6 +27,7 @@ SHOWN: dict[str, Callable[[], dict[str, Any]]] = {
     "ofp_snapshot_record_v0.schema.json": examples.snapshot_record_example,
     "ofp_feature_groups_v0.schema.json": examples.feature_groups_example,
     "ofp_catalogue_v0.schema.json": examples.catalogue_example,
+    "ofp_apply_failures_v0.schema.json": examples.apply_failures_example,
     "ofp_explanation_v0.schema.json": examples.explanation_example,
     "ofp_health_v0.schema.json": examples.health_example,
 }

@@ -27,6 +27,7 @@ from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.examples import labels_example
 from ofp_platform.api.principals import Principal, Scope
 from ofp_platform.api.route_scopes import (
+    APPLY_FAILURES,
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
@@ -228,7 +229,7 @@ def decision_on(answer: ReceivedFeatures) -> DecisionRecord:
     return record_of(answer, event, "card_payment", EVERYTHING_PASSES, 1_800_000_000_000_000)
 
 
-OF_THE_SERVED_RUN = (FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES, DECISIONS)
+OF_THE_SERVED_RUN = (APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES, DECISIONS)
 """Routes whose question names no run: it is the one that is served."""
 
 

@@ -15,6 +15,7 @@ from ofp_platform.client import make_request
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.profile import Profile
@@ -72,6 +73,17 @@ def test_what_cannot_be_explained_is_refused_in_words(
     refused = explain(task(served, **changes))["refused"]
     assert refused[0] == reason
     assert words in refused[1]
+
+
+async def test_failures_by_pages(served: tuple[Profile, str, Answer]) -> None:
+    profile, dsn, _ = served
+    views = OperatorViews(profile, dsn)
+    page = ApplyFailures.model_validate_json(await views.failures(None, 1, None))
+    assert [row.reason for row in page.failures] == ["MISSING_KEY"]
+    assert page.failures[0].partial
+    behind = await views.failures((page.failures[0].partition_id, page.failures[0].offset), 1, None)
+    assert ApplyFailures.model_validate_json(behind).failures == ()
+    assert ApplyFailures.model_validate_json(await views.failures(None, 5, "INVALID_FIELD_TYPE")).failures == ()
 
 
 async def test_it_runs_in_a_process_of_its_own(served: tuple[Profile, str, Answer]) -> None:

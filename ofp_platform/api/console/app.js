@@ -10,6 +10,7 @@ import { snapshotPage, snapshotsPage } from "/console/page_snapshot.js";
 import { explanationPage } from "/console/page_explanation.js";
 import { differencePage } from "/console/page_difference.js";
 import { cataloguePage } from "/console/page_catalogue.js";
+import { failuresPage } from "/console/page_failures.js";
 import { keyPage } from "/console/page_key.js";
 
 // name in the address: [title, how the page is made, whether the menu has it]
@@ -21,6 +22,7 @@ const PAGES = {
   events: ["Events behind a value", explanationPage, false],
   difference: ["Compare", differencePage, true],
   catalogue: ["Groups", cataloguePage, true],
+  failures: ["Apply failures", failuresPage, true],
   key: ["Key", keyPage, false],
 };
 const MENU_OF = { snapshot: "snapshots", events: "snapshots" };
