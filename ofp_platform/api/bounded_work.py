@@ -48,7 +48,7 @@ class BoundedWork:
         self._waiting_bytes = 0
 
     async def answer(self, work: Callable[[], bytes], size: int) -> bytes:
-        """What `work` gives in a thread, for a request of `size` bytes.
+        """The answer that `work` gives in a thread, for a request of `size` bytes.
 
         Raises:
             ContractError: STORE_DOWN; OVERLOADED; what `work` raises.

@@ -66,7 +66,7 @@ class RecordRoutes:
 
 
 def _question(request: Request) -> tuple[DecisionFilter, int, str | None]:
-    """What a list is asked for: which decisions, how many, behind which.
+    """The question of a list: which decisions, how many, behind which.
 
     Raises:
         ContractError: INVALID_FIELD; INVALID_TIME; RAW_IDENTIFIER.
