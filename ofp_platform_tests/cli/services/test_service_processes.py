@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,17 +19,25 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from psycopg import conninfo
+from psycopg_pool import PoolTimeout
 
+from ofp_platform.cli.demo.summary import unaccounted
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.cli.services import postgres_service as postgres_module
 from ofp_platform.cli.services.certificates import Authority
-from ofp_platform.cli.services.object_service import new_credentials, s3_client
+from ofp_platform.cli.services.object_service import ObjectService, new_credentials, s3_client
 from ofp_platform.cli.services.postgres_service import SUPERUSER, PostgresService, postgres_service
 from ofp_platform.cli.services.service_processes import Services, running_services
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.log.port import LogUnavailable
+from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.progress import read_progress
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.postgres import DatabaseUnavailable
 from ofp_platform.storage.roles import Job, default_role
 from ofp_platform.storage.schema import migrate
 from ofp_platform_tests.cli.program import call
+from ofp_platform_tests.oracle.simulated_log import deliveries, heads, profile
+from ofp_platform_tests.torture.faults.periods import persist
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +162,47 @@ def test_commands_find_them_and_they_leave_nothing(tmp_path: Path) -> None:
         child.wait_for_line("stopped", 10.0)
     assert not (home / "services").exists()
     assert call("services", "down", "--home", str(home)).out == "no services run in this home\n"
+
+
+PASSING = (psycopg.Error, DatabaseUnavailable, LogUnavailable, ObjectStoreUnavailable, PoolTimeout)
+
+
+def killed(service: PostgresService | ObjectService) -> None:
+    assert service.child is not None
+    os.kill(service.child.pid, signal.SIGKILL)
+    service.child.stop()
+
+
+def test_a_killed_server_is_an_outage_in_words_and_nothing_is_lost_or_doubled(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in services.credentials.items():
+        monkeypatch.setenv(name, value)
+    wiring = {"object_store_url": services.objects.url, "object_store_endpoint_url": services.objects.endpoint}
+    chosen = profile(tmp_path).model_copy(update=wiring)
+    records, admitted_at = list(deliveries().records()), int(deliveries().admitted_at.max())
+    half = len(records) // 2
+    deadline = time.monotonic() + 300.0
+    with Plane.open(chosen, services.postgres.dsn()) as plane:
+        row = plane.ensure_live()
+        projector = plane.projector(row)
+        plane.log.append(records[:half], lambda _: admitted_at)
+        projector.apply_available(max_records=50)
+        killed(services.postgres)
+        with pytest.raises((LogUnavailable, DatabaseUnavailable)):
+            plane.log.append(records[half:], lambda _: admitted_at)
+        with pytest.raises(PASSING):
+            projector.apply_available(max_records=50)
+        services.postgres.start()  # and the same objects go on
+        persist(lambda: plane.log.append(records[half:], lambda _: admitted_at), PASSING, deadline)
+        while persist(lambda: projector.apply_available(max_records=50), PASSING, deadline) is not None:
+            pass
+        killed(services.objects)
+        with pytest.raises(ObjectStoreUnavailable):
+            plane.archive.partition_ids()
+        services.objects.start()
+        assert persist(plane.archive.partition_ids, PASSING, deadline) == []
+        with plane.pool.connection() as connection:
+            totals = read_progress(connection, row.projection_id)
+        assert sum(heads(plane).values()) == len(records)
+        assert (totals.counters()["records_read"], unaccounted(totals)) == (len(records), 0)
