@@ -87,7 +87,7 @@ class ServingPort(Protocol):
 
 
 class OperatorPort(Protocol):
-    """What else is read of the plane, for whoever looks after it. Every refusal is a ContractError."""
+    """Everything else that is read of the plane, for whoever looks after it. Every refusal is a ContractError."""
 
     async def failures(self, after: tuple[str, str] | None, limit: int, reason: str | None) -> bytes:
         """JSON of ApplyFailures of the live projection: at most `limit` records behind the one at `after`.

@@ -67,7 +67,7 @@ _NOT_OF_A_TIER = WIRING | {"profile_name", "policy_revision", "tiers"}
 
 
 class Limits(Model):
-    """What one request may ask for."""
+    """Bounds of one request."""
 
     max_keys: int = Field(default=100, ge=1, description="keys of one request")
     max_groups: int = Field(default=32, ge=1, description="groups of one request")
