@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
+from ofp_platform.kernel.named_values import SegmentNames, count_names
 from ofp_platform.kernel.native import BoolArray, Int64Array
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.texts import NO_TEXTS, TextTables, with_ranks
@@ -31,7 +32,8 @@ class Segments:
 
     `first_ts`, `last_ts` int64[K], microseconds; `summaries` int64[K, M, 11], or int64[0, M, 11] when there are none
     and every segment has its events; `starts`, `ends` int64[K]: the segment's events are matrix[:, start:end], start -1
-    when they are not there; `matrix` int64[C, N].
+    when they are not there; `matrix` int64[C, N]. `value_names`: distinct counts go by these, so that a segment whole inside a
+    window needs no events for them.
     """
 
     first_ts: Int64Array
@@ -40,6 +42,7 @@ class Segments:
     starts: Int64Array
     ends: Int64Array
     matrix: Int64Array
+    value_names: SegmentNames | None = None
 
 
 def segments_of_chunks(
@@ -49,13 +52,14 @@ def segments_of_chunks(
     has_events: BoolArray,
     matrix: Int64Array,
     offsets: Int64Array,
+    value_names: SegmentNames | None = None,
 ) -> Segments:
     """Segments; those with `has_events` bool[K] have events, the i-th of them matrix[:, offsets[i]:offsets[i+1]]."""
     starts = np.full(len(first_ts), -1, np.int64)
     ends = np.full(len(first_ts), -1, np.int64)
     starts[has_events] = offsets[:-1]
     ends[has_events] = offsets[1:]
-    return Segments(first_ts, last_ts, summaries, starts, ends, matrix)
+    return Segments(first_ts, last_ts, summaries, starts, ends, matrix, value_names)
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,16 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
         matrix, texts = with_ranks(query, matrix)
     evaluation = _blank(query, texts)
     arrays = query.arrays
+    value_names = segments.value_names
+    walked = query.distinct if value_names is None else query.distinct[:0]
     missing = answer(
-        arrays.slots, query.merged_slots, query.distinct, query.masks, arrays.measures, time, horizon,
+        arrays.slots, query.merged_slots, walked, query.masks, arrays.measures, time, horizon,
         segments.first_ts, segments.last_ts, segments.summaries, segments.starts, segments.ends, matrix,
         evaluation.accumulators, evaluation.distinct, evaluation.touches,
     )  # fmt: skip
+    if missing == NOTHING_MISSING and value_names is not None and len(query.distinct):
+        bounds = segments.first_ts, segments.last_ts, segments.starts, segments.ends
+        missing = count_names(query.distinct, time, bounds, segments.matrix, value_names, evaluation.distinct)
     if missing == NOTHING_MISSING and query.has_texts:
         missing = answer(
             arrays.slots, query.text_slots, query.distinct[:0], query.masks[:0], arrays.measures, time, horizon,

@@ -26,6 +26,7 @@ STAY = {
     "kernel/known_rows.py touch_known": LOOP,
     "kernel/known_windows.py known_accumulators": LOOP,
     "kernel/known_windows.py _evaluate_known": LOOP,
+    "kernel/named_values.py _count": LOOP,
     "kernel/sliding.py slide_slots": INLINED,
     "kernel/window_loops.py _slots": INLINED,
     "kernel/window_loops.py _touches": INLINED,

@@ -33,6 +33,7 @@ from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
 from ofp_platform.online.serving.state_statement import (
+    NOTHING_HELD,
     READ_SHARDS,
     READ_STATE,
     SPLIT_LOOK_SECONDS,
@@ -42,6 +43,7 @@ from ofp_platform.online.serving.state_statement import (
     read_arguments,
     statement_after,
 )
+from ofp_platform.online.serving.value_memory import LEAST_CHUNKS, KeyValues, ValuesOfKeys
 from ofp_platform.online.state.touched_keys import READ_SINCE, TouchedKeys
 from ofp_platform.registry.question import Question
 from ofp_platform.storage.notices import LOOK_SECONDS
@@ -95,7 +97,7 @@ class AsyncReader:
     called every now and then.
 
     What takes longer than others should wait for is decoded and evaluated in a thread (a `distinct_count` walks over every event
-    in its window).
+    in its window, but for chunks and spans whose values are held: see `value_memory`).
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class AsyncReader:
         self._large_bytes = settings.large_bytes
         self._threads = ThreadPoolExecutor(_LARGE_AT_ONCE, "large answers")
         self.cache: KeyCache[KeyState] = KeyCache(settings.cache_bytes)
+        self._values = ValuesOfKeys(settings.cache_bytes // 2)
         self._hears = False
         self._following: asyncio.Task[None] | None = None
         self._behind = False
@@ -240,17 +243,31 @@ class AsyncReader:
         self, question: Question, head: Head, cached_keys: Sequence[tuple[tuple[str, str], KeyState | None]]
     ) -> Answer:
         missing = tuple([key for key, state in cached_keys if state is None])
+        epoch = self.cache.epoch
         some = await self._await_state(self._shared_read(replace(question, keys=missing)), question)
         if some.version == head.version:
-            read = iter(await self._keep(missing, some))
+            read = iter(await self._keep(missing, some, epoch))
             states = [state or next(read) for _, state in cached_keys]
             with contextlib.suppress(EventsMissing):
                 return await self._make_answer(question, some, states)
         return await self._answer_from_store(question)
 
     async def _answer_from_store(self, question: Question) -> Answer:
+        epoch = self.cache.epoch
         state = await self._await_state(self._read(question), question)
-        return await self._make_answer(question, state, await self._keep(question.keys, state))
+        try:
+            return await self._make_answer(question, state, await self._keep(question.keys, state, epoch))
+        except EventsMissing:  # a row of whose values it was thought that they are held is another by now
+            pass
+        epoch = self.cache.epoch
+        state = await self._await_state(self._read(question), question)
+        with contextlib.suppress(EventsMissing):
+            return await self._make_answer(question, state, await self._keep(question.keys, state, epoch, is_refined=False))
+        state = await self._await_state(self._read(question, is_whole=True), question)
+        chunks_of_keys = [[chunk for chunk in chunks if not chunk.is_mark] for chunks in state.chunks]
+        arguments = question.keys, chunks_of_keys, state.chunks, [None] * len(question.keys)
+        states = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, *arguments)
+        return await self._make_answer(question, state, states)
 
     async def _make_answer(self, question: Question, state: StoredState, keys: Sequence[KeyState]) -> Answer:
         answer = await self._evaluate(question, state.basis, state.watermark, keys)
@@ -266,32 +283,71 @@ class AsyncReader:
             pins = question.request.context_pins
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer", pins) from None
 
-    async def _keep(self, keys: Sequence[tuple[str, str]], read: StoredState) -> list[KeyState]:
-        """Decode what was read, and hold it where the cache stands at the same version."""
+    async def _keep(
+        self, keys: Sequence[tuple[str, str]], read: StoredState, epoch: int, *, is_refined: bool = True
+    ) -> list[KeyState]:
+        """Decode what was read, and hold it where the cache stands at the same version.
+
+        `epoch`: that of the cache before the reading; `is_refined`: together with what the cache holds.
+        """
         cache = self.cache
-        same = cache.head is not None and cache.head.version == read.version
+        same = is_refined and cache.head is not None and cache.head.version == read.version
         chunks_of_keys: list[Sequence[StoredChunk]] = []
+        memories: list[KeyValues | None] = []
         packed_bytes = 0
-        for key, chunks in zip(keys, read.chunks, strict=True):
+        for key, reading in zip(keys, read.chunks, strict=True):
+            chunks: Sequence[StoredChunk] = [chunk for chunk in reading if not chunk.is_mark]
+            blocks = [len(chunk.block) for chunk in chunks if chunk.block is not None]
+            memories.append(self._memory(key, len(blocks)) if self._hears and epoch == cache.epoch else None)
             cached_state = cache.get(key) if same else None
             if cached_state is not None and cached_state.chunks:
                 chunks = refine(cached_state.chunks, chunks)
             chunks_of_keys.append(chunks)
-            packed_bytes += sum([len(chunk.block) for chunk in chunks if chunk.block is not None])
+            packed_bytes += sum(blocks)
+        arguments = keys, chunks_of_keys, read.chunks, memories
         if packed_bytes * _PACKED_TO_DECODED > self._large_bytes:
-            states = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, keys, chunks_of_keys)
+            states = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, *arguments)
         else:
-            states = self._decode(keys, chunks_of_keys)
+            states = self._decode(*arguments)
         for key, state in zip(keys, states, strict=True):
             cache.put(read.version, key, state)  # which looks at the version itself: it may stand elsewhere by now
+        self._values.fit()
         return states
 
-    def _decode(self, keys: Sequence[tuple[str, str]], chunks_of_keys: Sequence[Sequence[StoredChunk]]) -> list[KeyState]:
-        return [self.evaluator.key_state(key[0], chunks) for key, chunks in zip(keys, chunks_of_keys, strict=True)]
+    def _memory(self, key: tuple[str, str], blocks: int) -> KeyValues | None:
+        """The memory of the key's values, begun where it would save a reading as many blocks."""
+        if not self._caching:
+            return None
+        self._values.at(self.cache.epoch)
+        memory = self._values.get(key)
+        if memory is None and blocks >= LEAST_CHUNKS:
+            pairs = self.evaluator.distinct_pairs(key[0])
+            memory = self._values.begin(key, pairs) if len(pairs) else None
+        return memory
 
-    async def _read(self, question: Question) -> StoredState:
+    def _decode(
+        self,
+        keys: Sequence[tuple[str, str]],
+        chunks_of_keys: Sequence[Sequence[StoredChunk]],
+        readings: Sequence[Sequence[StoredChunk]],
+        memories: Sequence[KeyValues | None],
+    ) -> list[KeyState]:
+        states = []
+        for key, chunks, reading, memory in zip(keys, chunks_of_keys, readings, memories, strict=True):
+            # another thread learns the same key: this one does without
+            if memory is None or not memory.learning.acquire(blocking=False):
+                states.append(self.evaluator.key_state(key[0], chunks))
+                continue
+            try:
+                states.append(self.evaluator.key_state(key[0], chunks, memory))
+                memory.learn(reading)
+            finally:
+                memory.learning.release()
+        return states
+
+    async def _read(self, question: Question, *, is_whole: bool = False) -> StoredState:
         next_commit = self._next_commit
-        state = await self._shared_read(question)
+        state = await self._shared_read(question, is_whole=is_whole)
         if await self._has_reached(state, question):
             return state
         await asyncio.to_thread(refuse_foreign, state.basis, question.request, self._partitions, self._incarnations)
@@ -307,7 +363,7 @@ class AsyncReader:
                     await asyncio.to_thread(refuse_lost, question.request, self._incarnations)
                     raise not_reached(question.request, wait_ms) from None
             next_commit = self._next_commit
-            state = await self._shared_read(question)
+            state = await self._shared_read(question, is_whole=is_whole)
             if await self._has_reached(state, question):
                 return state
 
@@ -319,8 +375,8 @@ class AsyncReader:
         # the place is reached, in another incarnation than the position names: whether they share it, the log knows
         return await asyncio.to_thread(has_reached, state.basis, question.request, self._incarnations)
 
-    async def _shared_read(self, question: Question) -> StoredState:
-        state = await self._read_once(question)
+    async def _shared_read(self, question: Question, *, is_whole: bool = False) -> StoredState:
+        state = await self._read_once(question, is_whole=is_whole)
         if isinstance(state, StoredState):
             return state
         clock = asyncio.get_running_loop().time
@@ -331,10 +387,12 @@ class AsyncReader:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(SPLIT_LOOK_SECONDS):
                     await self._next_commit.wait()
-            state = await self._read_once(question)
+            state = await self._read_once(question, is_whole=is_whole)
         return state
 
-    async def _read_once(self, question: Question) -> StoredState | SplitEpoch:
+    async def _read_once(self, question: Question, *, is_whole: bool = False) -> StoredState | SplitEpoch:
+        if is_whole:
+            return (await self._query([question], NOTHING_HELD))[0]
         if self._free_statements and not self._waiting:
             self._free_statements -= 1
             try:
@@ -371,8 +429,27 @@ class AsyncReader:
             self._free_statements += 1
             self._next()
 
-    async def _query(self, questions: list[Question]) -> list[StoredState | SplitEpoch]:
-        arguments = read_arguments(self._projection_id, self.evaluator, questions, newer=self._caching)
+    def _held_rows(self, questions: Sequence[Question]) -> Sequence[Sequence[int]]:
+        """The first times of chunks and spans whose values are held, for `read_arguments`."""
+        if not self._caching or not self._hears:
+            return NOTHING_HELD
+        self._values.at(self.cache.epoch)
+        held_rows: list[list[int]] = [[] for _ in NOTHING_HELD]
+        for question in questions:
+            for key in question.keys:
+                memory = self._values.get(key)
+                if memory is not None and not self.evaluator.has_texts(question, key[0]):
+                    for times, more in zip(held_rows, memory.held_rows(list(self.evaluator.edges(question))), strict=True):
+                        times.extend(more)
+        return held_rows
+
+    async def _query(
+        self, questions: list[Question], held_rows: Sequence[Sequence[int]] | None = None
+    ) -> list[StoredState | SplitEpoch]:
+        held_rows = self._held_rows(questions) if held_rows is None else held_rows
+        arguments = read_arguments(
+            self._projection_id, self.evaluator, questions, newer=self._caching, held_rows=held_rows, marks=self._caching
+        )
         statement = self._statement
         try:
             rows = await self._fetch(statement, *arguments)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import ROW_WIDTH, summarise_chunks
+from ofp_platform.kernel.accumulate import ROW, ROW_WIDTH, summarise_chunks
+from ofp_platform.kernel.named_values import SegmentNames
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
@@ -29,7 +30,9 @@ LATEST = int(np.iinfo(np.int64).max)
 class StoredChunk:
     """One chunk as read; `block` is None where its summaries are enough.
 
-    A tail is read with them, always as the last one: `block` has its records and `summaries` nothing.
+    A tail is read with them, always as the last one: `block` has its records and `summaries` nothing. `level`: 0 for a chunk,
+    else that of a span; below zero for a span whose parts are read as well. `row_id`: that of the transaction that wrote the
+    row, so rows of one level, first time and id have the same events.
     """
 
     first_ts: int
@@ -37,6 +40,13 @@ class StoredChunk:
     summaries: bytes
     block: bytes | None
     is_tail: bool = False
+    level: int = 0
+    row_id: int = 0
+
+    @property
+    def is_mark(self) -> bool:
+        """It says only that there is such a span: its parts are read too."""
+        return self.level < 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,16 @@ class StoredState:
     chunks: Sequence[Sequence[StoredChunk]]
 
 
+class ValueMemory(Protocol):
+    """The values of chunks and spans of one key, held for distinct counts."""
+
+    def take(self, chunks: Sequence[StoredChunk], matrix: Int64Array, offsets: Int64Array) -> SegmentNames:
+        """The names of the values of these chunks, and of a last segment where there is a tail.
+
+        `matrix` int64[C, N], `offsets` int64[B+1]: the events of those that have a block, and of the tail.
+        """
+
+
 class KeyState:
     """The state of one key, decoded. `events`: its whole event matrix, or segments.
 
@@ -57,7 +77,7 @@ class KeyState:
 
     __slots__ = ("chunks", "decoded_bytes", "events", "nbytes")
 
-    def __init__(self, arrays: LayoutArrays, chunks: Sequence[StoredChunk]) -> None:
+    def __init__(self, arrays: LayoutArrays, chunks: Sequence[StoredChunk], memory: ValueMemory | None = None) -> None:
         columns = arrays.layout.column_count
         self.events: Int64Array | Segments
         self.chunks: Sequence[StoredChunk] = ()  # kept only where more of them may have to be decoded
@@ -72,13 +92,15 @@ class KeyState:
             self.events = events if tail is None else np.concatenate([events, tail], axis=1)
         else:
             self.chunks = chunks
-            self.events = _segments(arrays, body, tail)
+            self.events = _segments(arrays, body, tail, memory)
         matrix = self.events.matrix if isinstance(self.events, Segments) else self.events
         self.decoded_bytes = matrix.nbytes
         self.nbytes = _size(self.events, self.chunks)
 
 
-def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk], tail: Int64Array | None) -> Segments:
+def _segments(
+    arrays: LayoutArrays, chunks: Sequence[StoredChunk], tail: Int64Array | None, memory: ValueMemory | None
+) -> Segments:
     """The segments of chunks, and behind them one of the events of the tail."""
     is_decoded = [chunk.block is not None for chunk in chunks]
     blocks = [chunk.block for chunk in chunks if chunk.block is not None]
@@ -94,8 +116,9 @@ def _segments(arrays: LayoutArrays, chunks: Sequence[StoredChunk], tail: Int64Ar
         is_decoded.append(True)
         matrix = np.concatenate([matrix, tail], axis=1)
         offsets = np.append(offsets, matrix.shape[1])
+    value_names = None if memory is None else memory.take(chunks, matrix, offsets)
     return segments_of_chunks(
-        np.array(first_ts, np.int64), np.array(last_ts, np.int64), summaries, np.array(is_decoded), matrix, offsets
+        np.array(first_ts, np.int64), np.array(last_ts, np.int64), summaries, np.array(is_decoded), matrix, offsets, value_names
     )
 
 
@@ -103,7 +126,8 @@ def _size(events: Int64Array | Segments, chunks: Sequence[StoredChunk]) -> int:
     if not isinstance(events, Segments):
         return events.nbytes
     kept_bytes = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
-    return events.matrix.nbytes + events.summaries.nbytes + kept_bytes
+    names_bytes = 0 if events.value_names is None else events.value_names.nbytes
+    return events.matrix.nbytes + events.summaries.nbytes + names_bytes + kept_bytes
 
 
 def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[StoredChunk]:
@@ -133,6 +157,7 @@ class Evaluator(SnapshotMaker):
     def __init__(self, registry: CompiledRegistry, pins: ContextPins, run_config_digest: str, allowed_lateness_us: int) -> None:
         super().__init__(registry, pins, run_config_digest, allowed_lateness_us)
         self._spans: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
+        self._pairs: dict[str, Int64Array] = {}
 
     def edges(self, question: Question) -> set[int]:
         """Times at which a window of the question begins or ends, and the as-of: a chunk across one must be decoded."""
@@ -161,6 +186,19 @@ class Evaluator(SnapshotMaker):
         windows = np.concatenate([query.distinct, query.arrays.slots[query.text_slots]])
         return question.as_of - int((windows[:, DELAY] + windows[:, WINDOW]).max())
 
+    def distinct_pairs(self, key_type: str) -> Int64Array:
+        """int64[D, 2]: predicate and token row of each distinct count of any group of the key type."""
+        pairs = self._pairs.get(key_type)
+        if pairs is None:
+            groups = tuple(group for _, group in sorted(self.registry.groups.items()) if group.key_type == key_type)
+            windows = self.query(groups).distinct if groups else np.empty((0, 5), np.int64)
+            pairs = self._pairs[key_type] = np.ascontiguousarray(np.unique(windows[:, : ROW + 1], axis=0))
+        return pairs
+
+    def has_texts(self, question: Question, key_type: str) -> bool:
+        """Whether the question asks a key of that type for texts, which need their events."""
+        return self.query(question.groups_of[key_type]).has_texts
+
     def answer(self, question: Question, state: StoredState, posture: Mapping[str, Any]) -> Answer:
         """Evaluate and encode.
 
@@ -171,9 +209,9 @@ class Evaluator(SnapshotMaker):
         keys = [self.key_state(key[0], chunks) for key, chunks in zip(question.keys, state.chunks, strict=True)]
         return self.answer_from(question, state.basis, state.watermark, keys, posture)
 
-    def key_state(self, key_type: str, chunks: Sequence[StoredChunk]) -> KeyState:
-        """The decoded state of a key of that type."""
-        return KeyState(self._arrays[key_type], chunks)
+    def key_state(self, key_type: str, chunks: Sequence[StoredChunk], memory: ValueMemory | None = None) -> KeyState:
+        """The decoded state of a key of that type, with what `memory` holds of it."""
+        return KeyState(self._arrays[key_type], chunks, memory)
 
     def answer_from(
         self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyState], posture: Mapping[str, Any]

@@ -14,37 +14,46 @@ from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 
-_OPENED = """{row}.last_ts > k.whole_after OR EXISTS (
+_CROSSED = """EXISTS (
                 SELECT FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= {row}.first_ts AND e.edge < {row}.last_ts
             )"""
+_NEEDED = "{row}.last_ts > k.whole_after AND {row}.first_ts <> ALL (${held}::bigint[])"
 # Each range of the level is read by itself: as a join, PostgreSQL reads all rows of the key and compares each with each range.
 _LEVEL = """s{level} AS MATERIALIZED (
-            SELECT s.first_ts, s.last_ts, s.summaries, {opened} AS opened
+            SELECT s.first_ts, s.last_ts, s.summaries, s.xmin AS row_id, {needed} AS needed, {crossed} AS crossed
             FROM r{level} AS r
             CROSS JOIN LATERAL (
-                SELECT first_ts, last_ts, summaries FROM ofp.span
+                SELECT first_ts, last_ts, summaries, xmin FROM ofp.span
                 WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND level = {level}
                     AND first_ts >= r.low AND first_ts <= least(r.high, k.as_of)
                 OFFSET 0
             ) AS s
         ), r{below} AS (
-            SELECT first_ts AS low, last_ts AS high FROM s{level} WHERE opened
+            SELECT first_ts AS low, last_ts AS high FROM s{level} WHERE needed OR crossed
             UNION ALL
             SELECT greatest((SELECT max(last_ts) + 1 FROM s{level}), (SELECT max(low) FROM r{level})), 9223372036854775807
         )"""
 _LEVELS = range(SPAN_LEVELS, 0, -1)
-_SPANS = ", ".join(_LEVEL.format(level=level, below=level - 1, opened=_OPENED.format(row="s")) for level in _LEVELS)
+_SPANS = ", ".join(
+    _LEVEL.format(level=level, below=level - 1, needed=_NEEDED.format(row="s", held=7 + level), crossed=_CROSSED.format(row="s"))
+    for level in _LEVELS
+)
+# a span that is opened only because its values are not known is told as well, so that they are known from then on
 _WHOLE = "\n        UNION ALL\n        ".join(
-    f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block, false AS is_tail FROM s{level} WHERE NOT opened"
+    f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block, false AS is_tail,"
+    f" (CASE WHEN needed THEN -{level} ELSE {level} END)::smallint AS level, row_id"
+    f" FROM s{level} WHERE NOT crossed AND (NOT needed OR $10::boolean)"
     for level in _LEVELS
 )
 
 # One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
 # segments are its spans; below the spans that an edge of a window falls into, and behind the last span of a level, those of the
 # next level, and at last the chunks. A chunk's block is sent only where an edge falls inside it, or where every event is needed
-# (k.whole_after). The events of a key's tail are newer than all of these, and are sent as they are.
+# (k.whole_after) and the reader does not hold its values ($7 for chunks, $8 and $9 for spans: their first times). The events of
+# a key's tail are newer than all of these, and are sent as they are.
 _READ = f"""
-SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail{{columns}}
+SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail, c.level,
+    c.row_id{{columns}}
 FROM ofp.projection AS p{{shards}}
 LEFT JOIN LATERAL (
     SELECT k.ord, c.*
@@ -57,14 +66,15 @@ LEFT JOIN LATERAL (
         SELECT c.*
         FROM r0 AS r
         CROSS JOIN LATERAL (
-            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_OPENED.format(row="c")} THEN c.block END, false
+            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_NEEDED.format(row="c", held=7)} OR {_CROSSED.format(row="c")}
+                THEN c.block END, false, 0::smallint, c.xmin
             FROM ofp.chunk AS c
             WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
                 AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
             OFFSET 0
         ) AS c
         UNION ALL
-        SELECT t.after_ts + 1, t.last_ts, ''::bytea, t.block, true
+        SELECT t.after_ts + 1, t.last_ts, ''::bytea, t.block, true, 0::smallint, t.xmin
         FROM ofp.tail AS t
         WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND octet_length(t.block) > 0
     ) AS c
@@ -89,10 +99,26 @@ LEFT JOIN ofp.epoch AS e ON e.projection_id = $1""",
 """The same of a projection with any number of shards."""
 
 
+NOTHING_HELD: Sequence[Sequence[int]] = ((),) * (SPAN_LEVELS + 1)
+"""Of a reader that holds no values of chunks and spans."""
+
+
 def read_arguments(
-    projection_id: int, evaluator: Evaluator, questions: Sequence[Question], *, newer: bool = False
+    projection_id: int,
+    evaluator: Evaluator,
+    questions: Sequence[Question],
+    *,
+    newer: bool = False,
+    held_rows: Sequence[Sequence[int]] = NOTHING_HELD,
+    marks: bool = False,
 ) -> tuple[Any, ...]:
-    """The arguments of READ_STATE. With `newer`, what is newer than the as-of is read too: it will be asked for later."""
+    """The arguments of READ_STATE.
+
+    Args:
+        newer: what is newer than the as-of is read too: it will be asked for later.
+        held_rows: first times of chunks, of spans of level 1, of level 2 whose values are held: their events need not be sent.
+        marks: spans that are read chunk by chunk are told as well (`StoredChunk.is_mark`).
+    """
     key_types: list[int] = []
     key_ids: list[str] = []
     whole_after: list[int] = []
@@ -105,7 +131,7 @@ def read_arguments(
             whole_after.append(evaluator.whole_after(question, key_type))
             as_of.append(LATEST if newer else question.as_of)
         edges |= evaluator.edges(question)  # a chunk across another question's edge is sent for nothing: harmless
-    return projection_id, key_types, key_ids, whole_after, list(edges), as_of
+    return projection_id, key_types, key_ids, whole_after, list(edges), as_of, *map(list, held_rows), marks
 
 
 SPLIT_SECONDS = 2.0
@@ -128,7 +154,7 @@ class SplitEpoch:
 
 def statement_after(statement: str, rows: Sequence[Sequence[Any]]) -> str:
     """The statement to use after one that gave these rows: of a projection with one shard, the simpler one."""
-    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][9] is not None else READ_STATE
+    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][11] is not None else READ_STATE
 
 
 def read_all(statement: str, rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState | SplitEpoch]:
@@ -142,8 +168,8 @@ def read_shards(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
     A shard that none of its keys is in does not matter.
     """
     states: list[StoredState | SplitEpoch] = []
-    row: Sequence[Any] = rows[0] if rows else [None] * 13
-    versions, epoch, basis, watermark = row[9:]
+    row: Sequence[Any] = rows[0] if rows else [None] * 15
+    versions, epoch, basis, watermark = row[11:]
     for question, state in zip(questions, read_states(rows, questions), strict=True):
         if versions is None:
             states.append(state)
@@ -166,9 +192,9 @@ def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
     chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
-    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail, *_ in rows:
+    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail, level, row_id, *_ in rows:
         if index is not None:
-            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block, is_tail))
+            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block, is_tail, level, row_id))
     version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
     states = []
     start = 0
