@@ -17,6 +17,7 @@ STAY = {
     "api/app.py __init__": PARTS,
     "cli/installation/installation_commands.py init": OPTIONS,
     "cli/offline/entity_commands.py from_entities": OPTIONS,
+    "cli/online/features.py get_features": OPTIONS,
     "kernel/answer_form.py body": FIELDS,
     "kernel/answer_text.py _render": LOOP,
     "kernel/answer_text.py _render_whole": LOOP,
