@@ -19,6 +19,7 @@ from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.client import OfpClient
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform_tests.api.keys import KEY, principal, write_principals
+from ofp_platform_tests.api.test_cross_run import decision_on
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO, fill_demo_plane
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class ServedConsole:
     key: str
     asking_key: str
     snapshots: list[str]
+    decision_id: str
 
     def pages(self) -> dict[str, str]:
         """What stands behind '#' by name: each page, with something on it."""
@@ -58,6 +60,8 @@ class ServedConsole:
             "events": f"/events/{value}",
             "difference": f"/difference/{first}/{second}",
             "catalogue": "/catalogue",
+            "decisions": "/decisions",
+            "decision": f"/decision/{self.decision_id}",
             "failures": "/failures",
             "key": "/key",
         }
@@ -79,16 +83,18 @@ def served_console(home: Path, dsn: str) -> Iterator[ServedConsole]:
         assert address is not None, (home / "serve.log").read_text()
         with OfpClient(address, token=KEY, timeout_seconds=30) as ofp:
             pins: ContextPins = ofp.feature_groups().context_pins
-            hashes = [
+            answers = [
                 ofp.get_features(
                     context_pins=pins,
                     feature_keys=[("account", ACCOUNT)],
                     feature_groups=[("account_activity", "v1")],
                     as_of_time_utc=as_of,
-                ).provenance.feature_snapshot_hash
+                )
                 for as_of in (AFTER_THE_DEMO, "2026-02-04T00:00:00Z")
             ]
-        yield ServedConsole(address, KEY, asking_key, hashes)
+            hashes = [answer.provenance.feature_snapshot_hash for answer in answers]
+            decided = ofp.record_decision(decision_on(answers[0]))
+        yield ServedConsole(address, KEY, asking_key, hashes, decided.decision_id)
 
 
 @contextmanager

@@ -135,6 +135,18 @@ def test_from_an_entity_and_a_time_to_the_events_of_a_value_by_keyboard(watched:
     assert watched.complaints == []
 
 
+def test_three_keys_lead_from_the_decisions_to_the_events_of_one(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/decisions")
+    for name in ("Decision ", "Events behind sum_amount_30d"):
+        tab_to(page, page.locator("main").get_by_role("link", name=name).first)
+        page.keyboard.press("Enter")
+    page.get_by_text("the hash is the same").wait_for(timeout=60_000)
+    assert "107016" in page.locator("main").inner_text()
+    assert watched.complaints == []
+
+
 def test_a_difference_of_two_snapshots(watched: Watched, served: ServedConsole) -> None:
     page = watched.page
     enter(page, served)

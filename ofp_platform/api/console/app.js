@@ -10,12 +10,15 @@ import { snapshotPage, snapshotsPage } from "/console/page_snapshot.js";
 import { explanationPage } from "/console/page_explanation.js";
 import { differencePage } from "/console/page_difference.js";
 import { cataloguePage } from "/console/page_catalogue.js";
+import { decisionPage, decisionsPage } from "/console/page_decisions.js";
 import { failuresPage } from "/console/page_failures.js";
 import { keyPage } from "/console/page_key.js";
 
 // name in the address: [title, how the page is made, whether the menu has it]
 const PAGES = {
   health: ["Health", healthPage, true],
+  decisions: ["Decisions", decisionsPage, true],
+  decision: ["Decision", decisionPage, false],
   features: ["Ask", featuresPage, true],
   snapshots: ["Snapshots", snapshotsPage, true],
   snapshot: ["Snapshot", snapshotPage, false],
@@ -25,7 +28,7 @@ const PAGES = {
   failures: ["Apply failures", failuresPage, true],
   key: ["Key", keyPage, false],
 };
-const MENU_OF = { snapshot: "snapshots", events: "snapshots" };
+const MENU_OF = { decision: "decisions", snapshot: "snapshots", events: "snapshots" };
 
 const main = document.getElementById("main");
 let leaving = [];
