@@ -16,7 +16,7 @@ from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, subtract_sat
 from ofp_platform.kernel.column_values import NULL, UNDECIDED, VALUE, encode_features, finalise_into
 from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
-from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
+from ofp_platform.kernel.known_windows import KnownWindows, known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
@@ -223,11 +223,11 @@ def _leave_out_unknown(
     assert known_from is not None
     assert known_until is not None
     starts, ends = events.starts[piece.keys], events.ends[piece.keys]
-    where = (events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until)
-    incomplete = mark_incomplete(*where, column_query.reach)
+    known = KnownWindows(events.matrix, known_from, starts, ends, piece.offsets, piece.times, known_until)
+    incomplete = mark_incomplete(known, column_query.reach)
     if not incomplete.any():
         return
-    arguments = (column_query.query, column_query.reach, *where, incomplete)
+    arguments = (column_query.query, column_query.reach, known, incomplete)
     rows = np.zeros((len(piece.times), column_query.arrays.slot_count, ROW_WIDTH), np.int64)
     known_accumulators(*arguments, rows)
     accumulators[:, :, np.flatnonzero(incomplete)] = rows[incomplete].transpose(1, 2, 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofp_platform.kernel.accumulate import PREDICATE, ROW, events_until, subtract_saturating
-from ofp_platform.kernel.known_windows import IN_FLAGS, asked_rows
+from ofp_platform.kernel.known_windows import IN_FLAGS, KnownWindows, asked_rows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, BoolArray, Int64Array, native
 from ofp_platform.kernel.query import DELAY, RESULT, WINDOW, Query
 from ofp_platform.kernel.tokens import find, table_size
@@ -206,19 +206,7 @@ def _count_known(
             start = stop
 
 
-def count_known_distinct(
-    query: Query,
-    reach: int,
-    matrix: Int64Array,
-    known_from: Int64Array,
-    starts: Int64Array,
-    ends: Int64Array,
-    offsets: Int64Array,
-    times: Int64Array,
-    known_until: Int64Array,
-    incomplete: BoolArray,
-    out: Int64Array,
-) -> None:
+def count_known_distinct(query: Query, reach: int, known: KnownWindows, incomplete: BoolArray, out: Int64Array) -> None:
     """Overwrite the distinct counts (`out` int64[n, P]) of the incomplete rows with those over what the row knows."""
     if len(query.distinct):
-        _count_known(query.distinct, reach, matrix, known_from, starts, ends, offsets, times, known_until, incomplete, out)
+        _count_known(query.distinct, reach, *known, incomplete, out)

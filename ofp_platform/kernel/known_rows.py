@@ -11,7 +11,7 @@ import numpy as np
 from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until
 from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows, _slide_keys
 from ofp_platform.kernel.known_distinct import count_known_distinct
-from ofp_platform.kernel.known_windows import known_accumulators, mark_incomplete
+from ofp_platform.kernel.known_windows import KnownWindows, known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
 from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all
 from ofp_platform.kernel.texts import with_ranks
@@ -65,10 +65,10 @@ def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRo
         matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
     evaluations = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64), texts)
-    where = (matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
-    incomplete = mark_incomplete(*where, column_query.reach)
+    known = KnownWindows(matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
+    incomplete = mark_incomplete(known, column_query.reach)
     if incomplete.any():
-        known_accumulators(query, column_query.reach, *where, incomplete, evaluations.accumulators)
-        count_known_distinct(query, column_query.reach, *where, incomplete, evaluations.distinct)
-    touch_known(query.masks, *where, horizons, evaluations.touches)
+        known_accumulators(query, column_query.reach, known, incomplete, evaluations.accumulators)
+        count_known_distinct(query, column_query.reach, known, incomplete, evaluations.distinct)
+    touch_known(query.masks, *known, horizons, evaluations.touches)
     return evaluations

@@ -7,6 +7,8 @@ miss something.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from numba import types
@@ -62,19 +64,23 @@ def _mark(
             out[row] = head < tail and known_from[latest[head]] > known_until[row]
 
 
-def mark_incomplete(
-    matrix: Int64Array,
-    known_from: Int64Array,
-    starts: Int64Array,
-    ends: Int64Array,
-    offsets: Int64Array,
-    times: Int64Array,
-    known_until: Int64Array,
-    reach: int,
-) -> npt.NDArray[np.bool_]:
-    """bool[n]: the rows with an event of their key in (T - reach, T] that they do not know. Arguments as in `columns`."""
-    out = np.zeros(len(times), np.bool_)
-    _mark(matrix, known_from, starts, ends, offsets, times, known_until, reach, out)
+class KnownWindows(NamedTuple):
+    """Events of keys and the rows that ask for them, each event with the moment from which it is known, each row with the moment
+    until which it knows. Arrays as in `columns`, in the order in which the loops take them."""
+
+    matrix: Int64Array
+    known_from: Int64Array
+    starts: Int64Array
+    ends: Int64Array
+    offsets: Int64Array
+    times: Int64Array
+    known_until: Int64Array
+
+
+def mark_incomplete(known: KnownWindows, reach: int) -> npt.NDArray[np.bool_]:
+    """bool[n]: the rows with an event of their key in (T - reach, T] that they do not know."""
+    out = np.zeros(len(known.times), np.bool_)
+    _mark(*known, reach, out)
     return out
 
 
@@ -180,31 +186,6 @@ def _evaluate_known(
             begin = end
 
 
-def known_accumulators(
-    query: Query,
-    reach: int,
-    matrix: Int64Array,
-    known_from: Int64Array,
-    starts: Int64Array,
-    ends: Int64Array,
-    offsets: Int64Array,
-    times: Int64Array,
-    known_until: Int64Array,
-    incomplete: BoolArray,
-    out: Int64Array,
-) -> None:
+def known_accumulators(query: Query, reach: int, known: KnownWindows, incomplete: BoolArray, out: Int64Array) -> None:
     """Overwrite the accumulators (`out` int64[n, S, 11]) of the incomplete rows with those over what the row knows."""
-    _evaluate_known(
-        query.arrays.slots,
-        query.slot_numbers,
-        reach,
-        matrix,
-        known_from,
-        starts,
-        ends,
-        offsets,
-        times,
-        known_until,
-        incomplete,
-        out,
-    )
+    _evaluate_known(query.arrays.slots, query.slot_numbers, reach, *known, incomplete, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ofp_platform.kernel.known_windows import asked_rows, mark_incomplete
+from ofp_platform.kernel.known_windows import KnownWindows, asked_rows, mark_incomplete
 from ofp_platform.kernel.native import Int64Array
 
 
@@ -33,7 +33,7 @@ def test_a_row_is_incomplete_when_its_reach_holds_what_it_does_not_know(seed: in
         for row in range(offsets[key], offsets[key + 1]):
             inside = (matrix[0, own] > times[row] - reach) & (matrix[0, own] <= times[row])
             wanted.append(bool((known_from[own][inside] > known_until[row]).any()))
-    found = mark_incomplete(matrix, known_from, starts, ends, offsets, times, known_until, reach)
+    found = mark_incomplete(KnownWindows(matrix, known_from, starts, ends, offsets, times, known_until), reach)
     assert found.tolist() == wanted
 
 
