@@ -102,7 +102,7 @@ def _window(window: ExplainedWindow) -> ExplainingWindow:
 
 
 def explain(task: ExplanationTask) -> dict[str, Any]:
-    """What is written: the explanation, or why there is none."""
+    """The text to write: the explanation, or why there is none."""
     try:
         with answering(), Plane.open(task.profile, task.dsn, max_connections=2, create_stream=False) as plane:
             return {"explanation": explanation_of(plane, task).model_dump(mode="json")}

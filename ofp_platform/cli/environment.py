@@ -153,7 +153,7 @@ class Environment(BaseSettings):
         return self.dsn_of_job(start_embedded(self.postgres_folder), job)
 
     def dsn_of_job(self, dsn: str, job: Job | None) -> str:
-        """What `dsn()` gave, for the role of a job where the server has one."""
+        """The DSN that `dsn()` gave, for the role of a job where the server has one."""
         if job is None or (self.database_url is not None and not self.role_per_job):
             return dsn
         from ofp_platform.storage.roles import default_role
