@@ -155,8 +155,9 @@ class PartitionBasis(Model):
 
     def moved(self, offset: int | str) -> PartitionBasis:
         """The basis of the same partition with another token; the partition goes on behind it."""
+        incarnation = None if offset == self.offset_kind.start_offset else self.incarnation  # at the start there is no record
         return PartitionBasis(
-            partition_id=self.partition_id, offset_kind=self.offset_kind, offset=offset, incarnation=self.incarnation
+            partition_id=self.partition_id, offset_kind=self.offset_kind, offset=offset, incarnation=incarnation
         )
 
     def start(self) -> PartitionBasis:

@@ -240,6 +240,13 @@ def test_what_each_kind_says_of_itself() -> None:
     assert facts == [(True, True, True, 0), (False, False, False, ""), (False, True, True, 0)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_start_is_of_every_history(kind: PositionKind) -> None:
+    later = kind.start("p").after(kind.offset_kind.parse("4")).model_copy(update={"incarnation": "0123456789ab"})
+    assert later.moved(kind.offset_kind.start_offset) == kind.start("p")
+    assert later.moved(kind.offset_kind.parse("3")).incarnation == "0123456789ab"
+
+
 def test_integers_with_gaps_are_in_no_stored_form() -> None:
     assert bases(GAPS, [4]) == bases(DENSE_KIND, [4])
     assert {kind.value for kind in OffsetKind} == {"exclusive_next", "after_sequence_number"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ class LogKind(enum.StrEnum):
 
     POSTGRES = "postgres"
     KINESIS = "kinesis"
+    KAFKA = "kafka"
 
 
 def demo(
@@ -31,7 +33,8 @@ def demo(
         LogKind | None,
         typer.Option(
             help="Kind of log; default: as the shipped profile says in the tier of OFP_PROFILE. kinesis: that of"
-            " OFP_KINESIS_ENDPOINT_URL, or a moto server that lives as long as the demo.",
+            " OFP_KINESIS_ENDPOINT_URL, or a moto server that lives as long as the demo; kafka: that of"
+            " OFP_KAFKA_BOOTSTRAP_SERVERS, or a broker that does.",
             show_default=False,
         ),
     ] = None,
@@ -46,7 +49,9 @@ def demo(
     Every step looks first at what is there: a second run appends and projects nothing, and finds the same values.
     """
     from ofp_platform.cli.demo.demo_steps import DemoSteps
+    from ofp_platform.cli.demo.kafka_server import temporary_kafka
     from ofp_platform.cli.demo.kinesis_server import temporary_home, temporary_kinesis
+    from ofp_platform.log.kafka_settings import BOOTSTRAP
 
     environment = resolve(home, makes_home=True)
     shipped_profile = environment.read_profile(with_tier("demo" if events is None else "handbook", environment.tier))
@@ -59,8 +64,12 @@ def demo(
     def run_steps(where: Environment, endpoint: str | None, lasting: bool) -> None:
         DemoSteps(where, events=events, log_kind=kind.value, payments=payments, kinesis_endpoint=endpoint, lasting=lasting).run()
 
-    if kind is LogKind.POSTGRES or kinesis_endpoint is not None:
+    has_kafka = kind is LogKind.KAFKA and bool(os.environ.get(BOOTSTRAP))
+    if kind is LogKind.POSTGRES or kinesis_endpoint is not None or has_kafka:
         run_steps(environment, kinesis_endpoint, lasting=True)
+    elif kind is LogKind.KAFKA:
+        with temporary_home(environment) as there, temporary_kafka(there.folder / "logs" / "kafka.log"):
+            run_steps(there, None, lasting=False)
     else:
         with temporary_home(environment) as there, temporary_kinesis(there.folder / "logs" / "moto.log") as endpoint:
             run_steps(there, endpoint, lasting=False)

@@ -52,7 +52,11 @@ def find_stops(reader: EventReader, ends: Basis, records: int, stops: int, longe
     tails = [_tail(reader, end, after) for end in ends.partitions]
     admission_times = np.sort(np.concatenate([tail.admitted for tail in tails]))[-records:]
     moments = _moments(admission_times, max(1, len(admission_times) // stops), longest)
-    bases = [make_basis(ends.stream_name, {tail.end.partition_id: tail.at(moment) for tail in tails}) for moment in moments]
+    history = reader.log.history
+    bases = [
+        make_basis(ends.stream_name, {tail.end.partition_id: history.with_incarnation(tail.at(moment)) for tail in tails})
+        for moment in moments
+    ]
     begin, bases = bases[0], [*bases[1:], ends]
     of_stop: list[list[ReadEvent]] = [[] for _ in bases]
     stop_offsets = {

@@ -40,7 +40,7 @@ def temporary_kinesis(output: Path) -> Iterator[str]:
 def temporary_home(environment: Environment) -> Iterator[Environment]:
     """A home inside the home that goes with the context: state that was folded from a log that goes, too."""
     environment.folder.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="kinesis-", dir=environment.folder))
+    folder = Path(tempfile.mkdtemp(prefix="log-", dir=environment.folder))
     try:
         yield Environment(home=folder, database_url=None)
     finally:

