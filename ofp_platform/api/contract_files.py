@@ -35,6 +35,7 @@ from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResu
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.offline.reconciliation import Reconciliation
 from ofp_platform.vocabulary.offline.run_facts import RunCheckEvidence, RunFacts
+from ofp_platform.vocabulary.pack_plan import PackPlan
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import (
@@ -291,6 +292,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "df_decision_list_v0.schema.json": object_schema(DecisionList, "df_decision_list", "Decision list v0"),
         "label_assertions_v0.schema.json": object_schema(LabelAssertions, "label_assertions", "Label assertions v0"),
         "label_receipt_v0.schema.json": object_schema(LabelReceipt, "label_receipt", "Label receipt v0"),
+        "pack_plan_v0.schema.json": object_schema(PackPlan, "pack_plan", "Plan of a pack v0"),
         "run_facts_v0.schema.json": object_schema(RunFacts, "run_facts", "Run facts v0"),
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),

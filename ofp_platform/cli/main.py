@@ -41,6 +41,7 @@ from ofp_platform.cli.online import (
     features,
     log_commands,
     mcp_commands,
+    pack_operation_commands,
     projection_commands,
     projector_commands,
     record_commands,
@@ -82,6 +83,13 @@ app.command("migrate", short_help="Bring the schema of the database up to date."
 app.command("backup", short_help="Copy the home into one folder, while it is in use.")(backup_commands.backup)
 app.command("restore", short_help="Make a home out of a backup, and compare it with the archive.")(backup_commands.restore)
 app.command("retention", short_help="Remove what the policy of the profile lets go of each store.")(retention_commands.retention)
+app.command("plan", short_help="Say what a pack would change if it went live, and what that would cost.")(
+    pack_operation_commands.plan
+)
+app.command("apply", short_help="Build a planned pack beside the live one, compare, make it live.")(pack_operation_commands.apply)
+app.command("rollback", short_help="Make the projection live again that the last `ofp apply` retired.")(
+    pack_operation_commands.rollback
+)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(profile_commands.app, name="profile")

@@ -141,14 +141,22 @@ class Plane:
             log.begin_incarnation("its server was promoted or put back; the archive holds nothing that the log lacks")
 
     def _archive_of(self, stream_name: str) -> Archive:
-        store = ObjectStore(self.profile.object_store_url, endpoint=self.profile.object_store_endpoint_url)
-        return Archive(store, stream_name)
+        return Archive(self.objects, stream_name)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The profile's object store.
+
+        Raises:
+            ObjectStoreUnavailable: it does not work.
+        """
+        return ObjectStore(self.profile.object_store_url, endpoint=self.profile.object_store_endpoint_url)
 
     @cached_property
     def archive(self) -> Archive:

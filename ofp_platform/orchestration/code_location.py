@@ -25,7 +25,13 @@ from ofp_platform.orchestration.online.projection_assets import (
     projection_range_asset,
     replay_ranges_job,
 )
-from ofp_platform.orchestration.online.rebuild_assets import rebuild_beside, rebuild_job, switch_live_job
+from ofp_platform.orchestration.online.rebuild_assets import (
+    pack_plan,
+    plan_job,
+    rebuild_beside,
+    rebuild_job,
+    switch_live_job,
+)
 from ofp_platform.orchestration.online.schedules import snapshot_set_hourly, verify_ranges_nightly
 from ofp_platform.orchestration.online.sensors import commit_reporter, new_offsets
 from ofp_platform.orchestration.online.shard_runs import key_shard_job, key_shards
@@ -59,6 +65,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             ranges,
             projection,
             snapshots,
+            pack_plan,
             rebuild_beside,
             archive,
             build_stages,
@@ -72,6 +79,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             replay_ranges_job,
             key_shard_job,
             snapshot_set_job,
+            plan_job,
             rebuild_job,
             switch_live_job(profile),
             archive_job,

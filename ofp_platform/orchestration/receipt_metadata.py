@@ -13,8 +13,9 @@ from ofp_platform.online.ranges.commit_report import ClosedRange, MovedPartition
 from ofp_platform.online.ranges.comparison import Comparison
 from ofp_platform.online.ranges.log_progress import LogProgress
 from ofp_platform.online.ranges.range_apply import RangeReceipt
+from ofp_platform.vocabulary.pack_plan import PackPlan
 from ofp_platform.vocabulary.position import PartitionBasis
-from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_duration, format_time
 
 Metadata = dict[str, Any]
 ENVELOPE_COLUMNS = dg.TableSchema(
@@ -184,6 +185,35 @@ def progress_metadata(progress: LogProgress) -> Metadata:
         "basis": basis_text(progress.basis),
         "lag_records": progress.lag,
     }
+
+
+def plan_metadata(plan: PackPlan) -> Metadata:
+    """One plan of a pack."""
+    estimate = plan.estimate
+    metadata: Metadata = {
+        "plan_digest": plan.digest(),
+        "live_registry": plan.live_registry,
+        "registry": plan.new_registry,
+        "unchanged": plan.unchanged,
+        "records": estimate.records,
+        "state_bytes": estimate.state_bytes,
+        "measured": estimate.measured,
+        "groups": markdown_table(
+            ["group version", "change", "key", "features", "reaches back", "read by"],
+            [
+                (
+                    f"{group.group_name} {group.group_version}",
+                    group.change.value + (f", in the place of {', '.join(group.replaces)}" if group.replaces else ""),
+                    group.key_type,
+                    group.features,
+                    format_duration(group.reach_us),
+                    ", ".join(f"{reader.kind} {reader.name}" for reader in group.read_by) if plan.readers_known else "not known",
+                )
+                for group in plan.groups
+            ],
+        ),
+    }
+    return metadata if estimate.seconds is None else {**metadata, "seconds_of_work": round(estimate.seconds, 1)}
 
 
 def comparison_metadata(comparison: Comparison) -> Metadata:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import group_content, group_digest, group_id, pack_content
+from ofp_platform.vocabulary.times import format_duration
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,7 @@ def _flat(content: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def _text(name: str, value: Any) -> str:
     if name.rpartition(".")[2] in ("window", "delay") and isinstance(value, int):
-        return _duration(value)
+        return format_duration(value)
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return "none" if value is None else str(value)
-
-
-def _duration(micros: int) -> str:
-    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)):
-        if micros % size == 0 and (micros or unit == "s"):
-            return f"{micros // size}{unit}"
-    return f"{micros}us"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
 
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
@@ -25,25 +28,31 @@ def append_facts(pool: Pool, facts: Sequence[GovernanceFact]) -> int:
     Raises:
         psycopg.Error: nothing was appended; call again.
     """
-    contents = [canonical_bytes(fact.wire()).decode("utf-8") for fact in facts]
-    new_count = 0
     with pool.connection() as connection, connection.transaction():
-        for fact, content in zip(facts, contents, strict=True):
-            cursor = connection.execute(
-                "INSERT INTO ofp.governance_fact (digest, fact, content) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-                (sha256_hex(content.encode("utf-8")), fact.fact, content),
-            )
-            new_count += cursor.rowcount
+        return append_facts_with(connection, facts)
+
+
+def append_facts_with(connection: Connection[Any], facts: Sequence[GovernanceFact]) -> int:
+    """As `append_facts`, in the caller's transaction: with what they are about, or not at all."""
+    new_count = 0
+    for fact in facts:
+        content = canonical_bytes(fact.wire()).decode("utf-8")
+        cursor = connection.execute(
+            "INSERT INTO ofp.governance_fact (digest, fact, content) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (sha256_hex(content.encode("utf-8")), fact.fact, content),
+        )
+        new_count += cursor.rowcount
     return new_count
 
 
 def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: int = 20) -> list[RecordedFact]:
-    """The newest facts, newest first; `fact`: of that name only; `about`: of builds, runs or events whose id begins so."""
+    """The newest facts, newest first; `fact`: of that name; `about`: of what has an id that begins so."""
     with pool.connection() as connection:
         rows = connection.execute(
             "SELECT to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), digest, content"
             " FROM ofp.governance_fact WHERE (%(fact)s::text IS NULL OR fact = %(fact)s)"
             " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id',"
+            " content::jsonb ->> 'operation_id',"
             " content::jsonb #>> '{adjudication,event_id}'), %(about)s)"
             " ORDER BY fact_number DESC LIMIT %(limit)s",
             {"fact": fact, "about": about, "limit": limit},

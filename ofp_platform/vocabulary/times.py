@@ -66,3 +66,11 @@ def parse_duration(text: str) -> int:
     if micros > MAX_DURATION:
         raise ValueError(f"{text[:40]!r} is longer than 285 years")
     return micros
+
+
+def format_duration(micros: int) -> str:
+    """Microseconds to the text that `parse_duration` reads, in the largest unit that divides them."""
+    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)):
+        if micros % size == 0 and (micros or unit == "s"):
+            return f"{micros // size}{unit}"
+    return f"{micros}us"

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ofp_platform.vocabulary.times import (
     MAX_DURATION,
+    format_duration,
     format_time,
     parse_duration,
     parse_time,
@@ -124,3 +125,8 @@ def test_no_durations(text: str) -> None:
 
 def test_durations_end_where_json_integers_do() -> None:
     assert MAX_DURATION == 9_007_199_254_740_991
+
+
+@given(st.integers(0, 2**53 - 1))
+def test_a_duration_comes_back_from_its_text(micros: int) -> None:
+    assert parse_duration(format_duration(micros)) == micros

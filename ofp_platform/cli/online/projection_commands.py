@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,15 +91,20 @@ def switch(
     """Compare once more and make the projection of the profile's pack live; the one that was live is retired."""
     from ofp_platform.offline.parity.projection_fold import ProjectionFold
     from ofp_platform.online.plane import profile_pack
-    from ofp_platform.online.ranges import rebuild as rebuilding
+    from ofp_platform.online.ranges.pack_apply import Order, apply_plan
+    from ofp_platform.online.ranges.pack_plan import plan_pack
     from ofp_platform.registry.pack import pack_digest
+    from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
     environment = resolve(home, profile)
-    digest = pack_digest(profile_pack(environment.load_profile()))
+    pack = profile_pack(environment.load_profile())
+    digest = pack_digest(pack)
     if len(registry) < _LEAST_DIGITS or not digest.startswith(registry):
         raise CommandRefused(f"the profile's pack is registry {digest}; asked for was {registry}")
     with environment.open_plane() as plane:
-        receipt = rebuilding.switch_live(plane, digest, ProjectionFold(plane.log, plane.archive, plane.profile))
+        fold, now = ProjectionFold(plane.log, plane.archive, plane.profile), int(time.time() * MICROS_PER_SECOND)
+        order = Order(getpass.getuser(), "ofp projection switch", now, share=1.0)
+        receipt = apply_plan(plane, plan_pack(plane, pack, None, planned_at=now), fold, order)
     lines = list(_receipt_lines(receipt))
     if not receipt.unchanged:
         lines.append(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")

@@ -43,6 +43,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.online.projecting.epoch_barrier import EpochHeld
     from ofp_platform.online.projecting.epoch_records import EpochDiffers
     from ofp_platform.online.ranges.log_trim import TrimRefused
+    from ofp_platform.online.ranges.pack_plan import PlanRefused
     from ofp_platform.online.ranges.rebuild import RebuildRefused
     from ofp_platform.online.state.key_shards import ShardRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
@@ -99,6 +100,7 @@ def words_for(error: Exception) -> str | None:
         ObjectStoreUnavailable,
         PackErrors,
         ParityUnreadable,
+        PlanRefused,
         PrincipalsError,
         ProfileError,
         ProjectionConflict,

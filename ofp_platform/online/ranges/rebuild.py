@@ -10,7 +10,7 @@ that is served never goes back.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import Connection
@@ -23,6 +23,8 @@ from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection, tell_of_switch
 from ofp_platform.online.state.store_snapshot import store_snapshot
 from ofp_platform.vocabulary.position import Basis, place
+
+_ROUNDS = 3
 
 
 class RebuildRefused(Exception):
@@ -54,12 +56,14 @@ def rebuild(
     plane: Plane,
     fold: HistoryFold | None = None,
     *,
+    beside: ProjectionRow | None = None,
     keys_per_type: int = KEYS_PER_TYPE,
     on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None,
 ) -> RebuildReceipt:
     """Build the projection of the profile's pack up to the live one's basis, and compare the two there.
 
-    `fold` as of `compare`. `on_commit` is told of each commit on the way.
+    `fold` as of `compare`. `beside`: another projection of the run, instead of that of the profile's pack. `on_commit` is told
+    of each commit on the way.
 
     Raises:
         RegistryRefused: the pack redefines a published group version.
@@ -68,7 +72,7 @@ def rebuild(
         SegmentMissing | SegmentDamaged | ReceiptDamaged | ObjectStoreUnavailable: what the archive has against it.
     """
     live = plane.ensure_live()
-    beside = plane.open_beside()
+    beside = plane.open_beside() if beside is None else beside
     if beside.projection_id == live.projection_id:
         return RebuildReceipt(live, beside, 0, 0, None)
     # the long way first, without holding a snapshot of the store open
@@ -89,14 +93,23 @@ def rebuild(
     )
 
 
-def switch_live(plane: Plane, registry_digest: str, fold: HistoryFold | None = None) -> RebuildReceipt:
+def switch_live(
+    plane: Plane,
+    registry_digest: str,
+    fold: HistoryFold | None = None,
+    *,
+    beside: ProjectionRow | None = None,
+    on_switch: Callable[[Connection[Any], RebuildReceipt], None] = lambda connection, receipt: None,
+) -> RebuildReceipt:
     """Compare once more and make the projection of that registry live; the one that was live is retired.
+
+    `beside` as of `rebuild`. `on_switch`: called in the transaction of the switch.
 
     Raises:
         RebuildRefused: another registry than the profile's, or something differs or was not compared.
         as `rebuild`.
     """
-    receipt = rebuild(plane, fold)
+    receipt = rebuild(plane, fold, beside=beside)
     if receipt.beside.registry_digest != registry_digest:
         raise RebuildRefused(
             f"the profile's pack is registry {receipt.beside.registry_digest}, asked for was {registry_digest}: what was"
@@ -107,14 +120,18 @@ def switch_live(plane: Plane, registry_digest: str, fold: HistoryFold | None = N
     if not receipt.may_go_live:
         assert receipt.comparison is not None
         raise RebuildRefused(f"projection {receipt.beside.projection_id} {reason_against(receipt.comparison)}; it stays beside")
+    for _ in range(_ROUNDS):  # what came during the comparison, so that little is left to do while nobody commits
+        _bring_near(plane, receipt)
     with plane.pool.connection() as connection:
         with connection.transaction():
             live = read_projection(connection, receipt.live.projection_id, for_update=True)  # nobody commits to it meanwhile
             _bring_to(plane, receipt.beside, live.basis)
             beside = plane.row(receipt.beside.projection_id)
             make_live(connection, beside.projection_id, beside.version)
+            switch_receipt = replace(receipt, live=live, beside=read_projection(connection, beside.projection_id))
+            on_switch(connection, switch_receipt)
         tell_of_switch(connection)
-    return RebuildReceipt(live, plane.row(beside.projection_id), receipt.records, receipt.applied, receipt.comparison)
+    return switch_receipt
 
 
 def reason_against(comparison: Comparison) -> str:
@@ -152,6 +169,10 @@ def _demand_as_many(plane: Plane, connection: Connection[Any], live: ProjectionR
             f"projection {live.projection_id} is live and has applied nothing of log {plane.log.stream_name}, which has records:"
             " there is nothing to compare with. Let it catch up first (`ofp projector run`)"
         )
+
+
+def _bring_near(plane: Plane, receipt: RebuildReceipt) -> None:
+    apply_until(plane.projector(receipt.beside), plane.row(receipt.live.projection_id).basis, plane.profile.batch_records)
 
 
 def _bring_to(plane: Plane, beside: ProjectionRow, basis: Basis) -> list[ApplyReceipt]:

@@ -1,5 +1,6 @@
 """A new registry: its projection as an asset beside the live one, and the job that makes it live."""
 
+import time
 from collections.abc import Iterator
 
 import dagster as dg
@@ -12,17 +13,22 @@ from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable
 from ofp_platform.offline.parity.projection_fold import ProjectionFold
 from ofp_platform.online.plane import Plane, profile_pack
-from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, reason_against, rebuild, switch_live
+from ofp_platform.online.ranges.pack_apply import Order, apply_plan
+from ofp_platform.online.ranges.pack_plan import PlanRefused, plan_pack
+from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, reason_against, rebuild
 from ofp_platform.online.state.projection import RegistryRefused
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.online.projection_assets import PROJECTION, PROJECTOR_VERSION, RETRIES
 from ofp_platform.orchestration.partitions import REGISTRY_DIGEST, registry_key
 from ofp_platform.orchestration.progress_lines import ProgressLines
-from ofp_platform.orchestration.receipt_metadata import Metadata, comparison_metadata
+from ofp_platform.orchestration.receipt_metadata import Metadata, comparison_metadata, plan_metadata
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.registry.pack import pack_digest
+from ofp_platform.vocabulary.pack_plan import PackPlan
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
+PACK_PLAN = dg.AssetKey(["online", "pack_plan"])
 REBUILD = dg.AssetKey(["online", "rebuild"])
 EQUAL = "equal_on_common_groups"
 
@@ -30,6 +36,7 @@ EQUAL = "equal_on_common_groups"
 REFUSALS = (
     LogRefused,
     NotRebuildable,
+    PlanRefused,
     RebuildRefused,
     ReceiptDamaged,
     RegistryRefused,
@@ -41,6 +48,49 @@ REFUSALS = (
 
 def _fold(plane: Plane) -> ProjectionFold:
     return ProjectionFold(plane.log, plane.archive, plane.profile)
+
+
+def _now() -> int:
+    return int(time.time() * MICROS_PER_SECOND)
+
+
+def _plan(plane: Plane) -> PackPlan:
+    return plan_pack(plane, profile_pack(plane.profile), _fold(plane), planned_at=_now())
+
+
+def _demand_pack(plane: Plane, partition_key: str) -> None:
+    """Refuse a partition of another registry than that of the profile's pack."""
+    pack = profile_pack(plane.profile)
+    digest = pack_digest(pack)
+    if partition_key not in (digest, key := registry_key(pack, digest)):
+        raise dg.Failure(
+            f"the profile's pack is {key}, registry {digest}; to build {partition_key}, name its pack in the profile",
+            allow_retries=False,
+        )
+
+
+@dg.asset(
+    key=PACK_PLAN,
+    deps=[dg.AssetDep(PROJECTION, partition_mapping=dg.AllPartitionMapping())],
+    partitions_def=REGISTRY_DIGEST,
+    description=(
+        "What the profile's pack would change if it went live: groups that come, go and stay, who reads them, how far back their"
+        " windows reach, and what a build beside the live projection would cost. Nothing is written to the plane."
+    ),
+    group_name="online",
+    kinds={"python"},
+    owners=OWNERS,
+    retry_policy=RETRIES,
+)
+def pack_plan(context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource]) -> dg.MaterializeResult[object]:
+    """Plan."""
+    with plane.open() as opened_plane:
+        _demand_pack(opened_plane, context.partition_key)
+        try:
+            plan = _plan(opened_plane)
+        except REFUSALS as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+    return dg.MaterializeResult(asset_key=PACK_PLAN, metadata=plan_metadata(plan), data_version=dg.DataVersion(plan.digest()))
 
 
 def rebuild_metadata(receipt: RebuildReceipt) -> Metadata:
@@ -87,13 +137,7 @@ def rebuild_beside(
 ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
     """Build and compare."""
     with plane.open() as opened_plane:
-        pack = profile_pack(opened_plane.profile)
-        digest = pack_digest(pack)
-        if context.partition_key not in (digest, key := registry_key(pack, digest)):
-            raise dg.Failure(
-                f"the profile's pack is {key}, registry {digest}; to build {context.partition_key}, name its pack in the profile",
-                allow_retries=False,
-            )
+        _demand_pack(opened_plane, context.partition_key)
         try:
             opened_plane.ensure_live()
             records = sum(opened_plane.log.ordinal_lag(opened_plane.open_beside().basis).values())
@@ -130,6 +174,7 @@ class SwitchConfig(dg.Config):
             " registry. It has to be that of the profile's pack."
         )
     )
+    reason: str = Field(default="", description="Reason, kept with the operation.")
 
 
 @dg.op(
@@ -144,7 +189,13 @@ def make_rebuilt_projection_live(
         digest = pack_digest(pack)
         key = registry_key(pack, digest)
         try:
-            receipt = switch_live(opened_plane, digest if config.registry == key else config.registry, _fold(opened_plane))
+            if config.registry not in (key, digest):
+                raise RebuildRefused(
+                    f"the profile's pack is {key}, registry {digest}; asked for was {config.registry}: what would be compared is"
+                    " not what would go live"
+                )
+            order = Order("dagster", config.reason or f"run {context.run_id}", _now(), share=1.0)
+            receipt = apply_plan(opened_plane, _plan(opened_plane), _fold(opened_plane), order)
         except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}
@@ -173,6 +224,11 @@ def switch_live_job(profile: Profile) -> dg.JobDefinition:
     return switch_live_job
 
 
+plan_job = dg.define_asset_job(
+    "plan_pack",
+    dg.AssetSelection.assets(PACK_PLAN),
+    description="Say what the profile's pack would change if it went live, and what that would cost.",
+)
 rebuild_job = dg.define_asset_job(
     "rebuild",
     dg.AssetSelection.assets(REBUILD),

@@ -1,4 +1,4 @@
-"""Governance facts: builds that ended, datasets that were superseded, runs of Dagster that failed, ids adjudicated."""
+"""Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
-from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.position import Basis, StreamName
 from ofp_platform.vocabulary.serving import Count, Version
 
 
@@ -84,13 +84,41 @@ class IdAdjudicated(_Fact):
     decided_at_utc: Time
 
 
-GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated
+class PackOperation(_Fact):
+    """One step of putting a pack live beside another one, or of going back."""
+
+    fact: Literal["pack_operation"] = "pack_operation"
+    operation_id: Digest
+    step: Literal["begun", "switched", "refused", "rolled_back"]
+    plan_digest: Digest
+    stream_name: StreamName
+    context_pins: ContextPins
+    from_projection: Count
+    from_registry: Digest
+    to_projection: Count
+    to_registry: Digest
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    at_utc: Time
+    records: Count = Field(default=0, description="folded by this step")
+    milliseconds: Count = Field(default=0, description="of folding them, pauses left out")
+    compared_groups: Count = 0
+    compared_keys: Count = 0
+    served_hash: Digest | None = Field(default=None, description="of all that was compared; equal on both sides")
+    basis: Basis | None = Field(default=None, description="where the switch stands")
+    kept_until_utc: Time | None = Field(default=None, description="when retention may remove the state of the former one")
+    refusal: str | None = None
+
+
+GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated | PackOperation
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
-FACTS = ("build_completed", "build_failed", "build_superseded", "dagster_run_failed", "id_adjudicated")
+FACTS = ("build_completed", "build_failed", "build_superseded", "dagster_run_failed", "id_adjudicated", "pack_operation")
 
 
 def subject(fact: GovernanceFact) -> str:
-    """The build, the run or the event id that a fact is about."""
+    """The build, the run, the operation or the event id that a fact is about."""
+    if isinstance(fact, PackOperation):
+        return fact.operation_id
     if isinstance(fact, IdAdjudicated):
         return fact.adjudication.event_id
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
@@ -102,6 +130,9 @@ def gist(fact: GovernanceFact) -> str:
         case IdAdjudicated():
             place = f"{fact.adjudication.partition_id}/{fact.adjudication.offset}"
             return _line(fact.adjudication.event_class, f"the record at {place} counts", f"{fact.actor}: {fact.reason}")
+        case PackOperation():
+            way = f"registry {fact.from_registry[:12]} -> {fact.to_registry[:12]}"
+            return _line(fact.step, way, fact.refusal or f"{fact.actor}: {fact.reason}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -40,28 +39,6 @@ def test_the_list_and_a_rebuild_with_nothing_to_do(on_plane: Ofp) -> None:
     assert [line.split()[:2] for line in listed[:1]] == [["1", "live"]]
     assert listed[1] == "    card-payments, run demo-1"
     assert on_plane("projection", "rebuild").out == "projection 1 of the profile's pack is the live one: nothing to build\n"
-
-
-@pytest.fixture
-def next_pack(tmp_path: Path, dsn: str) -> dict[str, str]:
-    """A plane of its own, whose profile names a pack with one group more than the live one."""
-    home = tmp_path / "home"
-    fill_demo_plane(home, dsn)
-    shipped = resources.files("ofp_platform.registry").joinpath("packs", "card_payments.yaml").read_text(encoding="utf-8")
-    group = """
-  - name: account_hour
-    version: v1
-    key_type: account
-    ttl_seconds: 3600
-    features:
-      - {name: sum_amount_1h, aggregation: sum, events: [card_payment], value: amount_minor, window: 1h}
-"""
-    pack = tmp_path / "next.yaml"
-    pack.write_text(shipped.replace("revision: 1", "revision: 2", 1).rstrip() + "\n" + group, encoding="utf-8")
-    profile = resources.files("ofp_platform.cli").joinpath("profiles", "demo.yaml").read_text(encoding="utf-8")
-    home.mkdir(exist_ok=True)
-    (home / "profile.yaml").write_text(profile.replace("pack: card_payments", f"pack: {pack}"), encoding="utf-8")
-    return {"OFP_HOME": str(home), "OFP_DATABASE_URL": dsn}
 
 
 def test_one_beside_is_retired_and_the_live_one_is_not(next_pack: dict[str, str]) -> None:
