@@ -82,6 +82,21 @@ def test_new_definitions_go_live_as_written(variables: dict[str, str], tmp_path:
     assert digest[1] in run(wanted[4], variables).out
 
 
+def test_a_pack_in_three_commands(variables: dict[str, str], tmp_path: Path) -> None:
+    plan, apply, rollback = section(OPERATING, "A pack in three commands").split("```")[1].splitlines()[1:]
+    pack, count = NEXT_VERSION.subn(r"\1v2", shipped_pack_text("card_payments"))
+    assert count == 1
+    (tmp_path / "next.yaml").write_text(pack, encoding="utf-8")
+
+    def here(command: str) -> str:
+        return command.replace(".ofp/packs/next.yaml", str(tmp_path / "next.yaml"))
+
+    shown = run(here(plan), variables).out
+    digest = shown.split("--plan ")[1].split()[0]
+    assert "projection 2 is live" in run(here(apply).replace("DIGEST", digest), variables).out
+    assert "projection 1 is live" in run(rollback, variables).out
+
+
 def test_the_configurations_of_the_launchpad_are_valid(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

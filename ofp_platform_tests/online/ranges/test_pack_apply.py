@@ -19,6 +19,7 @@ from ofp_platform.online.ranges.pack_apply import Order, apply_plan, roll_back
 from ofp_platform.online.ranges.pack_plan import PlanRefused, plan_pack
 from ofp_platform.online.ranges.rebuild import RebuildRefused
 from ofp_platform.online.ranges.retired_state import remove_retired
+from ofp_platform.online.state.key_shards import reshard_in_time
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
 from ofp_platform.storage.pack_operations import last_build_rate, read_operations
 from ofp_platform.vocabulary.pack_plan import GroupChange, PackPlan
@@ -220,6 +221,7 @@ def test_readers_during_an_operation_see_whole_values_only(dsn: str, tmp_path: P
         assert not trouble, trouble
         assert {row.projection_id for row, _, _ in answers} <= {receipt.live.projection_id, receipt.beside.projection_id}
         assert len({answer.basis for _, _, answer in answers}) > 3
+        assert any(not answer.missing for _, _, answer in answers)
         by_basis: dict[tuple[str, str], list[tuple[ProjectionRow, GetFeaturesRequest, Answer]]] = {}
         for served in answers:
             by_basis.setdefault((served[0].registry_digest, served[2].basis), []).append(served)
@@ -239,3 +241,11 @@ def question(row: ProjectionRow, account: str) -> GetFeaturesRequest:
             "as_of_time_utc": "2026-01-02T12:00:00Z",
         }
     )
+
+
+def test_a_pack_goes_live_with_the_key_shards_of_the_live_one(plane: Plane) -> None:
+    reshard_in_time(plane.pool, live_id(plane), 2)
+    receipt = apply_plan(plane, plan(plane), fold(plane), ORDER)
+    assert receipt.beside.shards == 2
+    assert receipt.comparison is not None
+    assert receipt.comparison.keys > 30
