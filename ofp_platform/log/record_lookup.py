@@ -61,7 +61,7 @@ def _start(log: EventLog, archive: Archive, partition_id: str, offset: int | str
     position_kind = log.position_kind
     start = position_kind.start(partition_id)
     if position_kind.offset_kind.is_integer:
-        return start.moved(offset)
+        return log.history.with_incarnation(start.moved(offset))
     ends = [span.end for span in archive.spans(partition_id, position_kind.offset_kind)]
     before = [end for end in ends if place(end) < order(offset)]
     return start.moved(max(before, key=place).offset) if before else start

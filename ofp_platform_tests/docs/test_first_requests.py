@@ -36,6 +36,9 @@ README = ROOT / "README.md"
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 ADDRESS = "http://127.0.0.1:8000"
 HASH = re.compile(r"\b[0-9a-f]{64}\b")
+SHORT_HASH = re.compile(r":[0-9a-f]{12}\b")
+PUBLISHED = re.compile(r":HASH +\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+"""A dataset in a list, and when it was published."""
 POSITION = re.compile(r"\b(\d{4}):(\d+)\b")
 COUNTED = (
     "segments|records|applied|copies|failed|fail for a group|of another|mature|labelled|immature|rows|bytes"
@@ -93,7 +96,8 @@ class Reader:
 
 def alike(text: str) -> str:
     """An output without what depends on how many other records there are: hashes, positions, line breaks of JSON."""
-    text = POSITION.sub("POSITION", HASH.sub("HASH", text))
+    text = POSITION.sub("POSITION", SHORT_HASH.sub(":HASH", HASH.sub("HASH", text)))
+    text = PUBLISHED.sub(":HASH TIME", text)
     text = re.sub(r'"offset": \d+', '"offset": N', text)
     text = re.sub(r"'/[^']*/training-set", "'HERE/training-set", text)
     text = re.sub(r"\b\d+\.\d+ (?=(MB|s)\b)", "N ", text)

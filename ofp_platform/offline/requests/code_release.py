@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[2]
-_SUFFIXES = frozenset({".py", ".yaml", ".sql", ".mako", ".typed"})
+_SUFFIXES = frozenset({".py", ".yaml", ".sql", ".mako", ".typed", ".html", ".css", ".js", ".svg"})
 
 
 @cache

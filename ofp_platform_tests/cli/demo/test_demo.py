@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ofp_platform.cli.demo.kafka_server import broker_program
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import program
+from ofp_platform.cli.services.kafka_service import broker_program
 from ofp_platform.cli.services.postgres_service import OWNER, SUPERUSER
 from ofp_platform.cli.services.service_processes import kept_services
 from ofp_platform.cli.terminal.readable_json import readable_json, readable_response

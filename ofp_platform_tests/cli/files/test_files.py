@@ -217,4 +217,4 @@ def test_reports_in_a_log_of_ones_own_are_labels_by_a_file_beside_the_pack(own: 
     assert loaded.out == "1 assertions appended, 0 were there\n"
     assert "a report that names no event" in loaded.err
     assert own("labels", "load").out == "0 assertions appended, 1 were there\n"
-    assert "  1  payment  " in own("labels", "show", "--event", "e-0").out
+    assert "  1  payment\n" in own("labels", "show", "--event", "e-0").out

@@ -105,7 +105,7 @@ def test_principals_that_cannot_be_used(tmp_path: Path, empty_dsn: str) -> None:
     assert found(environment)["principals"].state is State.NOTE
     ensure_local_principals(environment, environment.load_profile().context_pins)
     principals = found(environment)["principals"]
-    assert (principals.state, principals.result[:2]) == (State.WELL, "3 ")
+    assert (principals.state, principals.result[:2]) == (State.WELL, "4 ")
     environment.principals_file.write_text("{}")
     assert found(environment)["principals"].state is State.WRONG
 

@@ -31,11 +31,19 @@ def upgrade() -> None:
             decision_id text COLLATE "C" NOT NULL,
             PRIMARY KEY (pins_digest, key_type, key_id, decided_at, decision_id)
         )""")
+    # PostgreSQL has IS JSON from 16 on only
+    op.execute("""
+        CREATE FUNCTION pg_temp.keys_of(content text) RETURNS jsonb LANGUAGE plpgsql AS $$
+        BEGIN
+            RETURN CASE WHEN jsonb_typeof(content::jsonb -> 'feature_keys') = 'array' THEN content::jsonb -> 'feature_keys' END;
+        EXCEPTION WHEN data_exception THEN
+            RETURN NULL;
+        END $$""")
     op.execute("""
         INSERT INTO ofp.decision_key
         SELECT DISTINCT pins_digest, key ->> 'key_type', key ->> 'key_id', decided_at, decision_id
         FROM ofp.decision_record, jsonb_array_elements(
-            CASE WHEN content IS JSON OBJECT AND decided_at IS NOT NULL THEN content::jsonb -> 'feature_keys' END) AS key""")
+            CASE WHEN decided_at IS NOT NULL THEN pg_temp.keys_of(content) END) AS key""")
     op.execute("""
         CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ofp.decision_key
         FOR EACH STATEMENT EXECUTE FUNCTION ofp.refuse_change_of_record()""")
