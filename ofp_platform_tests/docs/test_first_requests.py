@@ -83,13 +83,15 @@ class Reader:
 
     def _as_here(self, text: str) -> str:
         text = text.replace(ADDRESS, self.address).replace(".ofp/keys", f"{self.variables['OFP_HOME']}/keys")
-        text = HASH.sub(lambda found: self.hashes.get(found[0], found[0]), text)
+        for names in (HASH, SHORT_HASH):
+            text = names.sub(lambda found: self.hashes.get(found[0], found[0]), text)
         return POSITION.sub(lambda found: f"{found[1]}:{int(found[2]) + self.shift}", text)
 
     def expect(self, shown: str, got: str, where: str) -> None:
         """Hold an output against the one that the page shows, and learn what is called otherwise here."""
         assert alike(got) == alike(shown), f"{where}\n{got}"
-        self.hashes.update(zip(HASH.findall(shown), HASH.findall(got), strict=True))
+        for names in (HASH, SHORT_HASH):
+            self.hashes.update(zip(names.findall(shown), names.findall(got), strict=True))
         for (_, there), (_, here) in zip(POSITION.findall(shown), POSITION.findall(got), strict=True):
             self.shift = int(here) - int(there)
 
