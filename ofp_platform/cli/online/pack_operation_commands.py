@@ -6,7 +6,7 @@ import getpass
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -39,9 +39,7 @@ def plan(pack: PackSource, json: AsJson = False, home: Home = None, profile: Pro
 
     Groups that come, go and stay, who reads them, how far back their windows reach, records to fold, time and bytes.
     """
-    environment = resolve(home, profile)
-    with _open_plane(environment, pack) as plane:
-        pack_plan = _plan(plane)
+    pack_plan = _plan(resolve(home, profile), pack)
     lines = list(_plan_lines(pack_plan))
     if not pack_plan.unchanged:
         lines += ["apply with:", f"ofp apply {pack} --plan {short(pack_plan.digest())} --reason '...'"]
@@ -70,15 +68,17 @@ def apply(
     from ofp_platform.online.ranges.pack_apply import apply_plan
 
     environment = resolve(home, profile)
-    with _open_plane(environment, pack) as plane:
-        pack_plan = _plan(plane)
-        if len(digest) < _LEAST_DIGITS or not pack_plan.digest().startswith(digest):
-            raise CommandRefused(
-                f"--plan: the plan of {pack} is {short(pack_plan.digest())} now, asked for was {digest}: the pack or what is live"
-                f" changed since, or it is another one; look again with `ofp plan {pack}`"
-            )
-        with _folding(plane, pack_plan.estimate.records) as on_commit:
-            receipt = apply_plan(plane, pack_plan, _fold(plane), _order(actor, reason, share), on_commit)
+    pack_plan = _plan(environment, pack)
+    if len(digest) < _LEAST_DIGITS or not pack_plan.digest().startswith(digest):
+        raise CommandRefused(
+            f"--plan: the plan of {pack} is {short(pack_plan.digest())} now, asked for was {digest}: the pack or what is live"
+            f" changed since, or it is another one; look again with `ofp plan {pack}`"
+        )
+    with (
+        _open_plane(environment, pack, "projector") as plane,
+        _folding(plane, pack_plan.estimate.records) as on_commit,
+    ):
+        receipt = apply_plan(plane, pack_plan, _fold(plane), _order(actor, reason, share), on_commit)
     print_facts(receipt, _switch_lines(receipt), as_json=json)
 
 
@@ -94,14 +94,14 @@ def rollback(
     from ofp_platform.online.ranges.pack_apply import roll_back
 
     environment = resolve(home, profile)
-    with _open_plane(environment, None) as plane, _folding(plane, None) as on_commit:
+    with _open_plane(environment, None, "projector") as plane, _folding(plane, None) as on_commit:
         receipt = roll_back(plane, _fold(plane), _order(actor, reason, share), on_commit)
     print_facts(receipt, _switch_lines(receipt), as_json=json)
 
 
 @contextmanager
-def _open_plane(environment: Environment, pack: str | None) -> Iterator[Plane]:
-    """The plane of the profile, with that pack in it."""
+def _open_plane(environment: Environment, pack: str | None, job: Literal["offline", "projector"]) -> Iterator[Plane]:
+    """The plane of the profile, with that pack in it: a plan reads what the offline plane published, an apply writes state."""
     from ofp_platform.online.plane import Plane
     from ofp_platform.registry.pack import SHIPPED_PACKS
     from ofp_platform.storage.roles import Job
@@ -110,17 +110,18 @@ def _open_plane(environment: Environment, pack: str | None) -> Iterator[Plane]:
     if pack is not None:
         path = pack if pack in SHIPPED_PACKS else str(Path(pack).expanduser().resolve())
         profile = profile.model_copy(update={"pack": path})
-    with Plane.open(profile, environment.dsn(Job.PROJECTOR), create_stream=False) as plane:
+    with Plane.open(profile, environment.dsn(Job(job)), create_stream=False) as plane:
         yield plane
 
 
-def _plan(plane: Plane) -> PackPlan:
+def _plan(environment: Environment, pack: str) -> PackPlan:
     from ofp_platform.online.plane import profile_pack
     from ofp_platform.online.ranges.pack_plan import plan_pack
     from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
     now = int(time.time() * MICROS_PER_SECOND)
-    return plan_pack(plane, profile_pack(plane.profile), _fold(plane), planned_at=now)
+    with _open_plane(environment, pack, "offline") as plane:
+        return plan_pack(plane, profile_pack(plane.profile), _fold(plane), planned_at=now)
 
 
 def _fold(plane: Plane) -> Callable[..., list[str]]:

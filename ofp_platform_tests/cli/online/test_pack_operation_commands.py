@@ -41,8 +41,9 @@ def test_planned_applied_and_rolled_back(next_pack: dict[str, str], tmp_path: Pa
     stale = call("apply", pack, "--plan", digest_in(shown), "--reason", "again", **next_pack).refused()
     assert "look again with `ofp plan" in stale
 
-    back = call("rollback", "--reason", "too early", "--actor", "mia", "--share", "1", **next_pack)
-    assert "projection 1 is live" in back.out
+    back = json.loads(call("rollback", "--reason", "too early", "--actor", "mia", "--share", "1", "--json", **next_pack).out)
+    assert (back["live"]["projection_id"], back["beside"]["projection_id"], back["beside"]["status"]) == (2, 1, "live")
+    assert back["comparison"]["live_hash"] == back["comparison"]["beside_hash"]
     facts = json.loads(call("governance", "list", "--fact", "pack_operation", "--json", **next_pack).out)
     assert [fact["step"] for fact in facts] == ["rolled_back", "begun", "switched", "begun"]
     assert (facts[2]["actor"], facts[2]["reason"]) == ("mia", "an hour more")

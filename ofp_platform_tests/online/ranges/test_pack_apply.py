@@ -21,7 +21,9 @@ from ofp_platform.online.ranges.rebuild import RebuildRefused
 from ofp_platform.online.ranges.retired_state import remove_retired
 from ofp_platform.online.state.key_shards import reshard_in_time
 from ofp_platform.online.state.projection import ProjectionConflict, ProjectionRow
+from ofp_platform.storage.embedded import as_role
 from ofp_platform.storage.pack_operations import last_build_rate, read_operations
+from ofp_platform.storage.roles import Job, default_role
 from ofp_platform.vocabulary.pack_plan import GroupChange, PackPlan
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
@@ -241,6 +243,19 @@ def question(row: ProjectionRow, account: str) -> GetFeaturesRequest:
             "as_of_time_utc": "2026-01-02T12:00:00Z",
         }
     )
+
+
+def test_the_roles_of_these_jobs_may_plan_apply_and_go_back(plane: Plane) -> None:
+    def opened_as(job: Job) -> Plane:
+        return Plane.open(plane.profile, as_role(plane.dsn, default_role(job)), create_stream=False)
+
+    with opened_as(Job.OFFLINE) as offline:
+        pack_plan = plan(offline)
+    with opened_as(Job.PROJECTOR) as projector:
+        receipt = apply_plan(projector, pack_plan, fold(projector), ORDER)
+        assert live_id(plane) == receipt.beside.projection_id
+        roll_back(projector, fold(projector), BACK)
+    assert live_id(plane) == receipt.live.projection_id
 
 
 def test_a_pack_goes_live_with_the_key_shards_of_the_live_one(plane: Plane) -> None:
