@@ -15,8 +15,8 @@ from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DataFile, DatasetManifest, data_path, manifest_path
 
-_OF_THE_PUBLICATION = frozenset({"dataset_name", "request_id", "replay_selected_by", "supersedes", "files", "seal"})
-"""Fields in which the manifests of one identity may differ: how the dataset was asked for, its name, how it is stored."""
+_OF_THE_PUBLICATION = frozenset({"dataset_name", "request_id", "replay_selected_by", "policy_rev", "supersedes", "files", "seal"})
+"""Fields in which manifests of one identity may differ: how and where the dataset was asked for, its name, how it is stored."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.storage.postgres import connect
-from ofp_platform_tests.cli.online.test_projection_commands import next_pack  # noqa: F401  (a fixture)
+from ofp_platform_tests.cli.online.conftest import next_pack  # noqa: F401  (a fixture)
 from ofp_platform_tests.cli.program import call
 
 QUESTION = ("get", "--key", "account:account-0001340", "--group", "account_activity:v1", "--as-of", "2026-02-05T00:00:00Z")

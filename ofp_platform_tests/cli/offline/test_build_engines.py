@@ -133,7 +133,8 @@ def test_spark_that_fails_in_the_middle_may_be_tried_again(offline: OfflinePlane
     assert not context.run_folder(run.run_key).exists()
     assert not any("spark_that_fails" in path for path in world.objects.list())
     context.ledger.reopen(run.run_key)
-    assert build(context, run.run_key).state is RunState.DONE
+    again = build(context, run.run_key)
+    assert again.state is RunState.DONE, again.refusal
 
 
 def test_a_memory_that_is_too_small_is_refused_before_anything_is_begun(offline: OfflinePlane) -> None:

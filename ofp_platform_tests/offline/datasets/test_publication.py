@@ -87,6 +87,12 @@ def test_the_same_data_from_another_request_converges(objects: ObjectStore, publ
     assert publish_manifest(objects, other).request_id == published.request_id
 
 
+def test_the_same_data_under_another_policy_converges(objects: ObjectStore, published: DatasetManifest) -> None:
+    """A policy that changes a value is another `run_config_digest`, and so another identity; one that changes bounds is not."""
+    other = published.model_copy(update={"policy_rev": f"7.{'f' * 64}"})
+    assert publish_manifest(objects, other) == published
+
+
 @pytest.mark.parametrize("change", [{"content_digest": "0" * 64}, {"row_count": 16}, {"supersedes": "1" * 64}, OTHER_GATES])
 def test_other_content_under_one_identity_is_a_hard_conflict(
     objects: ObjectStore, published: DatasetManifest, change: dict[str, object]
