@@ -16,7 +16,6 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.online.state.projection import load_registry
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import SnapshotRecord
@@ -38,7 +37,7 @@ class ServedSnapshot:
     @classmethod
     def load(cls, plane: Plane, snapshot_hash: str) -> Self:
         """The record of a hash, verified, and the registry that it was served under."""
-        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
+        objects = plane.objects
         record = SnapshotRecord.model_validate_json(SnapshotStore(plane.pool, objects).load(snapshot_hash))
         with plane.pool.connection() as connection:
             registry = load_registry(connection, record.hashed["registry_digest"])

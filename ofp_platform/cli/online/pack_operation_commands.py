@@ -39,7 +39,7 @@ def plan(pack: PackSource, json: AsJson = False, home: Home = None, profile: Pro
 
     Groups that come, go and stay, who reads them, how far back their windows reach, records to fold, time and bytes.
     """
-    pack_plan = _plan(resolve(home, profile), pack)
+    pack_plan = _plan(resolve(home, profile), pack, measured=True)
     lines = list(_plan_lines(pack_plan))
     if not pack_plan.unchanged:
         lines += ["apply with:", f"ofp apply {pack} --plan {short(pack_plan.digest())} --reason '...'"]
@@ -68,7 +68,7 @@ def apply(
     from ofp_platform.online.ranges.pack_apply import apply_plan
 
     environment = resolve(home, profile)
-    pack_plan = _plan(environment, pack)
+    pack_plan = _plan(environment, pack, measured=False)
     if len(digest) < _LEAST_DIGITS or not pack_plan.digest().startswith(digest):
         raise CommandRefused(
             f"--plan: the plan of {pack} is {short(pack_plan.digest())} now, asked for was {digest}: the pack or what is live"
@@ -114,14 +114,15 @@ def _open_plane(environment: Environment, pack: str | None, job: Literal["offlin
         yield plane
 
 
-def _plan(environment: Environment, pack: str) -> PackPlan:
+def _plan(environment: Environment, pack: str, *, measured: bool) -> PackPlan:
+    """`measured`: whether a part of the records is folded for the estimate, where no build was measured here yet."""
     from ofp_platform.online.plane import profile_pack
     from ofp_platform.online.ranges.pack_plan import plan_pack
     from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
     now = int(time.time() * MICROS_PER_SECOND)
     with _open_plane(environment, pack, "offline") as plane:
-        return plan_pack(plane, profile_pack(plane.profile), _fold(plane), planned_at=now)
+        return plan_pack(plane, profile_pack(plane.profile), _fold(plane) if measured else None, planned_at=now)
 
 
 def _fold(plane: Plane) -> Callable[..., list[str]]:

@@ -54,8 +54,8 @@ def _now() -> int:
     return int(time.time() * MICROS_PER_SECOND)
 
 
-def _plan(plane: Plane) -> PackPlan:
-    return plan_pack(plane, profile_pack(plane.profile), _fold(plane), planned_at=_now())
+def _plan(plane: Plane, fold: ProjectionFold | None) -> PackPlan:
+    return plan_pack(plane, profile_pack(plane.profile), fold, planned_at=_now())
 
 
 def _demand_pack(plane: Plane, partition_key: str) -> None:
@@ -87,7 +87,7 @@ def pack_plan(context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneRe
     with plane.open() as opened_plane:
         _demand_pack(opened_plane, context.partition_key)
         try:
-            plan = _plan(opened_plane)
+            plan = _plan(opened_plane, _fold(opened_plane))
         except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(asset_key=PACK_PLAN, metadata=plan_metadata(plan), data_version=dg.DataVersion(plan.digest()))
@@ -195,7 +195,7 @@ def make_rebuilt_projection_live(
                     " not what would go live"
                 )
             order = Order("dagster", config.reason or f"run {context.run_id}", _now(), share=1.0)
-            receipt = apply_plan(opened_plane, _plan(opened_plane), _fold(opened_plane), order)
+            receipt = apply_plan(opened_plane, _plan(opened_plane, None), _fold(opened_plane), order)
         except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}
