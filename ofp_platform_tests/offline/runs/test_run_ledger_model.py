@@ -17,6 +17,7 @@ from ofp_platform.offline.runs.run_ledger import RetryRefused, RunLedger
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import RunState
+from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform_tests.oracle.build_plans import LEAK, STORE_DOWN, dataset_intent, plan_of
 
 LIMIT = 3
@@ -179,8 +180,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
 @pytest.fixture
 def ledger(dsn: str) -> Iterator[RunLedger]:
+    # every example leaves a request, most of them open, and Hypothesis tries more than `max_examples` when it shrinks
     with open_pool(dsn, max_size=4) as pool:
-        yield RunLedger(pool)
+        yield RunLedger(pool, BuildLimits(max_open_intents=1_000_000))
 
 
 def test_the_ledger_is_its_model(ledger: RunLedger) -> None:
