@@ -15,6 +15,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
+    from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.profile import Profile, Tier
 
@@ -205,6 +206,16 @@ class Environment(BaseSettings):
         from ofp_platform.online.plane import Plane
 
         return Plane.open_without_log(self.load_profile(), self.dsn(job))
+
+    def open_objects(self) -> ObjectStore:
+        """The object store of the profile, for what neither a database nor a log answers.
+
+        Raises:
+            ProfileError | ObjectStoreUnavailable: what is wrong, in words.
+        """
+        from ofp_platform.storage.objects import open_objects
+
+        return open_objects(self.load_profile())
 
 
 def split_source(source: str) -> tuple[str, Tier]:

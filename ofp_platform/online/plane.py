@@ -36,7 +36,7 @@ from ofp_platform.online.state.projection import (
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.objects import ObjectStore, open_objects
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
 from ofp_platform.vocabulary.position import Basis
@@ -156,7 +156,7 @@ class Plane:
         Raises:
             ObjectStoreUnavailable: it does not work.
         """
-        return ObjectStore(self.profile.object_store_url, endpoint=self.profile.object_store_endpoint_url)
+        return open_objects(self.profile)
 
     @cached_property
     def archive(self) -> Archive:

@@ -10,7 +10,7 @@ from ofp_platform.cli.offline.build_context import build_context_on
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.reader import Reader
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.objects import ObjectStore, open_objects
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
@@ -95,8 +95,7 @@ class ObjectStoreResource(_Settings):
 
     def open(self) -> ObjectStore:
         """The store."""
-        profile = self.load_profile()
-        return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
+        return open_objects(self.load_profile())
 
 
 @dataclass(frozen=True)

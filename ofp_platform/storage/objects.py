@@ -20,6 +20,8 @@ from obstore.store import LocalStore, S3Store
 if TYPE_CHECKING:
     from obstore.store import BackoffConfig, ClientConfig, RetryConfig, S3Config
 
+    from ofp_platform.vocabulary.profile import Profile
+
 ANSWER_SECONDS = 60.0
 """How long a request to S3 may take: enough for the largest file, and an end where the other side is gone without a word."""
 _CONNECT_SECONDS = 5.0
@@ -191,6 +193,15 @@ class ObjectStore:
     def _unavailable(self, error: Exception) -> ObjectStoreUnavailable:
         first_line = str(error).partition("\n")[0]
         return ObjectStoreUnavailable(f"the object store {self.url} does not work: {first_line}")
+
+
+def open_objects(profile: Profile, *, answer_seconds: float | None = None) -> ObjectStore:
+    """Open the object store that a profile names.
+
+    Raises:
+        ObjectStoreUnavailable: it does not work.
+    """
+    return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url, answer_seconds=answer_seconds)
 
 
 def _own_threads() -> None:

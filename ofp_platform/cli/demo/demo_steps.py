@@ -28,13 +28,11 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.client import OfpClient, ReceivedFeatures
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.loop import Tally
-from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow
-from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
@@ -233,8 +231,7 @@ class DemoSteps:
     def _rebuild(self, plane: Plane, row: ProjectionRow, record: SnapshotRecord) -> None:
         start = time.monotonic()
         records = sum(plane.log.ordinal_lag(row.basis.model_copy(update={"partitions": ()})).values())
-        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-        stream_records = StreamRecords(plane.log, Archive(objects, plane.log.stream_name))
+        stream_records = StreamRecords(plane.log, plane.archive)
         registry, policies = plane.registry_of(row), RunPolicies.of(plane.profile)
         with bar(self.console, "Rebuilding a snapshot", records) as advance, TemporaryDirectory() as folder:
             rebuilt = rebuild_recorded(

@@ -41,7 +41,7 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import pack_digest
 from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.storage.embedded import EmbeddedPostgresError
-from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.objects import ObjectStoreUnavailable, open_objects
 from ofp_platform.storage.postgres import DatabaseUnavailable, connect, keeps_sessions, open_pool, takes_writes
 from ofp_platform.storage.schema import schema_is_current
 from ofp_platform.vocabulary.profile import Profile, ProfileError
@@ -168,7 +168,7 @@ def object_store(profile: Profile) -> Finding:
     """Whether an object can be written, once, and read again."""
     path, content = _PROBE
     try:
-        store = ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
+        store = open_objects(profile)
         store.put_if_absent(path, content)
         if store.get(path) != content:
             return Finding("object store", State.WRONG, f"{store.url} gives back other bytes than were written", "use another")

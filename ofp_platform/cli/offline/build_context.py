@@ -12,19 +12,6 @@ from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 if TYPE_CHECKING:
     from ofp_platform.offline.runs.build_context import BuildContext
     from ofp_platform.online.plane import Plane
-    from ofp_platform.storage.objects import ObjectStore
-    from ofp_platform.vocabulary.profile import Profile
-
-
-def object_store(profile: Profile) -> ObjectStore:
-    """The object store that a profile names.
-
-    Raises:
-        ObjectStoreUnavailable: it does not work.
-    """
-    from ofp_platform.storage.objects import ObjectStore
-
-    return ObjectStore(profile.object_store_url, endpoint=profile.object_store_endpoint_url)
 
 
 def build_context_on(
@@ -37,7 +24,7 @@ def build_context_on(
     """The build context of a plane; files under way lie in the folder `builds` of the home folder."""
     from ofp_platform.offline.runs.build_context import BuildContext
 
-    objects, scratch = object_store(plane.profile), environment.folder / "builds"
+    objects, scratch = plane.objects, environment.folder / "builds"
     return BuildContext(
         plane.pool,
         plane.log,

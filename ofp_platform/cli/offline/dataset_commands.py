@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.offline.build_context import object_store, open_build_context
+from ofp_platform.cli.offline.build_context import open_build_context
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, plain, print_facts, short, when
 from ofp_platform.cli.terminal.progress import bar
@@ -99,7 +99,7 @@ def show(
     profile: ProfileSource = None,
 ) -> None:
     """Show a dataset: its meaning, its sources, and the gates it passed."""
-    manifest = find_manifest(object_store(resolve(home, profile).load_profile()), dataset)
+    manifest = find_manifest(resolve(home, profile).open_objects(), dataset)
     rows = list(_manifest_lines(manifest))
     width = max(len(name) for name, _ in rows)
     print_facts(manifest, [f"{name:<{width}}  {text}" for name, text in rows], as_json=json)
@@ -201,7 +201,7 @@ def verify(dataset: Dataset, json: AsJson = False, home: Home = None, profile: P
     from ofp_platform.storage.postgres import DatabaseUnavailable, open_pool
 
     environment = resolve(home, profile)
-    objects = object_store(environment.load_profile())
+    objects = environment.open_objects()
     manifest = find_manifest(objects, dataset)
     recorded_problems: list[str] = []
     not_compared = None
@@ -243,7 +243,7 @@ def diff(one: Dataset, other: Dataset, json: AsJson = False, home: Home = None, 
     """Compare two datasets: their meaning field by field, their content column by column."""
     from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
 
-    objects = object_store(resolve(home, profile).load_profile())
+    objects = resolve(home, profile).open_objects()
     first, second = find_manifest(objects, one), find_manifest(objects, other)
     meaning = meaning_differences(first, second)
     lines = ["meaning: the same" if not meaning else "meaning:"]
@@ -286,7 +286,7 @@ def load(
     """One line each for pandas, Polars and DuckDB, with the real path. The bytes are verified first."""
     from ofp_platform.offline.datasets.publication import verify_files
 
-    objects = object_store(resolve(home, profile).load_profile())
+    objects = resolve(home, profile).open_objects()
     manifest = find_manifest(objects, dataset)
     if to is None and objects.folder is None:
         raise CommandRefused(f"{objects.url} is not on this machine: name a folder to export to with --to")

@@ -108,13 +108,11 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     from ofp_platform.offline.requests.parity_policy import demand_anchors
     from ofp_platform.offline.requests.resolver import BuildSources
     from ofp_platform.offline.requests.resolver import resolve as resolve_intent
-    from ofp_platform.storage.objects import ObjectStore
 
     checked_intent = load_intent_file(intent)
     with resolve(home, profile).open_plane() as plane:
-        objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
         next_sequences = LabelStore.next_sequences(plane.pool)
-        sources = BuildSources.of(plane.pool, plane.log, objects, next_sequences, plane.profile.policy_rev)
+        sources = BuildSources.of(plane.pool, plane.log, plane.objects, next_sequences, plane.profile.policy_rev)
         plan = resolve_intent(checked_intent, sources, code_release_id())
     demand_anchors(plan)
     print_facts(plan, _plan_lines(plan), as_json=json)

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.offline.build_context import object_store
 from ofp_platform.cli.offline.dataset_commands import Dataset, find_manifest
 from ofp_platform.cli.offline.model_table import model_table
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
@@ -59,7 +58,7 @@ def train_models(
     from ofp_platform.learning.protocol import Protocol
     from ofp_platform.vocabulary.offline.dataset_admission import admit
 
-    objects = object_store(resolve(home, profile).load_profile())
+    objects = resolve(home, profile).open_objects()
     manifest = find_manifest(objects, dataset)
     admit(manifest, allow_hindsight=allow_hindsight)
     protocol = protocol_of(objects, manifest) if first_day is None else Protocol(first_day.date())

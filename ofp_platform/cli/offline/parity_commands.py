@@ -37,7 +37,6 @@ def _run(
     from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
     from ofp_platform.offline.runs.build_context import BuildContext
     from ofp_platform.offline.runs.run_parity import RunToProve
-    from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.json_text import read_json
     from ofp_platform.vocabulary.position import Basis, make_basis
     from ofp_platform.vocabulary.text_file import read_text
@@ -55,8 +54,7 @@ def _run(
             raise CommandRefused(f"{basis_file} holds no basis: {error}") from None
     with environment.open_plane() as plane:
         declared_profile = plane.profile
-        objects = ObjectStore(declared_profile.object_store_url, endpoint=declared_profile.object_store_endpoint_url)
-        build_context = BuildContext(plane.pool, plane.log, objects, environment.folder / "scratch", workers)
+        build_context = BuildContext(plane.pool, plane.log, plane.objects, environment.folder / "scratch", workers)
         basis = given_basis or make_basis(declared_profile.stream_name, build_context.stream_records.ends)
         yield build_context, RunToProve(declared_profile.context_pins, RunPolicies.of(declared_profile), basis)
 

@@ -106,7 +106,6 @@ def _fits(group: CatalogueGroup, tag: str | None, search: str | None) -> bool:
 
 
 def _catalogue(home: Path | None, profile_source: str | None) -> Catalogue:
-    from ofp_platform.cli.offline.build_context import object_store
     from ofp_platform.online.plane import profile_pack
     from ofp_platform.registry.catalogue import catalogue
     from ofp_platform.registry.compile import compile_pack
@@ -116,7 +115,7 @@ def _catalogue(home: Path | None, profile_source: str | None) -> Catalogue:
         registry = compile_pack(profile_pack(plane.profile))
         pins = plane.profile.context_pins
         try:
-            readers = FeatureReaders(object_store(plane.profile), plane.pool, pins).of_groups(registry.digest)
+            readers = FeatureReaders(plane.objects, plane.pool, pins).of_groups(registry.digest)
         except TooManyReaders:
             readers = None
         return catalogue(registry, pins, readers)

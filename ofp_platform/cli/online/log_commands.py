@@ -143,17 +143,14 @@ def trim(
     """
     from rich.console import Console
 
-    from ofp_platform.cli.offline.build_context import object_store
     from ofp_platform.cli.terminal.progress import bar
-    from ofp_platform.log.archive_store import Archive
     from ofp_platform.online.ranges import log_trim
 
     if not archived:
         raise CommandRefused("say --archived: only records that are archived and verified may leave the log")
     with resolve(home, profile).open_plane() as plane:
-        archive = Archive(object_store(plane.profile), plane.log.stream_name)
         with bar(Console(stderr=True), "Verifying partitions", len(plane.log.partitions())) as advance:
-            trims = log_trim.plan_trim(plane, archive, lambda: advance(1))
+            trims = log_trim.plan_trim(plane, plane.archive, lambda: advance(1))
         lines = []
         for partition_trim in trims:
             rest = f"; {partition_trim.end - partition_trim.until:,} stay: {partition_trim.kept}" if partition_trim.kept else ""

@@ -32,10 +32,8 @@ def _demand_hash(snapshot_hash: str) -> None:
 def _load(plane: Plane, snapshot_hash: str, *, rebuilt: bool = False) -> bytes:
     _demand_hash(snapshot_hash)
     from ofp_platform.online.serving.snapshot_store import SnapshotStore
-    from ofp_platform.storage.objects import ObjectStore
 
-    objects = ObjectStore(plane.profile.object_store_url, endpoint=plane.profile.object_store_endpoint_url)
-    snapshots = SnapshotStore(plane.pool, objects)
+    snapshots = SnapshotStore(plane.pool, plane.objects)
     return snapshots.load_rebuilt(snapshot_hash) if rebuilt else snapshots.load(snapshot_hash)
 
 
@@ -61,7 +59,6 @@ def reindex(json: AsJson = False, home: Home = None, profile: ProfileSource = No
     """
     from rich.console import Console
 
-    from ofp_platform.cli.offline.build_context import object_store
     from ofp_platform.cli.terminal.progress import bar
     from ofp_platform.online.serving import snapshot_reindexing
 
@@ -69,7 +66,7 @@ def reindex(json: AsJson = False, home: Home = None, profile: ProfileSource = No
         advance(100 * read // total - 100 * (read - 1) // total)
 
     with resolve(home, profile).open_plane_without_log() as plane, bar(Console(stderr=True), "Reading objects", 100) as advance:
-        outcome = snapshot_reindexing.reindex(plane.pool, object_store(plane.profile), tell)
+        outcome = snapshot_reindexing.reindex(plane.pool, plane.objects, tell)
     for problem in outcome.problems:
         typer.echo(problem, err=True)
     line = f"indexed: {outcome.indexed:,} of {outcome.records:,} snapshots in {outcome.objects:,} objects"

@@ -29,7 +29,7 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.registry.question import refuse_run
 from ofp_platform.storage.feature_readers import FeatureReaders, TooManyReaders
-from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.storage.objects import ObjectStoreUnavailable, open_objects
 from ofp_platform.storage.postgres import DatabaseUnavailable, asyncpg_arguments
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask, EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -121,11 +121,7 @@ class OnlineService:
         self._listener = CommitListener(self._dsn, self._plane.live, self._follow)
         if row is not None:
             await self._follow(row)
-        objects = ObjectStore(
-            self._profile.object_store_url,
-            endpoint=self._profile.object_store_endpoint_url,
-            answer_seconds=_OBJECT_SECONDS,
-        )
+        objects = open_objects(self._profile, answer_seconds=_OBJECT_SECONDS)
         self._snapshots = SnapshotStore(self._plane.pool, objects)
         self._readers = FeatureReaders(objects, self._plane.pool, self._profile.context_pins)
         capacity_bytes = self._profile.served_log_mb << 20
