@@ -27,6 +27,7 @@ from ofp_platform.api.build_requests import BuildRequests
 from ofp_platform.api.connection_places import Places
 from ofp_platform.api.http_connection import DirectApplication, Reply
 from ofp_platform.api.operator_views import OperatorViews
+from ofp_platform.api.overviews import Overviews
 from ofp_platform.api.record_requests import RecordRequests
 from ofp_platform.api.refusals import Headers
 from ofp_platform.api.server import serve
@@ -81,8 +82,8 @@ def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> DirectApplication
     access = AccessLog(Path(urlsplit(profile.object_store_url).path) / FOLDER, time.time)
     caller = authentication(profile.context_pins)
     records = RecordRequests(dsn, profile.context_pins, service_of_run.snapshot, service_of_run.pack)
-    views = OperatorViews(profile, dsn)
-    return Application(service_of_run, BuildRequests(dsn), views, records, authentication=caller, access=access)
+    views, overviews = OperatorViews(profile, dsn), Overviews(profile, dsn)
+    return Application(service_of_run, BuildRequests(dsn), views, records, overviews, authentication=caller, access=access)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.operator_routes import OperatorRoutes
+from ofp_platform.api.overview_routes import OverviewRoutes
 from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.record_routes import RecordRoutes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
@@ -45,9 +46,13 @@ from ofp_platform.api.route_scopes import (
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
+    BUILD_RUNS,
+    BUILD_STAGES,
     CATALOGUE,
     CONSOLE,
     CONSOLE_FILE,
+    DATASET,
+    DATASETS,
     DECISION,
     DECISIONS,
     DOCS,
@@ -59,13 +64,16 @@ from ofp_platform.api.route_scopes import (
     LABELS,
     METRICS,
     OPENAPI,
+    PACK_OPERATIONS,
+    PARITY,
+    PARITY_REPORT,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
     Open,
     scope_of,
 )
-from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, RecordPort, ServedAnswer, ServingPort
+from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, OverviewPort, RecordPort, ServedAnswer, ServingPort
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
@@ -105,7 +113,7 @@ def _arrival() -> str:
 
 
 class Application:
-    """The service over its four ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
+    """The service over its five ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
     the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ended`: where it is told that
@@ -118,6 +126,7 @@ class Application:
         builds: BuildPort,
         operators: OperatorPort,
         records: RecordPort,
+        overviews: OverviewPort,
         *,
         authentication: Authentication,
         hosts: OwnHosts | None = None,
@@ -131,6 +140,7 @@ class Application:
         self._port = port
         self._builds = builds
         self._records = records
+        self._overviews = overviews
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
@@ -147,11 +157,19 @@ class Application:
         self.metrics = HttpMetrics()
         build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         operator_routes = OperatorRoutes(port, operators)
+        overview_routes = OverviewRoutes(overviews)
         console_files = ConsoleFiles()
         record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
             EXPLANATION: operator_routes.explanation,
             APPLY_FAILURES: operator_routes.failures,
+            BUILD_RUNS: overview_routes.builds,
+            BUILD_STAGES: overview_routes.build_stages,
+            PARITY: overview_routes.comparisons,
+            PARITY_REPORT: overview_routes.parity_report,
+            DATASETS: overview_routes.datasets,
+            DATASET: overview_routes.dataset,
+            PACK_OPERATIONS: overview_routes.pack_operations,
             CONSOLE: console_files.send,
             CONSOLE_FILE: console_files.send,
             DECISIONS: record_routes.list,
@@ -490,6 +508,7 @@ class Application:
         await self._tasks.stop(PRINCIPALS, ACCESS_LOG)
         await self._builds.close()
         await self._records.close()
+        await self._overviews.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -31,10 +31,19 @@ from ofp_platform.vocabulary.offline.decision_record import DecisionList, Decisi
 from ofp_platform.vocabulary.offline.governance_fact import FACT
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
+from ofp_platform.vocabulary.offline.overviews import (
+    BuildList,
+    BuildProgress,
+    DatasetList,
+    ParityList,
+    ParityReport,
+    PublishedDataset,
+)
 from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult, RunParityRequest
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.offline.reconciliation import Reconciliation
 from ofp_platform.vocabulary.offline.run_facts import RunCheckEvidence, RunFacts
+from ofp_platform.vocabulary.pack_operations import PackOperations
 from ofp_platform.vocabulary.pack_plan import PackPlan
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
@@ -70,6 +79,16 @@ SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (
     FeastQuestion,
     FeastAnswer,
 )
+OVERVIEWS: dict[type[BaseModel], str] = {
+    BuildList: "Builds v0",
+    BuildProgress: "Stages of a build v0",
+    ParityList: "Comparisons v0",
+    ParityReport: "Comparison by day and group v0",
+    DatasetList: "Published datasets v0",
+    PublishedDataset: "Published dataset v0",
+    PackOperations: "Operations that put packs live v0",
+}
+"""Lists that are shown, and the titles of their schemas."""
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
     RebuiltFeatureSnapshot,
     ParityResult,
@@ -259,6 +278,13 @@ def record_definitions() -> dict[str, Any]:
 
 
 @cache
+def overview_definitions() -> dict[str, Any]:
+    """The `$defs` of lists that the others lack."""
+    present = serving_definitions() | build_definitions() | record_definitions()
+    return {name: schema for name, schema in _definitions(tuple(OVERVIEWS), PUBLIC_NAMES).items() if name not in present}
+
+
+@cache
 def build_definitions() -> dict[str, Any]:
     """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
     run, intent = object_schema(BuildRun, "ofs_build_run", "Run of a build v0"), intent_schema()
@@ -306,7 +332,13 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "run_check_evidence_v0.schema.json": object_schema(RunCheckEvidence, "run_check_evidence", "Evidence of a check v0"),
         "ofp_snapshot_set_v0.schema.json": object_schema(SnapshotSetIndex, "ofp_snapshot_set", "Snapshot set v0"),
         "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),
+        **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},
     }
+
+
+def _kind(model: type[BaseModel]) -> str:
+    """The name that objects of a model give themselves."""
+    return str(model.model_fields["kind"].default)
 
 
 def file_text(schema: dict[str, Any]) -> str:

@@ -6,7 +6,13 @@ import json
 from typing import Any
 
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
-from ofp_platform.api.contract_files import DIALECT, build_definitions, record_definitions, serving_definitions
+from ofp_platform.api.contract_files import (
+    DIALECT,
+    build_definitions,
+    overview_definitions,
+    record_definitions,
+    serving_definitions,
+)
 from ofp_platform.api.examples import (
     apply_failures_example,
     catalogue_example,
@@ -23,16 +29,32 @@ from ofp_platform.api.examples import (
     snapshot_record_example,
 )
 from ofp_platform.api.live_example import LiveExample
+from ofp_platform.api.overview_examples import (
+    build_list_example,
+    build_progress_example,
+    dataset_list_example,
+    pack_operations_example,
+    parity_list_example,
+    parity_report_example,
+    published_dataset_example,
+)
 from ofp_platform.api.record_routes import MOST_DECISIONS
 from ofp_platform.api.route_scopes import (
     APPLY_FAILURES,
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
+    BUILD_RUNS,
+    BUILD_STAGES,
+    DATASET,
+    DATASETS,
     DECISION,
     DECISIONS,
     EXPLANATION,
     LABELS,
+    PACK_OPERATIONS,
+    PARITY,
+    PARITY_REPORT,
     Open,
     scope_of,
 )
@@ -442,6 +464,99 @@ def _record_paths() -> dict[str, Any]:
     }
 
 
+def _overview_paths() -> dict[str, Any]:
+    report, dataset = parity_report_example(), published_dataset_example()
+
+    def read(
+        operation_id: str, summary: str, words: str, schema: str, example: dict[str, Any], *parameters: dict[str, Any],
+        is_offline: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        refusals: dict[str, Any] = {"errors": build_error_examples(), "schema": "OfflineErrorResponse"} if is_offline else {}
+        answer = {"description": "As it stands now", "content": _content(schema, example)}
+        return {
+            "get": {
+                "operationId": operation_id,
+                "summary": summary,
+                "description": words,
+                "parameters": list(parameters),
+                "responses": _responses(answer, 400, 401, 404, 503, **refusals),
+            }
+        }
+
+    def digest(name: str, example: str) -> dict[str, Any]:
+        schema = {"type": "string", "pattern": DIGEST_PATTERN}
+        return {"name": name, "in": "path", "required": True, "schema": schema, "example": example}
+
+    page = _query("limit", "20"), {**_query("cursor", ""), "description": "next_cursor of the page before"}
+    del page[1]["example"]
+    build = build_progress_example()
+    return {
+        BUILD_RUNS: read(
+            "build_runs",
+            "Builds, the newest first",
+            "Of the run that is served: state, attempts, why one failed, rows and bytes as estimated, the last stage that ended.",
+            "BuildList",
+            build_list_example(),
+            _query("state", "RUNNING"),
+            *page,
+            is_offline=True,
+        ),
+        BUILD_STAGES: read(
+            "build_stages",
+            "How far a build is",
+            "Every stage of every attempt that ended, in order.",
+            "BuildProgress",
+            build,
+            digest("run_key", build["build"]["run_key"]),
+            is_offline=True,
+        ),
+        PARITY: read(
+            "parity",
+            "Comparisons of decisions with their rebuild",
+            "Of the run that is served, those of the newest decisions first. An empty list says that nothing was compared.",
+            "ParityList",
+            parity_list_example(),
+            *page,
+        ),
+        PARITY_REPORT: read(
+            "parity_report",
+            "A comparison by day and group",
+            "Rates of at most 31 days, the newest first; why some could not be compared; the earliest mismatches; what late"
+            " events would have changed.",
+            "ParityReport",
+            report,
+            digest("comparison_id", report["comparison"]["comparison_id"]),
+            _query("before", "2026-04-01"),
+        ),
+        DATASETS: read(
+            "datasets",
+            "Published datasets",
+            "Of the run that is served, by name and identity, each manifest held against what index and builds recorded. A page"
+            " may have fewer than `limit` and still a next one.",
+            "DatasetList",
+            dataset_list_example(),
+            *page,
+        ),
+        DATASET: read(
+            "dataset",
+            "A published dataset with its manifest",
+            "The data files are not read for it: `ofp dataset verify` does.",
+            "PublishedDataset",
+            dataset,
+            digest("dataset_identity", dataset["entry"]["dataset_identity"]),
+            _query("name", dataset["entry"]["dataset_name"], required=True),
+        ),
+        PACK_OPERATIONS: read(
+            "pack_operations",
+            "Operations that put packs live, or went back",
+            "The steps of `ofp apply` and `ofp rollback`, the newest first: who, when, why, what was compared, at which basis.",
+            "PackOperations",
+            pack_operations_example(),
+            *page,
+        ),
+    }
+
+
 def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
     """The operations of a path with the scope that they demand."""
 
@@ -450,6 +565,10 @@ def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
         return [] if isinstance(scope, Open) else [{"bearer": [scope.value]}]
 
     return {method: operation | {"security": security(method)} for method, operation in item.items()}
+
+
+def _all_paths(live: LiveExample | None) -> dict[str, Any]:
+    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths()
 
 
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:
@@ -464,9 +583,9 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
             " reason from a closed list; exactly the UNAVAILABLE ones may be retried.",
         },
         "servers": [{"url": "/"}],
-        "paths": {path: _with_scope(path, item) for path, item in (_paths(live) | _record_paths() | _build_paths(live)).items()},
+        "paths": {path: _with_scope(path, item) for path, item in _all_paths(live).items()},
         "components": {
-            "schemas": _rewritten(serving_definitions() | build_definitions() | record_definitions()),
+            "schemas": _rewritten(serving_definitions() | build_definitions() | record_definitions() | overview_definitions()),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

@@ -15,6 +15,13 @@ FEAST_FEATURES = "/get-online-features"
 BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
 BUILD_CANCELLATION = "/v0/build_runs/{run_key}/cancellation"
+BUILD_RUNS = "/v0/build_runs"
+BUILD_STAGES = "/v0/build_runs/{run_key}/stages"
+PARITY = "/v0/parity"
+PARITY_REPORT = "/v0/parity/{comparison_id}"
+DATASETS = "/v0/datasets"
+DATASET = "/v0/datasets/{dataset_identity}"
+PACK_OPERATIONS = "/v0/pack_operations"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
 APPLY_FAILURES = "/v0/apply_failures"
 CONSOLE = "/console"
@@ -49,6 +56,13 @@ SCOPES: dict[str, Scope | Open] = {
     DECISION: Scope.SNAPSHOTS_READ,
     LABELS: Scope.EVENTS_WRITE,
     APPLY_FAILURES: Scope.OPERATE,
+    BUILD_RUNS: Scope.OPERATE,
+    BUILD_STAGES: Scope.OPERATE,
+    PARITY: Scope.SNAPSHOTS_READ,
+    PARITY_REPORT: Scope.SNAPSHOTS_READ,
+    DATASETS: Scope.SNAPSHOTS_READ,
+    DATASET: Scope.SNAPSHOTS_READ,
+    PACK_OPERATIONS: Scope.OPERATE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,

@@ -8,6 +8,7 @@ from typing import Protocol
 from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.serving import Health
 
@@ -104,6 +105,45 @@ class OperatorPort(Protocol):
             ContractError: INVALID_FIELD, no such value; SNAPSHOT_CORRUPT; BASIS_LOST; FORBIDDEN; STORE_DOWN; OVERLOADED.
         """
         ...
+
+
+class OverviewPort(Protocol):
+    """Lists of what was compared, built, published and put live of the run that is served. Every refusal is a ContractError.
+
+    Each method raises INVALID_FIELD for a cursor that is none of its own, STORE_DOWN and OVERLOADED; one that is asked for a
+    thing by its name, that it is not known: so to whoever may not read the run, whatever there is.
+    """
+
+    async def builds(self, limit: int, state: RunState | None, cursor: str | None) -> bytes:
+        """JSON of BuildList."""
+        ...
+
+    async def build_stages(self, run_key: str, may_read: MayRead) -> bytes:
+        """JSON of BuildProgress of the build under a key (64 hex digits)."""
+        ...
+
+    async def comparisons(self, limit: int, cursor: str | None) -> bytes:
+        """JSON of ParityList."""
+        ...
+
+    async def parity_report(self, comparison_id: str, before: str | None, may_read: MayRead) -> bytes:
+        """JSON of ParityReport of a comparison (64 hex digits), of days before `before` (YYYY-MM-DD)."""
+        ...
+
+    async def datasets(self, limit: int, cursor: str | None) -> bytes:
+        """JSON of DatasetList."""
+        ...
+
+    async def dataset(self, name: str, identity: str, may_read: MayRead) -> bytes:
+        """JSON of PublishedDataset of that name and identity (64 hex digits)."""
+        ...
+
+    async def pack_operations(self, limit: int, cursor: str | None) -> bytes:
+        """JSON of PackOperations."""
+        ...
+
+    async def close(self) -> None:
+        """Release what was taken; called once, after the last request."""
 
 
 class BuildPort(Protocol):

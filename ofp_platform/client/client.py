@@ -36,9 +36,11 @@ from ofp_platform.client.question import (
     intent_body,
     labels_body,
     make_request,
+    path_with,
     request_body,
 )
 from ofp_platform.client.retries import RetryPolicy, may_pass
+from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.explanation import Explanation
@@ -47,7 +49,16 @@ from ofp_platform.vocabulary.offline.build_intent import request_id as request_i
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelReceipt
+from ofp_platform.vocabulary.offline.overviews import (
+    BuildList,
+    BuildProgress,
+    DatasetList,
+    ParityList,
+    ParityReport,
+    PublishedDataset,
+)
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
+from ofp_platform.vocabulary.pack_operations import PackOperations
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import FeatureGroups, GetFeaturesRequest, Health, SnapshotRecord
 
@@ -228,6 +239,42 @@ class OfpClient:
         """A run that ended by now: FAILED / CANCELLED, or as it had ended before. Asked for again, it is the same."""
         return run_of(self._send("POST", f"/v0/build_runs/{run_key}/cancellation", b"{}"), run_key)
 
+    def apply_failures(self, *, after: str | None = None, limit: int | None = None, reason: str | None = None) -> ApplyFailures:
+        """A page of the records that the live projection did not apply. `after`: PARTITION:OFFSET."""
+        path = path_with("/v0/apply_failures", after=after, limit=limit, reason=reason)
+        return parse(ApplyFailures, self._send("GET", path).content)
+
+    def build_runs(self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None) -> BuildList:
+        """A page of builds of the run that is served, the newest first."""
+        path = path_with("/v0/build_runs", state=state, limit=limit, cursor=cursor)
+        return parse(BuildList, self._send("GET", path).content)
+
+    def build_stages(self, run_key: str) -> BuildProgress:
+        """A build, and every stage of it that ended."""
+        return parse(BuildProgress, self._send("GET", f"/v0/build_runs/{run_key}/stages").content)
+
+    def parity(self, *, limit: int | None = None, cursor: str | None = None) -> ParityList:
+        """A page of comparisons of decisions with their rebuild. None in it: nothing was compared."""
+        return parse(ParityList, self._send("GET", path_with("/v0/parity", limit=limit, cursor=cursor)).content)
+
+    def parity_report(self, comparison_id: str, *, before: str | None = None) -> ParityReport:
+        """A comparison by day and group. `before`: a day, of which the report has the days before."""
+        path = path_with(f"/v0/parity/{comparison_id}", before=before)
+        return parse(ParityReport, self._send("GET", path).content)
+
+    def datasets(self, *, limit: int | None = None, cursor: str | None = None) -> DatasetList:
+        """A page of published datasets of the run that is served."""
+        return parse(DatasetList, self._send("GET", path_with("/v0/datasets", limit=limit, cursor=cursor)).content)
+
+    def dataset(self, name: str, identity: str) -> PublishedDataset:
+        """A published dataset with its manifest."""
+        return parse(PublishedDataset, self._send("GET", path_with(f"/v0/datasets/{identity}", name=name)).content)
+
+    def pack_operations(self, *, limit: int | None = None, cursor: str | None = None) -> PackOperations:
+        """A page of the steps that put packs live or went back, the newest first."""
+        path = path_with("/v0/pack_operations", limit=limit, cursor=cursor)
+        return parse(PackOperations, self._send("GET", path).content)
+
     def _send(
         self, method: str, path: str, body: bytes | None = None, accepted_statuses: tuple[int, ...] = (200,)
     ) -> httpx.Response:
@@ -373,6 +420,44 @@ class AsyncOfpClient:
     async def cancel_build(self, run_key: str) -> BuildRun:
         """A run that ended by now: FAILED / CANCELLED, or as it had ended before. Asked for again, it is the same."""
         return run_of(await self._send("POST", f"/v0/build_runs/{run_key}/cancellation", b"{}"), run_key)
+
+    async def apply_failures(
+        self, *, after: str | None = None, limit: int | None = None, reason: str | None = None
+    ) -> ApplyFailures:
+        """A page of the records that the live projection did not apply. `after`: PARTITION:OFFSET."""
+        path = path_with("/v0/apply_failures", after=after, limit=limit, reason=reason)
+        return parse(ApplyFailures, (await self._send("GET", path)).content)
+
+    async def build_runs(self, *, state: str | None = None, limit: int | None = None, cursor: str | None = None) -> BuildList:
+        """A page of builds of the run that is served, the newest first."""
+        path = path_with("/v0/build_runs", state=state, limit=limit, cursor=cursor)
+        return parse(BuildList, (await self._send("GET", path)).content)
+
+    async def build_stages(self, run_key: str) -> BuildProgress:
+        """A build, and every stage of it that ended."""
+        return parse(BuildProgress, (await self._send("GET", f"/v0/build_runs/{run_key}/stages")).content)
+
+    async def parity(self, *, limit: int | None = None, cursor: str | None = None) -> ParityList:
+        """A page of comparisons of decisions with their rebuild. None in it: nothing was compared."""
+        return parse(ParityList, (await self._send("GET", path_with("/v0/parity", limit=limit, cursor=cursor))).content)
+
+    async def parity_report(self, comparison_id: str, *, before: str | None = None) -> ParityReport:
+        """A comparison by day and group. `before`: a day, of which the report has the days before."""
+        path = path_with(f"/v0/parity/{comparison_id}", before=before)
+        return parse(ParityReport, (await self._send("GET", path)).content)
+
+    async def datasets(self, *, limit: int | None = None, cursor: str | None = None) -> DatasetList:
+        """A page of published datasets of the run that is served."""
+        return parse(DatasetList, (await self._send("GET", path_with("/v0/datasets", limit=limit, cursor=cursor))).content)
+
+    async def dataset(self, name: str, identity: str) -> PublishedDataset:
+        """A published dataset with its manifest."""
+        return parse(PublishedDataset, (await self._send("GET", path_with(f"/v0/datasets/{identity}", name=name))).content)
+
+    async def pack_operations(self, *, limit: int | None = None, cursor: str | None = None) -> PackOperations:
+        """A page of the steps that put packs live or went back, the newest first."""
+        path = path_with("/v0/pack_operations", limit=limit, cursor=cursor)
+        return parse(PackOperations, (await self._send("GET", path)).content)
 
     async def _send(
         self, method: str, path: str, body: bytes | None = None, accepted_statuses: tuple[int, ...] = (200,)

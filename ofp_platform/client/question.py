@@ -103,11 +103,15 @@ def intent_body(intent: Intent | Mapping[str, Any]) -> bytes:
         raise invalid(Reason.INVALID_FIELD, words) from None
 
 
+def path_with(path: str, **given: str | int | None) -> str:
+    """A path with a query of what is given."""
+    query = urlencode({name: value for name, value in given.items() if value is not None})
+    return f"{path}?{query}" if query else path
+
+
 def explanation_path(snapshot_hash: str, feature: str, key: str | None, group: str | None) -> str:
     """Path and query of the events behind one served value."""
-    given = {"feature": feature, "key": key, "group": group}
-    query = urlencode({name: text for name, text in given.items() if text is not None})
-    return f"/v0/snapshots/{snapshot_hash}/explanation?{query}"
+    return path_with(f"/v0/snapshots/{snapshot_hash}/explanation", feature=feature, key=key, group=group)
 
 
 def decision_query(

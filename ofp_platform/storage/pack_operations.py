@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from psycopg import Connection
+
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.governance_fact import FACT, PackOperation
 
 _OF_STREAM = """
     SELECT content FROM ofp.governance_fact
     WHERE fact = 'pack_operation' AND content::jsonb ->> 'stream_name' = %s ORDER BY fact_number"""
+_NEWEST = """
+    SELECT fact_number, content FROM ofp.governance_fact
+    WHERE fact = 'pack_operation' AND content::jsonb ->> 'stream_name' = %(stream_name)s
+        AND jsonb_strip_nulls(content::jsonb -> 'context_pins') = %(pins)s::jsonb
+        AND (%(before)s::bigint IS NULL OR fact_number < %(before)s)
+    ORDER BY fact_number DESC LIMIT %(limit)s"""
 _LEAST_MILLISECONDS = 100
 
 
@@ -18,6 +29,15 @@ def read_operations(pool: Pool, stream_name: str, pins: ContextPins) -> list[Pac
         rows = connection.execute(_OF_STREAM, (stream_name,)).fetchall()
     steps = [FACT.validate_json(content) for (content,) in rows]
     return [step for step in steps if isinstance(step, PackOperation) and step.context_pins == pins]
+
+
+def newest_operations(
+    connection: Connection[Any], stream_name: str, pins: ContextPins, limit: int, before: int | None = None
+) -> list[tuple[int, PackOperation]]:
+    """At most `limit` steps of the operations of a run, the newest first, each with its number, less than `before`."""
+    arguments = {"stream_name": stream_name, "pins": canonical_bytes(pins.wire()).decode(), "before": before, "limit": limit}
+    rows = connection.execute(_NEWEST, arguments).fetchall()
+    return [(number, PackOperation.model_validate_json(content)) for number, content in rows]
 
 
 def last_build_rate(pool: Pool, stream_name: str, pins: ContextPins) -> int | None:

@@ -15,12 +15,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.client import OfpClient
+from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform_tests.api.keys import KEY, principal, write_principals
-from ofp_platform_tests.api.test_cross_run import decision_on
+from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO, fill_demo_plane
+from ofp_platform_tests.oracle.kept import Kept, keep_one_of_each
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,6 +50,7 @@ class ServedConsole:
     asking_key: str
     snapshots: list[str]
     decision_id: str
+    kept: Kept
 
     def pages(self) -> dict[str, str]:
         """What stands behind '#' by name: each page, with something on it."""
@@ -62,6 +66,13 @@ class ServedConsole:
             "catalogue": "/catalogue",
             "decisions": "/decisions",
             "decision": f"/decision/{self.decision_id}",
+            "parity": "/parity",
+            "comparison": f"/comparison/{self.kept.comparison_id}",
+            "builds": "/builds",
+            "build": f"/build/{self.kept.build}",
+            "datasets": "/datasets",
+            "dataset": f"/dataset/fraud_by_payment/{self.kept.dataset.dataset_identity}",
+            "operations": "/operations",
             "failures": "/failures",
             "key": "/key",
         }
@@ -94,7 +105,11 @@ def served_console(home: Path, dsn: str) -> Iterator[ServedConsole]:
             ]
             hashes = [answer.provenance.feature_snapshot_hash for answer in answers]
             decided = ofp.record_decision(decision_on(answers[0]))
-        yield ServedConsole(address, KEY, asking_key, hashes, decided.decision_id)
+        with Environment(home=home, database_url=dsn, profile="demo").open_plane() as plane:
+            objects = ObjectStore(plane.profile.object_store_url)
+            stream_name = plane.profile.stream_name
+            kept = keep_one_of_each(plane.pool, objects, pins, stream_name, decided.decision_id, hashes[0])
+        yield ServedConsole(address, KEY, asking_key, hashes, decided.decision_id, kept)
 
 
 @contextmanager
@@ -136,7 +151,6 @@ def show(page: Page, target: str) -> None:
 
 def main(folder: Path) -> None:
     """Write the pictures."""
-    from ofp_platform.cli.environment import Environment
     from ofp_platform.cli.main import app
 
     folder.mkdir(parents=True, exist_ok=True)

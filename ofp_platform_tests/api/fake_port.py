@@ -9,11 +9,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
-from ofp_platform.api import examples
+from ofp_platform.api import examples, overview_examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Authentication
 from ofp_platform.api.build_examples import rebuilt_example, run_example
@@ -29,6 +30,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
+from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.profile import Limits
@@ -159,6 +161,45 @@ class FakeOperators:
 
 
 @dataclass
+class FakeOverviews:
+    """Lists of one entry. `script`: what the next answers raise instead; `asked`: the arguments of each."""
+
+    script: list[Exception] = field(default_factory=list)
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+    closed: bool = False
+
+    async def builds(self, limit: int, state: RunState | None, cursor: str | None) -> bytes:
+        return self._answer(overview_examples.build_list_example(), limit, state, cursor)
+
+    async def build_stages(self, run_key: str, may_read: MayRead) -> bytes:
+        return self._answer(overview_examples.build_progress_example(), run_key)
+
+    async def comparisons(self, limit: int, cursor: str | None) -> bytes:
+        return self._answer(overview_examples.parity_list_example(), limit, cursor)
+
+    async def parity_report(self, comparison_id: str, before: str | None, may_read: MayRead) -> bytes:
+        return self._answer(overview_examples.parity_report_example(), comparison_id, before)
+
+    async def datasets(self, limit: int, cursor: str | None) -> bytes:
+        return self._answer(overview_examples.dataset_list_example(), limit, cursor)
+
+    async def dataset(self, name: str, identity: str, may_read: MayRead) -> bytes:
+        return self._answer(overview_examples.published_dataset_example(), name, identity)
+
+    async def pack_operations(self, limit: int, cursor: str | None) -> bytes:
+        return self._answer(overview_examples.pack_operations_example(), limit, cursor)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _answer(self, example: dict[str, Any], *arguments: Any) -> bytes:
+        self.asked.append(arguments)
+        if self.script:
+            raise self.script.pop(0)
+        return canonical_bytes(example)
+
+
+@dataclass
 class FakeRecords:
     """Decisions in memory, whatever snapshot they name. `script`: what the next answers raise instead."""
 
@@ -232,7 +273,13 @@ def application() -> Application:
     authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time)
     policy = HttpPolicy(body_timeout_seconds=1.0)
     return Application(
-        PLANES[sys.argv[4]](), FakeBuilds(), FakeOperators(), FakeRecords(), authentication=authentication, policy=policy
+        PLANES[sys.argv[4]](),
+        FakeBuilds(),
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        authentication=authentication,
+        policy=policy,
     )
 
 

@@ -34,6 +34,7 @@ from ofp_platform_tests.api.fake_port import (
     RECORD,
     FakeBuilds,
     FakeOperators,
+    FakeOverviews,
     FakePort,
     FakeRecords,
     FixedAnswer,
@@ -50,6 +51,13 @@ _NAMES = (
     "ofp_explanation",
     "ofp_apply_failures",
     "ofp_snapshot_record",
+    "ofs_build_list",
+    "ofs_build_progress",
+    "ofs_parity_list",
+    "ofs_parity_report",
+    "ofs_dataset_list",
+    "ofs_published_dataset",
+    "ofp_pack_operations",
 )
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())
@@ -60,7 +68,7 @@ REQUEST = json.dumps(examples.request_example()).encode()
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
     application = Application(
-        port, builds or FakeBuilds(), FakeOperators(), FakeRecords(), new_request_id=lambda: "id-1", **settings
+        port, builds or FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews(), new_request_id=lambda: "id-1", **settings
     )
     headers = BEARER | {"content-type": "application/json"}
     # an exception that leaves the application fails the test
@@ -355,7 +363,7 @@ async def test_lifespan(port: FakePort) -> None:
             sent.append(message)
 
         builds = FakeBuilds()
-        await Application(port, builds, FakeOperators(), FakeRecords(), authentication=authentication())(
+        await Application(port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication())(
             {"type": "lifespan"}, receive, send
         )
         if broken:
@@ -374,7 +382,7 @@ async def test_a_background_task_that_ends_is_told_to_health(tmp_path: Path) -> 
 
     ended = EndedTasks()
     access = BrokenLog(tmp_path, lambda: 0.0)
-    ports = FakePort(), FakeBuilds(), FakeOperators(), FakeRecords()
+    ports = FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews()
     application = Application(*ports, authentication=authentication(), access=access, ended=ended)
     stop = asyncio.Event()
     began = False

@@ -31,7 +31,11 @@ from ofp_platform.api.route_scopes import (
     BUILD_CANCELLATION,
     BUILD_INTENTS,
     BUILD_RUN,
+    BUILD_RUNS,
+    BUILD_STAGES,
     CATALOGUE,
+    DATASET,
+    DATASETS,
     DECISION,
     DECISIONS,
     EXPLANATION,
@@ -40,6 +44,9 @@ from ofp_platform.api.route_scopes import (
     GET_FEATURES,
     LABELS,
     METRICS,
+    PACK_OPERATIONS,
+    PARITY,
+    PARITY_REPORT,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
@@ -47,32 +54,30 @@ from ofp_platform.api.route_scopes import (
     scope_of,
 )
 from ofp_platform.cli.processes import Child, ofp_command
-from ofp_platform.client import OfpClient, ReceivedFeatures
-from ofp_platform.decisions.decision_point import CARD_PAYMENTS
-from ofp_platform.decisions.event_reader import ReadEvent
-from ofp_platform.decisions.recorder import record_of
+from ofp_platform.client import OfpClient
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
-from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import load_profile
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.times import format_time, parse_time
 from ofp_platform_tests.api.keys import KEY, principal, write_principals
+from ofp_platform_tests.oracle.decided import decision_on
+from ofp_platform_tests.oracle.kept import keep_one_of_each
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
 
 TRIES, THREADS, SEED = 10_000, 4, 20_261_128
 RECORDED_DECISIONS = f"POST {DECISIONS}"
 TRIED: dict[str, Scope | Open] = {**SCOPES, RECORDED_DECISIONS: scope_of(DECISIONS, "POST")}
 """Routes to their scopes, a path with two of them by its method."""
-FOR_THE_SERVED_RUN = (GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS)
+FOR_THE_SERVED_RUN = (GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS, BUILD_STAGES, PARITY_REPORT, DATASET)
 """Routes that answer for the run that is served alone, whichever run the question names."""
-EVERYTHING_PASSES = CARD_PAYMENTS.rule.model_copy(update={"conditions": ()})
 RUNS = ("run-of-alpha", "run-of-beta")
 NOWHERE = "run-of-nobody"
 CAST = (*RUNS, NOWHERE)
@@ -89,6 +94,8 @@ class Town:
     rebuilt: dict[str, list[str]] = field(default_factory=dict)
     build_runs: dict[str, list[str]] = field(default_factory=dict)
     decisions: dict[str, list[str]] = field(default_factory=dict)
+    comparisons: dict[str, list[str]] = field(default_factory=dict)
+    datasets: dict[str, list[str]] = field(default_factory=dict)
     records: dict[str, bytes] = field(default_factory=dict)
     homes: dict[str, Path] = field(default_factory=dict)
     key_id: str = ""
@@ -160,7 +167,8 @@ def town(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for run_id in RUNS:
             _open(stack, found, run_id, home, module_dsn, variables)
         chance = random.Random(SEED)
-        for names in (found.snapshots, found.rebuilt, found.build_runs, found.decisions):
+        by_name = (found.snapshots, found.rebuilt, found.build_runs, found.decisions, found.comparisons, found.datasets)
+        for names in by_name:
             names[NOWHERE] = [f"{chance.getrandbits(256):064x}" for _ in range(3)]
         pins = ContextPins.model_validate(pins_of(NOWHERE))
         record = DecisionRecord.model_validate_json(found.records[RUNS[0]])
@@ -213,23 +221,28 @@ def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, varia
         town.decisions[run_id] = [ofp.record_decision(record).decision_id]
         town.records[run_id] = canonical_bytes(record.wire())
         town.build_runs[run_id] = [ofp.submit_intent(intent_of(run_id)).run_key]
+    _compare_and_publish(town, run_id, dsn, objects)
+
+
+def _compare_and_publish(town: Town, run_id: str, dsn: str, objects: ObjectStore) -> None:
+    """Leave a comparison, published datasets, builds and the switch to a pack in a run."""
+    pins = ContextPins.model_validate(pins_of(run_id))
+    with open_pool(dsn, max_size=2) as pool:
+        stream_name = f"stream-{RUNS.index(run_id)}"
+        kept = keep_one_of_each(pool, objects, pins, stream_name, town.decisions[run_id][0], town.snapshots[run_id][0])
+    town.comparisons[run_id] = [kept.comparison_id]
+    town.datasets[run_id] = [kept.dataset.dataset_identity]
+    town.build_runs[run_id].append(kept.build)
 
 
 LEFT_OUT = (GET_FEATURES, BUILD_CANCELLATION, EXPLANATION)
 """Not among the others: asked more often, never, or (each reads a log again) by `test_operator_views`."""
 
 
-def decision_on(answer: ReceivedFeatures) -> DecisionRecord:
-    """On the first record of a partition, by features that knew it."""
-    provenance = answer.provenance
-    basis = provenance.input_basis
-    event = ReadEvent(
-        Position(stream_name=basis.stream_name, partition_id=basis.partitions[0].partition_id, offset=0), "one", 0, {}
-    )
-    return record_of(answer, event, "card_payment", EVERYTHING_PASSES, 1_800_000_000_000_000)
-
-
-OF_THE_SERVED_RUN = (APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES, DECISIONS)
+OF_THE_SERVED_RUN = (
+    *(APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES, DECISIONS),
+    *(BUILD_RUNS, PARITY, DATASETS, PACK_OPERATIONS),
+)
 """Routes whose question names no run: it is the one that is served."""
 
 
@@ -237,6 +250,7 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
     """Method, path and body."""
     path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name)
     path = path.replace("{decision_id}", attempt.name).replace("{name}", "app.js").removeprefix("POST ")
+    path = path.replace("{comparison_id}", attempt.name).replace("{dataset_identity}", f"{attempt.name}?name=fraud_by_payment")
     if attempt.route == GET_FEATURES:
         return "POST", path, json.dumps(town.question(attempt.target)).encode()
     if attempt.route == FEAST_FEATURES:
@@ -259,7 +273,15 @@ def tries(town: Town) -> list[Try]:
     """Seeded; half of them the way that costs nothing, the others all routes alike."""
     chance = random.Random(SEED)
     rest = [route for route in TRIED if route not in LEFT_OUT]
-    by_name = {SNAPSHOT: town.snapshots, REBUILT_SNAPSHOT: town.rebuilt, BUILD_RUN: town.build_runs, DECISION: town.decisions}
+    by_name = {
+        SNAPSHOT: town.snapshots,
+        REBUILT_SNAPSHOT: town.rebuilt,
+        BUILD_RUN: town.build_runs,
+        BUILD_STAGES: town.build_runs,
+        DECISION: town.decisions,
+        PARITY_REPORT: town.comparisons,
+        DATASET: town.datasets,
+    }
     made = []
     for _ in range(TRIES):
         route = GET_FEATURES if chance.random() < 0.5 else chance.choice(rest)

@@ -15,7 +15,7 @@ from ofp_platform.api import examples
 from ofp_platform.api.app import Application
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.serving import FeatureGroups
-from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakePort, FakeRecords, FixedAnswer
+from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakeRecords, FixedAnswer
 from ofp_platform_tests.api.keys import BEARER, authentication
 
 RECORDED = json.loads(Path(__file__).with_name("feast_answers.json").read_text(encoding="utf-8"))["exchanges"]
@@ -64,7 +64,13 @@ class ShopPort(FakePort):
 
 def client_of(port: FakePort) -> httpx.AsyncClient:
     application = Application(
-        port, FakeBuilds(), FakeOperators(), FakeRecords(), authentication=authentication(), arrival=lambda: ARRIVED
+        port,
+        FakeBuilds(),
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        authentication=authentication(),
+        arrival=lambda: ARRIVED,
     )
     headers = BEARER | {"content-type": "application/json"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost", headers=headers)

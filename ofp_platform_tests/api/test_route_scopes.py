@@ -10,14 +10,16 @@ from ofp_platform.api.app import Application
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.principals import Scope
 from ofp_platform.api.route_scopes import GET_FEATURES, SCOPES, Open, scope_of
-from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakePort, FakeRecords
+from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakeRecords
 from ofp_platform_tests.api.keys import authentication, principal
 from ofp_platform_tests.api.test_app import REQUEST
 
 
 def routes() -> set[tuple[str, str]]:
     """Path and method, as the application has them."""
-    application = Application(FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), authentication=authentication())
+    application = Application(
+        FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication()
+    )
     rest = {(route.path, sorted(route.methods or ())[0]) for route in application._rest.routes if isinstance(route, Route)}
     return {(GET_FEATURES, "POST"), *rest}
 
@@ -41,13 +43,15 @@ async def test_a_route_is_open_to_its_scope_alone(path: str, method: str) -> Non
     without_key, without = principal("without", everything_else)
     only_key, only = principal("only", [] if isinstance(demanded_scope, Open) else [demanded_scope])
     port, builds = FakePort(), FakeBuilds()
-    application = Application(port, builds, FakeOperators(), FakeRecords(), authentication=authentication(without, only))
+    application = Application(
+        port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication(without, only)
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as http:
 
         async def ask(key: str) -> httpx.Response:
             headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
             where = path.replace("{snapshot_hash}", HASH).replace("{run_key}", HASH).replace("{decision_id}", HASH)
-            where = where.replace("{name}", "app.js")
+            where = where.replace("{name}", "app.js").replace("{comparison_id}", HASH).replace("{dataset_identity}", HASH)
             return await http.request(method, where, headers=headers, content=REQUEST)
 
         refused, answered = await ask(without_key), await ask(only_key)

@@ -68,6 +68,13 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "ofp_catalogue",
     "ofp_explanation",
     "ofp_apply_failures",
+    "ofs_build_list",
+    "ofs_build_progress",
+    "ofs_parity_list",
+    "ofs_parity_report",
+    "ofs_dataset_list",
+    "ofs_published_dataset",
+    "ofp_pack_operations",
     "pack_plan",
 }
 """Objects that are shown, written by people, or stored in columns: other tests hold their schemas."""

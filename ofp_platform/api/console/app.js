@@ -11,6 +11,10 @@ import { explanationPage } from "/console/page_explanation.js";
 import { differencePage } from "/console/page_difference.js";
 import { cataloguePage } from "/console/page_catalogue.js";
 import { decisionPage, decisionsPage } from "/console/page_decisions.js";
+import { comparisonPage, parityPage } from "/console/page_parity.js";
+import { buildPage, buildsPage } from "/console/page_builds.js";
+import { datasetPage, datasetsPage } from "/console/page_datasets.js";
+import { operationsPage } from "/console/page_operations.js";
 import { failuresPage } from "/console/page_failures.js";
 import { keyPage } from "/console/page_key.js";
 
@@ -25,10 +29,17 @@ const PAGES = {
   events: ["Events behind a value", explanationPage, false],
   difference: ["Compare", differencePage, true],
   catalogue: ["Groups", cataloguePage, true],
+  parity: ["Parity", parityPage, true],
+  comparison: ["Comparison", comparisonPage, false],
+  builds: ["Builds", buildsPage, true],
+  build: ["Build", buildPage, false],
+  datasets: ["Datasets", datasetsPage, true],
+  dataset: ["Dataset", datasetPage, false],
+  operations: ["Pack operations", operationsPage, true],
   failures: ["Apply failures", failuresPage, true],
   key: ["Key", keyPage, false],
 };
-const MENU_OF = { decision: "decisions", snapshot: "snapshots", events: "snapshots" };
+const MENU_OF = { decision: "decisions", snapshot: "snapshots", events: "snapshots", comparison: "parity", build: "builds", dataset: "datasets" };
 
 const main = document.getElementById("main");
 let leaving = [];

@@ -40,6 +40,7 @@ def build_application(
     from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
     from ofp_platform.api.operator_views import OperatorViews
+    from ofp_platform.api.overviews import Overviews
     from ofp_platform.api.record_requests import RecordRequests
     from ofp_platform.api.request_head import OwnHosts
     from ofp_platform.online.service.online_service import OnlineService
@@ -59,6 +60,7 @@ def build_application(
         builds,
         OperatorViews(profile, audit_dsn or dsn),
         RecordRequests(dsn, profile.context_pins, service.snapshot, service.pack),
+        Overviews(profile, audit_dsn or dsn),
         authentication=authentication,
         hosts=OwnHosts(hosts),
         access=AccessLog(access, time.time),

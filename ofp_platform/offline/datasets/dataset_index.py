@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ofp_platform.offline.datasets.publication import DatasetDamaged, DatasetNotFound, check_same_dataset, load_manifest
@@ -102,19 +103,7 @@ class DatasetIndex:
                 " WHERE (run_key, stage) = (%s, 'manifest') AND content::jsonb ->> 'dataset_identity' = %s",
                 (manifest.request_id, manifest.dataset_identity),
             ).fetchall()
-        problems = []
-        if row is None:
-            problems.append("the index does not have this dataset")
-        elif row[0] != manifest.digest:
-            problems.append(f"the manifest has the digest {manifest.digest}, the index recorded {row[0]}")
-        if not receipts:
-            problems.append(f"no build of this ledger recorded that it published this dataset (run {manifest.request_id})")
-        problems += [
-            f"the manifest has the digest {manifest.digest}, the build recorded {digest}"
-            for (digest,) in receipts
-            if digest != manifest.digest
-        ]
-        return problems
+        return recorded_differences(manifest, None if row is None else row[0], [digest for (digest,) in receipts])
 
     def is_published(self, dataset_name: str, dataset_identity: str) -> bool:
         """Whether there is such a dataset, by its manifest.
@@ -151,3 +140,19 @@ class DatasetIndex:
             IndexedDataset(name, identity, path, request, supersedes, tuple(later), published_at)
             for name, identity, path, request, supersedes, later, published_at in rows
         ]
+
+
+def recorded_differences(manifest: DatasetManifest, index_digest: str | None, build_digests: Sequence[str]) -> list[str]:
+    """Say in words where index (None: it has no row) and builds recorded another digest of this manifest, or none."""
+    digest = manifest.digest
+    problems = []
+    if index_digest is None:
+        problems.append("the index does not have this dataset")
+    elif index_digest != digest:
+        problems.append(f"the manifest has the digest {digest}, the index recorded {index_digest}")
+    if not build_digests:
+        problems.append(f"no build of this ledger recorded that it published this dataset (run {manifest.request_id})")
+    problems += [
+        f"the manifest has the digest {digest}, the build recorded {other}" for other in build_digests if other != digest
+    ]
+    return problems

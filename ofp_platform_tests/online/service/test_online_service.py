@@ -33,7 +33,7 @@ from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
-from ofp_platform_tests.api.fake_port import FakeRecords
+from ofp_platform_tests.api.fake_port import FakeOverviews, FakeRecords
 from ofp_platform_tests.api.keys import BEARER, authentication
 from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.online.service.served_plane import AS_OF, ENOUGH, commit, until
@@ -141,6 +141,7 @@ async def test_the_page_of_the_api_shows_requests_that_this_service_answers(prof
                 BuildRequests(dsn),
                 OperatorViews(profile, dsn),
                 FakeRecords(),
+                FakeOverviews(),
                 authentication=authentication(pins=profile.context_pins),
             )
         )
