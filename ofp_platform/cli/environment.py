@@ -298,13 +298,19 @@ def _checked(dsn: str, variable: str = "OFP_DATABASE_URL") -> str:
     return dsn
 
 
-def resolve(home: Path | None = None, profile: str | None = None, *, makes_home: bool = False) -> Environment:
-    """The environment with the options that were given on top of it.
+def resolve(
+    home: Path | None = None, profile: str | None = None, *, makes_home: bool = False, needs_home: bool = False
+) -> Environment:
+    """The environment with the options that were given on top of it. `needs_home`: the command reads files of the home folder,
+    not a server that the environment may name.
 
     Raises:
-        CommandRefused: the home folder that was named is not there, and this command makes none.
+        CommandRefused: the home folder that was named, or is needed, is not there, and this command makes none.
     """
     if home is not None and not makes_home and not home.expanduser().is_dir():
         raise CommandRefused(no_home(home.expanduser().resolve()))
     settings: dict[str, Any] = {"home": home, "profile": profile}
-    return Environment(**{name: value for name, value in settings.items() if value is not None})
+    environment = Environment(**{name: value for name, value in settings.items() if value is not None})
+    if needs_home and not environment.folder.is_dir():
+        raise CommandRefused(no_home(environment.folder))
+    return environment

@@ -16,6 +16,8 @@ from dagster_webserver.app import create_app_from_workspace_process_context
 
 from ofp_platform.api.request_head import OwnHosts
 from ofp_platform.orchestration.dagster_internals import ModuleTarget, WorkspaceProcessContext
+from ofp_platform.orchestration.partition_bounds import PartitionBounds
+from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.orchestration.webserver_guard import Guard
 
 SESSION_VARIABLE = "OFP_DAGSTER_SESSION"
@@ -42,7 +44,8 @@ def main(arguments: list[str]) -> None:
     ):
         application = create_app_from_workspace_process_context(context)
         hosts = OwnHosts([options.host, *options.allow_host])
-        guard = Guard(application, session, may_launch=options.launch, hosts=hosts)
+        bounds = PartitionBounds.of(PlaneResource().load_profile())
+        guard = Guard(application, session, may_launch=options.launch, hosts=hosts, launch_refusal=bounds.refusal)
         # no access log: the address that opens a session would stand in it
         # and no frame: pages of another port of this machine are of the same site, and send the cookie
         headers = [("x-frame-options", "DENY")]

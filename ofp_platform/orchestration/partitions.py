@@ -59,10 +59,15 @@ def demand_few(keys: Sequence[str], most: int, unit: str) -> None:
         TooManyPartitions: see there.
     """
     if len(keys) > most:
-        raise TooManyPartitions(
-            f"{len(keys):,} {unit} were asked for, {keys[0]} to {keys[-1]}; one run takes at most {most:,}. Nothing was done:"
-            " choose a range of them in the dialog, instead of all"
-        )
+        raise TooManyPartitions(f"{keys[0]} to {keys[-1]}: {too_many(len(keys), most, unit)}")
+
+
+def too_many(count: int, most: int, unit: str) -> str:
+    """Say that so many partitions are more than a run takes."""
+    return (
+        f"{count:,} {unit} were asked for; one run takes at most {most:,}. Nothing was done: choose a range of them in the"
+        " dialog, instead of all"
+    )
 
 
 def request_key(run_key: str, name: str) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
 from graphql import FieldNode, GraphQLError, OperationDefinitionNode, OperationType, parse
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ofp_platform.api.request_body import BodyReader
@@ -38,14 +39,25 @@ _HEADERS = {"cache-control": "no-store", "x-content-type-options": "nosniff", "r
 
 
 class Guard:
-    """Over the application of a web server. `session` is the secret of the printed address; `may_launch`: mutations pass."""
+    """Over the application of a web server. `session` is the secret of the printed address; `may_launch`: mutations pass, but
+    those of whose variables `launch_refusal` says why not.
+    """
 
-    def __init__(self, application: ASGIApp, session: str, *, may_launch: bool, hosts: OwnHosts | None = None) -> None:
+    def __init__(
+        self,
+        application: ASGIApp,
+        session: str,
+        *,
+        may_launch: bool,
+        hosts: OwnHosts | None = None,
+        launch_refusal: Callable[[object], str | None] = lambda variables: None,
+    ) -> None:
         self._application = application
         self._session = session
         # cookies do not know ports: whoever serves another one of this machine sees it, and must not see the session itself
         self._cookie = hashlib.sha256(f"cookie {session}".encode()).hexdigest()
         self._may_launch = may_launch
+        self._launch_refusal = launch_refusal
         self._hosts = hosts or OwnHosts()
         self._bodies = BodyReader(_MAX_BODY_BYTES, _BODY_SECONDS)
 
@@ -113,7 +125,7 @@ class Guard:
             body = await self._bodies.read(receive, header(scope["headers"], b"content-length"))
         except ContractError as error:
             return receive, _words(413, error.message)
-        refusal = None if self._may_launch else _mutation_refusal(body)
+        refusal = _mutation_refusal(body, self._launch_refusal if self._may_launch else None)
         is_given = False
 
         async def replay() -> Message:
@@ -133,16 +145,24 @@ def _words(status: int, text: str) -> Response:
     return PlainTextResponse(f"{text}\n", status_code=status, headers=_HEADERS)
 
 
-def _mutation_refusal(body: bytes) -> Response | None:
-    """The refusal of a body that could change something; None where each of its operations only reads."""
+def _mutation_refusal(body: bytes, launch_refusal: Callable[[object], str | None] | None) -> Response | None:
+    """The refusal of a body that could change something, or where that may be, of one that `launch_refusal` names; None where
+    each of its operations only reads.
+    """
     try:
-        query = orjson.loads(body)["query"]
+        content = orjson.loads(body)
+        query = content["query"]
         operations = [node for node in parse(query).definitions if isinstance(node, OperationDefinitionNode)]
     except (orjson.JSONDecodeError, GraphQLError, TypeError, KeyError, RecursionError):
         return _words(400, "the body is no GraphQL request")
     for operation in operations:
         fields = operation.selection_set.selections
         is_harmless = all(isinstance(field, FieldNode) and field.name.value in _HARMLESS_MUTATIONS for field in fields)
-        if operation.operation is OperationType.MUTATION and not is_harmless:
+        if operation.operation is not OperationType.MUTATION or is_harmless:
+            continue
+        if launch_refusal is None:
             return _words(403, "Dagster's pages are read-only here: `ofp up --launch` lets them launch runs and change things")
+        if (words := launch_refusal(content.get("variables"))) is not None:
+            # as GraphQL tells an error: the dialog shows it
+            return JSONResponse({"data": None, "errors": [{"message": words}]}, headers=_HEADERS)
     return None

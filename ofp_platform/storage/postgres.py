@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -121,12 +122,38 @@ def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> 
         configure=_settle,
         kwargs={"autocommit": True, **_liveliness(dsn)},
     )
+    _OPENING.add(pool.name)
     try:
         pool.open(wait=True, timeout=timeout_seconds)
     except psycopg.OperationalError as error:
         pool.close()
-        raise DatabaseUnavailable(unreachable(dsn, error)) from error
+        raise DatabaseUnavailable(unreachable(dsn, _cause(dsn, error))) from error
+    finally:
+        _OPENING.discard(pool.name)
     return pool
+
+
+_OPENING: set[str] = set()
+_CAUSE_SECONDS = 2
+
+
+class _WithoutOpening(logging.Filter):
+    """Drops the lines about each failed attempt of a pool that opens: `open_pool` raises with the cause, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (isinstance(record.args, tuple) and record.args and record.args[0] in _OPENING)
+
+
+logging.getLogger("psycopg.pool").addFilter(_WithoutOpening())
+
+
+def _cause(dsn: str, error: Exception) -> Exception:
+    """Why no connection was to be had: a pool says only that it waited in vain."""
+    try:
+        psycopg.connect(dsn, connect_timeout=_CAUSE_SECONDS).close()
+    except psycopg.OperationalError as cause:
+        return cause
+    return error
 
 
 _BESIDE = 5
@@ -175,7 +202,11 @@ def unreachable(dsn: str, error: Exception) -> str:
     """Describe a server that does not answer; nothing of the DSN but host and database."""
     parts = psycopg.conninfo.conninfo_to_dict(dsn)
     where = f"host {parts.get('host', 'localhost')!r}, port {parts.get('port', 5432)}, database {parts.get('dbname', '')!r}"
-    return f"PostgreSQL ({where}) does not answer: {error}. Is it running, and is the DSN right? `ofp doctor` looks at both"
+    reason = " ".join(str(error).removesuffix(_LIBPQ_QUESTION).split())
+    return f"PostgreSQL ({where}) does not answer: {reason}. Is it running, and is the DSN right? `ofp doctor` looks at both"
+
+
+_LIBPQ_QUESTION = "\n\tIs the server running on that host and accepting TCP/IP connections?"
 
 
 def sqlalchemy_url(dsn: str) -> str:

@@ -39,7 +39,7 @@ def list_accesses(
     except ValueError:
         raise CommandRefused("--since is a time in UTC, as in 2026-11-28T00:00:00Z") from None
     newest: deque[dict[str, object]] = deque(maxlen=count)
-    for fields in read_accesses(resolve(home).folder / FOLDER):
+    for fields in read_accesses(resolve(home, needs_home=True).folder / FOLDER):
         if principal not in (None, fields["principal"]) or digest not in (None, fields["digest"]):
             continue
         if begin and parse_time(str(fields["at_utc"]) or begin) < parse_time(begin):

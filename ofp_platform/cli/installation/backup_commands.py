@@ -54,7 +54,7 @@ def restore(
     from ofp_platform.log.port import StreamNotFound
     from ofp_platform.storage.embedded_backup import restore_embedded
 
-    environment = _embedded(home, profile)
+    environment = _embedded(home, profile, makes_home=True)
     if not (source / "postgres").is_dir():
         raise CommandRefused(f"{source} is no backup: there is no folder postgres in it")
     environment.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -89,8 +89,8 @@ def _put_whole(source: Path, place: Path, folder: Path) -> None:
     partial.replace(place)
 
 
-def _embedded(home: Path | None, profile: str | None = None) -> Environment:
-    environment = resolve(home, profile)
+def _embedded(home: Path | None, profile: str | None = None, *, makes_home: bool = False) -> Environment:
+    environment = resolve(home, profile, makes_home=makes_home, needs_home=not makes_home)
     if environment.database_url is not None:
         raise CommandRefused(
             "OFP_DATABASE_URL names a server: back it up, and restore it, with its own means (see backups in docs/operating.md)"

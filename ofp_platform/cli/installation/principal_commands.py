@@ -72,7 +72,7 @@ def list_principals(json: AsJson = False, home: Home = None) -> None:
     """List principals with their scopes, runs and keys; a key itself is kept nowhere."""
     from ofp_platform.api.principals import read_principals
 
-    principals = read_principals(resolve(home).principals_file).principals
+    principals = read_principals(_principals_file(home)).principals
     lines: list[str] = []
     for principal in principals:
         details = _run_details(principal)
@@ -105,7 +105,7 @@ def rotate(
     """Give a principal a new key and show it, once; the old ones end after the overlap."""
     from ofp_platform.api.principals import changed_principals, rotated
 
-    with changed_principals(resolve(home).principals_file) as box:
+    with changed_principals(_principals_file(home)) as box:
         key, principal = rotated(box[0].named(name), time.time_ns() // 1000, int(overlap_hours * _HOUR))
         box[0] = box[0].replacing(principal)
     _show(principal, key, key_file, json)
@@ -123,7 +123,7 @@ def revoke(
     """Take a principal, or one of its keys, away at once."""
     from ofp_platform.api.principals import changed_principals
 
-    with changed_principals(resolve(home).principals_file) as box:
+    with changed_principals(_principals_file(home)) as box:
         principal = box[0].named(name)
         if key_id is None:
             box[0] = box[0].without(name)
@@ -134,6 +134,12 @@ def revoke(
             raise CommandRefused(f"{name} has no key {key_id}; see `ofp principal list`")
         box[0] = box[0].replacing(principal.model_copy(update={"keys": left}))
     print_facts({"name": name, "revoked": False, "keys": [_key_facts(key) for key in left]}, [], as_json=json)
+
+
+def _principals_file(home: Path | None) -> Path:
+    """The file of the principals, in a home that is there or where OFP_PRINCIPALS names it."""
+    environment = resolve(home)
+    return environment.principals_file if environment.principals else resolve(home, needs_home=True).principals_file
 
 
 def _validated(model: type[Principal], content: Mapping[str, object]) -> Principal:

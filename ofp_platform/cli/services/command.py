@@ -49,7 +49,7 @@ def down(home: Home = None) -> None:
     """Stop what `ofp services up` started in this home, and wait until it has ended."""
     from ofp_platform.cli.services.service_processes import stop_services
 
-    has_stopped = stop_services(resolve(home).folder)
+    has_stopped = stop_services(resolve(home, needs_home=True).folder)
     typer.echo("stopped" if has_stopped else "no services run in this home")
 
 
@@ -72,7 +72,7 @@ def run(
 
     if tier not in (Tier.LOCAL, Tier.LOCAL_PARITY):
         raise CommandRefused(f"--tier: these services are for local and local_parity, not for {tier!r}")
-    environment = resolve(home)
+    environment = resolve(home, needs_home=True)
     source, _ = split_source(environment.lasting_profile_source)
     variables = {"OFP_HOME": str(environment.folder), "OFP_PROFILE": with_tier(source, Tier(tier))}
     try:

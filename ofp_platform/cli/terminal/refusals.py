@@ -11,6 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+LOOK_AT_IT = "`ofp doctor` looks at the database, and says what to do"
 MIGRATE_FIRST = "this database has no schema of the plane yet: run `ofp migrate`"
 
 
@@ -71,7 +72,7 @@ def words_for(error: Exception) -> str | None:
             " `ofp migrate`, run by the owner of the schema, gives: see database roles in docs/operating.md"
         )
     if isinstance(error, psycopg.Error) and is_transient(error):
-        return outage_message(error)
+        return f"{outage_message(error).rstrip()}\n{LOOK_AT_IT}"
     expected_errors = (
         AddressError,
         AnswerNotTrusted,

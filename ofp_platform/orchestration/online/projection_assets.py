@@ -156,9 +156,10 @@ def _contiguous(receipts: list[RangeReceipt], refused_ranges: Mapping[str, str])
 
 
 def _one_fate(receipts: list[RangeReceipt]) -> dg.AssetCheckResult:
-    verifications = [receipt.verification for receipt in receipts if receipt.verification is not None]
-    lost_offsets = [offset for verification in verifications for offset in verification.lost]
-    invented_offsets = [offset for verification in verifications for offset in verification.invented]
+    verified = [(receipt.bounds.partition_id, receipt.verification) for receipt in receipts if receipt.verification is not None]
+    # as `ofp log show` takes a position
+    lost = [f"{partition_id}:{offset}" for partition_id, verification in verified for offset in verification.lost]
+    invented = [f"{partition_id}:{offset}" for partition_id, verification in verified for offset in verification.invented]
     unaccounted_count = sum(
         apply_receipt.records
         - apply_receipt.applied
@@ -171,13 +172,13 @@ def _one_fate(receipts: list[RangeReceipt]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=PROJECTION_RANGE,
         check_name=ONE_FATE,
-        passed=bool(receipts) and not lost_offsets and not invented_offsets and unaccounted_count == 0,
+        passed=bool(receipts) and not lost and not invented and unaccounted_count == 0,
         description=None if receipts else "no range was applied or verified: nothing is known of any record",
         metadata={
             "ranges": len(receipts),
-            "verified_records": sum(verification.records for verification in verifications),
-            "lost": ", ".join(lost_offsets) or "none",
-            "invented": ", ".join(invented_offsets) or "none",
+            "verified_records": sum(verification.records for _, verification in verified),
+            "lost": ", ".join(lost) or "none",
+            "invented": ", ".join(invented) or "none",
             "unaccounted": unaccounted_count,
         },
     )
