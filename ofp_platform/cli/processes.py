@@ -168,3 +168,20 @@ class Child:
 
     def __exit__(self, *_exception: object) -> None:
         self.stop()
+
+
+def started(
+    name: str, command: Sequence[str], environment: Mapping[str, str], output: Path, ready: str, seconds: float = 60.0
+) -> Child:
+    """A child that has printed a line which begins with `ready`.
+
+    Raises:
+        CommandRefused: it ended, or printed none in time; it was stopped.
+    """
+    child = Child(name, command, environment, output)
+    try:
+        child.wait_for_line(ready, seconds)
+    except BaseException:
+        child.stop()
+        raise
+    return child

@@ -66,13 +66,15 @@ def unknown_run(profile: Profile) -> ContractError:
 class Plane:
     """The online plane of one profile on one database. A context manager: closes its pool and log.
 
-    `opened_log`: None where the stream is opened when it is first needed.
+    `opened_log`: None where the stream is opened when it is first needed. `object_seconds`: how long a request to the object
+    store may take; None: as long as the largest object needs.
     """
 
     profile: Profile
     dsn: str
     pool: Pool
     opened_log: EventLog | None
+    object_seconds: float | None = None
 
     @classmethod
     def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8, create_stream: bool = True) -> Plane:
@@ -156,7 +158,7 @@ class Plane:
         Raises:
             ObjectStoreUnavailable: it does not work.
         """
-        return open_objects(self.profile)
+        return open_objects(self.profile, answer_seconds=self.object_seconds)
 
     @cached_property
     def archive(self) -> Archive:

@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from ofp_platform.cli.processes import Child
+from ofp_platform.cli.processes import Child, started
 from ofp_platform.cli.services.ports import free_ports
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.log.kafka_settings import BOOTSTRAP, DEVELOPMENT
-
-_READY_SECONDS = 60.0
 
 
 def broker_program() -> Path | None:
@@ -31,14 +29,16 @@ def broker_program() -> Path | None:
     return program if os.access(program, os.X_OK) else None
 
 
-def broker_command(program: Path, port: int) -> list[str]:
-    """The command line of a broker that listens on a port of the loopback and keeps its records in memory."""
-    listener = f"tcp://127.0.0.1:{port}"
+def broker_command(program: Path, port: int, advertised_port: int | None = None) -> list[str]:
+    """The command line of a broker that listens on a port of the loopback and keeps its records in memory.
+
+    `advertised_port`: where it sends its clients, if something stands in front of it.
+    """
     return [
         str(program),
         "broker",
-        f"--listener-url={listener}",
-        f"--advertised-listener-url={listener}",
+        f"--listener-url=tcp://127.0.0.1:{port}",
+        f"--advertised-listener-url=tcp://127.0.0.1:{advertised_port or port}",
         "--storage-engine=memory://tansu/",
     ]
 
@@ -50,11 +50,12 @@ def broker_environment(port: int) -> dict[str, str]:
 
 @dataclass
 class KafkaService:
-    """One broker."""
+    """One broker. `advertised_port`: see `broker_command`."""
 
     output: Path
     program: Path
     port: int = field(default_factory=lambda: free_ports(1)[0])
+    advertised_port: int | None = None
     child: Child | None = None
 
     name = "Kafka (Tansu)"
@@ -65,13 +66,8 @@ class KafkaService:
         Raises:
             CommandRefused: it ended, or does not answer.
         """
-        child = Child(self.name, broker_command(self.program, self.port), {}, self.output)
-        try:
-            child.wait_for_line("ready in", _READY_SECONDS)
-        except BaseException:
-            child.stop()
-            raise
-        self.child = child
+        command = broker_command(self.program, self.port, self.advertised_port)
+        self.child = started(self.name, command, {}, self.output, "ready in")
 
 
 @contextmanager

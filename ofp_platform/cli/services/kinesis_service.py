@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ofp_platform.cli.processes import Child
+from ofp_platform.cli.processes import Child, started
 from ofp_platform.cli.services.ports import free_ports
 from ofp_platform.cli.terminal.refusals import CommandRefused
-
-_READY_SECONDS = 60.0
 
 
 @dataclass
@@ -39,13 +37,7 @@ class KinesisService:
             CommandRefused: it ended, or does not answer.
         """
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        child = Child(self.name, command, self.credentials, self.output)
-        try:
-            child.wait_for_line(" * Running on", _READY_SECONDS)
-        except BaseException:
-            child.stop()
-            raise
-        self.child = child
+        self.child = started(self.name, command, self.credentials, self.output, " * Running on")
 
 
 @contextmanager

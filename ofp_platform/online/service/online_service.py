@@ -18,7 +18,16 @@ from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.serving.async_reader import AsyncReader, ReadSettings
-from ofp_platform.online.serving.posture import LOG_TAIL_LOST, NO_PROJECTION, Trouble, health_of, posture_of
+from ofp_platform.online.serving.posture import (
+    LOG_DOWN,
+    LOG_TAIL_LOST,
+    NO_PROJECTION,
+    OBJECT_STORE_DOWN,
+    STORE_DOWN,
+    Trouble,
+    health_of,
+    posture_of,
+)
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import MayRead, SnapshotStore
@@ -42,6 +51,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 MONITOR, LISTENER = "projection monitor", "commit listener"
 _OBJECT_SECONDS = 5.0  # snapshots are small
+_HEALTH_OBJECT_SECONDS = 2.0  # a look at the archive: less than an observation may take
 # Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one.
 _SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "application_name": "ofp-serving"}
 
@@ -100,6 +110,7 @@ class OnlineService:
         logging.getLogger("asyncpg.pool").addFilter(_in_words)
         # a whole state is served whether or not the log can be read; and who serves creates no stream
         self._plane = await asyncio.to_thread(Plane.open_without_log, self._profile, self._dsn, max_connections=4)
+        self._plane.object_seconds = _HEALTH_OBJECT_SECONDS
         row = await asyncio.to_thread(self._plane.live)
         self._pool = await asyncpg.create_pool(
             **asyncpg_arguments(self._read_dsn or self._dsn, _SETTINGS),
@@ -331,8 +342,10 @@ class OnlineService:
         reasons = posture["reasons"]
         if NO_PROJECTION in reasons:
             return  # that is NOT_FOUND, and says so
-        if "STORE_DOWN" in reasons:
+        if STORE_DOWN in reasons:
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer")
+        if LOG_DOWN in reasons:
+            raise unavailable(Reason.PROJECTION_BEHIND, "the log does not answer: how far the state is behind it is not known")
         if any(reason.startswith("STALLED") for reason in reasons):
             raise unavailable(Reason.PROJECTION_STALLED, "records wait and the projection does not move")
         raise unavailable(Reason.PROJECTION_BEHIND, f"{posture['lag_records']} records behind the log")
@@ -362,6 +375,8 @@ class OnlineService:
         reason = None if self.served_log is None else self.served_log.trouble
         reasons = () if reason is None else (reason,)
         ended, warnings = self.tasks.ended.all(), tuple(self.tasks.ended.warnings())
+        if self.served_log is not None and self.served_log.objects_down:
+            warnings = (*warnings, OBJECT_STORE_DOWN)
         if reason == WAITS:
             return Trouble(ended=ended, warnings=(*warnings, *reasons))
         return Trouble(ended=ended, warnings=warnings, defects=reasons)

@@ -16,7 +16,16 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
 from ofp_platform.online.projecting.epoch_barrier import holding_shards
 from ofp_platform.online.service.counters import Counters
-from ofp_platform.online.serving.posture import NO_PROJECTION, REFUSALS, STORE_DOWN, Observation, Trouble, posture_of
+from ofp_platform.online.serving.posture import (
+    LOG_DOWN,
+    NO_PROJECTION,
+    OBJECT_STORE_DOWN,
+    REFUSALS,
+    STORE_DOWN,
+    Observation,
+    Trouble,
+    posture_of,
+)
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection, read_projection
 from ofp_platform.storage.objects import ObjectStoreUnavailable
@@ -29,6 +38,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 logger = logging.getLogger(__name__)
 MONITOR_SECONDS = 1.0  # between two observations
 _ARCHIVE_SECONDS = 60.0  # between two looks at what is archived
+_ARCHIVE_AGAIN_SECONDS = 5.0  # where the object store did not answer
 _DEMAND_SECONDS = 5.0  # between two looks whether the log still leads on from the basis
 _OBSERVATION_SECONDS = 3.0  # a store that takes longer to report its health does not answer
 _POSTURE_VALUES = {PostureState.GREEN: 0, PostureState.AMBER: 1, PostureState.RED: 2}
@@ -71,6 +81,8 @@ class ProjectionMonitor:
         self._refusal: str | None = None
         self._archive_seen_at = -_ARCHIVE_SECONDS
         self._archive_lag: float | None = None
+        self._objects_down = False
+        self._awaited = STORE_DOWN  # the reason, should what is read now not answer
         self.observation: Observation | None = None
         self._failure = STORE_DOWN
         self._judged_at = monotonic()
@@ -104,9 +116,9 @@ class ProjectionMonitor:
             self.observation = None
             if isinstance(error, UnknownProjection):
                 self._failure = NO_PROJECTION
-            elif isinstance(error, LogUnavailable) or is_transient(error):
-                self._failure = STORE_DOWN
-                logger.warning("health: the store or the log does not answer: %s", type(error).__name__)
+            elif isinstance(error, LogUnavailable | ObjectStoreUnavailable) or is_transient(error):
+                self._failure = self._awaited
+                logger.warning("health: %s: %s", self._failure, type(error).__name__)
             else:
                 self._failure = f"NOT_OBSERVED:{type(error).__name__}"
                 logger.error("health: the projection cannot be observed", exc_info=error)
@@ -115,6 +127,8 @@ class ProjectionMonitor:
     def judge(self) -> None:
         """Judge the last observation again, with what is known by now of background tasks, and export."""
         trouble = replace(self._trouble(), failure=self._failure)
+        if self._objects_down and OBJECT_STORE_DOWN not in (*trouble.warnings, trouble.failure):
+            trouble = replace(trouble, warnings=(*trouble.warnings, OBJECT_STORE_DOWN))
         self._judgement, self._judged_at = posture_of(self.observation, self._thresholds, trouble), self._monotonic()
         self._export()
 
@@ -129,6 +143,7 @@ class ProjectionMonitor:
         Raises:
             UnknownProjection: nothing of the run was projected here. Everything that store and log have against it.
         """
+        self._awaited = STORE_DOWN
         if self._projection_id is None:
             raise UnknownProjection("there is no live projection of this run yet")
         row = self._plane.row(self._projection_id)
@@ -140,12 +155,14 @@ class ProjectionMonitor:
         if not held_by:
             self._unheld_at = now
         lag, refusal = self._read_log(row, now)
+        self._awaited = STORE_DOWN
         if row.version != self._seen_version or not sum(lag.values()):
             self._seen_version, self._moved_at = row.version, now
         if not driver_died(self._plane.pool, row.projection_id):
             self._driven_at = now
         stalled_seconds, driverless_seconds = now - self._moved_at, now - self._driven_at
         archive_lag = self._read_archive_lag(now)
+        self._awaited = STORE_DOWN
         replica_seconds = self._read_replica(row, now)
         clock_behind_seconds = clock_behind_us(self._plane.pool, row.stream_name) / MICROS_PER_SECOND
         self._counters.clock_behind.set(clock_behind_seconds)
@@ -176,14 +193,20 @@ class ProjectionMonitor:
 
     def _read_archive_lag(self, now: float) -> float | None:
         """How much of the log's retention is not archived. Where log or archive do not answer to that, it is as it was."""
-        if now - self._archive_seen_at >= _ARCHIVE_SECONDS:
+        if now - self._archive_seen_at >= (_ARCHIVE_AGAIN_SECONDS if self._objects_down else _ARCHIVE_SECONDS):
             self._archive_seen_at = now
+            self._awaited = OBJECT_STORE_DOWN
             try:
                 self._archive_lag = self._plane.archived_log.archive_lag()
                 self._plane.archived_log.demand_tail()
+                self._objects_down = False
             except LogTailLost:
                 self._demanded_at = -_DEMAND_SECONDS  # told by the next look at the log
-            except (LogError, ObjectStoreUnavailable, ReceiptDamaged) as error:
+                self._objects_down = False
+            except ObjectStoreUnavailable as error:
+                self._objects_down = True
+                logger.warning("health: whether the log is archived could not be read: %s", error)
+            except (LogError, ReceiptDamaged) as error:
                 logger.warning("health: whether the log is archived could not be read: %s", error)
         return self._archive_lag
 
@@ -195,10 +218,14 @@ class ProjectionMonitor:
                 lag = lag_of_driver(self._plane.pool, row.projection_id)
                 if lag is not None:
                     return lag, None
+            self._awaited = STORE_DOWN if self._plane.profile.log_kind == "postgres" else LOG_DOWN
             if self._refusal is not None or now - self._demanded_at >= _DEMAND_SECONDS:
                 self._plane.archived_log.demand(row.basis)
                 self._demanded_at, self._refusal = now, None
             return self._plane.log.ordinal_lag(row.basis), None
+        except ObjectStoreUnavailable:
+            self._awaited = OBJECT_STORE_DOWN
+            raise
         except LogRefused as error:
             if self._refusal != str(error):
                 logger.error("health: reading cannot go on: %s", error)

@@ -15,8 +15,13 @@ from ofp_platform.vocabulary.serving import Health, PartitionHealth, PostureStat
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
 STORE_DOWN = "STORE_DOWN"
-"""The reason when the store or the log does not answer."""
+"""The reason when the store of the state does not answer; a log of kind postgres is in it."""
 
+LOG_DOWN = "LOG_DOWN"
+"""The reason when a log that is a service of its own does not answer."""
+
+OBJECT_STORE_DOWN = "OBJECT_STORE_DOWN"
+"""The reason when the object store does not answer: nothing can be archived, and what is served waits to be stored."""
 
 NO_PROJECTION = "NO_PROJECTION"
 """The reason when nothing of the run was projected here."""

@@ -24,7 +24,8 @@ class ServedLog:
     A batch is what comes within `linger_seconds`, so that its cost is shared. While the store does not answer, what was served
     is kept and tried again every `retry_seconds`. While `is_full` holds (more than `capacity_bytes` wait), whoever serves has
     to refuse: an answer that cannot be recorded is none. What was being answered meanwhile is still taken. `trouble` is a reason
-    for the posture. `dropped` counts what could not be written at the end.
+    for the posture; `objects_down`: it is that the object store did not answer. `dropped` counts what could not be written at
+    the end.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ServedLog:
         self._silent = False
         self._tasks = tasks or BackgroundTasks()
         self.dropped = 0
+        self.objects_down = False
         self._trouble: str | None = None
 
     @property
@@ -141,6 +143,7 @@ class ServedLog:
                 await asyncio.to_thread(self._store.log, answers)
             except Exception as error:
                 # also of what nobody expects: what was served is kept and the log goes on, and the posture says so
+                self.objects_down = isinstance(error, ObjectStoreUnavailable)
                 if isinstance(error, ObjectStoreUnavailable) or is_transient(error):
                     self._trouble = WAITS
                     logger.warning("%d served snapshots wait to be logged: %s", len(self._waiting), type(error).__name__)
@@ -148,7 +151,7 @@ class ServedLog:
                     self._trouble = f"{FAILS}:{type(error).__name__}"
                     logger.exception("%d served snapshots wait to be logged", len(self._waiting))
                 return False
-            self._trouble = None
+            self._trouble, self.objects_down = None, False
             del self._waiting[: len(answers)]
             self.waiting_bytes -= sum(map(_size, answers))
             self._stored_count += len(answers)

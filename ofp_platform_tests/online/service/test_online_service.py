@@ -15,6 +15,7 @@ import httpx
 import orjson
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 
 from ofp_platform.api.app import Application
 from ofp_platform.api.build_requests import BuildRequests
@@ -334,9 +335,10 @@ async def test_answers_that_cannot_be_logged_show_in_the_posture(
     async with opened(profile, dsn) as service:
         assert service.monitor is not None
         assert service.served_log is not None
-        for error, state, reason in (
-            (ObjectStoreUnavailable("no"), PostureState.AMBER, "SERVED_LOG_WAITS"),
-            (KeyError("a defect"), PostureState.RED, "SERVED_LOG_FAILS:KeyError"),
+        for error, state, reasons in (
+            (ObjectStoreUnavailable("no"), PostureState.AMBER, ("OBJECT_STORE_DOWN", "SERVED_LOG_WAITS")),
+            (PoolTimeout("no"), PostureState.AMBER, ("SERVED_LOG_WAITS",)),
+            (KeyError("a defect"), PostureState.RED, ("SERVED_LOG_FAILS:KeyError",)),
         ):
             with monkeypatch.context() as patch:
                 patch.setattr(SnapshotStore, "log", lambda *_, error=error: raising(error)())
@@ -344,7 +346,7 @@ async def test_answers_that_cannot_be_logged_show_in_the_posture(
                 await service.served_log.flushed()
                 await service.monitor.observe()
                 health = await service.health()
-                assert (health.state, health.reasons) == (state, (reason,))
+                assert (health.state, health.reasons) == (state, reasons)
         await until(lambda: service.served_log is not None and service.served_log.trouble is None)
         await service.monitor.observe()
         assert (await service.health()).state is PostureState.GREEN
