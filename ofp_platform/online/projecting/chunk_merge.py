@@ -19,6 +19,7 @@ from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, I
 from ofp_platform.kernel.query import LayoutArrays
 
 CHUNK_EVENTS = 256
+_RUN = 16
 _SIGN = np.int64(EARLIEST)
 _FLAG = types.boolean
 
@@ -45,6 +46,47 @@ def _before(new: Int64Array, first: int, old: Int64Array, second: int, ties: boo
     if new[2, first] != old[2, second]:
         return (new[2, first] ^ _SIGN) < (old[2, second] ^ _SIGN)
     return (new[3, first] ^ _SIGN) < (old[3, second] ^ _SIGN)
+
+
+@native(NOTHING(IN2, IN1, IN1, _FLAG, OUT1, OUT1))
+def _order(new: Int64Array, of_event: Int64Array, offsets: Int64Array, ties: bool, order: Int64Array, merged: Int64Array) -> None:
+    """The new events bucket by bucket, each in the order of time and tie, equal ones as they came. `merged` is scratch.
+
+    Events come nearly in order, so runs are sorted by insertion, and two runs that are in order already are not merged.
+    """
+    places = offsets.copy()
+    for event in range(of_event.shape[0]):
+        order[places[of_event[event]]] = event
+        places[of_event[event]] += 1
+    for bucket in range(offsets.shape[0] - 1):
+        begin = offsets[bucket]
+        end = offsets[bucket + 1]
+        for start in range(begin, end, _RUN):
+            for event in range(start + 1, min(start + _RUN, end)):
+                place = event
+                moved = order[event]
+                while place > start and _before(new, moved, new, order[place - 1], ties):
+                    order[place] = order[place - 1]
+                    place -= 1
+                order[place] = moved
+        width = _RUN
+        while width < end - begin:
+            for start in range(begin, end - width, 2 * width):
+                middle = start + width
+                if not _before(new, order[middle], new, order[middle - 1], ties):
+                    continue
+                stop = min(middle + width, end)
+                left = start
+                right = middle
+                for place in range(start, stop):
+                    if left == middle or (right < stop and _before(new, order[right], new, order[left], ties)):
+                        merged[place] = order[right]
+                        right += 1
+                    else:
+                        merged[place] = order[left]
+                        left += 1
+                order[start:stop] = merged[start:stop]
+            width *= 2
 
 
 @native()
@@ -144,10 +186,12 @@ def merge(
         ties: whether rows 2 and 3 are the tie (compared as unsigned); without, equal times keep the order of arrival.
         limit: events of a chunk, unless more have one time.
     """
-    by = (new[0], of_event) if not ties else (new[3] ^ _SIGN, new[2] ^ _SIGN, new[0], of_event)
-    order = np.lexsort(by)
-    new_events = np.ascontiguousarray(new[:, order])
-    arrived_offsets = np.searchsorted(of_event[order], np.arange(len(offsets)))
+    new = np.ascontiguousarray(new)
+    arrived_offsets = np.zeros(len(offsets), np.int64)
+    np.cumsum(np.bincount(of_event, minlength=len(offsets) - 1), out=arrived_offsets[1:])
+    order = np.empty(len(of_event), np.int64)
+    _order(new, of_event, arrived_offsets, ties, order, np.empty(len(of_event), np.int64))
+    new_events = np.take(new, order, axis=1)
     total = existing.shape[1] + new.shape[1]
     # a cut at equal times can make two chunks of one, and equal parts are at least half full
     most = len(offsets) + 4 * (total // limit) + 1

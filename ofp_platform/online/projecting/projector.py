@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -200,21 +200,17 @@ class Projector:
         with connection.transaction():
             self._lock(connection, row)
             key_events = work.touched if row.shards == 1 else self._own_events(connection, row, work.touched)
-            keys, chunks = self._writer.merge(connection, key_events, horizon)
+            written = self._writer.merge(connection, key_events, horizon)
             crash_point("projector.after_chunks")
             self._record(connection, row.version + 1, work)
             self._intake.known.record(connection, self._projection_id, row.version + 1, work.max_ts)
             if self._writer.begins_pruning(row.pruning, row.pruned_to, horizon):
                 assert horizon is not None
                 self._intake.known.prune(connection, self._projection_id, horizon)
-            pruned_keys = self._writer.prune(connection, row.pruning, row.pruned_to, horizon, chunks, self._shard)
-            names = {
-                kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in key_events.get(kind, ())))
-                for kind in pruned_keys.keys() | key_events.keys()
-            }
+            pruned_keys = self._writer.prune(connection, row.pruning, row.pruned_to, horizon, written.chunks, self._shard)
             self._intake.known.step(connection, self._projection_id)
             crash_point("projector.after_identities")
-            record_touched(connection, self._projection_id, row.version + 1, names)
+            record_touched(connection, self._projection_id, row.version + 1, written.names(pruned_keys))
             connection.execute(
                 "UPDATE ofp.projection SET version = %s, basis = %s, watermark = %s WHERE projection_id = %s",
                 (row.version + 1, basis_text(advance.basis), advance.watermark, self._projection_id),
@@ -224,7 +220,7 @@ class Projector:
             crash_point("projector.before_commit")
             self._row, self._epoch = read_projection(connection, self._projection_id), None
             self._await_shards(row.version + 1)
-        return keys, chunks
+        return written.count, written.chunks
 
     def _lock(self, connection: Connection[Any], row: ProjectionRow) -> None:
         stored_row = read_projection(connection, self._projection_id, for_update=True)

@@ -8,9 +8,7 @@ is killed: whoever goes on reads the store and applies the same epoch, to the sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -138,20 +136,13 @@ class ShardProjector:
                     f"shard {self._shard} of projection {self._projection_id} is at version {shard_row.version}, this epoch is"
                     f" {epoch.version}"
                 )
-            keys, chunks = self._writer.merge(connection, key_events, horizon)
+            written = self._writer.merge(connection, key_events, horizon)
             crash_point("shard.after_chunks")
             place, pruned_to = shard_row.pruning, shard_row.pruned_to
-            pruned_keys = self._writer.prune(connection, place, pruned_to, horizon, chunks, self._shard)
-            record_touched(connection, self._projection_id, epoch.version, _names(key_events, pruned_keys), self._shard.number)
+            pruned_keys = self._writer.prune(connection, place, pruned_to, horizon, written.chunks, self._shard)
+            record_touched(connection, self._projection_id, epoch.version, written.names(pruned_keys), self._shard.number)
             move_shards(connection, self._projection_id, epoch.version, self._shard.number)
             crash_point("shard.written")
             self._barrier.await_ready(epoch.version)
             crash_point("shard.before_commit")
-        return keys, chunks
-
-
-def _names(key_events: KeyEvents, pruned_keys: Mapping[str, list[str]]) -> dict[str, chain[str]]:
-    return {
-        kind: chain(pruned_keys.get(kind, ()), chain.from_iterable(ids for ids, _ in key_events.get(kind, ())))
-        for kind in pruned_keys.keys() | key_events.keys()
-    }
+        return written.count, written.chunks

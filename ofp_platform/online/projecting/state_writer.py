@@ -6,26 +6,45 @@ Nothing here says when: who writes holds the transaction, and moves the version 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from psycopg import Connection
 
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.projecting.record_intake import LOWEST
+from ofp_platform.online.state.binary_rows import Column
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buckets, replace_chunks
-from ofp_platform.online.state.chunk_codec import pack_many, unpack_many
+from ofp_platform.online.state.chunk_codec import pack_together, unpack_many
 from ofp_platform.online.state.chunk_spans import ChangedChunk, refresh_spans
-from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, shard_of
+from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, Run, shard_of
 from ofp_platform.online.state.key_tails import append_to_tails
 from ofp_platform.online.state.pruning import FIRST_PLACE, PruningPlace, begin_pruning, pruning_step
 from ofp_platform.registry.compile import CompiledRegistry
 
 Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WrittenKeys:
+    """Where the events of a commit went: ids of their keys by key type, and how many tails and chunks were written.
+
+    `count`: how many keys, of the key types that have events in front of the horizon.
+    """
+
+    key_ids: Mapping[str, list[str]]
+    count: int
+    chunks: int
+
+    def names(self, pruned_keys: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """The keys that a commit touched, those among them that a pruning took something of."""
+        kinds = sorted(self.key_ids.keys() | pruned_keys.keys())
+        return {kind: [*self.key_ids.get(kind, ()), *pruned_keys.get(kind, ())] for kind in kinds}
 
 
 class StateWriter:
@@ -45,13 +64,16 @@ class StateWriter:
         self._tail_bytes = settings.tail_bytes
         self._least_step = settings.least_step
 
-    def merge(self, connection: Connection[Any], key_events: KeyEvents, horizon: int | None) -> tuple[int, int]:
-        """Merge new events into tails and chunks. Returns keys touched, and tails and chunks written."""
-        chunks = keys = 0
+    def merge(self, connection: Connection[Any], key_events: KeyEvents, horizon: int | None) -> WrittenKeys:
+        """Merge new events into tails and chunks."""
+        key_ids = {}
+        count = chunks = 0
         for key_type, touched_runs in sorted(key_events.items()):
-            merged_keys, chunk_count = self._merge(connection, key_type, touched_runs, horizon)
-            keys, chunks = keys + merged_keys, chunks + chunk_count
-        return keys, chunks
+            numbered = _number(touched_runs)
+            key_ids[key_type] = numbered.key_ids
+            key_count, chunk_count = self._merge(connection, key_type, numbered, horizon)
+            count, chunks = count + key_count, chunks + chunk_count
+        return WrittenKeys(key_ids, count, chunks)
 
     def begins_pruning(self, place: PruningPlace | None, pruned_to: int | None, horizon: int | None) -> bool:
         """Whether another pruning is to begin: none is under way, and the horizon moved far enough since the last one."""
@@ -91,65 +113,73 @@ class StateWriter:
 
         return pruning_step(connection, self._projection_id, place, pruned_to, step, number, is_own)
 
-    def _merge(
-        self, connection: Connection[Any], key_type: str, touched_runs: Sequence[tuple[list[str], Int64]], horizon: int | None
-    ) -> tuple[int, int]:
+    def _merge(self, connection: Connection[Any], key_type: str, events: _NumberedEvents, horizon: int | None) -> tuple[int, int]:
         """Merge new events of one key type into its tails and chunks. Returns keys touched, and tails and chunks written."""
-        numbers = dict.fromkeys(chain.from_iterable(ids for ids, _ in touched_runs), 0)
-        numbers.update(zip(numbers, range(len(numbers)), strict=True))
-        keys = np.fromiter(map(numbers.__getitem__, chain.from_iterable(ids for ids, _ in touched_runs)), np.int64)
-        matrix = np.concatenate([part for _, part in touched_runs], axis=1)
-        if horizon is not None:
-            servable = matrix[0] > horizon
+        keys, matrix = events.keys, events.matrix
+        if horizon is not None and not (servable := matrix[0] > horizon).all():
             keys, matrix = keys[servable], np.ascontiguousarray(matrix[:, servable])
         if not len(keys):
             return 0, 0
         code = KEY_TYPE_CODES[key_type]
         owner = (self._projection_id, code)
         floor = LOWEST if horizon is None else horizon
-        rest = append_to_tails(connection, *owner, list(numbers), keys, matrix, horizon=floor, tail_bytes=self._tail_bytes)
+        rest = append_to_tails(connection, *owner, events.key_ids, keys, matrix, horizon=floor, tail_bytes=self._tail_bytes)
         if not rest.key_ids:
-            return len(numbers), rest.tails
+            return len(events.key_ids), rest.tails
         key_ids, keys, matrix = rest.key_ids, rest.keys, rest.matrix
-        buckets = read_buckets(connection, self._projection_id, key_type, key_ids, keys, matrix[0])
+        texts = Column.of_texts(key_ids)
+        buckets = read_buckets(connection, self._projection_id, key_type, texts, keys, matrix[0])
         existing, offsets = unpack_many(buckets.blocks, matrix.shape[0])
         plan = self._plans[key_type]
         merged_chunks = chunk_merge.merge(
             existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events
         )
         summaries = chunk_merge.summarise_chunks(plan, merged_chunks.matrix, merged_chunks.chunk_offsets)
-        packed_chunks = pack_many(merged_chunks.matrix, merged_chunks.chunk_offsets)
+        blocks = Column.of_pieces(*pack_together(merged_chunks.matrix, merged_chunks.chunk_offsets))
         starts, ends = merged_chunks.chunk_offsets[:-1], merged_chunks.chunk_offsets[1:] - 1
-        first_ts, last_ts = merged_chunks.matrix[0, starts].tolist(), merged_chunks.matrix[0, ends].tolist()
-        owners = buckets.key[merged_chunks.chunk_bucket].tolist()
-        rows = [
-            (key_ids[owner], first, last, summary.tobytes(), block)
-            for owner, first, last, summary, block in zip(owners, first_ts, last_ts, summaries, packed_chunks, strict=True)
-        ]
-        stored_buckets = [index for index, block in enumerate(buckets.blocks) if block is not None]
-        old = (
-            [key_ids[buckets.key[index]] for index in stored_buckets],
-            [int(buckets.first_ts[index]) for index in stored_buckets],
-        )
-        replace_chunks(connection, self._projection_id, key_type, old, rows)
+        first_ts, last_ts = merged_chunks.matrix[0, starts], merged_chunks.matrix[0, ends]
+        stored = np.flatnonzero([block is not None for block in buckets.blocks])
+        old = (texts.take(buckets.key[stored]), buckets.first_ts[stored])
+        owners = texts.take(buckets.key[merged_chunks.chunk_bucket])
+        replace_chunks(connection, self._projection_id, key_type, old, owners, first_ts, last_ts, summaries, blocks)
         changed_chunks, grown_keys = _changes(key_ids, buckets, merged_chunks.chunk_bucket, first_ts, last_ts)
         refresh_spans(connection, *owner, plan, changed_chunks, grown_keys, self._span_chunks)
-        return len(numbers), rest.tails + len(rows)
+        return len(events.key_ids), rest.tails + len(first_ts)
+
+
+@dataclass(frozen=True, eq=False)
+class _NumberedEvents:
+    """Events of one key type: `key_ids` distinct, `keys` int64[m] indexes them, `matrix` int64[C, m]."""
+
+    key_ids: list[str]
+    keys: Int64
+    matrix: Int64
+
+
+def _number(touched_runs: Sequence[Run]) -> _NumberedEvents:
+    """Events of one key type, their keys numbered in the order in which they come."""
+    texts = pa.chunked_array([pa.array(ids, pa.large_string()) for ids, _ in touched_runs]).combine_chunks()
+    encoded = texts.dictionary_encode()
+    keys = encoded.indices.to_numpy().astype(np.int64)
+    matrix = touched_runs[0][1] if len(touched_runs) == 1 else np.concatenate([part for _, part in touched_runs], axis=1)
+    return _NumberedEvents(encoded.dictionary.to_pylist(), keys, np.ascontiguousarray(matrix))
 
 
 def _changes(
-    key_ids: list[str], buckets: Buckets, chunk_bucket: Int64, first_ts: list[int], last_ts: list[int]
+    key_ids: list[str], buckets: Buckets, chunk_bucket: Int64, first_ts: Int64, last_ts: Int64
 ) -> tuple[list[ChangedChunk], list[str]]:
     """The changes that spans must follow: merged chunks other than a key's newest, and keys whose newest was split."""
-    begins = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="left").tolist()
-    ends = np.searchsorted(chunk_bucket, np.arange(len(buckets.key)), side="right").tolist()
-    changed_chunks, grown_keys = [], []
-    for bucket, (begin, end) in enumerate(zip(begins, ends, strict=True)):
-        if begin == end:
-            continue
-        if not buckets.newest[bucket]:
-            before = int(buckets.first_ts[bucket])
-            changed_chunks.append(ChangedChunk(key_ids[buckets.key[bucket]], before, first_ts[begin], last_ts[end - 1]))
-        elif end - begin > 1:
-            grown_keys.append(key_ids[buckets.key[bucket]])
-    return changed_chunks, grown_keys
+    edges = np.searchsorted(chunk_bucket, np.arange(len(buckets.key) + 1))
+    begins, ends = edges[:-1], edges[1:]
+    is_changed = ~buckets.newest & (begins < ends)
+    changed_chunks = [
+        ChangedChunk(
+            key_ids[buckets.key[bucket]],
+            int(buckets.first_ts[bucket]),
+            int(first_ts[begins[bucket]]),
+            int(last_ts[ends[bucket] - 1]),
+        )
+        for bucket in np.flatnonzero(is_changed).tolist()
+    ]
+    is_grown = buckets.newest & (ends - begins > 1)
+    return changed_chunks, [key_ids[key] for key in buckets.key[is_grown].tolist()]

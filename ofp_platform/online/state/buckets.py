@@ -6,18 +6,20 @@ events from its first time up to the next chunk's first time; the first bucket o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from psycopg import Connection, RawCursor
-from psycopg.types.numeric import Int2, Int8
+from psycopg.types.numeric import Int2
 
+from ofp_platform.kernel.native import IN1, NOTHING, OUT1, native
+from ofp_platform.online.state.binary_rows import BigintArray, Column, TextArray, copy_rows
 from ofp_platform.vocabulary.identity import KeyType
 
 Int64 = npt.NDArray[np.int64]
+_LOWEST = int(np.iinfo(np.int64).min)
 KEY_TYPE_CODES: dict[str, int] = {name.value: code for code, name in enumerate(sorted(KeyType))}
 
 _TAILS = """
@@ -69,75 +71,81 @@ def read_buckets(
     connection: Connection[Any],
     projection_id: int,
     key_type: str,
-    key_ids: Sequence[str],
+    key_ids: Column,
     event_key: Int64,
     event_ts: Int64,
 ) -> Buckets:
     """The chunks that events (key index, time) fall into: the tail chunk of each key, and older ones where an event is older."""
-    code = KEY_TYPE_CODES[key_type]
-    blocks: dict[tuple[int, int], bytes | None] = {}
-    tail = np.full(len(key_ids), np.iinfo(np.int64).min, np.int64)
-    cursor = RawCursor(connection)
-    cursor.execute(_TAILS, (projection_id, Int2(code), list(key_ids)), binary=True)
-    for key, first_ts, block in cursor:
-        blocks[(key, first_ts)] = block
-        tail[key] = first_ts
-    older = event_ts < tail[event_key]
-    if older.any():
-        pairs = np.unique(np.stack([event_key[older], event_ts[older]]), axis=1)
-        cursor.execute(
-            _CONTAINING,
-            (projection_id, Int2(code), [key_ids[key] for key in pairs[0]], pairs[1].tolist(), (pairs[0] + 1).tolist()),
-            binary=True,
-        )
-        for key, first_ts, block in cursor:
-            blocks[(key, first_ts)] = block
-    cursor.close()
-    keys_with_chunks = {key for key, _ in blocks}
-    for key in range(len(key_ids)):
-        if key not in keys_with_chunks:
-            blocks[(key, int(np.iinfo(np.int64).min))] = None
-    bucket_order = sorted(blocks)
-    keys = np.array([key for key, _ in bucket_order], np.int64)
-    first = np.array([ts for _, ts in bucket_order], np.int64)
-    newest = first >= tail[keys]
-    return Buckets(keys, first, [blocks[bucket] for bucket in bucket_order], newest, _assign(keys, first, event_key, event_ts))
+    owner = (projection_id, Int2(KEY_TYPE_CODES[key_type]))
+    newest_first = np.full(len(key_ids), _LOWEST, np.int64)
+    with RawCursor(connection) as cursor:
+        rows = cursor.execute(_TAILS, (*owner, TextArray.of(key_ids)), binary=True).fetchall()
+        has_chunks = np.zeros(len(key_ids), np.bool_)
+        for key, first_ts, _ in rows:
+            newest_first[key] = first_ts
+            has_chunks[key] = True
+        older = event_ts < newest_first[event_key]
+        if older.any():
+            keys, times = np.unique(np.stack([event_key[older], event_ts[older]]), axis=1)
+            arguments = (TextArray.of(key_ids.take(keys)), BigintArray.of(times), BigintArray.of(keys + 1))
+            rows += cursor.execute(_CONTAINING, (*owner, *arguments), binary=True).fetchall()
+    new_keys = np.flatnonzero(~has_chunks)
+    blocks: list[bytes | None] = [block for _, _, block in rows] + [None] * len(new_keys)
+    keys = np.concatenate([np.fromiter((key for key, _, _ in rows), np.int64, len(rows)), new_keys])
+    first = np.full(len(keys), _LOWEST, np.int64)
+    first[: len(rows)] = np.fromiter((first_ts for _, first_ts, _ in rows), np.int64, len(rows))
+    order = np.lexsort((first, keys))
+    keys, first = keys[order], first[order]
+    # a key's newest chunk is read a second time where it is its first, and an event is older
+    is_repeated = np.zeros(len(keys), np.bool_)
+    is_repeated[1:] = (keys[1:] == keys[:-1]) & (first[1:] == first[:-1])
+    order, keys, first = order[~is_repeated], keys[~is_repeated], first[~is_repeated]
+    newest = first >= newest_first[keys]
+    edges = np.searchsorted(keys, np.arange(len(key_ids) + 1))
+    of_event = np.empty(len(event_key), np.int64)
+    _assign(edges, first, event_key, np.ascontiguousarray(event_ts), of_event)
+    return Buckets(keys, first, [blocks[index] for index in order.tolist()], newest, of_event)
 
 
-def _assign(bucket_key: Int64, bucket_first: Int64, event_key: Int64, event_ts: Int64) -> Int64:
-    """Per event, the last bucket of its key that starts at or before it (else the key's first bucket)."""
-    # order events and bucket starts together by (key, time); at equal times the bucket's start comes first
-    count = len(bucket_key)
-    keys = np.concatenate([bucket_key, event_key])
-    times = np.concatenate([bucket_first, event_ts])
-    order = np.lexsort((np.arange(len(keys)) >= count, times, keys))
-    last = np.maximum.accumulate(np.where(order < count, order, -1))
-    bucket_of = np.empty(len(keys), np.int64)
-    bucket_of[order] = last
-    first_of_key = np.searchsorted(bucket_key, event_key, side="left")
-    return np.maximum(bucket_of[count:], first_of_key)
+@native(NOTHING(IN1, IN1, IN1, IN1, OUT1))
+def _assign(edges: Int64, first: Int64, event_key: Int64, event_ts: Int64, of_event: Int64) -> None:
+    """Per event, the last bucket of its key ([edges[key], edges[key + 1])) that starts at or before it, else its first."""
+    for event in range(event_key.shape[0]):
+        low = edges[event_key[event]]
+        high = edges[event_key[event] + 1] - 1
+        while low < high:
+            middle = (low + high + 1) >> 1
+            if first[middle] <= event_ts[event]:
+                low = middle
+            else:
+                high = middle - 1
+        of_event[event] = low
 
 
 def replace_chunks(
     connection: Connection[Any],
     projection_id: int,
     key_type: str,
-    old: tuple[list[str], list[int]],
-    rows: Sequence[tuple[str, int, int, bytes, bytes]],
+    old: tuple[Column, Int64],
+    key_ids: Column,
+    first_ts: Int64,
+    last_ts: Int64,
+    summaries: Int64,
+    blocks: Column,
 ) -> None:
-    """Delete the old chunks (key ids, first times) and copy in new rows (key id, first, last, summaries, block)."""
+    """Delete the old chunks (key ids, first times) and copy in new rows; `summaries` int64[K, M, 11]."""
     code = KEY_TYPE_CODES[key_type]
-    if old[0]:
+    if len(old[0]):
         with RawCursor(connection) as deletion:
-            deletion.execute(_DELETE, (projection_id, Int2(code), old[0], old[1]))
-    if not rows:
-        return
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(
-            "COPY ofp.chunk (projection_id, key_type, key_id, first_ts, last_ts, summaries, block) FROM STDIN (FORMAT BINARY)"
-        ) as copy,
-    ):
-        copy.set_types(["int8", "int2", "text", "int8", "int8", "bytea", "bytea"])
-        for key_id, first_ts, last_ts, summaries, block in rows:
-            copy.write_row((projection_id, code, key_id, Int8(first_ts), Int8(last_ts), summaries, block))
+            deletion.execute(_DELETE, (projection_id, Int2(code), TextArray.of(old[0]), BigintArray.of(old[1])))
+    rows = len(key_ids)
+    columns = {
+        "projection_id": Column.of_integers(np.full(rows, projection_id)),
+        "key_type": Column.of_integers(np.full(rows, code), 2),
+        "key_id": key_ids,
+        "first_ts": Column.of_integers(first_ts),
+        "last_ts": Column.of_integers(last_ts),
+        "summaries": Column.of_rows(summaries),
+        "block": blocks,
+    }
+    copy_rows(connection, "ofp.chunk", columns)

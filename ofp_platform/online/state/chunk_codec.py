@@ -240,6 +240,17 @@ def pack_many(matrix: Int64Array, offsets: Int64Array) -> list[bytes]:
     Raises:
         ValueError: more columns than the format can say.
     """
+    data, edges = pack_together(matrix, offsets)
+    whole = data.data
+    return [bytes(whole[start:end]) for start, end in pairwise(edges.tolist())]
+
+
+def pack_together(matrix: Int64Array, offsets: Int64Array) -> tuple[Bytes, Int64Array]:
+    """The blocks of `pack_many` one after the other, uint8[], and int64[K+1] where each begins.
+
+    Raises:
+        ValueError: more columns than the format can say.
+    """
     columns, chunks = matrix.shape[0], len(offsets) - 1
     if columns > 255:
         raise ValueError(f"{columns} columns; the format holds 255")
@@ -251,9 +262,7 @@ def pack_many(matrix: Int64Array, offsets: Int64Array) -> list[bytes]:
     np.cumsum(starts, out=starts)
     data = np.zeros(8 * total, np.uint8)
     _write(matrix, offsets, bases, divisors, widths, starts, *_views(data))
-    whole = data.data
-    edges = (8 * starts).tolist()
-    return [bytes(whole[start:end]) for start, end in pairwise(edges)]
+    return data, 8 * starts
 
 
 def unpack_many(blocks: Sequence[bytes | None], columns: int) -> tuple[Int64Array, Int64Array]:
