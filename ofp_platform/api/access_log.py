@@ -31,13 +31,15 @@ _FILES = "access-*.ndjson"
 
 
 class Access(NamedTuple):
-    """One request, or `times` alike. `at`: seconds since 1970; `principal`: None where nobody is known.
+    """One request, or `times` alike. `at`: seconds since 1970; `principal`: None where nobody is known; `credential`: by which
+    key, or by the word of which issuer, it is that one.
 
     `digest`: the hash or key that was asked for or answered.
     """
 
     at: float
     principal: str | None
+    credential: str | None
     route: str
     digest: str | None
     outcome: str
@@ -48,6 +50,7 @@ class Access(NamedTuple):
         fields = {
             "at_utc": _time(self.at),
             "principal": self.principal,
+            "credential": self.credential,
             "route": self.route,
             "digest": self.digest,
             "outcome": self.outcome,
@@ -74,12 +77,12 @@ class AccessLog:
         self._wall_clock = wall_clock
         self._most_waiting = most_waiting
         # plain tuples: what is made of them is made where nobody waits
-        self._waiting: deque[tuple[float, str | None, str, str | None, str]] = deque()
+        self._waiting: deque[tuple[float, str | None, str | None, str, str | None, str]] = deque()
         self._is_failing = False
 
-    def record(self, principal: str | None, route: str, digest: str | None, outcome: str) -> None:
+    def record(self, principal: str | None, credential: str | None, route: str, digest: str | None, outcome: str) -> None:
         """Add one request."""
-        self._waiting.append((self._wall_clock(), principal, route, digest, outcome))
+        self._waiting.append((self._wall_clock(), principal, credential, route, digest, outcome))
 
     @property
     def is_full(self) -> bool:
@@ -136,7 +139,7 @@ def _without_floods(batch: list[Access]) -> list[Access]:
                 continue
         kept.append(access)
     if left_out:
-        kept.append(Access(last.at, None, "other", None, Reason.UNAUTHENTICATED.value, left_out))
+        kept.append(Access(last.at, None, None, "other", None, Reason.UNAUTHENTICATED.value, left_out))
     return kept
 
 
@@ -153,5 +156,12 @@ def _read(path: Path) -> Iterator[dict[str, object]]:
                 fields = orjson.loads(line)
                 at = fields["at_utc"]
             except (orjson.JSONDecodeError, TypeError, KeyError):
-                fields = {"at_utc": at, "principal": None, "route": "other", "digest": None, "outcome": "UNREADABLE"}
+                fields = {
+                    "at_utc": at,
+                    "principal": None,
+                    "credential": None,
+                    "route": "other",
+                    "digest": None,
+                    "outcome": "UNREADABLE",
+                }
             yield fields

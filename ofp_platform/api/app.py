@@ -24,7 +24,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from ofp_platform.api.access_log import WRITE_SECONDS, AccessLog
-from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller
+from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller, KeysWanted
 from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
 from ofp_platform.api.connection_places import Places
 from ofp_platform.api.console_files import ConsoleFiles
@@ -74,6 +74,7 @@ from ofp_platform.api.route_scopes import (
     scope_of,
 )
 from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, OverviewPort, RecordPort, ServedAnswer, ServingPort
+from ofp_platform.api.signing_keys import KeySet
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
@@ -85,7 +86,7 @@ from ofp_platform.vocabulary.times import format_time
 
 _GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
-PRINCIPALS, ACCESS_LOG = "principals", "access log"
+PRINCIPALS, SIGNING_KEYS, ACCESS_LOG = "principals", "signing keys", "access log"
 """Its background tasks, as health names one that ended."""
 _VITAL_TARGETS = frozenset({b"/health", b"/metrics"})
 _ASKING = PrincipalScope.FEATURES_READ
@@ -145,6 +146,7 @@ class Application:
         self._hosts = hosts or OwnHosts()
         self._access = access
         self._tasks = BackgroundTasks(ended)
+        self._key_readings: dict[KeySet, asyncio.Future[None]] = {}
         self._policy = policy or HttpPolicy()
         self._clock = clock
         self._new_request_id = new_request_id
@@ -295,7 +297,7 @@ class Application:
         try:
             if scope["method"] != "POST":
                 raise invalid(Reason.METHOD_NOT_ALLOWED, f"{GET_FEATURES} takes POST only")
-            caller = self._caller(GET_FEATURES, scope)
+            caller = await self._caller(GET_FEATURES, scope)
             assert caller is not None  # the route demands a scope
             caller.demand(_ASKING)
             self._refuse_overload()
@@ -313,7 +315,7 @@ class Application:
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
         await send({"type": "http.response.body", "body": reply.content})
 
-    def _caller(self, route: str, scope: Scope) -> Caller | None:
+    async def _caller(self, route: str, scope: Scope) -> Caller | None:
         """Who asks, None at a route that is open; the scope is still to be demanded.
 
         Raises:
@@ -325,7 +327,16 @@ class Application:
             return None
         if self._access is not None and self._access.is_full:
             raise unavailable(Reason.STORE_DOWN, "accesses cannot be recorded; the log of the service says why")
-        return self._authentication.caller(header(headers, b"authorization"))
+        return await self._authenticated(scope)
+
+    async def _authenticated(self, scope: Scope) -> Caller:
+        """Who asks, when the keys of the issuer of a token were read again, where that may tell something."""
+        authorization = header(scope["headers"], b"authorization")
+        try:
+            return self._authentication.caller(authorization)
+        except KeysWanted as wanted:
+            await asyncio.shield(self._read_keys(wanted.key_set))
+            return self._authentication.caller(authorization)
 
     def _refuse_overload(self) -> None:
         if self._in_flight >= self._policy.max_in_flight:
@@ -341,7 +352,7 @@ class Application:
         # before the send, so that whoever has its answer also finds it counted
         self.metrics.record(GET_FEATURES, "OK", self._clock() - start)
         if self._access is not None:
-            self._access.record(caller.principal.name, GET_FEATURES, answer.hash, "OK")
+            self._access.record(caller.principal.name, caller.credential, GET_FEATURES, answer.hash, "OK")
         return Reply(200, headers, content)
 
     def _refused(self, exception: Exception, caller: Caller | None, start: float, headers: Headers, body: bytes) -> Reply:
@@ -357,7 +368,8 @@ class Application:
 
     def _record(self, caller: Caller | None, route: str, digest: str | None, outcome: str) -> None:
         if self._access is not None:
-            self._access.record(None if caller is None else caller.principal.name, route, digest, outcome)
+            name, credential = (None, None) if caller is None else (caller.principal.name, caller.credential)
+            self._access.record(name, credential, route, digest, outcome)
 
     def _contract_error(self, exception: Exception, route: str, headers: Headers) -> tuple[ContractError, str]:
         given_id = header(headers, b"x-request-id")
@@ -379,7 +391,7 @@ class Application:
             outcome = "OK"
             caller: Caller | None = None
             try:
-                caller = request.state.caller = self._caller(route, request.scope)
+                caller = request.state.caller = await self._caller(route, request.scope)
                 if caller is not None and demanded_scope is not Open.OPEN:
                     caller.demand(demanded_scope)
                 response = await answer(request)
@@ -481,7 +493,7 @@ class Application:
 
     async def _live_example(self, request: Request) -> LiveExample | None:
         try:
-            caller = self._authentication.caller(header(request.scope["headers"], b"authorization"))
+            caller = await self._authenticated(request.scope)
             caller.demand(_ASKING)
         except ContractError:
             return None  # these pages are shown to everybody, and then show no data
@@ -501,11 +513,12 @@ class Application:
             await send({"type": "lifespan.startup.failed", "message": f"the service cannot start: {error}"})
             return
         self._tasks.start(PRINCIPALS, self._refresh())
+        self._tasks.start(SIGNING_KEYS, self._refresh_keys())
         if self._access is not None:
             self._tasks.start(ACCESS_LOG, self._write_accesses(self._access))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._tasks.stop(PRINCIPALS, ACCESS_LOG)
+        await self._tasks.stop(PRINCIPALS, SIGNING_KEYS, ACCESS_LOG)
         await self._builds.close()
         await self._records.close()
         await self._overviews.close()
@@ -532,7 +545,25 @@ class Application:
                 self._authentication.refresh()
             except Exception as error:
                 self.metrics.record_unexpected()
-                unexpected(error, "principals", self._new_request_id())
+                unexpected(error, PRINCIPALS, self._new_request_id())
+
+    async def _refresh_keys(self) -> None:
+        while True:
+            for key_set in self._authentication.due_key_sets():
+                await asyncio.shield(self._read_keys(key_set))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _read_keys(self, key_set: KeySet) -> asyncio.Future[None]:
+        """Read the keys of an issuer, off the loop: once for all who wait for that."""
+        reading = self._key_readings.get(key_set)
+        if reading is None:
+            reading = self._key_readings[key_set] = asyncio.get_running_loop().run_in_executor(None, key_set.fetch)
+            reading.add_done_callback(lambda _done: self._keys_are_read(key_set))
+        return reading
+
+    def _keys_are_read(self, key_set: KeySet) -> None:
+        del self._key_readings[key_set]
+        self._authentication.tell_of_keys()
 
 
 def _methods(path: str) -> tuple[str, ...]:

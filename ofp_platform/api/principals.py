@@ -1,5 +1,7 @@
 """Principals: who may ask the service, by which keys, for which scopes and runs. One file, read again when it changes.
 
+Beside those with keys it names issuers of tokens (JWT): identity providers whose word is taken, within bounds that stand here.
+
 A key is `ofp_<key id>_<secret>`: the id names the entry, the secret has 256 random bits. The file has the SHA-256 of the whole
 key, so that whoever reads it can ask for nothing; a slow hash would protect guessable secrets, which these are not.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import ipaddress
 import os
 import re
 import secrets
@@ -18,6 +21,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import Field, ValidationError, model_validator
@@ -30,7 +34,7 @@ KEY_PREFIX = "ofp_"
 KEY = re.compile(rb"ofp_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
 _ID_BYTES = 8
 _SECRET_BYTES = 32
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Scope(StrEnum):
@@ -93,25 +97,108 @@ class Principal(Model):
         return self.runs == "*" or any(run.match(pins) for run in self.runs)
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Of signatures by a private key alone: what verifies a token must not be able to make one."""
+
+
+class KeySetSource(Model):
+    """Where the public keys of an issuer stand, as a JSON Web Key Set: in a file, or under a URL. Seconds.
+
+    They are read again every `refresh_seconds`, and for a token of a key that is not among them, at most every
+    `unknown_key_seconds`. Where they cannot be read, those that were read last count for `valid_seconds`.
+    """
+
+    file: str | None = Field(default=None, min_length=1)
+    url: str | None = None
+    ca_file: str | None = Field(default=None, min_length=1)
+    refresh_seconds: int = Field(default=300, ge=1)
+    unknown_key_seconds: int = Field(default=10, ge=1)
+    valid_seconds: int = Field(default=86_400, ge=1)
+
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """What makes it another source; all else is how often it is read."""
+        return self.file, self.url, self.ca_file
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("needs either file or url")
+        if self.url is not None and not _is_safe_url(self.url):
+            raise ValueError("url: is https://HOST/..., or http:// on the loopback, without a user")
+        if self.valid_seconds < self.refresh_seconds:
+            raise ValueError("valid_seconds: is shorter than refresh_seconds")
+        return self
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+        if parts.username is not None or not host:
+            return False
+        if parts.scheme == "http":
+            return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return parts.scheme == "https"
+    except ValueError:
+        return False
+
+
+class Issuer(Model):
+    """An identity provider. A token of it is a principal named `NAME:<value of name_claim>`.
+
+    `scopes`: what each value of `scope_claim` (a text with spaces, or a list) gives; other values give nothing. `runs`: the most
+    that its tokens may read; with a `run_claim`, only those of its run ids. `denied_names`: values of `name_claim` kept out.
+    """
+
+    name: Annotated[str, Field(pattern="^[a-z][a-z0-9_-]{0,31}$")]
+    issuer: str = Field(min_length=1, max_length=1_024)
+    audiences: tuple[str, ...] = Field(strict=False, min_length=1)
+    algorithms: tuple[Algorithm, ...] = Field(strict=False, min_length=1)
+    key_set: KeySetSource
+    scopes: dict[str, Annotated[tuple[Annotated[Scope, Field(strict=False)], ...], Field(strict=False)]]
+    runs: Literal["*"] | Annotated[tuple[RunPins, ...], Field(strict=False)]
+    name_claim: str = Field(default="sub", min_length=1)
+    scope_claim: str = Field(default="scope", min_length=1)
+    run_claim: str | None = Field(default=None, min_length=1)
+    clock_skew_seconds: int = Field(default=30, ge=0, le=300)
+    longest_token_seconds: int = Field(default=86_400, ge=1)
+    denied_names: tuple[str, ...] = Field(default=(), strict=False)
+
+
 class PrincipalsFile(Model):
     """Everybody who may ask."""
 
     kind: Literal["ofp_principals"]
     contract_version: Literal["v0"]
     principals: tuple[Principal, ...] = Field(strict=False)
+    issuers: tuple[Issuer, ...] = Field(default=(), strict=False)
 
     @classmethod
-    def of(cls, *principals: Principal) -> PrincipalsFile:
-        """A file of these."""
-        return cls(kind="ofp_principals", contract_version="v0", principals=principals)
+    def of(cls, *principals: Principal, issuers: tuple[Issuer, ...] = ()) -> PrincipalsFile:
+        """A file of these.
+
+        Raises:
+            PrincipalsError: they do not go together.
+        """
+        try:
+            return cls(kind="ofp_principals", contract_version="v0", principals=principals, issuers=issuers)
+        except ValidationError as error:
+            raise PrincipalsError(f"that is no file of principals: {_problem(error)}") from None
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
         names = [principal.name for principal in self.principals]
         key_ids = [key.key_id for principal in self.principals for key in principal.keys]
-        for kind, texts in (("principal", names), ("key id", key_ids)):
+        issuer_names = [issuer.name for issuer in self.issuers]
+        issuers = [issuer.issuer for issuer in self.issuers]
+        kinds = {"principal": names, "key id": key_ids, "name of an issuer": issuer_names, "issuer": issuers}
+        for kind, texts in kinds.items():
             if len(set(texts)) < len(texts):
-                raise ValueError(f"a {kind} stands there twice")
+                raise ValueError(f"one {kind} stands there twice")
+        for name in names:
+            if name.partition(":")[0] in issuer_names and ":" in name:
+                raise ValueError(f"the principal {name} has a name that the tokens of an issuer have")
         return self
 
     def named(self, name: str) -> Principal:
@@ -128,11 +215,31 @@ class PrincipalsFile(Model):
     def replacing(self, principal: Principal) -> PrincipalsFile:
         """The same with that principal in the place of the one of its name, or behind all others."""
         others = [other for other in self.principals if other.name != principal.name]
-        return PrincipalsFile.of(*sorted([*others, principal], key=lambda other: other.name))
+        return PrincipalsFile.of(*sorted([*others, principal], key=lambda other: other.name), issuers=self.issuers)
 
     def without(self, name: str) -> PrincipalsFile:
         """The same without a principal."""
-        return PrincipalsFile.of(*[other for other in self.principals if other.name != name])
+        return PrincipalsFile.of(*[other for other in self.principals if other.name != name], issuers=self.issuers)
+
+    def issuer_named(self, name: str) -> Issuer:
+        """The issuer of a name.
+
+        Raises:
+            PrincipalsError: there is none.
+        """
+        for issuer in self.issuers:
+            if issuer.name == name:
+                return issuer
+        raise PrincipalsError(f"no issuer has this name; see `ofp principal issuers`: {name}")
+
+    def trusting(self, issuer: Issuer) -> PrincipalsFile:
+        """The same with that issuer in the place of the one of its name, or behind all others."""
+        others = [other for other in self.issuers if other.name != issuer.name]
+        return PrincipalsFile.of(*self.principals, issuers=(*others, issuer))
+
+    def distrusting(self, name: str) -> PrincipalsFile:
+        """The same without an issuer."""
+        return PrincipalsFile.of(*self.principals, issuers=tuple(issuer for issuer in self.issuers if issuer.name != name))
 
 
 def new_key(expires_at_utc: str | None = None) -> tuple[str, HashedKey]:
@@ -175,14 +282,31 @@ def read_principals(path: Path) -> PrincipalsFile:
         ) from None
     except OSError as error:
         raise PrincipalsError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
-    if mode & _OTHERS_WRITE:
+    if mode & OTHERS_WRITE:
         raise PrincipalsError(f"others than its owner may write to {path}, and so name themselves: chmod go-w {path}")
     try:
         return PrincipalsFile.model_validate_json(content)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise PrincipalsError(f"{path} is not a file of principals: {place or 'the whole'}: {problem['msg']}") from None
+        raise PrincipalsError(f"{path} is not a file of principals: {_problem(error)}") from None
+
+
+def read_issuer(path: Path) -> Issuer:
+    """An issuer in a file of its own, in JSON, as `ofp principal trust` takes it.
+
+    Raises:
+        PrincipalsError: there is none, or it is not of this form.
+    """
+    try:
+        return Issuer.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise PrincipalsError(f"{path} cannot be read: {error.strerror or type(error).__name__}") from None
+    except ValidationError as error:
+        raise PrincipalsError(f"{path} is not an issuer of tokens: {_problem(error)}") from None
+
+
+def _problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
 
 
 @contextmanager
@@ -236,6 +360,4 @@ def _run_pins(text: str) -> RunPins:
     try:
         return RunPins.model_validate(pins)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise PrincipalsError(f"a run is written RUN_ID or PIN=VALUE,PIN=VALUE: {place}: {problem['msg']}") from None
+        raise PrincipalsError(f"a run is written RUN_ID or PIN=VALUE,PIN=VALUE: {_problem(error)}") from None

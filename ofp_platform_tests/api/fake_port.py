@@ -270,7 +270,7 @@ PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "s
 
 def application() -> Application:
     """What a worker of the test server runs."""
-    authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time)
+    authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time, warnings=ENDED)
     policy = HttpPolicy(body_timeout_seconds=1.0)
     return Application(
         PLANES[sys.argv[4]](),

@@ -33,7 +33,7 @@ def told(tmp_path: Path) -> list[dict[str, object]]:
 
 def test_a_file_a_day_in_the_order_of_time(access_log: AccessLog, tmp_path: Path) -> None:
     for number in range(4):
-        access_log.record("scorer", "/v0/get_features", f"{number:064x}", "OK")
+        access_log.record("scorer", "key 1", "/v0/get_features", f"{number:064x}", "OK")
         access_log.write()
     access_log.write()
     names = sorted(path.name for path in (tmp_path / "access").iterdir())
@@ -47,6 +47,7 @@ def test_a_file_a_day_in_the_order_of_time(access_log: AccessLog, tmp_path: Path
     assert told(tmp_path)[3] == {
         "at_utc": "2026-11-29T00:00:01Z",
         "principal": "scorer",
+        "credential": "key 1",
         "route": "/v0/get_features",
         "digest": f"{3:064x}",
         "outcome": "OK",
@@ -55,7 +56,7 @@ def test_a_file_a_day_in_the_order_of_time(access_log: AccessLog, tmp_path: Path
 
 
 def test_processes_and_lines_cut_short(access_log: AccessLog, tmp_path: Path) -> None:
-    access_log.record("scorer", "/metrics", None, "OK")
+    access_log.record("scorer", "key 1", "/metrics", None, "OK")
     access_log.write()
     other = tmp_path / "access" / "access-2026-11-28-1.ndjson"
     line = {"at_utc": "2026-11-28T23:00:00Z", "principal": "b", "route": "/metrics", "digest": None, "outcome": "OK"}
@@ -65,7 +66,13 @@ def test_processes_and_lines_cut_short(access_log: AccessLog, tmp_path: Path) ->
 
 def test_strangers_cannot_fill_the_disk(access_log: AccessLog, tmp_path: Path) -> None:
     for number in range(250):
-        access_log.record(None if number % 5 else "scorer", "/metrics", None, "UNAUTHENTICATED" if number % 5 else "OK")
+        access_log.record(
+            None if number % 5 else "scorer",
+            None if number % 5 else "key 1",
+            "/metrics",
+            None,
+            "UNAUTHENTICATED" if number % 5 else "OK",
+        )
     access_log.write()
     of_scorer = [fields for fields in told(tmp_path) if fields["principal"] == "scorer"]
     strangers = [fields for fields in told(tmp_path) if fields["principal"] is None]
@@ -79,7 +86,7 @@ def test_what_cannot_be_written_waits_and_then_nothing_is_answered(
 ) -> None:
     (tmp_path / "access").write_text("in its place")
     for number in range(300):
-        access_log.record("scorer", "/metrics", f"{number:064x}", "OK")
+        access_log.record("scorer", "key 1", "/metrics", f"{number:064x}", "OK")
         if number % 100 == 99:
             with caplog.at_level(logging.ERROR):
                 access_log.write()
@@ -104,6 +111,8 @@ async def test_each_access_is_told_and_no_value(access_log: AccessLog, tmp_path:
         assert (await http.get("/health")).status_code == 200
         assert (await http.get("/account-0000001")).status_code == 404
     access_log.write()
+    credentials = {"everything": f"key {KEY[4:20]}", "metrics": f"key {key[4:20]}", None: None}
+    assert all(fields["credential"] == credentials[fields["principal"]] for fields in told(tmp_path))  # type: ignore[index]
     names = ("principal", "route", "digest", "outcome")
     assert [tuple(fields[name] for name in names) for fields in told(tmp_path)] == [
         ("everything", "/v0/get_features", HASH, "OK"),

@@ -44,8 +44,8 @@ def test_a_caller_has_the_name_and_the_runs_of_its_principal(tmp_path: Path) -> 
     there_key, there = principal("there", ["features:read"], [{"run_id": EXAMPLE_PINS.run_id, "seed": 11}])
     asking = Asking(write_principals(tmp_path / "principals.json", here, there))
     assert asking.caller(KEY).principal.name == "everything"
-    assert asking.caller(here_key) == Caller(here, reads_here=True)
-    assert asking.caller(there_key) == Caller(there, reads_here=False)
+    assert asking.caller(here_key) == Caller(here, reads_here=True, credential=f"key {here_key[4:20]}")
+    assert asking.caller(there_key) == Caller(there, reads_here=False, credential=f"key {there_key[4:20]}")
     asking.caller(here_key).demand(Scope.METRICS)
     with pytest.raises(ContractError, match="no scope features:read") as caught:
         asking.caller(here_key).demand(Scope.FEATURES_READ)

@@ -23,6 +23,15 @@ from ofp_platform.api.principals import (
 from ofp_platform_tests.api.keys import EXAMPLE_PINS, principal
 
 ONE: dict[str, Any] = {"name": "one", "scopes": ["metrics"], "runs": "*"}
+ISSUER: dict[str, Any] = {
+    "name": "idp",
+    "issuer": "https://idp.example/",
+    "audiences": ["plane"],
+    "algorithms": ["ES256"],
+    "key_set": {"url": "https://idp.example/keys"},
+    "scopes": {"plane.metrics": ["metrics"]},
+    "runs": "*",
+}
 
 
 def write(path: Path, *principals: dict[str, Any], **more: Any) -> Path:
@@ -86,6 +95,44 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 def test_what_is_not_said_is_not_guessed(tmp_path: Path, principals: list[dict[str, Any]]) -> None:
     with pytest.raises(PrincipalsError, match="is not a file of principals"):
         read_principals(write(tmp_path / "principals.json", *principals))
+
+
+@pytest.mark.parametrize(
+    "issuers",
+    [
+        [ISSUER, ISSUER],
+        [ISSUER, {**ISSUER, "name": "other"}],
+        [ISSUER, {**ISSUER, "issuer": "https://other"}],
+        *([{**ISSUER, name: ()}] for name in ("audiences", "algorithms")),
+        *([{**ISSUER, "algorithms": [name]}] for name in ("none", "HS256", "HS512", "rs256", "")),
+        *([{name: value for name, value in ISSUER.items() if name != left_out}] for left_out in ISSUER),
+        [{**ISSUER, "scopes": {"plane.metrics": ["everything"]}}],
+        [{**ISSUER, "runs": None}],
+        [{**ISSUER, "name": "a:b"}],
+        [{**ISSUER, "key_set": {"url": "http://idp.example/keys"}}],
+    ],
+)
+def test_an_issuer_says_all_that_bounds_it(tmp_path: Path, issuers: list[dict[str, Any]]) -> None:
+    read_principals(write(tmp_path / "principals.json", ONE, issuers=[ISSUER]))
+    with pytest.raises(PrincipalsError, match="is not a file of principals"):
+        read_principals(write(tmp_path / "principals.json", ONE, issuers=issuers))
+
+
+def test_nobody_with_a_key_has_the_name_of_a_token(tmp_path: Path) -> None:
+    for name, is_free in (("idp:one", False), ("other:one", True), ("idp", True)):
+        path = write(tmp_path / "principals.json", {**ONE, "name": name}, issuers=[ISSUER])
+        if is_free:
+            assert read_principals(path).named(name)
+        else:
+            with pytest.raises(PrincipalsError, match="tokens of an issuer"):
+                read_principals(path)
+
+
+def test_issuers_stay_while_principals_change(tmp_path: Path) -> None:
+    path = write(tmp_path / "principals.json", ONE, issuers=[ISSUER])
+    with changed_principals(path) as box:
+        box[0] = box[0].replacing(principal("added", ["metrics"])[1]).without("one")
+    assert [issuer.name for issuer in read_principals(path).issuers] == ["idp"]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def access() -> None:
 @app.command("list")
 def list_accesses(
     principal: Annotated[str | None, typer.Option(help="Only of this principal.")] = None,
+    credential: Annotated[str | None, typer.Option(help="Only by this, as in 'key 0123456789abcdef' or 'issuer NAME'.")] = None,
     digest: Annotated[str | None, typer.Option("--hash", help="Only for this snapshot hash or run key.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on, as in 2026-11-28T00:00:00Z.")] = None,
     count: Annotated[int, typer.Option(min=1, help="The newest of them, at most.")] = 100,
@@ -41,6 +42,8 @@ def list_accesses(
     newest: deque[dict[str, object]] = deque(maxlen=count)
     for fields in read_accesses(resolve(home, needs_home=True).folder / FOLDER):
         if principal not in (None, fields["principal"]) or digest not in (None, fields["digest"]):
+            continue
+        if credential not in (None, fields.get("credential")):
             continue
         if begin and parse_time(str(fields["at_utc"]) or begin) < parse_time(begin):
             continue

@@ -120,10 +120,19 @@ def revoke(
     json: AsJson = False,
     home: Home = None,
 ) -> None:
-    """Take a principal, or one of its keys, away at once."""
+    """Take a principal, or one of its keys, away at once; NAME of an issuer with what its token says, ISSUER:SUBJECT, too."""
     from ofp_platform.api.principals import changed_principals
 
     with changed_principals(_principals_file(home)) as box:
+        issuer_name, _, subject = name.partition(":")
+        if subject and issuer_name in [issuer.name for issuer in box[0].issuers]:
+            if key_id is not None:
+                raise CommandRefused(f"{name} is known by tokens of the issuer {issuer_name}, and has no key")
+            issuer = box[0].issuer_named(issuer_name)
+            denied_names = tuple(sorted({*issuer.denied_names, subject}))
+            box[0] = box[0].trusting(issuer.model_copy(update={"denied_names": denied_names}))
+            print_facts({"name": name, "revoked": True}, [], as_json=json)
+            return
         principal = box[0].named(name)
         if key_id is None:
             box[0] = box[0].without(name)
@@ -140,6 +149,49 @@ def _principals_file(home: Path | None) -> Path:
     """The file of the principals, in a home that is there or where OFP_PRINCIPALS names it."""
     environment = resolve(home)
     return environment.principals_file if environment.principals else resolve(home, needs_home=True).principals_file
+
+
+@app.command()
+def trust(
+    file: Annotated[Path, typer.Argument(help="An issuer in JSON, as docs/security.md shows one; it replaces that of its name.")],
+    json: AsJson = False,
+    home: Home = None,
+) -> None:
+    """Take the word of an identity provider: its tokens (JWT) are principals, within the bounds of the file."""
+    from ofp_platform.api.principals import changed_principals, read_issuer
+
+    issuer = read_issuer(file)
+    with changed_principals(resolve(home, makes_home=True).principals_file) as box:
+        denied_names = {subject for other in box[0].issuers if other.name == issuer.name for subject in other.denied_names}
+        # whoever was revoked stays revoked
+        issuer = issuer.model_copy(update={"denied_names": tuple(sorted({*issuer.denied_names, *denied_names}))})
+        box[0] = box[0].trusting(issuer)
+    print_facts(issuer.model_dump(mode="json", exclude_none=True), [f"tokens of {issuer.issuer} are taken"], as_json=json)
+
+
+@app.command()
+def distrust(name: Annotated[str, typer.Argument(help="Name of the issuer.")], json: AsJson = False, home: Home = None) -> None:
+    """Take the word of an identity provider no more: its tokens end at once."""
+    from ofp_platform.api.principals import changed_principals
+
+    with changed_principals(_principals_file(home)) as box:
+        issuer = box[0].issuer_named(name)
+        box[0] = box[0].distrusting(name)
+    print_facts({"name": name, "issuer": issuer.issuer}, [f"tokens of {issuer.issuer} are refused"], as_json=json)
+
+
+@app.command()
+def issuers(json: AsJson = False, home: Home = None) -> None:
+    """List the identity providers whose tokens are taken."""
+    from ofp_platform.api.principals import read_principals
+
+    declared_issuers = read_principals(_principals_file(home)).issuers
+    lines: list[str] = []
+    for issuer in declared_issuers:
+        details = [issuer.issuer, f"keys from {issuer.key_set.file or issuer.key_set.url}"]
+        details += [f"denied {issuer.name}:{subject}" for subject in issuer.denied_names]
+        lines += item(issuer.name, *issuer.algorithms, "for", *issuer.audiences, details=details)
+    print_facts([issuer.model_dump(mode="json", exclude_none=True) for issuer in declared_issuers], lines, as_json=json)
 
 
 def _validated(model: type[Principal], content: Mapping[str, object]) -> Principal:

@@ -53,7 +53,7 @@ def build_application(
     )
     ended = EndedTasks(reports)
     service = OnlineService(profile, dsn, ended=ended, read_dsn=read_dsn)
-    authentication = Authentication(principals, profile.context_pins, time.time)
+    authentication = Authentication(principals, profile.context_pins, time.time, warnings=ended)
     builds = BuildRequests(dsn, limits=profile.builds)
     return Application(
         service,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ofp_platform.api.principals import KEY, read_principals
 from ofp_platform.cli.environment import Environment
+from ofp_platform_tests.api.test_principals import ISSUER
 from ofp_platform_tests.cli.program import Ofp
 
 
@@ -75,3 +77,29 @@ def test_nobody_is_added_twice(ofp: Ofp, path: Path) -> None:
     before = path.read_bytes()
     assert "is there already" in ofp("principal", "add", "scorer", "--scope", "operate").refused()
     assert path.read_bytes() == before
+
+
+def test_an_identity_provider_is_trusted_denied_in_part_and_distrusted(ofp: Ofp, path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "idp.json"
+    file.write_text(json.dumps(ISSUER))
+    ofp("principal", "add", "scorer", "--scope", "metrics")
+    assert ofp("principal", "trust", str(file)).out.strip() == "tokens of https://idp.example/ are taken"
+    assert ofp("principal", "revoke", "idp:somebody").code == 0
+    assert ofp("principal", "trust", str(file)).code == 0  # whoever was revoked stays revoked
+    (issuer,) = read_principals(path).issuers
+    assert issuer.denied_names == ("somebody",)
+    assert read_principals(path).named("scorer").keys
+    shown = ofp("principal", "issuers").out
+    assert "idp  ES256  for  plane" in shown
+    assert "denied idp:somebody" in shown
+    assert json.loads(ofp("principal", "issuers", "--json").out)[0]["key_set"]["url"] == ISSUER["key_set"]["url"]
+    assert "tokens of an issuer" in ofp("principal", "add", "idp:somebody", "--scope", "metrics").refused()
+    file.write_text(json.dumps({**ISSUER, "name": "another"}))
+    assert "issuer stands there twice" in ofp("principal", "trust", str(file)).refused()
+    assert "has no key" in ofp("principal", "revoke", "idp:somebody", "--key", "0" * 16).refused()
+    assert ofp("principal", "distrust", "idp").code == 0
+    assert read_principals(path).issuers == ()
+    assert "no issuer has this name" in ofp("principal", "distrust", "idp").refused()
+    file.write_text(json.dumps({**ISSUER, "algorithms": ["HS256"]}))
+    assert "algorithms.0" in ofp("principal", "trust", str(file)).refused()
+    assert "cannot be read" in ofp("principal", "trust", str(tmp_path / "none")).refused()
