@@ -22,6 +22,7 @@ from ofp_platform.log.archive_content import SegmentFacts
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
 from ofp_platform.log.archive_store import Archive, SegmentMissing
 from ofp_platform.log.archived_partitions import demand_archived_listed
+from ofp_platform.log.archived_tail import is_of_another_topic
 from ofp_platform.log.port import EventLog, PositionTrimmed
 from ofp_platform.log.ranges import ClosedRanges, OffsetRanges, RangeBounds
 from ofp_platform.log.span_records import ReplayGap, log_batches
@@ -219,7 +220,7 @@ def _hold_newcomers(log: EventLog, archive: Archive, tasks: Sequence[_Task], bef
 def _hold(log: EventLog, archive: Archive, receipt: ArchiveReceipt) -> None:
     """Refuse a log that has other records than were archived; what it does not keep any more is not compared."""
     span = receipt.span
-    if receipt.incarnation is not None and receipt.incarnation != log.history.current:
+    if is_of_another_topic(log, receipt):
         raise ArchiveConflict(
             f"partition {span.partition_id} of {log.stream_name}: {receipt.segment_path} in {archive.store.url} is of topic"
             f" {receipt.incarnation}, and the log is {log.history.current}: it was made again, use another stream name"

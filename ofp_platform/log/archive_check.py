@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS
 from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.archived_tail import demand_topic
 from ofp_platform.log.port import EventLog, PositionTrimmed
 from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.storage.postgres import Pool
@@ -69,12 +70,14 @@ def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan
 
     Raises:
         SegmentMissing | SegmentDamaged | ReceiptDamaged: the archive is damaged.
-        ReplayGap: the log does not give what it should have.
+        ReplayGap: the log does not give what it should have. LogTailLost: the archive is of another topic.
     """
     compared = 0
     found: list[PositionConflict] = []
     for one in span.covered_by(archive.spans(span.partition_id, span.offset_kind)):
         receipt = archive.receipt(one)
+        if receipt is not None:
+            demand_topic(log, receipt)
         part = _kept(log, span).shared(one)
         if receipt is None or part is None:
             continue

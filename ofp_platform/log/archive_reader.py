@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged
-from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.log.archived_tail import demand_topic
+from ofp_platform.log.port import EventLog, LogTailLost, RecordBatch
 from ofp_platform.log.span_records import ReplayGap, log_batches
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
-from ofp_platform.vocabulary.position import PartitionBasis, place, shared
+from ofp_platform.vocabulary.position import PartitionBasis, order, place, shared
 
 
 class ReplayReader:
@@ -38,12 +40,14 @@ class ReplayReader:
 
         Raises:
             ReplayGap: positions that neither has; it names them.
+            LogTailLost: the span, or what is archived of it, is of another history than the log.
             SegmentMissing | SegmentDamaged | ReceiptDamaged: what the archive should have is gone or was changed.
             ValueError: `max_records` < 1, or a `cut_over` that lies outside the span.
             ObjectStoreUnavailable | LogUnavailable: the same call may be made again.
         """
         if max_records < 1:
             raise ValueError(f"max_records must be at least 1, not {max_records}")
+        self._demand_history(span)
         archived = self._archived(span)
         now = self._cut_over(span, archived)
         at = now if cut_over is None else cut_over
@@ -71,9 +75,23 @@ class ReplayReader:
             receipt = self._archive.receipt(one)
             if receipt is None:
                 raise ReceiptDamaged(f"{self._archive.receipt_path(one)} was there and is gone")
+            demand_topic(self._log, receipt)
             end = span.end if place(one.end) >= place(span.end) else one.end
-            yield from self._archive.segment(receipt).batches(span.cut(at, end), end, max_records)
-            at = end
+            segment, history = self._archive.segment(receipt), self._log.history
+            while place(at) < place(end):
+                following = history.next_start(span.partition_id, order(at.offset)) if history.later else None
+                until = end if following is None or following >= order(end.offset) else at.moved(following)
+                for batch in segment.batches(span.cut(at, until), until, max_records):
+                    yield replace(batch, next=history.with_incarnation(batch.next)) if history.later else batch
+                at = until
+
+    def _demand_history(self, span: PartitionSpan) -> None:
+        """Refuse a span that names another history than the log's, as a plan does that was made before a topic was made again."""
+        if span.incarnation is not None and not self._log.history.is_of(span.end):
+            raise LogTailLost(
+                f"{self._where(span)}: {span.text} is of history {span.incarnation}, and the log has another one there: what is"
+                " read now would be other records (docs/runbook.md, A failover)"
+            )
 
     def _demand_log(self, rest: PartitionSpan) -> None:
         """Refuse what the log has lost, and name what is missing."""

@@ -17,7 +17,7 @@ from functools import cached_property
 from ofp_platform.log.archive_segment import SegmentFile
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged
 from ofp_platform.log.archived_partitions import archived_end
-from ofp_platform.log.archived_tail import demand_tail, lost_words
+from ofp_platform.log.archived_tail import demand_tail, demand_topic, lost_words
 from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import (
     AdmissionClock,
@@ -168,11 +168,7 @@ class ArchivedLog:
         receipt = self._archive.receipt(span)
         if receipt is None:
             raise ReceiptDamaged(f"{self._archive.receipt_path(span)} was there and is gone")
-        if receipt.incarnation is not None and receipt.incarnation != self._log.history.current:
-            raise LogTailLost(
-                f"partition {name!r} of {self.stream_name!r}: the archive is of topic {receipt.incarnation}, and the log is"
-                f" {self._log.history.current}: it was deleted and made again. Use another stream name (docs/kafka.md)"
-            )
+        demand_topic(self._log, receipt)
         segment = _OpenSegment(receipt.span, self._archive.segment(receipt))
         with self._lock:
             self._open[name] = segment

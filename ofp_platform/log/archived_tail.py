@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog, LogTailLost
+from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import order, place
 
@@ -48,6 +49,24 @@ def demand_tail(log: EventLog, archive: Archive) -> None:
                 for tail in tails
             )
         )
+
+
+def demand_topic(log: EventLog, receipt: ArchiveReceipt) -> None:
+    """Refuse to read what was archived of another topic as if it were of the log.
+
+    Raises:
+        LogTailLost: see there.
+    """
+    if is_of_another_topic(log, receipt):
+        raise LogTailLost(
+            f"partition {receipt.partition_id!r} of {log.stream_name!r}: the archive is of topic {receipt.incarnation}, and the"
+            f" log is {log.history.current}: it was deleted and made again. Use another stream name (docs/kafka.md)"
+        )
+
+
+def is_of_another_topic(log: EventLog, receipt: ArchiveReceipt) -> bool:
+    """Whether a receipt names a topic, and the log is another one; a log whose places are given once has receipts without."""
+    return receipt.incarnation is not None and receipt.incarnation != log.history.current
 
 
 def lost_words(stream_name: str, partition_id: str, head: int, witness: str) -> str:

@@ -12,6 +12,8 @@ import pytest
 from confluent_kafka import Producer
 
 from ofp_platform.log.archive import ArchiveConflict, archive_up_to
+from ofp_platform.log.archive_check import cross_check
+from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archive_verify import verify_partition
 from ofp_platform.log.archived_log import ArchivedLog
@@ -21,9 +23,14 @@ from ofp_platform.log.port import LogTailLost, LogUnavailable, PositionTrimmed, 
 from ofp_platform.log.ranges import OffsetRanges, RangeBounds
 from ofp_platform.log.span_records import log_batches
 from ofp_platform.log.wire_records import wire_records
+from ofp_platform.offline.requests.admission_selection import select_admitted
+from ofp_platform.offline.requests.replay_resolution import resolve_replay
+from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.offline.build_intent import Offsets
+from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Position, make_basis
 from ofp_platform_tests.log.kafka_clusters import MockCluster, MockTopic, transact
@@ -220,3 +227,42 @@ def test_how_much_of_the_retention_is_used_is_told_by_the_oldest_record(
         assert log.retention_hours() == 24
         topic.looked = replace(topic.looked, retention_ms=None)
         assert (log.retention_used(log._basis([0])), log.retention_hours()) == ({}, None)
+
+
+def test_a_replay_is_of_one_topic_wherever_its_records_are_read(
+    kafka_mock: MockCluster, log: KafkaLog, topic: MockTopic, event: Event, module_dsn: str, tmp_path: Path
+) -> None:
+    """Spans name the topic, also those chosen by time; what was resolved or archived of one is not read of another."""
+    for start in range(0, 9, 3):
+        transact(kafka_mock.settings, log.stream_name, wire(log, event, range(start, start + 3)))
+    basis = log.ends()
+    own = basis.partitions[0].incarnation
+    assert own is not None
+    (tmp_path / "objects").mkdir()
+    archive = Archive(ObjectStore(f"file://{tmp_path / 'objects'}"), log.stream_name)
+    in_log = select_admitted(StreamRecords(log, archive), "0000", 5, 6)
+    with open_pool(module_dsn) as pool:
+        archive_up_to(OffsetRanges(pool, log, 4), archive, basis)
+        span = ReplayBasis.up_to(basis).partitions[0]
+        assert select_admitted(StreamRecords(log, archive), "0000", 5, 6) == in_log
+        assert (in_log.start, in_log.next, in_log.incarnation) == (0, 11, own)
+        assert {batch.next.incarnation for batch in ReplayReader(log, archive).batches(span, 2)} == {own}
+        replay = Offsets(basis=ReplayBasis.up_to(basis))
+        assert resolve_replay(replay, StreamRecords(log, archive)).basis.partitions == (span,)
+        nameless = span.model_copy(update={"incarnation": None})
+        with pytest.raises(BuildRefused, match=f"of its first history, and at 12 the log is of history {own}"):
+            resolve_replay(
+                Offsets(basis=ReplayBasis(stream_name=log.stream_name, partitions=(nameless,))), StreamRecords(log, archive)
+            )
+
+        topic.looked = replace(topic.looked, topic_id="another")
+        with pytest.raises(BuildRefused, match=f"the basis is of history {own}"):
+            resolve_replay(replay, StreamRecords(log, archive))
+        with pytest.raises(LogTailLost, match=f"of history {own}"):
+            next(ReplayReader(log, archive).batches(span, 2))
+        with pytest.raises(LogTailLost, match="the archive is of topic"):
+            next(ReplayReader(log, archive).batches(nameless, 2))
+        with pytest.raises(LogTailLost, match="the archive is of topic"):
+            select_admitted(StreamRecords(log, archive), "0000", 5, 6)
+        with pytest.raises(LogTailLost, match="the archive is of topic"):
+            cross_check(log, archive, pool, nameless)

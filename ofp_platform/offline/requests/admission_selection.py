@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofp_platform.log.archived_tail import demand_topic
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.sources.stream_records import StreamRecords
@@ -40,6 +41,8 @@ def select_admitted(stream_records: StreamRecords, partition_id: str, from_us: i
     reached = whole.first
     for archived_span in stream_records.archived_spans(whole):
         receipt = stream_records.archive.receipt(archived_span)
+        if receipt is not None:
+            demand_topic(stream_records.log, receipt)
         end = shared(archived_span.end, whole.end)
         least = None if receipt is None or receipt.admitted_min is None else parse_time(receipt.admitted_min)
         greatest = None if receipt is None or receipt.admitted_max is None else parse_time(receipt.admitted_max)
@@ -48,7 +51,9 @@ def select_admitted(stream_records: StreamRecords, partition_id: str, from_us: i
         reached = end
     if place(reached) < place(whole.end):
         _read(stream_records, whole.rest(reached), search)
-    return search.span(whole)
+    span = search.span(whole)
+    end = stream_records.log.history.with_incarnation(span.end)
+    return span if end.incarnation == span.incarnation else span.model_copy(update={"incarnation": end.incarnation})
 
 
 def _readable_span(stream_records: StreamRecords, whole: PartitionSpan) -> PartitionSpan:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn
 
+from ofp_platform.log.archived_tail import demand_topic
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.registry.layout import CompiledGroup
@@ -75,6 +76,8 @@ def _newest_in(before: PartitionSpan, stream_records: StreamRecords, clock_skew_
     newest: int | None = None
     for span in spans:
         receipt = stream_records.archive.receipt(span)
+        if receipt is not None:
+            demand_topic(stream_records.log, receipt)
         if receipt is None or not receipt.proves_event_times:
             _refuse(
                 f"the replay of partition {before.partition_id} begins behind {before.text}, and the archive receipt of"

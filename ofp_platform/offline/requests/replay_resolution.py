@@ -92,11 +92,21 @@ def _resolve_spans(
         if place(span.end) > place(end):
             last = "offset" if order is not None else "next"
             raise _refusal(f"{here}.{last}", f"ahead of the log, which ends at {end.offset or 'its start'}")
+        if not stream_records.log.history.is_of(span.end):
+            raise _refusal(
+                f"{here}.incarnation",
+                f"the basis is of {_history(span.incarnation)}, and at {span.next} the log is of"
+                f" {_history(stream_records.log.history.with_incarnation(span.end).incarnation)}: other records stand there",
+            )
         if span.closed and not (end.closed and place(span.end) == place(end)):
             raise _refusal(f"{here}.closed", "the partition did not end there")
     if all(span.is_empty for span in basis.partitions):
         raise _refusal(field, "no record lies in this basis")
     return ResolvedReplay(basis, _demand(basis, stream_records, field))
+
+
+def _history(incarnation: str | None) -> str:
+    return "its first history" if incarnation is None else f"history {incarnation}"
 
 
 def _demand(basis: ReplayBasis, stream_records: StreamRecords, field: str) -> tuple[PartitionBasis, ...]:
