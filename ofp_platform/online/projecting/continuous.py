@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _IDLE_SECONDS = 0.5
 _HELD_SECONDS = 0.2
 _RETRY_SECONDS = 1.0
 _STANDBY_SECONDS = 0.5
+_SESSION_SECONDS = 1.0
+"""How long a driver works on without having seen that it still has the session of its locks."""
 
 
 _HELD = """
@@ -202,6 +205,7 @@ class _Driver:
     on_trouble: Callable[[str], None]
     on_standby: Callable[[], None]
     _last_words: str = ""
+    _session_due: float = 0.0
 
     def run(self, drive: Callable[[Connection[TupleRow]], None], on_failure: Callable[[], None] = lambda: None) -> None:
         """Drive until `stop` is set, on a connection that holds the lead; again after each outage."""
@@ -236,10 +240,14 @@ class _Driver:
     ) -> Iterator[Receipt | None]:
         """The receipt of each commit, None where nothing was there, until `stop` is set.
 
-        After a conflict and behind a shard that keeps an epoch it goes on, once it has seen that it still has its session: who
-        lost that, and the lead with it, stands by.
+        After a conflict, behind a shard that keeps an epoch, and once a second in any case it goes on only when it has seen that
+        it still has its session: who lost that, and the lead with it, stands by. What it applies by are other connections: they
+        may outlast an outage that the session did not.
         """
         while not self.stop.is_set():
+            if time.monotonic() >= self._session_due:
+                connection.execute("SELECT")
+                self._session_due = time.monotonic() + _SESSION_SECONDS
             try:
                 receipt = apply()
             except ProjectionConflict as conflict:
@@ -276,6 +284,8 @@ def _wait(log: EventLog, basis: Basis, stop: threading.Event, tell: Callable[[di
 
 
 def _tell_lag(connection: Connection[TupleRow], arguments: dict[str, int], lag: dict[str, int] | None) -> None:
-    """Tell services the lag, so that they need not ask a log that is asked already."""
-    if lag is not None:
+    """Tell services the lag, so that they need not ask a log that is asked already; the session is seen to live either way."""
+    if lag is None:
+        connection.execute("SELECT")
+    else:
         connection.execute(_TELL_LAG, {**arguments, "lag": Json(lag)})

@@ -297,3 +297,32 @@ def test_a_driver_does_not_tell_a_lag_that_it_does_not_know(dsn: str, tmp_path: 
             with plane.pool.connection() as connection:
                 assert connection.execute("SELECT lag FROM ofp.projection_driver").fetchone() == ({"0000": 3},)
         assert told[:3] == [{"0000": 3}, None, None]
+
+
+def test_a_driver_whose_session_alone_was_lost_takes_the_lead_again(dsn: str, tmp_path: Path) -> None:
+    """What it applies by are connections of a pool, which may outlast an outage that the session of its locks did not."""
+    troubles: list[str] = []
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        number = plane.ensure_live().projection_id
+
+        def leaders() -> list[int]:
+            with plane.pool.connection() as connection:
+                rows = connection.execute(
+                    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                    (LEADER, number),
+                )
+                return [row[0] for row in rows]
+
+        append(plane.log, deliveries().part(0, 100))
+        with driven(plane, troubles) as thread:
+            eventually(lambda: records(plane) == 100 and bool(leaders()))
+            before = leaders()
+            with psycopg.connect(dsn, dbname="postgres", user="postgres", autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(%s)", (before[0],))
+            eventually(lambda: bool(leaders()) and leaders() != before)
+            assert thread.is_alive()
+            assert any("57P01" in text or "does not do its work" in text for text in troubles)
+            append(plane.log, deliveries().part(100, 200))
+            eventually(lambda: records(plane) == 200)
+            assert not driver_died(plane.pool, number)
