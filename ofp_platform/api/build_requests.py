@@ -7,6 +7,7 @@ import orjson
 from ofp_platform.api.bounded_work import BoundedWork, WorkBounds
 from ofp_platform.api.service import MayRead
 from ofp_platform.offline.requests.intent_file import Intent, read_intent
+from ofp_platform.offline.requests.policies import BuildPolicies
 from ofp_platform.offline.runs.run_ledger import RunLedger, RunOfOldForm, UnknownRun
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -39,10 +40,20 @@ def _intent(body: bytes) -> Intent:
 
 
 class BuildRequests:
-    """A BuildPort over the run ledger of one database. `limits`: those of an intent."""
+    """A BuildPort over the run ledger of one database. `limits`: those of an intent; `policies`: the build policies that
+    there are.
+    """
 
-    def __init__(self, dsn: str, *, limits: BuildLimits | None = None, bounds: WorkBounds | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        limits: BuildLimits | None = None,
+        bounds: WorkBounds | None = None,
+        policies: BuildPolicies | None = None,
+    ) -> None:
         self._limits = limits
+        self._policies = policies
         self.work = BoundedWork(dsn, _DOWN, "builds", bounds)
 
     async def submit(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
@@ -90,7 +101,7 @@ class BuildRequests:
         return run
 
     def _ledger(self) -> RunLedger:
-        return RunLedger(self.work.pool(), self._limits)
+        return RunLedger(self.work.pool(), self._limits, self._policies)
 
 
 def _wire(run: BuildRun) -> bytes:

@@ -190,6 +190,30 @@ def decision_text(proposal: Proposal) -> str:
     )
 
 
+def policies_text(name: str) -> str:
+    """build_policies.yaml: an example, all of it a comment."""
+    return "\n".join(
+        [
+            "# Build policies of your own: what a training set must hold to. Without any, `fraud_training` is used, which ships.",
+            "# Name one with `ofp intent new NAME --policy ID`. A change gets a revision of its own: requests name the content.",
+            "#",
+            "# policies:",
+            f"#   - policy_id: {name}_training",
+            "#     revision: 1",
+            '#     min_label_coverage: "0.95"     # of the rows that are mature, so many have a label',
+            "#     immature_rows: drop            # or keep them, with their maturity in a column",
+            "#     unlabelled_means: 0            # a mature row that nobody asserted anything of; leave it out for no value",
+            "#     require_parity: true           # a decision that is not what the log gives: no dataset",
+            "#     min_parity_anchors: 100        # so many recorded decisions are compared, at least",
+            '#     max_uncheckable_share: "0.01"  # of them, so many may be beyond comparing',
+            '#     max_failed_share: "0.001"      # of the records, so many may fail for the groups of the dataset',
+            "#     max_values_out_of_range: 0     # values too large to be served, null in the rows",
+            "#     max_attempts: 3",
+            "",
+        ]
+    )
+
+
 def profile_text(proposal: Proposal, name: str, file_digest: str) -> str:
     """profile.yaml: one deployment, whose run is named by the digest of the file."""
     stream = name.replace("_", "-")

@@ -19,7 +19,7 @@ from ofp_platform.api.build_examples import build_error_examples, intent_example
 from ofp_platform.api.refusals import status_of
 from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
 from ofp_platform.offline.requests.intent_file import parse_intent
-from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.policies import BuildPolicies
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
@@ -50,7 +50,7 @@ def test_the_examples_are_real() -> None:
     intent = parse_intent(intent_example())
     run = BuildRun.model_validate(run_example())
     assert run.intent == intent
-    assert run.attempt_limit == run.publish_attempt_limit == resolve_policy(intent.policy).max_attempts
+    assert run.attempt_limit == run.publish_attempt_limit == BuildPolicies().resolve(intent.policy).max_attempts
     for status, error in build_error_examples().items():
         assert status_of(ContractError(ErrorCode(error["error_code"]), Reason(error["reason"]), "")) == status
     wrong = {**intent_example(), "as_of_basis": "latest"}

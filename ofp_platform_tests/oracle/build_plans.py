@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ofp_platform.offline.requests.intent_file import parse_intent
-from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.policies import BuildPolicies
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, DatasetBuild, request_id
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan, PinnedRunFacts
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, Refusal
@@ -40,6 +40,6 @@ def plan_of(intent: DatasetBuild, *, next_offset: int = 10) -> BuildPlan:
         clock_skew_us=0,
         allowed_lateness_us=0,
         run_config_digest="5" * 64,
-        policy=resolve_policy(intent.policy),
+        policy=BuildPolicies().resolve(intent.policy),
         ofs_code_release_id="ofp-platform-0",
     )

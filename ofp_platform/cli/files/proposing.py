@@ -121,6 +121,7 @@ def files_of(file_study: FileStudy, labels: LabelFile | None, name: str, label_d
         "pack.yaml": pack,
         "import.yaml": proposal_text.import_text(proposal, labels, label_delay),
         "decision.yaml": proposal_text.decision_text(proposal),
+        "build_policies.yaml": proposal_text.policies_text(name),
     }
 
 

@@ -22,6 +22,7 @@ def build_context_on(
     memory: int | None = None,
 ) -> BuildContext:
     """The build context of a plane; files under way lie in the folder `builds` of the home folder."""
+    from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.offline.runs.build_context import BuildContext
 
     objects, scratch = plane.objects, environment.folder / "builds"
@@ -35,6 +36,7 @@ def build_context_on(
         memory=memory,
         limits=plane.profile.builds,
         policy_rev=plane.profile.policy_rev,
+        policies=policies_of(plane.profile),
     )
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.vocabulary.offline.build_plan import BuildPlan
     from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
-    from ofp_platform.vocabulary.profile import BuildLimits
+    from ofp_platform.vocabulary.profile import Profile
 
 app = typer.Typer(help="Check, submit and follow build intents.", no_args_is_help=True)
 IntentFile = Annotated[Path, typer.Argument(metavar="FILE", help="Intent, JSON or YAML.", show_default=False)]
@@ -28,12 +28,15 @@ RunKey = Annotated[str, typer.Argument(metavar="RUN", help="Key of a run; its fi
 
 
 @contextmanager
-def _ledger(environment: Environment, limits: BuildLimits | None = None) -> Iterator[RunLedger]:
+def _ledger(environment: Environment, profile: Profile | None = None) -> Iterator[RunLedger]:
+    """The ledger; with a profile, new requests are held to its limits and policies."""
+    from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.offline.runs.run_ledger import RunLedger
     from ofp_platform.storage.postgres import open_pool
 
+    limits, policies = (None, None) if profile is None else (profile.builds, policies_of(profile))
     with open_pool(environment.dsn()) as pool:
-        yield RunLedger(pool, limits)
+        yield RunLedger(pool, limits, policies)
 
 
 @app.command(short_help="Print an intent for a training set of everything that is there.")
@@ -46,6 +49,9 @@ def new(
     event_type: Annotated[
         str | None, typer.Option("--type", help="Event type with a row per event; default: the only one.", show_default=False)
     ] = None,
+    policy: Annotated[
+        str, typer.Option("--policy", metavar="ID[:REVISION]", help="Build policy; without a revision its newest one.")
+    ] = "fraud_training",
     json: AlwaysJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -84,7 +90,11 @@ def new(
             raise CommandRefused(
                 f"no assertion of type {label} is known by the end of the data: append labels first (`ofp labels append FILE`)"
             )
+        policy_id, _, revision = policy.partition(":")
+        if revision and not revision.isdecimal():
+            raise CommandRefused(f"--policy: {revision!r} is no revision; write ID:REVISION, as in fraud_training:1")
         training_set = TrainingSet(
+            policy=build_context.policies.reference(policy_id, int(revision) if revision else None),
             name=name,
             event_type=row_type,
             as_of_basis=AsOfBasis.INGEST_TIME,
@@ -106,13 +116,16 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     from ofp_platform.offline.requests.code_release import code_release_id
     from ofp_platform.offline.requests.intent_file import load_intent_file
     from ofp_platform.offline.requests.parity_policy import demand_anchors
+    from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.offline.requests.resolver import BuildSources
     from ofp_platform.offline.requests.resolver import resolve as resolve_intent
 
     checked_intent = load_intent_file(intent)
     with resolve(home, profile).open_plane() as plane:
         next_sequences = LabelStore.next_sequences(plane.pool)
-        sources = BuildSources.of(plane.pool, plane.log, plane.objects, next_sequences, plane.profile.policy_rev)
+        sources = BuildSources.of(
+            plane.pool, plane.log, plane.objects, next_sequences, plane.profile.policy_rev, policies_of(plane.profile)
+        )
         plan = resolve_intent(checked_intent, sources, code_release_id())
     demand_anchors(plan)
     print_facts(plan, _plan_lines(plan), as_json=json)
@@ -132,7 +145,7 @@ def submit(
     checked_intent = load_intent_file(intent)
     environment = resolve(home, profile)
     if not build:
-        with _ledger(environment, environment.load_profile().builds) as ledger:
+        with _ledger(environment, environment.load_profile()) as ledger:
             _tell(ledger.submit(checked_intent), json)
         return
     from rich.console import Console
@@ -251,7 +264,8 @@ def retry(
     home: Home = None,
 ) -> None:
     """Give a failed run new attempts, once the cause is removed. A run that did not fail stays as it is."""
-    with _ledger(resolve(home)) as ledger:
+    environment = resolve(home)
+    with _ledger(environment, environment.load_profile()) as ledger:
         _tell(ledger.reopen(ledger.show(run).run_key, rebuild=rebuild), json)
 
 
@@ -271,4 +285,4 @@ def _plan_lines(plan: BuildPlan) -> Iterator[str]:
     if plan.label_basis is not None:
         yield f"label {plan.label_basis.label_type} as of {plan.label_basis.as_of_utc}"
     yield f"parity anchors {len(plan.parity_anchors)}"
-    yield f"policy {plan.policy.policy_id} revision {plan.policy.revision}"
+    yield f"policy {plan.policy.policy_id} revision {plan.policy.revision}, digest {plan.policy.digest}"

@@ -25,6 +25,9 @@ from ofp_platform.vocabulary.times import format_time, parse_duration
 _MATURITY_SECONDS = (parse_duration("7d") + parse_duration("6h")) // 1_000_000
 
 
+FRAUD_TRAINING = PolicyRef(policy_id="fraud_training", revision=1)
+
+
 @dataclass(frozen=True)
 class TrainingSet:
     """Which rows, what they may know, and which label is learned. `submitted_by`: who asks, as the manifest says it.
@@ -39,6 +42,7 @@ class TrainingSet:
     label_type: str = "fraud"
     maturity_seconds: int = _MATURITY_SECONDS
     submitted_by: str = "ofp-demo"
+    policy: PolicyRef = FRAUD_TRAINING
 
 
 SIMULATED = TrainingSet("fraud_by_payment", "card_payment", AsOfBasis.INGEST_TIME)
@@ -54,7 +58,7 @@ def training_intent(
         context_pins=pins,
         run_facts_ref=facts,
         stream_name=ends.stream_name,
-        policy=PolicyRef(policy_id="fraud_training", revision=1),
+        policy=training_set.policy,
         dataset_name=training_set.name,
         purpose=Purpose.TRAINING,
         replay=Offsets(basis=ReplayBasis.up_to(ends)),

@@ -43,6 +43,7 @@ def build_application(
     from ofp_platform.api.overviews import Overviews
     from ofp_platform.api.record_requests import RecordRequests
     from ofp_platform.api.request_head import OwnHosts
+    from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
@@ -54,7 +55,7 @@ def build_application(
     ended = EndedTasks(reports)
     service = OnlineService(profile, dsn, ended=ended, read_dsn=read_dsn)
     authentication = Authentication(principals, profile.context_pins, time.time, warnings=ended)
-    builds = BuildRequests(dsn, limits=profile.builds)
+    builds = BuildRequests(dsn, limits=profile.builds, policies=policies_of(profile))
     return Application(
         service,
         builds,

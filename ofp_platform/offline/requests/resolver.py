@@ -10,7 +10,7 @@ from ofp_platform.log.port import EventLog
 from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_anchors
 from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
-from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.policies import SHIPPED_ALONE, BuildPolicies
 from ofp_platform.offline.requests.replay_history import check_history, newest_before, oldest_time
 from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
@@ -42,8 +42,8 @@ from ofp_platform.vocabulary.times import format_time, parse_time
 @dataclass(frozen=True)
 class BuildSources:
     """The sources of a resolution. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists;
-    `next_label_sequence(pins)`: the number behind the newest assertion in the run's label store; `policy_rev`: the policy under
-    which it is resolved.
+    `next_label_sequence(pins)`: the number behind the newest assertion in the run's label store; `policy_rev`: the policy of
+    the deployment under which it is resolved; `policies`: the build policies that there are.
     """
 
     pool: Pool
@@ -51,6 +51,7 @@ class BuildSources:
     is_published: Callable[[str, str], bool]
     next_label_sequence: Callable[[ContextPins], int]
     policy_rev: str | None = None
+    policies: BuildPolicies = SHIPPED_ALONE
 
     @classmethod
     def of(
@@ -60,6 +61,7 @@ class BuildSources:
         objects: ObjectStore,
         next_label_sequence: Callable[[ContextPins], int],
         policy_rev: str | None = None,
+        policies: BuildPolicies | None = None,
     ) -> BuildSources:
         """Log and archive of one stream, the datasets of an object store, and a label store."""
 
@@ -68,7 +70,7 @@ class BuildSources:
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
         stream_records = StreamRecords(log, Archive(objects, log.stream_name))
-        return cls(pool, stream_records, is_published, next_label_sequence, policy_rev)
+        return cls(pool, stream_records, is_published, next_label_sequence, policy_rev, policies or SHIPPED_ALONE)
 
 
 def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:
@@ -78,7 +80,7 @@ def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> 
         BuildRefused: why it cannot be built, with the field at fault. STORE_UNAVAILABLE alone may pass by itself.
     """
     check_intent(intent)
-    policy = resolve_policy(intent.policy)
+    policy = sources.policies.resolve(intent.policy)
     _check_policy(intent, policy)
     if intent.stream_name != sources.stream_records.log.stream_name:
         raise BuildRefused(

@@ -15,6 +15,7 @@ from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.offline.replay.archived_fold import LEAST_RECORDS
 from ofp_platform.offline.replay.memory_budget import MemoryBudget
 from ofp_platform.offline.requests.code_release import code_release_id
+from ofp_platform.offline.requests.policies import SHIPPED_ALONE, BuildPolicies
 from ofp_platform.offline.requests.resolver import BuildSources
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.offline.sources.spark_engine import demand_spark
@@ -35,8 +36,9 @@ class BuildContext:
     The pool and the log stay the caller's. `workers`: threads that compute features, and processes that fold an archive of at
     least `processes_from` records. `engine` computes the features. `memory`: bytes that all processes of a build together may
     hold; None: a fold is cut into the least number of shards. `limits`: those of the profile; `clock`: seconds, for pauses only;
-    `policy_rev`: the policy of the profile, which plans and manifests name. `on_look` is told every second or so, while a build
-    runs, how many bytes of scratch and files it holds.
+    `policy_rev`: the policy of the profile, which plans and manifests name;
+    `policies`: the build policies that there are. `on_look` is told every second or so, while a build runs, how many bytes of
+    scratch and files it holds.
 
     Raises:
         SparkUnavailable: the engine is Spark, and it is not installed here.
@@ -56,6 +58,7 @@ class BuildContext:
     clock: Callable[[], float] = time.monotonic
     policy_rev: str | None = None
     on_look: Callable[[int], None] = lambda held: None
+    policies: BuildPolicies = SHIPPED_ALONE
 
     def __post_init__(self) -> None:
         if self.engine is FeatureEngine.SPARK:
@@ -85,7 +88,7 @@ class BuildContext:
     @cached_property
     def ledger(self) -> RunLedger:
         """The run ledger."""
-        return RunLedger(self.pool, self.limits)
+        return RunLedger(self.pool, self.limits, self.policies)
 
     @cached_property
     def index(self) -> DatasetIndex:
@@ -96,7 +99,9 @@ class BuildContext:
     def sources(self) -> BuildSources:
         """The sources from which an intent is resolved."""
         next_sequences = LabelStore.next_sequences(self.pool)
-        return BuildSources(self.pool, self.stream_records, self.index.is_published, next_sequences, self.policy_rev)
+        return BuildSources(
+            self.pool, self.stream_records, self.index.is_published, next_sequences, self.policy_rev, self.policies
+        )
 
     def run_folder(self, run_key: str) -> Path:
         """The folder of one run's unfinished files."""

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
 from ofp_platform.offline.requests.intent_size import check_intent_size
-from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.policies import SHIPPED_ALONE, BuildPolicies
 from ofp_platform.offline.runs.run_lease import LeaseLost, RunLease
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
@@ -72,11 +72,14 @@ class RetryRefused(Exception):
 
 
 class RunLedger:
-    """The ledger in one database. Safe to share between threads. `limits`: those that a new request is held to."""
+    """The ledger in one database. Safe to share between threads. `limits`: those that a new request is held to; `policies`: those
+    that say how often it may be tried.
+    """
 
-    def __init__(self, pool: Pool, limits: BuildLimits | None = None) -> None:
+    def __init__(self, pool: Pool, limits: BuildLimits | None = None, policies: BuildPolicies | None = None) -> None:
         self._pool = pool
         self._limits = limits or BuildLimits()
+        self._policies = policies or SHIPPED_ALONE
 
     def submit(self, intent: Intent) -> BuildRun:
         """Submit a request and return its run: QUEUED if it is new, else as it stands.
@@ -88,7 +91,7 @@ class RunLedger:
         check_intent(intent)
         check_intent_size(intent, self._limits)
         run_key = request_id(intent)
-        limit = _attempts(intent)
+        limit = self._attempts(intent)
         with self._pool.connection() as connection, connection.transaction():
             # one after the other for each principal: else many at once would all find the same room
             connection.execute(
@@ -211,7 +214,7 @@ class RunLedger:
             run = _read(connection, run_key, lock=True)
             if run.state is not RunState.FAILED:
                 return run
-            return _requeue(connection, run, run.publish_only and not rebuild, _attempts(run.intent))
+            return _requeue(connection, run, run.publish_only and not rebuild, self._attempts(run.intent))
 
     def show(self, run_key: str) -> BuildRun:
         """One run, by its key or the beginning of it (8 digits at least).
@@ -252,6 +255,13 @@ class RunLedger:
             for stage, attempt, publish_attempt, content, digest, recorded_at in rows
         ]
 
+    def _attempts(self, intent: Intent) -> int:
+        """How often a build of the intent may be tried: what its policy says; once, to be refused, without a policy."""
+        try:
+            return self._policies.resolve(intent.policy).max_attempts
+        except BuildRefused:
+            return 1
+
 
 def _check_open_intents(connection: Connection[Any], submitted_by: str | None, limit: int) -> None:
     row = connection.execute(_OPEN, (submitted_by,)).fetchone()
@@ -261,14 +271,6 @@ def _check_open_intents(connection: Connection[Any], submitted_by: str | None, l
             f"{row[0]} requests of {submitted_by or 'nobody in particular'} are open, builds.max_open_intents of the profile is"
             f" {limit}: wait for them, or cancel some (`ofp intent cancel`)",
         )
-
-
-def _attempts(intent: Intent) -> int:
-    """How often a build of the intent may be tried: what its policy says; once, to be refused, without a policy."""
-    try:
-        return resolve_policy(intent.policy).max_attempts
-    except BuildRefused:
-        return 1
 
 
 def _flag(connection: Connection[Any], query: str, run_key: str) -> bool:

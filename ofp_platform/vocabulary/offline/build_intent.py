@@ -163,10 +163,11 @@ class LabelRequest(Model):
 
 
 class PolicyRef(Model):
-    """A build policy, by revision."""
+    """A build policy, by revision. `digest`: of one that a deployment declares itself, SHA-256 over its content."""
 
     policy_id: Name
     revision: Revision
+    digest: Digest | None = Field(default=None, description="required of a policy that does not ship with the package")
 
 
 class _Intent(Model):

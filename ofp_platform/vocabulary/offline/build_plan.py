@@ -61,7 +61,7 @@ def at_most(part: int, whole: int, share: str) -> bool:
 
 
 class BuildPolicy(Model):
-    """What a build must hold to. Shipped and versioned; its content is part of a dataset's identity."""
+    """What a build must hold to: shipped, or declared beside a pack. Its content is part of a dataset's identity."""
 
     policy_id: Name
     revision: Revision
@@ -86,6 +86,11 @@ class BuildPolicy(Model):
         if self.require_parity and self.min_parity_anchors == 0:
             raise ValueError("require_parity without a least number of anchors is met by comparing nothing")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the content: how a request names a policy that does not ship with the package."""
+        return digest_of(self.model_dump(mode="json"))
 
     def weaknesses_for_training(self) -> list[str]:
         """Why a dataset that is built under this policy is not fit to train on, in words; empty where it may be."""

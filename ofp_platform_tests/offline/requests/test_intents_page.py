@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from ofp_platform.cli.environment import Environment
 from ofp_platform.offline.requests.feature_resolution import resolve_groups
 from ofp_platform.offline.requests.intent_file import load_intent_file, read_intent
-from ofp_platform.offline.requests.policies import resolve_policy
+from ofp_platform.offline.requests.policies import BuildPolicies
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, intent_wire
@@ -38,7 +38,7 @@ def test_the_example_is_an_intent_of_the_demo_run(tmp_path: Path) -> None:
     pack = shipped_pack(intent.feature_pack.pack_id)
     assert pack.revision == intent.feature_pack.revision
     assert len(resolve_groups(intent, compile_pack(pack))) == 2
-    assert resolve_policy(intent.policy).policy_id == "fraud_training"
+    assert BuildPolicies().resolve(intent.policy).policy_id == "fraud_training"
 
 
 def test_the_example_keeps_to_the_contract() -> None:
