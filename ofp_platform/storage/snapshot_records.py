@@ -147,9 +147,12 @@ def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
     try:
         record = _read(pool, objects, snapshot_hash)
     except ObjectNotFound:
-        if _is_indexed(pool, snapshot_hash):
+        if not _is_indexed(pool, snapshot_hash):
+            raise SnapshotMissing(missing_words(snapshot_hash)) from None
+        try:
+            record = _read(pool, objects, snapshot_hash)  # it may have been stored between the two looks
+        except ObjectNotFound:
             raise SnapshotDamaged(f"the object of snapshot {snapshot_hash} is gone; the index knows it") from None
-        raise SnapshotMissing(missing_words(snapshot_hash)) from None
     except (ValueError, OSError):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
     _hashed_bytes(record, snapshot_hash)

@@ -181,6 +181,11 @@ class ProjectionMonitor:
             now - self._unheld_at,
         )
 
+    @property
+    def _log_reason(self) -> str:
+        """The reason when the log does not answer."""
+        return STORE_DOWN if self._plane.profile.log_kind == "postgres" else LOG_DOWN
+
     def _read_replica(self, row: ProjectionRow, now: float) -> float:
         """Seconds since when the replica lacks a commit that was there; one that does not answer is a store that does not."""
         if self._replica_dsn is None:
@@ -195,7 +200,7 @@ class ProjectionMonitor:
         """How much of the log's retention is not archived. Where log or archive do not answer to that, it is as it was."""
         if now - self._archive_seen_at >= (_ARCHIVE_AGAIN_SECONDS if self._objects_down else _ARCHIVE_SECONDS):
             self._archive_seen_at = now
-            self._awaited = OBJECT_STORE_DOWN
+            self._awaited = self._log_reason  # the object store is given up sooner than this look, and says so
             try:
                 self._archive_lag = self._plane.archived_log.archive_lag()
                 self._plane.archived_log.demand_tail()
@@ -218,7 +223,7 @@ class ProjectionMonitor:
                 lag = lag_of_driver(self._plane.pool, row.projection_id)
                 if lag is not None:
                     return lag, None
-            self._awaited = STORE_DOWN if self._plane.profile.log_kind == "postgres" else LOG_DOWN
+            self._awaited = self._log_reason
             if self._refusal is not None or now - self._demanded_at >= _DEMAND_SECONDS:
                 self._plane.archived_log.demand(row.basis)
                 self._demanded_at, self._refusal = now, None

@@ -103,7 +103,7 @@ class SnapshotStore:
         """Whether the index knows the runs of a snapshot that cannot be read itself, and none of them may be read."""
         with self._pool.connection() as connection:
             rows = connection.execute(_RUNS_OF, (snapshot_hash,)).fetchall()
-        return bool(rows) and not any(may_read(ContextPins.model_validate(pins)) for (pins,) in rows)
+        return bool(rows) and not any(may_read(ContextPins.model_validate_json(pins)) for (pins,) in rows)
 
     def load_rebuilt(self, snapshot_hash: str, may_read: MayRead | None = None) -> bytes:
         """The rebuild with that hash, as a forensic rebuild stored it, verified against the hash; as `load` otherwise.

@@ -14,6 +14,7 @@ from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.served_batches import make_batch
 from ofp_platform.online.serving.served_log import FULL, WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
+from ofp_platform.storage import snapshot_records
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.snapshot_records import decompress, place_in_pack, snapshot_path
@@ -93,6 +94,35 @@ def test_a_logged_snapshot_reads_as_a_materialised_one(
     assert store.materialise(answers) == len(answers)
     assert [store.load(answer.hash) for answer in answers] == logged
     assert len(indexed(pool, plane)) == len(answers)
+
+
+def test_a_snapshot_that_is_stored_while_it_is_looked_for_is_whole_or_missing(
+    store: SnapshotStore, answers: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[bool] = []
+    look = snapshot_records._is_indexed
+
+    def stored_meanwhile(pool: Pool, snapshot_hash: str) -> bool:
+        if not looked:
+            store.log(answers)  # behind the look for the object, before that into the index
+        looked.append(True)
+        return look(pool, snapshot_hash)
+
+    monkeypatch.setattr(snapshot_records, "_is_indexed", stored_meanwhile)
+    assert told(store, answers[0].hash) is None
+    assert looked
+
+
+def test_a_damaged_snapshot_is_told_to_those_alone_who_may_read_its_run(
+    store: SnapshotStore, answers: list[Answer], tmp_path: Path, plane: SmallPlane
+) -> None:
+    store.log(answers)
+    for path in (tmp_path / "snapshots" / "packs").rglob("*.zst"):
+        path.write_bytes(path.read_bytes()[:-9])
+    for may_read, reason in ((True, Reason.SNAPSHOT_CORRUPT), (False, Reason.UNKNOWN_SNAPSHOT)):
+        with pytest.raises(ContractError) as caught:
+            store.load(answers[0].hash, lambda pins, may_read=may_read: may_read and pins == plane.pins)  # type: ignore[misc]
+        assert caught.value.reason is reason
 
 
 def test_damage_of_a_pack_is_found(store: SnapshotStore, answers: list[Answer], tmp_path: Path) -> None:
