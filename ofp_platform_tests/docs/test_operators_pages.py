@@ -13,9 +13,11 @@ from ruamel.yaml import YAML
 from ofp_platform.cli.environment import Environment
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.failure_alert import DEFAULT_RUNBOOK
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.registry.pack import shipped_pack_text
 from ofp_platform_tests.cli.program import Outcome, call
+from ofp_platform_tests.cli.terminal.test_printed_facts import COMMANDS
 from ofp_platform_tests.docs.fenced import Block, blocks
 from ofp_platform_tests.oracle.demo_plane import fill_demo_plane
 
@@ -145,3 +147,30 @@ def test_the_cure_for_a_damaged_archive_cures_it(variables: dict[str, str], dama
         run(command, variables)
     assert segment.exists()
     assert receipt.exists()
+
+
+def test_the_ten_situations_name_commands_and_sections_that_there_are() -> None:
+    rows = [line for line in section(RUNBOOK, "Ten situations").splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 10
+    for row in rows:
+        for command in commands(row):
+            name = next((name for name in COMMANDS if f"{command} ".startswith(f"ofp {name} ")), None)
+            assert name is not None, command
+            options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+            assert set(re.findall(r"--[a-z-]+", command)) <= options, command
+        links = re.findall(r"\]\(([a-z]+\.md)?#([a-z0-9_-]+)\)", row)
+        assert links, row
+        assert row.count(" | ") == 3
+        for page, anchor in links:
+            assert anchor in anchors(DOCS / (page or RUNBOOK.name)), row
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_link_of_an_alert_about_a_run_leads_into_the_runbook() -> None:
+    page, _, anchor = DEFAULT_RUNBOOK.partition("#")
+    assert DOCS.parent / page == RUNBOOK
+    assert anchor in anchors(RUNBOOK)

@@ -32,7 +32,8 @@ def serve(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Serve read-only tools until stdin ends: health, catalogue, snapshots, explanations, packs compared, builds estimated.
+    """Serve read-only tools until stdin ends: health, catalogue, decisions, snapshots, explanations down to the events, packs
+    compared, builds estimated.
 
     Everything is asked of the service with the given key, so nothing is told that the key may not read. Needs the extra `mcp`.
     """

@@ -33,6 +33,8 @@ class PlaneTools:
             self.show_group,
             self.show_snapshot,
             self.explain_value,
+            self.list_events_behind,
+            self.show_decision,
             self.compare_packs,
             self.estimate_build,
             self.show_build,
@@ -111,6 +113,19 @@ class PlaneTools:
             "type": defined_by.type,
             "windows": [_window(operand, as_of) for operand in operands],
         }
+
+    def list_events_behind(self, snapshot_hash: str, feature: str, key: str = "", group: str = "") -> Json:
+        """The events behind a served value: each window with its bounds, and each event in it with its id, its times and the
+        position of its record in the log; no payloads. The value is computed again from the log first, and has to be the same.
+        key (TYPE:ID) and group (NAME:VERSION) where the name alone is not enough. Takes seconds.
+        """
+        return self._client.explain(snapshot_hash, feature, key=key or None, group=group or None).model_dump(mode="json")
+
+    def show_decision(self, decision_id: str) -> Json:
+        """A recorded decision by its id: event, score, outcome, the rule by its digest, when, and the hash of the snapshot it
+        was made on (show_snapshot has the values, list_events_behind the events behind each).
+        """
+        return self._client.decision(decision_id).wire()
 
     def _definition(self, group: str, feature: str) -> CatalogueFeature | None:
         for candidate in self._client.catalogue().groups:

@@ -15,13 +15,17 @@ from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from ofp_platform.api.build_examples import intent_example, run_example
+from ofp_platform.api.examples import decision_example
 from ofp_platform.cli.processes import ofp_command
+from ofp_platform.client import OfpClient
+from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform_tests.api.fake_port import HASH
 from ofp_platform_tests.api.keys import KEY, principal, write_principals
 from ofp_platform_tests.api.test_server import running
 
 READS = {
-    "health", "catalogue", "show_group", "show_snapshot", "explain_value", "compare_packs", "estimate_build", "show_build",
+    "health", "catalogue", "show_group", "show_snapshot", "explain_value", "list_events_behind", "show_decision",
+    "compare_packs", "estimate_build", "show_build",
 }  # fmt: skip
 
 
@@ -69,6 +73,17 @@ async def test_tools_read_what_the_key_may_read(service: tuple[str, dict[str, st
         )
         assert (explained["value"], explained["definition"]) == ("4355.000000", "mean of amount_minor over card_payment in 30d")
         assert explained["windows"][0]["until"] == explained["as_of_time_utc"]
+        behind = json.loads(
+            (await call(session, "list_events_behind", snapshot_hash=HASH, feature="mean_amount_30d", key="account:a"))[1]
+        )
+        assert [event["event_id"] for event in behind["windows"][0]["events"]]
+        decision = decision_example()
+        with OfpClient(address, token=keys["all"], timeout_seconds=10) as client:
+            client.record_decision(DecisionRecord.model_validate(decision))
+        shown = json.loads((await call(session, "show_decision", decision_id=decision["decision_id"]))[1])
+        assert shown == decision
+        absent = await call(session, "show_decision", decision_id=decision["decision_id"][::-1])
+        assert (absent[0], "UNKNOWN_DECISION" in absent[1]) == (True, True)
         several = await call(session, "explain_value", snapshot_hash=HASH, feature="mean_amount_30d")
         assert several[0]
         assert "several values are meant" in several[1]
@@ -90,6 +105,8 @@ async def test_tools_say_no_more_than_the_scopes_of_the_key(service: tuple[str, 
         for tool, arguments in (
             ("show_snapshot", {"snapshot_hash": HASH}),
             ("explain_value", {"snapshot_hash": HASH, "feature": "mean_amount_30d"}),
+            ("list_events_behind", {"snapshot_hash": HASH, "feature": "mean_amount_30d"}),
+            ("show_decision", {"decision_id": "any"}),
             ("estimate_build", {"intent": intent_example()}),
             ("show_build", {"run_key": run_example()["run_key"]}),
         ):
