@@ -81,15 +81,13 @@ app.command("doctor", short_help="Check an installation and say what to do about
 app.command("init", short_help="Write a profile to start from.")(installation_commands.init)
 app.command("migrate", short_help="Bring the schema of the database up to date.")(installation_commands.migrate)
 app.command("backup", short_help="Copy the home into one folder, while it is in use.")(backup_commands.backup)
-app.command("restore", short_help="Make a home out of a backup, and compare it with the archive.")(backup_commands.restore)
-app.command("retention", short_help="Remove what the policy of the profile lets go of each store.")(retention_commands.retention)
+app.command("restore", short_help="Restore a home from a backup, and compare it with the archive.")(backup_commands.restore)
+app.command("retention", short_help="Remove what the retention policy no longer keeps.")(retention_commands.retention)
 app.command("plan", short_help="Say what a pack would change if it went live, and what that would cost.")(
     pack_operation_commands.plan
 )
 app.command("apply", short_help="Build a planned pack beside the live one, compare, make it live.")(pack_operation_commands.apply)
-app.command("rollback", short_help="Make the projection live again that the last `ofp apply` retired.")(
-    pack_operation_commands.rollback
-)
+app.command("rollback", short_help="Make live again what the last `ofp apply` retired.")(pack_operation_commands.rollback)
 app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(profile_commands.app, name="profile")

@@ -83,9 +83,12 @@ ARGUMENTS = {
     "parity show": "",
     "plan": "card_payments",
     "principal add": "somebody --scope metrics",
+    "principal distrust": "provider",
+    "principal issuers": "",
     "principal list": "",
     "principal revoke": "somebody",
     "principal rotate": "somebody",
+    "principal trust": "{folder}/issuer.json",
     "profile diff": "demo handbook",
     "profile show": "",
     "projection list": "",
@@ -129,9 +132,12 @@ NEED_NO_DATABASE = {
     "pack from-feast": "reads a file",
     "pack infer": "reads a file",
     "principal add": "writes a file of the home",
+    "principal distrust": "writes a file of the home",
+    "principal issuers": "reads a file of the home",
     "principal list": "reads a file of the home",
     "principal revoke": "writes a file of the home",
     "principal rotate": "writes a file of the home",
+    "principal trust": "writes a file of the home",
     "profile diff": "reads profiles",
     "profile show": "reads a profile",
     "registry diff": "reads packs",
@@ -141,7 +147,7 @@ NEED_NO_DATABASE = {
     "services run": "becomes another command",
     "services up": "starts servers",
 }
-MAKE_A_HOME = {"demo", "init", "principal add", "restore", "services up", "up"}
+MAKE_A_HOME = {"demo", "init", "principal add", "principal trust", "restore", "services up", "up"}
 NEED_NO_HOME = {
     "database sql",
     "mcp serve",

@@ -12,7 +12,7 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 
-app = typer.Typer(help="Who asked the HTTP service for what.", no_args_is_help=True)
+app = typer.Typer(help="Show who asked the HTTP service for what.", no_args_is_help=True)
 
 
 @app.callback()
@@ -22,11 +22,13 @@ def access() -> None:
 
 @app.command("list")
 def list_accesses(
-    principal: Annotated[str | None, typer.Option(help="Only of this principal.")] = None,
+    principal: Annotated[str | None, typer.Option(help="List only requests of this principal.")] = None,
     credential: Annotated[str | None, typer.Option(help="Only by this, as in 'key 0123456789abcdef' or 'issuer NAME'.")] = None,
-    digest: Annotated[str | None, typer.Option("--hash", help="Only for this snapshot hash or run key.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Only from then on, as in 2026-11-28T00:00:00Z.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="The newest of them, at most.")] = 100,
+    digest: Annotated[str | None, typer.Option("--hash", help="List only requests for this snapshot hash or run key.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="List only requests since then, as in 2026-11-28T00:00:00Z.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Greatest number of requests to list, the newest.")] = 100,
     json: AsJson = False,
     home: Home = None,
 ) -> None:

@@ -47,9 +47,9 @@ def restore(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Make the PostgreSQL of a home, which must have none, out of a backup. Objects that the home has stay; others are copied.
+    """Restore a backup into a home that has no PostgreSQL yet. Objects that are there stay; missing ones are copied.
 
-    Then compare with the archive: records that it has beyond the restored log are named, and how they come back.
+    Then compare with the archive: records that it holds and the restored log lacks are named, with how to bring them back.
     """
     from ofp_platform.log.port import StreamNotFound
     from ofp_platform.storage.embedded_backup import restore_embedded

@@ -11,7 +11,7 @@ from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import print_facts, table
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
-app = typer.Typer(help="Roles of the database: one for each job, with the rights of it.", no_args_is_help=True)
+app = typer.Typer(help="Give database roles the rights of their jobs.", no_args_is_help=True)
 _JOB = "ingress, projector, serving, offline or auditor."
 
 
@@ -31,16 +31,14 @@ def show_sql(
 def register(
     role: Annotated[str, typer.Argument(help="A role that exists.")],
     job: Annotated[str, typer.Argument(help=_JOB)],
-    every_run: Annotated[
-        bool, typer.Option("--every-run", help="It sees the rows of every run, not of the profile's alone.")
-    ] = False,
+    every_run: Annotated[bool, typer.Option("--every-run", help="Let it read the rows of every run.")] = False,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Give a role that exists the rights of a job, and take all others from it; run by the owner of the schema.
 
-    It sees snapshots, decisions and labels of the run of the profile alone, or with --every-run of all. Again: as said last.
+    It may read snapshots, decisions and labels of the profile's run, with --every-run of all runs. The last call counts.
     """
     import psycopg
 

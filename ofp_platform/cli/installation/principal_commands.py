@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.model import is_digest
 if TYPE_CHECKING:
     from ofp_platform.api.principals import HashedKey, Principal
 
-app = typer.Typer(help="Who may ask the HTTP service: names, scopes, runs, keys.", no_args_is_help=True)
+app = typer.Typer(help="Manage who may ask the HTTP service.", no_args_is_help=True)
 _HOUR = 3600
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help="Write the key there, for its owner alone, instead of showing it.")
@@ -40,8 +40,8 @@ def add(
         list[str] | None,
         typer.Option(metavar="RUN", help="RUN_ID, or PIN=VALUE,PIN=VALUE; several times. Default: the run of the profile."),
     ] = None,
-    all_runs: Annotated[bool, typer.Option("--all-runs", help="It may read every run.")] = False,
-    expires: Annotated[str | None, typer.Option(metavar="TIME", help="It ends then, as in 2027-01-31T00:00:00Z.")] = None,
+    all_runs: Annotated[bool, typer.Option("--all-runs", help="Let it read every run.")] = False,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, as in 2027-01-31T00:00:00Z.")] = None,
     key_file: KeyFile = None,
     json: AsJson = False,
     home: Home = None,
@@ -95,9 +95,7 @@ def _key_facts(key: HashedKey) -> dict[str, Any]:
 @app.command()
 def rotate(
     name: Name,
-    overlap_hours: Annotated[
-        float, typer.Option(min=0, max=24 * 366, help="The old keys are valid for so long beside the new one.")
-    ] = 24.0,
+    overlap_hours: Annotated[float, typer.Option(min=0, max=24 * 366, help="Hours for which the old keys stay valid.")] = 24.0,
     key_file: KeyFile = None,
     json: AsJson = False,
     home: Home = None,

@@ -14,14 +14,14 @@ from ofp_platform.cli.terminal.readable_json import readable_json
 if TYPE_CHECKING:
     from ofp_platform.vocabulary.profile import Profile
 
-app = typer.Typer(help="The profile in use: its policy, its wiring, its tiers.", no_args_is_help=True)
+app = typer.Typer(help="Show and compare profiles.", no_args_is_help=True)
 
 
 @app.command("show", short_help="Show policy and wiring.")
 def show(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
-    """Show the profile as it is in its tier: policy_rev, every rule, where things are, and what of that production refuses.
+    """Show the profile in its tier: policy_rev, policy, wiring, and what the tier production would refuse.
 
-    Nothing is connected to. No credentials are shown.
+    It connects to nothing, and shows no credentials.
     """
     environment = resolve(home, profile)
     declared_profile = environment.read_profile(environment.profile_source)

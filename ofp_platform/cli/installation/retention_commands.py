@@ -17,9 +17,10 @@ def retention(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Remove what the policy of the profile lets go of each store, and show the policy. Nothing that is published needs it.
+    """Remove from each store what the retention policy of the profile no longer keeps, and show the policy. Nothing that is
+    published needs what goes.
 
-    The schedule `retention_daily` of Dagster does the same. Stopped anywhere, the next time goes on.
+    The schedule `retention_daily` of Dagster does the same. If it is stopped, the next call continues.
     """
     from ofp_platform.cli.installation.retention import apply_retention
 

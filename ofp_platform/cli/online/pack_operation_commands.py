@@ -59,10 +59,10 @@ def apply(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Do what a plan says: build the pack beside the live one, compare the two by hash, switch at one basis.
+    """Carry out a plan: build the pack beside the live one, compare the two by hash, switch at one basis.
 
     Serving and projecting go on meanwhile. The former projection is kept as long as the profile keeps retired ones; until then
-    `ofp rollback` makes it live again. Stopped anywhere, the same call goes on. Then name the pack in the profile: services and
+    `ofp rollback` makes it live again. If it is stopped, the same call continues. Then name the pack in the profile: services and
     projectors follow the live projection by themselves.
     """
     from ofp_platform.online.ranges.pack_apply import apply_plan
@@ -90,7 +90,7 @@ def rollback(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Make the projection live again that the last `ofp apply` retired, brought to the basis of the live one and compared."""
+    """Make live again what the last `ofp apply` retired: bring it to the basis of the live projection, compare, switch."""
     from ofp_platform.online.ranges.pack_apply import roll_back
 
     environment = resolve(home, profile)

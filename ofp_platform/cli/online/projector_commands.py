@@ -58,7 +58,7 @@ def run(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Apply what is appended, as it comes, until SIGTERM or Ctrl-C. Stop and start anywhere changes nothing.
+    """Apply what is appended, as it comes, until SIGTERM or Ctrl-C. It can be stopped and started at any point.
 
     The keys of a projection can be divided among processes (`ofp projection reshard`). All of them apply the same records
     together; the process of shard 0 reads the log first and says which.

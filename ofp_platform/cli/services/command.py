@@ -12,7 +12,7 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
-app = typer.Typer(help="Real servers on this machine, for the tier local_parity.", no_args_is_help=True)
+app = typer.Typer(help="Run real servers on this machine, for the tier local_parity.", no_args_is_help=True)
 _WATCH_SECONDS = 0.5
 
 
@@ -20,7 +20,7 @@ _WATCH_SECONDS = 0.5
 def up(home: Home = None) -> None:
     """Start PostgreSQL (TCP, verified TLS, a role for each job), an S3 server, Kinesis and Kafka on the loopback, until Ctrl-C.
 
-    Ports and credentials are made at random. What the servers hold goes when they end. No container engine is needed.
+    Ports and credentials are made at random. Their data is removed when they stop. No container engine is needed.
     """
     from ofp_platform.cli.services.service_processes import kept_services
     from ofp_platform.storage.schema import migrate

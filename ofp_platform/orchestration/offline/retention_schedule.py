@@ -29,5 +29,5 @@ retention_daily = dg.ScheduleDefinition(
     cron_schedule="30 4 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="What the policy of the profile lets go of each store, once a day.",
+    description="Remove from each store what the retention policy no longer keeps, once a day.",
 )
