@@ -77,9 +77,9 @@ def check_snapshot(record: DecisionRecord, stored: bytes) -> None:
     Raises:
         ContractError: DECISION_MISMATCH, which names the first field that differs.
     """
-    hashed, wire = orjson.loads(stored)["hashed"], record.wire()
-    differing = [name for name in _SHARED if wire.get(name) != hashed.get(name)]
-    if record.feature_definition_set.digest != hashed["registry_digest"]:
+    hashed_part, wire = orjson.loads(stored)["hashed"], record.wire()
+    differing = [name for name in _SHARED if wire.get(name) != hashed_part.get(name)]
+    if record.feature_definition_set.digest != hashed_part["registry_digest"]:
         differing.append("feature_definition_set.digest")
     if differing:
         raise _mismatch(differing[0], "is not that of the snapshot under feature_snapshot_hash")
@@ -155,13 +155,13 @@ class RecordRequests:
     def _receipt(self, record: DecisionRecord, content: bytes) -> bytes:
         """The receipt of a decision that is recorded; empty: it is not."""
         with self.work.pool().connection() as connection:
-            stored = stored_decision(connection, record.decision_id)
-        if stored is None:
+            stored_record = stored_decision(connection, record.decision_id)
+        if stored_record is None:
             return b""
-        if stored.content.encode() != content:
+        if stored_record.content.encode() != content:
             raise _conflict(record.decision_id)
         receipt = DecisionReceipt(
-            decision_id=record.decision_id, record_digest=sha256_hex(content), submitted_by=stored.submitted_by
+            decision_id=record.decision_id, record_digest=sha256_hex(content), submitted_by=stored_record.submitted_by
         )
         return receipt.model_dump_json().encode()
 
@@ -177,10 +177,10 @@ class RecordRequests:
         if not may_read(self._pins):
             raise _unknown()
         with self.work.pool().connection() as connection:
-            stored = stored_decision(connection, decision_id, self._pins)
-        if stored is None:
+            stored_record = stored_decision(connection, decision_id, self._pins)
+        if stored_record is None:
             raise _unknown()
-        return _whole(stored, decision_id)
+        return _whole(stored_record, decision_id)
 
     def _list(self, chosen: DecisionFilter, limit: int, cursor: str | None) -> bytes:
         with self.work.pool().connection() as connection:

@@ -97,13 +97,13 @@ class DecisionService:
         tally.known += len(by_id) - len(undecided_ids)
         turns = asyncio.Semaphore(self.connections)
 
-        async def answered(event: ReadEvent) -> DecisionRecord | None:
+        async def decide(event: ReadEvent) -> DecisionRecord | None:
             async with turns:
                 return await self._decide_one(event, tally)
 
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(answered(event)) for name, event in by_id.items() if name in undecided_ids]
+                tasks = [group.create_task(decide(event)) for name, event in by_id.items() if name in undecided_ids]
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
         records = [record for task in tasks if (record := task.result()) is not None]

@@ -73,29 +73,29 @@ def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan
         ReplayGap: the log does not give what it should have. LogTailLost: the archive is of another topic.
     """
     compared = 0
-    found: list[PositionConflict] = []
-    for one in span.covered_by(archive.spans(span.partition_id, span.offset_kind)):
-        receipt = archive.receipt(one)
+    new_conflicts: list[PositionConflict] = []
+    for archived_span in span.covered_by(archive.spans(span.partition_id, span.offset_kind)):
+        receipt = archive.receipt(archived_span)
         if receipt is not None:
             demand_topic(log, receipt)
-        part = _kept(log, span).shared(one)
+        part = _kept(log, span).shared(archived_span)
         if receipt is None or part is None:
             continue
         count, conflicts = _compare(log, archive, receipt, part)
         compared += count
-        found += conflicts
+        new_conflicts += conflicts
     key = (log.stream_name, span.partition_id)
     with pool.connection() as connection:
-        if found:
+        if new_conflicts:
             with connection.cursor() as cursor:
                 cursor.executemany(
                     _INSERT,
-                    [(*key, str(c.offset), c.log_payload_hash, c.archive_payload_hash, c.segment_path) for c in found],
+                    [(*key, str(c.offset), c.log_payload_hash, c.archive_payload_hash, c.segment_path) for c in new_conflicts],
                 )
         rows = connection.execute(_SELECT, key).fetchall()
-    known = [PositionConflict(span.partition_id, span.offset_kind.parse(row[0]), *row[1:]) for row in rows]
-    inside = [one for one in known if span.contains(one.offset)]
-    return CrossCheck(log.stream_name, span, compared, tuple(sorted(inside, key=lambda one: order(one.offset))))
+    recorded_conflicts = [PositionConflict(span.partition_id, span.offset_kind.parse(row[0]), *row[1:]) for row in rows]
+    inside = [conflict for conflict in recorded_conflicts if span.contains(conflict.offset)]
+    return CrossCheck(log.stream_name, span, compared, tuple(sorted(inside, key=lambda conflict: order(conflict.offset))))
 
 
 def _kept(log: EventLog, span: PartitionSpan) -> PartitionSpan:
@@ -130,6 +130,6 @@ def _differences(
     in_log: dict[int | str, bytes], in_archive: dict[int | str, bytes], receipt: ArchiveReceipt
 ) -> Iterator[PositionConflict]:
     for offset in sorted(in_log.keys() | in_archive.keys(), key=order):
-        ours, theirs = in_log.get(offset, b""), in_archive.get(offset, b"")
-        if ours != theirs or (offset in in_log) is not (offset in in_archive):
-            yield PositionConflict(receipt.partition_id, offset, ours, theirs, receipt.segment_path)
+        log_hash, archive_hash = in_log.get(offset, b""), in_archive.get(offset, b"")
+        if log_hash != archive_hash or (offset in in_log) is not (offset in in_archive):
+            yield PositionConflict(receipt.partition_id, offset, log_hash, archive_hash, receipt.segment_path)

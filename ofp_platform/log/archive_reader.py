@@ -66,17 +66,17 @@ class ReplayReader:
         return self._archive.spans(span.partition_id, span.offset_kind)
 
     def _cut_over(self, span: PartitionSpan, archived: Sequence[PartitionSpan]) -> PartitionBasis:
-        chosen = span.covered_by(archived)
-        return shared(chosen[-1].end, span.end) if chosen else span.first
+        covering_spans = span.covered_by(archived)
+        return shared(covering_spans[-1].end, span.end) if covering_spans else span.first
 
     def _from_archive(self, span: PartitionSpan, archived: Sequence[PartitionSpan], max_records: int) -> Iterator[RecordBatch]:
         at = span.first
-        for one in span.covered_by(archived):
-            receipt = self._archive.receipt(one)
+        for archived_span in span.covered_by(archived):
+            receipt = self._archive.receipt(archived_span)
             if receipt is None:
-                raise ReceiptDamaged(f"{self._archive.receipt_path(one)} was there and is gone")
+                raise ReceiptDamaged(f"{self._archive.receipt_path(archived_span)} was there and is gone")
             demand_topic(self._log, receipt)
-            end = span.end if place(one.end) >= place(span.end) else one.end
+            end = span.end if place(archived_span.end) >= place(span.end) else archived_span.end
             segment, history = self._archive.segment(receipt), self._log.history
             while place(at) < place(end):
                 following = history.next_start(span.partition_id, order(at.offset)) if history.later else None
@@ -102,7 +102,9 @@ class ReplayReader:
             return
         floor = self._log.retention_floor().by_partition().get(rest.partition_id)
         if floor is not None and place(floor) > place(rest.first):
-            following = [one.first for one in self._archived(rest) if place(one.first) > place(rest.first)]
+            following = [
+                archived_span.first for archived_span in self._archived(rest) if place(archived_span.first) > place(rest.first)
+            ]
             until = min([floor, rest.end, *following], key=place)
             raise ReplayGap(
                 f"{self._where(rest)}: {rest.up_to(until).text} are in no complete archive segment, "

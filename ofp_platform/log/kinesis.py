@@ -210,12 +210,12 @@ class KinesisLog:
     def _append(self, batch: AdmittedBatch) -> AppendReceipt:
         with self._lock:
             self._look.forget_heads()  # whoever appends and reads finds it
-        keyed = zip(batch.records.places, batch.records.keys, wire_records(batch), strict=True)
-        entries = [_Entry(place, key, data) for place, key, data in keyed]
-        placed: dict[int, tuple[str, int | str] | RecordRefusal] = {}
+        rows = zip(batch.records.places, batch.records.keys, wire_records(batch), strict=True)
+        entries = [_Entry(place, key, data) for place, key, data in rows]
+        places: dict[int, tuple[str, int | str] | RecordRefusal] = {}
         for chunk in _chunks(entries):
-            self._put(chunk, placed)
-        return batch.receipt(self.stream_name, [placed[place] for place in batch.records.places])
+            self._put(chunk, places)
+        return batch.receipt(self.stream_name, [places[place] for place in batch.records.places])
 
     def _put(self, entries: list[_Entry], placed: dict[int, tuple[str, int | str] | RecordRefusal]) -> None:
         """Send the records until each is taken or the attempts are used up; those that were taken are not sent again."""
@@ -435,9 +435,9 @@ class KinesisLog:
 
     def _behind(self, basis: Basis, limit: int, deadline: float | None = None) -> Iterator[tuple[str, Page]]:
         """Per shard: up to `limit` records behind the basis, and whether the shard ends with them unknown to the basis."""
-        known = basis.by_partition()
+        known_parts = basis.by_partition()
         for info in self._partitions(deadline):
-            part = known.get(info.partition_id)
+            part = known_parts.get(info.partition_id)
             if part is not None and part.closed:
                 yield info.partition_id, Page([], ended=False, at_head=True)
             else:

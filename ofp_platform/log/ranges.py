@@ -92,9 +92,10 @@ def range_number(name: str) -> int:
 
 def shared_ranges(closed: Mapping[str, ClosedRanges]) -> int:
     """How many ranges are closed in every partition that takes part: neither an empty one nor one that ended holds up."""
-    active = [one.count for one in closed.values() if not one.ended and not one.empty]
-    finished = [one.count for one in closed.values() if one.ended]
-    return min(active) if active else max(finished, default=0)
+    parts = closed.values()
+    active = [part.count for part in parts if not part.ended and not part.empty]
+    finished_counts = [part.count for part in parts if part.ended]
+    return min(active) if active else max(finished_counts, default=0)
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,12 @@ class OffsetRanges:
         if self.log.position_kind.is_countable:
             heads = {name: order(part.offset) for name, part in self.log.ends().by_partition().items()}
             return {name: ClosedRanges(head // self.size, False, head == 0) for name, head in heads.items()}
-        found = {}
+        ranges = {}
         for info in self.log.partitions():
             ledger = grow_ledger(self.pool, self.log, info.partition_id, self.size)
             # an open shard without a whole range may hold records or none: either way it does not hold the others up
-            found[info.partition_id] = ClosedRanges(len(ledger.entries), ledger.ended, not ledger.entries)
-        return found
+            ranges[info.partition_id] = ClosedRanges(len(ledger.entries), ledger.ended, not ledger.entries)
+        return ranges
 
     def bounds(self, partition_id: str, number: int) -> RangeBounds:
         """Where a range begins and ends.

@@ -97,8 +97,8 @@ def wire_records(batch: AdmittedBatch) -> list[bytes]:
     wire = []
     records = batch.records
     ts_texts = time_texts(np.array(records.ts, np.int64))
-    emitted = [moment for moment in records.emitted_at if moment is not None]
-    emitted_texts = iter(time_texts(np.array(emitted, np.int64)) if emitted else [])
+    emitted_times = [moment for moment in records.emitted_at if moment is not None]
+    emitted_texts = iter(time_texts(np.array(emitted_times, np.int64)) if emitted_times else [])
     with_time = batch.admitted_at is not None
     admitted_texts = time_texts(np.array(batch.admitted_at, np.int64)) if with_time else [""] * len(records)
     rows = zip(records.kinds, records.event_ids, ts_texts, records.payloads, admitted_texts, records.emitted_at, strict=True)
@@ -153,10 +153,10 @@ def parse_record(offset: int | str, text: bytes, arrived_at: int | None, admissi
     if admitted_at is None:
         text_of_refusal = "admitted_at_utc: neither the record nor the broker says when it was admitted"
         return unreadable(RefusalReason.INVALID_TIME, text_of_refusal)
-    admitted = admission.admit(0, data["envelope"])
-    if isinstance(admitted, RecordRefusal):
-        return unreadable(admitted.reason, admitted.message)
-    return ReadRecord(admitted_at, admitted)
+    admitted_record = admission.admit(0, data["envelope"])
+    if isinstance(admitted_record, RecordRefusal):
+        return unreadable(admitted_record.reason, admitted_record.message)
+    return ReadRecord(admitted_at, admitted_record)
 
 
 def batch_of(page: WirePage, admission: Admission, after: PartitionBasis) -> RecordBatch:
@@ -172,12 +172,12 @@ def batch_of(page: WirePage, admission: Admission, after: PartitionBasis) -> Rec
             admitted_at += plain.admitted_at or []
             continue
         for place in range(start, start + len(part)):
-            parsed = parse_record(page.offsets[place], page.data[place], page.arrived_at[place], admission)
-            if isinstance(parsed, UnreadableRecord):
-                unreadable.append(parsed)
+            record = parse_record(page.offsets[place], page.data[place], page.arrived_at[place], admission)
+            if isinstance(record, UnreadableRecord):
+                unreadable.append(record)
             else:
-                records.add(place, parsed.admitted)
-                admitted_at.append(parsed.admitted_at)
+                records.add(place, record.admitted)
+                admitted_at.append(record.admitted_at)
     if not len(records):
         return empty_batch(after, tuple(unreadable))
     pins: dict[bytes, int] = {}

@@ -118,26 +118,28 @@ def _touching(
     for batch in batches:
         if not len(batch):
             continue
-        own = np.flatnonzero(belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, clock_skew_us).own)
-        if not len(own):
+        own_indexes = np.flatnonzero(
+            belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, clock_skew_us).own
+        )
+        if not len(own_indexes):
             continue
-        indices = own.tolist()
-        routed = router.route(
+        indices = own_indexes.tolist()
+        routed_batch = router.route(
             [batch.event_types[index] for index in indices],
             [batch.event_ids[index] for index in indices],
             [batch.schema_versions[index] for index in indices],
-            batch.ts[own],
+            batch.ts[own_indexes],
             [batch.payload_hashes[index] for index in indices],
             [batch.payloads[index] for index in indices],
         )
-        touched = routed.touched.get(name.key_type)
-        if touched is None:
+        touched_keys = routed_batch.touched.get(name.key_type)
+        if touched_keys is None:
             continue
-        for place, key_id in enumerate(touched.key_ids):
+        for place, key_id in enumerate(touched_keys.key_ids):
             if key_id == name.key_id:
-                record = int(touched.record_index[place])
-                high, low = routed.tie_digest[record].tolist()
-                yield batch, indices[record], (high, low), int(touched.matrix[MASK_ROW, place])
+                record = int(touched_keys.record_index[place])
+                high, low = routed_batch.tie_digest[record].tolist()
+                yield batch, indices[record], (high, low), int(touched_keys.matrix[MASK_ROW, place])
 
 
 def _event(batch: RecordBatch, index: int, value_field: str | None) -> WindowEvent:
@@ -170,7 +172,11 @@ def _feature(registry: CompiledRegistry, name: FeatureName) -> Feature:
 
 
 def _operands(registry: CompiledRegistry, name: FeatureName) -> list[CompiledOperand]:
-    compiled: CompiledFeature = next(
+    compiled_feature: CompiledFeature = next(
         feature for feature in registry.groups[name.group_name, name.group_version].features if feature.name == name.feature
     )
-    return [compiled.operand] if compiled.denominator is None else [compiled.operand, compiled.denominator]
+    return (
+        [compiled_feature.operand]
+        if compiled_feature.denominator is None
+        else [compiled_feature.operand, compiled_feature.denominator]
+    )

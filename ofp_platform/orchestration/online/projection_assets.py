@@ -73,8 +73,8 @@ def projection_range_asset(profile: Profile, partitions: LogPartitions) -> dg.As
         receipts: list[RangeReceipt] = []
         selection = select_ranges(context.partition_keys)
         refused_ranges = dict(selection.foreign)
-        asked = sum(map(len, selection.numbers.values()))
-        progress = ProgressLines(context.log.info, "replay", "ranges", asked)
+        range_count = sum(map(len, selection.numbers.values()))
+        progress = ProgressLines(context.log.info, "replay", "ranges", range_count)
         with plane.open() as opened_plane:
             row = opened_plane.ensure_live()
             for partition_id, numbers in selection.numbers.items():
