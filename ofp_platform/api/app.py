@@ -75,6 +75,7 @@ from ofp_platform.api.route_scopes import (
 )
 from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, OverviewPort, RecordPort, ServedAnswer, ServingPort
 from ofp_platform.api.signing_keys import KeySet
+from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import readable_pins
@@ -239,7 +240,14 @@ class Application:
         """Tell in the metrics from now on how many of these are taken."""
         self.metrics.places = places
 
-    def takes(self, method: bytes, target: bytes, headers: Headers, server: tuple[str, int] | None) -> Caller | None:
+    def takes(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        server: tuple[str, int] | None,
+        certificate: ClientCertificate | None,
+    ) -> Caller | None:
         """Who asks, if it is a question of somebody who may ask."""
         if method != b"POST" or target != _GET_FEATURES_TARGET:
             return None
@@ -255,7 +263,7 @@ class Application:
         ):
             return None
         try:
-            caller = self._authentication.caller(head.get(b"authorization"))
+            caller = self._authentication.caller(head.get(b"authorization"), certificate)
             caller.demand(_ASKING)
         except ContractError:
             return None  # refused before its body is read
@@ -331,12 +339,12 @@ class Application:
 
     async def _authenticated(self, scope: Scope) -> Caller:
         """Who asks, when the keys of the issuer of a token were read again, where that may tell something."""
-        authorization = header(scope["headers"], b"authorization")
+        authorization, certificate = header(scope["headers"], b"authorization"), scope.get("certificate")
         try:
-            return self._authentication.caller(authorization)
+            return self._authentication.caller(authorization, certificate)
         except KeysWanted as wanted:
             await asyncio.shield(self._read_keys(wanted.key_set))
-            return self._authentication.caller(authorization)
+            return self._authentication.caller(authorization, certificate)
 
     def _refuse_overload(self) -> None:
         if self._in_flight >= self._policy.max_in_flight:

@@ -25,6 +25,7 @@ from ofp_platform.api.principals import (
     read_principals,
 )
 from ofp_platform.api.signing_keys import KeySet
+from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.api.tokens import UnknownKey, principal_of_token, token_refusal, unverified_claims
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
@@ -65,6 +66,11 @@ class _Entry(NamedTuple):
     caller: Caller
 
 
+class _CertificateEntry(NamedTuple):
+    until: float
+    caller: Caller
+
+
 class _TrustedIssuer(NamedTuple):
     issuer: Issuer
     key_set: KeySet
@@ -101,7 +107,8 @@ def _seconds(*times: str | None) -> float:
 
 class Authentication:
     """The principals of a file, for a service of the run with these pins. `wall_clock` gives seconds since 1970, `clock` seconds
-    for ages alone. `warnings`: where health is told of what keeps people out.
+    for ages alone. `warnings`: where health is told of what keeps people out. `by_certificate`: whoever asks is who its client
+    certificate says; a key or token beside it must be of the same principal.
 
     The file is looked at every second, so that a key is added, rotated and revoked without a restart. One that cannot be read any
     more lets nobody in: who was revoked may stand in the one before it.
@@ -114,6 +121,8 @@ class Authentication:
         wall_clock: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
         warnings: EndedTasks | None = None,
+        *,
+        by_certificate: bool = False,
     ) -> None:
         """Read it.
 
@@ -125,7 +134,9 @@ class Authentication:
         self._wall_clock = wall_clock
         self._clock = clock
         self._warnings = warnings or EndedTasks()
+        self._by_certificate = by_certificate
         self._entries: dict[bytes, _Entry] = {}
+        self._certificates: dict[str, _CertificateEntry] = {}
         self._issuers: dict[str, _TrustedIssuer] = {}
         self._tokens: dict[bytes, _VerifiedToken] = {}
         self._is_readable = True
@@ -142,7 +153,7 @@ class Authentication:
             self._is_readable = True
             self._warnings.withdraw(_FILE_WARNING)
         except PrincipalsError as error:
-            self._entries = {}
+            self._entries, self._certificates = {}, {}
             self._tokens.clear()
             if self._is_readable or state != self._state:
                 LOGGER.error("nobody is let in: %s", error)
@@ -150,17 +161,35 @@ class Authentication:
             self._is_readable = False
         self._state = state
 
-    def caller(self, authorization: bytes | None) -> Caller:
-        """Whoever sends that value of an Authorization header.
+    def caller(self, authorization: bytes | None, certificate: ClientCertificate | None = None) -> Caller:
+        """Whoever sends that value of an Authorization header, over a connection with that client certificate.
 
         Raises:
-            ContractError: INVALID_REQUEST / UNAUTHENTICATED; UNAVAILABLE / STORE_DOWN: the principals cannot be read, or the keys
-                of the issuer of a token.
+            ContractError: INVALID_REQUEST / UNAUTHENTICATED, FORBIDDEN; UNAVAILABLE / STORE_DOWN: the principals cannot be read,
+                or the keys of the issuer of a token.
             KeysWanted: it may be another answer when the keys of an issuer were read again.
         """
-        scheme, _, key = (authorization or b"").partition(b" ")
         if not self._is_readable:
             raise unavailable(Reason.STORE_DOWN, "the principals cannot be read; the log of the service says why")
+        if not self._by_certificate:
+            return self._caller_of_header(authorization)
+        caller = self._caller_of_certificate(certificate)
+        if authorization is not None and self._caller_of_header(authorization).principal.name != caller.principal.name:
+            raise invalid(Reason.FORBIDDEN, "the client certificate is of another principal than the key or token")
+        return caller
+
+    def _caller_of_certificate(self, certificate: ClientCertificate | None) -> Caller:
+        if certificate is None:
+            raise invalid(Reason.UNAUTHENTICATED, "connect with the client certificate of a principal")
+        entries = [self._certificates[name] for name in certificate.names if name in self._certificates]
+        if len({entry.caller.principal.name for entry in entries}) != 1:
+            raise invalid(Reason.FORBIDDEN, "the client certificate names no principal, or more than one; see ofp principal list")
+        if min(certificate.until, entries[0].until) <= self._wall_clock():
+            raise invalid(Reason.UNAUTHENTICATED, "the client certificate, or its principal, has expired")
+        return entries[0].caller
+
+    def _caller_of_header(self, authorization: bytes | None) -> Caller:
+        scheme, _, key = (authorization or b"").partition(b" ")
         if self._issuers and not key.startswith(_KEY_PREFIX) and scheme.lower() == b"bearer" and key.count(b".") == 2:
             return self._caller_of_token(key)
         parts = KEY.fullmatch(key)
@@ -229,12 +258,16 @@ class Authentication:
 
     def _take(self, file: PrincipalsFile) -> None:
         entries: dict[bytes, _Entry] = {}
+        certificates: dict[str, _CertificateEntry] = {}
         for principal in file.principals:
+            for name in principal.certificates:
+                caller = Caller(principal, principal.may_read(self._pins), f"certificate {name}")
+                certificates[name] = _CertificateEntry(_seconds(principal.expires_at_utc), caller)
             for key in principal.keys:
                 until = _seconds(principal.expires_at_utc, key.expires_at_utc)
                 caller = Caller(principal, principal.may_read(self._pins), f"key {key.key_id}")
                 entries[key.key_id.encode()] = _Entry(bytes.fromhex(key.sha256), until, caller)
-        self._entries = entries
+        self._entries, self._certificates = entries, certificates
         before, self._issuers = self._issuers, {issuer.issuer: self._entry_of(issuer) for issuer in file.issuers}
         self._tokens.clear()
         for name in {issuer_entry.issuer.name for issuer_entry in before.values()} - {issuer.name for issuer in file.issuers}:

@@ -29,6 +29,8 @@ class TooFewFiles(Exception):
 class ConnectionLimits:
     """Bounds of the connections of one worker.
 
+    `handshakes`: of connections that have no place yet, because their TLS handshake is not over, 0 without TLS;
+    `handshake_seconds`: for one.
     `places`: the most at once; `places_of_a_peer`: of one address (IPv6: of one /64 network); `lane`: more, for health and
     metrics alone; `backlog`: what the kernel holds that is not accepted yet. `head_seconds`: for a head, and between requests;
     `unread_seconds`: for an answer that the client does not read; `unread_bytes`: of answers, after which nothing more is
@@ -42,11 +44,13 @@ class ConnectionLimits:
     head_seconds: float = 5.0
     unread_seconds: float = 20.0
     unread_bytes: int = 65_536
+    handshakes: int = 0
+    handshake_seconds: float = 10.0
 
     @property
     def files(self) -> int:
         """Files that a worker with these limits may hold at most: a whole backlog may be accepted in one turn of its loop."""
-        return self.places + self.lane + self.backlog + OTHER_FILES
+        return self.places + self.lane + self.handshakes + self.backlog + OTHER_FILES
 
     def within(self, files: int) -> ConnectionLimits:
         """These limits, or the greatest with which a worker holds no more than so many files.
@@ -59,11 +63,13 @@ class ConnectionLimits:
         rest = files - OTHER_FILES
         lane = min(self.lane, rest // 16)
         backlog = min(self.backlog, rest // 4)
-        places = min(self.places, rest - lane - backlog)
+        handshakes = min(self.handshakes, rest // 16)
+        places = min(self.places, rest - lane - backlog - handshakes)
         if places < _LEAST_PLACES or lane < 1:
             least = OTHER_FILES + 2 * _LEAST_PLACES
             raise TooFewFiles(f"this process may open {files} files, and the service needs {least} at least: raise `ulimit -n`")
-        return replace(self, places=places, places_of_a_peer=min(self.places_of_a_peer, places), lane=lane, backlog=backlog)
+        of_a_peer = min(self.places_of_a_peer, places)
+        return replace(self, places=places, places_of_a_peer=of_a_peer, lane=lane, backlog=backlog, handshakes=handshakes)
 
 
 def fit_file_limit(limits: ConnectionLimits) -> tuple[ConnectionLimits, str | None]:
@@ -95,6 +101,33 @@ def peer_of(address: str) -> str:
     return str(ipaddress.IPv6Network((ip_address, _SUBNET_BITS), strict=False))
 
 
+class Lane(Generic[Connection]):
+    """So many places. Whoever enters a full lane takes the place of the oldest connection of the peer that holds most of it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._peers: dict[Connection, str] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def enter(self, connection: Connection, peer: str) -> Connection | None:
+        """Take a place; whom that displaced."""
+        displaced_connection = self._displace() if len(self._peers) >= self._size else None
+        self._peers[connection] = peer
+        return displaced_connection
+
+    def _displace(self) -> Connection:
+        peer, _ = Counter(self._peers.values()).most_common(1)[0]
+        oldest = next(connection for connection, holder in self._peers.items() if holder == peer)
+        del self._peers[oldest]
+        return oldest
+
+    def leave(self, connection: Connection) -> None:
+        """Give the place back; a displaced connection has none."""
+        self._peers.pop(connection, None)
+
+
 class Places(Generic[Connection]):
     """The places of one worker. Each connection that `enter`s `leave`s once."""
 
@@ -102,7 +135,7 @@ class Places(Generic[Connection]):
         self.limits = limits
         self._ordinary: dict[Connection, str] = {}
         self._of_peer: Counter[str] = Counter()
-        self._in_lane: dict[Connection, str] = {}  # the oldest first
+        self._lane: Lane[Connection] = Lane(limits.lane)
 
     @property
     def ordinary_count(self) -> int:
@@ -112,7 +145,7 @@ class Places(Generic[Connection]):
     @property
     def reserved_count(self) -> int:
         """Places of the reserved lane that are held now."""
-        return len(self._in_lane)
+        return len(self._lane)
 
     def enter(self, connection: Connection, peer: str) -> tuple[bool, Connection | None]:
         """Whether it has an ordinary place; else it is in the reserved lane, and whom it displaced there."""
@@ -120,21 +153,13 @@ class Places(Generic[Connection]):
             self._ordinary[connection] = peer
             self._of_peer[peer] += 1
             return True, None
-        evicted_connection = self._displace() if len(self._in_lane) >= self.limits.lane else None
-        self._in_lane[connection] = peer
-        return False, evicted_connection
-
-    def _displace(self) -> Connection:
-        peer, _ = Counter(self._in_lane.values()).most_common(1)[0]
-        oldest = next(connection for connection, holder in self._in_lane.items() if holder == peer)
-        del self._in_lane[oldest]
-        return oldest
+        return False, self._lane.enter(connection, peer)
 
     def leave(self, connection: Connection) -> None:
         """Give the place back; a displaced connection has none."""
         peer = self._ordinary.pop(connection, None)
         if peer is None:
-            self._in_lane.pop(connection, None)
+            self._lane.leave(connection)
             return
         self._of_peer[peer] -= 1
         if not self._of_peer[peer]:

@@ -25,6 +25,7 @@ from ofp_platform.api.connection_places import ConnectionLimits, Places, peer_of
 from ofp_platform.api.deadlines import Deadlines
 from ofp_platform.api.refusals import Headers
 from ofp_platform.api.request_body import too_late
+from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.vocabulary.errors import ContractError
 
 LOGGER = logging.getLogger("ofp.http")
@@ -61,7 +62,14 @@ class DirectApplication(Protocol):
     @property
     def body_timeout_seconds(self) -> float: ...
 
-    def takes(self, method: bytes, target: bytes, headers: Headers, server: tuple[str, int] | None) -> Any:
+    def takes(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        server: tuple[str, int] | None,
+        certificate: ClientCertificate | None,
+    ) -> Any:
         """Who asks, where a request with this head may be given to `reply`, else None; one that would be refused for its head
         need not be. `server`: the address that was connected to."""
         ...
@@ -177,6 +185,8 @@ class HttpConnection(asyncio.Protocol):
         self._client = _address(transport.get_extra_info("peername"))
         self._server = _address(transport.get_extra_info("sockname"))
         self._scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        certificate = transport.get_extra_info("peercert")
+        self._certificate = ClientCertificate.of(certificate) if certificate else None
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         front = self._front
         self._transport.set_write_buffer_limits(high=front.places.limits.unread_bytes)
@@ -340,7 +350,8 @@ class HttpConnection(asyncio.Protocol):
                 return
         if self._is_plain and self._length.isdigit() and len(self._length) < 10:
             is_small = int(self._length) <= application.max_body_bytes
-            request.caller = application.takes(request.method, target, headers, self._server) if is_small else None
+            if is_small:
+                request.caller = application.takes(request.method, target, headers, self._server, self._certificate)
             request.direct = request.caller is not None
         self._receiving = request
         if self._active is None and not self._queue and not self._writing_paused and self._in_a_row < _IN_A_ROW:
@@ -486,6 +497,7 @@ class HttpConnection(asyncio.Protocol):
             "headers": request.headers,
             "client": self._client,
             "server": self._server,
+            "certificate": self._certificate,
         }
 
     def send_continue(self) -> None:

@@ -24,10 +24,11 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 import orjson
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Model, SafeIdentifier, Time
+from ofp_platform.vocabulary.raw_identifier import without_raw_identifier
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
 
 KEY_PREFIX = "ofp_"
@@ -83,13 +84,20 @@ class HashedKey(Model):
     expires_at_utc: Time | None = None
 
 
+CertificateName = Annotated[str, Field(pattern="^(CN|DNS|URI):[!-~]{1,255}$"), AfterValidator(without_raw_identifier)]
+
+
 class Principal(Model):
-    """Somebody who may ask: a person, a program. Without a run it reads nothing."""
+    """Somebody who may ask: a person, a program. Without a run it reads nothing.
+
+    `certificates`: names of client certificates that are it, as in `DNS:scorer.bank`, `URI:spiffe://bank/scorer`, `CN:scorer`.
+    """
 
     name: SafeIdentifier
     scopes: tuple[Annotated[Scope, Field(strict=False)], ...] = Field(strict=False)
     runs: Literal["*"] | Annotated[tuple[RunPins, ...], Field(strict=False)]
     keys: tuple[HashedKey, ...] = Field(default=(), strict=False)
+    certificates: tuple[CertificateName, ...] = Field(default=(), strict=False)
     expires_at_utc: Time | None = None
 
     def may_read(self, pins: ContextPins) -> bool:
@@ -192,7 +200,9 @@ class PrincipalsFile(Model):
         key_ids = [key.key_id for principal in self.principals for key in principal.keys]
         issuer_names = [issuer.name for issuer in self.issuers]
         issuers = [issuer.issuer for issuer in self.issuers]
-        kinds = {"principal": names, "key id": key_ids, "name of an issuer": issuer_names, "issuer": issuers}
+        certificates = [name for principal in self.principals for name in principal.certificates]
+        kinds = {"principal": names, "key id": key_ids, "certificate": certificates}
+        kinds |= {"name of an issuer": issuer_names, "issuer": issuers}
         for kind, texts in kinds.items():
             if len(set(texts)) < len(texts):
                 raise ValueError(f"one {kind} stands there twice")

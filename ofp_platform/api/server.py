@@ -14,12 +14,15 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from uvicorn import Config, Server
 
 from ofp_platform.api.connection_places import ConnectionLimits, fit_file_limit
+from ofp_platform.api.handshakes import TlsAcceptor
 from ofp_platform.api.http_connection import DirectApplication, Front
 from ofp_platform.api.tls import CertificateWatch, Tls
 from ofp_platform.api.workers import STOP_SECONDS, Workers
@@ -32,6 +35,7 @@ _HEADERS = [
     ("cross-origin-resource-policy", "same-origin"),
     ("x-frame-options", "DENY"),
 ]
+_HANDSHAKES = 512
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -116,11 +120,13 @@ def serve(
         TooFewFiles: the process may not open enough files.
         SystemExit: a worker could not start, the only one died, or all of several are given up; their messages are in the log.
     """
-    limits, lowered = fit_file_limit(limits or ConnectionLimits())
+    limits = limits or ConnectionLimits()
+    limits = replace(limits, handshakes=0 if tls is None else limits.handshakes or _HANDSHAKES)
+    limits, lowered = fit_file_limit(limits)
     if lowered is not None:
         print(lowered, file=sys.stderr, flush=True)
     if tls is not None:
-        tls.check()
+        tls.context()
     with reserved_port(host, port) as port_number:
         address = address_of(host, port_number, "http" if tls is None else "https")
         if workers == 1:
@@ -132,22 +138,33 @@ def serve(
 
 
 class _Worker(Server):
-    """uvicorn's server, which also says when it answers."""
+    """uvicorn's server, which also says when it answers. With `tls` it accepts connections itself."""
 
-    def __init__(self, config: Config, tls: Tls | None, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: Config, front: Front, tls: Tls | None, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
+        self._front = front
         self._certificate = None if tls is None else CertificateWatch(tls)
+        self._context = None if tls is None else tls.context()
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        context = self._context
+        if context is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            connect = partial(self._front.connection, server_state=self.server_state)
+            for listener in sockets:
+                acceptor = TlsAcceptor(listener, context, self._front.places.limits, connect)
+                acceptor.start()
+                self.servers.append(cast(Any, acceptor))
         if not self.should_exit:
             self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; once a second, look at the certificate."""
-        if self._certificate is not None and self.config.ssl is not None and counter % 10 == 0:
-            self._certificate.refresh(self.config.ssl)
+        if self._certificate is not None and self._context is not None and counter % 10 == 0:
+            self._certificate.refresh(self._context)
         return await super().on_tick(counter)
 
 
@@ -166,9 +183,10 @@ def _work(
     gc.freeze()
     # every few requests would be one in ten of the time that answering takes; the rare full ones walk over the cache
     gc.set_threshold(20_000, 20, 1_000)
+    front = Front(application, limits)
     config = Config(
         cast(Any, application),
-        http=cast(Any, Front(application, limits).connection),
+        http=cast(Any, front.connection),
         loop="uvloop",
         ws="none",
         interface="asgi3",
@@ -181,13 +199,12 @@ def _work(
         workers=1,
         backlog=limits.backlog,
         timeout_graceful_shutdown=STOP_SECONDS,
-        **({} if tls is None else tls.settings()),
     )
     # uvicorn raises the signal that ended it again, for whoever handled it before: that is nobody, and the end is a good one
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
     try:
-        _Worker(config, tls, on_ready).run([_bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)])
+        _Worker(config, front, tls, on_ready).run([_bind(host, port, socket.SO_REUSEPORT, socket.SO_REUSEADDR)])
     except SystemExit:
         raise SystemExit(1) from None  # it could not start, and said why
 

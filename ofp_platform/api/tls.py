@@ -1,13 +1,14 @@
-"""TLS of the HTTP service: its certificate, and the authority that its clients' certificates must be of."""
+"""TLS of the HTTP service: its certificate, the authority that its clients' certificates must be of, and whom those name."""
 
 from __future__ import annotations
 
 import logging
 import os
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LOGGER = logging.getLogger("ofp.http")
 
@@ -24,27 +25,40 @@ class Tls:
     key: Path
     client_ca: Path | None = None
 
-    def check(self) -> None:
-        """Load all of it once.
+    def context(self) -> ssl.SSLContext:
+        """All of it, loaded; TLS 1.2 at least.
 
         Raises:
             CertificateUnusable: a file is missing or broken, or certificate and key are no pair.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self.certificate, self.key)
             if self.client_ca is not None:
                 context.load_verify_locations(self.client_ca)
+                context.verify_mode = ssl.CERT_REQUIRED
         except OSError as error:
             files = ", ".join(str(path) for path in (self.certificate, self.key, self.client_ca) if path is not None)
             raise CertificateUnusable(f"TLS cannot be had of {files}: {error.strerror or error}") from None
+        return context
 
-    def settings(self) -> dict[str, Any]:
-        """As uvicorn is told."""
-        files = {"ssl_certfile": str(self.certificate), "ssl_keyfile": str(self.key)}
-        if self.client_ca is None:
-            return files
-        return files | {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+class ClientCertificate(NamedTuple):
+    """A verified certificate of a client: its names, as `DNS:scorer.bank`, `URI:spiffe://...` or `CN:scorer`, and its end in
+    seconds since 1970."""
+
+    names: tuple[str, ...]
+    until: float
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> ClientCertificate:
+        """As `ssl` gives one. A common name counts where there is one alone."""
+        names = [f"{kind}:{name}" for kind, name in content.get("subjectAltName", ()) if kind in ("DNS", "URI")]
+        common_names = [value for part in content.get("subject", ()) for name, value in part if name == "commonName"]
+        if len(common_names) == 1:
+            names.append(f"CN:{common_names[0]}")
+        return cls(tuple(names), ssl.cert_time_to_seconds(content["notAfter"]))
 
 
 class CertificateWatch:
@@ -60,7 +74,7 @@ class CertificateWatch:
         if state == self._state or None in state:
             return
         try:
-            self._tls.check()
+            self._tls.context()
             context.load_cert_chain(self._tls.certificate, self._tls.key)
         except (CertificateUnusable, OSError) as error:
             LOGGER.error("the certificate stays the old one: %s", error)

@@ -90,6 +90,14 @@ class HttpLimits(Model):
     head_seconds: int = Field(default=5, ge=1, description="for the head of a request, and between two requests")
     body_seconds: int = Field(default=5, ge=1, description="for the body of a request")
     unread_seconds: int = Field(default=20, ge=1, description="for an answer that the client does not read")
+    handshake_seconds: int = Field(default=10, ge=1, description="for the TLS handshake of a connection")
+    max_handshakes: int = Field(
+        default=512, ge=16, description="TLS handshakes under way; above them the oldest of the address with most of them ends"
+    )
+    client_certificates: Literal["lock", "principals"] = Field(
+        default="lock",
+        description="what a client certificate (`ofp serve --tls-client-ca`) is: a lock beside the key, or who asks",
+    )
     unread_bytes: int = Field(
         default=65_536, ge=1_024, description="answers that the client has not read; behind them nothing more is answered to it"
     )

@@ -270,7 +270,14 @@ PLANES: dict[str, type[FakePort]] = {"good": FakePort, "broken": BrokenStart, "s
 
 def application() -> Application:
     """What a worker of the test server runs."""
-    authentication = Authentication(Path(os.environ["OFP_PRINCIPALS"]), PINS, time.time, warnings=ENDED)
+    by_certificate = "OFP_TEST_BY_CERTIFICATE" in os.environ
+    authentication = Authentication(
+        Path(os.environ["OFP_PRINCIPALS"]),
+        PINS,
+        time.time,
+        warnings=ENDED,
+        by_certificate=by_certificate,
+    )
     policy = HttpPolicy(body_timeout_seconds=1.0)
     return Application(
         PLANES[sys.argv[4]](),
@@ -288,6 +295,8 @@ if __name__ == "__main__":
     if "OFP_TEST_PLACES" in os.environ:
         of_a_peer = int(os.environ["OFP_TEST_PLACES_OF_A_PEER"])
         limits = ConnectionLimits(int(os.environ["OFP_TEST_PLACES"]), of_a_peer, head_seconds=60, unread_seconds=60)
+    if "OFP_TEST_HANDSHAKES" in os.environ:
+        limits = ConnectionLimits(handshakes=int(os.environ["OFP_TEST_HANDSHAKES"]), handshake_seconds=2)
     tls = None
     if "OFP_TEST_TLS" in os.environ:
         tls = Tls(*map(Path, os.environ["OFP_TEST_TLS"].split(os.pathsep)))

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform.api.tls import CertificateUnusable, CertificateWatch, Tls
+from ofp_platform.api.principals import Principal
+from ofp_platform.api.tls import CertificateUnusable, CertificateWatch, ClientCertificate, Tls
 from ofp_platform.cli.services.certificates import Authority
 from ofp_platform.client import ClientTls, OfpClient, RetryPolicy, ServiceUnreachable
+from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform_tests.api.fake_port import BODY
-from ofp_platform_tests.api.keys import KEY, principals_variable
+from ofp_platform_tests.api.keys import KEY, principal, principals_variable
 from ofp_platform_tests.api.test_server import QUESTION, _start
 
 ONCE = RetryPolicy(attempts=1)
@@ -29,11 +31,11 @@ def authority(tmp_path: Path) -> Authority:
 
 
 @contextmanager
-def running(tls: Tls) -> Iterator[str]:
-    """The address of a server with these files."""
+def running(tls: Tls, *others: Principal, **environ: str) -> Iterator[str]:
+    """The address of a server with these files, for these principals beside the one who may do everything."""
     files = [tls.certificate, tls.key, *([] if tls.client_ca is None else [tls.client_ca])]
-    with principals_variable() as principals:
-        process = _start("127.0.0.1", "0", "1", "good", OFP_TEST_TLS=os.pathsep.join(map(str, files)), **principals)
+    with principals_variable(*others) as principals:
+        process = _start("127.0.0.1", "0", "1", "good", OFP_TEST_TLS=os.pathsep.join(map(str, files)), **principals, **environ)
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -120,8 +122,8 @@ def test_files_that_are_no_pair_are_named(authority: Authority, tmp_path: Path) 
         Tls(certificate, key, tmp_path / "none"),
     ):
         with pytest.raises(CertificateUnusable, match=str(tls.certificate)):
-            tls.check()
-    Tls(certificate, key, authority.root).check()
+            tls.context()
+    Tls(certificate, key, authority.root).context()
 
 
 def test_a_pair_that_does_not_fit_leaves_the_old_one(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,3 +139,47 @@ def test_a_pair_that_does_not_fit_leaves_the_old_one(authority: Authority, caplo
     key.unlink()
     watch.refresh(context)
     assert caplog.text == ""
+
+
+def test_a_certificate_is_a_principal_and_one_without_is_nobody(authority: Authority, tmp_path: Path) -> None:
+    clients = Authority(tmp_path, "clients")
+    scorer_key, scorer = principal("scorer", ["features:read"], certificates=["DNS:scorer.bank"])
+    _, metrics = principal("metrics", ["metrics"], certificates=["CN:metrics.bank"])
+    _, ended = principal("ended", ["features:read"], certificates=["DNS:ended.bank"], expires_at_utc="2020-01-01T00:00:00Z")
+    server = Tls(*authority.give("localhost", "127.0.0.1"), clients.root)
+
+    def ask(address: str, name: str, token: str | None = None) -> str:
+        """The reason of the refusal, or nothing."""
+        tls = ClientTls(authority.root, *clients.give(name))
+        with OfpClient(address, token=token, tls=tls, retries=ONCE, timeout_seconds=20) as ofp:
+            try:
+                assert ofp.ask(QUESTION).body == BODY
+            except ContractError as error:
+                return error.reason.value
+            return ""
+
+    with running(server, scorer, metrics, ended, OFP_TEST_BY_CERTIFICATE="1") as address:
+        assert ask(address, "scorer.bank") == ""
+        assert ask(address, "scorer.bank", scorer_key) == ""
+        assert ask(address, "scorer.bank", KEY) == "FORBIDDEN"  # of another, who may more
+        assert ask(address, "scorer.bank", "no key") == "UNAUTHENTICATED"
+        assert ask(address, "metrics.bank") == "FORBIDDEN"
+        assert ask(address, "stranger.bank") == "FORBIDDEN"
+        assert ask(address, "stranger.bank", KEY) == "FORBIDDEN"  # a good key does not make up for it
+        assert ask(address, "ended.bank") == "UNAUTHENTICATED"
+    with running(server, scorer) as address:  # a second lock beside the key names nobody
+        assert ask(address, "scorer.bank") == "UNAUTHENTICATED"
+        assert ask(address, "stranger.bank", scorer_key) == ""
+
+
+def test_names_of_a_certificate() -> None:
+    content = {
+        "subject": ((("organizationName", "bank"),), (("commonName", "scorer"),)),
+        "subjectAltName": (("DNS", "scorer.bank"), ("URI", "spiffe://bank/scorer"), ("IP Address", "10.0.0.1"), ("email", "a@b")),
+        "notAfter": "Jan  1 00:00:00 2030 GMT",
+    }
+    certificate = ClientCertificate.of(content)
+    assert certificate.names == ("DNS:scorer.bank", "URI:spiffe://bank/scorer", "CN:scorer")
+    assert certificate.until == 1_893_456_000
+    two = {**content, "subject": ((("commonName", "scorer"),), (("commonName", "admin"),))}
+    assert ClientCertificate.of(two).names == ("DNS:scorer.bank", "URI:spiffe://bank/scorer")

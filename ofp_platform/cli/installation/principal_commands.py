@@ -41,6 +41,12 @@ def add(
         typer.Option(metavar="RUN", help="RUN_ID, or PIN=VALUE,PIN=VALUE; several times. Default: the run of the profile."),
     ] = None,
     all_runs: Annotated[bool, typer.Option("--all-runs", help="Let it read every run.")] = False,
+    certificate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Its client certificate, instead of a key: DNS:NAME, URI:NAME, CN:NAME; several times."
+        ),
+    ] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends, as in 2027-01-31T00:00:00Z.")] = None,
     key_file: KeyFile = None,
     json: AsJson = False,
@@ -57,14 +63,21 @@ def add(
         runs = [pins.model_dump(exclude_none=True) for pins in run_pins(run)]
     else:
         runs = [RunPins.model_validate(environment.load_profile().context_pins.wire()).model_dump(exclude_none=True)]
-    content = {"name": name, "scopes": scope, "runs": "*" if all_runs else runs, "expires_at_utc": expires}
+    if certificate and key_file is not None:
+        raise CommandRefused("--certificate and --key-file exclude each other")
+    content: dict[str, object] = {"name": name, "scopes": scope, "runs": "*" if all_runs else runs, "expires_at_utc": expires}
+    content["certificates"] = certificate or ()
     principal = _validated(Principal, content)
     with changed_principals(environment.principals_file) as box:
         if any(other.name == name for other in box[0].principals):
             raise CommandRefused(f"a principal {name} is there already; see `ofp principal rotate` and `ofp principal revoke`")
         key, hashed_key = new_key()
-        box[0] = box[0].replacing(principal.model_copy(update={"keys": (hashed_key,)}))
-    _show(principal, key, key_file, json)
+        keys = () if certificate else (hashed_key,)
+        box[0] = box[0].replacing(principal.model_copy(update={"keys": keys}))
+    if certificate:
+        print_facts(_principal_facts(principal), [f"{name} is who shows {' or '.join(certificate)}"], as_json=json)
+    else:
+        _show(principal, key, key_file, json)
 
 
 @app.command("list")
@@ -77,6 +90,7 @@ def list_principals(json: AsJson = False, home: Home = None) -> None:
     for principal in principals:
         details = _run_details(principal)
         details += [f"key {key.key_id}  {_ending(key.expires_at_utc)}" for key in principal.keys]
+        details += [f"certificate {certificate}" for certificate in principal.certificates]
         scopes = " ".join(scope.value for scope in principal.scopes)
         lines += item(principal.name, scopes, _ending(principal.expires_at_utc), details=details)
     print_facts([_principal_facts(principal) for principal in principals], lines, as_json=json)

@@ -54,7 +54,8 @@ def build_application(
     )
     ended = EndedTasks(reports)
     service = OnlineService(profile, dsn, ended=ended, read_dsn=read_dsn)
-    authentication = Authentication(principals, profile.context_pins, time.time, warnings=ended)
+    by_certificate = profile.http.client_certificates == "principals"
+    authentication = Authentication(principals, profile.context_pins, time.time, warnings=ended, by_certificate=by_certificate)
     builds = BuildRequests(dsn, limits=profile.builds, policies=policies_of(profile))
     return Application(
         service,
@@ -114,6 +115,8 @@ def serve(
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
     http = declared_profile.http
+    if http.client_certificates == "principals" and tls_client_ca is None:
+        raise CommandRefused("the profile says http.client_certificates: principals, so that --tls-client-ca is needed")
     limits = ConnectionLimits(
         places=http.max_connections,
         places_of_a_peer=http.max_connections_of_a_peer,
@@ -121,6 +124,8 @@ def serve(
         head_seconds=http.head_seconds,
         unread_seconds=http.unread_seconds,
         unread_bytes=http.unread_bytes,
+        handshakes=http.max_handshakes,
+        handshake_seconds=http.handshake_seconds,
     )
     dsn, read_dsn = environment.dsn(Job.SERVING), environment.read_dsn()
     # refused here in words, rather than in each worker
