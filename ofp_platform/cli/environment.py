@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from pydantic import Field, ValidationError
@@ -16,8 +16,10 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.storage.objects import ObjectStore
-    from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.profile import Profile, Tier
+
+ConnectsAs = Literal["owner", "ingress", "projector", "serving", "offline", "auditor"]
+"""Who a command connects as: the role of a job of `storage.roles`, or the owner of the schema, who migrates and repairs."""
 
 SHIPPED_PROFILES = ("demo", "handbook")
 
@@ -135,37 +137,37 @@ class Environment(BaseSettings):
             names = ", ".join(f"OFP_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors() if fault["loc"])
             raise ProfileError(f"the wiring cannot be used: {names}") from None
 
-    def dsn(self, job: Job | None = None) -> str:
+    def dsn(self, role: ConnectsAs) -> str:
         """The DSN of the database; starts the embedded one where none is named. It stops when its last user exits.
 
-        `job`: for the role of that job on the embedded server, and where `role_per_job` says so, else for the owner. Any other
-        DSN that is named has a role of its own.
+        `role`: of that job on the embedded server, and where `role_per_job` says so. Any other DSN that is named has a role of
+        its own.
 
         Raises:
             CommandRefused: OFP_DATABASE_URL is not a DSN; or it is not set, and the home folder does not exist.
             EmbeddedPostgresError: it does not start; the text says what to do.
         """
         if self.database_url is not None:
-            return self.dsn_of_job(_checked(self.database_url), job)
+            return self.dsn_of_role(_checked(self.database_url), role)
         if not self.folder.is_dir():
             raise CommandRefused(no_home(self.folder))
         from ofp_platform.storage.embedded import start_embedded
 
-        return self.dsn_of_job(start_embedded(self.postgres_folder), job)
+        return self.dsn_of_role(start_embedded(self.postgres_folder), role)
 
-    def dsn_of_job(self, dsn: str, job: Job | None) -> str:
-        """The DSN that `dsn()` gave, for the role of a job where the server has one."""
-        if job is None or (self.database_url is not None and not self.role_per_job):
+    def dsn_of_role(self, dsn: str, role: ConnectsAs) -> str:
+        """The DSN that `dsn("owner")` gave, for the role of a job where the server has one."""
+        if role == "owner" or (self.database_url is not None and not self.role_per_job):
             return dsn
-        from ofp_platform.storage.roles import default_role
+        from ofp_platform.storage.roles import Job, default_role
 
         if self.database_url is not None:
             import psycopg
 
-            return psycopg.conninfo.make_conninfo(dsn, user=default_role(job))
+            return psycopg.conninfo.make_conninfo(dsn, user=default_role(Job(role)))
         from ofp_platform.storage.embedded import as_role
 
-        return as_role(dsn, default_role(job))
+        return as_role(dsn, default_role(Job(role)))
 
     def read_dsn(self) -> str | None:
         """The DSN of a replica that the service reads state from; None: none is named.
@@ -183,11 +185,9 @@ class Environment(BaseSettings):
         """
         if self.audit_database_url is not None:
             return _checked(self.audit_database_url, "OFP_AUDIT_DATABASE_URL")
-        from ofp_platform.storage.roles import Job
+        return self.dsn_of_role(dsn, "auditor")
 
-        return self.dsn_of_job(dsn, Job.AUDITOR)
-
-    def open_plane(self, *, create_stream: bool = False, job: Job | None = None) -> Plane:
+    def open_plane(self, role: ConnectsAs, *, create_stream: bool = False) -> Plane:
         """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.
 
         Raises:
@@ -195,9 +195,9 @@ class Environment(BaseSettings):
         """
         from ofp_platform.online.plane import Plane
 
-        return Plane.open(self.load_profile(), self.dsn(job), create_stream=create_stream)
+        return Plane.open(self.load_profile(), self.dsn(role), create_stream=create_stream)
 
-    def open_plane_without_log(self, job: Job | None = None) -> Plane:
+    def open_plane_without_log(self, role: ConnectsAs) -> Plane:
         """As `open_plane`, for what is answered by the database: whether or not there is a stream, or it answers.
 
         Raises:
@@ -205,7 +205,7 @@ class Environment(BaseSettings):
         """
         from ofp_platform.online.plane import Plane
 
-        return Plane.open_without_log(self.load_profile(), self.dsn(job))
+        return Plane.open_without_log(self.load_profile(), self.dsn(role))
 
     def open_objects(self) -> ObjectStore:
         """The object store of the profile, for what neither a database nor a log answers.

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import accumulate, chain
 
 from ofp_platform.log.archive_content import SegmentFacts
+from ofp_platform.log.archive_ledger import note_receipts
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentFile, SegmentWriter
 from ofp_platform.log.archive_store import Archive, SegmentMissing
 from ofp_platform.log.archived_partitions import demand_archived_listed
@@ -169,7 +170,9 @@ def _archive_all(
     }
 
     def write(task: _Task) -> ArchiveReceipt:
-        return _archive(ranges, archive, task, before[task.span.partition_id])
+        receipt = _archive(ranges, archive, task, before[task.span.partition_id])
+        note_receipts(ranges.pool, archive, [receipt])
+        return receipt
 
     if workers == 1:
         for task in tasks:

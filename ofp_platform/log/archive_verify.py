@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ofp_platform.log.archive import ArchiveConflict
+from ofp_platform.log.archive_ledger import missing_receipts, note_receipts, unarchived
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS, SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
 from ofp_platform.log.port import RecordBatch
+from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.columns import are_moments, time_texts
@@ -98,6 +100,20 @@ def verify_partition(archive: Archive, partition_id: str, kind: OffsetKind) -> P
     record_counts = {(receipt.first, receipt.next): receipt.records for receipt in good}
     records = sum(record_counts[span.start, span.next] for span in chosen_spans)
     return PartitionVerification(partition_id, len(spans), records, whole, tuple(problems))
+
+
+def absences(ranges: OffsetRanges, archive: Archive, verifications: Sequence[PartitionVerification]) -> list[str]:
+    """What must be in the archive and is not, in words; receipts of partitions that were proven are noted as such.
+
+    Raises:
+        ReceiptDamaged: an object among the receipts changed meanwhile. ObjectStoreUnavailable | LogUnavailable: see there.
+    """
+    kind = ranges.log.position_kind.offset_kind
+    proven_names = [one.partition_id for one in verifications if not one.problems]
+    present = [receipt for name in proven_names for receipt in archive.receipts(name, kind)]
+    words = missing_receipts(ranges.pool, archive, present)
+    note_receipts(ranges.pool, archive, present)
+    return words + unarchived(ranges.log, ranges.closed(), {one.partition_id: one.contiguous for one in verifications})
 
 
 def _conflicts(archive: Archive, receipts: list[ArchiveReceipt]) -> Iterator[tuple[str, ArchiveConflict]]:

@@ -39,6 +39,7 @@ from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pa
 from ofp_platform.storage.objects import ObjectStore, open_objects
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
 
@@ -242,6 +243,10 @@ class Plane:
                 if row.stream_name == self.profile.stream_name and row.pins == self.profile.context_pins:
                     return row
         return None
+
+    def is_own(self, pins: ContextPins) -> bool:
+        """Whether pins are those of the profile's run: what another one served is not there for whoever asks this plane."""
+        return pins == self.profile.context_pins
 
     def row(self, projection_id: int) -> ProjectionRow:
         """One projection as the store has it now.

@@ -5,25 +5,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.environment import ConnectsAs, Environment
 from ofp_platform.cli.offline.build_context import build_context_on
+from ofp_platform.log.port import StreamNotFound
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.serving.reader import Reader
 from ofp_platform.storage.objects import ObjectStore, open_objects
 from ofp_platform.storage.postgres import Pool, open_pool
-from ofp_platform.storage.schema import migrate
+from ofp_platform.storage.schema import migrate, schema_is_current
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.profile import Profile
 
 CONNECTIONS = 4
+_MAKING_STREAMS: frozenset[ConnectsAs] = frozenset({"owner", "ingress", "projector"})
 
 
 @cache
-def _migrated(dsn: str) -> str:
-    """Once a process: whoever comes first to a new database makes its schema."""
-    migrate(dsn)
-    return dsn
+def _migrate_once(dsn: str) -> None:
+    """Once a process: whoever comes first to a new database makes its schema. A role that may not finds it made."""
+    if not schema_is_current(dsn):
+        migrate(dsn)
+
+
+def _prepared(environment: Environment, role: ConnectsAs) -> str:
+    dsn = environment.dsn("owner")
+    _migrate_once(dsn)
+    return environment.dsn_of_role(dsn, role)
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,19 @@ class _Settings:
     def named_dsn(self) -> str | None:
         """The DSN of the database that settings or environment name; None: the embedded one, which this does not start."""
         environment = self._environment()
-        return None if environment.database_url is None else environment.dsn()
+        return None if environment.database_url is None else environment.dsn("auditor")
 
     @contextmanager
-    def _open_plane(self) -> Iterator[Plane]:
+    def _open_plane(self, role: ConnectsAs) -> Iterator[Plane]:
+        """Whoever comes first makes the stream, in a role that may."""
         environment = self._environment()
-        with Plane.open(environment.load_profile(), _migrated(environment.dsn()), max_connections=CONNECTIONS) as plane:
+        profile, dsn = environment.load_profile(), _prepared(environment, role)
+        try:
+            plane = Plane.open(profile, dsn, max_connections=CONNECTIONS, create_stream=role in _MAKING_STREAMS)
+        except StreamNotFound:
+            Plane.open(profile, environment.dsn_of_role(environment.dsn("owner"), "projector"), max_connections=1).close()
+            plane = Plane.open(profile, dsn, max_connections=CONNECTIONS, create_stream=False)
+        with plane:
             yield plane
 
 
@@ -69,13 +84,13 @@ class PlaneResource(_Settings):
         return self._environment()
 
     @contextmanager
-    def open(self) -> Iterator[Plane]:
-        """The plane, for the time of a step or a tick.
+    def open(self, role: ConnectsAs = "projector") -> Iterator[Plane]:
+        """The plane, for the time of a step or a tick, in the role of a job: where the server has them.
 
         Raises:
             EmbeddedPostgresError | DatabaseUnavailable | LogUnavailable: what does not answer.
         """
-        with self._open_plane() as plane:
+        with self._open_plane(role) as plane:
             yield plane
 
     @contextmanager
@@ -85,7 +100,7 @@ class PlaneResource(_Settings):
         Raises:
             EmbeddedPostgresError | DatabaseUnavailable: it does not answer.
         """
-        with open_pool(_migrated(self._environment().dsn())) as pool:
+        with open_pool(_prepared(self._environment(), "offline")) as pool:
             yield pool
 
 
@@ -105,7 +120,7 @@ class FeatureReaderResource(_Settings):
     @contextmanager
     def open(self) -> Iterator[Reader]:
         """A reader of the projection that is live now."""
-        with self._open_plane() as plane:
+        with self._open_plane("serving") as plane:
             yield plane.reader(plane.known_live())
 
 
@@ -122,5 +137,5 @@ class BuildContextResource(_Settings):
         Raises:
             SparkUnavailable: the engine is Spark, and it is not installed here. MemoryTooSmall: so many workers need more.
         """
-        with self._open_plane() as plane:
+        with self._open_plane("offline") as plane:
             yield build_context_on(plane, self._environment(), self.workers, engine, memory)

@@ -82,6 +82,7 @@ TABLES: dict[str, TableRights] = {
     "log_following_record": TableRights(Rows.WALLED, {**_EVIDENCE_OF_A_SHARD, _PROJECTOR: ADD, _OFFLINE: ADD}),
     "log_accepted_gap": TableRights(Rows.WALLED, _EVERYBODY_READS),
     "range_end": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _SERVING: READ, _OFFLINE: ADD}),
+    "archive_ledger": TableRights(Rows.APPENDED, {_OFFLINE: ADD}),
     "archive_conflict": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _OFFLINE: ADD}),
     # definitions; UPDATE is the right to lock the table, for its rows stand behind a wall
     "registry_pack": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ}),

@@ -105,7 +105,7 @@ def served_console(home: Path, dsn: str) -> Iterator[ServedConsole]:
             ]
             hashes = [answer.provenance.feature_snapshot_hash for answer in answers]
             decided = ofp.record_decision(decision_on(answers[0]))
-        with Environment(home=home, database_url=dsn, profile="demo").open_plane() as plane:
+        with Environment(home=home, database_url=dsn, profile="demo").open_plane("owner") as plane:
             objects = ObjectStore(plane.profile.object_store_url)
             stream_name = plane.profile.stream_name
             kept = keep_one_of_each(plane.pool, objects, pins, stream_name, decided.decision_id, hashes[0])
@@ -157,7 +157,7 @@ def main(folder: Path) -> None:
     with TemporaryDirectory() as scratch:
         home = Path(scratch)
         app(["migrate", "--home", str(home)], standalone_mode=False)
-        with served_console(home, Environment(home=home, profile="demo").dsn()) as served, browser() as opened:
+        with served_console(home, Environment(home=home, profile="demo").dsn("owner")) as served, browser() as opened:
             for theme in ("light", "dark"):
                 for name, (width, height) in {"wide": WIDE, "narrow": NARROW}.items():
                     context = opened.new_context(viewport={"width": width, "height": height}, color_scheme=theme)

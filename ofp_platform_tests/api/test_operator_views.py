@@ -29,7 +29,7 @@ def served(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """A profile, its database, and an answer that is stored."""
     home = tmp_path_factory.mktemp("views")
     fill_demo_plane(home, module_dsn)
-    with Environment(home=home, database_url=module_dsn, profile="demo").open_plane() as plane:
+    with Environment(home=home, database_url=module_dsn, profile="demo").open_plane("owner") as plane:
         live = plane.known_live()
         request = make_request(
             context_pins=plane.profile.context_pins,

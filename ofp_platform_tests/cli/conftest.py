@@ -22,6 +22,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of whoever runs the tests reaches them."""
     for name in (*(f"OFP_{field.upper()}" for field in Environment.model_fields), "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OFP_ROLE_PER_JOB", "1")  # a named server, too: no command works with rights that its job has not
     monkeypatch.setenv("COLUMNS", "130")
 
 

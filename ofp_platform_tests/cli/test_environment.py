@@ -8,7 +8,6 @@ import pytest
 from psycopg import conninfo
 
 from ofp_platform.cli.environment import Environment, split_source, with_tier
-from ofp_platform.storage.roles import Job
 from ofp_platform.vocabulary.profile import ProfileError, Tier
 from ofp_platform_tests.cli.program import Ofp
 from ofp_platform_tests.oracle.simulated_log import write_profile
@@ -56,7 +55,7 @@ def test_another_folder_finds_the_same_profile(tmp_path: Path, monkeypatch: pyte
 
 def test_a_named_server_has_the_roles_where_that_is_said() -> None:
     dsn = "host=db user=ofp_owner dbname=plane sslmode=verify-full"
-    assert Environment(database_url=dsn).dsn(Job.SERVING) == dsn
-    parts = conninfo.conninfo_to_dict(Environment(database_url=dsn, role_per_job=True).dsn(Job.SERVING))
+    assert Environment(database_url=dsn, role_per_job=False).dsn("serving") == dsn
+    parts = conninfo.conninfo_to_dict(Environment(database_url=dsn, role_per_job=True).dsn("serving"))
     assert parts == {"host": "db", "user": "ofp_serving", "dbname": "plane", "sslmode": "verify-full"}
-    assert Environment(database_url=dsn, role_per_job=True).dsn() == dsn
+    assert Environment(database_url=dsn, role_per_job=True).dsn("owner") == dsn

@@ -71,14 +71,14 @@ def test_new_definitions_go_live_as_written(variables: dict[str, str], tmp_path:
     stated = profile.read_text(encoding="utf-8")
     profile.write_text(stated.replace("pack: card_payments", "pack: packs/next.yaml"), encoding="utf-8")
     environment = Environment(home=Path(variables["OFP_HOME"]), database_url=variables["OFP_DATABASE_URL"])
-    with environment.open_plane(create_stream=True) as plane:
+    with environment.open_plane("owner", create_stream=True) as plane:
         before = plane.ensure_live()
         assert before.registry_digest != plane.profile.pack  # the former registry goes on being served
     rebuilt = run(wanted[2], variables).out
     digest = re.search(r"ofp projection switch ([0-9a-f]+)", rebuilt)
     assert digest, rebuilt
     assert "is live" in run(wanted[3].replace("DIGEST", digest[1]), variables).out
-    with environment.open_plane() as plane:
+    with environment.open_plane("owner") as plane:
         assert plane.ensure_live().registry_digest.startswith(digest[1])
         assert plane.ensure_live().basis == before.basis
     assert digest[1] in run(wanted[4], variables).out

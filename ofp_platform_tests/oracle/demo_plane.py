@@ -24,7 +24,7 @@ AFTER_THE_DEMO = "2026-02-05T00:00:00Z"
 def fill_demo_plane(home: Path, dsn: str) -> int:
     """Append all records of ACCOUNT to the demo's own stream and project them. How many there are."""
     home.mkdir(parents=True, exist_ok=True)
-    with Environment(home=home, database_url=dsn, profile="demo").open_plane(create_stream=True) as plane:
+    with Environment(home=home, database_url=dsn, profile="demo").open_plane("owner", create_stream=True) as plane:
         records = _records_of_account(plane.profile.context_pins)
         receipt = plane.log.append(list(records.records()), records.clock())
         assert not receipt.refusals

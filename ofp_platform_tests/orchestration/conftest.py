@@ -12,6 +12,12 @@ from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform_tests.oracle.simulated_log import append, write_profile
 
 
+@pytest.fixture(autouse=True)
+def role_per_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run works with rights that its job has not."""
+    monkeypatch.setenv("OFP_ROLE_PER_JOB", "1")
+
+
 @pytest.fixture
 def plane_resource(dsn: str, tmp_path: Path) -> PlaneResource:
     return PlaneResource(profile_source=str(write_profile(tmp_path)), database_url=dsn)
@@ -25,7 +31,7 @@ def definitions(plane_resource: PlaneResource) -> dg.Definitions:
 @pytest.fixture
 def plane(plane_resource: PlaneResource) -> Iterator[Plane]:
     """The same plane, with all payments in the log and nothing applied."""
-    with plane_resource.open() as opened:
+    with plane_resource.open("owner") as opened:
         append(opened.log)
         yield opened
 

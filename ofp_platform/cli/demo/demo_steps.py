@@ -68,7 +68,7 @@ class DemoSteps:
             CommandRefused: something does not add up; the text says what.
         """
         start = time.monotonic()
-        dsn = self.environment.dsn()
+        dsn = self.environment.dsn("owner")
         migrate(dsn)
         is_embedded = self.environment.database_url is None
         where = f"embedded, in {self.environment.postgres_folder}" if is_embedded else "the one that OFP_DATABASE_URL names"

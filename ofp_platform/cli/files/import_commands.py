@@ -50,7 +50,7 @@ def import_events(
     table = TableFile(file, event_rules.absent)
     reader = RowReader(event_rules)
     appended_count = refused_count = 0
-    with environment.open_plane(create_stream=True) as plane:
+    with environment.open_plane("ingress", create_stream=True) as plane:
         with wheel(Console(stderr=True), f"Reading {file.name}"):
             events = read_all(reader, _parts_of(table))
         history = History(event_rules, plane.profile.context_pins, events)
@@ -91,7 +91,7 @@ def append_labels(
         raise CommandRefused(f"{source}: has no section labels: say there which column names the event and which says since when")
     faults: list[RowFault] = []
     assertions: list[LabelAssertion] = []
-    with environment.open_plane_without_log() as plane:
+    with environment.open_plane_without_log("offline") as plane:
         events = plane.known_registry().pack.events
         if label_rules.event_type not in events:
             raise CommandRefused(

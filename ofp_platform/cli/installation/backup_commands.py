@@ -69,7 +69,7 @@ def restore(
         if (source / name).exists() and not (environment.folder / name).exists():
             _put_whole(source / name, environment.folder / name, environment.folder)
     lines = [f"{environment.postgres_folder} is restored from {source}"]
-    with environment.open_plane_without_log() as plane:
+    with environment.open_plane_without_log("owner") as plane:
         has_stream = True
         try:
             plane.settle()

@@ -96,7 +96,8 @@ def _examine(environment: Environment) -> Iterator[Finding]:
         if current and profile is not None and pack is not None:
             yield published(dsn, pack)
             yield from _running(profile, dsn)
-        yield _guarded("Dagster runs", lambda: dagster_runs(dsn))
+        owner = environment.dsn("owner")  # whose Dagster's tables are, where no other address is named
+        yield _guarded("Dagster runs", lambda: dagster_runs(owner))
     yield dagster_home(environment)
     yield principals(environment)
     for port, user in _PORTS.items():
@@ -183,7 +184,7 @@ def object_store(profile: Profile) -> Finding:
 def _database(environment: Environment) -> tuple[str | None, Finding]:
     is_named = environment.database_url is not None
     try:
-        dsn = environment.dsn()
+        dsn = environment.dsn("auditor")
         with psycopg.connect(dsn, autocommit=True, connect_timeout=10) as connection:
             version = connection.info.server_version
     except (CommandRefused, EmbeddedPostgresError, psycopg.Error) as error:

@@ -50,7 +50,7 @@ def register(
         raise CommandRefused(f"there is no job {job!r}; there are {', '.join(Job)}")
     environment = resolve(home, profile)
     runs = [EVERY_RUN] if every_run else [pins_digest(environment.load_profile().context_pins)]
-    with connect(environment.dsn()) as connection:
+    with connect(environment.dsn("owner")) as connection:
         try:
             register_role(connection, role, Job(job), runs)
         except psycopg.errors.UndefinedObject:
@@ -67,7 +67,7 @@ def show_roles(json: AsJson = False, home: Home = None) -> None:
     from ofp_platform.storage.postgres import connect
     from ofp_platform.storage.roles import EVERY_RUN, registered_roles
 
-    with connect(resolve(home).dsn()) as connection:
+    with connect(resolve(home).dsn("auditor")) as connection:
         roles = [{"role": name, "job": job, "runs": list(runs)} for name, job, runs in registered_roles(connection)]
     lines = table(
         ("role", "job", "runs"),

@@ -105,7 +105,7 @@ def migrate(json: AsJson = False, home: Home = None) -> None:
     """Bring the schema of the database to the newest revision. Nothing happens when it is there already."""
     from ofp_platform.storage import schema
 
-    dsn = resolve(home).dsn()
+    dsn = resolve(home).dsn("owner")
     is_current = schema.schema_is_current(dsn)
     if not is_current:
         schema.migrate(dsn)

@@ -25,7 +25,7 @@ def retention(
     from ofp_platform.cli.installation.retention import apply_retention
 
     environment = resolve(home, profile)
-    with environment.open_plane_without_log() as plane:
+    with environment.open_plane_without_log("owner") as plane:
         stores = list(apply_retention(environment, plane, dry_run=dry_run))
     doing = "would go" if dry_run else "went"
     lines: list[str] = []

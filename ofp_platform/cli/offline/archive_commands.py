@@ -70,13 +70,12 @@ def keep(
     """
     from ofp_platform.cli.terminal.refusals import words_for
     from ofp_platform.log.archive_keeping import keep_up
-    from ofp_platform.storage.roles import Job
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     environment = resolve(home, profile)
-    with environment.open_plane_without_log(Job.OFFLINE) as plane:  # the stream may come later
+    with environment.open_plane_without_log("offline") as plane:  # the stream may come later
         typer.echo(f"{KEEPING} {plane.profile.stream_name}")
         archive = plane.archive
         while not stop.is_set():
@@ -119,13 +118,16 @@ def _segment_lines(receipt: ArchiveReceipt) -> Iterator[str]:
 
 @app.command(short_help="Verify every byte of the archive.")
 def verify(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
-    """Compute every digest and payload hash again, and whether segments join and agree; exit code 1 if something is wrong."""
-    from ofp_platform.log.archive_verify import verify_partition
+    """Compute every digest and payload hash again, whether segments join and agree, and whether all that was archived, or left
+    the log, is there; exit code 1 if something is wrong or missing.
+    """
+    from ofp_platform.log.archive_verify import PartitionVerification, absences, verify_partition
     from ofp_platform.log.archived_partitions import demand_archived_listed
     from ofp_platform.log.archived_tail import demand_tail
     from ofp_platform.log.port import LogRefused
 
-    partitions, lines, problems = [], [], []
+    partitions: list[PartitionVerification] = []
+    lines, problems = [], []
     with open_build_context(resolve(home, profile)) as (plane, build_context):
         names = build_context.archive.partition_ids()
         with bar(Console(stderr=True), "Verifying partitions", len(names)) as advance:
@@ -142,6 +144,7 @@ def verify(json: AsJson = False, home: Home = None, profile: ProfileSource = Non
                 )
                 counts = f"{verification.segments} segments, {verification.records:,} records"
                 lines.append(f"{partition_id}  {counts}, {reach}{behind}")
+        problems += absences(plane.ranges, build_context.archive, partitions)
         try:
             demand_archived_listed(plane.log, build_context.archive)
             demand_tail(plane.log, build_context.archive)
@@ -175,7 +178,7 @@ def restore(
     from ofp_platform.log.postgres import PostgresLog
     from ofp_platform.vocabulary.position import place
 
-    with open_build_context(resolve(home, profile)) as (plane, build_context):
+    with open_build_context(resolve(home, profile), role="owner") as (plane, build_context):
         log, archive = plane.log, build_context.archive
         if not isinstance(log, PostgresLog):
             raise CommandRefused(f"log {log.stream_name} is not in PostgreSQL: it keeps what it acknowledged")

@@ -102,7 +102,7 @@ def prune(
     from ofp_platform.storage.postgres import open_pool
 
     environment = resolve(home, profile)
-    with open_pool(environment.dsn()) as pool:
+    with open_pool(environment.dsn("offline")) as pool:
         folders = dead_folders(environment.folder / "builds", RunLedger(pool), remove=apply)
     lines = [line for folder in folders for line in item(short(folder.name), f"{folder.bytes:,} bytes", details=(folder.why,))]
     removed = "removed" if apply else "to remove with --apply"

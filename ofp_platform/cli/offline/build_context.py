@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.environment import ConnectsAs, Environment
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ def build_context_on(
 
 @contextmanager
 def open_build_context(
-    environment: Environment, workers: int = 2, engine: FeatureEngine = FeatureEngine.PROCESSES, memory: int | None = None
+    environment: Environment,
+    workers: int = 2,
+    engine: FeatureEngine = FeatureEngine.PROCESSES,
+    memory: int | None = None,
+    *,
+    role: ConnectsAs = "offline",
 ) -> Iterator[tuple[Plane, BuildContext]]:
     """The plane of the profile and its build context; closed with the context.
 
@@ -50,5 +55,5 @@ def open_build_context(
         ProfileError | EmbeddedPostgresError | DatabaseUnavailable | LogError | ObjectStoreUnavailable: what is wrong.
         SparkUnavailable: the engine is Spark, and it is not installed here. MemoryTooSmall: so many workers need more.
     """
-    with environment.open_plane() as plane:
+    with environment.open_plane(role) as plane:
         yield plane, build_context_on(plane, environment, workers, engine, memory)

@@ -209,7 +209,7 @@ def verify(dataset: Dataset, json: AsJson = False, home: Home = None, profile: P
         not_compared = "no database here"
     else:
         try:
-            with open_pool(environment.dsn()) as pool:
+            with open_pool(environment.dsn("offline")) as pool:
                 recorded_problems = DatasetIndex(pool, objects).recorded_problems(manifest)
         except DatabaseUnavailable:
             not_compared = "the database does not answer"

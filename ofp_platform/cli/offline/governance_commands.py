@@ -44,7 +44,7 @@ def show_list(
 
     if fact is not None and fact not in FACTS:
         raise CommandRefused(f"there is no fact {fact!r}; there are {', '.join(FACTS)}")
-    with open_pool(resolve(home).dsn()) as pool:
+    with open_pool(resolve(home).dsn("auditor")) as pool:
         recorded_facts = read_facts(pool, fact, about=about, limit=limit)
     print_facts(
         [{"recorded_at_utc": recorded.recorded_at_utc, **recorded.fact.wire()} for recorded in recorded_facts],

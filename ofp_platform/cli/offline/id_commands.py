@@ -60,7 +60,7 @@ def adjudicate(
         reason=reason,
         decided_at_utc=format_time(int(time.time() * MICROS_PER_SECOND)),
     )
-    with open_pool(environment.dsn()) as pool:
+    with open_pool(environment.dsn("offline")) as pool:
         record(pool, decision)
     line = f"of {event_class} {event_id} the record at {position} counts; build again with `ofp intent retry`"
     print_facts(decision, [line], as_json=json)
@@ -74,7 +74,7 @@ def show_list(json: AsJson = False, home: Home = None, profile: ProfileSource = 
 
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
-    with open_pool(environment.dsn()) as pool:
+    with open_pool(environment.dsn("offline")) as pool:
         decisions = read_decisions(pool, declared_profile.stream_name, declared_profile.context_pins)
     lines: list[str] = []
     for decision in decisions:

@@ -35,7 +35,7 @@ def _ledger(environment: Environment, profile: Profile | None = None) -> Iterato
     from ofp_platform.storage.postgres import open_pool
 
     limits, policies = (None, None) if profile is None else (profile.builds, policies_of(profile))
-    with open_pool(environment.dsn()) as pool:
+    with open_pool(environment.dsn("offline")) as pool:
         yield RunLedger(pool, limits, policies)
 
 
@@ -121,7 +121,7 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     from ofp_platform.offline.requests.resolver import resolve as resolve_intent
 
     checked_intent = load_intent_file(intent)
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("offline") as plane:
         next_sequences = LabelStore.next_sequences(plane.pool)
         sources = BuildSources.of(
             plane.pool, plane.log, plane.objects, next_sequences, plane.profile.policy_rev, policies_of(plane.profile)

@@ -52,7 +52,7 @@ def _run(
             raise CommandRefused(f"{basis_file}: {error.strerror}") from None
         except ValueError as error:
             raise CommandRefused(f"{basis_file} holds no basis: {error}") from None
-    with environment.open_plane() as plane:
+    with environment.open_plane("offline") as plane:
         declared_profile = plane.profile
         build_context = BuildContext(plane.pool, plane.log, plane.objects, environment.folder / "scratch", workers)
         basis = given_basis or make_basis(declared_profile.stream_name, build_context.stream_records.ends)
@@ -138,7 +138,7 @@ def show(
     from ofp_platform.storage.postgres import open_pool
     from ofp_platform.vocabulary.times import format_time
 
-    with open_pool(resolve(home, profile).dsn()) as pool:
+    with open_pool(resolve(home, profile).dsn("auditor")) as pool:
         request_ids = parity_requests(pool, request)
         if not request_ids:
             problem = f"no comparison begins with {request}" if request else "nothing was compared yet"

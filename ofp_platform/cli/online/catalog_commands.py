@@ -111,7 +111,7 @@ def _catalogue(home: Path | None, profile_source: str | None) -> Catalogue:
     from ofp_platform.registry.compile import compile_pack
     from ofp_platform.storage.feature_readers import FeatureReaders, TooManyReaders
 
-    with resolve(home, profile_source).open_plane_without_log() as plane:
+    with resolve(home, profile_source).open_plane_without_log("auditor") as plane:
         registry = compile_pack(profile_pack(plane.profile))
         pins = plane.profile.context_pins
         try:

@@ -53,7 +53,7 @@ def decide(
     from ofp_platform.decisions.event_reader import EventReader
 
     environment = resolve(home, profile)
-    with environment.open_plane() as plane:
+    with environment.open_plane("offline") as plane:
         declared_profile = plane.profile
         point = point_of(plane)
         reader = EventReader(plane.log, declared_profile.context_pins, point.event_type, declared_profile.clock_skew_us)
@@ -63,10 +63,13 @@ def decide(
             events = newest_events(reader, count)[-count:]
         if not events:
             raise CommandRefused(f"the log {plane.log.stream_name} holds no {point.event_type} of the profile's run")
-        with _service(environment, url, token) as service:
+        with (
+            _service(environment, url, token) as service,
+            environment.open_plane_without_log("serving") as records,
+            bar(Console(stderr=True), "Deciding", len(events)) as advance,
+        ):
             start = time.monotonic()
-            with bar(Console(stderr=True), "Deciding", len(events)) as advance:
-                tally = decide_on(plane, point, events, service, connections=connections, advance=advance)
+            tally = decide_on(records, point, events, service, connections=connections, advance=advance)
     print_facts(tally, [f"{words_of(tally)}, in {time.monotonic() - start:.1f} s"], as_json=json)
     if tally.refused:
         raise typer.Exit(1)
@@ -110,7 +113,7 @@ def decide_on(
     advance: Callable[[int], None],
     connections: int = 8,
 ) -> Tally:
-    """Decide on events through a service, and record the decisions.
+    """Decide on events through a service, and record the decisions with `plane`, whose role may.
 
     Raises:
         ContractError | ServiceUnreachable | AnswerNotTrusted: what the service has against it.
@@ -179,7 +182,7 @@ def _service(environment: Environment, url: str | None, token: str | None) -> It
     if url is not None:
         yield KnownService(url, token or local_token(environment, DECISIONS, url))
         return
-    with serving(environment, environment.profile_source, environment.dsn(), "decide-serve.log") as service:
+    with serving(environment, environment.profile_source, environment.dsn("owner"), "decide-serve.log") as service:
         yield service
 
 
@@ -190,12 +193,11 @@ def serving(environment: Environment, profile_source: str, dsn: str, output: str
     Raises:
         CommandRefused: it does not become ready.
     """
-    from ofp_platform.storage.roles import Job
 
     own = environment.model_copy(update={"principals": None})
     ensure_local_principals(own, environment.read_profile(profile_source).context_pins)
     command = ofp_command("serve", "--port", "0", "--profile", profile_source, "--home", str(environment.folder))
-    variables = {"OFP_DATABASE_URL": environment.dsn_of_job(dsn, Job.SERVING), "OFP_PRINCIPALS": str(own.principals_file)}
+    variables = {"OFP_DATABASE_URL": environment.dsn_of_role(dsn, "serving"), "OFP_PRINCIPALS": str(own.principals_file)}
     with Child("the HTTP service", command, variables, environment.folder / "logs" / output) as service:
         address = service.wait_for_line("serving at ", _READY_SECONDS)
         assert address is not None  # nobody asks it to stop waiting

@@ -46,7 +46,7 @@ def failures(
     if reason is not None and reason not in list(ApplyFailureReason):
         raise CommandRefused(f"there is no reason {reason!r}; there are {', '.join(ApplyFailureReason)}")
     place = _place(after)
-    with resolve(home, profile).open_plane_without_log() as plane:
+    with resolve(home, profile).open_plane_without_log("auditor") as plane:
         projection_id = plane.known_live().projection_id if projection is None else plane.row(projection).projection_id
         with plane.pool.connection() as connection:
             page = read_failures(connection, projection_id, after=place, limit=limit + 1, reason=reason)
@@ -79,7 +79,7 @@ def anomalies(
     from ofp_platform.online.state.recorded_failures import read_anomalies
 
     place = _place(after)
-    with resolve(home, profile).open_plane_without_log() as plane:
+    with resolve(home, profile).open_plane_without_log("auditor") as plane:
         projection_id = plane.known_live().projection_id if projection is None else plane.row(projection).projection_id
         with plane.pool.connection() as connection:
             page = read_anomalies(connection, projection_id, after=place, limit=limit + 1)

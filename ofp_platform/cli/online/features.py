@@ -75,7 +75,7 @@ def _in_process(environment: Environment, request: GetFeaturesRequest) -> bytes:
     from ofp_platform.online.serving.posture import posture_of
 
     try:
-        plane = environment.open_plane()
+        plane = environment.open_plane("serving")
     except StreamNotFound:
         raise unknown_run(environment.load_profile()) from None
     with plane:

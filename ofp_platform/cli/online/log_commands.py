@@ -36,11 +36,10 @@ def append(
 
     The newest position of each partition is printed in the form that `features get --at-least` takes.
     """
-    from ofp_platform.storage.roles import Job
 
     appended_count = refused_count = 0
     newest: dict[str, Position] = {}
-    with resolve(home, profile).open_plane(create_stream=True, job=Job.INGRESS) as plane:
+    with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
         batch: list[tuple[int, Any]] = []
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
@@ -113,7 +112,7 @@ def _words(file: Path, line: int, refusal: RecordRefusal) -> str:
 @app.command(short_help="Show where the log ends.")
 def ends(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """The head of every partition: the position that the next record gets (Kinesis: the last number given out)."""
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("auditor") as plane:
         floor = plane.log.retention_floor().by_partition()
         stream_name, offset_kind = plane.log.stream_name, plane.log.position_kind.offset_kind
         rows = [
@@ -148,7 +147,7 @@ def trim(
 
     if not archived:
         raise CommandRefused("say --archived: only records that are archived and verified may leave the log")
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("owner") as plane:
         with bar(Console(stderr=True), "Verifying partitions", len(plane.log.partitions())) as advance:
             trims = log_trim.plan_trim(plane, plane.archive, lambda: advance(1))
         lines = []
@@ -181,7 +180,7 @@ def accept(
 
     if not reason.strip():
         raise CommandRefused("--reason: say why nothing was lost; the decision is stored with it")
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("owner") as plane:
         if plane.log.position_kind.offset_kind.start_is_first:
             raise CommandRefused(
                 f"log {plane.log.stream_name} tells itself what it trimmed: there is nothing to decide. What it trimmed is read"

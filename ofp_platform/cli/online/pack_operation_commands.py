@@ -6,11 +6,11 @@ import getpass
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.environment import ConnectsAs, Environment, resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -100,17 +100,16 @@ def rollback(
 
 
 @contextmanager
-def _open_plane(environment: Environment, pack: str | None, job: Literal["offline", "projector"]) -> Iterator[Plane]:
+def _open_plane(environment: Environment, pack: str | None, role: ConnectsAs) -> Iterator[Plane]:
     """The plane of the profile, with that pack in it: a plan reads what the offline plane published, an apply writes state."""
     from ofp_platform.online.plane import Plane
     from ofp_platform.registry.pack import SHIPPED_PACKS
-    from ofp_platform.storage.roles import Job
 
     profile = environment.load_profile()
     if pack is not None:
         path = pack if pack in SHIPPED_PACKS else str(Path(pack).expanduser().resolve())
         profile = profile.model_copy(update={"pack": path})
-    with Plane.open(profile, environment.dsn(Job(job)), create_stream=False) as plane:
+    with Plane.open(profile, environment.dsn(role), create_stream=False) as plane:
         yield plane
 
 

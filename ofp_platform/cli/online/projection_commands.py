@@ -28,7 +28,7 @@ def list_all(json: AsJson = False, home: Home = None, profile: ProfileSource = N
     """List every projection in the database: stream, run, registry, status, version, watermark."""
     from ofp_platform.online.state.projection import list_projections
 
-    with resolve(home, profile).open_plane_without_log() as plane, plane.pool.connection() as connection:
+    with resolve(home, profile).open_plane_without_log("auditor") as plane, plane.pool.connection() as connection:
         rows = list_projections(connection)
     lines = [line for row in rows for line in _row_lines(row)]
     print_facts([_row_facts(row) for row in rows], lines or ["there is no projection yet"], as_json=json)
@@ -65,7 +65,7 @@ def rebuild(json: AsJson = False, home: Home = None, profile: ProfileSource = No
     from ofp_platform.offline.parity.projection_fold import ProjectionFold
     from ofp_platform.online.ranges import rebuild as rebuilding
 
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("projector") as plane:
         receipt = rebuilding.rebuild(plane, ProjectionFold(plane.log, plane.archive, plane.profile))
     lines = list(_receipt_lines(receipt))
     if receipt.may_go_live and not receipt.unchanged:
@@ -101,7 +101,7 @@ def switch(
     digest = pack_digest(pack)
     if len(registry) < _LEAST_DIGITS or not digest.startswith(registry):
         raise CommandRefused(f"the profile's pack is registry {digest}; asked for was {registry}")
-    with environment.open_plane() as plane:
+    with environment.open_plane("projector") as plane:
         fold, now = ProjectionFold(plane.log, plane.archive, plane.profile), int(time.time() * MICROS_PER_SECOND)
         order = Order(getpass.getuser(), "ofp projection switch", now, share=1.0)
         receipt = apply_plan(plane, plan_pack(plane, pack, None, planned_at=now), fold, order)
@@ -125,7 +125,7 @@ def retire(
     from ofp_platform.online.projecting.continuous import CATCH_UP, holds_projection
     from ofp_platform.online.state import projection as projections
 
-    with resolve(home, profile).open_plane_without_log() as plane:
+    with resolve(home, profile).open_plane_without_log("projector") as plane:
         if any(holds_projection(plane.pool, projection, *holder) for holder in ((), (CATCH_UP,))):
             raise CommandRefused(f"somebody applies records to projection {projection} now: stop that first")
         with plane.pool.connection() as connection:
@@ -149,7 +149,7 @@ def reshard(
     """
     from ofp_platform.online.state.key_shards import reshard_in_time
 
-    with resolve(home, profile).open_plane_without_log() as plane:
+    with resolve(home, profile).open_plane_without_log("projector") as plane:
         before = plane.row(projection)
         row = reshard_in_time(plane.pool, projection, shards)
     if row.version == before.version and before.shards == shards:

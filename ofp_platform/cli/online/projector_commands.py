@@ -67,7 +67,6 @@ def run(
 
     from ofp_platform.online.ranges.shard_driver import drive
     from ofp_platform.online.state.key_shards import KeyShard
-    from ofp_platform.storage.roles import Job
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +82,7 @@ def run(
         teller.commit(receipt)
 
     key_shard = None if shard is None else KeyShard.parse(shard)
-    with resolve(home, profile).open_plane(create_stream=True, job=Job.PROJECTOR) as plane:
+    with resolve(home, profile).open_plane("projector", create_stream=True) as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
         while not stop.is_set():
@@ -149,7 +148,7 @@ def catch_up(json: AsJson = False, home: Home = None, profile: ProfileSource = N
     from ofp_platform.cli.terminal.progress import bar
     from ofp_platform.online.projecting.apply_until import apply_until
 
-    with resolve(home, profile).open_plane(create_stream=True) as plane:
+    with resolve(home, profile).open_plane("projector", create_stream=True) as plane:
         row = plane.ensure_live()
         with bar(Console(stderr=True), "Projecting", sum(plane.log.ordinal_lag(row.basis).values())) as advance:
             commits = apply_until(
@@ -169,7 +168,7 @@ def status(json: AsJson = False, home: Home = None, profile: ProfileSource = Non
     from ofp_platform.online.state.progress import read_progress
     from ofp_platform.vocabulary.times import format_time
 
-    with resolve(home, profile).open_plane_without_log() as plane:
+    with resolve(home, profile).open_plane_without_log("auditor") as plane:
         row = plane.live()
         if row is None:
             typer.echo("no live projection of this run: `ofp projector run` makes one", err=True)

@@ -34,7 +34,7 @@ def show(
     partition_id, _, offset = position.rpartition(":")
     if not partition_id:
         raise CommandRefused("a position is written PARTITION:OFFSET, as in 0002:51233")
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("auditor") as plane:
         record = record_at(plane.archived_log, plane.archive, partition_id, offset)
         stream_name = plane.log.stream_name
     where: dict[str, Any] = {"stream_name": stream_name, "partition_id": partition_id, "offset": offset}

@@ -42,7 +42,7 @@ def check(
     from ofp_platform.registry.pack import pack_digest
 
     feature_pack = read_pack(pack)
-    lines = [_hold_against_store(feature_pack, resolve(home).dsn())] if store else []
+    lines = [_hold_against_store(feature_pack, resolve(home).dsn("auditor"))] if store else []
     digest = pack_digest(feature_pack)
     lines.append(f"{feature_pack.pack_id} revision {feature_pack.revision}: {len(feature_pack.groups)} groups, digest {digest}")
     facts = {

@@ -104,7 +104,6 @@ def serve(
     from ofp_platform.api.tls import Tls
     from ofp_platform.cli.terminal.refusals import CommandRefused
     from ofp_platform.storage.postgres import asyncpg_arguments
-    from ofp_platform.storage.roles import Job
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     tls = None
@@ -127,7 +126,7 @@ def serve(
         handshakes=http.max_handshakes,
         handshake_seconds=http.handshake_seconds,
     )
-    dsn, read_dsn = environment.dsn(Job.SERVING), environment.read_dsn()
+    dsn, read_dsn = environment.dsn("serving"), environment.read_dsn()
     # refused here in words, rather than in each worker
     for address in filter(None, (dsn, read_dsn)):
         asyncpg_arguments(address)

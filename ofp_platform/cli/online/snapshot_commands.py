@@ -34,7 +34,7 @@ def _load(plane: Plane, snapshot_hash: str, *, rebuilt: bool = False) -> bytes:
     from ofp_platform.online.serving.snapshot_store import SnapshotStore
 
     snapshots = SnapshotStore(plane.pool, plane.objects)
-    return snapshots.load_rebuilt(snapshot_hash) if rebuilt else snapshots.load(snapshot_hash)
+    return snapshots.load_rebuilt(snapshot_hash, plane.is_own) if rebuilt else snapshots.load(snapshot_hash, plane.is_own)
 
 
 @app.command(short_help="Show one snapshot, verified against its hash.")
@@ -46,7 +46,7 @@ def show(
     profile: ProfileSource = None,
 ) -> None:
     """The record of a snapshot, printed only if its content still has that hash."""
-    with resolve(home, profile).open_plane_without_log() as plane:
+    with resolve(home, profile).open_plane_without_log("auditor") as plane:
         record = _load(plane, snapshot_hash, rebuilt=rebuilt)
     typer.echo(readable_json(json_text.loads(record)))
 
@@ -65,7 +65,10 @@ def reindex(json: AsJson = False, home: Home = None, profile: ProfileSource = No
     def tell(read: int, total: int) -> None:
         advance(100 * read // total - 100 * (read - 1) // total)
 
-    with resolve(home, profile).open_plane_without_log() as plane, bar(Console(stderr=True), "Reading objects", 100) as advance:
+    with (
+        resolve(home, profile).open_plane_without_log("offline") as plane,
+        bar(Console(stderr=True), "Reading objects", 100) as advance,
+    ):
         outcome = snapshot_reindexing.reindex(plane.pool, plane.objects, tell)
     for problem in outcome.problems:
         typer.echo(problem, err=True)
@@ -84,7 +87,7 @@ def rebuild(snapshot_hash: Hash, json: AsJson = False, home: Home = None, profil
     from ofp_platform.api.served_snapshot import ServedSnapshot
 
     _demand_hash(snapshot_hash)
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("auditor") as plane:
         served = ServedSnapshot.load(plane, snapshot_hash)
         rebuilt_hash, records = served.rebuilt()
     equal = rebuilt_hash == snapshot_hash
@@ -115,7 +118,7 @@ def explain(
     from ofp_platform.api.served_snapshot import ServedSnapshot
 
     _demand_hash(snapshot_hash)
-    with resolve(home, profile).open_plane() as plane:
+    with resolve(home, profile).open_plane("auditor") as plane:
         served = ServedSnapshot.load(plane, snapshot_hash)
         name, value = served.find(feature, key, group)
         if served.rebuilt()[0] != snapshot_hash:

@@ -14,7 +14,7 @@ from importlib import resources
 
 import typer
 
-from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.environment import ConnectsAs, Environment
 from ofp_platform.cli.installation.local_principals import CONSOLE, ensure_local_principals, key_file
 from ofp_platform.cli.offline.archive_commands import KEEPING
 from ofp_platform.cli.online.projector_commands import READY
@@ -27,7 +27,6 @@ from ofp_platform.cli.up.restarts import Restarts
 from ofp_platform.cli.up.traffic import trickle
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import embedded_listens
-from ofp_platform.storage.roles import Job
 from ofp_platform.storage.schema import migrate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks
 from ofp_platform.vocabulary.profile import Profile
@@ -54,7 +53,7 @@ class PlaneProcesses:
     _tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
     _restarts: Restarts = field(default_factory=Restarts)
     _due: dict[str, float] = field(default_factory=dict)
-    _commands: dict[str, tuple[list[str], dict[str, str], Job | None]] = field(default_factory=dict)
+    _commands: dict[str, tuple[list[str], dict[str, str], ConnectsAs | None]] = field(default_factory=dict)
 
     def run(self, *, port: int, dagster_port: int | None, simulate: float) -> None:
         """Start, say what is ready, wait for the stop, stop. `dagster_port` None: without Dagster.
@@ -72,7 +71,7 @@ class PlaneProcesses:
             raise CommandRefused(f"--simulate makes events of the pack {_SIMULATED_PACK}; the profile has {pack_id}")
         port = chosen_port(port, "--port")
         dagster_port = None if dagster_port is None else chosen_port(dagster_port, "--dagster-port")
-        dsn = self.environment.dsn()
+        dsn = self.environment.dsn("owner")
         migrate(dsn)
         self._say("PostgreSQL", dsn if self.environment.database_url is None else "as OFP_DATABASE_URL says")
         for name in ensure_local_principals(self.environment, profile.context_pins):
@@ -109,7 +108,7 @@ class PlaneProcesses:
         projector = self._projector
         if projector is None or not projector.ended or time.monotonic() < self._projector_again_at:
             return
-        with Plane.open_without_log(profile, dsn, max_connections=2) as plane:
+        with Plane.open_without_log(profile, self.environment.dsn_of_role(dsn, "projector"), max_connections=2) as plane:
             live = plane.live()
             refusal = None if live is None else plane.reading_refusal(live.basis)
         if refusal is None and self._refusal is None:
@@ -121,7 +120,7 @@ class PlaneProcesses:
         self._refusal, self._projector_again_at = refusal, time.monotonic() + _AGAIN_SECONDS
         if refusal is None:
             self._children.remove(projector)
-            self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, Job.PROJECTOR)
+            self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, "projector")
             self._say("projector", "started again")
 
     def _start_again(self, stack: ExitStack, child: Child) -> Child:
@@ -151,7 +150,7 @@ class PlaneProcesses:
         """Start the embedded server again where it was killed: whoever waits for it then goes on by itself."""
         if self.environment.database_url is None and not embedded_listens(dsn):
             self._say("PostgreSQL", "is gone; starting it again")
-            self.environment.dsn()
+            self.environment.dsn("owner")
             self._say("PostgreSQL", "is back")
 
     def _variables(self, dsn: str) -> dict[str, str]:
@@ -159,18 +158,22 @@ class PlaneProcesses:
         return {
             "OFP_HOME": str(self.environment.folder),
             "OFP_DATABASE_URL": dsn,
+            "OFP_ROLE_PER_JOB": str(self.environment.database_url is None or self.environment.role_per_job),
             "OFP_DAGSTER_POSTGRES_URL": os.environ.get("OFP_DAGSTER_POSTGRES_URL") or dsn,
             "OFP_PROFILE": self.environment.lasting_profile_source,
             "OFP_PRINCIPALS": str(self.environment.principals_file),
             "DAGSTER_HOME": str(self.environment.dagster_folder),
         }
 
-    def _start(self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str], job: Job | None = None) -> Child:
-        """A child; with one job, it connects with the role of it where the server is ours."""
-        self._commands[name] = (command, variables, job)
+    def _start(
+        self, stack: ExitStack, name: str, command: list[str], variables: dict[str, str], role: ConnectsAs | None = None
+    ) -> Child:
+        """A child; with one job, it is told no other role than that of it. Dagster's take one for each thing that they do."""
+        self._commands[name] = (command, variables, role)
         dsn = variables["OFP_DATABASE_URL"]
-        variables = {**variables, "OFP_DATABASE_URL": self.environment.dsn_of_job(dsn, job)}
-        if job is Job.SERVING:
+        if role is not None:
+            variables = {**variables, "OFP_DATABASE_URL": self.environment.dsn_of_role(dsn, role)}
+        if role == "serving":
             variables["OFP_AUDIT_DATABASE_URL"] = self.environment.audit_dsn(dsn)
         output = self.environment.folder / "logs" / f"{name.replace(' ', '-').lower()}.log"
         child = stack.enter_context(Child(name, command, variables, output))
@@ -178,8 +181,8 @@ class PlaneProcesses:
         return child
 
     def _start_plane(self, stack: ExitStack, variables: dict[str, str], port: int) -> None:
-        projector = self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, Job.PROJECTOR)
-        service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables, Job.SERVING)
+        projector = self._projector = self._start(stack, "projector", ofp_command("projector", "run"), variables, "projector")
+        service = self._start(stack, "HTTP service", ofp_command("serve", "--port", str(port)), variables, "serving")
         is_ready = projector.wait_for_line(READY, _READY_SECONDS, self.stop)
         if is_ready is not None:
             self._say("projector", f"{READY} {is_ready}")
@@ -189,7 +192,7 @@ class PlaneProcesses:
             self._say("console", f"{address}/console  (asks for a key: {key_file(self.environment, CONSOLE)} has one)")
 
     def _start_archiver(self, stack: ExitStack, variables: dict[str, str]) -> None:
-        archiver = self._start(stack, "archiver", ofp_command("archive", "keep"), variables, Job.OFFLINE)
+        archiver = self._start(stack, "archiver", ofp_command("archive", "keep"), variables, "offline")
         stream_name = archiver.wait_for_line(KEEPING, _READY_SECONDS, self.stop)
         if stream_name is not None:
             self._say("archiver", f"{KEEPING} {stream_name}")
@@ -215,7 +218,7 @@ class PlaneProcesses:
             self._say("Dagster daemon", "running")
 
     def _start_traffic(self, stack: ExitStack, profile: Profile, dsn: str, rate: float) -> None:
-        ingress = self.environment.dsn_of_job(dsn, Job.INGRESS)
+        ingress = self.environment.dsn_of_role(dsn, "ingress")
         plane = stack.enter_context(Plane.open(profile, ingress, max_connections=2))
         quiet = threading.Event()
         thread = self._tasks.start_thread("simulated traffic", partial(trickle, plane, rate), quiet)

@@ -13,6 +13,7 @@ from psycopg import Connection
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
+from ofp_platform.log.archive_ledger import missing_receipts
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archive_verify import verify_partition
 from ofp_platform.log.postgres import PostgresLog
@@ -56,7 +57,7 @@ def plan_trim(plane: Plane, archive: Archive, on_partition: Callable[[], None] =
     with plane.pool.connection() as connection:
         projections = _projections(connection, log.stream_name)
     floors = log.retention_floor().by_partition()
-    trims, problems = [], []
+    trims, problems = [], missing_receipts(plane.pool, archive)
     for end in log.ends().partitions:
         verification = verify_partition(archive, end.partition_id, log.position_kind.offset_kind)
         problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verification.problems]

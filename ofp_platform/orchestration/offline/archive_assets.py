@@ -1,6 +1,6 @@
 """The archive as an asset: one write-once segment for each closed range of the log, proven against its receipt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -8,7 +8,7 @@ import dagster as dg
 from ofp_platform.log.archive import ArchiveConflict, archive_range
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
-from ofp_platform.log.archive_verify import PartitionVerification, verify_partition, verify_segment
+from ofp_platform.log.archive_verify import PartitionVerification, absences, verify_partition, verify_segment
 from ofp_platform.log.archived_partitions import demand_archived_listed
 from ofp_platform.log.archived_tail import demand_tail
 from ofp_platform.log.port import LogTailLost, PartitionNotFound, PartitionVanished
@@ -20,7 +20,7 @@ from ofp_platform.orchestration.online.projection_assets import RETRIES
 from ofp_platform.orchestration.partitions import LogPartitions, range_key, select_ranges
 from ofp_platform.orchestration.progress_lines import ProgressLines
 from ofp_platform.orchestration.receipt_metadata import ENVELOPE_COLUMNS, Metadata, markdown_table
-from ofp_platform.orchestration.resources import BuildContextResource
+from ofp_platform.orchestration.resources import BuildContextResource, PlaneResource
 from ofp_platform.vocabulary.profile import Profile
 
 ARCHIVE_SEGMENT = dg.AssetKey(["offline", "archive_segment"])
@@ -114,15 +114,19 @@ def _archive(ranges: OffsetRanges, archive: Archive, partition_id: str, number: 
 
 
 @dg.op(description="Every byte of the archive: segments, digests, payload hashes, and that they join and agree.")
-def verify_archived_partitions(context: dg.OpExecutionContext, builds: dg.ResourceParam[BuildContextResource]) -> None:
+def verify_archived_partitions(
+    context: dg.OpExecutionContext, builds: dg.ResourceParam[BuildContextResource], plane: dg.ResourceParam[PlaneResource]
+) -> None:
     """One observation of the whole archive, and its check; the run fails when something is wrong or nothing is archived."""
     with builds.open() as build_context:
         archive = build_context.archive
+        ranges = OffsetRanges(build_context.pool, build_context.log, plane.load_profile().range_size)
         names, verifications = archive.partition_ids(), []
         progress = ProgressLines(context.log.info, "verification", "partitions", len(names))
         for name in names:
             verifications.append(verify_partition(archive, name, build_context.log.position_kind.offset_kind))
             progress.add(1)
+        missing = absences(ranges, archive, verifications)
         try:
             demand_archived_listed(build_context.log, archive)
             demand_tail(build_context.log, archive)
@@ -130,17 +134,19 @@ def verify_archived_partitions(context: dg.OpExecutionContext, builds: dg.Resour
         except (LogTailLost, PartitionVanished) as error:
             vanished_partition = str(error)
     context.log_event(dg.AssetObservation(ARCHIVE_SEGMENT, metadata=_verification(verifications)))
-    evaluation = verification_check(verifications, vanished_partition)
+    evaluation = verification_check(verifications, vanished_partition, missing)
     context.instance.report_runless_asset_event(evaluation)
     if not evaluation.passed:
         raise dg.Failure(evaluation.description, metadata=evaluation.metadata, allow_retries=False)
 
 
-def verification_check(verifications: list[PartitionVerification], vanished_partition: str | None) -> dg.AssetCheckEvaluation:
+def verification_check(
+    verifications: list[PartitionVerification], vanished_partition: str | None, missing: Sequence[str] = ()
+) -> dg.AssetCheckEvaluation:
     """The check `complete_and_verified` as the verification of the whole archive leaves it; red where nothing was verified.
 
     `vanished_partition`: of a partition that the log lists no more and that the archive does not have to its end, or that the log
-    has not as far as the archive, in words.
+    has not as far as the archive, in words. `missing`: what must be in the archive and is not.
     """
     problems = [
         (verification.partition_id, problem.path, problem.error, problem.message)
@@ -151,9 +157,13 @@ def verification_check(verifications: list[PartitionVerification], vanished_part
     metadata: Metadata = {"segments": segments, "problems": len(problems)}
     if vanished_partition is not None:
         metadata["vanished"] = vanished_partition
+    if missing:
+        metadata["missing"] = len(missing)
     if problems:
         metadata["damaged"] = markdown_table(["log partition", "object", "error", "what"], problems)
         description = "\n".join(f"{path}: {error}: {message}" for _, path, error, message in problems)
+    elif missing:
+        description = "\n".join(missing)
     elif vanished_partition is not None:
         description = vanished_partition
     elif segments:
@@ -163,7 +173,7 @@ def verification_check(verifications: list[PartitionVerification], vanished_part
     return dg.AssetCheckEvaluation(
         asset_key=ARCHIVE_SEGMENT,
         check_name=COMPLETE,
-        passed=bool(segments) and not problems and vanished_partition is None,
+        passed=bool(segments) and not problems and not missing and vanished_partition is None,
         description=description,
         metadata=metadata,
         blocking=True,

@@ -21,7 +21,7 @@ def archive_closed_hourly(
     context: dg.ScheduleEvaluationContext, plane: dg.ResourceParam[PlaneResource]
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """From the first range that no run has archived; one in between that is archived already is proven again."""
-    with plane.open() as opened_plane:
+    with plane.open("offline") as opened_plane:
         closed_ranges = opened_plane.ranges.closed()
     shared_count = shared_ranges(closed_ranges)
     archived_keys = context.instance.get_materialized_partitions(ARCHIVE_SEGMENT)

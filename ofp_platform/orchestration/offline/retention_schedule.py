@@ -10,7 +10,7 @@ from ofp_platform.orchestration.resources import PlaneResource
 def remove_what_is_old(context: dg.OpExecutionContext, plane: dg.ResourceParam[PlaneResource]) -> None:
     """One line of the log of the run for each store."""
     counts: dict[str, int] = {}
-    with plane.open() as opened_plane:
+    with plane.open("owner") as opened_plane:
         for store in apply_retention(plane.environment(), opened_plane, dry_run=False):
             context.log.info("%s: kept %s; %d %s went %s", store.store, store.policy, store.going, store.unit, store.detail)
             counts[store.store] = store.going

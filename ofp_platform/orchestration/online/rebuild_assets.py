@@ -84,7 +84,7 @@ def _demand_pack(plane: Plane, partition_key: str) -> None:
 )
 def pack_plan(context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource]) -> dg.MaterializeResult[object]:
     """Plan."""
-    with plane.open() as opened_plane:
+    with plane.open("offline") as opened_plane:
         _demand_pack(opened_plane, context.partition_key)
         try:
             plan = _plan(opened_plane, _fold(opened_plane))
@@ -195,7 +195,9 @@ def make_rebuilt_projection_live(
                     " not what would go live"
                 )
             order = Order("dagster", config.reason or f"run {context.run_id}", _now(), share=1.0)
-            receipt = apply_plan(opened_plane, _plan(opened_plane, None), _fold(opened_plane), order)
+            with plane.open("offline") as planning_plane:  # who reads the groups is known to that role
+                plan = _plan(planning_plane, None)
+            receipt = apply_plan(opened_plane, plan, _fold(opened_plane), order)
         except REFUSALS as error:
             raise dg.Failure(str(error), allow_retries=False) from error
     metadata = {**rebuild_metadata(receipt), "switched": not receipt.unchanged}

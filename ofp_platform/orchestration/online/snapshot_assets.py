@@ -63,7 +63,7 @@ def snapshot_set_asset(profile: Profile) -> dg.AssetsDefinition:
         damaged_hours: dict[str, list[str]] = {}
         refused_hours: dict[str, str] = {}
         digests: list[str] = []
-        with plane.open() as opened_plane:
+        with plane.open("serving") as opened_plane:
             for number, key in enumerate(keys, 1):
                 try:
                     stored_set = materialise_hour(opened_plane, opened_plane.known_live(), objects, hour_start(key))

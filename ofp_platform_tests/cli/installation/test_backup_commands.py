@@ -29,12 +29,12 @@ class Home:
         return call(*arguments, OFP_HOME=str(self.folder), OFP_DATABASE_URL="")
 
     def append(self, begin: int, end: int) -> None:
-        with self.environment.open_plane(create_stream=True) as plane:
+        with self.environment.open_plane("owner", create_stream=True) as plane:
             append(plane.log, deliveries().part(begin, end))
 
     def project(self) -> Any:
         """Apply everything; the ends of the log and what was counted."""
-        with self.environment.open_plane() as plane:
+        with self.environment.open_plane("owner") as plane:
             row = plane.ensure_live()
             projector = plane.projector(row)
             while projector.apply_available(max_records=1_000) is not None:
@@ -52,7 +52,7 @@ def homes() -> Iterator[list[Home]]:
         homes = [Home(Path(name) / part) for part in ("one", "two")]
         homes[0].folder.mkdir(mode=0o700)
         write_profile(homes[0].folder)
-        migrate(homes[0].environment.dsn())
+        migrate(homes[0].environment.dsn("owner"))
         yield homes
         for home in homes:
             stop_embedded(home.folder / "postgres")
@@ -91,7 +91,7 @@ def test_a_backup_makes_another_home(homes: list[Home], tmp_path: Path) -> None:
     assert outcome.out.endswith("the log goes on: the archive holds nothing that it lacks\n")
     assert two.project() == (ends, basis)
     assert (two.folder / "profile.yaml").read_text() == (one.folder / "profile.yaml").read_text()
-    with two.environment.open_plane() as plane:
+    with two.environment.open_plane("owner") as plane:
         assert plane.log.is_settled()  # in another incarnation, for it is another history from here on
 
 

@@ -148,7 +148,7 @@ def kinesis_environment(fake_kinesis: FakeKinesis, dsn: str, tmp_path: Path) -> 
     """A plane on Kinesis that has applied all of its log, of one shard; nothing is archived."""
     path = write_profile(tmp_path, log_kind="kinesis", partitions=1)
     environment = Environment(home=tmp_path, database_url=dsn, profile=str(path))
-    with environment.open_plane(create_stream=True) as plane:
+    with environment.open_plane("owner", create_stream=True) as plane:
         append(plane.log)
         project_available(plane.projector(plane.ensure_live()), 1_000, lambda records: None)
     return environment
@@ -166,7 +166,7 @@ def test_the_retention_of_kinesis_is_shown_and_an_archive_that_lags_is_named(
 
 
 def test_a_shard_that_expired_unread_is_named(kinesis_environment: Environment, fake_kinesis: FakeKinesis) -> None:
-    with kinesis_environment.open_plane() as plane:
+    with kinesis_environment.open_plane("owner") as plane:
         append(plane.log)
     fake_kinesis.split(FIRST)
     fake_kinesis.pass_time(hours=30)
@@ -214,7 +214,7 @@ def test_a_background_task_that_ended_is_named() -> None:
 def test_a_projector_that_died_is_named(kinesis_environment: Environment) -> None:
     projector = found(kinesis_environment)["projector"]
     assert (projector.state, "no continuous driver runs" in projector.result) == (State.WELL, True)
-    with kinesis_environment.open_plane() as plane, plane.pool.connection() as connection:
+    with kinesis_environment.open_plane("owner") as plane, plane.pool.connection() as connection:
         connection.execute("INSERT INTO ofp.projection_driver SELECT projection_id FROM ofp.projection")
     projector = found(kinesis_environment)["projector"]
     assert (projector.state, projector.advice) == (State.WRONG, "ofp projector run")

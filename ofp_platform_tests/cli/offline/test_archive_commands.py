@@ -51,3 +51,32 @@ def test_damage_is_told(offline: OfflinePlane) -> None:
     finally:
         segment.write_bytes(content)
     assert offline.ofp("archive", "verify").code == 0
+
+
+def test_what_must_be_there_and_is_not_is_named(dsn: str, tmp_path: Path) -> None:
+    variables = {"OFP_HOME": str(tmp_path), "OFP_DATABASE_URL": dsn, "OFP_PROFILE": str(write_profile(tmp_path))}
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        append(plane.log)
+        folder = plane.objects.folder
+    assert folder is not None
+    nothing = call("archive", "verify", **variables).refused()
+    for name in ("0000", "0001"):
+        assert re.search(f"partition {name} of card-payments: nothing is archived of its [0-9]+ closed ranges", nothing)
+    assert call("archive", "run", **variables).code == 0
+    assert call("archive", "verify", **variables).code == 0
+    receipts = sorted((folder / "archive/card-payments/0001/receipts").iterdir())
+    aside = tmp_path / "aside"
+    receipts[-1].rename(aside)  # the last one: what is left joins, from the start to its end
+    gone = call("archive", "verify", **variables).refused()
+    assert gone.count("gone") == 1
+    assert f"archive/card-payments/0001/receipts/{receipts[-1].name} is gone" in gone
+    aside.rename(receipts[-1])
+    assert call("archive", "verify", **variables).code == 0
+    (folder / "archive/card-payments/0001").rename(aside)  # the whole prefix
+    gone = call("archive", "verify", **variables).refused()
+    assert f"archive/card-payments/0001/receipts is gone from {folder.as_uri()}: {len(receipts)} segments of" in gone
+    (folder / "archive").rename(tmp_path / "all of it")
+    gone = call("archive", "verify", **variables).refused()
+    assert (gone.count("segments of partition 0000 were archived"), gone.count("segments of partition 0001 were")) == (1, 1)
+    assert call("projector", "catch-up", **variables).code == 0
+    assert "0001/receipts is gone" in call("log", "trim", "--archived", "--dry-run", **variables).refused()

@@ -23,7 +23,7 @@ from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 @pytest.fixture
 def plane(plane_home: dict[str, str]) -> Iterator[Plane]:
     environment = Environment(home=Path(plane_home["OFP_HOME"]), database_url=plane_home["OFP_DATABASE_URL"])
-    with environment.open_plane() as opened:
+    with environment.open_plane("owner") as opened:
         yield opened
 
 

@@ -22,9 +22,9 @@ def with_failures(on_plane: Ofp, plane_home: dict[str, str], payment: dict[str, 
     bad_type = {**payment, "event_id": f"text-{tmp_path.name}", "payload": {**payload, "amount_minor": SECRET}}
     again = {**payment, "event_id": f"twice-{tmp_path.name}", "payload": {**payload, "amount_minor": 7}}
     file = jsonl(tmp_path / "bad.jsonl", bad_key, bad_type, {**payment, "event_id": f"twice-{tmp_path.name}"}, again)
-    with Environment(
-        home=Path(plane_home["OFP_HOME"]), database_url=plane_home["OFP_DATABASE_URL"], profile="demo"
-    ).open_plane() as plane:
+    with Environment(home=Path(plane_home["OFP_HOME"]), database_url=plane_home["OFP_DATABASE_URL"], profile="demo").open_plane(
+        "owner"
+    ) as plane:
         first = next(part.offset for part in plane.log.ends().partitions if part.partition_id == "0000")
         assert on_plane("log", "append", file).out.startswith("4 appended")
         projector = plane.projector(plane.known_live())

@@ -99,7 +99,7 @@ def test_what_no_projection_can_have_is_refused(own_plane: dict[str, str]) -> No
 
 def _append(variables: dict[str, str], event: dict[str, Any]) -> Position:
     environment = Environment(home=Path(variables["OFP_HOME"]), database_url=variables["OFP_DATABASE_URL"], profile="demo")
-    with environment.open_plane() as plane:
+    with environment.open_plane("owner") as plane:
         (position,) = plane.log.append([event]).outcomes
     assert isinstance(position, Position)
     return position
