@@ -38,7 +38,7 @@ class ServedSnapshot:
     def load(cls, plane: Plane, snapshot_hash: str) -> Self:
         """The record of a hash, verified, and the registry that it was served under."""
         objects = plane.objects
-        record = SnapshotRecord.model_validate_json(SnapshotStore(plane.pool, objects).load(snapshot_hash))
+        record = SnapshotRecord.model_validate_json(SnapshotStore(plane.pool, objects).load(snapshot_hash, plane.is_own))
         with plane.pool.connection() as connection:
             registry = load_registry(connection, record.hashed["registry_digest"])
         return cls(

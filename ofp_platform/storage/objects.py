@@ -158,6 +158,23 @@ class ObjectStore:
         except (BaseError, OSError) as error:
             raise self._unavailable(error) from error
 
+    def get_range(self, path: str, begin: int, length: int) -> tuple[bytes, int]:
+        """`length` bytes of the object from `begin` on, and the size of the whole; no bytes where it ends before them.
+
+        Raises:
+            ObjectNotFound: there is none.
+            ObjectStoreUnavailable: the store does not answer.
+        """
+        try:
+            size = obstore.head(self._store, _checked(path))["size"]
+            if size < begin + length:
+                return b"", size
+            return obstore.get_range(self._store, path, start=begin, length=length).to_bytes(), size
+        except FileNotFoundError:
+            raise ObjectNotFound(f"there is no object {path!r} in {self.url}") from None
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+
     def exists(self, path: str) -> bool:
         """Whether there is an object of that path."""
         try:

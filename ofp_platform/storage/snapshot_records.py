@@ -1,15 +1,19 @@
 """Materialised snapshots as bytes: where they stand, how they are framed, and how they are read and verified.
 
-An object is a frame of canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`, or of many such records one
-after another (a pack; then the index says where). The SHA-256 of the canonical bytes of `hashed` is a record's name.
+An object is a frame of canonical JSON `{kind, contract_version, feature_snapshot_hash, hashed}`, or frames of many such records
+one after another (a pack; then the index says where). The SHA-256 of the canonical bytes of `hashed` is a record's name.
 
-A frame is the length of its data (8 bytes, little-endian), a SHA-256 (32 bytes) over that length and what follows, and the data
-as zstd. The digest is there because zstd has bits that no reader looks at: no byte of an object may change unnoticed.
+A frame is the length of its data and that of it as zstd (4 bytes each, little-endian; the second is 0 where the frame is the
+rest of the object), a SHA-256 (32 bytes) over both and what follows, and the data as zstd. The digest is there because zstd has
+bits that no reader looks at: no byte of an object may change unnoticed. One record of a pack is read by its frame alone.
+
+Whose a record is it says itself. An index row that names another run, or a reader of another run, has it refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -20,11 +24,13 @@ from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.canonical_form import form, placeholder
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 
 SNAPSHOTS = "snapshots"
 """The folder of all stored snapshots."""
 _CODEC = pa.Codec("zstd")
 _LENGTH_BYTES = 8
+_BITS = 32
 _HEAD_BYTES = _LENGTH_BYTES + 32
 _MOST_BYTES = 1 << 30
 _RECORD = (
@@ -69,34 +75,93 @@ def record_bytes(snapshot_hash: str, hashed_bytes: bytes) -> bytes:
 
 def compress(data: bytes) -> bytes:
     """A frame of the data; see the module."""
-    length, packed_bytes = len(data).to_bytes(_LENGTH_BYTES, "little"), bytes(_CODEC.compress(data, asbytes=True))
+    packed_bytes = bytes(_CODEC.compress(data, asbytes=True))
+    length = (len(data) | len(packed_bytes) << _BITS).to_bytes(_LENGTH_BYTES, "little")
     return length + sha256(length + packed_bytes).digest() + packed_bytes
 
 
-def decompress(frame: bytes) -> bytes:
-    """The inverse.
+def decompress(frames: bytes) -> bytes:
+    """The data of a frame, or of frames one after another.
 
     Raises:
-        ValueError | OSError: not a frame, or one that was changed.
+        ValueError | OSError: not frames, or changed ones.
     """
-    length, packed_bytes = frame[:_LENGTH_BYTES], frame[_HEAD_BYTES:]
-    if not packed_bytes:
-        raise ValueError(f"{len(frame)} bytes are no frame")
-    if sha256(length + packed_bytes).digest() != frame[_LENGTH_BYTES:_HEAD_BYTES]:
-        raise ValueError("the frame was changed after it was written")
-    size = int.from_bytes(length, "little")
-    if size > _MOST_BYTES:
-        raise ValueError(f"a frame of {size} bytes is above the limit")
-    return bytes(_CODEC.decompress(packed_bytes, size, asbytes=True))
+    return b"".join(data for _, _, data in frames_of(frames))
 
 
-def place_in_pack(reference: str) -> tuple[str, int, int] | None:
-    """Path, first byte and length of a record in a pack; None: the reference is an object of its own."""
+def frames_of(frames: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """The frames of an object: first byte, length and data of each.
+
+    Raises:
+        ValueError | OSError: not frames, or changed ones.
+    """
+    at = 0
+    while at < len(frames) or not frames:
+        length = frames[at : at + _LENGTH_BYTES]
+        sizes = int.from_bytes(length, "little")
+        size, packed_size = sizes & (1 << _BITS) - 1, sizes >> _BITS
+        end = at + _HEAD_BYTES + packed_size if packed_size else len(frames)
+        packed_bytes = frames[at + _HEAD_BYTES : end]
+        if not packed_bytes or end > len(frames):
+            raise ValueError(f"{len(frames) - at} bytes are no frame")
+        if sha256(length + packed_bytes).digest() != frames[at + _LENGTH_BYTES : at + _HEAD_BYTES]:
+            raise ValueError("the frame was changed after it was written")
+        if size > _MOST_BYTES:
+            raise ValueError(f"a frame of {size} bytes is above the limit")
+        yield at, end - at, bytes(_CODEC.decompress(packed_bytes, size, asbytes=True))
+        at = end
+
+
+@dataclass(frozen=True, order=True)
+class PackedPlace:
+    """The place of a record in a pack: its bytes in the data of all frames, and the frame that holds it.
+
+    `frame` is first byte and length of the frame in the object, `frame_begin` where its data begins, `size` that of the object;
+    without a frame (of a pack that an earlier release wrote) the whole pack is read.
+    """
+
+    path: str
+    begin: int
+    length: int
+    frame: tuple[int, int] | None = None
+    frame_begin: int = 0
+    size: int = 0
+
+    @property
+    def reference(self) -> str:
+        """As the index has it; `place_in_pack` is the inverse."""
+        place = f"{self.path}#{self.begin}+{self.length}"
+        return place if self.frame is None else f"{place}/{self.frame[0]}+{self.frame[1]}/{self.frame_begin}/{self.size}"
+
+    def read(self, objects: ObjectStore) -> bytes:
+        """The bytes there, of the one frame.
+
+        Raises:
+            ObjectNotFound | ObjectStoreUnavailable: see there. ValueError | OSError: no frame is there, or a changed one.
+        """
+        if self.frame is None:
+            return decompress(objects.get(self.path))[self.begin :][: self.length]
+        frame, size = objects.get_range(self.path, *self.frame)
+        if size != self.size:
+            raise ValueError(f"{self.path} has {size} bytes; {self.size} were written")
+        data = decompress(frame)
+        return data[self.begin - self.frame_begin :][: self.length]
+
+
+def place_in_pack(reference: str) -> PackedPlace | None:
+    """The place of a record in a pack; None: the reference is an object of its own.
+
+    Raises:
+        ValueError: it is no reference.
+    """
     path, separator, place = reference.partition("#")
     if not separator:
         return None
-    begin, _, length = place.partition("+")
-    return path, int(begin), int(length)
+    (begin, length), *rest = [tuple(map(int, part.split("+"))) for part in place.split("/")]
+    if not rest:
+        return PackedPlace(path, begin, length)
+    (frame_at, frame_length), (frame_begin,), (size,) = rest
+    return PackedPlace(path, begin, length, (frame_at, frame_length), frame_begin, size)
 
 
 def hashed_part(record: bytes, snapshot_hash: str) -> dict[str, Any]:
@@ -137,74 +202,97 @@ def hashed_of_records(content: bytes) -> Iterator[tuple[int, int, str, dict[str,
         begin = end
 
 
-def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
-    """The record of a hash, verified against it.
+def read_record(pool: Pool, objects: ObjectStore, snapshot_hash: str, pins: ContextPins | None = None) -> bytes:
+    """The record of a hash, verified against it, against the index, and against the run that it must be of; None: any.
 
     Raises:
-        SnapshotMissing | SnapshotDamaged: see there.
+        SnapshotMissing | SnapshotDamaged: see there; the second also of a record of another run.
         ObjectStoreUnavailable | psycopg.Error: the same call may be made again.
     """
+    row = _index_rows(pool, [snapshot_hash]).get(snapshot_hash)
     try:
-        record = _read(pool, objects, snapshot_hash)
-    except ObjectNotFound:
-        if not _is_indexed(pool, snapshot_hash):
-            raise SnapshotMissing(missing_words(snapshot_hash)) from None
         try:
-            record = _read(pool, objects, snapshot_hash)  # it may have been stored between the two looks
+            record = _read(objects, snapshot_hash, row)
         except ObjectNotFound:
-            raise SnapshotDamaged(f"the object of snapshot {snapshot_hash} is gone; the index knows it") from None
+            row = row or _index_rows(pool, [snapshot_hash]).get(snapshot_hash)
+            if row is None:
+                raise SnapshotMissing(missing_words(snapshot_hash)) from None
+            record = _read(objects, snapshot_hash, row)  # it may have been stored between the two looks
+    except ObjectNotFound:
+        raise SnapshotDamaged(f"the object of snapshot {snapshot_hash} is gone; the index knows it") from None
     except (ValueError, OSError):
         raise SnapshotDamaged(f"the stored bytes of snapshot {snapshot_hash} are damaged") from None
-    _hashed_bytes(record, snapshot_hash)
+    _demand_own(hashed_part(record, snapshot_hash), snapshot_hash, row, pins)
     return record
 
 
-def _is_indexed(pool: Pool, snapshot_hash: str) -> bool:
+_IndexRow = tuple[str, str]
+"""Pins digest and reference."""
+
+
+def _index_rows(pool: Pool, snapshot_hashes: Sequence[str]) -> dict[str, _IndexRow]:
     with pool.connection() as connection:
-        query = "SELECT 1 FROM ofp.snapshot_index WHERE snapshot_hash = %s LIMIT 1"
-        return connection.execute(query, (snapshot_hash,)).fetchone() is not None
+        query = "SELECT snapshot_hash, pins_digest, reference FROM ofp.snapshot_index WHERE snapshot_hash = ANY(%s)"
+        rows = connection.execute(query, (list(snapshot_hashes),)).fetchall()
+    return {name: (digest, reference) for name, digest, reference in rows}
 
 
-def read_records(pool: Pool, objects: ObjectStore, snapshot_hashes: Sequence[str]) -> dict[str, bytes]:
-    """The records of many hashes, each verified against it, by hash; what is missing or damaged is left out.
+def _demand_own(hashed: dict[str, Any], snapshot_hash: str, row: _IndexRow | None, pins: ContextPins | None) -> None:
+    """Refuse a record that is of another run than the index says of it, or than it must be of."""
+    try:
+        record_pins = ContextPins.model_validate(hashed["context_pins"])
+    except (KeyError, TypeError, ValueError):
+        raise SnapshotDamaged(f"snapshot {snapshot_hash} does not say of which run it is") from None
+    if row is not None and pins_digest(record_pins) != row[0]:
+        raise SnapshotDamaged(f"snapshot {snapshot_hash} is of run {record_pins.run_id}; the index has it for another one")
+    if pins not in (None, record_pins):
+        raise SnapshotDamaged(f"snapshot {snapshot_hash} is of run {record_pins.run_id} and its pins, not of the one asked about")
+
+
+def read_records(
+    pool: Pool, objects: ObjectStore, snapshot_hashes: Sequence[str], pins: ContextPins
+) -> dict[str, dict[str, Any]]:
+    """The hashed parts of the records of a run, each verified as by `read_record`; what is missing or damaged is left out.
 
     Raises:
         ObjectStoreUnavailable | psycopg.Error: the same call may be made again.
     """
-    with pool.connection() as connection:
-        query = "SELECT snapshot_hash, reference FROM ofp.snapshot_index WHERE snapshot_hash = ANY(%s)"
-        rows = connection.execute(query, (list(snapshot_hashes),)).fetchall()
-    places = {name: place for name, reference in rows if (place := place_in_pack(reference)) is not None}
+    index_rows = _index_rows(pool, snapshot_hashes)
+    places = {name: place for name, row in index_rows.items() if (place := _packed_place(row)) is not None}
     records: dict[str, bytes] = {}
     pack_path, pack = "", b""
-    for name, (path, begin, length) in sorted(places.items(), key=lambda item: item[1]):
-        if path != pack_path:
+    for name, place in sorted(places.items(), key=lambda item: item[1].path):
+        if place.path != pack_path:
             try:
-                pack_path, pack = path, decompress(objects.get(path))
+                pack_path, pack = place.path, decompress(objects.get(place.path))
             except (ObjectNotFound, ValueError, OSError):
-                pack_path, pack = path, b""
-        records[name] = pack[begin : begin + length]
+                pack_path, pack = place.path, b""
+        records[name] = pack[place.begin : place.begin + place.length]
+    hashed: dict[str, dict[str, Any]] = {}
     for name in set(snapshot_hashes):
         try:
-            if name in records:
-                _hashed_bytes(records[name], name)
-            else:
-                records[name] = read_record(pool, objects, name)
+            record = records[name] if name in records else read_record(pool, objects, name, pins)
+            part = hashed_part(record, name)
+            _demand_own(part, name, index_rows.get(name), pins)
+            hashed[name] = part
         except (SnapshotMissing, SnapshotDamaged):
-            records.pop(name, None)
-    return records
+            continue
+    return hashed
 
 
-def _read(pool: Pool, objects: ObjectStore, snapshot_hash: str) -> bytes:
+def _packed_place(row: _IndexRow) -> PackedPlace | None:
+    try:
+        return place_in_pack(row[1])
+    except ValueError:
+        return None
+
+
+def _read(objects: ObjectStore, snapshot_hash: str, row: _IndexRow | None) -> bytes:
+    """The object of that name, or else the place in a pack."""
     try:
         return decompress(objects.get(snapshot_path(snapshot_hash)))
     except ObjectNotFound:
-        with pool.connection() as connection:
-            row = connection.execute(
-                "SELECT reference FROM ofp.snapshot_index WHERE snapshot_hash = %s", (snapshot_hash,)
-            ).fetchone()
-        place = None if row is None else place_in_pack(row[0])
+        place = None if row is None else place_in_pack(row[1])
         if place is None:
             raise
-    path, begin, length = place
-    return decompress(objects.get(path))[begin : begin + length]
+    return place.read(objects)

@@ -29,7 +29,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ofp(tmp_path: Path) -> Ofp:
     """The program with a home of its own, and no database that it could start by mistake."""
-    (tmp_path / "home").mkdir()
+    (tmp_path / "home").mkdir(mode=0o700)
 
     def run(*arguments: str, **environ: str) -> Outcome:
         settings = {"OFP_HOME": str(tmp_path / "home"), "OFP_DATABASE_URL": "postgresql://postgres@127.0.0.1:1/none"}

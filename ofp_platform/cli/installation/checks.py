@@ -8,11 +8,13 @@ import platform
 import re
 import shutil
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import assert_never
 
@@ -43,12 +45,15 @@ from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.storage.embedded import EmbeddedPostgresError
 from ofp_platform.storage.objects import ObjectStoreUnavailable, open_objects
 from ofp_platform.storage.postgres import DatabaseUnavailable, connect, keeps_sessions, open_pool, takes_writes
+from ofp_platform.storage.private_files import NotPrivate, require_private_folder, user_name
 from ofp_platform.storage.schema import schema_is_current
 from ofp_platform.vocabulary.profile import Profile, ProfileError
 from ofp_platform.vocabulary.serving import Health, PostureState
 
 PYTHONS = ((3, 11), (3, 14))
 _FREE_BYTES = 2_000_000_000
+_LOOKED_AT = 10_000
+"""Entries of a home folder that are looked at: those of an object store may be very many."""
 _PROBE = ("doctor/probe", b"written by ofp doctor\n")
 _PORTS = {8000: "HTTP service", 3000: "Dagster's UI"}
 
@@ -80,6 +85,8 @@ def _examine(environment: Environment) -> Iterator[Finding]:
     yield python_version(sys.version_info[:2])
     yield packages(metadata.requires("ofp-platform") or [])
     yield home_folder(environment)
+    if environment.folder.is_dir():
+        yield home_rights(environment)
     profile, finding = _profile(environment)
     yield finding
     pack = None
@@ -144,6 +151,54 @@ def home_folder(environment: Environment) -> Finding:
     if free < _FREE_BYTES:
         return Finding("home", State.NOTE, description, "a log and its state may need more; choose another disk with OFP_HOME")
     return Finding("home", State.WELL, description)
+
+
+def home_rights(environment: Environment) -> Finding:
+    """Whether the home folder, what lies in it and the link to the embedded server's socket are this user's alone.
+
+    Homes of releases before 53 have files that others may read. The server's own folder is looked at when the server starts.
+    """
+    folder, own = environment.folder, os.geteuid()
+    memory = environment.postgres_folder.with_name(f"{environment.postgres_folder.name}.socket")
+    socket_folder = Path(memory.read_text(encoding="utf-8").strip()) if memory.is_file() else None
+    for private in [folder] if socket_folder is None else [folder, socket_folder]:
+        try:
+            if private.exists():
+                require_private_folder(private, own)
+        except NotPrivate as error:
+            return Finding("rights", State.WRONG, str(error), _mending(private, own))
+    foreign, readable = [], []
+    for path in islice(_entries(folder, environment.postgres_folder), _LOOKED_AT):
+        status = path.lstat()
+        if status.st_uid != own:
+            foreign.append(path)
+        elif not stat.S_ISLNK(status.st_mode) and status.st_mode & 0o077:
+            readable.append(path)
+    if foreign:
+        description = (
+            f"{len(foreign)} entries of {folder} belong to another user, {foreign[0]} to {user_name(foreign[0].lstat().st_uid)}"
+        )
+        return Finding("rights", State.WRONG, description, f"if nothing in them is strange: chown -R {own} {foreign[0]}")
+    if readable:
+        description = f"{len(readable)} entries of {folder} have rights for others, {readable[0]} among them"
+        return Finding("rights", State.NOTE, description, f"chmod -R go= {folder}")
+    return Finding("rights", State.WELL, f"{folder} is this user's alone")
+
+
+def _entries(folder: Path, but: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path == but:
+            continue
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _entries(path, but)
+
+
+def _mending(folder: Path, own: int) -> str:
+    is_own = folder.lstat().st_uid == own
+    return (
+        f"chmod 700 {folder}" if is_own else f"as whoever it belongs to, or root: chown -R {own} {folder} && chmod 700 {folder}"
+    )
 
 
 def _profile(environment: Environment) -> tuple[Profile | None, Finding]:

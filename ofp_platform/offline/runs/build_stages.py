@@ -44,7 +44,8 @@ from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.models import EventRouting, event_class
 from ofp_platform.storage.decision_records import read_decisions
-from ofp_platform.storage.snapshot_records import hashed_part, read_records
+from ofp_platform.storage.snapshot_records import read_records
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import (
     AsOfBasis,
     FeaturePackRef,
@@ -195,7 +196,7 @@ def dataset(
     else:
         checked_rows = compute_features_on_spark(job, plan.dataset_identity, spark_fold.spark, spark_fold.blocks)
     blocks = dataset_blocks(job, registry)
-    snapshots_of = partial(_served_snapshots, build_context)
+    snapshots_of = partial(_served_snapshots, build_context, plan.context_pins)
     served_rows: ServedRows | None = None
     skewed_rows: SkewedRows | None = None
     if plan.as_of_basis is AsOfBasis.DECISION:
@@ -218,14 +219,14 @@ def dataset(
     )
 
 
-def _served_snapshots(build_context: BuildContext, decision_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Snapshots that were served for decisions, by their ids; what is not stored, or is damaged, is left out."""
+def _served_snapshots(build_context: BuildContext, pins: ContextPins, decision_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Snapshots served for decisions of a run, by the ids of these; what is not stored, damaged or another run's is left out."""
     with replaying("as_of_basis"):
         with build_context.pool.connection() as connection:
             decisions = read_decisions(connection, decision_ids)
         hashes = {decision_id: record.feature_snapshot_hash for decision_id, record in decisions.items()}
-        records = read_records(build_context.pool, build_context.objects, list(hashes.values()))
-    return {decision_id: hashed_part(records[name], name) for decision_id, name in hashes.items() if name in records}
+        snapshots = read_records(build_context.pool, build_context.objects, list(hashes.values()), pins)
+    return {decision_id: snapshots[name] for decision_id, name in hashes.items() if name in snapshots}
 
 
 def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[RecordedDecision]:

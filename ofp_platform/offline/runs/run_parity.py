@@ -153,7 +153,7 @@ def compare_and_store(
     page: list[ParityResult] = []
     workers = build_context.workers if len(decision_ids) > _MANY else 1
     anchors = decision_anchors(build_context.pool, decision_ids)
-    for record in compare_all(anchors, parity, request_id, stored_snapshots(build_context), workers=workers):
+    for record in compare_all(anchors, parity, request_id, stored_snapshots(build_context, parity.pins), workers=workers):
         counts[record.outcome.value] += 1
         on_record(record)
         page.append(record)
@@ -164,10 +164,10 @@ def compare_and_store(
     return counts
 
 
-def stored_snapshots(build_context: BuildContext) -> Callable[[str], dict[str, Any]]:
-    """A reader of served snapshots by hash, for `compare_all`."""
+def stored_snapshots(build_context: BuildContext, pins: ContextPins) -> Callable[[str], dict[str, Any]]:
+    """A reader of served snapshots of a run by hash, for `compare_all`."""
 
     def hashed_of(snapshot_hash: str) -> dict[str, Any]:
-        return hashed_part(read_record(build_context.pool, build_context.objects, snapshot_hash), snapshot_hash)
+        return hashed_part(read_record(build_context.pool, build_context.objects, snapshot_hash, pins), snapshot_hash)
 
     return hashed_of

@@ -122,7 +122,7 @@ def damaged_objects(plane: Plane, objects: ObjectStore, index_path: str) -> list
     problems = []
     for entry in orjson.loads(index)["snapshots"]:
         try:
-            store.load(entry["feature_snapshot_hash"])
+            store.load(entry["feature_snapshot_hash"], plane.is_own)
         except ContractError:
             problems.append(entry["reference"])
     return problems

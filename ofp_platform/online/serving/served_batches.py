@@ -1,8 +1,8 @@
 """Served batches: the records of many served snapshots in one write-once object, each with its place in it.
 
-A batch is a zstd frame of the records' canonical bytes one after another, named by the SHA-256 of those bytes. An object per
-served snapshot would cost several times what the answer itself does (a file, its flush and its folders' each time); the records
-of one service are also almost the same text.
+A batch is the records' canonical bytes one after another, named by the SHA-256 of those bytes, in frames of FRAME_BYTES: one
+record is read without the others' frames. An object per served snapshot would cost several times what the answer itself does (a
+file, its flush and its folders' each time); the records of one service are also almost the same text.
 
 Batches are made in a thread beside the one that answers. The two share the interpreter's lock, so answering waits for the work
 done here for each answer. (The folder `packs` of the stored paths is older than the word.)
@@ -11,12 +11,14 @@ done here for each answer. (The folder `packs` of the stored paths is older than
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.storage.snapshot_records import SNAPSHOTS, compress, record_bytes
+from ofp_platform.storage.snapshot_records import SNAPSHOTS, PackedPlace, compress, record_bytes
 from ofp_platform.vocabulary.canonical import sha256_hex
 
 BATCHES = f"{SNAPSHOTS}/packs"
+FRAME_BYTES = 128 << 10
 
 
 def record_of(answer: Answer) -> bytes:
@@ -32,9 +34,20 @@ def make_batch(answers: Iterable[Answer]) -> tuple[str, bytes, list[tuple[Answer
     content = b"".join(records)
     name = sha256_hex(content)
     path = f"{BATCHES}/{name[:2]}/{name}.zst"
-    references = []
-    begin = 0
-    for answer, record in zip(ordered_answers, records, strict=True):
-        references.append((answer, f"{path}#{begin}+{len(record)}"))
-        begin += len(record)
-    return path, compress(content), references
+    frames: list[bytes] = []
+    places: list[tuple[Answer, PackedPlace]] = []
+    begin = frame_at = first = 0
+    while first < len(records):
+        end, size = first, 0
+        while end < len(records) and (not size or size + len(records[end]) <= FRAME_BYTES):
+            size += len(records[end])
+            end += 1
+        frame, frame_begin = compress(content[begin : begin + size]), begin
+        for answer, record in zip(ordered_answers[first:end], records[first:end], strict=True):
+            place = PackedPlace(path, begin, len(record), (frame_at, len(frame)), frame_begin)
+            places.append((answer, place))
+            begin += len(record)
+        frames.append(frame)
+        frame_at += len(frame)
+        first = end
+    return path, b"".join(frames), [(answer, replace(place, size=frame_at).reference) for answer, place in places]

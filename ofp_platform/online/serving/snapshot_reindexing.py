@@ -5,13 +5,14 @@ A record says itself what its row says. So what was served, and stored, is found
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ofp_platform.online.serving.served_batches import BATCHES
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.storage.snapshot_records import SNAPSHOTS, SnapshotDamaged, decompress, hashed_of_records
+from ofp_platform.storage.snapshot_records import SNAPSHOTS, PackedPlace, SnapshotDamaged, frames_of, hashed_of_records
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.times import parse_time
@@ -44,7 +45,7 @@ def reindex(pool: Pool, objects: ObjectStore, on_objects: Callable[[int, int], N
     problems: list[str] = []
     for number, path in enumerate(paths, 1):
         try:
-            rows = list(_rows(path, decompress(objects.get(path))))
+            rows = list(_rows(path, objects.get(path)))
         except (SnapshotDamaged, ValueError, OSError, KeyError) as error:
             problems.append(f"{path}: {error}")
             rows = []
@@ -57,14 +58,21 @@ def reindex(pool: Pool, objects: ObjectStore, on_objects: Callable[[int, int], N
 
 
 def _rows(path: str, content: bytes) -> Iterator[tuple[str | int, ...]]:
-    in_batch = path.startswith(f"{BATCHES}/")
-    for begin, length, snapshot_hash, hashed in hashed_of_records(content):
-        yield (
-            pins_digest(ContextPins.model_validate(hashed["context_pins"])),
-            hashed["registry_digest"],
-            hashed["run_config_digest"],
-            canonical_bytes(hashed["input_basis"]).decode(),
-            snapshot_hash,
-            parse_time(hashed["as_of_time_utc"]),
-            f"{path}#{begin}+{length}" if in_batch else path,
-        )
+    frame_begin = 0
+    for frame_at, frame_length, data in frames_of(content):
+        for begin, length, snapshot_hash, hashed in hashed_of_records(data):
+            place = PackedPlace(path, frame_begin + begin, length, (frame_at, frame_length), frame_begin, len(content))
+            yield _row(snapshot_hash, hashed, place.reference if path.startswith(f"{BATCHES}/") else path)
+        frame_begin += len(data)
+
+
+def _row(snapshot_hash: str, hashed: Mapping[str, Any], reference: str) -> tuple[str | int, ...]:
+    return (
+        pins_digest(ContextPins.model_validate(hashed["context_pins"])),
+        hashed["registry_digest"],
+        hashed["run_config_digest"],
+        canonical_bytes(hashed["input_basis"]).decode(),
+        snapshot_hash,
+        parse_time(hashed["as_of_time_utc"]),
+        reference,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from ofp_platform.api.examples import health_example
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.installation import checks
-from ofp_platform.cli.installation.checks import State, examine, free_port, packages, python_version
+from ofp_platform.cli.installation.checks import State, examine, free_port, home_rights, packages, python_version
 from ofp_platform.cli.installation.local_principals import ensure_local_principals
 from ofp_platform.log import kinesis
 from ofp_platform_tests.cli.program import Ofp
@@ -219,3 +220,37 @@ def test_a_projector_that_died_is_named(kinesis_environment: Environment) -> Non
     projector = found(kinesis_environment)["projector"]
     assert (projector.state, projector.advice) == (State.WRONG, "ofp projector run")
     assert projector.result.endswith("no continuous driver runs, and the last one was not stopped: it died")
+
+
+def test_an_old_home_that_others_reach_is_named_with_its_mending(tmp_path: Path) -> None:
+    home, socket_folder = tmp_path / "home", tmp_path / "socket"
+    for folder in (home, socket_folder):
+        folder.mkdir(mode=0o700)
+    (home / "keys").mkdir(mode=0o700)
+    key = home / "keys" / "console"
+    key.touch(mode=0o600)
+    (home / "postgres.socket").touch(mode=0o600)
+    (home / "postgres.socket").write_text(f"{socket_folder}\n")
+
+    def rights() -> tuple[State, str, str]:
+        finding = home_rights(Environment(home=home))
+        return finding.state, finding.result, finding.advice
+
+    assert rights()[0] is State.WELL
+    key.chmod(0o644)
+    state, result, advice = rights()
+    assert (state, f"{key} among them" in result, advice) == (State.NOTE, True, f"chmod -R go= {home}")
+    key.chmod(0o600)
+    for folder in (home, socket_folder):
+        folder.chmod(0o755)
+        state, result, advice = rights()
+        assert (state, str(folder) in result, advice) == (State.WRONG, True, f"chmod 700 {folder}")
+        folder.chmod(0o700)
+    if os.geteuid() == 0:  # only root gives away
+        for path in (key, home):
+            os.chown(path, 65534, -1)
+            state, result, advice = rights()
+            assert (state, str(path) in result) == (State.WRONG, True)
+            assert f"chown -R 0 {path}" in advice
+            os.chown(path, 0, -1)
+    assert rights()[0] is State.WELL

@@ -66,8 +66,8 @@ def test_a_pack_holds_the_records_where_its_rows_say(answers: list[Answer], plan
     for answer, reference in placed:
         place = place_in_pack(reference)
         assert place is not None
-        found, begin, length = place
-        assert found == path
+        assert place.path == path
+        begin, length = place.begin, place.length
         record = orjson.loads(content[begin : begin + length])
         assert record["feature_snapshot_hash"] == answer.hash
         assert canonical_bytes(record) == content[begin : begin + length]
@@ -75,6 +75,30 @@ def test_a_pack_holds_the_records_where_its_rows_say(answers: list[Answer], plan
         assert answer.made_under.pins_digest == pins_digest(plane.pins)
         assert answer.basis.encode() in answer.hashed
     assert place_in_pack(snapshot_path("0" * 64)) is None
+
+
+def test_one_record_is_read_by_its_frame_alone(answers: list[Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ofp_platform.online.serving.served_batches.FRAME_BYTES", 1)  # a frame for each
+    path, pack, placed = make_batch(answers)
+    objects = ObjectStore(str(tmp_path))
+    objects.put_if_absent(path, pack)
+    monkeypatch.setattr(objects, "get", None)  # the whole is not read
+    frames = set()
+    for answer, reference in placed:
+        place = place_in_pack(reference)
+        assert place is not None
+        assert place.frame is not None
+        assert orjson.loads(place.read(objects))["feature_snapshot_hash"] == answer.hash
+        frames.add(place.frame)
+    assert len(frames) == len({answer.hash for answer in answers}) > 1
+    assert sum(length for _, length in frames) == len(pack)
+    (tmp_path / path).chmod(0o600)
+    (tmp_path / path).write_bytes(pack + b"x")  # no byte may change unnoticed, also none outside of the frame
+    with pytest.raises(ValueError, match="were written"):
+        place.read(objects)
+    (tmp_path / path).write_bytes(pack[:-1])
+    with pytest.raises(ValueError, match="were written"):
+        place.read(objects)
 
 
 def indexed(pool: Pool, plane: SmallPlane) -> list[str]:

@@ -70,7 +70,7 @@ def targets(world: World) -> list[Target]:
     with plane.pool.connection() as connection:
         rows = connection.execute("SELECT snapshot_hash, reference FROM ofp.snapshot_index").fetchall()
     packed = {name: place for name, reference in rows if (place := place_in_pack(reference)) is not None}
-    pack = next(iter(packed.values()))[0]
+    pack = next(iter(packed.values())).path
     found.append(Target("snapshot pack", root / pack, _unreadable(store, sorted(packed))))
     found.append(
         Target("snapshot set", root / filled.index_path, lambda: bool(damaged_objects(plane, objects, filled.index_path)))
