@@ -127,6 +127,10 @@ cli-reference: $(READY) ## Write docs/cli.md and docs/profile.md again (a test c
 contracts-check: $(READY) ## Check that contracts/ is what the models say
 	@$(PY) -m ofp_platform.api.contract_files --check
 
+.PHONY: screenshots
+screenshots: $(READY) ## Write pictures of the console and of Dagster's pages, in both themes, with the demo's data, into dist/screenshots
+	@$(PY) -m ofp_platform_tests.api.screenshots dist/screenshots $(ARGS)
+
 .PHONY: locks
 locks: ## Resolve the lock files again from pyproject.toml (newer versions: make locks ARGS=--upgrade)
 	@# not after $(READY): the environment cannot be what pyproject.toml asks for before the locks are

@@ -30,11 +30,12 @@ from ofp_platform.api.connection_places import Places
 from ofp_platform.api.console_files import ConsoleFiles
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.feast_questions import answer_of, read_question
+from ofp_platform.api.health_ring import STEP_SECONDS, HealthRing
 from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
-from ofp_platform.api.operator_routes import OperatorRoutes
+from ofp_platform.api.operator_routes import OperatorRoutes, demand_run, parameter
 from ofp_platform.api.overview_routes import OverviewRoutes
 from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.record_routes import RecordRoutes
@@ -61,6 +62,7 @@ from ofp_platform.api.route_scopes import (
     FEATURE_GROUPS,
     GET_FEATURES,
     HEALTH,
+    HEALTH_HISTORY,
     LABELS,
     METRICS,
     OPENAPI,
@@ -78,6 +80,7 @@ from ofp_platform.api.signing_keys import KeySet
 from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.health_history import MOST_HOURS
 from ofp_platform.vocabulary.identity import readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
@@ -87,7 +90,7 @@ from ofp_platform.vocabulary.times import format_time
 
 _GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
-PRINCIPALS, SIGNING_KEYS, ACCESS_LOG = "principals", "signing keys", "access log"
+PRINCIPALS, SIGNING_KEYS, ACCESS_LOG, HISTORY = "principals", "signing keys", "access log", "health history"
 """Its background tasks, as health names one that ended."""
 _VITAL_TARGETS = frozenset({b"/health", b"/metrics"})
 _ASKING = PrincipalScope.FEATURES_READ
@@ -118,8 +121,9 @@ class Application:
     """The service over its five ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
     the time of a request of Feast's shape, which names none.
 
-    `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ended`: where it is told that
-    a background task ended, for health.
+    `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ring`: where health is kept
+    over time, for this process alone if there is none. `ended`: where it is told that a background task ended, for health.
+    `wall_clock`: seconds since 1970.
     """
 
     def __init__(
@@ -133,9 +137,11 @@ class Application:
         authentication: Authentication,
         hosts: OwnHosts | None = None,
         access: AccessLog | None = None,
+        ring: HealthRing | None = None,
         ended: EndedTasks | None = None,
         policy: HttpPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        wall_clock: Callable[[], float] = time.time,
         new_request_id: Callable[[], str] = _new_request_id,
         arrival: Callable[[], str] = _arrival,
     ) -> None:
@@ -146,6 +152,8 @@ class Application:
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
+        self._ring = ring or HealthRing()
+        self._wall_clock = wall_clock
         self._tasks = BackgroundTasks(ended)
         self._key_readings: dict[KeySet, asyncio.Future[None]] = {}
         self._policy = policy or HttpPolicy()
@@ -183,6 +191,7 @@ class Application:
             FEATURE_GROUPS: self._feature_groups,
             CATALOGUE: self._catalogue,
             HEALTH: self._health,
+            HEALTH_HISTORY: self._health_history,
             METRICS: self._metrics,
             OPENAPI: self._openapi,
             DOCS: self._docs,
@@ -482,6 +491,29 @@ class Application:
         headers = {"cache-control": "no-store"} | ({"retry-after": str(RETRY_AFTER_SECONDS)} if red else {})
         return Response(health.model_dump_json(), status_code=503 if red else 200, media_type="application/json", headers=headers)
 
+    async def _health_history(self, request: Request) -> Response:
+        demand_run(request)
+        hours = parameter(request, "hours") or str(MOST_HOURS)
+        if not (hours.isascii() and hours.isdigit() and len(hours) <= 2 and 1 <= int(hours) <= MOST_HOURS):
+            raise invalid(Reason.INVALID_FIELD, f"hours is 1 to {MOST_HOURS}")
+        try:
+            history = await asyncio.to_thread(self._ring.history, self._wall_clock(), int(hours))
+        except OSError:
+            raise unavailable(
+                Reason.STORE_DOWN, "what was kept of health cannot be read; the log of the service says why"
+            ) from None
+        return Response(history.model_dump_json(), media_type="application/json", headers={"cache-control": "no-store"})
+
+    async def _keep_health(self) -> None:
+        while True:
+            try:
+                health = await self._port.health()
+            except Exception as error:  # as /health would tell it; nobody is served worse for want of a chart
+                health = None
+                self._contract_error(error, HEALTH_HISTORY, [])
+            await asyncio.to_thread(self._ring.record, health, self._wall_clock())
+            await asyncio.sleep(STEP_SECONDS)
+
     async def _metrics(self, request: Request) -> Response:
         body = self._port.metrics() + self.metrics.exposition()
         return Response(body, headers={"content-type": CONTENT_TYPE_LATEST})
@@ -522,11 +554,12 @@ class Application:
             return
         self._tasks.start(PRINCIPALS, self._refresh())
         self._tasks.start(SIGNING_KEYS, self._refresh_keys())
+        self._tasks.start(HISTORY, self._keep_health())
         if self._access is not None:
             self._tasks.start(ACCESS_LOG, self._write_accesses(self._access))
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self._tasks.stop(PRINCIPALS, SIGNING_KEYS, ACCESS_LOG)
+        await self._tasks.stop(PRINCIPALS, SIGNING_KEYS, ACCESS_LOG, HISTORY)
         await self._builds.close()
         await self._records.close()
         await self._overviews.close()

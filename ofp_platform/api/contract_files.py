@@ -20,6 +20,7 @@ from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.explanation import Explanation
+from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
@@ -87,6 +88,7 @@ OVERVIEWS: dict[type[BaseModel], str] = {
     DatasetList: "Published datasets v0",
     PublishedDataset: "Published dataset v0",
     PackOperations: "Operations that put packs live v0",
+    HealthHistory: "Health over time v0",
 }
 """Lists that are shown, and the titles of their schemas."""
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (

@@ -245,3 +245,18 @@ def pack_operations_example() -> dict[str, Any]:
         "refusal": None,
     }
     return {"kind": "ofp_pack_operations", "contract_version": "v0", "steps": [step], "next_cursor": None}
+
+
+def health_history_example() -> dict[str, Any]:
+    """Three spans: one that nobody observed, all well, behind."""
+
+    def sample(minute: int, state: str | None, lag: int | None, age: int | None) -> dict[str, Any]:
+        return {
+            "at_utc": f"2026-03-31T11:{minute:02d}:00Z",
+            "state": state,
+            "lag_records": lag,
+            "watermark_age_seconds": age,
+        }
+
+    samples = [sample(51, None, None, None), sample(54, "GREEN", 0, 1), sample(57, "AMBER", 7_210, 2)]
+    return {"kind": "ofp_health_history", "contract_version": "v0", "seconds": 180, "samples": samples}

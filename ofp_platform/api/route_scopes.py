@@ -21,6 +21,7 @@ PARITY = "/v0/parity"
 PARITY_REPORT = "/v0/parity/{comparison_id}"
 DATASETS = "/v0/datasets"
 DATASET = "/v0/datasets/{dataset_identity}"
+HEALTH_HISTORY = "/v0/health_history"
 PACK_OPERATIONS = "/v0/pack_operations"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
 APPLY_FAILURES = "/v0/apply_failures"
@@ -62,6 +63,7 @@ SCOPES: dict[str, Scope | Open] = {
     PARITY_REPORT: Scope.SNAPSHOTS_READ,
     DATASETS: Scope.SNAPSHOTS_READ,
     DATASET: Scope.SNAPSHOTS_READ,
+    HEALTH_HISTORY: Scope.OPERATE,
     PACK_OPERATIONS: Scope.OPERATE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,

@@ -44,6 +44,7 @@ from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.explanation import Explanation
+from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -222,6 +223,10 @@ class OfpClient:
     def health(self) -> Health:
         """The state of the plane, RED included."""
         return _health(self._send("GET", "/health", accepted_statuses=(200, 503)))
+
+    def health_history(self, *, hours: int | None = None) -> HealthHistory:
+        """Lag and freshness of the last hours (24 where it is not said): the worst of each span."""
+        return parse(HealthHistory, self._send("GET", path_with("/v0/health_history", hours=hours)).content)
 
     def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
         """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.
@@ -404,6 +409,10 @@ class AsyncOfpClient:
     async def health(self) -> Health:
         """The state of the plane, RED included."""
         return _health(await self._send("GET", "/health", accepted_statuses=(200, 503)))
+
+    async def health_history(self, *, hours: int | None = None) -> HealthHistory:
+        """Lag and freshness of the last hours (24 where it is not said): the worst of each span."""
+        return parse(HealthHistory, (await self._send("GET", path_with("/v0/health_history", hours=hours))).content)
 
     async def submit_intent(self, intent: Intent | Mapping[str, Any]) -> BuildRun:
         """The run of a build intent, given as a model or as plain data: queued, or as it stands if it was asked for before.

@@ -1,7 +1,4 @@
-"""A small plane of the demo's run behind a real service, and a browser that looks at its console. Also a program: pictures.
-
-`python -m ofp_platform_tests.api.console_server FOLDER` writes a picture of each page in both themes into a folder.
-"""
+"""A small plane of the demo's run behind a real service, and a browser that looks at its console."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ofp_platform.cli.environment import Environment
@@ -137,8 +133,13 @@ def browser() -> Iterator[Browser]:
 
 def enter(page: Page, served: ServedConsole, key: str | None = None) -> None:
     """Open the console and give it a key, as a person does."""
-    page.goto(f"{served.address}/console#/key")
-    page.get_by_label("Key of a principal").fill(key or served.key)
+    enter_key(page, served.address, key or served.key)
+
+
+def enter_key(page: Page, address: str, key: str) -> None:
+    """The same of any service."""
+    page.goto(f"{address}/console#/key")
+    page.get_by_label("Key of a principal").fill(key)
     page.get_by_role("button", name="Use this key").click()
     page.get_by_text("The key is kept until").wait_for()
 
@@ -147,27 +148,3 @@ def show(page: Page, target: str) -> None:
     """Go to a page, and wait until it is there."""
     page.evaluate("target => { document.getElementById('main').dataset.ready = ''; location.hash = '#' + target }", target)
     page.locator("main[data-ready]:not([data-ready=''])").wait_for(timeout=READY_MS)
-
-
-def main(folder: Path) -> None:
-    """Write the pictures."""
-    from ofp_platform.cli.main import app
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory() as scratch:
-        home = Path(scratch)
-        app(["migrate", "--home", str(home)], standalone_mode=False)
-        with served_console(home, Environment(home=home, profile="demo").dsn("owner")) as served, browser() as opened:
-            for theme in ("light", "dark"):
-                for name, (width, height) in {"wide": WIDE, "narrow": NARROW}.items():
-                    context = opened.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-                    page = context.new_page()
-                    enter(page, served)
-                    for title, target in served.pages().items():
-                        show(page, target)
-                        page.screenshot(path=folder / f"{title}_{theme}_{name}.png", full_page=title != "catalogue")
-                    context.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -58,6 +58,7 @@ _NAMES = (
     "ofs_dataset_list",
     "ofs_published_dataset",
     "ofp_pack_operations",
+    "ofp_health_history",
 )
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,33 +53,34 @@ def watched(opened: Browser) -> Iterator[Watched]:
     context.close()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_page_in_each_theme_is_sound_and_accessible(opened: Browser, served: ServedConsole, theme: Any) -> None:
+THEMES: dict[Any, str] = {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 22, 29)"}
+"""Each theme and its background."""
+
+
+def test_every_page_in_each_theme_is_sound_and_accessible(watched: Watched, served: ServedConsole) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     axe = Axe()
-    context = opened.new_context(viewport={"width": WIDE[0], "height": WIDE[1]}, color_scheme=theme)
-    watched = Watched(context.new_page())
     page = watched.page
     enter(page, served)
+    # once: the pages are parts of one document. The log of the browser must stay empty: the debugger puts it in, not the page
+    page.evaluate(axe.axe_script)
     for name, target in served.pages().items():
         page.set_viewport_size({"width": WIDE[0], "height": WIDE[1]})
         show(page, target)
         assert page.locator("main [role=alert]").count() == 0, (name, page.locator("main").inner_text())
         assert page.locator("h1").count() == 1
-        # the log of the browser must stay empty: axe is put in by the debugger, not by the page
-        violations = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        serious = [one for one in violations if one["impact"] in ("serious", "critical")]
-        assert not serious, (name, [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in serious])
+        for theme, background in THEMES.items():
+            page.emulate_media(color_scheme=theme)
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == background
+            violations = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+            serious = [one for one in violations if one["impact"] in ("serious", "critical")]
+            assert not serious, (name, theme, [(one["id"], [node["target"] for node in one["nodes"]][:3]) for one in serious])
         page.set_viewport_size({"width": NARROW[0], "height": NARROW[1]})
         assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0], name
     assert watched.complaints == []
     assert {url.startswith(served.address + "/") for url in watched.urls} == {True}
     assert not any(served.key in url for url in watched.urls)
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
-        "rgb(255, 255, 255)" if theme == "light" else "rgb(16, 22, 29)"
-    )
-    context.close()
 
 
 def test_the_switch_of_the_theme_outranks_the_system(watched: Watched, served: ServedConsole) -> None:
@@ -144,6 +146,107 @@ def test_three_keys_lead_from_the_decisions_to_the_events_of_one(watched: Watche
         page.keyboard.press("Enter")
     page.get_by_text("the hash is the same").wait_for(timeout=60_000)
     assert "107016" in page.locator("main").inner_text()
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("start", "link", "text"),
+    [
+        ("parity", "Comparison [0-9a-f]{12}", "Parity by day and group"),
+        ("builds", "Build [0-9a-f]{12}", "Stages that ended"),
+        ("datasets", "fraud_by_payment", "Gates that it passed"),
+        ("health", "Failures", "Records that feed no group, or not all."),
+    ],
+)
+def test_lists_lead_to_what_they_list_by_keyboard(
+    watched: Watched, served: ServedConsole, start: str, link: str, text: str
+) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, f"/{start}")
+    tab_to(page, page.get_by_role("link", name=re.compile(link)).first)
+    page.keyboard.press("Enter")
+    page.get_by_text(text).wait_for()
+    assert page.evaluate("document.activeElement.tagName") == "H1"
+    assert watched.complaints == []
+
+
+def test_what_was_kept_is_told_apart(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/parity")
+    assert page.locator("main .badge").all_inner_texts() == ["MISMATCH", "NOTHING COMPARED"]
+    show(page, f"/comparison/{served.kept.comparison_id}")
+    assert page.locator("main .badge").all_inner_texts() == ["MISMATCH", "MISMATCH", "MATCH", "MATCH", "MATCH"]
+    shown = page.locator("main").inner_text()
+    assert "PROVENANCE_INCOMPLETE 1" in shown
+    assert "1 snapshots are in no day" in shown
+    show(page, "/datasets")
+    assert page.locator("main .badge").all_inner_texts() == ["UNREADABLE", "AS RECORDED", "DIFFERS"]
+    show(page, "/builds")
+    assert "LABEL_COVERAGE_BELOW_POLICY (label) 0.421 of the mature rows" in page.locator("main").inner_text()
+    show(page, "/builds/QUEUED")
+    assert page.locator("main tbody tr").count() == 1
+    show(page, "/operations")
+    assert page.locator("main .badge").all_inner_texts() == ["refused", "switched", "begun"]
+
+
+LISTS = {
+    "/parity": ("comparisons", "Nothing was compared."),
+    "/builds": ("builds", "No build was asked for"),
+    "/datasets": ("datasets", "No dataset is published"),
+    "/operations": ("steps", "No operation put a pack live"),
+}
+
+
+def test_a_list_of_nothing_is_never_green(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+
+    def answer(route: Any) -> None:
+        response = route.fetch()
+        content = response.json()
+        names = {name for name, _ in LISTS.values()}
+        emptied = {name: [] if name in names else value for name, value in content.items()}
+        route.fulfill(response=response, body=json.dumps(emptied | {"next_cursor": None}))
+
+    page.route("**/v0/**", answer)
+    for target, (_, words) in LISTS.items():
+        show(page, target)
+        assert words in page.locator("main").inner_text()
+        assert page.locator("main .good").count() == 0
+
+
+def test_the_next_page_of_a_list_is_asked_for_by_its_cursor(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+
+    def answer(route: Any) -> None:
+        if "cursor=" in route.request.url:
+            route.continue_()
+            return
+        response = route.fetch(url=route.request.url.replace("limit=20", "limit=1"))
+        route.fulfill(response=response)
+
+    page.route("**/v0/build_runs?**", answer)
+    show(page, "/builds")
+    assert page.locator("main tbody tr").count() == 1
+    page.get_by_role("link", name="Earlier builds").click()
+    page.locator("main[data-ready=builds]").wait_for()
+    assert page.locator("main tbody tr").count() > 1
+
+
+def test_health_over_time_is_the_services_own(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    page.goto(f"{served.address}/console")
+    page.get_by_text("Since this page was opened").wait_for()
+    enter(page, served)
+    show(page, "/health")
+    page.get_by_text("Last 24 hours, as the service kept it").wait_for()
+    assert "not observed 23." in page.locator("main").inner_text()
+    tab_to(page, page.get_by_role("button", name="1 hour"))
+    page.keyboard.press("Enter")
+    page.get_by_text("Last hour, as the service kept it").wait_for()
     assert watched.complaints == []
 
 

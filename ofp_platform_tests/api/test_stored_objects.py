@@ -75,6 +75,7 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "ofs_dataset_list",
     "ofs_published_dataset",
     "ofp_pack_operations",
+    "ofp_health_history",
     "pack_plan",
 }
 """Objects that are shown, written by people, or stored in columns: other tests hold their schemas."""

@@ -116,7 +116,7 @@ def keep_one_of_each(
     results += [
         parity_result(comparison_id, decision_id, snapshot, MISMATCH, "2026-02-04"),
         parity_result(comparison_id, decision_id, NOWHERE, UNCHECKABLE, None),
-        parity_result(empty_comparison, decision_id, snapshot, UNCHECKABLE, "2026-02-04"),
+        parity_result(empty_comparison, decision_id, snapshot, UNCHECKABLE, "2026-02-03"),
     ]
     store_records(pool, results)
     store_corrections(pool, [correction(comparison_id, decision_id, snapshot, "2026-02-04")])

@@ -18,26 +18,26 @@ import { operationsPage } from "/console/page_operations.js";
 import { failuresPage } from "/console/page_failures.js";
 import { keyPage } from "/console/page_key.js";
 
-// name in the address: [title, how the page is made, whether the menu has it]
+// name in the address: [title, how the page is made, its word in the menu]
 const PAGES = {
-  health: ["Health", healthPage, true],
-  decisions: ["Decisions", decisionsPage, true],
-  decision: ["Decision", decisionPage, false],
-  features: ["Ask", featuresPage, true],
-  snapshots: ["Snapshots", snapshotsPage, true],
-  snapshot: ["Snapshot", snapshotPage, false],
-  events: ["Events behind a value", explanationPage, false],
-  difference: ["Compare", differencePage, true],
-  catalogue: ["Groups", cataloguePage, true],
-  parity: ["Parity", parityPage, true],
-  comparison: ["Comparison", comparisonPage, false],
-  builds: ["Builds", buildsPage, true],
-  build: ["Build", buildPage, false],
-  datasets: ["Datasets", datasetsPage, true],
-  dataset: ["Dataset", datasetPage, false],
-  operations: ["Pack operations", operationsPage, true],
-  failures: ["Apply failures", failuresPage, true],
-  key: ["Key", keyPage, false],
+  health: ["Health", healthPage, "Health"],
+  decisions: ["Decisions", decisionsPage, "Decisions"],
+  decision: ["Decision", decisionPage, null],
+  features: ["Ask", featuresPage, "Ask"],
+  snapshots: ["Snapshots", snapshotsPage, "Snapshots"],
+  snapshot: ["Snapshot", snapshotPage, null],
+  events: ["Events behind a value", explanationPage, null],
+  difference: ["Compare", differencePage, "Compare"],
+  catalogue: ["Groups", cataloguePage, "Groups"],
+  parity: ["Parity", parityPage, "Parity"],
+  comparison: ["Comparison", comparisonPage, null],
+  builds: ["Builds", buildsPage, "Builds"],
+  build: ["Build", buildPage, null],
+  datasets: ["Datasets", datasetsPage, "Datasets"],
+  dataset: ["Dataset", datasetPage, null],
+  operations: ["Pack operations", operationsPage, "Packs"],
+  failures: ["Apply failures", failuresPage, "Failures"],
+  key: ["Key", keyPage, null],
 };
 const MENU_OF = { decision: "decisions", snapshot: "snapshots", events: "snapshots", comparison: "parity", build: "builds", dataset: "datasets" };
 
@@ -114,7 +114,7 @@ document.getElementById("skip").addEventListener("click", (event) => {
   main.focus();
 });
 document.getElementById("pages").append(
-  ...Object.entries(PAGES).filter(([, page]) => page[2]).map(([name, [title]]) => h("li", null, link([name], title, { "data-page": name }))));
+  ...Object.entries(PAGES).filter(([, page]) => page[2]).map(([name, page]) => h("li", null, link([name], page[2], { "data-page": name }))));
 onSample(({ health }) => {
   const word = health?.state ?? "NO ANSWER";
   const shown = badge(word, health ? undefined : "bad");

@@ -32,11 +32,11 @@ export function facts(pairs) {
 export function table(caption, columns, rows) {
   const cells = (row) =>
     columns.map(([, cell, style], place) => h(place ? "td" : "th", { class: style, scope: place ? null : "row" }, cell(row)));
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", null,
-      h("caption", null, caption),
+  return h("div", { class: "framed" },
+    h("p", { class: "caption", "aria-hidden": "true" }, caption), // outside of what scrolls; the table has it as its name
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, h("table", { "aria-label": caption },
       h("thead", null, h("tr", null, columns.map(([heading, , style]) => h("th", { scope: "col", class: style }, heading)))),
-      h("tbody", null, rows.map((row) => h("tr", null, cells(row))))));
+      h("tbody", null, rows.map((row) => h("tr", null, cells(row)))))));
 }
 
 export const note = (tone, ...children) => h("div", { class: `note ${tone}` }, children.map((one) => (typeof one === "string" ? h("p", null, one) : one)));

@@ -30,13 +30,12 @@ export async function buildsPage([given = "", cursor], { signal }) {
         ["Build", (one) => digestLink(["build", one.run_key], one.run_key, "Build")],
         ["State", state],
         ["What", subject, "wide"],
+        ["Reason", (one) => why(one) ?? missing("none"), "wide"],
         ["Last stage that ended (UTC)", progress],
         ["Attempts", attempts],
-        ["Rows at most", (one) => (one.size ? number(one.size.rows) : missing("not known")), "number"],
-        ["Size, estimated", (one) => size(one.size?.bytes), "number"],
+        ["Estimate", (one) => (one.size ? `${number(one.size.rows)} rows, ${size(one.size.bytes)}` : missing("not made yet"))],
         ["Submitted (UTC)", (one) => time(one.submitted_at_utc)],
         ["By", (one) => one.submitted_by ?? missing("nobody is named")],
-        ["Reason", (one) => why(one) ?? missing("none"), "wide"],
       ], page.builds)
       : empty(chosen ? `No build of this run is ${chosen}.` : "No build was asked for of this run.", "ofp intent submit FILE asks for one; POST /v0/build_intents too."),
     page.next_cursor ? h("p", null, link(["builds", chosen || "all", page.next_cursor], "Earlier builds")) : null,
@@ -62,7 +61,7 @@ export async function buildPage([key = ""], { signal }) {
       ? table("In their order; times in UTC", [
         ["Stage", (one) => one.stage],
         ["Attempt", (one) => number(one.attempt), "number"],
-        ["To publish", (one) => number(one.publish_attempt), "number"],
+        ["Attempt to publish", (one) => (one.publish_attempt ? number(one.publish_attempt) : missing("none")), "number"],
         ["Ended (UTC)", (one) => time(one.recorded_at_utc)],
         ["Receipt", (one) => short(one.digest)],
       ], stages)

@@ -20,13 +20,11 @@ export async function datasetsPage([cursor], { signal }) {
         ["Identity", (one) => short(one.dataset_identity)],
         ["Manifest", state],
         ["Purpose", (one) => known(one.purpose)],
-        ["Rows", (one) => (one.rows === null ? known(null) : number(one.rows)), "number"],
-        ["Columns", (one) => (one.columns === null ? known(null) : number(one.columns)), "number"],
-        ["Size", (one) => (one.bytes === null ? known(null) : size(one.bytes)), "number"],
-        ["Label", (one) => one.label_type ?? missing("none")],
-        ["Pack", pack],
+        ["Content", (one) => (one.rows === null ? known(null) : `${number(one.rows)} rows, ${number(one.columns)} columns, ${size(one.bytes)}`)],
         ["Published (UTC)", (one) => time(one.published_at_utc)],
+        ["Label", (one) => one.label_type ?? (one.rows === null ? known(null) : missing("none"))],
         ["Replaced by", (one) => (one.superseded_by.length ? one.superseded_by.map((other) => digestLink(["dataset", one.dataset_name, other], other, "Dataset")) : missing("none"))],
+        ["Pack", pack],
       ], page.datasets)
       : empty(cursor ? "No other dataset of this run stands here." : "No dataset is published of this run.", "A build of the intent dataset_build publishes one: ofp intent submit FILE."),
     more("datasets", page.next_cursor, "More datasets"),
@@ -67,6 +65,7 @@ function gates({ gates: one }) {
 function content(manifest) {
   const label = manifest.label_basis;
   return [
+    h("h2", null, "Manifest"),
     facts([
       ["Purpose", manifest.purpose],
       ["Rows", `${number(manifest.row_count)} in the order ${manifest.row_order}`],

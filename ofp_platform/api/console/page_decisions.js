@@ -1,5 +1,6 @@
 import { h, badge, empty, facts, link, short, table } from "/console/dom.js";
 import { ask, query } from "/console/api.js";
+import { time } from "/console/lists.js";
 import { recordOf } from "/console/page_snapshot.js";
 import { positions, valuesTable } from "/console/values.js";
 
@@ -11,12 +12,13 @@ export async function decisionsPage([cursor], { signal }) {
     return empty("No decision is recorded of this run.", "ofp decide records some; a decision service sends its own to POST /v0/decisions.");
   }
   return [
-    table("Decisions, the latest first", [
+    table("Decisions, the latest decided first; times in UTC", [
       ["Decision", (one) => link(["decision", one.decision_id], short(one.decision_id), { "aria-label": `Decision ${one.decision_id.slice(0, 12)} on ${one.event_id}` })],
       ["Outcome", (one) => badge(one.outcome, tone[one.outcome])],
-      ["As of (UTC)", (one) => one.as_of_time_utc],
-      ["Keys", (one) => h("code", null, one.feature_keys.map((key) => `${key.key_type}:${key.key_id}`).join(", "))],
+      ["Decided (UTC)", (one) => time(one.decided_at_utc)],
+      ["As of (UTC)", (one) => time(one.as_of_time_utc)],
       ["Rule", (one) => `${one.rule.rule_name}:${one.rule.rule_version}`],
+      ["Keys", (one) => h("code", null, one.feature_keys.map((key) => `${key.key_type}:${key.key_id}`).join(", ")), "wide"],
     ], page.decisions),
     page.next_cursor ? h("p", null, link(["decisions", page.next_cursor], "Earlier decisions")) : null,
   ];

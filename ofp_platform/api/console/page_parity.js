@@ -14,7 +14,7 @@ const counts = [
   ["Match", (one) => number(one.match), "number"],
   ["Mismatch", (one) => number(one.mismatch), "number"],
   ["Not checkable", (one) => number(one.uncheckable), "number"],
-  ["Of the compared, equal", (one) => share(one.match, one.match + one.mismatch), "number"],
+  ["Equal", (one) => share(one.match, one.match + one.mismatch), "number"],
 ];
 const group = (one) => h("code", null, `${one.group_name}:${one.group_version}`);
 
@@ -43,7 +43,7 @@ export async function parityPage([cursor], { signal }) {
         ["Comparison", (one) => digestLink(["comparison", one.comparison_id], one.comparison_id, "Comparison")],
         ["Verdict", verdict],
         ...counts,
-        ["Of", (one) => (one.requested_by === "build" ? digestLink(["build", one.comparison_id], one.comparison_id, "Build") : "the run")],
+        ["Made by", (one) => (one.requested_by === "build" ? link(["build", one.comparison_id], "a build") : "a run of parity")],
         ["First as-of (UTC)", (one) => time(one.first_as_of_utc)],
         ["Last as-of (UTC)", (one) => time(one.last_as_of_utc)],
       ], page.comparisons)
@@ -57,7 +57,7 @@ export async function parityPage([cursor], { signal }) {
 
 function daysTable(days) {
   return table("By day of the decisions (UTC) and group, the newest first", [
-    ["Day (UTC)", (one) => one.day],
+    ["Day (UTC)", (one) => h("time", null, one.day)],
     ["Group", group],
     ["Verdict", verdict],
     ...counts,
@@ -106,7 +106,7 @@ export async function comparisonPage([id = "", before], { signal }) {
     h("h2", null, "Skew: what late events would have changed"),
     corrected.length
       ? table("Decisions of these days that would have had other features", [
-        ["Day (UTC)", (row) => row.day],
+        ["Day (UTC)", (row) => h("time", null, row.day)],
         ["Group", group],
         ["Decisions", (row) => number(row.decisions), "number"],
         ["Values", (row) => number(row.values), "number"],

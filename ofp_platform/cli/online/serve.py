@@ -28,10 +28,12 @@ def build_application(
     *,
     principals: Path,
     access: Path,
+    health: Path,
     hosts: Sequence[str] = (),
     audit_dsn: str | None = None,
 ) -> Application:
-    """The application of one worker process. `reports`: the folder in which all workers tell what ended in them.
+    """The application of one worker process. `reports`: the folder in which all workers tell what ended in them; `health`:
+    that in which they keep health over time.
 
     `audit_dsn`: of a role that may read all that operators look at; None: as `dsn`.
     """
@@ -39,6 +41,7 @@ def build_application(
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
+    from ofp_platform.api.health_ring import HealthRing
     from ofp_platform.api.operator_views import OperatorViews
     from ofp_platform.api.overviews import Overviews
     from ofp_platform.api.record_requests import RecordRequests
@@ -46,6 +49,7 @@ def build_application(
     from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
+    from ofp_platform.vocabulary.identity import pins_digest
 
     policy = HttpPolicy(
         max_body_bytes=profile.limits.max_body_bytes,
@@ -66,6 +70,7 @@ def build_application(
         authentication=authentication,
         hosts=OwnHosts(hosts),
         access=AccessLog(access, time.time),
+        ring=HealthRing(health / f"{pins_digest(profile.context_pins)[:16]}.ring"),
         ended=ended,
         policy=policy,
     )
@@ -97,7 +102,7 @@ def serve(
     profile: ProfileSource = None,
 ) -> None:
     """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
-    from ofp_platform.api import server
+    from ofp_platform.api import health_ring, server
     from ofp_platform.api.access_log import FOLDER
     from ofp_platform.api.connection_places import ConnectionLimits
     from ofp_platform.api.principals import read_principals
@@ -146,6 +151,7 @@ def serve(
             read_dsn,
             principals=environment.principals_file,
             access=environment.folder / FOLDER,
+            health=environment.folder / health_ring.FOLDER,
             hosts=(host, *(allow_host or ())),
             audit_dsn=environment.audit_dsn(dsn),
         )

@@ -218,10 +218,14 @@ class PlaneProcesses:
             self._say("Dagster daemon", "running")
 
     def _start_traffic(self, stack: ExitStack, profile: Profile, dsn: str, rate: float) -> None:
+        # who appends may not look at projections
+        with Plane.open_without_log(profile, self.environment.dsn_of_role(dsn, "projector"), max_connections=1) as projected:
+            row = projected.live()
+        watermark = None if row is None else row.watermark
         ingress = self.environment.dsn_of_role(dsn, "ingress")
         plane = stack.enter_context(Plane.open(profile, ingress, max_connections=2))
         quiet = threading.Event()
-        thread = self._tasks.start_thread("simulated traffic", partial(trickle, plane, rate), quiet)
+        thread = self._tasks.start_thread("simulated traffic", partial(trickle, plane, watermark, rate), quiet)
         stack.callback(thread.join)
         stack.callback(quiet.set)
         self._say("simulated", f"{rate:g} payments a second into stream {profile.stream_name}")

@@ -16,14 +16,12 @@ _TICK_SECONDS = 0.2
 _MOST_A_TICK = 2_000
 
 
-def trickle(plane: Plane, rate: float, stop: threading.Event) -> None:
+def trickle(plane: Plane, watermark: int | None, rate: float, stop: threading.Event) -> None:
     """Append `rate` payments a second until `stop` is set.
 
-    The simulated clock goes on from the watermark: payments of today beside a replay of last winter would push the whole
-    replay behind the horizon. Without a replay it begins with the present.
+    The simulated clock goes on from the watermark (microseconds): payments of today beside a replay of last winter would push
+    the whole replay behind the horizon. Without a replay it begins with the present.
     """
-    row = plane.live()
-    watermark = None if row is None else row.watermark
     began = time.time_ns() // 1000 if watermark is None else watermark + 1
     source = Trickle(plane.profile.context_pins, f"live-{began}")
     start = time.monotonic()

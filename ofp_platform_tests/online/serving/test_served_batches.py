@@ -123,18 +123,18 @@ def test_a_logged_snapshot_reads_as_a_materialised_one(
 def test_a_snapshot_that_is_stored_while_it_is_looked_for_is_whole_or_missing(
     store: SnapshotStore, answers: list[Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked: list[bool] = []
-    look = snapshot_records._is_indexed
+    looks: list[bool] = []
+    look = snapshot_records._index_rows
 
-    def stored_meanwhile(pool: Pool, snapshot_hash: str) -> bool:
-        if not looked:
-            store.log(answers)  # behind the look for the object, before that into the index
-        looked.append(True)
-        return look(pool, snapshot_hash)
+    def stored_meanwhile(pool: Pool, snapshot_hashes: Sequence[str]) -> dict[str, tuple[str, str]]:
+        if len(looks) == 1:
+            store.log(answers)  # behind the looks into the index and for the object
+        looks.append(True)
+        return look(pool, snapshot_hashes)
 
-    monkeypatch.setattr(snapshot_records, "_is_indexed", stored_meanwhile)
+    monkeypatch.setattr(snapshot_records, "_index_rows", stored_meanwhile)
     assert told(store, answers[0].hash) is None
-    assert looked
+    assert len(looks) == 2
 
 
 def test_a_damaged_snapshot_is_told_to_those_alone_who_may_read_its_run(
