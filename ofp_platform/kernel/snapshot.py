@@ -63,6 +63,7 @@ class SnapshotMaker:
         self._arrays = {key_type: LayoutArrays.of(layout) for key_type, layout in registry.layouts.items()}
         self._queries: dict[tuple[tuple[str, str], ...], Query] = {}
         self._forms: dict[tuple[tuple[str, str], ...], AnswerForm] = {}
+        self._last_form: tuple[tuple[CompiledGroup, ...], AnswerForm | None] = ((), None)
         self._watermark_text: tuple[int | None, str | None] = (None, None)
         definitions = {"pack_id": registry.pack.pack_id, "revision": registry.pack.revision, "digest": registry.digest}
         self._made_under = MadeUnder(pins_digest(pins), registry.digest, run_config_digest)
@@ -84,7 +85,10 @@ class SnapshotMaker:
         return query
 
     def _form(self, question: Question) -> AnswerForm:
-        """The form of the answers to the question's groups (kept likewise)."""
+        """The form of the answers to the question's groups (kept likewise, and the last one by its very groups)."""
+        last_groups, last_form = self._last_form
+        if question.groups is last_groups and last_form is not None:
+            return last_form
         key = tuple([(group.name, group.version) for group in question.groups])
         form = self._forms.get(key)
         if form is None:
@@ -95,6 +99,7 @@ class SnapshotMaker:
                 for key_type, groups in question.groups_of.items()
             }
             form = self._forms[key] = AnswerForm(self._constants, question.groups, keys)
+        self._last_form = question.groups, form
         return form
 
     def horizon(self, watermark: int | None) -> int:

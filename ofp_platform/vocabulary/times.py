@@ -13,6 +13,7 @@ MAX_DURATION = 2**53 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
 _SECOND = slice(17, 19)
+_WHOLE_SECONDS, _WITH_MICROS = len("2026-01-01T00:00:00Z"), len("2026-01-01T00:00:00.000001Z")
 _DURATION = re.compile(r"(\d+)(us|ms|s|m|h|d)", re.ASCII)
 _UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 TIME_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z$"
@@ -51,6 +52,11 @@ def to_datetime(micros: int) -> datetime:
 def format_time(micros: int) -> str:
     """Microseconds to the one canonical text: no fraction when it is zero, else exactly 6 digits."""
     return to_datetime(micros).isoformat().removesuffix("+00:00") + "Z"
+
+
+def is_canonical(text: str) -> bool:
+    """Whether a text that `parse_time` reads is the one that `format_time` gives: no fraction, or 6 digits, not all zero."""
+    return len(text) == _WHOLE_SECONDS or (len(text) == _WITH_MICROS and not text.endswith(".000000Z"))
 
 
 def parse_duration(text: str) -> int:

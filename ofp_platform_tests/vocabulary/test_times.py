@@ -8,6 +8,7 @@ from ofp_platform.vocabulary.times import (
     MAX_DURATION,
     format_duration,
     format_time,
+    is_canonical,
     parse_duration,
     parse_time,
     to_datetime,
@@ -130,3 +131,12 @@ def test_durations_end_where_json_integers_do() -> None:
 @given(st.integers(0, 2**53 - 1))
 def test_a_duration_comes_back_from_its_text(micros: int) -> None:
     assert parse_duration(format_duration(micros)) == micros
+
+
+@given(st.one_of(micros, micros.map(lambda value: value // 1_000_000 * 1_000_000)), st.integers(0, 6))
+def test_one_text_of_a_time_is_canonical(value: int, digits: int) -> None:
+    text = format_time(value)
+    assert is_canonical(text)
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    cut = f"{whole}.{fraction.ljust(6, '0')[:digits]}Z" if digits else f"{whole}Z"
+    assert is_canonical(cut) is (format_time(parse_time(cut)) == cut)

@@ -162,7 +162,8 @@ def _served_facts(served_snapshot: ServedSnapshot | None) -> dict[str, Any]:
         "context_pins": served_snapshot.plain.context_pins,
         "feature_keys": served_snapshot.feature_keys,
         "feature_groups": served_snapshot.groups,
-        "as_of": AsOfSpec(as_of_time_utc=served_snapshot.plain.as_of_time_utc, as_of_basis=AsOfBasis.DECISION),
+        # the reader has held the time against its rules
+        "as_of": AsOfSpec.model_construct(as_of_time_utc=served_snapshot.plain.as_of_time_utc, as_of_basis=AsOfBasis.DECISION),
         "input_basis": served_snapshot.basis,
         "registry_digest": served_snapshot.registry_digest,
         "run_config_digest": served_snapshot.run_config_digest,

@@ -20,7 +20,7 @@ from ofp_platform.vocabulary.model import Name, SafeIdentifier
 from ofp_platform.vocabulary.offline.parity_record import UncheckableReason
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupVersionSet, GetFeaturesRequest, GraphVersion
-from ofp_platform.vocabulary.times import format_time, parse_time
+from ofp_platform.vocabulary.times import is_canonical, parse_time
 
 _NEEDED = (
     "context_pins",
@@ -134,7 +134,7 @@ class AnchorReader:
             context = _CONTEXT.validate_python(facts.get("request_context"))
             text = facts["as_of_time_utc"]
             as_of = parse_time(text)
-            if format_time(as_of) != text:
+            if not is_canonical(text):
                 raise ValueError("as_of_time_utc is not in canonical form")
             basis, basis_text = self._basis(facts["input_basis"])
             request_id = _REQUEST_ID.validate_python(facts.get("request_id"))

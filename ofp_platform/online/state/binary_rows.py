@@ -78,6 +78,13 @@ class Column:
         return cls(np.frombuffer(data, np.uint8), edges[:-1], np.diff(edges))
 
     @classmethod
+    def of_bytes(cls, values: Sequence[bytes]) -> Column:
+        """Bytes."""
+        edges = np.zeros(len(values) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=edges[1:])
+        return cls.of_pieces(b"".join(values), edges)
+
+    @classmethod
     def of_rows(cls, values: Int64Array) -> Column:
         """The bytes of each values[i] of an int64[n, ...], as they are in memory (little-endian)."""
         size = 8 * int(np.prod(values.shape[1:]))

@@ -18,6 +18,7 @@ import numpy as np
 from psycopg import Connection, RawCursor
 from psycopg.rows import dict_row
 
+from ofp_platform.online.state.binary_rows import Column, copy_rows
 from ofp_platform.online.state.identity_index import POSITION_WORD, words_offset
 from ofp_platform.online.state.identity_pages import (
     IdentityFilter,
@@ -231,20 +232,13 @@ def write_groups(connection: Connection[Any], projection_id: int, segment: Segme
     entries = sorted_identities(identities)
     first_page, end_page = segment.shape.pages_of(first, end)
     pages = pack_pages(entries, first_page, end_page, segment.shape.page_bits)
-    with (
-        connection.cursor() as cursor,
-        cursor.copy("COPY ofp.identity_page (projection_id, segment_id, page, content) FROM STDIN (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(["int8", "int8", "int8", "bytea"])
-        for page, content in enumerate(pages, first_page):
-            copy.write_row((projection_id, segment.segment_id, page, content))
-    with (
-        connection.cursor() as cursor,
-        cursor.copy("COPY ofp.identity_filter (projection_id, segment_id, part, content) FROM STDIN (FORMAT BINARY)") as copy,
-    ):
-        copy.set_types(["int8", "int8", "int8", "bytea"])
-        for part, content in enumerate(make_filter(entries, segment.shape, first, end), first):
-            copy.write_row((projection_id, segment.segment_id, part, content))
+    filters = make_filter(entries, segment.shape, first, end)
+    for table, place, first_place, contents in (("page", "page", first_page, pages), ("filter", "part", first, filters)):
+        owner = {"projection_id": projection_id, "segment_id": segment.segment_id}
+        columns = {name: Column.of_integers(np.full(len(contents), number)) for name, number in owner.items()}
+        columns[place] = Column.of_integers(np.arange(first_place, first_place + len(contents)))
+        columns["content"] = Column.of_bytes(contents)
+        copy_rows(connection, f"ofp.identity_{table}", columns)
     segment = replace(segment, place=end, written=segment.written + len(entries))
     _move(connection, projection_id, segment)
     return segment

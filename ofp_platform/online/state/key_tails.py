@@ -18,6 +18,7 @@ import numpy.typing as npt
 from psycopg import Connection, RawCursor
 from psycopg.types.numeric import Int2, Int8
 
+from ofp_platform.online.state.binary_rows import BigintArray, Column, TextArray
 from ofp_platform.online.state.tail_codec import read_records, write_records
 
 Int64 = npt.NDArray[np.int64]
@@ -115,7 +116,7 @@ def append_to_tails(
         rest = np.flatnonzero(~done)
         is_folded[present[rest]] = True
         candidates = np.flatnonzero(is_folded)
-        cursor.execute(_READ, (*owner, [key_ids[key] for key in candidates.tolist()]), binary=True)
+        cursor.execute(_READ, (*owner, TextArray.of(Column.of_texts(key_ids).take(candidates))), binary=True)
         former_tails = {int(candidates[index]): (last_ts, block) for index, last_ts, block in cursor}
         # without a tail: the key is new, or had many events at once
         beginning = [place for place in rest.tolist() if int(present[place]) not in former_tails and sizes[place] <= tail_bytes]
@@ -167,10 +168,10 @@ def _append(
     if not len(places):
         return done
     arguments = (
-        [names[place] for place in places.tolist()],
+        TextArray.of(Column.of_texts(names).take(places)),
         data,
-        low[places].tolist(),
-        high[places].tolist(),
+        BigintArray.of(low[places]),
+        BigintArray.of(high[places]),
         (starts[places] + 1).tolist(),
         sizes[places].tolist(),
         tail_bytes,

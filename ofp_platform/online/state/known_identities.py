@@ -230,9 +230,14 @@ class KnownIdentities:
         return status, earliest
 
     def record(self, connection: Connection[Any], projection_id: int, version: int, max_ts: int) -> None:
-        """Write what was admitted since the last commit, as the run of this commit."""
+        """Write what was admitted since the last commit, as the run of this commit or, of a large one, in a segment at once."""
         content = self.recent.entries[self._runs[-1][1] if self._runs else 0 :]
         if not len(content):
+            return
+        if self._is_large(len(content)):
+            self._record_segment(connection, projection_id, (version, len(self.recent), max_ts))
+            # its identities are written to the first level already
+            self._credit += 2 * len(content) * max(segment.level for segment in self._segments)
             return
         connection.execute(
             "INSERT INTO ofp.identity_run VALUES (%s, %s, %s, %s, %s)",
@@ -242,6 +247,19 @@ class KnownIdentities:
         self._runs.append((version, len(self.recent), max_ts))
         # each identity is written to a level once, and deleted there once
         self._credit += 2 * len(content) * (1 + max((segment.level for segment in self._segments), default=1))
+
+    def _is_large(self, count: int) -> bool:
+        """Whether so many new identities make a segment: of them in the main, and no less than a third of an ordinary one."""
+        return 1 not in self._building() and 2 * count >= len(self.recent) and 3 * count >= self._policy.recent
+
+    def _record_segment(self, connection: Connection[Any], projection_id: int, run: tuple[int, int, int]) -> None:
+        """Write a segment of level 1, all of it, of the runs that there are and of one that is not written."""
+        runs = [*self._runs, run]
+        segment = self._begin_first(connection, projection_id, runs)
+        written = write_groups(connection, projection_id, segment, segment.shape.groups, self.recent.entries)
+        self._segments.append(finish_segment(connection, projection_id, written))
+        stored_runs, self._runs = {version for version, _, _ in self._runs}, runs
+        self._drop_runs(connection, projection_id, stored_runs | {run[0]})
 
     def prune(self, connection: Connection[Any], projection_id: int, horizon: int) -> None:
         """Forget runs and segments that lie wholly at or behind the horizon, but for those that a segment is being made of."""
@@ -297,21 +315,7 @@ class KnownIdentities:
         building = self._building()
         runs_before = next((number for number, (_, end, _) in enumerate(self._runs) if end >= self._policy.recent), None)
         if 1 not in building and runs_before is not None:
-            runs = self._runs[: runs_before + 1]
-            version, end, _ = runs[-1]
-            self._segments.append(
-                begin_segment(
-                    connection,
-                    projection_id,
-                    level=1,
-                    after_version=runs[0][0] - 1,
-                    last_version=version,
-                    entries=end,
-                    max_ts=max(max_ts for _, _, max_ts in runs),
-                    bounds=identity_bounds(self.recent.entries[:end]),
-                    shape=SegmentShape.of(end),
-                )
-            )
+            self._segments.append(self._begin_first(connection, projection_id, self._runs[: runs_before + 1]))
         for level in sorted({segment.level for segment in self._whole()}):
             sources = self._whole(level)[: self._policy.fan_in]
             if level + 1 in building or len(sources) < self._policy.fan_in:
@@ -330,6 +334,21 @@ class KnownIdentities:
                     shape=SegmentShape.of(entries, min(segment.shape.page_bits for segment in sources)),
                 )
             )
+
+    def _begin_first(self, connection: Connection[Any], projection_id: int, runs: Sequence[tuple[int, int, int]]) -> Segment:
+        """Begin a segment of level 1 of the first runs."""
+        version, end, _ = runs[-1]
+        return begin_segment(
+            connection,
+            projection_id,
+            level=1,
+            after_version=runs[0][0] - 1,
+            last_version=version,
+            entries=end,
+            max_ts=max(max_ts for _, _, max_ts in runs),
+            bounds=identity_bounds(self.recent.entries[:end]),
+            shape=SegmentShape.of(end),
+        )
 
     def _sources_of(self, segment: Segment) -> list[Segment]:
         """The segments that it is made of, the oldest first."""
