@@ -120,6 +120,7 @@ class KeyForm:
         can_compile = not any(group.on_demand for group in groups) and TextProgram.writes(features)
         ttls = [group.ttl for group in groups]
         self._program = TextProgram(query, features, ttls, self._steps()) if can_compile else None
+        self._writes_whole = not len(query.whole)
 
     def _steps(self) -> list[str | tuple[int, int]]:
         """The program of the two texts of `texts`."""
@@ -155,17 +156,17 @@ class KeyForm:
         """
         texts = None
         if isinstance(events, np.ndarray):
-            if self._program is not None:  # evaluates and writes in one call
+            if self._writes_whole and self._program is not None:  # evaluates and writes in one call
                 texts = self._program.write_whole(events, as_of, horizon, id_text.encode())
                 if texts is not None and not texts[2]:
                     return texts[0], texts[1]
             evaluation = evaluate(self.query, events, as_of, horizon)
         else:
             evaluation = evaluate_state(self.query, events, as_of, horizon) if isinstance(events, Segments) else events
-            if self._program is not None:
-                texts = self._program.write(evaluation, as_of, id_text.encode())
-                if texts is not None and not texts[2]:
-                    return texts[0], texts[1]
+        if self._program is not None and not (self._writes_whole and isinstance(events, np.ndarray)):
+            texts = self._program.write(evaluation, as_of, id_text.encode())
+            if texts is not None and not texts[2]:
+                return texts[0], texts[1]
         touches = evaluation.touches.tolist()
         if texts is not None:
             for group, last_touch in zip(self.groups, touches, strict=True):

@@ -15,6 +15,7 @@ from numba import types
 
 from ofp_platform.kernel.accumulate import (
     COUNT,
+    EARLIEST,
     FIRST,
     FIRST_TS,
     LAST,
@@ -29,13 +30,16 @@ from ofp_platform.kernel.accumulate import (
     subtract_wide,
 )
 from ofp_platform.kernel.native import IN1, IN2, IN3, INTEGER, NOTHING, OUT2, Int64Array, native
+from ofp_platform.kernel.query import ResultIndex, result_key
 from ofp_platform.registry.aggregations import Finish, rule_of
 from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 NULL, VALUE, UNDECIDED = 0, 1, 2
-_NONE, _PICK, _DISTINCT, _SUM, _SECONDS, _MEAN, _STDDEV = range(7)
+_NONE, _PICK, _SUM, _SECONDS, _MEAN, _STDDEV = range(6)
+# those of which the value is made of a result of the query, not of an accumulator row
+_DISTINCT, _RESULT, _SECONDS_SINCE_RESULT = range(6, 9)
 _EXACT = 2**51  # doubles divide numbers up to it so that the quotient can be rounded
 _ROOM = 2**61  # no product that is kept below it overflows when it is doubled
 _MOST_ROOT = 2**50  # a root up to it comes out of doubles within one of the true one
@@ -45,8 +49,8 @@ _LOW_HALF = np.uint64(0xFFFFFFFF)
 _STATUS2 = types.Array(types.uint8, 2, "C")
 
 
-def _encode(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int], int]) -> tuple[int, int, int, int]:
-    """(code, slot or index of the distinct count, place in the accumulator row, power of ten of a decimal)."""
+def _encode(operand: CompiledOperand | None, distinct_index: ResultIndex) -> tuple[int, int, int, int]:
+    """(code, slot or index of the result, place in the accumulator row, power of ten of a decimal)."""
     if operand is None:
         return _NONE, 0, 0, 0
     slot, finish = operand.slot, rule_of(operand.aggregation).finish
@@ -54,7 +58,11 @@ def _encode(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int
         case Finish.COUNT:
             return _PICK, slot, COUNT, 1
         case Finish.DISTINCT:
-            return _DISTINCT, distinct_index[slot, operand.token], 0, 1
+            return _DISTINCT, distinct_index[result_key(operand)], 0, 1
+        case Finish.QUANTILE:
+            return _RESULT, distinct_index[result_key(operand)], 0, 1
+        case Finish.SECONDS_SINCE_CHANGE:
+            return _SECONDS_SINCE_RESULT, distinct_index[result_key(operand)], 0, 1
         case Finish.SUM:
             return _SUM, slot, 0, 1
         case Finish.MIN:
@@ -79,7 +87,7 @@ def _encode(operand: CompiledOperand | None, distinct_index: dict[tuple[int, int
             assert_never(finish)
 
 
-def encode_features(features: Sequence[CompiledFeature], distinct_index: dict[tuple[int, int], int]) -> Int64Array:
+def encode_features(features: Sequence[CompiledFeature], distinct_index: ResultIndex) -> Int64Array:
     """int64[F, 10]: both operands, the power of ten of a ratio, and whether the wire shows an integer."""
     rows = []
     for feature in features:
@@ -184,8 +192,13 @@ def _operand(
     accumulators: Int64Array, distinct: Int64Array, row: int, time: int,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(status, value) of one operand of one row; `room` is _ROOM // power."""
-    if code == _DISTINCT:
-        return VALUE, distinct[row, slot]
+    if code >= _DISTINCT:
+        result = distinct[row, slot]
+        if code == _DISTINCT:
+            return VALUE, result
+        if result == EARLIEST:
+            return NULL, np.int64(0)
+        return VALUE, (result if code == _RESULT else (time - result) // MICROS_PER_SECOND)
     count = accumulators[slot, COUNT, row]
     if code == _PICK:
         return (VALUE if count > 0 or index == 0 else NULL), accumulators[slot, index, row]

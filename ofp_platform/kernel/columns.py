@@ -21,6 +21,7 @@ from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, I
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
 from ofp_platform.kernel.texts import with_ranks
+from ofp_platform.kernel.whole_windows import known_whole, slide_whole
 from ofp_platform.registry.aggregations import rule_of
 from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledGroup
@@ -114,7 +115,7 @@ class ColumnQuery:
         self.feature_codes = encode_features([feature for _, feature in self.features], self.query.distinct_index)
         self.finalisers = [finaliser(feature, self.query.distinct_index) for _, feature in self.features]
         reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[self.query.slot_numbers]]
-        reaches += [int(row[WINDOW] + row[DELAY]) for row in self.query.distinct]
+        reaches += [int(row[WINDOW] + row[DELAY]) for row in (*self.query.distinct, *self.query.whole)]
         self.reach = max(reaches, default=0)
         self.needs = _needs(arrays, groups)
 
@@ -148,12 +149,13 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     accumulators = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, largest), np.int64)
     for piece in _pieces(rows):
         size = len(piece.times)
-        distinct = np.zeros((size, len(column_query.query.distinct)), np.int64)
+        distinct = query.no_results(size)
         keys = piece.keys
         _slide_keys(
             column_query.arrays.slots, query.slot_numbers, column_query.needs, query.distinct, column_query.reach,
             events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, accumulators, distinct,
         )  # fmt: skip
+        slide_whole(query, events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, distinct)
         if events.known_from is not None and piece.known_until is not None:
             _leave_out_unknown(column_query, events, piece, accumulators, distinct)
         if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
@@ -232,6 +234,7 @@ def _leave_out_unknown(
     known_accumulators(*arguments, rows)
     accumulators[:, :, np.flatnonzero(incomplete)] = rows[incomplete].transpose(1, 2, 0)
     count_known_distinct(*arguments, distinct)
+    known_whole(*arguments, distinct)
 
 
 def _decide(

@@ -14,6 +14,7 @@ from typing import Any, assert_never, cast
 
 from ofp_platform.kernel.accumulate import (
     COUNT,
+    EARLIEST,
     FIRST,
     FIRST_TS,
     LAST,
@@ -26,7 +27,7 @@ from ofp_platform.kernel.accumulate import (
     SUM_LOW,
     wide,
 )
-from ofp_platform.kernel.query import Query
+from ofp_platform.kernel.query import Query, ResultIndex, result_key
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.registry.aggregations import Finish, rule_of
 from ofp_platform.registry.exact_value import ExactValue, Unservable, in_range
@@ -38,7 +39,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 AccumulatorRows = Sequence[Sequence[Any]]
 """Integers, and texts where the values of a slot are texts."""
 Finaliser = Callable[[AccumulatorRows, Sequence[int], int], ExactValue]
-"""(accumulator rows of all slots, distinct counts of the query, as-of) -> value"""
+"""(accumulator rows of all slots, results of the query's distinct counts and whole windows, as-of) -> value"""
 
 
 def _sum(row: Sequence[int]) -> int:
@@ -91,14 +92,26 @@ def _stddev(slot: int, scale: int) -> Finaliser:
     return stddev
 
 
-def _value(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+def _result(index: int) -> Finaliser:
+    return lambda rows, distinct, time: None if distinct[index] == EARLIEST else distinct[index]
+
+
+def _seconds_since_result(index: int) -> Finaliser:
+    return lambda rows, distinct, time: None if distinct[index] == EARLIEST else (time - distinct[index]) // MICROS_PER_SECOND
+
+
+def _value(operand: CompiledOperand, distinct_index: ResultIndex) -> Finaliser:
     slot, scale, finish = operand.slot, operand.scale, rule_of(operand.aggregation).finish
     match finish:
         case Finish.COUNT:
             return lambda rows, distinct, time: rows[slot][COUNT]
         case Finish.DISTINCT:
-            index = distinct_index[slot, operand.token]
+            index = distinct_index[result_key(operand)]
             return lambda rows, distinct, time: distinct[index]
+        case Finish.QUANTILE:
+            return _result(distinct_index[result_key(operand)])
+        case Finish.SECONDS_SINCE_CHANGE:
+            return _seconds_since_result(distinct_index[result_key(operand)])
         case Finish.SUM:
             return lambda rows, distinct, time: _sum(rows[slot])
         case Finish.MIN:
@@ -123,7 +136,7 @@ def _value(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int])
             assert_never(finish)
 
 
-def _exact(operand: CompiledOperand, distinct_index: dict[tuple[int, int], int]) -> OperandOf:
+def _exact(operand: CompiledOperand, distinct_index: ResultIndex) -> OperandOf:
     """An operand of a ratio: nothing of it is rounded."""
     slot = operand.slot
     match rule_of(operand.aggregation).finish:
@@ -165,7 +178,7 @@ def _square(operand: int | Fraction | Root) -> tuple[int, Fraction]:
     return -1 if operand < 0 else 1, Fraction(operand) ** 2
 
 
-def finaliser(feature: CompiledFeature, distinct_index: dict[tuple[int, int], int]) -> Finaliser:
+def finaliser(feature: CompiledFeature, distinct_index: ResultIndex) -> Finaliser:
     """The function that makes the value of one feature; `distinct_index` is that of the query which made the distinct counts.
 
     What cannot be served comes out as OUT_OF_RANGE.

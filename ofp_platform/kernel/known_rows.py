@@ -15,6 +15,7 @@ from ofp_platform.kernel.known_windows import KnownWindows, known_accumulators, 
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
 from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all
 from ofp_platform.kernel.texts import with_ranks
+from ofp_platform.kernel.whole_windows import known_whole, slide_whole
 from ofp_platform.kernel.window_loops import NEVER
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
@@ -59,16 +60,18 @@ def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRo
     query, count = column_query.query, len(rows.times)
     matrix, texts = with_ranks(query, events.matrix)
     columns = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, count), np.int64)
-    distinct = np.zeros((count, len(query.distinct)), np.int64)
+    distinct = query.no_results(count)
     _slide_keys(
         column_query.arrays.slots, query.slot_numbers, needs_all(column_query.arrays), query.distinct, column_query.reach,
         matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
+    slide_whole(query, matrix, events.starts, events.ends, rows.offsets, rows.times, distinct)
     evaluations = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64), texts)
     known = KnownWindows(matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
     incomplete = mark_incomplete(known, column_query.reach)
     if incomplete.any():
         known_accumulators(query, column_query.reach, known, incomplete, evaluations.accumulators)
         count_known_distinct(query, column_query.reach, known, incomplete, evaluations.distinct)
+        known_whole(query, column_query.reach, known, incomplete, evaluations.distinct)
     touch_known(query.masks, *known, horizons, evaluations.touches)
     return evaluations

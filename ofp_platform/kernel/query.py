@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import PREDICATE, ROW
+from ofp_platform.kernel.accumulate import EARLIEST, PREDICATE, ROW
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.registry.aggregations import rule_of
+from ofp_platform.registry.aggregations import Finish, rule_of
 from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayout
 
-# the columns of `slots` after those of `measures`; the last one of `Query.distinct` is the index of the result
+# the columns of `slots` after those of `measures`; the last one of `Query.distinct` is the index of the result, and those of
+# `Query.whole` begin alike
 WINDOW, DELAY, MEASURE = range(2, 5)
 RESULT = 4
+KIND, PARAMETER, CONDITION = range(5, 8)
+# the kinds of `Query.whole`
+QUANTILE, CHANGE = range(2)
+_KINDS = {Finish.QUANTILE: QUANTILE, Finish.SECONDS_SINCE_CHANGE: CHANGE}
+ResultIndex = Mapping[tuple[int, ...], int]
+"""`result_key` of an operand -> index of its result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +74,15 @@ class LayoutArrays:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """Some slots of a layout, some distinct counts, some groups' masks: what one evaluation answers.
+    """Some slots of a layout, some distinct counts and other whole windows, some groups' masks: what one evaluation answers.
 
     `slot_numbers` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
     `merged_slots`: those of them that summaries have; `text_slots`: the others, whose values are texts. Both ordered
     likewise. `has_texts`: there are some of the latter.
     `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
-    `distinct_index`: (slot, token) -> index of the result.
+    `whole` int64[W, 8]: as `distinct`, the row being that of the values; then the kind, its parameter, and the predicate of its
+    condition (see `whole_windows`).
+    `distinct_index`: `result_key` of an operand -> index of the result, those of `whole` behind those of `distinct`.
     `masks` int64[G]: predicate bits of which the last time is asked.
     `finalisers`: what `finalise` has worked out for the groups of the query, kept with it.
     """
@@ -84,15 +93,32 @@ class Query:
     text_slots: Int64Array
     has_texts: bool
     distinct: Int64Array
-    distinct_index: dict[tuple[int, int], int]
+    distinct_index: ResultIndex
     masks: Int64Array
+    whole: Int64Array
     finalisers: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def no_results(self, rows: int) -> Int64Array:
+        """int64[rows, P + W]: the results of distinct counts and whole windows where there is no event."""
+        results = np.full((rows, len(self.distinct) + len(self.whole)), EARLIEST, np.int64)
+        results[:, : len(self.distinct)] = 0
+        return results
+
+
+def result_key(operand: CompiledOperand) -> tuple[int, ...]:
+    """The name of an operand's result among those of its query: (slot, token) of a distinct count."""
+    kind = _KINDS.get(rule_of(operand.aggregation).finish)
+    return (operand.slot, operand.token) if kind is None else (operand.slot, kind, operand.parameter, operand.condition)
 
 
 def make_query(
-    arrays: LayoutArrays, slots: Iterable[int], distinct: Iterable[tuple[int, int]] = (), masks: Sequence[int] = ()
+    arrays: LayoutArrays,
+    slots: Iterable[int],
+    distinct: Iterable[tuple[int, int]] = (),
+    masks: Sequence[int] = (),
+    whole: Iterable[tuple[int, ...]] = (),
 ) -> Query:
-    """A query for these slots, (slot, token) distinct counts and masks; repeated slots and counts are asked once."""
+    """A query for these slots, (slot, token) distinct counts, masks, and `result_key`s of other operands; each is asked once."""
 
     def chain(slot: int) -> tuple[int, int, int]:
         row = arrays.slots[slot]
@@ -104,6 +130,10 @@ def make_query(
         predicate, _, window, delay, _ = arrays.slots[slot].tolist()
         rows.append((predicate, int(arrays.token_rows[token]), window, delay, index))
     rows.sort(key=lambda row: (row[PREDICATE], row[ROW], row[DELAY], row[WINDOW]))
+    whole_keys = list(dict.fromkeys(whole))
+    whole_rows = [
+        (*arrays.slots[slot, :MEASURE].tolist(), len(pairs) + index, *extras) for index, (slot, *extras) in enumerate(whole_keys)
+    ]
     slot_numbers = sorted(set(slots), key=chain)
     text_slots = [slot for slot in slot_numbers if arrays.layout.slots[slot].text >= 0]
     return Query(
@@ -113,8 +143,9 @@ def make_query(
         text_slots=np.array(text_slots, np.int64),
         has_texts=bool(text_slots),
         distinct=np.array(rows, np.int64).reshape(len(rows), 5),
-        distinct_index={pair: index for index, pair in enumerate(pairs)},
+        distinct_index={key: index for index, key in enumerate([*pairs, *whole_keys])},
         masks=np.array(masks, np.int64),
+        whole=np.array(whole_rows, np.int64).reshape(len(whole_rows), 8),
     )
 
 
@@ -134,6 +165,7 @@ def query_of(arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> Query:
     return make_query(
         arrays,
         [operand.slot for operand in operands if not rule_of(operand.aggregation).finish.whole_events],
-        [(operand.slot, operand.token) for operand in operands if rule_of(operand.aggregation).finish.whole_events],
+        [(operand.slot, operand.token) for operand in operands if rule_of(operand.aggregation).finish is Finish.DISTINCT],
         [group.mask for group in groups],
+        [result_key(operand) for operand in operands if rule_of(operand.aggregation).finish in _KINDS],
     )

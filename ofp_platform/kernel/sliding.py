@@ -45,7 +45,7 @@ def needs_all(arrays: LayoutArrays) -> Int64Array:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The results of a query at m times: `accumulators` int64[m, S, 11], `distinct` int64[m, P], `touches` int64[m, G]."""
+    """The results of a query at m times: `accumulators` int64[m, S, 11], `distinct` int64[m, P + W], `touches` int64[m, G]."""
 
     accumulators: Int64Array
     distinct: Int64Array

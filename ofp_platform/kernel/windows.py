@@ -18,6 +18,7 @@ from ofp_platform.kernel.named_values import SegmentNames, count_names
 from ofp_platform.kernel.native import BoolArray, Int64Array
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.texts import NO_TEXTS, TextTables, with_ranks
+from ofp_platform.kernel.whole_windows import whole_of_matrix, whole_of_segments
 from ofp_platform.kernel.window_loops import NEVER as NEVER
 from ofp_platform.kernel.window_loops import NOTHING_MISSING, answer, answer_whole
 
@@ -67,7 +68,7 @@ class Evaluation:
     """The result of a query at one time.
 
     `accumulators` int64[S, 11], zeros in slots that were not requested, ranks in `texts` where values are texts;
-    `distinct` int64[P] in the order of the query's index; `touches` int64[G]: per mask the last time of an event,
+    `distinct` int64[P + W] in the order of the query's index; `touches` int64[G]: per mask the last time of an event,
     microseconds, or NEVER.
     """
 
@@ -91,7 +92,7 @@ KeyEvents = Int64Array | Segments | Evaluation
 def _blank(query: Query, texts: TextTables) -> Evaluation:
     return Evaluation(
         np.zeros((len(query.arrays.slots), ROW_WIDTH), np.int64),
-        np.empty(len(query.distinct), np.int64),
+        np.empty(len(query.distinct) + len(query.whole), np.int64),
         np.empty(len(query.masks), np.int64),
         texts,
     )
@@ -108,6 +109,8 @@ def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIES
         arrays.slots, query.slot_numbers, query.distinct, query.masks, arrays.measures, time, horizon, matrix,
         evaluation.accumulators, evaluation.distinct, evaluation.touches,
     )  # fmt: skip
+    if len(query.whole):
+        whole_of_matrix(query, time, matrix, evaluation.distinct)
     return evaluation
 
 
@@ -132,6 +135,9 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     if missing == NOTHING_MISSING and value_names is not None and len(query.distinct):
         bounds = segments.first_ts, segments.last_ts, segments.starts, segments.ends
         missing = count_names(query.distinct, time, bounds, segments.matrix, value_names, evaluation.distinct)
+    if missing == NOTHING_MISSING and len(query.whole):
+        bounds = segments.first_ts, segments.last_ts, segments.starts, segments.ends
+        missing = whole_of_segments(query, time, bounds, segments.matrix, evaluation.distinct)
     if missing == NOTHING_MISSING and query.has_texts:
         missing = answer(
             arrays.slots, query.text_slots, query.distinct[:0], query.masks[:0], arrays.measures, time, horizon,

@@ -11,7 +11,7 @@ from enum import Enum, IntFlag, StrEnum, auto
 
 
 class Aggregation(StrEnum):
-    """The aggregations of v0 (`ratio` is of two of the others)."""
+    """The aggregations (`ratio` is of two of the others)."""
 
     COUNT = "count"
     SUM = "sum"
@@ -24,11 +24,14 @@ class Aggregation(StrEnum):
     FIRST = "first"
     SECONDS_SINCE_LAST = "seconds_since_last"
     SECONDS_SINCE_FIRST = "seconds_since_first"
+    QUANTILE = "quantile"
+    MEDIAN = "median"
+    SECONDS_SINCE_CHANGE = "seconds_since_change"
     RATIO = "ratio"
 
 
 class Reads(Enum):
-    """The part of an event that an aggregation reads besides its time."""
+    """The part of an event that an aggregation reads besides its time and its condition."""
 
     NOTHING = auto()
     INTEGER = auto()
@@ -48,6 +51,10 @@ class Parts(IntFlag):
     TIMES = 16
 
 
+P_DIGITS = 6
+"""The digits behind the point of a quantile's p."""
+P_UNITS = 10**P_DIGITS
+MEDIAN_P = "0.5"
 ALL_PARTS = Parts.SUM | Parts.SQUARES | Parts.EXTREMES | Parts.ENDS | Parts.TIMES
 
 
@@ -69,6 +76,8 @@ class Finish(Enum):
     SECONDS_SINCE_LAST = "seconds since last", Parts.TIMES
     MEAN = "mean", Parts.SUM
     STDDEV = "stddev", Parts.SUM | Parts.SQUARES
+    QUANTILE = "quantile", Parts.NONE, True
+    SECONDS_SINCE_CHANGE = "seconds since change", Parts.NONE, True
     QUOTIENT = "quotient", Parts.NONE
 
     def __init__(self, label: str, parts: Parts, whole_events: bool = False) -> None:
@@ -91,7 +100,8 @@ class Rule:
     """One aggregation.
 
     `ordered`: of several events at one time it matters which comes first. `empty`: the value of a window without events (None:
-    null). `line`: its line of documentation.
+    null). `line`: its line of documentation. `takes`: fields of a feature that it cannot do without, besides a value; `may_take`:
+    those that it can.
     """
 
     value_type: ValueType
@@ -100,6 +110,8 @@ class Rule:
     line: str
     ordered: bool = False
     empty: int | None = None
+    takes: tuple[str, ...] = ()
+    may_take: tuple[str, ...] = ()
 
     @property
     def decimal(self) -> bool:
@@ -115,7 +127,12 @@ RULES: dict[Aggregation, Rule] = {
     Aggregation.COUNT: Rule(ValueType.INTEGER, Reads.NOTHING, Finish.COUNT, "number of events", empty=0),
     Aggregation.SUM: Rule(ValueType.INTEGER, Reads.INTEGER, Finish.SUM, "sum of the field", empty=0),
     Aggregation.DISTINCT_COUNT: Rule(
-        ValueType.INTEGER, Reads.TOKEN, Finish.DISTINCT, "number of different values of the field", empty=0
+        ValueType.INTEGER,
+        Reads.TOKEN,
+        Finish.DISTINCT,
+        "number of different values of the field, or of the pair of fields",
+        empty=0,
+        may_take=("paired_with",),
     ),
     Aggregation.MIN: Rule(ValueType.FIELD, Reads.VALUE, Finish.MIN, "least value of the field"),
     Aggregation.MAX: Rule(ValueType.FIELD, Reads.VALUE, Finish.MAX, "greatest value of the field"),
@@ -126,6 +143,18 @@ RULES: dict[Aggregation, Rule] = {
     ),
     Aggregation.SECONDS_SINCE_LAST: Rule(
         ValueType.SECONDS, Reads.NOTHING, Finish.SECONDS_SINCE_LAST, "from the latest event to T"
+    ),
+    Aggregation.QUANTILE: Rule(
+        ValueType.INTEGER, Reads.INTEGER, Finish.QUANTILE, "value of the field at rank ceil(p*n) of n", takes=("p",)
+    ),
+    Aggregation.MEDIAN: Rule(ValueType.INTEGER, Reads.INTEGER, Finish.QUANTILE, "the quantile of p = 0.5"),
+    Aggregation.SECONDS_SINCE_CHANGE: Rule(
+        ValueType.SECONDS,
+        Reads.NOTHING,
+        Finish.SECONDS_SINCE_CHANGE,
+        "from the latest event of which the condition is another than of the event before it, to T; null, too, if there is none",
+        ordered=True,
+        takes=("condition",),
     ),
     Aggregation.MEAN: Rule(ValueType.DECIMAL, Reads.INTEGER, Finish.MEAN, "arithmetic mean of the field"),
     Aggregation.STDDEV: Rule(

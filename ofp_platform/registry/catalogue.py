@@ -99,6 +99,9 @@ def _operand(part: Feature | Operand, feature: Feature) -> CatalogueOperand:
         aggregation=part.aggregation.value,
         events=part.events or (),
         value=part.value,
+        paired_with=part.paired_with,
+        p=part.p,
+        condition=None if part.condition is None else dict(part.condition),
         where=dict(part.where),
         window=part.window or feature.window,
         delay=part.delay or feature.delay,
@@ -107,14 +110,20 @@ def _operand(part: Feature | Operand, feature: Feature) -> CatalogueOperand:
 
 def sentence(operand: CatalogueOperand) -> str:
     """An operand in one line, as in `sum of amount_minor over card_payment in 30d`."""
-    text = operand.aggregation + (f" of {operand.value}" if operand.value is not None else "")
+    text = operand.aggregation + (f" {operand.p}" if operand.p is not None else "")
+    text += f" of {operand.value}" if operand.value is not None else ""
+    text += f" and {operand.paired_with}" if operand.paired_with is not None else ""
+    text += f" of {_conditions(operand.condition)}" if operand.condition is not None else ""
     text += f" over {', '.join(operand.events)}"
     if operand.where:
-        conditions = (f"{name} is {' or '.join(map(str, values))}" for name, values in sorted(operand.where.items()))
-        text += f" where {' and '.join(conditions)}"
+        text += f" where {_conditions(operand.where)}"
     if operand.window is not None:
         text += f" in {operand.window}"
     return text + (f", {operand.delay} late" if operand.delay.strip("0usmhd") else "")
+
+
+def _conditions(conditions: Mapping[str, Sequence[object]]) -> str:
+    return " and ".join(f"{name} is {' or '.join(map(str, values))}" for name, values in sorted(conditions.items()))
 
 
 def definition(feature: CatalogueFeature) -> str:

@@ -73,11 +73,11 @@ def compile_pack(pack: Pack) -> CompiledRegistry:
 def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
     selections = [selection for group in groups for selection in group_selections(group, events)]
     feeds = {group_feed(group, events) for group in groups}
-    predicates = sorted({selection.predicate for selection in selections} | feeds, key=_order)
+    predicates = sorted({predicate for selection in selections for predicate in selection.predicates} | feeds, key=_order)
     integers = sorted(
         {selection.value for selection in selections if _integer(selection, events) and selection.value is not None}
     )
-    tokens = sorted({selection.value for selection in selections if _token(selection) and selection.value is not None})
+    tokens = sorted({selection.token for selection in selections if _token(selection) and selection.token is not None})
     texts = sorted({selection.value for selection in selections if is_text(selection, events) and selection.value is not None})
     # every predicate has a measure of its events alone: freshness reads its last time out of the chunk summaries
     measures = {Measure(index, -1) for index in range(len(predicates))}
@@ -178,5 +178,7 @@ def _operand(selection: Selection, events: Events, layout: KeyLayout) -> Compile
         aggregation=selection.aggregation,
         slot=layout.slots.index(slot),
         scale=selection.scale,
-        token=layout.token_fields.index(selection.value) if _token(selection) and selection.value is not None else -1,
+        token=layout.token_fields.index(selection.token) if _token(selection) and selection.token is not None else -1,
+        parameter=selection.parameter,
+        condition=-1 if selection.condition is None else layout.predicates.index(selection.condition),
     )

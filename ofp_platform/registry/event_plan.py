@@ -17,7 +17,7 @@ from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar
 from ofp_platform.registry.pack import group_id
-from ofp_platform.registry.selection import group_needs, text_need
+from ofp_platform.registry.selection import group_needs, pair_fields, text_need
 from ofp_platform.registry.text_words import TEXT_WORDS, is_long
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KeyType
@@ -50,6 +50,7 @@ class KeyPlan:
     conditions: tuple[tuple[str, Mapping[Scalar, int], int], ...]
     integer_rows: tuple[tuple[int, str], ...]
     token_rows: tuple[tuple[int, str], ...]
+    pair_rows: tuple[tuple[int, str, str], ...]
     text_rows: tuple[tuple[int, str], ...]
     needs: tuple[tuple[tuple[str, ...], int], ...]
 
@@ -192,7 +193,8 @@ class _Read:
 
     @property
     def all(self) -> frozenset[str]:
-        return self.conditions | self.integers | self.tokens | self.texts
+        tokens = frozenset(field for token in self.tokens for field in pair_fields(token))
+        return self.conditions | self.integers | tokens | self.texts
 
 
 def _read(name: str, layout: KeyLayout, registry: CompiledRegistry) -> _Read:
@@ -259,7 +261,12 @@ def _key_plan(name: str, routing: EventRouting, layout: KeyLayout, read: _Read, 
         token_rows=tuple(
             (layout.first_token_row + 2 * place, attributes[field])
             for place, field in enumerate(layout.token_fields)
-            if field in read.tokens
+            if field in read.tokens and len(pair_fields(field)) == 1
+        ),
+        pair_rows=tuple(
+            (layout.first_token_row + 2 * place, attributes[fields[0]], attributes[fields[1]])
+            for place, token in enumerate(layout.token_fields)
+            if token in read.tokens and len(fields := pair_fields(token)) == 2
         ),
         text_rows=tuple(
             (layout.first_text_row + TEXT_WORDS * place, attributes[field])

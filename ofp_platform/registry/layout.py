@@ -6,7 +6,8 @@ The event matrix of a key is an int64 array of shape (layout.column_count, event
     row 1          mask: bit p is set when the event satisfies predicate p
     rows 2, 3      tie high, tie low (only when `ties`): the event's identity order, compared as unsigned
     then           one row per integer field (0 where the event's type does not carry the field)
-    then           two rows (high, low) per token field: the first 128 bits of SHA-256 of the value's canonical bytes
+    then           two rows (high, low) per token field: the first 128 bits of SHA-256 of the canonical bytes of the value, or of
+                   the array of the two values of a pair of fields (named by both)
     then           eight rows per text field: the words of the text (`text_words`)
 
 A boolean is an integer field of 0 and 1.
@@ -72,13 +73,16 @@ class CompiledOperand:
     """One aggregation of one slot.
 
     `scale` is that of a mean or stddev that is a feature of its own (else 0); `token` is the place in `token_fields` of a
-    distinct_count.
+    distinct_count. `parameter`: of a quantile p in millionths. `condition`: the place in `predicates` of the events of which the
+    condition holds; -1: there is none.
     """
 
     aggregation: Aggregation
     slot: int
     scale: int = 0
     token: int = -1
+    parameter: int = 0
+    condition: int = -1
 
 
 @dataclass(frozen=True)

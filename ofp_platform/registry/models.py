@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.aggregations import P_DIGITS, Aggregation
 from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.catalogue import Owner, Prose, Tags
@@ -87,12 +87,35 @@ _DURATION_SCHEMA = WithJsonSchema(
 
 Duration = Annotated[str, AfterValidator(_duration), _DURATION_SCHEMA]
 Window = Annotated[str, AfterValidator(_duration), AfterValidator(_positive_duration), _DURATION_SCHEMA]
+_P = re.compile(r"(?:0?\.[0-9]{1,6}|1(?:\.0{1,6})?)", re.ASCII)
+
+
+def _p(value: Any) -> str:
+    text = repr(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or _P.fullmatch(text) is None or not text.strip("0."):
+        raise ValueError(f"p must be greater than 0 and at most 1, with at most {P_DIGITS} digits, as in 0.95")
+    return text
+
+
 Scale = Annotated[int, Field(ge=0, le=MAX_SCALE, description="decimal digits, rounded half to even")]
 PayloadField = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Scalars = Annotated[
     tuple[Scalar, ...],
     BeforeValidator(_scalars),
     WithJsonSchema({"anyOf": [*_SCALAR_SCHEMA["anyOf"], {"type": "array", "items": _SCALAR_SCHEMA, "minItems": 1}]}),
+]
+P = Annotated[
+    str,
+    BeforeValidator(_p),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+                {"type": "string", "pattern": "^(0?\\.[0-9]{1,6}|1(\\.0{1,6})?)$"},
+            ],
+            "description": "of a quantile; greater than 0, at most 1, with at most 6 digits",
+        }
+    ),
 ]
 _AggregationField = Annotated[Aggregation, Field(strict=False)]
 _KeyTypeField = Annotated[KeyType, Field(strict=False)]
@@ -142,6 +165,9 @@ class Operand(Model):
     aggregation: _AggregationField
     events: _Events
     value: PayloadField | None = None
+    paired_with: PayloadField | None = None
+    p: P | None = None
+    condition: dict[PayloadField, Scalars] | None = Field(default=None, min_length=1)
     where: dict[PayloadField, Scalars] = Field(default_factory=dict)
     window: Window | None = None
     delay: Duration | None = None
@@ -154,6 +180,11 @@ class Feature(Model):
     aggregation: _AggregationField
     events: _Events | None = None
     value: PayloadField | None = None
+    paired_with: PayloadField | None = Field(default=None, description="distinct_count is of the pairs of both fields")
+    p: P | None = None
+    condition: dict[PayloadField, Scalars] | None = Field(
+        default=None, min_length=1, description="of seconds_since_change; as `where`, but it selects no events"
+    )
     where: dict[PayloadField, Scalars] = Field(default_factory=dict)
     window: Window | None = None
     delay: Duration = "0s"

@@ -6,13 +6,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ofp_platform.registry.aggregations import Reads, rule_of
+from ofp_platform.registry.aggregations import P_DIGITS, Aggregation, Reads, rule_of
 from ofp_platform.registry.expression import canonical_expression
-from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Pack, event_class
+from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Operand, Pack, event_class
 from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
-from ofp_platform.registry.selection import Selection, feature_scale, feature_selections, fields_needed
+from ofp_platform.registry.selection import Selection, feature_scale, feature_selections, fields_needed, pair_fields, predicate_of
 from ofp_platform.registry.validation import validate
 from ofp_platform.vocabulary.canonical import digest_of
+from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform.vocabulary.text_file import read_text
 
 SHIPPED_PACKS = ("card_payments", "handbook")
@@ -91,8 +92,11 @@ def group_content(pack: Pack, group: Group) -> dict[str, Any]:
     """The meaning of one group version: its features, and of the events that they select what the group reads."""
     routing = {}
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
-    values = [frozenset(() if selection.value is None else (selection.value,)) for selection in selections]
-    read = fields_needed((selection.predicate, value) for selection, value in zip(selections, values, strict=True))
+    read = fields_needed(
+        (predicate, frozenset(() if selection.token is None else pair_fields(selection.token)))
+        for selection in selections
+        for predicate in selection.predicates
+    )
     for name in sorted(read):
         event = pack.events[name]
         routing[name] = {
@@ -118,15 +122,23 @@ def group_digests(pack: Pack) -> dict[tuple[str, str], str]:
 
 def feature_content(feature: Feature) -> dict[str, Any]:
     """One windowed feature, as in `group_content`."""
-    selections = feature_selections(feature)
+    selections, parts = feature_selections(feature), (feature.numerator or feature, feature.denominator or feature)
     head: dict[str, Any] = {"name": feature.name, "aggregation": feature.aggregation.value}
     if rule_of(feature.aggregation).reads is Reads.OPERANDS:
-        sides = [_selection(selection) for selection in selections]
+        sides = [_selection(selection, part) for selection, part in zip(selections, parts, strict=True)]
         return {**head, "scale": feature_scale(feature), "numerator": sides[0], "denominator": sides[1]}
-    return {**head, **_selection(selections[0])}
+    return {**head, **_selection(selections[0], feature)}
 
 
-def _selection(selection: Selection) -> dict[str, Any]:
+def _selection(selection: Selection, part: Feature | Operand) -> dict[str, Any]:
+    """A selection as it is named; what few aggregations have is named of these only."""
+    extras: dict[str, Any] = {}
+    if selection.paired_with is not None:
+        extras["value"], extras["paired_with"] = pair_fields(selection.token or "")
+    if selection.aggregation is Aggregation.QUANTILE:
+        extras["p"] = format_decimal(selection.parameter, P_DIGITS)
+    if part.condition is not None:
+        extras["condition"] = {name: list(values) for name, values in predicate_of((), part.condition).conditions}
     return {
         "aggregation": selection.aggregation.value,
         "events": list(selection.predicate.event_types),
@@ -135,6 +147,7 @@ def _selection(selection: Selection) -> dict[str, Any]:
         "window": selection.window,
         "delay": selection.delay,
         "scale": selection.scale,
+        **extras,
     }
 
 

@@ -29,6 +29,7 @@ CACHE_LIMIT = 1_000_000
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Token = str | int | tuple[str | int, str | int]
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,17 @@ class RoutedBatch:
 
 
 class TokenCache:
-    """The token of a value (first 128 bits of SHA-256 of its canonical bytes) in two halves, cached up to a bound."""
+    """The token of a value (first 128 bits of SHA-256 of its canonical bytes) in two halves, cached up to a bound.
+
+    A value is a text, an integer, or a pair of these, which is an array.
+    """
 
     def __init__(self, limit: int = CACHE_LIMIT) -> None:
         self._limit = limit
-        self._high: dict[str | int, int] = {}
-        self._low: dict[str | int, int] = {}
+        self._high: dict[Token, int] = {}
+        self._low: dict[Token, int] = {}
 
-    def columns(self, values: list[str | int]) -> tuple[Int64s, Int64s]:
+    def columns(self, values: Sequence[Token]) -> tuple[Int64s, Int64s]:
         """High and low halves, each int64[len(values)]."""
         new = set(values).difference(self._high)
         if len(self._high) + len(new) > self._limit:
@@ -80,7 +84,7 @@ class TokenCache:
             self._low.clear()
             new = set(values)
         for value in new:
-            digest = hashlib.sha256(canonical_bytes(value)).digest()
+            digest = hashlib.sha256(canonical_bytes(list(value) if isinstance(value, tuple) else value)).digest()
             self._high[value] = int.from_bytes(digest[:8], "big", signed=True)
             self._low[value] = int.from_bytes(digest[8:16], "big", signed=True)
         high, low = self._high, self._low
@@ -231,6 +235,9 @@ class Router:
             matrix[row] = columns[attribute]
         for row, attribute in plan.token_rows:
             matrix[row], matrix[row + 1] = self._tokens.columns(columns[attribute])
+        for row, first, second in plan.pair_rows:
+            pairs = list(zip(columns[first], columns[second], strict=True))
+            matrix[row], matrix[row + 1] = self._tokens.columns(pairs)
         for row, attribute in plan.text_rows:
             matrix[row : row + TEXT_WORDS] = words_of(columns[attribute])
         key_ids = columns[plan.attribute]

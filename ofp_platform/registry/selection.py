@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
 
-from ofp_platform.registry.aggregations import Aggregation, Reads, rule_of
+from ofp_platform.registry.aggregations import MEDIAN_P, P_UNITS, Aggregation, Finish, Reads, rule_of
 from ofp_platform.registry.layout import Predicate
 from ofp_platform.registry.models import DEFAULT_SCALE, EventRouting, Feature, FieldType, Group, Operand, Scalar
 from ofp_platform.vocabulary.times import parse_duration
@@ -16,6 +18,7 @@ class Selection:
     """One aggregation over some events.
 
     `window`, `delay`: microseconds; `scale` is 0 for an integer, and for a side of a ratio, which is not rounded.
+    `parameter`: of a quantile p in millionths. `condition`: the events of the predicate of which the condition holds.
     """
 
     aggregation: Aggregation
@@ -24,6 +27,21 @@ class Selection:
     window: int
     delay: int
     scale: int
+    paired_with: str | None = None
+    parameter: int = 0
+    condition: Predicate | None = None
+
+    @property
+    def token(self) -> str | None:
+        """The name of the values that are told apart: the field, or both fields of a pair, sorted."""
+        if self.value is None or self.paired_with is None:
+            return self.value
+        return ",".join(sorted((self.value, self.paired_with)))
+
+    @property
+    def predicates(self) -> tuple[Predicate, ...]:
+        """The predicate, and that of the condition where there is one."""
+        return (self.predicate,) if self.condition is None else (self.predicate, self.condition)
 
     @property
     def reach(self) -> int:
@@ -60,8 +78,35 @@ def feature_selections(feature: Feature) -> tuple[Selection, ...]:
             window=parse_duration(feature.window),
             delay=parse_duration(feature.delay),
             scale=_scale(feature.aggregation, feature.scale),
+            **_extras(feature, feature.events),
         ),
     )
+
+
+def _extras(part: Feature | Operand, events: tuple[str, ...]) -> dict[str, Any]:
+    """The arguments of a selection that few aggregations have."""
+    extras: dict[str, Any] = {"paired_with": part.paired_with}
+    if rule_of(part.aggregation).finish is Finish.QUANTILE:
+        extras["parameter"] = int(Decimal(part.p or MEDIAN_P) * P_UNITS)
+    if part.condition is not None:
+        extras["condition"] = condition_of(events, part.where, part.condition)
+    return extras
+
+
+def condition_of(
+    events: tuple[str, ...], where: dict[str, tuple[Scalar, ...]], condition: dict[str, tuple[Scalar, ...]]
+) -> Predicate:
+    """The predicate of the events that satisfy both `where` and a condition; of a field in both, the values in both."""
+    both = {
+        name: tuple(value for value in values if any((type(value), value) == (type(own), own) for own in where.get(name, values)))
+        for name, values in condition.items()
+    }
+    return predicate_of(events, {**where, **both})
+
+
+def pair_fields(token: str) -> list[str]:
+    """The fields of a token's name: one, or the two of a pair."""
+    return token.split(",")
 
 
 def value_type(selection: Selection, events: Mapping[str, EventRouting]) -> FieldType | None:
@@ -83,20 +128,29 @@ def value_needs(selection: Selection, events: Mapping[str, EventRouting]) -> fro
     """The needs of the selection's value."""
     if selection.value is None:
         return frozenset()
-    return frozenset((selection.value, text_need(selection.value)) if is_text(selection, events) else (selection.value,))
+    if is_text(selection, events):
+        return frozenset((selection.value, text_need(selection.value)))
+    return frozenset(pair_fields(selection.token or selection.value))
 
 
 def group_needs(group: Group, events: Mapping[str, EventRouting]) -> dict[str, frozenset[str]]:
     """Event type to what a group needs of it: payload fields, and that texts are not too long."""
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
-    return fields_needed((selection.predicate, value_needs(selection, events)) for selection in selections)
+    return fields_needed((read, value_needs(selection, events)) for selection in selections for read in selection.predicates)
 
 
 def group_selections(group: Group, events: Mapping[str, EventRouting]) -> list[Selection]:
     """The selections of all features of a group, each with a predicate that holds for events which feed the group only."""
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
     needs = group_needs(group, events)
-    return [replace(selection, predicate=fed_predicate(selection.predicate, needs)) for selection in selections]
+    return [
+        replace(
+            selection,
+            predicate=fed_predicate(selection.predicate, needs),
+            condition=None if selection.condition is None else fed_predicate(selection.condition, needs),
+        )
+        for selection in selections
+    ]
 
 
 def feed_of(predicates: Iterable[Predicate]) -> Predicate:
@@ -143,6 +197,7 @@ def _operand(feature: Feature, operand: Operand) -> Selection:
         window=parse_duration(window),
         delay=parse_duration(feature.delay if operand.delay is None else operand.delay),
         scale=0,
+        **_extras(operand, operand.events),
     )
 
 

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from ofp_platform.registry.aggregations import Reads, ValueType, rule_of
+from ofp_platform.registry.aggregations import RULES, Reads, ValueType, rule_of
 from ofp_platform.registry.expression import ExpressionError, names_in, parse_expression
 from ofp_platform.registry.layout import MAX_PREDICATES, MAX_VALUE_COLUMNS, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
-from ofp_platform.registry.selection import fed_predicate, feed_of, fields_needed, predicate_of, text_need
+from ofp_platform.registry.selection import condition_of, fed_predicate, feed_of, fields_needed, predicate_of, text_need
 from ofp_platform.registry.shape import check_shape, parse_part, suggestion
 from ofp_platform.registry.text_words import TEXT_WORDS
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
+
+EXTRAS = ("paired_with", "p", "condition")
+"""The fields of a feature and of a side of a ratio that only the aggregations have whose rule takes them."""
 
 
 def validate(pack_text: PackText) -> Pack:
@@ -128,6 +131,7 @@ class _Check:
             for side in ("numerator", "denominator"):
                 if getattr(feature, side) is not None:
                     self.pack_text.report((*path, side), f"only a ratio has it, not {feature.aggregation}")
+            self._extras(path, feature)
             if feature.window is None:
                 self.pack_text.report((*path, "window"), "this field is required")
             if feature.events is None:
@@ -135,6 +139,9 @@ class _Check:
             else:
                 self._selection(path, key_type, feature, feature.events)
             return
+        for name in EXTRAS:
+            if getattr(feature, name) is not None:
+                self.pack_text.report((*path, name), "of a ratio it is given in the numerator and in the denominator")
         for name, value in (("events", feature.events), ("value", feature.value), ("where", feature.where)):
             if value:
                 self.pack_text.report((*path, name), "of a ratio it is given in the numerator and in the denominator")
@@ -147,6 +154,7 @@ class _Check:
             if rule_of(operand.aggregation).reads is Reads.OPERANDS:
                 self.pack_text.report((*here, "aggregation"), "a ratio is of two other aggregations, not of ratios")
                 continue
+            self._extras(here, operand)
             if operand.window is None and feature.window is None:
                 self.pack_text.report((*here, "window"), "required, here or in the feature")
             self._selection(here, key_type, operand, operand.events)
@@ -154,6 +162,17 @@ class _Check:
     def _scale(self, path: Path, part: Feature) -> None:
         if part.scale is not None and not rule_of(part.aggregation).decimal:
             self.pack_text.report((*path, "scale"), f"{part.aggregation} is an integer and has no scale")
+
+    def _extras(self, path: Path, part: Feature | Operand) -> None:
+        """Check the fields that few aggregations have."""
+        rule = rule_of(part.aggregation)
+        for name in EXTRAS:
+            is_given = getattr(part, name) is not None
+            if is_given and name not in (*rule.takes, *rule.may_take):
+                users = [str(user) for user, its in RULES.items() if name in (*its.takes, *its.may_take)]
+                self.pack_text.report((*path, name), f"{part.aggregation} has no {name}; {', '.join(users)} has")
+            elif not is_given and name in rule.takes:
+                self.pack_text.report((*path, name), f"{part.aggregation} needs it")
 
     def _selection(self, path: Path, key_type: str, part: Feature | Operand, events: tuple[str, ...]) -> None:
         for index, name in enumerate(events):
@@ -167,8 +186,12 @@ class _Check:
         value_needs = self._value(path, part, events)
         for name, values in part.where.items():
             self._condition((*path, "where", name), name, values, events)
+        for name, values in (part.condition or {}).items():
+            self._condition((*path, "condition", name), name, values, events)
         self._count_columns(path, key_type, part, value_needs)
         self.selected.append((path, predicate_of(events, part.where), value_needs))
+        if part.condition is not None:
+            self.selected.append((path, condition_of(events, part.where, part.condition), frozenset()))
 
     def _count_predicates(self, key_type: str) -> None:
         """Hold the number of predicates of a key type to what a mask has room for, a group at a time."""
@@ -194,15 +217,16 @@ class _Check:
             return
         is_token = rule_of(part.aggregation).reads is Reads.TOKEN
         width = 2 if is_token else TEXT_WORDS if text_need(part.value) in value_needs else 1
+        name = part.value if part.paired_with is None else ",".join(sorted((part.value, part.paired_with)))
         widths = self.widths.setdefault(key_type, {})
-        if (part.value, width) not in widths and sum(widths.values()) + width > MAX_VALUE_COLUMNS:
+        if (name, width) not in widths and sum(widths.values()) + width > MAX_VALUE_COLUMNS:
             message = (
                 f"the values of key type {key_type} take more than {MAX_VALUE_COLUMNS} columns: a text field {TEXT_WORDS}, a"
                 " field of which different values are counted 2, any other 1"
             )
             self.pack_text.report((*path, "value"), message)
             return
-        widths[part.value, width] = width
+        widths[name, width] = width
 
     def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> frozenset[str]:
         """Check the value; gives its needs."""
@@ -227,21 +251,33 @@ class _Check:
         if part.value is None:
             self.pack_text.report((*path, "value"), f"{part.aggregation} needs the payload field that it is of")
             return frozenset()
-        fields = self._field_types((*path, "value"), part.value, events)
+        if part.paired_with is not None and Reads.TOKEN is reads:
+            if part.paired_with == part.value:
+                self.pack_text.report((*path, "paired_with"), "a pair is of two fields; this is the value itself")
+            self._types_of((*path, "paired_with"), part, part.paired_with, field_types, events)
+        fields = self._types_of((*path, "value"), part, part.value, field_types, events)
         for name, field_type in fields:
             if field_type not in field_types:
-                words = " or ".join(sorted(field_types))
-                where = " in a ratio" if reads is Reads.VALUE else ""
-                self.pack_text.report(
-                    (*path, "value"), f"{part.value!r} of {name} is {field_type}; {part.aggregation}{where} needs {words}"
-                )
-            elif reads is Reads.VALUE and field_type is not fields[0][1]:
+                continue
+            if reads is Reads.VALUE and field_type is not fields[0][1]:
                 first_name, first_type = fields[0]
                 message = f"{part.value!r} of {first_name} is {first_type} and of {name} {field_type}: a feature has one type"
                 self.pack_text.report((*path, "value"), message)
         if reads is Reads.VALUE and fields and fields[0][1] is FieldType.STRING:
             return frozenset((part.value, text_need(part.value)))
-        return frozenset((part.value,))
+        return frozenset((part.value,) if part.paired_with is None else (part.value, part.paired_with))
+
+    def _types_of(
+        self, path: Path, part: Feature | Operand, field: str, field_types: set[FieldType], events: tuple[str, ...]
+    ) -> list[tuple[str, FieldType]]:
+        """The types of a field that the aggregation is of, event type by event type; one that it is not of is reported."""
+        fields = self._field_types(path, field, events)
+        for name, field_type in fields:
+            if field_type not in field_types:
+                words = " or ".join(sorted(field_types))
+                where = " in a ratio" if rule_of(part.aggregation).reads is Reads.VALUE else ""
+                self.pack_text.report(path, f"{field!r} of {name} is {field_type}; {part.aggregation}{where} needs {words}")
+        return fields
 
     def _condition(self, path: Path, name: str, values: tuple[Scalar, ...], events: tuple[str, ...]) -> None:
         for event, field_type in self._field_types(path, name, events):

@@ -27,6 +27,9 @@ class CatalogueOperand(Model):
     aggregation: str
     events: tuple[str, ...] = Field(strict=False)
     value: str | None = None
+    paired_with: str | None = None
+    p: str | None = None
+    condition: dict[str, tuple[str | int | bool, ...]] | None = None
     where: dict[str, tuple[str | int | bool, ...]] = Field(default_factory=dict)
     window: str | None = Field(default=None, description="as in 24h; absent: all that lies before")
     delay: str = "0s"

@@ -32,12 +32,14 @@ from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even, sqrt_ratio_half_even
+from ofp_platform_tests.oracle.aggregate import Item
 from ofp_platform_tests.oracle.matrices import halves
+from ofp_platform_tests.oracle.whole_results import result_index, whole_results
 
 TIME = 1_700_000_000_000_000
 SINGLE = sorted(set(Aggregation) - {Aggregation.RATIO})
 DECIMAL = (Aggregation.MEAN, Aggregation.STDDEV)
-INDEX = {(0, 0): 0, (1, 0): 1}
+INDEX = result_index(2)
 positive = st.one_of(st.integers(0, 5), st.integers(0, 2**63 - 1), st.integers(0, 62).map(lambda bits: 2**bits))
 
 
@@ -140,6 +142,15 @@ def row_of(values: list[int]) -> list[int]:
     return accumulate(np.array([ts, [1] * len(ts), values], np.int64), 0, len(ts), 0, 2).tolist()
 
 
+def results(*values_of_slots: list[int]) -> list[int]:
+    return whole_results(
+        [
+            [Item(TIME - 1_500_000 * (len(values) - index), b"", value) for index, value in enumerate(values)]
+            for values in values_of_slots
+        ]
+    )
+
+
 def operand(aggregation: Aggregation, slot: int, scale: int) -> CompiledOperand:
     return CompiledOperand(aggregation, slot, scale if aggregation in DECIMAL else 0, 0)
 
@@ -161,14 +172,14 @@ def finalised(
 def found(feature: CompiledFeature, over: list[int], under: list[int]) -> tuple[int, int]:
     """Status and value in machine words."""
     rows = np.array([[row_of(over), row_of(under)]], np.int64)
-    counted = np.array([[len(set(over)), len(set(under))]], np.int64)
+    counted = np.array([results(over, under)], np.int64)
     values, statuses = finalised([feature], rows, counted, np.array([TIME], np.int64))
     return int(statuses[0, 0]), int(values[0, 0])
 
 
 def agree(feature: CompiledFeature, over: list[int], under: list[int], must_decide: bool) -> None:
     status, value = found(feature, over, under)
-    wanted = finaliser(feature, INDEX)([row_of(over), row_of(under)], [len(set(over)), len(set(under))], TIME)
+    wanted = finaliser(feature, INDEX)([row_of(over), row_of(under)], results(over, under), TIME)
     if isinstance(wanted, Unservable):
         assert (status, value) == (UNDECIDED, 0)
         return
@@ -245,13 +256,15 @@ def test_how_features_are_written_down() -> None:
         CompiledFeature("c", operand(Aggregation.STDDEV, 2, 0), operand(Aggregation.DISTINCT_COUNT, 1, 0), 3),
         CompiledFeature("d", operand(Aggregation.SECONDS_SINCE_LAST, 0, 0), operand(Aggregation.MEAN, 1, 0), 19),
         CompiledFeature("e", operand(Aggregation.SUM, 0, 0), operand(Aggregation.MAX, 2, 0), None),
+        CompiledFeature("f", operand(Aggregation.MEDIAN, 1, 0), operand(Aggregation.SECONDS_SINCE_CHANGE, 0, 0), None),
     ]
     assert encode_features(features, INDEX).tolist() == [
         [1, 3, 0, 1, 0, 0, 0, 0, 1, 1],
-        [5, 1, 0, 10**4, 0, 0, 0, 0, 1, 0],
-        [6, 2, 0, 1, 2, 1, 0, 1, 10**3, 0],
-        [4, 0, 10, 1, 5, 1, 0, 1, 0, 0],  # 10^19 fits no machine word
-        [3, 0, 0, 1, 1, 2, 6, 1, 1, 1],
+        [4, 1, 0, 10**4, 0, 0, 0, 0, 1, 0],
+        [5, 2, 0, 1, 6, 1, 0, 1, 10**3, 0],
+        [3, 0, 10, 1, 4, 1, 0, 1, 0, 0],  # 10^19 fits no machine word
+        [2, 0, 0, 1, 1, 2, 6, 1, 1, 1],
+        [7, 3, 0, 1, 8, 4, 0, 1, 1, 1],
     ]
     assert encode_features([], INDEX).shape == (0, 10)
 

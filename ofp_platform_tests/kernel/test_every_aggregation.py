@@ -27,12 +27,15 @@ from ofp_platform_tests.oracle.fake_aggregation import pack_of
 
 ROOT = Path(ofp_platform.__file__).parent.parent
 HOUR = 3_600_000_000
+EXTRAS = {"p": "0.9", "condition": "{amount: [1, 2, 3]}"}
+"""The fields that some aggregations cannot do without."""
 
 
 def of_one(aggregation: Aggregation) -> CompiledRegistry:
     """A pack whose only feature is of this aggregation."""
     part = "aggregation: {}, events: [payment]{}"
     one = part.format(aggregation, "" if RULES[aggregation].reads is Reads.NOTHING else ", value: amount")
+    one += "".join(f", {name}: {EXTRAS[name]}" for name in RULES[aggregation].takes)
     if RULES[aggregation].reads is Reads.OPERANDS:
         sides = (part.format("sum", ", value: amount"), part.format("count", ""))
         one = f"aggregation: {aggregation}, numerator: {{{sides[0]}}}, denominator: {{{sides[1]}}}"
@@ -53,7 +56,9 @@ def in_column(column: FeatureColumn, row: int) -> int | Fraction | None:
 def expected(aggregation: Aggregation, items: list[Item], time: int) -> int | Fraction | None:
     if RULES[aggregation].reads is Reads.OPERANDS:
         return divide(signed_square("sum", items, time), signed_square("count", items, time), 6)
-    return aggregate(aggregation, items, time, 6)
+    if "condition" in RULES[aggregation].takes:
+        items = [item._replace(value=item.value in (1, 2, 3)) for item in items]
+    return aggregate(aggregation, items, time, 6, Fraction(9, 10))
 
 
 def test_every_aggregation_and_every_finish_is_in_the_table() -> None:
@@ -73,7 +78,10 @@ def test_online_offline_and_oracle_agree(aggregation: Aggregation) -> None:
     ts = np.sort(rng.choice(np.arange(1, 12 * HOUR, 1_000), count, replace=False))
     amounts = rng.integers(-50, 50, count)
     matrix = np.zeros((layout.column_count, count), np.int64)
-    matrix[0], matrix[1] = ts, 1
+    matrix[0], matrix[1] = ts, 0
+    for place, predicate in enumerate(layout.predicates):
+        (allowed,) = dict(predicate.conditions).values() or [amounts.tolist()]
+        matrix[1] |= np.isin(amounts, allowed).astype(np.int64) << place
     for row in range(2, layout.column_count):
         matrix[row] = amounts
     times = np.sort(np.concatenate([ts[::3], ts[::4] + HOUR, np.array([0, 20 * HOUR])]))

@@ -24,6 +24,7 @@ from ofp_platform.registry.layout import (
 )
 from ofp_platform_tests.oracle.aggregate import Item, aggregate, decimal_text, divide, signed_square
 from ofp_platform_tests.oracle.strategies import LIMIT, integers
+from ofp_platform_tests.oracle.whole_results import result_index, whole_results
 
 DECIMAL = {Aggregation.MEAN, Aggregation.STDDEV}
 SINGLE = sorted(set(Aggregation) - {Aggregation.RATIO})
@@ -46,8 +47,8 @@ def feature(aggregation: Aggregation, scale: int, denominator: CompiledOperand |
 
 
 def value_of(plan: CompiledFeature, values: list[int], denominators: list[int] = ()) -> ExactValue:  # type: ignore[assignment]
-    distinct = [len(set(values)), len(set(denominators))]
-    return finaliser(plan, {(0, 0): 0, (1, 0): 1})([row_of(values), row_of(list(denominators))], distinct, TIME)
+    results = whole_results([items(values), items(list(denominators))])
+    return finaliser(plan, result_index(2))([row_of(values), row_of(list(denominators))], results, TIME)
 
 
 def items(values: list[int]) -> list[Item]:

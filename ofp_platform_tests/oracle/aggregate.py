@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import isqrt
+from itertools import pairwise
+from math import ceil, isqrt
 from typing import Any, NamedTuple
 
 
 class Item(NamedTuple):
-    """One event of a window, as an aggregation sees it: its time, its identity's order, its value (None: has none)."""
+    """One event of a window, as an aggregation sees it: its time, its identity's order, its value (None: has none).
+
+    The value of a distinct count of a pair is the pair; that of `seconds_since_change` is whether the condition holds.
+    """
 
     ts: int
     tie: bytes
@@ -45,8 +49,10 @@ def in_order(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
-def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) -> int | str | Fraction | None:
-    """One aggregation over the events of a window at `time`; a Fraction for a decimal, None for null.
+def aggregate(
+    aggregation: str, items: Sequence[Item], time: int, scale: int, p: Fraction = Fraction(1, 2)
+) -> int | str | Fraction | None:
+    """One aggregation over the events of a window at `time`; a Fraction for a decimal, None for null. `p` is a quantile's.
 
     `min`, `max`, `first` and `last` are one of the values as it is: an integer, a boolean or a text.
     """
@@ -57,7 +63,7 @@ def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) ->
     if aggregation == "sum":
         return int(sum(values))
     if aggregation == "distinct_count":
-        return len({(type(value), value) for value in values})
+        return len({tuple((type(part), part) for part in (value if isinstance(value, tuple) else (value,))) for value in values})
     if not ordered:
         return None
     if aggregation == "min":
@@ -72,6 +78,12 @@ def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) ->
         return (time - ordered[0].ts) // 1_000_000
     if aggregation == "seconds_since_last":
         return (time - ordered[-1].ts) // 1_000_000
+    if aggregation in ("quantile", "median"):
+        p = Fraction(1, 2) if aggregation == "median" else p
+        return int(sorted(values)[ceil(p * len(values)) - 1])
+    if aggregation == "seconds_since_change":
+        changes = [later.ts for earlier, later in pairwise(ordered) if earlier.value != later.value]
+        return (time - changes[-1]) // 1_000_000 if changes else None
     mean = Fraction(sum(values), len(values))
     if aggregation == "mean":
         return at_scale(mean, scale)
@@ -79,7 +91,9 @@ def aggregate(aggregation: str, items: Sequence[Item], time: int, scale: int) ->
     return root_at_scale(sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values), scale)
 
 
-def signed_square(aggregation: str, items: Sequence[Item], time: int) -> tuple[int, Fraction] | None:
+def signed_square(
+    aggregation: str, items: Sequence[Item], time: int, p: Fraction = Fraction(1, 2)
+) -> tuple[int, Fraction] | None:
     """The sign and the square of an aggregation that is not rounded, None for null: so a standard deviation is exact, too."""
     values: list[Any] = [item.value for item in items]
     if aggregation in ("mean", "stddev") and not values:
@@ -87,7 +101,7 @@ def signed_square(aggregation: str, items: Sequence[Item], time: int) -> tuple[i
     if aggregation == "stddev":
         mean = Fraction(sum(values), len(values))
         return 1, sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values)
-    number = Fraction(sum(values), len(values)) if aggregation == "mean" else aggregate(aggregation, items, time, 0)
+    number = Fraction(sum(values), len(values)) if aggregation == "mean" else aggregate(aggregation, items, time, 0, p)
     assert not isinstance(number, (str, bool)), "a ratio divides numbers"
     return None if number is None else ((number > 0) - (number < 0), Fraction(number) ** 2)
 

@@ -254,7 +254,7 @@ def _served(
         value: int | str | Fraction | None
         if feature["aggregation"] == "ratio":
             sides = [
-                signed_square(feature[side]["aggregation"], _items(feature[side], events, as_of), as_of)
+                signed_square(feature[side]["aggregation"], _items(feature[side], events, as_of), as_of, _p(feature[side]))
                 for side in ("numerator", "denominator")
             ]
             value = divide(sides[0], sides[1], feature["scale"])
@@ -297,22 +297,37 @@ def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, h
 
 
 def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | str | Fraction | None:
-    return aggregate(selection["aggregation"], _items(selection, events, as_of), as_of, selection["scale"])
+    return aggregate(selection["aggregation"], _items(selection, events, as_of), as_of, selection["scale"], _p(selection))
+
+
+def _p(selection: Mapping[str, Any]) -> Fraction:
+    return Fraction(selection.get("p", "0.5"))
 
 
 def _items(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> list[Item]:
     latest = as_of - selection["delay"]
     return [
-        Item(event.ts, event.tie, None if selection["value"] is None else event.payload[selection["value"]])
+        Item(event.ts, event.tie, _own_value(event, selection))
         for event in events
         if latest - selection["window"] < event.ts <= latest and _satisfies(event, selection)
     ]
 
 
+def _own_value(event: Event, selection: Mapping[str, Any]) -> Any:
+    if "condition" in selection:
+        return _holds(event, selection["condition"])
+    value = None if selection["value"] is None else event.payload[selection["value"]]
+    return (value, event.payload[selection["paired_with"]]) if "paired_with" in selection else value
+
+
 def _satisfies(event: Event, selection: Mapping[str, Any]) -> bool:
-    return event.event_type in selection["events"] and all(
+    return event.event_type in selection["events"] and _holds(event, selection["where"])
+
+
+def _holds(event: Event, conditions: Mapping[str, Any]) -> bool:
+    return all(
         any(type(value) is type(event.payload[name]) and value == event.payload[name] for value in allowed)
-        for name, allowed in selection["where"].items()
+        for name, allowed in conditions.items()
     )
 
 
@@ -358,7 +373,8 @@ def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mappi
     for selection in _selections(group):
         if event_type not in selection["events"]:
             continue
-        for name in [*selection["where"], *([selection["value"]] if selection["value"] else [])]:
+        values = [selection[name] for name in ("value", "paired_with") if selection.get(name) is not None]
+        for name in [*selection["where"], *selection.get("condition", ()), *values]:
             value = payload.get(name)
             if type(value) is not _TYPES[routing["fields"][name]] or (isinstance(value, int) and abs(value) > LIMIT):
                 return False

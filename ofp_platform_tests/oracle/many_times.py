@@ -10,6 +10,7 @@ from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.sliding import Evaluations, as_rows, needs_all, slide_distinct, slide_slots
 from ofp_platform.kernel.texts import with_ranks
+from ofp_platform.kernel.whole_windows import slide_whole
 
 
 def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons: Int64Array | None = None) -> Evaluations:
@@ -25,10 +26,9 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
     matrix, texts = with_ranks(query, matrix)
     columns = np.zeros((arrays.slot_count, ROW_WIDTH, rows), np.int64)
     slide_slots(arrays.slots, query.slot_numbers, needs_all(arrays), matrix, 0, events, times, 0, rows, columns)
-    evaluations = Evaluations(
-        as_rows(columns), np.zeros((rows, len(query.distinct)), np.int64), np.empty((rows, len(query.masks)), np.int64), texts
-    )
+    evaluations = Evaluations(as_rows(columns), query.no_results(rows), np.empty((rows, len(query.masks)), np.int64), texts)
     slide_distinct(query.distinct, matrix, times, evaluations.distinct)
+    slide_whole(query, matrix, np.array([0]), np.array([events]), np.array([0, rows]), times, evaluations.distinct)
     touch_known(
         query.masks, matrix, np.zeros(events, np.int64), np.array([0]), np.array([events]), np.array([0, rows]), times,
         np.zeros(rows, np.int64), horizons, evaluations.touches,

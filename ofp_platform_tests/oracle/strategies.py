@@ -96,6 +96,34 @@ groups:
         scale: 3
         numerator: {aggregation: stddev, events: [payment], value: amount}
         denominator: {aggregation: mean, events: [payment], value: amount}
+  - name: whole
+    version: v1
+    key_type: account
+    ttl_seconds: 2
+    features:
+      - {name: a_median, aggregation: median, events: [payment, refund], value: amount, window: 10s}
+      - {name: a_third, aggregation: quantile, p: 0.333333, events: [payment], value: amount, window: 10s, delay: 1s}
+      - {name: a_top, aggregation: quantile, p: "1", events: [payment], value: amount, window: 3s, where: {status: [ok, odd]}}
+      - {name: a_pairs, aggregation: distinct_count, events: [payment, refund], value: shop, paired_with: amount, window: 10s}
+      - {name: b_pairs, aggregation: distinct_count, events: [payment], value: status, paired_with: shop, window: 3s, delay: 1us}
+      - {name: a_change, aggregation: seconds_since_change, events: [payment], condition: {online: true}, window: 10s}
+      - name: b_change
+        aggregation: seconds_since_change
+        events: [payment]
+        condition: {status: [ok, no], amount: [0, 1, 7]}
+        where: {status: [ok, odd]}
+        window: 10s
+        delay: 1s
+      - name: skewness
+        aggregation: ratio
+        window: 10s
+        numerator: {aggregation: quantile, p: 0.9, events: [payment], value: amount}
+        denominator: {aggregation: median, events: [payment, refund], value: amount, window: 3s}
+      - name: switching
+        aggregation: ratio
+        window: 10s
+        numerator: {aggregation: seconds_since_change, events: [payment], condition: {online: true}}
+        denominator: {aggregation: distinct_count, events: [payment], value: shop, paired_with: status}
   - name: texts
     version: v1
     key_type: account

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ofp_platform.online.state.chunk_codec import pack as pack_chunk
 from ofp_platform.registry.compile import compile_pack
-from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, load_pack_file, shipped_pack
+from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, load_pack_file, pack_digest, shipped_pack
 from ofp_platform.registry.pack_text import PackError, PackErrors
 
 HEAD = """\
@@ -405,3 +405,65 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_pack_file(tmp_path / "latin.yaml")
     (tmp_path / "good.yaml").write_text(HEAD)
     assert load_pack_file(tmp_path / "good.yaml") == load_pack(HEAD)
+
+
+MORE = {
+    "a p of 1.5": ("quantile, p: 1.5, value: amount_minor", "features[1].p: p must be greater than 0 and at most 1"),
+    "a p of 0": ("quantile, p: 0, value: amount_minor", "features[1].p: p must be greater than 0 and at most 1"),
+    "a p of 0.0": ('quantile, p: "0.0", value: amount_minor', "features[1].p: p must be greater than 0 and at most 1"),
+    "a p below 0": ("quantile, p: -0.5, value: amount_minor", "features[1].p: p must be greater than 0 and at most 1"),
+    "a p of seven digits": ('quantile, p: "0.1234567", value: amount_minor', "with at most 6 digits, as in 0.95"),
+    "a p that is true": ("quantile, p: true, value: amount_minor", "features[1].p: p must be greater than 0 and at most 1"),
+    "a p that is a word": ("quantile, p: half, value: amount_minor", "features[1].p: p must be greater than 0 and at most 1"),
+    "no p": ("quantile, value: amount_minor", "features[1].p: quantile needs it"),
+    "a p of a median": ("median, p: 0.5, value: amount_minor", "features[1].p: median has no p; quantile has"),
+    "a p of a count": ("count, p: 0.5", "features[1].p: count has no p; quantile has"),
+    "a quantile of a text": ("quantile, p: 0.5, value: status", "'status' of payment is string; quantile needs integer"),
+    "a median without a value": ("median", "features[1].value: median needs the payload field that it is of"),
+    "a scale of a quantile": ("quantile, p: 0.5, value: amount_minor, scale: 2", "quantile is an integer and has no scale"),
+    "a pair of one field": (
+        "distinct_count, value: status, paired_with: status",
+        "a pair is of two fields; this is the value itself",
+    ),
+    "a pair with an unknown field": ("distinct_count, value: status, paired_with: statut", "did you mean 'status'?"),
+    "a pair with a boolean": (
+        "distinct_count, value: status, paired_with: online",
+        "paired_with: 'online' of payment is boolean; distinct_count needs integer or string",
+    ),
+    "a pair of a sum": ("sum, value: amount_minor, paired_with: status", "sum has no paired_with; distinct_count has"),
+    "no condition": ("seconds_since_change", "features[1].condition: seconds_since_change needs it"),
+    "an empty condition": ("seconds_since_change, condition: {}", "features[1].condition"),
+    "a value of a change": ("seconds_since_change, value: online, condition: {online: true}", "counts events and has no value"),
+    "a condition of another type": ("seconds_since_change, condition: {online: 1}", "'online' of payment is boolean"),
+    "a condition of an unknown field": ("seconds_since_change, condition: {onlin: true}", "did you mean 'online'?"),
+    "a condition of a count": ("count, condition: {online: true}", "count has no condition; seconds_since_change has"),
+}
+
+
+@pytest.mark.parametrize("case", MORE)
+def test_what_few_aggregations_have_is_refused_by_name(case: str) -> None:
+    feature, words = MORE[case]
+    errors = errors_of(HEAD + f"      - {{name: f, aggregation: {feature}, events: [payment], window: 1h}}\n")
+    assert any(words in error and error.startswith(f"bad.yaml:{FEATURE_LINE}: ") for error in errors), errors
+
+
+def test_what_few_aggregations_have_is_given_on_the_sides_of_a_ratio() -> None:
+    sides = (
+        "numerator: {aggregation: quantile, p: 2, events: [payment], value: amount_minor},"
+        " denominator: {aggregation: count, events: [payment]}"
+    )
+    feature = f"      - {{name: f, aggregation: ratio, window: 1h, {sides}}}\n"
+    assert any("features[1].numerator.p: p must be greater than 0" in error for error in errors_of(HEAD + feature))
+    errors = errors_of(HEAD + feature.replace("p: 2", "p: 0.5").replace("ratio, ", "ratio, p: 0.5, "))
+    assert [error.partition(": ")[2] for error in errors] == [
+        "groups[0].features[1].p: of a ratio it is given in the numerator and in the denominator"
+    ]
+
+
+def test_how_a_p_is_written_is_no_part_of_the_digest() -> None:
+    line = "      - {{name: f, aggregation: quantile, p: {}, events: [payment], value: amount_minor, window: 1h}}\n"
+    assert len({pack_digest(load_pack(HEAD + line.format(p))) for p in ("0.5", '"0.50"', '".500000"', ".5")}) == 1
+    assert pack_digest(load_pack(HEAD + line.format("0.5"))) != pack_digest(load_pack(HEAD + line.format("0.500001")))
+    pair = "      - {{name: f, aggregation: distinct_count, value: {}, paired_with: {}, events: [payment], window: 1h}}\n"
+    orders = [pair.format("status", "amount_minor"), pair.format("amount_minor", "status")]
+    assert len({pack_digest(load_pack(HEAD + order)) for order in orders}) == 1

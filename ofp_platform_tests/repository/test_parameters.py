@@ -25,6 +25,7 @@ STAY = {
     "kernel/known_distinct.py _count_known": LOOP,
     "kernel/known_rows.py touch_known": LOOP,
     "kernel/known_windows.py _evaluate_known": LOOP,
+    "kernel/whole_windows.py _of_known": LOOP,
     "kernel/named_values.py _count": LOOP,
     "kernel/sliding.py slide_slots": INLINED,
     "kernel/window_loops.py _slots": INLINED,

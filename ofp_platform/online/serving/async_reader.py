@@ -438,7 +438,7 @@ class AsyncReader:
         for question in questions:
             for key in question.keys:
                 memory = self._values.get(key)
-                if memory is not None and not self.evaluator.has_texts(question, key[0]):
+                if memory is not None and not self.evaluator.needs_events(question, key[0]):
                     for times, more in zip(held_rows, memory.held_rows(list(self.evaluator.edges(question))), strict=True):
                         times.extend(more)
         return held_rows

@@ -12,7 +12,7 @@ import numpy as np
 from ofp_platform.kernel.accumulate import ROW, ROW_WIDTH, summarise_chunks
 from ofp_platform.kernel.named_values import SegmentNames
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
+from ofp_platform.kernel.query import DELAY, RESULT, WINDOW, LayoutArrays
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
 from ofp_platform.kernel.windows import Segments, segments_of_chunks
 from ofp_platform.online.state.chunk_codec import ChunkCorrupt, unpack, unpack_many
@@ -173,17 +173,17 @@ class Evaluator(SnapshotMaker):
                 self._spans.clear()
             query = self.query(groups)
             span_indexes = {0}
-            for row in (*query.arrays.slots[query.slot_numbers].tolist(), *query.distinct.tolist()):
+            for row in (*query.arrays.slots[query.slot_numbers].tolist(), *query.distinct.tolist(), *query.whole.tolist()):
                 span_indexes |= {row[DELAY], row[DELAY] + row[WINDOW]}
             spans = self._spans[key] = tuple(sorted(span_indexes))
         return spans
 
     def whole_after(self, question: Question, key_type: str) -> int:
-        """Every event after this time is needed: distinct counts and texts cannot be merged from summaries. LATEST: none is."""
+        """Every event after this time is needed: whole windows and texts cannot be merged from summaries. LATEST: none is."""
         query = self.query(question.groups_of[key_type])
-        if not len(query.distinct) and not len(query.text_slots):
+        if not len(query.distinct) and not len(query.whole) and not len(query.text_slots):
             return LATEST
-        windows = np.concatenate([query.distinct, query.arrays.slots[query.text_slots]])
+        windows = np.concatenate([query.distinct, query.whole[:, : RESULT + 1], query.arrays.slots[query.text_slots]])
         return question.as_of - int((windows[:, DELAY] + windows[:, WINDOW]).max())
 
     def distinct_pairs(self, key_type: str) -> Int64Array:
@@ -195,9 +195,10 @@ class Evaluator(SnapshotMaker):
             pairs = self._pairs[key_type] = np.ascontiguousarray(np.unique(windows[:, : ROW + 1], axis=0))
         return pairs
 
-    def has_texts(self, question: Question, key_type: str) -> bool:
-        """Whether the question asks a key of that type for texts, which need their events."""
-        return self.query(question.groups_of[key_type]).has_texts
+    def needs_events(self, question: Question, key_type: str) -> bool:
+        """Whether the question asks a key of that type for what needs its events: texts, or whole windows but distinct counts."""
+        query = self.query(question.groups_of[key_type])
+        return query.has_texts or len(query.whole) > 0
 
     def answer(self, question: Question, state: StoredState, posture: Mapping[str, Any]) -> Answer:
         """Evaluate and encode.

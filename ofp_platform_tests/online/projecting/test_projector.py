@@ -25,7 +25,7 @@ from ofp_platform_tests.oracle.small_plane import ADMITTED, RUN_CONFIG, SmallPla
 from ofp_platform_tests.oracle.strategies import LATENESS, LIMIT, PINS, SECOND, SKEW, START
 
 KEPT = small_registry().reach + LATENESS
-GROUPS = [("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1")]
+GROUPS = [("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1"), ("whole", "v1")]
 
 
 @pytest.fixture

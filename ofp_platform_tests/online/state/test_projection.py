@@ -61,7 +61,14 @@ def test_a_group_version_means_one_thing_for_good(connection: psycopg.Connection
     publish_registry(connection, small_registry())
     publish_registry(connection, small_registry())
     before = published_groups(connection)
-    assert set(before) == {("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1"), ("shop", "v1")}
+    assert set(before) == {
+        ("every", "v1"),
+        ("ratios", "v2"),
+        ("switches", "v1"),
+        ("texts", "v1"),
+        ("whole", "v1"),
+        ("shop", "v1"),
+    }
     redefined = changed("events: [payment], window: 3s, delay: 1s}", "events: [payment], window: 4s, delay: 1s}")
     for refuse in (
         lambda: publish_registry(connection, redefined),

@@ -36,6 +36,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "ofp_platform.kernel.snapshot": _ANSWERS,
         "ofp_platform.kernel.texts": (f"{_TESTS}/kernel/test_texts.py",),
         "ofp_platform.kernel.tokens": (f"{_TESTS}/kernel/test_tokens.py", *_WINDOWS),
+        "ofp_platform.kernel.whole_windows": (
+            f"{_TESTS}/kernel/test_whole_windows.py",
+            f"{_TESTS}/kernel/test_windows_against_oracle.py",
+        ),
         "ofp_platform.kernel.window_loops": (*_WINDOWS, *_ANSWERS),
         "ofp_platform.kernel.windows": (*_WINDOWS, *_ANSWERS),
     },

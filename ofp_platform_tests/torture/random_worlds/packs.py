@@ -189,12 +189,22 @@ def _selection(rng: random.Random, key_type: str, own_values: Sequence[str] = _N
             values = own_values
     value = rng.choice(values) if values else None
     able = [name for name in routed if value is None or value in _EVENTS[name].get("fields", {})]
+    if aggregation == "seconds_since_change":
+        able = [name for name in able if _EVENTS[name].get("fields")]
     events = sorted(rng.sample(able, rng.randint(1, len(able))))
     made: Part = {"aggregation": aggregation, "events": events, **({"value": value} if value else {})}
     shared = sorted(set.intersection(*(set(_EVENTS[name].get("fields", {})) for name in events)))
     if shared and rng.random() < 0.4:
         conditions = rng.sample(shared, min(len(shared), rng.choice((1, 1, 2))))
         made["where"] = {name: rng.sample(_WORDS[name], rng.randint(1, len(_WORDS[name]) - 1)) for name in conditions}
+    if aggregation == "quantile":
+        made["p"] = rng.choice(("0.000001", "0.25", "0.5", "0.99", "1"))
+    if aggregation == "distinct_count" and rng.random() < 0.5:
+        others = [name for name in ("amount", "shop", "status") if name in shared and name != value]
+        made |= {"paired_with": rng.choice(others)} if others else {}
+    if aggregation == "seconds_since_change":
+        name = rng.choice(shared)
+        made["condition"] = {name: rng.sample(_WORDS[name], rng.randint(1, len(_WORDS[name]) - 1))}
     if aggregation in _DECIMAL and rng.random() < 0.6:
         made["scale"] = rng.randrange(13)
     return made
