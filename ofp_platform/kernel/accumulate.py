@@ -31,6 +31,12 @@ def subtract_saturating(time: int, span: int) -> int:
 
 
 @native()
+def window_after(window: int, until: int, edges: Int64Array, row: int) -> int:
+    """The time after which the events of a window stand that ends with `until`; a window below 0 has an edge of the row."""
+    return subtract_saturating(until, window) if window >= 0 else int(edges[row, -1 - window])
+
+
+@native()
 def events_until(matrix: Int64Array, low: int, high: int, time: int) -> int:
     """The least i in [low, high] such that every event of [i, high) is later than `time`."""
     while low < high:

@@ -120,7 +120,7 @@ class KeyForm:
         can_compile = not any(group.on_demand for group in groups) and TextProgram.writes(features)
         ttls = [group.ttl for group in groups]
         self._program = TextProgram(query, features, ttls, self._steps()) if can_compile else None
-        self._writes_whole = not len(query.whole)
+        self._writes_whole = not len(query.whole) and not query.has_calendars
 
     def _steps(self) -> list[str | tuple[int, int]]:
         """The program of the two texts of `texts`."""

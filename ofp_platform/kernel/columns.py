@@ -74,13 +74,14 @@ class FeatureColumn:
     texts: EncodedTexts | None = None
 
 
-@native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
+@native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
 def _slide_keys(
     slots: Int64Array,
     slot_numbers: Int64Array,
     needs: Int64Array,
     distinct_windows: Int64Array,
     reach: int,
+    edges: Int64Array,
     matrix: Int64Array,
     starts: Int64Array,
     ends: Int64Array,
@@ -96,17 +97,19 @@ def _slide_keys(
             continue
         first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[begin], reach))
         last = events_until(matrix, first, ends[key], times[end - 1])
-        slide_slots(slots, slot_numbers, needs, matrix, first, last, times, begin, end, out)
+        slide_slots(slots, slot_numbers, needs, edges, matrix, first, last, times, begin, end, out)
         if distinct_windows.shape[0] > 0 and first < last:
-            slide_distinct(distinct_windows, matrix[:, first:last].copy(), times[begin:end], distinct[begin:end])
+            moments = slice(begin, end)
+            slide_distinct(distinct_windows, edges[moments], matrix[:, first:last].copy(), times[moments], distinct[moments])
 
 
 class ColumnQuery:
     """The columns of some groups of one key type; made once, used for any number of keys."""
 
     def __init__(self, arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> None:
-        self.arrays = arrays
-        self.query: Query = query_of(arrays, groups)
+        query = query_of(arrays, groups)
+        self.query: Query = query.along()
+        self.arrays = self.query.arrays
         self.features: list[tuple[tuple[str, str], CompiledFeature]] = [
             ((group.name, group.version), feature)
             for group in groups
@@ -114,8 +117,8 @@ class ColumnQuery:
         ]
         self.feature_codes = encode_features([feature for _, feature in self.features], self.query.distinct_index)
         self.finalisers = [finaliser(feature, self.query.distinct_index) for _, feature in self.features]
-        reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[self.query.slot_numbers]]
-        reaches += [int(row[WINDOW] + row[DELAY]) for row in (*self.query.distinct, *self.query.whole)]
+        reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[query.slot_numbers]]
+        reaches += [int(row[WINDOW] + row[DELAY]) for row in (*query.distinct, *query.whole)]
         self.reach = max(reaches, default=0)
         self.needs = _needs(arrays, groups)
 
@@ -150,14 +153,14 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     for piece in _pieces(rows):
         size = len(piece.times)
         distinct = query.no_results(size)
-        keys = piece.keys
+        keys, edges = piece.keys, column_query.arrays.edges(piece.times)
         _slide_keys(
             column_query.arrays.slots, query.slot_numbers, column_query.needs, query.distinct, column_query.reach,
-            events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, accumulators, distinct,
+            edges, events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, accumulators, distinct,
         )  # fmt: skip
-        slide_whole(query, events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, distinct)
+        slide_whole(query, edges, events.matrix, events.starts[keys], events.ends[keys], piece.offsets, piece.times, distinct)
         if events.known_from is not None and piece.known_until is not None:
-            _leave_out_unknown(column_query, events, piece, accumulators, distinct)
+            _leave_out_unknown(column_query, events, piece, edges, accumulators, distinct)
         if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
             wide += _decide(column_query, piece, accumulators, distinct, values, statuses, beyond)
     columns = [
@@ -218,7 +221,12 @@ def _piece(rows: KeyedRows, keys: slice, first: int, end: int) -> _Piece:
 
 
 def _leave_out_unknown(
-    column_query: ColumnQuery, events: KeyedEvents, piece: _Piece, accumulators: Int64Array, distinct: Int64Array
+    column_query: ColumnQuery,
+    events: KeyedEvents,
+    piece: _Piece,
+    edges: Int64Array,
+    accumulators: Int64Array,
+    distinct: Int64Array,
 ) -> None:
     """Evaluate again the rows whose windows hold an event that they do not know, over the events that they do know."""
     known_from, known_until = events.known_from, piece.known_until
@@ -229,7 +237,7 @@ def _leave_out_unknown(
     incomplete = mark_incomplete(known, column_query.reach)
     if not incomplete.any():
         return
-    arguments = (column_query.query, column_query.reach, known, incomplete)
+    arguments = (column_query.query, column_query.reach, edges, known, incomplete)
     rows = np.zeros((len(piece.times), column_query.arrays.slot_count, ROW_WIDTH), np.int64)
     known_accumulators(*arguments, rows)
     accumulators[:, :, np.flatnonzero(incomplete)] = rows[incomplete].transpose(1, 2, 0)

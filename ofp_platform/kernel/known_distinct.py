@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import PREDICATE, ROW, events_until, subtract_saturating
+from ofp_platform.kernel.accumulate import PREDICATE, ROW, events_until, subtract_saturating, window_after
 from ofp_platform.kernel.known_windows import IN_FLAGS, KnownWindows, asked_rows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, BoolArray, Int64Array, native
 from ofp_platform.kernel.query import DELAY, RESULT, WINDOW, Query
@@ -93,10 +93,11 @@ def _answer(steps: Int64Array, places: int, answers: Int64Array) -> None:
         width *= 2
 
 
-@native(NOTHING(IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT2))
+@native(NOTHING(IN2, INTEGER, IN2, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT2))
 def _count_known(
     distinct_windows: Int64Array,
     reach: int,
+    edges: Int64Array,
     matrix: Int64Array,
     known_from: Int64Array,
     starts: Int64Array,
@@ -188,7 +189,7 @@ def _count_known(
                     known_count += 1
                 for index in range(start, stop):
                     until = subtract_saturating(times[row], distinct_windows[index, DELAY])
-                    after = subtract_saturating(until, distinct_windows[index, WINDOW])
+                    after = window_after(distinct_windows[index, WINDOW], until, edges, row)
                     low = int(np.searchsorted(positions, events_until(matrix, first, last, after)))
                     high = int(np.searchsorted(positions, events_until(matrix, first, last, until)))
                     question = turn * (stop - start) + index - start
@@ -206,7 +207,9 @@ def _count_known(
             start = stop
 
 
-def count_known_distinct(query: Query, reach: int, known: KnownWindows, incomplete: BoolArray, out: Int64Array) -> None:
+def count_known_distinct(
+    query: Query, reach: int, edges: Int64Array, known: KnownWindows, incomplete: BoolArray, out: Int64Array
+) -> None:
     """Overwrite the distinct counts (`out` int64[n, P]) of the incomplete rows with those over what the row knows."""
     if len(query.distinct):
-        _count_known(query.distinct, reach, *known, incomplete, out)
+        _count_known(query.distinct, reach, edges, *known, incomplete, out)

@@ -59,19 +59,20 @@ def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRo
         raise ValueError("known_from and known_until are needed")
     query, count = column_query.query, len(rows.times)
     matrix, texts = with_ranks(query, events.matrix)
+    edges = column_query.arrays.edges(rows.times)
     columns = np.zeros((column_query.arrays.slot_count, ROW_WIDTH, count), np.int64)
     distinct = query.no_results(count)
     _slide_keys(
         column_query.arrays.slots, query.slot_numbers, needs_all(column_query.arrays), query.distinct, column_query.reach,
-        matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
+        edges, matrix, events.starts, events.ends, rows.offsets, rows.times, columns, distinct,
     )  # fmt: skip
-    slide_whole(query, matrix, events.starts, events.ends, rows.offsets, rows.times, distinct)
+    slide_whole(query, edges, matrix, events.starts, events.ends, rows.offsets, rows.times, distinct)
     evaluations = Evaluations(as_rows(columns), distinct, np.empty((count, len(query.masks)), np.int64), texts)
     known = KnownWindows(matrix, known_from, events.starts, events.ends, rows.offsets, rows.times, known_until)
     incomplete = mark_incomplete(known, column_query.reach)
     if incomplete.any():
-        known_accumulators(query, column_query.reach, known, incomplete, evaluations.accumulators)
-        count_known_distinct(query, column_query.reach, known, incomplete, evaluations.distinct)
-        known_whole(query, column_query.reach, known, incomplete, evaluations.distinct)
+        known_accumulators(query, column_query.reach, edges, known, incomplete, evaluations.accumulators)
+        count_known_distinct(query, column_query.reach, edges, known, incomplete, evaluations.distinct)
+        known_whole(query, column_query.reach, edges, known, incomplete, evaluations.distinct)
     touch_known(query.masks, *known, horizons, evaluations.touches)
     return evaluations

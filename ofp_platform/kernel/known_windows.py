@@ -22,6 +22,7 @@ from ofp_platform.kernel.accumulate import (
     events_until,
     merge_into,
     subtract_saturating,
+    window_after,
 )
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT3, BoolArray, Int64Array, native
 from ofp_platform.kernel.query import DELAY, MEASURE, WINDOW, Query
@@ -126,11 +127,12 @@ def _gather(tree: Int64Array, size: int, low: int, high: int, right: Int64Array,
     merge_into(row, right, row)
 
 
-@native(NOTHING(IN2, IN1, INTEGER, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT3))
+@native(NOTHING(IN2, IN1, INTEGER, IN2, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT3))
 def _evaluate_known(
     slots: Int64Array,
     slot_numbers: Int64Array,
     reach: int,
+    edges: Int64Array,
     matrix: Int64Array,
     known_from: Int64Array,
     starts: Int64Array,
@@ -179,13 +181,15 @@ def _evaluate_known(
                 for index in range(begin, end):
                     slot = slot_numbers[index]
                     until = subtract_saturating(times[row], slots[slot, DELAY])
-                    after = subtract_saturating(until, slots[slot, WINDOW])
+                    after = window_after(slots[slot, WINDOW], until, edges, row)
                     low = events_until(matrix, first, last, after)
                     high = events_until(matrix, low, last, until)
                     _gather(tree, size, low - first, high - first, right, out[row, slot])
             begin = end
 
 
-def known_accumulators(query: Query, reach: int, known: KnownWindows, incomplete: BoolArray, out: Int64Array) -> None:
+def known_accumulators(
+    query: Query, reach: int, edges: Int64Array, known: KnownWindows, incomplete: BoolArray, out: Int64Array
+) -> None:
     """Overwrite the accumulators (`out` int64[n, S, 11]) of the incomplete rows with those over what the row knows."""
-    _evaluate_known(query.arrays.slots, query.slot_numbers, reach, *known, incomplete, out)
+    _evaluate_known(query.arrays.slots, query.slot_numbers, reach, edges, *known, incomplete, out)

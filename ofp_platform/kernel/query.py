@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from ofp_platform.kernel.accumulate import EARLIEST, PREDICATE, ROW
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.registry.aggregations import Finish, rule_of
+from ofp_platform.registry.calendar_windows import CalendarWindow
 from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayout
 
 # the columns of `slots` after those of `measures`; the last one of `Query.distinct` is the index of the result, and those of
@@ -33,12 +35,38 @@ class LayoutArrays:
     texts reads ranks (see `texts`), which no summary has: its measure is one behind those of the layout.
     `measures` int64[M, 2]: predicate, matrix row of the values (-1: none).
     `token_rows` int64[tokens]: matrix row of each token field's high half.
+    `calendars`: of each slot whose window is a local day or month, what says where it begins. Its window in `slots` is a bound;
+    in arrays `at` a time it is the one that ends there, and in arrays `along` times it is -1 - c, c being its place among the
+    calendars: see `edges`.
     """
 
     layout: KeyLayout
     slots: Int64Array
     measures: Int64Array
     token_rows: Int64Array
+    calendars: Mapping[int, CalendarWindow] = field(default_factory=dict)
+
+    def at(self, time: int) -> LayoutArrays:
+        """The arrays with the windows that they have at one time."""
+        untils = {slot: time - int(self.slots[slot, DELAY]) for slot in self.calendars}
+        return self._with_windows({slot: until - self.calendars[slot].start(until) + 1 for slot, until in untils.items()})
+
+    def along(self) -> LayoutArrays:
+        """The arrays for many times, which have an edge each."""
+        return self._with_windows({slot: -1 - place for place, slot in enumerate(self.calendars)})
+
+    def edges(self, times: Int64Array) -> Int64Array:
+        """int64[m, c]: of each of `times` int64[m], the time after which the events of each calendar's window stand."""
+        edges = np.empty((len(times), len(self.calendars)), np.int64)
+        for place, (slot, calendar) in enumerate(self.calendars.items()):
+            edges[:, place] = calendar.starts(times - self.slots[slot, DELAY]) - 1
+        return edges
+
+    def _with_windows(self, windows: Mapping[int, int]) -> LayoutArrays:
+        slots = self.slots.copy()
+        for slot, window in windows.items():
+            slots[slot, WINDOW] = window
+        return replace(self, slots=slots)
 
     @property
     def slot_count(self) -> int:
@@ -69,6 +97,7 @@ class LayoutArrays:
             slots=np.array(slots, np.int64).reshape(len(slots), 5),
             measures=np.array(measures, np.int64).reshape(len(measures), 2),
             token_rows=np.array(rows, np.int64),
+            calendars={place: slot.calendar for place, slot in enumerate(layout.slots) if slot.calendar is not None},
         )
 
 
@@ -97,6 +126,26 @@ class Query:
     masks: Int64Array
     whole: Int64Array
     finalisers: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    @cached_property
+    def has_calendars(self) -> bool:
+        """Whether some window of the query begins with a local day or month."""
+        slots = {*self.slot_numbers.tolist(), *(key[0] for key in self.distinct_index)}
+        return not slots.isdisjoint(self.arrays.calendars)
+
+    def at(self, time: int) -> Query:
+        """The query with the windows that it has at one time."""
+        return self._over(self.arrays.at(time)) if self.has_calendars else self
+
+    def along(self) -> Query:
+        """The query for many times; windows that begin with a local day or month have an edge each (`LayoutArrays.edges`)."""
+        return self._over(self.arrays.along()) if self.has_calendars else self
+
+    def _over(self, arrays: LayoutArrays) -> Query:
+        keys, counts = list(self.distinct_index), len(self.distinct)
+        pairs = [(slot, token) for slot, token in keys[:counts]]
+        query = make_query(arrays, self.slot_numbers.tolist(), pairs, self.masks.tolist(), keys[counts:])
+        return replace(query, finalisers=self.finalisers)
 
     def no_results(self, rows: int) -> Int64Array:
         """int64[rows, P + W]: the results of distinct counts and whole windows where there is no event."""

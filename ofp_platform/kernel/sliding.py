@@ -22,6 +22,7 @@ from ofp_platform.kernel.accumulate import (
     square_wide,
     subtract_saturating,
     subtract_wide,
+    window_after,
 )
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
 from ofp_platform.kernel.query import DELAY, MEASURE, RESULT, WINDOW, LayoutArrays
@@ -150,11 +151,12 @@ def _extremes(values: Int64Array, begins: Int64Array, ends: Int64Array, least: I
             greatest[moment] = values[falling[falling_from]]
 
 
-@native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, INTEGER, IN1, INTEGER, INTEGER, OUT3))
+@native(NOTHING(IN2, IN1, IN1, IN2, IN2, INTEGER, INTEGER, IN1, INTEGER, INTEGER, OUT3))
 def slide_slots(
     slots: Int64Array,
     slot_numbers: Int64Array,
     needs: Int64Array,
+    edges: Int64Array,
     matrix: Int64Array,
     first: int,
     last: int,
@@ -165,6 +167,7 @@ def slide_slots(
 ) -> None:
     # Events [first, last) as seen at times [begin, end), into out[:, :, begin:end] of int64[S, 11, m]: each place of a slot's
     # rows is a column. `needs`: of each slot, the parts of its rows that anybody will look at; the others are left alone.
+    # `edges`: where the windows of the times begin that have no length (see query.LayoutArrays).
     moments = times[begin:end]
     begins = np.empty(end - begin, np.int64)
     ends = np.empty(end - begin, np.int64)
@@ -193,7 +196,10 @@ def slide_slots(
         if slots[slot, DELAY] != delay:
             delay = slots[slot, DELAY]
             _count_until(ts, count, moments, delay, ends)
-        _count_until(ts, count, moments, delay + slots[slot, WINDOW], begins)
+        if slots[slot, WINDOW] >= 0:
+            _count_until(ts, count, moments, delay + slots[slot, WINDOW], begins)
+        else:
+            _count_until(ts, count, edges[begin:end, -1 - slots[slot, WINDOW]].copy(), 0, begins)
         counts = out[slot, COUNT, begin:end]
         for moment in range(end - begin):
             counts[moment] = ends[moment] - begins[moment]
@@ -215,8 +221,10 @@ def slide_slots(
             _ends(values, begins, ends, out[slot, FIRST, begin:end], out[slot, LAST, begin:end])
 
 
-@native(NOTHING(IN2, IN2, IN1, OUT2))
-def slide_distinct(distinct_windows: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array) -> None:
+@native(NOTHING(IN2, IN2, IN2, IN1, OUT2))
+def slide_distinct(
+    distinct_windows: Int64Array, edges: Int64Array, matrix: Int64Array, times: Int64Array, out: Int64Array
+) -> None:
     if distinct_windows.shape[0] == 0:
         return
     events = matrix.shape[1]
@@ -240,7 +248,7 @@ def slide_distinct(distinct_windows: Int64Array, matrix: Int64Array, times: Int6
         different = 0
         for moment in range(times.shape[0]):
             until = subtract_saturating(times[moment], distinct_windows[index, DELAY])
-            after = subtract_saturating(until, distinct_windows[index, WINDOW])
+            after = window_after(distinct_windows[index, WINDOW], until, edges, moment)
             while end < count and matrix[TIME_ROW, positions[end]] <= until:
                 if inside[names[end]] == 0:
                     different += 1

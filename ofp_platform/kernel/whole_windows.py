@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import EARLIEST, PREDICATE, ROW, events_until, subtract_saturating
+from ofp_platform.kernel.accumulate import EARLIEST, PREDICATE, ROW, events_until, subtract_saturating, window_after
 from ofp_platform.kernel.known_windows import IN_FLAGS, KnownWindows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
 from ofp_platform.kernel.query import CONDITION, DELAY, KIND, PARAMETER, QUANTILE, RESULT, WINDOW, Query
@@ -97,9 +97,10 @@ def _place_of(tree: Int64Array, rank: int) -> int:
     return place
 
 
-@native(NOTHING(IN2, IN2, IN1, IN1, IN1, IN1, OUT2))
+@native(NOTHING(IN2, IN2, IN2, IN1, IN1, IN1, IN1, OUT2))
 def _slide(
     windows: Int64Array,
+    edges: Int64Array,
     matrix: Int64Array,
     starts: Int64Array,
     ends: Int64Array,
@@ -112,8 +113,8 @@ def _slide(
             continue
         for index in range(windows.shape[0]):
             window = windows[index]
-            span = window[DELAY] + window[WINDOW]
-            first = events_until(matrix, starts[key], ends[key], subtract_saturating(times[offsets[key]], span))
+            until = subtract_saturating(times[offsets[key]], window[DELAY])
+            first = events_until(matrix, starts[key], ends[key], window_after(window[WINDOW], until, edges, offsets[key]))
             last = events_until(matrix, first, ends[key], times[offsets[key + 1] - 1])
             positions = np.empty(last - first, np.int64)
             count = 0
@@ -147,7 +148,7 @@ def _slide(
             end = 0
             for row in range(offsets[key], offsets[key + 1]):
                 until = subtract_saturating(times[row], window[DELAY])
-                after = subtract_saturating(until, window[WINDOW])
+                after = window_after(window[WINDOW], until, edges, row)
                 while end < count and matrix[TIME_ROW, positions[end]] <= until:
                     if is_quantile:
                         _add(tree, ranks[end], 1)
@@ -165,10 +166,10 @@ def _slide(
                 out[row, window[RESULT]] = result
 
 
-@native(NOTHING(IN2, INTEGER, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT2))
+@native(NOTHING(IN2, IN2, IN2, IN1, IN1, IN1, IN1, IN1, IN1, IN_FLAGS, OUT2))
 def _of_known(
     windows: Int64Array,
-    reach: int,
+    edges: Int64Array,
     matrix: Int64Array,
     known_from: Int64Array,
     starts: Int64Array,
@@ -187,7 +188,8 @@ def _of_known(
             for index in range(windows.shape[0]):
                 window = windows[index]
                 until = subtract_saturating(times[row], window[DELAY])
-                begin = events_until(matrix, starts[key], ends[key], subtract_saturating(until, window[WINDOW]))
+                after = window_after(window[WINDOW], until, edges, row)
+                begin = events_until(matrix, starts[key], ends[key], after)
                 count = 0
                 for event in range(begin, events_until(matrix, begin, ends[key], until)):
                     if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1 and known_from[event] <= known_until[row]:
@@ -220,6 +222,7 @@ def whole_of_matrix(query: Query, time: int, matrix: Int64Array, out: Int64Array
 
 def slide_whole(
     query: Query,
+    edges: Int64Array,
     matrix: Int64Array,
     starts: Int64Array,
     ends: Int64Array,
@@ -229,10 +232,10 @@ def slide_whole(
 ) -> None:
     """Write the results of a query's whole windows into `out` int64[n, R], of rows as `columns.KeyedRows` has them."""
     if len(query.whole):
-        _slide(query.whole, matrix, starts, ends, offsets, times, out)
+        _slide(query.whole, edges, matrix, starts, ends, offsets, times, out)
 
 
-def known_whole(query: Query, reach: int, known: KnownWindows, incomplete: BoolArray, out: Int64Array) -> None:
+def known_whole(query: Query, reach: int, edges: Int64Array, known: KnownWindows, incomplete: BoolArray, out: Int64Array) -> None:
     """Overwrite the results (`out` int64[n, R]) of the incomplete rows with those over what the row knows."""
     if len(query.whole):
-        _of_known(query.whole, reach, *known, incomplete, out)
+        _of_known(query.whole, edges, *known, incomplete, out)

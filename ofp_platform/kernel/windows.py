@@ -100,7 +100,7 @@ def _blank(query: Query, texts: TextTables) -> Evaluation:
 
 def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
     """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
-    texts = NO_TEXTS
+    texts, query = NO_TEXTS, query.at(time)
     if query.has_texts:
         matrix, texts = with_ranks(query, matrix)
     evaluation = _blank(query, texts)
@@ -120,7 +120,7 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     Raises:
         EventsMissing: a segment that a window ends in, or whose values are counted, has no events.
     """
-    matrix, texts = segments.matrix, NO_TEXTS
+    matrix, texts, query = segments.matrix, NO_TEXTS, query.at(time)
     if query.has_texts:
         matrix, texts = with_ranks(query, matrix)
     evaluation = _blank(query, texts)

@@ -118,7 +118,7 @@ def sentence(operand: CatalogueOperand) -> str:
     if operand.where:
         text += f" where {_conditions(operand.where)}"
     if operand.window is not None:
-        text += f" in {operand.window}"
+        text += f" in {'the ' if ' ' in operand.window else ''}{operand.window}"
     return text + (f", {operand.delay} late" if operand.delay.strip("0usmhd") else "")
 
 

@@ -89,6 +89,7 @@ def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
             selection.window,
             selection.delay,
             _text_place(selection, events, texts),
+            selection.calendar,
         )
         for selection in selections
     }
@@ -99,7 +100,7 @@ def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
         integer_fields=tuple(integers),
         token_fields=tuple(tokens),
         measures=tuple(ordered_measures),
-        slots=tuple(sorted(slots, key=lambda slot: (slot.measure, slot.window, slot.delay, slot.text))),
+        slots=tuple(sorted(slots, key=_slot_order)),
         text_fields=tuple(texts),
     )
 
@@ -107,6 +108,11 @@ def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
 def _order(predicate: Predicate) -> tuple[object, ...]:
     conditions = tuple((name, tuple((type(value).__name__, value) for value in values)) for name, values in predicate.conditions)
     return predicate.event_types, conditions, predicate.needs
+
+
+def _slot_order(slot: Slot) -> tuple[object, ...]:
+    calendar = () if slot.calendar is None else (slot.calendar.unit, slot.calendar.zone)
+    return slot.measure, slot.window, slot.delay, slot.text, calendar
 
 
 def _token(selection: Selection) -> bool:
@@ -173,7 +179,7 @@ def _value_type(selection: Selection, events: Events) -> FieldType:
 def _operand(selection: Selection, events: Events, layout: KeyLayout) -> CompiledOperand:
     measure = _measure(selection, events, list(layout.predicates), list(layout.integer_fields))
     text = _text_place(selection, events, list(layout.text_fields))
-    slot = Slot(layout.measures.index(measure), selection.window, selection.delay, text)
+    slot = Slot(layout.measures.index(measure), selection.window, selection.delay, text, selection.calendar)
     return CompiledOperand(
         aggregation=selection.aggregation,
         slot=layout.slots.index(slot),

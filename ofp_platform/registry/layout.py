@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.calendar_windows import CalendarWindow
 from ofp_platform.registry.models import FieldType
 from ofp_platform.registry.text_words import TEXT_WORDS
 
@@ -60,12 +61,14 @@ class Slot:
     """One measure over one window: T - delay - window < ts <= T - delay, microseconds.
 
     `text`: the place in `text_fields` of the texts that are its values, the measure being of events only; -1: none.
+    `calendar`: where the window begins, if that is a local day or month; then `window` is no shorter than any such one.
     """
 
     measure: int
     window: int
     delay: int
     text: int = -1
+    calendar: CalendarWindow | None = None
 
 
 @dataclass(frozen=True)

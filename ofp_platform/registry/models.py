@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ofp_platform.registry.aggregations import P_DIGITS, Aggregation
+from ofp_platform.registry.calendar_windows import calendar_window
 from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.catalogue import Owner, Prose, Tags
@@ -56,7 +57,15 @@ def _duration(text: str) -> str:
     return text
 
 
-def _positive_duration(text: str) -> str:
+def _window(text: str) -> str:
+    if calendar_window(text) is not None:
+        return text
+    try:
+        _duration(text)
+    except ValueError as error:
+        if text.strip().startswith(("day", "month")):
+            raise ValueError(f"{text!r} is no window: write day or month, in, and a zone, as in 'day in Europe/London'") from None
+        raise error from None
     if parse_duration(text) == 0:
         raise ValueError("a window of 0 holds nothing; it must be longer than 0")
     return text
@@ -86,7 +95,17 @@ _DURATION_SCHEMA = WithJsonSchema(
 )
 
 Duration = Annotated[str, AfterValidator(_duration), _DURATION_SCHEMA]
-Window = Annotated[str, AfterValidator(_duration), AfterValidator(_positive_duration), _DURATION_SCHEMA]
+Window = Annotated[
+    str,
+    AfterValidator(_window),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^([0-9]+(us|ms|s|m|h|d)|(day|month) in \\S+)$",
+            "description": "a whole number and a unit, as in '24h'; or a day or month in an IANA zone, as in 'day in UTC'",
+        }
+    ),
+]
 _P = re.compile(r"(?:0?\.[0-9]{1,6}|1(?:\.0{1,6})?)", re.ASCII)
 
 

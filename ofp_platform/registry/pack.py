@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ofp_platform.registry.aggregations import P_DIGITS, Aggregation, Reads, rule_of
+from ofp_platform.registry.calendar_windows import ZONE_DATA_VERSION
 from ofp_platform.registry.expression import canonical_expression
 from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Operand, Pack, event_class
 from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
@@ -137,6 +138,12 @@ def _selection(selection: Selection, part: Feature | Operand) -> dict[str, Any]:
         extras["value"], extras["paired_with"] = pair_fields(selection.token or "")
     if selection.aggregation is Aggregation.QUANTILE:
         extras["p"] = format_decimal(selection.parameter, P_DIGITS)
+    if selection.calendar is not None:
+        extras["calendar"] = {
+            "unit": selection.calendar.unit,
+            "zone": selection.calendar.zone,
+            "zone_data": ZONE_DATA_VERSION,
+        }
     if part.condition is not None:
         extras["condition"] = {name: list(values) for name, values in predicate_of((), part.condition).conditions}
     return {

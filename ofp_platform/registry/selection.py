@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from ofp_platform.registry.aggregations import MEDIAN_P, P_UNITS, Aggregation, Finish, Reads, rule_of
+from ofp_platform.registry.calendar_windows import CalendarWindow, calendar_window, window_after
 from ofp_platform.registry.layout import Predicate
 from ofp_platform.registry.models import DEFAULT_SCALE, EventRouting, Feature, FieldType, Group, Operand, Scalar
 from ofp_platform.vocabulary.times import parse_duration
@@ -19,6 +20,7 @@ class Selection:
 
     `window`, `delay`: microseconds; `scale` is 0 for an integer, and for a side of a ratio, which is not rounded.
     `parameter`: of a quantile p in millionths. `condition`: the events of the predicate of which the condition holds.
+    `calendar`: where the window begins, if that is a local day or month; then `window` is no shorter than any such one.
     """
 
     aggregation: Aggregation
@@ -30,6 +32,7 @@ class Selection:
     paired_with: str | None = None
     parameter: int = 0
     condition: Predicate | None = None
+    calendar: CalendarWindow | None = None
 
     @property
     def token(self) -> str | None:
@@ -45,8 +48,13 @@ class Selection:
 
     @property
     def reach(self) -> int:
-        """How far behind T the selection looks, microseconds."""
+        """How far behind T the selection looks at most, microseconds."""
         return self.window + self.delay
+
+    def bounds(self, as_of: int) -> tuple[int, int]:
+        """The window of an as-of: events with after < time <= until, microseconds."""
+        until = as_of - self.delay
+        return window_after(self.calendar, self.window, until), until
 
 
 def predicate_of(events: tuple[str, ...], where: dict[str, tuple[Scalar, ...]]) -> Predicate:
@@ -75,7 +83,7 @@ def feature_selections(feature: Feature) -> tuple[Selection, ...]:
             aggregation=feature.aggregation,
             predicate=predicate_of(feature.events, feature.where),
             value=feature.value,
-            window=parse_duration(feature.window),
+            **_window(feature.window),
             delay=parse_duration(feature.delay),
             scale=_scale(feature.aggregation, feature.scale),
             **_extras(feature, feature.events),
@@ -98,7 +106,9 @@ def condition_of(
 ) -> Predicate:
     """The predicate of the events that satisfy both `where` and a condition; of a field in both, the values in both."""
     both = {
-        name: tuple(value for value in values if any((type(value), value) == (type(own), own) for own in where.get(name, values)))
+        name: tuple(
+            value for value in values if any((type(value), value) == (type(other), other) for other in where.get(name, values))
+        )
         for name, values in condition.items()
     }
     return predicate_of(events, {**where, **both})
@@ -194,11 +204,16 @@ def _operand(feature: Feature, operand: Operand) -> Selection:
         aggregation=operand.aggregation,
         predicate=predicate_of(operand.events, operand.where),
         value=operand.value,
-        window=parse_duration(window),
+        **_window(window),
         delay=parse_duration(feature.delay if operand.delay is None else operand.delay),
         scale=0,
         **_extras(operand, operand.events),
     )
+
+
+def _window(text: str) -> dict[str, Any]:
+    calendar = calendar_window(text)
+    return {"window": parse_duration(text) if calendar is None else calendar.reach, "calendar": calendar}
 
 
 def _scale(aggregation: Aggregation, scale: int | None) -> int:

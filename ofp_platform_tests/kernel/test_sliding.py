@@ -100,7 +100,7 @@ def test_of_a_row_only_what_is_needed_is_made(needed: int) -> None:
     matrix = np.array([[10, 20, 30], [1, 1, 1], [-(2**62), -(2**62), 7]], np.int64)
     times = np.array([25, 65], np.int64)
     out = np.full((1, 11, 2), 77, np.int64)
-    slide_slots(arrays.slots, np.array([0]), np.array([needed]), matrix, 0, 3, times, 0, 2, out)
+    slide_slots(arrays.slots, np.array([0]), np.array([needed]), arrays.edges(times), matrix, 0, 3, times, 0, 2, out)
     expected = evaluate_many(make_query(arrays, [0]), matrix, times).accumulators.transpose(1, 2, 0)
     made = {0, *(place for part, places in PLACES.items() if needed & part for place in places)}
     for place in range(11):

@@ -73,7 +73,8 @@ def in_pieces(matrix: Int64Array, cuts: list[int]) -> Segments:
 def slid(query: Query, matrix: Int64Array, times: list[int]) -> Int64Array:
     out = query.no_results(len(times))
     bounds = np.array([0]), np.array([matrix.shape[1]]), np.array([0, len(times)])
-    slide_whole(query, matrix, *bounds, np.array(times, np.int64), out)
+    edges = query.arrays.edges(np.array(times, np.int64))
+    slide_whole(query, edges, matrix, *bounds, np.array(times, np.int64), out)
     return out
 
 
@@ -99,10 +100,11 @@ def test_a_row_that_knows_some_events_has_the_results_over_these(
     out = slid(QUERY, matrix, times.tolist())
     whole = out.copy()
     incomplete = np.arange(len(rows)) % 2 == 0
-    known_whole(QUERY, 28, KnownWindows(matrix, moments, *bounds, times, until), incomplete, out)
-    for row, (time, known) in enumerate(rows):
+    known = KnownWindows(matrix, moments, *bounds, times, until)
+    known_whole(QUERY, 28, QUERY.arrays.edges(times), known, incomplete, out)
+    for row, (time, latest) in enumerate(rows):
         if incomplete[row]:
-            assert out[row].tolist() == naive(matrix, time, (moments <= known).tolist())
+            assert out[row].tolist() == naive(matrix, time, (moments <= latest).tolist())
         else:
             assert out[row].tolist() == whole[row].tolist()
 
@@ -133,4 +135,4 @@ def test_a_query_without_whole_windows_is_left_alone() -> None:
     assert query.no_results(2).shape == (2, 0)
     assert slid(query, matrix, [5]).shape == (1, 0)
     known = KnownWindows(matrix, *(np.array(part) for part in ([0], [0], [1], [0, 1], [5], [0])))
-    known_whole(query, 10, known, np.array([True]), query.no_results(1))
+    known_whole(query, 10, query.arrays.edges(known.times), known, np.array([True]), query.no_results(1))

@@ -10,9 +10,11 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
+from functools import cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
 from ofp_platform.vocabulary.raw_identifier import is_observed_identifier, is_raw_key
@@ -20,6 +22,7 @@ from ofp_platform_tests.oracle.aggregate import Item, aggregate, at_scale, decim
 from ofp_platform_tests.oracle.expression import compute
 
 LIMIT = 2**53 - 1
+MINUTE = 60_000_000
 DECIMAL_LIMIT = 10**38
 TEXT_LIMIT = 64
 """The longest text that is the value of a feature, in bytes of UTF-8."""
@@ -306,11 +309,37 @@ def _p(selection: Mapping[str, Any]) -> Fraction:
 
 def _items(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> list[Item]:
     latest = as_of - selection["delay"]
+    after = latest - selection["window"]
+    if "calendar" in selection:
+        after = calendar_begin(selection["calendar"]["unit"], selection["calendar"]["zone"], latest // MINUTE) - 1
     return [
         Item(event.ts, event.tie, _own_value(event, selection))
         for event in events
-        if latest - selection["window"] < event.ts <= latest and _satisfies(event, selection)
+        if after < event.ts <= latest and _satisfies(event, selection)
     ]
+
+
+@cache
+def _calendar_day(zone: str, minute: int) -> tuple[date, int]:
+    """The local day of a minute since the epoch, and its first minute, looked for minute by minute: clocks change on these.
+
+    Of all local dates that the clock has shown so far the greatest counts; it begins with the first minute that showed it.
+    """
+    info = ZoneInfo(zone)
+    dates = [datetime.fromtimestamp((minute - back) * 60, info).date() for back in range(2 * 1_440)]
+    greatest = max(dates)
+    return greatest, minute - max(back for back, shown in enumerate(dates) if shown == greatest)
+
+
+def calendar_begin(unit: str, zone: str, minute: int) -> int:
+    """The beginning of the local day or month of a minute since the epoch, in microseconds: of a month that of its first day."""
+    day, first = _calendar_day(zone, minute)
+    while unit == "month":
+        before, begin = _calendar_day(zone, first - 1)
+        if (before.year, before.month) != (day.year, day.month):
+            break
+        first = begin
+    return first * MINUTE
 
 
 def _own_value(event: Event, selection: Mapping[str, Any]) -> Any:

@@ -22,13 +22,14 @@ def evaluate_many(query: Query, matrix: Int64Array, times: Int64Array, horizons:
     events, rows = matrix.shape[1], len(times)
     if horizons is None:
         horizons = np.full(rows, EARLIEST, np.int64)
-    arrays = query.arrays
+    query = query.along()
+    arrays, edges = query.arrays, query.arrays.edges(times)
     matrix, texts = with_ranks(query, matrix)
     columns = np.zeros((arrays.slot_count, ROW_WIDTH, rows), np.int64)
-    slide_slots(arrays.slots, query.slot_numbers, needs_all(arrays), matrix, 0, events, times, 0, rows, columns)
+    slide_slots(arrays.slots, query.slot_numbers, needs_all(arrays), edges, matrix, 0, events, times, 0, rows, columns)
     evaluations = Evaluations(as_rows(columns), query.no_results(rows), np.empty((rows, len(query.masks)), np.int64), texts)
-    slide_distinct(query.distinct, matrix, times, evaluations.distinct)
-    slide_whole(query, matrix, np.array([0]), np.array([events]), np.array([0, rows]), times, evaluations.distinct)
+    slide_distinct(query.distinct, edges, matrix, times, evaluations.distinct)
+    slide_whole(query, edges, matrix, np.array([0]), np.array([events]), np.array([0, rows]), times, evaluations.distinct)
     touch_known(
         query.masks, matrix, np.zeros(events, np.int64), np.array([0]), np.array([events]), np.array([0, rows]), times,
         np.zeros(rows, np.int64), horizons, evaluations.touches,

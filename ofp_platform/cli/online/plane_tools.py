@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ofp_platform.client import OfpClient
+from ofp_platform.registry.calendar_windows import calendar_window, window_after
 from ofp_platform.registry.catalogue import definition
 from ofp_platform.vocabulary.catalogue import CatalogueFeature, CatalogueOperand
 from ofp_platform.vocabulary.errors import ContractError
@@ -193,5 +194,8 @@ def _one_value(record: SnapshotRecord, feature: str, key: str, group: str) -> tu
 def _window(operand: CatalogueOperand, as_of: int) -> Json:
     """The bounds of a window: events after `after`, up to and with `until`."""
     until = as_of - parse_duration(operand.delay)
-    after = None if operand.window is None else format_time(until - parse_duration(operand.window))
+    after = None
+    if operand.window is not None:
+        calendar = calendar_window(operand.window)
+        after = format_time(window_after(calendar, 0 if calendar else parse_duration(operand.window), until))
     return {"events": list(operand.events), "where": dict(operand.where), "after": after, "until": format_time(until)}

@@ -17,15 +17,16 @@ import orjson
 from ofp_platform.offline.parity.parity import BATCH, Comparer, ParityRuns, RunKey
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor
 from ofp_platform.offline.parity.rebuilding import EvaluatedQuestions, QuestionAt, Rebuilder
+from ofp_platform.registry.calendar_windows import window_after
 from ofp_platform.registry.expression import names_in, parse_expression
-from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout, Slot
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.offline.parity_record import Correction, EventRef
 from ofp_platform.vocabulary.position import Basis
 
 Int64s = npt.NDArray[np.int64]
-FeatureWindow = tuple[int, int, int]
+FeatureWindow = tuple[int, Slot]
 """(predicate, window, delay), microseconds"""
 
 
@@ -147,9 +148,10 @@ def late_events(
     events = rebuilder.index.events(group.key_type, [key_id], *interval)
     times, masks = events.matrix[TIME_ROW], events.matrix[MASK_ROW]
     inside = np.zeros(len(times), np.bool_)
-    for predicate, window, delay in feature_windows(group, rebuilder.registry.layouts[group.key_type], feature):
-        until = as_of - delay
-        inside |= ((masks >> predicate) & 1).astype(np.bool_) & (times > until - window) & (times <= until)
+    for predicate, slot in feature_windows(group, rebuilder.registry.layouts[group.key_type], feature):
+        until = as_of - slot.delay
+        after = window_after(slot.calendar, slot.window, until)
+        inside |= ((masks >> predicate) & 1).astype(np.bool_) & (times > after) & (times <= until)
     late = events.is_known(bounds[1]) & ~events.is_known(bounds[0])
     return rebuilder.names.refs(events, np.flatnonzero(inside & late))
 
@@ -164,7 +166,7 @@ def feature_windows(group: CompiledGroup, layout: KeyLayout, feature: str) -> li
                 else [compiled_feature.operand, compiled_feature.denominator]
             )
             slots = [layout.slots[operand.slot] for operand in operands]
-            return [(layout.measures[slot.measure].predicate, slot.window, slot.delay) for slot in slots]
+            return [(layout.measures[slot.measure].predicate, slot) for slot in slots]
     expression = next(on_demand.expression for on_demand in group.on_demand if on_demand.name == feature)
     return [
         window for name in sorted(names_in(parse_expression(expression))[0]) for window in feature_windows(group, layout, name)

@@ -79,8 +79,7 @@ def windows_of(registry: CompiledRegistry, name: FeatureName) -> list[ExplainedW
     selections = feature_selections(feature)
     roles = ("value",) if len(selections) == 1 else ("numerator", "denominator")
     return [
-        ExplainedWindow(role, selection, name.as_of - selection.reach, name.as_of - selection.delay)
-        for role, selection in zip(roles, selections, strict=True)
+        ExplainedWindow(role, selection, *selection.bounds(name.as_of)) for role, selection in zip(roles, selections, strict=True)
     ]
 
 

@@ -162,25 +162,27 @@ class Evaluator(SnapshotMaker):
     def edges(self, question: Question) -> set[int]:
         """Times at which a window of the question begins or ends, and the as-of: a chunk across one must be decoded."""
         as_of = question.as_of
-        return {as_of - span for groups in question.groups_of.values() for span in self._spans_of(groups)}
+        return {as_of - span for groups in question.groups_of.values() for span in self._spans_of(groups, as_of)}
 
-    def _spans_of(self, groups: tuple[CompiledGroup, ...]) -> tuple[int, ...]:
+    def _spans_of(self, groups: tuple[CompiledGroup, ...], as_of: int) -> tuple[int, ...]:
         """How far before the as-of the windows of these groups begin and end, microseconds."""
         key = tuple((group.name, group.version) for group in groups)
         spans = self._spans.get(key)
         if spans is None:
             if len(self._spans) > 4096:
                 self._spans.clear()
-            query = self.query(groups)
+            query = self.query(groups).at(as_of)
             span_indexes = {0}
             for row in (*query.arrays.slots[query.slot_numbers].tolist(), *query.distinct.tolist(), *query.whole.tolist()):
                 span_indexes |= {row[DELAY], row[DELAY] + row[WINDOW]}
-            spans = self._spans[key] = tuple(sorted(span_indexes))
+            spans = tuple(sorted(span_indexes))
+            if not query.has_calendars:  # else they are of this as-of
+                self._spans[key] = spans
         return spans
 
     def whole_after(self, question: Question, key_type: str) -> int:
         """Every event after this time is needed: whole windows and texts cannot be merged from summaries. LATEST: none is."""
-        query = self.query(question.groups_of[key_type])
+        query = self.query(question.groups_of[key_type]).at(question.as_of)
         if not len(query.distinct) and not len(query.whole) and not len(query.text_slots):
             return LATEST
         windows = np.concatenate([query.distinct, query.whole[:, : RESULT + 1], query.arrays.slots[query.text_slots]])

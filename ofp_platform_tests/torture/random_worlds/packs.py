@@ -42,6 +42,7 @@ _WORDS: dict[str, tuple[str | int | bool, ...]] = {
     "units": (0, 1, 7),
     "amount": (0, 1, 7, -1),
 }
+_ZONES = ("UTC", "Europe/London", "America/St_Johns", "Pacific/Apia", "Africa/Cairo")
 _UNITS = ("ms", "s", "m", "h", "d")
 _SIMPLE = tuple(one.value for one in Aggregation if one is not Aggregation.RATIO)
 _WITHOUT_VALUE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.NOTHING)
@@ -166,6 +167,8 @@ def _feature(rng: random.Random, key_type: str, unit: str) -> Part:
 
 
 def _window(rng: random.Random, unit: str) -> str:
+    if unit in ("h", "d") and rng.random() < 0.2:
+        return f"{rng.choice(('day', 'day', 'month'))} in {rng.choice(_ZONES)}"
     return "1us" if rng.random() < 0.1 else f"{rng.choice((1, 2, 3, 7, 10))}{unit}"
 
 
