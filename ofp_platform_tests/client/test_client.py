@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 import ofp_platform.client as client_package
-from ofp_platform.api import examples
+from ofp_platform.api import examples, overview_examples
 from ofp_platform.api.build_examples import rebuilt_example
 from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable, make_request, verify
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -113,6 +113,46 @@ def test_the_other_questions(asked: Asked) -> None:
     assert asked(Service((200, canonical_bytes(rebuilt))), "get_rebuilt_snapshot", HASH).hashed == record["hashed"]
     assert asked(Service((200, canonical_bytes(groups))), "feature_groups").groups[0].group_name == "account_amount"
     assert asked(Service((200, canonical_bytes(health))), "health").state is PostureState.AMBER
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "named", "target", "example"),
+    [
+        ("health_history", (), {"hours": 3}, "/v0/health_history?hours=3", overview_examples.health_history_example),
+        (
+            "build_runs",
+            (),
+            {"state": "DONE", "limit": 2},
+            "/v0/build_runs?state=DONE&limit=2",
+            overview_examples.build_list_example,
+        ),
+        ("build_stages", (HASH,), {}, f"/v0/build_runs/{HASH}/stages", overview_examples.build_progress_example),
+        ("parity", (), {"limit": 2}, "/v0/parity?limit=2", overview_examples.parity_list_example),
+        (
+            "parity_report",
+            (HASH,),
+            {"before": "2026-01-31"},
+            f"/v0/parity/{HASH}?before=2026-01-31",
+            overview_examples.parity_report_example,
+        ),
+        ("datasets", (), {}, "/v0/datasets", overview_examples.dataset_list_example),
+        ("dataset", ("frauds", HASH), {}, f"/v0/datasets/{HASH}?name=frauds", overview_examples.published_dataset_example),
+        ("pack_operations", (), {"cursor": "c"}, "/v0/pack_operations?cursor=c", overview_examples.pack_operations_example),
+    ],
+)
+def test_overviews(
+    asked: Asked,
+    method: str,
+    arguments: tuple[str, ...],
+    named: dict[str, Any],
+    target: str,
+    example: Callable[[], dict[str, Any]],
+) -> None:
+    service = Service((200, canonical_bytes(example())))
+    page = asked(service, method, *arguments, **named)
+    assert type(page).model_validate_json(canonical_bytes(example())) == page
+    (request,) = service.requests
+    assert (request.method, request.url.raw_path.decode()) == ("GET", target)
 
 
 def test_red_is_an_answer_but_an_error_is_not(asked: Asked) -> None:
