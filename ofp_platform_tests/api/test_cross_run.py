@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -69,6 +70,7 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.times import format_time, parse_time
 from ofp_platform_tests.api.keys import KEY, principal, write_principals
+from ofp_platform_tests.api.test_route_scopes import routes
 from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.kept import keep_one_of_each
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
@@ -77,7 +79,10 @@ TRIES, THREADS, SEED = 10_000, 4, 20_261_128
 RECORDED_DECISIONS = f"POST {DECISIONS}"
 TRIED: dict[str, Scope | Open] = {**SCOPES, RECORDED_DECISIONS: scope_of(DECISIONS, "POST")}
 """Routes to their scopes, a path with two of them by its method."""
-FOR_THE_SERVED_RUN = (GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS, BUILD_STAGES, PARITY_REPORT, DATASET)
+FOR_THE_SERVED_RUN = (
+    *(GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS),
+    *(BUILD_STAGES, PARITY_REPORT, DATASET, EXPLANATION),
+)
 """Routes that answer for the run that is served alone, whichever run the question names."""
 RUNS = ("run-of-alpha", "run-of-beta")
 NOWHERE = "run-of-nobody"
@@ -236,8 +241,10 @@ def _compare_and_publish(town: Town, run_id: str, dsn: str, objects: ObjectStore
     town.build_runs[run_id].append(kept.build)
 
 
-LEFT_OUT = (GET_FEATURES, BUILD_CANCELLATION, EXPLANATION)
-"""Not among the others: asked more often, never, or (each reads a log again) by `test_operator_views`."""
+LEFT_OUT = (GET_FEATURES, BUILD_CANCELLATION)
+"""Not among the others: asked more often, or by the test below."""
+GRANTED = {EXPLANATION: 400}
+"""Answers to whoever may have one, other than 200: each explanation reads a log again, so those ask for no feature."""
 
 
 OF_THE_SERVED_RUN = (
@@ -265,9 +272,16 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
         labels = {**labels_example(), "context_pins": pins_of(attempt.target)}
         labels["assertions"][0]["event_class"] = "card_payment"
         return "POST", path, json.dumps(labels).encode()
+    if attempt.route == EXPLANATION:
+        return "GET", path if allowed(town, attempt) == GRANTED[EXPLANATION] else f"{path}?{explained(town)}", None
     if attempt.route == BUILD_INTENTS:
         return "POST", path, json.dumps(intent_of(attempt.target)).encode()
     return ("POST", path, b"") if attempt.route == BUILD_CANCELLATION else ("GET", path, None)
+
+
+def explained(town: Town) -> str:
+    """A query that names a value of every snapshot of the town."""
+    return urlencode({"feature": "count_24h", "key": f"account:{town.key_id}", "group": "account_activity:v1"})
 
 
 def tries(town: Town) -> list[Try]:
@@ -280,6 +294,7 @@ def tries(town: Town) -> list[Try]:
         BUILD_RUN: town.build_runs,
         BUILD_STAGES: town.build_runs,
         DECISION: town.decisions,
+        EXPLANATION: town.snapshots,
         PARITY_REPORT: town.comparisons,
         DATASET: town.datasets,
     }
@@ -306,7 +321,7 @@ def allowed(town: Town, attempt: Try) -> int:
     run_id = attempt.service if attempt.route in OF_THE_SERVED_RUN else attempt.target
     is_own = run_id in RUNS and who.may_read(ContextPins.model_validate(pins_of(run_id)))
     is_served = attempt.route not in FOR_THE_SERVED_RUN or attempt.target == attempt.service
-    return 200 if is_own and is_served else 404
+    return GRANTED.get(attempt.route, 200) if is_own and is_served else 404
 
 
 def ask(town: Town, attempt: Try, connections: dict[str, http.client.HTTPConnection]) -> Answer:
@@ -373,9 +388,11 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
             is_foreign = not who.may_read(ContextPins.model_validate(pins_of(run_id)))
             if is_foreign and run_id in stripped(answer.body, attempt) and attempt.route != METRICS:
                 rows.append(f"{run_id} is told: {attempt} {answer.body[:300]}")
-        if expected != 200:
+        if expected != GRANTED.get(attempt.route, 200):
             seen = answer.status, answer.headers, stripped(answer.body, attempt)
             service = attempt.service if attempt.route in OF_THE_SERVED_RUN else ""
+            if attempt.route == EXPLANATION and who.may_read(ContextPins.model_validate(pins_of(attempt.target))):
+                service = "of another run than its own snapshot"
             refusals.setdefault((attempt.caller, attempt.route, service), {}).setdefault(seen, attempt.target)
     assert rows == []
     for status in (200, 403, 404):  # the access log has the path of a route
@@ -385,15 +402,43 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
     for route in SCOPES:
         if SCOPES[route] is not Open.OPEN:
             assert recorded[route, True] >= statuses[route, 200]
-            assert recorded[route, False] == statuses[route, 403] + statuses[route, 404]
+            assert recorded[route, False] == statuses[route, 400] + statuses[route, 403] + statuses[route, 404]
     # to whoever asks, what is of another run and what is of none are refused by the same bytes
     assert [(key, kinds) for key, kinds in refusals.items() if len(kinds) > 1] == []
     # and it was no test of doors that are closed to everybody
     for route in SCOPES:
         if route not in LEFT_OUT[1:]:
-            assert statuses[route, 200] > 5, route
+            assert statuses[route, GRANTED.get(route, 200)] > 5, route
             assert SCOPES[route] is Open.OPEN or statuses[route, 403] > 5, route
             assert route == METRICS or SCOPES[route] is Open.OPEN or statuses[route, 404] > 5, route
+
+
+def test_every_method_of_every_route_is_tried(town: Town) -> None:
+    tried = {(attempt.route.removeprefix("POST "), request_of(town, attempt)[0]) for attempt in tries(town)}
+    assert tried | {(BUILD_CANCELLATION, "POST")} == routes()
+
+
+def test_values_are_explained_to_whoever_may_read_their_run_alone(town: Town) -> None:
+    connections: dict[str, http.client.HTTPConnection] = {}
+    callers = {who.name: number for number, (_, who) in enumerate(town.callers)}
+    by_run = dict(zip(RUNS, ("a-everything", "b-everything"), strict=True))
+    for run_id, name in by_run.items():
+        with OfpClient(f"http://127.0.0.1:{town.ports[run_id]}", token=town.callers[callers[name]][0], timeout_seconds=60) as ofp:
+            answer = ofp._http.get(f"/v0/snapshots/{town.snapshots[run_id][0]}/explanation?{explained(town)}")
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["kind"]
+    # behind those answers, which are kept, too
+    for run_id, other in zip(RUNS, reversed(RUNS), strict=True):
+        for service in RUNS:
+            refusals = set()
+            for target in (other, NOWHERE):
+                attempt = Try(callers[by_run[run_id]], service, EXPLANATION, target, town.snapshots[target][0])
+                refused_answer = ask(town, attempt, connections)
+                assert refused_answer.status == 404
+                refusals.add((refused_answer.headers, stripped(refused_answer.body, attempt)))
+            assert len(refusals) == 1
+    for connection in connections.values():
+        connection.close()
 
 
 def test_a_run_of_another_is_neither_cancelled_nor_told(town: Town) -> None:
