@@ -98,10 +98,10 @@ def _ranges(partitions: object) -> Iterator[Mapping[str, Any]]:
 
 
 def _keys_between(definition: dg.TimeWindowPartitionsDefinition, start: object, end: object) -> int:
-    if not (isinstance(start, str) and isinstance(end, str)):
+    if start is None or end is None:
         return 0
     try:
-        first, last = definition.start_time_for_partition_key(start), definition.start_time_for_partition_key(end)
+        first, last = (definition.start_time_for_partition_key(str(key)) for key in (start, end))
     except ValueError:
         return 0  # Dagster says what is wrong with such a key
     return definition.get_num_partitions_in_window(dg.TimeWindow(first, last)) + 1

@@ -25,6 +25,7 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
 from ofp_platform.vocabulary.position import OffsetKind, make_basis, place
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, ListLog, list_logs, listed, rows_of
+from ofp_platform_tests.oracle.no_ledger import NO_LEDGER
 
 SIZE = 10
 DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
@@ -43,8 +44,7 @@ def archive(tmp_path: Path) -> Archive:
 
 def no_ledger(log: ListLog, size: int) -> OffsetRanges:
     """Ranges of a dense log need no database."""
-    pool: Any = None
-    return OffsetRanges(pool, log, size)
+    return OffsetRanges(NO_LEDGER, log, size)
 
 
 def archive_parts(log: ListLog, archive: Archive, size: int, counts: list[int]) -> None:

@@ -15,6 +15,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, listed
+from ofp_platform_tests.oracle.no_ledger import NO_LEDGER
 
 DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
 _FOLDER = "archive/a-stream/shard=3A0=2Fa"
@@ -58,7 +59,7 @@ def test_a_foreign_object_among_receipts_is_named(tmp_path: Path, name: str) -> 
 def test_a_receipt_of_another_place_is_refused(tmp_path: Path) -> None:
     log = listed(20)
     archive = Archive(ObjectStore(str(tmp_path)), STREAM)
-    archive_up_to(OffsetRanges(None, log, 10), archive, log.ends())  # type: ignore[arg-type]  # no ledger for a dense log
+    archive_up_to(OffsetRanges(NO_LEDGER, log, 10), archive, log.ends())
     first, second = (tmp_path / archive.receipt_path(span) for span in (log.span(0, 10), log.span(10, 20)))
     second.write_bytes(first.read_bytes())
     with pytest.raises(ReceiptDamaged, match="another span"):

@@ -18,13 +18,13 @@ from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.position import OffsetKind, make_basis
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, ListLog, batch_of, listed
+from ofp_platform_tests.oracle.no_ledger import NO_LEDGER
 
 DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
 
 
 def ranges(log: ListLog) -> OffsetRanges:
-    pool: Any = None  # a dense log has no ledger
-    return OffsetRanges(pool, log, 10)
+    return OffsetRanges(NO_LEDGER, log, 10)
 
 
 @pytest.fixture

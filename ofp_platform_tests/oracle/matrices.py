@@ -67,24 +67,22 @@ def matrices(draw: st.DrawFn, layout: KeyLayout, max_events: int = 60) -> Matrix
         for values in (
             st.integers(0, SPAN),
             st.one_of(st.just(everything), st.integers(0, everything)),
-            word,
-            word,
-            integers(),
-            integers(),
-            *(st.one_of(st.integers(0, 2), word) for _ in range(4)),
+            *(word for _ in range(2 * layout.ties)),
+            *(integers() for _ in layout.integer_fields),
+            *(st.one_of(st.integers(0, 2), word) for _ in range(2 * len(layout.token_fields))),
         )
     ]
     matrix = np.array(columns, np.int64).reshape(len(columns), count)
     for _ in layout.text_fields:
         texts = draw(st.lists(st.sampled_from(SHOPS), min_size=count, max_size=count))
         matrix = np.concatenate([matrix, words_of(texts)])
-    return sorted_matrix(matrix)
+    return sorted_matrix(matrix, ties=layout.ties)
 
 
-def sorted_matrix(matrix: Matrix) -> Matrix:
-    """The same events by (time, tie), the tie compared as unsigned."""
-    ties = matrix[2:4].view(np.uint64)
-    return np.ascontiguousarray(matrix[:, np.lexsort((ties[1], ties[0], matrix[0]))])
+def sorted_matrix(matrix: Matrix, *, ties: bool = True) -> Matrix:
+    """The same events by (time, tie), the tie compared as unsigned; without ties, those of one time stay in their order."""
+    ties_of = matrix[2:4].view(np.uint64)[::-1] if ties else ()
+    return np.ascontiguousarray(matrix[:, np.lexsort((*ties_of, matrix[0]))])
 
 
 @st.composite

@@ -16,6 +16,7 @@ SETTINGS = "settings of several backends, of which each takes its own"
 STAY = {
     "api/app.py __init__": PARTS,
     "cli/installation/installation_commands.py init": OPTIONS,
+    "cli/installation/principal_commands.py add": OPTIONS,
     "cli/offline/entity_commands.py from_entities": OPTIONS,
     "cli/online/features.py get_features": OPTIONS,
     "kernel/answer_form.py body": FIELDS,

@@ -22,6 +22,7 @@ from typing import cast
 
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_store import Archive
+from ofp_platform.log.incarnations import LogHistory
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.offline.replay.candidate_rows import CandidateScope
 from ofp_platform.offline.replay.known_events import FoldedReplay, finish_fold
@@ -43,11 +44,15 @@ _SIZES = FoldSizes()
 
 @dataclass(frozen=True)
 class FoldSettings:
-    """How records of one run are folded into a folder, whoever does it; to be sent to other processes."""
+    """How records of one run are folded into a folder, whoever does it; to be sent to other processes.
+
+    `history`: that of the log, by which the archive is read.
+    """
 
     pack: Pack
     pins: ContextPins
     clock_skew_us: int
+    history: LogHistory
     folder: Path
     sizes: FoldSizes = _SIZES
     scope: CandidateScope | None = None
@@ -267,9 +272,10 @@ def _start_process(target: Callable[[bytes, Connection], None], task: bytes) -> 
 
 @dataclass(frozen=True)
 class _NoLog:
-    """Stands where a reader wants the log: of a span that ends in the archive nothing but the stream's name is asked."""
+    """Stands where a reader wants the log: of a span that ends in the archive nothing else is asked."""
 
     stream_name: str
+    history: LogHistory
 
 
 def _fold_in_process(task: bytes, connection: Connection) -> None:
@@ -286,7 +292,8 @@ def fold_share(share: Share) -> FoldTally | ShareFailure:
     """Fold a share into its folder, which exists; the tally of its writer, or the error that ended it."""
     partition_number = share.spans[0][0]
     try:
-        reader = ReplayReader(cast(EventLog, _NoLog(share.archive.stream_name)), share.archive)
+        log = _NoLog(share.archive.stream_name, share.settings.history)
+        reader = ReplayReader(cast(EventLog, log), share.archive)
         partitions = {span.partition_id: FoldedPartition(number, span.first) for number, span in share.spans}
         fold = share.settings.open_fold(compile_pack(share.settings.pack), share.writer, partitions)
         for partition_number, span in share.spans:  # noqa: B007 - an error tells where

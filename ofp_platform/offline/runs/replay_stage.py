@@ -76,7 +76,8 @@ def start_replay(
     """
     with ExitStack() as stack:
         sizes, scope = fold_sizes(build_context, plan.replay_basis, registry), _candidates(plan, registry)
-        settings = FoldSettings(registry.pack, plan.context_pins, plan.clock_skew_us, folder, sizes, scope)
+        history = build_context.log.history
+        settings = FoldSettings(registry.pack, plan.context_pins, plan.clock_skew_us, history, folder, sizes, scope)
         replayed = (build_context.archive, plan.replay_basis.partitions, plan.cut_over, registry, settings)
         fold: ArchivedFold | SparkFold | None
         if build_context.engine is FeatureEngine.SPARK:

@@ -21,7 +21,7 @@ from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.archive_reader import ReplayReader
 from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive, ReceiptDamaged, SegmentMissing
-from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
+from ofp_platform.log.incarnations import ONE_HISTORY, IncarnationStart, LogHistory
 from ofp_platform.log.port import EventLog, PartitionInfo, RecordBatch, RefusalReason, UnreadableRecord
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
@@ -34,11 +34,13 @@ from ofp_platform.offline.replay.key_shards import event_width, read_shard
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
 from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import PerEvent
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, PositionKind, order, place
 from ofp_platform_tests.oracle.fold import Record, time_text
+from ofp_platform_tests.oracle.no_ledger import NO_LEDGER
 from ofp_platform_tests.oracle.replayed import STREAM, part_basis, record_batches, world_registry
 from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PINS, SECOND, SKEW, START
 
@@ -53,6 +55,7 @@ class SeveralLists:
     whole: dict[str, RecordBatch]
     dense: bool
     stream_name: str = STREAM
+    history: LogHistory = ONE_HISTORY
 
     @property
     def position_kind(self) -> PositionKind:
@@ -89,10 +92,6 @@ class SeveralLists:
     def partitions(self) -> list[PartitionInfo]:
         return [PartitionInfo(name, closed=False) for name in sorted(self.whole)]
 
-    @property
-    def history(self) -> LogHistory:
-        return ONE_HISTORY
-
     def demand_settled(self) -> None:
         """It loses no record."""
 
@@ -109,6 +108,7 @@ class NoRanges:
 
     log: EventLog
     size: int = 10**6
+    pool: Pool = NO_LEDGER
 
     def closed(self) -> dict[str, Any]:
         return {}
@@ -133,7 +133,7 @@ class World:
         return ReplayReader(cast(EventLog, self.log), self.archive)
 
     def settings(self, folder: Path) -> FoldSettings:
-        return FoldSettings(world_registry().pack, RUN, SKEW, folder, FoldSizes(shards=3), self.scope)
+        return FoldSettings(world_registry().pack, RUN, SKEW, self.log.history, folder, FoldSizes(shards=3), self.scope)
 
     def alone(self, folder: Path) -> FoldedReplay:
         batches = (batch for span in self.spans for batch in self.reader.batches(span, 7))
@@ -242,6 +242,16 @@ def test_processes_fold_what_one_folds(tmp_path: Path, seed: int, dense: bool, s
         assert found is not None
         assert content(pickle.loads(pickle.dumps(found))) == wanted
         assert sorted(int(path.stem) for path in (found.folder / "records").iterdir()) == list(range(count + 1))
+
+
+def test_processes_know_the_histories_of_the_log(tmp_path: Path) -> None:
+    world = world_of(8, tmp_path, dense=True)
+    world.log.history = LogHistory((IncarnationStart("another", {"p0": 3, "p2": 2, "p3": 7}),))
+    wanted = content(world.alone(tmp_path / "alone"))
+    found = world.together(tmp_path / "together", 2)
+    assert found is not None
+    assert content(found) == wanted
+    assert {end.incarnation for end in found.ends} == {"another", None}
 
 
 def test_what_is_not_worth_processes_is_left(tmp_path: Path) -> None:

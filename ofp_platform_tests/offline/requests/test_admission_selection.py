@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -18,14 +17,14 @@ from ofp_platform.log.span_records import ReplayGap
 from ofp_platform.offline.requests.admission_selection import select_admitted
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind, make_basis
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, ListedRecord, ListLog
+from ofp_platform_tests.oracle.no_ledger import NO_LEDGER
 
 DENSE, SPARSE = OffsetKind.EXCLUSIVE_NEXT, OffsetKind.AFTER_SEQUENCE_NUMBER
 SECOND = 1_000_000
-NO_POOL = cast(Pool, None)  # a dense log needs no ledger of its ranges
 
 
 def log_of(admitted: list[int], kind: OffsetKind = DENSE, *, unreadable: tuple[int, ...] = ()) -> ListLog:
@@ -66,7 +65,7 @@ def test_selection_is_what_the_definition_says(data: st.DataObject, admitted: li
         assert found == expected
         if kind is DENSE and log.records:
             count = data.draw(st.integers(1, len(log.records)))
-            archive_up_to(OffsetRanges(NO_POOL, log, 4), archive, make_basis(STREAM, {PARTITION: log.at(count)}))
+            archive_up_to(OffsetRanges(NO_LEDGER, log, 4), archive, make_basis(STREAM, {PARTITION: log.at(count)}))
             log.floor = data.draw(st.integers(0, count))
             assert selected(log, first, until, archive) == expected
 
@@ -86,7 +85,7 @@ def replace_start(found: PartitionSpan, log: ListLog, expected: PartitionSpan) -
 def test_segments_are_read_only_where_a_bound_lies_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = log_of(list(range(40)))
     archive = Archive(ObjectStore(str(tmp_path)), STREAM)
-    archive_up_to(OffsetRanges(NO_POOL, log, 10), archive, log.ends())
+    archive_up_to(OffsetRanges(NO_LEDGER, log, 10), archive, log.ends())
     opened: list[str] = []
     segment = Archive.segment
     monkeypatch.setattr(
@@ -114,7 +113,7 @@ def test_what_is_unreadable_at_the_edges_of_a_segment_is_selected_from_the_archi
     archive = Archive(ObjectStore(str(tmp_path)), STREAM)
     for archived in (False, True):
         if archived:
-            archive_up_to(OffsetRanges(NO_POOL, log, 4), archive, log.ends())
+            archive_up_to(OffsetRanges(NO_LEDGER, log, 4), archive, log.ends())
         assert {between: selected(log, *between, archive) for between in expected} == expected
 
 

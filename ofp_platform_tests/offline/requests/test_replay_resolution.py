@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -15,16 +15,15 @@ from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.offline.requests.replay_resolution import data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.build_intent import AdmissionTimes, Offsets
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan, ReplayBasis
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, make_basis
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, ListedRecord, ListLog
+from ofp_platform_tests.oracle.no_ledger import NO_LEDGER
 
 SECOND = 1_000_000
-NO_POOL = cast(Pool, None)  # a dense log needs no ledger of its ranges
 
 
 @pytest.fixture
@@ -53,7 +52,7 @@ def refused(log: ListLog, archive: Archive, replay: Offsets | AdmissionTimes) ->
 
 
 def archived(log: ListLog, archive: Archive, count: int) -> None:
-    archive_up_to(OffsetRanges(NO_POOL, log, 10), archive, make_basis(STREAM, {PARTITION: log.at(count)}))
+    archive_up_to(OffsetRanges(NO_LEDGER, log, 10), archive, make_basis(STREAM, {PARTITION: log.at(count)}))
 
 
 def test_offsets_are_what_they_say(log: ListLog, archive: Archive) -> None:
