@@ -124,7 +124,7 @@ def delayed(dsn: str, delay: float) -> Iterator[tuple[str, int]]:
         assert process.pid is not None
         yield f"postgresql://{options['user']}@127.0.0.1:{port}/{options['dbname']}?sslmode=disable", process.pid
     finally:
-        process.terminate()
+        process.kill()  # it holds nothing, and a signal that can be ignored is inherited as ignored
         process.join()
         process.close()
         receiving.close()

@@ -26,8 +26,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Cli
         yield address, ClientTls(ca=authority.root)
 
 
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
 def connect(address: str) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=20)
+    return socket.create_connection(("127.0.0.1", port_of(address)), timeout=20)
+
+
+def listener(address: str) -> psutil.Process:
+    """The process that listens at the address, of those that this one started."""
+    for child in psutil.Process().children():
+        if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port_of(address) for one in child.net_connections()):
+            return child
+    raise AssertionError(f"no child of this process listens at {address}")
 
 
 def ends(sock: socket.socket) -> bool:
@@ -65,7 +77,7 @@ def test_a_stop_does_not_wait_for_handshakes(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "authority")
     with running(Tls(*authority.give("localhost", "127.0.0.1"))) as address, connect(address) as sock:
         assert answers(address, ClientTls(ca=authority.root))
-        owner = next(each for each in psutil.Process().children() if any(c.status == "LISTEN" for c in each.net_connections()))
+        owner = listener(address)
         owner.send_signal(signal.SIGTERM)
         assert ends(sock)
         assert owner.wait(20) == 0

@@ -74,7 +74,8 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """By command: the roles that it logs in as, and what is called. It need not succeed: who logs in is looked at."""
 WITHOUT_DATABASE = {"access list", "init", "mcp serve", "model train", "pack from-feast", "pack infer", "principal add"}
-WITHOUT_DATABASE |= {"principal list", "principal revoke", "principal rotate", "profile diff", "profile show", "registry diff"}
+WITHOUT_DATABASE |= {"principal distrust", "principal issuers", "principal list", "principal revoke", "principal rotate"}
+WITHOUT_DATABASE |= {"principal trust", "profile diff", "profile show", "registry diff"}
 WITHOUT_DATABASE |= {"registry show", "database sql", "dataset show", "dataset diff", "dataset load"}
 ELSEWHERE = {"backup", "restore", "services up", "services down", "services run", "demo", "up"}
 """Servers of their own; `demo` and `up` start commands that are walked through here."""
@@ -121,6 +122,7 @@ def world(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         connection.execute("ALTER EVENT TRIGGER note_login ENABLE ALWAYS")
     with Plane.open(profile(folder), module_dsn) as plane:
         append(plane.log)
+        plane.ensure_live()
     (folder / "FILE").write_text("")
     return {"OFP_HOME": str(folder), "OFP_DATABASE_URL": module_dsn, "OFP_PROFILE": str(write_profile(folder))}
 

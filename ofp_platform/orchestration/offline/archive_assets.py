@@ -161,19 +161,17 @@ def verification_check(
         metadata["missing"] = len(missing)
     if problems:
         metadata["damaged"] = markdown_table(["log partition", "object", "error", "what"], problems)
-        description = "\n".join(f"{path}: {error}: {message}" for _, path, error, message in problems)
-    elif missing:
-        description = "\n".join(missing)
-    elif vanished_partition is not None:
-        description = vanished_partition
-    elif segments:
-        description = f"{segments} segments of {len(verifications)} log partitions have the bytes that their receipts state"
-    else:
-        description = "the archive is empty: nothing was verified. Run the job archive first"
+    faults = [f"{path}: {error}: {message}" for _, path, error, message in problems]
+    faults += [] if vanished_partition is None else [vanished_partition]
+    faults += missing
+    if not segments:
+        faults.append("the archive is empty: nothing was verified. Run the job archive first")
+    verified = f"{segments} segments of {len(verifications)} log partitions have the bytes that their receipts state"
+    description = "\n".join(faults) or verified
     return dg.AssetCheckEvaluation(
         asset_key=ARCHIVE_SEGMENT,
         check_name=COMPLETE,
-        passed=bool(segments) and not problems and not missing and vanished_partition is None,
+        passed=not faults,
         description=description,
         metadata=metadata,
         blocking=True,
