@@ -49,7 +49,9 @@ class ConstantApp:
         self._body = body
         self._head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
 
-    def takes(self, method: bytes, _target: bytes, _headers: Headers, _server: tuple[str, int] | None) -> bool | None:
+    def takes(
+        self, method: bytes, _target: bytes, _headers: Headers, _server: tuple[str, int] | None, _certificate: object
+    ) -> bool | None:
         """Every POST."""
         return True if method == b"POST" else None
 
