@@ -101,10 +101,13 @@ def switch(
     digest = pack_digest(pack)
     if len(registry) < _LEAST_DIGITS or not digest.startswith(registry):
         raise CommandRefused(f"the profile's pack is registry {digest}; asked for was {registry}")
+    now = int(time.time() * MICROS_PER_SECOND)
+    with environment.open_plane("offline") as plane:  # who reads the groups is known to that role
+        plan = plan_pack(plane, pack, None, planned_at=now)
     with environment.open_plane("projector") as plane:
-        fold, now = ProjectionFold(plane.log, plane.archive, plane.profile), int(time.time() * MICROS_PER_SECOND)
+        fold = ProjectionFold(plane.log, plane.archive, plane.profile)
         order = Order(getpass.getuser(), "ofp projection switch", now, share=1.0)
-        receipt = apply_plan(plane, plan_pack(plane, pack, None, planned_at=now), fold, order)
+        receipt = apply_plan(plane, plan, fold, order)
     lines = list(_receipt_lines(receipt))
     if not receipt.unchanged:
         lines.append(f"projection {receipt.beside.projection_id} is live, {receipt.live.projection_id} is retired")
