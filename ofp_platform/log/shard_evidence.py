@@ -133,8 +133,8 @@ class StoredEvidence:
         return None if row is None else str(row[0])
 
     def note_following(self, shard_id: str, after: str, offset: str) -> None:
-        """See `ShardEvidence`."""
-        with _answering(), self.pool.connection() as connection:
+        """See `ShardEvidence`. A role that may only read keeps nothing: those who project or archive do."""
+        with suppress(psycopg.errors.InsufficientPrivilege), _answering(), self.pool.connection() as connection:
             connection.execute(
                 "INSERT INTO ofp.log_following_record (stream_name, partition_id, after, position) VALUES (%s, %s, %s, %s)"
                 " ON CONFLICT DO NOTHING",
