@@ -10,4 +10,4 @@ from ofp_platform_tests.torture.service_outages.suite import SUITE
 def test_service_outages(tmp_path: Path) -> None:
     figures = SUITE.run(size=0.01, seed=11, dsn="", folder=tmp_path)
     assert [row for row in figures.rows if row.reached is False] == [], (figures.table(), figures.raw)
-    assert sum(row.reached is True for row in figures.rows) == 18, figures.table()
+    assert sum(row.reached is True for row in figures.rows) == 11, figures.table()

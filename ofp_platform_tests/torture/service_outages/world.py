@@ -174,7 +174,9 @@ class OutageWorld:
 
     # ------------------------------------------------------------------------------------------ one outage
 
-    def outage(self, disturbed: Disturbed, outage: Outage, seconds: float, found: Found) -> None:
+    def outage(
+        self, disturbed: Disturbed, outage: Outage, seconds: float, found: Found, named_within: float = NAMED_SECONDS
+    ) -> None:
         """Let a service be away for so long, at least until health names it; wait until all is itself again; compare all."""
         found.outages += 1
         title = f"{self.log_kind} log, {disturbed.name} {outage}"
@@ -183,7 +185,7 @@ class OutageWorld:
         disturbed.begin(outage)
         try:
             named = self._await_posture(
-                lambda state, reasons: state != "GREEN" and _names(reasons, disturbed, self), began, NAMED_SECONDS
+                lambda state, reasons: state != "GREEN" and _names(reasons, disturbed, self), began, named_within
             )
             time.sleep(max(0.0, began + seconds - time.monotonic()))
         finally:
