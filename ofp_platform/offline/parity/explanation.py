@@ -40,10 +40,15 @@ class FeatureName:
     as_of: int
 
 
+EventValue = int | str | bool | tuple[int | str | bool, int | str | bool] | None
+
+
 @dataclass(frozen=True)
 class WindowEvent:
-    """One event in a window: the position of its first record, its times in microseconds, the value that the aggregation is of
-    (None: it is of no field), and how many more records are copies of it.
+    """One event in a window: the position of its first record, its times in microseconds, and how many more are copies of it.
+
+    `value`: what the aggregation is of: the field's value, both values of a pair (by the order of their names), whether the
+    condition holds; None: of nothing.
     """
 
     partition_id: str
@@ -52,7 +57,7 @@ class WindowEvent:
     event_type: str
     ts: int
     admitted_at: int
-    value: int | str | bool | None
+    value: EventValue
     copies: int
 
 
@@ -95,15 +100,18 @@ def explain(
     operands = _operands(registry, name)
     layout = registry.layouts[name.key_type]
     bits = [1 << layout.measures[layout.slots[operand.slot].measure].predicate for operand in operands]
+    condition_bits = [0 if operand.condition < 0 else 1 << operand.condition for operand in operands]
     seen: list[dict[tuple[int, int], tuple[WindowEvent, int]]] = [{} for _ in windows]
     router = Router(registry)
     for batch, index, tie, mask in _touching(batches, router, pins, clock_skew_us, name):
         ts = int(batch.ts[index])
-        for window, bit, events in zip(windows, bits, seen, strict=True):
+        for window, bit, condition_bit, events in zip(windows, bits, condition_bits, seen, strict=True):
             if not mask & bit or not window.after < ts <= window.until:
                 continue
             event, copies = events.get(tie, (None, -1))
-            events[tie] = event or _event(batch, index, window.selection.value), copies + 1
+            if event is None:
+                event = _event(batch, index, _value(window.selection, bool(mask & condition_bit), batch.payloads[index]))
+            events[tie] = event, copies + 1
     for window, events in zip(windows, seen, strict=True):
         in_order = sorted(events.items(), key=lambda item: (item[1][0].ts, item[0]))
         window.events = [replace(event, copies=copies) for _, (event, copies) in in_order]
@@ -141,8 +149,20 @@ def _touching(
                 yield batch, indices[record], (high, low), int(touched_keys.matrix[MASK_ROW, place])
 
 
-def _event(batch: RecordBatch, index: int, value_field: str | None) -> WindowEvent:
-    value: Any = None if value_field is None else orjson.loads(batch.payloads[index])[value_field]
+def _value(selection: Selection, condition_holds: bool, payload: bytes) -> EventValue:
+    if selection.condition is not None:
+        return condition_holds
+    if selection.value is None:
+        return None
+    fields: dict[str, Any] = orjson.loads(payload)
+    if selection.paired_with is None:
+        value: int | str | bool = fields[selection.value]
+        return value
+    first, second = sorted((selection.value, selection.paired_with))
+    return fields[first], fields[second]
+
+
+def _event(batch: RecordBatch, index: int, value: EventValue) -> WindowEvent:
     return WindowEvent(
         batch.partition_id,
         batch.offsets[index],
