@@ -127,9 +127,12 @@ def duration(text: str) -> int:
 
 
 def payload_hash(envelope: Mapping[str, Any]) -> str:
-    """The payload hash of an event: over its type, schema version, time, pins and payload."""
+    """The payload hash of an event: over its type, schema version, time, pins, payload and what it amends, if anything."""
+    amends = envelope.get("amends")
+    amended = {} if amends is None else {"amends": {**amends, "ts_utc": time_text(amends["ts_utc"])}}
     return digest(
         {
+            **amended,
             "event_type": envelope["event_type"],
             "schema_version": envelope["schema_version"],
             "ts_utc": time_text(envelope["ts_utc"]),
@@ -384,8 +387,8 @@ def _cell(kind: str, value: Any) -> bytes:
 def segment_content_digest(segment: Mapping[str, Any]) -> str:
     """The content digest of an archive segment.
 
-    `segment`: {stream_name, partition_id, first, next, unreadable: [[offset, reason]], columns: {name: values}}; times as
-    text or null, hashes in hexadecimal, offsets as they are.
+    `segment`: {stream_name, partition_id, first, next, unreadable: [[offset, reason]], columns: {name: values}}, and where
+    records amend others `amendments`: [[offset, text]]; times as text or null, hashes in hexadecimal, offsets as they are.
     """
     hashes = {}
     for name, values in segment["columns"].items():
@@ -401,6 +404,8 @@ def segment_content_digest(segment: Mapping[str, Any]) -> str:
             hashes[f"{name}.lengths"] = sha256(b"".join(struct.pack("<i", len(text)) for text in texts))
             hashes[name] = sha256(b"".join(texts))
     named = {name: segment[name] for name in ("stream_name", "partition_id", "first", "next", "unreadable")}
+    if segment.get("amendments"):
+        named["amendments"] = segment["amendments"]
     return digest({**named, "columns": hashes})
 
 

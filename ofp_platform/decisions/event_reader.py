@@ -78,6 +78,7 @@ class EventReader:
             )
             for index, offset in enumerate(batch.offsets)
             if batch.event_types[index] == self.event_type
+            and batch.amends[index] is None
             and int(batch.ts[index]) <= int(batch.admitted_at[index]) + self.clock_skew_us
             and batch.pins[batch.pins_index[index]] == self.pins
         ]

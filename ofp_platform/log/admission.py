@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ofp_platform.log.admitted import Admitted, AdmittedBatch, AdmittedColumns, Kind
 from ofp_platform.log.port import AdmissionClock, Candidate, RecordRefusal, RefusalReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
+from ofp_platform.vocabulary.envelope import Envelope, amends_bytes, hash_of_parts, ijson_bytes
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, json_is_suspect, raw_identifier_in, redact
@@ -69,8 +69,11 @@ class Admission:
             text = f"payload: {len(payload)} canonical bytes, the limit is {MAX_PAYLOAD_BYTES}"
             return RecordRefusal(index, RefusalReason.RECORD_TOO_LARGE, text)
         pins, pins_bytes, raw = self._run_of(envelope)
+        amends = fields["amends"]
         if json_is_suspect(b"%bx%b" % (fields["event_id"].encode(), payload)):
             raw = "event_id" if holds_raw_identifier(fields["event_id"]) else raw or raw_identifier_in(fields["payload"])
+        if amends is not None and holds_raw_identifier(amends.event_id):
+            raw = raw or "amends.event_id"
         if raw is not None:
             text = f"{redact(raw[:200])}: a raw identifier (13 to 19 digits that pass the Luhn check) never enters the log"
             return RecordRefusal(index, RefusalReason.RAW_IDENTIFIER, text)
@@ -78,7 +81,7 @@ class Admission:
         if key is None:
             text = f"{self.partition_key}: must be a string of 1 to {MAX_KEY_LENGTH} characters or an integer"
             return RecordRefusal(index, RefusalReason.MISSING_PARTITION_KEY, text)
-        emitted = fields["emitted_at_utc"]
+        emitted, amended = fields["emitted_at_utc"], amends_bytes(amends)
         return Admitted(
             envelope,
             parse_time(fields["ts_utc"]),
@@ -86,7 +89,8 @@ class Admission:
             pins,
             pins_bytes,
             payload,
-            hash_of_parts(fields["event_type"], fields["schema_version"], fields["ts_utc"], pins_bytes, payload),
+            amended,
+            hash_of_parts(fields["event_type"], fields["schema_version"], fields["ts_utc"], pins_bytes, payload, amended),
             key,
         )
 

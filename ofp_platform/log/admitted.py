@@ -15,7 +15,7 @@ Kind = tuple[str, str, bytes]  # event_type, schema_version, the RFC 8785 bytes 
 
 @dataclass(slots=True)
 class Admitted:
-    """A record that may be appended. Times in microseconds; `payload` and `pins_bytes` are RFC 8785 bytes."""
+    """A record that may be appended. Times in microseconds; `payload`, `pins_bytes` and `amends` are RFC 8785 bytes."""
 
     envelope: Envelope
     ts: int
@@ -23,6 +23,7 @@ class Admitted:
     pins: ContextPins
     pins_bytes: bytes
     payload: bytes
+    amends: bytes | None
     payload_hash: bytes
     key: str
 
@@ -31,7 +32,7 @@ class Admitted:
 class AdmittedColumns:
     """n records in columns: lists of one length. `places` are their indices in the batch of the caller, ascending.
 
-    Times in microseconds; payloads are RFC 8785 bytes, payload hashes 32 bytes.
+    Times in microseconds; payloads and what amendments amend are RFC 8785 bytes, payload hashes 32 bytes.
     """
 
     places: list[int] = field(default_factory=list)
@@ -40,6 +41,7 @@ class AdmittedColumns:
     ts: list[int] = field(default_factory=list)
     emitted_at: list[int | None] = field(default_factory=list)
     payloads: list[bytes] = field(default_factory=list)
+    amends: list[bytes | None] = field(default_factory=list)
     payload_hashes: list[bytes] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
@@ -58,6 +60,7 @@ class AdmittedColumns:
             batch.ts.tolist(),
             batch.emitted_at,
             batch.payloads,
+            batch.amends,
             batch.payload_hashes,
             [""] * len(batch),
         )
@@ -71,6 +74,7 @@ class AdmittedColumns:
         self.ts.append(record.ts)
         self.emitted_at.append(record.emitted_at)
         self.payloads.append(record.payload)
+        self.amends.append(record.amends)
         self.payload_hashes.append(record.payload_hash)
         self.keys.append(record.key)
 

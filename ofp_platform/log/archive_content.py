@@ -1,13 +1,14 @@
 """The columns of an archive segment and the digest of their content.
 
 Columns: offset, admitted_at, ts, emitted_at (null: not emitted), event_id, event_type, schema_version, pins (RFC 8785
-text), payload (RFC 8785 text), payload_hash.
+text), payload (RFC 8785 text), payload_hash. What the amendments among the records amend is no column: few records are any.
 
 The content digest does not depend on Parquet, row groups, compression or the writer. It is the SHA-256 over the RFC 8785
-bytes of {stream_name, partition_id, first, next, unreadable, columns}, where `unreadable` is [position, reason] each, and
-`columns` has for every column the SHA-256 of its values one after the other: integers and times (microseconds; null is
--2^63) as 8 bytes little-endian, a payload hash as its 32 bytes, a text as its UTF-8 bytes; texts have another entry
-`<column>.lengths`, 4 bytes little-endian each.
+bytes of {stream_name, partition_id, first, next, unreadable, columns} and, if there are any, `amendments`. `unreadable` is
+[position, reason] each, `amendments` [position, the RFC 8785 text of what it amends] each, and `columns` has for every column
+the SHA-256 of its values one after the other: integers and times (microseconds; null is -2^63) as 8 bytes little-endian, a
+payload hash as its 32 bytes, a text as its UTF-8 bytes; texts have another entry `<column>.lengths`, 4 bytes little-endian
+each.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class SegmentContent:
 
     def __init__(self, stream_name: str, span: PartitionSpan) -> None:
         self.unreadable: list[tuple[int | str, str, str]] = []
+        self.amendments: list[tuple[int | str, str]] = []
         self._span = span
         self._stream_name = stream_name
         self._records = 0
@@ -110,10 +112,16 @@ class SegmentContent:
         """The next positions that hold no envelope."""
         self.unreadable += [(record.offset, record.reason.value, record.message) for record in unreadable]
 
+    def amend(self, amendments: Iterable[tuple[int | str, bytes]]) -> None:
+        """The next records that are amendments: position and what it amends, RFC 8785 bytes."""
+        self.amendments += [(offset, text.decode()) for offset, text in amendments]
+
     def facts(self) -> SegmentFacts:
         """Counts and digest of all that was added."""
+        amendments = {"amendments": [list(one) for one in self.amendments]} if self.amendments else {}
         digest = digest_of(
             {
+                **amendments,
                 "stream_name": self._stream_name,
                 "partition_id": self._span.partition_id,
                 "first": self._span.start,

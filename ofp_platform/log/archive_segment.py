@@ -1,12 +1,13 @@
 """An archive segment: the records of one span of a partition as Parquet, and back.
 
-The columns are those of ofp_platform/log/archive_content.py; the positions that held no envelope are in the file's metadata.
+The columns are those of ofp_platform/log/archive_content.py; in the file's metadata are the positions that held no envelope,
+and what amendments amend.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -27,6 +28,7 @@ from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, order, 
 ROW_GROUP_RECORDS = 16_384
 ROW_GROUP_BYTES = 64_000_000  # of payload: what reading a segment may hold at once, beside the segment's own bytes
 _UNREADABLE = b"ofp.unreadable"
+_AMENDMENTS = b"ofp.amendments"
 
 
 class SegmentDamaged(Exception):
@@ -55,6 +57,8 @@ class SegmentWriter:
         """The next records."""
         table = _table(batch, self._schema)
         self._content.add(table, batch.unreadable)
+        amends = zip(batch.offsets, batch.amends, strict=True)
+        self._content.amend((offset, amended) for offset, amended in amends if amended is not None)
         if len(batch):
             self._pending.append(table)
             self._pending_bytes += sum(map(len, batch.payloads))
@@ -66,6 +70,8 @@ class SegmentWriter:
         self._flush()
         if self._content.unreadable:
             self._writer.add_key_value_metadata({_UNREADABLE: orjson.dumps(self._content.unreadable)})
+        if self._content.amendments:
+            self._writer.add_key_value_metadata({_AMENDMENTS: orjson.dumps(self._content.amendments)})
         self._writer.close()
         return self._sink.getvalue().to_pybytes(), self._content.facts()
 
@@ -91,7 +97,9 @@ class SegmentFile:
             self.unreadable = [
                 UnreadableRecord(offset, RefusalReason(reason), text) for offset, reason, text in unreadable_entries
             ]
-        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+            amended_entries = orjson.loads(metadata.get(_AMENDMENTS, b"[]"))
+            self.amendments: dict[int | str, bytes] = {offset: text.encode() for offset, text in amended_entries}
+        except (pa.ArrowException, OSError, ValueError, TypeError, AttributeError) as error:
             raise self._damaged(error) from error
 
     def batches(self, span: PartitionSpan, end: PartitionBasis, max_records: int) -> Iterator[RecordBatch]:
@@ -147,18 +155,22 @@ class SegmentFile:
         """
         content = SegmentContent(stream_name, span)
         before = place(span.first)
-        unreadable = {record.offset for record in self.unreadable}
+        unreadable, amendments = {record.offset for record in self.unreadable}, dict(self.amendments)
         for group in range(self._file.num_row_groups):
             rows = self._read(group, None)
             content.add(rows, ())
-            positions = [before, *map(order, rows.column("offset").to_pylist())]
+            offsets = rows.column("offset").to_pylist()
+            content.amend((offset, amendments.pop(offset)) for offset in offsets if offset in amendments)
+            positions = [before, *map(order, offsets)]
             if any(position >= following for position, following in pairwise(positions)):
                 raise SegmentDamaged(f"{self._name}: its positions are not in order")
-            if unreadable.intersection(rows.column("offset").to_pylist()):
+            if unreadable.intersection(offsets):
                 raise SegmentDamaged(f"{self._name}: a position is both a record and unreadable")
             before = positions[-1]
         if before > place(span.end):
             raise SegmentDamaged(f"{self._name}: it holds a position behind its end {span.next}")
+        if amendments:
+            raise SegmentDamaged(f"{self._name}: what it amends is said of a position that has no record")
         content.note(self.unreadable)
         return content.facts()
 
@@ -170,7 +182,7 @@ class SegmentFile:
 
     def _batch(self, rows: pa.Table, span: PartitionSpan, unreadable: tuple[UnreadableRecord, ...]) -> RecordBatch:
         try:
-            return _record_batch(rows, span, unreadable)
+            return _record_batch(rows, span, unreadable, self.amendments)
         except (pa.ArrowException, ValidationError, ValueError) as error:
             raise self._damaged(error) from error
 
@@ -198,7 +210,12 @@ def _table(batch: RecordBatch, schema: pa.Schema) -> pa.Table:
     )
 
 
-def _record_batch(rows: pa.Table, span: PartitionSpan, unreadable: tuple[UnreadableRecord, ...]) -> RecordBatch:
+def _record_batch(
+    rows: pa.Table,
+    span: PartitionSpan,
+    unreadable: tuple[UnreadableRecord, ...],
+    amendments: Mapping[int | str, bytes],
+) -> RecordBatch:
     offsets = rows.column("offset").to_pylist()
     pins = single(rows.column("pins"))
     emitted_at = single(rows.column("emitted_at")).cast(pa.int64())
@@ -215,6 +232,7 @@ def _record_batch(rows: pa.Table, span: PartitionSpan, unreadable: tuple[Unreada
         np.array(pins.indices.to_numpy(), np.int32),
         _objects(rows.column("payload_hash")),
         _objects(single(rows.column("payload")).view(pa.binary())),
+        list(map(amendments.get, offsets)) if amendments else [None] * len(rows),
         span.first.after(offsets[-1]),
         unreadable,
     )

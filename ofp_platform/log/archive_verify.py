@@ -138,11 +138,12 @@ def _wrong_hashes(batch: RecordBatch) -> Iterator[int]:
         time_texts(batch.ts),
         batch.pins_index.tolist(),
         batch.payloads,
+        batch.amends,
         batch.payload_hashes,
         strict=True,
     )
-    for index, (event_type, version, ts, pins_index, payload, expected_hash) in enumerate(columns):
-        if hash_of_parts(event_type, version, ts, pins[pins_index], payload) != expected_hash:
+    for index, (event_type, version, ts, pins_index, payload, amends, expected_hash) in enumerate(columns):
+        if hash_of_parts(event_type, version, ts, pins[pins_index], payload, amends) != expected_hash:
             yield index
 
 

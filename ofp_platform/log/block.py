@@ -24,6 +24,7 @@ from ofp_platform.vocabulary.position import PartitionBasis
 MAX_RECORDS = 2000
 MAX_BYTES = 16_000_000  # of payload, before compression: a block stays far below the 1 GB of a Postgres value
 CODEC = 1  # msgpack of `_Columns`, zstd
+AMENDING_CODEC = 2  # msgpack of `_AmendingColumns`, zstd: one of the records is an amendment, which older code must not overlook
 _ZSTD = pa.Codec("zstd", compression_level=1)
 
 
@@ -40,8 +41,17 @@ class _Columns(msgspec.Struct, array_like=True):
     payloads: list[bytes]
 
 
+class _AmendingColumns(_Columns, array_like=True):
+    """`amends`: the RFC 8785 bytes of what the amendments amend."""
+
+    amends: list[bytes | None]
+
+
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Columns)
+_DECODERS: dict[int, msgspec.msgpack.Decoder[_Columns]] = {
+    CODEC: msgspec.msgpack.Decoder(_Columns),
+    AMENDING_CODEC: msgspec.msgpack.Decoder(_AmendingColumns),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +96,7 @@ def encode(records: AdmittedColumns, admitted_at: Sequence[int], is_declared: bo
     """One block of at least one record; `admitted_at` in microseconds, given by whoever appends or by the broker's clock."""
     kinds: dict[Kind, int] = {}
     index = [kinds.setdefault(kind, len(kinds)) for kind in records.kinds]
-    columns = _Columns(
+    parts = (
         np.array(admitted_at, "<i8").tobytes(),
         np.array(records.ts, "<i8").tobytes(),
         None if records.emitted_at.count(None) == len(records) else records.emitted_at,
@@ -96,9 +106,11 @@ def encode(records: AdmittedColumns, admitted_at: Sequence[int], is_declared: bo
         records.payload_hashes,
         records.payloads,
     )
-    raw = _ENCODER.encode(columns)
+    has_amendments = records.amends.count(None) < len(records)
+    raw = _ENCODER.encode(_AmendingColumns(*parts, records.amends) if has_amendments else _Columns(*parts))
     data = _ZSTD.compress(raw, asbytes=True)
-    return Block(len(records), min(admitted_at), max(admitted_at), CODEC, len(raw), data, is_declared)
+    codec = AMENDING_CODEC if has_amendments else CODEC
+    return Block(len(records), min(admitted_at), max(admitted_at), codec, len(raw), data, is_declared)
 
 
 def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: PartitionBasis) -> RecordBatch:
@@ -115,10 +127,13 @@ def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: Partitio
     emitted_at: list[int | None] = []
     payload_hashes: list[bytes] = []
     payloads: list[bytes] = []
+    amends: list[bytes | None] = []
     for block in blocks:
-        if block.codec != CODEC:
-            raise ValueError(f"block {block.first_offset} has codec {block.codec}; this code reads codec {CODEC} only")
-        columns = _DECODER.decode(_ZSTD.decompress(block.data, decompressed_size=block.raw_bytes, asbytes=True))
+        decoder = _DECODERS.get(block.codec)
+        if decoder is None:
+            known = " and ".join(map(str, _DECODERS))
+            raise ValueError(f"block {block.first_offset} has codec {block.codec}; this code reads codecs {known} only")
+        columns = decoder.decode(_ZSTD.decompress(block.data, decompressed_size=block.raw_bytes, asbytes=True))
         count = len(columns.event_ids)
         low, high = max(start - block.first_offset, 0), min(stop - block.first_offset, count)
         kind_index = np.frombuffer(columns.kind_index, "<i4")[low:high]
@@ -136,6 +151,7 @@ def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: Partitio
         emitted_at += [None] * (high - low) if columns.emitted_at is None else columns.emitted_at[low:high]
         payload_hashes += columns.payload_hashes[low:high]
         payloads += columns.payloads[low:high]
+        amends += columns.amends[low:high] if isinstance(columns, _AmendingColumns) else [None] * (high - low)
     return RecordBatch(
         after.partition_id,
         list(range(start, stop)),
@@ -149,6 +165,7 @@ def decode(blocks: Sequence[StoredBlock], start: int, stop: int, after: Partitio
         np.concatenate(pins_index),
         payload_hashes,
         payloads,
+        amends,
         after,
     )
 

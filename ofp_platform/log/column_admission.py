@@ -78,7 +78,8 @@ def admit_plain(admission: Admission, part: EventColumns, start: int) -> Admitte
         ts=part.ts.tolist(),
         emitted_at=[moment if moment != NOT_EMITTED else None for moment in part.emitted_at.tolist()],
         payloads=payloads,
-        payload_hashes=[hash_of_parts(k[0], k[1], t, k[2], p) for k, t, p in zip(kinds, texts, payloads, strict=True)],
+        amends=[None] * len(part),  # columns have no amendments: a producer sends those as envelopes
+        payload_hashes=[hash_of_parts(k[0], k[1], t, k[2], p, None) for k, t, p in zip(kinds, texts, payloads, strict=True)],
         keys=keys,
     )
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ofp_platform.log.incarnations import LogHistory
 from ofp_platform.vocabulary.columns import EventColumns, Int64
-from ofp_platform.vocabulary.envelope import Envelope
+from ofp_platform.vocabulary.envelope import Envelope, read_amends
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, PositionKind
 from ofp_platform.vocabulary.times import format_time
@@ -146,9 +146,9 @@ class UnreadableRecord:
 class RecordBatch:
     """Records of one partition in offset order, in columns of equal length n.
 
-    Times are int64 microseconds; `payload_hashes` are 32 bytes each, `payloads` the RFC 8785 bytes; the pins of record
-    i are `pins[pins_index[i]]`. `next` is the basis after this batch and after `unreadable`, whose records are not in
-    the columns: a batch of length 0 may still move the basis.
+    Times are int64 microseconds; `payload_hashes` are 32 bytes each, `payloads` the RFC 8785 bytes, `amends` those of what an
+    amendment amends (None: the record is none); the pins of record i are `pins[pins_index[i]]`. `next` is the basis after this
+    batch and after `unreadable`, whose records are not in the columns: a batch of length 0 may still move the basis.
     """
 
     partition_id: str
@@ -163,6 +163,7 @@ class RecordBatch:
     pins_index: NDArray[np.int32]
     payload_hashes: list[bytes]
     payloads: list[bytes]
+    amends: list[bytes | None]
     next: PartitionBasis
     unreadable: tuple[UnreadableRecord, ...] = ()
 
@@ -171,13 +172,14 @@ class RecordBatch:
 
     def envelope(self, index: int) -> Envelope:
         """The envelope of one record, as it was admitted."""
-        emitted = self.emitted_at[index]
+        emitted, amends = self.emitted_at[index], self.amends[index]
         return Envelope(
             event_id=self.event_ids[index],
             event_type=self.event_types[index],
             schema_version=self.schema_versions[index],
             ts_utc=format_time(int(self.ts[index])),
             emitted_at_utc=None if emitted is None else format_time(emitted),
+            amends=None if amends is None else read_amends(amends),
             payload=orjson.loads(self.payloads[index]),
             **dict(self.pins[self.pins_index[index]]),
         )
@@ -186,7 +188,9 @@ class RecordBatch:
 def empty_batch(at: PartitionBasis, unreadable: tuple[UnreadableRecord, ...] = ()) -> RecordBatch:
     """No records, and `at` as the basis after them."""
     none = np.empty(0, np.int64)
-    return RecordBatch(at.partition_id, [], none, [], [], [], none.copy(), [], [], np.empty(0, np.int32), [], [], at, unreadable)
+    return RecordBatch(
+        at.partition_id, [], none, [], [], [], none.copy(), [], [], np.empty(0, np.int32), [], [], [], at, unreadable
+    )
 
 
 class EventLog(Protocol):

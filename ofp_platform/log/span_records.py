@@ -65,6 +65,7 @@ def up_to(batch: RecordBatch, end: PartitionBasis) -> RecordBatch:
         batch.pins_index[:count],
         batch.payload_hashes[:count],
         batch.payloads[:count],
+        batch.amends[:count],
         end,
         unreadable,
     )
@@ -89,7 +90,7 @@ def _read(log: EventLog, span: PartitionSpan, at: PartitionBasis, page: int) -> 
 
 def _check(log: EventLog, span: PartitionSpan, at: PartitionBasis, batch: RecordBatch) -> None:
     """A log that lost a part of itself shows here: columns of different lengths, or positions that are not in order."""
-    columns = (batch.event_ids, batch.payloads, batch.payload_hashes, batch.admitted_at, batch.ts, batch.pins_index)
+    columns = (batch.event_ids, batch.payloads, batch.payload_hashes, batch.amends, batch.admitted_at, batch.ts, batch.pins_index)
     positions: list[int]
     positions = batch.offsets if span.offset_kind.is_integer else list(map(order, batch.offsets))  # type: ignore[assignment]
     if batch.unreadable:

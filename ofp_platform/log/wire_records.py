@@ -38,7 +38,7 @@ _PinValues = tuple[str | int | None, ...]
 
 
 class _WireEnvelope(msgspec.Struct, forbid_unknown_fields=True):
-    """The envelope of a record, for a first look: what it may hold is told by admission."""
+    """The envelope of a record, for a first look: what it may hold is told by admission. An amendment is looked at closer."""
 
     event_id: str
     event_type: str
@@ -93,7 +93,7 @@ class ReadRecord:
 
 def wire_records(batch: AdmittedBatch) -> list[bytes]:
     """The data of one record on the wire each; without an admission time the broker's arrival time will be it."""
-    forms: dict[tuple[Kind, bool], bytes] = {}
+    forms: dict[tuple[Kind, bool, bool], bytes] = {}
     wire = []
     records = batch.records
     ts_texts = time_texts(np.array(records.ts, np.int64))
@@ -101,27 +101,41 @@ def wire_records(batch: AdmittedBatch) -> list[bytes]:
     emitted_texts = iter(time_texts(np.array(emitted_times, np.int64)) if emitted_times else [])
     with_time = batch.admitted_at is not None
     admitted_texts = time_texts(np.array(batch.admitted_at, np.int64)) if with_time else [""] * len(records)
-    rows = zip(records.kinds, records.event_ids, ts_texts, records.payloads, admitted_texts, records.emitted_at, strict=True)
-    for kind, event_id, ts_text, payload, admitted_text, emitted_at in rows:
-        form = forms.get((kind, emitted_at is not None))
+    rows = zip(
+        records.kinds,
+        records.event_ids,
+        ts_texts,
+        records.payloads,
+        admitted_texts,
+        records.emitted_at,
+        records.amends,
+        strict=True,
+    )
+    for kind, event_id, ts_text, payload, admitted_text, emitted_at, amends in rows:
+        form_name = (kind, emitted_at is not None, amends is not None)
+        form = forms.get(form_name)
         if form is None:
-            form = forms[kind, emitted_at is not None] = _form(kind, emitted_at is not None, with_time)
+            form = forms[form_name] = _form(*form_name, with_time)
         texts = [event_id.encode(), payload, ts_text.encode()]
         if emitted_at is not None:
             texts.insert(0, next(emitted_texts).encode())
+        if amends is not None:
+            texts.insert(0, amends)
         if with_time:
             texts.insert(0, admitted_text.encode())
         wire.append(form % tuple(texts))
     return wire
 
 
-def _form(kind: Kind, emitted: bool, with_time: bool) -> bytes:
+def _form(kind: Kind, emitted: bool, amends: bool, with_time: bool) -> bytes:
     """The canonical bytes of all records of a kind, with `%b` where they differ; no text there needs an escape."""
     text, value = "\0text\0", "\0value\0"
     envelope = {"event_type": kind[0], "schema_version": kind[1], **orjson.loads(kind[2])}
     envelope |= {"event_id": text, "payload": value, "ts_utc": text}
     if emitted:
         envelope["emitted_at_utc"] = text
+    if amends:
+        envelope["amends"] = value
     record = {"admitted_at_utc": text, "envelope": envelope} if with_time else {"envelope": envelope}
     form = canonical_bytes(record).replace(b"%", b"%%")
     return form.replace(canonical_bytes(text), b'"%b"').replace(canonical_bytes(value), b"%b")
@@ -195,6 +209,7 @@ def batch_of(page: WirePage, admission: Admission, after: PartitionBasis) -> Rec
         np.array(pins_index, np.int32),
         records.payload_hashes,
         records.payloads,
+        records.amends,
         after,
         tuple(unreadable),
     )

@@ -29,6 +29,7 @@ ENVELOPE_COLUMNS = dg.TableSchema(
         dg.TableColumn("ts_utc", "timestamp", "event time, microseconds"),
         dg.TableColumn("emitted_at_utc", "timestamp", "optional"),
         dg.TableColumn("context_pins", "object", "which run the event belongs to"),
+        dg.TableColumn("amends", "object", "of an amendment: the event that it amends, and how"),
         dg.TableColumn("payload", "object", "I-JSON"),
     ]
 )

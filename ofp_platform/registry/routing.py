@@ -115,8 +115,11 @@ class Router:
         ts: Int64s,
         payload_hashes: Sequence[bytes],
         payloads: Sequence[bytes],
+        amends: Sequence[bytes | None],
     ) -> RoutedBatch:
-        """Route n records, given as columns (`ts` in microseconds, hashes of 32 bytes, payloads as JSON bytes).
+        """Route n records, given as columns (`ts` in microseconds, hashes of 32 bytes, payloads and `amends` as JSON bytes).
+
+        No pack says yet what its event types may amend: an amendment of a type that the pack knows is FAILED.
 
         Never raises for what a payload holds: such a record feeds the groups that can use it; if there are none, though some
         should, it is FAILED, with a reason, and touches nothing.
@@ -133,6 +136,7 @@ class Router:
                 status[indices] = UNKNOWN_TYPE
                 continue
             indices = _understood(plan, name, indices, schema_versions, failures)
+            indices = _no_amendments(name, indices, amends, failures)
             if not plan.key_plans or not indices:
                 continue  # declared, but no group selects it: nothing is read of it
             decoded_rows = self._decode(plan, indices, payloads, failures)
@@ -282,6 +286,19 @@ def _understood(
             detail = f"schema version {schema_versions[index]!r}; of {event_type} the pack understands {known}"
             failures.append(ApplyFailure(index, ApplyFailureReason.UNKNOWN_SCHEMA_VERSION, detail))
     return [index for index in indices if schema_versions[index] in versions]
+
+
+def _no_amendments(
+    event_type: str, indices: list[int], amends: Sequence[bytes | None], failures: list[ApplyFailure]
+) -> list[int]:
+    """The records that amend nothing; a failure for each other."""
+    if amends.count(None) == len(amends):
+        return indices
+    detail = f"it amends another event, and the pack does not say what {event_type} may amend"
+    for index in indices:
+        if amends[index] is not None:
+            failures.append(ApplyFailure(index, ApplyFailureReason.AMENDMENT_NOT_DECLARED, detail))
+    return [index for index in indices if amends[index] is None]
 
 
 def _are(value: object, values: list[Any]) -> Flags:

@@ -1,10 +1,11 @@
-"""The canonical event envelope, its canonical bytes and its payload hash."""
+"""The canonical event envelope, what an amendment says of another event, their canonical bytes and the payload hash."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,8 +19,20 @@ _FLAT = (str, int, bool, type(None))
 _LONG_NUMBER = re.compile(rb"[0-9]{16}")
 
 
+class Amends(Model):
+    """The event that an amendment amends, by its identity and event time, and how.
+
+    void: the event does not count any more. replace: it counts with the amendment's payload. Either payload has its keys.
+    """
+
+    event_class: EventType
+    event_id: Identifier
+    ts_utc: Time
+    kind: Literal["void", "replace"]
+
+
 class Envelope(Model):
-    """One event as a producer sends it. Pins that a run does not have are left out, never null."""
+    """One event as a producer sends it. Pins that a run does not have are left out, never null; so is `amends`."""
 
     event_id: Identifier
     event_type: EventType
@@ -33,6 +46,7 @@ class Envelope(Model):
     seed: int | None = Field(default=None, ge=0, le=2**53 - 1)
     platform_run_id: Identifier | None = None
     scenario_run_id: Identifier | None = None
+    amends: Amends | None = None
     payload: dict[str, Any]
 
     def pins(self) -> ContextPins:
@@ -76,22 +90,39 @@ def _is_unreadable(value: Any) -> bool:
 
 
 def payload_hash(envelope: Envelope) -> bytes:
-    """SHA-256 (32 bytes) over the RFC 8785 bytes of event_type, schema_version, ts_utc, pins and payload."""
+    """SHA-256 (32 bytes) over the RFC 8785 bytes of event_type, schema_version, ts_utc, pins, payload and, if any, amends."""
     return hash_of_parts(
         envelope.event_type,
         envelope.schema_version,
         envelope.ts_utc,
         canonical_bytes(envelope.pins().wire()),
         ijson_bytes(envelope.payload),
+        amends_bytes(envelope.amends),
     )
 
 
-def hash_of_parts(event_type: str, schema_version: str, ts_utc: str, pins: bytes, payload: bytes) -> bytes:
-    """The payload hash from parts of a valid envelope; `pins` and `payload` are their RFC 8785 bytes.
+def amends_bytes(amends: Amends | None) -> bytes | None:
+    """The RFC 8785 bytes of what an envelope amends; None: nothing."""
+    return None if amends is None else canonical_bytes(amends.model_dump(mode="json"))
+
+
+@lru_cache(maxsize=1024)
+def read_amends(text: bytes) -> Amends:
+    """What an envelope amends, from its RFC 8785 bytes.
+
+    Raises:
+        pydantic.ValidationError: it is no such text.
+    """
+    return Amends.model_validate_json(text)
+
+
+def hash_of_parts(event_type: str, schema_version: str, ts_utc: str, pins: bytes, payload: bytes, amends: bytes | None) -> bytes:
+    """The payload hash from parts of a valid envelope; `pins`, `payload` and `amends` are their RFC 8785 bytes.
 
     The patterns of the three texts leave nothing to escape, so the sorted object can be put together as it stands.
     """
-    body = b'{"event_type":"%b","payload":%b,"pins":%b,"schema_version":"%b","ts_utc":"%b"}' % (
+    body = b'{%b"event_type":"%b","payload":%b,"pins":%b,"schema_version":"%b","ts_utc":"%b"}' % (
+        b"" if amends is None else b'"amends":%b,' % amends,
         event_type.encode(),
         payload,
         pins,

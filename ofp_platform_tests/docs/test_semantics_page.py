@@ -77,6 +77,7 @@ def test_every_example_has_the_value_that_the_page_says(feature: str, value: str
         np.array([ts for ts, _ in events], np.int64),
         [bytes([number]) * 32 for number in range(len(events))],
         [orjson.dumps(payload) for _, payload in events],
+        [None] * len(events),
     )
     assert not routed.failures
     group, matrix = registry.groups["g", "v1"], routed.touched["account"].matrix

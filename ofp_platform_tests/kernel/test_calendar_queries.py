@@ -69,7 +69,7 @@ def matrix_of(events: list[Event]) -> Int64Array:
     routed = Router(registry()).route(
         ["payment"] * len(events), [str(place) for place in range(len(events))], ["1"] * len(events),
         np.array([event.ts for event in events], np.int64), [event.tie * 2 for event in events],
-        [orjson.dumps(event.payload) for event in events],
+        [orjson.dumps(event.payload) for event in events], [None] * len(events),
     )  # fmt: skip
     if not events:
         return np.empty((registry().layouts["account"].column_count, 0), np.int64)

@@ -75,7 +75,7 @@ def matrix_of(events: list[tuple[int, str, bool]]) -> Int64Array:
     count = len(events)
     ts = np.array([START + second * SECOND for second, _, _ in events], np.int64)
     ids = [f"e-{number}" for number in range(count)]
-    routed = Router(REGISTRY).route(["payment"] * count, ids, ["v1"] * count, ts, [b"h" * 32] * count, payloads)
+    routed = Router(REGISTRY).route(["payment"] * count, ids, ["v1"] * count, ts, [b"h" * 32] * count, payloads, [None] * count)
     assert not routed.failures
     assert not routed.group_failures
     return sorted_matrix(routed.touched["account"].matrix)

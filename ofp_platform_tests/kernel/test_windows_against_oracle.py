@@ -45,6 +45,7 @@ def matrices(known: fold.Known) -> dict[tuple[str, str], Int64Array]:
         ts=np.array([event.ts for _, event in events], np.int64),
         payload_hashes=[identity[2] for identity, _ in events],
         payloads=[orjson.dumps(event.payload) for _, event in events],
+        amends=[None] * len(events),
     )
     assert not routed.failures
     found = {}

@@ -19,7 +19,7 @@ from ofp_platform.log.port import RecordBatch
 from ofp_platform.log.span_records import log_batches
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import OffsetKind, order, place
-from ofp_platform_tests.oracle.list_log import STREAM, ListLog, list_logs, listed, rows_of
+from ofp_platform_tests.oracle.list_log import AMENDS, STREAM, ListLog, list_logs, listed, rows_of
 
 
 def written(log: ListLog, span: PartitionSpan, page: int = 100) -> tuple[bytes, SegmentFacts]:
@@ -84,6 +84,7 @@ def test_the_content_does_not_depend_on_how_it_was_written(log: ListLog, page: i
         {"emitted_at": 5},
         {"pins": 1},
         {"payload": b'{"amount_minor":-1}'},
+        {"amends": AMENDS[0]},
         {"readable": False},
     ],
 )
@@ -118,6 +119,15 @@ def test_the_content_digest_covers_each_column_by_itself(column: str, value: obj
     changed = SegmentFile(_rewritten(data, **{column: values}), "", span.offset_kind).facts(STREAM, span)
     assert changed.content_digest != SegmentFile(data, "", span.offset_kind).facts(STREAM, span).content_digest
     assert (changed.records, facts.records) == (5, 5)
+
+
+def test_the_content_digest_covers_what_is_amended_and_by_which_record() -> None:
+    digests = set()
+    for ordinal, amends in ((3, AMENDS[0]), (3, AMENDS[1]), (2, AMENDS[0]), (2, None)):
+        log = listed(5)
+        log.change(ordinal, amends=amends)
+        digests.add(written(log, log.span(0, 5))[1].content_digest)
+    assert len(digests) == 4
 
 
 def test_the_content_digest_covers_where_it_belongs() -> None:
@@ -201,6 +211,18 @@ def test_a_position_is_a_record_or_unreadable() -> None:
     segment = SegmentFile(data, "x", span.offset_kind)
     segment.unreadable = [dataclasses.replace(segment.unreadable[0], offset=2)]
     with pytest.raises(SegmentDamaged, match="both"):
+        segment.facts(STREAM, span)
+
+
+def test_what_amends_is_a_record() -> None:
+    log = listed(3)
+    log.change(1, amends=AMENDS[0])
+    span = log.span(0, 3)
+    data, _ = written(log, span)
+    segment = SegmentFile(data, "x", span.offset_kind)
+    assert segment.amendments == {1: AMENDS[0]}
+    segment.amendments = {3: AMENDS[0]}
+    with pytest.raises(SegmentDamaged, match="a position that has no record"):
         segment.facts(STREAM, span)
 
 

@@ -20,13 +20,14 @@ from ofp_platform.log.port import (
     readable_partitions,
 )
 from ofp_platform.vocabulary.columns import EventColumns
-from ofp_platform.vocabulary.envelope import Envelope, ijson_bytes, payload_hash
+from ofp_platform.vocabulary.envelope import Envelope, amends_bytes, ijson_bytes, payload_hash
 from ofp_platform.vocabulary.position import Basis, OffsetKind, Position, make_basis, order
 from ofp_platform.vocabulary.times import parse_time
 
 Open = Callable[..., EventLog]
 Event = Callable[..., Envelope]
 DELAY = 1_500_001
+AMENDS = {"event_class": "card", "event_id": "txn-0", "ts_utc": "2024-05-01T10:00:00Z", "kind": "void"}
 
 
 def clock(envelope: Envelope) -> int:
@@ -68,9 +69,11 @@ def test_what_is_read_is_what_was_appended(open_log: Open, event: Event) -> None
         event(200, seed=None, run_id="run-2", platform_run_id="p/1", emitted_at_utc="2024-05-01T11:00:00.000001Z"),
         event(201, {"account_id": "Zoë", "nested": {"list": [1.5, None, True, "é"], "b": 1e21}}, ts_utc="1969-12-31T23:59:59Z"),
         event(202, {"account_id": 7}, event_type="fraud_report", ts_utc="2024-05-01T10:00:00.120000Z"),
+        event(203, amends=AMENDS, emitted_at_utc="2024-05-01T11:00:00Z"),
+        event(204, amends={**AMENDS, "kind": "replace"}),
     ]
     receipt = log.append(events, clock)
-    assert receipt.appended == 203
+    assert receipt.appended == 205
     assert receipt.refusals == []
     by_id = {e.event_id: (e, place) for e, place in zip(events, receipt.outcomes, strict=True)}
     batches, after = read_all(log)
@@ -93,6 +96,7 @@ def test_what_is_read_is_what_was_appended(open_log: Open, event: Event) -> None
             assert batch.event_types[index] == sent.event_type
             assert batch.pins[batch.pins_index[index]] == sent.pins()
             assert batch.payloads[index] == ijson_bytes(sent.payload)
+            assert batch.amends[index] == amends_bytes(sent.amends)
             assert batch.payload_hashes[index] == payload_hash(sent)
             assert after.contains(place)
     assert after == log.ends()

@@ -61,7 +61,7 @@ class Broken(ListLog):
 
 
 def _without(batch: Any, index: int) -> Any:
-    names = ("offsets", "event_ids", "event_types", "schema_versions", "emitted_at", "payload_hashes", "payloads")
+    names = ("offsets", "event_ids", "event_types", "schema_versions", "emitted_at", "payload_hashes", "payloads", "amends")
     columns = {name: [*getattr(batch, name)[:index], *getattr(batch, name)[index + 1 :]] for name in names}
     keep = [n for n in range(len(batch)) if n != index]
     arrays = {name: getattr(batch, name)[keep] for name in ("admitted_at", "ts", "pins_index")}

@@ -47,9 +47,15 @@ RUNS = [
 ]
 
 
+AMENDS = tuple(
+    b'{"event_class":"card","event_id":"e-1","kind":"%b","ts_utc":"2024-05-01T10:00:00Z"}' % kind
+    for kind in (b"void", b"replace")
+)
+
+
 @dataclass(frozen=True)
 class ListedRecord:
-    """One record; times in microseconds, `pins` an index into RUNS. Not `readable`: it is no envelope."""
+    """One record; times in microseconds, `pins` an index into RUNS, `amends` RFC 8785 bytes. Not `readable`: no envelope."""
 
     event_id: str
     event_type: str = "card_authorisation"
@@ -59,6 +65,7 @@ class ListedRecord:
     emitted_at: int | None = None
     pins: int = 0
     payload: bytes = b"{}"
+    amends: bytes | None = None
     readable: bool = True
 
     @property
@@ -66,7 +73,7 @@ class ListedRecord:
         """As the envelope would have it."""
         ts_text = time_texts(np.array([self.ts], np.int64))[0]
         pins = canonical_bytes(RUNS[self.pins].wire())
-        return hash_of_parts(self.event_type, self.schema_version, ts_text, pins, self.payload)
+        return hash_of_parts(self.event_type, self.schema_version, ts_text, pins, self.payload, self.amends)
 
 
 @dataclass
@@ -209,6 +216,7 @@ def batch_of(
         np.array([record.pins for record in records], np.int32),
         [record.payload_hash for record in records],
         [record.payload for record in records],
+        [record.amends for record in records],
         after,
         unreadable,
     )
@@ -233,6 +241,7 @@ def rows_of(batches: Sequence[RecordBatch]) -> list[Row]:
                 batch.pins[batch.pins_index[index]],
                 batch.payload_hashes[index],
                 batch.payloads[index],
+                batch.amends[index],
             )
             found.append((order(offset), row))
         found += [(order(one.offset), (one.offset, one.reason, one.message)) for one in batch.unreadable]
@@ -251,6 +260,7 @@ listed_records = st.builds(
     emitted_at=st.none() | _moments,
     pins=st.integers(0, len(RUNS) - 1),
     payload=_payloads.map(ijson_bytes),
+    amends=st.sampled_from([None, None, None, *AMENDS]),
     readable=st.sampled_from([True, True, True, False]),
 )
 list_logs = st.builds(

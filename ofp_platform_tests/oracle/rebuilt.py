@@ -116,7 +116,7 @@ def without(event_id: str) -> Change:
 def kept(batch: RecordBatch, keep: list[bool]) -> RecordBatch:
     """Some records of a batch."""
     places = [place for place, wanted in enumerate(keep) if wanted]
-    columns = ("offsets", "event_ids", "event_types", "schema_versions", "emitted_at", "payload_hashes", "payloads")
+    columns = ("offsets", "event_ids", "event_types", "schema_versions", "emitted_at", "payload_hashes", "payloads", "amends")
     return replace(
         batch,
         **{name: [getattr(batch, name)[place] for place in places] for name in columns},

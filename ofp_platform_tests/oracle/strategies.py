@@ -213,16 +213,16 @@ def _payload(event_type: str) -> st.SearchStrategy[dict[str, Any]]:
 
 @st.composite
 def envelopes(draw: st.DrawFn, event_ids: st.SearchStrategy[str]) -> dict[str, Any]:
-    """One envelope, sometimes of an unknown or merely declared type, broken, or of another run."""
+    """One envelope, sometimes of an unknown or merely declared type, broken, an amendment, or of another run."""
     event_type = draw(st.sampled_from(("payment",) * 6 + ("refund",) * 3 + ("report", "report", "declared", "unknown")))
     payload = dict(draw(_payload(event_type)))
-    defect = draw(st.sampled_from((None,) * 12 + ("missing", "wrong", "foreign")))
+    defect = draw(st.sampled_from((None,) * 12 + ("missing", "wrong", "foreign", "amends")))
     if defect == "missing":
         payload.pop(draw(st.sampled_from(sorted(payload))))
     elif defect == "wrong":
         payload[draw(st.sampled_from(sorted(payload)))] = draw(st.sampled_from((None, 1.5, "7", True, [], LIMIT)))
     pins = {**PINS, "run_id": "run-2"} if defect == "foreign" else PINS
-    return {
+    envelope = {
         "event_id": draw(event_ids),
         "event_type": event_type,
         "schema_version": "1",
@@ -230,6 +230,14 @@ def envelopes(draw: st.DrawFn, event_ids: st.SearchStrategy[str]) -> dict[str, A
         **pins,
         "payload": payload,
     }
+    if defect == "amends":
+        envelope["amends"] = {
+            "event_class": "payment",
+            "event_id": draw(event_ids),
+            "kind": draw(st.sampled_from(("void", "replace"))),
+            "ts_utc": time_text(draw(times())),
+        }
+    return envelope
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ class Event:
     event_id: str = "e1"
     ts: int = 1_000_000
     schema_version: str = "v1"
+    amends: bytes | None = None
 
 
 def route(events: list[Event], router: Router | None = None) -> RoutedBatch:
@@ -83,6 +84,7 @@ def route(events: list[Event], router: Router | None = None) -> RoutedBatch:
         np.array([event.ts for event in events], dtype=np.int64),
         [HASH] * len(events),
         payloads,
+        [event.amends for event in events],
     )
 
 
@@ -378,6 +380,19 @@ def test_a_payload_that_no_group_can_use_touches_nothing(change: dict[str, Any])
     assert routed.touched["merchant"].record_index.tolist() == [0, 2]
 
 
+def test_an_amendment_fails_where_the_pack_does_not_say_what_may_be_amended() -> None:
+    amends = b'{"event_class":"payment","event_id":"e1","kind":"void","ts_utc":"2026-01-01T00:00:00Z"}'
+    amending = [Event(name, payload, amends=amends) for name, payload in (("payment", GOOD), ("heartbeat", {}), ("transfer", {}))]
+    routed = route([Event("payment", GOOD), *amending, Event("payment", GOOD)])
+    assert routed.status.tolist() == [APPLIED, FAILED, FAILED, UNKNOWN_TYPE, APPLIED]
+    assert [(one.index, one.reason, one.groups) for one in routed.failures] == [
+        (1, ApplyFailureReason.AMENDMENT_NOT_DECLARED, ()),
+        (2, ApplyFailureReason.AMENDMENT_NOT_DECLARED, ()),
+    ]
+    assert routed.failures[0].detail == "it amends another event, and the pack does not say what payment may amend"
+    assert routed.touched["account"].record_index.tolist() == [0, 4]
+
+
 def test_a_schema_version_that_the_pack_does_not_list_fails_the_whole_event() -> None:
     text = PACK.replace("  heartbeat:\n", "  heartbeat:\n    schema_versions: [v2, v3]\n")
     router = Router(compile_pack(load_pack(text)))
@@ -458,7 +473,7 @@ def test_an_empty_batch() -> None:
 
 def test_columns_of_different_lengths_are_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError):
-        Router(COMPILED).route(["payment"], [], ["v1"], np.zeros(1, dtype=np.int64), [HASH], [b"{}"])
+        Router(COMPILED).route(["payment"], [], ["v1"], np.zeros(1, dtype=np.int64), [HASH], [b"{}"], [None])
 
 
 PATTERNS = PACK.replace("revision: 1", "revision: 1\nkey_patterns: {account: 'acc_[0-9a-f]{16}', device: '[0-9a-f]{32}'}")

@@ -38,6 +38,7 @@ def routed(pack: str, partition_key: str, batches: list[Deliveries]) -> RoutedBa
         pa.array([record.ts for record in admitted], pa.int64()).to_numpy(),
         [record.payload_hash for record in admitted],
         [record.payload for record in admitted],
+        [record.amends for record in admitted],
     )
 
 

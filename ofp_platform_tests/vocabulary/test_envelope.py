@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ofp_platform.vocabulary.canonical import jcs_bytes
-from ofp_platform.vocabulary.envelope import Envelope, ijson_bytes, payload_hash
+from ofp_platform.vocabulary.envelope import Envelope, amends_bytes, ijson_bytes, payload_hash, read_amends
 from ofp_platform_tests.oracle.strategies import READABLE_FLOATS
 
 EVENT: dict[str, Any] = {
@@ -25,6 +25,16 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 leaves = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | READABLE_FLOATS | text
 values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3))
 payloads = st.dictionaries(text, values, max_size=5)
+
+
+OTHER_AMENDS: list[dict[str, str]] = [
+    {},
+    {"kind": "replace"},
+    {"event_id": "e-9"},
+    {"event_class": "refund"},
+    {"ts_utc": "2026-01-01T00:00:00.000001Z"},
+]
+AMENDS = {"event_class": "payment", "event_id": "e-0", "ts_utc": "2026-01-01T00:00:00Z", "kind": "void"}
 
 
 def envelope(**change: Any) -> Envelope:
@@ -70,6 +80,7 @@ def test_payload_hash_in_full(payload: dict[str, Any]) -> None:
         {"run_id": "r2"},
         {"seed": 0},
         {"payload": {}},
+        {"amends": AMENDS},
     ],
 )
 def test_what_the_payload_hash_covers(change: dict[str, Any]) -> None:
@@ -87,6 +98,18 @@ def test_what_the_payload_hash_covers(change: dict[str, Any]) -> None:
 )
 def test_what_the_payload_hash_leaves_out(change: dict[str, Any]) -> None:
     assert payload_hash(envelope(**change)) == payload_hash(envelope())
+
+
+def test_what_is_amended_is_part_of_the_hash_in_full() -> None:
+    pins = {name: EVENT[name] for name in ("scenario_id", "run_id", "manifest_fingerprint", "parameter_hash")}
+    body = {name: EVENT[name] for name in ("event_type", "schema_version", "payload")}
+    body |= {"ts_utc": "2026-01-02T03:04:05.500000Z", "pins": pins, "amends": AMENDS}
+    amending = envelope(amends={**AMENDS, "ts_utc": "2026-01-01T00:00:00.0Z"})  # another text of the same moment
+    assert payload_hash(amending) == hashlib.sha256(jcs_bytes(body)).digest()
+    assert len({payload_hash(envelope(amends={**AMENDS, **other})) for other in OTHER_AMENDS}) == len(OTHER_AMENDS)
+    text = amends_bytes(amending.amends)
+    assert text is not None
+    assert read_amends(text) == amending.amends
 
 
 def test_pins_come_out_as_they_went_in() -> None:
@@ -116,6 +139,12 @@ def test_every_field_is_needed(missing: str) -> None:
         {"payload": []},
         {"payload": "{}"},
         {"admitted_at_utc": "2026-01-02T03:04:05Z"},
+        {"amends": "e-0"},
+        {"amends": {**AMENDS, "kind": "delete"}},
+        {"amends": {**AMENDS, "event_id": ""}},
+        {"amends": {**AMENDS, "ts_utc": "2026-01-02"}},
+        {"amends": {**AMENDS, "run_id": "another"}},
+        {"amends": {name: AMENDS[name] for name in ("event_class", "event_id", "ts_utc")}},
     ],
 )
 def test_refused_envelopes(change: dict[str, Any]) -> None:

@@ -47,14 +47,14 @@ def reported_labels(batches: Iterable[RecordBatch], rule: ReportRule, pins: Cont
     """The labels that the run's reports in `batches` assert.
 
     The source is the report's own event. A report holds from its time on, and is observed when its record was admitted: of
-    several copies, when the first one was. Reports of other runs say nothing, nor do those from the future (more than the clock
-    skew, microseconds, after their admission).
+    several copies, when the first one was. Reports of other runs and amendments of reports say nothing, nor do those from the
+    future (more than the clock skew, microseconds, after their admission).
     """
     observed_times: dict[tuple[str, str, int], int] = {}
     labels = ReportedLabels()
     for batch in batches:
         for index, event_type in enumerate(batch.event_types):
-            if event_type != rule.event_type or batch.pins[batch.pins_index[index]] != pins:
+            if event_type != rule.event_type or batch.pins[batch.pins_index[index]] != pins or batch.amends[index] is not None:
                 continue
             ts, admitted_at = int(batch.ts[index]), int(batch.admitted_at[index])
             if ts > admitted_at + clock_skew_us:

@@ -138,6 +138,7 @@ def _touching(
             batch.ts[own_indexes],
             [batch.payload_hashes[index] for index in indices],
             [batch.payloads[index] for index in indices],
+            [batch.amends[index] for index in indices],
         )
         touched_keys = routed_batch.touched.get(name.key_type)
         if touched_keys is None:

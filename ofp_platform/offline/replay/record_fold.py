@@ -132,8 +132,9 @@ class RecordFold:
 
         event_types, event_ids, schema_versions = take(batch.event_types), take(batch.event_ids), take(batch.schema_versions)
         routed_batch = self.router.route(
-            event_types, event_ids, schema_versions, batch.ts[own_indices], take(batch.payload_hashes), take(batch.payloads)
-        )
+            event_types, event_ids, schema_versions, batch.ts[own_indices], take(batch.payload_hashes), take(batch.payloads),
+            take(batch.amends),
+        )  # fmt: skip
         tally.counts["ignored"] += int((routed_batch.status == UNKNOWN_TYPE).sum())
         tally.failures.update(failure.reason.value for failure in routed_batch.failures)
         tally.group_failures.update(failure.reason.value for failure in routed_batch.group_failures)

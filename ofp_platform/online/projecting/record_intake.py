@@ -119,6 +119,7 @@ class RecordIntake:
             ts=batch.ts[keep],
             payload_hashes=_take(batch.payload_hashes, keep, keeps_all),
             payloads=_take(batch.payloads, keep, keeps_all),
+            amends=_take(batch.amends, keep, keeps_all),
         )
         return RoutedRecords(batch, membership, keep, routed_batch)
 

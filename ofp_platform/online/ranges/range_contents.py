@@ -210,6 +210,7 @@ class ProjectionContents:
             ts=batch.ts[keep],
             payload_hashes=[batch.payload_hashes[i] for i in kept_records],
             payloads=[batch.payloads[i] for i in kept_records],
+            amends=[batch.amends[i] for i in kept_records],
         )
         applied_indexes = np.flatnonzero(routed_batch.status == APPLIED)
         words = np.zeros((len(applied_indexes), self._width), np.uint64)

@@ -90,6 +90,7 @@ class Transactions:
                 pins_index=np.zeros(len(own), np.int32),
                 payload_hashes=[hashlib.sha256(name.encode()).digest() for name in ids],
                 payloads=payloads,
+                amends=[None] * len(own),
                 next=end,
             )
 

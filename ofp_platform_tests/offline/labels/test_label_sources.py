@@ -33,6 +33,9 @@ def read(log: PostgresLog) -> list:  # type: ignore[type-arg]
     return [log.read(info.partition_id, None, 100_000) for info in log.partitions()]
 
 
+AMENDS = {"event_class": "fraud_report", "event_id": "report-1", "ts_utc": "2026-01-08T00:00:00Z", "kind": "void"}
+
+
 def report(event_id: str, ts: str, about: object = "payment-1", **changes: object) -> dict[str, object]:
     payload = {"account_id": "a", "payment_event_id": about}
     envelope = {"event_id": event_id, "event_type": "fraud_report", "schema_version": "v1", "ts_utc": ts, **PINS.wire()}
@@ -101,6 +104,7 @@ def test_copies_foreign_and_impossible_reports(dsn: str) -> None:
             report("report-6", moment, about=7),
             report("report-7", "2026-01-08T00:05:00.000001Z", about="payment-2"),
             report("report-8", moment, event_type="other_report"),
+            report("report-9", moment, about="payment-3", amends=AMENDS),
         ]
         assert not log.append(records, lambda envelope: admitted).refusals
         labels = reported_labels(read(log), RULE, PINS, SKEW)

@@ -132,6 +132,7 @@ def _matrix(pack: WorldPack, key_type: str, known: fold.Known) -> tuple[Int64Arr
         ts=np.array([event.ts for _, event in events], np.int64),
         payload_hashes=[identity[2] for identity, _ in events],
         payloads=[orjson.dumps(event.payload) for _, event in events],
+        amends=[None] * len(events),
     )
     touched = routed.touched.get(key_type)
     if touched is None:
