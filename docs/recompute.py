@@ -29,6 +29,7 @@ PIN_NAMES = (
     "scenario_run_id",
 )
 UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
+LIST_FIELDS = ("n",)
 DECIMAL_AGGREGATIONS = ("mean", "stddev", "ratio")
 DEFAULT_SCALE = 6
 IDENTITY_FIELDS = (
@@ -310,6 +311,7 @@ def _selection(part: Mapping[str, Any], feature: Mapping[str, Any]) -> dict[str,
         "window": duration(first("window", None)),
         "delay": duration(first("delay", "0s")),
         "scale": part.get("scale", DEFAULT_SCALE) if part["aggregation"] in DECIMAL_AGGREGATIONS else 0,
+        **{name: part[name] for name in LIST_FIELDS if name in part},
     }
 
 
@@ -357,17 +359,20 @@ def dataset_content_digest(table: Mapping[str, Any]) -> str:
 
     `table`: {columns: [{name, type, values}]}, values in the order of the rows; times as text, decimals as text.
     """
-    columns = []
-    for column in table["columns"]:
-        values = column["values"]
-        entry = {"name": column["name"], "type": column["type"]}
-        entry["validity"] = sha256(bytes(value is not None for value in values))
-        entry["values"] = sha256(b"".join(_cell(column["type"], value) for value in values))
-        if column["type"] == "string":
-            entry["lengths"] = sha256(b"".join(struct.pack("<I", len((value or "").encode())) for value in values))
-        columns.append(entry)
+    columns = [_column(column["name"], column["type"], column["values"]) for column in table["columns"]]
     rows = len(table["columns"][0]["values"])
     return digest({"format": "ofp_dataset_content_v0", "rows": rows, "columns": columns})
+
+
+def _column(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": name, "type": kind, "validity": sha256(bytes(value is not None for value in values))}
+    if kind.startswith("list<"):
+        items = [item for value in values for item in value or ()]
+        entry["lengths"] = sha256(b"".join(struct.pack("<I", len(value or ())) for value in values))
+        return {**entry, "items": _column("element", kind.removeprefix("list<element: ").removesuffix(" not null>"), items)}
+    if kind == "string":
+        entry["lengths"] = sha256(b"".join(struct.pack("<I", len((value or "").encode())) for value in values))
+    return {**entry, "values": sha256(b"".join(_cell(kind, value) for value in values))}
 
 
 def _cell(kind: str, value: Any) -> bytes:

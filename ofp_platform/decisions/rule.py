@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -26,13 +26,13 @@ class Condition(Model):
     at_least: Bound
     points: Points
 
-    def holds(self, value: int | str) -> bool:
+    def holds(self, value: int | str | list[Any]) -> bool:
         """Whether a served value reaches the bound; exact, whatever the scales of the two.
 
         Raises:
             ValueError: the value is no number.
         """
-        if isinstance(value, bool) or (isinstance(value, str) and _NUMBER.fullmatch(value) is None):
+        if isinstance(value, (bool, list)) or (isinstance(value, str) and _NUMBER.fullmatch(value) is None):
             raise ValueError(
                 f"{self.group_name} {self.group_version} {self.feature} is no number: a rule of points cannot read it"
             )

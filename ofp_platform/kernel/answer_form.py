@@ -33,7 +33,7 @@ def value_text(value: ExactValue) -> str | int:
     """A value as canonical JSON: an integer as it is, a decimal with all digits of its scale, null where nothing is served."""
     if value is None or isinstance(value, Unservable):
         return "null"
-    if isinstance(value, (bool, str)):
+    if isinstance(value, (bool, str, list)):
         return canonical_bytes(value).decode()
     if isinstance(value, int):
         return value

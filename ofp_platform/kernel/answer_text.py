@@ -277,7 +277,10 @@ class TextProgram:
     @staticmethod
     def writes(features: Sequence[CompiledFeature]) -> bool:
         """Whether the loop can write these features at all."""
-        return all(feature.value_type is not FieldType.STRING and _scale(feature) <= _MOST_SCALE for feature in features)
+        return all(
+            feature.value_type is not FieldType.STRING and not feature.is_list and _scale(feature) <= _MOST_SCALE
+            for feature in features
+        )
 
     def write(self, evaluation: Evaluation, as_of: int, key_id: bytes) -> Written | None:
         """The texts; None: some value is not decided here. `key_id`: as JSON."""

@@ -18,7 +18,7 @@ from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import KnownWindows, known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of
+from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of, result_key
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
 from ofp_platform.kernel.texts import with_ranks
 from ofp_platform.kernel.whole_windows import known_whole, slide_whole
@@ -62,7 +62,8 @@ class KeyedRows:
 class FeatureColumn:
     """One feature of n rows. `low` int64[n]: the value, or the low 64 bits of the unscaled decimal whose high ones are
     `high` (None: an integer feature); `valid` bool[n]. Both are 0 where the value is null; `beyond` of the nulls are values
-    beyond what is served. Of a text feature `low` are ranks in `texts` (encoded, see `text_words`); it is None of others."""
+    beyond what is served. Of a text feature `low` are ranks in `texts` (encoded, see `text_words`); it is None of others. Of a
+    list `low` is the number of items, and `items` int64[sum of low] has them (ranks, where they are texts), row by row."""
 
     group: tuple[str, str]
     name: str
@@ -72,6 +73,7 @@ class FeatureColumn:
     valid: npt.NDArray[np.bool_]
     beyond: int
     texts: EncodedTexts | None = None
+    items: Int64Array | None = None
 
 
 @native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
@@ -104,7 +106,10 @@ def _slide_keys(
 
 
 class ColumnQuery:
-    """The columns of some groups of one key type; made once, used for any number of keys."""
+    """The columns of some groups of one key type; made once, used for any number of keys.
+
+    `lists`: number of each feature that is a list -> its first result, and its most items.
+    """
 
     def __init__(self, arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> None:
         query = query_of(arrays, groups)
@@ -117,6 +122,11 @@ class ColumnQuery:
         ]
         self.feature_codes = encode_features([feature for _, feature in self.features], self.query.distinct_index)
         self.finalisers = [finaliser(feature, self.query.distinct_index) for _, feature in self.features]
+        self.lists = {
+            number: (self.query.distinct_index[result_key(feature.operand)], feature.operand.parameter)
+            for number, (_, feature) in enumerate(self.features)
+            if feature.is_list
+        }
         reaches = [int(row[WINDOW] + row[DELAY]) for row in arrays.slots[query.slot_numbers]]
         reaches += [int(row[WINDOW] + row[DELAY]) for row in (*query.distinct, *query.whole)]
         self.reach = max(reaches, default=0)
@@ -146,6 +156,7 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     events = replace(events, matrix=matrix)
     values = np.empty((len(column_query.features), count), np.int64)
     statuses = np.empty((len(column_query.features), count), np.uint8)
+    items: dict[int, list[Int64Array]] = {number: [np.empty(0, np.int64)] for number in column_query.lists}
     wide: list[tuple[int, int, int]] = []
     beyond = [0] * len(column_query.features)
     largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
@@ -163,6 +174,10 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
             _leave_out_unknown(column_query, events, piece, edges, accumulators, distinct)
         if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
             wide += _decide(column_query, piece, accumulators, distinct, values, statuses, beyond)
+        for number, (first, most) in column_query.lists.items():
+            lengths = distinct[:, first]
+            statuses[number, piece.first : piece.first + size] = lengths > 0
+            items[number].append(distinct[:, first + 1 : first + 1 + most][np.arange(most) < lengths[:, np.newaxis]])
     columns = [
         FeatureColumn(
             group,
@@ -172,10 +187,11 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
             None if feature.scale is None else low >> 63,
             valid,
             unserved,
-            texts.tables.get(feature.operand.slot),
+            texts.lists.get(column_query.lists[number][0]) if feature.is_list else texts.tables.get(feature.operand.slot),
+            np.concatenate(items[number]) if feature.is_list else None,
         )
-        for (group, feature), low, valid, unserved in zip(
-            column_query.features, values, statuses.view(np.bool_), beyond, strict=True
+        for number, ((group, feature), low, valid, unserved) in enumerate(
+            zip(column_query.features, values, statuses.view(np.bool_), beyond, strict=True)
         )
     ]
     for index, row, high in wide:
@@ -265,7 +281,7 @@ def _decide(
                 beyond[index] += value is not None
                 statuses[index, first + row] = NULL
                 continue
-            assert not isinstance(value, str), "a text is never undecided"
+            assert not isinstance(value, (str, list)), "a text or a list is never undecided"
             number = value[0] if isinstance(value, tuple) else value
             statuses[index, first + row] = VALUE
             values[index, first + row] = ((number & (2**64 - 1)) ^ (1 << 63)) - (1 << 63)

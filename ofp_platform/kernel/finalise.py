@@ -1,7 +1,7 @@
 """From accumulators to values, in exact integers of any size.
 
-A value is None, an integer, a boolean, a text, or a decimal as (unscaled, scale). A ratio is the exact quotient of its operands,
-rounded once: a mean enters as a fraction, a standard deviation as a root, a sum however long. Only what is served must
+A value is None, an integer, a boolean, a text, a decimal as (unscaled, scale), or a list. A ratio is the exact quotient of its
+operands, rounded once: a mean enters as a fraction, a standard deviation as a root, a sum however long. Only what is served must
 fit: an integer on the wire is within ±(2^53-1).
 """
 
@@ -38,7 +38,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 AccumulatorRows = Sequence[Sequence[Any]]
 """Integers, and texts where the values of a slot are texts."""
-Finaliser = Callable[[AccumulatorRows, Sequence[int], int], ExactValue]
+Finaliser = Callable[[AccumulatorRows, Sequence[Any], int], ExactValue]
 """(accumulator rows of all slots, results of the query's distinct counts and whole windows, as-of) -> value"""
 
 
@@ -96,6 +96,10 @@ def _result(index: int) -> Finaliser:
     return lambda rows, distinct, time: None if distinct[index] == EARLIEST else distinct[index]
 
 
+def _items(index: int) -> Finaliser:
+    return lambda rows, distinct, time: list(distinct[index + 1 : index + 1 + distinct[index]]) or None
+
+
 def _seconds_since_result(index: int) -> Finaliser:
     return lambda rows, distinct, time: None if distinct[index] == EARLIEST else (time - distinct[index]) // MICROS_PER_SECOND
 
@@ -112,6 +116,8 @@ def _value(operand: CompiledOperand, distinct_index: ResultIndex) -> Finaliser:
             return _result(distinct_index[result_key(operand)])
         case Finish.SECONDS_SINCE_CHANGE:
             return _seconds_since_result(distinct_index[result_key(operand)])
+        case Finish.LAST_N:
+            return _items(distinct_index[result_key(operand)])
         case Finish.SUM:
             return lambda rows, distinct, time: _sum(rows[slot])
         case Finish.MIN:
@@ -195,7 +201,9 @@ def finaliser(feature: CompiledFeature, distinct_index: ResultIndex) -> Finalise
     return lambda rows, distinct, time: in_range(value(rows, distinct, time))
 
 
-def _boolean(value: ExactValue) -> bool | None:
+def _boolean(value: ExactValue) -> bool | list[bool] | None:
+    if isinstance(value, list):
+        return [bool(item) for item in value]
     return None if value is None else bool(value)
 
 
@@ -216,8 +224,8 @@ def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, tim
     return {name: finalise(rows, distinct, time) for name, finalise in finalisers}
 
 
-def wire(value: ExactValue) -> int | str | None:
-    """As on the wire: an integer, a boolean, a text as it is, a decimal with all its digits, null where nothing is served."""
+def wire(value: ExactValue) -> int | str | list[Any] | None:
+    """As on the wire: an integer, a boolean, a text or a list as it is, a decimal with all digits, null where nothing is."""
     if isinstance(value, Unservable):
         return None
     return format_decimal(*value) if isinstance(value, tuple) else value

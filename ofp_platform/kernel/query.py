@@ -16,15 +16,16 @@ from ofp_platform.registry.calendar_windows import CalendarWindow
 from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayout
 
 # the columns of `slots` after those of `measures`; the last one of `Query.distinct` is the index of the result, and those of
-# `Query.whole` begin alike
+# `Query.whole` begin alike (its first result, where it has several)
 WINDOW, DELAY, MEASURE = range(2, 5)
 RESULT = 4
 KIND, PARAMETER, CONDITION = range(5, 8)
 # the kinds of `Query.whole`
-QUANTILE, CHANGE = range(2)
-_KINDS = {Finish.QUANTILE: QUANTILE, Finish.SECONDS_SINCE_CHANGE: CHANGE}
+QUANTILE, CHANGE, LAST_N = range(3)
+_KINDS = {Finish.QUANTILE: QUANTILE, Finish.SECONDS_SINCE_CHANGE: CHANGE, Finish.LAST_N: LAST_N}
+_LISTS = (LAST_N,)
 ResultIndex = Mapping[tuple[int, ...], int]
-"""`result_key` of an operand -> index of its result."""
+"""`result_key` of an operand -> index of its result, of a list that of its first result."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +108,13 @@ class Query:
 
     `slot_numbers` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
     `merged_slots`: those of them that summaries have; `text_slots`: the others, whose values are texts. Both ordered
-    likewise. `has_texts`: there are some of the latter.
+    likewise. `text_lists`: of each list of texts its first result, its most items, and the place of the text field in the
+    layout. `has_texts`: some of the query's values are texts.
     `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
     `whole` int64[W, 8]: as `distinct`, the row being that of the values; then the kind, its parameter, and the predicate of its
-    condition (see `whole_windows`).
-    `distinct_index`: `result_key` of an operand -> index of the result, those of `whole` behind those of `distinct`.
+    condition (see `whole_windows`). A list has several results: the number of its items, and the items.
+    `distinct_index`: `result_key` of an operand -> index of the (first) result, those of `whole` behind those of `distinct`.
+    `result_count`: the number of results, R.
     `masks` int64[G]: predicate bits of which the last time is asked.
     `finalisers`: what `finalise` has worked out for the groups of the query, kept with it.
     """
@@ -125,6 +128,8 @@ class Query:
     distinct_index: ResultIndex
     masks: Int64Array
     whole: Int64Array
+    result_count: int
+    text_lists: tuple[tuple[int, int, int], ...] = ()
     finalisers: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @cached_property
@@ -148,9 +153,11 @@ class Query:
         return replace(query, finalisers=self.finalisers)
 
     def no_results(self, rows: int) -> Int64Array:
-        """int64[rows, P + W]: the results of distinct counts and whole windows where there is no event."""
-        results = np.full((rows, len(self.distinct) + len(self.whole)), EARLIEST, np.int64)
-        results[:, : len(self.distinct)] = 0
+        """int64[rows, R]: the results of distinct counts and whole windows where there is no event."""
+        results = np.zeros((rows, self.result_count), np.int64)
+        for window in self.whole.tolist():
+            if window[KIND] not in _LISTS:
+                results[:, window[RESULT]] = EARLIEST
         return results
 
 
@@ -175,14 +182,19 @@ def make_query(
 
     pairs = list(dict.fromkeys(distinct))
     rows = []
-    for index, (slot, token) in enumerate(pairs):
+    for place, (slot, token) in enumerate(pairs):
         predicate, _, window, delay, _ = arrays.slots[slot].tolist()
-        rows.append((predicate, int(arrays.token_rows[token]), window, delay, index))
+        rows.append((predicate, int(arrays.token_rows[token]), window, delay, place))
     rows.sort(key=lambda row: (row[PREDICATE], row[ROW], row[DELAY], row[WINDOW]))
-    whole_keys = list(dict.fromkeys(whole))
-    whole_rows = [
-        (*arrays.slots[slot, :MEASURE].tolist(), len(pairs) + index, *extras) for index, (slot, *extras) in enumerate(whole_keys)
-    ]
+    index: dict[tuple[int, ...], int] = {pair: place for place, pair in enumerate(pairs)}
+    whole_rows, text_lists, result = [], [], len(pairs)
+    for key in dict.fromkeys(whole):
+        slot, kind, parameter, condition = key
+        whole_rows.append((*arrays.slots[slot, :MEASURE].tolist(), result, kind, parameter, condition))
+        if kind in _LISTS and arrays.layout.slots[slot].text >= 0:
+            text_lists.append((result, parameter, arrays.layout.slots[slot].text))
+        index[key] = result
+        result += 1 + parameter if kind in _LISTS else 1
     slot_numbers = sorted(set(slots), key=chain)
     text_slots = [slot for slot in slot_numbers if arrays.layout.slots[slot].text >= 0]
     return Query(
@@ -190,11 +202,13 @@ def make_query(
         slot_numbers=np.array(slot_numbers, np.int64),
         merged_slots=np.array([slot for slot in slot_numbers if slot not in text_slots], np.int64),
         text_slots=np.array(text_slots, np.int64),
-        has_texts=bool(text_slots),
+        has_texts=bool(text_slots or text_lists),
         distinct=np.array(rows, np.int64).reshape(len(rows), 5),
-        distinct_index={key: index for index, key in enumerate([*pairs, *whole_keys])},
+        distinct_index=index,
         masks=np.array(masks, np.int64),
         whole=np.array(whole_rows, np.int64).reshape(len(whole_rows), 8),
+        result_count=result,
+        text_lists=tuple(text_lists),
     )
 
 

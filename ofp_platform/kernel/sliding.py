@@ -46,7 +46,7 @@ def needs_all(arrays: LayoutArrays) -> Int64Array:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The results of a query at m times: `accumulators` int64[m, S, 11], `distinct` int64[m, P + W], `touches` int64[m, G]."""
+    """The results of a query at m times: `accumulators` int64[m, S, 11], `distinct` int64[m, R], `touches` int64[m, G]."""
 
     accumulators: Int64Array
     distinct: Int64Array

@@ -19,12 +19,22 @@ from ofp_platform.registry.text_words import TEXT_WORDS, EncodedTexts, rank_word
 
 @dataclass(frozen=True, eq=False)
 class TextTables:
-    """Of each slot whose values are texts: the different texts of its field in their order, encoded."""
+    """Of each slot whose values are texts: the different texts of its field in their order, encoded.
+
+    `lists`: likewise of each list of texts, by its first result, the number of its items, behind which these are.
+    """
 
     tables: Mapping[int, EncodedTexts]
+    lists: Mapping[int, EncodedTexts]
 
-    def put_in(self, rows: list[list[Any]]) -> None:
-        """Put the texts in the place of their ranks, in accumulator rows of all slots; ranks have no sum."""
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.lists)
+
+    def put_in(self, rows: list[list[Any]], results: list[Any]) -> None:
+        """Put the texts in the place of their ranks, in accumulator rows of all slots, which have no sum then, and in results."""
+        for first, table in self.lists.items():
+            items = slice(first + 1, first + 1 + results[first])
+            results[items] = [text_of(table[rank]) for rank in results[items]]
         for slot, table in self.tables.items():
             row = rows[slot]
             row[SUM_HIGH : SQUARE_LOW + 1] = [0] * (SQUARE_LOW + 1 - SUM_HIGH)
@@ -32,7 +42,7 @@ class TextTables:
                 row[place] = text_of(table[row[place]])
 
 
-NO_TEXTS = TextTables({})
+NO_TEXTS = TextTables({}, {})
 
 
 def with_ranks(query: Query, matrix: Int64Array) -> tuple[Int64Array, TextTables]:
@@ -44,7 +54,10 @@ def with_ranks(query: Query, matrix: Int64Array) -> tuple[Int64Array, TextTables
     ranked_matrix[: layout.first_text_row] = matrix[: layout.first_text_row]
     text_of_slot = {slot: layout.slots[slot].text for slot in query.text_slots.tolist()}
     tables: dict[int, EncodedTexts] = {}
-    for text in sorted(set(text_of_slot.values())):
+    for text in sorted({*text_of_slot.values(), *(text for _, _, text in query.text_lists)}):
         row = layout.first_text_row + TEXT_WORDS * text
         ranked_matrix[layout.first_text_row + text], tables[text] = rank_words(matrix[row : row + TEXT_WORDS])
-    return ranked_matrix, TextTables({slot: tables[text] for slot, text in text_of_slot.items()})
+    return ranked_matrix, TextTables(
+        {slot: tables[text] for slot, text in text_of_slot.items()},
+        {first: tables[text] for first, _, text in query.text_lists},
+    )

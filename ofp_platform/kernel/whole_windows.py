@@ -1,7 +1,8 @@
-"""Aggregations of the events of a window themselves, which no accumulator row replaces: quantiles, and changes of a condition.
+"""Aggregations of the events of a window themselves, which no accumulator row replaces: quantiles, changes of a condition, lists.
 
-Each is one integer, or NO_VALUE for null. Besides distinct counts (`window_loops`, `sliding`, `known_distinct`) these are all
-that a query needs whole events for; their results stand behind its distinct counts.
+A quantile or a change is one integer, or NO_VALUE for null; a list is the number of its items and as many places as it has items
+at most, zeros behind the last one. Besides distinct counts (`window_loops`, `sliding`, `known_distinct`) these are all that a
+query needs whole events for; their results stand behind its distinct counts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from ofp_platform.kernel.accumulate import EARLIEST, PREDICATE, ROW, events_until, subtract_saturating, window_after
 from ofp_platform.kernel.known_windows import IN_FLAGS, KnownWindows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
-from ofp_platform.kernel.query import CONDITION, DELAY, KIND, PARAMETER, QUANTILE, RESULT, WINDOW, Query
+from ofp_platform.kernel.query import CONDITION, DELAY, KIND, LAST_N, PARAMETER, QUANTILE, RESULT, WINDOW, Query
 from ofp_platform.registry.aggregations import P_UNITS
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
@@ -29,8 +30,28 @@ def rank_of(parameter: int, count: int) -> Any:
 
 
 @native()
+def _write_newest(window: Int64Array, matrix: Int64Array, positions: Int64Array, begin: int, end: int, out: Int64Array) -> None:
+    """Write the values of the newest events of those at positions [begin, end), which stand in their order."""
+    first = window[RESULT] + 1
+    length = min(end - begin, window[PARAMETER])
+    out[window[RESULT]] = length
+    for place in range(length):
+        out[first + place] = matrix[window[ROW], positions[end - 1 - place]]
+    out[first + length : first + window[PARAMETER]] = 0
+
+
+@native()
+def _write(window: Int64Array, matrix: Int64Array, positions: Int64Array, count: int, out: Int64Array) -> None:
+    """Write the results of one window over `count` events at `positions`, in their order."""
+    if window[KIND] == LAST_N:
+        _write_newest(window, matrix, positions, 0, count, out)
+    else:
+        out[window[RESULT]] = _value(window, matrix, positions, count)
+
+
+@native()
 def _value(window: Int64Array, matrix: Int64Array, positions: Int64Array, count: int) -> int:
-    """The result of one window over `count` events at `positions`, in their order."""
+    """The quantile or change of one window over `count` events at `positions`, in their order."""
     if window[KIND] == QUANTILE:
         if count == 0:
             return NO_VALUE
@@ -72,7 +93,7 @@ def _of_segments(
                 if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1:
                     positions[count] = event
                     count += 1
-        out[window[RESULT]] = _value(window, matrix, positions, count)
+        _write(window, matrix, positions, count, out)
     return _NOTHING_MISSING
 
 
@@ -95,6 +116,22 @@ def _place_of(tree: Int64Array, rank: int) -> int:
             rank -= tree[place]
         step >>= 1
     return place
+
+
+@native()
+def _slide_newest(
+    window: Int64Array, edges: Int64Array, matrix: Int64Array, positions: Int64Array, times: Int64Array, out: Int64Array
+) -> None:
+    begin = 0
+    end = 0
+    for row in range(times.shape[0]):
+        until = subtract_saturating(times[row], window[DELAY])
+        after = window_after(window[WINDOW], until, edges, row)
+        while end < positions.shape[0] and matrix[TIME_ROW, positions[end]] <= until:
+            end += 1
+        while begin < end and matrix[TIME_ROW, positions[begin]] <= after:
+            begin += 1
+        _write_newest(window, matrix, positions, begin, end, out[row])
 
 
 @native(NOTHING(IN2, IN2, IN2, IN1, IN1, IN1, IN1, OUT2))
@@ -122,6 +159,10 @@ def _slide(
                 if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1:
                     positions[count] = event
                     count += 1
+            if window[KIND] == LAST_N:
+                rows = slice(offsets[key], offsets[key + 1])
+                _slide_newest(window, edges[rows], matrix, positions[:count], times[rows], out[rows])
+                continue
             is_quantile = window[KIND] == QUANTILE
             values = np.empty(count if is_quantile else 0, np.int64)
             changes = np.empty(0 if is_quantile else count, np.int64)  # the last place of a change at or before each
@@ -195,7 +236,7 @@ def _of_known(
                     if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1 and known_from[event] <= known_until[row]:
                         positions[count] = event
                         count += 1
-                out[row, window[RESULT]] = _value(window, matrix, positions, count)
+                _write(window, matrix, positions, count, out[row])
 
 
 def whole_of_segments(

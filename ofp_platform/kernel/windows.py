@@ -68,7 +68,7 @@ class Evaluation:
     """The result of a query at one time.
 
     `accumulators` int64[S, 11], zeros in slots that were not requested, ranks in `texts` where values are texts;
-    `distinct` int64[P + W] in the order of the query's index; `touches` int64[G]: per mask the last time of an event,
+    `distinct` int64[R], the results, in the order of the query's index; `touches` int64[G]: per mask the last time of an event,
     microseconds, or NEVER.
     """
 
@@ -78,11 +78,12 @@ class Evaluation:
     texts: TextTables = NO_TEXTS
 
     @cached_property
-    def rows(self) -> tuple[list[list[Any]], list[int]]:
-        """Accumulators and distinct counts as Python integers, values that are texts as these."""
+    def rows(self) -> tuple[list[list[Any]], list[Any]]:
+        """Accumulators and results as Python integers, values that are texts as these."""
         rows: list[list[Any]] = self.accumulators.tolist()
-        self.texts.put_in(rows)
-        return rows, self.distinct.tolist()
+        results: list[Any] = self.distinct.tolist()
+        self.texts.put_in(rows, results)
+        return rows, results
 
 
 KeyEvents = Int64Array | Segments | Evaluation
@@ -92,7 +93,7 @@ KeyEvents = Int64Array | Segments | Evaluation
 def _blank(query: Query, texts: TextTables) -> Evaluation:
     return Evaluation(
         np.zeros((len(query.arrays.slots), ROW_WIDTH), np.int64),
-        np.empty(len(query.distinct) + len(query.whole), np.int64),
+        np.empty(query.result_count, np.int64),
         np.empty(len(query.masks), np.int64),
         texts,
     )
@@ -137,7 +138,7 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
         missing = count_names(query.distinct, time, bounds, segments.matrix, value_names, evaluation.distinct)
     if missing == NOTHING_MISSING and len(query.whole):
         bounds = segments.first_ts, segments.last_ts, segments.starts, segments.ends
-        missing = whole_of_segments(query, time, bounds, segments.matrix, evaluation.distinct)
+        missing = whole_of_segments(query, time, bounds, matrix, evaluation.distinct)
     if missing == NOTHING_MISSING and query.has_texts:
         missing = answer(
             arrays.slots, query.text_slots, query.distinct[:0], query.masks[:0], arrays.measures, time, horizon,

@@ -111,8 +111,9 @@ def train(
     admit(manifest, allow_hindsight=allow_hindsight)
     features = [column.name for column in manifest.columns if column.role == "feature"]
     for column in manifest.columns:
-        if column.role == "feature" and column.type == "string":
-            message = f"feature {column.name} is a text, and these models learn from numbers; leave its group out of the dataset"
+        kind = "a text" if column.type == "string" else "a list" if column.type.startswith("list") else None
+        if column.role == "feature" and kind is not None:
+            message = f"feature {column.name} is {kind}, and these models learn from numbers; leave its group out of the dataset"
             raise DatasetNotAdmitted(AdmissionReason.SCHEMA_UNFIT, message)
     amount_columns = [] if columns.amount is None else [columns.amount]
     table = read_dataset(objects, manifest, [columns.event_time, columns.card, *amount_columns, columns.label, *features])

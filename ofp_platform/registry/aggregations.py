@@ -27,6 +27,7 @@ class Aggregation(StrEnum):
     QUANTILE = "quantile"
     MEDIAN = "median"
     SECONDS_SINCE_CHANGE = "seconds_since_change"
+    LAST_N = "last_n"
     RATIO = "ratio"
 
 
@@ -55,6 +56,8 @@ P_DIGITS = 6
 """The digits behind the point of a quantile's p."""
 P_UNITS = 10**P_DIGITS
 MEDIAN_P = "0.5"
+MOST_ITEMS = 20
+"""The items of the longest list that is the value of a feature."""
 ALL_PARTS = Parts.SUM | Parts.SQUARES | Parts.EXTREMES | Parts.ENDS | Parts.TIMES
 
 
@@ -78,6 +81,7 @@ class Finish(Enum):
     STDDEV = "stddev", Parts.SUM | Parts.SQUARES
     QUANTILE = "quantile", Parts.NONE, True
     SECONDS_SINCE_CHANGE = "seconds since change", Parts.NONE, True
+    LAST_N = "last n", Parts.NONE, True
     QUOTIENT = "quotient", Parts.NONE
 
     def __init__(self, label: str, parts: Parts, whole_events: bool = False) -> None:
@@ -93,6 +97,7 @@ class ValueType(StrEnum):
     SECONDS = "integer, whole seconds"
     FIELD = "as the field"
     DECIMAL = "decimal"
+    FIELDS = "list, each as the field"
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,11 @@ class Rule:
     def decimal(self) -> bool:
         """Whether the value is a decimal and has a scale."""
         return self.value_type is ValueType.DECIMAL
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the value is a list."""
+        return self.value_type is ValueType.FIELDS
 
 
 class UnknownAggregation(ValueError):
@@ -155,6 +165,14 @@ RULES: dict[Aggregation, Rule] = {
         "from the latest event of which the condition is another than of the event before it, to T; null, too, if there is none",
         ordered=True,
         takes=("condition",),
+    ),
+    Aggregation.LAST_N: Rule(
+        ValueType.FIELDS,
+        Reads.VALUE,
+        Finish.LAST_N,
+        "values of the n latest events, the latest first",
+        ordered=True,
+        takes=("n",),
     ),
     Aggregation.MEAN: Rule(ValueType.DECIMAL, Reads.INTEGER, Finish.MEAN, "arithmetic mean of the field"),
     Aggregation.STDDEV: Rule(

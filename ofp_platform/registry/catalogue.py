@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import CompiledFeature
 from ofp_platform.registry.models import Feature, Group, OnDemand, Operand, Pack
 from ofp_platform.registry.pack import group_digests, pack_digest
 from ofp_platform.vocabulary.catalogue import (
@@ -57,13 +58,17 @@ def catalogue(
 
 def _features(registry: CompiledRegistry, group: Group) -> tuple[CatalogueFeature, ...]:
     compiled_group = registry.groups[group.name, group.version]
-    types = {
-        feature.name: feature.value_type.value if feature.scale is None else f"decimal({feature.scale})"
-        for feature in compiled_group.features
-    }
+    types = {feature.name: type_words(feature) for feature in compiled_group.features}
     window_features = (_window_feature(feature, types[feature.name], group) for feature in group.features)
     on_demand = (_on_demand(feature, group) for feature in group.on_demand)
     return tuple(sorted((*window_features, *on_demand), key=lambda feature: feature.name))
+
+
+def type_words(feature: CompiledFeature) -> str:
+    """The type of a windowed feature's value: integer, boolean, string, decimal(scale), or a list of them."""
+    if feature.is_list:
+        return f"list of {feature.value_type.value}"
+    return feature.value_type.value if feature.scale is None else f"decimal({feature.scale})"
 
 
 def _window_feature(feature: Feature, value_type: str, group: Group) -> CatalogueFeature:
@@ -102,6 +107,7 @@ def _operand(part: Feature | Operand, feature: Feature) -> CatalogueOperand:
         paired_with=part.paired_with,
         p=part.p,
         condition=None if part.condition is None else dict(part.condition),
+        n=part.n if isinstance(part, Feature) else None,
         where=dict(part.where),
         window=part.window or feature.window,
         delay=part.delay or feature.delay,
@@ -111,6 +117,7 @@ def _operand(part: Feature | Operand, feature: Feature) -> CatalogueOperand:
 def sentence(operand: CatalogueOperand) -> str:
     """An operand in one line, as in `sum of amount_minor over card_payment in 30d`."""
     text = operand.aggregation + (f" {operand.p}" if operand.p is not None else "")
+    text += f" (n = {operand.n})" if operand.n is not None else ""
     text += f" of {operand.value}" if operand.value is not None else ""
     text += f" and {operand.paired_with}" if operand.paired_with is not None else ""
     text += f" of {_conditions(operand.condition)}" if operand.condition is not None else ""

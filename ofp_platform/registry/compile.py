@@ -172,7 +172,7 @@ def _features(events: Events, group: Group, selections: list[Selection], layout:
 
 
 def _value_type(selection: Selection, events: Events) -> FieldType:
-    is_field = rule_of(selection.aggregation).value_type is ValueType.FIELD
+    is_field = rule_of(selection.aggregation).value_type in (ValueType.FIELD, ValueType.FIELDS)
     return (value_type(selection, events) if is_field else None) or FieldType.INTEGER
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import Any
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 
@@ -17,8 +18,8 @@ class Unservable(Enum):
     OUT_OF_RANGE = auto()
 
 
-ExactValue = int | str | tuple[int, int] | Unservable | None
-"""An integer, a boolean, a text, a decimal as (unscaled, scale), null, or a value beyond what is served."""
+ExactValue = int | str | tuple[int, int] | list[Any] | Unservable | None
+"""An integer, a boolean, a text, a decimal as (unscaled, scale), a list as in JSON, null, or a value beyond what is served."""
 
 
 def in_range(value: ExactValue) -> ExactValue:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.aggregations import Aggregation, rule_of
 from ofp_platform.registry.calendar_windows import CalendarWindow
 from ofp_platform.registry.models import FieldType
 from ofp_platform.registry.text_words import TEXT_WORDS
@@ -76,8 +76,8 @@ class CompiledOperand:
     """One aggregation of one slot.
 
     `scale` is that of a mean or stddev that is a feature of its own (else 0); `token` is the place in `token_fields` of a
-    distinct_count. `parameter`: of a quantile p in millionths. `condition`: the place in `predicates` of the events of which the
-    condition holds; -1: there is none.
+    distinct_count. `parameter`: of a quantile p in millionths, of a list its most items. `condition`: the place in `predicates`
+    of the events of which the condition holds; -1: there is none.
     """
 
     aggregation: Aggregation
@@ -92,7 +92,7 @@ class CompiledOperand:
 class CompiledFeature:
     """One windowed feature: its operand, for a ratio the denominator too; `scale` is the wire's (None: no decimal).
 
-    `value_type`: the type of the value where that is no decimal.
+    `value_type`: the type of the value where that is no decimal, of a list that of its items.
     """
 
     name: str
@@ -100,6 +100,11 @@ class CompiledFeature:
     denominator: CompiledOperand | None
     scale: int | None
     value_type: FieldType = FieldType.INTEGER
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the value is a list."""
+        return rule_of(self.operand.aggregation).is_list
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from ofp_platform.registry.aggregations import P_DIGITS, Aggregation
+from ofp_platform.registry.aggregations import MOST_ITEMS, P_DIGITS, Aggregation, rule_of
 from ofp_platform.registry.calendar_windows import calendar_window
 from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
@@ -116,6 +116,19 @@ def _p(value: Any) -> str:
     return text
 
 
+def _length(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_ITEMS:
+        raise ValueError(f"a list has from 1 to {MOST_ITEMS} items: write an integer from 1 to {MOST_ITEMS}")
+    return value
+
+
+def _number(aggregation: Aggregation) -> Aggregation:
+    if rule_of(aggregation).is_list:
+        raise ValueError(f"a ratio divides numbers, and {aggregation} is a list")
+    return aggregation
+
+
+ListLength = Annotated[int, BeforeValidator(_length), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_ITEMS})]
 Scale = Annotated[int, Field(ge=0, le=MAX_SCALE, description="decimal digits, rounded half to even")]
 PayloadField = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Scalars = Annotated[
@@ -137,6 +150,7 @@ P = Annotated[
     ),
 ]
 _AggregationField = Annotated[Aggregation, Field(strict=False)]
+_OperandAggregation = Annotated[Aggregation, Field(strict=False), AfterValidator(_number)]
 _KeyTypeField = Annotated[KeyType, Field(strict=False)]
 _PATTERN_CHARACTERS = re.compile(r"[\x20-\x7e]*", re.ASCII)
 _REFUSED_PATTERN = re.compile(r"\(\?(?!:)|\\[0-9]|\)[*+{]", re.ASCII)
@@ -181,7 +195,7 @@ class EventRouting(Model):
 class Operand(Model):
     """One side of a ratio, never rounded. Its window and delay are the feature's unless given."""
 
-    aggregation: _AggregationField
+    aggregation: _OperandAggregation
     events: _Events
     value: PayloadField | None = None
     paired_with: PayloadField | None = None
@@ -204,6 +218,7 @@ class Feature(Model):
     condition: dict[PayloadField, Scalars] | None = Field(
         default=None, min_length=1, description="of seconds_since_change; as `where`, but it selects no events"
     )
+    n: ListLength | None = Field(default=None, description="of last_n: the number of values")
     where: dict[PayloadField, Scalars] = Field(default_factory=dict)
     window: Window | None = None
     delay: Duration = "0s"

@@ -138,6 +138,8 @@ def _selection(selection: Selection, part: Feature | Operand) -> dict[str, Any]:
         extras["value"], extras["paired_with"] = pair_fields(selection.token or "")
     if selection.aggregation is Aggregation.QUANTILE:
         extras["p"] = format_decimal(selection.parameter, P_DIGITS)
+    if rule_of(selection.aggregation).is_list:
+        extras["n"] = selection.parameter
     if selection.calendar is not None:
         extras["calendar"] = {
             "unit": selection.calendar.unit,

@@ -19,7 +19,8 @@ class Selection:
     """One aggregation over some events.
 
     `window`, `delay`: microseconds; `scale` is 0 for an integer, and for a side of a ratio, which is not rounded.
-    `parameter`: of a quantile p in millionths. `condition`: the events of the predicate of which the condition holds.
+    `parameter`: of a quantile p in millionths, of a list its most items. `condition`: the events of the predicate of which the
+    condition holds.
     `calendar`: where the window begins, if that is a local day or month; then `window` is no shorter than any such one.
     """
 
@@ -96,6 +97,8 @@ def _extras(part: Feature | Operand, events: tuple[str, ...]) -> dict[str, Any]:
     extras: dict[str, Any] = {"paired_with": part.paired_with}
     if rule_of(part.aggregation).finish is Finish.QUANTILE:
         extras["parameter"] = int(Decimal(part.p or MEDIAN_P) * P_UNITS)
+    if isinstance(part, Feature) and part.n is not None:
+        extras["parameter"] = part.n
     if part.condition is not None:
         extras["condition"] = condition_of(events, part.where, part.condition)
     return extras

@@ -18,7 +18,7 @@ from ofp_platform.registry.text_words import TEXT_WORDS
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 
-EXTRAS = ("paired_with", "p", "condition")
+EXTRAS = ("paired_with", "p", "condition", "n")
 """The fields of a feature and of a side of a ratio that only the aggregations have whose rule takes them."""
 
 
@@ -83,6 +83,7 @@ class _Check:
         self._count_predicates(key_type)
         features = set(names)
         types = {feature.name: self._value_type(feature) for _, feature in parsed_features}
+        lists = {feature.name for _, feature in parsed_features if rule_of(feature.aggregation).is_list}
         request = {name for name, _ in _items(group.get("request"))}
         read: set[str] = set()
         for index, raw in enumerate(_list(group.get("on_demand"))):
@@ -90,7 +91,7 @@ class _Check:
             self._name(here, raw, names, f"on_demand[{index}]")
             plan: OnDemand | None = parse_part(OnDemand, raw)
             if plan is not None:
-                read |= self._expression((*here, "expression"), plan, features, types, request)
+                read |= self._expression((*here, "expression"), plan, features, types, lists, request)
         for name in sorted(request - read):
             self.pack_text.report((*path, "request", name), f"no on-demand feature reads request.{name}")
 
@@ -109,7 +110,13 @@ class _Check:
         return next((routing.fields[feature.value] for routing in routings if routing and feature.value in routing.fields), None)
 
     def _expression(
-        self, path: Path, plan: OnDemand, features: set[str], types: Mapping[str, FieldType | None], request: set[str]
+        self,
+        path: Path,
+        plan: OnDemand,
+        features: set[str],
+        types: Mapping[str, FieldType | None],
+        lists: set[str],
+        request: set[str],
     ) -> set[str]:
         try:
             feature_names, fields = names_in(parse_expression(plan.expression))
@@ -119,7 +126,9 @@ class _Check:
         for name in sorted(feature_names - features):
             self.pack_text.report(path, f"the group has no windowed feature {name!r}{suggestion(name, features)}")
         for name in sorted(feature_names):
-            if types.get(name) in (FieldType.STRING, FieldType.BOOLEAN):
+            if name in lists:
+                self.pack_text.report(path, f"feature {name!r} is a list; an expression reads numbers only")
+            elif types.get(name) in (FieldType.STRING, FieldType.BOOLEAN):
                 self.pack_text.report(path, f"feature {name!r} is a {types[name]}; an expression reads numbers only")
         for name in sorted(fields - request):
             self.pack_text.report(path, f"request.{name} is not declared under request{suggestion(name, request)}")
@@ -141,7 +150,11 @@ class _Check:
             return
         for name in EXTRAS:
             if getattr(feature, name) is not None:
-                self.pack_text.report((*path, name), "of a ratio it is given in the numerator and in the denominator")
+                is_of_lists = name not in Operand.model_fields
+                message = (
+                    "a ratio is no list" if is_of_lists else "of a ratio it is given in the numerator and in the denominator"
+                )
+                self.pack_text.report((*path, name), message)
         for name, value in (("events", feature.events), ("value", feature.value), ("where", feature.where)):
             if value:
                 self.pack_text.report((*path, name), "of a ratio it is given in the numerator and in the denominator")
@@ -161,13 +174,14 @@ class _Check:
 
     def _scale(self, path: Path, part: Feature) -> None:
         if part.scale is not None and not rule_of(part.aggregation).decimal:
-            self.pack_text.report((*path, "scale"), f"{part.aggregation} is an integer and has no scale")
+            words = "a list" if rule_of(part.aggregation).is_list else "an integer"
+            self.pack_text.report((*path, "scale"), f"{part.aggregation} is {words} and has no scale")
 
     def _extras(self, path: Path, part: Feature | Operand) -> None:
         """Check the fields that few aggregations have."""
         rule = rule_of(part.aggregation)
         for name in EXTRAS:
-            is_given = getattr(part, name) is not None
+            is_given = getattr(part, name, None) is not None  # a side of a ratio is no list, and has nothing of one
             if is_given and name not in (*rule.takes, *rule.may_take):
                 users = [str(user) for user, its in RULES.items() if name in (*its.takes, *its.may_take)]
                 self.pack_text.report((*path, name), f"{part.aggregation} has no {name}; {', '.join(users)} has")

@@ -30,6 +30,7 @@ class CatalogueOperand(Model):
     paired_with: str | None = None
     p: str | None = None
     condition: dict[str, tuple[str | int | bool, ...]] | None = None
+    n: int | None = None
     where: dict[str, tuple[str | int | bool, ...]] = Field(default_factory=dict)
     window: str | None = Field(default=None, description="as in 24h; absent: all that lies before")
     delay: str = "0s"
@@ -39,7 +40,7 @@ class CatalogueFeature(Model):
     """One feature. A windowed one has `definition`, a ratio `denominator` too; one on demand has `expression`."""
 
     name: Name
-    type: str = Field(description="integer, boolean, string or decimal(scale)")
+    type: str = Field(description="integer, boolean, string, decimal(scale), or a list, as in list of string")
     definition: CatalogueOperand | None = None
     denominator: CatalogueOperand | None = None
     expression: str | None = None

@@ -36,9 +36,10 @@ GroupVersion = Annotated[
     Field(description="as in v1 or 1.0; there is no 'latest'", json_schema_extra={"not": {"const": "latest"}}),
 ]
 Value = Annotated[
-    int | bool | str | None,
+    int | bool | str | list[int | bool | str] | None,
     Field(
-        description="an integer, a decimal as a string with all digits of its scale, a boolean or text, or null (empty window)"
+        description="an integer, a decimal as a string with all digits of its scale, a boolean or text, a list of integers,"
+        " booleans or texts, or null (empty window)"
     ),
 ]
 

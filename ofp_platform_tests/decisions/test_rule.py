@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def condition(feature: str, at_least: int | str, points: int) -> Condition:
     return Condition(group_name="g", group_version="v1", feature=feature, at_least=at_least, points=points)
 
 
-def values(**features: int | str | None) -> tuple[KeyValues, ...]:
+def values(**features: int | str | list[Any] | None) -> tuple[KeyValues, ...]:
     group = GroupValues(group_name="g", group_version="v1", features=features)
     return (KeyValues(key_type=KeyType.CARD, key_id="c", by_group=(group,)),)
 
@@ -56,8 +57,8 @@ def test_a_snapshot_without_a_feature_of_the_rule_is_an_error() -> None:
         RULE.decide(values(count=3))
 
 
-@pytest.mark.parametrize("value", [True, False, "", "web", "1.", "1e3", "\u0661"])
-def test_a_value_that_is_no_number_is_refused_by_name(value: bool | str) -> None:
+@pytest.mark.parametrize("value", [True, False, "", "web", "1.", "1e3", "\u0661", [7], []])
+def test_a_value_that_is_no_number_is_refused_by_name(value: bool | str | list[Any]) -> None:
     with pytest.raises(ValueError, match="g v1 count is no number"):
         RULE.decide(values(count=value, ratio=None, trust=None))
 

@@ -23,8 +23,8 @@ from ofp_platform_tests.oracle.matrices import matrices
 from ofp_platform_tests.oracle.small_plane import small_registry
 
 FIRST, LAST = parse_time("0001-01-01T00:00:00Z"), parse_time("9999-12-31T23:59:59.999999Z")
-GROUPS = [  # on-demand features and texts are never compiled
-    replace(group, on_demand=()) for group in small_registry().groups.values() if group.name != "texts"
+GROUPS = [  # on-demand features, texts and lists are never compiled
+    replace(group, on_demand=()) for group in small_registry().groups.values() if group.name not in ("texts", "lists")
 ]
 KEY_TYPES = sorted({group.key_type for group in GROUPS})
 Texts = tuple[str, str, list[dict[str, str]]]

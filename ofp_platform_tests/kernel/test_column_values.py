@@ -27,17 +27,17 @@ from ofp_platform.kernel.column_values import (
 )
 from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.registry.aggregations import Aggregation
+from ofp_platform.registry.aggregations import RULES, Aggregation
 from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledOperand
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.decimals import divide_half_even, sqrt_ratio_half_even
 from ofp_platform_tests.oracle.aggregate import Item
 from ofp_platform_tests.oracle.matrices import halves
-from ofp_platform_tests.oracle.whole_results import result_index, whole_results
+from ofp_platform_tests.oracle.whole_results import operand_of, result_index, whole_results
 
 TIME = 1_700_000_000_000_000
-SINGLE = sorted(set(Aggregation) - {Aggregation.RATIO})
+SINGLE = [one for one in Aggregation if one is not Aggregation.RATIO and not RULES[one].is_list]
 DECIMAL = (Aggregation.MEAN, Aggregation.STDDEV)
 INDEX = result_index(2)
 positive = st.one_of(st.integers(0, 5), st.integers(0, 2**63 - 1), st.integers(0, 62).map(lambda bits: 2**bits))
@@ -152,7 +152,7 @@ def results(*values_of_slots: list[int]) -> list[int]:
 
 
 def operand(aggregation: Aggregation, slot: int, scale: int) -> CompiledOperand:
-    return CompiledOperand(aggregation, slot, scale if aggregation in DECIMAL else 0, 0)
+    return operand_of(aggregation, slot, scale if aggregation in DECIMAL else 0)
 
 
 def finalised(
@@ -234,6 +234,12 @@ def test_of_no_events_only_counts_and_sums_have_a_value() -> None:
         status, value = found(CompiledFeature("f", operand(aggregation, 0, 2), None, None), [], [])
         counted = aggregation in (Aggregation.COUNT, Aggregation.SUM, Aggregation.DISTINCT_COUNT)
         assert (status, value) == (VALUE if counted else NULL, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 19, 20, 21])
+def test_of_a_list_there_is_the_number_of_its_items(count: int) -> None:
+    feature = CompiledFeature("f", operand(Aggregation.LAST_N, 0, 0), None, None)
+    assert found(feature, list(range(count)), []) == (VALUE, min(count, 20))
 
 
 def test_what_a_ratio_is_of_nothing_and_of_what_is_not_decided() -> None:

@@ -94,6 +94,10 @@ def value_of(column: FeatureColumn, row: int) -> ExactValue:
         assert column.high is None or column.high[row] == 0
         return None
     low = int(column.low[row])
+    if column.items is not None:
+        begin = int(column.low[:row].sum())
+        items = column.items[begin : begin + low].tolist()
+        return items if column.texts is None else [text_of(column.texts[rank]) for rank in items]
     if column.texts is not None:
         return text_of(column.texts[low])
     if column.high is None:
@@ -130,6 +134,7 @@ def hold(key_type: str, crowd: Crowd) -> None:
     made = feature_columns(plan, crowd.events, crowd.rows)
     for column in made:
         assert column.beyond == sum(isinstance(row[column.group, column.name], Unservable) for row in values)
+        assert column.items is None or len(column.items) == column.low.sum()
     got = [{(column.group, column.name): value_of(column, row) for column in made} for row in range(len(crowd.rows.times))]
     assert got == wanted
 

@@ -27,7 +27,7 @@ from ofp_platform_tests.oracle.fake_aggregation import pack_of
 
 ROOT = Path(ofp_platform.__file__).parent.parent
 HOUR = 3_600_000_000
-EXTRAS = {"p": "0.9", "condition": "{amount: [1, 2, 3]}"}
+EXTRAS = {"p": "0.9", "condition": "{amount: [1, 2, 3]}", "n": "4"}
 """The fields that some aggregations cannot do without."""
 
 
@@ -42,23 +42,26 @@ def of_one(aggregation: Aggregation) -> CompiledRegistry:
     return compile_pack(load_pack(pack_of(one)))
 
 
-def served(value: ExactValue) -> int | Fraction | None:
+def served(value: ExactValue) -> Any:
     return Fraction(value[0], 10 ** value[1]) if isinstance(value, tuple) else value
 
 
-def in_column(column: FeatureColumn, row: int) -> int | Fraction | None:
+def in_column(column: FeatureColumn, row: int) -> Any:
     if not column.valid[row]:
         return None
     number = int(column.low[row])
+    if column.items is not None:
+        begin = int(column.low[:row].sum())
+        return column.items[begin : begin + number].tolist()
     return number if column.scale is None else Fraction(number, 10**column.scale)
 
 
-def expected(aggregation: Aggregation, items: list[Item], time: int) -> int | Fraction | None:
+def expected(aggregation: Aggregation, items: list[Item], time: int) -> Any:
     if RULES[aggregation].reads is Reads.OPERANDS:
         return divide(signed_square("sum", items, time), signed_square("count", items, time), 6)
     if "condition" in RULES[aggregation].takes:
         items = [item._replace(value=item.value in (1, 2, 3)) for item in items]
-    return aggregate(aggregation, items, time, 6, Fraction(9, 10))
+    return aggregate(aggregation, items, time, 6, Fraction(9, 10), 4)
 
 
 def test_every_aggregation_and_every_finish_is_in_the_table() -> None:

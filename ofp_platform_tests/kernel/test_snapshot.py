@@ -37,7 +37,15 @@ RUN = ContextPins(**PINS)
 BASIS: dict[str, Any] = {"stream_name": "s", "partitions": []}
 BASIS_TEXT = '{"partitions":[],"stream_name":"s"}'
 POSTURE = {"state": "GREEN", "reasons": [], "lag_records": 0}
-GROUPS = [("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1"), ("whole", "v1"), ("shop", "v1")]
+GROUPS = [
+    ("every", "v1"),
+    ("lists", "v1"),
+    ("ratios", "v2"),
+    ("switches", "v1"),
+    ("texts", "v1"),
+    ("whole", "v1"),
+    ("shop", "v1"),
+]
 Matrices = Mapping[tuple[str, str], Int64Array]
 
 

@@ -1,4 +1,4 @@
-"""Quantiles and changes of a condition, by every path, against the naive definitions."""
+"""Quantiles, changes of a condition and lists, by every path, against the naive definitions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ofp_platform.kernel.known_windows import KnownWindows
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.query import CHANGE, QUANTILE, LayoutArrays, Query, make_query
+from ofp_platform.kernel.query import CHANGE, LAST_N, QUANTILE, LayoutArrays, Query, make_query
 from ofp_platform.kernel.whole_windows import NO_VALUE, known_whole, slide_whole, whole_of_segments
 from ofp_platform.kernel.windows import EventsMissing, Segments, evaluate, evaluate_state
 from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
@@ -25,7 +25,11 @@ PARAMETERS = (1, 250_000, 500_000, 900_000, 1_000_000)
 QUERY = make_query(
     LayoutArrays.of(LAYOUT),
     (),
-    whole=[*((slot, QUANTILE, p, -1) for slot in range(3) for p in PARAMETERS), *((slot, CHANGE, 0, 1) for slot in range(3))],
+    whole=[
+        *((slot, QUANTILE, p, -1) for slot in range(3) for p in PARAMETERS),
+        *((slot, LAST_N, n, -1) for slot in range(3) for n in (1, 4, 20)),
+        *((slot, CHANGE, 0, 1) for slot in range(3)),
+    ],
 )
 small = st.integers(-3, 3)
 
@@ -53,6 +57,9 @@ def naive(matrix: Int64Array, time: int, is_known: list[bool] | None = None) -> 
         if kind == QUANTILE:
             values = sorted(matrix[4, events].tolist())
             results.append(values[-(-parameter * len(values) // 1_000_000) - 1] if values else NO_VALUE)
+        elif kind == LAST_N:
+            newest = matrix[4, events].tolist()[::-1][:parameter]
+            results += [len(newest), *newest, *[0] * (parameter - len(newest))]
         else:
             flags = [bool(matrix[1, event] & 2) for event in events]
             changes = [event for event, flag, before in zip(events[1:], flags[1:], flags, strict=False) if flag != before]
@@ -112,8 +119,11 @@ def test_a_row_that_knows_some_events_has_the_results_over_these(
 def test_the_median_and_the_change_are_the_oracle_s() -> None:
     matrix = np.array([[1, 2, 2, 9], [3, 1, 3, 3], [0, 1, -1, 0], [0] * 4, [5, 1, 9, 1]], np.int64)
     items = [Item(int(ts), b"%d" % place, int(x)) for place, (ts, x) in enumerate(zip(matrix[0], matrix[4], strict=True))]
-    results = dict(zip(QUERY.distinct_index, naive(matrix, 9), strict=True))
-    assert evaluate(QUERY, matrix, 9).distinct.tolist() == list(results.values())
+    found = naive(matrix, 9)
+    results = {key: found[place] for key, place in QUERY.distinct_index.items()}
+    assert evaluate(QUERY, matrix, 9).distinct.tolist() == found
+    newest = QUERY.distinct_index[1, LAST_N, 4, -1]  # as of 6: the event at 9 is not in it
+    assert found[newest : newest + 5] == [3, *aggregate("last_n", items[:3], 9, 0, length=4), 0]  # type: ignore[misc]
     assert results[0, QUANTILE, 500_000, -1] == aggregate("median", items, 9, 0) == 1
     # at 2 two events: in the order of their ties the condition ceases and holds again
     assert results[0, CHANGE, 0, 1] == 2

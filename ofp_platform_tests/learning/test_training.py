@@ -73,9 +73,15 @@ def test_a_dataset_that_is_not_admitted_is_refused(world: LabelledPlane, manifes
         trained(world, manifest.model_copy(update={"gates": gates}))
 
 
-def test_a_text_is_no_input_and_is_refused_by_name(world: LabelledPlane, manifest: DatasetManifest) -> None:
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("string", "a text"), ("list<element: int64 not null>", "a list"), ("list<element: string not null>", "a list")],
+)
+def test_a_text_or_a_list_is_no_input_and_is_refused_by_name(
+    world: LabelledPlane, manifest: DatasetManifest, kind: str, words: str
+) -> None:
     place = next(place for place, column in enumerate(manifest.columns) if column.role == "feature")
-    text = manifest.columns[place].model_copy(update={"type": "string"})
+    text = manifest.columns[place].model_copy(update={"type": kind})
     columns = (*manifest.columns[:place], text, *manifest.columns[place + 1 :])
-    with pytest.raises(DatasetNotAdmitted, match=f"SCHEMA_UNFIT: feature {text.name} is a text"):
+    with pytest.raises(DatasetNotAdmitted, match=f"SCHEMA_UNFIT: feature {text.name} is {words}"):
         trained(world, manifest.model_copy(update={"columns": columns}))

@@ -50,11 +50,11 @@ def in_order(value: Any) -> Any:
 
 
 def aggregate(
-    aggregation: str, items: Sequence[Item], time: int, scale: int, p: Fraction = Fraction(1, 2)
-) -> int | str | Fraction | None:
+    aggregation: str, items: Sequence[Item], time: int, scale: int, p: Fraction = Fraction(1, 2), length: int = 20
+) -> int | str | Fraction | list[Any] | None:
     """One aggregation over the events of a window at `time`; a Fraction for a decimal, None for null. `p` is a quantile's.
 
-    `min`, `max`, `first` and `last` are one of the values as it is: an integer, a boolean or a text.
+    `min`, `max`, `first` and `last` are one of the values as it is: an integer, a boolean or a text. `length`: the longest list.
     """
     ordered = sorted(items, key=lambda item: (item.ts, item.tie))
     values: list[Any] = [item.value for item in ordered]
@@ -74,6 +74,8 @@ def aggregate(
         return values[0]  # type: ignore[no-any-return]
     if aggregation == "last":
         return values[-1]  # type: ignore[no-any-return]
+    if aggregation == "last_n":
+        return values[::-1][:length]
     if aggregation == "seconds_since_first":
         return (time - ordered[0].ts) // 1_000_000
     if aggregation == "seconds_since_last":
@@ -102,7 +104,7 @@ def signed_square(
         mean = Fraction(sum(values), len(values))
         return 1, sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values)
     number = Fraction(sum(values), len(values)) if aggregation == "mean" else aggregate(aggregation, items, time, 0, p)
-    assert not isinstance(number, (str, bool)), "a ratio divides numbers"
+    assert not isinstance(number, (str, bool, list)), "a ratio divides numbers"
     return None if number is None else ((number > 0) - (number < 0), Fraction(number) ** 2)
 
 

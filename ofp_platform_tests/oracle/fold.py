@@ -41,6 +41,8 @@ _WHERE = ("key_type", "key_id", "group_name", "group_version")
 _KEY = re.compile(r"[!-~]{1,128}")
 _TYPES: dict[str, type] = {"integer": int, "string": str, "boolean": bool}
 Ref = tuple[str, str]
+Wired = int | str | list[Any] | None
+"""A value as JSON has it."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -237,7 +239,7 @@ def snapshot(
 
 def group_features(
     group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
-) -> dict[str, int | str | None]:
+) -> dict[str, Wired]:
     """The wire values of one group over the events of one key; those that do not feed the group are left out."""
     return _served(group, events, as_of, request)[0]
 
@@ -251,13 +253,13 @@ def features_out_of_range(
 
 def _served(
     group: Mapping[str, Any], events: Sequence[Event], as_of: int, request: Mapping[str, int | str]
-) -> tuple[dict[str, int | str | None], list[str]]:
+) -> tuple[dict[str, Wired], list[str]]:
     events = _feeding(group, events)
     values: dict[str, Fraction | None] = {}
-    wired: dict[str, int | str | None] = {}
+    wired: dict[str, Wired] = {}
     beyond = []
     for feature in group["features"]:
-        value: int | str | Fraction | None
+        value: int | str | Fraction | list[Any] | None
         if feature["aggregation"] == "ratio":
             sides = [
                 signed_square(feature[side]["aggregation"], _items(feature[side], events, as_of), as_of, _p(feature[side]))
@@ -266,7 +268,7 @@ def _served(
             value = divide(sides[0], sides[1], feature["scale"])
         else:
             value = _value(feature, events, as_of)
-        if isinstance(value, (str, bool)):
+        if isinstance(value, (str, bool, list)):
             wired[feature["name"]] = value  # no expression reads it
             continue
         decimal = feature["aggregation"] in ("mean", "stddev", "ratio")
@@ -302,8 +304,9 @@ def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, h
     return max(times, default=None)
 
 
-def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | str | Fraction | None:
-    return aggregate(selection["aggregation"], _items(selection, events, as_of), as_of, selection["scale"], _p(selection))
+def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | str | Fraction | list[Any] | None:
+    items, length = _items(selection, events, as_of), selection.get("n", 0)
+    return aggregate(selection["aggregation"], items, as_of, selection["scale"], _p(selection), length)
 
 
 def _p(selection: Mapping[str, Any]) -> Fraction:
@@ -410,7 +413,7 @@ def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mappi
             value = payload.get(name)
             if type(value) is not _TYPES[routing["fields"][name]] or (isinstance(value, int) and abs(value) > LIMIT):
                 return False
-            is_value = name == selection["value"] and selection["aggregation"] in ("min", "max", "first", "last")
+            is_value = name == selection["value"] and selection["aggregation"] in ("min", "max", "first", "last", "last_n")
             if is_value and isinstance(value, str) and len(value.encode()) > TEXT_LIMIT:
                 return False
     return True

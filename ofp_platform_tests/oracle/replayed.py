@@ -26,7 +26,15 @@ from ofp_platform_tests.oracle.fold import Record
 from ofp_platform_tests.oracle.record_columns import record_batch
 from ofp_platform_tests.oracle.strategies import PACK, PINS, SKEW
 
-GROUPS = (("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1"), ("whole", "v1"), ("shop", "v1"))
+GROUPS = (
+    ("every", "v1"),
+    ("lists", "v1"),
+    ("ratios", "v2"),
+    ("switches", "v1"),
+    ("texts", "v1"),
+    ("whole", "v1"),
+    ("shop", "v1"),
+)
 STREAM = "worlds"
 
 

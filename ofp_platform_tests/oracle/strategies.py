@@ -124,6 +124,18 @@ groups:
         window: 10s
         numerator: {aggregation: seconds_since_change, events: [payment], condition: {online: true}}
         denominator: {aggregation: distinct_count, events: [payment], value: shop, paired_with: status}
+  - name: lists
+    version: v1
+    key_type: account
+    ttl_seconds: 3
+    features:
+      - {name: a_newest, aggregation: last_n, n: 3, events: [payment, refund], value: amount, window: 10s}
+      - {name: b_newest, aggregation: last_n, n: 20, events: [payment], value: amount, window: 3s, where: {online: true}}
+      - {name: c_newest, aggregation: last_n, n: 1, events: [refund], value: amount, window: 10s, delay: 1us}
+      - {name: newest_online, aggregation: last_n, n: 5, events: [payment], value: online, window: 10s}
+      - {name: newest_shops, aggregation: last_n, n: 4, events: [payment, refund], value: shop, window: 10s, delay: 1s}
+      - {name: newest_statuses, aggregation: last_n, n: 20, events: [payment], value: status, window: 3s}
+      - {name: payments, aggregation: count, events: [payment], window: 3s}
   - name: texts
     version: v1
     key_type: account

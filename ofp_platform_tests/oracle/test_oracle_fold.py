@@ -140,7 +140,7 @@ def test_what_is_known() -> None:
     known = known_events([*records, ahead], {"p0": 12, "p1": 1}, PINS, CONTENT, SKEW - 1)
     assert (known.duplicates, known.anomalies, known.unknown) == (2, 1, 1)
     assert known.failures == [("p0", 9), ("p0", 10), ("p1", 0)]
-    of_amounts = frozenset({("every", "v1"), ("ratios", "v2"), ("whole", "v1")})
+    of_amounts = frozenset({("every", "v1"), ("lists", "v1"), ("ratios", "v2"), ("whole", "v1")})
     of_accounts = of_amounts | {("switches", "v1"), ("texts", "v1")}
     assert known.group_failures == {("p0", 5): of_amounts, ("p0", 6): of_accounts, ("p0", 11): of_amounts}
     assert known.watermark == START + SECOND  # what feeds no group is not applied

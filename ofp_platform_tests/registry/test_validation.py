@@ -436,6 +436,15 @@ MORE = {
     "a value of a change": ("seconds_since_change, value: online, condition: {online: true}", "counts events and has no value"),
     "a condition of another type": ("seconds_since_change, condition: {online: 1}", "'online' of payment is boolean"),
     "a condition of an unknown field": ("seconds_since_change, condition: {onlin: true}", "did you mean 'online'?"),
+    "no n": ("last_n, value: status", "features[1].n: last_n needs it"),
+    "an n of 0": ("last_n, n: 0, value: status", "features[1].n: a list has from 1 to 20 items: write an integer from 1 to 20"),
+    "an n of 21": ("last_n, n: 21, value: status", "features[1].n: a list has from 1 to 20 items"),
+    "an n that is true": ("last_n, n: true, value: status", "features[1].n: a list has from 1 to 20 items"),
+    "an n that is a text": ('last_n, n: "3", value: status', "features[1].n: a list has from 1 to 20 items"),
+    "an n of a last": ("last, n: 3, value: status", "features[1].n: last has no n; last_n has"),
+    "a list without a value": ("last_n, n: 3", "features[1].value: last_n needs the payload field that it is of"),
+    "a p of a list": ("last_n, n: 3, value: status, p: 0.5", "features[1].p: last_n has no p; quantile has"),
+    "a scale of a list": ("last_n, n: 3, value: amount_minor, scale: 2", "last_n is a list and has no scale"),
     "a condition of a count": ("count, condition: {online: true}", "count has no condition; seconds_since_change has"),
 }
 
@@ -457,6 +466,20 @@ def test_what_few_aggregations_have_is_given_on_the_sides_of_a_ratio() -> None:
     errors = errors_of(HEAD + feature.replace("p: 2", "p: 0.5").replace("ratio, ", "ratio, p: 0.5, "))
     assert [error.partition(": ")[2] for error in errors] == [
         "groups[0].features[1].p: of a ratio it is given in the numerator and in the denominator"
+    ]
+
+
+def test_a_ratio_and_an_expression_read_no_list() -> None:
+    side = "{{aggregation: {}, events: [payment], value: amount_minor}}"
+    sides = f"numerator: {side.format('last_n, n: 3')}, denominator: {side.format('sum')}"
+    errors = errors_of(HEAD + f"      - {{name: f, aggregation: ratio, window: 1h, {sides}}}\n")
+    assert any("numerator.aggregation: a ratio divides numbers, and last_n is a list" in error for error in errors)
+    feature = f"      - {{name: f, aggregation: ratio, n: 3, window: 1h, {sides.replace('last_n, n: 3', 'sum')}}}\n"
+    assert any("features[1].n: a ratio is no list" in error for error in errors_of(HEAD + feature))
+    newest = "      - {name: f, aggregation: last_n, n: 3, events: [payment], value: amount_minor, window: 1h}\n"
+    on_demand = "    on_demand:\n      - {name: g, expression: f + 1}\n"
+    assert [error.partition(": ")[2] for error in errors_of(HEAD + newest + on_demand)] == [
+        "groups[0].on_demand[0].expression: feature 'f' is a list; an expression reads numbers only"
     ]
 
 

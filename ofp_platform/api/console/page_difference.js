@@ -8,7 +8,7 @@ const side = (one) => (one ? shown(one.value) : h("span", { class: "muted" }, "n
 function compared(left, right) {
   const [before, after] = [byName(left), byName(right)];
   const names = [...new Set([...before.keys(), ...after.keys()])];
-  const differing = names.filter((name) => before.has(name) !== after.has(name) || before.get(name).value !== after.get(name).value);
+  const differing = names.filter((name) => before.has(name) !== after.has(name) || JSON.stringify(before.get(name).value) !== JSON.stringify(after.get(name).value));
   const both = (name, of) => [name, of(left), of(right), of(left) === of(right)];
   const conditions = [
     both("As of (UTC)", (one) => one.as_of_time_utc),

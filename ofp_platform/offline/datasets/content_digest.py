@@ -5,7 +5,9 @@ For each column, in the order of the schema, three SHA-256 run over the rows in 
     validity  one byte a row: 1, or 0 for a null
     values    the values' bytes, little-endian: int64 and timestamps (microseconds) 8 bytes, decimal128 (unscaled, two's
               complement) 16 bytes, a boolean 1 byte, a string its UTF-8; a null: zeros, or nothing of a string
-    lengths   strings only: the length of each in bytes, 4 bytes little-endian, 0 for a null
+    lengths   strings and lists only: the length of each in bytes, of a list in items, 4 bytes little-endian, 0 for a null
+
+A column of lists has no `values` but `items`: an entry as of a column, over the items of all lists one behind the other.
 
 The digest is the SHA-256 of the RFC 8785 bytes of
 `{"format": "ofp_dataset_content_v0", "rows": n, "columns": [{"name", "type", "validity", "values"[, "lengths"]}...]}`.
@@ -36,7 +38,9 @@ def type_name(kind: pa.DataType) -> str:
     """
     if kind in _WIDTHS or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_decimal128(kind):
         return str(kind)
-    raise TypeError(f"a dataset column is int64, decimal128, bool, string or timestamp[us, UTC], not {kind}")
+    if pa.types.is_list(kind) and not pa.types.is_nested(kind.value_type) and type_name(kind.value_type):
+        return str(kind)
+    raise TypeError(f"a dataset column is int64, decimal128, bool, string, timestamp[us, UTC] or a list of these, not {kind}")
 
 
 class _ColumnHash:
@@ -48,12 +52,16 @@ class _ColumnHash:
         self.type_name = type_name(field.type)
         self._validity = hashlib.sha256()
         self._values = hashlib.sha256()
-        self._lengths = hashlib.sha256() if pa.types.is_string(field.type) else None
+        self._lengths = hashlib.sha256() if pa.types.is_string(field.type) or pa.types.is_list(field.type) else None
+        self._items = _ColumnHash(field.type.value_field) if pa.types.is_list(field.type) else None
 
     def update(self, array: pa.Array) -> None:
         valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
         self._validity.update(valid.view(np.uint8).data)
-        if self._lengths is not None:
+        if self._lengths is not None and self._items is not None:
+            self._lengths.update(pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype("<u4").data)
+            self._items.update(array.flatten())  # without what stands behind a null
+        elif self._lengths is not None:
             values = pc.fill_null(array, "") if array.null_count else array
             self._lengths.update(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<u4").data)
             self._values.update(_text_bytes(values))
@@ -63,9 +71,9 @@ class _ColumnHash:
         else:
             self._values.update(_fixed_bytes(array, _WIDTHS.get(self.kind, 16), valid).data)
 
-    def wire(self) -> dict[str, str]:
-        entry = {"name": self.name, "type": self.type_name}
-        entry |= {"validity": self._validity.hexdigest(), "values": self._values.hexdigest()}
+    def wire(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {"name": self.name, "type": self.type_name, "validity": self._validity.hexdigest()}
+        entry |= {"values": self._values.hexdigest()} if self._items is None else {"items": self._items.wire()}
         return entry if self._lengths is None else {**entry, "lengths": self._lengths.hexdigest()}
 
 

@@ -9,6 +9,7 @@ choice: random rows are chosen among all, late events within parts of the keys t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from ofp_platform.offline.replay.key_shards import EventShard, read_shard
 from ofp_platform.offline.replay.knowledge import known_from
 from ofp_platform.offline.replay.memory_budget import MOST_SHARDS
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import TIME_ROW
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
@@ -74,7 +76,7 @@ def check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shar
         for group in groups:
             for name, value in group_values(group, query, evaluation, row[AS_OF]).items():
                 stored_value = _stored_value(computed_rows, number, row_index)
-                expected_value = value[0] if isinstance(value, tuple) else value if isinstance(value, (int, str)) else None
+                expected_value = value[0] if isinstance(value, tuple) else None if isinstance(value, Unservable) else value
                 if stored_value != expected_value:
                     column = feature_name((group.name, group.version), name)
                     message = f"row {row[ORDINAL]}: {column} is not what the events give that the row could know"
@@ -132,9 +134,11 @@ def _late_events(events: EventShard) -> list[tuple[int, int]]:
     return late_events
 
 
-def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | str | None:
+def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | str | list[Any] | None:
     if not computed_table[f"valid{number}"][row_index].as_py():
         return None
+    if f"list{number}" in computed_table.column_names:
+        return list(computed_table[f"list{number}"][row_index].as_py())
     if f"text{number}" in computed_table.column_names:
         return str(computed_table[f"text{number}"][row_index].as_py())
     low = int(computed_table[f"low{number}"][row_index].as_py())

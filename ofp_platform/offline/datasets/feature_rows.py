@@ -36,7 +36,7 @@ from ofp_platform.offline.replay.knowledge import known_from
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.exact_value import DECIMAL_DIGITS
-from ofp_platform.registry.layout import CompiledGroup
+from ofp_platform.registry.layout import CompiledFeature, CompiledGroup
 from ofp_platform.registry.models import FieldType, Pack
 from ofp_platform.registry.text_words import EncodedTexts, text_of
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
@@ -156,7 +156,9 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     order = np.argsort(ordinals, kind="stable")
     table: dict[str, Any] = {"ordinal": ordinals[order]}
     for number, column in enumerate(columns):
-        if column.texts is None:
+        if column.items is not None:
+            table[f"list{number}"] = _lists(query.features[number][1], column).take(pa.array(order))
+        elif column.texts is None:
             table[f"low{number}"] = column.low[order]
         else:
             table[f"text{number}"] = _texts(column.texts, column.low[order])
@@ -174,6 +176,25 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
             file.write_batch(batch.slice(begin, end - begin))
     partial.rename(path)
     return len(rows)
+
+
+_ITEMS = {FieldType.INTEGER: pa.int64(), FieldType.STRING: pa.string(), FieldType.BOOLEAN: pa.bool_()}
+
+
+def list_type(feature: CompiledFeature) -> pa.DataType:
+    """The column type of a feature that is a list."""
+    return pa.list_(pa.field("element", _ITEMS[feature.value_type], nullable=False))
+
+
+def _lists(feature: CompiledFeature, column: FeatureColumn) -> pa.Array:
+    """The list of each row; of a row whose value is null an empty one."""
+    assert column.items is not None
+    if column.texts is not None:
+        items = _texts(column.texts, column.items)
+    else:
+        items = pa.array(column.items).cast(_ITEMS[feature.value_type])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(column.low)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, list_type(feature))
 
 
 def _texts(texts: EncodedTexts, ranks: Int64s) -> pa.Array:
@@ -213,6 +234,9 @@ def _columns(
                 valid=np.concatenate([piece.valid for piece in pieces]),
                 beyond=sum(piece.beyond for piece in pieces),
                 texts=first.texts,  # the ranks are of all events of the shard, whatever a chain knows
+                items=np.concatenate([piece.items for piece in pieces if piece.items is not None])
+                if first.items is not None
+                else None,
             )
         )
     return np.concatenate([ordinals for ordinals, _ in parts]), joined_columns
@@ -289,11 +313,12 @@ class ShardColumns:
         feature_arrays = {}
         for number, (name, feature) in enumerate(self.features):
             is_valid = gather(f"valid{number}", np.uint8).view(np.bool_)
-            if feature.value_type is FieldType.STRING:
+            if feature.is_list or feature.value_type is FieldType.STRING:
                 places = np.zeros(count, np.int64)
                 places[row_offsets] = np.arange(len(row_offsets))
-                texts = pa.concat_arrays([pa.array([], pa.string()), *(part[f"text{number}"] for part in parts)])
-                feature_arrays[name] = texts.take(pa.array(places, mask=~is_valid))
+                kind, stored = (list_type(feature), "list") if feature.is_list else (pa.string(), "text")
+                values = pa.concat_arrays([pa.array([], kind), *(part[f"{stored}{number}"] for part in parts)])
+                feature_arrays[name] = values.take(pa.array(places, mask=~is_valid))
                 continue
             valid = pa.py_buffer(np.packbits(is_valid, bitorder="little"))
             low = gather(f"low{number}", np.int64)

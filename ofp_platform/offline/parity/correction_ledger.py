@@ -177,7 +177,7 @@ def _differs(then: EvaluatedQuestions, later: EvaluatedQuestions, number: int, k
     """Whether the kernel's results for a question differ; values follow from them, freshness does not matter here."""
     for index in range(keys):
         (earlier, earlier_row), (later_evaluations, later_row) = then.rows[number][index], later.rows[number][index]
-        if earlier.texts.tables or later_evaluations.texts.tables:  # ranks of two tables do not compare
+        if earlier.texts or later_evaluations.texts:  # ranks of two tables do not compare
             if earlier.at(earlier_row).rows != later_evaluations.at(later_row).rows:
                 return True
             continue

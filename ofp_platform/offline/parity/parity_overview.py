@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.offline.overviews import (
     ShownMismatch,
     UncheckableCount,
 )
-from ofp_platform.vocabulary.offline.parity_record import ParityResult
+from ofp_platform.vocabulary.offline.parity_record import FeatureDifference, ParityResult
 from ofp_platform.vocabulary.serving import Value
 from ofp_platform.vocabulary.times import format_time, parse_time
 
@@ -178,13 +178,14 @@ def _mismatch(text: str) -> ShownMismatch:
         group_name=None if first is None else first.group_name,
         group_version=None if first is None else first.group_version,
         feature=None if first is None else first.feature,
-        served=None if first is None else _single(first.served),
-        rebuilt=None if first is None else _single(first.rebuilt),
+        served=None if first is None else _shown(first, first.served),
+        rebuilt=None if first is None else _shown(first, first.rebuilt),
         differences=len(result.differences),
         detail=result.detail,
         events=() if first is None else first.events,
     )
 
 
-def _single(value: Any) -> Value:
-    return value if isinstance(value, int | bool | str) else None
+def _shown(difference: FeatureDifference, value: Any) -> Value:
+    is_value = difference.where == "values" and isinstance(value, list)
+    return value if isinstance(value, int | bool | str) or is_value else None

@@ -163,4 +163,6 @@ def _is_equal(value: Any, served: Any) -> bool:
     """A stored value beside one of the wire, where decimals are texts."""
     if isinstance(value, Decimal):
         return isinstance(served, str) and f"{value:f}" == served
+    if isinstance(value, list) and isinstance(served, list):
+        return len(value) == len(served) and all(map(_is_equal, value, served))
     return type(value) is type(served) and value == served

@@ -27,6 +27,9 @@ SCHEMA = pa.schema(
         ("text", pa.string()),
         ("flag", pa.bool_()),
         ("share", pa.decimal128(38, 6)),
+        ("words", pa.list_(pa.field("element", pa.string(), nullable=False))),
+        ("flags", pa.list_(pa.field("element", pa.bool_(), nullable=False))),
+        ("numbers", pa.list_(pa.field("element", pa.int64(), nullable=False))),
     ]
 )
 integers = st.integers(-(2**63), 2**63 - 1)
@@ -38,6 +41,9 @@ rows_of_anything = st.lists(
             "text": st.none() | st.text(max_size=5),
             "flag": st.none() | st.booleans(),
             "share": st.none() | st.integers(-(10**37), 10**37),
+            "words": st.none() | st.lists(st.text(max_size=3), max_size=3),
+            "flags": st.none() | st.lists(st.booleans(), max_size=3),
+            "numbers": st.none() | st.lists(integers, max_size=3),
         }
     ),
     min_size=1,
@@ -58,25 +64,32 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
             ],
             pa.decimal128(38, 6),
         ),
+        **{name: pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in ("words", "flags", "numbers")},
     }
     return pa.table(columns, schema=SCHEMA)
 
 
+def lengths_of(values: Iterable[Any]) -> str:
+    return hashlib.sha256(b"".join(len(value).to_bytes(4, "little") for value in values)).hexdigest()
+
+
+def column_by_the_letter(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "type": kind}
+    column["validity"] = hashlib.sha256(bytes(value is not None for value in values)).hexdigest()
+    if kind == "string":
+        texts = [(value or "").encode() for value in values]
+        return {**column, "lengths": lengths_of(texts), "values": hashlib.sha256(b"".join(texts)).hexdigest()}
+    if kind.startswith("list<element: "):
+        items = [item for value in values for item in value or ()]
+        inner = column_by_the_letter("element", kind.removeprefix("list<element: ").removesuffix(" not null>"), items)
+        return {**column, "lengths": lengths_of(value or () for value in values), "items": inner}
+    width = {"bool": 1, "decimal128(38, 6)": 16}.get(kind, 8)
+    data = b"".join(int(value or 0).to_bytes(width, "little", signed=width > 1) for value in values)
+    return {**column, "values": hashlib.sha256(data).hexdigest()}
+
+
 def by_the_letter(rows: list[dict[str, Any]]) -> str:
-    columns = []
-    for field in SCHEMA:
-        values = [row[field.name] for row in rows]
-        column: dict[str, str] = {"name": field.name, "type": str(field.type)}
-        column["validity"] = hashlib.sha256(bytes(value is not None for value in values)).hexdigest()
-        if field.name == "text":
-            texts = [(value or "").encode() for value in values]
-            column["lengths"] = hashlib.sha256(b"".join(len(text).to_bytes(4, "little") for text in texts)).hexdigest()
-            column["values"] = hashlib.sha256(b"".join(texts)).hexdigest()
-        else:
-            width = {"flag": 1, "share": 16}.get(field.name, 8)
-            data = b"".join(int(value or 0).to_bytes(width, "little", signed=width > 1) for value in values)
-            column["values"] = hashlib.sha256(data).hexdigest()
-        columns.append(column)
+    columns = [column_by_the_letter(field.name, str(field.type), [row[field.name] for row in rows]) for field in SCHEMA]
     wire = {"format": "ofp_dataset_content_v0", "rows": len(rows), "columns": columns}
     return hashlib.sha256(json.dumps(wire, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -111,7 +124,16 @@ def test_another_value_is_another_digest(rows: list[dict[str, Any]], name: str, 
 
 
 ROWS = [
-    {"number": number, "moment": number, "text": f"t{number}", "flag": number % 2 == 0, "share": number * 10**6}
+    {
+        "number": number,
+        "moment": number,
+        "text": f"t{number}",
+        "flag": number % 2 == 0,
+        "share": number * 10**6,
+        "words": None if number % 5 == 0 else [f"w{number}"] * (number % 3),
+        "flags": [True, False][: number % 3],
+        "numbers": list(range(number % 21)),
+    }
     for number in range(100)
 ]
 
@@ -133,6 +155,9 @@ def test_files_hold_the_rows_in_order_and_give_the_digest_again(tmp_path: Path) 
 def test_what_cannot_be_digested_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not double"):
         write_dataset(tmp_path / "floats", [pa.table({"x": [0.5]})])
+    for items, words in ((pa.float64(), "not double"), (pa.list_(pa.int64()), "not list<item: list<item: int64>>")):
+        with pytest.raises(TypeError, match=words):
+            ContentDigest(pa.schema([("x", pa.list_(items))]))
     with pytest.raises(ValueError, match="another schema"):
         write_dataset(tmp_path / "mixed", [table(ROWS[:2]), pa.table({"x": [1]})])
     with pytest.raises(BuildRefused, match="NOTHING_TO_BUILD"):

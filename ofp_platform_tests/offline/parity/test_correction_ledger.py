@@ -30,7 +30,15 @@ from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, SECOND, ST
 
 STREAMS = (f"corrections-{number}" for number in itertools.count())
 KEYS = [*(("account", one) for one in ACCOUNTS), *(("merchant", one) for one in MERCHANTS)]
-GROUPS = [("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1"), ("whole", "v1"), ("shop", "v1")]
+GROUPS = [
+    ("every", "v1"),
+    ("lists", "v1"),
+    ("ratios", "v2"),
+    ("switches", "v1"),
+    ("texts", "v1"),
+    ("whole", "v1"),
+    ("shop", "v1"),
+]
 CONTEXT = {"amount": 5}
 DAY = 86_400 * SECOND
 

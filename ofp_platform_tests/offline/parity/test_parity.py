@@ -40,7 +40,15 @@ from ofp_platform_tests.oracle.strategies import ACCOUNTS, LATENESS, MERCHANTS, 
 
 STREAMS = (f"parity-{number}" for number in itertools.count())
 KEYS = [*(("account", one) for one in (*ACCOUNTS, "a-never")), *(("merchant", one) for one in MERCHANTS)]
-GROUPS = [("every", "v1"), ("ratios", "v2"), ("switches", "v1"), ("texts", "v1"), ("whole", "v1"), ("shop", "v1")]
+GROUPS = [
+    ("every", "v1"),
+    ("lists", "v1"),
+    ("ratios", "v2"),
+    ("switches", "v1"),
+    ("texts", "v1"),
+    ("whole", "v1"),
+    ("shop", "v1"),
+]
 MATCH, MISMATCH, UNCHECKABLE = ParityOutcome
 
 

@@ -94,13 +94,21 @@ def test_shares_are_of_the_decisions_whose_vector_is_stored_and_rounded_up(tmp_p
         file.write_table(table)
 
     def snapshot(number: int) -> dict[str, Any]:
-        group = {"group_name": "g", "group_version": "v1", "features": {"n": number, "extra": 1}}
+        lists = {"newest": [number, 2], "flags": [1] if number == 2 else [True], "shops": None}
+        group = {"group_name": "g", "group_version": "v1", "features": {"n": number, "extra": 1, **lists}}
         return {"values": [{"key_type": "account", "key_id": "a", "by_group": [group]}]}
 
     served = {"d-0": snapshot(1), "d-1": snapshot(2), "d-2": snapshot(3)}
     skewed = SkewedRows(lambda ids: {name: served[name] for name in ids if name in served}, rows)
     block = pa.table(
-        {"account_id": ["a", "a", "a"], "g_v1__n": pa.array([1, 2, 3]), "g_v1__m": pa.array([None, None, None], pa.int64())}
+        {
+            "account_id": ["a", "a", "a"],
+            "g_v1__n": pa.array([1, 2, 3]),
+            "g_v1__m": pa.array([None, None, None], pa.int64()),
+            "g_v1__newest": pa.array([[1, 2], [2, 2], [1]]),
+            "g_v1__flags": pa.array([[True], [True], [True]]),
+            "g_v1__shops": pa.array([None, ["x"], None]),
+        }
     )
     assert list(skewed.blocks(iter([block]))) == [block]
     assert skewed.table() == SkewTable.model_validate(
@@ -111,6 +119,9 @@ def test_shares_are_of_the_decisions_whose_vector_is_stored_and_rounded_up(tmp_p
             "features": {
                 "g_v1__n": {"compared": 3, "differing": 1, "share": "0.333334"},
                 "g_v1__m": {"compared": 0, "differing": 0},
+                "g_v1__newest": {"compared": 3, "differing": 1, "share": "0.333334"},
+                "g_v1__flags": {"compared": 3, "differing": 1, "share": "0.333334"},
+                "g_v1__shops": {"compared": 3, "differing": 2, "share": "0.666667"},
             },
         }
     )

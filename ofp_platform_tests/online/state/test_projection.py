@@ -63,6 +63,7 @@ def test_a_group_version_means_one_thing_for_good(connection: psycopg.Connection
     before = published_groups(connection)
     assert set(before) == {
         ("every", "v1"),
+        ("lists", "v1"),
         ("ratios", "v2"),
         ("switches", "v1"),
         ("texts", "v1"),

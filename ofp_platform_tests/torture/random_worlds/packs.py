@@ -48,6 +48,8 @@ _SIMPLE = tuple(one.value for one in Aggregation if one is not Aggregation.RATIO
 _WITHOUT_VALUE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.NOTHING)
 _DECIMAL = tuple(one.value for one in Aggregation if RULES[one].decimal and one is not Aggregation.RATIO)
 _OF_ANY_TYPE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.VALUE)
+_LISTS = tuple(one.value for one in Aggregation if RULES[one].is_list)
+_OF_NUMBERS = tuple(one for one in _SIMPLE if one not in _LISTS)
 _NUMBERS = ("amount", "amount", "units")
 _VALUES = (*_NUMBERS, "status", "shop", "online")
 Part = dict[str, Any]
@@ -144,7 +146,7 @@ def _generated(number: int) -> Part:
                 "ttl_seconds": rng.choice((1, 5, 3_600)),
                 "features": features,
             }
-            numbers = [one["name"] for one in features if not _has_field_type(one)]
+            numbers = [one["name"] for one in features if one["aggregation"] not in _LISTS and not _has_field_type(one)]
             if numbers and rng.random() < 0.4:
                 group["request"] = {"amount": "integer"}
                 group["on_demand"] = [
@@ -157,7 +159,7 @@ def _generated(number: int) -> Part:
 def _feature(rng: random.Random, key_type: str, unit: str) -> Part:
     window, delay = {"window": _window(rng, unit)}, {"delay": _delay(rng, unit)} if rng.random() < 0.4 else {}
     if rng.random() < 0.2:
-        sides = {side: _selection(rng, key_type) for side in ("numerator", "denominator")}
+        sides = {side: _selection(rng, key_type, aggregations=_OF_NUMBERS) for side in ("numerator", "denominator")}
         for side in sides.values():
             side.pop("scale", None)  # a ratio is of operands that are not rounded
             side |= {"window": _window(rng, unit)} if rng.random() < 0.4 else {}
@@ -181,9 +183,11 @@ def _has_field_type(feature: Part) -> bool:
     return feature["aggregation"] in _OF_ANY_TYPE and feature["value"] not in _NUMBERS
 
 
-def _selection(rng: random.Random, key_type: str, own_values: Sequence[str] = _NUMBERS) -> Part:
+def _selection(
+    rng: random.Random, key_type: str, own_values: Sequence[str] = _NUMBERS, aggregations: Sequence[str] = _SIMPLE
+) -> Part:
     """One aggregation of some event types, its value and its conditions among the fields that all of them have."""
-    aggregation = rng.choice(_SIMPLE)
+    aggregation = rng.choice(aggregations)
     routed = [name for name, one in _EVENTS.items() if key_type in one["keys"] and name != "declared"]
     values: Sequence[str] = ()
     if aggregation not in _WITHOUT_VALUE:
@@ -200,6 +204,8 @@ def _selection(rng: random.Random, key_type: str, own_values: Sequence[str] = _N
     if shared and rng.random() < 0.4:
         conditions = rng.sample(shared, min(len(shared), rng.choice((1, 1, 2))))
         made["where"] = {name: rng.sample(_WORDS[name], rng.randint(1, len(_WORDS[name]) - 1)) for name in conditions}
+    if aggregation == "last_n":
+        made["n"] = rng.choice((1, 2, 3, 20))
     if aggregation == "quantile":
         made["p"] = rng.choice(("0.000001", "0.25", "0.5", "0.99", "1"))
     if aggregation == "distinct_count" and rng.random() < 0.5:
