@@ -29,7 +29,7 @@ PIN_NAMES = (
     "scenario_run_id",
 )
 UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-LIST_FIELDS = ("n",)
+LIST_FIELDS = ("n", "category", "k")
 DECIMAL_AGGREGATIONS = ("mean", "stddev", "ratio")
 DEFAULT_SCALE = 6
 IDENTITY_FIELDS = (
@@ -370,6 +370,10 @@ def _column(name: str, kind: str, values: list[Any]) -> dict[str, Any]:
         items = [item for value in values for item in value or ()]
         entry["lengths"] = sha256(b"".join(struct.pack("<I", len(value or ())) for value in values))
         return {**entry, "items": _column("element", kind.removeprefix("list<element: ").removesuffix(" not null>"), items)}
+    if kind.startswith("struct<"):
+        parts = re.findall(r"(\w+): (\w+) not null", kind)
+        fields = [_column(part, part_kind, [value[part] for value in values]) for part, part_kind in parts]
+        return {**entry, "fields": fields}
     if kind == "string":
         entry["lengths"] = sha256(b"".join(struct.pack("<I", len((value or "").encode())) for value in values))
     return {**entry, "values": sha256(b"".join(_cell(kind, value) for value in values))}

@@ -79,7 +79,7 @@ def _window(window: ExplainedWindow) -> ExplainingWindow:
         {
             "role": window.role,
             "aggregation": selection.aggregation.value,
-            "of": selection.value,
+            "of": selection.shown_field,
             "event_types": selection.predicate.event_types,
             "where": {field: tuple(values) for field, values in selection.predicate.conditions},
             "after_utc": format_time(window.after),

@@ -57,7 +57,9 @@ def _encode(operand: CompiledOperand | None, distinct_index: ResultIndex) -> tup
     match finish:
         case Finish.COUNT:
             return _PICK, slot, COUNT, 1
-        case Finish.DISTINCT | Finish.LAST_N:  # of a list the number of its items
+        case (
+            Finish.DISTINCT | Finish.LAST_N | Finish.TOP_K | Finish.COUNT_BY | Finish.SUM_BY
+        ):  # of a list the number of its items
             return _DISTINCT, distinct_index[result_key(operand)], 0, 1
         case Finish.QUANTILE:
             return _RESULT, distinct_index[result_key(operand)], 0, 1

@@ -18,7 +18,7 @@ from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import KnownWindows, known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT2, OUT3, Int64Array, native
-from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, query_of, result_key
+from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays, Query, operands_of, places_of, query_of, result_key
 from ofp_platform.kernel.sliding import slide_distinct, slide_slots
 from ofp_platform.kernel.texts import with_ranks
 from ofp_platform.kernel.whole_windows import known_whole, slide_whole
@@ -26,6 +26,7 @@ from ofp_platform.registry.aggregations import rule_of
 from ofp_platform.registry.exact_value import Unservable
 from ofp_platform.registry.layout import CompiledFeature, CompiledGroup
 from ofp_platform.registry.text_words import EncodedTexts
+from ofp_platform.vocabulary.canonical import MAX_INTEGER
 
 PIECE_ROWS = 4_096
 LARGE_PIECE_ROWS = 65_536
@@ -63,7 +64,8 @@ class FeatureColumn:
     """One feature of n rows. `low` int64[n]: the value, or the low 64 bits of the unscaled decimal whose high ones are
     `high` (None: an integer feature); `valid` bool[n]. Both are 0 where the value is null; `beyond` of the nulls are values
     beyond what is served. Of a text feature `low` are ranks in `texts` (encoded, see `text_words`); it is None of others. Of a
-    list `low` is the number of items, and `items` int64[sum of low] has them (ranks, where they are texts), row by row."""
+    list `low` is the number of items, and `items` int64[sum of low] has them (ranks, where they are texts), row by row; of
+    categories with integers, `numbers` has these."""
 
     group: tuple[str, str]
     name: str
@@ -74,6 +76,7 @@ class FeatureColumn:
     beyond: int
     texts: EncodedTexts | None = None
     items: Int64Array | None = None
+    numbers: Int64Array | None = None
 
 
 @native(NOTHING(IN2, IN1, IN1, IN2, INTEGER, IN2, IN2, IN1, IN1, IN1, IN1, OUT3, OUT2))
@@ -156,7 +159,7 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     events = replace(events, matrix=matrix)
     values = np.empty((len(column_query.features), count), np.int64)
     statuses = np.empty((len(column_query.features), count), np.uint8)
-    items: dict[int, list[Int64Array]] = {number: [np.empty(0, np.int64)] for number in column_query.lists}
+    lists = {number: _ListItems(column_query.features[number][1], *places) for number, places in column_query.lists.items()}
     wide: list[tuple[int, int, int]] = []
     beyond = [0] * len(column_query.features)
     largest = max((len(piece.times) for piece in _pieces(rows)), default=0)
@@ -174,10 +177,11 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
             _leave_out_unknown(column_query, events, piece, edges, accumulators, distinct)
         if finalise_into(column_query.feature_codes, accumulators, distinct, piece.times, piece.first, values, statuses):
             wide += _decide(column_query, piece, accumulators, distinct, values, statuses, beyond)
-        for number, (first, most) in column_query.lists.items():
-            lengths = distinct[:, first]
+        for number, list_items in lists.items():
+            lengths = list_items.take(distinct)
+            values[number, piece.first : piece.first + size] = lengths
             statuses[number, piece.first : piece.first + size] = lengths > 0
-            items[number].append(distinct[:, first + 1 : first + 1 + most][np.arange(most) < lengths[:, np.newaxis]])
+            beyond[number] += int((distinct[:, list_items.first] > lengths).sum())
     columns = [
         FeatureColumn(
             group,
@@ -188,7 +192,8 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
             valid,
             unserved,
             texts.lists.get(column_query.lists[number][0]) if feature.is_list else texts.tables.get(feature.operand.slot),
-            np.concatenate(items[number]) if feature.is_list else None,
+            lists[number].items if feature.is_list else None,
+            lists[number].numbers if feature.has_numbers else None,
         )
         for number, ((group, feature), low, valid, unserved) in enumerate(
             zip(column_query.features, values, statuses.view(np.bool_), beyond, strict=True)
@@ -199,6 +204,56 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
         if own_high is not None:
             own_high[row] = high
     return columns
+
+
+class _ListItems:
+    """The items of one feature that is a list, gathered piece by piece out of the results.
+
+    Args:
+        feature: the feature.
+        first: its first result.
+        most: the most items that a list of it has.
+    """
+
+    def __init__(self, feature: CompiledFeature, first: int, most: int) -> None:
+        self.first = first
+        self._most = most
+        self._places = places_of(feature.operand)
+        self._has_numbers = feature.has_numbers
+        self._items = [np.empty(0, np.int64)]
+        self._numbers = [np.empty(0, np.int64)]
+
+    @property
+    def items(self) -> Int64Array:
+        """int64[N]: all items so far."""
+        return np.concatenate(self._items)
+
+    @property
+    def numbers(self) -> Int64Array:
+        """int64[N]: their integers, if they have some."""
+        return np.concatenate(self._numbers)
+
+    def take(self, results: Int64Array) -> Int64Array:
+        """Take the items of the next m rows; int64[m]: how many of each. A list with an integer beyond the bound has none.
+
+        `results` int64[m, R].
+        """
+        lengths = results[:, self.first].copy()
+        is_item = np.arange(self._most) < lengths[:, np.newaxis]
+        if self._has_numbers:
+            low = self._block(results, self._places - 1)
+            is_beyond = (low > MAX_INTEGER) | (low < -MAX_INTEGER)
+            if self._places == 3:
+                is_beyond |= self._block(results, 1) != low >> 63
+            lengths[(is_beyond & is_item).any(axis=1)] = 0
+            is_item = np.arange(self._most) < lengths[:, np.newaxis]
+            self._numbers.append(low[is_item])
+        self._items.append(self._block(results, 0)[is_item])
+        return lengths
+
+    def _block(self, results: Int64Array, number: int) -> Int64Array:
+        begin = self.first + 1 + number * self._most
+        return results[:, begin : begin + self._most]
 
 
 @dataclass(frozen=True, eq=False)

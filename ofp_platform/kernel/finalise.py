@@ -100,6 +100,21 @@ def _items(index: int) -> Finaliser:
     return lambda rows, distinct, time: list(distinct[index + 1 : index + 1 + distinct[index]]) or None
 
 
+def _pairs(index: int, most: int, is_sum: bool) -> Finaliser:
+    """Categories with their counts or sums; `index`, `most`: the first result, and the most items that there are."""
+
+    def pairs(rows: AccumulatorRows, distinct: Sequence[Any], time: int) -> ExactValue:
+        found: list[dict[str, Any]] = []
+        for place in range(index + 1, index + 1 + distinct[index]):
+            number = wide(distinct[place + most], distinct[place + 2 * most]) if is_sum else distinct[place + most]
+            if in_range(number) is Unservable.OUT_OF_RANGE:
+                return Unservable.OUT_OF_RANGE
+            found.append({"category": distinct[place], "value": number})
+        return found or None
+
+    return pairs
+
+
 def _seconds_since_result(index: int) -> Finaliser:
     return lambda rows, distinct, time: None if distinct[index] == EARLIEST else (time - distinct[index]) // MICROS_PER_SECOND
 
@@ -116,8 +131,10 @@ def _value(operand: CompiledOperand, distinct_index: ResultIndex) -> Finaliser:
             return _result(distinct_index[result_key(operand)])
         case Finish.SECONDS_SINCE_CHANGE:
             return _seconds_since_result(distinct_index[result_key(operand)])
-        case Finish.LAST_N:
+        case Finish.LAST_N | Finish.TOP_K:
             return _items(distinct_index[result_key(operand)])
+        case Finish.COUNT_BY | Finish.SUM_BY:
+            return _pairs(distinct_index[result_key(operand)], operand.parameter, finish is Finish.SUM_BY)
         case Finish.SUM:
             return lambda rows, distinct, time: _sum(rows[slot])
         case Finish.MIN:
@@ -201,10 +218,10 @@ def finaliser(feature: CompiledFeature, distinct_index: ResultIndex) -> Finalise
     return lambda rows, distinct, time: in_range(value(rows, distinct, time))
 
 
-def _boolean(value: ExactValue) -> bool | list[bool] | None:
+def _boolean(value: ExactValue) -> ExactValue:
     if isinstance(value, list):
-        return [bool(item) for item in value]
-    return None if value is None else bool(value)
+        return [{**item, "category": bool(item["category"])} if isinstance(item, dict) else bool(item) for item in value]
+    return bool(value) if isinstance(value, int) else value
 
 
 def group_values(group: CompiledGroup, query: Query, evaluation: Evaluation, time: int) -> dict[str, ExactValue]:

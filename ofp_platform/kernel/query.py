@@ -19,11 +19,19 @@ from ofp_platform.registry.layout import CompiledGroup, CompiledOperand, KeyLayo
 # `Query.whole` begin alike (its first result, where it has several)
 WINDOW, DELAY, MEASURE = range(2, 5)
 RESULT = 4
-KIND, PARAMETER, CONDITION = range(5, 8)
+KIND, PARAMETER, CONDITION, CATEGORY, IS_TEXT = range(5, 10)
 # the kinds of `Query.whole`
-QUANTILE, CHANGE, LAST_N = range(3)
-_KINDS = {Finish.QUANTILE: QUANTILE, Finish.SECONDS_SINCE_CHANGE: CHANGE, Finish.LAST_N: LAST_N}
-_LISTS = (LAST_N,)
+QUANTILE, CHANGE, LAST_N, BY_COUNT, BY_SUM = range(5)
+_KINDS = {
+    Finish.QUANTILE: QUANTILE,
+    Finish.SECONDS_SINCE_CHANGE: CHANGE,
+    Finish.LAST_N: LAST_N,
+    Finish.TOP_K: BY_COUNT,
+    Finish.COUNT_BY: BY_COUNT,
+    Finish.SUM_BY: BY_SUM,
+}
+_PLACES = {LAST_N: 1, BY_COUNT: 2, BY_SUM: 3}
+"""Of the kinds of lists, the results that each item has: itself, or the category and its count, or both words of its sum."""
 ResultIndex = Mapping[tuple[int, ...], int]
 """`result_key` of an operand -> index of its result, of a list that of its first result."""
 
@@ -108,11 +116,12 @@ class Query:
 
     `slot_numbers` int64[c]: slots, ordered so that windows over the same events with the same end follow each other, growing.
     `merged_slots`: those of them that summaries have; `text_slots`: the others, whose values are texts. Both ordered
-    likewise. `text_lists`: of each list of texts its first result, its most items, and the place of the text field in the
-    layout. `has_texts`: some of the query's values are texts.
+    likewise. `text_lists`: of each list of texts its first result, and the place of the text field in the layout. `has_texts`:
+    some of the query's values are texts.
     `distinct` int64[P, 5]: predicate, token row, window, delay, index of the result; ordered likewise.
-    `whole` int64[W, 8]: as `distinct`, the row being that of the values; then the kind, its parameter, and the predicate of its
-    condition (see `whole_windows`). A list has several results: the number of its items, and the items.
+    `whole` int64[W, 10]: as `distinct`, the row being that of the values; then the kind, its parameter, the predicate of its
+    condition, the row of the categories, and whether these are ranks of texts (see `whole_windows`). A list has several
+    results: the number of its items, the items, and of categories then the counts, or the high and the low words of the sums.
     `distinct_index`: `result_key` of an operand -> index of the (first) result, those of `whole` behind those of `distinct`.
     `result_count`: the number of results, R.
     `masks` int64[G]: predicate bits of which the last time is asked.
@@ -129,7 +138,7 @@ class Query:
     masks: Int64Array
     whole: Int64Array
     result_count: int
-    text_lists: tuple[tuple[int, int, int], ...] = ()
+    text_lists: tuple[tuple[int, int], ...] = ()
     finalisers: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @cached_property
@@ -156,7 +165,7 @@ class Query:
         """int64[rows, R]: the results of distinct counts and whole windows where there is no event."""
         results = np.zeros((rows, self.result_count), np.int64)
         for window in self.whole.tolist():
-            if window[KIND] not in _LISTS:
+            if window[KIND] not in _PLACES:
                 results[:, window[RESULT]] = EARLIEST
         return results
 
@@ -164,7 +173,15 @@ class Query:
 def result_key(operand: CompiledOperand) -> tuple[int, ...]:
     """The name of an operand's result among those of its query: (slot, token) of a distinct count."""
     kind = _KINDS.get(rule_of(operand.aggregation).finish)
-    return (operand.slot, operand.token) if kind is None else (operand.slot, kind, operand.parameter, operand.condition)
+    if kind is None:
+        return operand.slot, operand.token
+    category = () if operand.category < 0 else (operand.category, int(operand.has_text_category))
+    return operand.slot, kind, operand.parameter, operand.condition, *category
+
+
+def places_of(operand: CompiledOperand) -> int:
+    """How many results each item of a list has; 0: the operand is no list."""
+    return _PLACES.get(_KINDS.get(rule_of(operand.aggregation).finish, -1), 0)
 
 
 def make_query(
@@ -189,12 +206,16 @@ def make_query(
     index: dict[tuple[int, ...], int] = {pair: place for place, pair in enumerate(pairs)}
     whole_rows, text_lists, result = [], [], len(pairs)
     for key in dict.fromkeys(whole):
-        slot, kind, parameter, condition = key
-        whole_rows.append((*arrays.slots[slot, :MEASURE].tolist(), result, kind, parameter, condition))
-        if kind in _LISTS and arrays.layout.slots[slot].text >= 0:
-            text_lists.append((result, parameter, arrays.layout.slots[slot].text))
+        slot, kind, parameter, condition, *category = key
+        place, is_text = category or (-1, 0)
+        first_row = arrays.layout.first_text_row if is_text else arrays.layout.first_integer_row
+        category_row = first_row + place if category else -1
+        whole_rows.append((*arrays.slots[slot, :MEASURE].tolist(), result, kind, parameter, condition, category_row, is_text))
+        text = (place if is_text else -1) if category else arrays.layout.slots[slot].text
+        if kind in _PLACES and text >= 0:
+            text_lists.append((result, text))
         index[key] = result
-        result += 1 + parameter if kind in _LISTS else 1
+        result += 1 + _PLACES.get(kind, 0) * parameter
     slot_numbers = sorted(set(slots), key=chain)
     text_slots = [slot for slot in slot_numbers if arrays.layout.slots[slot].text >= 0]
     return Query(
@@ -206,7 +227,7 @@ def make_query(
         distinct=np.array(rows, np.int64).reshape(len(rows), 5),
         distinct_index=index,
         masks=np.array(masks, np.int64),
-        whole=np.array(whole_rows, np.int64).reshape(len(whole_rows), 8),
+        whole=np.array(whole_rows, np.int64).reshape(len(whole_rows), 10),
         result_count=result,
         text_lists=tuple(text_lists),
     )

@@ -54,10 +54,10 @@ def with_ranks(query: Query, matrix: Int64Array) -> tuple[Int64Array, TextTables
     ranked_matrix[: layout.first_text_row] = matrix[: layout.first_text_row]
     text_of_slot = {slot: layout.slots[slot].text for slot in query.text_slots.tolist()}
     tables: dict[int, EncodedTexts] = {}
-    for text in sorted({*text_of_slot.values(), *(text for _, _, text in query.text_lists)}):
+    for text in sorted({*text_of_slot.values(), *(text for _, text in query.text_lists)}):
         row = layout.first_text_row + TEXT_WORDS * text
         ranked_matrix[layout.first_text_row + text], tables[text] = rank_words(matrix[row : row + TEXT_WORDS])
     return ranked_matrix, TextTables(
         {slot: tables[text] for slot, text in text_of_slot.items()},
-        {first: tables[text] for first, _, text in query.text_lists},
+        {first: tables[text] for first, text in query.text_lists},
     )

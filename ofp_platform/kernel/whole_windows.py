@@ -1,8 +1,14 @@
-"""Aggregations of the events of a window themselves, which no accumulator row replaces: quantiles, changes of a condition, lists.
+"""Aggregations of the events of a window themselves, which no accumulator row replaces: quantiles, changes of a condition, and
+lists.
 
-A quantile or a change is one integer, or NO_VALUE for null; a list is the number of its items and as many places as it has items
-at most, zeros behind the last one. Besides distinct counts (`window_loops`, `sliding`, `known_distinct`) these are all that a
-query needs whole events for; their results stand behind its distinct counts.
+A quantile or a change is one integer, or NO_VALUE for null. A list is the number of its items and as many places as it has items
+at most, zeros behind the last one; of categories it has these, and likewise their counts, or the high and low words of their
+sums.
+Besides distinct counts (`window_loops`, `sliding`, `known_distinct`) these are all that a query needs whole events for; their
+results stand behind its distinct counts.
+
+Categories stand in the order of their bytes: texts by their ranks, integers (0 and 1 are false and true) by their digits. The
+greatest total wins a tournament between neighbours, of equals the one to the left; then it leaves, and the next one wins.
 """
 
 from __future__ import annotations
@@ -11,16 +17,43 @@ from typing import Any
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import EARLIEST, PREDICATE, ROW, events_until, subtract_saturating, window_after
+from ofp_platform.kernel.accumulate import (
+    EARLIEST,
+    PREDICATE,
+    ROW,
+    add_wide,
+    events_until,
+    subtract_saturating,
+    subtract_wide,
+    window_after,
+)
 from ofp_platform.kernel.known_windows import IN_FLAGS, KnownWindows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
-from ofp_platform.kernel.query import CONDITION, DELAY, KIND, LAST_N, PARAMETER, QUANTILE, RESULT, WINDOW, Query
+from ofp_platform.kernel.query import (
+    BY_COUNT,
+    BY_SUM,
+    CATEGORY,
+    CONDITION,
+    DELAY,
+    IS_TEXT,
+    KIND,
+    LAST_N,
+    PARAMETER,
+    QUANTILE,
+    RESULT,
+    WINDOW,
+    Query,
+)
 from ofp_platform.registry.aggregations import P_UNITS
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 NO_VALUE = EARLIEST
 """Instead of a result: null."""
 _NOTHING_MISSING = -1
+_MOST_DIGITS = 16
+_NO_CATEGORY = -1
+# the rows of totals
+_EVENTS, _HIGH, _LOW = range(3)
 
 
 @native()
@@ -41,10 +74,128 @@ def _write_newest(window: Int64Array, matrix: Int64Array, positions: Int64Array,
 
 
 @native()
+def digits_order(number: int) -> Any:
+    """An integer by which integers within ±(2^53-1) stand in the order of their decimal texts, byte by byte."""
+    rest = abs(number)
+    count = 1
+    power = 1
+    while rest >= 10:
+        rest //= 10
+        count += 1
+    for _ in range(_MOST_DIGITS - count):
+        power *= 10
+    # the digits first, then their number: of two that begin alike the shorter one; a sign comes before every digit
+    key = (abs(number) * power) * 32 + count
+    return key if number >= 0 else key - 2**60
+
+
+@native()
+def _categories(window: Int64Array, matrix: Int64Array, positions: Int64Array) -> Any:
+    """(int64[n]: the category of each event, counted from 0 in their order; int64[D]: the categories themselves)."""
+    count = positions.shape[0]
+    keys = np.empty(count, np.int64)
+    for place in range(count):
+        value = matrix[window[CATEGORY], positions[place]]
+        keys[place] = value if window[IS_TEXT] else digits_order(value)
+    order = np.argsort(keys, kind="mergesort")
+    names = np.empty(count, np.int64)
+    categories = np.empty(count, np.int64)
+    different = 0
+    for rank in range(count):
+        if rank == 0 or keys[order[rank]] != keys[order[rank - 1]]:
+            categories[different] = matrix[window[CATEGORY], positions[order[rank]]]
+            different += 1
+        names[order[rank]] = different - 1
+    return names, categories[:different]
+
+
+@native()
+def _change_total(window: Int64Array, matrix: Int64Array, event: int, name: int, is_added: bool, totals: Int64Array) -> None:
+    """Let an event into the total of its category, or out of it."""
+    value: Any = matrix[window[ROW], event] if window[KIND] == BY_SUM else np.int64(1)
+    if is_added:
+        totals[_EVENTS, name] += 1
+        totals[_HIGH, name], totals[_LOW, name] = add_wide(totals[_HIGH, name], totals[_LOW, name], value >> 63, value)
+    else:
+        totals[_EVENTS, name] -= 1
+        totals[_HIGH, name], totals[_LOW, name] = subtract_wide(totals[_HIGH, name], totals[_LOW, name], value >> 63, value)
+
+
+@native()
+def _winner(totals: Int64Array, left: int, right: int) -> int:
+    if left == _NO_CATEGORY or right == _NO_CATEGORY:
+        return max(left, right)
+    if totals[_HIGH, left] != totals[_HIGH, right]:
+        return left if totals[_HIGH, left] > totals[_HIGH, right] else right
+    return right if np.uint64(totals[_LOW, right]) > np.uint64(totals[_LOW, left]) else left
+
+
+@native()
+def _tree_of(categories: int) -> Any:
+    """int64[2 * size]: a tournament between no categories; the place of category c is size + c, the winner stands at 1."""
+    size = 1
+    while size < categories:
+        size *= 2
+    return np.full(2 * size, _NO_CATEGORY, np.int64)
+
+
+@native()
+def _enter(tree: Int64Array, totals: Int64Array, name: int, is_there: bool) -> None:
+    """Let a category into the tournament with its present total, or out of it."""
+    node = tree.shape[0] // 2 + name
+    tree[node] = name if is_there else _NO_CATEGORY
+    node //= 2
+    while node > 0:
+        tree[node] = _winner(totals, tree[2 * node], tree[2 * node + 1])
+        node //= 2
+
+
+@native()
+def _write_greatest(window: Int64Array, categories: Int64Array, totals: Int64Array, tree: Int64Array, out: Int64Array) -> None:
+    """Write the categories with the greatest totals; the tournament is as before afterwards."""
+    first = window[RESULT] + 1
+    most = window[PARAMETER]
+    words = 2 if window[KIND] == BY_SUM else 1
+    out[first : first + (1 + words) * most] = 0
+    winners = np.empty(most, np.int64)
+    length = 0
+    while length < most and tree[1] != _NO_CATEGORY:
+        winner = tree[1]
+        out[first + length] = categories[winner]
+        if words == 2:
+            out[first + most + length] = totals[_HIGH, winner]
+        out[first + words * most + length] = totals[_LOW, winner]
+        winners[length] = winner
+        length += 1
+        _enter(tree, totals, winner, False)
+    for place in range(length):
+        _enter(tree, totals, winners[place], True)
+    out[window[RESULT]] = length
+
+
+@native()
+def _write_categories(window: Int64Array, matrix: Int64Array, positions: Int64Array, out: Int64Array) -> None:
+    """Write the categories of the events at `positions`."""
+    names, categories = _categories(window, matrix, positions)
+    totals = np.zeros((3, categories.shape[0]), np.int64)
+    for place in range(positions.shape[0]):
+        _change_total(window, matrix, positions[place], names[place], True, totals)
+    tree = _tree_of(categories.shape[0])
+    half = tree.shape[0] // 2
+    for name in range(categories.shape[0]):
+        tree[half + name] = name
+    for node in range(half - 1, 0, -1):
+        tree[node] = _winner(totals, tree[2 * node], tree[2 * node + 1])
+    _write_greatest(window, categories, totals, tree, out)
+
+
+@native()
 def _write(window: Int64Array, matrix: Int64Array, positions: Int64Array, count: int, out: Int64Array) -> None:
     """Write the results of one window over `count` events at `positions`, in their order."""
     if window[KIND] == LAST_N:
         _write_newest(window, matrix, positions, 0, count, out)
+    elif window[KIND] == BY_COUNT or window[KIND] == BY_SUM:
+        _write_categories(window, matrix, positions[:count], out)
     else:
         out[window[RESULT]] = _value(window, matrix, positions, count)
 
@@ -134,6 +285,29 @@ def _slide_newest(
         _write_newest(window, matrix, positions, begin, end, out[row])
 
 
+@native()
+def _slide_categories(
+    window: Int64Array, edges: Int64Array, matrix: Int64Array, positions: Int64Array, times: Int64Array, out: Int64Array
+) -> None:
+    names, categories = _categories(window, matrix, positions)
+    totals = np.zeros((3, categories.shape[0]), np.int64)
+    tree = _tree_of(categories.shape[0])
+    begin = 0
+    end = 0
+    for row in range(times.shape[0]):
+        until = subtract_saturating(times[row], window[DELAY])
+        after = window_after(window[WINDOW], until, edges, row)
+        while end < positions.shape[0] and matrix[TIME_ROW, positions[end]] <= until:
+            _change_total(window, matrix, positions[end], names[end], True, totals)
+            _enter(tree, totals, names[end], True)
+            end += 1
+        while begin < end and matrix[TIME_ROW, positions[begin]] <= after:
+            _change_total(window, matrix, positions[begin], names[begin], False, totals)
+            _enter(tree, totals, names[begin], totals[_EVENTS, names[begin]] > 0)
+            begin += 1
+        _write_greatest(window, categories, totals, tree, out[row])
+
+
 @native(NOTHING(IN2, IN2, IN2, IN1, IN1, IN1, IN1, OUT2))
 def _slide(
     windows: Int64Array,
@@ -162,6 +336,10 @@ def _slide(
             if window[KIND] == LAST_N:
                 rows = slice(offsets[key], offsets[key + 1])
                 _slide_newest(window, edges[rows], matrix, positions[:count], times[rows], out[rows])
+                continue
+            if window[KIND] == BY_COUNT or window[KIND] == BY_SUM:
+                rows = slice(offsets[key], offsets[key + 1])
+                _slide_categories(window, edges[rows], matrix, positions[:count], times[rows], out[rows])
                 continue
             is_quantile = window[KIND] == QUANTILE
             values = np.empty(count if is_quantile else 0, np.int64)

@@ -28,6 +28,9 @@ class Aggregation(StrEnum):
     MEDIAN = "median"
     SECONDS_SINCE_CHANGE = "seconds_since_change"
     LAST_N = "last_n"
+    TOP_K = "top_k"
+    COUNT_BY = "count_by"
+    SUM_BY = "sum_by"
     RATIO = "ratio"
 
 
@@ -82,6 +85,9 @@ class Finish(Enum):
     QUANTILE = "quantile", Parts.NONE, True
     SECONDS_SINCE_CHANGE = "seconds since change", Parts.NONE, True
     LAST_N = "last n", Parts.NONE, True
+    TOP_K = "top k", Parts.NONE, True
+    COUNT_BY = "count by", Parts.NONE, True
+    SUM_BY = "sum by", Parts.NONE, True
     QUOTIENT = "quotient", Parts.NONE
 
     def __init__(self, label: str, parts: Parts, whole_events: bool = False) -> None:
@@ -98,6 +104,8 @@ class ValueType(StrEnum):
     FIELD = "as the field"
     DECIMAL = "decimal"
     FIELDS = "list, each as the field"
+    CATEGORIES = "list, each as the category"
+    PAIRS = "list of category and integer"
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Rule:
     @property
     def is_list(self) -> bool:
         """Whether the value is a list."""
-        return self.value_type is ValueType.FIELDS
+        return self.value_type in (ValueType.FIELDS, ValueType.CATEGORIES, ValueType.PAIRS)
 
 
 class UnknownAggregation(ValueError):
@@ -173,6 +181,23 @@ RULES: dict[Aggregation, Rule] = {
         "values of the n latest events, the latest first",
         ordered=True,
         takes=("n",),
+    ),
+    Aggregation.TOP_K: Rule(
+        ValueType.CATEGORIES, Reads.NOTHING, Finish.TOP_K, "the k categories with most events", takes=("category", "k")
+    ),
+    Aggregation.COUNT_BY: Rule(
+        ValueType.PAIRS,
+        Reads.NOTHING,
+        Finish.COUNT_BY,
+        "the k categories with most events, each with their number",
+        takes=("category", "k"),
+    ),
+    Aggregation.SUM_BY: Rule(
+        ValueType.PAIRS,
+        Reads.INTEGER,
+        Finish.SUM_BY,
+        "the k categories with the greatest sums of the field, each with its sum",
+        takes=("category", "k"),
     ),
     Aggregation.MEAN: Rule(ValueType.DECIMAL, Reads.INTEGER, Finish.MEAN, "arithmetic mean of the field"),
     Aggregation.STDDEV: Rule(

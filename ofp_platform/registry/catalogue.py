@@ -66,6 +66,8 @@ def _features(registry: CompiledRegistry, group: Group) -> tuple[CatalogueFeatur
 
 def type_words(feature: CompiledFeature) -> str:
     """The type of a windowed feature's value: integer, boolean, string, decimal(scale), or a list of them."""
+    if feature.has_numbers:
+        return f"list of {{category: {feature.value_type.value}, value: integer}}"
     if feature.is_list:
         return f"list of {feature.value_type.value}"
     return feature.value_type.value if feature.scale is None else f"decimal({feature.scale})"
@@ -108,6 +110,8 @@ def _operand(part: Feature | Operand, feature: Feature) -> CatalogueOperand:
         p=part.p,
         condition=None if part.condition is None else dict(part.condition),
         n=part.n if isinstance(part, Feature) else None,
+        category=part.category if isinstance(part, Feature) else None,
+        k=part.k if isinstance(part, Feature) else None,
         where=dict(part.where),
         window=part.window or feature.window,
         delay=part.delay or feature.delay,
@@ -120,6 +124,7 @@ def sentence(operand: CatalogueOperand) -> str:
     text += f" (n = {operand.n})" if operand.n is not None else ""
     text += f" of {operand.value}" if operand.value is not None else ""
     text += f" and {operand.paired_with}" if operand.paired_with is not None else ""
+    text += f" by {operand.category} (k = {operand.k})" if operand.category is not None else ""
     text += f" of {_conditions(operand.condition)}" if operand.condition is not None else ""
     text += f" over {', '.join(operand.events)}"
     if operand.where:

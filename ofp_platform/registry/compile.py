@@ -24,6 +24,7 @@ from ofp_platform.registry.models import EventRouting, FieldType, Group, Pack
 from ofp_platform.registry.pack import group_id, pack_digest
 from ofp_platform.registry.selection import (
     Selection,
+    category_type,
     feature_scale,
     feature_selections,
     group_feed,
@@ -74,11 +75,12 @@ def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
     selections = [selection for group in groups for selection in group_selections(group, events)]
     feeds = {group_feed(group, events) for group in groups}
     predicates = sorted({predicate for selection in selections for predicate in selection.predicates} | feeds, key=_order)
-    integers = sorted(
-        {selection.value for selection in selections if _integer(selection, events) and selection.value is not None}
-    )
+    numbers = {selection.value for selection in selections if _integer(selection, events) and selection.value is not None}
+    categories = {(selection.category, category_type(selection, events)) for selection in selections if selection.category}
+    integers = sorted(numbers | {name for name, kind in categories if name is not None and kind is not FieldType.STRING})
     tokens = sorted({selection.token for selection in selections if _token(selection) and selection.token is not None})
-    texts = sorted({selection.value for selection in selections if is_text(selection, events) and selection.value is not None})
+    values = {selection.value for selection in selections if is_text(selection, events) and selection.value is not None}
+    texts = sorted(values | {name for name, kind in categories if name is not None and kind is FieldType.STRING})
     # every predicate has a measure of its events alone: freshness reads its last time out of the chunk summaries
     measures = {Measure(index, -1) for index in range(len(predicates))}
     measures |= {_measure(selection, events, predicates, integers) for selection in selections}
@@ -172,6 +174,8 @@ def _features(events: Events, group: Group, selections: list[Selection], layout:
 
 
 def _value_type(selection: Selection, events: Events) -> FieldType:
+    if selection.category is not None:
+        return category_type(selection, events) or FieldType.INTEGER
     is_field = rule_of(selection.aggregation).value_type in (ValueType.FIELD, ValueType.FIELDS)
     return (value_type(selection, events) if is_field else None) or FieldType.INTEGER
 
@@ -180,6 +184,8 @@ def _operand(selection: Selection, events: Events, layout: KeyLayout) -> Compile
     measure = _measure(selection, events, list(layout.predicates), list(layout.integer_fields))
     text = _text_place(selection, events, list(layout.text_fields))
     slot = Slot(layout.measures.index(measure), selection.window, selection.delay, text, selection.calendar)
+    has_text_category = category_type(selection, events) is FieldType.STRING
+    categories = layout.text_fields if has_text_category else layout.integer_fields
     return CompiledOperand(
         aggregation=selection.aggregation,
         slot=layout.slots.index(slot),
@@ -187,4 +193,6 @@ def _operand(selection: Selection, events: Events, layout: KeyLayout) -> Compile
         token=layout.token_fields.index(selection.token) if _token(selection) and selection.token is not None else -1,
         parameter=selection.parameter,
         condition=-1 if selection.condition is None else layout.predicates.index(selection.condition),
+        category=-1 if selection.category is None else categories.index(selection.category),
+        has_text_category=has_text_category,
     )

@@ -207,23 +207,26 @@ def _read(name: str, layout: KeyLayout, registry: CompiledRegistry) -> _Read:
         for operand in (feature.operand, feature.denominator)
         if operand is not None
     ]
+    selecting_operands = [
+        operand for operand in operands if layout.measures[layout.slots[operand.slot].measure].predicate in selecting
+    ]
     return _Read(
         conditions=frozenset(field for place in selecting for field, _ in layout.predicates[place].conditions),
         integers=frozenset(
             layout.integer_fields[measure.column]
             for measure in layout.measures
             if measure.column >= 0 and measure.predicate in selecting
+        ).union(
+            layout.integer_fields[operand.category]
+            for operand in selecting_operands
+            if operand.category >= 0 and not operand.has_text_category
         ),
-        tokens=frozenset(
-            layout.token_fields[operand.token]
-            for operand in operands
-            if operand.token >= 0 and layout.measures[layout.slots[operand.slot].measure].predicate in selecting
-        ),
+        tokens=frozenset(layout.token_fields[operand.token] for operand in selecting_operands if operand.token >= 0),
         texts=frozenset(
             layout.text_fields[slot.text]
             for slot in layout.slots
             if slot.text >= 0 and layout.measures[slot.measure].predicate in selecting
-        ),
+        ).union(layout.text_fields[operand.category] for operand in selecting_operands if operand.has_text_category),
     )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from ofp_platform.registry.aggregations import Aggregation, rule_of
+from ofp_platform.registry.aggregations import Aggregation, ValueType, rule_of
 from ofp_platform.registry.calendar_windows import CalendarWindow
 from ofp_platform.registry.models import FieldType
 from ofp_platform.registry.text_words import TEXT_WORDS
@@ -77,7 +77,8 @@ class CompiledOperand:
 
     `scale` is that of a mean or stddev that is a feature of its own (else 0); `token` is the place in `token_fields` of a
     distinct_count. `parameter`: of a quantile p in millionths, of a list its most items. `condition`: the place in `predicates`
-    of the events of which the condition holds; -1: there is none.
+    of the events of which the condition holds; -1: there is none. `category`: the place in
+    `integer_fields` of the field of the categories, or in `text_fields`, if they are texts; -1: there are none.
     """
 
     aggregation: Aggregation
@@ -86,13 +87,15 @@ class CompiledOperand:
     token: int = -1
     parameter: int = 0
     condition: int = -1
+    category: int = -1
+    has_text_category: bool = False
 
 
 @dataclass(frozen=True)
 class CompiledFeature:
     """One windowed feature: its operand, for a ratio the denominator too; `scale` is the wire's (None: no decimal).
 
-    `value_type`: the type of the value where that is no decimal, of a list that of its items.
+    `value_type`: the type of the value where that is no decimal, of a list that of its items or of their categories.
     """
 
     name: str
@@ -105,6 +108,11 @@ class CompiledFeature:
     def is_list(self) -> bool:
         """Whether the value is a list."""
         return rule_of(self.operand.aggregation).is_list
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether each item of a list is a category with an integer."""
+        return rule_of(self.operand.aggregation).value_type is ValueType.PAIRS
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,8 @@ class Feature(Model):
         default=None, min_length=1, description="of seconds_since_change; as `where`, but it selects no events"
     )
     n: ListLength | None = Field(default=None, description="of last_n: the number of values")
+    category: PayloadField | None = Field(default=None, description="of top_k, count_by and sum_by: whose values are told apart")
+    k: ListLength | None = Field(default=None, description="of top_k, count_by and sum_by: the number of categories")
     where: dict[PayloadField, Scalars] = Field(default_factory=dict)
     window: Window | None = None
     delay: Duration = "0s"

@@ -94,9 +94,7 @@ def group_content(pack: Pack, group: Group) -> dict[str, Any]:
     routing = {}
     selections = [selection for feature in group.features for selection in feature_selections(feature)]
     read = fields_needed(
-        (predicate, frozenset(() if selection.token is None else pair_fields(selection.token)))
-        for selection in selections
-        for predicate in selection.predicates
+        (predicate, frozenset(selection.fields)) for selection in selections for predicate in selection.predicates
     )
     for name in sorted(read):
         event = pack.events[name]
@@ -138,7 +136,9 @@ def _selection(selection: Selection, part: Feature | Operand) -> dict[str, Any]:
         extras["value"], extras["paired_with"] = pair_fields(selection.token or "")
     if selection.aggregation is Aggregation.QUANTILE:
         extras["p"] = format_decimal(selection.parameter, P_DIGITS)
-    if rule_of(selection.aggregation).is_list:
+    if selection.category is not None:
+        extras |= {"category": selection.category, "k": selection.parameter}
+    elif rule_of(selection.aggregation).is_list:
         extras["n"] = selection.parameter
     if selection.calendar is not None:
         extras["calendar"] = {

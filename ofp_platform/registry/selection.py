@@ -22,6 +22,7 @@ class Selection:
     `parameter`: of a quantile p in millionths, of a list its most items. `condition`: the events of the predicate of which the
     condition holds.
     `calendar`: where the window begins, if that is a local day or month; then `window` is no shorter than any such one.
+    `category`: the field whose values are told apart, each of which has a total.
     """
 
     aggregation: Aggregation
@@ -34,6 +35,18 @@ class Selection:
     parameter: int = 0
     condition: Predicate | None = None
     calendar: CalendarWindow | None = None
+    category: str | None = None
+
+    @property
+    def shown_field(self) -> str | None:
+        """The field whose values explain the aggregation: its own, else that of the categories; None: it is of no field."""
+        return self.value or self.category
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The payload fields that the aggregation is of."""
+        names = () if self.token is None else pair_fields(self.token)
+        return (*names, *(() if self.category is None else (self.category,)))
 
     @property
     def token(self) -> str | None:
@@ -97,8 +110,8 @@ def _extras(part: Feature | Operand, events: tuple[str, ...]) -> dict[str, Any]:
     extras: dict[str, Any] = {"paired_with": part.paired_with}
     if rule_of(part.aggregation).finish is Finish.QUANTILE:
         extras["parameter"] = int(Decimal(part.p or MEDIAN_P) * P_UNITS)
-    if isinstance(part, Feature) and part.n is not None:
-        extras["parameter"] = part.n
+    if isinstance(part, Feature) and rule_of(part.aggregation).is_list:
+        extras |= {"parameter": part.n or part.k, "category": part.category}
     if part.condition is not None:
         extras["condition"] = condition_of(events, part.where, part.condition)
     return extras
@@ -132,18 +145,21 @@ def is_text(selection: Selection, events: Mapping[str, EventRouting]) -> bool:
     return rule_of(selection.aggregation).reads is Reads.VALUE and value_type(selection, events) is FieldType.STRING
 
 
+def category_type(selection: Selection, events: Mapping[str, EventRouting]) -> FieldType | None:
+    """The type of the field of the categories, as the pack declares it; None: there are none."""
+    return None if selection.category is None else events[selection.predicate.event_types[0]].fields[selection.category]
+
+
 def text_need(field: str) -> str:
     """The need of a group whose value is a text of the field: that it is not longer than what is kept. No field is named so."""
     return f"{field}:text"
 
 
 def value_needs(selection: Selection, events: Mapping[str, EventRouting]) -> frozenset[str]:
-    """The needs of the selection's value."""
-    if selection.value is None:
-        return frozenset()
-    if is_text(selection, events):
-        return frozenset((selection.value, text_need(selection.value)))
-    return frozenset(pair_fields(selection.token or selection.value))
+    """The needs of the selection's value and category."""
+    texts = [selection.value] if is_text(selection, events) else []
+    texts += [selection.category] if category_type(selection, events) is FieldType.STRING else []
+    return frozenset((*selection.fields, *(text_need(name) for name in texts if name is not None)))
 
 
 def group_needs(group: Group, events: Mapping[str, EventRouting]) -> dict[str, frozenset[str]]:

@@ -18,7 +18,7 @@ from ofp_platform.registry.text_words import TEXT_WORDS
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 
-EXTRAS = ("paired_with", "p", "condition", "n")
+EXTRAS = ("paired_with", "p", "condition", "n", "category", "k")
 """The fields of a feature and of a side of a ratio that only the aggregations have whose rule takes them."""
 
 
@@ -198,6 +198,8 @@ class _Check:
             elif (routing := self.events[name]) is not None and key_type not in routing.keys:
                 self.pack_text.report(here, f"event {name!r} routes no {key_type} key, which is the key type of the group")
         value_needs = self._value(path, part, events)
+        if isinstance(part, Feature) and part.category is not None:
+            value_needs |= self._category((*path, "category"), part.category, events)
         for name, values in part.where.items():
             self._condition((*path, "where", name), name, values, events)
         for name, values in (part.condition or {}).items():
@@ -227,18 +229,23 @@ class _Check:
 
     def _count_columns(self, path: Path, key_type: str, part: Feature | Operand, value_needs: frozenset[str]) -> None:
         """Hold what is kept of the events of a key type to what their chunks have room for."""
-        if part.value is None:
-            return
-        is_token = rule_of(part.aggregation).reads is Reads.TOKEN
-        width = 2 if is_token else TEXT_WORDS if text_need(part.value) in value_needs else 1
-        name = part.value if part.paired_with is None else ",".join(sorted((part.value, part.paired_with)))
+        if part.value is not None:
+            is_token = rule_of(part.aggregation).reads is Reads.TOKEN
+            width = 2 if is_token else TEXT_WORDS if text_need(part.value) in value_needs else 1
+            name = part.value if part.paired_with is None else ",".join(sorted((part.value, part.paired_with)))
+            self._take_columns((*path, "value"), key_type, name, width)
+        if isinstance(part, Feature) and part.category is not None:
+            width = TEXT_WORDS if text_need(part.category) in value_needs else 1
+            self._take_columns((*path, "category"), key_type, part.category, width)
+
+    def _take_columns(self, path: Path, key_type: str, name: str, width: int) -> None:
         widths = self.widths.setdefault(key_type, {})
         if (name, width) not in widths and sum(widths.values()) + width > MAX_VALUE_COLUMNS:
             message = (
                 f"the values of key type {key_type} take more than {MAX_VALUE_COLUMNS} columns: a text field {TEXT_WORDS}, a"
                 " field of which different values are counted 2, any other 1"
             )
-            self.pack_text.report((*path, "value"), message)
+            self.pack_text.report(path, message)
             return
         widths[name, width] = width
 
@@ -280,6 +287,17 @@ class _Check:
         if reads is Reads.VALUE and fields and fields[0][1] is FieldType.STRING:
             return frozenset((part.value, text_need(part.value)))
         return frozenset((part.value,) if part.paired_with is None else (part.value, part.paired_with))
+
+    def _category(self, path: Path, field_name: str, events: tuple[str, ...]) -> frozenset[str]:
+        """Check the field of the categories; gives its needs."""
+        fields = self._field_types(path, field_name, events)
+        for name, field_type in fields:
+            if field_type is not fields[0][1]:
+                first_name, first_type = fields[0]
+                message = f"{field_name!r} of {first_name} is {first_type} and of {name} {field_type}: categories have one type"
+                self.pack_text.report(path, message)
+        is_string = bool(fields) and fields[0][1] is FieldType.STRING
+        return frozenset((field_name, text_need(field_name)) if is_string else (field_name,))
 
     def _types_of(
         self, path: Path, part: Feature | Operand, field: str, field_types: set[FieldType], events: tuple[str, ...]

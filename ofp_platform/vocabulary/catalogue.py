@@ -31,6 +31,8 @@ class CatalogueOperand(Model):
     p: str | None = None
     condition: dict[str, tuple[str | int | bool, ...]] | None = None
     n: int | None = None
+    category: str | None = None
+    k: int | None = None
     where: dict[str, tuple[str | int | bool, ...]] = Field(default_factory=dict)
     window: str | None = Field(default=None, description="as in 24h; absent: all that lies before")
     delay: str = "0s"

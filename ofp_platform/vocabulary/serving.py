@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from typing_extensions import TypeAliasType
+from typing_extensions import TypeAliasType, TypedDict
 
 from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.errors import ErrorCode, Reason
@@ -35,11 +35,20 @@ GroupVersion = Annotated[
     AfterValidator(_fixed_version),
     Field(description="as in v1 or 1.0; there is no 'latest'", json_schema_extra={"not": {"const": "latest"}}),
 ]
+
+
+class CategoryValue(TypedDict):
+    """An item of a count_by or sum_by: a category, and its count or sum."""
+
+    category: int | bool | str
+    value: int
+
+
 Value = Annotated[
-    int | bool | str | list[int | bool | str] | None,
+    int | bool | str | list[int | bool | str | CategoryValue] | None,
     Field(
         description="an integer, a decimal as a string with all digits of its scale, a boolean or text, a list of integers,"
-        " booleans or texts, or null (empty window)"
+        " booleans, texts or categories with a value, or null (empty window)"
     ),
 ]
 

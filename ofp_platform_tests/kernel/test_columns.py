@@ -97,7 +97,11 @@ def value_of(column: FeatureColumn, row: int) -> ExactValue:
     if column.items is not None:
         begin = int(column.low[:row].sum())
         items = column.items[begin : begin + low].tolist()
-        return items if column.texts is None else [text_of(column.texts[rank]) for rank in items]
+        items = items if column.texts is None else [text_of(column.texts[rank]) for rank in items]
+        if column.numbers is None:
+            return items
+        numbers = column.numbers[begin : begin + low].tolist()
+        return [{"category": category, "value": value} for category, value in zip(items, numbers, strict=True)]
     if column.texts is not None:
         return text_of(column.texts[low])
     if column.high is None:

@@ -27,7 +27,7 @@ from ofp_platform_tests.oracle.fake_aggregation import pack_of
 
 ROOT = Path(ofp_platform.__file__).parent.parent
 HOUR = 3_600_000_000
-EXTRAS = {"p": "0.9", "condition": "{amount: [1, 2, 3]}", "n": "4"}
+EXTRAS = {"p": "0.9", "condition": "{amount: [1, 2, 3]}", "n": "4", "k": "4", "category": "amount"}
 """The fields that some aggregations cannot do without."""
 
 
@@ -52,7 +52,11 @@ def in_column(column: FeatureColumn, row: int) -> Any:
     number = int(column.low[row])
     if column.items is not None:
         begin = int(column.low[:row].sum())
-        return column.items[begin : begin + number].tolist()
+        items = column.items[begin : begin + number].tolist()
+        if column.numbers is None:
+            return items
+        numbers = column.numbers[begin : begin + number].tolist()
+        return [{"category": category, "value": value} for category, value in zip(items, numbers, strict=True)]
     return number if column.scale is None else Fraction(number, 10**column.scale)
 
 
@@ -61,6 +65,8 @@ def expected(aggregation: Aggregation, items: list[Item], time: int) -> Any:
         return divide(signed_square("sum", items, time), signed_square("count", items, time), 6)
     if "condition" in RULES[aggregation].takes:
         items = [item._replace(value=item.value in (1, 2, 3)) for item in items]
+    if "category" in RULES[aggregation].takes and RULES[aggregation].reads is Reads.INTEGER:
+        items = [item._replace(value=(item.value, item.value)) for item in items]
     return aggregate(aggregation, items, time, 6, Fraction(9, 10), 4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from ofp_platform.kernel.known_windows import KnownWindows
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.kernel.query import CHANGE, LAST_N, QUANTILE, LayoutArrays, Query, make_query
-from ofp_platform.kernel.whole_windows import NO_VALUE, known_whole, slide_whole, whole_of_segments
+from ofp_platform.kernel.query import BY_COUNT, BY_SUM, CHANGE, LAST_N, QUANTILE, LayoutArrays, Query, make_query
+from ofp_platform.kernel.whole_windows import NO_VALUE, digits_order, known_whole, slide_whole, whole_of_segments
 from ofp_platform.kernel.windows import EventsMissing, Segments, evaluate, evaluate_state
 from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
 from ofp_platform_tests.oracle.aggregate import Item, aggregate
+from ofp_platform_tests.oracle.matrices import halves
 
 LAYOUT = KeyLayout(
     "account", True, (Predicate((), ()),) * 2, ("x",), (), (Measure(0, -1), Measure(0, 0), Measure(1, -1)),
@@ -28,16 +30,18 @@ QUERY = make_query(
     whole=[
         *((slot, QUANTILE, p, -1) for slot in range(3) for p in PARAMETERS),
         *((slot, LAST_N, n, -1) for slot in range(3) for n in (1, 4, 20)),
+        *((slot, kind, k, -1, 0, 0) for slot in range(3) for kind in (BY_COUNT, BY_SUM) for k in (1, 2, 20)),
         *((slot, CHANGE, 0, 1) for slot in range(3)),
     ],
 )
 small = st.integers(-3, 3)
+numbers = st.one_of(small, st.sampled_from((10, 12, 100, -10, -12, 2**53 - 1, 1 - 2**53)))
 
 
 @st.composite
 def matrices(draw: st.DrawFn) -> Int64Array:
     """int64[5, n] by time and tie: time, mask, tie, tie, x."""
-    rows = draw(st.lists(st.tuples(st.integers(0, 30), st.sampled_from((0, 1, 1, 3, 3, 2)), small, small, small), max_size=40))
+    rows = draw(st.lists(st.tuples(st.integers(0, 30), st.sampled_from((0, 1, 1, 3, 3, 2)), small, small, numbers), max_size=40))
     rows.sort(key=lambda row: (row[0], row[2] & (2**64 - 1), row[3] & (2**64 - 1)))
     return np.ascontiguousarray(np.array(rows, np.int64).reshape(len(rows), 5).T)
 
@@ -45,7 +49,7 @@ def matrices(draw: st.DrawFn) -> Int64Array:
 def naive(matrix: Int64Array, time: int, is_known: list[bool] | None = None) -> list[int]:
     """The results of QUERY."""
     results: list[int] = []
-    for slot, kind, parameter, _ in QUERY.distinct_index:
+    for slot, kind, parameter, *_ in QUERY.distinct_index:
         until = time - LAYOUT.slots[slot].delay
         events = [
             event
@@ -60,6 +64,18 @@ def naive(matrix: Int64Array, time: int, is_known: list[bool] | None = None) -> 
         elif kind == LAST_N:
             newest = matrix[4, events].tolist()[::-1][:parameter]
             results += [len(newest), *newest, *[0] * (parameter - len(newest))]
+        elif kind in (BY_COUNT, BY_SUM):
+            values = matrix[4, events].tolist()
+            totals = Counter(values)
+            if kind == BY_SUM:
+                totals = Counter({value: value * count for value, count in totals.items()})
+            greatest = sorted(totals, key=lambda value: (-totals[value], str(value)))[:parameter]
+            rest = [0] * (parameter - len(greatest))
+            words = [halves(totals[value]) for value in greatest]
+            columns = [[high for high, _ in words]] if kind == BY_SUM else []
+            results.append(len(greatest))
+            for column in (greatest, *columns, [low for _, low in words]):
+                results += [*column, *rest]
         else:
             flags = [bool(matrix[1, event] & 2) for event in events]
             changes = [event for event, flag, before in zip(events[1:], flags[1:], flags, strict=False) if flag != before]
@@ -127,6 +143,12 @@ def test_the_median_and_the_change_are_the_oracle_s() -> None:
     assert results[0, QUANTILE, 500_000, -1] == aggregate("median", items, 9, 0) == 1
     # at 2 two events: in the order of their ties the condition ceases and holds again
     assert results[0, CHANGE, 0, 1] == 2
+
+
+@given(st.lists(st.integers(1 - 2**53, 2**53 - 1) | st.integers(-200, 200), min_size=2))
+def test_integers_are_ordered_by_their_digits(values: list[int]) -> None:
+    assert sorted(values, key=digits_order) == sorted(values, key=str)
+    assert len({int(digits_order(value)) for value in values}) == len(set(values))
 
 
 def test_a_segment_whose_events_are_missing_is_named() -> None:

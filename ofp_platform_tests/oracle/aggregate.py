@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple
 class Item(NamedTuple):
     """One event of a window, as an aggregation sees it: its time, its identity's order, its value (None: has none).
 
-    The value of a distinct count of a pair is the pair; that of `seconds_since_change` is whether the condition holds.
+    The value of a distinct count of a pair is the pair; that of `seconds_since_change` is whether the condition holds; that of
+    `top_k` and `count_by` is the category, that of `sum_by` the pair of category and value.
     """
 
     ts: int
@@ -49,6 +51,11 @@ def in_order(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
+def category_bytes(category: Any) -> bytes:
+    """The bytes of a category: UTF-8 of a text, and of what JSON writes for an integer or a boolean."""
+    return (category if isinstance(category, str) else json.dumps(category)).encode()
+
+
 def aggregate(
     aggregation: str, items: Sequence[Item], time: int, scale: int, p: Fraction = Fraction(1, 2), length: int = 20
 ) -> int | str | Fraction | list[Any] | None:
@@ -74,6 +81,15 @@ def aggregate(
         return values[0]  # type: ignore[no-any-return]
     if aggregation == "last":
         return values[-1]  # type: ignore[no-any-return]
+    if aggregation in ("top_k", "count_by", "sum_by"):
+        totals: dict[Any, int] = {}
+        for item in items:
+            category, number = item.value if aggregation == "sum_by" else (item.value, 1)
+            totals[category] = totals.get(category, 0) + number
+        greatest = sorted(totals, key=lambda category: (-totals[category], category_bytes(category)))[:length]
+        if aggregation == "top_k":
+            return greatest
+        return [{"category": category, "value": totals[category]} for category in greatest]
     if aggregation == "last_n":
         return values[::-1][:length]
     if aggregation == "seconds_since_first":

@@ -268,6 +268,10 @@ def _served(
             value = divide(sides[0], sides[1], feature["scale"])
         else:
             value = _value(feature, events, as_of)
+        if isinstance(value, list) and any(isinstance(item, dict) and abs(item["value"]) > LIMIT for item in value):
+            beyond.append(feature["name"])
+            wired[feature["name"]] = None
+            continue
         if isinstance(value, (str, bool, list)):
             wired[feature["name"]] = value  # no expression reads it
             continue
@@ -305,7 +309,7 @@ def last_update(group: Mapping[str, Any], events: Sequence[Event], as_of: int, h
 
 
 def _value(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) -> int | str | Fraction | list[Any] | None:
-    items, length = _items(selection, events, as_of), selection.get("n", 0)
+    items, length = _items(selection, events, as_of), selection.get("n", selection.get("k", 0))
     return aggregate(selection["aggregation"], items, as_of, selection["scale"], _p(selection), length)
 
 
@@ -352,6 +356,9 @@ def _own_value(event: Event, selection: Mapping[str, Any]) -> Any:
     if "condition" in selection:
         return _holds(event, selection["condition"])
     value = None if selection["value"] is None else event.payload[selection["value"]]
+    if "category" in selection:
+        category = event.payload[selection["category"]]
+        return category if selection["value"] is None else (category, value)
     return (value, event.payload[selection["paired_with"]]) if "paired_with" in selection else value
 
 
@@ -408,12 +415,13 @@ def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mappi
     for selection in _selections(group):
         if event_type not in selection["events"]:
             continue
-        values = [selection[name] for name in ("value", "paired_with") if selection.get(name) is not None]
+        values = [selection[name] for name in ("value", "paired_with", "category") if selection.get(name) is not None]
         for name in [*selection["where"], *selection.get("condition", ()), *values]:
             value = payload.get(name)
             if type(value) is not _TYPES[routing["fields"][name]] or (isinstance(value, int) and abs(value) > LIMIT):
                 return False
             is_value = name == selection["value"] and selection["aggregation"] in ("min", "max", "first", "last", "last_n")
-            if is_value and isinstance(value, str) and len(value.encode()) > TEXT_LIMIT:
+            is_kept = is_value or name == selection.get("category")
+            if is_kept and isinstance(value, str) and len(value.encode()) > TEXT_LIMIT:
                 return False
     return True

@@ -136,6 +136,14 @@ groups:
       - {name: newest_shops, aggregation: last_n, n: 4, events: [payment, refund], value: shop, window: 10s, delay: 1s}
       - {name: newest_statuses, aggregation: last_n, n: 20, events: [payment], value: status, window: 3s}
       - {name: payments, aggregation: count, events: [payment], window: 3s}
+      - {name: top_shops, aggregation: top_k, k: 2, events: [payment, refund], category: shop, window: 10s}
+      - {name: top_amounts, aggregation: top_k, k: 3, events: [payment], category: amount, window: 3s, delay: 1s}
+      - {name: shop_counts, aggregation: count_by, k: 20, events: [payment, refund], category: shop, window: 10s}
+      - {name: status_counts, aggregation: count_by, k: 2, events: [payment], category: status, window: 3s, where: {online: true}}
+      - {name: online_counts, aggregation: count_by, k: 2, events: [payment], category: online, window: 3s}
+      - {name: shop_sums, aggregation: sum_by, k: 3, events: [payment, refund], category: shop, value: amount, window: 10s}
+      - {name: flag_sums, aggregation: sum_by, k: 1, events: [payment], category: online, value: amount, window: 10s, delay: 1s}
+      - {name: amount_sums, aggregation: sum_by, k: 4, events: [payment], category: amount, value: amount, window: 3s}
   - name: texts
     version: v1
     key_type: account

@@ -1,7 +1,7 @@
 """The results of whole windows over the values of a few slots, as a query has them, the naive way.
 
 The operands are without a parameter or a condition of their own: a quantile is the median, a change is another value, and a list
-has room for all of its items.
+has room for all of its items. Those of categories are not among them.
 """
 
 from __future__ import annotations

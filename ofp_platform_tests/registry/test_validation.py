@@ -445,6 +445,31 @@ MORE = {
     "a list without a value": ("last_n, n: 3", "features[1].value: last_n needs the payload field that it is of"),
     "a p of a list": ("last_n, n: 3, value: status, p: 0.5", "features[1].p: last_n has no p; quantile has"),
     "a scale of a list": ("last_n, n: 3, value: amount_minor, scale: 2", "last_n is a list and has no scale"),
+    "no category": ("count_by, k: 3", "features[1].category: count_by needs it"),
+    "no k": ("top_k, category: status", "features[1].k: top_k needs it"),
+    "a k of 0": (
+        "count_by, k: 0, category: status",
+        "features[1].k: a list has from 1 to 20 items: write an integer from 1 to 20",
+    ),
+    "a k of 21": ("sum_by, k: 21, category: status, value: amount_minor", "features[1].k: a list has from 1 to 20 items"),
+    "a k that is no integer": ("top_k, k: 2.0, category: status", "features[1].k: a list has from 1 to 20 items"),
+    "a k of a last_n": ("last_n, n: 3, k: 3, value: status", "features[1].k: last_n has no k; top_k, count_by, sum_by has"),
+    "an n of a top_k": ("top_k, n: 3, k: 3, category: status", "features[1].n: top_k has no n; last_n has"),
+    "a category of a sum": (
+        "sum, value: amount_minor, category: status",
+        "features[1].category: sum has no category; top_k, count_by",
+    ),
+    "an unknown category": (
+        "count_by, k: 3, category: statut",
+        "features[1].category: event 'payment' declares no field 'statut'",
+    ),
+    "a value of a count_by": ("count_by, k: 3, category: status, value: online", "count_by counts events and has no value"),
+    "no value of a sum_by": ("sum_by, k: 3, category: status", "features[1].value: sum_by needs the payload field that it is of"),
+    "a sum_by of a text": (
+        "sum_by, k: 3, category: online, value: status",
+        "'status' of payment is string; sum_by needs integer",
+    ),
+    "a p of a top_k": ("top_k, k: 3, category: status, p: 0.5", "features[1].p: top_k has no p; quantile has"),
     "a condition of a count": ("count, condition: {online: true}", "count has no condition; seconds_since_change has"),
 }
 

@@ -136,7 +136,7 @@ def _explained_lines(name: FeatureName, value: int | str | bool | None, windows:
     yield f"at {format_time(name.as_of)}: {json_text.dumps(value)}"
     for window in windows:
         selection = window.selection
-        of = "" if selection.value is None else f" of {selection.value}"
+        of = "" if selection.shown_field is None else f" of {selection.shown_field}"
         where = "".join(f", {field} one of {list(values)}" for field, values in selection.predicate.conditions)
         types = ", ".join(selection.predicate.event_types)
         yield f"{window.role}: {selection.aggregation.value}{of}, {types}{where}"
@@ -163,7 +163,7 @@ def _explained_json(
             {
                 "role": window.role,
                 "aggregation": window.selection.aggregation.value,
-                "of": window.selection.value,
+                "of": window.selection.shown_field,
                 "event_types": list(window.selection.predicate.event_types),
                 "where": {field: list(values) for field, values in window.selection.predicate.conditions},
                 "after": format_time(window.after),

@@ -7,7 +7,8 @@ For each column, in the order of the schema, three SHA-256 run over the rows in 
               complement) 16 bytes, a boolean 1 byte, a string its UTF-8; a null: zeros, or nothing of a string
     lengths   strings and lists only: the length of each in bytes, of a list in items, 4 bytes little-endian, 0 for a null
 
-A column of lists has no `values` but `items`: an entry as of a column, over the items of all lists one behind the other.
+A column of lists has no `values` but `items`: an entry as of a column, over the items of all lists one behind the other. Items
+that are structs have no `values` but `fields`: such an entry for each field.
 
 The digest is the SHA-256 of the RFC 8785 bytes of
 `{"format": "ofp_dataset_content_v0", "rows": n, "columns": [{"name", "type", "validity", "values"[, "lengths"]}...]}`.
@@ -38,8 +39,10 @@ def type_name(kind: pa.DataType) -> str:
     """
     if kind in _WIDTHS or pa.types.is_boolean(kind) or pa.types.is_string(kind) or pa.types.is_decimal128(kind):
         return str(kind)
-    if pa.types.is_list(kind) and not pa.types.is_nested(kind.value_type) and type_name(kind.value_type):
-        return str(kind)
+    if pa.types.is_list(kind):
+        parts = [field.type for field in kind.value_type] if pa.types.is_struct(kind.value_type) else [kind.value_type]
+        if not any(pa.types.is_nested(part) for part in parts) and all(map(type_name, parts)):
+            return str(kind)
     raise TypeError(f"a dataset column is int64, decimal128, bool, string, timestamp[us, UTC] or a list of these, not {kind}")
 
 
@@ -49,11 +52,12 @@ class _ColumnHash:
     def __init__(self, field: pa.Field) -> None:
         self.name = field.name
         self.kind = field.type
-        self.type_name = type_name(field.type)
+        self.type_name = str(field.type)
         self._validity = hashlib.sha256()
         self._values = hashlib.sha256()
         self._lengths = hashlib.sha256() if pa.types.is_string(field.type) or pa.types.is_list(field.type) else None
         self._items = _ColumnHash(field.type.value_field) if pa.types.is_list(field.type) else None
+        self._fields = [_ColumnHash(part) for part in field.type] if pa.types.is_struct(field.type) else []
 
     def update(self, array: pa.Array) -> None:
         valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
@@ -61,6 +65,9 @@ class _ColumnHash:
         if self._lengths is not None and self._items is not None:
             self._lengths.update(pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype("<u4").data)
             self._items.update(array.flatten())  # without what stands behind a null
+        elif self._fields:
+            for part, values in zip(self._fields, array.flatten(), strict=True):
+                part.update(values)
         elif self._lengths is not None:
             values = pc.fill_null(array, "") if array.null_count else array
             self._lengths.update(pc.binary_length(values).to_numpy(zero_copy_only=False).astype("<u4").data)
@@ -73,7 +80,12 @@ class _ColumnHash:
 
     def wire(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": self.name, "type": self.type_name, "validity": self._validity.hexdigest()}
-        entry |= {"values": self._values.hexdigest()} if self._items is None else {"items": self._items.wire()}
+        if self._items is not None:
+            entry["items"] = self._items.wire()
+        elif self._fields:
+            entry["fields"] = [part.wire() for part in self._fields]
+        else:
+            entry["values"] = self._values.hexdigest()
         return entry if self._lengths is None else {**entry, "lengths": self._lengths.hexdigest()}
 
 
@@ -82,6 +94,8 @@ class ContentDigest:
 
     def __init__(self, schema: pa.Schema) -> None:
         """Raises TypeError for a column type that a dataset may not have."""
+        for kind in schema.types:
+            type_name(kind)
         self.schema = schema.remove_metadata()
         self.rows = 0
         self._columns = [_ColumnHash(field) for field in schema]

@@ -183,7 +183,10 @@ _ITEMS = {FieldType.INTEGER: pa.int64(), FieldType.STRING: pa.string(), FieldTyp
 
 def list_type(feature: CompiledFeature) -> pa.DataType:
     """The column type of a feature that is a list."""
-    return pa.list_(pa.field("element", _ITEMS[feature.value_type], nullable=False))
+    item = _ITEMS[feature.value_type]
+    if feature.has_numbers:
+        item = pa.struct([pa.field("category", item, nullable=False), pa.field("value", pa.int64(), nullable=False)])
+    return pa.list_(pa.field("element", item, nullable=False))
 
 
 def _lists(feature: CompiledFeature, column: FeatureColumn) -> pa.Array:
@@ -193,8 +196,11 @@ def _lists(feature: CompiledFeature, column: FeatureColumn) -> pa.Array:
         items = _texts(column.texts, column.items)
     else:
         items = pa.array(column.items).cast(_ITEMS[feature.value_type])
+    kind = list_type(feature)
+    if column.numbers is not None:
+        items = pa.StructArray.from_arrays([items, pa.array(column.numbers)], fields=list(kind.value_type))
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(column.low)])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, list_type(feature))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, kind)
 
 
 def _texts(texts: EncodedTexts, ranks: Int64s) -> pa.Array:
@@ -234,12 +240,16 @@ def _columns(
                 valid=np.concatenate([piece.valid for piece in pieces]),
                 beyond=sum(piece.beyond for piece in pieces),
                 texts=first.texts,  # the ranks are of all events of the shard, whatever a chain knows
-                items=np.concatenate([piece.items for piece in pieces if piece.items is not None])
-                if first.items is not None
-                else None,
+                items=_joined([piece.items for piece in pieces]),
+                numbers=_joined([piece.numbers for piece in pieces]),
             )
         )
     return np.concatenate([ordinals for ordinals, _ in parts]), joined_columns
+
+
+def _joined(parts: list[Int64s | None]) -> Int64s | None:
+    arrays = [part for part in parts if part is not None]
+    return np.concatenate(arrays) if arrays else None
 
 
 def _evaluate(

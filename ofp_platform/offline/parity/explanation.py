@@ -47,8 +47,8 @@ EventValue = int | str | bool | tuple[int | str | bool, int | str | bool] | None
 class WindowEvent:
     """One event in a window: the position of its first record, its times in microseconds, and how many more are copies of it.
 
-    `value`: what the aggregation is of: the field's value, both values of a pair (by the order of their names), whether the
-    condition holds; None: of nothing.
+    `value`: what the aggregation is of: the field's value, both values of a pair (by the order of their names), the category
+    (with the value), whether the condition holds; None: of nothing.
     """
 
     partition_id: str
@@ -153,14 +153,12 @@ def _touching(
 def _value(selection: Selection, condition_holds: bool, payload: bytes) -> EventValue:
     if selection.condition is not None:
         return condition_holds
-    if selection.value is None:
+    names = selection.fields if selection.category is None else selection.fields[::-1]  # the category first
+    if not names:
         return None
     fields: dict[str, Any] = orjson.loads(payload)
-    if selection.paired_with is None:
-        value: int | str | bool = fields[selection.value]
-        return value
-    first, second = sorted((selection.value, selection.paired_with))
-    return fields[first], fields[second]
+    value: int | str | bool = fields[names[0]]
+    return value if len(names) == 1 else (value, fields[names[1]])
 
 
 def _event(batch: RecordBatch, index: int, value: EventValue) -> WindowEvent:

@@ -163,6 +163,8 @@ def _is_equal(value: Any, served: Any) -> bool:
     """A stored value beside one of the wire, where decimals are texts."""
     if isinstance(value, Decimal):
         return isinstance(served, str) and f"{value:f}" == served
+    if isinstance(value, dict) and isinstance(served, dict):
+        return value.keys() == served.keys() and all(_is_equal(value[name], served[name]) for name in value)
     if isinstance(value, list) and isinstance(served, list):
         return len(value) == len(served) and all(map(_is_equal, value, served))
     return type(value) is type(served) and value == served

@@ -20,6 +20,7 @@ from ofp_platform.offline.datasets.content_digest import ContentDigest
 from ofp_platform.offline.datasets.dataset_files import write_dataset
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 
+COUNT = [pa.field("category", pa.string(), nullable=False), pa.field("value", pa.int64(), nullable=False)]
 SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
@@ -30,6 +31,7 @@ SCHEMA = pa.schema(
         ("words", pa.list_(pa.field("element", pa.string(), nullable=False))),
         ("flags", pa.list_(pa.field("element", pa.bool_(), nullable=False))),
         ("numbers", pa.list_(pa.field("element", pa.int64(), nullable=False))),
+        ("counts", pa.list_(pa.field("element", pa.struct(COUNT), nullable=False))),
     ]
 )
 integers = st.integers(-(2**63), 2**63 - 1)
@@ -44,6 +46,8 @@ rows_of_anything = st.lists(
             "words": st.none() | st.lists(st.text(max_size=3), max_size=3),
             "flags": st.none() | st.lists(st.booleans(), max_size=3),
             "numbers": st.none() | st.lists(integers, max_size=3),
+            "counts": st.none()
+            | st.lists(st.fixed_dictionaries({"category": st.text(max_size=3), "value": integers}), max_size=3),
         }
     ),
     min_size=1,
@@ -64,7 +68,7 @@ def table(rows: list[dict[str, Any]]) -> pa.Table:
             ],
             pa.decimal128(38, 6),
         ),
-        **{name: pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in ("words", "flags", "numbers")},
+        **{name: pa.array([row[name] for row in rows], SCHEMA.field(name).type) for name in SCHEMA.names[5:]},
     }
     return pa.table(columns, schema=SCHEMA)
 
@@ -83,6 +87,9 @@ def column_by_the_letter(name: str, kind: str, values: list[Any]) -> dict[str, A
         items = [item for value in values for item in value or ()]
         inner = column_by_the_letter("element", kind.removeprefix("list<element: ").removesuffix(" not null>"), items)
         return {**column, "lengths": lengths_of(value or () for value in values), "items": inner}
+    if kind.startswith("struct<"):
+        parts = (("category", "string"), ("value", "int64"))
+        return {**column, "fields": [column_by_the_letter(name, kind, [item[name] for item in values]) for name, kind in parts]}
     width = {"bool": 1, "decimal128(38, 6)": 16}.get(kind, 8)
     data = b"".join(int(value or 0).to_bytes(width, "little", signed=width > 1) for value in values)
     return {**column, "values": hashlib.sha256(data).hexdigest()}
@@ -133,6 +140,7 @@ ROWS = [
         "words": None if number % 5 == 0 else [f"w{number}"] * (number % 3),
         "flags": [True, False][: number % 3],
         "numbers": list(range(number % 21)),
+        "counts": [{"category": f"c{number % 3}", "value": number}] * (number % 3),
     }
     for number in range(100)
 ]

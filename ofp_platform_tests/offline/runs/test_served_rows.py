@@ -94,7 +94,12 @@ def test_shares_are_of_the_decisions_whose_vector_is_stored_and_rounded_up(tmp_p
         file.write_table(table)
 
     def snapshot(number: int) -> dict[str, Any]:
-        lists = {"newest": [number, 2], "flags": [1] if number == 2 else [True], "shops": None}
+        lists = {
+            "newest": [number, 2],
+            "flags": [1] if number == 2 else [True],
+            "shops": None,
+            "counts": [{"category": "x", "value": number}],
+        }
         group = {"group_name": "g", "group_version": "v1", "features": {"n": number, "extra": 1, **lists}}
         return {"values": [{"key_type": "account", "key_id": "a", "by_group": [group]}]}
 
@@ -108,6 +113,7 @@ def test_shares_are_of_the_decisions_whose_vector_is_stored_and_rounded_up(tmp_p
             "g_v1__newest": pa.array([[1, 2], [2, 2], [1]]),
             "g_v1__flags": pa.array([[True], [True], [True]]),
             "g_v1__shops": pa.array([None, ["x"], None]),
+            "g_v1__counts": pa.array([[{"category": "x", "value": 1}], [{"category": "x", "value": 2}], None]),
         }
     )
     assert list(skewed.blocks(iter([block]))) == [block]
@@ -122,6 +128,7 @@ def test_shares_are_of_the_decisions_whose_vector_is_stored_and_rounded_up(tmp_p
                 "g_v1__newest": {"compared": 3, "differing": 1, "share": "0.333334"},
                 "g_v1__flags": {"compared": 3, "differing": 1, "share": "0.333334"},
                 "g_v1__shops": {"compared": 3, "differing": 2, "share": "0.666667"},
+                "g_v1__counts": {"compared": 3, "differing": 1, "share": "0.333334"},
             },
         }
     )

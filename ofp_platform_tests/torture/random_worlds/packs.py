@@ -46,6 +46,7 @@ _ZONES = ("UTC", "Europe/London", "America/St_Johns", "Pacific/Apia", "Africa/Ca
 _UNITS = ("ms", "s", "m", "h", "d")
 _SIMPLE = tuple(one.value for one in Aggregation if one is not Aggregation.RATIO)
 _WITHOUT_VALUE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.NOTHING)
+_OF_SOME_FIELD = tuple(one.value for one in Aggregation if {"condition", "category"} & set(RULES[one].takes))
 _DECIMAL = tuple(one.value for one in Aggregation if RULES[one].decimal and one is not Aggregation.RATIO)
 _OF_ANY_TYPE = tuple(one.value for one in Aggregation if RULES[one].reads is Reads.VALUE)
 _LISTS = tuple(one.value for one in Aggregation if RULES[one].is_list)
@@ -196,7 +197,7 @@ def _selection(
             values = own_values
     value = rng.choice(values) if values else None
     able = [name for name in routed if value is None or value in _EVENTS[name].get("fields", {})]
-    if aggregation == "seconds_since_change":
+    if aggregation in _OF_SOME_FIELD:
         able = [name for name in able if _EVENTS[name].get("fields")]
     events = sorted(rng.sample(able, rng.randint(1, len(able))))
     made: Part = {"aggregation": aggregation, "events": events, **({"value": value} if value else {})}
@@ -204,6 +205,8 @@ def _selection(
     if shared and rng.random() < 0.4:
         conditions = rng.sample(shared, min(len(shared), rng.choice((1, 1, 2))))
         made["where"] = {name: rng.sample(_WORDS[name], rng.randint(1, len(_WORDS[name]) - 1)) for name in conditions}
+    if "category" in RULES[Aggregation(aggregation)].takes:
+        made |= {"category": rng.choice(shared), "k": rng.choice((1, 2, 3, 20))}
     if aggregation == "last_n":
         made["n"] = rng.choice((1, 2, 3, 20))
     if aggregation == "quantile":
