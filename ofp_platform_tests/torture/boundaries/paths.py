@@ -212,10 +212,25 @@ def _rows(case: Case) -> KeyedRows:
     return KeyedRows(np.array([0, len(times)], np.int64), times, np.array([one.level for one in case.moments], np.int64))
 
 
+def _items(column: FeatureColumn, row: int) -> list[Any]:
+    """The list of a row. A boolean is an integer in a column, as it is elsewhere here."""
+    assert column.items is not None
+    places = slice(int(column.low[:row].sum()), int(column.low[: row + 1].sum()))
+    items: list[Any] = column.items[places].tolist()
+    if column.texts is not None:
+        items = [text_of(column.texts[rank]) for rank in items]
+    if column.numbers is None:
+        return items
+    numbers = column.numbers[places].tolist()
+    return [{"category": category, "value": number} for category, number in zip(items, numbers, strict=True)]
+
+
 def _value(column: FeatureColumn, row: int) -> Any:
     if not column.valid[row]:
         return None
     low = int(column.low[row])
+    if column.items is not None:
+        return _items(column, row)
     if column.texts is not None:
         return text_of(column.texts[low])
     if column.high is None or column.scale is None:
