@@ -14,6 +14,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.catalogue import CatalogueReader
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform_tests.oracle.simulated_log import PINS
+from ofp_platform_tests.oracle.strategies import PACK
 
 PINNED = ContextPins.model_validate(PINS)
 
@@ -63,6 +64,21 @@ def test_definitions_are_whole() -> None:
     assert not catalogue(compile_pack(shipped_pack("handbook")), PINNED).readers_known
     late = catalogue(compile_pack(shipped_pack("handbook")), PINNED)
     assert any("7d late" in definition(feature) for group in late.groups for feature in group.features)
+
+
+def test_lists_are_told_with_their_length_and_the_type_of_their_items() -> None:
+    features = {
+        feature.name: (feature.type, definition(feature))
+        for group in catalogue(compile_pack(load_pack(PACK)), PINNED).groups
+        if group.group_name == "lists"
+        for feature in group.features
+    }
+    assert features["newest_online"] == ("list of boolean", "last_n (n = 5) of online over payment in 10s")
+    assert features["top_amounts"] == ("list of integer", "top_k by amount (k = 3) over payment in 3s, 1s late")
+    assert features["shop_sums"] == (
+        "list of {category: string, value: integer}",
+        "sum_by of amount by shop (k = 3) over payment, refund in 10s",
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from ofp_platform.offline.datasets.dataset_difference import content_difference, meaning_differences
+from ofp_platform.offline.datasets.dataset_difference import _unequal, content_difference, meaning_differences
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
@@ -86,3 +87,12 @@ def test_values_that_differ_are_counted(labelled: LabelledPlane) -> None:
 def test_rows_of_different_kinds(labelled: LabelledPlane, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="of different kinds"):
         content_difference(labelled.objects, built(labelled, "events"), built(labelled, "grid", **grid("2026-01-12T00:00:00Z")))
+
+
+def test_lists_that_differ_are_counted() -> None:
+    kind = pa.list_(pa.struct([("category", pa.string()), ("value", pa.int64())]))
+    one, other = {"category": "x", "value": 1}, {"category": "x", "value": 2}
+    values = pa.chunked_array([pa.array([[one], None, None, [one, other]], kind), pa.array([[one]], kind)])
+    others = pa.chunked_array([pa.array([[other], None, [one], [one, other], [one, one]], kind)])
+    assert _unequal(values, others) == 3
+    assert _unequal(values, values) == 0

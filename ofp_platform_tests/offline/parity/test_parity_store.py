@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import pytest
 
+from ofp_platform.offline.parity.parity_overview import _shown
 from ofp_platform.offline.parity.parity_store import ParityRate, parity_counts, parity_rates, parity_requests, store_records
 from ofp_platform.offline.parity.parity_summary import ParityUnreadable, parity_summary
 from ofp_platform.storage.postgres import open_pool
@@ -73,3 +76,17 @@ def test_what_was_compared_is_never_compared_otherwise(dsn: str) -> None:
         # what could not be compared may be compared later
         assert store_records(pool, [record("3", MATCH)]) == 1
         assert parity_counts(pool, REQUEST) == {"MATCH": 2, "MISMATCH": 1}
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "shown"),
+    [
+        ("values", [1, 2], [1, 2]),
+        ("values", [{"category": "x", "value": 3}], [{"category": "x", "value": 3}]),
+        ("values", 3, 3),
+        ("values", {"count": 3}, None),
+        ("warnings", ["NO_DATA"], None),
+    ],
+)
+def test_a_list_is_shown_where_it_is_a_value(where: Literal["values", "warnings"], value: Any, shown: Any) -> None:
+    assert _shown(FeatureDifference(where=where, served=value), value) == shown
