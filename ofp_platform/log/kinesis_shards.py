@@ -161,6 +161,7 @@ class ShardReader:
             except (ClientError, BotoCoreError) as error:
                 code = error_code(error)
                 if code == "ResourceNotFoundException":
+                    self._forget_iterators()
                     raise StreamNotFound(
                         f"there is no stream {self._stream_name!r} on this Kinesis: `ofp projector run` creates it"
                     ) from error
@@ -168,6 +169,7 @@ class ShardReader:
                     raise
                 if not is_transient(error):
                     raise LogUnavailable(f"Kinesis refused a request about {self._stream_name!r}: {code}") from error
+        self._forget_iterators()
         raise LogUnavailable(f"Kinesis does not answer for {self._stream_name!r}: {code}, {self._backoff.attempts} times")
 
     def page(
@@ -204,6 +206,11 @@ class ShardReader:
         with self._lock:
             return self._iterators.pop(key, None)
 
+    def _forget_iterators(self) -> None:
+        """What comes back after an outage may be another stream of the same name: a position is looked for again there."""
+        with self._lock:
+            self._iterators.clear()
+
     def _keep(self, key: tuple[str, str | None], iterator: str) -> None:
         with self._lock:
             self._iterators[key] = iterator
@@ -227,7 +234,7 @@ class ShardReader:
                     self._note(key, response)
                     return Page(response["Records"], following is None, at_head), following
                 iterator = following
-        except LogUnavailable:
+        except (DeadlinePassed, Interrupted):
             self._keep(key, iterator)
             raise
         if empty_pages == 1:
@@ -302,7 +309,9 @@ class ShardReader:
         here = {"StartingSequenceNumber": after}
         records = self._probe(shard_id, after, deadline, ShardIteratorType="AT_SEQUENCE_NUMBER", **here)
         if records and records[0]["SequenceNumber"] == after:
-            self._arrivals[shard_id] = after, to_micros(records[0]["ApproximateArrivalTimestamp"])
+            arrived_at = to_micros(records[0]["ApproximateArrivalTimestamp"])
+            self._demand_seen(shard_id, after, arrived_at)
+            self._arrivals[shard_id] = after, arrived_at
             return self._iterator(shard_id, deadline, ShardIteratorType="AFTER_SEQUENCE_NUMBER", **here)
         following = self._evidence.following(shard_id, after)
         if following is not None and following == self._oldest(shard_id, deadline):
@@ -324,6 +333,19 @@ class ShardReader:
             )
         self._arrivals[shard_id] = after, sighting.arrived_at
         return self._iterator(shard_id, deadline, ShardIteratorType="TRIM_HORIZON")
+
+    def _demand_seen(self, shard_id: str, number: str, arrived_at: int) -> None:
+        """Refuse a record that has the number of one that was seen, and arrived at another time (microseconds).
+
+        Kinesis gives a number once. A stand-in of it that was started anew counts from the beginning.
+        """
+        sighting = self._evidence.sighting(shard_id)
+        if sighting is None or sighting.position != number or sighting.arrived_at in (None, arrived_at):
+            return
+        raise PositionUnknown(
+            f"shard {shard_id!r} of {self._stream_name!r} has another record at {number} than was read there: it is another"
+            " stream of that name"
+        )
 
     def _open_start(self, shard_id: str, deadline: float | None) -> str:
         """An iterator before the first record that the shard ever had."""

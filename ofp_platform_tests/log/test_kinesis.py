@@ -17,6 +17,7 @@ from ofp_platform.log.port import (
     LogUnavailable,
     PartitionInfo,
     PositionTrimmed,
+    PositionUnknown,
     RecordRefusal,
     RefusalReason,
     StreamNotFound,
@@ -360,6 +361,29 @@ def test_a_trimmed_position_is_refused_and_no_gap_is_skipped(fake_kinesis: Any, 
     fake_kinesis.trim(FIRST, 2)
     with pytest.raises(PositionTrimmed, match="cannot be told"):
         elsewhere.read(FIRST, batch.next, 10)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_stream_made_again_that_counts_anew_is_another(fake_kinesis: Any, log: KinesisLog, event: Event, gone: bool) -> None:
+    """As a stand-in of Kinesis that keeps its records in memory does; Kinesis itself gives a number once."""
+    assert log.append([event(n) for n in range(3)], clock).appended == 3
+    basis = log.read(FIRST, None, 10).next
+    assert len(log.read(FIRST, basis, 10)) == 0  # the head is seen
+    shards = fake_kinesis.shards
+    if gone:
+        fake_kinesis.shards = {}
+        with pytest.raises(StreamNotFound):
+            log.partitions()
+    else:
+        fake_kinesis.errors.extend([("get_records", ConnectionClosedError(endpoint_url="any"))] * 8)
+        with pytest.raises(LogUnavailable):
+            log.read(FIRST, basis, 10)
+    fake_kinesis.shards = shards
+    fake_kinesis.pass_time(hours=1)
+    for record in shards[FIRST].records:
+        record["ApproximateArrivalTimestamp"] = fake_kinesis.now
+    with pytest.raises(PositionUnknown, match="another stream of that name"):
+        log.read(FIRST, basis, 10)
 
 
 def test_records_of_others_are_unreadable_never_a_gap(fake_kinesis: Any, log: KinesisLog, event: Event) -> None:
