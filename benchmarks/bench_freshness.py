@@ -52,18 +52,23 @@ def projector(plane: Plane, folder: Path) -> Iterator[subprocess.Popen[str]]:
     settings = folder / "profile.yaml"  # JSON is YAML
     settings.write_text(plane.profile.model_dump_json(exclude_none=True))
     command = [sys.executable, "-u", "-m", "ofp_platform.cli.main", "projector", "run"]
+    (folder / "home").mkdir()
     command += ["--home", str(folder / "home"), "--profile", str(settings)]
     environment = {**os.environ, "OFP_DATABASE_URL": plane.dsn}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
+    reading = threading.Thread(target=process.stdout.read, daemon=True)  # its words, so that its pipe never fills
     try:
         if READY not in process.stdout.readline():
             raise SystemExit("the projector did not start")
-        threading.Thread(target=process.stdout.read, daemon=True).start()  # its words, so that its pipe never fills
+        reading.start()
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_WAIT_SECONDS)
+        if reading.is_alive():
+            reading.join(_WAIT_SECONDS)
+        process.stdout.close()
 
 
 def watch(dsn: str, projection_id: int, ready: Connection, stop: Any) -> None:
