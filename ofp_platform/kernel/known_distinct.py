@@ -25,7 +25,8 @@ EARLIER, LATER = range(2)
 
 
 @native()
-def _add(tree: Int64Array, place: int, weight: int) -> None:
+def add_weight(tree: Int64Array, place: int, weight: int) -> None:
+    """Add to the weight at a place of a Fenwick tree of prefix sums."""
     index = place + 1
     while index < tree.shape[0]:
         tree[index] += weight
@@ -83,12 +84,12 @@ def _answer(steps: Int64Array, places: int, answers: Int64Array) -> None:
                 else:
                     step = order[left_at]
                     if steps[step, QUESTION] < 0:
-                        _add(tree, steps[step, PLACE], steps[step, WEIGHT])
+                        add_weight(tree, steps[step, PLACE], steps[step, WEIGHT])
                     left_at += 1
                 merge_order[out] = step
             for index in range(begin, middle):
                 if steps[order[index], QUESTION] < 0:
-                    _add(tree, steps[order[index], PLACE], -steps[order[index], WEIGHT])
+                    add_weight(tree, steps[order[index], PLACE], -steps[order[index], WEIGHT])
             order[begin:end] = merge_order[begin:end]
         width *= 2
 
@@ -161,7 +162,7 @@ def _count_known(
             total = 0
             for place in range(known_count):
                 entrant = entering[place]
-                _add(standing, entrant, 1)
+                add_weight(standing, entrant, 1)
                 steps[total, PLACE] = entrant
                 steps[total, BEFORE] = earlier[entrant]
                 steps[total, WEIGHT] = 1
@@ -173,7 +174,7 @@ def _count_known(
                     entrant = entering[known_count]
                     before = changes[known_count, EARLIER]
                     behind = changes[known_count, LATER]
-                    _add(standing, entrant, 1)
+                    add_weight(standing, entrant, 1)
                     steps[total, PLACE] = entrant
                     steps[total, BEFORE] = before
                     steps[total, WEIGHT] = 1

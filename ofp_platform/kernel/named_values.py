@@ -19,12 +19,12 @@ from ofp_platform.kernel.accumulate import PREDICATE, ROW, events_until, subtrac
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, OUT1, OUT2, Int64Array, native
 from ofp_platform.kernel.query import DELAY, RESULT, WINDOW
 from ofp_platform.kernel.tokens import find, table_size
+from ofp_platform.kernel.window_loops import NOTHING_MISSING
 from ofp_platform.registry.layout import MASK_ROW
 
 Names = npt.NDArray[np.int32]
 UNKNOWN = -1
 """Instead of where a segment's names begin: they are not known."""
-_NOTHING_MISSING = -1
 _TABLE = types.Array(types.uint32, 1, "C")
 _NAMES = types.Array(types.int32, 1, "C")
 _NAMES_IN = types.Array(types.int32, 1, "C", readonly=True)
@@ -124,7 +124,7 @@ def _count(
             segment -= 1
             inside = -1
         out[distinct_windows[index, RESULT]] = count
-    return _NOTHING_MISSING
+    return NOTHING_MISSING
 
 
 class ValueNames:

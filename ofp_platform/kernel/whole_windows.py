@@ -27,6 +27,7 @@ from ofp_platform.kernel.accumulate import (
     subtract_wide,
     window_after,
 )
+from ofp_platform.kernel.known_distinct import add_weight
 from ofp_platform.kernel.known_windows import IN_FLAGS, KnownWindows
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, BoolArray, Int64Array, native
 from ofp_platform.kernel.query import (
@@ -44,12 +45,12 @@ from ofp_platform.kernel.query import (
     WINDOW,
     Query,
 )
+from ofp_platform.kernel.window_loops import NOTHING_MISSING
 from ofp_platform.registry.aggregations import P_UNITS
 from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 
 NO_VALUE = EARLIEST
 """Instead of a result: null."""
-_NOTHING_MISSING = -1
 _MOST_DIGITS = 16
 _NO_CATEGORY = -1
 # the rows of totals
@@ -217,6 +218,16 @@ def _value(window: Int64Array, matrix: Int64Array, positions: Int64Array, count:
     return NO_VALUE
 
 
+@native()
+def _gather(window: Int64Array, matrix: Int64Array, begin: int, end: int, positions: Int64Array, count: int) -> int:
+    """Put the events in [begin, end) of the window's predicate behind `count` others; how many there are then."""
+    for event in range(begin, end):
+        if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1:
+            positions[count] = event
+            count += 1
+    return count
+
+
 @native(INTEGER(IN2, INTEGER, IN1, IN1, IN1, IN1, IN2, OUT1))
 def _of_segments(
     windows: Int64Array,
@@ -240,20 +251,9 @@ def _of_segments(
             if starts[segment] < 0:
                 return segment
             begin = events_until(matrix, starts[segment], ends[segment], low)
-            for event in range(begin, events_until(matrix, begin, ends[segment], high)):
-                if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1:
-                    positions[count] = event
-                    count += 1
+            count = _gather(window, matrix, begin, events_until(matrix, begin, ends[segment], high), positions, count)
         _write(window, matrix, positions, count, out)
-    return _NOTHING_MISSING
-
-
-@native()
-def _add(tree: Int64Array, place: int, weight: int) -> None:
-    index = place + 1
-    while index < tree.shape[0]:
-        tree[index] += weight
-        index += index & -index
+    return NOTHING_MISSING
 
 
 @native()
@@ -328,11 +328,7 @@ def _slide(
             first = events_until(matrix, starts[key], ends[key], window_after(window[WINDOW], until, edges, offsets[key]))
             last = events_until(matrix, first, ends[key], times[offsets[key + 1] - 1])
             positions = np.empty(last - first, np.int64)
-            count = 0
-            for event in range(first, last):
-                if (matrix[MASK_ROW, event] >> window[PREDICATE]) & 1:
-                    positions[count] = event
-                    count += 1
+            count = _gather(window, matrix, first, last, positions, 0)
             if window[KIND] == LAST_N:
                 rows = slice(offsets[key], offsets[key + 1])
                 _slide_newest(window, edges[rows], matrix, positions[:count], times[rows], out[rows])
@@ -370,11 +366,11 @@ def _slide(
                 after = window_after(window[WINDOW], until, edges, row)
                 while end < count and matrix[TIME_ROW, positions[end]] <= until:
                     if is_quantile:
-                        _add(tree, ranks[end], 1)
+                        add_weight(tree, ranks[end], 1)
                     end += 1
                 while begin < end and matrix[TIME_ROW, positions[begin]] <= after:
                     if is_quantile:
-                        _add(tree, ranks[begin], -1)
+                        add_weight(tree, ranks[begin], -1)
                     begin += 1
                 result: Any = NO_VALUE
                 if begin < end:

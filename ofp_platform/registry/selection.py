@@ -44,9 +44,9 @@ class Selection:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The payload fields that the aggregation is of."""
-        names = () if self.token is None else pair_fields(self.token)
-        return (*names, *(() if self.category is None else (self.category,)))
+        """The payload fields that the aggregation is of: a category first, a pair by its names."""
+        names = () if self.token is None else tuple(pair_fields(self.token))
+        return names if self.category is None else (self.category, *names)
 
     @property
     def token(self) -> str | None:

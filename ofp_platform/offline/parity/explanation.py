@@ -153,7 +153,7 @@ def _touching(
 def _value(selection: Selection, condition_holds: bool, payload: bytes) -> EventValue:
     if selection.condition is not None:
         return condition_holds
-    names = selection.fields if selection.category is None else selection.fields[::-1]  # the category first
+    names = selection.fields
     if not names:
         return None
     fields: dict[str, Any] = orjson.loads(payload)
