@@ -103,7 +103,7 @@ def verify_partition(archive: Archive, partition_id: str, kind: OffsetKind) -> P
 
 
 def absences(ranges: OffsetRanges, archive: Archive, verifications: Sequence[PartitionVerification]) -> list[str]:
-    """What must be in the archive and is not, in words; receipts of partitions that were proven are noted as such.
+    """List in words what must be in the archive and is not; receipts of partitions that were proven are noted as such.
 
     Raises:
         ReceiptDamaged: an object among the receipts changed meanwhile. ObjectStoreUnavailable | LogUnavailable: see there.

@@ -44,7 +44,7 @@ EMPTY_PAGE_SECONDS = 0.2
 _PROBE = "at "
 _HOUR = 3600 * MICROS_PER_SECOND
 _MARGIN = 10 * 60 * MICROS_PER_SECOND
-"""What is kept by less than this may be trimmed while it is being read."""
+"""A record that is kept by less than this may be trimmed while it is being read."""
 _ADVICE = (
     "Where the archive has what came before, folds go on from there; else an operator who knows that nothing was lost says so:"
     " `ofp log accept {} --reason TEXT`"
@@ -207,7 +207,7 @@ class ShardReader:
             return self._iterators.pop(key, None)
 
     def _forget_iterators(self) -> None:
-        """What comes back after an outage may be another stream of the same name: a position is looked for again there."""
+        """Drop all: after an outage another stream may have the name, and a position is looked for again there."""
         with self._lock:
             self._iterators.clear()
 

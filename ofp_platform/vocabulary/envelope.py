@@ -108,7 +108,7 @@ def amends_bytes(amends: Amends | None) -> bytes | None:
 
 @lru_cache(maxsize=1024)
 def read_amends(text: bytes) -> Amends:
-    """What an envelope amends, from its RFC 8785 bytes.
+    """Read what an envelope amends from its RFC 8785 bytes.
 
     Raises:
         pydantic.ValidationError: it is no such text.

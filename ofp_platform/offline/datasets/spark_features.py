@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ROWS = "rows-"
-"""What the folders of row shards begin with; behind it the key type."""
+"""Prefix of the folders of row shards; behind it the key type."""
 _DONE = "key_type string, shard int, part int, checked long, refusal string, content binary"
 _DONE_SCHEMA = pa.schema(
     [

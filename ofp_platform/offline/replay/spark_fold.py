@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 EVENTS = "events-"
-"""What the folders of events begin with; behind it the key type."""
+"""Prefix of the folders of events; behind it the key type."""
 _TALLY = "tally"
 _IDENTITIES, _RECORDS = "identities", "records"
 _COUNT = "count binary"
