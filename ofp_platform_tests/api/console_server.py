@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -145,6 +146,12 @@ def enter_key(page: Page, address: str, key: str) -> None:
 
 
 def show(page: Page, target: str) -> None:
-    """Go to a page, and wait until it is there."""
-    page.evaluate("target => { document.getElementById('main').dataset.ready = ''; location.hash = '#' + target }", target)
-    page.locator("main[data-ready]:not([data-ready=''])").wait_for(timeout=READY_MS)
+    """Go to a page, and wait until that page is loaded."""
+    moved = "target => { document.getElementById('main').dataset.ready = ''; location.hash = '#' + target }"
+    page.evaluate(moved, target)
+    await_loaded(page, page.evaluate("location.hash"))
+
+
+def await_loaded(page: Page, target: str) -> None:
+    """Wait until the page behind the address's `#` is loaded; the one that was there before it is not it."""
+    page.locator(f"main[data-ready={json.dumps(target)}]").wait_for(timeout=READY_MS)

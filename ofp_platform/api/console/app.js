@@ -58,6 +58,7 @@ async function show(moves) {
   const mine = ++turn;
   for (const leave of leaving) leave();
   leaving = [];
+  const target = location.hash;
   const [name, ...rest] = place();
   const [title, make] = Object.hasOwn(PAGES, name) ? PAGES[name] : ["No such page", null];
   for (const entry of document.querySelectorAll("#pages a")) {
@@ -83,7 +84,7 @@ async function show(moves) {
   if (mine !== turn) return;
   body.replaceChildren(...[content].flat(Infinity).filter(Boolean));
   body.removeAttribute("aria-busy");
-  main.dataset.ready = name;
+  main.dataset.ready = target || "#"; // which page is loaded: empty while none is
   announce(`${title} is loaded`);
 }
 
