@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
-from ofp_platform.storage.private_files import UMASK
+from ofp_platform.storage.process_settings import settle_process
 
 
 def main() -> None:
-    """Run `ofp`. An installation without the extra `plane` has no command line, and is told so in words.
-
-    What it and its children write, no other user of the machine may read: events and features are about people.
-    """
-    os.umask(UMASK)
+    """Run `ofp`. An installation without the extra `plane` has no command line, and is told so in words."""
+    settle_process()
     try:
         from ofp_platform.cli.main import app
 

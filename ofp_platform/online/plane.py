@@ -23,6 +23,7 @@ from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.serving.causal_read import Incarnations
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import UNOBSERVED, Reader
+from ofp_platform.online.serving.state_statement import READ_SETTINGS
 from ofp_platform.online.state.key_shards import KeyShard
 from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import (
@@ -179,7 +180,18 @@ class Plane:
         """Give the connections back."""
         if self.opened_log is not None:
             self.opened_log.close()
+        if "reading_pool" in vars(self):
+            self.reading_pool.close()
         self.pool.close()
+
+    @cached_property
+    def reading_pool(self) -> Pool:
+        """Connections for nothing but reading state, set for it; opened when they are first needed.
+
+        Raises:
+            DatabaseUnavailable: it does not answer.
+        """
+        return open_pool(self.dsn, max_size=self.pool.max_size, settings=READ_SETTINGS)
 
     @property
     def ranges(self) -> OffsetRanges:
@@ -356,7 +368,7 @@ class Plane:
     def reader(self, row: ProjectionRow, posture: Mapping[str, Any] = UNOBSERVED) -> Reader:
         """`get_features` as a library call; every answer carries this posture."""
         return Reader(
-            self.pool,
+            self.reading_pool,
             row.projection_id,
             self.evaluator(row),
             self.profile.limits,

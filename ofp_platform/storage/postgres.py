@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -101,10 +101,20 @@ def answered_within(connection: psycopg.Connection[Any], seconds: float) -> Iter
         connection.silent_seconds = before
 
 
-def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> Pool:
+def _settled(settings: Mapping[str, str]) -> Callable[[psycopg.Connection[TupleRow]], None]:
+    def settle(connection: psycopg.Connection[TupleRow]) -> None:
+        _settle(connection)
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+    return settle
+
+
+def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0, settings: Mapping[str, str] | None = None) -> Pool:
     """An open pool of autocommit connections: a statement alone is its own transaction, more need `.transaction()`.
 
-    `timeout_seconds` bounds the wait for a free connection, `SILENT_SECONDS` that for the end of a statement.
+    `timeout_seconds` bounds the wait for a free connection, `SILENT_SECONDS` that for the end of a statement. `settings`: of the
+    server, for each session.
     Connections that died are replaced by the pool. The caller closes it (it is a context manager).
 
     Raises:
@@ -119,7 +129,7 @@ def open_pool(dsn: str, *, max_size: int = 8, timeout_seconds: float = 10.0) -> 
         reconnect_timeout=_RECONNECT_SECONDS,
         open=False,
         check=_check,
-        configure=_settle,
+        configure=_settled(settings or {}),
         kwargs={"autocommit": True, **_liveliness(dsn)},
     )
     _OPENING.add(pool.name)

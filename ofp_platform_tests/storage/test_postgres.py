@@ -37,6 +37,13 @@ def test_pool_connections_commit_by_themselves(dsn: str) -> None:
             assert other.execute("SELECT count(*) FROM seen").fetchone() == (0,)
 
 
+def test_every_session_of_a_pool_has_its_settings(dsn: str) -> None:
+    with open_pool(dsn, max_size=2, settings={"plan_cache_mode": "force_generic_plan"}) as pool:
+        with pool.connection() as connection, pool.connection() as other:
+            modes = [one.execute("SHOW plan_cache_mode").fetchone() for one in (connection, other)]
+    assert modes == [("force_generic_plan",)] * 2
+
+
 def test_a_killed_connection_is_replaced(dsn: str) -> None:
     with open_pool(dsn, max_size=1) as pool:
         with pool.connection() as connection:

@@ -14,6 +14,7 @@ from ofp_platform.offline.parity.mismatch import Mismatch, describe
 from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparable, ParityAnchor, ServedSnapshot
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.registry.question import Question, check_context, check_request
+from ofp_platform.storage.process_settings import collect_rarely
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
@@ -213,6 +214,7 @@ _worker: list[Comparer] = []
 
 
 def _start_worker(parity: ParityRuns) -> None:
+    collect_rarely()
     _worker.append(Comparer(parity))
 
 

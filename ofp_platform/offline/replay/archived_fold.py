@@ -30,6 +30,7 @@ from ofp_platform.offline.replay.memory_budget import FoldSizes
 from ofp_platform.offline.replay.record_fold import FoldedPartition, FoldTally, RecordFold
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
 from ofp_platform.registry.models import Pack
+from ofp_platform.storage.process_settings import collect_rarely
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import PartitionBasis, place, record_limit
@@ -281,6 +282,7 @@ class _NoLog:
 def _fold_in_process(task: bytes, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    collect_rarely()
     answer = fold_share(pickle.loads(task))
     try:
         connection.send_bytes(pickle.dumps(answer))

@@ -31,6 +31,7 @@ from ofp_platform.online.serving.posture import (
 from ofp_platform.online.serving.request import parse_request
 from ofp_platform.online.serving.served_log import WAITS, ServedLog
 from ofp_platform.online.serving.snapshot_store import MayRead, SnapshotStore
+from ofp_platform.online.serving.state_statement import READ_SETTINGS
 from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.registry.catalogue import catalogue
 from ofp_platform.registry.compile import CompiledRegistry
@@ -52,8 +53,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 MONITOR, LISTENER = "projection monitor", "commit listener"
 _OBJECT_SECONDS = 5.0  # snapshots are small
 _HEALTH_OBJECT_SECONDS = 2.0  # a look at the archive: less than an observation may take
-# Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one.
-_SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan", "application_name": "ofp-serving"}
+_SETTINGS = {**READ_SETTINGS, "application_name": "ofp-serving"}
 
 
 async def _keep_session(_connection: Any) -> None:

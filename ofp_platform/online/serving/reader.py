@@ -19,7 +19,7 @@ from ofp_platform.online.serving.causal_read import (
     refuse_lost,
 )
 from ofp_platform.online.serving.evaluation import Evaluator, StoredState
-from ofp_platform.online.serving.request import parse_request
+from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.state_statement import (
     READ_SHARDS,
     READ_STATE,
@@ -68,6 +68,7 @@ class Reader:
         self._incarnations = incarnations
         self._look_seconds = look_seconds
         self._split_seconds = split_seconds
+        self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
         self._statement = READ_STATE
 
     def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
@@ -77,14 +78,15 @@ class Reader:
             ContractError: every refusal of the contract.
         """
         if isinstance(request, bytes):
-            request = parse_request(request, self._limits)
-        question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
+            question = self._questions.read(request)
+        else:
+            question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
         try:
             state = self._read(question)
         except psycopg.Error as error:
             if not is_transient(error):
                 raise
-            raise unavailable(Reason.STORE_DOWN, "the state store does not answer", request.context_pins) from None
+            raise unavailable(Reason.STORE_DOWN, "the state store does not answer", self._evaluator.pins) from None
         return self._evaluator.answer(question, state, self._posture())
 
     def _read(self, question: Question) -> StoredState:

@@ -99,6 +99,11 @@ LEFT JOIN ofp.epoch AS e ON e.projection_id = $1""",
 """The same of a projection with any number of shards."""
 
 
+# Every read is a handful of index probes: a plan made for a small table must not turn into a scan of a large one, and the plan
+# of a statement of this size takes longer to make than to run.
+READ_SETTINGS = {"jit": "off", "enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
+"""Settings of the server on a connection that reads state."""
+
 NOTHING_HELD: Sequence[Sequence[int]] = ((),) * (SPAN_LEVELS + 1)
 """Of a reader that holds no values of chunks and spans."""
 
