@@ -130,8 +130,8 @@ class PackedPlace:
     @property
     def reference(self) -> str:
         """As the index has it; `place_in_pack` is the inverse."""
-        place = f"{self.path}#{self.begin}+{self.length}"
-        return place if self.frame is None else f"{place}/{self.frame[0]}+{self.frame[1]}/{self.frame_begin}/{self.size}"
+        before, after = packed_reference_parts(self.path, self.frame, self.frame_begin, self.size)
+        return f"{before}{self.begin}+{self.length}{after}"
 
     def read(self, objects: ObjectStore) -> bytes:
         """The bytes there, of the one frame.
@@ -146,6 +146,11 @@ class PackedPlace:
             raise ValueError(f"{self.path} has {size} bytes; {self.size} were written")
         data = decompress(frame)
         return data[self.begin - self.frame_begin :][: self.length]
+
+
+def packed_reference_parts(path: str, frame: tuple[int, int] | None, frame_begin: int, size: int) -> tuple[str, str]:
+    """Reference of a place in a pack: what stands before and after `{begin}+{length}` of the record; see `PackedPlace`."""
+    return f"{path}#", "" if frame is None else f"/{frame[0]}+{frame[1]}/{frame_begin}/{size}"
 
 
 def place_in_pack(reference: str) -> PackedPlace | None:

@@ -11,10 +11,9 @@ done here for each answer. (The folder `packs` of the stored paths is older than
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.storage.snapshot_records import SNAPSHOTS, PackedPlace, compress, record_bytes
+from ofp_platform.storage.snapshot_records import SNAPSHOTS, compress, packed_reference_parts, record_bytes
 from ofp_platform.vocabulary.canonical import sha256_hex
 
 BATCHES = f"{SNAPSHOTS}/packs"
@@ -35,19 +34,25 @@ def make_batch(answers: Iterable[Answer]) -> tuple[str, bytes, list[tuple[Answer
     name = sha256_hex(content)
     path = f"{BATCHES}/{name[:2]}/{name}.zst"
     frames: list[bytes] = []
-    places: list[tuple[Answer, PackedPlace]] = []
+    frame_places: list[tuple[int, int, int, int, int]] = []
     begin = frame_at = first = 0
     while first < len(records):
         end, size = first, 0
         while end < len(records) and (not size or size + len(records[end]) <= FRAME_BYTES):
             size += len(records[end])
             end += 1
-        frame, frame_begin = compress(content[begin : begin + size]), begin
-        for answer, record in zip(ordered_answers[first:end], records[first:end], strict=True):
-            place = PackedPlace(path, begin, len(record), (frame_at, len(frame)), frame_begin)
-            places.append((answer, place))
-            begin += len(record)
+        frame = compress(content[begin : begin + size])
+        frame_places.append((first, end, begin, frame_at, len(frame)))
         frames.append(frame)
+        begin += size
         frame_at += len(frame)
         first = end
-    return path, b"".join(frames), [(answer, replace(place, size=frame_at).reference) for answer, place in places]
+    references: list[tuple[Answer, str]] = []
+    for first, end, frame_begin, frame_start, frame_length in frame_places:
+        # the same for all records of a frame: the text is made by each record's share alone, in the time of whoever answers
+        before, after = packed_reference_parts(path, (frame_start, frame_length), frame_begin, frame_at)
+        begin = frame_begin
+        for answer, record in zip(ordered_answers[first:end], records[first:end], strict=True):
+            references.append((answer, f"{before}{begin}+{len(record)}{after}"))
+            begin += len(record)
+    return path, b"".join(frames), references
