@@ -213,7 +213,10 @@ def pack_digest(pack: Mapping[str, Any]) -> str:
 
 
 def _routing(name: str, routing: Mapping[str, Any]) -> dict[str, Any]:
-    return {"class": routing.get("class", name), "keys": routing["keys"], "fields": routing.get("fields", {})}
+    meaning = {"class": routing.get("class", name), "keys": routing["keys"], "fields": routing.get("fields", {})}
+    if "amendments" in routing:
+        meaning["amendments"] = {part: sorted(set(routing["amendments"].get(part, ()))) for part in ("by", "may_change")}
+    return meaning
 
 
 def _group(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,11 @@ def subtract_saturating(time: int, span: int) -> int:
     return EARLIEST if time < EARLIEST + span else time - span
 
 
+def times_before(times: Int64Array, span: int) -> Int64Array:
+    """int64[n]: each time less the span >= 0, held at the least int64."""
+    return np.where(times < EARLIEST + span, EARLIEST, times - span)
+
+
 @native()
 def window_after(window: int, until: int, edges: Int64Array, row: int) -> int:
     """The time after which the events of a window stand that ends with `until`; a window below 0 has an edge of the row."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
+from ofp_platform.kernel.amendments import in_force
 from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, NEXT_TEXT, STALE, TOUCHED, TextProgram
 from ofp_platform.kernel.finalise import group_values
 from ofp_platform.kernel.query import Query
@@ -157,7 +158,9 @@ class KeyForm:
         texts = None
         if isinstance(events, np.ndarray):
             if self._writes_whole and self._program is not None:  # evaluates and writes in one call
-                texts = self._program.write_whole(events, as_of, horizon, id_text.encode())
+                texts = self._program.write_whole(
+                    in_force(self.query.arrays.layout, events, as_of), as_of, horizon, id_text.encode()
+                )
                 if texts is not None and not texts[2]:
                     return texts[0], texts[1]
             evaluation = evaluate(self.query, events, as_of, horizon)

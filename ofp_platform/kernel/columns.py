@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, subtract_saturating
+from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, subtract_saturating, times_before
+from ofp_platform.kernel.amendments import AmendedKeys, split_amended
 from ofp_platform.kernel.column_values import NULL, UNDECIDED, VALUE, encode_features, finalise_into
 from ofp_platform.kernel.finalise import finaliser
 from ofp_platform.kernel.known_distinct import count_known_distinct
@@ -144,6 +145,20 @@ def _needs(arrays: LayoutArrays, groups: Sequence[CompiledGroup]) -> Int64Array:
     return needs
 
 
+def as_amended(
+    column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRows, after: Int64Array
+) -> tuple[KeyedEvents, KeyedRows]:
+    """Events and rows, with the amendments applied that count at each row.
+
+    `after` int64[n]: per row the time at or before which it asks about no event.
+    """
+    keys = AmendedKeys(events.matrix, events.starts, events.ends, rows.offsets, events.known_from)
+    split = split_amended(column_query.arrays.layout, keys, rows.times, rows.known_until, after)
+    if split is keys:
+        return events, rows
+    return KeyedEvents(split.matrix, split.starts, split.ends, split.known_from), replace(rows, offsets=split.offsets)
+
+
 def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRows) -> list[FeatureColumn]:
     """The windowed features of every row, in the order of `column_query.features`.
 
@@ -155,6 +170,7 @@ def feature_columns(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedR
     if (events.known_from is None) is not (rows.known_until is None):
         raise ValueError("known_from and known_until come together")
     query, count = column_query.query, len(rows.times)
+    events, rows = as_amended(column_query, events, rows, times_before(rows.times, column_query.reach))
     matrix, texts = with_ranks(query, events.matrix)
     events = replace(events, matrix=matrix)
     values = np.empty((len(column_query.features), count), np.int64)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until
-from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows, _slide_keys
+from ofp_platform.kernel.accumulate import ROW_WIDTH, events_until, times_before
+from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows, _slide_keys, as_amended
 from ofp_platform.kernel.known_distinct import count_known_distinct
 from ofp_platform.kernel.known_windows import KnownWindows, known_accumulators, mark_incomplete
 from ofp_platform.kernel.native import IN1, IN2, NOTHING, OUT2, Int64Array, native
@@ -54,9 +54,12 @@ def evaluate_known(column_query: ColumnQuery, events: KeyedEvents, rows: KeyedRo
     Raises:
         ValueError: `events.known_from` or `rows.known_until` is not given.
     """
-    known_from, known_until = events.known_from, rows.known_until
-    if known_from is None or known_until is None:
+    if events.known_from is None or rows.known_until is None:
         raise ValueError("known_from and known_until are needed")
+    events, rows = as_amended(column_query, events, rows, np.minimum(times_before(rows.times, column_query.reach), horizons))
+    known_from, known_until = events.known_from, rows.known_until
+    assert known_from is not None
+    assert known_until is not None
     query, count = column_query.query, len(rows.times)
     matrix, texts = with_ranks(query, events.matrix)
     edges = column_query.arrays.edges(rows.times)

@@ -7,16 +7,17 @@ merged) is one row to merge, and only those that straddle an edge of a window mu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH
+from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH, summarise_chunks
+from ofp_platform.kernel.amendments import in_force
 from ofp_platform.kernel.named_values import SegmentNames, count_names
 from ofp_platform.kernel.native import BoolArray, Int64Array
-from ofp_platform.kernel.query import Query
+from ofp_platform.kernel.query import LayoutArrays, Query
 from ofp_platform.kernel.texts import NO_TEXTS, TextTables, with_ranks
 from ofp_platform.kernel.whole_windows import whole_of_matrix, whole_of_segments
 from ofp_platform.kernel.window_loops import NEVER as NEVER
@@ -34,7 +35,8 @@ class Segments:
     `first_ts`, `last_ts` int64[K], microseconds; `summaries` int64[K, M, 11], or int64[0, M, 11] when there are none
     and every segment has its events; `starts`, `ends` int64[K]: the segment's events are matrix[:, start:end], start -1
     when they are not there; `matrix` int64[C, N]. `value_names`: distinct counts go by these, so that a segment whole inside a
-    window needs no events for them.
+    window needs no events for them. `amended_ts` int64[K] (of an amendable layout): the time of each segment's newest amendment,
+    from which on its summaries hold; EARLIEST where it has none.
     """
 
     first_ts: Int64Array
@@ -44,6 +46,7 @@ class Segments:
     ends: Int64Array
     matrix: Int64Array
     value_names: SegmentNames | None = None
+    amended_ts: Int64Array | None = None
 
 
 def segments_of_chunks(
@@ -54,13 +57,36 @@ def segments_of_chunks(
     matrix: Int64Array,
     offsets: Int64Array,
     value_names: SegmentNames | None = None,
+    amended_ts: Int64Array | None = None,
 ) -> Segments:
     """Segments; those with `has_events` bool[K] have events, the i-th of them matrix[:, offsets[i]:offsets[i+1]]."""
     starts = np.full(len(first_ts), -1, np.int64)
     ends = np.full(len(first_ts), -1, np.int64)
     starts[has_events] = offsets[:-1]
     ends[has_events] = offsets[1:]
-    return Segments(first_ts, last_ts, summaries, starts, ends, matrix, value_names)
+    return Segments(first_ts, last_ts, summaries, starts, ends, matrix, value_names, amended_ts)
+
+
+def segments_in_force(arrays: LayoutArrays, segments: Segments, time: int) -> Segments:
+    """The segments as of `time`: events as amended, and summaries of them where stored ones do not hold yet.
+
+    Raises:
+        EventsMissing: a segment has amendments newer than that, and no events.
+    """
+    amended_ts = segments.amended_ts
+    if amended_ts is None or not (amended_ts > EARLIEST).any():
+        return segments
+    is_early = (amended_ts > time) & (segments.first_ts <= time)
+    if (is_missing := is_early & (segments.starts < 0)).any():
+        raise EventsMissing(f"segment {int(np.flatnonzero(is_missing)[0])} was amended after {time}, and was not decoded")
+    matrix = in_force(arrays.layout, segments.matrix, time)
+    summaries = segments.summaries
+    if len(summaries) and is_early.any():
+        summaries = summaries.copy()
+        for number in np.flatnonzero(is_early).tolist():
+            bounds = segments.starts[number], segments.ends[number]
+            summaries[number] = summarise_chunks(matrix, np.array(bounds, np.int64), arrays.measures)[0]
+    return replace(segments, matrix=matrix, summaries=summaries)
 
 
 @dataclass(frozen=True)
@@ -102,6 +128,7 @@ def _blank(query: Query, texts: TextTables) -> Evaluation:
 def evaluate(query: Query, matrix: Int64Array, time: int, horizon: int = EARLIEST) -> Evaluation:
     """The query over a whole event matrix int64[C, n], as of `time`; touches at or behind `horizon` do not count."""
     texts, query = NO_TEXTS, query.at(time)
+    matrix = in_force(query.arrays.layout, matrix, time)
     if query.has_texts:
         matrix, texts = with_ranks(query, matrix)
     evaluation = _blank(query, texts)
@@ -119,8 +146,9 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     """The query over segments, as of `time`; equal to `evaluate` over the whole matrix.
 
     Raises:
-        EventsMissing: a segment that a window ends in, or whose values are counted, has no events.
+        EventsMissing: a segment that a window ends in, or whose values are counted, or that was amended later, has no events.
     """
+    segments = segments_in_force(query.arrays, segments, time)
     matrix, texts, query = segments.matrix, NO_TEXTS, query.at(time)
     if query.has_texts:
         matrix, texts = with_ranks(query, matrix)

@@ -95,15 +95,17 @@ def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
         )
         for selection in selections
     }
+    amendable = any(events[name].amendments is not None for predicate in predicates for name in predicate.event_types)
     return KeyLayout(
         key_type=key_type,
-        ties=any(rule_of(selection.aggregation).ordered for selection in selections),
+        ties=amendable or any(rule_of(selection.aggregation).ordered for selection in selections),
         predicates=tuple(predicates),
         integer_fields=tuple(integers),
         token_fields=tuple(tokens),
         measures=tuple(ordered_measures),
         slots=tuple(sorted(slots, key=_slot_order)),
         text_fields=tuple(texts),
+        amendable=amendable,
     )
 
 

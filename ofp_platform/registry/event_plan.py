@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from ofp_platform.registry.amending import AmendableType
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, GroupNeeds, explain
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
-from ofp_platform.registry.models import EventRouting, FieldType, Scalar
+from ofp_platform.registry.models import EventRouting, FieldType, Scalar, event_class
 from ofp_platform.registry.pack import group_id
 from ofp_platform.registry.selection import group_needs, pair_fields, text_need
 from ofp_platform.registry.text_words import TEXT_WORDS, is_long
@@ -82,6 +83,7 @@ class EventPlan:
     `decode` refuses a payload that lacks any of them; `decode_partly` makes a `partial` of it, with None for what is missing;
     `decode_field` is per payload field, in the order of the arguments of a `partial`. `needs`: per group that uses the type.
     `texts`: attributes of which the texts are kept, each with the name under which an event lacks a text that is short enough.
+    `amendable`: what tells its events apart where they may be amended.
     """
 
     keys: Mapping[str, KeyRule]
@@ -95,6 +97,7 @@ class EventPlan:
     key_plans: tuple[KeyPlan, ...]
     needs: tuple[GroupNeeds, ...]
     texts: Mapping[str, str]
+    amendable: AmendableType | None
 
     def columns(self, rows: list[msgspec.Struct]) -> dict[str, list[Any]]:
         """Attribute to its values, in the order of the rows."""
@@ -170,6 +173,7 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
         key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in layouts.items()),
         needs=_needs(name, routing, registry),
         texts={attributes[field]: text_need(attributes[field]) for read in reads.values() for field in sorted(read.texts)},
+        amendable=AmendableType.of(name, event_class(registry.pack.events, name), routing),
     )
 
 

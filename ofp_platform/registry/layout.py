@@ -5,12 +5,17 @@ The event matrix of a key is an int64 array of shape (layout.column_count, event
     row 0          event time, microseconds
     row 1          mask: bit p is set when the event satisfies predicate p
     rows 2, 3      tie high, tie low (only when `ties`): the event's identity order, compared as unsigned
+    then           seven rows (only when `amendable`): two of the target (the event that is amended, or the event itself), two of
+                   the fields that no replacement may change, then of an amendment its own event time, kind and mask
     then           one row per integer field (0 where the event's type does not carry the field)
     then           two rows (high, low) per token field: the first 128 bits of SHA-256 of the canonical bytes of the value, or of
                    the array of the two values of a pair of fields (named by both)
     then           eight rows per text field: the words of the text (`text_words`)
 
 A boolean is an integer field of 0 and 1.
+
+An amendment stands at the time of the event that it amends: where its target is, and in no window by itself, for its mask in
+row 1 is 0. The mask and the values that a replacement puts in place of the event's are in its rows.
 """
 
 from __future__ import annotations
@@ -28,6 +33,12 @@ MASK_ROW = 1
 MAX_PREDICATES = 62
 MAX_VALUE_COLUMNS = 251
 """The rows behind those of time, mask and tie; a stored chunk has room for 255."""
+AMENDMENT_ROWS = 7
+"""The rows of an amendable layout that other layouts do not have."""
+FIRST_AMENDMENT_ROW = 4
+TARGET_ROW, FIXED_ROW, AMENDS_TIME_ROW, AMENDS_KIND_ROW, AMENDS_MASK_ROW = (FIRST_AMENDMENT_ROW + row for row in (0, 2, 4, 5, 6))
+EVENT, VOID, REPLACE = range(3)
+"""The kinds of row AMENDS_KIND_ROW."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ class CompiledGroup:
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """Everything that is kept and computed for one key type."""
+    """Everything that is kept and computed for one key type. `amendable`: some of the events may be amended; then it has ties."""
 
     key_type: str
     ties: bool
@@ -155,10 +166,13 @@ class KeyLayout:
     measures: tuple[Measure, ...]
     slots: tuple[Slot, ...]
     text_fields: tuple[str, ...] = ()
+    amendable: bool = False
 
     @cached_property
     def first_integer_row(self) -> int:
         """Row of the first integer field."""
+        if self.amendable:
+            return FIRST_AMENDMENT_ROW + AMENDMENT_ROWS
         return 4 if self.ties else 2
 
     @cached_property

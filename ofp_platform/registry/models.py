@@ -174,6 +174,15 @@ KeyPattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(
 _Events = Annotated[tuple[EventType, ...], Field(strict=False, min_length=1)]
 
 
+class Amendments(Model):
+    """Which events may amend one of a type. Such an event voids it, or has a payload that stands in place of its own."""
+
+    by: _Events = Field(description="the event types that may amend one of this type, itself among them if it may")
+    may_change: tuple[PayloadField, ...] = Field(
+        default=(), strict=False, description="the fields that a replacement may change; without any, an event can only be voided"
+    )
+
+
 class EventRouting(Model):
     """Which payload fields of an event type are canonical keys, and the types of the fields that features may read."""
 
@@ -190,6 +199,7 @@ class EventRouting(Model):
         min_length=1,
         description="the schema versions that are understood: an event of another one is not applied; default: the first version",
     )
+    amendments: Amendments | None = Field(default=None, description="how an event may be amended; default: not at all")
 
 
 class Operand(Model):
@@ -277,6 +287,14 @@ def event_class(events: Mapping[str, EventRouting], event_type: str) -> str:
     """The event class of a type: what the pack says, else the type itself (so too for a type that it does not know)."""
     routing = events.get(event_type)
     return event_type if routing is None or routing.event_class is None else routing.event_class
+
+
+def amended_type(events: Mapping[str, EventRouting], event_type: str, amended_class: str) -> str | None:
+    """The type of the events of a class that one of `event_type` may amend; None: none may be."""
+    for name, routing in events.items():
+        if routing.amendments is not None and event_type in routing.amendments.by and event_class(events, name) == amended_class:
+            return name
+    return None
 
 
 def pack_schema() -> dict[str, Any]:

@@ -103,6 +103,7 @@ def group_content(pack: Pack, group: Group) -> dict[str, Any]:
             "key": event.keys[group.key_type],
             "fields": {field: event.fields[field].value for field in read[name]},
             **_schema_versions(event),
+            **_amendments(event),
         }
         if group.key_type in pack.key_patterns:
             routing[name]["key_pattern"] = pack.key_patterns[group.key_type]
@@ -166,7 +167,16 @@ def _routing(pack: Pack, name: str, routing: EventRouting) -> dict[str, Any]:
         "keys": {key_type.value: field for key_type, field in routing.keys.items()},
         "fields": {field: kind.value for field, kind in routing.fields.items()},
         **_schema_versions(routing),
+        **_amendments(routing),
     }
+
+
+def _amendments(routing: EventRouting) -> dict[str, Any]:
+    """Which types may amend the event, and the fields that these may change, sorted; nothing where it is never amended."""
+    amendments = routing.amendments
+    if amendments is None:
+        return {}
+    return {"amendments": {"by": sorted(set(amendments.by)), "may_change": sorted(set(amendments.may_change))}}
 
 
 def _schema_versions(routing: EventRouting) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -19,10 +19,22 @@ import numpy.typing as npt
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.event_plan import EventPlan, KeyPlan, event_plans
-from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, KeyLayout
-from ofp_platform.registry.models import event_class
+from ofp_platform.registry.layout import (
+    AMENDS_KIND_ROW,
+    AMENDS_MASK_ROW,
+    AMENDS_TIME_ROW,
+    MASK_ROW,
+    REPLACE,
+    TARGET_ROW,
+    TIME_ROW,
+    VOID,
+    KeyLayout,
+)
+from ofp_platform.registry.models import amended_type, event_class
 from ofp_platform.registry.text_words import TEXT_WORDS, words_of
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.envelope import read_amends
+from ofp_platform.vocabulary.times import parse_time
 
 APPLIED, UNKNOWN_TYPE, FAILED = 0, 1, 2
 CACHE_LIMIT = 1_000_000
@@ -54,6 +66,7 @@ class RoutedBatch:
     tie_digest: uint64[n, 2], the same of SHA-256(event_class NUL event_id NUL payload_hash);
     touched: per key type that any record touches. A record that is not applied touches nothing.
     feeds: bool[n], which records touch a key; an applied one that does not is of a type that no group uses.
+    amends: bool[n], which applied records amend an event: such a record is no event itself.
     """
 
     status: npt.NDArray[np.int8]
@@ -63,6 +76,7 @@ class RoutedBatch:
     tie_digest: npt.NDArray[np.uint64]
     touched: dict[str, TouchedKeys]
     feeds: Flags
+    amends: Flags
 
 
 class TokenCache:
@@ -119,7 +133,8 @@ class Router:
     ) -> RoutedBatch:
         """Route n records, given as columns (`ts` in microseconds, hashes of 32 bytes, payloads and `amends` as JSON bytes).
 
-        No pack says yet what its event types may amend: an amendment of a type that the pack knows is FAILED.
+        An amendment touches the keys in its payload at the time of the event that it amends. One of a type that the pack knows,
+        and that may not amend events of that class, is FAILED.
 
         Never raises for what a payload holds: such a record feeds the groups that can use it; if there are none, though some
         should, it is FAILED, with a reason, and touches nothing.
@@ -128,7 +143,8 @@ class Router:
         id_digest, tie_digest = self._digests(event_types, event_ids, payload_hashes)
         status = np.zeros(count, dtype=np.int8)
         failures: list[ApplyFailure] = []
-        feeds = np.zeros(count, np.bool_)
+        feeds, is_amendment = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        amendments: dict[str, list[int]] = {}
         parts: dict[str, list[TouchedKeys]] = {}
         for name, indices in _by_type(event_types).items():
             plan = self._plans.get(name)
@@ -136,22 +152,114 @@ class Router:
                 status[indices] = UNKNOWN_TYPE
                 continue
             indices = _understood(plan, name, indices, schema_versions, failures)
-            indices = _no_amendments(name, indices, amends, failures)
+            indices = self._set_amendments_aside(name, indices, ts, amends, amendments, failures)
             if not plan.key_plans or not indices:
                 continue  # declared, but no group selects it: nothing is read of it
             decoded_rows = self._decode(plan, indices, payloads, failures)
             where = np.array(decoded_rows.indices, dtype=np.int64)
+            digests = None if plan.amendable is None else plan.amendable.digests(
+                [event_ids[index] for index in decoded_rows.indices], [payloads[index] for index in decoded_rows.indices]
+            )  # fmt: skip
+            placed = None if plan.amendable is None else _feeding(plan, decoded_rows)
             for key_plan in plan.key_plans:
-                part = self._touch(key_plan, decoded_rows, where, ts, tie_digest)
+                part = self._touch(key_plan, decoded_rows, where, ts, tie_digest, digests, placed)
                 if len(part.record_index):
                     parts.setdefault(key_plan.key_type, []).append(part)
                     feeds[part.record_index] = True
+        for name, indices in amendments.items():
+            is_amendment[indices] = True
+            for key_type, part in self._amend(self._plans[name], indices, ts, payloads, amends, tie_digest, failures):
+                parts.setdefault(key_type, []).append(part)
+                feeds[part.record_index] = True
         failures.sort(key=lambda failure: failure.index)
         whole = [failure for failure in failures if not feeds[failure.index]]
         status[[failure.index for failure in whole]] = FAILED
         touched_keys = {key_type: _in_record_order(parts[key_type]) for key_type in sorted(parts)}
         partial = [failure for failure in failures if feeds[failure.index]] if len(whole) < len(failures) else []
-        return RoutedBatch(status, whole, partial, id_digest, tie_digest, touched_keys, feeds)
+        is_amendment &= status == APPLIED
+        return RoutedBatch(status, whole, partial, id_digest, tie_digest, touched_keys, feeds, is_amendment)
+
+    def _set_amendments_aside(
+        self,
+        event_type: str,
+        indices: list[int],
+        ts: Int64s,
+        amends: Sequence[bytes | None],
+        amendments: dict[str, list[int]],
+        failures: list[ApplyFailure],
+    ) -> list[int]:
+        """The records that amend nothing; the others go to `amendments`, by the type that they amend, or are a failure each."""
+        if amends.count(None) == len(amends):
+            return indices
+        for index in indices:
+            text = amends[index]
+            if text is None:
+                continue
+            target = read_amends(text)
+            name = amended_type(self._events, event_type, target.event_class)
+            if name is None:
+                detail = f"it amends an event of class {target.event_class}, and the pack does not say that {event_type} may"
+                failures.append(ApplyFailure(index, ApplyFailureReason.AMENDMENT_NOT_DECLARED, detail))
+                continue
+            amendable = self._plans[name].amendable
+            if target.kind == "replace" and amendable is not None and not amendable.may_replace:
+                detail = f"it replaces an event of type {name}, of which the pack says no field that may change"
+                failures.append(ApplyFailure(index, ApplyFailureReason.AMENDMENT_NOT_DECLARED, detail))
+                continue
+            if parse_time(target.ts_utc) > ts[index]:
+                detail = f"it amends an event of {target.ts_utc}, which is later than its own time"
+                failures.append(ApplyFailure(index, ApplyFailureReason.AMENDMENT_BEFORE_EVENT, detail))
+                continue
+            amendments.setdefault(name, []).append(index)
+        return [index for index in indices if amends[index] is None]
+
+    def _amend(
+        self,
+        plan: EventPlan,
+        indices: list[int],
+        ts: Int64s,
+        payloads: Sequence[bytes],
+        amends: Sequence[bytes | None],
+        tie_digest: npt.NDArray[np.uint64],
+        failures: list[ApplyFailure],
+    ) -> list[tuple[str, TouchedKeys]]:
+        """What amendments of events of one type touch, by key type: those keys in their payloads that are right.
+
+        A replacement fails for the groups that it lacks something for, as an event would; whatever touches nothing fails.
+        """
+        assert plan.amendable is not None
+        if not plan.key_plans:
+            return []
+        own_failures: list[ApplyFailure] = []
+        decoded_rows = self._decode_partly(plan, indices, payloads, own_failures)
+        where = np.array(decoded_rows.indices, dtype=np.int64)
+        targets = [read_amends(text) for index in decoded_rows.indices if (text := amends[index]) is not None]
+        digests = plan.amendable.digests(
+            [target.event_id for target in targets], [payloads[index] for index in decoded_rows.indices]
+        )
+        times = np.array([parse_time(target.ts_utc) for target in targets], np.int64)
+        is_replacement = np.array([target.kind == "replace" for target in targets], np.bool_)
+        touches = np.zeros(len(ts), np.bool_)
+        parts = []
+        for key_plan in plan.key_plans:
+            whole = self._touch(key_plan, replace(decoded_rows, lacks={}, bad_keys={}), where, ts, tie_digest, digests, None)
+            _, bits = key_plan.fed_bits(decoded_rows.lacks, len(where))
+            matrix = whole.matrix
+            matrix[AMENDS_MASK_ROW] = np.where(is_replacement, matrix[MASK_ROW] & bits, 0)
+            matrix[MASK_ROW] = 0
+            matrix[TIME_ROW] = times
+            matrix[AMENDS_TIME_ROW] = ts[where]
+            matrix[AMENDS_KIND_ROW] = np.where(is_replacement, REPLACE, VOID)
+            kept_places = np.flatnonzero(~decoded_rows.bad_keys[key_plan.key_type])
+            if len(kept_places):
+                ids = [whole.key_ids[place] for place in kept_places.tolist()]
+                parts.append(
+                    (key_plan.key_type, TouchedKeys(where[kept_places], ids, np.ascontiguousarray(matrix[:, kept_places])))
+                )
+                touches[where[kept_places]] = True
+        replacements = set(where[is_replacement].tolist())
+        failures += [failure for failure in own_failures if failure.index in replacements or not touches[failure.index]]
+        return parts
 
     def _digests(
         self, event_types: Sequence[str], event_ids: Sequence[str], payload_hashes: Sequence[bytes]
@@ -226,8 +334,17 @@ class Router:
         return bad
 
     def _touch(
-        self, plan: KeyPlan, decoded_rows: _Decoded, where: Int64s, ts: Int64s, tie_digest: npt.NDArray[np.uint64]
+        self,
+        plan: KeyPlan,
+        decoded_rows: _Decoded,
+        where: Int64s,
+        ts: Int64s,
+        tie_digest: npt.NDArray[np.uint64],
+        digests: Int64s | None,
+        placed: Flags | None,
     ) -> TouchedKeys:
+        """Those that feed a group by this key. `placed`, of a type that may be amended: all of these whose key is right, as a
+        replacement may feed the group."""
         layout = self._layouts[plan.key_type]
         columns = decoded_rows.columns
         matrix = np.zeros((layout.column_count, len(where)), dtype=np.int64)
@@ -235,6 +352,8 @@ class Router:
         matrix[MASK_ROW] = plan.mask(columns, len(where))
         if layout.ties:
             matrix[2:4] = tie_digest[where].view(np.int64).T
+        if digests is not None:
+            matrix[TARGET_ROW : TARGET_ROW + len(digests)] = digests
         for row, attribute in plan.integer_rows:
             matrix[row] = columns[attribute]
         for row, attribute in plan.token_rows:
@@ -247,7 +366,7 @@ class Router:
         key_ids = columns[plan.attribute]
         if decoded_rows.lacks or decoded_rows.bad_keys:
             feeds, bits = plan.fed_bits(decoded_rows.lacks, len(where))
-            feeds &= ~decoded_rows.bad_keys[plan.key_type]
+            feeds = (feeds if placed is None else placed) & ~decoded_rows.bad_keys[plan.key_type]
             matrix[MASK_ROW] &= bits
             kept_indices = np.flatnonzero(feeds)
             return TouchedKeys(
@@ -288,17 +407,15 @@ def _understood(
     return [index for index in indices if schema_versions[index] in versions]
 
 
-def _no_amendments(
-    event_type: str, indices: list[int], amends: Sequence[bytes | None], failures: list[ApplyFailure]
-) -> list[int]:
-    """The records that amend nothing; a failure for each other."""
-    if amends.count(None) == len(amends):
-        return indices
-    detail = f"it amends another event, and the pack does not say what {event_type} may amend"
-    for index in indices:
-        if amends[index] is not None:
-            failures.append(ApplyFailure(index, ApplyFailureReason.AMENDMENT_NOT_DECLARED, detail))
-    return [index for index in indices if amends[index] is None]
+def _feeding(plan: EventPlan, decoded_rows: _Decoded) -> Flags:
+    """Which records feed a group by any of their keys."""
+    count = len(decoded_rows.indices)
+    if not decoded_rows.lacks and not decoded_rows.bad_keys:
+        return np.ones(count, np.bool_)
+    feeding = np.zeros(count, np.bool_)
+    for key_plan in plan.key_plans:
+        feeding |= key_plan.fed_bits(decoded_rows.lacks, count)[0] & ~decoded_rows.bad_keys[key_plan.key_type]
+    return feeding
 
 
 def _are(value: object, values: list[Any]) -> Flags:

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 from ofp_platform.registry.aggregations import RULES, Reads, ValueType, rule_of
 from ofp_platform.registry.expression import ExpressionError, names_in, parse_expression
-from ofp_platform.registry.layout import MAX_PREDICATES, MAX_VALUE_COLUMNS, Predicate
+from ofp_platform.registry.layout import AMENDMENT_ROWS, MAX_PREDICATES, MAX_VALUE_COLUMNS, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
 from ofp_platform.registry.pack_text import PackText, Path
 from ofp_platform.registry.selection import condition_of, fed_predicate, feed_of, fields_needed, predicate_of, text_need
@@ -51,6 +51,7 @@ class _Check:
         for name, routing in _items(data.get("events")):
             self.events[name] = parse_part(EventRouting, routing)
             self._routing(("events", name), self.events[name])
+        self._amendments()
         first_index: dict[tuple[Any, Any], int] = {}
         for index, group in enumerate(_list(data.get("groups"))):
             if isinstance(group, dict):
@@ -67,6 +68,32 @@ class _Check:
             if key_field_type is not FieldType.STRING:
                 message = f"{payload_field!r} is the {key_type} key, hence a string, not {key_field_type}"
                 self.pack_text.report((*path, "fields", payload_field), message)
+
+    def _amendments(self) -> None:
+        """Hold what may amend an event to the types and fields that there are."""
+        amended_by: dict[tuple[str, str], str] = {}
+        for name, routing in self.events.items():
+            if routing is None or routing.amendments is None:
+                continue
+            path: Path = ("events", name, "amendments")
+            for event_type in dict.fromkeys(routing.amendments.by):
+                if event_type not in self.events:
+                    words = f"no event type {event_type!r} in the pack{suggestion(event_type, self.events)}"
+                    self.pack_text.report((*path, "by"), words)
+                other = amended_by.setdefault((event_type, routing.event_class or name), name)
+                if other != name:
+                    message = (
+                        f"{event_type} may amend events of {other} already, of the same class: which one is meant is not told"
+                    )
+                    self.pack_text.report((*path, "by"), message)
+            for payload_field in routing.amendments.may_change:
+                if payload_field in routing.keys.values():
+                    self.pack_text.report(
+                        (*path, "may_change"), f"{payload_field!r} is a key: an amendment has the keys of its event"
+                    )
+                elif payload_field not in routing.fields:
+                    words = f"no field {payload_field!r} in fields{suggestion(payload_field, routing.fields)}"
+                    self.pack_text.report((*path, "may_change"), words)
 
     def _group(self, path: Path, group: dict[str, Any]) -> None:
         key_type = str(group.get("key_type"))
@@ -240,14 +267,20 @@ class _Check:
 
     def _take_columns(self, path: Path, key_type: str, name: str, width: int) -> None:
         widths = self.widths.setdefault(key_type, {})
-        if (name, width) not in widths and sum(widths.values()) + width > MAX_VALUE_COLUMNS:
+        most = MAX_VALUE_COLUMNS - (AMENDMENT_ROWS if self._is_amendable(key_type) else 0)
+        if (name, width) not in widths and sum(widths.values()) + width > most:
             message = (
-                f"the values of key type {key_type} take more than {MAX_VALUE_COLUMNS} columns: a text field {TEXT_WORDS}, a"
+                f"the values of key type {key_type} take more than {most} columns: a text field {TEXT_WORDS}, a"
                 " field of which different values are counted 2, any other 1"
             )
             self.pack_text.report(path, message)
             return
         widths[name, width] = width
+
+    def _is_amendable(self, key_type: str) -> bool:
+        """Whether some event with such a key may be amended."""
+        routings = [routing for routing in self.events.values() if routing is not None and routing.amendments is not None]
+        return any(key_type in routing.keys for routing in routings)
 
     def _value(self, path: Path, part: Feature | Operand, events: tuple[str, ...]) -> frozenset[str]:
         """Check the value; gives its needs."""

@@ -19,7 +19,8 @@ from ofp_platform.registry.aggregations import documentation
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.registry.routing import Router
-from ofp_platform_tests.oracle.fold import Event, group_features, micros
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform_tests.oracle.fold import Event, Record, group_features, in_force, known_events, micros
 from ofp_platform_tests.oracle.many_times import evaluate_many
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "semantics.md").read_text(encoding="utf-8")
@@ -90,3 +91,50 @@ def test_every_example_has_the_value_that_the_page_says(feature: str, value: str
     known = [Event(ts, bytes([number]), "payment", payload, fed) for number, (ts, payload) in enumerate(events)]
     assert group_features(content["groups"][0], known, AS_OF, {}) == {"f": expected}
     assert YAML(typ="safe", pure=True).load(feature)["aggregation"] in TEXT
+
+
+def test_the_example_of_amendments_has_the_values_that_the_page_says() -> None:
+    feature = "{aggregation: sum, value: amount, window: 1h}"
+    assert f"`{feature}`" in TEXT
+    text = (PACK % feature[1:-1]).replace(
+        "online: boolean}\n", "online: boolean}\n    amendments: {by: [payment], may_change: [amount]}\n"
+    )
+    registry = compile_pack(load_pack(text, "semantics.md"))
+    first = f"{DAY}T09:10:00Z"
+    amends = [
+        None,
+        *({"event_class": "payment", "event_id": "e-0", "kind": kind, "ts_utc": first} for kind in ("replace", "void")),
+    ]
+    envelopes = [
+        {
+            "event_id": f"e-{number}",
+            "event_type": "payment",
+            "schema_version": "1",
+            "ts_utc": f"{DAY}T{time}:00Z",
+            "payload": {"account_id": "a-1", "amount": amount},
+            **({} if one is None else {"amends": one}),
+        }
+        for number, (time, amount, one) in enumerate(zip(("09:10", "09:30", "09:50"), (5, 7, 0), amends, strict=True))
+    ]
+    records = [Record("p0", number, AS_OF, envelope) for number, envelope in enumerate(envelopes)]
+    content = pack_content(registry.pack)
+    known = known_events(records, {"p0": 3}, {}, content, 0)
+    routed = Router(registry).route(
+        ["payment"] * 3,
+        ["e-0", "e-1", "e-2"],
+        ["1"] * 3,
+        np.array([micros(f"{DAY}T{time}:00Z") for time in ("09:10", "09:30", "09:50")], np.int64),
+        [bytes([number]) * 32 for number in range(3)],
+        [orjson.dumps(envelope["payload"]) for envelope in envelopes],
+        [None if one is None else canonical_bytes(one) for one in amends],
+    )
+    group, query = (
+        registry.groups["g", "v1"],
+        query_of(LayoutArrays.of(registry.layouts["account"]), [registry.groups["g", "v1"]]),
+    )
+    for time, value in table("| as of | value |"):
+        as_of = micros(f"{DAY}T{time}:00Z")
+        evaluation = evaluate(query, routed.touched["account"].matrix, as_of)
+        assert wire(group_values(group, query, evaluation, as_of)["f"]) == json.loads(value)
+        events = list(in_force(known, content, as_of).values())
+        assert group_features(content["groups"][0], events, as_of, {}) == {"f": json.loads(value)}

@@ -20,14 +20,14 @@ from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.registry.routing import Router
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.many_times import evaluate_many
-from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PACK, PINS, SKEW, World, times, worlds
+from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PINS, PLAIN_PACK, SKEW, World, times, worlds
 
 REQUEST = {"amount": 12345}
 
 
 @cache
 def registry() -> CompiledRegistry:
-    return compile_pack(load_pack(PACK))
+    return compile_pack(load_pack(PLAIN_PACK))
 
 
 @cache

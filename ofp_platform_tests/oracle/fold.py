@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cache
@@ -67,15 +67,34 @@ class Event:
     groups: frozenset[Ref]
 
 
+@dataclass(frozen=True)
+class Amendment:
+    """One amendment: its own time and identity order, and the event that it amends: type, id and time.
+
+    `groups`: the group versions that its payload feeds, in place of the event's; of a void there are none.
+    """
+
+    ts: int
+    tie: bytes
+    kind: str
+    event_type: str
+    event_id: str
+    target_ts: int
+    payload: Mapping[str, Any]
+    groups: frozenset[Ref]
+    touches: bool
+
+
 @dataclass
 class Known:
-    """known(B) of one run: its events as a set, what could not be applied, and counts.
+    """known(B) of one run: its events as a set, what amends them, what could not be applied, and counts.
 
     `failures`: positions of records that feed nothing though they should; `group_failures`: of those that feed some of the groups
     that use their type, with the others.
     """
 
     events: dict[tuple[str, str, bytes], Event] = field(default_factory=dict)
+    amendments: dict[tuple[str, str, bytes], Amendment] = field(default_factory=dict)
     failures: list[tuple[str, int]] = field(default_factory=list)
     group_failures: dict[tuple[str, int], frozenset[Ref]] = field(default_factory=dict)
     duplicates: int = 0
@@ -84,8 +103,14 @@ class Known:
 
     @property
     def watermark(self) -> int | None:
-        """The greatest event time of an event that feeds a group, µs."""
-        return max((event.ts for event in self.events.values() if event.groups), default=None)
+        """The greatest event time of an event that feeds a group, or of an amendment, µs."""
+        times = [event.ts for event in self.events.values() if event.groups]
+        return max((*times, *(one.ts for one in self.amendments.values() if one.touches)), default=None)
+
+    @property
+    def applied(self) -> int:
+        """How many events and amendments were applied."""
+        return len(self.events) + len(self.amendments)
 
 
 class BehindHorizon(Exception):
@@ -138,15 +163,21 @@ def known_events(
         if envelope["schema_version"] not in content["events"][event_type].get("schema_versions", SCHEMA_VERSIONS):
             known.failures.append(position)
             continue
-        if "amends" in envelope:  # no pack says what its types may amend
+        amends = envelope.get("amends")
+        fed_type = event_type if amends is None else _amended_type(content, event_type, amends)
+        if fed_type is None or (amends is not None and micros(amends["ts_utc"]) > ts):
             known.failures.append(position)
             continue
-        users = {(group["name"], group["version"]): group for group in content["groups"] if _uses(group, event_type)}
-        fed = frozenset(ref for ref, group in users.items() if _usable(envelope["payload"], content, group, event_type))
-        if users and not fed:
+        users = {(group["name"], group["version"]): group for group in content["groups"] if _uses(group, fed_type)}
+        fed = frozenset(ref for ref, group in users.items() if _usable(envelope["payload"], content, group, fed_type))
+        key_types = {group["key_type"] for group in users.values()}
+        touches = (
+            fed if amends is None else [kind for kind in key_types if _has_key(envelope["payload"], content, kind, fed_type)]
+        )
+        if users and not touches:
             known.failures.append(position)
             continue
-        if len(fed) < len(users):
+        if len(fed) < len(users) and (amends is None or amends["kind"] == "replace"):
             known.group_failures[position] = frozenset(users) - fed
         body = {
             "event_type": event_type,
@@ -154,18 +185,81 @@ def known_events(
             "ts_utc": time_text(ts),
             "pins": dict(pins),
             "payload": envelope["payload"],
+            **({} if amends is None else {"amends": {**amends, "ts_utc": time_text(micros(amends["ts_utc"]))}}),
         }
         digest = hashlib.sha256(jcs_bytes(body)).digest()
         event_class = content["events"][event_type]["class"]
         identity = (event_class, envelope["event_id"], digest)
-        if identity in known.events:
+        if identity in known.events or identity in known.amendments:
             known.duplicates += 1
             continue
-        if any(other[:2] == identity[:2] for other in known.events):
+        if any(other[:2] == identity[:2] for other in (*known.events, *known.amendments)):
             known.anomalies += 1
         tie = hashlib.sha256(event_class.encode() + b"\0" + envelope["event_id"].encode() + b"\0" + digest).digest()[:16]
-        known.events[identity] = Event(ts, tie, event_type, envelope["payload"], fed)
+        if amends is None:
+            known.events[identity] = Event(ts, tie, event_type, envelope["payload"], fed)
+        else:
+            groups = fed if amends["kind"] == "replace" else frozenset[Ref]()
+            target = fed_type, amends["event_id"], micros(amends["ts_utc"])
+            known.amendments[identity] = Amendment(ts, tie, amends["kind"], *target, envelope["payload"], groups, bool(users))
     return known
+
+
+def part_of(known: Known, holds: Callable[[tuple[str, str, bytes]], bool]) -> Known:
+    """The events and amendments of which that holds, by their identity."""
+    events = {identity: event for identity, event in known.events.items() if holds(identity)}
+    return Known(events, {identity: one for identity, one in known.amendments.items() if holds(identity)})
+
+
+def in_force(known: Known, content: Mapping[str, Any], as_of: int) -> dict[tuple[str, str, bytes], Event]:
+    """The events as of a time, by identity: without those that are void by then, and with what stands in place of others."""
+    events = {}
+    for identity, event in known.events.items():
+        event_id = identity[1]
+        deciding = max(
+            (one for one in known.amendments.values() if one.ts <= as_of and _amends(one, content, event_id, event)),
+            key=lambda one: (one.ts, one.tie),
+            default=None,
+        )
+        if deciding is None:
+            events[identity] = event
+        elif deciding.kind == "replace":
+            events[identity] = replace(event, payload=deciding.payload, groups=deciding.groups)
+    return events
+
+
+def _amended_type(content: Mapping[str, Any], event_type: str, amends: Mapping[str, Any]) -> str | None:
+    for name, routing in content["events"].items():
+        rule = routing.get("amendments")
+        if rule is not None and event_type in rule["by"] and routing["class"] == amends["event_class"]:
+            return name if amends["kind"] == "void" or rule["may_change"] else None
+    return None
+
+
+def _amends(amendment: Amendment, content: Mapping[str, Any], event_id: str, event: Event) -> bool:
+    if (amendment.event_type, amendment.event_id, amendment.target_ts) != (event.event_type, event_id, event.ts):
+        return False
+    routing = content["events"][event.event_type]
+    same = set(routing["keys"].values())
+    if amendment.kind == "replace":
+        same |= set(routing["fields"]) - set(routing["amendments"]["may_change"])
+    return all(_plain(amendment.payload.get(name)) == _plain(event.payload.get(name)) for name in same)
+
+
+def _plain(value: Any) -> tuple[type, Any] | None:
+    return (type(value), value) if isinstance(value, (str, int)) else None
+
+
+def amends_key(amendment: Amendment, content: Mapping[str, Any], key_type: str, key_id: str) -> bool:
+    """Whether an amendment is of events that touch this key, for a group that uses their type."""
+    name = content["events"][amendment.event_type]["keys"].get(key_type)
+    is_used = any(group["key_type"] == key_type and _uses(group, amendment.event_type) for group in content["groups"])
+    return is_used and name is not None and amendment.payload.get(name) == key_id
+
+
+def _has_key(payload: Mapping[str, Any], content: Mapping[str, Any], key_type: str, event_type: str) -> bool:
+    name = content["events"][event_type]["keys"][key_type]
+    return _is_key(payload.get(name), content.get("key_patterns", {}).get(key_type))
 
 
 def snapshot(
@@ -195,12 +289,13 @@ def snapshot(
             raise BehindHorizon
         horizon = None
     by_key, freshness, warnings = [], [], []
+    events_in_force = in_force(known, content, as_of).values()
     for key_type, key_id in sorted(keys):
         by_group = []
         for group in chosen:
             if group["key_type"] != key_type:
                 continue
-            events = [event for event in known.events.values() if _touches(event, content, key_type, key_id)]
+            events = [event for event in events_in_force if _touches(event, content, key_type, key_id)]
             where = {
                 "key_type": key_type,
                 "key_id": key_id,

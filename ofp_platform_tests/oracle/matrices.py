@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
+from ofp_platform.registry.layout import AMENDMENT_ROWS, KeyLayout, Measure, Predicate, Slot
 from ofp_platform.registry.text_words import words_of
 from ofp_platform_tests.oracle.strategies import SHOPS, integers
 
@@ -58,7 +58,7 @@ def layouts(draw: st.DrawFn) -> KeyLayout:
 
 @st.composite
 def matrices(draw: st.DrawFn, layout: KeyLayout, max_events: int = 60) -> Matrix:
-    """int64[C, n] sorted by time, then tie; masks over the layout's predicates; values up to ±(2^53-1)."""
+    """int64[C, n] sorted by time, then tie, none of them amended; masks over the layout's predicates; values up to ±(2^53-1)."""
     count = draw(st.integers(0, max_events))
     everything = 2 ** len(layout.predicates) - 1
     word = st.integers(-(2**63), 2**63 - 1)
@@ -68,6 +68,7 @@ def matrices(draw: st.DrawFn, layout: KeyLayout, max_events: int = 60) -> Matrix
             st.integers(0, SPAN),
             st.one_of(st.just(everything), st.integers(0, everything)),
             *(word for _ in range(2 * layout.ties)),
+            *(st.just(0) for _ in range(AMENDMENT_ROWS * layout.amendable)),
             *(integers() for _ in layout.integer_fields),
             *(st.one_of(st.integers(0, 2), word) for _ in range(2 * len(layout.token_fields))),
         )

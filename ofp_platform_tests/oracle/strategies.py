@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ofp_platform_tests.oracle.fold import LIMIT, Record, time_text
+from ofp_platform_tests.oracle.fold import micros as parse_micros
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
@@ -37,10 +38,14 @@ events:
   payment:
     keys: {account: account_id, merchant: merchant_id}
     fields: {amount: integer, status: string, shop: string, online: boolean, unread: integer}
+    amendments: {by: [payment, reversal], may_change: [amount, shop, online]}
   refund:
     class: payment
     keys: {account: account_id}
     fields: {amount: integer, shop: string}
+    amendments: {by: [refund]}
+  reversal:
+    keys: {account: account_id}
   report:
     keys: {account: account_id, merchant: merchant_id}
   declared:
@@ -181,6 +186,12 @@ groups:
 a pattern of keys."""
 
 
+PLAIN_PACK = "\n".join(line for line in PACK.split("\n") if "amendments:" not in line).replace(
+    "pack_id: oracle", "pack_id: plain"
+)
+"""The same where nothing may be amended; then not all of its layouts have ties."""
+
+
 def times(until: int = 30) -> st.SearchStrategy[int]:
     """Times that meet at the edges of windows: whole spans from the start, and a microsecond beside them."""
     edge = st.builds(lambda whole, side: START + whole * SECOND + side, st.integers(0, until), st.sampled_from((-1, 0, 0, 0, 1)))
@@ -233,10 +244,10 @@ def _payload(event_type: str) -> st.SearchStrategy[dict[str, Any]]:
 
 @st.composite
 def envelopes(draw: st.DrawFn, event_ids: st.SearchStrategy[str]) -> dict[str, Any]:
-    """One envelope, sometimes of an unknown or merely declared type, broken, an amendment, or of another run."""
+    """One envelope, sometimes of an unknown or merely declared type, broken, an amendment of anything, or of another run."""
     event_type = draw(st.sampled_from(("payment",) * 6 + ("refund",) * 3 + ("report", "report", "declared", "unknown")))
     payload = dict(draw(_payload(event_type)))
-    defect = draw(st.sampled_from((None,) * 12 + ("missing", "wrong", "foreign", "amends")))
+    defect = draw(st.sampled_from((None,) * 12 + ("missing", "wrong", "foreign", "amends", "amends")))
     if defect == "missing":
         payload.pop(draw(st.sampled_from(sorted(payload))))
     elif defect == "wrong":
@@ -251,13 +262,39 @@ def envelopes(draw: st.DrawFn, event_ids: st.SearchStrategy[str]) -> dict[str, A
         "payload": payload,
     }
     if defect == "amends":
-        envelope["amends"] = {
-            "event_class": "payment",
-            "event_id": draw(event_ids),
-            "kind": draw(st.sampled_from(("void", "replace"))),
-            "ts_utc": time_text(draw(times())),
-        }
+        envelope["amends"] = draw(amends(event_ids.map(lambda name: (name, "payment")), times()))
     return envelope
+
+
+@st.composite
+def amends(draw: st.DrawFn, targets: st.SearchStrategy[tuple[str, str]], at: st.SearchStrategy[int]) -> dict[str, str]:
+    """What an amendment says of an event, by its id and class, at a time."""
+    event_id, event_class = draw(targets)
+    kind = draw(st.sampled_from(("void", "replace", "replace")))
+    return {"event_class": event_class, "event_id": event_id, "kind": kind, "ts_utc": time_text(draw(at))}
+
+
+@st.composite
+def amendments(draw: st.DrawFn, event: dict[str, Any], event_ids: st.SearchStrategy[str]) -> dict[str, Any]:
+    """An amendment of an event that there is: its payload with some fields changed, sometimes a key, or with too little."""
+    payload = dict(event["payload"])
+    change = draw(st.sampled_from(("allowed",) * 6 + ("status", "account_id", "missing")))
+    others = draw(_payload("payment"))
+    if change == "allowed":
+        payload |= {name: others[name] for name in ("amount", "shop", "online") if name in payload and draw(st.booleans())}
+    elif change in payload:
+        payload[change] = others[change]
+    elif change == "missing" and payload:
+        payload.pop(draw(st.sampled_from(sorted(payload))))
+    at = parse_micros(event["ts_utc"])
+    return {
+        **event,
+        "event_id": draw(event_ids),
+        "event_type": draw(st.sampled_from(("payment", "payment", "reversal", "refund"))),
+        "ts_utc": time_text(draw(st.one_of(times(), st.just(at), st.just(at + SECOND)))),
+        "amends": draw(amends(st.just((event["event_id"], "payment")), st.sampled_from((at, at, at, at, at + 1)))),
+        "payload": payload,
+    }
 
 
 @dataclass(frozen=True)
@@ -284,6 +321,8 @@ def worlds(draw: st.DrawFn, max_events: int = 40, partitions: Sequence[str] = ("
     """Disorder, ties, copies of one event, one id with two payloads, events from the future, several partitions."""
     ids = st.integers(0, 2 * max_events).map(lambda number: f"e-{number}")
     events = draw(st.lists(envelopes(ids), max_size=max_events))
+    amended = draw(st.lists(st.sampled_from(events), max_size=8)) if events else []
+    events += [draw(amendments(event, ids)) for event in amended]
     copies = draw(st.lists(st.sampled_from(events), max_size=8)) if events else []
     order = draw(st.permutations(events + copies))
     ends = dict.fromkeys(partitions, 0)

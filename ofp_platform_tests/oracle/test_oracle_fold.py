@@ -215,3 +215,66 @@ def test_worlds_are_dense_logs(world: World) -> None:
         own = [record.offset for record in world.records if record.partition_id == partition]
         assert own == list(range(end))
     assert known_events(world.up_to(0).records, {}, PINS, CONTENT, SKEW).watermark is None
+
+
+def amendment(offset: int, second: float, kind: str, target: str, at: float, **changes: Any) -> Record:
+    """An amendment of a payment at that second."""
+    record = payment(offset, second, **changes)
+    amends = {"event_class": "payment", "event_id": target, "kind": kind, "ts_utc": time_text(START + int(at * SECOND))}
+    return Record(record.partition_id, record.offset, record.admitted_at, {**record.envelope, "amends": amends})
+
+
+def test_an_amendment_counts_from_its_own_time_on() -> None:
+    records = [payment(0, 1, amount=5), amendment(1, 3, "replace", "e-0", 1, amount=7), amendment(2, 5, "void", "e-0", 1)]
+    for order in (records, records[::-1]):
+        placed = [Record("p0", place, one.admitted_at, one.envelope) for place, one in enumerate(order)]
+        assert [features(placed, second)["a_last"] for second in (2, 2.999999)] == [None, None]  # 5 is not selected
+        assert [features(placed, second)["a_max"] for second in (2, 2.999999, 3, 4.999999, 5)] == [5, 5, 7, 7, None]
+        assert [features(placed, second)["a_count"] for second in (2, 3, 5)] == [1, 1, 0]
+        assert served(placed, 5).freshness[0]["last_update_event_time"] is None
+    assert known_events(records, {"p0": 3}, PINS, CONTENT, SKEW).watermark == START + 5 * SECOND
+
+
+def test_of_two_amendments_of_one_time_the_greater_identity_decides() -> None:
+    records = [
+        payment(0, 1, amount=5),
+        amendment(1, 3, "replace", "e-0", 1, amount=7),
+        amendment(2, 3, "replace", "e-0", 1, amount=8),
+    ]
+    known = known_events(records, {"p0": 3}, PINS, CONTENT, SKEW)
+    ties = {one.payload["amount"]: one.tie for one in known.amendments.values()}
+    assert features(records, 4)["a_max"] == max(ties, key=lambda amount: ties[amount])
+
+
+@pytest.mark.parametrize(
+    "amending",
+    [
+        amendment(1, 3, "void", "e-9", 1),
+        amendment(1, 3, "void", "e-0", 2),
+        amendment(1, 3, "void", "e-0", 1, account_id="a-2"),
+        amendment(1, 3, "replace", "e-0", 1, status="odd"),
+        amendment(1, 3, "void", "e-0", 1, event_type="refund"),
+    ],
+    ids=["another id", "another time", "another key", "a field that may not change", "another type"],
+)
+def test_an_amendment_of_nothing_changes_nothing(amending: Record) -> None:
+    records = [payment(0, 1, amount=5)]
+    assert features([*records, amending], 4) == features(records, 4)
+    assert not known_events([*records, amending], {"p0": 2}, PINS, CONTENT, SKEW).failures
+
+
+def test_an_amendment_is_not_amended() -> None:
+    records = [payment(0, 1, amount=5), amendment(1, 2, "replace", "e-0", 1, amount=7), amendment(2, 3, "void", "e-1", 2)]
+    assert features(records, 4)["a_max"] == 7
+
+
+def test_what_may_not_amend_fails() -> None:
+    records = [
+        payment(0, 1),
+        amendment(1, 2, "void", "e-0", 1, event_type="report"),
+        amendment(2, 2, "replace", "e-0", 1, event_type="refund"),
+        amendment(3, 2, "void", "e-0", 1, account_id=None, merchant_id=None),
+        amendment(4, 2, "void", "e-0", 2.000001),
+    ]
+    known = known_events(records, {"p0": 5}, PINS, CONTENT, SKEW)
+    assert known.failures == [("p0", 1), ("p0", 2), ("p0", 3), ("p0", 4)]

@@ -389,7 +389,7 @@ def test_an_amendment_fails_where_the_pack_does_not_say_what_may_be_amended() ->
         (1, ApplyFailureReason.AMENDMENT_NOT_DECLARED, ()),
         (2, ApplyFailureReason.AMENDMENT_NOT_DECLARED, ()),
     ]
-    assert routed.failures[0].detail == "it amends another event, and the pack does not say what payment may amend"
+    assert routed.failures[0].detail == "it amends an event of class payment, and the pack does not say that payment may"
     assert routed.touched["account"].record_index.tolist() == [0, 4]
 
 

@@ -38,9 +38,9 @@ def test_pool_connections_commit_by_themselves(dsn: str) -> None:
 
 
 def test_every_session_of_a_pool_has_its_settings(dsn: str) -> None:
-    with open_pool(dsn, max_size=2, settings={"plan_cache_mode": "force_generic_plan"}) as pool:
-        with pool.connection() as connection, pool.connection() as other:
-            modes = [one.execute("SHOW plan_cache_mode").fetchone() for one in (connection, other)]
+    settings = {"plan_cache_mode": "force_generic_plan"}
+    with open_pool(dsn, max_size=2, settings=settings) as pool, pool.connection() as connection, pool.connection() as other:
+        modes = [one.execute("SHOW plan_cache_mode").fetchone() for one in (connection, other)]
     assert modes == [("force_generic_plan",)] * 2
 
 

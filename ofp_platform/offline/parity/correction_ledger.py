@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ofp_platform.kernel.amendments import is_amendment
 from ofp_platform.offline.parity.parity import BATCH, Comparer, ParityRuns, RunKey
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor
 from ofp_platform.offline.parity.rebuilding import EvaluatedQuestions, QuestionAt, Rebuilder
 from ofp_platform.registry.calendar_windows import window_after
 from ofp_platform.registry.expression import names_in, parse_expression
-from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout, Slot
+from ofp_platform.registry.layout import AMENDS_TIME_ROW, MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout, Slot
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.offline.parity_record import Correction, EventRef
@@ -142,16 +143,20 @@ class CorrectionLedger:
 def late_events(
     rebuilder: Rebuilder, question: QuestionAt, key_id: str, group: CompiledGroup, feature: str, bounds: tuple[Int64s, Int64s]
 ) -> tuple[EventRef, ...]:
-    """The events in the feature's windows that come before the later bounds and not before the earlier ones (int64[P])."""
+    """The events in the feature's windows, and amendments of such, that come before the later bounds and not before the earlier
+    ones (int64[P])."""
     as_of = question.question.as_of
     interval = np.array([as_of - group.reach], np.int64), np.array([as_of], np.int64)
     events = rebuilder.index.events(group.key_type, [key_id], *interval)
     times, masks = events.matrix[TIME_ROW], events.matrix[MASK_ROW]
     inside = np.zeros(len(times), np.bool_)
+    amends = inside.copy()
+    if events.amendable:
+        amends = is_amendment(events.matrix) & (events.matrix[AMENDS_TIME_ROW] <= as_of)
     for predicate, slot in feature_windows(group, rebuilder.registry.layouts[group.key_type], feature):
         until = as_of - slot.delay
         after = window_after(slot.calendar, slot.window, until)
-        inside |= ((masks >> predicate) & 1).astype(np.bool_) & (times > after) & (times <= until)
+        inside |= (((masks >> predicate) & 1).astype(np.bool_) | amends) & (times > after) & (times <= until)
     late = events.is_known(bounds[1]) & ~events.is_known(bounds[0])
     return rebuilder.names.refs(events, np.flatnonzero(inside & late))
 

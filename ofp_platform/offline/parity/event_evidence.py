@@ -138,4 +138,5 @@ def _select_events(events: KeyEvents, selected_events: Int64s) -> KeyEvents:
     new_codes[selected_events] = np.arange(len(selected_events))
     copies = events.copies[np.isin(events.copies[:, COPY_EVENT], selected_events)].copy()
     copies[:, COPY_EVENT] = new_codes[copies[:, COPY_EVENT]]
-    return KeyEvents(events.matrix[:, selected_events], np.zeros(1, np.int64), np.array([len(selected_events)], np.int64), copies)
+    starts, ends = np.zeros(1, np.int64), np.array([len(selected_events)], np.int64)
+    return KeyEvents(events.matrix[:, selected_events], starts, ends, copies, events.amendable)

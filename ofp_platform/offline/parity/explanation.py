@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
+from ofp_platform.kernel.amendments import deciding, in_force, is_amendment
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import MASK_ROW, CompiledFeature, CompiledOperand
+from ofp_platform.registry.layout import AMENDS_TIME_ROW, MASK_ROW, TIME_ROW, CompiledFeature, CompiledOperand
 from ofp_platform.registry.models import Feature
 from ofp_platform.registry.pack import group_id
 from ofp_platform.registry.routing import Router
@@ -101,27 +103,44 @@ def explain(
     layout = registry.layouts[name.key_type]
     bits = [1 << layout.measures[layout.slots[operand.slot].measure].predicate for operand in operands]
     condition_bits = [0 if operand.condition < 0 else 1 << operand.condition for operand in operands]
-    seen: list[dict[tuple[int, int], tuple[WindowEvent, int]]] = [{} for _ in windows]
-    router = Router(registry)
-    for batch, index, tie, mask in _touching(batches, router, pins, clock_skew_us, name):
-        ts = int(batch.ts[index])
-        for window, bit, condition_bit, events in zip(windows, bits, condition_bits, seen, strict=True):
-            if not mask & bit or not window.after < ts <= window.until:
-                continue
-            event, copies = events.get(tie, (None, -1))
-            if event is None:
-                event = _event(batch, index, _value(window.selection, bool(mask & condition_bit), batch.payloads[index]))
-            events[tie] = event, copies + 1
-    for window, events in zip(windows, seen, strict=True):
-        in_order = sorted(events.items(), key=lambda item: (item[1][0].ts, item[0]))
-        window.events = [replace(event, copies=copies) for _, (event, copies) in in_order]
+    touches: dict[tuple[int, int], _Touch] = {}
+    for batch, index, tie, column in _touching(batches, Router(registry), pins, clock_skew_us, name):
+        if tie in touches:
+            touches[tie].copies += 1
+        elif any(window.after < column[TIME_ROW] <= window.until for window in windows):
+            touches[tie] = _Touch(column, _event(batch, index), batch.payloads[index])
+    ordered_touches = [touch for _, touch in sorted(touches.items(), key=lambda item: (item[1].column[TIME_ROW], item[0]))]
+    if not ordered_touches:
+        return windows
+    matrix = np.stack([touch.column for touch in ordered_touches], axis=1)
+    payloads = [touch.payload for touch in ordered_touches]
+    if layout.amendable:
+        deciding_columns = deciding(matrix, is_amendment(matrix) & (matrix[AMENDS_TIME_ROW] <= name.as_of))
+        matrix = in_force(layout, matrix, name.as_of)
+        payloads = [payloads[by if by >= 0 else place] for place, by in enumerate(deciding_columns.tolist())]
+    masks, times = matrix[MASK_ROW].tolist(), matrix[TIME_ROW].tolist()
+    for window, bit, condition_bit in zip(windows, bits, condition_bits, strict=True):
+        for touch, mask, ts, payload in zip(ordered_touches, masks, times, payloads, strict=True):
+            if mask & bit and window.after < ts <= window.until:
+                value = _value(window.selection, bool(mask & condition_bit), payload)
+                window.events.append(replace(touch.event, value=value, copies=touch.copies))
     return windows
+
+
+@dataclass
+class _Touch:
+    """An event that touches the key, or an amendment of one: its column of the matrix, int64[C], and how many copies it has."""
+
+    column: npt.NDArray[np.int64]
+    event: WindowEvent
+    payload: bytes
+    copies: int = 0
 
 
 def _touching(
     batches: Iterable[RecordBatch], router: Router, pins: ContextPins, clock_skew_us: int, name: FeatureName
-) -> Iterator[tuple[RecordBatch, int, tuple[int, int], int]]:
-    """The records that touch the key: batch, index in it, identity (unsigned halves), mask of the predicates."""
+) -> Iterator[tuple[RecordBatch, int, tuple[int, int], npt.NDArray[np.int64]]]:
+    """The records that touch the key: batch, index in it, identity (unsigned halves), column of the key's matrix."""
     for batch in batches:
         if not len(batch):
             continue
@@ -147,7 +166,7 @@ def _touching(
             if key_id == name.key_id:
                 record = int(touched_keys.record_index[place])
                 high, low = routed_batch.tie_digest[record].tolist()
-                yield batch, indices[record], (high, low), int(touched_keys.matrix[MASK_ROW, place])
+                yield batch, indices[record], (high, low), touched_keys.matrix[:, place].copy()
 
 
 def _value(selection: Selection, condition_holds: bool, payload: bytes) -> EventValue:
@@ -161,7 +180,7 @@ def _value(selection: Selection, condition_holds: bool, payload: bytes) -> Event
     return value if len(names) == 1 else (value, fields[names[1]])
 
 
-def _event(batch: RecordBatch, index: int, value: EventValue) -> WindowEvent:
+def _event(batch: RecordBatch, index: int) -> WindowEvent:
     return WindowEvent(
         batch.partition_id,
         batch.offsets[index],
@@ -169,7 +188,7 @@ def _event(batch: RecordBatch, index: int, value: EventValue) -> WindowEvent:
         batch.event_types[index],
         int(batch.ts[index]),
         int(batch.admitted_at[index]),
-        value,
+        None,
         0,
     )
 

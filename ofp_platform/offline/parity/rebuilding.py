@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ofp_platform.kernel.accumulate import EARLIEST
+from ofp_platform.kernel.accumulate import EARLIEST, times_before
 from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows
 from ofp_platform.kernel.known_rows import evaluate_known
 from ofp_platform.kernel.query import LayoutArrays
@@ -153,7 +153,7 @@ class Rebuilder:
         limits = np.array(horizons, np.int64)[numbers]
         after = np.full(len(codes_of), np.iinfo(np.int64).max)
         until = np.full(len(codes_of), EARLIEST)
-        np.minimum.at(after, codes, np.minimum(times - np.minimum(query.reach, times - EARLIEST), limits))
+        np.minimum.at(after, codes, np.minimum(times_before(times, query.reach), limits))
         np.maximum.at(until, codes, times)
         events = self.index.events(groups[0].key_type, list(codes_of), after, until)
         chain_of, ranks = chains.chain[numbers], chains.rank[numbers]

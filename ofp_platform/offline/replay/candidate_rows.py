@@ -131,13 +131,13 @@ class CandidateWriter:
         partition: int,
         positions: Int64s,
     ) -> None:
-        """Add the candidates among the records `own_indices` (into the batch) that were routed and applied.
+        """Add the candidates among the records `own_indices` (into the batch) that were routed and applied; amendments are none.
 
         `is_applied` bool[len(own_indices)]; `digests`: per key type the halves of the key digests of `routed_batch.touched`.
         `partition`: its number; `positions` int64[len(own_indices)].
         """
         types = _select(batch.event_types, own_indices)
-        is_candidate = is_applied.copy()
+        is_candidate = is_applied & ~routed_batch.amends
         for failure in routed_batch.group_failures:
             if not self.scope.groups.isdisjoint(failure.groups):
                 is_candidate[failure.index] = False

@@ -13,6 +13,7 @@ from ofp_platform.kernel.accumulate import events_between
 from ofp_platform.offline.replay.key_shards import COPY_EVENT, COPY_PARTITION, COPY_POSITION, EventShard, KeyDigests, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.layout import AMENDS_KIND_ROW, AMENDS_TIME_ROW, EVENT, TIME_ROW
 
 Int64s = npt.NDArray[np.int64]
 
@@ -22,13 +23,19 @@ class KeyEvents:
     """Events of some keys, each once, sorted by (time, tie) within a key.
 
     `matrix` int64[C, N]; those of key k are [starts[k], ends[k]) (int64[K]). `copies` int64[M, 3]: (event, partition number,
-    position), see `COPY_EVENT`, of every record that is a copy of one.
+    position), see `COPY_EVENT`, of every record that is a copy of one. `amendable`: whether the layout is.
     """
 
     matrix: Int64s
     starts: Int64s
     ends: Int64s
     copies: Int64s
+    amendable: bool = False
+
+    def own_time(self, event: int) -> int:
+        """The event time of its record, microseconds: of an amendment its own, and not that of the event where it stands."""
+        is_own = not self.amendable or self.matrix[AMENDS_KIND_ROW, event] == EVENT
+        return int(self.matrix[TIME_ROW if is_own else AMENDS_TIME_ROW, event])
 
     def is_known(self, bounds: Int64s) -> npt.NDArray[np.bool_]:
         """bool[N]: the events that come before `bounds` int64[P] (see `Knowledge.bounds`)."""
@@ -77,7 +84,8 @@ class EventIndex:
             part[:, COPY_EVENT] = total + np.repeat(np.arange(len(event_indices)), copy_sizes)
             copies.append(part)
             total += len(event_indices)
-        return KeyEvents(np.ascontiguousarray(np.concatenate(matrices, axis=1)), starts, ends, np.concatenate(copies))
+        matrix = np.ascontiguousarray(np.concatenate(matrices, axis=1))
+        return KeyEvents(matrix, starts, ends, np.concatenate(copies), self._registry.layouts[key_type].amendable)
 
     def _shard(self, key_type: str, number: int) -> EventShard:
         shard = self._shards.get((key_type, number))

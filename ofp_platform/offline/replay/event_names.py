@@ -12,7 +12,6 @@ from ofp_platform.offline.replay.event_identities import applied_records
 from ofp_platform.offline.replay.event_index import KeyEvents
 from ofp_platform.offline.replay.key_shards import COPY_EVENT
 from ofp_platform.offline.replay.known_events import FoldedReplay
-from ofp_platform.registry.layout import TIME_ROW
 from ofp_platform.vocabulary.offline.parity_record import EventRef
 from ofp_platform.vocabulary.times import format_time
 
@@ -38,7 +37,7 @@ class EventNames:
                 EventRef(
                     event_id=self._records["event_id"][row].as_py(),
                     event_type=self._records["event_type"][row].as_py(),
-                    event_time_utc=format_time(int(events.matrix[TIME_ROW, event])),
+                    event_time_utc=format_time(events.own_time(event)),
                     partition_id=partitions[partition],
                     offset=self._folded_replay.ends[partition].offset_kind.parse(text),
                 )

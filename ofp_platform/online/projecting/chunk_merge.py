@@ -15,6 +15,7 @@ from numba import types
 
 from ofp_platform.kernel import accumulate
 from ofp_platform.kernel.accumulate import EARLIEST
+from ofp_platform.kernel.amendments import in_force
 from ofp_platform.kernel.native import IN1, IN2, INTEGER, NOTHING, OUT1, OUT2, Int64Array, native
 from ofp_platform.kernel.query import LayoutArrays
 
@@ -206,5 +207,5 @@ def merge(
 
 
 def summarise_chunks(plan: LayoutArrays, matrix: Int64Array, chunk_offsets: Int64Array) -> Int64Array:
-    """int64[K, M, 11]: the accumulator row of every measure over every chunk."""
-    return accumulate.summarise_chunks(matrix, chunk_offsets, plan.measures)
+    """int64[K, M, 11]: the accumulator row of every measure over every chunk, all of its amendments applied."""
+    return accumulate.summarise_chunks(in_force(plan.layout, matrix), chunk_offsets, plan.measures)

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import ROW, ROW_WIDTH, summarise_chunks
+from ofp_platform.kernel.accumulate import EARLIEST, ROW, ROW_WIDTH, summarise_chunks
+from ofp_platform.kernel.amendments import in_force, newest_amendments
 from ofp_platform.kernel.named_values import SegmentNames
 from ofp_platform.kernel.native import Int64Array
 from ofp_platform.kernel.query import DELAY, RESULT, WINDOW, LayoutArrays
@@ -18,7 +19,7 @@ from ofp_platform.kernel.windows import Segments, segments_of_chunks
 from ofp_platform.online.state.chunk_codec import ChunkCorrupt, unpack, unpack_many
 from ofp_platform.online.state.tail_codec import read_tail
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import CompiledGroup
+from ofp_platform.registry.layout import CompiledGroup, KeyLayout
 from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.identity import ContextPins
 
@@ -32,7 +33,8 @@ class StoredChunk:
 
     A tail is read with them, always as the last one: `block` has its records and `summaries` nothing. `level`: 0 for a chunk,
     else that of a span; below zero for a span whose parts are read as well. `row_id`: that of the transaction that wrote the
-    row, so rows of one level, first time and id have the same events.
+    row, so rows of one level, first time and id have the same events. `amended_ts`: the time of its newest amendment, from
+    which on the summaries hold; None: there is none, or the layout is not amendable.
     """
 
     first_ts: int
@@ -42,6 +44,7 @@ class StoredChunk:
     is_tail: bool = False
     level: int = 0
     row_id: int = 0
+    amended_ts: int | None = None
 
     @property
     def is_mark(self) -> bool:
@@ -67,6 +70,9 @@ class ValueMemory(Protocol):
 
         `matrix` int64[C, N], `offsets` int64[B+1]: the events of those that have a block, and of the tail.
         """
+
+    def forget(self) -> None:
+        """Hold nothing of the key any more: its events were amended."""
 
 
 class KeyState:
@@ -111,15 +117,27 @@ def _segments(
     if tail is not None:
         first_ts.append(int(tail[0, 0]))
         last_ts.append(int(tail[0, -1]))
-        of_tail = summarise_chunks(tail, np.array([0, tail.shape[1]], np.int64), arrays.measures)
+        of_tail = summarise_chunks(in_force(arrays.layout, tail), np.array([0, tail.shape[1]], np.int64), arrays.measures)
         summaries = np.concatenate([summaries, of_tail])
         is_decoded.append(True)
         matrix = np.concatenate([matrix, tail], axis=1)
         offsets = np.append(offsets, matrix.shape[1])
+    amended_ts = _amended_ts(arrays.layout, chunks, tail)
+    if memory is not None and amended_ts is not None and (amended_ts > EARLIEST).any():
+        memory.forget()  # the values of an amended chunk are others at other times
+        memory = None
     value_names = None if memory is None else memory.take(chunks, matrix, offsets)
-    return segments_of_chunks(
-        np.array(first_ts, np.int64), np.array(last_ts, np.int64), summaries, np.array(is_decoded), matrix, offsets, value_names
-    )
+    edges = np.array(first_ts, np.int64), np.array(last_ts, np.int64)
+    return segments_of_chunks(*edges, summaries, np.array(is_decoded), matrix, offsets, value_names, amended_ts)
+
+
+def _amended_ts(layout: KeyLayout, chunks: Sequence[StoredChunk], tail: Int64Array | None) -> Int64Array | None:
+    """The time of the newest amendment of each chunk, and of the tail; None: the layout is not amendable."""
+    if not layout.amendable:
+        return None
+    times = [EARLIEST if chunk.amended_ts is None else chunk.amended_ts for chunk in chunks]
+    of_tail = None if tail is None else newest_amendments(layout, tail, np.array([0, tail.shape[1]], np.int64))
+    return np.array(times if of_tail is None else [*times, int(of_tail[0])], np.int64)
 
 
 def _size(events: Int64Array | Segments, chunks: Sequence[StoredChunk]) -> int:

@@ -14,16 +14,17 @@ from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 
-_CROSSED = """EXISTS (
+# what was amended after the as-of is crossed by the edge of knowledge: its summaries do not hold yet
+_CROSSED = """(coalesce({row}.amended_ts > k.until, false) OR EXISTS (
                 SELECT FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= {row}.first_ts AND e.edge < {row}.last_ts
-            )"""
+            ))"""
 _NEEDED = "{row}.last_ts > k.whole_after AND {row}.first_ts <> ALL (${held}::bigint[])"
 # Each range of the level is read by itself: as a join, PostgreSQL reads all rows of the key and compares each with each range.
 _LEVEL = """s{level} AS MATERIALIZED (
-            SELECT s.first_ts, s.last_ts, s.summaries, s.xmin AS row_id, {needed} AS needed, {crossed} AS crossed
+            SELECT s.first_ts, s.last_ts, s.summaries, s.xmin AS row_id, s.amended_ts, {needed} AS needed, {crossed} AS crossed
             FROM r{level} AS r
             CROSS JOIN LATERAL (
-                SELECT first_ts, last_ts, summaries, xmin FROM ofp.span
+                SELECT first_ts, last_ts, summaries, xmin, amended_ts FROM ofp.span
                 WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND level = {level}
                     AND first_ts >= r.low AND first_ts <= least(r.high, k.as_of)
                 OFFSET 0
@@ -41,7 +42,7 @@ _SPANS = ", ".join(
 # a span that is opened only because its values are not known is told as well, so that they are known from then on
 _WHOLE = "\n        UNION ALL\n        ".join(
     f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block, false AS is_tail,"
-    f" (CASE WHEN needed THEN -{level} ELSE {level} END)::smallint AS level, row_id"
+    f" (CASE WHEN needed THEN -{level} ELSE {level} END)::smallint AS level, row_id, amended_ts"
     f" FROM s{level} WHERE NOT crossed AND (NOT needed OR $10::boolean)"
     for level in _LEVELS
 )
@@ -53,12 +54,12 @@ _WHOLE = "\n        UNION ALL\n        ".join(
 # a key's tail are newer than all of these, and are sent as they are.
 _READ = f"""
 SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail, c.level,
-    c.row_id{{columns}}
+    c.row_id, c.amended_ts{{columns}}
 FROM ofp.projection AS p{{shards}}
 LEFT JOIN LATERAL (
     SELECT k.ord, c.*
-    FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[])
-        WITH ORDINALITY AS k(key_type, key_id, whole_after, as_of, ord)
+    FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[], $11::bigint[])
+        WITH ORDINALITY AS k(key_type, key_id, whole_after, as_of, until, ord)
     CROSS JOIN LATERAL (
         WITH r{SPAN_LEVELS} AS (SELECT -9223372036854775808 AS low, 9223372036854775807 AS high), {_SPANS}
         {_WHOLE}
@@ -67,14 +68,14 @@ LEFT JOIN LATERAL (
         FROM r0 AS r
         CROSS JOIN LATERAL (
             SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_NEEDED.format(row="c", held=7)} OR {_CROSSED.format(row="c")}
-                THEN c.block END, false, 0::smallint, c.xmin
+                THEN c.block END, false, 0::smallint, c.xmin, c.amended_ts
             FROM ofp.chunk AS c
             WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
                 AND c.first_ts >= r.low AND c.first_ts <= least(r.high, k.as_of)
             OFFSET 0
         ) AS c
         UNION ALL
-        SELECT t.after_ts + 1, t.last_ts, ''::bytea, t.block, true, 0::smallint, t.xmin
+        SELECT t.after_ts + 1, t.last_ts, ''::bytea, t.block, true, 0::smallint, t.xmin, NULL::bigint
         FROM ofp.tail AS t
         WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND octet_length(t.block) > 0
     ) AS c
@@ -128,6 +129,7 @@ def read_arguments(
     key_ids: list[str] = []
     whole_after: list[int] = []
     as_of: list[int] = []
+    until: list[int] = []
     edges: set[int] = set()
     for question in questions:
         for key_type, key_id in question.keys:
@@ -135,8 +137,9 @@ def read_arguments(
             key_ids.append(key_id)
             whole_after.append(evaluator.whole_after(question, key_type))
             as_of.append(LATEST if newer else question.as_of)
+            until.append(question.as_of)
         edges |= evaluator.edges(question)  # a chunk across another question's edge is sent for nothing: harmless
-    return projection_id, key_types, key_ids, whole_after, list(edges), as_of, *map(list, held_rows), marks
+    return projection_id, key_types, key_ids, whole_after, list(edges), as_of, *map(list, held_rows), marks, until
 
 
 SPLIT_SECONDS = 2.0
@@ -159,7 +162,7 @@ class SplitEpoch:
 
 def statement_after(statement: str, rows: Sequence[Sequence[Any]]) -> str:
     """The statement to use after one that gave these rows: of a projection with one shard, the simpler one."""
-    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][11] is not None else READ_STATE
+    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][12] is not None else READ_STATE
 
 
 def read_all(statement: str, rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState | SplitEpoch]:
@@ -173,8 +176,8 @@ def read_shards(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
     A shard that none of its keys is in does not matter.
     """
     states: list[StoredState | SplitEpoch] = []
-    row: Sequence[Any] = rows[0] if rows else [None] * 15
-    versions, epoch, basis, watermark = row[11:]
+    row: Sequence[Any] = rows[0] if rows else [None] * 16
+    versions, epoch, basis, watermark = row[12:]
     for question, state in zip(questions, read_states(rows, questions), strict=True):
         if versions is None:
             states.append(state)
@@ -197,9 +200,9 @@ def read_states(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) ->
     if not rows:
         raise unavailable(Reason.STORE_DOWN, "the projection is gone from the store")
     chunks: list[list[StoredChunk]] = [[] for question in questions for _ in question.keys]
-    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail, level, row_id, *_ in rows:
+    for _, _, _, index, first_ts, last_ts, summaries, block, is_tail, level, row_id, amended_ts, *_ in rows:
         if index is not None:
-            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block, is_tail, level, row_id))
+            chunks[index - 1].append(StoredChunk(first_ts, last_ts, summaries, block, is_tail, level, row_id, amended_ts))
     version, basis, watermark = rows[0][0], rows[0][1], rows[0][2]
     states = []
     start = 0

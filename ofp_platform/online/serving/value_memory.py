@@ -105,6 +105,13 @@ class KeyValues:
         of_segments += list(of_blocks)  # the tail
         return segment_names(self._pairs, names, size, of_segments)
 
+    def forget(self) -> None:
+        """See `evaluation.ValueMemory`."""
+        for parts in self._parts:
+            parts.clear()
+        self._part_bytes = 0
+        self._stale_levels = set(_LEVELS)
+
     def learn(self, reading: Sequence[StoredChunk]) -> None:
         """Hold the values of the spans whose parts were read, all of them in this one reading."""
         for level in _LEVELS[1:]:

@@ -132,8 +132,12 @@ def replace_chunks(
     last_ts: Int64,
     summaries: Int64,
     blocks: Column,
+    amended_ts: Int64 | None = None,
 ) -> None:
-    """Delete the old chunks (key ids, first times) and copy in new rows; `summaries` int64[K, M, 11]."""
+    """Delete the old chunks (key ids, first times) and copy in new rows; `summaries` int64[K, M, 11].
+
+    `amended_ts` int64[K]: the times of their newest amendments, if the layout is amendable.
+    """
     code = KEY_TYPE_CODES[key_type]
     if len(old[0]):
         with RawCursor(connection) as deletion:
@@ -148,4 +152,6 @@ def replace_chunks(
         "summaries": Column.of_rows(summaries),
         "block": blocks,
     }
+    if amended_ts is not None:
+        columns["amended_ts"] = Column.of_integers(amended_ts)
     copy_rows(connection, "ofp.chunk", columns)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ JOIN LATERAL (
 ) AS s ON s.last_ts >= k.ts
 """
 _BETWEEN = """
-SELECT k.ord - 1, c.first_ts, c.last_ts, c.summaries
+SELECT k.ord - 1, c.first_ts, c.last_ts, c.summaries, c.amended_ts
 FROM unnest($3::text[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS k(key_id, low, high, ord)
 JOIN {below} AS c
     ON c.projection_id = $1 AND c.key_type = $2 AND c.key_id = k.key_id COLLATE "C" AND c.first_ts BETWEEN k.low AND k.high
@@ -41,10 +41,10 @@ JOIN {below} AS c
 ORDER BY k.ord, c.first_ts
 """
 _UNDER_NO_SPAN = """
-SELECT k.ord - 1, c.first_ts, c.last_ts, c.summaries
+SELECT k.ord - 1, c.first_ts, c.last_ts, c.summaries, c.amended_ts
 FROM unnest($3::text[]) WITH ORDINALITY AS k(key_id, ord)
 JOIN LATERAL (
-    SELECT c.first_ts, c.last_ts, c.summaries FROM {below} AS c
+    SELECT c.first_ts, c.last_ts, c.summaries, c.amended_ts FROM {below} AS c
     WHERE c.projection_id = $1 AND c.key_type = $2 AND c.key_id = k.key_id COLLATE "C" {of_level} AND c.first_ts > coalesce((
         SELECT last_ts FROM ofp.span
         WHERE projection_id = $1 AND key_type = $2 AND key_id = k.key_id COLLATE "C" AND level = {level}
@@ -59,7 +59,7 @@ WHERE s.projection_id = $1 AND s.key_type = $2 AND s.key_id = k.key_id COLLATE "
     AND s.first_ts = k.first_ts
 """
 
-_Row = tuple[int, int, bytes]  # first time, last time, summaries
+_Row = tuple[int, int, bytes, int | None]  # first time, last time, summaries, time of the newest amendment
 
 
 @dataclass(frozen=True)
@@ -155,12 +155,15 @@ class _Spans:
         with (
             self.cursor.connection.cursor() as writer,
             writer.copy(
-                "COPY ofp.span (projection_id, key_type, level, key_id, first_ts, last_ts, summaries) FROM STDIN (FORMAT BINARY)"
+                "COPY ofp.span (projection_id, key_type, level, key_id, first_ts, last_ts, summaries, amended_ts)"
+                " FROM STDIN (FORMAT BINARY)"
             ) as copy,
         ):
-            copy.set_types(["int8", "int2", "int2", "text", "int8", "int8", "bytea"])
-            for key_id, (first_ts, last_ts, summaries) in rows:
-                copy.write_row((self.projection_id, self.key_type, self.level, key_id, Int8(first_ts), Int8(last_ts), summaries))
+            copy.set_types(["int8", "int2", "int2", "text", "int8", "int8", "bytea", "int8"])
+            for key_id, (first_ts, last_ts, summaries, amended_ts) in rows:
+                newest_amendment = None if amended_ts is None else Int8(amended_ts)
+                times = Int8(first_ts), Int8(last_ts)
+                copy.write_row((self.projection_id, self.key_type, self.level, key_id, *times, summaries, newest_amendment))
 
     def _execute(self, statement: str, *arguments: list[Any]) -> None:
         below, of_level = ("ofp.chunk", "") if self.level == 1 else ("ofp.span", f"AND c.level = {self.level - 1}")
@@ -168,10 +171,10 @@ class _Spans:
         self.cursor.execute(text, (self.projection_id, Int2(self.key_type), *arguments), binary=True)
 
 
-def _rows_by_key(cursor: Iterable[tuple[int, int, int, bytes]]) -> list[tuple[int, list[_Row]]]:
+def _rows_by_key(cursor: Iterable[tuple[int, int, int, bytes, int | None]]) -> list[tuple[int, list[_Row]]]:
     groups: dict[int, list[_Row]] = {}
-    for index, first_ts, last_ts, summaries in cursor:
-        groups.setdefault(index, []).append((first_ts, last_ts, summaries))
+    for index, *row in cursor:
+        groups.setdefault(index, []).append(cast(_Row, tuple(row)))
     return list(groups.items())
 
 
@@ -182,4 +185,11 @@ def _merge_rows(plan: LayoutArrays, chunks: Sequence[_Row], cuts: Sequence[int])
     )
     merged_summaries = merge_runs(summaries, np.array(cuts, np.int64))
     runs = zip(cuts[:-1], cuts[1:], merged_summaries, strict=True)
-    return [(chunks[begin][0], chunks[end - 1][1], row.tobytes()) for begin, end, row in runs]
+    return [
+        (chunks[begin][0], chunks[end - 1][1], row.tobytes(), _newest([chunk[3] for chunk in chunks[begin:end]]))
+        for begin, end, row in runs
+    ]
+
+
+def _newest(times: Sequence[int | None]) -> int | None:
+    return max((time for time in times if time is not None), default=None)

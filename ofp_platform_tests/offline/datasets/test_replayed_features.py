@@ -57,10 +57,11 @@ def known(records: Sequence[Record], ends: Mapping[str, int] | None = None) -> f
 
 
 def admissions(records: Sequence[Record]) -> dict[tuple[str, str, bytes], int]:
-    """Each event's earliest admission among the records that apply, one record folded at a time."""
+    """The earliest admission of each event and amendment among the records that apply, one record folded at a time."""
     found: dict[tuple[str, str, bytes], int] = {}
     for record in records:
-        for identity in known([record]).events:
+        one = known([record])
+        for identity in (*one.events, *one.amendments):
             found[identity] = min(found.get(identity, record.admitted_at), record.admitted_at)
     return found
 
@@ -137,10 +138,11 @@ def hold_events(
         for as_of, ends, extra in asked:
             if basis is AsOfBasis.INGEST_TIME:
                 until = admitted[identity]
-                events = [one for name, one in whole.events.items() if admitted[name] <= until]
+                part = fold.part_of(whole, lambda name, until=until: admitted[name] <= until)  # type: ignore[misc]
                 extra = {"known_until_utc": until}
             else:
-                events = list(known(records, ends).events.values())
+                part = known(records, ends)
+            events = list(fold.in_force(part, CONTENT, as_of).values())
             row = {**base, "as_of_time_utc": as_of, **extra}
             row |= values(events, keys, as_of)
             expected.append(((event.ts, event.tie, extra.get("decision_id", "")), row))
@@ -161,7 +163,7 @@ def hold_events(
         rows.append({**plain, **features(row)})
     assert rows == [row for _, row in sorted(expected, key=lambda one: one[0])]
     counted = built.folded
-    assert (counted.applied, counted.duplicates, counted.ignored) == (len(whole.events), whole.duplicates, whole.unknown)
+    assert (counted.applied, counted.duplicates, counted.ignored) == (whole.applied, whole.duplicates, whole.unknown)
     assert counted.records == counted.applied + counted.duplicates + counted.ignored + counted.other_run + counted.failed
     assert counted.watermark == whole.watermark
     return built
@@ -204,7 +206,8 @@ def test_rows_of_entities_are_the_oracle_s(records: list[Record], asked: list[tu
     groups = tuple(ref for ref in group_refs() if ref.group_name != "shop")
     expected: list[dict[str, Any]] = []
     for time, name in sorted({(time, name) for name, time in asked}):
-        events = [event for identity, event in whole.events.items() if not ingest or admitted[identity] <= time]
+        part = fold.part_of(whole, lambda name, time=time: not ingest or admitted[name] <= time)  # type: ignore[misc]
+        events = list(fold.in_force(part, CONTENT, time).values())
         expected.append({"account_id": name, "as_of_time_utc": time, **values(events, {"account": name}, time)})
     with tempfile.TemporaryDirectory() as folder:
         built = build(record_batches(records), scope, basis, Path(folder), groups=groups)

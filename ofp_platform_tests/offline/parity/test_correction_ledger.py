@@ -62,8 +62,8 @@ def expected(
 ) -> dict[tuple[str, ...], tuple[Any, Any, list[tuple[str, int]]]] | None:
     """(key type, key id, group, version, feature) -> served, corrected, late events; None: a value that cannot be served."""
     hashed = orjson.loads(answer.hashed)
-    before = plane.known(Basis.model_validate(hashed["input_basis"])).events
-    after = plane.known(later).events
+    then_known, later_known = plane.known(Basis.model_validate(hashed["input_basis"])), plane.known(later)
+    before, after = then_known.events, later_known.events
     as_of = fold.micros(hashed["as_of_time_utc"])
     found: dict[tuple[str, ...], tuple[Any, Any, list[tuple[str, int]]]] = {}
     for key_type, key_id in KEYS:
@@ -71,11 +71,12 @@ def expected(
             if group["key_type"] != key_type:
                 continue
 
-            def own(events: Mapping[Any, fold.Event], key: tuple[str, str] = (key_type, key_id)) -> list[fold.Event]:
-                return [event for event in events.values() if fold._touches(event, plane.content, *key)]
+            def own(known: fold.Known, key: tuple[str, str] = (key_type, key_id)) -> list[fold.Event]:
+                events = fold.in_force(known, plane.content, as_of).values()
+                return [event for event in events if fold._touches(event, plane.content, *key)]
 
-            then = fold.group_features(group, own(before), as_of, CONTEXT)
-            now = fold.group_features(group, own(after), as_of, CONTEXT)
+            then = fold.group_features(group, own(then_known), as_of, CONTEXT)
+            now = fold.group_features(group, own(later_known), as_of, CONTEXT)
             for name in then:
                 if then[name] == now[name]:
                     continue
@@ -90,7 +91,18 @@ def expected(
                         for one in spans_of(group, name)
                     )
                 )
-                found[key_type, key_id, group["name"], group["version"], name] = (then[name], now[name], late)
+                late += [
+                    (identity[1], one.ts)
+                    for identity, one in later_known.amendments.items()
+                    if identity not in then_known.amendments
+                    and one.ts <= as_of
+                    and fold.amends_key(one, plane.content, key_type, key_id)
+                    and any(
+                        as_of - span["delay"] - span["window"] < one.target_ts <= as_of - span["delay"]
+                        for span in spans_of(group, name)
+                    )
+                ]
+                found[key_type, key_id, group["name"], group["version"], name] = (then[name], now[name], sorted(late))
     return found
 
 

@@ -36,7 +36,7 @@ def test_the_events_are_those_of_the_oracle(world: World, as_of: int, data: st.D
     key_id = KEYS[group["key_type"]]
     touching = {
         identity: event
-        for identity, event in known.events.items()
+        for identity, event in fold.in_force(known, content, as_of).items()
         if (group["name"], group["version"]) in event.groups and fold._touches(event, content, group["key_type"], key_id)
     }
     windows = explained(world, group, feature["name"], key_id, as_of)

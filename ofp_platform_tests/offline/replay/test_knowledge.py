@@ -55,11 +55,17 @@ def test_a_basis_knows_what_the_oracle_says(world: Any, dense: bool, cuts: list[
                 oracles = sorted(
                     (identity[1], event.ts)
                     for identity, event in wanted.events.items()
-                    if event.groups & ACCOUNT_GROUPS and fold._touches(event, CONTENT, "account", account)
+                    if (event.groups if "amendments" in CONTENT["events"][event.event_type] else event.groups & ACCOUNT_GROUPS)
+                    and fold._touches(event, CONTENT, "account", account)
                 )
+                oracles += [
+                    (identity[1], one.ts)
+                    for identity, one in wanted.amendments.items()
+                    if fold.amends_key(one, CONTENT, "account", account)
+                ]
                 mask = events.is_known(bounds[number])
                 refs = names.refs(events, np.flatnonzero(mask))
-                assert sorted((one.event_id, fold.micros(one.event_time_utc)) for one in refs) == oracles
+                assert sorted((one.event_id, fold.micros(one.event_time_utc)) for one in refs) == sorted(oracles)
                 ranks = known_from(chains.chains[chains.chain[number]], events.matrix.shape[1], events.copies)
                 assert (ranks <= chains.rank[number]).tolist() == mask.tolist()
                 offsets = {one.offset for one in refs}

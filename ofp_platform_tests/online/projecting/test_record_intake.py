@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,12 +79,26 @@ class Kept:
         self.partitions = list(self.intake.partition_numbers)
 
 
-def touched_by(events: Iterable[fold.Event]) -> Iterator[tuple[str, str, int]]:
-    """Key type, key and time of each event under the key types of the groups that it feeds."""
-    declared = pack_content(world_registry().pack)["events"]
-    for event in events:
-        for key_type in {world_registry().groups[ref].key_type for ref in event.groups}:
-            yield key_type, event.payload[declared[event.event_type]["keys"][key_type]], event.ts
+def touched_by(known: fold.Known) -> Iterator[tuple[str, str, int]]:
+    """Key type, key and time of each event under the key types of the groups that it feeds; of what may be amended under all."""
+    content = pack_content(world_registry().pack)
+    users: dict[str, set[str]] = {}
+    for group in content["groups"]:
+        for name in content["events"]:
+            if fold._uses(group, name):
+                users.setdefault(name, set()).add(group["key_type"])
+
+    def keys(event_type: str, payload: Mapping[str, Any], key_types: Iterable[str], ts: int) -> Iterator[tuple[str, str, int]]:
+        for key_type in key_types:
+            if fold._has_key(payload, content, key_type, event_type):
+                yield key_type, payload[content["events"][event_type]["keys"][key_type]], ts
+
+    for event in known.events.values():
+        fed = {world_registry().groups[ref].key_type for ref in event.groups}
+        is_amendable = "amendments" in content["events"][event.event_type] and fed
+        yield from keys(event.event_type, event.payload, users[event.event_type] if is_amendable else fed, event.ts)
+    for one in known.amendments.values():
+        yield from keys(one.event_type, one.payload, users[one.event_type], one.target_ts)
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -95,15 +110,15 @@ def test_each_record_has_the_fate_that_the_oracle_gives_it(world: World, size: i
     known = fold.known_events(world.records, world.basis, PINS, pack_content(world_registry().pack), SKEW)
     foreign = sum(record.envelope["run_id"] != PINS["run_id"] for record in world.records)
     assert kept.counts["records"] == len(world.records)
-    assert kept.counts["applied"] == len(known.events)
+    assert kept.counts["applied"] == known.applied
     assert kept.counts["duplicates"] == known.duplicates
     assert kept.counts["ignored"] == known.unknown
     assert kept.counts["failed"] == len(known.failures) + foreign  # no projection of the other run is active here
     assert kept.counts["partial"] == len(known.group_failures)
     assert kept.anomalies == known.anomalies
-    assert sorted(kept.touched) == sorted(touched_by(known.events.values()))
+    assert sorted(kept.touched) == sorted(touched_by(known))
     assert kept.watermark == known.watermark
-    assert len(np.unique(kept.identities[:, :4], axis=0)) == len(kept.identities) == len(known.events)
+    assert len(np.unique(kept.identities[:, :4], axis=0)) == len(kept.identities) == known.applied
 
 
 @given(worlds(), st.booleans())

@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from ofp_platform.kernel import amendments, answer_form, windows
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.kinesis_shards import ShardReader
@@ -26,6 +27,7 @@ from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, Id
 from ofp_platform.online.state.known_identities import KnownIdentities, OlderIdentities
 from ofp_platform.registry.belonging import Belonging, belonging
 from ofp_platform.registry.event_plan import KeyPlan
+from ofp_platform.registry.layout import AMENDS_TIME_ROW, FIXED_ROW, KeyLayout
 from ofp_platform.storage import anomaly_records
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis
@@ -239,6 +241,52 @@ def keys_of_no_shard() -> Iterator[None]:
         yield
 
 
+def _serving_amendments_as(change: Callable[[np.ndarray], None], *, counts_too: bool = True) -> Iterator[None]:
+    def mistaken(layout: KeyLayout, matrix: np.ndarray, time: int) -> np.ndarray:
+        if not layout.amendable:
+            return matrix
+        changed = matrix.copy()
+        change(changed)
+        counts = amendments.is_amendment(matrix) & ((changed if counts_too else matrix)[AMENDS_TIME_ROW] <= time)
+        with patch.object(amendments, "deciding", lambda _matrix, flags: deciding(changed, flags)):
+            return amendments.apply_amendments(layout, matrix, counts)
+
+    deciding = amendments.deciding
+    with patch.object(windows, "in_force", mistaken), patch.object(answer_form, "in_force", mistaken):
+        yield
+
+
+@contextmanager
+def amendments_at_once() -> Iterator[None]:
+    """Serving lets an amendment count from the time of its event on."""
+
+    def change(matrix: np.ndarray) -> None:
+        is_amendment = amendments.is_amendment(matrix)
+        matrix[AMENDS_TIME_ROW, is_amendment] = np.minimum(matrix[AMENDS_TIME_ROW], matrix[0])[is_amendment]
+
+    yield from _serving_amendments_as(change)
+
+
+@contextmanager
+def amendments_of_any_payload() -> Iterator[None]:
+    """Serving takes a replacement that changes what may not change."""
+
+    def change(matrix: np.ndarray) -> None:
+        matrix[FIXED_ROW : FIXED_ROW + 2] = 0
+
+    yield from _serving_amendments_as(change)
+
+
+@contextmanager
+def amendments_in_order_of_identity() -> Iterator[None]:
+    """Of several amendments of an event the one with the greatest identity decides, whatever their times."""
+
+    def change(matrix: np.ndarray) -> None:
+        matrix[AMENDS_TIME_ROW] = 0
+
+    yield from _serving_amendments_as(change, counts_too=False)
+
+
 DEFECTS: dict[str, Defect] = {
     "a window closed on its left": left_edge_closed,
     "duplicates counted twice": duplicates_counted_twice,
@@ -256,4 +304,7 @@ DEFECTS: dict[str, Defect] = {
     "groups that need less not fed": all_groups_or_none,
     "an epoch that a key shard applies twice": epochs_applied_twice,
     "a key that no shard takes": keys_of_no_shard,
+    "an amendment that counts before its time": amendments_at_once,
+    "an amendment that changes what it may not": amendments_of_any_payload,
+    "amendments told apart by identity alone": amendments_in_order_of_identity,
 }

@@ -154,7 +154,24 @@ def _generated(number: int) -> Part:
                     {"name": "z", "expression": f"(request.amount - 1) / {rng.choice(numbers)} + 0.5", "scale": 4}
                 ]
             groups.append(group)
-    return {"pack_id": f"generated_{number}", "revision": 1, "events": _EVENTS, "groups": groups}
+    return {"pack_id": f"generated_{number}", "revision": 1, "events": _events(number), "groups": groups}
+
+
+def _events(number: int) -> dict[str, Any]:
+    """The event types of a generated pack; of two in three packs some of them may be amended."""
+    rng = random.Random(f"amendments {number}")
+    if number % 3 == 0:
+        return _EVENTS
+    events = {**_EVENTS, "reversal": {"keys": {"account": "account_id"}}}
+    for name in rng.choice((("payment",), ("payment", "refund"), ("payment", "report"))):
+        fields = sorted(_EVENTS[name].get("fields", {}))
+        may_change = rng.sample(fields, rng.randint(0, len(fields))) if name != "refund" else ["amount"]
+        may_change = [field for field in may_change if field not in _EVENTS[name]["keys"].values()]
+        events[name] = {
+            **_EVENTS[name],
+            "amendments": {"by": [name, "reversal"] if name != "refund" else ["refund"], "may_change": may_change},
+        }
+    return events
 
 
 def _feature(rng: random.Random, key_type: str, unit: str) -> Part:

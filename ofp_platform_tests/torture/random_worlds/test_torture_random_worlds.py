@@ -39,9 +39,11 @@ def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
         "groups that need less not fed",
         "an epoch that a key shard applies twice",
         "a key that no shard takes",
+        "an amendment that counts before its time",
+        "an amendment that changes what it may not",
     ],
 )
-def test_defects_of_absent_history_and_of_shards_are_found(embedded_server: str, name: str) -> None:
+def test_defects_of_absent_history_of_shards_and_of_amendments_are_found(embedded_server: str, name: str) -> None:
     assert worlds_until_found(embedded_server, DEFECTS[name], 3 * 2**20) is not None
 
 

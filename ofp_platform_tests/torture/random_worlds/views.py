@@ -258,6 +258,8 @@ class ViewTrial:
         touching = [
             event.ts for event in events if not names.isdisjoint(text for text in event.payload.values() if isinstance(text, str))
         ]
+        amended = [one.ts for one in known.amendments.values() if not names.isdisjoint(map(str, one.payload.values()))]
+        touching += amended
         moments = touching or [event.ts for event in events] or [START]
         chosen = [group for group in self.view.pack.content["groups"] if (group["name"], group["version"]) in groups]
         spans = [
@@ -269,6 +271,8 @@ class ViewTrial:
         found = 0
         for _ in range(rng.choice((1, 8, 8, 8, 8))):  # once: it may lie behind the horizon
             found = rng.choice(moments) + rng.choice((0, *spans)) + rng.choice((-1, 0, 0, 0, 0, 1))
+            if amended and rng.random() < 0.5:  # where it begins to count
+                found = rng.choice((rng.choice(amended), max(amended))) + rng.choice((-1, 0, 0))
             if found >= served_from:
                 break
         return found
@@ -382,10 +386,10 @@ class ViewTrial:
         counted = (folded.applied, folded.duplicates, folded.ignored, folded.other_run, folded.failed, folded.watermark)
         failures = len(known.failures) + wrong
         self.findings.hold(
-            "folded", counted, (len(known.events), known.duplicates, known.unknown, foreign, failures, known.watermark)
+            "folded", counted, (known.applied, known.duplicates, known.unknown, foreign, failures, known.watermark)
         )
         self.findings.hold("failures of some groups", sum(folded.group_failures.values()), len(known.group_failures))
-        contents = Counter((event_class, event_id) for event_class, event_id, _ in known.events)
+        contents = Counter((event_class, event_id) for event_class, event_id, _ in (*known.events, *known.amendments))
         names = sorted(event_id for (_, event_id), count in contents.items() if count > 1)
         self.findings.hold("conflicts by id", sorted(one.event_id for one in folded.anomalies), names)
         with self.store.pool.connection() as connection:

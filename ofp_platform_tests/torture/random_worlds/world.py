@@ -134,6 +134,9 @@ def _envelopes(rng: random.Random, pack: WorldPack, unit: int, count: int) -> li
     types = list(pack.content["events"])
     weights = [6, *[2] * (len(types) - 1)]
     made: list[Envelope] = []
+    amendable = {name for name, one in pack.content["events"].items() if "amendments" in one}
+    share = rng.choice((0.2, 0.5, 0.8)) if amendable else 0.0
+    target: Envelope | None = None
     for _ in range(count):
         kind = rng.random()
         if made and kind < 0.12:
@@ -143,6 +146,13 @@ def _envelopes(rng: random.Random, pack: WorldPack, unit: int, count: int) -> li
             before = rng.choice(made)
             made.append({**before, "payload": {**before["payload"], "units": rng.randrange(100, 10**6)}})  # the same id, changed
             continue
+        if rng.random() < share:
+            able = [one for one in made if one["event_type"] in amendable and "amends" not in one]
+            if made:
+                if target is None or rng.random() < 0.5:
+                    target = rng.choice(able if able and rng.random() < 0.9 else made)
+                made.append(_amendment(rng, pack, target, rng.randrange(ids), unit, keys))
+                continue
         event_type = rng.choices(types, weights)[0] if rng.random() < 0.95 else "unknown"
         payload = payload_of(rng, pack.content, event_type if event_type != "unknown" else types[0], keys)
         if payload and rng.random() < 0.06:
@@ -165,6 +175,36 @@ def _envelopes(rng: random.Random, pack: WorldPack, unit: int, count: int) -> li
     if rng.random() < 0.3:
         made.sort(key=lambda one: micros(one["ts_utc"]) + rng.randrange(3 * unit))
     return made
+
+
+def _amendment(
+    rng: random.Random, pack: WorldPack, target: Envelope, number: int, unit: int, keys: Mapping[str, Sequence[str]]
+) -> Envelope:
+    """An amendment of an event, or of an amendment: mostly as the pack allows it, at any time, with all that it may get wrong."""
+    content, event_type = pack.content["events"], target["event_type"]
+    routing = content.get(event_type, {})
+    rule = routing.get("amendments", {"by": list(content), "may_change": []})
+    payload = dict(target["payload"])
+    if event_type in content:
+        other = payload_of(rng, pack.content, event_type, keys)
+        changed = rule["may_change"] if rng.random() < 0.6 else list(other)
+        payload |= {name: other[name] for name in changed if name in payload and rng.random() < 0.7}
+    if payload and rng.random() < 0.06:
+        _spoil(rng, payload)
+    ts = micros(target["ts_utc"])
+    return {
+        **target,
+        "event_id": f"a-{number}",
+        "event_type": rng.choice(rule["by"]) if rng.random() < 0.95 else rng.choice(list(content)),
+        "ts_utc": time_text(ts + rng.choice((0, 0, 1, 1, 2, 5)) * unit + rng.choice((-1, 0, 0, 1))),
+        "amends": {
+            "event_class": routing.get("class", event_type),
+            "event_id": target["event_id"],
+            "kind": rng.choice(("void", "replace", "replace")),
+            "ts_utc": time_text(ts if rng.random() < 0.95 else ts + 1),
+        },
+        "payload": payload,
+    }
 
 
 def _with_added_field(rng: random.Random, envelope: Envelope) -> Envelope:
