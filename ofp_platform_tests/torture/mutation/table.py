@@ -15,6 +15,7 @@ _ANSWERS = (f"{_TESTS}/kernel/test_answer_text.py", f"{_TESTS}/kernel/test_snaps
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "kernel": {
         "ofp_platform.kernel.accumulate": _ACCUMULATE,
+        "ofp_platform.kernel.amendments": (f"{_TESTS}/kernel/test_amendments.py",),
         "ofp_platform.kernel.answer_form": _ANSWERS,
         "ofp_platform.kernel.answer_text": _ANSWERS,
         "ofp_platform.kernel.column_values": (f"{_TESTS}/kernel/test_column_values.py", *_COLUMNS),
