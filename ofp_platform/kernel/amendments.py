@@ -31,7 +31,7 @@ from ofp_platform.registry.layout import (
 
 LATEST = 2**63 - 1
 _ROWS_AT_ONCE = 1_024
-_TIE_ROW = 2
+_TIE_ROW = FIRST_AMENDMENT_ROW - 2
 _SIGN = np.int64(EARLIEST)
 _IN_FLAGS = types.Array(types.boolean, 1, "C", readonly=True)
 
@@ -229,6 +229,3 @@ def _states(
             flags[columns] = counting[low]
             runs.append((begin + low, begin + high, flags))
     return runs
-
-
-assert FIRST_AMENDMENT_ROW == _TIE_ROW + 2

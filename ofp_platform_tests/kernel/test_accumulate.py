@@ -20,6 +20,7 @@ from ofp_platform.kernel.accumulate import (
     subtract_saturating,
     subtract_wide,
     summarise_chunks,
+    times_before,
     wide,
 )
 from ofp_platform.kernel.native import Int64Array
@@ -101,6 +102,7 @@ def test_subtraction_stops_at_the_least_time() -> None:
     assert EARLIEST == -9_223_372_036_854_775_808
     for time, span in ((0, 0), (5, 7), (EARLIEST, 0), (EARLIEST, 1), (EARLIEST + 9, 9), (EARLIEST + 9, 10), (EARLIEST + 9, 8)):
         assert int(subtract_saturating(time, span)) == max(EARLIEST, time - span)
+        assert times_before(np.array([time, 2**62], np.int64), span).tolist() == [max(EARLIEST, time - span), 2**62 - span]
 
 
 @given(st.lists(st.integers(0, 9), max_size=12), st.integers(-1, 10), st.data())

@@ -20,6 +20,7 @@ from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.parity import rebuilding
 from ofp_platform.offline.parity.parity import ParityRuns
 from ofp_platform.offline.parity.parity_anchor import ParityAnchor
+from ofp_platform.offline.replay.event_index import EventIndex, KeyEvents
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.snapshot_records import record_bytes
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of
@@ -380,3 +381,25 @@ def test_a_replay_that_does_not_begin_at_the_beginning_can_prove_nothing(told: T
     cut = replace(run.knowledge, replay_basis=run.knowledge.replay_basis.model_copy(update={"partitions": spans}))
     partial = replace(runs, runs={key: replace(run, knowledge=cut)})
     assert told.one(snapshot_anchor(told.last), partial).reason is UncheckableReason.BASIS_BEYOND_REPLAY
+
+
+def test_a_rebuild_reads_no_further_back_than_its_answer_looks(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = SmallPlane(pool, next(STREAMS))
+    plane.append([payment(f"e-{number}", number * SECOND) for number in range(60)])
+    plane.drain()
+    answer = ask(plane, START + 59 * SECOND)
+    assert answer is not None
+    starts: list[int] = []
+    read = EventIndex.events
+
+    def spied(index: EventIndex, key_type: str, key_ids: Any, after: Any, until: Any) -> KeyEvents:
+        starts.extend(after.tolist())
+        return read(index, key_type, key_ids, after, until)
+
+    monkeypatch.setattr(EventIndex, "events", spied)
+    (record,) = parity([snapshot_anchor(answer)], runs_of(plane, replayed(plane, tmp_path / "fold")))
+    assert record.outcome is MATCH
+    retained = plane.registry.reach + plane.allowed_lateness
+    assert set(starts) == {START + 59 * SECOND - retained}  # the horizon, which lies behind every window
