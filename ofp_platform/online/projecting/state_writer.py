@@ -20,7 +20,7 @@ from ofp_platform.online.projecting import chunk_merge
 from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.projecting.record_intake import LOWEST
 from ofp_platform.online.state.binary_rows import Column
-from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, read_buckets, replace_chunks
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES, Buckets, ChunkTimes, read_buckets, replace_chunks
 from ofp_platform.online.state.chunk_codec import pack_together, unpack_many
 from ofp_platform.online.state.chunk_spans import ChangedChunk, refresh_spans
 from ofp_platform.online.state.key_shards import KeyEvents, KeyShard, Run, shard_of
@@ -136,14 +136,14 @@ class StateWriter:
             existing, offsets, buckets.of_event, matrix, ties=plan.layout.ties, limit=self._chunk_events
         )
         summaries = chunk_merge.summarise_chunks(plan, merged_chunks.matrix, merged_chunks.chunk_offsets)
-        amended_ts = newest_amendments(plan.layout, merged_chunks.matrix, merged_chunks.chunk_offsets)
         blocks = Column.of_pieces(*pack_together(merged_chunks.matrix, merged_chunks.chunk_offsets))
         starts, ends = merged_chunks.chunk_offsets[:-1], merged_chunks.chunk_offsets[1:] - 1
         first_ts, last_ts = merged_chunks.matrix[0, starts], merged_chunks.matrix[0, ends]
+        times = ChunkTimes(first_ts, last_ts, newest_amendments(plan.layout, merged_chunks.matrix, merged_chunks.chunk_offsets))
         stored = np.flatnonzero([block is not None for block in buckets.blocks])
         old = (texts.take(buckets.key[stored]), buckets.first_ts[stored])
         owners = texts.take(buckets.key[merged_chunks.chunk_bucket])
-        replace_chunks(connection, self._projection_id, key_type, old, owners, first_ts, last_ts, summaries, blocks, amended_ts)
+        replace_chunks(connection, self._projection_id, key_type, old, owners, times, summaries, blocks)
         changed_chunks, grown_keys = _changes(key_ids, buckets, merged_chunks.chunk_bucket, first_ts, last_ts)
         refresh_spans(connection, *owner, plan, changed_chunks, grown_keys, self._span_chunks)
         return len(events.key_ids), rest.tails + len(first_ts)

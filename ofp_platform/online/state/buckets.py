@@ -7,7 +7,7 @@ events from its first time up to the next chunk's first time; the first bucket o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -122,22 +122,25 @@ def _assign(edges: Int64, first: Int64, event_key: Int64, event_ts: Int64, of_ev
         of_event[event] = low
 
 
+class ChunkTimes(NamedTuple):
+    """int64[K] each: times of the first and last event of chunks, and of their newest amendment (None: no layout for any)."""
+
+    first_ts: Int64
+    last_ts: Int64
+    amended_ts: Int64 | None = None
+
+
 def replace_chunks(
     connection: Connection[Any],
     projection_id: int,
     key_type: str,
     old: tuple[Column, Int64],
     key_ids: Column,
-    first_ts: Int64,
-    last_ts: Int64,
+    times: ChunkTimes,
     summaries: Int64,
     blocks: Column,
-    amended_ts: Int64 | None = None,
 ) -> None:
-    """Delete the old chunks (key ids, first times) and copy in new rows; `summaries` int64[K, M, 11].
-
-    `amended_ts` int64[K]: the times of their newest amendments, if the layout is amendable.
-    """
+    """Delete the old chunks (key ids, first times) and copy in new rows; `summaries` int64[K, M, 11]."""
     code = KEY_TYPE_CODES[key_type]
     if len(old[0]):
         with RawCursor(connection) as deletion:
@@ -147,11 +150,11 @@ def replace_chunks(
         "projection_id": Column.of_integers(np.full(rows, projection_id)),
         "key_type": Column.of_integers(np.full(rows, code), 2),
         "key_id": key_ids,
-        "first_ts": Column.of_integers(first_ts),
-        "last_ts": Column.of_integers(last_ts),
+        "first_ts": Column.of_integers(times.first_ts),
+        "last_ts": Column.of_integers(times.last_ts),
         "summaries": Column.of_rows(summaries),
         "block": blocks,
     }
-    if amended_ts is not None:
-        columns["amended_ts"] = Column.of_integers(amended_ts)
+    if times.amended_ts is not None:
+        columns["amended_ts"] = Column.of_integers(times.amended_ts)
     copy_rows(connection, "ofp.chunk", columns)

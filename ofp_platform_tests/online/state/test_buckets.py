@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.online.state.binary_rows import Column
-from ofp_platform.online.state.buckets import KEY_TYPE_CODES, _assign, read_buckets, replace_chunks
+from ofp_platform.online.state.buckets import KEY_TYPE_CODES, ChunkTimes, _assign, read_buckets, replace_chunks
 from ofp_platform.storage.postgres import open_pool
 
 LOWEST = -(2**63)
@@ -37,14 +37,14 @@ def test_chunks_are_written_and_found_again_by_key_and_time(dsn: str) -> None:
     with open_pool(dsn, max_size=1) as pool, pool.connection() as connection:
         blocks = Column.of_pieces(b"".join(contents), edges)
         none = (texts.take(owners[:0]), first[:0])
-        replace_chunks(connection, *owner, none, texts.take(owners), first, first + 1, summaries, blocks)
+        replace_chunks(connection, *owner, none, texts.take(owners), ChunkTimes(first, first + 1, first + 2), summaries, blocks)
         rows = connection.execute(
-            "SELECT key_type, key_id, first_ts, last_ts, summaries, block FROM ofp.chunk WHERE projection_id = 999001"
+            "SELECT key_type, key_id, first_ts, last_ts, amended_ts, summaries, block FROM ofp.chunk WHERE projection_id = 999001"
             ' ORDER BY key_id COLLATE "C", first_ts'
         ).fetchall()
         code = KEY_TYPE_CODES["account"]
         assert rows == [
-            (code, key_ids[owner], ts, ts + 1, summary.tobytes(), content)
+            (code, key_ids[owner], ts, ts + 1, ts + 2, summary.tobytes(), content)
             for owner, ts, summary, content in zip(owners.tolist(), first.tolist(), summaries, contents, strict=True)
         ]
         event_keys = np.array([0, 0, 1, 1, 2, 3, 0])
@@ -56,7 +56,7 @@ def test_chunks_are_written_and_found_again_by_key_and_time(dsn: str) -> None:
         assert buckets.newest.tolist() == [False, True, True, False, True, True]
         assert buckets.of_event.tolist() == [1, 0, 2, 2, 3, 5, 0]
         old = (texts.take(owners[1:4]), first[1:4])
-        replace_chunks(connection, *owner, old, *none, first[:0], summaries[:0], blocks.take(first[:0]))
+        replace_chunks(connection, *owner, old, none[0], ChunkTimes(first[:0], first[:0]), summaries[:0], blocks.take(first[:0]))
         kept = connection.execute("SELECT first_ts FROM ofp.chunk WHERE projection_id = 999001 ORDER BY first_ts").fetchall()
         assert kept == [(0,), (10,), (30,)]
         connection.rollback()
