@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cache
+from importlib import resources
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -425,12 +426,19 @@ def _items(selection: Mapping[str, Any], events: Sequence[Event], as_of: int) ->
 
 
 @cache
+def _zone(name: str) -> ZoneInfo:
+    """By the zone data of the package `tzdata`, as the law has it: a machine's own may be older, and tell another night."""
+    with resources.files("tzdata").joinpath("zoneinfo", *name.split("/")).open("rb") as file:
+        return ZoneInfo.from_file(file, name)
+
+
+@cache
 def _calendar_day(zone: str, minute: int) -> tuple[date, int]:
     """The local day of a minute since the epoch, and its first minute, looked for minute by minute: clocks change on these.
 
     Of all local dates that the clock has shown so far the greatest counts; it begins with the first minute that showed it.
     """
-    info = ZoneInfo(zone)
+    info = _zone(zone)
     dates = [datetime.fromtimestamp((minute - back) * 60, info).date() for back in range(2 * 1_440)]
     greatest = max(dates)
     return greatest, minute - max(back for back, shown in enumerate(dates) if shown == greatest)

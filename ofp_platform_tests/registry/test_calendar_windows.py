@@ -72,6 +72,12 @@ def test_the_beginning_is_the_oracle_s(zone: str, unit: str, times: list[int]) -
     assert calendar.starts(np.array(times, np.int64)).tolist() == [calendar.start(time) for time in times]
 
 
+def test_the_oracle_has_the_zone_data_of_the_package() -> None:
+    for zone in ("America/Havana", "Africa/Cairo", "Pacific/Apia"):
+        for time in range(micros("2026-10-20T00:00:00Z"), micros("2026-11-10T00:00:00Z"), 3_600_000_000):
+            assert CalendarWindow("day", zone).start(time) == calendar_begin("day", zone, time // MINUTE)
+
+
 @given(st.data())
 def test_many_times_begin_as_each_alone(data: st.DataObject) -> None:
     calendar = CalendarWindow(data.draw(st.sampled_from(("day", "month"))), data.draw(st.sampled_from(sorted(TURNS))))
