@@ -18,6 +18,7 @@ ROW_WIDTH = 11
 # the places of a row
 COUNT, SUM_HIGH, SUM_LOW, SQUARE_HIGH, SQUARE_LOW, MIN, MAX, FIRST, LAST, FIRST_TS, LAST_TS = range(ROW_WIDTH)
 EARLIEST = -(2**63)
+LATEST = 2**63 - 1
 # the columns of a table of measures; those of a table of slots begin alike (see `query`)
 PREDICATE, ROW = range(2)
 _HALF = np.uint64(32)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
-from ofp_platform.kernel.accumulate import EARLIEST
+from ofp_platform.kernel.accumulate import EARLIEST, LATEST
 from ofp_platform.kernel.native import IN2, NOTHING, OUT1, BoolArray, Int64Array, native
 from ofp_platform.registry.layout import (
     AMENDS_KIND_ROW,
@@ -29,7 +29,6 @@ from ofp_platform.registry.layout import (
     KeyLayout,
 )
 
-LATEST = 2**63 - 1
 _ROWS_AT_ONCE = 1_024
 _TIE_ROW = FIRST_AMENDMENT_ROW - 2
 _SIGN = np.int64(EARLIEST)
@@ -89,6 +88,12 @@ def is_amendment(matrix: Int64Array) -> BoolArray:
     return flags
 
 
+def counting_at(matrix: Int64Array, time: int) -> BoolArray:
+    """bool[n]: the amendments of an amendable layout's matrix int64[C, n] that count at `time`."""
+    flags: BoolArray = is_amendment(matrix) & (matrix[AMENDS_TIME_ROW] <= time)
+    return flags
+
+
 def deciding(matrix: Int64Array, counts: BoolArray) -> Int64Array:
     """int64[n]: of each event of one key the amendment that decides about it; -1: none, or it is an amendment itself.
 
@@ -101,9 +106,11 @@ def deciding(matrix: Int64Array, counts: BoolArray) -> Int64Array:
 
 def apply_amendments(layout: KeyLayout, matrix: Int64Array, counts: BoolArray) -> Int64Array:
     """The matrix int64[C, n] of one key with the amendments that count applied; they themselves are in no window."""
-    if not counts.any():
-        return matrix
-    deciding_columns = deciding(matrix, counts)
+    return put_in_place(layout, matrix, deciding(matrix, counts)) if counts.any() else matrix
+
+
+def put_in_place(layout: KeyLayout, matrix: Int64Array, deciding_columns: Int64Array) -> Int64Array:
+    """The matrix int64[C, n] with each event as the amendment leaves it that decides about it, int64[n] (see `deciding`)."""
     events = np.flatnonzero(deciding_columns >= 0)
     if not len(events):
         return matrix
@@ -119,7 +126,7 @@ def in_force(layout: KeyLayout, matrix: Int64Array, time: int = LATEST) -> Int64
     """The matrix int64[C, n] of one key as of `time`; of a layout that is not amendable, as it is."""
     if not layout.amendable:
         return matrix
-    return apply_amendments(layout, matrix, is_amendment(matrix) & (matrix[AMENDS_TIME_ROW] <= time))
+    return apply_amendments(layout, matrix, counting_at(matrix, time))
 
 
 def newest_amendments(layout: KeyLayout, matrix: Int64Array, offsets: Int64Array) -> Int64Array | None:

@@ -12,6 +12,7 @@ from ofp_platform.kernel.accumulate import (
     FIRST_TS,
     LAST,
     LAST_TS,
+    LATEST,
     MAX,
     MIN,
     PREDICATE,
@@ -36,7 +37,6 @@ from ofp_platform.registry.layout import MASK_ROW, TIME_ROW
 NEEDS_SUM, NEEDS_SQUARES, NEEDS_EXTREMES = int(Parts.SUM), int(Parts.SQUARES), int(Parts.EXTREMES)
 NEEDS_ENDS, NEEDS_TIMES = int(Parts.ENDS), int(Parts.TIMES)
 _ABREAST = 4  # times that are compared at once
-_LATEST = 2**63 - 1
 
 
 def needs_all(arrays: LayoutArrays) -> Int64Array:
@@ -70,7 +70,7 @@ def _matching(matrix: Int64Array, first: int, last: int, predicate: int, positio
 
 @native()
 def _count_until(ts: Int64Array, count: int, times: Int64Array, span: int, out: Int64Array) -> None:
-    """How many of `count` ascending `ts` are at or before each of `times` less the span; behind them stand 4 times _LATEST."""
+    """How many of `count` ascending `ts` are at or before each of `times` less the span; behind them stand 4 times LATEST."""
     index = 0
     for moment in range(times.shape[0]):
         until = subtract_saturating(times[moment], span)
@@ -192,7 +192,7 @@ def slide_slots(
                 ts[place] = matrix[TIME_ROW, positions[place]]
                 if column >= 0:
                     values[place] = matrix[column, positions[place]]
-            ts[count : count + _ABREAST] = _LATEST
+            ts[count : count + _ABREAST] = LATEST
         if slots[slot, DELAY] != delay:
             delay = slots[slot, DELAY]
             _count_until(ts, count, moments, delay, ends)

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ofp_platform.kernel.amendments import is_amendment
+from ofp_platform.kernel.amendments import counting_at
 from ofp_platform.offline.parity.parity import BATCH, Comparer, ParityRuns, RunKey
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor
 from ofp_platform.offline.parity.rebuilding import EvaluatedQuestions, QuestionAt, Rebuilder
 from ofp_platform.registry.calendar_windows import window_after
 from ofp_platform.registry.expression import names_in, parse_expression
-from ofp_platform.registry.layout import AMENDS_TIME_ROW, MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout, Slot
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledGroup, KeyLayout, Slot
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.offline.parity_record import Correction, EventRef
@@ -152,7 +152,7 @@ def late_events(
     inside = np.zeros(len(times), np.bool_)
     amends = inside.copy()
     if events.amendable:
-        amends = is_amendment(events.matrix) & (events.matrix[AMENDS_TIME_ROW] <= as_of)
+        amends = counting_at(events.matrix, as_of)
     for predicate, slot in feature_windows(group, rebuilder.registry.layouts[group.key_type], feature):
         until = as_of - slot.delay
         after = window_after(slot.calendar, slot.window, until)

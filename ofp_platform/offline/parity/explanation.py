@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ofp_platform.kernel.amendments import deciding, in_force, is_amendment
+from ofp_platform.kernel.amendments import counting_at, deciding, put_in_place
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.registry.belonging import belonging
 from ofp_platform.registry.compile import CompiledRegistry
-from ofp_platform.registry.layout import AMENDS_TIME_ROW, MASK_ROW, TIME_ROW, CompiledFeature, CompiledOperand
+from ofp_platform.registry.layout import MASK_ROW, TIME_ROW, CompiledFeature, CompiledOperand
 from ofp_platform.registry.models import Feature
 from ofp_platform.registry.pack import group_id
 from ofp_platform.registry.routing import Router
@@ -115,8 +115,8 @@ def explain(
     matrix = np.stack([touch.column for touch in ordered_touches], axis=1)
     payloads = [touch.payload for touch in ordered_touches]
     if layout.amendable:
-        deciding_columns = deciding(matrix, is_amendment(matrix) & (matrix[AMENDS_TIME_ROW] <= name.as_of))
-        matrix = in_force(layout, matrix, name.as_of)
+        deciding_columns = deciding(matrix, counting_at(matrix, name.as_of))
+        matrix = put_in_place(layout, matrix, deciding_columns)
         payloads = [payloads[by if by >= 0 else place] for place, by in enumerate(deciding_columns.tolist())]
     masks, times = matrix[MASK_ROW].tolist(), matrix[TIME_ROW].tolist()
     for window, bit, condition_bit in zip(windows, bits, condition_bits, strict=True):

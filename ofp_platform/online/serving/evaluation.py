@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ofp_platform.kernel.accumulate import EARLIEST, ROW, ROW_WIDTH, summarise_chunks
+from ofp_platform.kernel.accumulate import EARLIEST, LATEST, ROW, ROW_WIDTH, summarise_chunks
 from ofp_platform.kernel.amendments import in_force, newest_amendments
 from ofp_platform.kernel.named_values import SegmentNames
 from ofp_platform.kernel.native import Int64Array
@@ -24,7 +24,6 @@ from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.identity import ContextPins
 
 _CHUNK_BYTES = 200  # the objects of one chunk besides its bytes
-LATEST = int(np.iinfo(np.int64).max)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ofp_platform.online.serving.evaluation import LATEST, Evaluator, StoredChunk, StoredState
+from ofp_platform.kernel.accumulate import LATEST
+from ofp_platform.online.serving.evaluation import Evaluator, StoredChunk, StoredState
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_spans import SPAN_LEVELS
 from ofp_platform.online.state.key_shards import shard_of, shard_words
