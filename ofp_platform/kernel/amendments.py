@@ -20,18 +20,18 @@ from ofp_platform.registry.layout import (
     AMENDS_MASK_ROW,
     AMENDS_TIME_ROW,
     EVENT,
-    FIRST_AMENDMENT_ROW,
     FIXED_ROW,
     MASK_ROW,
     REPLACE,
     TARGET_ROW,
+    TIE_ROW,
     TIME_ROW,
     KeyLayout,
 )
 
 _ROWS_AT_ONCE = 1_024
-_TIE_ROW = FIRST_AMENDMENT_ROW - 2
 _SIGN = np.int64(EARLIEST)
+_OUT_FLAGS = types.Array(types.boolean, 1, "C")
 _IN_FLAGS = types.Array(types.boolean, 1, "C", readonly=True)
 
 
@@ -40,9 +40,9 @@ def _outranks(matrix: Int64Array, first: int, second: int) -> bool:
     """Whether amendment `first` decides rather than `second`."""
     if matrix[AMENDS_TIME_ROW, first] != matrix[AMENDS_TIME_ROW, second]:
         return bool(matrix[AMENDS_TIME_ROW, first] > matrix[AMENDS_TIME_ROW, second])
-    if matrix[_TIE_ROW, first] != matrix[_TIE_ROW, second]:
-        return bool((matrix[_TIE_ROW, first] ^ _SIGN) > (matrix[_TIE_ROW, second] ^ _SIGN))
-    return bool((matrix[_TIE_ROW + 1, first] ^ _SIGN) > (matrix[_TIE_ROW + 1, second] ^ _SIGN))
+    if matrix[TIE_ROW, first] != matrix[TIE_ROW, second]:
+        return bool((matrix[TIE_ROW, first] ^ _SIGN) > (matrix[TIE_ROW, second] ^ _SIGN))
+    return bool((matrix[TIE_ROW + 1, first] ^ _SIGN) > (matrix[TIE_ROW + 1, second] ^ _SIGN))
 
 
 @native()
@@ -82,6 +82,24 @@ def _decide(matrix: Int64Array, counts: BoolArray, out: Int64Array) -> None:
         begin = end
 
 
+@native(NOTHING(IN2, _OUT_FLAGS))
+def _meet(matrix: Int64Array, out: BoolArray) -> None:
+    """Per amendment whether it is of an event there."""
+    events = matrix.shape[1]
+    for amendment in range(events):
+        out[amendment] = False
+        if matrix[AMENDS_KIND_ROW, amendment] == EVENT:
+            continue
+        event = amendment
+        while event > 0 and matrix[TIME_ROW, event - 1] == matrix[TIME_ROW, amendment]:
+            event -= 1
+        while event < events and matrix[TIME_ROW, event] == matrix[TIME_ROW, amendment]:
+            if matrix[AMENDS_KIND_ROW, event] == EVENT and _amends(matrix, amendment, event):
+                out[amendment] = True
+                break
+            event += 1
+
+
 def is_amendment(matrix: Int64Array) -> BoolArray:
     """bool[n]: which columns of an amendable layout's matrix int64[C, n] are amendments."""
     flags: BoolArray = matrix[AMENDS_KIND_ROW] != EVENT
@@ -102,6 +120,13 @@ def deciding(matrix: Int64Array, counts: BoolArray) -> Int64Array:
     deciding_columns = np.empty(matrix.shape[1], np.int64)
     _decide(np.ascontiguousarray(matrix), counts, deciding_columns)
     return deciding_columns
+
+
+def meeting(matrix: Int64Array) -> BoolArray:
+    """bool[n]: the amendments that are of an event of the key, whose matrix int64[C, n] is in the order of time."""
+    meeting_columns = np.empty(matrix.shape[1], np.bool_)
+    _meet(np.ascontiguousarray(matrix), meeting_columns)
+    return meeting_columns
 
 
 def apply_amendments(layout: KeyLayout, matrix: Int64Array, counts: BoolArray) -> Int64Array:

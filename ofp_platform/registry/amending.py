@@ -7,31 +7,37 @@ and no replacement may change; a replacement with others has no effect either. N
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ofp_platform.registry.models import EventRouting
+from ofp_platform.registry.field_types import DECODED_TYPES, NOT_DECODED
+from ofp_platform.registry.models import EventRouting, FieldType
 
 Int64s = npt.NDArray[np.int64]
-_HALVES = 4
-"""Rows of both digests."""
+Values = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class AmendableType:
-    """One event type whose events may be amended. `keys`, `fixed_fields`: payload fields, sorted."""
+    """One event type whose events may be amended. `keys`, `fixed_fields`: payload fields, sorted.
+
+    `decode`: a payload as an object with those fields as attributes; it refuses one that lacks any of them.
+    """
 
     name: str
     event_class: str
     keys: tuple[str, ...]
     fixed_fields: tuple[str, ...]
     may_replace: bool
+    decode: Callable[[bytes], Any]
 
     @classmethod
     def of(cls, name: str, event_class: str, routing: EventRouting) -> AmendableType | None:
@@ -40,20 +46,47 @@ class AmendableType:
             return None
         keys = tuple(sorted(set(routing.keys.values())))
         fixed_fields = tuple(sorted(set(routing.fields) - set(routing.amendments.may_change) - set(keys)))
-        return cls(name, event_class, keys, fixed_fields, bool(routing.amendments.may_change))
+        types = {**dict.fromkeys(keys, FieldType.STRING), **{name: routing.fields[name] for name in fixed_fields}}
+        names = {_attribute(place): name for place, name in enumerate(types)}
+        fields = [(attribute, DECODED_TYPES[types[name]]) for attribute, name in names.items()]
+        decode = msgspec.json.Decoder(msgspec.defstruct("Fields", fields, rename=names, gc=False)).decode
+        return cls(name, event_class, keys, fixed_fields, bool(routing.amendments.may_change), decode)
 
     def digests(self, event_ids: Sequence[str], payloads: Sequence[bytes]) -> Int64s:
         """int64[4, n]: both halves of the target's digest and of that of the fixed fields; ids are those of the events meant."""
+        keys, fixed_values = self._values(payloads)
         head = f"{self.event_class}\0{self.name}\0".encode()
-        data = bytearray()
-        for event_id, payload in zip(event_ids, payloads, strict=True):
-            fields = _fields(payload)
-            keys = orjson.dumps([event_id, *(_plain(fields.get(name)) for name in self.keys)])
-            fixed_values = orjson.dumps([_plain(fields.get(name)) for name in self.fixed_fields])
-            data += sha256(head + keys).digest()[:16]
-            data += sha256(head + fixed_values).digest()[:16]
-        words = np.frombuffer(bytes(data), dtype=">i8").reshape(-1, _HALVES)
-        return np.ascontiguousarray(words.astype(np.int64).T)
+        target_halves = _digests(head, [(event_id, *values) for event_id, values in zip(event_ids, keys, strict=True)])
+        has_fixed_values = self.may_replace and bool(self.fixed_fields)  # else they are never compared, or never differ
+        fixed_halves = _digests(head, fixed_values) if has_fixed_values else np.zeros_like(target_halves)
+        return np.concatenate([target_halves, fixed_halves])
+
+    def _values(self, payloads: Sequence[bytes]) -> tuple[list[Values], list[Values]]:
+        """Per payload the values of the keys and those of the fixed fields."""
+        names, key_count = (*self.keys, *self.fixed_fields), len(self.keys)
+        try:
+            rows = list(map(self.decode, payloads))
+        except NOT_DECODED:
+            values = [tuple(_plain(fields.get(name)) for name in names) for fields in map(_fields, payloads)]
+            return [row[:key_count] for row in values], [row[key_count:] for row in values]
+        attributes = [_attribute(place) for place in range(len(names))]
+        return _tuples(rows, attributes[:key_count]), _tuples(rows, attributes[key_count:])
+
+
+def _attribute(place: int) -> str:
+    return f"f{place}"  # a payload field may be a word that a struct cannot have
+
+
+def _tuples(rows: list[Any], attributes: list[str]) -> list[Values]:
+    columns = [map(attrgetter(attribute), rows) for attribute in attributes]
+    return list(zip(*columns, strict=True)) if columns else [()] * len(rows)
+
+
+def _digests(head: bytes, values: Iterable[Values]) -> Int64s:
+    """int64[2, n]: the first 128 bits of SHA-256 over the head and the JSON array of the values."""
+    data = b"".join([sha256(head + orjson.dumps(row)).digest() for row in values])
+    words = np.frombuffer(data, dtype=">i8").reshape(-1, 4)[:, :2]
+    return np.ascontiguousarray(words.T.astype(np.int64))
 
 
 def _fields(payload: bytes) -> dict[str, Any]:

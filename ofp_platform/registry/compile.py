@@ -98,7 +98,7 @@ def _layout(events: Events, key_type: str, groups: list[Group]) -> KeyLayout:
     amendable = any(events[name].amendments is not None for predicate in predicates for name in predicate.event_types)
     return KeyLayout(
         key_type=key_type,
-        ties=amendable or any(rule_of(selection.aggregation).ordered for selection in selections),
+        ordered=any(rule_of(selection.aggregation).ordered for selection in selections),
         predicates=tuple(predicates),
         integer_fields=tuple(integers),
         token_fields=tuple(tokens),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,23 +14,17 @@ import numpy.typing as npt
 from ofp_platform.registry.amending import AmendableType
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason, GroupNeeds, explain
 from ofp_platform.registry.compile import CompiledRegistry
+from ofp_platform.registry.field_types import DECODED_TYPES, NOT_DECODED, ZEROS
 from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar, event_class
 from ofp_platform.registry.pack import group_id
 from ofp_platform.registry.selection import group_needs, pair_fields, text_need
 from ofp_platform.registry.text_words import TEXT_WORDS, is_long
-from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KeyType
-
-_Integer = Annotated[int, msgspec.Meta(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-_TYPES: dict[FieldType, Any] = {FieldType.INTEGER: _Integer, FieldType.STRING: str, FieldType.BOOLEAN: bool}
-
-_ZEROS: dict[FieldType, Scalar] = {FieldType.INTEGER: 0, FieldType.STRING: "", FieldType.BOOLEAN: False}
 
 AttributeValues = Mapping[str, list[Any]]
 Flags = npt.NDArray[np.bool_]
-_NOT_DECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -116,12 +110,12 @@ class EventPlan:
         """The payload with None for what is missing or of another type; None if it is no I-JSON object."""
         try:
             return self.decode_partly(payload)
-        except _NOT_DECODED:
+        except NOT_DECODED:
             pass
         try:
             raw = _decode_raw(payload)
             return self.partial(*(_value_or_none(decode, raw.get(name)) for name, decode in self.decode_field.items()))
-        except _NOT_DECODED:
+        except NOT_DECODED:
             return None
 
     def failure(self, index: int, payload: bytes) -> ApplyFailure:
@@ -157,19 +151,19 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
     attributes = {field: f"f{place}" for place, field in enumerate(names)}
     kinds = {field: FieldType.STRING if field in keys else fields[field] for field in names}
     rename = {attribute: field for field, attribute in attributes.items()}
-    whole = msgspec.defstruct("Payload", [(attributes[field], _TYPES[kinds[field]]) for field in names], rename=rename, gc=False)
-    partial = msgspec.defstruct(
-        "PartialPayload", [(attributes[field], _TYPES[kinds[field]] | None, None) for field in names], rename=rename, gc=False
-    )
+    types = {attributes[field]: DECODED_TYPES[kinds[field]] for field in names}
+    whole = msgspec.defstruct("Payload", list(types.items()), rename=rename, gc=False)
+    optional = [(attribute, kind | None, None) for attribute, kind in types.items()]
+    partial = msgspec.defstruct("PartialPayload", optional, rename=rename, gc=False)
     return EventPlan(
         keys=keys,
         fields=fields,
         schema_versions=frozenset(routing.schema_versions),
-        attributes={attributes[field]: _ZEROS[kinds[field]] for field in names},
+        attributes={attributes[field]: ZEROS[kinds[field]] for field in names},
         decode=msgspec.json.Decoder(whole).decode,
         decode_partly=msgspec.json.Decoder(partial).decode,
         partial=partial,
-        decode_field={field: msgspec.json.Decoder(_TYPES[kinds[field]]).decode for field in names},
+        decode_field={field: msgspec.json.Decoder(DECODED_TYPES[kinds[field]]).decode for field in names},
         key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in layouts.items()),
         needs=_needs(name, routing, registry),
         texts={attributes[field]: text_need(attributes[field]) for read in reads.values() for field in sorted(read.texts)},

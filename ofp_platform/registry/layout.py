@@ -4,7 +4,8 @@ The event matrix of a key is an int64 array of shape (layout.column_count, event
 
     row 0          event time, microseconds
     row 1          mask: bit p is set when the event satisfies predicate p
-    rows 2, 3      tie high, tie low (only when `ties`): the event's identity order, compared as unsigned
+    rows 2, 3      tie high, tie low (only when `ties`): the event's identity order, compared as unsigned; of an event 0 where
+                   only amendments have an order
     then           seven rows (only when `amendable`): two of the target (the event that is amended, or the event itself), two of
                    the fields that no replacement may change, then of an amendment its own event time, kind and mask
     then           one row per integer field (0 where the event's type does not carry the field)
@@ -30,6 +31,7 @@ from ofp_platform.registry.text_words import TEXT_WORDS
 
 TIME_ROW = 0
 MASK_ROW = 1
+TIE_ROW = 2
 MAX_PREDICATES = 62
 MAX_VALUE_COLUMNS = 251
 """The rows behind those of time, mask and tie; a stored chunk has room for 255."""
@@ -156,10 +158,13 @@ class CompiledGroup:
 
 @dataclass(frozen=True)
 class KeyLayout:
-    """Everything that is kept and computed for one key type. `amendable`: some of the events may be amended; then it has ties."""
+    """Everything that is kept and computed for one key type.
+
+    `ordered`: some value depends on the order of events of one time. `amendable`: some of the events may be amended.
+    """
 
     key_type: str
-    ties: bool
+    ordered: bool
     predicates: tuple[Predicate, ...]
     integer_fields: tuple[str, ...]
     token_fields: tuple[str, ...]
@@ -167,6 +172,11 @@ class KeyLayout:
     slots: tuple[Slot, ...]
     text_fields: tuple[str, ...] = ()
     amendable: bool = False
+
+    @cached_property
+    def ties(self) -> bool:
+        """Whether the matrix has the rows of the tie; they are 0 of the events of a layout that is not `ordered`."""
+        return self.ordered or self.amendable
 
     @cached_property
     def first_integer_row(self) -> int:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ofp_platform.registry.apply_failure import ApplyFailure, ApplyFailureReason
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.event_plan import EventPlan, KeyPlan, event_plans
+from ofp_platform.registry.field_types import NOT_DECODED
 from ofp_platform.registry.layout import (
     AMENDS_KIND_ROW,
     AMENDS_MASK_ROW,
@@ -26,6 +27,7 @@ from ofp_platform.registry.layout import (
     MASK_ROW,
     REPLACE,
     TARGET_ROW,
+    TIE_ROW,
     TIME_ROW,
     VOID,
     KeyLayout,
@@ -248,6 +250,7 @@ class Router:
             matrix[AMENDS_MASK_ROW] = np.where(is_replacement, matrix[MASK_ROW] & bits, 0)
             matrix[MASK_ROW] = 0
             matrix[TIME_ROW] = times
+            matrix[TIE_ROW : TIE_ROW + 2] = tie_digest[where].view(np.int64).T
             matrix[AMENDS_TIME_ROW] = ts[where]
             matrix[AMENDS_KIND_ROW] = np.where(is_replacement, REPLACE, VOID)
             kept_places = np.flatnonzero(~decoded_rows.bad_keys[key_plan.key_type])
@@ -281,7 +284,7 @@ class Router:
         decode = plan.decode
         try:
             rows = list(map(decode, payloads if len(indices) == len(payloads) else map(payloads.__getitem__, indices)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except NOT_DECODED:
             return self._decode_partly(plan, indices, payloads, failures)
         columns = plan.columns(rows)
         if any(self._bad_keys(plan, columns).values()) or plan.long_texts(columns):
@@ -350,8 +353,8 @@ class Router:
         matrix = np.zeros((layout.column_count, len(where)), dtype=np.int64)
         matrix[TIME_ROW] = ts[where]
         matrix[MASK_ROW] = plan.mask(columns, len(where))
-        if layout.ties:
-            matrix[2:4] = tie_digest[where].view(np.int64).T
+        if layout.ordered:
+            matrix[TIE_ROW : TIE_ROW + 2] = tie_digest[where].view(np.int64).T
         if digests is not None:
             matrix[TARGET_ROW : TARGET_ROW + len(digests)] = digests
         for row, attribute in plan.integer_rows:

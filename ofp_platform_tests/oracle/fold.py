@@ -218,7 +218,7 @@ def in_force(known: Known, content: Mapping[str, Any], as_of: int) -> dict[tuple
     for identity, event in known.events.items():
         event_id = identity[1]
         deciding = max(
-            (one for one in known.amendments.values() if one.ts <= as_of and _amends(one, content, event_id, event)),
+            (one for one in known.amendments.values() if one.ts <= as_of and amends(one, content, event_id, event)),
             key=lambda one: (one.ts, one.tie),
             default=None,
         )
@@ -237,7 +237,8 @@ def _amended_type(content: Mapping[str, Any], event_type: str, amends: Mapping[s
     return None
 
 
-def _amends(amendment: Amendment, content: Mapping[str, Any], event_id: str, event: Event) -> bool:
+def amends(amendment: Amendment, content: Mapping[str, Any], event_id: str, event: Event) -> bool:
+    """Whether an amendment is of that event."""
     if (amendment.event_type, amendment.event_id, amendment.target_ts) != (event.event_type, event_id, event.ts):
         return False
     routing = content["events"][event.event_type]

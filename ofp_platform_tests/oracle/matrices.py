@@ -47,7 +47,7 @@ def layouts(draw: st.DrawFn) -> KeyLayout:
     )
     return KeyLayout(
         key_type="account",
-        ties=True,
+        ordered=True,
         predicates=(Predicate((), ()),) * predicates,
         integer_fields=("x", "y"),
         token_fields=("u", "v"),

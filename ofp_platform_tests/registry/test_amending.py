@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ofp_platform.registry.amending import AmendableType
 from ofp_platform.registry.apply_failure import ApplyFailureReason
@@ -28,6 +33,7 @@ from ofp_platform.registry.pack import group_digests, load_pack, pack_digest
 from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.registry.routing import APPLIED, FAILED, RoutedBatch, Router
 from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.times import format_time
 
 TEXT = """
@@ -184,6 +190,43 @@ def test_the_digests_are_over_what_is_declared() -> None:
     assert digests("e-0", status="no")[1] != fixed
     assert digests("e-0", status=None) == digests("e-0", status=[]) == digests("e-0", status=1.5)
     assert amendable.digests(["e-0"], [b"{"]).shape == (4, 1)
+
+
+def test_the_digest_of_an_event_stays_what_stored_states_hold() -> None:
+    amendable = AmendableType.of("payment", "paid", registry().pack.events["payment"])
+    assert amendable is not None
+    for payload in (GOOD, {**GOOD, "shop": None}):
+        target = sha256(b'paid\0payment\0["e-0","a-1","m-1"]').digest()[:16]
+        fixed = sha256(b"paid\0payment\0" + orjson.dumps([payload["shop"], payload["status"]])).digest()[:16]
+        halves = amendable.digests(["e-0"], [orjson.dumps(payload)])[:, 0]
+        assert halves.astype(">i8").tobytes() == target + fixed
+
+
+@pytest.mark.parametrize("may_change", ["", ", may_change: [amount, shop, status]"])
+def test_nothing_is_compared_where_nothing_may_or_everything_may_change(may_change: str) -> None:
+    pack = registry(TEXT.replace(", may_change: [amount]", may_change)).pack
+    amendable = AmendableType.of("payment", "paid", pack.events["payment"])
+    assert amendable is not None
+    halves = amendable.digests(["e-0", "e-0"], [orjson.dumps(GOOD), orjson.dumps({**GOOD, "shop": "y"})])
+    assert halves[2:].tolist() == [[0, 0], [0, 0]]
+    assert halves[:2, 0].tolist() == halves[:2, 1].tolist()
+
+
+_VALUES = st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=3) | st.just([1]) | st.floats(0, 1)
+_PAYLOADS = st.dictionaries(st.sampled_from(sorted(GOOD)), _VALUES) | st.just(GOOD)
+
+
+@given(st.lists(_PAYLOADS, min_size=1, max_size=6))
+def test_the_digests_of_a_batch_are_those_of_each_event_alone(payloads: list[dict[str, Any]]) -> None:
+    text = TEXT.replace("status: string", "status: boolean").replace("status: ok", "status: true")
+    amendable = AmendableType.of("payment", "paid", registry(text).pack.events["payment"])
+    assert amendable is not None
+    ids, texts = [f"e-{number}" for number in range(len(payloads))], [ijson_bytes(one) for one in payloads]
+    whole = amendable.digests(ids, texts)
+    alone = [amendable.digests([event_id], [one]) for event_id, one in zip(ids, texts, strict=True)]
+    assert whole.tolist() == np.concatenate(alone, axis=1).tolist()
+    undecoded = replace(amendable, decode=msgspec.json.Decoder(int).decode)  # which reads no payload
+    assert whole.tolist() == undecoded.digests(ids, texts).tolist()
 
 
 @pytest.mark.parametrize(

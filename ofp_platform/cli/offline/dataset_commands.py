@@ -133,6 +133,9 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
             f" the dataset (policy: a share of {manifest.policy.max_failed_share})"
         ),
     )
+    if counts.amendments:
+        shown = f": {', '.join(counts.first_unmet)}" if counts.first_unmet else ""
+        yield "amendments", f"{counts.amendments:,}, of them {counts.unmet_amendments:,} of no event in the replay{shown}"
     if gates.labels is not None:
         labels = gates.labels
         yield (
@@ -142,6 +145,12 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
                 f" {manifest.policy.min_label_coverage}); {labels.labelled:,} labelled, {labels.immature:,} immature"
             ),
         )
+        if labels.voided:
+            shown = ", ".join(labels.voided_events)
+            yield (
+                "labels of voided events",
+                f"{labels.voided:,} rows, whose events an amendment voided by the end of the replay: {shown}",
+            )
     yield (
         "gate: leakage",
         (

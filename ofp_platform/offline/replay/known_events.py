@@ -40,7 +40,7 @@ class FoldedReplay:
     reason; `lacking`: how many records do not feed these groups, () for all. `watermark`: greatest time of an event that feeds a
     group, microseconds.
     `partitions`: names by number, `ends`: the basis behind each. `candidates`: records that may become rows of a
-    per-event scope, copies included.
+    per-event scope, copies included. `amended_shards`: key type and shard of the keys that an amendment touches, sorted.
     """
 
     folder: Path
@@ -60,6 +60,7 @@ class FoldedReplay:
     watermark: int | None
     scope: CandidateScope | None
     candidates: int
+    amended_shards: tuple[tuple[str, int], ...] = ()
 
     @property
     def failed(self) -> int:
@@ -183,6 +184,7 @@ def finish_fold(fold: RecordFold, tallies: Sequence[FoldTally], identities: Iden
         watermark=max((tally.watermark for tally in tallies if tally.watermark is not None), default=None),
         scope=fold.scope,
         candidates=sum(tally.candidates for tally in tallies),
+        amended_shards=tuple(sorted(set[tuple[str, int]]().union(*(tally.amended_shards for tally in tallies)))),
     )
 
 

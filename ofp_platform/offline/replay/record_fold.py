@@ -44,7 +44,8 @@ class FoldedPartition:
 
 @dataclass
 class FoldTally:
-    """The counts of one writer; `candidates`: how many candidate rows it wrote.
+    """The counts of one writer; `candidates`: how many candidate rows it wrote; `amended_shards`: key type and shard of the keys
+    that an amendment touches.
 
     `failures`: records that feed nothing, by reason; `group_failures`: applied ones that do not feed some groups, by reason;
     `lacking`: of both, how many records do not feed these groups, () for all of them.
@@ -57,6 +58,7 @@ class FoldTally:
     partitions: dict[str, FoldedPartition] = field(default_factory=dict)
     watermark: int | None = None
     candidates: int = 0
+    amended_shards: set[tuple[str, int]] = field(default_factory=set)
 
 
 @dataclass
@@ -166,7 +168,10 @@ class RecordFold:
                 self.registry.layouts[key_type], (high, low), ties[index], batch.admitted_at[own_indices[index]],
                 partition.number, positions[own_indices[index]], touched_keys.matrix,
             )  # fmt: skip
-            self.spools[key_type].add(shard_of(high, self.shards), rows)
+            shards = shard_of(high, self.shards)
+            self.spools[key_type].add(shards, rows)
+            amending = shards[routed_batch.amends[index]]
+            tally.amended_shards.update((key_type, shard) for shard in set(amending.tolist()))
             self._note_keys(key_type, new)
         if self.candidates is not None:
             self.candidates.add(batch, own_indices, routed_batch, is_applied, digests, partition.number, positions[own_indices])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,11 +78,28 @@ class SparkFold:
         tallies = demand_tallies(answers)
         fold = self._division.fold_rest(tallies, rest)
         count = self._identities()
-        if count.conflicts and self.blocks is not None:
+        if (count.conflicts or any(tally.amended_shards for tally in (*tallies, fold.tally))) and self.blocks is not None:
             with spark_failures():  # now their names are needed
                 for row in self.blocks.filter(self.blocks.folder == _RECORDS).toLocalIterator():
                     append_block(self._scratch, row["folder"], row["file"], row["content"])
         return finish_fold(fold, [*tallies, fold.tally], count)
+
+    def amended_part(self, folded_replay: FoldedReplay, folder: Path) -> FoldedReplay:
+        """The replay of a finished fold, with `folder` for its own, where the events of its `amended_shards` and the records are.
+
+        Raises:
+            SparkUnavailable: Spark failed.
+        """
+        shards: dict[str, set[int]] = {}
+        for key_type, shard in folded_replay.amended_shards:
+            shards.setdefault(f"{EVENTS}{key_type}", set()).add(shard)
+        for content in file_blocks(self._scratch, [*shards, _RECORDS] if shards else []):
+            _append_rows(folder, content.to_pylist(), shards)
+        if self.blocks is not None and shards:
+            with spark_failures():
+                events = self.blocks.filter(self.blocks.folder.isin(*shards))
+                _append_rows(folder, events.toLocalIterator(), shards)
+        return replace(folded_replay, folder=folder)
 
     def _identities(self) -> IdentityCount:
         """Identities are counted where those of one shard come together."""
@@ -113,6 +130,13 @@ def share_blocks(share: Share) -> Iterator[pa.RecordBatch]:
         yield block(_TALLY, f"{share.writer:03d}", -1, 0, pickle.dumps(answer))
         folders = sorted(path.name for path in root.iterdir() if path.is_dir())
         yield from file_blocks(root, ["", *folders])
+
+
+def _append_rows(folder: Path, rows: Iterable[Any], shards: Mapping[str, set[int]]) -> None:
+    """Append the blocks of these shards, and of folders that have none."""
+    for row in rows:
+        if row["folder"] not in shards or row["shard"] in shards[row["folder"]]:
+            append_block(folder, row["folder"], row["file"], row["content"])
 
 
 def _count_shard(blocks: pa.Table) -> pa.Table:

@@ -6,7 +6,7 @@ A stage either gives a receipt or raises `BuildRefused`; nothing that it writes 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabe
 from ofp_platform.offline.labels.label_coverage import LabelDiagnostics, check_coverage, label_diagnostics, merge_diagnostics
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.replay.amended_events import AmendedEvents
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.replay.spark_fold import SparkFold
@@ -60,6 +61,8 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt, SkewTable
 from ofp_platform.vocabulary.times import parse_time
 
+VOIDED_SHOWN = 20
+"""The most voided events that a receipt names."""
 _PAGE = 20_000
 _ROW_KEYS = frozenset({"event_id", "event_type", "event_time_utc", "decision_id"})
 _AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest"})
@@ -80,14 +83,20 @@ def plan_registry(build_context: BuildContext, plan: BuildPlan) -> CompiledRegis
 
 @dataclass
 class LabelJoiner:
-    """Joins label columns to the rows of a dataset, block by block, and counts what the gates need to know."""
+    """Joins label columns to the rows of a dataset, block by block, and counts what the gates need to know.
+
+    `voided_index`: the events that amendments void; labelled rows of them are counted, and their events named as class/id.
+    """
 
     plan: BuildPlan
     events: Mapping[str, EventRouting]
     resolved: ResolvedLabels
     assertions: IndexedLabels
+    voided_index: IndexedLabels
     diagnostics: list[LabelDiagnostics]
     rows_checked: int = 0
+    voided_rows: int = 0
+    voided_events: set[str] = field(default_factory=set)
 
     def blocks(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """The blocks with their label columns; immature rows are left out if the policy says so.
@@ -101,11 +110,21 @@ class LabelJoiner:
             row_events = RowEvents(self._classes(block["event_type"]), block["event_id"], times)
             columns = label_columns(self.resolved, row_events, self.plan.policy)
             self.diagnostics.append(label_diagnostics(columns, times, self.resolved, self.plan.policy))
+            self._count_voided(columns, row_events)
             self.rows_checked += check_no_leak(columns, row_events, self.resolved.basis, self.plan.policy, self.assertions)
             labelled_block = block
-            for field, column in zip(LABEL_SCHEMA, columns.columns, strict=True):
-                labelled_block = labelled_block.append_column(field, column)
+            for label_field, column in zip(LABEL_SCHEMA, columns.columns, strict=True):
+                labelled_block = labelled_block.append_column(label_field, column)
             yield labelled_block.filter(columns["label_is_mature"]) if drop else labelled_block
+
+    def _count_voided(self, columns: pa.Table, events: RowEvents) -> None:
+        if not len(self.voided_index.table):
+            return
+        rows, entries = self.voided_index.index.find(events.classes, events.ids, events.hashes)
+        is_labelled = columns["label_observed_time"].is_valid().to_numpy()[rows]
+        self.voided_rows += int(is_labelled.sum())
+        labelled_events = self.voided_index.table.take(pa.array(entries[is_labelled])).to_pylist()
+        self.voided_events |= {f"{event['event_class']}/{event['event_id']}" for event in labelled_events}
 
     def _classes(self, event_types: pa.ChunkedArray) -> pa.Array:
         """The class of each row's event."""
@@ -123,11 +142,15 @@ class LabelJoiner:
             immature=diagnostics.total("immature"),
             covered=diagnostics.total("covered"),
             coverage=diagnostics.coverage,
+            voided=self.voided_rows,
+            voided_events=tuple(sorted(self.voided_events)[:VOIDED_SHOWN]),
             resolved_digest=self.resolved.digest,
         ), diagnostics
 
 
-def labels(build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry) -> LabelJoiner | None:
+def labels(
+    build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry, amended_events: AmendedEvents
+) -> LabelJoiner | None:
     """The label joiner as of the plan's basis; None for a dataset without labels.
 
     Raises:
@@ -140,7 +163,9 @@ def labels(build_context: BuildContext, plan: BuildPlan, registry: CompiledRegis
     store = LabelStore(build_context.pool, plan.context_pins)
     basis = plan.label_basis
     assertions = IndexedLabels(store.assertions(basis.label_type, basis.next_sequence))
-    return LabelJoiner(plan, registry.pack.events, store.resolve(basis), assertions, [])
+    return LabelJoiner(
+        plan, registry.pack.events, store.resolve(basis), assertions, IndexedLabels(amended_events.voided_events), []
+    )
 
 
 @dataclass(frozen=True)
@@ -206,7 +231,9 @@ def dataset(
         skewed_rows = SkewedRows(snapshots_of, rows)
         blocks = skewed_rows.blocks(blocks)
     blocks = guard.each(blocks)
-    files = write_dataset(folder / "files", blocks if label_joiner is None else label_joiner.blocks(blocks))
+    if label_joiner is not None:
+        blocks = label_joiner.blocks(blocks)
+    files = write_dataset(folder / "files", blocks)
     return BuiltDataset(
         files,
         tuple(_column(field, plan.scope) for field in files.schema),

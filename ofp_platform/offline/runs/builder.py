@@ -182,7 +182,7 @@ class _Steps:
         self._empty()
         with replay_stage.start_replay(build_context, plan, registry, self._folder / "replay") as running_fold:
             compared_positions = replay_stage.check_archive(build_context, plan)
-            folded_replay, receipt = replay_stage.replay(
+            folded_replay, amended_events, receipt = replay_stage.replay(
                 build_context, plan, registry, self._folder / "replay", running_fold, self._guard
             )
             spark_fold = running_fold if isinstance(running_fold, SparkFold) else None
@@ -198,7 +198,7 @@ class _Steps:
             elif intent.parity_anchors != "none":
                 parity = _NOTHING_COMPARED
             check_parity(plan.policy, parity or _NOTHING_COMPARED)
-            label_joiner = build_stages.labels(build_context, plan, registry)
+            label_joiner = build_stages.labels(build_context, plan, registry, amended_events)
             self._account(plan, folded_size(plan, registry, folded_replay))
             built_dataset = build_stages.dataset(
                 build_context, plan, registry, folded_replay, label_joiner, self._folder / "dataset", self._guard, spark_fold

@@ -8,11 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_check import cross_check
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.feature_rows import requested_groups
+from ofp_platform.offline.replay.amended_events import AmendedEvents, amended_events
 from ofp_platform.offline.replay.archived_fold import (
     PAGE,
     ArchivedFold,
@@ -43,6 +45,17 @@ from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import format_time
+
+UNMET_SHOWN = 20
+"""The most amendments without an event that a receipt names."""
+
+
+class Replayed(NamedTuple):
+    """A replay basis, folded, what amendments do in it, and its receipt."""
+
+    folded_replay: FoldedReplay
+    amended_events: AmendedEvents
+    receipt: ReplayReceipt
 
 
 def check_archive(build_context: BuildContext, plan: BuildPlan) -> int:
@@ -101,7 +114,7 @@ def replay(
     folder: Path,
     archived_fold: ArchivedFold | SparkFold | None,
     guard: BuildGuard,
-) -> tuple[FoldedReplay, ReplayReceipt]:
+) -> Replayed:
     """Fold the plan's replay basis, or finish the given fold; without one, `folder` does not exist yet.
 
     Raises:
@@ -151,7 +164,11 @@ def replay(
             "replay",
         )
     failed_for_groups = _failed_for_groups(plan, registry, folded_replay)
-    return folded_replay, ReplayReceipt(
+    amended_part = folded_replay
+    if isinstance(archived_fold, SparkFold):  # executors hold the events
+        amended_part = archived_fold.amended_part(folded_replay, folder.with_name("amended"))
+    amendments = amended_events(amended_part, registry)
+    receipt = ReplayReceipt(
         records=folded_replay.records,
         applied=folded_replay.applied,
         duplicates=folded_replay.duplicates,
@@ -162,8 +179,12 @@ def replay(
         group_failures_by_reason=dict(folded_replay.group_failures),
         failed_for_groups=failed_for_groups,
         anomalies=len(folded_replay.anomalies),
+        amendments=amendments.amendments,
+        unmet_amendments=len(amendments.unmet),
+        first_unmet=tuple("/".join(place) for place in amendments.unmet[:UNMET_SHOWN]),
         watermark_utc=None if folded_replay.watermark is None else format_time(folded_replay.watermark),
     )
+    return Replayed(folded_replay, amendments, receipt)
 
 
 def fold_sizes(build_context: BuildContext, basis: ReplayBasis, registry: CompiledRegistry) -> FoldSizes:

@@ -36,7 +36,7 @@ def rebuild_snapshot(
         BuildRefused: the replay cannot be read; INVALID_INTENT, the question cannot be asked; STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(build_context, plan)
-    folded_replay, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay", None, guard)
+    folded_replay, _, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay", None, guard)
     run = ReplayedRun(
         Knowledge(folded_replay, plan.replay_basis),
         registry.pack,

@@ -4,8 +4,9 @@ All in little-endian words of 8 bytes, every part padded to a whole word:
 
     word 0      format version (8 bits), columns (8), zero (16), events (32)
     word 1      checksum of all the other words
-    then        one byte per column: width of its values (0, 1, 2, 4, 8), plus 128 when a divisor follows its base
+    then        one byte per column: width of its values (0, 1, 2, 4, 8), plus 128 when a divisor follows its base; or 64
     per column  base (the least value), [divisor], values: (x - base) / divisor in `width` bytes each
+    of a 64     how many of its values are not 0, then place and value of each, ascending: what hardly any event has
 
 Differences are unsigned, so that the two ends of int64 may stand in one column. A change of a single word always
 changes the checksum.
@@ -28,6 +29,8 @@ Words = npt.NDArray[np.uint64]
 
 FORMAT_VERSION = 1
 _DIVIDED = 128
+_SPARSE = 64
+_SPARSE_FROM = 2  # bytes of a value: a narrower column is small as it is
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _FOLD = np.uint64(32)
 _ONE = np.uint64(1)
@@ -47,6 +50,18 @@ class ChunkCorrupt(Exception):
 @native()
 def _words(size: Any) -> Any:
     return (size + 7) >> 3
+
+
+@native()
+def _nonzero(matrix: Int64Array, column: int, begin: int, end: int, limit: int) -> int:
+    """How many values of the column are not 0; once they are more than the limit, no more are counted."""
+    count = 0
+    for event in range(begin, end):
+        if matrix[column, event] != 0:
+            count += 1
+            if count > limit:
+                break
+    return count
 
 
 @native()
@@ -98,10 +113,16 @@ def _measure(
                 width = 4
             else:
                 width = 8
+            column_size = (1 if divisor != _ONE else 0) + _words((end - begin) * width)
+            if width >= _SPARSE_FROM and base <= 0 <= greatest:
+                limit = (column_size - 1) >> 1
+                nonzero = _nonzero(matrix, column, begin, end, limit)
+                if nonzero <= limit:
+                    base, divisor, width, column_size = nonzero, _ONE, _SPARSE, 2 * nonzero
             bases[chunk, column] = base
             divisors[chunk, column] = divisor
             widths[chunk, column] = width
-            size += 1 + (1 if divisor != _ONE else 0) + _words((end - begin) * width)
+            size += 1 + column_size
         sizes[chunk] = size
         total += size
     return total
@@ -137,6 +158,13 @@ def _write(
             width = np.int64(widths[chunk, column])
             words[at] = base
             at += 1
+            if width == _SPARSE:
+                for event in range(count):
+                    if matrix[column, begin + event] != 0:
+                        words[at] = np.uint64(event)
+                        words[at + 1] = np.uint64(matrix[column, begin + event])
+                        at += 2
+                continue
             if divisor != _ONE:
                 words[at] = divisor
                 at += 1
@@ -176,6 +204,18 @@ def _check(starts: Int64Array, columns: int, bytes_: Bytes, words: Words, counts
         for column in range(columns):
             descriptor = np.int64(bytes_[8 * (start + 2) + column])
             width = descriptor & 127
+            if descriptor == _SPARSE:
+                if at >= end or words[at] > np.uint64(count):
+                    return chunk
+                nonzero = np.int64(words[at])
+                at += 1
+                if at + 2 * nonzero > end:
+                    return chunk
+                for _ in range(nonzero):
+                    if words[at] >= np.uint64(count):
+                        return chunk
+                    at += 2
+                continue
             if width != 0 and width != 1 and width != 2 and width != 4 and width != 8:
                 return chunk
             at += 1 + (descriptor >> 7) + _words(count * width)
@@ -208,6 +248,13 @@ def _read(
             width = descriptor & 127
             base = words[at]
             at += 1
+            if width == _SPARSE:
+                for event in range(count):
+                    matrix[column, begin + event] = 0
+                for _ in range(np.int64(base)):
+                    matrix[column, begin + np.int64(words[at])] = np.int64(words[at + 1])
+                    at += 2
+                continue
             divisor = _ONE
             if descriptor & _DIVIDED:
                 divisor = words[at]

@@ -84,12 +84,16 @@ def _replay(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
     metadata: Metadata = {**counts, "watermark": content.get("watermark_utc") or "no event"}
     if failures := content.get("failures_by_reason"):
         metadata["failures_by_reason"] = markdown_table(["reason", "records"], failures.items())
+    if first_unmet := content.get("first_unmet"):
+        metadata["first_unmet_amendments"] = ", ".join(first_unmet)
     return metadata
 
 
 def _labels(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
     by_day: Sequence[Mapping[str, Any]] = content.get("by_day", ())
-    metadata: Metadata = {name: value for name, value in content.items() if name != "by_day"}
+    metadata: Metadata = {name: value for name, value in content.items() if name not in ("by_day", "voided_events")}
+    if voided_events := content.get("voided_events"):
+        metadata["voided_events"] = ", ".join(voided_events)
     metadata["coverage"] = float(content["coverage"])
     metadata["coverage_exactly"] = content["coverage"]
     if by_day:

@@ -60,6 +60,9 @@ class ReplayReceipt(Model):
     )
     failed_for_groups: Count = Field(default=0, description="records that some group of the dataset should use and cannot")
     anomalies: Count = 0
+    amendments: Count = Field(default=0, description="of the applied, those that amend an event")
+    unmet_amendments: Count = Field(default=0, description="of them, those whose event is not in the replay: they change nothing")
+    first_unmet: tuple[str, ...] = Field(default=(), strict=False, description="the first 20 of these, each as partition/offset")
     watermark_utc: Time | None = None
 
     @model_validator(mode="after")
@@ -78,6 +81,10 @@ class LabelReceipt(Model):
     immature: Count
     covered: Count = Field(description="mature rows that an assertion speaks of, or whose silence the policy reads")
     coverage: str = Field(description="covered / mature, rounded down")
+    voided: Count = Field(default=0, description="labelled rows whose event an amendment voided by the end of the replay")
+    voided_events: tuple[str, ...] = Field(
+        default=(), strict=False, description="the first 20 of their events, each as class/id, by class and id"
+    )
     resolved_digest: Digest = Field(description="SHA-256 over the ids of the assertions that hold as of the label basis")
 
 

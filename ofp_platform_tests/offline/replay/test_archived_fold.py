@@ -173,9 +173,46 @@ def records_of(random_numbers: random.Random, count: int) -> list[Record]:
     return found
 
 
-def world_of(seed: int, folder: Path, *, dense: bool, scope: bool = True, count: int = 150) -> World:
+def amendments_of(numbers: random.Random, count: int) -> list[Record]:
+    """Payments, and before or behind each, in another partition, the amendments of some of them."""
+    ends, found = dict.fromkeys(PARTITIONS, 0), []
+
+    def add(envelope: dict[str, Any]) -> None:
+        partition = numbers.choice(PARTITIONS)
+        found.append(Record(partition, ends[partition], START + 50 * SECOND, envelope))
+        ends[partition] += 1
+
+    for number in range(count):
+        payload = {"account_id": numbers.choice(ACCOUNTS), "merchant_id": numbers.choice(MERCHANTS), "unread": 1}
+        payload |= {"amount": number, "status": "ok", "shop": "x", "online": True}
+        at = time_text(START + numbers.randrange(4) * SECOND)
+        payment = {"event_id": f"e-{number}", "event_type": "payment", "schema_version": "1", "ts_utc": at, **PINS}
+        envelopes: list[dict[str, Any]] = [{**payment, "payload": payload}]
+        for ordinal in range(numbers.choice((0, 0, 1, 2))):
+            amends = {
+                "event_class": "payment",
+                "event_id": f"e-{number}",
+                "ts_utc": at,
+                "kind": numbers.choice(("void", "replace")),
+            }
+            own = {"event_id": f"a-{number}-{ordinal}", "ts_utc": time_text(START + (5 + numbers.randrange(9)) * SECOND)}
+            envelopes.append({**payment, **own, "amends": amends, "payload": {**payload, "amount": 7}})
+        numbers.shuffle(envelopes)
+        for envelope in envelopes:
+            add(envelope)
+    return found
+
+
+def amending_world(seed: int, folder: Path) -> World:
+    return world_of(seed, folder, dense=True, records=amendments_of(random.Random(seed), 60))
+
+
+def world_of(
+    seed: int, folder: Path, *, dense: bool, scope: bool = True, count: int = 150, records: list[Record] | None = None
+) -> World:
     numbers = random.Random(seed)
-    whole = {batch.partition_id: batch for batch in record_batches(records_of(numbers, count), 10**6, dense=dense)}
+    made = records_of(numbers, count) if records is None else records
+    whole = {batch.partition_id: batch for batch in record_batches(made, 10**6, dense=dense)}
     last = whole["p3"]  # its last positions have no readable record
     after = [part_basis("p3", len(last) + more, dense=dense) for more in (1, 2)]
     at = len(last) if dense else after[0].offset

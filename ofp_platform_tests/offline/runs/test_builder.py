@@ -40,7 +40,8 @@ from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Basis, OffsetKind
-from ofp_platform_tests.oracle.labelled_plane import GROUPS, LABEL_AS_OF, LabelledPlane
+from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.oracle.labelled_plane import DECIDED, GROUPS, LABEL_AS_OF, LabelledPlane
 from ofp_platform_tests.oracle.published import published_manifests
 from ofp_platform_tests.oracle.simulated_log import append
 
@@ -572,6 +573,41 @@ WITH_POINTS += """\
     features:
       - {name: points_1d, aggregation: sum, events: [card_payment], value: points, window: 1d}
 """
+
+
+AMENDABLE = SHORT_WINDOWS.replace("revision: 1", "revision: 3").replace(
+    "amount_minor: integer}\n", "amount_minor: integer}\n    amendments: {by: [card_payment]}\n"
+)
+
+
+def test_labels_of_voided_events_and_amendments_of_no_event_are_reported(world: LabelledPlane) -> None:
+    free = {"purpose": "analysis", "policy": {"policy_id": "analysis", "revision": 1}}
+    wanted = {"scope": {"kind": "per_event", "event_types": ["card_payment"]}, "feature_pack": publish_pack(world, AMENDABLE)}
+    wanted["feature_groups"] = [{"group_name": "account_velocity", "group_version": "v1"}]
+    before = manifest_of(world, built(world, **free, **wanted))
+    labels = before.gates.labels
+    assert labels is not None
+    assert (labels.voided, labels.voided_events, before.gates.completeness.amendments) == (0, (), 0)
+    table = read_dataset(world.objects, before).filter(pc.field("label_observed_time").is_valid())
+    fraud_id, other_id = table["event_id"][0].as_py(), DECIDED
+    assert other_id not in table["event_id"].to_pylist()
+    envelopes = {batch.event_ids[i]: batch.envelope(i) for batch in world.batches() for i in range(len(batch))}
+    voids = []
+    for name in (fraud_id, other_id, "payment-of-nobody"):
+        event = envelopes.get(name, envelopes[fraud_id]).model_dump(mode="json", exclude_none=True)
+        amends = {"event_class": "card_payment", "event_id": name, "ts_utc": event["ts_utc"], "kind": "void"}
+        voids.append({**event, "event_id": f"void-of-{name}", "amends": amends})
+    at = world.plane.log.append(voids, lambda _: parse_time("2026-01-21T00:00:00Z"))
+    assert at.appended == 3
+    manifest = manifest_of(world, built(world, **free, **wanted))
+    counts, labels = manifest.gates.completeness, manifest.gates.labels
+    assert labels is not None
+    assert (labels.voided, labels.voided_events) == (1, (f"card_payment/{fraud_id}",))
+    assert labels.labelled == before.gates.labels.labelled  # type: ignore[union-attr]
+    assert (counts.amendments, counts.unmet_amendments, len(counts.first_unmet)) == (3, 1, 1)
+    partition, offset = counts.first_unmet[0].split("/")
+    batch = world.plane.log.read(partition, None, 10_000)
+    assert batch.event_ids[batch.offsets.index(int(offset))] == "void-of-payment-of-nobody"
 
 
 def test_failed_records_above_the_policy_make_no_training_set_of_their_group(world: LabelledPlane) -> None:

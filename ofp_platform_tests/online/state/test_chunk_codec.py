@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofp_platform.kernel.native import Int64Array
-from ofp_platform.online.state.chunk_codec import FORMAT_VERSION, ChunkCorrupt, pack, pack_many, unpack, unpack_many
+from ofp_platform.online.state.chunk_codec import (
+    FORMAT_VERSION,
+    ChunkCorrupt,
+    pack,
+    pack_many,
+    unpack,
+    unpack_many,
+    words_checksum,
+)
 
 LEAST, GREATEST = -(2**63), 2**63 - 1
 
@@ -27,7 +35,10 @@ def matrices(draw: st.DrawFn) -> Int64Array:
         if count and draw(st.booleans()):
             steps[draw(st.integers(0, count - 1))] = reach
         # wraps where the base leaves no room: any int64 may stand in a column
-        columns.append((steps * np.uint64(step) + np.uint64(base % 2**64)).view(np.int64))
+        column = (steps * np.uint64(step) + np.uint64(base % 2**64)).view(np.int64)
+        if draw(st.booleans()):  # hardly any event has a value
+            column[random.random(count) > draw(st.sampled_from((0, 0.02, 0.2, 0.5)))] = 0
+        columns.append(column)
     return np.array(columns, np.int64).reshape(len(columns), count)
 
 
@@ -103,6 +114,35 @@ def test_a_chunk_of_regular_times_is_small() -> None:
     times = 1_700_000_000_000_000 + 1_000_000 * np.arange(256, dtype=np.int64)
     # header, descriptors, base, divisor, one byte each
     assert len(pack(times.reshape(1, 256))) == 16 + 8 + 8 + 8 + 256
+
+
+def test_a_column_that_hardly_any_event_has_is_small() -> None:
+    column = np.zeros((1, 256), np.int64)
+    column[0, [3, 200]] = LEAST, GREATEST
+    # header, descriptors, count, two places and values
+    assert len(pack(column)) == 16 + 8 + 8 + 32
+    half = column.copy()
+    half[0, ::2] = GREATEST
+    assert len(pack(half)) == 16 + 8 + 8 + 8 * 256
+
+
+def reformed(block: bytes, place: int, word: int) -> bytes:
+    """The block with another word, and the checksum of that."""
+    words = np.frombuffer(block, np.uint64).copy()
+    words[place] = word
+    words[1] = words_checksum(words, 0, len(words))
+    return words.tobytes()
+
+
+@pytest.mark.parametrize(("place", "word"), [(3, 3), (3, 1), (3, 257), (3, 2**64 - 1), (4, 256), (4, 2**63), (2, 192), (2, 65)])
+def test_a_column_of_few_values_that_says_too_much_is_found(place: int, word: int) -> None:
+    column = np.zeros((1, 256), np.int64)
+    column[0, [3, 5]] = LEAST, 7
+    block = pack(column)
+    moved = unpack(reformed(block, 4, 2))[0]
+    assert (moved[2], moved[3], moved[5]) == (LEAST, 0, 7)
+    with pytest.raises(ChunkCorrupt):
+        unpack(reformed(block, place, word))
 
 
 def test_too_many_columns_are_refused() -> None:
