@@ -148,6 +148,19 @@ def read_accesses(folder: Path) -> Iterator[dict[str, object]]:
     yield from merge(*[_read(path) for path in sorted(folder.glob(_FILES))], key=lambda fields: str(fields["at_utc"]))
 
 
+def remove_accesses(folder: Path, until: int, *, dry_run: bool) -> list[str]:
+    """Remove the files whose day (UTC) was over by `until`, microseconds; their names. With `dry_run` nothing is removed."""
+    today = format_time(until)[:10]
+    old = [path for path in sorted(folder.glob(_FILES)) if _day(path) < today]
+    for path in () if dry_run else old:
+        path.unlink(missing_ok=True)
+    return [path.name for path in old]
+
+
+def _day(path: Path) -> str:
+    return path.name.removeprefix("access-")[:10]
+
+
 def _read(path: Path) -> Iterator[dict[str, object]]:
     at = ""
     with path.open("rb") as file:

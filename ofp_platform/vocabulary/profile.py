@@ -132,6 +132,7 @@ class Retention(Model):
 
     retired_projections: Duration = Field(default="30d", description="state of projections that are live no more")
     dagster_events: Duration = Field(default="90d", description="event logs of Dagster's runs")
+    accesses: Duration = Field(default="400d", description="files of accesses to the HTTP service, from the end of their day on")
     trim_log: bool = Field(
         default=False, description="whether records that are archived, verified and applied leave the log (PostgreSQL only)"
     )
@@ -145,6 +146,11 @@ class Retention(Model):
     def dagster_events_us(self) -> int:
         """In microseconds."""
         return parse_duration(self.dagster_events)
+
+    @property
+    def accesses_us(self) -> int:
+        """In microseconds."""
+        return parse_duration(self.accesses)
 
 
 class Profile(Model):

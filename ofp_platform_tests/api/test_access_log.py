@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ofp_platform.api.access_log import AccessLog, read_accesses
+from ofp_platform.api.access_log import AccessLog, read_accesses, remove_accesses
 from ofp_platform.vocabulary.errors import Reason
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 from ofp_platform_tests.api import test_app
@@ -29,6 +29,18 @@ def access_log(tmp_path: Path) -> AccessLog:
 
 def told(tmp_path: Path) -> list[dict[str, object]]:
     return list(read_accesses(tmp_path / "access"))
+
+
+@pytest.mark.parametrize(("until", "kept"), [("28T23:59:59.999999Z", 2), ("29T00:00:00Z", 1), ("30T00:00:00Z", 0)])
+def test_a_day_goes_once_it_is_over(access_log: AccessLog, tmp_path: Path, until: str, kept: int) -> None:
+    for number in range(4):
+        access_log.record("scorer", "key 1", "/v0/get_features", f"{number:064x}", "OK")
+    access_log.write()
+    folder, moment = tmp_path / "access", parse_time(f"2026-11-{until}")
+    assert remove_accesses(tmp_path / "none", moment, dry_run=False) == []
+    names = sorted(path.name for path in folder.iterdir())
+    assert remove_accesses(folder, moment, dry_run=True) == remove_accesses(folder, moment, dry_run=False) == names[: 2 - kept]
+    assert sorted(path.name for path in folder.iterdir()) == names[2 - kept :]
 
 
 def test_a_file_a_day_in_the_order_of_time(access_log: AccessLog, tmp_path: Path) -> None:

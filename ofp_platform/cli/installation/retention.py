@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 if TYPE_CHECKING:
     from ofp_platform.cli.environment import Environment
     from ofp_platform.online.plane import Plane
 
 _DAGSTER = "OFP_DAGSTER_POSTGRES_URL"
+_NAMED = 20
 FOR_GOOD = {
     "archive": "replays, rebuilds and proofs read it",
     "snapshots": "decisions name them by hash",
@@ -43,6 +47,7 @@ def apply_retention(environment: Environment, plane: Plane, *, dry_run: bool) ->
     yield _retired(plane, dry_run)
     yield _scratch(environment, plane, dry_run)
     yield _dagster(plane, dry_run)
+    yield _accesses(environment, plane, dry_run)
     for store, reason in FOR_GOOD.items():
         yield StoreRetention(store, "for good", 0, "things", reason)
 
@@ -83,6 +88,16 @@ def _scratch(environment: Environment, plane: Plane, dry_run: bool) -> StoreRete
     folders = dead_folders(environment.folder / "builds", RunLedger(plane.pool), remove=not dry_run)
     detail = ", ".join(f"{folder.name[:12]} ({folder.why})" for folder in folders)
     return StoreRetention("scratch folders of builds", "as long as a build needs them", len(folders), "folders", detail)
+
+
+def _accesses(environment: Environment, plane: Plane, dry_run: bool) -> StoreRetention:
+    from ofp_platform.api.access_log import FOLDER, remove_accesses
+
+    retention = plane.profile.retention
+    until = int(time.time() * MICROS_PER_SECOND) - retention.accesses_us
+    names = remove_accesses(environment.folder / FOLDER, until, dry_run=dry_run)
+    policy = f"{retention.accesses} from the end of their day on"
+    return StoreRetention("accesses to the HTTP service", policy, len(names), "files", ", ".join(names[:_NAMED]))
 
 
 def _dagster(plane: Plane, dry_run: bool) -> StoreRetention:

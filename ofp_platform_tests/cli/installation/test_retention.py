@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
 from ofp_platform.storage.postgres import connect
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 from ofp_platform_tests.cli.online.conftest import next_pack  # noqa: F401  (a fixture)
 from ofp_platform_tests.cli.program import call
 
@@ -104,6 +106,20 @@ def test_the_log_is_trimmed_where_the_profile_says_so_and_only_as_far_as_it_is_a
     assert shown > 0
     assert stores(next_pack)["log"]["going"] == shown
     assert stores(next_pack)["log"]["going"] == 0
+
+
+def test_old_accesses_go_and_younger_ones_stay(next_pack: dict[str, str]) -> None:  # noqa: F811
+    folder = Path(next_pack["OFP_HOME"]) / "access"
+    folder.mkdir(exist_ok=True)
+    today = format_time(int(time.time() * MICROS_PER_SECOND))[:10]
+    names = ("access-2020-01-01-7.ndjson", f"access-{today}-7.ndjson", "notes-2020-01-01.txt")
+    for name in names:
+        (folder / name).write_text("{}\n")
+    shown = stores(next_pack, "--dry-run")["accesses to the HTTP service"]
+    assert (shown["going"], shown["detail"], len(list(folder.iterdir()))) == (1, names[0], 3)
+    assert stores(next_pack)["accesses to the HTTP service"]["going"] == 1
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names[1:])
+    assert stores(next_pack)["accesses to the HTTP service"]["going"] == 0
 
 
 def test_the_shipped_profiles_trim_nothing() -> None:
