@@ -69,6 +69,8 @@ class DecisionService:
                 cannot be asked, or cannot be believed. Nothing of this batch is recorded; batches before it are.
         """
         tally = Tally()
+        if events:  # before any decision names it
+            await asyncio.to_thread(self.recorder.keep_rule, self.point.rule)
         for start in range(0, len(events), _BATCH):
             await self._decide_batch(events[start : start + _BATCH], tally)
         return tally

@@ -9,6 +9,7 @@ from ofp_platform.client import AnswerNotTrusted, ReceivedFeatures, verify
 from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.decisions.rule import PointsRule
 from ofp_platform.storage.decision_records import DecisionConflict, append_decisions, recorded_ids
+from ofp_platform.storage.evidence import keep_evidence
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.times import format_time
@@ -66,6 +67,11 @@ class DecisionRecorder:
         """Which of them nobody has recorded."""
         with self.pool.connection() as connection:
             return set(decision_ids) - recorded_ids(connection, decision_ids)
+
+    def keep_rule(self, rule: PointsRule) -> None:
+        """Keep the rule under the digest by which decisions name it, so that they can be made again."""
+        with self.pool.connection() as connection:
+            keep_evidence(connection, [rule.content])
 
     def append(self, records: Sequence[DecisionRecord]) -> tuple[int, int]:
         """All or none: how many were new, how many were there with equal content.

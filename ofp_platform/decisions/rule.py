@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from ofp_platform.vocabulary.canonical import MAX_INTEGER, digest_of
+from ofp_platform.vocabulary.canonical import MAX_INTEGER, canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.model import Model, Name
 from ofp_platform.vocabulary.offline.decision_record import Outcome, RuleRef
 from ofp_platform.vocabulary.serving import GroupVersion, KeyValues
@@ -56,10 +56,14 @@ class PointsRule(Model):
         return self
 
     @property
+    def content(self) -> bytes:
+        """The canonical bytes of which a decision has the digest."""
+        return canonical_bytes(self.model_dump(mode="json"))
+
+    @property
     def ref(self) -> RuleRef:
         """How a decision names the rule."""
-        digest = digest_of(self.model_dump(mode="json"))
-        return RuleRef(rule_name=self.rule_name, rule_version=self.rule_version, digest=digest)
+        return RuleRef(rule_name=self.rule_name, rule_version=self.rule_version, digest=sha256_hex(self.content))
 
     @property
     def groups(self) -> set[tuple[str, str]]:

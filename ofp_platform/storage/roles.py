@@ -112,7 +112,7 @@ TABLES: dict[str, TableRights] = {
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),
     "run_facts": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
-    "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
+    "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: ADD}),
     "governance_fact": TableRights(Rows.APPENDED, {_PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: READ}),
     "build_run": TableRights(Rows.GUARDED, {_SERVING: KEEP, _OFFLINE: KEEP}),
     "build_receipt": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),

@@ -47,6 +47,7 @@ ARGUMENTS = {
     "dataset show": "{dataset}",
     "dataset verify": "{dataset}",
     "decide": "",
+    "decision show": "{digest}",
     "demo": "",
     "doctor": "",
     "facts publish": "",

@@ -37,6 +37,7 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "facts publish": ("offline", ("facts/1",)),
     "facts show": ("offline", ("facts/1",)),
     "features get": ("serving", ("--key", "account:a", "--group", "account_activity:v1", "--as-of", "2026-01-03T00:00:00Z")),
+    "decision show": ("auditor", (HASH,)),
     "governance list": ("auditor", ()),
     "id list": ("offline", ()),
     "intent list": ("offline", ()),

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from ofp_platform.log.port import EventLog, LogError, LogUnavailable
 from ofp_platform.offline.sources.store_outage import answering
+from ofp_platform.storage.evidence import keep_evidence, read_evidence
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.published_packs import pack_digests
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
@@ -60,11 +61,8 @@ def examine_run(pool: Pool, log: EventLog, profile: Profile, pack: PinnedPack, r
         )
         for name, (is_passed, looked_at) in sorted(checks.items())
     }
-    with answering(), pool.connection() as connection, connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO ofp.evidence (digest, content) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-            [(sha256_hex(content), content.decode("utf-8")) for content in evidence.values()],
-        )
+    with answering(), pool.connection() as connection:
+        keep_evidence(connection, evidence.values())
     return RunFacts(
         reference=reference,
         context_pins=profile.context_pins,
@@ -170,8 +168,7 @@ def _check_evidence(pool: Pool, facts: RunFacts) -> None:
     """
     digests = [item.evidence_digest for item in facts.evidence]
     with answering(), pool.connection() as connection:
-        rows = connection.execute("SELECT digest, content FROM ofp.evidence WHERE digest = ANY(%s)", (digests,)).fetchall()
-    contents: dict[str, str] = dict(rows)
+        contents = read_evidence(connection, digests)
     for item in facts.evidence:
         content = contents.get(item.evidence_digest)
         if content is None:
