@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from ofp_platform.identity.context_replay import ContextReplay
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.explanation import ExplainedWindow, FeatureName, NotExplained, explain
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
@@ -18,7 +19,7 @@ from ofp_platform.online.state.projection import load_registry
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform.vocabulary.serving import SnapshotRecord
+from ofp_platform.vocabulary.serving import GraphVersion, SnapshotRecord
 from ofp_platform.vocabulary.times import parse_time
 
 _PAGE = 20_000
@@ -58,8 +59,13 @@ class ServedSnapshot:
                 self.hashed,
                 Path(folder) / "replay",
                 counts.append,
+                self._context,
             )
         return answer.hash, sum(counts)
+
+    def _context(self) -> ContextReplay:
+        profile = self.plane.profile
+        return ContextReplay.read(self.plane.context_log(), profile.context_pins, profile.clock_skew_us)
 
     def find(self, feature: str, key: str | None, group: str | None) -> tuple[FeatureName, int | str | bool | None]:
         """The one feature of that name, and its served value.
@@ -91,7 +97,7 @@ class ServedSnapshot:
         return fits[0]
 
     def explained(self, name: FeatureName) -> list[ExplainedWindow]:
-        """The windows of a feature with their events.
+        """The windows of a feature with their events; of a group that resolves identities, those of the whole entity.
 
         Raises:
             NotExplained: it is computed on demand.
@@ -100,4 +106,8 @@ class ServedSnapshot:
         spans = ReplayBasis.up_to(basis).partitions if basis.partitions else ()
         batches = (batch for span in spans for batch in self.stream_records.reader.batches(span, _PAGE))
         profile = self.plane.profile
+        if self.registry.groups[name.group_name, name.group_version].resolves:
+            version = GraphVersion.model_validate(self.hashed["graph_version"])
+            key = name.key_type, name.key_id
+            name = replace(name, members=self._context().entities(version, [key], name.as_of)[key].members)
         return explain(batches, self.registry, profile.context_pins, profile.clock_skew_us, name)

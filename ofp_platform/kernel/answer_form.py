@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
 
 from ofp_platform.kernel.amendments import in_force
 from ofp_platform.kernel.answer_text import AGE, FEATURE, KEY_ID, NEXT_TEXT, STALE, TOUCHED, TextProgram
+from ofp_platform.kernel.entity_events import ResolvedEvents
 from ofp_platform.kernel.finalise import group_values
 from ofp_platform.kernel.query import Query
 from ofp_platform.kernel.windows import NEVER, Evaluation, KeyEvents, Segments, evaluate, evaluate_state
@@ -27,6 +29,8 @@ from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_objec
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
 Context = dict[str, int | str] | None
+
+
 POWERS = tuple(10**scale for scale in range(19))
 
 
@@ -141,11 +145,11 @@ class KeyForm:
         self,
         key_id: str,
         id_text: str,
-        events: KeyEvents,
+        events: KeyEvents | ResolvedEvents,
         as_of: int,
         horizon: int,
         context: Context,
-        warnings: list[dict[str, str]],
+        warnings: list[dict[str, Any]],
     ) -> tuple[str, str]:
         """Canonical texts of the key's values, and of its groups' freshness (separated by commas); adds its warnings.
 
@@ -155,17 +159,18 @@ class KeyForm:
             EventsMissing: a segment that the query needs was not decoded.
             ContractError: the request context does not fit.
         """
+        if isinstance(events, ResolvedEvents):
+            own, entity = (self._evaluation(part, as_of, horizon) for part in events)
+            evaluations = [entity if group.group.resolves else own for group in self.groups]
+            return self._group_texts(key_id, id_text, evaluations, as_of, context, warnings)
         texts = None
-        if isinstance(events, np.ndarray):
-            if self._writes_whole and self._program is not None:  # evaluates and writes in one call
-                texts = self._program.write_whole(
-                    in_force(self.query.arrays.layout, events, as_of), as_of, horizon, id_text.encode()
-                )
-                if texts is not None and not texts[2]:
-                    return texts[0], texts[1]
-            evaluation = evaluate(self.query, events, as_of, horizon)
-        else:
-            evaluation = evaluate_state(self.query, events, as_of, horizon) if isinstance(events, Segments) else events
+        # evaluates and writes in one call
+        if isinstance(events, np.ndarray) and self._writes_whole and self._program is not None:
+            events_in_force = in_force(self.query.arrays.layout, events, as_of)
+            texts = self._program.write_whole(events_in_force, as_of, horizon, id_text.encode())
+            if texts is not None and not texts[2]:
+                return texts[0], texts[1]
+        evaluation = self._evaluation(events, as_of, horizon)
         if self._program is not None and not (self._writes_whole and isinstance(events, np.ndarray)):
             texts = self._program.write(evaluation, as_of, id_text.encode())
             if texts is not None and not texts[2]:
@@ -175,8 +180,26 @@ class KeyForm:
             for group, last_touch in zip(self.groups, touches, strict=True):
                 warnings += group.warnings(self._key_type, key_id, last_touch, as_of)
             return texts[0], texts[1]
+        return self._group_texts(key_id, id_text, [evaluation] * len(self.groups), as_of, context, warnings)
+
+    def _evaluation(self, events: KeyEvents, as_of: int, horizon: int) -> Evaluation:
+        if isinstance(events, np.ndarray):
+            return evaluate(self.query, events, as_of, horizon)
+        return evaluate_state(self.query, events, as_of, horizon) if isinstance(events, Segments) else events
+
+    def _group_texts(
+        self,
+        key_id: str,
+        id_text: str,
+        evaluations: Sequence[Evaluation],
+        as_of: int,
+        context: Context,
+        warnings: list[dict[str, Any]],
+    ) -> tuple[str, str]:
+        """The same texts, group by group, each from its evaluation."""
         by_group, fresh = [], []
-        for group, last_touch in zip(self.groups, touches, strict=True):
+        for index, (group, evaluation) in enumerate(zip(self.groups, evaluations, strict=True)):
+            last_touch = int(evaluation.touches[index])
             values_text, beyond = group.values(self.query, evaluation, as_of, context)
             by_group.append(values_text)
             fresh.append(group.freshness(id_text, last_touch, as_of))
@@ -217,22 +240,37 @@ class AnswerForm:
         group_names = orjson.Fragment(
             canonical_bytes([{"group_name": group.name, "group_version": group.version} for group in groups])
         )
-        self._hash_forms = {with_context: _hash_form(constants, group_names, with_context) for with_context in (False, True)}
+        self._hash_forms = {
+            (with_graph, with_context): _hash_form(constants, group_names, with_graph, with_context)
+            for with_graph in (False, True)
+            for with_context in (False, True)
+        }
         self._body = _body_form(constants, group_names)
 
     def hash_input(
-        self, as_of: str, keys: str, freshness: str, basis: str, context: str | None, values: str, warnings: str
+        self,
+        as_of: str,
+        keys: str,
+        freshness: str,
+        graph: str | None,
+        basis: str,
+        context: str | None,
+        values: str,
+        warnings: str,
     ) -> str:
-        """The canonical text that the snapshot hash is over; all parts are canonical texts."""
-        if context is None:
-            return self._hash_forms[False] % (as_of, keys, freshness, basis, values, warnings)
-        return self._hash_forms[True] % (as_of, keys, freshness, basis, context, values, warnings)
+        """The canonical text that the snapshot hash is over; all parts are canonical texts. `graph`: None, it was not asked."""
+        form = self._hash_forms[graph is not None, context is not None]
+        if graph is None and context is None:
+            return form % (as_of, keys, freshness, basis, values, warnings)
+        optional = [text for text in (graph, basis, context) if text is not None]
+        return form % (as_of, keys, freshness, *optional, values, warnings)
 
     def body(
         self,
         as_of: str,
         keys: str,
         freshness: str,
+        graph: str | None,
         basis: str,
         context: str | None,
         values: str,
@@ -245,12 +283,14 @@ class AnswerForm:
     ) -> str:
         """The canonical text of the response."""
         context_text = "null" if context is None else context
-        provenance = (extensions, digest, freshness, basis, posture, request_id, as_of, keys, context_text, warnings)
+        graph_text = "null" if graph is None else graph
+        provenance = (extensions, digest, freshness, graph_text, basis, posture, request_id, as_of, keys, context_text, warnings)
         return self._body % (*provenance, as_of, values, digest)
 
 
-def _hash_form(constants: AnswerConstants, groups: orjson.Fragment, uses_context: bool) -> str:
-    names = ["as_of", "keys", "freshness", "basis", *(["context"] if uses_context else []), "values", "warnings"]
+def _hash_form(constants: AnswerConstants, groups: orjson.Fragment, uses_graph: bool, uses_context: bool) -> str:
+    names = ["as_of", "keys", "freshness", *(["graph"] if uses_graph else []), "basis"]
+    names += [*(["context"] if uses_context else []), "values", "warnings"]
     return form(
         hashed_object(
             context_pins=constants.pins,
@@ -263,6 +303,7 @@ def _hash_form(constants: AnswerConstants, groups: orjson.Fragment, uses_context
             freshness=placeholder("freshness"),
             warnings=placeholder("warnings"),
             input_basis=placeholder("basis"),
+            graph_version=placeholder("graph") if uses_graph else None,
             request_context=placeholder("context") if uses_context else None,
         ),
         *names,
@@ -296,7 +337,7 @@ def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
                 "group_versions_used": groups,
                 "freshness": placeholder("freshness"),
                 "input_basis": placeholder("basis"),
-                "graph_version": None,
+                "graph_version": placeholder("graph"),
                 "feature_definition_set": constants.definitions,
                 "run_config_digest": constants.run_config_digest,
                 "warnings": placeholder("warnings"),
@@ -305,6 +346,6 @@ def _body_form(constants: AnswerConstants, groups: orjson.Fragment) -> str:
                 "extensions": placeholder("extensions"),
             },
         },
-        *("extensions", "digest", "freshness", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings"),
+        *("extensions", "digest", "freshness", "graph", "basis", "posture", "request_id", "as_of", "keys", "context", "warnings"),
         *("as_of", "values", "digest"),
     )

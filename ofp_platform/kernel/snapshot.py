@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from ofp_platform.kernel.accumulate import EARLIEST
 from ofp_platform.kernel.answer_form import AnswerConstants, AnswerForm, GroupForm, KeyForm
+from ofp_platform.kernel.entity_events import ResolvedEvents
 from ofp_platform.kernel.query import LayoutArrays, Query, query_of
 from ofp_platform.kernel.windows import KeyEvents
 from ofp_platform.registry.compile import CompiledRegistry
@@ -22,6 +23,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.serving import GraphVersion, IdentityConflict
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
 
 _FIRST_TIME = parse_time("0001-01-01T00:00:00Z")
@@ -34,6 +36,58 @@ class MadeUnder(NamedTuple):
     pins_digest: str
     registry_digest: str
     run_config_digest: str
+
+
+class EntityLike(Protocol):
+    """An entity, as the graph tells it."""
+
+    @property
+    def members(self) -> tuple[str, ...]: ...
+
+    @property
+    def conflicts(self) -> tuple[IdentityConflict, ...]: ...
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What the graph said of the keys of a question. `graph_version`: canonical text of the version; `members`: by key of a type
+    of which a group resolves, the ids of its entity, sorted, and `conflicts`: the links that touch these and do not count.
+    """
+
+    graph_version: str
+    members: Mapping[tuple[str, str], tuple[str, ...]]
+    conflicts: Mapping[tuple[str, str], tuple[IdentityConflict, ...]]
+
+    @classmethod
+    def of(cls, version: GraphVersion, entities: Mapping[tuple[str, str], EntityLike]) -> Resolution:
+        """From the entities of the keys by a version of the graph."""
+        return cls(
+            canonical_bytes(version.model_dump(mode="json")).decode(),
+            {key: entity.members for key, entity in entities.items()},
+            {key: entity.conflicts for key, entity in entities.items() if entity.conflicts},
+        )
+
+    def members_of(self, key: tuple[str, str]) -> tuple[str, ...]:
+        """The ids of the entity of a key where these are several; else none: it is read by itself."""
+        members = self.members.get(key, ())
+        return members if len(members) > 1 else ()
+
+    def warnings(self, question: Question) -> list[dict[str, Any]]:
+        """One for each conflict of a key and each group that resolves it."""
+        return [
+            {
+                "code": "IDENTITY_CONFLICT",
+                "key_type": key[0],
+                "key_id": key[1],
+                "group_name": group.name,
+                "group_version": group.version,
+                "conflict": {"kind": conflict.kind, "key_ids": list(conflict.key_ids)},
+            }
+            for key, conflicts in self.conflicts.items()
+            for conflict in conflicts
+            for group in question.groups_of[key[0]]
+            if group.resolves
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +173,16 @@ class SnapshotMaker:
         question: Question,
         basis: str,
         watermark: int | None,
-        keys: Sequence[KeyEvents],
+        keys: Sequence[KeyEvents | ResolvedEvents],
         posture: Mapping[str, Any],
         *,
         behind_horizon: bool = False,
+        resolution: Resolution | None = None,
     ) -> Answer:
         """Evaluate and encode. `keys`: the events of `question.keys` in their order, all of them at this basis.
 
         `basis` is the canonical text of the input basis. With `behind_horizon` a window may begin behind the horizon: for a
-        caller that has all events.
+        caller that has all events. `resolution`: of a question of which a group resolves identities.
 
         Raises:
             EventsMissing: a segment that a query needs was not decoded.
@@ -136,7 +191,7 @@ class SnapshotMaker:
         form = self._form(question)
         if not behind_horizon and question.as_of - form.reach < self.horizon(watermark):
             raise self._behind(form.reach, self.horizon(watermark))
-        parts, missing = self._parts(form, question, basis, watermark, keys)
+        parts, missing = self._parts(form, question, basis, watermark, keys, resolution)
         hashed = form.hash_input(*parts).encode()
         digest = sha256_hex(hashed)
         request_id, extensions = question.request.request_id, question.request.extensions
@@ -149,7 +204,14 @@ class SnapshotMaker:
         )
         return Answer(body.encode(), digest, hashed, missing, question.as_of, basis, self._made_under)
 
-    def hashed(self, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyEvents]) -> bytes:
+    def hashed(
+        self,
+        question: Question,
+        basis: str,
+        watermark: int | None,
+        keys: Sequence[KeyEvents | ResolvedEvents],
+        resolution: Resolution | None = None,
+    ) -> bytes:
         """The bytes that the snapshot's hash is over, and nothing else; arguments as in `snapshot`, behind the horizon too.
 
         Raises:
@@ -157,19 +219,25 @@ class SnapshotMaker:
             ContractError: the request context does not fit.
         """
         form = self._form(question)
-        parts, _ = self._parts(form, question, basis, watermark, keys)
+        parts, _ = self._parts(form, question, basis, watermark, keys, resolution)
         return form.hash_input(*parts).encode()
 
     def _parts(
-        self, form: AnswerForm, question: Question, basis: str, watermark: int | None, keys: Sequence[KeyEvents]
-    ) -> tuple[tuple[str, str, str, str, str | None, str, str], int]:
+        self,
+        form: AnswerForm,
+        question: Question,
+        basis: str,
+        watermark: int | None,
+        keys: Sequence[KeyEvents | ResolvedEvents],
+        resolution: Resolution | None,
+    ) -> tuple[tuple[str, str, str, str | None, str, str | None, str, str], int]:
         """The texts that fill the form, and how many groups were served for a key without data."""
         horizon = self.freshness_horizon(question, watermark)
         as_of = question.as_of
         named_keys: list[str] = []
         values: list[str] = []
         freshness: list[str] = []
-        warnings: list[dict[str, str]] = []
+        warnings: list[dict[str, Any]] = [] if resolution is None else resolution.warnings(question)
         for (key_type, key_id), events in zip(question.keys, keys, strict=True):
             part = form.keys[key_type]
             id_text = orjson.dumps(key_id).decode()
@@ -187,6 +255,7 @@ class SnapshotMaker:
             f'"{question.request.as_of_time_utc}"',
             f"[{','.join(named_keys)}]",
             f"[{','.join(freshness)}]",
+            None if resolution is None else resolution.graph_version,
             basis,
             None if question.context is None else canonical_bytes(question.context).decode(),
             f"[{','.join(values)}]",
@@ -212,6 +281,7 @@ class SnapshotMaker:
         return canonical_bytes({**posture, "watermark_utc": text, "watermark_age_seconds": age}).decode()
 
 
-def _warning_order(warning: Mapping[str, str]) -> tuple[str, ...]:
+def _warning_order(warning: Mapping[str, Any]) -> tuple[Any, ...]:
     where = warning["code"], warning["key_type"], warning["key_id"], warning["group_name"], warning["group_version"]
-    return *where, warning.get("feature", "")
+    conflict = warning.get("conflict")
+    return *where, warning.get("feature", ""), *(() if conflict is None else (conflict["kind"], conflict["key_ids"]))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from ofp_platform.identity.graph_projector import GraphProjector
+from ofp_platform.identity.queries import GraphReader
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.archived_tail import demand_tail
 from ofp_platform.log.connect import connect_log
-from ofp_platform.log.port import EventLog, LogRefused
+from ofp_platform.log.port import EventLog, LogRefused, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
@@ -23,6 +25,7 @@ from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.serving.causal_read import Incarnations
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import UNOBSERVED, Reader
+from ofp_platform.online.serving.resolved_question import Graph
 from ofp_platform.online.serving.state_statement import READ_SETTINGS
 from ofp_platform.online.state.key_shards import KeyShard
 from ofp_platform.online.state.known_identities import IdentityPolicy
@@ -43,6 +46,14 @@ from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
+
+CONTEXT_PARTITIONS = 1
+CONTEXT_PARTITION_KEY = "payload.member"
+"""Of a context stream that the plane makes."""
+
+
+class NoContextStream(Exception):
+    """The profile names no stream of identity links."""
 
 
 def profile_pack(profile: Profile) -> Pack:
@@ -77,6 +88,7 @@ class Plane:
     pool: Pool
     opened_log: EventLog | None
     object_seconds: float | None = None
+    opened_context_log: EventLog | None = None
 
     @classmethod
     def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8, create_stream: bool = True) -> Plane:
@@ -115,21 +127,73 @@ class Plane:
 
     def _connect(self, *, create: bool) -> EventLog:
         profile = self.profile
-        log = connect_log(
+        log = self._connect_stream(profile.stream_name, profile.partitions, profile.partition_key, create=create)
+        if create:
+            self._settle(log)
+        return log
+
+    def _connect_stream(self, stream_name: str, partitions: int, partition_key: str, *, create: bool) -> EventLog:
+        profile = self.profile
+        return connect_log(
             self.pool,
             kind=profile.log_kind,
-            stream_name=profile.stream_name,
-            partitions=profile.partitions,
-            partition_key=profile.partition_key,
+            stream_name=stream_name,
+            partitions=partitions,
+            partition_key=partition_key,
             kinesis_endpoint_url=profile.kinesis_endpoint_url,
             kinesis_retention_hours=profile.kinesis_retention_hours,
             kafka_retention_ms=profile.kafka_retention_ms,
             create=create,
-            is_archived=lambda: bool(self._archive_of(profile.stream_name).partition_ids()),
+            is_archived=lambda: bool(self._archive_of(stream_name).partition_ids()),
         )
-        if create:
-            self._settle(log)
-        return log
+
+    def context_log(self, *, create: bool = False) -> EventLog:
+        """The stream of identity links; `create`: it is made where there is none.
+
+        Raises:
+            NoContextStream: the profile names none. StreamNotFound | LogUnavailable: it could not be opened.
+        """
+        name = self._context_stream()
+        if self.opened_context_log is None:
+            log = self._connect_stream(name, CONTEXT_PARTITIONS, CONTEXT_PARTITION_KEY, create=create)
+            self.opened_context_log = log
+        return self.opened_context_log
+
+    def known_context_log(self) -> EventLog | None:
+        """The stream of identity links, for those who read; None: the profile names none, or it is not made yet.
+
+        Raises:
+            LogUnavailable: it could not be opened.
+        """
+        if self.profile.context_stream is None:
+            return None
+        try:
+            return self.context_log()
+        except StreamNotFound:
+            return None
+
+    def graph_reader(self) -> GraphReader:
+        """What the graph of the profile's run knows.
+
+        Raises:
+            NoContextStream: the profile names none.
+        """
+        return GraphReader(self.pool, self._context_stream(), self.profile.context_pins, self.profile.limits.max_members)
+
+    def _context_stream(self) -> str:
+        name = self.profile.context_stream
+        if name is None:
+            raise NoContextStream("the profile names no context_stream, so there is no graph of identities")
+        return name
+
+    def graph_projector(self) -> GraphProjector:
+        """What folds the context stream, which is made where there is none.
+
+        Raises:
+            as `context_log`.
+        """
+        log = self.context_log(create=True)
+        return GraphProjector(self.pool, log, self.profile.context_pins, self.profile.clock_skew_us)
 
     def settle(self) -> None:
         """Let the log begin another incarnation where its server was promoted or put back and nothing that is archived is lost.
@@ -178,8 +242,9 @@ class Plane:
 
     def close(self) -> None:
         """Give the connections back."""
-        if self.opened_log is not None:
-            self.opened_log.close()
+        for log in (self.opened_log, self.opened_context_log):
+            if log is not None:
+                log.close()
         if "reading_pool" in vars(self):
             self.reading_pool.close()
         self.pool.close()
@@ -361,9 +426,17 @@ class Plane:
         )
         return self.pool, self.archived_log, self.registry_of(row), row.projection_id, settings
 
-    def evaluator(self, row: ProjectionRow) -> Evaluator:
-        """An evaluator of questions about that projection."""
-        return Evaluator(self.registry_of(row), row.pins, row.run_config_digest, self.profile.allowed_lateness_us)
+    def evaluator(self, row: ProjectionRow, *, as_sent: bool = False) -> Evaluator:
+        """An evaluator of questions about that projection; `as_sent`: no group resolves identities."""
+        registry = self.registry_of(row)
+        if as_sent:
+            registry = replace(registry, resolves=False)
+        return Evaluator(registry, row.pins, row.run_config_digest, self.profile.allowed_lateness_us)
+
+    @property
+    def graph(self) -> Graph:
+        """Where questions are resolved."""
+        return Graph(self.profile.context_stream, self.profile.limits.max_members)
 
     def reader(self, row: ProjectionRow, posture: Mapping[str, Any] = UNOBSERVED) -> Reader:
         """`get_features` as a library call; every answer carries this posture."""
@@ -375,6 +448,7 @@ class Plane:
             lambda: posture,
             self.partition_ids,
             self.incarnations,
+            graph=self.graph,
         )
 
     @cached_property

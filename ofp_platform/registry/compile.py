@@ -20,7 +20,7 @@ from ofp_platform.registry.layout import (
     Predicate,
     Slot,
 )
-from ofp_platform.registry.models import EventRouting, FieldType, Group, Pack
+from ofp_platform.registry.models import EventRouting, FieldType, Group, Identity, Pack
 from ofp_platform.registry.pack import group_id, pack_digest
 from ofp_platform.registry.selection import (
     Selection,
@@ -41,7 +41,8 @@ class CompiledRegistry:
     """A pack, ready to run.
 
     `layouts` is per key type that some group has; `groups` per (group_name, group_version); `reach` is the greatest
-    window + delay of all, microseconds; `key_rules` per key type, which texts are keys.
+    window + delay of all, microseconds; `key_rules` per key type, which texts are keys. `resolves`: some group
+    resolves identities.
     """
 
     pack: Pack
@@ -50,6 +51,7 @@ class CompiledRegistry:
     groups: Mapping[tuple[str, str], CompiledGroup]
     reach: int
     key_rules: Mapping[str, KeyRule]
+    resolves: bool
 
 
 def compile_pack(pack: Pack) -> CompiledRegistry:
@@ -68,6 +70,7 @@ def compile_pack(pack: Pack) -> CompiledRegistry:
         groups=MappingProxyType(plans),
         reach=max(plan.reach for plan in plans.values()),
         key_rules=key_rules(pack),
+        resolves=any(plan.resolves for plan in plans.values()),
     )
 
 
@@ -153,6 +156,7 @@ def _plan(events: Events, group: Group, layout: KeyLayout) -> CompiledGroup:
             for feature in sorted(group.on_demand, key=lambda feature: feature.name)
         ),
         request_fields=tuple((name, group.request[name].value) for name in sorted(read)),
+        resolves=group.identity is Identity.RESOLVED,
     )
 
 

@@ -142,7 +142,7 @@ class CompiledGroup:
     """One group version, compiled. `mask` has the bit of the predicate that all events which feed the group satisfy.
 
     `reach` is max(window + delay) over its features; `request_fields` are the request_context fields that its on-demand
-    features read, with their types ("integer" or "decimal").
+    features read, with their types ("integer" or "decimal"). `resolves`: the events of the whole entity count.
     """
 
     name: str
@@ -154,6 +154,7 @@ class CompiledGroup:
     features: tuple[CompiledFeature, ...]
     on_demand: tuple[CompiledOnDemand, ...]
     request_fields: tuple[tuple[str, str], ...]
+    resolves: bool = False
 
 
 @dataclass(frozen=True)

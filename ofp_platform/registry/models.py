@@ -42,6 +42,13 @@ class FieldType(StrEnum):
     BOOLEAN = "boolean"
 
 
+class Identity(StrEnum):
+    """Whose events feed a group: those of the key as it was sent, or of its whole entity."""
+
+    AS_SENT = "as_sent"
+    RESOLVED = "resolved"
+
+
 class RequestFieldType(StrEnum):
     """The types of a request_context field: a JSON integer, or a decimal as a JSON string."""
 
@@ -259,6 +266,9 @@ class Group(Model):
     name: Name
     version: GroupVersion
     key_type: _KeyTypeField
+    identity: Annotated[Identity, Field(strict=False)] = Field(
+        default=Identity.AS_SENT, description="resolved: the events of all members of the entity count, not of the key alone"
+    )
     ttl_seconds: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
     features: tuple[Feature, ...] = Field(strict=False, min_length=1)
     request: dict[Name, Annotated[RequestFieldType, Field(strict=False)]] = Field(default_factory=dict)

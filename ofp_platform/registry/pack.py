@@ -9,7 +9,7 @@ from typing import Any
 from ofp_platform.registry.aggregations import P_DIGITS, Aggregation, Reads, rule_of
 from ofp_platform.registry.calendar_windows import ZONE_DATA_VERSION
 from ofp_platform.registry.expression import canonical_expression
-from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Operand, Pack, event_class
+from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, EventRouting, Feature, Group, Identity, Operand, Pack, event_class
 from ofp_platform.registry.pack_text import PackError, PackErrors, PackText
 from ofp_platform.registry.selection import Selection, feature_scale, feature_selections, fields_needed, pair_fields, predicate_of
 from ofp_platform.registry.validation import validate
@@ -190,6 +190,7 @@ def _group(group: Group) -> dict[str, Any]:
         "name": group.name,
         "version": group.version,
         "key_type": group.key_type.value,
+        **({} if group.identity is Identity.AS_SENT else {"identity": group.identity.value}),
         "ttl_seconds": group.ttl_seconds,
         "features": [feature_content(feature) for feature in sorted(group.features, key=lambda feature: feature.name)],
         "request": {name: kind.value for name, kind in group.request.items()},

@@ -55,7 +55,10 @@ class PlainRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """A checked request: keys and groups in canonical order, the groups of each key type, the as-of in microseconds."""
+    """A checked request: keys and groups in canonical order, the groups of each key type, the as-of in microseconds.
+
+    `whole_keys`: keys of which every event is needed, whatever the groups ask for.
+    """
 
     request: RequestFields
     as_of: int
@@ -63,6 +66,12 @@ class Question:
     groups: tuple[CompiledGroup, ...]
     groups_of: dict[str, tuple[CompiledGroup, ...]]
     context: dict[str, int | str] | None
+    whole_keys: frozenset[tuple[str, str]] = frozenset()
+
+    @property
+    def resolved_types(self) -> list[str]:
+        """The key types of which a group resolves identities."""
+        return [key_type for key_type, groups in self.groups_of.items() if any(group.resolves for group in groups)]
 
 
 def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins: ContextPins, limits: Limits) -> Question:

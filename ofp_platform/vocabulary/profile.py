@@ -61,7 +61,7 @@ class Tier(StrEnum):
 
 WIRING = frozenset({"kinesis_endpoint_url", "object_store_url", "object_store_endpoint_url"})
 """Fields that say where something is, and nothing about what is done: the environment has a variable for each."""
-_NO_POLICY = WIRING | {"log_kind", "profile_name", "policy_revision", "tiers", "stream_name", "context_pins"}
+_NO_POLICY = WIRING | {"log_kind", "profile_name", "policy_revision", "tiers", "stream_name", "context_stream", "context_pins"}
 """Beside wiring: which service the log is, names, and the run. None of them rules anything; records have them beside it."""
 _NOT_OF_A_TIER = WIRING | {"profile_name", "policy_revision", "tiers"}
 
@@ -73,6 +73,7 @@ class Limits(Model):
     max_groups: int = Field(default=32, ge=1, description="groups of one request")
     max_body_bytes: int = Field(default=65_536, ge=1024, description="bytes of its body")
     max_request_context_fields: int = Field(default=32, ge=0, description="fields of its request_context")
+    max_members: int = Field(default=1_000, ge=1, description="members of an entity, where a group resolves identities")
     at_least_basis_wait_ms: int = Field(
         default=500, ge=0, description="how long it waits for the records of at_least_basis, milliseconds"
     )
@@ -162,6 +163,9 @@ class Profile(Model):
         default={}, description="what is otherwise in a tier: fields of the policy, laid over those above"
     )
     stream_name: StreamName = Field(description="the stream of events; it is part of every position")
+    context_stream: StreamName | None = Field(
+        default=None, description="the stream of identity links, of the same kind of log; none: groups cannot resolve identities"
+    )
     log_kind: Literal["postgres", "kinesis", "kafka"] = Field(default="postgres", description="the service that holds the log")
     partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes; of a Kafka topic always")
     partition_key: str = Field(
@@ -213,6 +217,12 @@ class Profile(Model):
             for name in overlay:
                 if name in _NOT_OF_A_TIER or name not in Profile.model_fields:
                     raise ValueError(f"tiers.{tier}.{name}: is no field that a tier may change")
+        return self
+
+    @model_validator(mode="after")
+    def _streams_apart(self) -> Self:
+        if self.context_stream == self.stream_name:
+            raise ValueError("context_stream: is the stream of events; links stand in one of their own")
         return self
 
     @model_validator(mode="after")

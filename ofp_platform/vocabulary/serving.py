@@ -106,10 +106,23 @@ class WarningCode(StrEnum):
     NO_DATA = "NO_DATA"
     STALE_GROUP = "STALE_GROUP"
     VALUE_OUT_OF_RANGE = "VALUE_OUT_OF_RANGE"
+    IDENTITY_CONFLICT = "IDENTITY_CONFLICT"
+
+
+class IdentityConflict(Model):
+    """Links between entities that do not count, because they contradict each other.
+
+    `several_canonicals`: the first id is the member, the others, sorted, those that claim it. `cycle`: the ids of a circle of
+    links, sorted.
+    """
+
+    kind: Literal["several_canonicals", "cycle"]
+    key_ids: tuple[KeyId, ...] = Field(strict=False, min_length=2)
 
 
 class Warn(Model):
-    """One warning about one key and group; VALUE_OUT_OF_RANGE is about one feature of it."""
+    """One warning about one key and group; VALUE_OUT_OF_RANGE is about one feature of it, IDENTITY_CONFLICT about links of its
+    entity."""
 
     code: WarningCode = Field(strict=False)
     key_type: KeyType = Field(strict=False)
@@ -117,11 +130,14 @@ class Warn(Model):
     group_name: Name
     group_version: GroupVersion
     feature: Name | None = None
+    conflict: IdentityConflict | None = None
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:
         if (self.code is WarningCode.VALUE_OUT_OF_RANGE) is (self.feature is None):
             raise ValueError("a feature belongs to VALUE_OUT_OF_RANGE, and to no other warning")
+        if (self.code is WarningCode.IDENTITY_CONFLICT) is (self.conflict is None):
+            raise ValueError("a conflict belongs to IDENTITY_CONFLICT, and to no other warning")
         return self
 
 

@@ -274,8 +274,11 @@ def snapshot(
     allowed_lateness: int,
     request_context: Mapping[str, int | str] | None = None,
     forensic: bool = False,
+    entities: Mapping[tuple[str, str], tuple[Sequence[str], Sequence[Mapping[str, Any]]]] | None = None,
 ) -> Answer:
     """What `get_features` must answer, or (`forensic`) a rebuild, which answers behind the horizon, too, and has none there.
+
+    `entities`: of each key the members of its entity and the conflicts about these, for groups that resolve identities.
 
     Raises:
         BehindHorizon: a requested window begins behind the horizon.
@@ -297,13 +300,17 @@ def snapshot(
         for group in chosen:
             if group["key_type"] != key_type:
                 continue
-            events = [event for event in events_in_force if _touches(event, content, key_type, key_id)]
+            members, conflicts = (entities or {}).get((key_type, key_id), ([key_id], []))
+            if group.get("identity") != "resolved":
+                members, conflicts = [key_id], []
+            events = [event for event in events_in_force if any(_touches(event, content, key_type, one) for one in members)]
             where = {
                 "key_type": key_type,
                 "key_id": key_id,
                 "group_name": group["name"],
                 "group_version": group["version"],
             }
+            warnings += [{"code": "IDENTITY_CONFLICT", **where, "conflict": dict(conflict)} for conflict in conflicts]
             by_group.append(
                 {
                     "group_name": group["name"],
@@ -330,7 +337,9 @@ def snapshot(
                 }
             )
         by_key.append({"key_type": key_type, "key_id": key_id, "by_group": by_group})
-    warnings.sort(key=lambda one: tuple(one.get(name, "") for name in ("code", *_WHERE, "feature")))
+    warnings.sort(
+        key=lambda one: (*(one.get(name, "") for name in ("code", *_WHERE, "feature")), *one.get("conflict", {}).values())
+    )
     return Answer(by_key, freshness, warnings)
 
 

@@ -18,6 +18,7 @@ from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.projecting.projector_settings import ProjectorSettings
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import Reader
+from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph
 from ofp_platform.online.state.chunk_spans import SPAN_CHUNKS
 from ofp_platform.online.state.key_tails import TAIL_BYTES
 from ofp_platform.online.state.known_identities import IdentityPolicy
@@ -74,9 +75,11 @@ class SmallPlane:
         allowed_lateness: int = LATENESS,
         limits: Limits | None = None,
         status: str = "live",
+        registry: CompiledRegistry | None = None,
+        graph: Graph = NO_GRAPH,
     ) -> None:
         self.pool = pool
-        self.registry = small_registry()
+        self.registry = registry or small_registry()
         self.content = pack_content(self.registry.pack)
         self.pins = ContextPins(**PINS)
         self.settings = ProjectorSettings(
@@ -99,7 +102,7 @@ class SmallPlane:
             ).projection_id
         self.evaluator = Evaluator(self.registry, self.pins, RUN_CONFIG, allowed_lateness)
         self.limits = limits or Limits()
-        self.reader = Reader(pool, self.projection_id, self.evaluator, self.limits)
+        self.reader = Reader(pool, self.projection_id, self.evaluator, self.limits, graph=graph)
 
     # ---- the log --------------------------------------------------------------------------------------------------
 

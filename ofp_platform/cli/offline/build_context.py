@@ -37,6 +37,7 @@ def build_context_on(
         limits=plane.profile.builds,
         policy_rev=plane.profile.policy_rev,
         policies=policies_of(plane.profile),
+        context_log=plane.known_context_log(),
     )
 
 

@@ -54,7 +54,8 @@ def _run(
             raise CommandRefused(f"{basis_file} holds no basis: {error}") from None
     with environment.open_plane("offline") as plane:
         declared_profile = plane.profile
-        build_context = BuildContext(plane.pool, plane.log, plane.objects, environment.folder / "scratch", workers)
+        scratch, context_log = environment.folder / "scratch", plane.known_context_log()
+        build_context = BuildContext(plane.pool, plane.log, plane.objects, scratch, workers, context_log=context_log)
         basis = given_basis or make_basis(declared_profile.stream_name, build_context.stream_records.ends)
         yield build_context, RunToProve(declared_profile.context_pins, RunPolicies.of(declared_profile), basis)
 

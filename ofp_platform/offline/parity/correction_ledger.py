@@ -71,9 +71,7 @@ class CorrectionLedger:
                 except NotComparable:
                     self.tally.unproven_count += 1
                     continue
-                questions_by_run.setdefault(run_key, []).append(
-                    (anchor, QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text))
-                )
+                questions_by_run.setdefault(run_key, []).append((anchor, comparer.question_at(served_snapshot, question)))
             for run_key, items in questions_by_run.items():
                 yield from self._correct(comparer.rebuilder(run_key), items)
 
@@ -87,7 +85,9 @@ class CorrectionLedger:
         ]
         served_bytes = rebuilder.encode(questions, then)
         changed_evaluations = EvaluatedQuestions(
-            [later.rows[number] for number in changed_numbers], [then.watermarks[number] for number in changed_numbers]
+            [later.rows[number] for number in changed_numbers],
+            [later.entity_rows[number] for number in changed_numbers],
+            [then.watermarks[number] for number in changed_numbers],
         )
         corrected_bytes = dict(
             zip(
@@ -147,7 +147,7 @@ def late_events(
     ones (int64[P])."""
     as_of = question.question.as_of
     interval = np.array([as_of - group.reach], np.int64), np.array([as_of], np.int64)
-    events = rebuilder.index.events(group.key_type, [key_id], *interval)
+    events = rebuilder.index.entity_events(group.key_type, [question.ids_of((group.key_type, key_id), group)], *interval)
     times, masks = events.matrix[TIME_ROW], events.matrix[MASK_ROW]
     inside = np.zeros(len(times), np.bool_)
     amends = inside.copy()

@@ -74,7 +74,7 @@ class KeyHistory:
         cls, rebuilder: Rebuilder, question: QuestionAt, key: tuple[str, str], group: CompiledGroup, after: int
     ) -> KeyHistory:
         interval = np.array([max(after, EARLIEST)], np.int64), np.array([question.question.as_of], np.int64)
-        events = rebuilder.index.events(key[0], [key[1]], *interval)
+        events = rebuilder.index.entity_events(key[0], [question.ids_of(key, group)], *interval)
         known_mask = events.is_known(rebuilder.run.knowledge.bounds([question.basis])[0])
         return cls(rebuilder, question, key, group, events, known_mask)
 

@@ -32,7 +32,9 @@ class NotExplained(Exception):
 
 @dataclass(frozen=True)
 class FeatureName:
-    """One windowed feature of one key, at T (`as_of`, microseconds)."""
+    """One windowed feature of one key, at T (`as_of`, microseconds). `members`: the ids of its entity, whose events count; ():
+    those of the key alone do.
+    """
 
     key_type: str
     key_id: str
@@ -40,6 +42,7 @@ class FeatureName:
     group_version: str
     feature: str
     as_of: int
+    members: tuple[str, ...] = ()
 
 
 EventValue = int | str | bool | tuple[int | str | bool, int | str | bool] | None
@@ -162,8 +165,9 @@ def _touching(
         touched_keys = routed_batch.touched.get(name.key_type)
         if touched_keys is None:
             continue
+        key_ids = set(name.members or (name.key_id,))
         for place, key_id in enumerate(touched_keys.key_ids):
-            if key_id == name.key_id:
+            if key_id in key_ids:
                 record = int(touched_keys.record_index[place])
                 high, low = routed_batch.tie_digest[record].tolist()
                 yield batch, indices[record], (high, low), touched_keys.matrix[:, place].copy()

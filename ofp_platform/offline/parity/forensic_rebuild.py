@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofp_platform.identity.context_replay import ContextReplay
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.log.port import RecordBatch
+from ofp_platform.offline.parity.parity import resolution_of
 from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparable
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
@@ -26,7 +28,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Limits, Profile
-from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, GraphVersion
 
 _PAGE = 20_000
 _SIZES = FoldSizes()
@@ -83,22 +85,39 @@ def replay_run(
     )
 
 
-def answer_at(run: ReplayedRun, request: GetFeaturesRequest, basis: Basis) -> Answer:
-    """The whole answer to a request at a basis, also behind the serving horizon.
+def answer_at(
+    run: ReplayedRun,
+    request: GetFeaturesRequest,
+    basis: Basis,
+    graph_version: GraphVersion | None = None,
+    context: ContextReplay | None = None,
+) -> Answer:
+    """The whole answer to a request at a basis, also behind the serving horizon; `graph_version`: what its groups resolve by, a
+    version of the links in `context`.
 
     Raises:
-        NotRebuildable: the replay does not hold everything that the basis knows.
+        NotRebuildable: the replay does not hold everything that the basis knows, nor the links what the version knows.
         ContractError: the request cannot be asked, or a value cannot be served.
     """
     missing_part = run.knowledge.lacks(basis)
     if missing_part is not None:
         raise NotRebuildable(missing_part)
     rebuilder = Rebuilder(run)
-    question = QuestionAt.of(check_request(request, rebuilder.registry, run.pins, ANYTHING), basis)
+    checked = check_request(request, rebuilder.registry, run.pins, ANYTHING)
+    try:
+        question = QuestionAt.of(checked, basis, resolution_of(checked, graph_version, context))
+    except NotComparable as error:
+        raise NotRebuildable(str(error)) from None
     evaluations = rebuilder.evaluate([question], run.knowledge.bounds([basis]))
     keys = evaluations.keys(0)
     return rebuilder.maker.snapshot(
-        question.question, question.basis_text, evaluations.watermarks[0], keys, POSTURE, behind_horizon=True
+        question.question,
+        question.basis_text,
+        evaluations.watermarks[0],
+        keys,
+        POSTURE,
+        behind_horizon=True,
+        resolution=question.resolution,
     )
 
 
@@ -110,11 +129,12 @@ def rebuild_recorded(
     snapshot_fields: Mapping[str, Any],
     scratch: Path,
     on_records: Callable[[int], None] = lambda count: None,
+    context: Callable[[], ContextReplay | None] = lambda: None,
 ) -> Answer:
     """The answer that the log gives to the question of a recorded snapshot (`SnapshotRecord.hashed`), at its basis.
 
     `scratch` does not exist yet and is left to the caller to remove; `on_records` is told how many records were read since it
-    was last called.
+    was last called; `context` reads the links of the run, for a snapshot that was resolved.
 
     Raises:
         NotRebuildable: half a provenance, or another stream, run, registry or run config than those given.
@@ -133,15 +153,13 @@ def rebuild_recorded(
     )
     if served_provenance != (stream_records.log.stream_name, registry.digest, policies.run_config_digest, pins):
         raise NotRebuildable("the snapshot is of another stream, run, registry or run config than those given")
-    if served_snapshot.graph_version is not None:
-        raise NotRebuildable(
-            f"it used version {served_snapshot.graph_version.graph_version} of the identity graph, which no rebuild can consult"
-        )
     # a snapshot that was served before the first record knows nothing: nothing is read for it
     parts = served_snapshot.basis.partitions or tuple(stream_records.whole(name).first for name in stream_records.ends)
     replay_basis = ReplayBasis.up_to(served_snapshot.basis.model_copy(update={"partitions": parts}))
     run = replay_run(stream_records, replay_basis, registry, pins, policies, scratch, on_records)
     try:
-        return answer_at(run, served_snapshot.request, served_snapshot.basis)
+        version = served_snapshot.graph_version
+        links = None if version is None else context()
+        return answer_at(run, served_snapshot.request, served_snapshot.basis, version, links)
     except ContractError as error:
         raise NotRebuildable(f"the log gives no answer to the question of this snapshot: {error.message}") from None

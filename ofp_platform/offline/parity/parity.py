@@ -10,6 +10,8 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
+from ofp_platform.identity.context_replay import ContextReplay, GraphUnknown
+from ofp_platform.kernel.snapshot import Resolution
 from ofp_platform.offline.parity.mismatch import Mismatch, describe
 from ofp_platform.offline.parity.parity_anchor import AnchorReader, NotComparable, ParityAnchor, ServedSnapshot
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
@@ -21,6 +23,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
 from ofp_platform.vocabulary.offline.parity_record import ParityOutcome, ParityResult, UncheckableReason
 from ofp_platform.vocabulary.profile import Limits
+from ofp_platform.vocabulary.serving import GraphVersion
 
 BATCH = 2_048
 _KEPT = 65_536
@@ -31,11 +34,13 @@ RunKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class ParityRuns:
-    """The replay of one run, folded under each pack and run config: what its snapshots are compared with."""
+    """The replay of one run, folded under each pack and run config: what its snapshots are compared with. `context`: its links,
+    where a pack resolves identities."""
 
     stream_name: str
     pins: ContextPins
     runs: Mapping[RunKey, ReplayedRun]
+    context: ContextReplay | None = None
 
 
 class Comparison(NamedTuple):
@@ -46,6 +51,32 @@ class Comparison(NamedTuple):
     detail: str | None = None
     served: ServedSnapshot | None = None
     rebuilt: bytes | str | None = None
+
+
+def resolution_of(question: Question, version: GraphVersion | None, context: ContextReplay | None) -> Resolution | None:
+    """What the graph said of the keys of a question that was resolved by a version of it; None: it was not asked.
+
+    Raises:
+        NotComparable: GRAPH_VERSION_UNKNOWN: the links at hand do not give that version, or no group resolves;
+            PROVENANCE_INCOMPLETE: a group resolves, and no version is recorded.
+    """
+    types = question.resolved_types
+    if version is None:
+        if types:
+            text = "a group resolves identities, and no version of the graph is recorded"
+            raise NotComparable(UncheckableReason.PROVENANCE_INCOMPLETE, text)
+        return None
+    if not types:
+        text = f"it used version {version.graph_version} of the identity graph, and none of its groups resolves identities"
+        raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
+    if context is None:
+        text = f"it used version {version.graph_version} of the identity graph, and no context stream is at hand"
+        raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
+    keys = [key for key in question.keys if key[0] in types]
+    try:
+        return Resolution.of(version, context.entities(version, keys, question.as_of))
+    except GraphUnknown as error:
+        raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, str(error)) from None
 
 
 class Comparer:
@@ -75,13 +106,12 @@ class Comparer:
             try:
                 served_snapshot = self.reader.read(anchor)
                 run_key, question = self.question(served_snapshot)
+                question_at = self.question_at(served_snapshot, question)
             except NotComparable as error:
                 results.append(Comparison(None, error.reason, error.detail, served_snapshot))
                 continue
             results.append(Comparison(None, None, None, served_snapshot))
-            questions_by_run.setdefault(run_key, []).append(
-                (number, anchor, QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text))
-            )
+            questions_by_run.setdefault(run_key, []).append((number, anchor, question_at))
         for run_key, items in questions_by_run.items():
             rebuilt_snapshots = self.rebuilder(run_key).hashed_bytes([question for _, _, question in items])
             for (number, anchor, _), hashed_bytes in zip(items, rebuilt_snapshots, strict=True):
@@ -108,10 +138,6 @@ class Comparer:
             if pins != parity.pins:
                 raise NotComparable(UncheckableReason.ANOTHER_RUN, f"it was served for run {pins.run_id} and its pins")
             self._pins = pins
-        if served_snapshot.graph_version is not None:
-            version = served_snapshot.graph_version.graph_version
-            text = f"it used version {version} of the identity graph, which no rebuild can consult"
-            raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
         key = (served_snapshot.registry_digest, served_snapshot.run_config_digest)
         if key not in parity.runs:
             if all(registry != key[0] for registry, _ in parity.runs):
@@ -126,6 +152,15 @@ class Comparer:
             unknown = error.reason is Reason.UNKNOWN_GROUP_VERSION
             reason = UncheckableReason.GROUP_VERSION_MISSING if unknown else UncheckableReason.PROVENANCE_INCOMPLETE
             raise NotComparable(reason, error.message) from None
+
+    def question_at(self, served_snapshot: ServedSnapshot, question: Question) -> QuestionAt:
+        """The question at the basis that it was answered at, resolved by the version of the graph that it was resolved by.
+
+        Raises:
+            NotComparable: that version cannot be had from the context stream.
+        """
+        resolution = resolution_of(question, served_snapshot.graph_version, self.parity.context)
+        return QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text, resolution)
 
     def _lacks(self, key: RunKey, served_snapshot: ServedSnapshot) -> str | None:
         if (key, served_snapshot.basis_text) not in self._lacking:
@@ -252,5 +287,5 @@ class _RecordMaker:
     def _describe(self, anchor: ParityAnchor, comparison: Comparison) -> Mismatch:
         served_snapshot = self.comparer.reader.read(anchor)
         key, question = self.comparer.question(served_snapshot)
-        question_at = QuestionAt(question, served_snapshot.basis, served_snapshot.basis_text)
+        question_at = self.comparer.question_at(served_snapshot, question)
         return describe(self.comparer.rebuilder(key), question_at, anchor.snapshot_hash, comparison.rebuilt, self.hashed_of)

@@ -55,7 +55,7 @@ class ProjectionFold:
             missing_part = run.knowledge.lacks(basis)
             if missing_part is not None:
                 raise NotRebuildable(missing_part)
-            rebuilder = Rebuilder(run)
+            rebuilder = Rebuilder(run)  # as sent: what a group should serve of each key, whatever joins these
             questions = [QuestionAt.of(check_request(request, registry, pins, ANYTHING), basis) for request in requests]
             answers = rebuilder.hashed_bytes(questions)
         return ["" if isinstance(answer, ContractError) else sha256_hex(answer) for answer in answers]

@@ -5,7 +5,7 @@ All rows of one key are evaluated in one call of the kernel; what each may know 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from ofp_platform.kernel.accumulate import EARLIEST, times_before
 from ofp_platform.kernel.columns import ColumnQuery, KeyedEvents, KeyedRows
+from ofp_platform.kernel.entity_events import ResolvedEvents
 from ofp_platform.kernel.known_rows import evaluate_known
 from ofp_platform.kernel.query import LayoutArrays
 from ofp_platform.kernel.sliding import Evaluations
-from ofp_platform.kernel.snapshot import SnapshotMaker
+from ofp_platform.kernel.snapshot import Resolution, SnapshotMaker
 from ofp_platform.kernel.windows import Evaluation
 from ofp_platform.offline.replay.event_index import EventIndex
 from ofp_platform.offline.replay.event_names import EventNames
@@ -32,6 +33,9 @@ from ofp_platform.vocabulary.position import basis_text as text_of_basis
 
 Int64s = npt.NDArray[np.int64]
 _Groups = tuple[CompiledGroup, ...]
+EvaluatedRow = tuple[Evaluations, int]
+_KeyPlace = tuple[int, int, tuple[str, ...]]
+"""A question, one of its keys, and the members of its entity; () is the key itself."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +51,45 @@ class ReplayedRun:
 
 @dataclass(frozen=True)
 class QuestionAt:
-    """A question and the basis that it is answered at; `basis_text` is the canonical text of the basis."""
+    """A question and the basis that it is answered at; `basis_text` is the canonical text of the basis. `resolution`: of a
+    question of which a group resolves identities.
+    """
 
     question: Question
     basis: Basis
     basis_text: str
+    resolution: Resolution | None = None
 
     @classmethod
-    def of(cls, question: Question, basis: Basis) -> QuestionAt:
+    def of(cls, question: Question, basis: Basis, resolution: Resolution | None = None) -> QuestionAt:
         """The question with the text of its basis."""
-        return cls(question, basis, text_of_basis(basis))
+        return cls(question, basis, text_of_basis(basis), resolution)
+
+    def members_of(self, key: tuple[str, str]) -> tuple[str, ...]:
+        """The ids of the entity of one of its keys, where these are several and a group resolves them; else none."""
+        return () if self.resolution is None else self.resolution.members_of(key)
+
+    def ids_of(self, key: tuple[str, str], group: CompiledGroup) -> tuple[str, ...]:
+        """The ids of which the events count for a group of one of its keys."""
+        return (self.members_of(key) if group.resolves else ()) or (key[1],)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedQuestions:
     """The kernel's results for some questions. `rows[i]`: per key of question i the evaluations and the row in them;
-    `watermarks[i]`: of its basis, microseconds."""
+    `entity_rows[i]`: the same over the events of its entity, None where that has one member; `watermarks[i]`: of its basis,
+    microseconds."""
 
-    rows: list[list[tuple[Evaluations, int]]]
+    rows: list[list[EvaluatedRow]]
+    entity_rows: list[list[EvaluatedRow | None]]
     watermarks: list[int | None]
 
-    def keys(self, number: int) -> list[Evaluation]:
+    def keys(self, number: int) -> list[Evaluation | ResolvedEvents]:
         """The evaluations of one question's keys, in their order."""
-        return [evaluations.at(row) for evaluations, row in self.rows[number]]
+        return [
+            own[0].at(own[1]) if entity is None else ResolvedEvents(own[0].at(own[1]), entity[0].at(entity[1]))
+            for own, entity in zip(self.rows[number], self.entity_rows[number], strict=True)
+        ]
 
 
 class Rebuilder:
@@ -99,7 +119,11 @@ class Rebuilder:
             try:
                 results.append(
                     self.maker.hashed(
-                        question.question, question.basis_text, evaluations.watermarks[number], evaluations.keys(number)
+                        question.question,
+                        question.basis_text,
+                        evaluations.watermarks[number],
+                        evaluations.keys(number),
+                        question.resolution,
                     )
                 )
             except ContractError as error:
@@ -114,48 +138,56 @@ class Rebuilder:
             for question, watermark in zip(questions, watermarks, strict=True)
         ]
         chains = chains_of(bounds)
-        rows: list[list[tuple[Evaluations, int]]] = [[None] * len(question.question.keys) for question in questions]  # type: ignore[list-item]
-        keys_by_groups: dict[tuple[tuple[str, str], ...], tuple[_Groups, list[tuple[int, int]]]] = {}
+        rows: list[list[EvaluatedRow]] = [[None] * len(question.question.keys) for question in questions]  # type: ignore[list-item]
+        entity_rows: list[list[EvaluatedRow | None]] = [[None] * len(question.question.keys) for question in questions]
+        keys_by_groups: dict[tuple[tuple[str, str], ...], tuple[_Groups, list[_KeyPlace]]] = {}
         names_of: dict[int, dict[str, tuple[tuple[str, str], ...]]] = {}  # most questions share their groups
         for number, question in enumerate(questions):
             groups_of = question.question.groups_of
             names = names_of.get(id(groups_of))
             if names is None:
                 names = names_of[id(groups_of)] = {key_type: _names(groups) for key_type, groups in groups_of.items()}
-            for index, (key_type, _) in enumerate(question.question.keys):
+            for index, key in enumerate(question.question.keys):
+                key_type = key[0]
                 entry = keys_by_groups.get(names[key_type])
                 if entry is None:
                     entry = keys_by_groups[names[key_type]] = groups_of[key_type], []
-                entry[1].append((number, index))
+                entry[1].append((number, index, ()))
+                if members := question.members_of(key):
+                    entry[1].append((number, index, members))
         for groups, question_keys in keys_by_groups.values():
-            self._evaluate_type(groups, question_keys, questions, chains, horizons, rows)
-        return EvaluatedQuestions(rows, watermarks)
+            for place, evaluated_row in self._evaluate_type(groups, question_keys, questions, chains, horizons):
+                number, index, members = place
+                if members:
+                    entity_rows[number][index] = evaluated_row
+                else:
+                    rows[number][index] = evaluated_row
+        return EvaluatedQuestions(rows, entity_rows, watermarks)
 
     def _evaluate_type(
         self,
         groups: _Groups,
-        question_keys: list[tuple[int, int]],
+        question_keys: list[_KeyPlace],
         questions: Sequence[QuestionAt],
         chains: Chains,
         horizons: list[int],
-        rows: list[list[tuple[Evaluations, int]]],
-    ) -> None:
+    ) -> Iterator[tuple[_KeyPlace, EvaluatedRow]]:
         query = self.column_query(groups)
-        codes_of: dict[str, int] = {}
+        codes_of: dict[tuple[str, ...], int] = {}
         codes = np.array(
             [
-                codes_of.setdefault(questions[number].question.keys[key_index][1], len(codes_of))
-                for number, key_index in question_keys
+                codes_of.setdefault(members or (questions[number].question.keys[key_index][1],), len(codes_of))
+                for number, key_index, members in question_keys
             ]
         )
-        numbers = np.array([number for number, _ in question_keys], np.int64)
+        numbers = np.array([number for number, _, _ in question_keys], np.int64)
         times = np.array([item.question.as_of for item in questions], np.int64)[numbers]
         limits = np.array(horizons, np.int64)[numbers]
         after = np.full(len(codes_of), np.iinfo(np.int64).max)
         until = np.full(len(codes_of), EARLIEST)
         np.minimum.at(after, codes, np.minimum(times_before(times, query.reach), limits))
         np.maximum.at(until, codes, times)
-        events = self.index.events(groups[0].key_type, list(codes_of), after, until)
+        events = self.index.entity_events(groups[0].key_type, list(codes_of), after, until)
         chain_of, ranks = chains.chain[numbers], chains.rank[numbers]
         for number in np.unique(chain_of).tolist():
             chain_rows = np.flatnonzero(chain_of == number)
@@ -168,8 +200,7 @@ class Rebuilder:
                 limits[chain_rows],
             )
             for row, index in enumerate(chain_rows.tolist()):
-                question_number, key_index = question_keys[index]
-                rows[question_number][key_index] = evaluations, row
+                yield question_keys[index], (evaluations, row)
 
     def column_query(self, groups: _Groups) -> ColumnQuery:
         """The column query for groups of one key type (kept)."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ofp_platform.kernel.accumulate import events_between
+from ofp_platform.kernel.entity_events import time_order
 from ofp_platform.offline.replay.key_shards import COPY_EVENT, COPY_PARTITION, COPY_POSITION, EventShard, KeyDigests, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.registry.compile import CompiledRegistry
@@ -87,11 +88,47 @@ class EventIndex:
         matrix = np.ascontiguousarray(np.concatenate(matrices, axis=1))
         return KeyEvents(matrix, starts, ends, np.concatenate(copies), self._registry.layouts[key_type].amendable)
 
+    def entity_events(self, key_type: str, entities: Sequence[tuple[str, ...]], after: Int64s, until: Int64s) -> KeyEvents:
+        """As `events`, of entities: the events of all members of each, in the order of time and tie. A key may be in several."""
+        places: dict[str, int] = {}
+        for members in entities:
+            for member in members:
+                places.setdefault(member, len(places))
+        if all(len(members) == 1 for members in entities) and len(places) == len(entities):
+            return self.events(key_type, list(places), after, until)
+        earliest, latest = np.full(len(places), np.iinfo(np.int64).max), np.full(len(places), np.iinfo(np.int64).min)
+        for number, members in enumerate(entities):
+            of_members = [places[member] for member in members]
+            earliest[of_members] = np.minimum(earliest[of_members], after[number])
+            latest[of_members] = np.maximum(latest[of_members], until[number])
+        single = self.events(key_type, list(places), earliest, latest)
+        ties = self._registry.layouts[key_type].ties
+        columns = [_entity_columns(single, [places[member] for member in members], ties) for members in entities]
+        return _taken(single, columns)
+
     def _shard(self, key_type: str, number: int) -> EventShard:
         shard = self._shards.get((key_type, number))
         if shard is None:
             shard = self._shards[key_type, number] = self._folded_replay.events(self._registry, key_type, number)
         return shard
+
+
+def _entity_columns(events: KeyEvents, keys: Sequence[int], ties: bool) -> Int64s:
+    """The columns of the events of these keys, in the order of time and tie."""
+    columns = np.concatenate([np.arange(events.starts[key], events.ends[key]) for key in keys])
+    return columns if len(keys) == 1 else columns[time_order(events.matrix[:, columns], ties=ties)]
+
+
+def _taken(events: KeyEvents, columns: Sequence[Int64s]) -> KeyEvents:
+    """The events in these columns, of one entity after the other."""
+    every = np.concatenate([np.empty(0, np.int64), *columns])
+    ends = np.cumsum([len(part) for part in columns])
+    copies = events.copies[np.argsort(events.copies[:, COPY_EVENT], kind="stable")]
+    offsets = np.searchsorted(copies[:, COPY_EVENT], np.arange(events.matrix.shape[1] + 1))
+    of_columns = copies[_numbers_in(offsets[every], offsets[every + 1])]
+    of_columns[:, COPY_EVENT] = np.repeat(np.arange(len(every)), offsets[every + 1] - offsets[every])
+    starts = ends - np.array([len(part) for part in columns])
+    return KeyEvents(np.ascontiguousarray(events.matrix[:, every]), starts, ends, of_columns, events.amendable)
 
 
 def _key_ranges(shard: EventShard, high: Int64s, low: Int64s, after: Int64s, until: Int64s) -> tuple[Int64s, Int64s]:

@@ -82,6 +82,9 @@ def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[Fe
         if compiled_group is None:
             known_groups = ", ".join(f"{name} {version}" for name, version in sorted(registry.groups))
             _refuse(f"feature_groups.{index}", f"the pack has no such group version; it has {known_groups}")
+        if compiled_group.resolves:
+            text = "this group resolves identities, which the rows of a dataset do not yet: it is served, and held to parity"
+            _refuse(f"feature_groups.{index}", text)
         if compiled_group.key_type not in key_types:
             types = ", ".join(sorted(key_types))
             text = f"this group is of key type {compiled_group.key_type}, and the rows of this scope have {types}"
@@ -111,12 +114,17 @@ def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tup
         request_context=intent.request_context,
     )
     try:
-        check_request(request, registry, intent.context_pins, Limits())
+        question = check_request(request, registry, intent.context_pins, Limits())
     except ContractError as error:
         unknown = error.reason is Reason.UNKNOWN_GROUP_VERSION
         reason = BuildReason.FEATURE_PROFILE_UNRESOLVED if unknown else BuildReason.INVALID_INTENT
         text = "the pack does not have all of these group versions" if unknown else error.message
         raise BuildRefused(reason, text, _FIELDS.get(error.reason, "")) from None
+    if question.resolved_types:
+        text = (
+            "a group resolves identities, and an intent names no graph version: `ofp snapshot rebuild` takes that of the snapshot"
+        )
+        raise BuildRefused(BuildReason.INVALID_INTENT, text, "feature_groups")
     return _canonical_order(intent.feature_groups)
 
 

@@ -9,7 +9,7 @@ from ofp_platform.offline.parity.parity import ParityRuns
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
-from ofp_platform.offline.runs.run_parity import compare_and_store, replayed_packs
+from ofp_platform.offline.runs.run_parity import compare_and_store, context_of, replayed_packs
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.dataset_manifest import ParityReceipt
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
@@ -34,7 +34,8 @@ def compare_anchors(
     runs = replayed_packs(
         build_context, plan.context_pins, policies, basis, plan.parity_anchors, folder, folded_under_plan, guard
     )
-    parity = ParityRuns(plan.stream_name, plan.context_pins, runs)
+    context = context_of(build_context, runs, plan.context_pins, plan.clock_skew_us)
+    parity = ParityRuns(plan.stream_name, plan.context_pins, runs, context)
     counts = compare_and_store(build_context, parity, plan.parity_anchors, plan.request_id, lambda _record: guard.check())
     return ParityReceipt(
         anchors=counts.total(),

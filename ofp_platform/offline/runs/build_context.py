@@ -37,8 +37,8 @@ class BuildContext:
     least `processes_from` records. `engine` computes the features. `memory`: bytes that all processes of a build together may
     hold; None: a fold is cut into the least number of shards. `limits`: those of the profile; `clock`: seconds, for pauses only;
     `policy_rev`: the policy of the profile, which plans and manifests name;
-    `policies`: the build policies that there are. `on_look` is told every second or so, while a build runs, how many bytes of
-    scratch and files it holds.
+    `policies`: the build policies that there are; `context_log`: the stream of identity links, if there is one. `on_look` is told
+    every second or so, while a build runs, how many bytes of scratch and files it holds.
 
     Raises:
         SparkUnavailable: the engine is Spark, and it is not installed here.
@@ -59,6 +59,7 @@ class BuildContext:
     policy_rev: str | None = None
     on_look: Callable[[int], None] = lambda held: None
     policies: BuildPolicies = SHIPPED_ALONE
+    context_log: EventLog | None = None
 
     def __post_init__(self) -> None:
         if self.engine is FeatureEngine.SPARK:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofp_platform.identity.context_replay import ContextReplay
 from ofp_platform.offline.parity.anchor_source import decision_anchors, decisions_in, registries_of
 from ofp_platform.offline.parity.correction_ledger import CorrectionLedger, CorrectionTally
 from ofp_platform.offline.parity.correction_store import store_corrections
@@ -26,6 +27,7 @@ from ofp_platform.offline.runs.scratch_folders import passing_folder
 from ofp_platform.offline.sources.replay_reading import replaying
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import compile_pack
+from ofp_platform.registry.models import Identity
 from ofp_platform.registry.pack import load_pack
 from ofp_platform.storage.published_packs import pack_content
 from ofp_platform.storage.snapshot_records import hashed_part, read_record
@@ -96,7 +98,8 @@ def _decisions_and_replay(build_context: BuildContext, run: RunToProve) -> Itera
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "no decision of this run is recorded up to this basis", "basis")
     with passing_folder(build_context.scratch) as folder:
         runs = replayed_packs(build_context, run.pins, run.policies, basis, decision_ids, folder)
-        yield decision_ids, ParityRuns(build_context.log.stream_name, run.pins, runs)
+        context = context_of(build_context, runs, run.pins, run.policies.clock_skew_us)
+        yield decision_ids, ParityRuns(build_context.log.stream_name, run.pins, runs, context)
 
 
 def replayed_packs(
@@ -135,6 +138,21 @@ def replayed_packs(
                 )  # fmt: skip
         runs[digest, policies.run_config_digest] = replayed_run
     return runs
+
+
+def context_of(
+    build_context: BuildContext, runs: Mapping[RunKey, ReplayedRun], pins: ContextPins, clock_skew_us: int
+) -> ContextReplay | None:
+    """The links of the run, read anew, where any of its packs resolves identities and there is a context stream.
+
+    Raises:
+        BuildRefused: REPLAY_INCOMPLETE, STORE_UNAVAILABLE.
+    """
+    resolves = any(group.identity is Identity.RESOLVED for run in runs.values() for group in run.pack.groups)
+    if not resolves or build_context.context_log is None:
+        return None
+    with replaying("basis"):
+        return ContextReplay.read(build_context.context_log, pins, clock_skew_us)
 
 
 def compare_and_store(

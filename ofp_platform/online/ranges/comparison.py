@@ -226,7 +226,7 @@ def _serve(
     groups: Mapping[tuple[str, str], CompiledGroup],
     as_of: int,
 ) -> Answer:
-    """The answer that a caller would get."""
+    """The answer that a caller would get, were no identity resolved: state is of keys, and what joins them changes none of it."""
     row, pool = side
     limits = plane.profile.limits
     body = canonical_bytes(_request(row, key_type, keys, refs, groups, as_of))
@@ -237,7 +237,7 @@ def _serve(
             sum(len(groups[ref].request_fields) for ref in refs), limits.max_request_context_fields
         ),
     }
-    return Reader(pool, row.projection_id, plane.evaluator(row), limits.model_copy(update=enough)).answer(body)
+    return Reader(pool, row.projection_id, plane.evaluator(row, as_sent=True), limits.model_copy(update=enough)).answer(body)
 
 
 def _entries(answer: Answer, horizon: int) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def materialise_hour(plane: Plane, row: ProjectionRow, objects: ObjectStore, hou
                 " rebuild older snapshots from the archive"
             )
         limits = plane.profile.limits
-        reader = Reader(pool, row.projection_id, plane.evaluator(row), limits)
+        reader = Reader(pool, row.projection_id, plane.evaluator(row), limits, graph=plane.graph)
         answers: list[Answer] = []
         entries: list[tuple[str, str, str]] = []
         for key_type, groups in _groups(registry).items():

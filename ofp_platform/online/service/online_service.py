@@ -365,6 +365,7 @@ class OnlineService:
             posture=lambda: monitor.posture,
             partitions=plane.partition_ids,
             incarnations=plane.incarnations,
+            graph=plane.graph,
             settings=ReadSettings(cache_bytes=self._cache_bytes),
         )
         listener.attach(row, self.reader)

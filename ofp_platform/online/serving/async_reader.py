@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
+from ofp_platform.identity.graph_state import READ_LINKS, link_arguments, read_links
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.kernel.windows import EventsMissing
 from ofp_platform.online.serving.causal_read import (
@@ -32,6 +33,7 @@ from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredCh
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
+from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion, keys_to_resolve
 from ofp_platform.online.serving.state_statement import (
     NOTHING_HELD,
     READ_SHARDS,
@@ -55,6 +57,7 @@ _RELEASE_SECONDS = 1.0  # for a connection whose statement was given up: then it
 _LARGE_AT_ONCE = 2
 _PACKED_TO_DECODED = 4  # about how many times larger events are when they are decoded
 _NEWEST = 2**62  # no commit is after it: only the head is asked for
+Read = TypeVar("Read")
 logger = logging.getLogger(__name__)
 # (the one of no host that `target_session_attrs` accepts, as in a failover, is of a class of its own)
 STORE_ERRORS = (
@@ -110,8 +113,10 @@ class AsyncReader:
         partitions: Partitions | None = None,
         incarnations: Incarnations | None = None,
         *,
+        graph: Graph = NO_GRAPH,
         settings: ReadSettings = _SETTINGS,
     ) -> None:
+        self._graph = graph
         self._pool = pool
         self._projection_id = projection_id
         self.evaluator = evaluator
@@ -210,6 +215,8 @@ class AsyncReader:
             ContractError: every refusal of the contract; the awaitable raises it too.
         """
         question = self._questions.read(body)
+        if self.evaluator.registry.resolves and (keys := keys_to_resolve(question)):
+            return self._answer_resolved(question, keys)
         head = self.cache.head
         if head is None or head.version < self._floor or not _has_reached(head, question):
             return self._answer_from_store(question)
@@ -223,6 +230,23 @@ class AsyncReader:
             return self.evaluator.answer_from(question, head.basis, head.watermark, cached_states, self._posture())
         except EventsMissing:  # a large key was read for other instants: only some of its events are held
             return self._answer_from_store(question)
+
+    async def _answer_resolved(self, question: Question, keys: list[tuple[str, str]]) -> Answer:
+        """From the store always: the links first, then the state of all members, both as they stand now."""
+        pins = question.request.context_pins
+        arguments = link_arguments(self._graph.demand(pins), pins, keys)
+        links = read_links(await self._await_store(self._fetch(READ_LINKS, *arguments), question))
+        resolved = ResolvedQuestion.of(question, self._graph, links, pins)
+        reading = resolved.reading
+        state = await self._await_store(self._read(reading, is_whole=bool(reading.whole_keys)), question)
+        packed_bytes = sum(len(chunk.block or b"") for chunks in state.chunks for chunk in chunks)
+        answer_arguments = self.evaluator, state, self._posture()
+        if packed_bytes * _PACKED_TO_DECODED > self._large_bytes:
+            answer = await asyncio.get_running_loop().run_in_executor(self._threads, resolved.answer, *answer_arguments)
+        else:
+            answer = resolved.answer(*answer_arguments)
+        self._floor = max(self._floor, state.version)
+        return answer
 
     def _is_large(self, keys: Sequence[KeyState]) -> bool:
         return sum([key.decoded_bytes for key in keys]) > self._large_bytes
@@ -244,7 +268,7 @@ class AsyncReader:
     ) -> Answer:
         missing = tuple([key for key, state in cached_keys if state is None])
         epoch = self.cache.epoch
-        some = await self._await_state(self._shared_read(replace(question, keys=missing)), question)
+        some = await self._await_store(self._shared_read(replace(question, keys=missing)), question)
         if some.version == head.version:
             read = iter(await self._keep(missing, some, epoch))
             states = [state or next(read) for _, state in cached_keys]
@@ -254,16 +278,16 @@ class AsyncReader:
 
     async def _answer_from_store(self, question: Question) -> Answer:
         epoch = self.cache.epoch
-        state = await self._await_state(self._read(question), question)
+        state = await self._await_store(self._read(question), question)
         try:
             return await self._make_answer(question, state, await self._keep(question.keys, state, epoch))
         except EventsMissing:  # a row of whose values it was thought that they are held is another by now
             pass
         epoch = self.cache.epoch
-        state = await self._await_state(self._read(question), question)
+        state = await self._await_store(self._read(question), question)
         with contextlib.suppress(EventsMissing):
             return await self._make_answer(question, state, await self._keep(question.keys, state, epoch, is_refined=False))
-        state = await self._await_state(self._read(question, is_whole=True), question)
+        state = await self._await_store(self._read(question, is_whole=True), question)
         chunks_of_keys = [[chunk for chunk in chunks if not chunk.is_mark] for chunks in state.chunks]
         arguments = question.keys, chunks_of_keys, state.chunks, [None] * len(question.keys)
         states = await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, *arguments)
@@ -274,7 +298,7 @@ class AsyncReader:
         self._floor = max(self._floor, state.version)
         return answer
 
-    async def _await_state(self, reading: Awaitable[StoredState], question: Question) -> StoredState:
+    async def _await_store(self, reading: Awaitable[Read], question: Question) -> Read:
         try:
             return await reading
         except STORE_ERRORS as error:

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection, RawCursor
 
+from ofp_platform.identity.graph_state import query_links
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.serving.causal_read import (
     Incarnations,
@@ -20,6 +21,7 @@ from ofp_platform.online.serving.causal_read import (
 )
 from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.plain_question import QuestionReader
+from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion, keys_to_resolve
 from ofp_platform.online.serving.state_statement import (
     READ_SHARDS,
     READ_STATE,
@@ -56,9 +58,11 @@ class Reader:
         partitions: Partitions | None = None,
         incarnations: Incarnations | None = None,
         *,
+        graph: Graph = NO_GRAPH,
         look_seconds: float = LOOK_SECONDS,
         split_seconds: float = SPLIT_SECONDS,
     ) -> None:
+        self._graph = graph
         self._pool = pool
         self._projection_id = projection_id
         self._evaluator = evaluator
@@ -82,12 +86,21 @@ class Reader:
         else:
             question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
         try:
+            if self._evaluator.registry.resolves and (keys := keys_to_resolve(question)):
+                return self._answer_resolved(question, keys)
             state = self._read(question)
         except psycopg.Error as error:
             if not is_transient(error):
                 raise
             raise unavailable(Reason.STORE_DOWN, "the state store does not answer", self._evaluator.pins) from None
         return self._evaluator.answer(question, state, self._posture())
+
+    def _answer_resolved(self, question: Question, keys: list[tuple[str, str]]) -> Answer:
+        pins = self._evaluator.pins
+        with self._pool.connection() as connection:
+            links = query_links(connection, self._graph.demand(pins), pins, keys)
+        resolved = ResolvedQuestion.of(question, self._graph, links, pins)
+        return resolved.answer(self._evaluator, self._read(resolved.reading), self._posture())
 
     def _read(self, question: Question) -> StoredState:
         wait_ms = self._limits.at_least_basis_wait_ms

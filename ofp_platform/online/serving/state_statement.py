@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ofp_platform.kernel.accumulate import LATEST
+from ofp_platform.kernel.accumulate import EARLIEST, LATEST
 from ofp_platform.online.serving.evaluation import Evaluator, StoredChunk, StoredState
 from ofp_platform.online.state.buckets import KEY_TYPE_CODES
 from ofp_platform.online.state.chunk_spans import SPAN_LEVELS
@@ -136,7 +136,8 @@ def read_arguments(
         for key_type, key_id in question.keys:
             key_types.append(KEY_TYPE_CODES[key_type])
             key_ids.append(key_id)
-            whole_after.append(evaluator.whole_after(question, key_type))
+            is_whole = (key_type, key_id) in question.whole_keys
+            whole_after.append(EARLIEST if is_whole else evaluator.whole_after(question, key_type))
             as_of.append(LATEST if newer else question.as_of)
             until.append(question.as_of)
         edges |= evaluator.edges(question)  # a chunk across another question's edge is sent for nothing: harmless
