@@ -40,6 +40,7 @@ from ofp_platform.cli.online import (
     decision_commands,
     failure_commands,
     features,
+    identity_commands,
     log_commands,
     mcp_commands,
     pack_operation_commands,
@@ -109,6 +110,7 @@ app.add_typer(snapshot_commands.app, name="snapshot")
 log_commands.app.command("import", short_help="Append the rows of a file of your own.")(import_commands.import_events)
 app.add_typer(log_commands.app, name="log")
 log_commands.app.command("show", short_help="Show one record, without the values of its payload.")(record_commands.show)
+app.add_typer(identity_commands.app, name="identity")
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
 app.add_typer(governance_commands.app, name="governance")

@@ -45,6 +45,13 @@ class GraphProjector:
             except GraphConflict:
                 continue  # another one has applied them: there is less left each time
 
+    def drain(self) -> list[GraphReceipt]:
+        """Apply until nothing is left; raises as `apply_available`."""
+        receipts: list[GraphReceipt] = []
+        while (receipt := self.apply_available()) is not None:
+            receipts.append(receipt)
+        return receipts
+
     def graph(self) -> GraphRow:
         """The graph as it stands."""
         with self.pool.connection() as connection:

@@ -55,8 +55,8 @@ def get_features(
     declared_profile = environment.load_profile()
     request = make_request(
         context_pins=declared_profile.context_pins,
-        feature_keys=[_pair(text, "--key", "TYPE:ID") for text in key],
-        feature_groups=[_pair(text, "--group", "NAME:VERSION") for text in feature_group],
+        feature_keys=[pair_of(text, "--key", "TYPE:ID") for text in key],
+        feature_groups=[pair_of(text, "--group", "NAME:VERSION") for text in feature_group],
         as_of_time_utc=as_of,
         request_context=_request_context(context) if context else None,
         at_least_basis=None if not at_least else [_position(text, declared_profile.stream_name) for text in at_least],
@@ -93,7 +93,7 @@ def _over_http(url: str, token: str | None, request: GetFeaturesRequest) -> byte
     return answer.body
 
 
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+def pair_of(text: str, option: str, form: str) -> tuple[str, str]:
     first, colon, second = text.partition(":")
     if not (first and colon and second):
         raise CommandRefused(f"{option} is written {form}")

@@ -27,6 +27,7 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which a line feed is n
 @app.command(short_help="Append events from a file.")
 def append(
     file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One envelope per line; - reads standard input.")],
+    context: Annotated[bool, typer.Option("--context", help="Append to the context stream: links between entities.")] = False,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -40,6 +41,7 @@ def append(
     appended_count = refused_count = 0
     newest: dict[str, Position] = {}
     with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
+        log = plane.context_log(create=True) if context else plane.log
         batch: list[tuple[int, Any]] = []
         for number, line in enumerate(_lines(file), 1):
             if not line.strip():
@@ -51,10 +53,10 @@ def append(
                 typer.echo(_words(file, number, value), err=True)
                 refused_count += 1
             if len(batch) == _BATCH:
-                good, bad = _append(plane.log, file, batch, newest)
+                good, bad = _append(log, file, batch, newest)
                 appended_count, refused_count, batch = appended_count + good, refused_count + bad, []
         if batch:
-            good, bad = _append(plane.log, file, batch, newest)
+            good, bad = _append(log, file, batch, newest)
             appended_count, refused_count = appended_count + good, refused_count + bad
     positions = [position for _, position in sorted(newest.items())]
     lines = [f"{appended_count} appended, {refused_count} refused"]

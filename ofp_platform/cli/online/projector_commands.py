@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.online.projecting.projector import ApplyReceipt
     from ofp_platform.online.projecting.shard_projector import ShardReceipt
+    from ofp_platform.online.state.key_shards import KeyShard
     from ofp_platform.online.state.projection import ProjectionRow
 
 app = typer.Typer(help="Run the projector, or show how far it is.", no_args_is_help=True)
@@ -65,7 +66,6 @@ def run(
     """
     from prometheus_client import CollectorRegistry, Counter, start_http_server
 
-    from ofp_platform.online.ranges.shard_driver import drive
     from ofp_platform.online.state.key_shards import KeyShard
 
     stop = threading.Event()
@@ -85,23 +85,58 @@ def run(
     with resolve(home, profile).open_plane("projector", create_stream=True) as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
-        while not stop.is_set():
-            row = plane.ensure_live()
-            if key_shard is not None:
-                key_shard.demand(row)
-            of_shard = "" if key_shard is None else f", key shard {key_shard}"
-            typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}{of_shard}")
-            with _until_switched(plane, row, stop) as until_switched:
-                drive(
-                    plane,
-                    row,
-                    key_shard,
-                    stop=until_switched,
-                    on_commit=on_commit,
-                    on_trouble=_tell_trouble,
-                    on_standby=partial(typer.echo, f"standing by: another projector applies to projection {row.projection_id}"),
-                )
+        with _following_context(plane, key_shard, stop):
+            _drive_live(plane, key_shard, stop, on_commit)
     typer.echo("stopped")
+
+
+@contextmanager
+def _following_context(plane: Plane, shard: KeyShard | None, stop: threading.Event) -> Iterator[None]:
+    """Inside the context the links of the run are folded, too, where the profile names a context stream; by shard 0 alone."""
+    from ofp_platform.identity.continuous_graph import follow_context
+    from ofp_platform.vocabulary.background_tasks import BackgroundTasks
+
+    if plane.profile.context_stream is None or (shard is not None and shard.number):
+        yield
+        return
+    ended = threading.Event()
+    tasks = BackgroundTasks(on_end=lambda _task: stop.set())
+    follow = partial(follow_context, plane.graph_projector, on_trouble=_tell_trouble)
+    follower = tasks.start_thread("context follower", follow, ended)
+    try:
+        yield
+    finally:
+        ended.set()
+        follower.join()
+    if tasks.ended.own:
+        raise RuntimeError(tasks.ended.own[0].reason)
+
+
+def _drive_live(
+    plane: Plane,
+    key_shard: KeyShard | None,
+    stop: threading.Event,
+    on_commit: Callable[[ApplyReceipt | ShardReceipt], None],
+) -> None:
+    """Apply to the live projection, whichever that is, until the event is set."""
+    from ofp_platform.online.ranges.shard_driver import drive
+
+    while not stop.is_set():
+        row = plane.ensure_live()
+        if key_shard is not None:
+            key_shard.demand(row)
+        of_shard = "" if key_shard is None else f", key shard {key_shard}"
+        typer.echo(f"{READY} {row.projection_id} of stream {row.stream_name}, registry {row.registry_digest[:12]}{of_shard}")
+        with _until_switched(plane, row, stop) as until_switched:
+            drive(
+                plane,
+                row,
+                key_shard,
+                stop=until_switched,
+                on_commit=on_commit,
+                on_trouble=_tell_trouble,
+                on_standby=partial(typer.echo, f"standing by: another projector applies to projection {row.projection_id}"),
+            )
 
 
 def _tell_trouble(words: str) -> None:
@@ -150,6 +185,8 @@ def catch_up(json: AsJson = False, home: Home = None, profile: ProfileSource = N
 
     with resolve(home, profile).open_plane("projector", create_stream=True) as plane:
         row = plane.ensure_live()
+        if plane.profile.context_stream is not None:
+            plane.graph_projector().drain()
         with bar(Console(stderr=True), "Projecting", sum(plane.log.ordinal_lag(row.basis).values())) as advance:
             commits = apply_until(
                 plane.projector(row), plane.log.ends(), plane.profile.batch_records, lambda receipt: advance(receipt.records)

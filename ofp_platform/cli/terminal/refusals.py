@@ -41,6 +41,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
     from ofp_platform.offline.sources.spark_engine import SparkUnavailable
+    from ofp_platform.online.plane import NoContextStream
     from ofp_platform.online.projecting.epoch_barrier import EpochHeld
     from ofp_platform.online.projecting.epoch_records import EpochDiffers
     from ofp_platform.online.ranges.log_trim import TrimRefused
@@ -95,6 +96,7 @@ def words_for(error: Exception) -> str | None:
         LeaseLost,
         LogError,
         MemoryTooSmall,
+        NoContextStream,
         NotExplained,
         NotRebuildable,
         ObjectConflict,
