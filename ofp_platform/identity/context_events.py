@@ -40,11 +40,11 @@ class LinkFailure:
 
 @dataclass(frozen=True)
 class ContextRecords:
-    """The records of a batch, each once. `ignored`: of types that say nothing of identity; `other_run`: of another run."""
+    """The records of a batch, each once. `ignored_records`: of types that say nothing of identity; `other_run`: of others."""
 
     links: tuple[PlacedLink, ...]
     failures: tuple[LinkFailure, ...]
-    ignored: int
+    ignored_records: int
     other_run: int
 
 
@@ -52,9 +52,10 @@ def read_context(batch: RecordBatch, pins: ContextPins, clock_skew_us: int) -> C
     """Sort the records of a batch. Pure: a record's fate is its own."""
     links: list[PlacedLink] = []
     failures = [
-        LinkFailure(one.offset, ApplyFailureReason.MALFORMED_PAYLOAD, "the record is no envelope") for one in batch.unreadable
+        LinkFailure(record.offset, ApplyFailureReason.MALFORMED_PAYLOAD, "the record is no envelope")
+        for record in batch.unreadable
     ]
-    ignored = 0
+    ignored_records = 0
     membership = belonging(pins, batch.pins, batch.pins_index, batch.ts, batch.admitted_at, clock_skew_us)
     for index, offset in enumerate(batch.offsets):
         if membership.other_run[index]:
@@ -66,14 +67,14 @@ def read_context(batch: RecordBatch, pins: ContextPins, clock_skew_us: int) -> C
             detail = "its event time is later than its admission by more than clock_skew"
             failures.append(LinkFailure(offset, ApplyFailureReason.FUTURE_EVENT, detail))
         elif batch.event_types[index] not in (LINK, UNLINK):
-            ignored += 1
+            ignored_records += 1
         else:
             link = _link(batch, index)
             if isinstance(link, LinkFailure):
                 failures.append(link)
             else:
                 links.append(link)
-    return ContextRecords(tuple(links), tuple(failures), ignored, int(membership.other_run.sum()))
+    return ContextRecords(tuple(links), tuple(failures), ignored_records, int(membership.other_run.sum()))
 
 
 def _link(batch: RecordBatch, index: int) -> PlacedLink | LinkFailure:

@@ -58,9 +58,9 @@ class ContextReplay:
         Raises:
             GraphUnknown: it is of another stream, of records that are not here, or has another name than these give it.
         """
-        known = self._sets.get(version.graph_version)
-        if known is not None:
-            return known
+        link_set = self._sets.get(version.graph_version)
+        if link_set is not None:
+            return link_set
         basis = Basis(stream_name=version.stream_name, partitions=version.basis)
         if graph_version_of(basis).graph_version != version.graph_version:
             raise GraphUnknown(f"{version.graph_version} is not the name of the graph version at its basis")
@@ -73,11 +73,11 @@ class ContextReplay:
                     f"it knows partition {part.partition_id} up to {part.offset}; the context stream does not reach it"
                 )
         parts = basis.by_partition()
-        known = LinkSet([placed.link for name, placed in self.links if name in parts and parts[name].contains(placed.offset)])
+        link_set = LinkSet([link.link for name, link in self.links if name in parts and parts[name].contains(link.offset)])
         if len(self._sets) >= _KEPT:
             self._sets.clear()
-        self._sets[version.graph_version] = known
-        return known
+        self._sets[version.graph_version] = link_set
+        return link_set
 
     def entities(self, version: GraphVersion, keys: list[tuple[str, str]], time: int) -> Mapping[tuple[str, str], Entity]:
         """The entities of keys (key type, key id) by a version of the graph, at a time in microseconds; raises as `at`."""

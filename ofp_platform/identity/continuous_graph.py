@@ -26,7 +26,7 @@ def follow_context(
     while not stop.is_set():
         try:
             projector = projector or open_projector()
-            applied = projector.apply_available()
+            receipt = projector.apply_available()
         except Exception as error:
             if not is_transient(error) and not isinstance(error, LogUnavailable):
                 raise
@@ -36,5 +36,5 @@ def follow_context(
             stop.wait(RETRY_SECONDS)
             continue
         is_out = False
-        if applied is None:
+        if receipt is None:
             stop.wait(IDLE_SECONDS)

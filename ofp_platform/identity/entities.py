@@ -69,10 +69,10 @@ class _Links:
             pair = event.member, event.canonical
             if event.effective_ts <= self._time and (pair not in newest or _rank(event) > _rank(newest[pair])):
                 newest[pair] = event
-        linked = sorted(pair for pair, event in newest.items() if event.is_link)
+        linked_pairs = sorted(pair for pair, event in newest.items() if event.is_link)
         for key_id in new_ids:
-            self._canonicals[key_id] = [canonical for member, canonical in linked if member == key_id]
-            self._members[key_id] = [member for member, canonical in linked if canonical == key_id]
+            self._canonicals[key_id] = [canonical for member, canonical in linked_pairs if member == key_id]
+            self._members[key_id] = [member for member, canonical in linked_pairs if canonical == key_id]
 
     def canonicals(self, key_id: str) -> list[str]:
         """The ids that the id is linked to."""

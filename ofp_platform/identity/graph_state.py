@@ -36,14 +36,14 @@ class GraphRow:
     records: int
     links: int
     copies: int
-    ignored: int
+    ignored_records: int
     other_run: int
     failures: int
 
 
 @dataclass(frozen=True)
 class GraphReading:
-    """What one statement read: the version, the basis (canonical text), and the events about all ids that are linked, in any
+    """The result of one statement: the version, the basis (canonical text), and the events about all ids that are linked, in any
     number of steps, with those asked for. `is_cut`: there are more ids than MOST_IDS.
     """
 
@@ -58,7 +58,7 @@ class GraphReading:
         return graph_version_of(Basis.model_validate_json(self.basis))
 
 
-_COLUMNS = "graph_id, stream_name, version, basis, records, links, copies, ignored, other_run, failures"
+_COLUMNS = "graph_id, stream_name, version, basis, records, links, copies, ignored_records, other_run, failures"
 # an id leads to every id that was ever linked to it: what of this is in force is told later
 READ_LINKS = f"""
 WITH RECURSIVE known AS (
@@ -94,7 +94,7 @@ SELECT %s, %s, * FROM unnest(%s::text[], %s::text[], %s::text[]) ON CONFLICT DO 
 """
 _MOVE = """
 UPDATE ofp.entity_graph SET version = version + 1, basis = %(basis)s, records = records + %(records)s, links = links + %(links)s,
-    copies = copies + %(copies)s, ignored = ignored + %(ignored)s, other_run = other_run + %(other_run)s,
+    copies = copies + %(copies)s, ignored_records = ignored_records + %(ignored_records)s, other_run = other_run + %(other_run)s,
     failures = failures + %(failures)s
 WHERE graph_id = %(graph_id)s AND version = %(version)s
 """
@@ -138,7 +138,7 @@ def apply_records(
         GraphConflict: the graph has moved since it was read; nothing was added.
     """
     version = graph.version + 1
-    counts = {"records": records, "links": 0, "copies": 0, "ignored": 0, "other_run": 0, "failures": 0}
+    counts = {"records": records, "links": 0, "copies": 0, "ignored_records": 0, "other_run": 0, "failures": 0}
     with connection.transaction():
         connection.execute("SELECT FROM ofp.entity_graph WHERE graph_id = %s FOR UPDATE", (graph.graph_id,))
         for partition_id, batches in parts.items():
@@ -146,24 +146,24 @@ def apply_records(
                 new = _add(connection, graph.graph_id, version, partition_id, batch)
                 counts["links"] += new
                 counts["copies"] += len(batch.links) - new
-                counts["ignored"] += batch.ignored
+                counts["ignored_records"] += batch.ignored_records
                 counts["other_run"] += batch.other_run
                 counts["failures"] += len(batch.failures)
-        moved = connection.execute(
+        update = connection.execute(
             _MOVE, {**counts, "basis": basis_text(basis), "graph_id": graph.graph_id, "version": graph.version}
         )
-        if moved.rowcount != 1:
+        if update.rowcount != 1:
             raise GraphConflict(f"graph {graph.graph_id} is no longer at version {graph.version}")
     return counts["links"]
 
 
 def _add(connection: Connection[Any], graph_id: int, version: int, partition_id: str, batch: ContextRecords) -> int:
     if batch.failures:
-        columns = zip(*((str(one.offset), one.reason.value, one.detail) for one in batch.failures), strict=True)
+        columns = zip(*((str(failure.offset), failure.reason.value, failure.detail) for failure in batch.failures), strict=True)
         connection.execute(_FAIL, (graph_id, partition_id, *map(list, columns)))
     if not batch.links:
         return 0
-    links = [placed.link for placed in batch.links]
+    links = [placed_link.link for placed_link in batch.links]
     with RawCursor(connection) as cursor:
         cursor.execute(
             _ADD,
@@ -172,14 +172,14 @@ def _add(connection: Connection[Any], graph_id: int, version: int, partition_id:
                 version,
                 partition_id,
                 [link.identity for link in links],
-                [placed.id_digest for placed in batch.links],
+                [placed_link.id_digest for placed_link in batch.links],
                 [link.key_type for link in links],
                 [link.member for link in links],
                 [link.canonical for link in links],
                 [link.effective_ts for link in links],
                 [link.is_link for link in links],
-                [placed.event_id for placed in batch.links],
-                [str(placed.offset) for placed in batch.links],
+                [placed_link.event_id for placed_link in batch.links],
+                [str(placed_link.offset) for placed_link in batch.links],
             ),
         )
         return cursor.rowcount
@@ -187,8 +187,8 @@ def _add(connection: Connection[Any], graph_id: int, version: int, partition_id:
 
 def link_arguments(stream_name: str, pins: ContextPins, keys: Iterable[tuple[str, str]]) -> tuple[Any, ...]:
     """The arguments of READ_LINKS for these keys (key type, key id)."""
-    asked = list(keys)
-    return stream_name, pins_digest(pins), [key_type for key_type, _ in asked], [key_id for _, key_id in asked]
+    key_list = list(keys)
+    return stream_name, pins_digest(pins), [key_type for key_type, _ in key_list], [key_id for _, key_id in key_list]
 
 
 def read_links(rows: Sequence[Sequence[Any]]) -> GraphReading | None:

@@ -1,4 +1,4 @@
-"""What the graph knows of an entity at a time: resolve, members, neighbours, profile, each from one version."""
+"""Questions to the graph about an entity at a time: resolve, members, neighbours, profile, each from one version."""
 
 from __future__ import annotations
 

@@ -50,8 +50,10 @@ class EntityLike(Protocol):
 
 @dataclass(frozen=True)
 class Resolution:
-    """What the graph said of the keys of a question. `graph_version`: canonical text of the version; `members`: by key of a type
-    of which a group resolves, the ids of its entity, sorted, and `conflicts`: the links that touch these and do not count.
+    """The answer of the graph about the keys of a question.
+
+    `graph_version`: canonical text of the version; `members`: by key of a type of which a group resolves, the ids of its entity,
+    sorted, and `conflicts`: the links that touch these and do not count.
     """
 
     graph_version: str

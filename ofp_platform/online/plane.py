@@ -173,7 +173,7 @@ class Plane:
             return None
 
     def graph_reader(self) -> GraphReader:
-        """What the graph of the profile's run knows.
+        """A reader of the graph of the profile's run.
 
         Raises:
             NoContextStream: the profile names none.
@@ -187,7 +187,7 @@ class Plane:
         return name
 
     def graph_projector(self) -> GraphProjector:
-        """What folds the context stream, which is made where there is none.
+        """A projector of the context stream, which is made where there is none.
 
         Raises:
             as `context_log`.

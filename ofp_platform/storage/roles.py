@@ -101,7 +101,7 @@ TABLES: dict[str, TableRights] = {
     "identity_segment": _STATE,
     "identity_page": _STATE,
     "identity_filter": _STATE,
-    "entity_graph": TableRights(Rows.CHANGED, {_PROJECTOR: KEEP, _SERVING: READ, _OFFLINE: READ}),
+    "entity_graph": TableRights(Rows.CHANGED, {_PROJECTOR: KEEP, _SERVING: READ, _OFFLINE: READ}, of_a_run=True),
     "entity_link": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ}),
     "entity_link_failure": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ}),
     "failure_total": TableRights(Rows.CHANGED, {_PROJECTOR: KEEP, _SERVING: READ, _OFFLINE: READ}),

@@ -46,7 +46,7 @@ class LinkOfEntity(Model):
 
 
 class EntityProfile(Model):
-    """What one version of the graph knows of the entity of a key at a time."""
+    """The entity of a key at a time, by one version of the graph."""
 
     kind: Literal["ieg_entity_profile"] = "ieg_entity_profile"
     contract_version: Version = "v0"

@@ -77,7 +77,16 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "snapshot show": ("auditor", (HASH,)),
 }
 """By command: the roles that it logs in as, and what is called. It need not succeed: who logs in is looked at."""
-WITHOUT_DATABASE = {"access list", "init", "mcp serve", "model train", "pack from-feast", "pack infer", "principal add"}
+WITHOUT_DATABASE = {
+    "access list",
+    "identity mint",
+    "init",
+    "mcp serve",
+    "model train",
+    "pack from-feast",
+    "pack infer",
+    "principal add",
+}
 WITHOUT_DATABASE |= {"principal distrust", "principal issuers", "principal list", "principal revoke", "principal rotate"}
 WITHOUT_DATABASE |= {"principal trust", "profile diff", "profile show", "registry diff"}
 WITHOUT_DATABASE |= {"registry show", "database sql", "dataset show", "dataset diff", "dataset load"}

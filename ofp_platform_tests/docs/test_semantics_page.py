@@ -1,4 +1,4 @@
-"""The examples of docs/semantics.md, section 3: each value by the kernel of both planes, and by the oracle."""
+"""The examples of docs/semantics.md: each value by the kernel of both planes, and by the oracle."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import orjson
 import pytest
 from ruamel.yaml import YAML
 
+from ofp_platform.identity.entities import LinkEvent, LinkSet, entity_of
+from ofp_platform.kernel.entity_events import merged_in_time
 from ofp_platform.kernel.finalise import group_values, wire
 from ofp_platform.kernel.query import LayoutArrays, query_of
 from ofp_platform.kernel.windows import evaluate
@@ -21,6 +23,7 @@ from ofp_platform.registry.pack import load_pack, pack_content
 from ofp_platform.registry.routing import Router
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform_tests.oracle.fold import Event, Record, group_features, in_force, known_events, micros
+from ofp_platform_tests.oracle.graph import SaidLink, entity
 from ofp_platform_tests.oracle.many_times import evaluate_many
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "semantics.md").read_text(encoding="utf-8")
@@ -137,4 +140,38 @@ def test_the_example_of_amendments_has_the_values_that_the_page_says() -> None:
         evaluation = evaluate(query, routed.touched["account"].matrix, as_of)
         assert wire(group_values(group, query, evaluation, as_of)["f"]) == json.loads(value)
         events = list(in_force(known, content, as_of).values())
+        assert group_features(content["groups"][0], events, as_of, {}) == {"f": json.loads(value)}
+
+
+def test_the_example_of_entities_has_the_values_that_the_page_says() -> None:
+    feature = "{aggregation: count, window: 1d}"
+    assert f"`{feature}`" in TEXT
+    text = (PACK % feature[1:-1]).replace("    ttl_seconds: 60\n", "    identity: resolved\n    ttl_seconds: 60\n")
+    registry = compile_pack(load_pack(text, "semantics.md"))
+    assert registry.groups["g", "v1"].resolves
+    links = [("b", "a", "09:20"), ("c", "b", "09:40"), ("c", "z", "09:50")]
+    said = [
+        SaidLink("account", member, canonical, micros(f"{DAY}T{time}:00Z"), bytes([number]), True)
+        for number, (member, canonical, time) in enumerate(links)
+    ]
+    source = LinkSet([LinkEvent(one.key_type, one.member, one.canonical, one.effective, one.identity, True) for one in said])
+    begin = micros(f"{DAY}T09:00:00Z")
+    payloads_of = {name: {"account_id": name, "amount": 1, "shop": "a", "city": "x", "online": True} for name in "abc"}
+    routed = Router(registry).route(
+        ["payment"] * 3, ["e-0", "e-1", "e-2"], ["1"] * 3, np.full(3, begin), [b"\0" * 32] * 3,
+        [orjson.dumps(payload) for payload in payloads_of.values()], [None] * 3,
+    )  # fmt: skip
+    touched = routed.touched["account"]
+    query = query_of(LayoutArrays.of(registry.layouts["account"]), [registry.groups["g", "v1"]])
+    content, fed = pack_content(registry.pack), frozenset({("g", "v1")})
+    rows = table("| at | count | members |")
+    assert len(rows) == 4
+    for time, value, members in rows:
+        as_of = micros(f"{DAY}T{time}:00Z")
+        known = entity_of(source, "account", "b", as_of)
+        assert ", ".join(known.members) == members == ", ".join(entity(said, "account", "b", as_of)[1])
+        parts = [touched.matrix[:, [place]] for place, name in enumerate(touched.key_ids) if name in known.members]
+        evaluation = evaluate(query, merged_in_time(parts, ties=registry.layouts["account"].ties), as_of)
+        assert wire(group_values(registry.groups["g", "v1"], query, evaluation, as_of)["f"]) == json.loads(value)
+        events = [Event(begin, b"", "payment", payloads_of[name], fed) for name in known.members if name in payloads_of]
         assert group_features(content["groups"][0], events, as_of, {}) == {"f": json.loads(value)}

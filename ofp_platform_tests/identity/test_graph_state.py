@@ -127,7 +127,7 @@ def test_what_is_no_link_is_told_with_its_position(pool: Pool) -> None:
     assert folding.apply_available() is not None
     assert folding.apply_available() is None
     row = folding.graph()
-    assert (row.records, row.links, row.copies, row.ignored, row.other_run, row.failures) == (11, 3, 0, 1, 1, 6)
+    assert (row.records, row.links, row.copies, row.ignored_records, row.other_run, row.failures) == (11, 3, 0, 1, 1, 6)
     with pool.connection() as connection:
         told = failures(connection, row, 10)
         assert [(int(offset), reason) for _, offset, reason, _ in told] == [

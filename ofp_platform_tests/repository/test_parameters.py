@@ -34,6 +34,7 @@ STAY = {
     "kernel/window_loops.py answer": LOOP,
     "kernel/window_loops.py answer_whole": INLINED,
     "log/connect.py connect_log": SETTINGS,
+    "online/serving/reader.py __init__": PARTS,
     "online/state/chunk_codec.py _write": LOOP,
     "vocabulary/offline/dataset_manifest.py manifest_of": FIELDS,
     "vocabulary/snapshot_hash.py hashed_object": FIELDS,

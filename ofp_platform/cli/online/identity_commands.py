@@ -48,8 +48,8 @@ def status(json: AsJson = False, home: Home = None, profile: ProfileSource = Non
         lag = sum(log.ordinal_lag(graph.basis).values())
     lines = [
         f"graph of stream {graph.stream_name}: version {graph.version}, {graph.links:,} links and unlinks, {lag:,} behind",
-        f"{graph.records:,} records: {graph.copies:,} copies, {graph.ignored:,} ignored, {graph.other_run:,} of another run,"
-        f" {graph.failures:,} not applied",
+        f"{graph.records:,} records: {graph.copies:,} copies, {graph.ignored_records:,} ignored,"
+        f" {graph.other_run:,} of another run, {graph.failures:,} not applied",
     ]
     if unmet:
         lines.append(f"unlinks of nothing: {unmet:,}")
@@ -63,6 +63,26 @@ def status(json: AsJson = False, home: Home = None, profile: ProfileSource = Non
     ]
     counts = {"lag": lag, "unmet_unlinks": unmet, "anomalies": several, "first_failures": rows}
     print_facts({**vars(graph), **counts}, lines, as_json=json)
+
+
+@app.command(short_help="Print the id of an observed identifier.")
+def mint(
+    key_type: Annotated[str, typer.Argument(metavar="TYPE", help="Key type, such as device.")],
+    id_type: Annotated[str, typer.Argument(metavar="ID_TYPE", help="Type of the identifier, such as email.")],
+    id_token: Annotated[str, typer.Argument(metavar="TOKEN", help="Its token: never the address or number itself.")],
+    json: AsJson = False,
+) -> None:
+    """The id of the entity that an observed identifier is, where no engine gave it one: the same wherever it is computed."""
+    from ofp_platform.vocabulary.identity import KeyType
+    from ofp_platform.vocabulary.identity_link import minted_id
+    from ofp_platform.vocabulary.raw_identifier import is_observed_identifier
+
+    if key_type not in list(KeyType):
+        raise CommandRefused(f"there is no key type {key_type!r}; there are {', '.join(KeyType)}")
+    if is_observed_identifier(id_token):
+        raise CommandRefused("the token is a raw identifier (a card number, IBAN, e-mail or IP address): give a token of it")
+    key_id = minted_id(KeyType(key_type), id_type, id_token)
+    print_facts({"key_type": key_type, "key_id": key_id}, [key_id], as_json=json)
 
 
 @app.command(short_help="Show the entity that a key belongs to.")

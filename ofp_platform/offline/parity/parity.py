@@ -54,7 +54,7 @@ class Comparison(NamedTuple):
 
 
 def resolution_of(question: Question, version: GraphVersion | None, context: ContextReplay | None) -> Resolution | None:
-    """What the graph said of the keys of a question that was resolved by a version of it; None: it was not asked.
+    """Resolve the keys of a question by the version of the graph that it was resolved by; None: the graph was not asked.
 
     Raises:
         NotComparable: GRAPH_VERSION_UNKNOWN: the links at hand do not give that version, or no group resolves;

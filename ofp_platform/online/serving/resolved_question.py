@@ -66,14 +66,14 @@ class ResolvedQuestion:
         Raises:
             ContractError: IEG_DOWN, TOO_MANY_MEMBERS.
         """
-        known = usable(links, graph.demand(pins), pins)
+        reading = usable(links, graph.demand(pins), pins)
         try:
             entities = {
-                key: entity_of(known.links, *key, question.as_of, graph.most_members) for key in keys_to_resolve(question)
+                key: entity_of(reading.links, *key, question.as_of, graph.most_members) for key in keys_to_resolve(question)
             }
         except TooManyMembers as error:
             raise too_many(error, pins) from None
-        resolution = Resolution.of(known.graph_version, entities)
+        resolution = Resolution.of(reading.graph_version, entities)
         whole_keys = frozenset((key[0], member) for key in entities for member in resolution.members_of(key))
         keys = tuple(sorted({*question.keys, *whole_keys}))
         return cls(question, replace(question, keys=keys, whole_keys=whole_keys), resolution)

@@ -20,7 +20,7 @@ def upgrade() -> None:
             records     bigint NOT NULL DEFAULT 0,
             links       bigint NOT NULL DEFAULT 0,
             copies      bigint NOT NULL DEFAULT 0,
-            ignored     bigint NOT NULL DEFAULT 0,
+            ignored_records bigint NOT NULL DEFAULT 0,
             other_run   bigint NOT NULL DEFAULT 0,
             failures    bigint NOT NULL DEFAULT 0,
             UNIQUE (stream_name, pins_digest)
@@ -52,6 +52,20 @@ def upgrade() -> None:
             reason        text NOT NULL,
             detail        text NOT NULL,
             PRIMARY KEY (graph_id, partition_id, record_offset)
+        )""")
+
+    for table in ("entity_link", "entity_link_failure"):  # as in 0028
+        op.execute(f"""
+            CREATE TRIGGER wall BEFORE UPDATE OR DELETE OR TRUNCATE ON ofp.{table}
+            FOR EACH STATEMENT EXECUTE FUNCTION ofp.refuse_change_by_others()""")
+        op.execute(f"ALTER TABLE ofp.{table} ENABLE ALWAYS TRIGGER wall")
+    op.execute("ALTER TABLE ofp.entity_graph ENABLE ROW LEVEL SECURITY")
+    op.execute("""
+        CREATE POLICY runs_of_role ON ofp.entity_graph USING (
+            EXISTS (SELECT FROM ofp.database_role AS it WHERE it.role_name = current_user AND '*' = ANY (it.runs))
+            OR pins_digest = ANY (ARRAY(
+                SELECT unnest(it.runs) FROM ofp.database_role AS it WHERE it.role_name = current_user
+            ))
         )""")
 
 
