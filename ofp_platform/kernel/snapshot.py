@@ -96,7 +96,8 @@ class Resolution:
 class Answer:
     """A whole answer. `body`: canonical bytes of the response; `hashed`: the bytes that `hash` is the SHA-256 of.
 
-    `missing` counts the groups that were served for a key without data. `as_of` in microseconds, `basis` canonical.
+    `missing` counts the groups that were served for a key without data. `as_of` in microseconds, `basis` canonical; `graph`: the
+    version of the identity graph, canonical, where it was asked.
     """
 
     body: bytes
@@ -106,6 +107,7 @@ class Answer:
     as_of: int
     basis: str
     made_under: MadeUnder
+    graph: str | None = None
 
 
 class SnapshotMaker:
@@ -204,7 +206,8 @@ class SnapshotMaker:
             request_id="null" if request_id is None else f'"{request_id}"',
             extensions="null" if extensions is None else ijson_bytes(extensions).decode(),
         )
-        return Answer(body.encode(), digest, hashed, missing, question.as_of, basis, self._made_under)
+        graph = None if resolution is None else resolution.graph_version
+        return Answer(body.encode(), digest, hashed, missing, question.as_of, basis, self._made_under, graph)
 
     def hashed(
         self,

@@ -155,6 +155,7 @@ NEED_NO_DATABASE = {
 }
 MAKE_A_HOME = {"demo", "init", "principal add", "principal trust", "restore", "services up", "up"}
 NEED_NO_HOME = {
+    "identity mint",
     "database sql",
     "mcp serve",
     "pack from-feast",

@@ -17,7 +17,9 @@ class Counters:
             "ofp_snapshot_failures", "Requests refused or failed", ["error_code", "reason"], registry=self.registry
         )
         self.stale_graph_version = Counter(
-            "ofp_stale_graph_version", "Answers that used a graph version older than the newest", registry=self.registry
+            "ofp_stale_graph_version",
+            "Answers by a graph version that lacked records of its stream when it was last looked at",
+            registry=self.registry,
         )
         self.missing_features = Counter(
             "ofp_missing_features", "Groups served for a key without data (NO_DATA)", registry=self.registry

@@ -195,6 +195,8 @@ class OnlineService:
     def _count(self, answer: Answer, began: float) -> None:
         self.counters.get_features_seconds.observe(self._monotonic() - began)
         self.counters.snapshots_built.counts[()] += 1
+        if answer.graph is not None and self.monitor is not None and self.monitor.graph.lag != 0:
+            self.counters.stale_graph_version.inc()
         if answer.missing:
             self.counters.missing_features.inc(answer.missing)
         if self._log_served and self.served_log is not None:

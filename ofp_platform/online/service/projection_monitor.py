@@ -16,6 +16,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
 from ofp_platform.online.projecting.epoch_barrier import holding_shards
 from ofp_platform.online.service.counters import Counters
+from ofp_platform.online.service.graph_watch import GraphHealth, GraphWatch
 from ofp_platform.online.serving.posture import (
     LOG_DOWN,
     NO_PROJECTION,
@@ -48,7 +49,8 @@ class ProjectionMonitor:
     """Keeps the posture of the served projection current.
 
     `observation` is the last one; None: the store or the log did not answer, or it could not be made for another reason.
-    `posture` is the judgement of it and of the `trouble` that is known besides; an old one is none.
+    `posture` is the judgement of it and of the `trouble` that is known besides; an old one is none. `graph`: the health of the
+    identity graph then.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class ProjectionMonitor:
         self._archive_seen_at = -_ARCHIVE_SECONDS
         self._archive_lag: float | None = None
         self._objects_down = False
+        self._graph_watch = GraphWatch(plane, thresholds, monotonic())
+        self.graph = GraphHealth()
         self._awaited = STORE_DOWN  # the reason, should what is read now not answer
         self.observation: Observation | None = None
         self._failure = STORE_DOWN
@@ -129,6 +133,8 @@ class ProjectionMonitor:
         trouble = replace(self._trouble(), failure=self._failure)
         if self._objects_down and OBJECT_STORE_DOWN not in (*trouble.warnings, trouble.failure):
             trouble = replace(trouble, warnings=(*trouble.warnings, OBJECT_STORE_DOWN))
+        if self.graph.warnings:
+            trouble = replace(trouble, warnings=(*trouble.warnings, *self.graph.warnings))
         self._judgement, self._judged_at = posture_of(self.observation, self._thresholds, trouble), self._monotonic()
         self._export()
 
@@ -164,6 +170,7 @@ class ProjectionMonitor:
         archive_lag = self._read_archive_lag(now)
         self._awaited = STORE_DOWN
         replica_seconds = self._read_replica(row, now)
+        self.graph = self._graph_watch.look(now)
         clock_behind_seconds = clock_behind_us(self._plane.pool, row.stream_name) / MICROS_PER_SECOND
         self._counters.clock_behind.set(clock_behind_seconds)
         return Observation(

@@ -107,5 +107,35 @@ async def test_a_clock_that_stepped_back_is_told(profile: Profile, plane: Plane)
     assert monitor.posture["state"] == "GREEN"
 
 
+async def test_the_graph_is_part_of_the_posture(profile: Profile, plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monitor = ProjectionMonitor(plane, plane.ensure_live(), profile.thresholds, Counters(), monotonic=lambda: now[0])
+    await monitor.observe()
+    assert (monitor.graph.lag, monitor.posture["reasons"]) == (0, [])
+    monkeypatch.setattr(plane, "profile", profile.model_copy(update={"context_stream": "links"}))
+    await monitor.observe()
+    assert (monitor.graph.lag, monitor.posture["state"], monitor.posture["reasons"]) == (None, "AMBER", ["IEG_DOWN"])
+    projector = plane.graph_projector()
+    projector.drain()
+    projector.graph()
+    await monitor.observe()
+    assert (monitor.graph.lag, monitor.posture["reasons"]) == (0, [])
+    payload = {"key_type": "account", "member": "b", "canonical": "a", "effective_time_utc": "2026-01-01T00:00:00Z"}
+    head = {"event_id": "l-1", "event_type": "identity_link", "schema_version": "1", "ts_utc": "2026-01-01T00:00:00Z"}
+    assert plane.context_log().append([{**head, **profile.context_pins.wire(), "payload": payload}]).appended == 1
+    await monitor.observe()
+    assert (monitor.graph.lag, monitor.posture["reasons"]) == (1, [])
+    now[0] += 11
+    await monitor.observe()
+    assert monitor.posture["reasons"] == ["IEG_STALLED_SECONDS>10"]
+    projector.drain()
+    await monitor.observe()
+    assert (monitor.graph.lag, monitor.posture["reasons"]) == (0, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(plane.context_log(), "ordinal_lag", fail)
+        await monitor.observe()
+        assert (monitor.graph.lag, monitor.posture["reasons"]) == (None, ["IEG_DOWN"])
+
+
 def fail(_basis: Basis) -> Mapping[str, int]:
     raise LogUnavailable("no answer")
