@@ -57,6 +57,7 @@ from ofp_platform.api.route_scopes import (
     DECISION,
     DECISIONS,
     DOCS,
+    ENTITY,
     EXPLANATION,
     FEAST_FEATURES,
     FEATURE_GROUPS,
@@ -81,12 +82,12 @@ from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.health_history import MOST_HOURS
-from ofp_platform.vocabulary.identity import readable_pins
+from ofp_platform.vocabulary.identity import FeatureKey, readable_pins
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN, is_digest
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, FeatureGroups, PostureState
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
-from ofp_platform.vocabulary.times import format_time
+from ofp_platform.vocabulary.times import format_time, parse_time
 
 _GET_FEATURES_TARGET = GET_FEATURES.encode()
 HASH_HEADER = b"ofp-snapshot-hash"
@@ -190,6 +191,7 @@ class Application:
             REBUILT_SNAPSHOT: self._rebuilt_snapshot,
             FEATURE_GROUPS: self._feature_groups,
             CATALOGUE: self._catalogue,
+            ENTITY: self._entity,
             HEALTH: self._health,
             HEALTH_HISTORY: self._health_history,
             METRICS: self._metrics,
@@ -465,6 +467,22 @@ class Application:
         if not caller_of(request).reads_here:
             raise not_found(Reason.UNKNOWN_RUN, "no run that you may read is served here")
         return Response(await self._port.catalogue(), media_type="application/json")
+
+    async def _entity(self, request: Request) -> Response:
+        demand_run(request)
+        key_type, key_id = parameter(request, "key_type"), parameter(request, "key_id")
+        if key_type is None or key_id is None:
+            raise invalid(Reason.MISSING_FIELD, "the query names a key: ?key_type=TYPE&key_id=ID&as_of_time_utc=TIME")
+        as_of = parameter(request, "as_of_time_utc")
+        try:
+            key = FeatureKey.model_validate({"key_type": key_type, "key_id": key_id})
+            moment = parse_time(self._arrival() if as_of is None else as_of)
+        except ValueError:
+            text = "key_type is a key type, key_id a canonical id and as_of_time_utc a time with Z"
+            raise invalid(Reason.INVALID_FIELD, text) from None
+        return Response(
+            await self._port.entity(key, moment), media_type="application/json", headers={"cache-control": "no-store"}
+        )
 
     async def _feast_features(self, request: Request) -> Response:
         content_length = request.headers.get("content-length")

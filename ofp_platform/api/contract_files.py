@@ -22,6 +22,7 @@ from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -75,6 +76,7 @@ SHOWN_OBJECTS: tuple[type[BaseModel], ...] = (
     Health,
     FeatureGroups,
     Catalogue,
+    EntityProfile,
     Explanation,
     ApplyFailures,
     FeastQuestion,
@@ -310,6 +312,8 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofp_health_v0.schema.json": object_schema(Health, "ofp_health", "Health v0"),
         "ofp_feature_groups_v0.schema.json": object_schema(FeatureGroups, "ofp_feature_groups", "Feature groups v0"),
         "ofp_catalogue_v0.schema.json": object_schema(Catalogue, "ofp_catalogue", "Catalogue v0"),
+        "ieg_entity_profile_v0.schema.json": object_schema(EntityProfile, "ieg_entity_profile", "Entity v0"),
+        "identity_link_v0.schema.json": object_schema(IdentityLinkPayload, "identity_link", "Payload of an identity link v0"),
         "ofp_apply_failures_v0.schema.json": object_schema(ApplyFailures, "ofp_apply_failures", "Apply failures v0"),
         "ofp_explanation_v0.schema.json": object_schema(Explanation, "ofp_explanation", "Explanation v0"),
         "canonical_event_envelope_v0.schema.json": envelope_schema(),

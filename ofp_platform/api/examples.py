@@ -11,7 +11,9 @@ from ofp_platform.api.feast_questions import NO_TIME
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity_link import graph_version_of
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_object, snapshot_hash
 
 _AS_OF = "2026-03-31T12:00:00.250000Z"
@@ -200,6 +202,27 @@ def feature_groups_example() -> dict[str, Any]:
                 "request_context": {"amount_minor": "integer"},
             }
         ],
+    }
+
+
+@_fresh
+def entity_example() -> dict[str, Any]:
+    """Two devices that are one."""
+    basis = Basis.model_validate(
+        {"stream_name": "links", "partitions": [{"partition_id": "0000", "offset_kind": "exclusive_next", "offset": 2}]}
+    )
+    since = "2026-01-02T00:00:00Z"
+    return {
+        "kind": "ieg_entity_profile",
+        "contract_version": "v0",
+        "context_pins": _PINS.wire(),
+        "graph_version": graph_version_of(basis).model_dump(mode="json"),
+        "as_of_time_utc": "2026-01-03T00:00:00Z",
+        "key": {"key_type": "device", "key_id": "device-0000001"},
+        "canonical_id": "device-0000002",
+        "members": ["device-0000001", "device-0000002"],
+        "conflicts": [],
+        "neighbours": [{"member": "device-0000001", "canonical": "device-0000002", "effective_time_utc": since, "counts": True}],
     }
 
 

@@ -17,6 +17,7 @@ from ofp_platform.api.examples import (
     apply_failures_example,
     catalogue_example,
     decision_example,
+    entity_example,
     error_examples,
     explanation_example,
     feast_answer_example,
@@ -62,6 +63,7 @@ from ofp_platform.api.route_scopes import (
 )
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.errors import Reason, invalid
+from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import DIGEST_PATTERN
 from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION
 
@@ -246,6 +248,37 @@ def _paths(live: LiveExample | None) -> dict[str, Any]:
                 " models trained on them, and rules of the newest decisions.",
                 "responses": _responses(
                     {"description": "The catalogue", "content": _content("Catalogue", catalogue_example())},
+                    401,
+                    404,
+                    503,
+                ),
+            }
+        },
+        "/v0/entity": {
+            "get": {
+                "operationId": "entity",
+                "summary": "The entity of a key at a time",
+                "description": "Its canonical key, its members, the links of the key, and links that contradict each other, by"
+                " the newest version of the identity graph.",
+                "parameters": [
+                    {"name": "key_type", "in": "query", "required": True, "schema": {"enum": list(KeyType)}, "example": "device"},
+                    {
+                        "name": "key_id",
+                        "in": "query",
+                        "required": True,
+                        "schema": {"type": "string"},
+                        "example": "device-0000001",
+                    },
+                    {
+                        "name": "as_of_time_utc",
+                        "in": "query",
+                        "description": "default: the moment when it arrived",
+                        "schema": {"type": "string", "format": "date-time"},
+                    },
+                ],
+                "responses": _responses(
+                    {"description": "The entity", "content": _content("EntityProfile", entity_example())},
+                    400,
                     401,
                     404,
                     503,

@@ -11,6 +11,7 @@ SNAPSHOT = "/v0/snapshots/{snapshot_hash}"
 REBUILT_SNAPSHOT = "/v0/rebuilt_snapshots/{snapshot_hash}"
 FEATURE_GROUPS = "/v0/feature_groups"
 CATALOGUE = "/v0/catalogue"
+ENTITY = "/v0/entity"
 FEAST_FEATURES = "/get-online-features"
 BUILD_INTENTS = "/v0/build_intents"
 BUILD_RUN = "/v0/build_runs/{run_key}"
@@ -46,6 +47,7 @@ SCOPES: dict[str, Scope | Open] = {
     GET_FEATURES: Scope.FEATURES_READ,
     FEATURE_GROUPS: Scope.FEATURES_READ,
     CATALOGUE: Scope.FEATURES_READ,
+    ENTITY: Scope.FEATURES_READ,
     FEAST_FEATURES: Scope.FEATURES_READ,
     SNAPSHOT: Scope.SNAPSHOTS_READ,
     REBUILT_SNAPSHOT: Scope.SNAPSHOTS_READ,

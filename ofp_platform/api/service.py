@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.errors import ContractError
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.serving import Health
@@ -75,6 +75,14 @@ class ServingPort(Protocol):
 
         Raises:
             ContractError: UNKNOWN_RUN; STORE_DOWN.
+        """
+        ...
+
+    async def entity(self, key: FeatureKey, as_of: int) -> bytes:
+        """JSON of EntityProfile: the entity of a key at a time, microseconds, by the newest version of the graph.
+
+        Raises:
+            ContractError: UNKNOWN_RUN; IEG_DOWN; TOO_MANY_MEMBERS; STORE_DOWN.
         """
         ...
 

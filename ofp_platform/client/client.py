@@ -32,6 +32,7 @@ from ofp_platform.client.question import (
     Intent,
     Keys,
     decision_query,
+    entity_path,
     explanation_path,
     intent_body,
     labels_body,
@@ -46,6 +47,7 @@ from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.identity_link import EntityProfile
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.decision_record import DecisionList, DecisionReceipt, DecisionRecord
@@ -193,6 +195,10 @@ class OfpClient:
     def catalogue(self) -> Catalogue:
         """The definitions of the groups, and who reads them."""
         return parse(Catalogue, self._send("GET", "/v0/catalogue").content)
+
+    def entity(self, key: FeatureKey | tuple[str, str], *, as_of_time_utc: str | datetime | None = None) -> EntityProfile:
+        """The entity of a key at a time (default: now): canonical key, members, links and conflicts."""
+        return parse(EntityProfile, self._send("GET", entity_path(key, as_of_time_utc)).content)
 
     def record_decision(self, record: DecisionRecord) -> DecisionReceipt:
         """Record a decision on features that this service answered. Again is safe: the same content has the same receipt."""
@@ -379,6 +385,10 @@ class AsyncOfpClient:
     async def catalogue(self) -> Catalogue:
         """The definitions of the groups, and who reads them."""
         return parse(Catalogue, (await self._send("GET", "/v0/catalogue")).content)
+
+    async def entity(self, key: FeatureKey | tuple[str, str], *, as_of_time_utc: str | datetime | None = None) -> EntityProfile:
+        """The entity of a key at a time (default: now): canonical key, members, links and conflicts."""
+        return parse(EntityProfile, (await self._send("GET", entity_path(key, as_of_time_utc))).content)
 
     async def record_decision(self, record: DecisionRecord) -> DecisionReceipt:
         """Record a decision on features that this service answered. Again is safe: the same content has the same receipt."""

@@ -109,6 +109,15 @@ def path_with(path: str, **given: str | int | None) -> str:
     return f"{path}?{query}" if query else path
 
 
+def entity_path(key: FeatureKey | tuple[str, str], as_of_time_utc: str | datetime | None) -> str:
+    """Path and query of the entity of a key."""
+    key_type, key_id = (key.key_type.value, key.key_id) if isinstance(key, FeatureKey) else key
+    moment = (
+        as_of_time_utc if as_of_time_utc is None or isinstance(as_of_time_utc, str) else format_time(to_micros(as_of_time_utc))
+    )
+    return path_with("/v0/entity", key_type=key_type, key_id=key_id, as_of_time_utc=moment)
+
+
 def explanation_path(snapshot_hash: str, feature: str, key: str | None, group: str | None) -> str:
     """Path and query of the events behind one served value."""
     return path_with(f"/v0/snapshots/{snapshot_hash}/explanation", feature=feature, key=key, group=group)

@@ -28,7 +28,7 @@ from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
@@ -99,6 +99,9 @@ class FakePort:
 
     async def catalogue(self) -> bytes:
         return canonical_bytes(examples.catalogue_example())
+
+    async def entity(self, key: FeatureKey, as_of: int) -> bytes:
+        return canonical_bytes(examples.entity_example())
 
     async def health(self) -> Health:
         return self.health_now

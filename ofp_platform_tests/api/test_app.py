@@ -47,6 +47,7 @@ _NAMES = (
     "ofs_build_run",
     "ofp_health",
     "ofp_feature_groups",
+    "ieg_entity_profile",
     "ofp_catalogue",
     "ofp_explanation",
     "ofp_apply_failures",
@@ -241,6 +242,33 @@ async def test_snapshots(http: httpx.AsyncClient, folder: str, body: bytes) -> N
 
 async def test_feature_groups(http: httpx.AsyncClient) -> None:
     SHOWN["ofp_feature_groups"].validate((await http.get("/v0/feature_groups")).json())
+
+
+ENTITY = "/v0/entity?key_type=device&key_id=device-0000001"
+
+
+@pytest.mark.parametrize("path", [ENTITY, f"{ENTITY}&as_of_time_utc=2026-01-03T00:00:00Z"])
+async def test_an_entity(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.get(path)
+    SHOWN["ieg_entity_profile"].validate(answer.json())
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("", "MISSING_FIELD"),
+        ("?key_type=device", "MISSING_FIELD"),
+        ("?key_type=town&key_id=x", "INVALID_FIELD"),
+        ("?key_type=card&key_id=4111111111111111", "INVALID_FIELD"),
+        ("?key_type=device&key_id=x&as_of_time_utc=now", "INVALID_FIELD"),
+        ("?key_type=device&key_id=x&key_id=y", "INVALID_FIELD"),
+    ],
+)
+async def test_an_entity_of_no_key(http: httpx.AsyncClient, query: str, reason: str) -> None:
+    answer = await http.get(f"/v0/entity{query}")
+    assert (answer.status_code, answer.json()["reason"]) == (400, reason)
+    assert "4111" not in answer.text
 
 
 async def test_the_catalogue(http: httpx.AsyncClient) -> None:

@@ -39,6 +39,7 @@ from ofp_platform.api.route_scopes import (
     DATASETS,
     DECISION,
     DECISIONS,
+    ENTITY,
     EXPLANATION,
     FEAST_FEATURES,
     FEATURE_GROUPS,
@@ -75,7 +76,7 @@ from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.kept import keep_one_of_each
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
 
-TRIES, THREADS, SEED = 10_000, 4, 20_261_128
+TRIES, THREADS, SEED = 10_000, 4, 20_261_129
 RECORDED_DECISIONS = f"POST {DECISIONS}"
 TRIED: dict[str, Scope | Open] = {**SCOPES, RECORDED_DECISIONS: scope_of(DECISIONS, "POST")}
 """Routes to their scopes, a path with two of them by its method."""
@@ -193,6 +194,7 @@ def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, varia
         "context_pins": pins_of(run_id),
         "stream_name": f"stream-{RUNS.index(run_id)}",
         "object_store_url": f"file://{home}/objects",
+        "context_stream": f"links-{RUNS.index(run_id)}",
     }
     path = write_profile(folder, **changes)
     with Plane.open(load_profile(path), dsn) as plane:
@@ -202,6 +204,7 @@ def _open(stack: ExitStack, town: Town, run_id: str, home: Path, dsn: str, varia
         projected = plane.projector(plane.ensure_live())
         while projected.apply_available(max_records=1_000) is not None:
             pass
+        plane.graph_projector().drain()
         live = plane.live()
         assert live is not None
         assert live.watermark is not None
@@ -248,7 +251,7 @@ GRANTED = {EXPLANATION: 400}
 
 
 OF_THE_SERVED_RUN = (
-    *(APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, FEAST_FEATURES, DECISIONS),
+    *(APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, ENTITY, FEAST_FEATURES, DECISIONS),
     *(BUILD_RUNS, PARITY, DATASETS, PACK_OPERATIONS, HEALTH_HISTORY),
 )
 """Routes whose question names no run: it is the one that is served."""
@@ -268,6 +271,8 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
         return "POST", path, json.dumps({**asked, "as_of_time_utc": question["as_of_time_utc"]}).encode()
     if attempt.route == RECORDED_DECISIONS:
         return "POST", path, town.records[attempt.target]
+    if attempt.route == ENTITY:
+        return "GET", f"{path}?{urlencode({'key_type': 'account', 'key_id': town.key_id})}", None
     if attempt.route == LABELS:
         labels = {**labels_example(), "context_pins": pins_of(attempt.target)}
         labels["assertions"][0]["event_class"] = "card_payment"

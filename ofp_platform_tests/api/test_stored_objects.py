@@ -65,6 +65,8 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "df_decision_list",
     "label_assertions",
     "label_receipt",
+    "ieg_entity_profile",
+    "identity_link",
     "ofp_catalogue",
     "ofp_explanation",
     "ofp_apply_failures",

@@ -18,6 +18,7 @@ from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient, Ret
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity_link import EntityProfile
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import GetFeaturesResponse, PostureState
 
@@ -435,3 +436,13 @@ def test_a_key_that_changes_is_asked_for_before_each_request(kind: Any) -> None:
 
     asyncio.run(ask())
     assert sent == ["Bearer one", "Bearer two"]
+
+
+def test_an_entity_is_asked_for_by_key_and_time(asked: Asked) -> None:
+    service = Service((200, canonical_bytes(examples.entity_example())))
+    known = asked(service, "entity", ("device", "device-0000001"), as_of_time_utc="2026-01-03T00:00:00Z")
+    assert known == EntityProfile.model_validate(examples.entity_example())
+    expected = "/v0/entity?key_type=device&key_id=device-0000001&as_of_time_utc=2026-01-03T00%3A00%3A00Z"
+    assert str(service.requests[0].url).endswith(expected)
+    with pytest.raises(AnswerNotTrusted):
+        asked(Service((200, b"{}")), "entity", ("device", "device-0000001"))

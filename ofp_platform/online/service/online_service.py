@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
+import psycopg
 from prometheus_client import generate_latest
+from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
-from ofp_platform.online.plane import Plane, profile_pack, unknown_run
+from ofp_platform.online.plane import NoContextStream, Plane, profile_pack, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
@@ -41,11 +43,12 @@ from ofp_platform.registry.question import refuse_run
 from ofp_platform.storage.feature_readers import FeatureReaders, TooManyReaders
 from ofp_platform.storage.objects import ObjectStoreUnavailable, open_objects
 from ofp_platform.storage.postgres import DatabaseUnavailable, asyncpg_arguments
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask, EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.catalogue import CatalogueReader
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, unavailable
-from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.identity import FeatureKey, KeyType
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupInfo, FeatureGroups, Health, PostureState
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND
@@ -302,6 +305,26 @@ class OnlineService:
             raise unavailable(Reason.STORE_DOWN, "the stores of datasets and decisions do not answer") from error
         body = catalogue(registry, pins, readers, words).model_dump(mode="json", exclude_none=True)
         return canonical_bytes({**body, "context_pins": pins.wire()})
+
+    async def entity(self, key: FeatureKey, as_of: int) -> bytes:
+        """The entity of a key at a time, microseconds, by the newest version of the graph.
+
+        Raises:
+            ContractError: IEG_DOWN, there is no graph; TOO_MANY_MEMBERS; STORE_DOWN.
+        """
+        if self._plane is None:
+            raise unavailable(Reason.STORE_DOWN, "the service is not open")
+        try:
+            known = await asyncio.to_thread(self._plane.graph_reader().profile, key, as_of)
+        except NoContextStream as error:
+            raise unavailable(Reason.IEG_DOWN, str(error), self._profile.context_pins) from None
+        except (psycopg.Error, PoolTimeout) as error:
+            if isinstance(error, psycopg.Error) and not is_transient(error):
+                raise
+            raise unavailable(Reason.STORE_DOWN, "the store of the graph does not answer", self._profile.context_pins) from None
+        body = known.model_dump(mode="json")
+        body["context_pins"] = self._profile.context_pins.wire()
+        return canonical_bytes(body)
 
     async def health(self) -> Health:
         """The health document, from the last observation (at most a second old)."""

@@ -31,9 +31,11 @@ from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.errors import ContractError, Reason
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
+from ofp_platform.vocabulary.identity_link import EntityProfile
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
+from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.api.fake_port import FakeOverviews, FakeRecords
 from ofp_platform_tests.api.keys import BEARER, authentication
 from ofp_platform_tests.online.answered import answered
@@ -409,3 +411,24 @@ async def test_a_service_that_starts_while_kinesis_is_away_serves_the_whole_stat
         assert answer["provenance"]["posture"]["state"] != PostureState.GREEN.value
         assert service.monitor is not None
         assert service.monitor.posture["state"] != PostureState.GREEN.value
+
+
+async def test_an_entity_is_that_of_the_graph(profile: Profile, dsn: str, plane: Plane) -> None:
+    key = FeatureKey(key_type=KeyType.ACCOUNT, key_id="customer-1")
+    async with opened(profile, dsn) as service:
+        with pytest.raises(ContractError, match="names no context_stream") as caught:
+            await service.entity(key, 0)
+        assert caught.value.reason is Reason.IEG_DOWN
+    linked = profile.model_copy(update={"context_stream": "links"})
+    with Plane.open(linked, dsn) as with_links:
+        payload = {"key_type": "account", "member": "b", "canonical": "customer-1", "effective_time_utc": "2026-01-01T00:00:00Z"}
+        head = {"event_id": "l-1", "event_type": "identity_link", "schema_version": "1", "ts_utc": "2026-01-01T00:00:00Z"}
+        assert with_links.context_log(create=True).append([{**head, **PINS, "payload": payload}]).appended == 1
+        async with opened(linked, dsn) as service:
+            with pytest.raises(ContractError, match="nobody has folded"):
+                await service.entity(key, 0)
+            with_links.graph_projector().drain()
+            at = parse_time("2026-01-02T00:00:00Z")
+            known = EntityProfile.model_validate_json(await service.entity(key, at))
+            assert known == with_links.graph_reader().profile(key, at)
+            assert known.members == ("b", "customer-1")
