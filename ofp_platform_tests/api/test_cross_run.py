@@ -76,7 +76,7 @@ from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.kept import keep_one_of_each
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
 
-TRIES, THREADS, SEED = 10_000, 4, 20_261_129
+TRIES, THREADS, SEED = 12_000, 4, 20_261_128
 RECORDED_DECISIONS = f"POST {DECISIONS}"
 TRIED: dict[str, Scope | Open] = {**SCOPES, RECORDED_DECISIONS: scope_of(DECISIONS, "POST")}
 """Routes to their scopes, a path with two of them by its method."""
