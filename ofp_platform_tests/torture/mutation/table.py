@@ -20,6 +20,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "ofp_platform.kernel.answer_text": _ANSWERS,
         "ofp_platform.kernel.column_values": (f"{_TESTS}/kernel/test_column_values.py", *_COLUMNS),
         "ofp_platform.kernel.columns": _COLUMNS,
+        "ofp_platform.kernel.entity_events": (f"{_TESTS}/kernel/test_entity_events.py",),
         "ofp_platform.kernel.finalise": (
             f"{_TESTS}/kernel/test_finalise.py",
             f"{_TESTS}/kernel/test_windows_against_oracle.py",
@@ -43,6 +44,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "ofp_platform.kernel.window_loops": (*_WINDOWS, *_ANSWERS),
         "ofp_platform.kernel.windows": (*_WINDOWS, *_ANSWERS),
+    },
+    "identity": {
+        "ofp_platform.identity.entities": (f"{_TESTS}/identity/test_entities.py",),
+        "ofp_platform.identity.context_events": (f"{_TESTS}/identity/test_graph_state.py",),
     },
     "canonical bytes": {
         "ofp_platform.vocabulary.canonical": (f"{_TESTS}/vocabulary/test_canonical.py",),
