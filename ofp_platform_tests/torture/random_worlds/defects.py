@@ -13,7 +13,10 @@ from unittest.mock import patch
 
 import numpy as np
 
+from ofp_platform.identity import entities
+from ofp_platform.identity.entities import Entity, LinkSet, LinkSource, entity_of
 from ofp_platform.kernel import amendments, answer_form, windows
+from ofp_platform.kernel.entity_events import merged_in_time
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
 from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.kinesis_shards import ShardReader
@@ -21,7 +24,7 @@ from ofp_platform.log.port import PartitionInfo, PartitionNotFound, PositionTrim
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.offline.requests import replay_history
 from ofp_platform.online.projecting import chunk_merge, read_ahead, record_intake, shard_projector
-from ofp_platform.online.serving import evaluation
+from ofp_platform.online.serving import evaluation, resolved_question
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.state.identity_index import ANOMALY, DUPLICATE, NEW, IdentityIndex, Words
 from ofp_platform.online.state.known_identities import KnownIdentities, OlderIdentities
@@ -287,6 +290,45 @@ def amendments_in_order_of_identity() -> Iterator[None]:
     yield from _serving_amendments_as(change, counts_too=False)
 
 
+@contextmanager
+def links_one_late() -> Iterator[None]:
+    """Serving does not count a link whose effective time is exactly T."""
+
+    def mistaken(source: LinkSource, key_type: str, key_id: str, time: int, most: int) -> Entity:
+        return entity_of(source, key_type, key_id, time - 1, most)
+
+    with patch.object(resolved_question, "entity_of", mistaken):
+        yield
+
+
+@contextmanager
+def links_for_good() -> Iterator[None]:
+    """Serving never takes a link back."""
+
+    def mistaken(source: LinkSource, key_type: str, key_id: str, time: int, most: int) -> Entity:
+        ids = [f"{key_type[0]}-{place}" for place in range(4)]
+        return entity_of(
+            LinkSet(event for event in set(source.about(key_type, ids)) if event.is_link), key_type, key_id, time, most
+        )
+
+    with patch.object(resolved_question, "entity_of", mistaken):
+        yield
+
+
+@contextmanager
+def links_in_order_of_identity() -> Iterator[None]:
+    """Of several links and unlinks of two the one with the greatest identity decides, whatever their times."""
+    with patch.object(entities, "_rank", lambda event: event.identity):
+        yield
+
+
+@contextmanager
+def a_member_left_out() -> Iterator[None]:
+    """Serving reads all members of an entity but the last."""
+    with patch.object(resolved_question, "merged_in_time", lambda parts, *, ties: merged_in_time(parts[:-1], ties=ties)):
+        yield
+
+
 DEFECTS: dict[str, Defect] = {
     "a window closed on its left": left_edge_closed,
     "duplicates counted twice": duplicates_counted_twice,
@@ -307,4 +349,8 @@ DEFECTS: dict[str, Defect] = {
     "an amendment that counts before its time": amendments_at_once,
     "an amendment that changes what it may not": amendments_of_any_payload,
     "amendments told apart by identity alone": amendments_in_order_of_identity,
+    "a link that counts a microsecond late": links_one_late,
+    "a link that is never taken back": links_for_good,
+    "links told apart by identity alone": links_in_order_of_identity,
+    "a member whose events are left out": a_member_left_out,
 }

@@ -133,6 +133,7 @@ def _written(pack: Pack) -> Part:
 
 def _generated(number: int) -> Part:
     rng = random.Random(f"pack {number}")
+    resolving = random.Random(f"identity {number}") if number % 2 == 0 else None
     unit = _UNITS[number % len(_UNITS)]
     groups = []
     for key_type in ("account", "merchant", "card")[: 2 + number % 2]:
@@ -153,6 +154,8 @@ def _generated(number: int) -> Part:
                 group["on_demand"] = [
                     {"name": "z", "expression": f"(request.amount - 1) / {rng.choice(numbers)} + 0.5", "scale": 4}
                 ]
+            if resolving is not None and resolving.random() < 0.6:
+                group["identity"] = "resolved"
             groups.append(group)
     return {"pack_id": f"generated_{number}", "revision": 1, "events": _events(number), "groups": groups}
 

@@ -51,6 +51,9 @@ _OF_WORLDS = (
     "commit_touched",
     "projection_shard",
     "epoch",
+    "entity_graph",
+    "entity_link",
+    "entity_link_failure",
 )
 
 

@@ -61,6 +61,9 @@ _MUST_OCCUR = {
     "readers refused": "of them refused, where nothing proved that nothing was lost",
     "readers that went on": "of them that were away for longer than the retention, and went on by evidence",
     "backdated": "labels stated before their admission",
+    "links": "links and unlinks of keys that belong together",
+    "entities of several keys": "keys asked for that belonged to an entity of several",
+    "conflicts of links": "of them with a conflict: a circle, or one of several canonicals",
 }
 
 

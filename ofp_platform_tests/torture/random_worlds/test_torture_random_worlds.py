@@ -41,9 +41,13 @@ def test_every_defect_can_be_planted_and_taken_out(name: str) -> None:
         "a key that no shard takes",
         "an amendment that counts before its time",
         "an amendment that changes what it may not",
+        "a link that counts a microsecond late",
+        "a link that is never taken back",
+        "links told apart by identity alone",
+        "a member whose events are left out",
     ],
 )
-def test_defects_of_absent_history_of_shards_and_of_amendments_are_found(embedded_server: str, name: str) -> None:
+def test_defects_of_history_shards_amendments_and_links_are_found(embedded_server: str, name: str) -> None:
     assert worlds_until_found(embedded_server, DEFECTS[name], 3 * 2**20) is not None
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofp_platform.identity.context_replay import ContextReplay
 from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.offline.parity.parity import resolution_of
 from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder, ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
@@ -30,7 +32,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
 from ofp_platform.vocabulary.profile import Limits
-from ofp_platform.vocabulary.serving import GetFeaturesRequest
+from ofp_platform.vocabulary.serving import GetFeaturesRequest, GraphVersion
 from ofp_platform_tests.oracle import fold
 from ofp_platform_tests.oracle.small_plane import RUN_CONFIG, ScatteredLog
 from ofp_platform_tests.oracle.strategies import SKEW, START
@@ -42,6 +44,7 @@ from ofp_platform_tests.torture.random_worlds.histories import (
     read_to_end,
     shorten,
 )
+from ofp_platform_tests.torture.random_worlds.links import WorldGraph
 from ofp_platform_tests.torture.random_worlds.log import ShardLog
 from ofp_platform_tests.torture.random_worlds.packs import selections
 from ofp_platform_tests.torture.random_worlds.shards import WorldShards
@@ -59,10 +62,13 @@ _SHARE_FORGETFUL = 0.1
 
 @dataclass(frozen=True)
 class Asked:
-    """One question to one view at one basis. `wanted` and `served`: the snapshot hash, or the reason of the refusal."""
+    """One question to one view at one basis. `wanted` and `served`: the snapshot hash, or the reason of the refusal;
+    `graph_version`: that it is resolved by, if a group resolves identities.
+    """
 
     request: GetFeaturesRequest
     basis: Basis
+    graph_version: dict[str, Any] | None
     wanted: str
     served: str
     differs: str
@@ -130,7 +136,8 @@ class ViewTrial:
             ).projection_id
         self.shards = WorldShards(store.pool, self.projection_id, f"{world.seed} {number}", findings.counts)
         evaluator = store.evaluator(self.registry, self.pins, world.lateness)
-        self.reader = Reader(store.pool, self.projection_id, evaluator, _LIMITS)
+        self.graph = WorldGraph(store, world, number, view.pack.content, findings.counts)
+        self.reader = Reader(store.pool, self.projection_id, evaluator, _LIMITS, graph=self.graph.reader_graph)
         self.basis = make_basis(world.name, {})
         self.asked: list[Asked] = []
         self.folded: dict[str, fold.Known] = {}
@@ -196,7 +203,10 @@ class ViewTrial:
     def _ask(self, rng: random.Random) -> None:
         basis = self.basis
         known = self._known(basis)
+        if self.graph.types:
+            self.graph.advance(rng)
         keys, groups, context = self._question(rng)
+        version = self.graph.version(groups)
         as_of = self._as_of(rng, known, keys, groups)
         request = GetFeaturesRequest.model_validate(
             {
@@ -217,8 +227,9 @@ class ViewTrial:
                 as_of,
                 allowed_lateness=self.world.lateness,
                 request_context=context,
+                entities=self.graph.entities(keys, as_of),
             )
-            wanted = self._hash(expected, basis, keys, groups, as_of, context)
+            wanted = self._hash(expected, basis, keys, groups, as_of, context, version)
         except fold.BehindHorizon:
             wanted = _BEHIND
         differs = ""
@@ -232,7 +243,7 @@ class ViewTrial:
         self.findings.counts["questions"] += 1
         self.findings.counts["refusals"] += len(wanted) != 64
         self.findings.hold(f"served at {fold.time_text(as_of)} for {keys} {groups}{differs}", served, wanted)
-        self.asked.append(Asked(request, basis, wanted, served, differs))
+        self.asked.append(Asked(request, basis, version, wanted, served, differs))
 
     def _question(self, rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]], dict[str, int | str]]:
         """Keys, groups that fit them, and the request context that they need."""
@@ -260,6 +271,7 @@ class ViewTrial:
         ]
         amended = [one.ts for one in known.amendments.values() if not names.isdisjoint(map(str, one.payload.values()))]
         touching += amended
+        linked = self.graph.moments(groups)
         moments = touching or [event.ts for event in events] or [START]
         chosen = [group for group in self.view.pack.content["groups"] if (group["name"], group["version"]) in groups]
         spans = [
@@ -273,6 +285,8 @@ class ViewTrial:
             found = rng.choice(moments) + rng.choice((0, *spans)) + rng.choice((-1, 0, 0, 0, 0, 1))
             if amended and rng.random() < 0.5:  # where it begins to count
                 found = rng.choice((rng.choice(amended), max(amended))) + rng.choice((-1, 0, 0))
+            elif linked and rng.random() < 0.7:
+                found = rng.choice(linked) + rng.choice((-1, 0, 0, 0, rng.choice(spans)))
             if found >= served_from:
                 break
         return found
@@ -301,6 +315,7 @@ class ViewTrial:
         groups: Sequence[tuple[str, str]],
         as_of: int,
         context: Mapping[str, int | str],
+        version: Mapping[str, Any] | None,
     ) -> str:
         """The snapshot hash as the law words it, from the oracle's values."""
         body: dict[str, Any] = {
@@ -316,6 +331,7 @@ class ViewTrial:
             "warnings": expected.warnings,
             "input_basis": basis.model_dump(mode="json"),
             **({"request_context": dict(context)} if context else {}),
+            **({} if version is None else {"graph_version": dict(version)}),
         }
         return hashlib.sha256(plain_json(body)).hexdigest()
 
@@ -356,11 +372,18 @@ class ViewTrial:
         self._check_fold(folded)
         run = ReplayedRun(Knowledge(folded, spans), self.registry.pack, self.pins, RUN_CONFIG, self.world.lateness)
         answered = [one for one in self.asked if one.wanted != _BEHIND]
-        questions = [QuestionAt.of(check_request(one.request, self.registry, self.pins, _LIMITS), one.basis) for one in answered]
+        links = self.graph.replay()
+        questions = [self._question_at(one, links) for one in answered]
         rebuilt = Rebuilder(run).hashed_bytes(questions)
         for one, made in zip(answered, rebuilt, strict=True):
             found = made.reason.value if isinstance(made, ContractError) else hashlib.sha256(made).hexdigest()
             self.findings.hold(f"rebuilt at {one.request.as_of_time_utc}", found, one.wanted)
+
+    def _question_at(self, asked: Asked, links: ContextReplay | None) -> QuestionAt:
+        """The question at its basis, resolved by the version of the graph that the answer must have had."""
+        question = check_request(asked.request, self.registry, self.pins, _LIMITS)
+        version = None if asked.graph_version is None else GraphVersion.model_validate(asked.graph_version)
+        return QuestionAt.of(question, asked.basis, resolution_of(question, version, links))
 
     def _read_through(self, rng: random.Random) -> Iterator[Any]:
         """All batches, the partitions in any order: a fold does not need parents first. Out of archive and log where both are."""
