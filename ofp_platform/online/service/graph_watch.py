@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from ofp_platform.identity.graph_state import find_graph
 from ofp_platform.log.port import LogError
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.vocabulary.profile import Thresholds
 
 IEG_DOWN = "IEG_DOWN"
-"""The reason when a graph is declared and is not there, or its stream does not answer."""
+"""The reason when a graph is declared or needed and is not there, or its stream does not answer."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,20 @@ class GraphWatch:
         self._thresholds = thresholds
         self._moved_at = now
         self._seen_version = -1
+        self._is_needed: tuple[str, bool] = ("", False)  # by the pack of this digest
 
-    def look(self, now: float) -> GraphHealth:
-        """The health at a moment (seconds of a clock that runs forward); of a plane without a context stream, nothing is wrong.
+    def look(self, row: ProjectionRow, now: float) -> GraphHealth:
+        """The health at a moment (seconds of a clock that runs forward). Without a context stream nothing is wrong, unless a
+        group of the projection resolves identities.
 
         Raises:
             psycopg.Error: the store does not answer.
         """
         name = self._plane.profile.context_stream
         if name is None:
-            return GraphHealth()
+            if row.registry_digest != self._is_needed[0]:
+                self._is_needed = row.registry_digest, self._plane.registry_of(row).resolves
+            return GraphHealth(None, (IEG_DOWN,)) if self._is_needed[1] else GraphHealth()
         with self._plane.pool.connection() as connection:
             graph = find_graph(connection, name, self._plane.profile.context_pins)
         if graph is None:

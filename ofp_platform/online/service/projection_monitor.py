@@ -170,7 +170,7 @@ class ProjectionMonitor:
         archive_lag = self._read_archive_lag(now)
         self._awaited = STORE_DOWN
         replica_seconds = self._read_replica(row, now)
-        self.graph = self._graph_watch.look(now)
+        self.graph = self._graph_watch.look(row, now)
         clock_behind_seconds = clock_behind_us(self._plane.pool, row.stream_name) / MICROS_PER_SECOND
         self._counters.clock_behind.set(clock_behind_seconds)
         return Observation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,19 @@ async def test_the_graph_is_part_of_the_posture(profile: Profile, plane: Plane, 
         patch.setattr(plane.context_log(), "ordinal_lag", fail)
         await monitor.observe()
         assert (monitor.graph.lag, monitor.posture["reasons"]) == (None, ["IEG_DOWN"])
+
+
+async def test_a_pack_that_resolves_without_a_stream_of_links_is_no_health(
+    profile: Profile, plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = plane.ensure_live()
+    monitor = ProjectionMonitor(plane, row, profile.thresholds, Counters())
+    assert profile.context_stream is None
+    resolving = replace(plane.registry_of(row), resolves=True)
+    monkeypatch.setattr(plane, "registry_of", lambda _row: resolving)
+    for _ in range(2):
+        await monitor.observe()
+        assert (monitor.graph.lag, monitor.posture["state"], monitor.posture["reasons"]) == (None, "AMBER", ["IEG_DOWN"])
 
 
 def fail(_basis: Basis) -> Mapping[str, int]:
