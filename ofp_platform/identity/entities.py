@@ -64,12 +64,8 @@ class _Links:
         new_ids = sorted(set(key_ids) - self._canonicals.keys())
         if not new_ids:
             return
-        newest: dict[tuple[str, str], LinkEvent] = {}
-        for event in self._source.about(self._key_type, new_ids):
-            pair = event.member, event.canonical
-            if event.effective_ts <= self._time and (pair not in newest or _rank(event) > _rank(newest[pair])):
-                newest[pair] = event
-        linked_pairs = sorted(pair for pair, event in newest.items() if event.is_link)
+        links = links_in_force(self._source.about(self._key_type, new_ids), self._time)
+        linked_pairs = [(link.member, link.canonical) for link in links]
         for key_id in new_ids:
             self._canonicals[key_id] = [canonical for member, canonical in linked_pairs if member == key_id]
             self._members[key_id] = [member for member, canonical in linked_pairs if canonical == key_id]
@@ -87,6 +83,16 @@ class _Links:
 
 def _rank(event: LinkEvent) -> tuple[int, bytes]:
     return event.effective_ts, event.identity
+
+
+def links_in_force(events: Iterable[LinkEvent], time: int) -> list[LinkEvent]:
+    """The links of one key type in force at a time (microseconds), by member and canonical, whether they count or not."""
+    newest: dict[tuple[str, str], LinkEvent] = {}
+    for event in events:
+        pair = event.member, event.canonical
+        if event.effective_ts <= time and (pair not in newest or _rank(event) > _rank(newest[pair])):
+            newest[pair] = event
+    return [event for _, event in sorted(newest.items()) if event.is_link]
 
 
 def entity_of(source: LinkSource, key_type: str, key_id: str, time: int, most: int = MOST_MEMBERS) -> Entity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofp_platform.identity.entities import MOST_MEMBERS, Entity, TooManyMembers, entity_of
+from ofp_platform.identity.entities import MOST_MEMBERS, Entity, TooManyMembers, entity_of, links_in_force
 from ofp_platform.identity.graph_state import GraphReading, query_links
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.errors import Reason, invalid, unavailable
@@ -82,19 +82,12 @@ class GraphReader:
 
 
 def _neighbours(reading: GraphReading, key: FeatureKey, time: int, entity: Entity) -> tuple[LinkOfEntity, ...]:
-    key_id, newest = key.key_id, {}
-    for event in sorted(
-        reading.links.about(key.key_type.value, [key_id]), key=lambda event: (event.effective_ts, event.identity)
-    ):
-        if event.effective_ts <= time:
-            newest[event.member, event.canonical] = event
     return tuple(
         LinkOfEntity(
-            member=event.member,
-            canonical=event.canonical,
-            effective_time_utc=format_time(event.effective_ts),
-            counts={event.member, event.canonical} <= set(entity.members),
+            member=link.member,
+            canonical=link.canonical,
+            effective_time_utc=format_time(link.effective_ts),
+            counts={link.member, link.canonical} <= set(entity.members),
         )
-        for _, event in sorted(newest.items())
-        if event.is_link
+        for link in links_in_force(reading.links.about(key.key_type.value, [key.key_id]), time)
     )

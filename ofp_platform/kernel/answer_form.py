@@ -29,8 +29,6 @@ from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_objec
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
 Context = dict[str, int | str] | None
-
-
 POWERS = tuple(10**scale for scale in range(19))
 
 

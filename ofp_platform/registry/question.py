@@ -73,6 +73,12 @@ class Question:
         """The key types of which a group resolves identities."""
         return [key_type for key_type, groups in self.groups_of.items() if any(group.resolves for group in groups)]
 
+    @property
+    def keys_to_resolve(self) -> list[tuple[str, str]]:
+        """The keys of these types; none: the graph is not asked."""
+        types = self.resolved_types
+        return [key for key in self.keys if key[0] in types]
+
 
 def check_request(request: GetFeaturesRequest, registry: CompiledRegistry, pins: ContextPins, limits: Limits) -> Question:
     """Check a request against limits, the run and the registry.

@@ -60,19 +60,18 @@ def resolution_of(question: Question, version: GraphVersion | None, context: Con
         NotComparable: GRAPH_VERSION_UNKNOWN: the links at hand do not give that version, or no group resolves;
             PROVENANCE_INCOMPLETE: a group resolves, and no version is recorded.
     """
-    types = question.resolved_types
+    keys = question.keys_to_resolve
     if version is None:
-        if types:
+        if keys:
             text = "a group resolves identities, and no version of the graph is recorded"
             raise NotComparable(UncheckableReason.PROVENANCE_INCOMPLETE, text)
         return None
-    if not types:
+    if not keys:
         text = f"it used version {version.graph_version} of the identity graph, and none of its groups resolves identities"
         raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
     if context is None:
         text = f"it used version {version.graph_version} of the identity graph, and no context stream is at hand"
         raise NotComparable(UncheckableReason.GRAPH_VERSION_UNKNOWN, text)
-    keys = [key for key in question.keys if key[0] in types]
     try:
         return Resolution.of(version, context.entities(version, keys, question.as_of))
     except GraphUnknown as error:

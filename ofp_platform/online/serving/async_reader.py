@@ -33,7 +33,7 @@ from ofp_platform.online.serving.evaluation import Evaluator, KeyState, StoredCh
 from ofp_platform.online.serving.key_cache import Head, KeyCache
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.reader import UNOBSERVED, PostureReader
-from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion, keys_to_resolve
+from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion
 from ofp_platform.online.serving.state_statement import (
     NOTHING_HELD,
     READ_SHARDS,
@@ -215,7 +215,7 @@ class AsyncReader:
             ContractError: every refusal of the contract; the awaitable raises it too.
         """
         question = self._questions.read(body)
-        if self.evaluator.registry.resolves and (keys := keys_to_resolve(question)):
+        if self.evaluator.registry.resolves and (keys := question.keys_to_resolve):
             return self._answer_resolved(question, keys)
         head = self.cache.head
         if head is None or head.version < self._floor or not _has_reached(head, question):

@@ -21,7 +21,7 @@ from ofp_platform.online.serving.causal_read import (
 )
 from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.plain_question import QuestionReader
-from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion, keys_to_resolve
+from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion
 from ofp_platform.online.serving.state_statement import (
     READ_SHARDS,
     READ_STATE,
@@ -86,7 +86,7 @@ class Reader:
         else:
             question = check_request(request, self._evaluator.registry, self._evaluator.pins, self._limits)
         try:
-            if self._evaluator.registry.resolves and (keys := keys_to_resolve(question)):
+            if self._evaluator.registry.resolves and (keys := question.keys_to_resolve):
                 return self._answer_resolved(question, keys)
             state = self._read(question)
         except psycopg.Error as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ofp_platform.identity.entities import MOST_MEMBERS, TooManyMembers, entity_of
+from ofp_platform.identity.entities import MOST_MEMBERS, TooManyMembers, entities_of
 from ofp_platform.identity.graph_state import GraphReading
 from ofp_platform.identity.queries import too_many, usable
 from ofp_platform.kernel.entity_events import ResolvedEvents, merged_in_time
@@ -45,12 +45,6 @@ NO_GRAPH = Graph(None, MOST_MEMBERS)
 """Of a deployment without a context stream."""
 
 
-def keys_to_resolve(question: Question) -> list[tuple[str, str]]:
-    """The keys of a type of which a group resolves identities; none: the graph is not asked."""
-    types = set(question.resolved_types)
-    return [key for key in question.keys if key[0] in types]
-
-
 @dataclass(frozen=True)
 class ResolvedQuestion:
     """`reading`: the question with the keys of all members, of which the state is read; `resolution`: what the graph said."""
@@ -68,9 +62,7 @@ class ResolvedQuestion:
         """
         reading = usable(links, graph.demand(pins), pins)
         try:
-            entities = {
-                key: entity_of(reading.links, *key, question.as_of, graph.most_members) for key in keys_to_resolve(question)
-            }
+            entities = entities_of(reading.links, question.keys_to_resolve, question.as_of, graph.most_members)
         except TooManyMembers as error:
             raise too_many(error, pins) from None
         resolution = Resolution.of(reading.graph_version, entities)

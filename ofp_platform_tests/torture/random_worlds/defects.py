@@ -5,7 +5,7 @@ A planted defect replaces one function while it is planted; nothing of the plane
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 
 from ofp_platform.identity import entities
-from ofp_platform.identity.entities import Entity, LinkSet, LinkSource, entity_of
+from ofp_platform.identity.entities import Entity, LinkSet, LinkSource, entities_of
 from ofp_platform.kernel import amendments, answer_form, windows
 from ofp_platform.kernel.entity_events import merged_in_time
 from ofp_platform.kernel.query import DELAY, WINDOW, LayoutArrays
@@ -294,10 +294,10 @@ def amendments_in_order_of_identity() -> Iterator[None]:
 def links_one_late() -> Iterator[None]:
     """Serving does not count a link whose effective time is exactly T."""
 
-    def mistaken(source: LinkSource, key_type: str, key_id: str, time: int, most: int) -> Entity:
-        return entity_of(source, key_type, key_id, time - 1, most)
+    def mistaken(source: LinkSource, keys: Sequence[tuple[str, str]], time: int, most: int) -> Mapping[tuple[str, str], Entity]:
+        return entities_of(source, keys, time - 1, most)
 
-    with patch.object(resolved_question, "entity_of", mistaken):
+    with patch.object(resolved_question, "entities_of", mistaken):
         yield
 
 
@@ -305,13 +305,15 @@ def links_one_late() -> Iterator[None]:
 def links_for_good() -> Iterator[None]:
     """Serving never takes a link back."""
 
-    def mistaken(source: LinkSource, key_type: str, key_id: str, time: int, most: int) -> Entity:
-        ids = [f"{key_type[0]}-{place}" for place in range(4)]
-        return entity_of(
-            LinkSet(event for event in set(source.about(key_type, ids)) if event.is_link), key_type, key_id, time, most
-        )
+    def mistaken(source: LinkSource, keys: Sequence[tuple[str, str]], time: int, most: int) -> Mapping[tuple[str, str], Entity]:
+        events = [
+            event
+            for key_type in {key_type for key_type, _ in keys}
+            for event in set(source.about(key_type, [f"{key_type[0]}-{place}" for place in range(4)]))
+        ]
+        return entities_of(LinkSet(event for event in events if event.is_link), keys, time, most)
 
-    with patch.object(resolved_question, "entity_of", mistaken):
+    with patch.object(resolved_question, "entities_of", mistaken):
         yield
 
 
