@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ofp_platform.identity.context_events import PlacedLink, read_context
 from ofp_platform.identity.entities import Entity, LinkSet, TooManyMembers, entities_of
+from ofp_platform.log.incarnations import ONE_HISTORY, LogHistory
 from ofp_platform.log.port import EventLog
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import graph_version_of
@@ -24,11 +25,12 @@ class GraphUnknown(Exception):
 
 @dataclass(frozen=True)
 class ContextReplay:
-    """All links of a run in a context stream, up to `ends`."""
+    """All links of a run in a context stream, up to `ends`; those of a partition stand in its order."""
 
     stream_name: str
     ends: Basis
     links: tuple[tuple[str, PlacedLink], ...]
+    history: LogHistory = ONE_HISTORY
     _sets: dict[str, LinkSet] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -50,17 +52,14 @@ class ContextReplay:
                 links += [(part.partition_id, link) for link in read_context(batch, pins, clock_skew_us).links]
                 at = batch.next
             parts[part.partition_id] = at
-        return cls(log.stream_name, make_basis(log.stream_name, parts), tuple(links))
+        return cls(log.stream_name, make_basis(log.stream_name, parts), tuple(links), log.history)
 
-    def at(self, version: GraphVersion) -> LinkSet:
-        """The links that a version of the graph knows.
+    def basis_of(self, version: GraphVersion) -> Basis:
+        """The basis of a version of the graph, all of which is here.
 
         Raises:
             GraphUnknown: it is of another stream, of records that are not here, or has another name than these give it.
         """
-        link_set = self._sets.get(version.graph_version)
-        if link_set is not None:
-            return link_set
         basis = Basis(stream_name=version.stream_name, partitions=version.basis)
         if graph_version_of(basis).graph_version != version.graph_version:
             raise GraphUnknown(f"{version.graph_version} is not the name of the graph version at its basis")
@@ -72,6 +71,16 @@ class ContextReplay:
                 raise GraphUnknown(
                     f"it knows partition {part.partition_id} up to {part.offset}; the context stream does not reach it"
                 )
+            if not self.history.is_of(part):
+                raise GraphUnknown(f"partition {part.partition_id} of it is of a history that the context stream does not have")
+        return basis
+
+    def at(self, version: GraphVersion) -> LinkSet:
+        """The links that a version of the graph knows; raises as `basis_of`."""
+        link_set = self._sets.get(version.graph_version)
+        if link_set is not None:
+            return link_set
+        basis = self.basis_of(version)
         parts = basis.by_partition()
         link_set = LinkSet([link.link for name, link in self.links if name in parts and parts[name].contains(link.offset)])
         if len(self._sets) >= _KEPT:

@@ -24,7 +24,7 @@ from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, is_raw_
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
 AS_OF = "as_of_time_utc"
 _RESERVED = re.compile(
-    rf"(event_id|event_type|event_time_utc|{AS_OF}|known_until_utc|decision_id|input_basis_digest"
+    rf"(event_id|event_type|event_time_utc|{AS_OF}|known_until_utc|decision_id|input_basis_digest|graph_version"
     r"|label_(value|observed_time|is_mature)|(account|card|customer|device|merchant)_id|payload__.*)"
 )
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)", re.ASCII)

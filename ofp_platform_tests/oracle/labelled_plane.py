@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from ofp_platform.identity.context_replay import ContextReplay
+from ofp_platform.identity.graph_knowledge import GraphKnowledge
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
@@ -109,7 +111,9 @@ class LabelledPlane:
                 feature_groups=(FeatureGroupRef(group_name="account_activity", group_version="v1"),),
                 as_of_time_utc=format_time(int(batch.ts[index])),
             )
-            answer = answer_at(run, request, basis)
+            links = self.links()
+            version = None if links is None else GraphKnowledge(links).version([len(part) for part in GraphKnowledge(links).links])
+            answer = answer_at(run, request, basis, version, links)
         SnapshotStore(plane.pool, self.objects).materialise([answer])
         record = DecisionRecord(
             decision_id=decision_id(declared.context_pins, "card_payment", DECIDED),
@@ -126,6 +130,7 @@ class LabelledPlane:
             ),
             run_config_digest=declared.run_config_digest,
             input_basis=basis,
+            graph_version=version,
             rule=RuleRef(rule_name="rule", rule_version="v1", digest="0" * 64),
             score=1,
             outcome=Outcome.APPROVE,
@@ -143,7 +148,15 @@ class LabelledPlane:
     @property
     def build_context(self) -> BuildContext:
         """A build context; a new one each time, as another process would have it."""
-        return BuildContext(self.plane.pool, self.plane.log, self.objects, self.folder / "builds")
+        context_log = self.plane.known_context_log()
+        return BuildContext(self.plane.pool, self.plane.log, self.objects, self.folder / "builds", context_log=context_log)
+
+    def links(self) -> ContextReplay | None:
+        """The links of the run, if there is a stream of them."""
+        declared, context_log = self.plane.profile, self.plane.known_context_log()
+        if context_log is None:
+            return None
+        return ContextReplay.read(context_log, declared.context_pins, declared.clock_skew_us)
 
     @property
     def everything(self) -> ReplayBasis:

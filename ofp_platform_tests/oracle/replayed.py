@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
+from ofp_platform.offline.datasets.feature_leakage import check_features
 from ofp_platform.offline.datasets.feature_rows import FeatureJob, compute_features, dataset_blocks, feature_job, requested_groups
+from ofp_platform.offline.datasets.row_graphs import RowGraphs
 from ofp_platform.offline.replay.candidate_rows import candidate_scope
 from ofp_platform.offline.replay.decision_basis import RecordedDecision
 from ofp_platform.offline.replay.known_events import FoldedReplay, fold_replay
@@ -106,13 +108,16 @@ def build(
     groups: tuple[FeatureGroupRef, ...] | None = None,
     workers: int = 1,
     shards: int = 3,
+    registry: CompiledRegistry | None = None,
+    graphs: RowGraphs | None = None,
 ) -> Built:
-    """Fold, order, compute."""
-    registry = world_registry()
+    """Fold, order, compute, and check for leaks."""
+    registry = registry or world_registry()
     plans = requested_groups(registry, groups or group_refs())
     wanted = candidate_scope(scope, registry, plans) if isinstance(scope, PerEvent) else None
     folded = fold_replay(batches, registry, ContextPins(**PINS), SKEW, folder / "fold", shards=shards, scope=wanted)
-    rows = dataset_rows(folded, scope, as_of_basis, folder / "rows", decisions)
+    rows = dataset_rows(folded, scope, as_of_basis, folder / "rows", decisions, graphs=graphs)
     job = feature_job(folded, rows, registry, plans, folder / "features")
     compute_features(job, registry, workers)
+    check_features(job, registry, "5eed")
     return Built(folded, job, list(dataset_blocks(job, registry)))

@@ -120,6 +120,8 @@ def _manifest_lines(manifest: DatasetManifest) -> Iterator[tuple[str, str]]:
     yield "pack", f"{pack.pack_id} revision {pack.revision}, {pack.digest}"
     yield "groups", ", ".join(f"{group.group_name}:{group.group_version}" for group in manifest.feature_groups)
     yield "rows know", f"{manifest.as_of_basis.value}: {_KNOW[manifest.as_of_basis.value]}"
+    if manifest.graph_version is not None:
+        yield "identities", f"links up to version {manifest.graph_version.graph_version} of {manifest.graph_version.stream_name}"
     if manifest.label_basis is not None:
         label = manifest.label_basis
         yield "label", f"{label.label_type} as of {label.as_of_utc}, mature after {label.maturity_seconds / 86_400:g} days"

@@ -124,7 +124,13 @@ def check(intent: IntentFile, json: AsJson = False, home: Home = None, profile: 
     with resolve(home, profile).open_plane("offline") as plane:
         next_sequences = LabelStore.next_sequences(plane.pool)
         sources = BuildSources.of(
-            plane.pool, plane.log, plane.objects, next_sequences, plane.profile.policy_rev, policies_of(plane.profile)
+            plane.pool,
+            plane.log,
+            plane.objects,
+            next_sequences,
+            plane.profile.policy_rev,
+            policies_of(plane.profile),
+            plane.known_context_log(),
         )
         plan = resolve_intent(checked_intent, sources, code_release_id())
     demand_anchors(plan)
@@ -282,6 +288,8 @@ def _plan_lines(plan: BuildPlan) -> Iterator[str]:
         yield f"replay {span.partition_id} {offsets}, out of the archive up to {cut_over.offset or 'its start'}"
     if plan.feature_pack is not None:
         yield f"pack {plan.feature_pack.pack_id} revision {plan.feature_pack.revision}, digest {plan.feature_pack.digest}"
+    if plan.graph_version is not None:
+        yield f"identities by version {plan.graph_version.graph_version} of the graph in {plan.graph_version.stream_name}"
     if plan.label_basis is not None:
         yield f"label {plan.label_basis.label_type} as of {plan.label_basis.as_of_utc}"
     yield f"parity anchors {len(plan.parity_anchors)}"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ofp_platform.offline.datasets.row_graphs import RowGraphs
 from ofp_platform.offline.replay.decision_basis import (
     NO_DECISIONS,
     DecisionBases,
@@ -27,15 +28,22 @@ from ofp_platform.offline.replay.decision_basis import (
 from ofp_platform.offline.replay.key_shards import KeyDigests, ShardSpool, shard_of
 from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.offline.sources.read_ahead import read_ahead
-from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEntity, PerEvent, PerGrid, PerTable
+from ofp_platform.vocabulary.offline.build_intent import (
+    GRAPH_VERSION_COLUMN,
+    AsOfBasis,
+    PerEntity,
+    PerEvent,
+    PerGrid,
+    PerTable,
+)
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
 Int64s = npt.NDArray[np.int64]
 BLOCK_ROWS = 131_072
 UTC_MICROSECONDS = pa.timestamp("us", tz="UTC")
-ROW_WIDTH = 6
-KEY_HIGH, KEY_LOW, AS_OF, KNOWN_UNTIL, CHAIN, ORDINAL = range(ROW_WIDTH)
+ROW_WIDTH = 7
+KEY_HIGH, KEY_LOW, AS_OF, KNOWN_UNTIL, CHAIN, GRAPH, ORDINAL = range(ROW_WIDTH)
 _SAMPLES = 1_000_000
 _DECIDED = pa.schema([("row", pa.int64()), ("decision_id", pa.string())])
 
@@ -45,7 +53,7 @@ class DatasetRows:
     """Rows on disk. `blocks`: (first row, rows) of each block; `chains`: see `decision_basis`, for `decision` only.
 
     `undecided_events`: events of the scope without a decision, which make no row of a `decision` dataset. `oldest_as_of`: the
-    least as-of of all rows, microseconds.
+    least as-of of all rows, microseconds. `graphs`: the versions of the identity graph that rows know, by their number.
     """
 
     folder: Path
@@ -55,6 +63,7 @@ class DatasetRows:
     chains: tuple[Int64s, ...] = ()
     undecided_events: int = 0
     oldest_as_of: int = -(2**63)
+    graphs: RowGraphs | None = None
 
     @property
     def count(self) -> int:
@@ -74,7 +83,7 @@ class DatasetRows:
         return _read_table(path) if path.exists() else _DECIDED.empty_table()
 
     def spool(self, key_type: str) -> Path:
-        """The folder of that key type's row shards: rows of int64[6], see the constants of this module."""
+        """The folder of that key type's row shards: rows of int64[ROW_WIDTH], see the constants of this module."""
         return self.folder / f"rows-{key_type}"
 
 
@@ -87,11 +96,13 @@ def dataset_rows(
     check: Callable[[], None] = lambda: None,
     counting_records: Mapping[tuple[str, str], tuple[str, int | str]] | None = None,
     entity_table: pa.Table | None = None,
+    graphs: RowGraphs | None = None,
 ) -> DatasetRows:
     """The rows of a scope. `folder` does not exist yet. A per-event scope must have been given to the fold.
 
     `counting_records`: by type and id of an event that has several contents, partition and offset of the record whose content
-    alone makes a row. `check` is called before each block, and may raise. `entity_table`: that of a per-table scope.
+    alone makes a row. `check` is called before each block, and may raise. `entity_table`: that of a per-table scope. `graphs`:
+    where a group resolves identities; each row is given the version that it knows, and names it.
 
     `decisions` are of events: each makes a row under `decision`, and is noted beside the row of its event otherwise.
 
@@ -106,7 +117,7 @@ def dataset_rows(
         if folded_replay.scope is None:
             raise ValueError("the replay was folded without candidates; give the scope to fold_replay")
         bases = decision_bases(decisions, folded_replay)
-        writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types, check)
+        writer = _Writer(folder, folded_replay.shards, folded_replay.scope.key_types, check, graphs)
         places = _places(counting_records or {}, folded_replay)
         for events, copies in read_ahead(_events_in_order(folded_replay, folder)):
             if places:
@@ -118,7 +129,7 @@ def dataset_rows(
             raise BuildRefused(BuildReason.INVALID_INTENT, message, "as_of_basis")
         bases = NO_DECISIONS
         key_types = tuple(scope.key_types) if isinstance(scope, PerTable) else (scope.key_type,)
-        writer = _Writer(folder, folded_replay.shards, tuple(key_type.value for key_type in key_types), check)
+        writer = _Writer(folder, folded_replay.shards, tuple(key_type.value for key_type in key_types), check, graphs)
     if isinstance(scope, PerTable):
         if entity_table is None:
             raise ValueError("a per-table scope has the rows of its table; give it")
@@ -132,8 +143,9 @@ def dataset_rows(
     if not writer.blocks:
         raise BuildRefused(BuildReason.NOTHING_TO_BUILD, "the scope has no rows in this replay", "scope")
     chains = bases.chains if as_of_basis is AsOfBasis.DECISION else ()
+    undecided_events, oldest_as_of = writer.undecided_events, writer.oldest_as_of
     return DatasetRows(
-        folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, writer.undecided_events, writer.oldest_as_of
+        folder, as_of_basis, writer.key_types, tuple(writer.blocks), chains, undecided_events, oldest_as_of, graphs
     )
 
 
@@ -145,6 +157,7 @@ class _Writer:
     shards: int
     key_types: tuple[str, ...]
     check: Callable[[], None]
+    graphs: RowGraphs | None = None
     blocks: list[tuple[int, int]] = field(default_factory=list)
     undecided_events: int = 0
     oldest_as_of: int = 2**63 - 1
@@ -154,7 +167,7 @@ class _Writer:
         self.spools = {name: ShardSpool(self.folder / f"rows-{name}", ROW_WIDTH, self.shards) for name in self.key_types}
 
     def add(self, table: pa.Table, keys: dict[str, tuple[Int64s, Int64s, npt.NDArray[np.bool_]]], rows: Int64s) -> None:
-        """One block: its columns; per key type digests and which rows have such a key; and as-of, known until, chain."""
+        """One block: its columns; per key type digests and which rows have such a key; and as-of, known until, chain, graph."""
         self.check()
         if not table.num_rows:
             return
@@ -308,6 +321,13 @@ def _add_events(
         writer.note_decided([index for index, _ in decided_rows], [row.decision_id for _, row in decided_rows])
     if as_of_basis is AsOfBasis.INGEST_TIME:
         extra_columns["known_until_utc"] = pa.array(known_until).cast(UTC_MICROSECONDS)
+    graph: Int64s = np.zeros(events.num_rows, np.int64)
+    if writer.graphs is not None:
+        if as_of_basis is AsOfBasis.DECISION:
+            graph = writer.graphs.of_decisions([row for _, row in decided_rows])
+        else:
+            graph = writer.graphs.of_rows(as_of_basis, known_until)
+        extra_columns[GRAPH_VERSION_COLUMN] = writer.graphs.names(graph)
     columns = {
         "event_id": events["event_id"],
         "event_type": events["event_type"],
@@ -325,7 +345,7 @@ def _add_events(
         )
         for name in key_types
     }
-    writer.add(pa.table(columns), keys, np.column_stack([as_of, known_until, chain]))
+    writer.add(pa.table(columns), keys, np.column_stack([as_of, known_until, chain, graph]))
 
 
 def _decided_rows(events: pa.Table, copies: Int64s, bases: DecisionBases) -> list[tuple[int, DecisionRow]]:
@@ -371,14 +391,19 @@ def _add_table_rows(writer: _Writer, rows: pa.Table, as_of_basis: AsOfBasis) -> 
     """Rows of an entity table as they are; a row without a key of some type has none of that type's features."""
     as_of = rows["as_of_time_utc"]
     times = as_of.cast(pa.int64()).to_numpy()
+    behind = rows.schema.get_field_index("as_of_time_utc") + 1
+    graph: Int64s = np.zeros(len(times), np.int64)
+    if writer.graphs is not None:
+        graph = writer.graphs.of_rows(as_of_basis, times)
+        rows = rows.add_column(behind, GRAPH_VERSION_COLUMN, writer.graphs.names(graph))
     if as_of_basis is AsOfBasis.INGEST_TIME:
-        rows = rows.add_column(rows.schema.get_field_index("as_of_time_utc") + 1, "known_until_utc", as_of)
+        rows = rows.add_column(behind, "known_until_utc", as_of)
     keys = {}
     for key_type in writer.key_types:
         key_ids = rows[f"{key_type}_id"]
         high, low, _ = writer.digests.columns(pc.fill_null(key_ids, "").to_pylist())
         keys[key_type] = (high, low, pc.is_valid(key_ids).to_numpy())
-    writer.add(rows, keys, np.column_stack([times, times, np.zeros(len(times), np.int64)]))
+    writer.add(rows, keys, np.column_stack([times, times, np.zeros(len(times), np.int64), graph]))
 
 
 def _add_entities(writer: _Writer, key_type: str, key_ids: list[str], times: Int64s, as_of_basis: AsOfBasis) -> None:
@@ -386,6 +411,10 @@ def _add_entities(writer: _Writer, key_type: str, key_ids: list[str], times: Int
     columns = {f"{key_type}_id": pa.array(key_ids, pa.string()), "as_of_time_utc": as_of}
     if as_of_basis is AsOfBasis.INGEST_TIME:
         columns["known_until_utc"] = as_of
+    graph: Int64s = np.zeros(len(times), np.int64)
+    if writer.graphs is not None:
+        graph = writer.graphs.of_rows(as_of_basis, times)
+        columns[GRAPH_VERSION_COLUMN] = writer.graphs.names(graph)
     high, low, _ = writer.digests.columns(key_ids)
-    rows = np.column_stack([times, times, np.zeros(len(times), np.int64)])
+    rows = np.column_stack([times, times, np.zeros(len(times), np.int64), graph])
     writer.add(pa.table(columns), {key_type: (high, low, np.ones(len(times), np.bool_))}, rows)

@@ -7,9 +7,9 @@ the rows. A block gathers its rows out of all shards. Any number of workers, on 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from ofp_platform.offline.datasets.dataset_rows import (
     ROW_WIDTH,
     DatasetRows,
 )
+from ofp_platform.offline.datasets.resolved_rows import RowEntities, as_one_key, with_entities
+from ofp_platform.offline.replay.event_index import EventIndex
 from ofp_platform.offline.replay.key_shards import EventShard, by_key_and_time, dense_keys, read_shard
 from ofp_platform.offline.replay.knowledge import known_from
 from ofp_platform.offline.replay.known_events import FoldedReplay
@@ -45,6 +47,7 @@ from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 Int64s = npt.NDArray[np.int64]
 _OUT_OF_RANGE = b"values_out_of_range"
+_FIRST, _LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 def requested_groups(registry: CompiledRegistry, groups: Iterable[FeatureGroupRef]) -> tuple[CompiledGroup, ...]:
@@ -79,7 +82,8 @@ _CHECK_SECONDS = 0.5
 class FeatureJob:
     """Everything that a worker needs to compute any shard, wherever it runs; can be sent to other processes.
 
-    `groups` are those with rows, by key type.
+    `groups` are those with rows, by key type; `entities`: of the key types of which a group resolves identities. Where there are
+    some, the events of a shard are not all that a worker needs.
     """
 
     folded_replay: FoldedReplay
@@ -87,6 +91,7 @@ class FeatureJob:
     pack: Pack
     groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     folder: Path
+    entities: Mapping[str, RowEntities] = field(default_factory=dict)
 
     @property
     def shards(self) -> list[tuple[str, int]]:
@@ -117,8 +122,12 @@ def feature_job(
         for key_type in rows.key_types
         if (names := tuple((group.name, group.version) for group in groups if group.key_type == key_type))
     )
+    resolved_types = sorted({group.key_type for group in groups if group.resolves})
+    if resolved_types and rows.graphs is None:
+        raise ValueError("rows of groups that resolve identities know a version of the graph")
     folder.mkdir(parents=True)
-    return FeatureJob(folded_replay, rows, registry.pack, groups_by_key_type, folder)
+    entities = {} if rows.graphs is None else {key_type: RowEntities(rows.graphs, key_type) for key_type in resolved_types}
+    return FeatureJob(folded_replay, rows, registry.pack, groups_by_key_type, folder, entities)
 
 
 def on_demand_names(groups: Sequence[CompiledGroup]) -> list[str]:
@@ -149,33 +158,63 @@ def compute_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, sh
     rows = read_shard(job.rows.spool(key_type), shard, ROW_WIDTH)
     if not len(rows):
         return 0
-    names = dict(job.groups)[key_type]
-    query = ColumnQuery(LayoutArrays.of(registry.layouts[key_type]), [registry.groups[name] for name in names])
+    layout = LayoutArrays.of(registry.layouts[key_type])
+    groups = [registry.groups[name] for name in dict(job.groups)[key_type]]
     events = job.folded_replay.events(registry, key_type, shard)
-    ordinals, columns = _columns(query, events, rows, job.rows)
-    order = np.argsort(ordinals, kind="stable")
-    table: dict[str, Any] = {"ordinal": ordinals[order]}
-    for number, column in enumerate(columns):
-        if column.items is not None:
-            table[f"list{number}"] = _lists(query.features[number][1], column).take(pa.array(order))
-        elif column.texts is None:
-            table[f"low{number}"] = column.low[order]
-        else:
-            table[f"text{number}"] = _texts(column.texts, column.low[order])
-        if column.high is not None:
-            table[f"high{number}"] = column.high[order]
-        table[f"valid{number}"] = column.valid[order].view(np.uint8)
+    ordinals = np.sort(rows[:, ORDINAL])
+    computed: dict[tuple[tuple[str, str], str], tuple[CompiledFeature, FeatureColumn, Int64s]] = {}
+    for resolves in (False, True):
+        query_groups = [group for group in groups if group.resolves is resolves]
+        if not query_groups:
+            continue
+        query = ColumnQuery(layout, query_groups)
+        own = (events, rows)
+        row_ordinals, columns = _columns(query, *(_of_entities(job, registry, key_type, *own) if resolves else own), job.rows)
+        order = np.argsort(row_ordinals, kind="stable")
+        for (_, feature), column in zip(query.features, columns, strict=True):
+            computed[column.group, column.name] = feature, column, order
+    table: dict[str, Any] = {"ordinal": ordinals}
+    for number, name in enumerate(sorted(computed)):
+        table |= _stored_columns(number, *computed[name])
+    columns = [column for _, column, _ in computed.values()]
     beyond = {feature_name(column.group, column.name): column.beyond for column in columns if column.beyond}
     batch = pa.record_batch({name: pa.array(values) for name, values in table.items()})
     batch = batch.replace_schema_metadata({_OUT_OF_RANGE: orjson.dumps(beyond)})
     path = job.file(key_type, shard)
     partial = path.with_suffix(".partial")
-    cuts = np.searchsorted(ordinals[order], [first for first, _ in job.rows.blocks] + [job.rows.count])
+    cuts = np.searchsorted(ordinals, [first for first, _ in job.rows.blocks] + [job.rows.count])
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as file:
         for begin, end in pairwise(cuts.tolist()):  # one batch for each block, which reads no other
             file.write_batch(batch.slice(begin, end - begin))
     partial.rename(path)
     return len(rows)
+
+
+def _of_entities(
+    job: FeatureJob, registry: CompiledRegistry, key_type: str, events: EventShard, rows: Int64s
+) -> tuple[EventShard, Int64s]:
+    """Events and rows of a shard where those of an entity of several members are of one key: that entity's."""
+    entity_of_row, entities = job.entities[key_type].joined(rows)
+    if not entities:
+        return events, rows
+    bounds = np.full(len(entities), _FIRST), np.full(len(entities), _LAST)
+    entity_events = EventIndex(job.folded_replay, registry).entity_events(key_type, entities, *bounds)
+    return with_entities(events, entities, entity_events), as_one_key(rows, entity_of_row, entities)
+
+
+def _stored_columns(number: int, feature: CompiledFeature, column: FeatureColumn, order: Int64s) -> dict[str, Any]:
+    """The columns of a shard's file of one feature, rows in that order."""
+    stored: dict[str, Any] = {}
+    if column.items is not None:
+        stored[f"list{number}"] = _lists(feature, column).take(pa.array(order))
+    elif column.texts is None:
+        stored[f"low{number}"] = column.low[order]
+    else:
+        stored[f"text{number}"] = _texts(column.texts, column.low[order])
+    if column.high is not None:
+        stored[f"high{number}"] = column.high[order]
+    stored[f"valid{number}"] = column.valid[order].view(np.uint8)
+    return stored
 
 
 _ITEMS = {FieldType.INTEGER: pa.int64(), FieldType.STRING: pa.string(), FieldType.BOOLEAN: pa.bool_()}

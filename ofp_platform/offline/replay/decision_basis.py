@@ -13,6 +13,7 @@ from ofp_platform.offline.replay.known_events import FoldedReplay
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.position import Basis, basis_text, order
+from ofp_platform.vocabulary.serving import GraphVersion
 
 Int64s = npt.NDArray[np.int64]
 
@@ -22,6 +23,7 @@ class RecordedDecision:
     """A recorded decision about an event: as-of in microseconds, and the basis it was served at.
 
     `position`: partition id and offset of the record that was decided on; one id may have several contents. None: any of them.
+    `graph_version`: that its vector was resolved by, if it was.
     """
 
     decision_id: str
@@ -30,13 +32,15 @@ class RecordedDecision:
     as_of: int
     basis: Basis
     position: tuple[str, int | str] | None = None
+    graph_version: GraphVersion | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class DecisionRow:
     """One decision: SHA-256 of the text of its basis, its chain, and its rank in the chain.
 
-    `position`: number of the partition, and position (see `EventShard`) of the record that was decided on.
+    `position`: number of the partition, and position (see `EventShard`) of the record that was decided on; `graph_version` as
+    recorded.
     """
 
     decision_id: str
@@ -45,6 +49,7 @@ class DecisionRow:
     chain: int
     rank: int
     position: tuple[int, int] | None = None
+    graph_version: GraphVersion | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,7 @@ def decision_bases(decisions: Iterable[RecordedDecision], folded_replay: FoldedR
     digests = {text: sha256_hex(text.encode()) for text in distinct}
     positions = record_places([decision.position for decision in sorted_decisions], folded_replay)
     for decision, text, position in zip(sorted_decisions, texts, positions, strict=True):
-        row = DecisionRow(decision.decision_id, decision.as_of, digests[text], *ranks[text], position)
+        row = DecisionRow(decision.decision_id, decision.as_of, digests[text], *ranks[text], position, decision.graph_version)
         by_event.setdefault((decision.event_type, decision.event_id), []).append(row)
     return DecisionBases(chains.chains, by_event)
 

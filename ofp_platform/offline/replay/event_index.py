@@ -24,13 +24,15 @@ class KeyEvents:
     """Events of some keys, each once, sorted by (time, tie) within a key.
 
     `matrix` int64[C, N]; those of key k are [starts[k], ends[k]) (int64[K]). `copies` int64[M, 3]: (event, partition number,
-    position), see `COPY_EVENT`, of every record that is a copy of one. `amendable`: whether the layout is.
+    position), see `COPY_EVENT`, of every record that is a copy of one. `admitted_at` int64[N]: see `EventShard`. `amendable`:
+    whether the layout is.
     """
 
     matrix: Int64s
     starts: Int64s
     ends: Int64s
     copies: Int64s
+    admitted_at: Int64s
     amendable: bool = False
 
     def own_time(self, event: int) -> int:
@@ -70,6 +72,7 @@ class EventIndex:
         rows = self._registry.layouts[key_type].column_count
         starts, ends = np.zeros(len(key_ids), np.int64), np.zeros(len(key_ids), np.int64)
         matrices, copies = [np.empty((rows, 0), np.int64)], [np.empty((0, 3), np.int64)]
+        admitted_at = [np.empty(0, np.int64)]
         total = 0
         for number in np.unique(shard_numbers).tolist():
             shard = self._shard(key_type, number)
@@ -80,13 +83,15 @@ class EventIndex:
             starts[key_indices] = ends[key_indices] - sizes
             event_indices = _numbers_in(begin, end)
             matrices.append(shard.matrix.take(event_indices, axis=1))
+            admitted_at.append(shard.admitted_at.take(event_indices))
             copy_sizes = shard.copy_offsets[event_indices + 1] - shard.copy_offsets[event_indices]
             part = shard.copies[_numbers_in(shard.copy_offsets[begin], shard.copy_offsets[end])]
             part[:, COPY_EVENT] = total + np.repeat(np.arange(len(event_indices)), copy_sizes)
             copies.append(part)
             total += len(event_indices)
         matrix = np.ascontiguousarray(np.concatenate(matrices, axis=1))
-        return KeyEvents(matrix, starts, ends, np.concatenate(copies), self._registry.layouts[key_type].amendable)
+        amendable = self._registry.layouts[key_type].amendable
+        return KeyEvents(matrix, starts, ends, np.concatenate(copies), np.concatenate(admitted_at), amendable)
 
     def entity_events(self, key_type: str, entities: Sequence[tuple[str, ...]], after: Int64s, until: Int64s) -> KeyEvents:
         """As `events`, of entities: the events of all members of each, in the order of time and tie. A key may be in several."""
@@ -128,7 +133,8 @@ def _taken(events: KeyEvents, columns: Sequence[Int64s]) -> KeyEvents:
     of_columns = copies[_numbers_in(offsets[every], offsets[every + 1])]
     of_columns[:, COPY_EVENT] = np.repeat(np.arange(len(every)), offsets[every + 1] - offsets[every])
     starts = ends - np.array([len(part) for part in columns])
-    return KeyEvents(np.ascontiguousarray(events.matrix[:, every]), starts, ends, of_columns, events.amendable)
+    matrix = np.ascontiguousarray(events.matrix[:, every])
+    return KeyEvents(matrix, starts, ends, of_columns, events.admitted_at[every], events.amendable)
 
 
 def _key_ranges(shard: EventShard, high: Int64s, low: Int64s, after: Int64s, until: Int64s) -> tuple[Int64s, Int64s]:

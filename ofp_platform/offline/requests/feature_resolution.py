@@ -11,7 +11,14 @@ from ofp_platform.registry.question import check_request
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.published_packs import pack_content, pack_digests
 from ofp_platform.vocabulary.errors import ContractError, Reason
-from ofp_platform.vocabulary.offline.build_intent import DatasetBuild, FeaturePackRef, ForensicRebuild, PerEvent, PerTable
+from ofp_platform.vocabulary.offline.build_intent import (
+    GRAPH_VERSION_COLUMN,
+    DatasetBuild,
+    FeaturePackRef,
+    ForensicRebuild,
+    PerEvent,
+    PerTable,
+)
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.profile import Limits
@@ -30,6 +37,9 @@ _FIELDS = {
     Reason.REQUEST_CONTEXT_MISSING: "request_context",
     Reason.RAW_IDENTIFIER: "request_context",
 }
+
+
+NOTHING_RESOLVES = "no group of the intent resolves identities, so no value is of a version of the graph: leave it out"
 
 
 def resolve_pack(pool: Pool, ref: FeaturePackRef) -> tuple[PinnedPack, CompiledRegistry]:
@@ -82,22 +92,19 @@ def resolve_groups(intent: DatasetBuild, registry: CompiledRegistry) -> tuple[Fe
         if compiled_group is None:
             known_groups = ", ".join(f"{name} {version}" for name, version in sorted(registry.groups))
             _refuse(f"feature_groups.{index}", f"the pack has no such group version; it has {known_groups}")
-        if compiled_group.resolves:
-            text = "this group resolves identities, which the rows of a dataset do not yet: it is served, and held to parity"
-            _refuse(f"feature_groups.{index}", text)
         if compiled_group.key_type not in key_types:
             types = ", ".join(sorted(key_types))
             text = f"this group is of key type {compiled_group.key_type}, and the rows of this scope have {types}"
             _refuse(f"feature_groups.{index}", text)
         if isinstance(scope, PerTable):
-            _check_columns(scope, f"{group.group_name}_{group.group_version}__")
+            _check_columns(scope, f"{group.group_name}_{group.group_version}__", resolves=compiled_group.resolves)
     return _canonical_order(intent.feature_groups)
 
 
-def _check_columns(scope: PerTable, of_features: str) -> None:
+def _check_columns(scope: PerTable, of_features: str, *, resolves: bool) -> None:
     for place, name in enumerate(scope.columns):
-        if name.startswith(of_features):
-            _refuse(f"scope.columns.{place}", "a column of the table is called as columns of the features are; call it otherwise")
+        if name.startswith(of_features) or (resolves and name == GRAPH_VERSION_COLUMN):
+            _refuse(f"scope.columns.{place}", "a column of the table is called as columns of the dataset are; call it otherwise")
 
 
 def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tuple[FeatureGroupRef, ...]:
@@ -120,11 +127,11 @@ def resolve_question(intent: ForensicRebuild, registry: CompiledRegistry) -> tup
         reason = BuildReason.FEATURE_PROFILE_UNRESOLVED if unknown else BuildReason.INVALID_INTENT
         text = "the pack does not have all of these group versions" if unknown else error.message
         raise BuildRefused(reason, text, _FIELDS.get(error.reason, "")) from None
-    if question.resolved_types:
-        text = (
-            "a group resolves identities, and an intent names no graph version: `ofp snapshot rebuild` takes that of the snapshot"
-        )
-        raise BuildRefused(BuildReason.INVALID_INTENT, text, "feature_groups")
+    if question.resolved_types and intent.graph_version is None:
+        text = "a group resolves identities, and the intent names no graph_version: give that of the snapshot"
+        raise BuildRefused(BuildReason.INVALID_INTENT, text, "graph_version")
+    if not question.resolved_types and intent.graph_version is not None:
+        raise BuildRefused(BuildReason.INVALID_INTENT, NOTHING_RESOLVES, "graph_version")
     return _canonical_order(intent.feature_groups)
 
 

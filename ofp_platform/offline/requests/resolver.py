@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ofp_platform.identity.context_replay import ContextReplay, GraphUnknown
+from ofp_platform.identity.graph_knowledge import GraphKnowledge
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.port import EventLog
 from ofp_platform.offline.requests.anchor_resolution import anchors_in, named_anchors
-from ofp_platform.offline.requests.feature_resolution import resolve_groups, resolve_pack, resolve_question
+from ofp_platform.offline.requests.feature_resolution import (
+    NOTHING_RESOLVES,
+    resolve_groups,
+    resolve_pack,
+    resolve_question,
+)
 from ofp_platform.offline.requests.intent_file import Intent, check_intent
 from ofp_platform.offline.requests.policies import SHIPPED_ALONE, BuildPolicies
 from ofp_platform.offline.requests.replay_history import check_history, newest_before, oldest_time
 from ofp_platform.offline.requests.replay_resolution import ResolvedReplay, data_end, resolve_basis, resolve_replay
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.run_links import run_links
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.storage.id_adjudications import standing_adjudications
@@ -23,6 +31,7 @@ from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_intent import (
+    AsOfBasis,
     DatasetBuild,
     ForensicRebuild,
     LabelRequest,
@@ -36,6 +45,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
 from ofp_platform.vocabulary.position import order
+from ofp_platform.vocabulary.serving import GraphVersion
 from ofp_platform.vocabulary.times import format_time, parse_time
 
 
@@ -43,7 +53,8 @@ from ofp_platform.vocabulary.times import format_time, parse_time
 class BuildSources:
     """The sources of a resolution. `is_published(dataset_name, dataset_identity)`: whether such a dataset exists;
     `next_label_sequence(pins)`: the number behind the newest assertion in the run's label store; `policy_rev`: the policy of
-    the deployment under which it is resolved; `policies`: the build policies that there are.
+    the deployment under which it is resolved; `policies`: the build policies that there are; `context_log`: the stream of
+    identity links, if there is one.
     """
 
     pool: Pool
@@ -52,6 +63,7 @@ class BuildSources:
     next_label_sequence: Callable[[ContextPins], int]
     policy_rev: str | None = None
     policies: BuildPolicies = SHIPPED_ALONE
+    context_log: EventLog | None = None
 
     @classmethod
     def of(
@@ -62,15 +74,18 @@ class BuildSources:
         next_label_sequence: Callable[[ContextPins], int],
         policy_rev: str | None = None,
         policies: BuildPolicies | None = None,
+        context_log: EventLog | None = None,
     ) -> BuildSources:
-        """Log and archive of one stream, the datasets of an object store, and a label store."""
+        """Log and archive of one stream, the datasets of an object store, a label store, and the stream of links."""
 
         def is_published(dataset_name: str, dataset_identity: str) -> bool:
             with replaying("supersedes"):
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
         stream_records = StreamRecords(log, Archive(objects, log.stream_name))
-        return cls(pool, stream_records, is_published, next_label_sequence, policy_rev, policies or SHIPPED_ALONE)
+        return cls(
+            pool, stream_records, is_published, next_label_sequence, policy_rev, policies or SHIPPED_ALONE, context_log
+        )
 
 
 def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:
@@ -134,12 +149,14 @@ class _Resolution:
         oldest = oldest_time(intent.scope)
         if oldest is not None:
             check_history(newest, oldest, [registry.groups[group.group_name, group.group_version] for group in groups])
+        resolves = any(registry.groups[group.group_name, group.group_version].resolves for group in groups)
         plan = self._plan(
             replay,
             feature_pack=pack,
             feature_groups=groups,
             scope=intent.scope,
             as_of_basis=intent.as_of_basis,
+            graph_version=self._graph_version(intent, replay, resolves=resolves),
             purpose=intent.purpose,
             label_basis=label,
             adjudications=self._adjudications(replay) or None,
@@ -181,7 +198,36 @@ class _Resolution:
             raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, text, "run_config_digest")
         pack, registry = resolve_pack(self.sources.pool, intent.feature_pack)
         groups = resolve_question(intent, registry)
-        return self._plan(resolve_basis(intent.basis, self.sources.stream_records), feature_pack=pack, feature_groups=groups)
+        if intent.graph_version is not None:
+            self._check_version(self._links(), intent.graph_version)
+        replay = resolve_basis(intent.basis, self.sources.stream_records)
+        return self._plan(replay, feature_pack=pack, feature_groups=groups, graph_version=intent.graph_version)
+
+    def _graph_version(self, intent: DatasetBuild, replay: ResolvedReplay, *, resolves: bool) -> GraphVersion | None:
+        """The links that rows may know: those that the intent names, or that were admitted by the end of the replay's data."""
+        version = intent.graph_version
+        if not resolves or intent.as_of_basis is AsOfBasis.DECISION:
+            if version is not None:
+                text = "rows of decisions know what their decision recorded: leave it out" if resolves else NOTHING_RESOLVES
+                raise BuildRefused(BuildReason.INVALID_INTENT, text, "graph_version")
+            if resolves:
+                self._links()  # told now, not when half is built
+            return None
+        links = self._links()
+        if version is None:
+            return GraphKnowledge(links).version_at(data_end(replay.basis, self.sources.stream_records))
+        self._check_version(links, version)
+        return version
+
+    def _links(self) -> ContextReplay:
+        return run_links(self.sources.context_log, self.intent.context_pins, self.facts.clock_skew_us, "feature_groups")
+
+    @staticmethod
+    def _check_version(links: ContextReplay, version: GraphVersion) -> None:
+        try:
+            links.basis_of(version)
+        except GraphUnknown as error:
+            raise BuildRefused(BuildReason.BASIS_UNRESOLVED, str(error), "graph_version") from None
 
     def _plan(self, replay: ResolvedReplay, **parts: object) -> BuildPlan:
         facts = self.facts

@@ -100,8 +100,9 @@ class BuildContext:
     def sources(self) -> BuildSources:
         """The sources from which an intent is resolved."""
         next_sequences = LabelStore.next_sequences(self.pool)
+        records, is_published = self.stream_records, self.index.is_published
         return BuildSources(
-            self.pool, self.stream_records, self.index.is_published, next_sequences, self.policy_rev, self.policies
+            self.pool, records, is_published, next_sequences, self.policy_rev, self.policies, self.context_log
         )
 
     def run_folder(self, run_key: str) -> Path:

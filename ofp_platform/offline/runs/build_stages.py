@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ofp_platform.identity.context_replay import GraphUnknown
 from ofp_platform.offline.datasets.dataset_files import DatasetFiles, write_dataset
 from ofp_platform.offline.datasets.dataset_rows import dataset_rows
 from ofp_platform.offline.datasets.entity_table import load_entity_table
@@ -25,6 +26,7 @@ from ofp_platform.offline.datasets.feature_rows import (
     requested_groups,
     values_out_of_range,
 )
+from ofp_platform.offline.datasets.row_graphs import RowGraphs
 from ofp_platform.offline.datasets.spark_features import compute_features_on_spark
 from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, ResolvedLabels, RowEvents, label_columns
@@ -42,12 +44,14 @@ from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.served_rows import ServedRows, SkewedRows
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.run_links import run_links
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.models import EventRouting, event_class
 from ofp_platform.storage.decision_records import read_decisions
 from ofp_platform.storage.snapshot_records import read_records
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_intent import (
+    GRAPH_VERSION_COLUMN,
     AsOfBasis,
     FeaturePackRef,
     PerEntity,
@@ -59,13 +63,14 @@ from ofp_platform.vocabulary.offline.build_intent import (
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetColumn, LabelReceipt, ServedReceipt, SkewTable
+from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
 
 VOIDED_SHOWN = 20
 """The most voided events that a receipt names."""
 _PAGE = 20_000
 _ROW_KEYS = frozenset({"event_id", "event_type", "event_time_utc", "decision_id"})
-_AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest"})
+_AS_OF = frozenset({"as_of_time_utc", "known_until_utc", "input_basis_digest", GRAPH_VERSION_COLUMN})
 
 
 def plan_registry(build_context: BuildContext, plan: BuildPlan) -> CompiledRegistry:
@@ -79,6 +84,19 @@ def plan_registry(build_context: BuildContext, plan: BuildPlan) -> CompiledRegis
         raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, "the plan pins no feature pack", "feature_pack")
     ref = FeaturePackRef(pack_id=pinned_pack.pack_id, revision=pinned_pack.revision, digest=pinned_pack.digest)
     return resolve_pack(build_context.pool, ref)[1]
+
+
+def check_engine(build_context: BuildContext, plan: BuildPlan, registry: CompiledRegistry) -> None:
+    """Refuse what an engine does not compute: executors hold the events of a shard, and an entity's members are in any.
+
+    Raises:
+        BuildRefused: FEATURE_PROFILE_UNRESOLVED.
+    """
+    groups = requested_groups(registry, plan.feature_groups or ())
+    for index, group in enumerate(groups):
+        if group.resolves and build_context.engine is FeatureEngine.SPARK and plan.scope is not None:
+            text = f"group {group.name} {group.version} resolves identities, which Spark does not: build with engine processes"
+            raise BuildRefused(BuildReason.FEATURE_PROFILE_UNRESOLVED, text, f"feature_groups.{index}")
 
 
 @dataclass
@@ -209,8 +227,17 @@ def dataset(
     entity_table = (
         load_entity_table(build_context.objects, plan.context_pins, plan.scope) if isinstance(plan.scope, PerTable) else None
     )
+    graphs = _row_graphs(build_context, plan) if any(group.resolves for group in groups) else None
     rows = dataset_rows(
-        folded_replay, plan.scope, plan.as_of_basis, folder / "rows", decisions, guard.check, counting_records, entity_table
+        folded_replay,
+        plan.scope,
+        plan.as_of_basis,
+        folder / "rows",
+        decisions,
+        guard.check,
+        counting_records,
+        entity_table,
+        graphs,
     )
     newest = plan.newest_before_replay_utc
     check_history(None if newest is None else parse_time(newest), rows.oldest_as_of, groups)
@@ -246,6 +273,19 @@ def dataset(
     )
 
 
+def _row_graphs(build_context: BuildContext, plan: BuildPlan) -> RowGraphs:
+    """The versions of the identity graph that rows of the plan may know.
+
+    Raises:
+        BuildRefused: BASIS_UNRESOLVED, REPLAY_INCOMPLETE, STORE_UNAVAILABLE.
+    """
+    links = run_links(build_context.context_log, plan.context_pins, plan.clock_skew_us, "feature_groups")
+    try:
+        return RowGraphs(links, plan.graph_version)
+    except GraphUnknown as error:
+        raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, str(error), "graph_version") from None
+
+
 def _served_snapshots(build_context: BuildContext, pins: ContextPins, decision_ids: list[str]) -> dict[str, dict[str, Any]]:
     """Snapshots served for decisions of a run, by the ids of these; what is not stored, damaged or another run's is left out."""
     with replaying("as_of_basis"):
@@ -268,6 +308,7 @@ def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[Recorde
                 as_of=parse_time(record.as_of_time_utc),
                 basis=record.input_basis,
                 position=(record.event_position.partition_id, record.event_position.offset),
+                graph_version=record.graph_version,
             )
 
 

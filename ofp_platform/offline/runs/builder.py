@@ -164,6 +164,8 @@ class _Steps:
         """Hold a plan against the limits of the profile."""
         records = replay_stage.replay_records(self._build_context, plan.replay_basis)
         registry = None if plan.scope is None else build_stages.plan_registry(self._build_context, plan)
+        if registry is not None:
+            build_stages.check_engine(self._build_context, plan, registry)
         check_plan_size(plan_size(plan, registry, records), plan, self._build_context.limits)
 
     def _account(self, plan: BuildPlan, size: BuildSize) -> None:

@@ -25,6 +25,7 @@ from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.replay_stage import fold_sizes
 from ofp_platform.offline.runs.scratch_folders import passing_folder
 from ofp_platform.offline.sources.replay_reading import replaying
+from ofp_platform.offline.sources.run_links import run_links
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.models import Identity
@@ -151,8 +152,7 @@ def context_of(
     resolves = any(group.identity is Identity.RESOLVED for run in runs.values() for group in run.pack.groups)
     if not resolves or build_context.context_log is None:
         return None
-    with replaying("basis"):
-        return ContextReplay.read(build_context.context_log, pins, clock_skew_us)
+    return run_links(build_context.context_log, pins, clock_skew_us, "basis")
 
 
 def compare_and_store(

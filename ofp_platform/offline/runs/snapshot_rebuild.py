@@ -7,12 +7,13 @@ from typing import Any
 
 import orjson
 
-from ofp_platform.offline.parity.forensic_rebuild import answer_at
+from ofp_platform.offline.parity.forensic_rebuild import NotRebuildable, answer_at
 from ofp_platform.offline.parity.rebuilding import ReplayedRun
 from ofp_platform.offline.replay.knowledge import Knowledge
 from ofp_platform.offline.runs import build_stages, replay_stage
 from ofp_platform.offline.runs.build_bounds import BuildGuard
 from ofp_platform.offline.runs.build_context import BuildContext
+from ofp_platform.offline.sources.run_links import run_links
 from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError
@@ -33,7 +34,7 @@ def rebuild_snapshot(
 
     Raises:
         what the guard raises.
-        BuildRefused: the replay cannot be read; INVALID_INTENT, the question cannot be asked; STORE_UNAVAILABLE.
+        BuildRefused: the replay cannot be read, or does not hold what the basis knows; INVALID_INTENT, the question cannot be asked; STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(build_context, plan)
     folded_replay, _, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay", None, guard)
@@ -44,6 +45,9 @@ def rebuild_snapshot(
         plan.run_config_digest,
         plan.allowed_lateness_us,
     )
+    links = None
+    if intent.graph_version is not None:
+        links = run_links(build_context.context_log, plan.context_pins, plan.clock_skew_us, "graph_version")
     request = GetFeaturesRequest(
         context_pins=intent.context_pins,
         feature_keys=intent.feature_keys,
@@ -52,9 +56,11 @@ def rebuild_snapshot(
         request_context=intent.request_context,
     )
     try:
-        answer = answer_at(run, request, intent.basis)
+        answer = answer_at(run, request, intent.basis, intent.graph_version, links)
     except ContractError as error:
         raise BuildRefused(BuildReason.INVALID_INTENT, f"{error.reason}: {error.message}") from None
+    except NotRebuildable as error:
+        raise BuildRefused(BuildReason.REPLAY_INCOMPLETE, str(error), "basis") from None
     digest = answer.hash
     path = rebuilt_snapshot_path(digest)
     as_of = AsOfSpec(as_of_time_utc=request.as_of_time_utc, as_of_basis=AsOfBasis.DECISION)

@@ -65,6 +65,8 @@ def _plan(content: Mapping[str, Any], objects: ObjectStore) -> Metadata:
         metadata["dataset_identity"] = plan.dataset_identity
     if plan.as_of_basis is not None:
         metadata["as_of_basis"] = plan.as_of_basis.value
+    if plan.graph_version is not None:
+        metadata["graph_version"] = f"{plan.graph_version.graph_version} of {plan.graph_version.stream_name}"
     if plan.feature_pack is not None:
         metadata["feature_pack"] = (
             f"{plan.feature_pack.pack_id} revision {plan.feature_pack.revision} ({plan.feature_pack.digest})"

@@ -12,13 +12,15 @@ from ofp_platform.vocabulary.identity import ContextPins, KeyId, KeyType
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis, ReversedRange
 from ofp_platform.vocabulary.position import Basis, StreamName
-from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupVersionSet, FeatureKeys, Version
+from ofp_platform.vocabulary.serving import FeatureGroupRef, FeatureGroupVersionSet, FeatureKeys, GraphVersion, Version
 from ofp_platform.vocabulary.times import parse_time
 
 Revision = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 Integer = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 Scalar = Integer | str | bool
 TableColumn = Annotated[str, Field(min_length=1, max_length=200)]
+GRAPH_VERSION_COLUMN = "graph_version"
+"""The column of a dataset that names the version of the identity graph that a row knows."""
 ParityAnchors = Literal["none", "all_decisions_in_replay"]
 
 
@@ -194,6 +196,11 @@ class DatasetBuild(_Intent):
     feature_groups: tuple[FeatureGroupRef, ...] = Field(strict=False, min_length=1)
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)
+    graph_version: GraphVersion | None = Field(
+        default=None,
+        description="the links that rows may know, where a group resolves identities; default: those admitted by the end of the"
+        " replay's data. Rows of decisions know what their decision recorded",
+    )
     label: LabelRequest | None = None
     parity_anchors: ParityAnchors = "all_decisions_in_replay"
     supersedes: Digest | None = Field(default=None, description="identity of the dataset that this one replaces")
@@ -217,6 +224,7 @@ class ForensicRebuild(_Intent):
     feature_keys: FeatureKeys
     feature_groups: FeatureGroupVersionSet
     as_of_time_utc: Time
+    graph_version: GraphVersion | None = Field(default=None, description="of the snapshot, where a group resolves identities")
     request_context: dict[Name, Integer | str] | None = None
     expected_hash: Digest | None = None
 

@@ -26,7 +26,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
 )
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import PartitionBasis, StreamName
-from ofp_platform.vocabulary.serving import FeatureGroupVersionSet, Version
+from ofp_platform.vocabulary.serving import FeatureGroupVersionSet, GraphVersion, Version
 
 ROW_ORDER = "event_time_then_identity"
 TABLE_ORDER = "entity_table"
@@ -39,6 +39,7 @@ IDENTITY_FIELDS = (
     "run_config_digest",
     "scope",
     "as_of_basis",
+    "graph_version",
     "purpose",
     "label_basis",
     "adjudications",
@@ -168,6 +169,9 @@ class BuildPlan(Model):
     run_config_digest: Digest
     scope: Scope | None = None
     as_of_basis: AsOfBasis | None = Field(default=None, strict=False)
+    graph_version: GraphVersion | None = Field(
+        default=None, description="the links of identities that a build may know; absent where it resolves none, or by its decisions'"
+    )
     purpose: Purpose | None = Field(default=None, strict=False)
     label_basis: LabelBasis | None = None
     adjudications: tuple[Adjudication, ...] | None = Field(

@@ -22,7 +22,7 @@ from ofp_platform.vocabulary.offline.build_plan import (
 )
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import StreamName
-from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, Count, FeatureGroupVersionSet, OfflineVersion
+from ofp_platform.vocabulary.serving import OFFLINE_CONTRACT_VERSION, Count, FeatureGroupVersionSet, GraphVersion, OfflineVersion
 
 _SEAL = "SHA-256 over the canonical bytes of all other fields"
 ObjectPath = Annotated[str, Field(pattern=r"^ofs/[A-Za-z0-9_./-]+$", description="path in the object store")]
@@ -161,6 +161,9 @@ class DatasetManifest(Model):
     run_config_digest: Digest
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)
+    graph_version: GraphVersion | None = Field(
+        default=None, description="the links of identities that rows may know, where a group resolves them; of decisions: see rows"
+    )
     label_basis: LabelBasis | None = None
     adjudications: tuple[Adjudication, ...] | None = Field(default=None, strict=False)
     policy: BuildPolicy
@@ -272,6 +275,7 @@ def manifest_of(
         run_config_digest=plan.run_config_digest,
         scope=plan.scope,
         as_of_basis=intent.as_of_basis,
+        graph_version=plan.graph_version,
         label_basis=plan.label_basis,
         adjudications=plan.adjudications,
         policy=plan.policy,
