@@ -7,7 +7,7 @@ and no replacement may change; a replacement with others has no effect either. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from operator import attrgetter
@@ -20,6 +20,8 @@ import orjson
 
 from ofp_platform.registry.field_types import DECODED_TYPES, NOT_DECODED
 from ofp_platform.registry.models import EventRouting, FieldType
+from ofp_platform.registry.observed_keys import observed_type, with_observed_keys
+from ofp_platform.vocabulary.identity import KEY_ID_TEXT
 
 Int64s = npt.NDArray[np.int64]
 Values = tuple[Any, ...]
@@ -29,7 +31,8 @@ Values = tuple[Any, ...]
 class AmendableType:
     """One event type whose events may be amended. `keys`, `fixed_fields`: payload fields, sorted.
 
-    `decode`: a payload as an object with those fields as attributes; it refuses one that lacks any of them.
+    `decode`: a payload as an object with those fields as attributes; it refuses one that lacks any of them. None where a key is
+    made of identifiers, which are read one payload after the other. `key_types`: of the keys.
     """
 
     name: str
@@ -37,7 +40,8 @@ class AmendableType:
     keys: tuple[str, ...]
     fixed_fields: tuple[str, ...]
     may_replace: bool
-    decode: Callable[[bytes], Any]
+    decode: Callable[[bytes], Any] | None
+    key_types: Mapping[str, str]
 
     @classmethod
     def of(cls, name: str, event_class: str, routing: EventRouting) -> AmendableType | None:
@@ -49,8 +53,11 @@ class AmendableType:
         types = {**dict.fromkeys(keys, FieldType.STRING), **{name: routing.fields[name] for name in fixed_fields}}
         names = {_attribute(place): name for place, name in enumerate(types)}
         fields = [(attribute, DECODED_TYPES[types[name]]) for attribute, name in names.items()]
-        decode = msgspec.json.Decoder(msgspec.defstruct("Fields", fields, rename=names, gc=False)).decode
-        return cls(name, event_class, keys, fixed_fields, bool(routing.amendments.may_change), decode)
+        decode: Callable[[bytes], Any] | None = None
+        if not any(map(observed_type, keys)):
+            decode = msgspec.json.Decoder(msgspec.defstruct("Fields", fields, rename=names, gc=False)).decode
+        key_types = {source: key_type.value for key_type, source in routing.keys.items()}
+        return cls(name, event_class, keys, fixed_fields, bool(routing.amendments.may_change), decode, key_types)
 
     def digests(self, event_ids: Sequence[str], payloads: Sequence[bytes]) -> Int64s:
         """int64[4, n]: both halves of the target's digest and of that of the fixed fields; ids are those of the events meant."""
@@ -64,13 +71,17 @@ class AmendableType:
     def _values(self, payloads: Sequence[bytes]) -> tuple[list[Values], list[Values]]:
         """Per payload the values of the keys and those of the fixed fields."""
         names, key_count = (*self.keys, *self.fixed_fields), len(self.keys)
-        try:
-            rows = list(map(self.decode, payloads))
-        except NOT_DECODED:
-            values = [tuple(_plain(fields.get(name)) for name in names) for fields in map(_fields, payloads)]
-            return [row[:key_count] for row in values], [row[key_count:] for row in values]
-        attributes = [_attribute(place) for place in range(len(names))]
-        return _tuples(rows, attributes[:key_count]), _tuples(rows, attributes[key_count:])
+        if self.decode is not None:
+            try:
+                rows = list(map(self.decode, payloads))
+            except NOT_DECODED:
+                pass
+            else:
+                attributes = [_attribute(place) for place in range(len(names))]
+                return _tuples(rows, attributes[:key_count]), _tuples(rows, attributes[key_count:])
+        payload_fields = [with_observed_keys(_fields(payload), self.key_types) for payload in payloads]
+        values = [tuple(_plain(name, fields.get(name)) for name in names) for fields in payload_fields]
+        return [row[:key_count] for row in values], [row[key_count:] for row in values]
 
 
 def _attribute(place: int) -> str:
@@ -98,6 +109,7 @@ def _fields(payload: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _plain(value: Any) -> Any:
-    """A value of a type that fields and keys have; whatever else it is, it is missing."""
-    return value if isinstance(value, str | int) else None
+def _plain(name: str, value: Any) -> Any:
+    """A value of a type that fields and keys have; whatever else it is, it is missing, as is what identifiers make no key of."""
+    is_key = observed_type(name) is None or KEY_ID_TEXT.fullmatch(value) is not None
+    return value if isinstance(value, str | int) and is_key else None

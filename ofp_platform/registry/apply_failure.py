@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from ofp_platform.registry import observed_keys
 from ofp_platform.registry.key_rules import KeyProblem, KeyRule
 from ofp_platform.registry.models import FieldType
+from ofp_platform.registry.observed_keys import observed_type, with_observed_keys
 from ofp_platform.registry.selection import text_need
 from ofp_platform.registry.text_words import MAX_TEXT_BYTES, is_long
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
@@ -86,6 +88,7 @@ def explain(
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not JSON")
     if not isinstance(value, dict):
         return ApplyFailure(index, ApplyFailureReason.MALFORMED_PAYLOAD, "the payload is not a JSON object")
+    value = with_observed_keys(value, {name: rule.key_type for name, rule in keys.items()})
     key_problems = {name: _key(value.get(name), name, rule) for name, rule in sorted(keys.items())}
     field_problems = {name: _field(value.get(name), name, kind) for name, kind in sorted(fields.items())}
     bad_keys = {name for name, problem in key_problems.items() if problem is not None}
@@ -115,6 +118,8 @@ def _key(value: Any, name: str, rule: KeyRule) -> tuple[ApplyFailureReason, str]
         return ApplyFailureReason.MISSING_KEY, f"payload field {name!r}, the {key_type} key, is missing"
     if not isinstance(value, str):
         return ApplyFailureReason.WRONG_TYPE, f"payload field {name!r}, the {key_type} key, must be a string"
+    if observed_type(name) is not None:
+        return _observed_key(value, name, key_type)
     match rule.problem(value):
         case None:
             return None
@@ -125,6 +130,19 @@ def _key(value: Any, name: str, rule: KeyRule) -> tuple[ApplyFailureReason, str]
         case KeyProblem.PATTERN:
             detail = f"does not match the pattern of {key_type} keys in the pack, {rule.pattern}"
     return ApplyFailureReason.INVALID_KEY, f"payload field {name!r}, the {key_type} key, {detail}"
+
+
+def _observed_key(value: str, name: str, key_type: str) -> tuple[ApplyFailureReason, str] | None:
+    match value:
+        case observed_keys.SEVERAL:
+            return ApplyFailureReason.INVALID_KEY, f"payload field {name!r}, the {key_type} key, has several tokens"
+        case observed_keys.NO_TOKEN:
+            return ApplyFailureReason.RAW_IDENTIFIER, f"payload field {name!r}, the {key_type} key, has no token but the thing itself"
+        case observed_keys.UNREADABLE:
+            words = f"payload field {observed_keys.OBSERVED!r} must be a list of objects with the strings id_type and id_token"
+            return ApplyFailureReason.WRONG_TYPE, words
+        case _:
+            return None
 
 
 def _field(value: Any, name: str, kind: FieldType) -> tuple[ApplyFailureReason, str] | None:

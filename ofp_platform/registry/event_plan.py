@@ -18,6 +18,7 @@ from ofp_platform.registry.field_types import DECODED_TYPES, NOT_DECODED, ZEROS
 from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar, event_class
+from ofp_platform.registry.observed_keys import OBSERVED, Identifiers, ObservedKey, observed_type
 from ofp_platform.registry.pack import group_id
 from ofp_platform.registry.selection import group_needs, pair_fields, text_need
 from ofp_platform.registry.text_words import TEXT_WORDS, is_long
@@ -25,6 +26,7 @@ from ofp_platform.vocabulary.identity import KeyType
 
 AttributeValues = Mapping[str, list[Any]]
 Flags = npt.NDArray[np.bool_]
+_IDENTIFIERS = "identifiers"
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -77,7 +79,8 @@ class EventPlan:
     `decode` refuses a payload that lacks any of them; `decode_partly` makes a `partial` of it, with None for what is missing;
     `decode_field` is per payload field, in the order of the arguments of a `partial`. `needs`: per group that uses the type.
     `texts`: attributes of which the texts are kept, each with the name under which an event lacks a text that is short enough.
-    `amendable`: what tells its events apart where they may be amended.
+    `amendable`: what tells its events apart where they may be amended. `observed`: attribute of each key that is made of the
+    identifiers of an event, which no struct has.
     """
 
     keys: Mapping[str, KeyRule]
@@ -92,10 +95,16 @@ class EventPlan:
     needs: tuple[GroupNeeds, ...]
     texts: Mapping[str, str]
     amendable: AmendableType | None
+    observed: Mapping[str, ObservedKey]
 
     def columns(self, rows: list[msgspec.Struct]) -> dict[str, list[Any]]:
         """Attribute to its values, in the order of the rows."""
-        return {attribute: list(map(attrgetter(attribute), rows)) for attribute in self.attributes}
+        columns = {
+            attribute: list(map(attrgetter(attribute), rows)) for attribute in self.attributes if attribute not in self.observed
+        }
+        for attribute, key in self.observed.items():
+            columns[attribute] = [key.of(row.identifiers) for row in rows]  # type: ignore[attr-defined]
+        return columns
 
     def long_texts(self, columns: AttributeValues) -> dict[str, Flags]:
         """For each of `texts` that some event lacks: bool[n], which ones, their texts being too long."""
@@ -151,7 +160,16 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
     attributes = {field: f"f{place}" for place, field in enumerate(names)}
     kinds = {field: FieldType.STRING if field in keys else fields[field] for field in names}
     rename = {attribute: field for field, attribute in attributes.items()}
-    types = {attributes[field]: DECODED_TYPES[kinds[field]] for field in names}
+    observed = {
+        attributes[field]: ObservedKey(field, KeyType(rule.key_type))
+        for field, rule in sorted(keys.items())
+        if observed_type(field) is not None
+    }
+    payload_types = {field: DECODED_TYPES[kinds[field]] for field in names if attributes[field] not in observed}
+    types = {attributes[field]: kind for field, kind in payload_types.items()}
+    if observed:
+        payload_types[OBSERVED] = types[_IDENTIFIERS] = Identifiers
+        rename[_IDENTIFIERS] = OBSERVED
     whole = msgspec.defstruct("Payload", list(types.items()), rename=rename, gc=False)
     optional = [(attribute, kind | None, None) for attribute, kind in types.items()]
     partial = msgspec.defstruct("PartialPayload", optional, rename=rename, gc=False)
@@ -163,11 +181,12 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
         decode=msgspec.json.Decoder(whole).decode,
         decode_partly=msgspec.json.Decoder(partial).decode,
         partial=partial,
-        decode_field={field: msgspec.json.Decoder(DECODED_TYPES[kinds[field]]).decode for field in names},
+        decode_field={field: msgspec.json.Decoder(kind).decode for field, kind in payload_types.items()},
         key_plans=tuple(_key_plan(name, routing, layout, reads[key_type], attributes) for key_type, layout in layouts.items()),
         needs=_needs(name, routing, registry),
         texts={attributes[field]: text_need(attributes[field]) for read in reads.values() for field in sorted(read.texts)},
         amendable=AmendableType.of(name, event_class(registry.pack.events, name), routing),
+        observed=observed,
     )
 
 

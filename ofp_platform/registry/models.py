@@ -138,6 +138,14 @@ def _number(aggregation: Aggregation) -> Aggregation:
 ListLength = Annotated[int, BeforeValidator(_length), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_ITEMS})]
 Scale = Annotated[int, Field(ge=0, le=MAX_SCALE, description="decimal digits, rounded half to even")]
 PayloadField = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+KeySource = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,62}|observed_identifiers\[[a-z][a-z0-9_]{0,62}\])$",
+        description="the payload field that is the key; or observed_identifiers[<id_type>], the entity that an identifier of the"
+        " event is",
+    ),
+]
 Scalars = Annotated[
     tuple[Scalar, ...],
     BeforeValidator(_scalars),
@@ -198,7 +206,7 @@ class EventRouting(Model):
     event_class: EventType | None = Field(
         default=None, alias="class", description="event identity is (class, event_id, payload hash); default: the type"
     )
-    keys: dict[_KeyTypeField, PayloadField] = Field(min_length=1)
+    keys: dict[_KeyTypeField, KeySource] = Field(min_length=1)
     fields: dict[PayloadField, Annotated[FieldType, Field(strict=False)]] = Field(default_factory=dict)
     schema_versions: tuple[SchemaVersion, ...] = Field(
         default=FIRST_SCHEMA_VERSIONS,

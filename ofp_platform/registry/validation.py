@@ -3,18 +3,23 @@ reports everything: a typo in one feature does not hide a wrong window in anothe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from ofp_platform.registry.aggregations import RULES, Reads, ValueType, rule_of
 from ofp_platform.registry.expression import ExpressionError, names_in, parse_expression
+from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import AMENDMENT_ROWS, MAX_PREDICATES, MAX_VALUE_COLUMNS, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
+from ofp_platform.registry.observed_keys import OBSERVED, observed_type
 from ofp_platform.registry.pack_text import PackText, Path
 from ofp_platform.registry.selection import condition_of, fed_predicate, feed_of, fields_needed, predicate_of, text_need
 from ofp_platform.registry.shape import check_shape, parse_part, suggestion
 from ofp_platform.registry.text_words import TEXT_WORDS
+from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.identity_link import minted_id
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 
@@ -46,8 +51,10 @@ class _Check:
     predicates: dict[str, set[Predicate]] = field(default_factory=dict)
     widths: dict[str, dict[tuple[str, int], int]] = field(default_factory=dict)
     selected: list[tuple[Path, Predicate, frozenset[str]]] = field(default_factory=list)
+    key_patterns: dict[str, str] = field(default_factory=dict)
 
     def run(self, data: dict[str, Any]) -> None:
+        self.key_patterns = {name: text for name, text in _items(data.get("key_patterns")) if isinstance(text, str)}
         for name, routing in _items(data.get("events")):
             self.events[name] = parse_part(EventRouting, routing)
             self._routing(("events", name), self.events[name])
@@ -68,6 +75,20 @@ class _Check:
             if key_field_type is not FieldType.STRING:
                 message = f"{payload_field!r} is the {key_type} key, hence a string, not {key_field_type}"
                 self.pack_text.report((*path, "fields", payload_field), message)
+            if observed_type(payload_field) is not None:
+                self._observed_key(path, key_type, routing)
+
+    def _observed_key(self, path: Path, key_type: KeyType, routing: EventRouting | None) -> None:
+        """Hold a key that is made of identifiers to the rule of its type, and its list to be no field."""
+        if routing is not None and OBSERVED in routing.fields:
+            self.pack_text.report((*path, "fields", OBSERVED), f"{OBSERVED!r} is the list of identifiers, of which keys are made")
+        try:
+            rule = KeyRule(key_type.value, self.key_patterns.get(key_type.value))
+        except re.error:
+            return  # reported with the shape
+        if rule.problem(minted := minted_id(key_type, "type", "token")) is not None:
+            message = f"this key is made of identifiers, as {minted} is, and the pattern of {key_type} keys does not match such ids"
+            self.pack_text.report((*path, "keys", key_type), message)
 
     def _amendments(self) -> None:
         """Hold what may amend an event to the types and fields that there are."""

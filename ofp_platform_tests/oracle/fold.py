@@ -242,9 +242,13 @@ def amends(amendment: Amendment, content: Mapping[str, Any], event_id: str, even
     if (amendment.event_type, amendment.event_id, amendment.target_ts) != (event.event_type, event_id, event.ts):
         return False
     routing = content["events"][event.event_type]
-    same = set(routing["keys"].values())
+    for kind in routing["keys"]:
+        own, other = (_plain(_key(one, content, event.event_type, kind)) for one in (amendment.payload, event.payload))
+        if own != other:
+            return False
+    same: set[str] = set()
     if amendment.kind == "replace":
-        same |= set(routing["fields"]) - set(routing["amendments"]["may_change"])
+        same = set(routing["fields"]) - set(routing["amendments"]["may_change"])
     return all(_plain(amendment.payload.get(name)) == _plain(event.payload.get(name)) for name in same)
 
 
@@ -254,14 +258,12 @@ def _plain(value: Any) -> tuple[type, Any] | None:
 
 def amends_key(amendment: Amendment, content: Mapping[str, Any], key_type: str, key_id: str) -> bool:
     """Whether an amendment is of events that touch this key, for a group that uses their type."""
-    name = content["events"][amendment.event_type]["keys"].get(key_type)
     is_used = any(group["key_type"] == key_type and _uses(group, amendment.event_type) for group in content["groups"])
-    return is_used and name is not None and amendment.payload.get(name) == key_id
+    return is_used and _key(amendment.payload, content, amendment.event_type, key_type) == key_id
 
 
 def _has_key(payload: Mapping[str, Any], content: Mapping[str, Any], key_type: str, event_type: str) -> bool:
-    name = content["events"][event_type]["keys"][key_type]
-    return _is_key(payload.get(name), content.get("key_patterns", {}).get(key_type))
+    return _is_key(_key(payload, content, event_type, key_type), content.get("key_patterns", {}).get(key_type))
 
 
 def snapshot(
@@ -487,8 +489,29 @@ def _holds(event: Event, conditions: Mapping[str, Any]) -> bool:
 
 
 def _touches(event: Event, content: Mapping[str, Any], key_type: str, key_id: str) -> bool:
-    name = content["events"][event.event_type]["keys"].get(key_type)
-    return name is not None and event.payload.get(name) == key_id
+    return _key(event.payload, content, event.event_type, key_type) == key_id
+
+
+def _key(payload: Mapping[str, Any], content: Mapping[str, Any], event_type: str, key_type: str) -> Any:
+    """The key of a payload: a field of it, or the id of the one identifier of a type that it has."""
+    name = content["events"][event_type]["keys"].get(key_type)
+    if name is None or "[" not in name:
+        return None if name is None else payload.get(name)
+    listed = payload.get("observed_identifiers") or []
+    if not isinstance(listed, list):
+        return None
+    found = set()
+    for each in listed:
+        if not isinstance(each, dict) or not all(isinstance(each.get(part), str) for part in ("id_type", "id_token")):
+            return None
+        if f"observed_identifiers[{each['id_type']}]" == name:
+            found.add((each["id_type"], each["id_token"]))
+    if len(found) != 1:
+        return None
+    ((id_type, token),) = found
+    if token == "" or is_observed_identifier(token):
+        return None
+    return f"e_{key_type}_{hashlib.sha256(f'{id_type}|{token}'.encode()).hexdigest()[:32]}"
 
 
 def _selections(group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -523,7 +546,7 @@ def _is_key(value: Any, pattern: str | None) -> bool:
 def _usable(payload: Mapping[str, Any], content: Mapping[str, Any], group: Mapping[str, Any], event_type: str) -> bool:
     """Whether a payload has all that one group needs of its event type: the key, and every field that is read, of its type."""
     routing = content["events"][event_type]
-    if not _is_key(payload.get(routing["keys"][group["key_type"]]), content.get("key_patterns", {}).get(group["key_type"])):
+    if not _has_key(payload, content, group["key_type"], event_type):
         return False
     for selection in _selections(group):
         if event_type not in selection["events"]:

@@ -20,6 +20,7 @@ from ofp_platform.registry.apply_failure import GroupVersion
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import FieldType
+from ofp_platform.registry.observed_keys import observed_type, with_observed_keys
 from ofp_platform.registry.routing import RoutedBatch
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KeyType
@@ -239,12 +240,11 @@ class CandidateWriter:
         values: dict[str, list[Any]] = {"": [None] * len(payloads)}
         if not names:
             return values
-        decode = self._decoder(names).decode
-        try:
-            rows = list(map(decode, payloads))
-            columns = [list(map(attrgetter(f"f{index}"), rows)) for index in range(len(names))]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            columns = [list(column) for column in zip(*(_read_one(payload, names) for payload in payloads), strict=True)]
+        columns = None if any(map(observed_type, names)) else self._read_all(payloads, names)
+        if columns is None:
+            key_types = {source: kind.value for name in set(kinds) for kind, source in self._events[name].keys.items()}
+            rows = [_read_one(payload, names, key_types) for payload in payloads]
+            columns = [list(column) for column in zip(*rows, strict=True)]
         # a field that one type of the scope routes says nothing of another type's field of that name
         routed_fields = {kind: {*self._events[kind].fields, *self._events[kind].keys.values()} for kind in set(kinds)}
         for name, column in zip(names, columns, strict=True):
@@ -255,6 +255,15 @@ class CandidateWriter:
                 else [value if name in routed_fields[kind] else None for value, kind in zip(column, kinds, strict=True)]
             )
         return values
+
+    def _read_all(self, payloads: list[bytes], names: tuple[str, ...]) -> list[list[Any]] | None:
+        """The columns of fields; None: some payload has another type in one of them."""
+        decode = self._decoder(names).decode
+        try:
+            rows = list(map(decode, payloads))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        return [list(map(attrgetter(f"f{index}"), rows)) for index in range(len(names))]
 
     def _decoder(self, names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
         if names not in self._decoders:
@@ -275,12 +284,12 @@ def _select(values: list[T], indices: Int64s) -> list[T]:
     return list(itemgetter(*indices.tolist())(values)) if len(indices) > 1 else [values[index] for index in indices.tolist()]
 
 
-def _read_one(payload: bytes, names: Sequence[str]) -> tuple[Any, ...]:
+def _read_one(payload: bytes, names: Sequence[str], key_types: Mapping[str, str]) -> tuple[Any, ...]:
     try:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError:
         return (None,) * len(names)
-    fields = value if isinstance(value, dict) else {}
+    fields = with_observed_keys(value if isinstance(value, dict) else {}, key_types)
     return tuple(fields.get(name) for name in names)
 
 
