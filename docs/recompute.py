@@ -32,6 +32,9 @@ UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_0
 LIST_FIELDS = ("n", "category", "k")
 DECIMAL_AGGREGATIONS = ("mean", "stddev", "ratio")
 DEFAULT_SCALE = 6
+FIRST_VERSIONS = ("1", "1.0", "v1", "v1.0")
+ZONE_DATA = "2026f"
+CALENDAR_WINDOWS = {"day": 2 * UNITS["d"], "month": 32 * UNITS["d"]}
 IDENTITY_FIELDS = (
     "context_pins",
     "stream_name",
@@ -41,8 +44,10 @@ IDENTITY_FIELDS = (
     "run_config_digest",
     "scope",
     "as_of_basis",
+    "graph_version",
     "purpose",
     "label_basis",
+    "adjudications",
     "policy",
     "parity_request",
     "ofs_code_release_id",
@@ -201,11 +206,13 @@ def run_config_digest(profile: Mapping[str, Any]) -> str:
 
 def pack_digest(pack: Mapping[str, Any]) -> str:
     """The digest of a feature pack, from its YAML read as JSON."""
+    patterns = pack.get("key_patterns")
     return digest(
         {
             "contract_version": "v0",
             "pack_id": pack["pack_id"],
             "revision": pack["revision"],
+            **({"key_patterns": patterns} if patterns else {}),
             "events": {name: _routing(name, routing) for name, routing in pack["events"].items()},
             "groups": [_group(group) for group in sorted(pack["groups"], key=lambda group: (group["name"], group["version"]))],
         }
@@ -214,6 +221,9 @@ def pack_digest(pack: Mapping[str, Any]) -> str:
 
 def _routing(name: str, routing: Mapping[str, Any]) -> dict[str, Any]:
     meaning = {"class": routing.get("class", name), "keys": routing["keys"], "fields": routing.get("fields", {})}
+    versions = sorted(set(routing.get("schema_versions", FIRST_VERSIONS)))
+    if versions != sorted(FIRST_VERSIONS):
+        meaning["schema_versions"] = versions
     if "amendments" in routing:
         meaning["amendments"] = {part: sorted(set(routing["amendments"].get(part, ()))) for part in ("by", "may_change")}
     return meaning
@@ -225,6 +235,7 @@ def _group(group: Mapping[str, Any]) -> dict[str, Any]:
         "name": group["name"],
         "version": group["version"],
         "key_type": group["key_type"],
+        **({"identity": "resolved"} if group.get("identity") == "resolved" else {}),
         "ttl_seconds": group["ttl_seconds"],
         "features": [_feature(feature) for feature in sorted(group["features"], key=by_name)],
         "request": group.get("request", {}),
@@ -301,21 +312,37 @@ def _selection(part: Mapping[str, Any], feature: Mapping[str, Any]) -> dict[str,
     def first(name: str, default: str | None) -> Any:
         return part.get(name) or feature.get(name) or default
 
-    where = {}
-    for name, values in part.get("where", {}).items():
-        items = values if isinstance(values, list) else [values]
-        unique = {(type(item).__name__, item): item for item in items}
-        where[name] = [unique[key] for key in sorted(unique)]
+    window = first("window", None)
+    extras = {name: part[name] for name in LIST_FIELDS if name in part}
+    value = part.get("value")
+    if "paired_with" in part:
+        value, extras["paired_with"] = sorted((value, part["paired_with"]))
+    if "p" in part:
+        extras["p"] = f"{Decimal(str(part['p'])):.6f}"
+    if "condition" in part:
+        extras["condition"] = _conditions(part["condition"])
+    if " in " in window:
+        unit, _, zone = window.partition(" in ")
+        extras["calendar"] = {"unit": unit, "zone": zone, "zone_data": ZONE_DATA}
     return {
         "aggregation": part["aggregation"],
         "events": sorted(set(part["events"])),
-        "where": where,
-        "value": part.get("value"),
-        "window": duration(first("window", None)),
+        "where": _conditions(part.get("where", {})),
+        "value": value,
+        "window": CALENDAR_WINDOWS[window.partition(" ")[0]] if " in " in window else duration(window),
         "delay": duration(first("delay", "0s")),
         "scale": part.get("scale", DEFAULT_SCALE) if part["aggregation"] in DECIMAL_AGGREGATIONS else 0,
-        **{name: part[name] for name in LIST_FIELDS if name in part},
+        **extras,
     }
+
+
+def _conditions(conditions: Mapping[str, Any]) -> dict[str, list[Any]]:
+    meaning = {}
+    for name, values in conditions.items():
+        items = values if isinstance(values, list) else [values]
+        unique = {(type(item).__name__, item): item for item in items}
+        meaning[name] = [unique[key] for key in sorted(unique)]
+    return meaning
 
 
 def rule_digest(rule: Mapping[str, Any]) -> str:
@@ -344,7 +371,8 @@ def request_id(intent: Mapping[str, Any]) -> str:
 def dataset_identity(plan: Mapping[str, Any]) -> str:
     """The identity of a dataset, from its plan as stored."""
     meaning = {name: plan[name] for name in IDENTITY_FIELDS if name in plan}
-    return digest({"contract_version": "v0", "row_order": ROW_ORDER, "run_facts": plan["run_facts"]["digest"], **meaning})
+    row_order = "entity_table" if plan.get("scope", {}).get("kind") == "per_table" else ROW_ORDER
+    return digest({"contract_version": "v0", "row_order": row_order, "run_facts": plan["run_facts"]["digest"], **meaning})
 
 
 def seal(manifest: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ConnectsAs = Literal["owner", "ingress", "projector", "serving", "offline", "auditor"]
 """Who a command connects as: the role of a job of `storage.roles`, or the owner of the schema, who migrates and repairs."""
 
-SHIPPED_PROFILES = ("demo", "handbook")
+SHIPPED_PROFILES = ("demo", "handbook", "rings")
 
 
 class Environment(BaseSettings):

@@ -17,7 +17,7 @@ ProfileSource = Annotated[
     str | None,
     typer.Option(
         "--profile",
-        help="Shipped profile (demo, handbook) or file; default: OFP_PROFILE, profile.yaml in the home folder, or demo.",
+        help="Shipped profile (demo, handbook, rings) or file; default: OFP_PROFILE, profile.yaml in the home folder, or demo.",
         show_default=False,
     ),
 ]

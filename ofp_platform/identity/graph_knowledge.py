@@ -36,9 +36,7 @@ class GraphKnowledge:
             [link for name, link in context.links if name == end.partition_id] for end in self._ends
         ]
         self._orders = [[order(link.offset) for link in links] for links in self.links]
-        self._known_at = [
-            np.maximum.accumulate(np.array([link.admitted_at for link in links], np.int64)) for links in self.links
-        ]
+        self._known_at = [np.maximum.accumulate(np.array([link.admitted_at for link in links], np.int64)) for links in self.links]
 
     def of_version(self, version: GraphVersion) -> Int64s:
         """int64[P]: how many links a version knows.

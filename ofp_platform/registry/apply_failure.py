@@ -137,7 +137,10 @@ def _observed_key(value: str, name: str, key_type: str) -> tuple[ApplyFailureRea
         case observed_keys.SEVERAL:
             return ApplyFailureReason.INVALID_KEY, f"payload field {name!r}, the {key_type} key, has several tokens"
         case observed_keys.NO_TOKEN:
-            return ApplyFailureReason.RAW_IDENTIFIER, f"payload field {name!r}, the {key_type} key, has no token but the thing itself"
+            return (
+                ApplyFailureReason.RAW_IDENTIFIER,
+                f"payload field {name!r}, the {key_type} key, has no token but the thing itself",
+            )
         case observed_keys.UNREADABLE:
             words = f"payload field {observed_keys.OBSERVED!r} must be a list of objects with the strings id_type and id_token"
             return ApplyFailureReason.WRONG_TYPE, words

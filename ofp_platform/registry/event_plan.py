@@ -79,7 +79,7 @@ class EventPlan:
     `decode` refuses a payload that lacks any of them; `decode_partly` makes a `partial` of it, with None for what is missing;
     `decode_field` is per payload field, in the order of the arguments of a `partial`. `needs`: per group that uses the type.
     `texts`: attributes of which the texts are kept, each with the name under which an event lacks a text that is short enough.
-    `amendable`: what tells its events apart where they may be amended. `observed`: attribute of each key that is made of the
+    `amendable`: what tells its events apart where they may be amended. `observed_keys`: attribute of each key that is made of the
     identifiers of an event, which no struct has.
     """
 
@@ -95,14 +95,13 @@ class EventPlan:
     needs: tuple[GroupNeeds, ...]
     texts: Mapping[str, str]
     amendable: AmendableType | None
-    observed: Mapping[str, ObservedKey]
+    observed_keys: Mapping[str, ObservedKey]
 
     def columns(self, rows: list[msgspec.Struct]) -> dict[str, list[Any]]:
         """Attribute to its values, in the order of the rows."""
-        columns = {
-            attribute: list(map(attrgetter(attribute), rows)) for attribute in self.attributes if attribute not in self.observed
-        }
-        for attribute, key in self.observed.items():
+        payload_attributes = [name for name in self.attributes if name not in self.observed_keys]
+        columns = {attribute: list(map(attrgetter(attribute), rows)) for attribute in payload_attributes}
+        for attribute, key in self.observed_keys.items():
             columns[attribute] = [key.of(row.identifiers) for row in rows]  # type: ignore[attr-defined]
         return columns
 
@@ -160,14 +159,14 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
     attributes = {field: f"f{place}" for place, field in enumerate(names)}
     kinds = {field: FieldType.STRING if field in keys else fields[field] for field in names}
     rename = {attribute: field for field, attribute in attributes.items()}
-    observed = {
+    observed_keys = {
         attributes[field]: ObservedKey(field, KeyType(rule.key_type))
         for field, rule in sorted(keys.items())
         if observed_type(field) is not None
     }
-    payload_types = {field: DECODED_TYPES[kinds[field]] for field in names if attributes[field] not in observed}
+    payload_types = {field: DECODED_TYPES[kinds[field]] for field in names if attributes[field] not in observed_keys}
     types = {attributes[field]: kind for field, kind in payload_types.items()}
-    if observed:
+    if observed_keys:
         payload_types[OBSERVED] = types[_IDENTIFIERS] = Identifiers
         rename[_IDENTIFIERS] = OBSERVED
     whole = msgspec.defstruct("Payload", list(types.items()), rename=rename, gc=False)
@@ -186,7 +185,7 @@ def _event_plan(name: str, routing: EventRouting, registry: CompiledRegistry) ->
         needs=_needs(name, routing, registry),
         texts={attributes[field]: text_need(attributes[field]) for read in reads.values() for field in sorted(read.texts)},
         amendable=AmendableType.of(name, event_class(registry.pack.events, name), routing),
-        observed=observed,
+        observed_keys=observed_keys,
     )
 
 

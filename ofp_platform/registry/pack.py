@@ -17,7 +17,7 @@ from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.decimals import format_decimal
 from ofp_platform.vocabulary.text_file import read_text
 
-SHIPPED_PACKS = ("card_payments", "handbook")
+SHIPPED_PACKS = ("card_payments", "handbook", "mule_rings")
 
 
 def load_pack(text: str, file: str = "<pack>") -> Pack:

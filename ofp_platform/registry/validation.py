@@ -87,7 +87,9 @@ class _Check:
         except re.error:
             return  # reported with the shape
         if rule.problem(minted := minted_id(key_type, "type", "token")) is not None:
-            message = f"this key is made of identifiers, as {minted} is, and the pattern of {key_type} keys does not match such ids"
+            message = (
+                f"this key is made of identifiers, as {minted} is, and the pattern of {key_type} keys does not match such ids"
+            )
             self.pack_text.report((*path, "keys", key_type), message)
 
     def _amendments(self) -> None:

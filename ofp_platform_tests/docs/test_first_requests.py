@@ -29,7 +29,7 @@ from ofp_platform.registry.pack import pack_digest, shipped_pack
 from ofp_platform.vocabulary.serving import GetFeaturesResponse
 from ofp_platform_tests.cli.program import call
 from ofp_platform_tests.docs.fenced import Block, blocks, transcript
-from ofp_platform_tests.oracle.demo_plane import fill_demo_plane
+from ofp_platform_tests.oracle.demo_plane import fill_demo_plane, fill_rings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -111,6 +111,7 @@ def alike(text: str) -> str:
 def variables(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
     fill_demo_plane(home, module_dsn)
+    fill_rings(home, module_dsn)
     return {"OFP_HOME": str(home), "OFP_DATABASE_URL": module_dsn, "OFP_PROFILE": "demo"}
 
 

@@ -23,17 +23,22 @@ from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.labels.label_sources import FRAUD_REPORTS, reported_labels
 from ofp_platform.offline.runs.builder import build
+from ofp_platform.registry.calendar_windows import ZONE_DATA_VERSION
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.models import event_class
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, pack_digest, shipped_pack, shipped_pack_text
 from ofp_platform.registry.routing import Router
 from ofp_platform.vocabulary.canonical import jcs_bytes
+from ofp_platform.vocabulary.offline.build_plan import IDENTITY_FIELDS
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.decision_record import decision_id
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.docs.fenced import blocks
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform_tests.oracle.resolved_plane import resolving
+from ofp_platform_tests.oracle.strategies import PACK, PLAIN_PACK
+from ofp_platform_tests.registry.test_observed_keys import OBSERVING
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, PAGE = ROOT / "docs" / "recompute.py", ROOT / "docs" / "recomputing.md"
@@ -140,6 +145,10 @@ def test_definitions(recompute: ModuleType, world: LabelledPlane) -> None:
     for name in SHIPPED_PACKS:
         text = shipped_pack_text(name)
         assert recompute.pack_digest(YAML(typ="safe").load(text)) == pack_digest(load_pack(text, name))
+    for text in (PACK, PLAIN_PACK, resolving(), OBSERVING):  # all that a pack can say
+        assert recompute.pack_digest(YAML(typ="safe").load(text)) == pack_digest(load_pack(text))
+    assert recompute.ZONE_DATA == ZONE_DATA_VERSION
+    assert tuple(sorted(recompute.IDENTITY_FIELDS)) == tuple(sorted(IDENTITY_FIELDS))
     stated = world.plane.profile
     profile = {"stream_name": stated.stream_name, "clock_skew": stated.clock_skew, "allowed_lateness": stated.allowed_lateness}
     assert recompute.run_config_digest(profile) == recompute.run_config_digest({"stream_name": stated.stream_name})

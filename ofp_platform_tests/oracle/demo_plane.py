@@ -9,7 +9,10 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from rich.console import Console
+
 from ofp_platform.cli.demo.command import DEFAULT_PAYMENTS
+from ofp_platform.cli.demo.ring_steps import RingSteps
 from ofp_platform.cli.environment import Environment
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
@@ -31,7 +34,13 @@ def fill_demo_plane(home: Path, dsn: str) -> int:
         projector = plane.projector(plane.ensure_live())
         while projector.apply_available(max_records=plane.profile.batch_records) is not None:
             pass
-        return receipt.appended
+    return receipt.appended
+
+
+def fill_rings(home: Path, dsn: str) -> None:
+    """Append and fold the transfers and links of the demo's ring, all of them."""
+    environment = Environment(home=home, database_url=dsn, profile="rings")
+    RingSteps(environment, environment.load_profile(), dsn, Console(quiet=True)).run()
 
 
 @cache

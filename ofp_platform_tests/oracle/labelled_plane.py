@@ -112,7 +112,9 @@ class LabelledPlane:
                 as_of_time_utc=format_time(int(batch.ts[index])),
             )
             links = self.links()
-            version = None if links is None else GraphKnowledge(links).version([len(part) for part in GraphKnowledge(links).links])
+            version = (
+                None if links is None else GraphKnowledge(links).version([len(part) for part in GraphKnowledge(links).links])
+            )
             answer = answer_at(run, request, basis, version, links)
         SnapshotStore(plane.pool, self.objects).materialise([answer])
         record = DecisionRecord(

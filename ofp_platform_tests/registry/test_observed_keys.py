@@ -37,7 +37,11 @@ from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, PACK, PLAI
 
 SOURCE = "observed_identifiers[terminal]"
 PATTERN = 'key_patterns: {merchant: "[^7x]+"}\n'
-OBSERVING = PACK.replace(PATTERN, "").replace("merchant: merchant_id", f"merchant: '{SOURCE}'").replace("pack_id: oracle", "pack_id: observing")
+OBSERVING = (
+    PACK.replace(PATTERN, "")
+    .replace("merchant: merchant_id", f"merchant: '{SOURCE}'")
+    .replace("pack_id: oracle", "pack_id: observing")
+)
 ADDRESS = "someone@example.org"
 
 
@@ -110,7 +114,9 @@ def test_served_and_rebuilt_as_if_the_event_had_named_the_entity(
         if plane.check(keys, groups, START + 32 * SECOND) != Reason.AS_OF_BEFORE_HORIZON:
             answers.append(plane.reader.answer(plane.request(keys, groups, START + 32 * SECOND)))
     run = replayed(plane, tmp_path_factory.mktemp("replay") / "fold", registry=plane.registry)
-    results = parity(map(snapshot_anchor, answers), ParityRuns(plane.log.stream_name, plane.pins, runs_of(plane, run).runs), answers)
+    results = parity(
+        map(snapshot_anchor, answers), ParityRuns(plane.log.stream_name, plane.pins, runs_of(plane, run).runs), answers
+    )
     assert [result.outcome for result in results] == [ParityOutcome.MATCH] * len(answers)
 
 
@@ -132,11 +138,15 @@ def test_rows_have_the_ids_that_identifiers_make(world: World, others: bool) -> 
     if isinstance(plain, str) or isinstance(found, str):
         assert plain == found
         return
-    names = [name for name in plain[0] if name.startswith(("event_", "account_", "merchant_", "shop_", "every_v1__a_", "every_v1__b_"))]
+    names = [
+        name for name in plain[0] if name.startswith(("event_", "account_", "merchant_", "shop_", "every_v1__a_", "every_v1__b_"))
+    ]
     for row in plain:
         if row["merchant_id"] is not None:
             row["merchant_id"] = minted(row["merchant_id"])
-    assert sorted(str([row[name] for name in names]) for row in found) == sorted(str([row[name] for name in names]) for row in plain)
+    assert sorted(str([row[name] for name in names]) for row in found) == sorted(
+        str([row[name] for name in names]) for row in plain
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,9 +159,7 @@ def test_rows_have_the_ids_that_identifiers_make(world: World, others: bool) -> 
         ([{"id_type": "terminal"}], "WRONG_TYPE", "payload field 'observed_identifiers' must be a list of objects"),
     ],
 )
-def test_what_makes_no_key_is_told_and_feeds_the_other_groups(
-    pool: Pool, identifiers: object, reason: str, detail: str
-) -> None:
+def test_what_makes_no_key_is_told_and_feeds_the_other_groups(pool: Pool, identifiers: object, reason: str, detail: str) -> None:
     plane = SmallPlane(pool, f"refused-{uuid4()}", registry=observing_registry())
     sent = payment("e-1", 0)
     del sent["payload"]["merchant_id"]
@@ -173,7 +181,11 @@ def test_what_makes_no_key_is_told_and_feeds_the_other_groups(
     ("old", "new", "told"),
     [
         ("events:\n", "key_patterns: {merchant: 'm-[0-9]+'}\nevents:\n", "the pattern of merchant keys does not match such ids"),
-        ("amount: integer", "amount: integer, observed_identifiers: string", "is the list of identifiers, of which keys are made"),
+        (
+            "amount: integer",
+            "amount: integer, observed_identifiers: string",
+            "is the list of identifiers, of which keys are made",
+        ),
         (SOURCE, "observed_identifiers[]", "keys.merchant"),
     ],
 )

@@ -35,7 +35,7 @@ class Replay:
 def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Replay:
     """The simulation of that many payments, with all its disturbances."""
     made_of = _parameters(PaymentSimulation(profile.context_pins, payments=payments))
-    run = _run(profile, {"parameter_hash": digest_of(made_of)}, log_kind)
+    run = run_of(profile, {"parameter_hash": digest_of(made_of)}, log_kind)
     stream = simulate_payments(PaymentSimulation(run.context_pins, payments=payments))
     return Replay(run, "card_payment", len(stream.deliveries), lambda: stream.batches(_BATCH), _facts(stream.summary))
 
@@ -81,7 +81,7 @@ def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Replay:
             fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise HandbookFileError(f"{path}: {error.strerror}") from None
-    run = _run(profile, {"manifest_fingerprint": fingerprint}, log_kind)
+    run = run_of(profile, {"manifest_fingerprint": fingerprint}, log_kind)
     replay = HandbookReplay(path, run.context_pins)
     transactions, frauds = replay.counts()
     # as of the last transaction: reports of days without any would move the watermark past every event to decide on
@@ -94,7 +94,7 @@ def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Replay:
     return Replay(run, "transaction", records, lambda: replay.batches(_BATCH, until_last=True), facts)
 
 
-def _run(profile: Profile, digests: dict[str, str], log_kind: str) -> Profile:
+def run_of(profile: Profile, digests: dict[str, str], log_kind: str) -> Profile:
     """The profile of the run with those digests in its pins: the shipped one where they are its own."""
     pins = profile.context_pins.model_copy(update=digests)
     if pins != profile.context_pins:

@@ -16,6 +16,7 @@ from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, 
 from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_payments
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
 from ofp_platform.cli.demo.replay import append_missing, project_available
+from ofp_platform.cli.demo.ring_steps import RingSteps, ring_profile
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
 from ofp_platform.cli.environment import Environment, with_tier
 from ofp_platform.cli.offline.training_set import HANDBOOK, SIMULATED
@@ -91,9 +92,19 @@ class DemoSteps:
             training_set, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
             half = OfflineSteps(self.environment, plane, ends, training_set, trees, self.console)
             manifest = half.run()
+        if self.events is None:
+            self._show_ring(dsn)
         if self.lasting:
             self._where_next(profile_source, shown_answer, manifest)
         heading(self.console, f"Done in {time.monotonic() - start:.0f} s")
+
+    def _show_ring(self, dsn: str) -> None:
+        """The ring of accounts, on streams of its own beside the payments."""
+        shipped = self.environment.read_profile(with_tier("rings", self.environment.tier))
+        profile = ring_profile(shipped, self.log_kind)
+        if self.kinesis_endpoint is not None:
+            profile = profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
+        RingSteps(self.environment, profile, dsn, self.console).run()
 
     def _replay(self) -> Replay:
         if self.events is not None:

@@ -135,7 +135,7 @@ class PlaneTools:
         return None
 
     def compare_packs(self, old: str, new: str) -> Json:
-        """Compare two feature packs, as YAML texts or names of shipped packs (card_payments, handbook), by what they mean: lines
+        """Compare two feature packs, as YAML texts or names of shipped packs (as card_payments), by what they mean: lines
         by + - ~ and ! (refused: a group changed under a version that it had), and whether the new one can be published."""
         from ofp_platform.registry.diff import diff_packs
         from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, shipped_pack

@@ -2,8 +2,8 @@
 
 The columns come from loops that slide over all rows of a key and correct for what was not known yet. Here each chosen row gets
 its own set of events, filtered first and evaluated by the kernel's plain path, and must find the same values. Chosen are rows at
-random, and rows beside the latest of the late events and before late links: a leak would show there first. The number of shards changes nothing of the
-choice: random rows are chosen among all, late events within parts of the keys that no shard divides.
+random, rows beside the latest of the late events, and rows before late links: a leak would show there first. The number of shards
+changes nothing of the choice: random rows are chosen among all, late events within parts of the keys that no shard divides.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ class _KnownEvents:
         known_links = []
         for each in entities.links_about[key_id]:
             part = parts.get(partitions[each.partition])
-            if part is None or not part.contains(each.placed.offset):
+            if part is None or not part.contains(each.placed_link.offset):
                 continue
-            if self._job.rows.as_of_basis is AsOfBasis.INGEST_TIME and each.placed.admitted_at > row[KNOWN_UNTIL]:
+            if self._job.rows.as_of_basis is AsOfBasis.INGEST_TIME and each.placed_link.admitted_at > row[KNOWN_UNTIL]:
                 message = f"row {row[ORDINAL]}: its graph version knows a link that was admitted later"
                 raise BuildRefused(BuildReason.LEAKAGE_DETECTED, message, "as_of_basis")
             known_links.append(each.link)
@@ -179,7 +179,7 @@ class _KnownEvents:
 def _rows_behind_links(rows: Int64s, entities: RowEntities) -> list[int]:
     """Of each part of the keys, of the first key with links the number of the first row that does not know all of the run."""
     every_link = [len(links) for links in entities.graphs.knowledge.links]
-    is_behind = (entities.graphs.counts < every_link).any(axis=1)
+    is_behind: npt.NDArray[np.bool_] = np.any(entities.graphs.counts < np.array(every_link, np.int64), axis=1)
     row_of_part: dict[int, int] = {}
     for _, own_rows in entities.linked_rows(rows):
         candidates = own_rows[is_behind[rows[own_rows, GRAPH]]]

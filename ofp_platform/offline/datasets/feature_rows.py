@@ -194,7 +194,7 @@ def _of_entities(
     job: FeatureJob, registry: CompiledRegistry, key_type: str, events: EventShard, rows: Int64s
 ) -> tuple[EventShard, Int64s]:
     """Events and rows of a shard where those of an entity of several members are of one key: that entity's."""
-    entity_of_row, entities = job.entities[key_type].joined(rows)
+    entity_of_row, entities = job.entities[key_type].several_members(rows)
     if not entities:
         return events, rows
     bounds = np.full(len(entities), _FIRST), np.full(len(entities), _LAST)

@@ -34,12 +34,12 @@ class NumberedLink:
 
     partition: int
     number: int
-    placed: PlacedLink
+    placed_link: PlacedLink
 
     @property
     def link(self) -> LinkEvent:
         """The link itself."""
-        return self.placed.link
+        return self.placed_link.link
 
 
 class RowEntities:
@@ -55,10 +55,10 @@ class RowEntities:
         self.key_type = key_type
         self._counts = graphs.counts
         self.links_about = _hanging_together(
-            NumberedLink(partition, number, placed)
+            NumberedLink(partition, number, placed_link)
             for partition, links in enumerate(graphs.knowledge.links)
-            for number, placed in enumerate(links)
-            if placed.link.key_type == key_type
+            for number, placed_link in enumerate(links)
+            if placed_link.link.key_type == key_type
         )
         ids = sorted(self.links_about)
         high, low, _ = KeyDigests().columns(ids)
@@ -72,18 +72,18 @@ class RowEntities:
 
     def linked_rows(self, rows: Int64s) -> Iterator[tuple[str, Int64s]]:
         """The ids of keys that some link is about, each with the numbers of its rows, int64."""
-        linked = np.flatnonzero(np.isin(rows[:, KEY_HIGH], self._high))
-        if not len(linked):
+        linked_rows = np.flatnonzero(np.isin(rows[:, KEY_HIGH], self._high))
+        if not len(linked_rows):
             return
-        pairs, pair_of = np.unique(rows[linked][:, [KEY_HIGH, KEY_LOW]], axis=0, return_inverse=True)
+        pairs, pair_of = np.unique(rows[linked_rows][:, [KEY_HIGH, KEY_LOW]], axis=0, return_inverse=True)
         by_pair = np.argsort(pair_of.reshape(-1), kind="stable")
         cuts = np.searchsorted(pair_of.reshape(-1)[by_pair], np.arange(len(pairs) + 1))
         for number, pair in enumerate(pairs.tolist()):
             key_id = self.key_of(pair)
             if key_id is not None:
-                yield key_id, linked[by_pair[cuts[number] : cuts[number + 1]]]
+                yield key_id, linked_rows[by_pair[cuts[number] : cuts[number + 1]]]
 
-    def joined(self, rows: Int64s) -> tuple[Int64s, list[Members]]:
+    def several_members(self, rows: Int64s) -> tuple[Int64s, list[Members]]:
         """Entities of several members that rows (int64[n, ROW_WIDTH]) ask about; int64[n]: which one each row, -1 none."""
         entity_of_row = np.full(len(rows), -1, np.int64)
         entities: dict[Members, int] = {}
@@ -105,7 +105,7 @@ class RowEntities:
         is_known = (number < counts[:, partition]) & (effective <= rows[:, AS_OF, np.newaxis])
         masks, mask_of = np.unique(np.packbits(is_known, axis=1), axis=0, return_inverse=True)
         for place, mask in enumerate(masks):
-            known_links = [link.link for link, known in zip(links, np.unpackbits(mask), strict=False) if known]
+            known_links = [link.link for link, is_known_link in zip(links, np.unpackbits(mask), strict=False) if is_known_link]
             state = key_id, mask.tobytes()
             if state not in self._members:
                 entity = entity_of(LinkSet(known_links), self.key_type, key_id, ANY_TIME, ANY_MEMBERS)
@@ -132,7 +132,7 @@ def _hanging_together(links: Iterable[NumberedLink]) -> dict[str, list[NumberedL
 
 
 def as_one_key(rows: Int64s, entity_of_row: Int64s, entities: Sequence[Members]) -> Int64s:
-    """The rows, each of an entity (see `RowEntities.joined`) with the key of that entity."""
+    """The rows, each of an entity (see `RowEntities.several_members`) with the key of that entity."""
     is_joined = entity_of_row >= 0
     keyed_rows = rows.copy()
     keyed_rows[is_joined, KEY_HIGH : KEY_LOW + 1] = _digests(entities)[entity_of_row[is_joined]]

@@ -23,18 +23,18 @@ class RowGraphs:
 
     Args:
         context: the links of the run.
-        pinned: the version that the build may know, of which a row knows all (`event_time`), or what was admitted by when it
-            knows (`ingest_time`); None for rows of decisions, which recorded theirs.
+        pinned_version: the version that the build may know, of which a row knows all (`event_time`), or what was admitted by
+            when it knows (`ingest_time`); None for rows of decisions, which recorded theirs.
 
     Raises:
         GraphUnknown: the links do not give the pinned version.
     """
 
-    def __init__(self, context: ContextReplay, pinned: GraphVersion | None) -> None:
+    def __init__(self, context: ContextReplay, pinned_version: GraphVersion | None) -> None:
         self.knowledge = GraphKnowledge(context)
         self.versions: list[GraphVersion] = []
-        self._pinned = pinned
-        self._most = None if pinned is None else self.knowledge.of_version(pinned)
+        self._pinned_version = pinned_version
+        self._most = None if pinned_version is None else self.knowledge.of_version(pinned_version)
         self._numbers: dict[str, int] = {}
         self._of_counts: dict[tuple[int, ...], int] = {}
         self._counts: list[Int64s] = []
@@ -50,10 +50,10 @@ class RowGraphs:
 
     def of_rows(self, as_of_basis: AsOfBasis, known_until: Int64s) -> Int64s:
         """int64[n]: the numbers of the versions of rows that are of no decision; `known_until` int64[n], microseconds."""
-        if self._pinned is None or self._most is None:
+        if self._pinned_version is None or self._most is None:
             raise ValueError("rows that are of no decision know a pinned version")
         if as_of_basis is AsOfBasis.EVENT_TIME:
-            return np.full(len(known_until), self._number(self._pinned), np.int64)
+            return np.full(len(known_until), self._number(self._pinned_version), np.int64)
         counts = np.minimum(self.knowledge.by_admission(known_until), self._most)
         distinct, rows = np.unique(counts, axis=0, return_inverse=True)
         numbers = np.array([self._number_of(tuple(each)) for each in distinct.tolist()], np.int64)
@@ -65,9 +65,9 @@ class RowGraphs:
         Raises:
             BuildRefused: REPLAY_INCOMPLETE: a decision recorded none, or one that the links do not give.
         """
-        return np.array([self._recorded(decision) for decision in decisions], np.int64)
+        return np.array([self._recorded_number(decision) for decision in decisions], np.int64)
 
-    def _recorded(self, decision: DecisionRow) -> int:
+    def _recorded_number(self, decision: DecisionRow) -> int:
         if decision.graph_version is None:
             problem = "records no version of the identity graph, and a group of the dataset resolves identities"
         else:

@@ -139,4 +139,6 @@ def _select_events(events: KeyEvents, selected_events: Int64s) -> KeyEvents:
     copies = events.copies[np.isin(events.copies[:, COPY_EVENT], selected_events)].copy()
     copies[:, COPY_EVENT] = new_codes[copies[:, COPY_EVENT]]
     starts, ends = np.zeros(1, np.int64), np.array([len(selected_events)], np.int64)
-    return KeyEvents(events.matrix[:, selected_events], starts, ends, copies, events.admitted_at[selected_events], events.amendable)
+    return KeyEvents(
+        events.matrix[:, selected_events], starts, ends, copies, events.admitted_at[selected_events], events.amendable
+    )

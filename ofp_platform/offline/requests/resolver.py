@@ -83,9 +83,7 @@ class BuildSources:
                 return objects.exists(manifest_path(dataset_name, dataset_identity))
 
         stream_records = StreamRecords(log, Archive(objects, log.stream_name))
-        return cls(
-            pool, stream_records, is_published, next_label_sequence, policy_rev, policies or SHIPPED_ALONE, context_log
-        )
+        return cls(pool, stream_records, is_published, next_label_sequence, policy_rev, policies or SHIPPED_ALONE, context_log)
 
 
 def resolve(intent: Intent, sources: BuildSources, ofs_code_release_id: str) -> BuildPlan:

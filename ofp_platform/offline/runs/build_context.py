@@ -101,9 +101,7 @@ class BuildContext:
         """The sources from which an intent is resolved."""
         next_sequences = LabelStore.next_sequences(self.pool)
         records, is_published = self.stream_records, self.index.is_published
-        return BuildSources(
-            self.pool, records, is_published, next_sequences, self.policy_rev, self.policies, self.context_log
-        )
+        return BuildSources(self.pool, records, is_published, next_sequences, self.policy_rev, self.policies, self.context_log)
 
     def run_folder(self, run_key: str) -> Path:
         """The folder of one run's unfinished files."""

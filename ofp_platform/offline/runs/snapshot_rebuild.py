@@ -34,7 +34,8 @@ def rebuild_snapshot(
 
     Raises:
         what the guard raises.
-        BuildRefused: the replay cannot be read, or does not hold what the basis knows; INVALID_INTENT, the question cannot be asked; STORE_UNAVAILABLE.
+        BuildRefused: the replay cannot be read, or lacks what the basis knows; INVALID_INTENT, the question cannot be asked;
+            STORE_UNAVAILABLE.
     """
     registry = build_stages.plan_registry(build_context, plan)
     folded_replay, _, receipt = replay_stage.replay(build_context, plan, registry, folder / "replay", None, guard)

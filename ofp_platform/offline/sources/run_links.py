@@ -16,7 +16,9 @@ def run_links(context_log: EventLog | None, pins: ContextPins, clock_skew_us: in
         BuildRefused: BASIS_UNRESOLVED, there is no context stream; REPLAY_INCOMPLETE; STORE_UNAVAILABLE.
     """
     if context_log is None:
-        text = "a group resolves identities, and there is no stream of links: the profile names no context_stream, or nobody made it"
+        text = (
+            "a group resolves identities, and there is no stream of links: the profile names no context_stream, or nobody made it"
+        )
         raise BuildRefused(BuildReason.BASIS_UNRESOLVED, text, field)
     with replaying(field):
         return ContextReplay.read(context_log, pins, clock_skew_us)

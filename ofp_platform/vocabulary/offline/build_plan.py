@@ -170,7 +170,8 @@ class BuildPlan(Model):
     scope: Scope | None = None
     as_of_basis: AsOfBasis | None = Field(default=None, strict=False)
     graph_version: GraphVersion | None = Field(
-        default=None, description="the links of identities that a build may know; absent where it resolves none, or by its decisions'"
+        default=None,
+        description="the links of identities that a build may know; absent where it resolves none, or by its decisions'",
     )
     purpose: Purpose | None = Field(default=None, strict=False)
     label_basis: LabelBasis | None = None

@@ -162,7 +162,8 @@ class DatasetManifest(Model):
     scope: Scope
     as_of_basis: AsOfBasis = Field(strict=False)
     graph_version: GraphVersion | None = Field(
-        default=None, description="the links of identities that rows may know, where a group resolves them; of decisions: see rows"
+        default=None,
+        description="the links of identities that rows may know, where a group resolves them; of decisions: see rows",
     )
     label_basis: LabelBasis | None = None
     adjudications: tuple[Adjudication, ...] | None = Field(default=None, strict=False)

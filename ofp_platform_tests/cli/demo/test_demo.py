@@ -85,6 +85,14 @@ def test_from_nothing_to_a_proven_vector(first: subprocess.CompletedProcess[str]
     assert not (home / "postgres" / "postmaster.pid").exists()
 
 
+def test_a_ring_is_seen_as_an_entity_alone(first: subprocess.CompletedProcess[str]) -> None:
+    shown = first.stdout[first.stdout.index("A ring of accounts") :]
+    assert "of 300 accounts; 49 links, 9 of them admitted 12 days late\n" in shown
+    assert re.search(r"one by one +the busiest account made 6 in a day, of the ring 3\n", shown)
+    assert re.search(r"as entities +9 accounts are one entity: 27 in a day", shown)
+    assert re.search(r"proof +graph version g_[0-9a-f]{32}: the same hash from both logs", shown)
+
+
 def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[str], home: Path) -> None:
     decided = re.findall(r"^Decided on fresh events +(\d+) decisions recorded", first.stdout, re.MULTILINE)[0]
     assert int(decided) > 100

@@ -56,7 +56,9 @@ def say(world: LabelledPlane, envelopes: list[dict[str, Any]], admitted: str) ->
 @pytest.fixture
 def world(dsn: str, tmp_path: Path) -> Iterator[LabelledPlane]:
     """A pack whose accounts resolve; two of them are linked early, two late, behind the end of the data."""
-    text = shipped_pack_text("card_payments").replace("    key_type: account\n", "    key_type: account\n    identity: resolved\n", 1)
+    text = shipped_pack_text("card_payments").replace(
+        "    key_type: account\n", "    key_type: account\n    identity: resolved\n", 1
+    )
     pack = tmp_path / "pack.yaml"
     pack.write_text(text, encoding="utf-8")
     made = LabelledPlane.prepare(dsn, tmp_path, decided=False, pack=str(pack), context_stream="links")
@@ -116,16 +118,14 @@ def test_rows_know_the_links_of_their_basis(world: LabelledPlane) -> None:
         built(world, name="later", as_of_basis=AsOfBasis.EVENT_TIME, graph_version=knowledge.version_at(2**60).model_dump()),
     )
     assert len({early.dataset_identity, hindsight.dataset_identity, later.dataset_identity}) == 3
-    differing = [
-        name
-        for name, row in rows_of(world, later).items()
-        if row[COUNT] != rows_of(world, hindsight)[name][COUNT]
-    ]
+    differing = [name for name, row in rows_of(world, later).items() if row[COUNT] != rows_of(world, hindsight)[name][COUNT]]
     assert differing
 
 
 def test_rows_of_decisions_are_what_was_served(world: LabelledPlane) -> None:
-    manifest = manifest_of(world, built(world, as_of_basis=AsOfBasis.DECISION, policy={"policy_id": "analysis", "revision": 1}, purpose="analysis"))
+    manifest = manifest_of(
+        world, built(world, as_of_basis=AsOfBasis.DECISION, policy={"policy_id": "analysis", "revision": 1}, purpose="analysis")
+    )
     assert manifest.graph_version is None
     assert manifest.gates.served is not None
     assert manifest.gates.served.compared == manifest.row_count == 1
