@@ -15,6 +15,7 @@ from ofp_platform.decisions.rule import PointsRule
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform.vocabulary.text_file import read_text
 
@@ -28,7 +29,7 @@ class DecisionFileError(Exception):
 
 class _DecisionFile(Model):
     event_type: EventType
-    key_fields: Mapping[Annotated[KeyType, Field(strict=False)], _FieldName] = Field(min_length=1)
+    key_fields: Mapping[Annotated[KeyType, Field(strict=False)], KeySource] = Field(min_length=1)
     groups: tuple[FeatureGroupRef, ...] = Field(strict=False, min_length=1)
     context_fields: tuple[_FieldName, ...] = Field(default=(), strict=False)
     rule: PointsRule

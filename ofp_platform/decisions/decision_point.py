@@ -10,13 +10,15 @@ from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.decisions.rule import Condition, PointsRule
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.observed_keys import with_observed_keys
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time
 
 
 @dataclass(frozen=True)
 class DecisionPoint:
-    """`key_fields`: key type to the payload field with its id; `groups`: (name, version), of those key types;
+    """`key_fields`: key type to the payload field with its id, or to an observed identifier (see `observed_keys`);
+    `groups`: (name, version), of those key types;
     `context_fields`: payload fields that go into the request context."""
 
     event_type: str
@@ -34,7 +36,7 @@ class DecisionPoint:
 
         None where the payload lacks what is needed: such an event was not applied either.
         """
-        payload = event.payload
+        payload = with_observed_keys(event.payload, {name: key_type for key_type, name in self.key_fields.items()})
         if not all(isinstance(payload.get(name), str) for name in self.key_fields.values()):
             return None
         if not all(type(payload.get(name)) in (int, str) for name in self.context_fields):

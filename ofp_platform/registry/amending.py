@@ -20,8 +20,8 @@ import orjson
 
 from ofp_platform.registry.field_types import DECODED_TYPES, NOT_DECODED
 from ofp_platform.registry.models import EventRouting, FieldType
-from ofp_platform.registry.observed_keys import observed_type, with_observed_keys
 from ofp_platform.vocabulary.identity import KEY_ID_TEXT
+from ofp_platform.vocabulary.observed_keys import observed_type, with_observed_keys
 
 Int64s = npt.NDArray[np.int64]
 Values = tuple[Any, ...]

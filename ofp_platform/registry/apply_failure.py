@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ofp_platform.registry import observed_keys
 from ofp_platform.registry.key_rules import KeyProblem, KeyRule
 from ofp_platform.registry.models import FieldType
-from ofp_platform.registry.observed_keys import observed_type, with_observed_keys
 from ofp_platform.registry.selection import text_need
 from ofp_platform.registry.text_words import MAX_TEXT_BYTES, is_long
+from ofp_platform.vocabulary import observed_keys
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
+from ofp_platform.vocabulary.observed_keys import observed_type, with_observed_keys
 
 GroupVersion = tuple[str, str]
 _WORDS = {FieldType.INTEGER: "an integer", FieldType.STRING: "a string", FieldType.BOOLEAN: "a boolean"}

@@ -18,11 +18,11 @@ from ofp_platform.registry.field_types import DECODED_TYPES, NOT_DECODED, ZEROS
 from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import KeyLayout
 from ofp_platform.registry.models import EventRouting, FieldType, Scalar, event_class
-from ofp_platform.registry.observed_keys import OBSERVED, Identifiers, ObservedKey, observed_type
 from ofp_platform.registry.pack import group_id
 from ofp_platform.registry.selection import group_needs, pair_fields, text_need
 from ofp_platform.registry.text_words import TEXT_WORDS, is_long
 from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.observed_keys import OBSERVED, Identifiers, ObservedKey, observed_type
 
 AttributeValues = Mapping[str, list[Any]]
 Flags = npt.NDArray[np.bool_]

@@ -21,6 +21,7 @@ from ofp_platform.vocabulary.catalogue import Owner, Prose, Tags
 from ofp_platform.vocabulary.envelope import EventType, SchemaVersion
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Model, Name
+from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.serving import GroupVersion
 from ofp_platform.vocabulary.times import parse_duration
 
@@ -138,14 +139,6 @@ def _number(aggregation: Aggregation) -> Aggregation:
 ListLength = Annotated[int, BeforeValidator(_length), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MOST_ITEMS})]
 Scale = Annotated[int, Field(ge=0, le=MAX_SCALE, description="decimal digits, rounded half to even")]
 PayloadField = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-KeySource = Annotated[
-    str,
-    Field(
-        pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,62}|observed_identifiers\[[a-z][a-z0-9_]{0,62}\])$",
-        description="the payload field that is the key; or observed_identifiers[<id_type>], the entity that an identifier of the"
-        " event is",
-    ),
-]
 Scalars = Annotated[
     tuple[Scalar, ...],
     BeforeValidator(_scalars),

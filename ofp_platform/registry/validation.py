@@ -13,13 +13,13 @@ from ofp_platform.registry.expression import ExpressionError, names_in, parse_ex
 from ofp_platform.registry.key_rules import KeyRule
 from ofp_platform.registry.layout import AMENDMENT_ROWS, MAX_PREDICATES, MAX_VALUE_COLUMNS, Predicate
 from ofp_platform.registry.models import EventRouting, Feature, FieldType, OnDemand, Operand, Pack, Scalar
-from ofp_platform.registry.observed_keys import OBSERVED, observed_type
 from ofp_platform.registry.pack_text import PackText, Path
 from ofp_platform.registry.selection import condition_of, fed_predicate, feed_of, fields_needed, predicate_of, text_need
 from ofp_platform.registry.shape import check_shape, parse_part, suggestion
 from ofp_platform.registry.text_words import TEXT_WORDS
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.identity_link import minted_id
+from ofp_platform.vocabulary.observed_keys import OBSERVED, observed_type
 
 _TYPES: dict[type, FieldType] = {str: FieldType.STRING, bool: FieldType.BOOLEAN, int: FieldType.INTEGER}
 

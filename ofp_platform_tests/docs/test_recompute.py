@@ -38,7 +38,7 @@ from ofp_platform_tests.docs.fenced import blocks
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 from ofp_platform_tests.oracle.resolved_plane import resolving
 from ofp_platform_tests.oracle.strategies import PACK, PLAIN_PACK
-from ofp_platform_tests.registry.test_observed_keys import OBSERVING
+from ofp_platform_tests.vocabulary.test_observed_keys import OBSERVING
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT, PAGE = ROOT / "docs" / "recompute.py", ROOT / "docs" / "recomputing.md"

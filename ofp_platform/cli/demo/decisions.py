@@ -13,6 +13,7 @@ from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.observed_keys import with_observed_keys
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time
 
@@ -49,11 +50,12 @@ def request_for(
     key_types = sorted({plan.key_type for plan in plans})
     context_fields = {name for plan in plans for name, _ in plan.request_fields}
     needed_fields = {*context_fields, *(fields[key_type] for key_type in key_types)}  # type: ignore[index]  # a KeyType is its text
-    if not all(isinstance(event.payload.get(name), str | int) for name in needed_fields):
+    payload = with_observed_keys(event.payload, {name: key_type.value for key_type, name in fields.items()})
+    if not all(isinstance(payload.get(name), str | int) for name in needed_fields):
         return None
     return make_request(
         context_pins=pins,
-        feature_keys=[(key_type, event.payload[fields[key_type]]) for key_type in key_types],  # type: ignore[index]
+        feature_keys=[(key_type, payload[fields[key_type]]) for key_type in key_types],  # type: ignore[index]
         feature_groups=[(plan.name, plan.version) for plan in plans],
         as_of_time_utc=format_time(event.ts),
         request_context={name: event.payload[name] for name in sorted(context_fields)} or None,

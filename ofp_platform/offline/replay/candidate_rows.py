@@ -20,10 +20,10 @@ from ofp_platform.registry.apply_failure import GroupVersion
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.layout import CompiledGroup
 from ofp_platform.registry.models import FieldType
-from ofp_platform.registry.observed_keys import observed_type, with_observed_keys
 from ofp_platform.registry.routing import RoutedBatch
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.observed_keys import observed_type, with_observed_keys
 from ofp_platform.vocabulary.offline.build_intent import PerEvent, Scalar
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.times import parse_time

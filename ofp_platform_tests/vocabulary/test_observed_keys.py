@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 
 from ofp_platform.offline.parity.parity import ParityRuns
 from ofp_platform.registry.compile import CompiledRegistry, compile_pack
-from ofp_platform.registry.observed_keys import NO_TOKEN, SEVERAL, UNREADABLE, Identifiers, ObservedKey, with_observed_keys
 from ofp_platform.registry.pack import load_pack
 from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import Reason
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.identity_link import minted_id
+from ofp_platform.vocabulary.observed_keys import NO_TOKEN, SEVERAL, UNREADABLE, Identifiers, ObservedKey, with_observed_keys
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, PerEvent
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.offline.parity_record import ParityOutcome
