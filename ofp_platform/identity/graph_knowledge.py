@@ -63,6 +63,11 @@ class GraphKnowledge:
         }
         return graph_version_of(make_basis(self._context.stream_name, parts))
 
+    @property
+    def newest(self) -> GraphVersion:
+        """The version that knows all links."""
+        return self.version([len(links) for links in self.links])
+
     def version_at(self, moment: int) -> GraphVersion:
         """The version of a moment, microseconds."""
         return self.version(self.by_admission(np.array([moment], np.int64))[0].tolist())

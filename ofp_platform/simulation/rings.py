@@ -1,7 +1,8 @@
 """Transfers of accounts, some of which share a telephone: families openly, and a ring of mules that nobody links for a week.
 
 Each account of the ring behaves as any other does; only together they send more than anybody. What ties them is a token of one
-telephone, which the events do not carry: links of the context stream tell of it, those of the ring long after its transfers.
+telephone, which the events do not carry: links of the context stream tell of it, those of the ring long after its transfers. Some
+transfers were of another amount, or are reversed: an amendment says so a while later.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from ofp_platform.simulation.delays import DelayModel, DelaySampler
 from ofp_platform.simulation.deliveries import Deliveries
@@ -21,7 +23,7 @@ from ofp_platform.vocabulary.identity_link import LINK, minted_id
 from ofp_platform.vocabulary.times import format_time, parse_duration, parse_time
 
 Int64 = npt.NDArray[np.int64]
-DAY = parse_duration("1d")
+DAY, HOUR, SECOND = parse_duration("1d"), parse_duration("1h"), parse_duration("1s")
 SCHEMA_VERSION = "v1"
 PHONE, DEVICE, MAIL = "phone", "device_print", "mail"
 """The types of identifier."""
@@ -35,7 +37,8 @@ class RingSimulation:
     """The settings of a simulation; the same fields give the same records, to the byte. `start` in microseconds.
 
     `ring`: accounts of the ring, the last ones; `families`: pairs of accounts, the first ones. The ring begins `quiet_days` after
-    the start; its links hold from the start, and are admitted `linked_after_days` after it.
+    the start; its links hold from the start, and are admitted `linked_after_days` after it. `amended`: transfers that are
+    amended, every other one reversed, the others of half the amount.
     """
 
     pins: ContextPins
@@ -44,6 +47,7 @@ class RingSimulation:
     families: int = 20
     ring: int = 9
     days: int = 14
+    amended: int = 60
     quiet_days: int = 3
     linked_after_days: int = 12
     start: int = parse_time("2026-01-01T00:00:00Z")
@@ -56,8 +60,8 @@ class RingSimulation:
 
 
 @dataclass(frozen=True)
-class LinkDelivery:
-    """A link as an envelope, and when it is admitted, microseconds."""
+class EnvelopeDelivery:
+    """An envelope, and when it is admitted, microseconds."""
 
     envelope: dict[str, Any]
     admitted_at: int
@@ -65,17 +69,19 @@ class LinkDelivery:
 
 @dataclass(frozen=True)
 class RingStream:
-    """All that a simulation delivers: transfers and links, each in the order of admission; and the accounts, the ring's last."""
+    """All that a simulation delivers: transfers and links in the order of admission, what amends transfers in that of these;
+    and the accounts, the ring's last."""
 
     deliveries: Deliveries
-    links: tuple[LinkDelivery, ...]
+    amendments: tuple[EnvelopeDelivery, ...]
+    links: tuple[EnvelopeDelivery, ...]
     accounts: tuple[str, ...]
     ring: tuple[str, ...]
 
 
 def simulate_ring(simulation: RingSimulation) -> RingStream:
     """Run a simulation; a few thousand records take a tenth of a second."""
-    of_transfers, of_delays = np.random.SeedSequence(simulation.seed).spawn(2)
+    of_transfers, of_delays, of_amendments = np.random.SeedSequence(simulation.seed).spawn(3)
     rng = np.random.default_rng(of_transfers)
     accounts = tuple(f"account-{number:05d}" for number in range(simulation.accounts))
     first_of_ring = simulation.accounts - simulation.ring
@@ -108,7 +114,31 @@ def simulate_ring(simulation: RingSimulation) -> RingStream:
         admitted_at=(ts + delays)[order],
         payloads=[payloads[number] for number in order.tolist()],
     )
-    return RingStream(deliveries, _links(simulation, accounts), accounts, accounts[first_of_ring:])
+    amendments = _amendments(simulation, deliveries, np.random.default_rng(of_amendments))
+    return RingStream(deliveries, amendments, _links(simulation, accounts), accounts, accounts[first_of_ring:])
+
+
+def _amendments(simulation: RingSimulation, transfers: Deliveries, rng: np.random.Generator) -> tuple[EnvelopeDelivery, ...]:
+    """What amends some of the transfers, an hour to a day after them and within the days of the simulation."""
+    end = simulation.start + simulation.days * DAY
+    made = []
+    for place, number in enumerate(sorted(rng.choice(len(transfers), simulation.amended, replace=False).tolist())):
+        transfer_ts = int(transfers.ts[number])
+        ts = min(transfer_ts + int(rng.integers(HOUR, DAY)), end - 1)
+        is_void = place % 2 == 0
+        payload = orjson.loads(transfers.payloads[number])
+        if not is_void:
+            payload["amount_minor"] //= 2
+        amends = {"event_class": "transfer", "event_id": transfers.event_ids[number], "ts_utc": format_time(transfer_ts)}
+        head = {
+            "event_id": f"amendment-{place:05d}",
+            "event_type": "transfer_reversed" if is_void else "transfer",
+            "schema_version": SCHEMA_VERSION,
+            "ts_utc": format_time(ts),
+            "amends": {**amends, "kind": "void" if is_void else "replace"},
+        }
+        made.append(EnvelopeDelivery({**head, **simulation.pins.wire(), "payload": payload}, ts + SECOND))
+    return tuple(made)
 
 
 def _transfers(simulation: RingSimulation, first_of_ring: int, rng: np.random.Generator) -> tuple[Int64, Int64]:
@@ -132,7 +162,7 @@ def _identifiers(account: int) -> list[dict[str, str]]:
     return [{"id_token": _token(id_type, account), "id_type": id_type} for id_type in (DEVICE, MAIL)]
 
 
-def _links(simulation: RingSimulation, accounts: tuple[str, ...]) -> tuple[LinkDelivery, ...]:
+def _links(simulation: RingSimulation, accounts: tuple[str, ...]) -> tuple[EnvelopeDelivery, ...]:
     """Each account that shares a telephone, linked to the entity that the telephone is."""
     first_of_ring = simulation.accounts - simulation.ring
     pairs = [(number, number // 2, simulation.start) for number in range(2 * simulation.families)]
@@ -149,5 +179,5 @@ def _links(simulation: RingSimulation, accounts: tuple[str, ...]) -> tuple[LinkD
         }
         head = {"event_id": f"link-{number:05d}", "event_type": LINK, "schema_version": SCHEMA_VERSION}
         envelope = {**head, "ts_utc": format_time(admitted_at), **simulation.pins.wire(), "payload": payload}
-        links.append(LinkDelivery(envelope, admitted_at))
+        links.append(EnvelopeDelivery(envelope, admitted_at))
     return tuple(links)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ofp_platform.identity.context_replay import ContextReplay
@@ -28,6 +29,7 @@ from ofp_platform.registry.compile import compile_pack
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
 from ofp_platform.simulation.population import PopulationSize
+from ofp_platform.simulation.rings import EnvelopeDelivery
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
@@ -72,11 +74,19 @@ class LabelledPlane:
         archived: bool = True,
         deliveries: Deliveries | None = None,
         decided: bool = True,
+        amendments: Sequence[EnvelopeDelivery] = (),
         **settings: Any,
     ) -> LabelledPlane:
         """Append, publish the pack and the run's facts, load labels, archive, decide. The caller closes `plane`."""
         plane = Plane.open(profile(folder, **settings), dsn)
-        append(plane.log, deliveries or payments())
+        all_deliveries, start = deliveries or payments(), 0
+        for amendment in sorted(amendments, key=lambda each: each.admitted_at):
+            stop = int(np.searchsorted(all_deliveries.admitted_at, amendment.admitted_at, side="right"))
+            append(plane.log, all_deliveries.part(start, stop))
+            receipt = plane.log.append([amendment.envelope], lambda _, moment=amendment.admitted_at: moment)  # type: ignore[misc]
+            assert not receipt.refusals, receipt.refusals
+            start = stop
+        append(plane.log, all_deliveries.part(start, len(all_deliveries)))
         registry = compile_pack(profile_pack(plane.profile))
         with plane.pool.connection() as connection:
             publish_registry(connection, registry)
@@ -86,8 +96,9 @@ class LabelledPlane:
         if archived:
             archive_up_to(plane.ranges, made.build_context.archive, plane.log.ends())
         declared = plane.profile
-        found = reported_labels(made.batches(), FRAUD_REPORTS["card_payments"], declared.context_pins, declared.clock_skew_us)
-        LabelStore(plane.pool, declared.context_pins).append(found.assertions, as_observed)
+        if (rule := FRAUD_REPORTS.get(registry.pack.pack_id)) is not None:
+            found = reported_labels(made.batches(), rule, declared.context_pins, declared.clock_skew_us)
+            LabelStore(plane.pool, declared.context_pins).append(found.assertions, as_observed)
         if decided:
             made.decide()
         return made
@@ -112,9 +123,7 @@ class LabelledPlane:
                 as_of_time_utc=format_time(int(batch.ts[index])),
             )
             links = self.links()
-            version = (
-                None if links is None else GraphKnowledge(links).version([len(part) for part in GraphKnowledge(links).links])
-            )
+            version = None if links is None else GraphKnowledge(links).newest
             answer = answer_at(run, request, basis, version, links)
         SnapshotStore(plane.pool, self.objects).materialise([answer])
         record = DecisionRecord(

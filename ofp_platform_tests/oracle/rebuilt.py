@@ -80,6 +80,7 @@ def decision_of(answer: Answer, plane: SmallPlane, event_id: str = "decided") ->
             "feature_definition_set": FeatureDefinitionSet.model_validate(provenance["feature_definition_set"]),
             "run_config_digest": provenance["run_config_digest"],
             "input_basis": provenance["input_basis"],
+            "graph_version": provenance["graph_version"],
             "rule": RuleRef(rule_name="a_rule", rule_version="v1", digest="d" * 64),
             "score": 1,
             "outcome": Outcome.REVIEW,

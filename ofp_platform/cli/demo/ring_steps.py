@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,14 +17,15 @@ from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.identity.context_replay import ContextReplay
+from ofp_platform.log.port import EventLog
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.projection import ProjectionRow
-from ofp_platform.simulation.rings import RingSimulation, RingStream, simulate_ring
+from ofp_platform.simulation.rings import EnvelopeDelivery, RingSimulation, RingStream, simulate_ring
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import FeatureKey, KeyType
-from ofp_platform.vocabulary.position import place
+from ofp_platform.vocabulary.position import make_basis
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time
@@ -74,7 +76,8 @@ class RingSteps:
         facts(
             self.console,
             [
-                ("transfers", f"{len(stream.deliveries):,} of {len(reads)} accounts; {len(stream.links)} links, {late}"),
+                ("transfers", f"{len(stream.deliveries):,} of {len(reads)} accounts, {len(stream.amendments)} amended later"),
+                ("links", f"{len(stream.links)}, {late}"),
                 (
                     "one by one",
                     f"the busiest account made {largest_alone.alone['transfers_24h']} in a day, of the ring {busiest}",
@@ -95,11 +98,8 @@ class RingSteps:
         receipt_file = self.environment.folder / "replays" / f"{self.profile.stream_name}.json"
         append_missing(plane.log, replay, receipt_file, lambda records: None)
         links, graph_projector = plane.context_log(create=True), plane.graph_projector()
-        if all(place(part) < 0 for part in links.ends().partitions):
-            for link in stream.links:
-                receipt = links.append([link.envelope], lambda _, moment=link.admitted_at: moment)  # type: ignore[misc]
-                if receipt.refusals:
-                    raise CommandRefused(f"the stream of links refused a link: {receipt.refusals[0].message}")
+        _append_missing(plane.log, stream.amendments, replay.records)
+        _append_missing(links, stream.links, 0)
         while graph_projector.apply_available(self.profile.batch_records) is not None:
             pass
         row = plane.ensure_live()
@@ -140,6 +140,20 @@ class RingSteps:
         if rebuilt.hash != answer.hash:
             raise CommandRefused(f"snapshot {answer.hash} was served, the logs give {rebuilt.hash}")
         return str(hashed_part["graph_version"]["graph_version"])
+
+
+def _append_missing(log: EventLog, deliveries: Sequence[EnvelopeDelivery], records_before: int) -> None:
+    """Append what is not in the log yet, behind so many records, each as admitted at its own time.
+
+    Raises:
+        CommandRefused: the log refused one.
+    """
+    start = make_basis(log.stream_name, {})
+    existing_count = sum(log.ordinal_lag(start).values()) - records_before
+    for delivery in deliveries[max(existing_count, 0) :]:
+        receipt = log.append([delivery.envelope], lambda _, moment=delivery.admitted_at: moment)  # type: ignore[misc]
+        if receipt.refusals:
+            raise CommandRefused(f"stream {log.stream_name} refused a record: {receipt.refusals[0].message}")
 
 
 def ring_profile(shipped_profile: Profile, log_kind: str) -> Profile:

@@ -96,7 +96,7 @@ def run(
 @app.command(short_help="Show the decisions that late events would have changed.")
 def corrections(basis: BasisFile = None, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Write to the correction ledger which features each decision would have had otherwise, had the events up to a basis been
-    known, and which events did it.
+    known, and all links; and which events and links did it.
     """
     from ofp_platform.offline.parity.correction_store import corrected_days
     from ofp_platform.offline.runs.run_parity import correct_run
@@ -104,15 +104,15 @@ def corrections(basis: BasisFile = None, json: AsJson = False, home: Home = None
 
     with _run(home, profile, basis, 1) as (build_context, run_to_prove):
         tally = correct_run(build_context, run_to_prove)
-        days = corrected_days(build_context.pool, run_to_prove.request_id)
+        days = corrected_days(build_context.pool, tally.request_id)
     rows = [{"day": format_time(day.day_us)[:10], "decisions": day.decisions, "features": day.features} for day in days]
     lines = [
-        f"request {run_to_prove.request_id}",
+        f"request {tally.request_id}",
         f"{tally.compared_count:,} decisions compared, {tally.corrected_count:,} of them with other features",
         *(f"{row['day']}  {row['decisions']:,} decisions, {row['features']:,} features" for row in rows),
     ]
     facts = {
-        "request_id": run_to_prove.request_id,
+        "request_id": tally.request_id,
         "compared": tally.compared_count,
         "corrected": tally.corrected_count,
         "unproven": tally.unproven_count,

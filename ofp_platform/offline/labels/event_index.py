@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -72,7 +71,11 @@ def event_hashes(classes: Column, ids: Column) -> NDArray[np.uint64]:
         ).to_numpy(zero_copy_only=False)
         for start in range(0, len(ids), _HASHED_AT_ONCE)
     ]
-    return np.concatenate([np.empty(0, np.uint64), *(pd.util.hash_array(part, categorize=False) for part in parts)])
+    return np.concatenate([np.empty(0, np.uint64), *map(_text_hashes, parts)])
+
+
+def _text_hashes(texts: NDArray[np.object_]) -> NDArray[np.uint64]:
+    return np.fromiter(map(hash, texts), np.int64, len(texts)).view(np.uint64)
 
 
 def _are_equal(stored: Column, wanted: Column) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ofp_platform.identity.context_replay import ContextReplay
+from ofp_platform.identity.graph_knowledge import GraphKnowledge
 from ofp_platform.offline.parity.anchor_source import decision_anchors, decisions_in, registries_of
 from ofp_platform.offline.parity.correction_ledger import CorrectionLedger, CorrectionTally
 from ofp_platform.offline.parity.correction_store import store_corrections
@@ -38,6 +39,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.parity_record import Correction, ParityResult, RunParityRequest
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis
+from ofp_platform.vocabulary.serving import GraphVersion
 
 _PAGE = 2_048
 _MANY = 100_000  # below, other processes take longer to start than the work takes
@@ -54,9 +56,17 @@ class RunToProve:
     @property
     def request_id(self) -> str:
         """SHA-256 over the request: the same comparison, whoever requests it."""
-        return digest_of(
-            RunParityRequest(context_pins=self.pins, run_config_digest=self.policies.run_config_digest, basis=self.basis).wire()
+        return self.request_of(None)
+
+    def request_of(self, later_graph: GraphVersion | None) -> str:
+        """The same of its corrections, which depend on the links that are known by now, too."""
+        request = RunParityRequest(
+            context_pins=self.pins,
+            run_config_digest=self.policies.run_config_digest,
+            basis=self.basis,
+            graph_version=later_graph,
         )
+        return digest_of(request.wire())
 
 
 def prove_run(
@@ -73,13 +83,16 @@ def prove_run(
 
 
 def correct_run(build_context: BuildContext, run: RunToProve) -> CorrectionTally:
-    """Append to the ledger the values that each decision would have had, had all events before the basis been known.
+    """Append to the ledger the values that each decision would have had, had all events before the basis been known, and all
+    links that there are.
 
     Raises:
         BuildRefused: as `prove_run`.
     """
     with _decisions_and_replay(build_context, run) as (decision_ids, parity):
-        ledger = CorrectionLedger(parity, run.basis, run.request_id)
+        later_graph = None if parity.context is None else GraphKnowledge(parity.context).newest
+        request_id = run.request_of(later_graph)
+        ledger = CorrectionLedger(parity, run.basis, request_id, later_graph, CorrectionTally(request_id))
         page: list[Correction] = []
         for correction in ledger.corrections(decision_anchors(build_context.pool, decision_ids)):
             page.append(correction)

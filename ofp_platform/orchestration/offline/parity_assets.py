@@ -120,7 +120,7 @@ def _of_day(summary: CorrectionSummary) -> Metadata:
         "dagster/partition_row_count": len(summary.corrections),
     }
     if summary.corrections:
-        head = ["decision", "as of", "key", "feature", "served", "corrected", "events"]
+        head = ["decision", "as of", "key", "feature", "served", "corrected", "events and links"]
         metadata["by_feature"] = counts_by_name(summary.by_feature, "corrections", "corrections by feature")
         metadata["first_corrections"] = markdown_table(
             head,
@@ -132,7 +132,10 @@ def _of_day(summary: CorrectionSummary) -> Metadata:
                     f"{correction.group_name} {correction.group_version} {correction.feature}",
                     correction.served,
                     correction.corrected,
-                    ", ".join(f"{event.event_id} at {event.partition_id}/{event.offset}" for event in correction.events),
+                    ", ".join(
+                        [f"{event.event_id} at {event.partition_id}/{event.offset}" for event in correction.events]
+                        + [f"{link.event_id} at {link.partition_id}/{link.offset}" for link in correction.links]
+                    ),
                 )
                 for correction in summary.corrections[:SHOWN]
             ],

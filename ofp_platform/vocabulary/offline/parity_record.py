@@ -7,13 +7,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyId, KeyType
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.offline.build_intent import AsOfSpec
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import (
     OFFLINE_CONTRACT_VERSION,
     FeatureGroupVersionSet,
+    GraphVersion,
     GroupVersion,
     OfflineVersion,
     Value,
@@ -121,14 +122,29 @@ class RunParityRequest(Model):
     context_pins: ContextPins
     run_config_digest: Digest
     basis: Basis
+    graph_version: GraphVersion | None = Field(
+        default=None, exclude_if=lambda value: value is None, description="of corrections: the links that are known later"
+    )
 
     def wire(self) -> dict[str, Any]:
         """As digested: absent pins left out."""
         return {**self.model_dump(mode="json", exclude={"context_pins"}), "context_pins": self.context_pins.wire()}
 
 
+class LinkRef(Model):
+    """One link, or unlink, of the context stream."""
+
+    event_id: Identifier
+    event_type: Literal["identity_link", "identity_unlink"]
+    member: KeyId
+    canonical: KeyId
+    effective_time_utc: Time
+    partition_id: Identifier
+    offset: int | str
+
+
 class Correction(Model):
-    """One feature that a recorded decision would have had otherwise, had the events of `basis` been known."""
+    """One feature that a recorded decision would have had otherwise, had the events of `basis` and the links been known."""
 
     kind: Literal["ofs_correction"] = "ofs_correction"
     contract_version: Version = "v0"
@@ -143,4 +159,16 @@ class Correction(Model):
     feature: Name
     served: Value
     corrected: Value
-    events: tuple[EventRef, ...] = Field(strict=False, min_length=1, description="the late events of the key that did it")
+    events: tuple[EventRef, ...] = Field(strict=False, description="the late events of the key, or its entity, in the windows")
+    links: tuple[LinkRef, ...] = Field(
+        default=(),
+        strict=False,
+        exclude_if=lambda value: not value,
+        description="the late links about a member of the entity, as it was or would have been; left out where there are none",
+    )
+
+    @model_validator(mode="after")
+    def _caused(self) -> Self:
+        if not self.events and not self.links:
+            raise ValueError("a correction has a cause: an event, or a link")
+        return self

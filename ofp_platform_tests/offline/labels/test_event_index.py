@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -36,7 +35,7 @@ def columns_of(events: list[tuple[str, str]], chunks: int = 1) -> tuple[Any, Any
 def test_all_pairs_of_one_event_are_found(colliding: bool, entries: Any, rows: Any, chunks: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if colliding:  # then only class and id tell them apart
-            patch.setattr(pd.util, "hash_array", lambda values, **_: np.zeros(len(values), np.uint64))
+            patch.setattr(event_index, "_text_hashes", lambda texts: np.zeros(len(texts), np.uint64))
         index = EventIndex(*columns_of(entries, chunks))
         found = list(zip(*(part.tolist() for part in index.find(*columns_of(rows, 3 - chunks))), strict=True))
     assert found == [(row, entry) for row, event in enumerate(rows) for entry, other in enumerate(entries) if event == other]
@@ -45,13 +44,13 @@ def test_all_pairs_of_one_event_are_found(colliding: bool, entries: Any, rows: A
 @pytest.mark.parametrize("blocks", [1, 8])
 def test_every_label_is_hashed_once_however_many_blocks_there_are(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[int] = []
-    hash_array = pd.util.hash_array
+    text_hashes = event_index._text_hashes
 
-    def watched(values: Any, **settings: Any) -> Any:
-        hashed.append(len(values))
-        return hash_array(values, **settings)
+    def watched(texts: Any) -> Any:
+        hashed.append(len(texts))
+        return text_hashes(texts)
 
-    monkeypatch.setattr(event_index.pd.util, "hash_array", watched)
+    monkeypatch.setattr(event_index, "_text_hashes", watched)
     events = [("payment", f"e-{number}") for number in range(1_000)]
     classes, ids = columns_of(events)
     observed = pa.array(np.full(1_000, START), pa.int64()).cast(OBSERVED_TIME)

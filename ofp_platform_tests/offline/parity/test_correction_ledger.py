@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from ofp_platform.api.contract_files import contract_schemas
+from ofp_platform.identity.graph_knowledge import GraphKnowledge
 from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.offline.parity.correction_ledger import CorrectionLedger
 from ofp_platform.offline.parity.correction_store import CorrectedDay, corrected_days, store_corrections
+from ofp_platform.offline.parity.parity import ParityRuns
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.position import Basis
-from ofp_platform_tests.oracle import fold
+from ofp_platform_tests.oracle import fold, graph
 from ofp_platform_tests.oracle.rebuilt import REQUEST, decision_anchor, decision_of, replayed, runs_of, without
+from ofp_platform_tests.oracle.resolved_plane import ResolvedPlane
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, SECOND, START, worlds
 
@@ -168,3 +171,84 @@ def test_the_ledger_is_kept_and_told_by_day(pool: Pool, tmp_path: Path) -> None:
     short = replayed(plane, tmp_path / "short", basis=Basis.model_validate(orjson.loads(served.hashed)["input_basis"]))
     with pytest.raises(ValueError, match="the replay ends"):
         list(CorrectionLedger(runs_of(plane, short), plane.log.ends(), REQUEST).corrections(anchors))
+
+
+@pytest.fixture
+def linked(dsn: str) -> Iterator[ResolvedPlane]:
+    """A plane whose groups resolve identities; groups of its names mean something else elsewhere."""
+    with open_pool(dsn) as opened:
+        yield ResolvedPlane(opened)
+
+
+def links_of(*links: tuple[str, str, int]) -> list[graph.SaidLink]:
+    return [graph.SaidLink("account", one, other, START + second * SECOND, one.encode(), True) for one, other, second in links]
+
+
+def corrections_of(
+    made: ResolvedPlane, answer: Answer, folder: Path
+) -> dict[str, tuple[Any, Any, list[str], list[tuple[str, str]]]]:
+    """Feature to what was served and would have been, its late events, and its late links."""
+    plane, context = made.plane, made.context()
+    runs = runs_of(plane, replayed(plane, folder, registry=plane.registry)).runs
+    parity = ParityRuns(plane.log.stream_name, plane.pins, runs, context)
+    ledger = CorrectionLedger(parity, plane.log.ends(), REQUEST, GraphKnowledge(context).newest)
+    found = list(ledger.corrections([decision_anchor(decision_of(answer, plane))]))
+    assert (ledger.tally.compared_count, ledger.tally.unproven_count) == (1, 0)
+    assert store_corrections(made.pool, found) == len(found)
+    return {
+        one.feature: (
+            one.served,
+            one.corrected,
+            [event.event_id for event in one.events],
+            [(link.member, link.canonical) for link in one.links],
+        )
+        for one in found
+    }
+
+
+def test_a_late_event_of_another_member_corrects_the_entity(linked: ResolvedPlane, tmp_path: Path) -> None:
+    made, plane = linked, linked.plane
+    plane.append([payment("e-1", SECOND), payment("e-2", SECOND, account_id="a-2")])
+    plane.drain()
+    made.link(links_of(("a-2", "a-1", 0)))
+    answer = made.check([("account", "a-1")], [("whole", "v1")], START + 3 * SECOND)
+    plane.append([payment("e-3", 2 * SECOND, account_id="a-2", amount=9)])
+    found = corrections_of(made, answer, tmp_path / "fold")
+    assert found
+    assert {tuple(events) for _, _, events, _ in found.values()} == {("e-3",)}
+    assert all(links == [] for *_, links in found.values())
+
+
+def test_a_late_link_corrects_what_was_resolved_without_it(linked: ResolvedPlane, tmp_path: Path) -> None:
+    made, plane = linked, linked.plane
+    plane.append([payment(f"e-{number}", SECOND, account_id=f"a-{number}", amount=number) for number in (1, 2, 3)])
+    plane.drain()
+    made.link(links_of(("a-2", "a-1", 0)))
+    key, groups, as_of = [("account", "a-1")], [("whole", "v1"), ("ratios", "v2")], START + 3 * SECOND
+    answer = made.check(key, groups, as_of)
+    made.link(links_of(("a-3", "a-2", 1), ("a-9", "a-8", 1), ("a-8", "a-1", 9)))  # of others; and one that holds later
+    corrected = made.check(key, groups, as_of)
+    features = {
+        name: value
+        for group in orjson.loads(corrected.body)["snapshot"]["by_key"][0]["by_group"]
+        for name, value in group["features"].items()
+    }
+    found = corrections_of(made, answer, tmp_path / "fold")
+    assert found
+    for feature, (served, value, events, links) in found.items():
+        assert value == features[feature] != served
+        assert events == []  # they were all known
+        assert links == [("a-3", "a-2")]
+    assert not {"evenness", "share", "spread", "variation"} & found.keys()  # of a group that does not resolve
+
+
+def test_a_decision_whose_graph_is_not_at_hand_is_unproven(linked: ResolvedPlane, tmp_path: Path) -> None:
+    made, plane = linked, linked.plane
+    plane.append([payment("e-1", SECOND)])
+    plane.drain()
+    made.link([])
+    answer = made.check([("account", "a-1")], [("whole", "v1")], START + 3 * SECOND)
+    runs = runs_of(plane, replayed(plane, tmp_path / "fold", registry=plane.registry))
+    ledger = CorrectionLedger(runs, plane.log.ends(), REQUEST)
+    assert list(ledger.corrections([decision_anchor(decision_of(answer, plane))])) == []
+    assert (ledger.tally.compared_count, ledger.tally.unproven_count) == (0, 1)

@@ -48,6 +48,10 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
     "identity": {
         "ofp_platform.identity.entities": (f"{_TESTS}/identity/test_entities.py",),
         "ofp_platform.identity.context_events": (f"{_TESTS}/identity/test_graph_state.py",),
+        "ofp_platform.identity.graph_knowledge": (f"{_TESTS}/offline/datasets/test_resolved_rows.py",),
+        "ofp_platform.offline.datasets.resolved_rows": (f"{_TESTS}/offline/datasets/test_resolved_rows.py",),
+        "ofp_platform.offline.datasets.row_graphs": (f"{_TESTS}/offline/datasets/test_resolved_rows.py",),
+        "ofp_platform.vocabulary.observed_keys": (f"{_TESTS}/vocabulary/test_observed_keys.py",),
     },
     "canonical bytes": {
         "ofp_platform.vocabulary.canonical": (f"{_TESTS}/vocabulary/test_canonical.py",),
