@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ofp_platform.identity.graph_projector import GraphProjector
 from ofp_platform.identity.queries import GraphReader
@@ -17,18 +17,12 @@ from ofp_platform.log.connect import connect_log
 from ofp_platform.log.port import EventLog, LogRefused, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import OffsetRanges
-from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
-from ofp_platform.online.projecting.epoch_sequencer import EpochSequencer
-from ofp_platform.online.projecting.projector import Projector
-from ofp_platform.online.projecting.projector_settings import ProjectorSettings
-from ofp_platform.online.projecting.shard_projector import ShardProjector
 from ofp_platform.online.serving.causal_read import Incarnations
 from ofp_platform.online.serving.evaluation import Evaluator
 from ofp_platform.online.serving.reader import UNOBSERVED, Reader
 from ofp_platform.online.serving.resolved_question import Graph
 from ofp_platform.online.serving.state_statement import READ_SETTINGS
 from ofp_platform.online.state.key_shards import KeyShard
-from ofp_platform.online.state.known_identities import IdentityPolicy
 from ofp_platform.online.state.projection import (
     ProjectionRow,
     UnknownProjection,
@@ -46,6 +40,11 @@ from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
+
+if TYPE_CHECKING:  # who reads, or builds, does not load what projects
+    from ofp_platform.online.projecting.projector import Projector
+    from ofp_platform.online.projecting.projector_settings import ProjectorSettings
+    from ofp_platform.online.projecting.shard_projector import ShardProjector
 
 CONTEXT_PARTITIONS = 1
 CONTEXT_PARTITION_KEY = "payload.member"
@@ -382,6 +381,8 @@ class Plane:
             LogRefused: it has not. LogUnavailable | ObjectStoreUnavailable: see there.
             UnknownProjection: the projection was made under another policy than this profile's.
         """
+        from ofp_platform.online.projecting.projector import Projector
+
         self._demand(row)
         return Projector(*self._parts(row))
 
@@ -391,6 +392,9 @@ class Plane:
         Raises:
             ShardRefused: the projection has another number of shards. As `projector`.
         """
+        from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
+        from ofp_platform.online.projecting.epoch_sequencer import EpochSequencer
+
         shard.demand(row)
         if shard.count == 1:
             return self.projector(row)
@@ -404,6 +408,9 @@ class Plane:
         Raises:
             ShardRefused: the projection has another number of shards. As `projector`.
         """
+        from ofp_platform.online.projecting.epoch_barrier import EpochBarrier
+        from ofp_platform.online.projecting.shard_projector import ShardProjector
+
         shard.demand(row)
         self._demand(row)
         return ShardProjector(*self._parts(row), barrier=EpochBarrier(self.dsn, row.projection_id, shard))
@@ -419,6 +426,9 @@ class Plane:
         self.archived_log.demand_heads(row.basis)
 
     def _parts(self, row: ProjectionRow) -> tuple[Pool, EventLog, CompiledRegistry, int, ProjectorSettings]:
+        from ofp_platform.online.projecting.projector_settings import ProjectorSettings
+        from ofp_platform.online.state.known_identities import IdentityPolicy
+
         settings = ProjectorSettings(
             self.profile.clock_skew_us,
             self.profile.allowed_lateness_us,
