@@ -8,7 +8,7 @@ changes nothing of the choice: random rows are chosen among all, late events wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shar
     with pa.memory_map(str(job.file(key_type, shard))) as source:
         computed_table = pa.ipc.open_file(source).read_all()
         place = np.searchsorted(computed_table["ordinal"].to_numpy(), rows[sampled_rows, ORDINAL])
-        computed_rows = computed_table.take(pa.array(place)).combine_chunks()
+        computed_columns = computed_table.take(pa.array(place)).to_pydict()
     groups = [registry.groups[name] for name in dict(job.groups)[key_type]]
     known_events = _KnownEvents(job, registry, key_type)
     queries = {
@@ -97,7 +97,7 @@ def check_shard(job: FeatureJob, registry: CompiledRegistry, key_type: str, shar
         for group in groups:
             query, evaluation = queries[group.resolves], evaluations[group.resolves]
             for name, value in group_values(group, query, evaluation, row[AS_OF]).items():
-                stored_value = _stored_value(computed_rows, number, row_index)
+                stored_value = _stored_value(computed_columns, number, row_index)
                 expected_value = value[0] if isinstance(value, tuple) else None if isinstance(value, Unservable) else value
                 if stored_value != expected_value:
                     column = feature_name((group.name, group.version), name)
@@ -226,14 +226,13 @@ def _part_of(high: Int64s) -> npt.NDArray[np.uint64]:
     return (np.ascontiguousarray(high).view(np.uint64) >> np.uint64(32)) % np.uint64(KEY_PARTS)
 
 
-def _stored_value(computed_table: pa.Table, number: int, row_index: int) -> int | str | list[Any] | None:
-    if not computed_table[f"valid{number}"][row_index].as_py():
+def _stored_value(computed_columns: Mapping[str, list[Any]], number: int, row_index: int) -> int | str | list[Any] | None:
+    if not computed_columns[f"valid{number}"][row_index]:
         return None
-    if f"list{number}" in computed_table.column_names:
-        return list(computed_table[f"list{number}"][row_index].as_py())
-    if f"text{number}" in computed_table.column_names:
-        return str(computed_table[f"text{number}"][row_index].as_py())
-    low = int(computed_table[f"low{number}"][row_index].as_py())
-    if f"high{number}" not in computed_table.column_names:
-        return low
-    return (int(computed_table[f"high{number}"][row_index].as_py()) << 64) | (low & (2**64 - 1))
+    if (lists := computed_columns.get(f"list{number}")) is not None:
+        return list(lists[row_index])
+    if (texts := computed_columns.get(f"text{number}")) is not None:
+        return str(texts[row_index])
+    low = int(computed_columns[f"low{number}"][row_index])
+    high = computed_columns.get(f"high{number}")
+    return low if high is None else (int(high[row_index]) << 64) | (low & (2**64 - 1))
