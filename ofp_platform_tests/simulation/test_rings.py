@@ -75,6 +75,20 @@ def test_the_shipped_pack_reads_every_transfer() -> None:
     assert PHONE not in {each["id_type"] for each in first}
 
 
+def test_amendments_name_the_transfers_that_they_amend() -> None:
+    stream = simulate_ring(SMALL)
+    payload_of = dict(zip(stream.deliveries.event_ids, map(orjson.loads, stream.deliveries.payloads), strict=True))
+    ts_of = dict(zip(stream.deliveries.event_ids, stream.deliveries.ts.tolist(), strict=True))
+    assert len(stream.amendments) == SMALL.amended
+    for place, amendment in enumerate(stream.amendments):
+        envelope = amendment.envelope
+        amends, is_void = envelope["amends"], place % 2 == 0
+        before = payload_of[amends["event_id"]]
+        assert (amends["kind"], envelope["event_type"]) == (("void", "transfer_reversed") if is_void else ("replace", "transfer"))
+        assert envelope["payload"] == {**before, "amount_minor": before["amount_minor"] // (1 if is_void else 2)}
+        assert parse_time(amends["ts_utc"]) == ts_of[amends["event_id"]] < parse_time(envelope["ts_utc"]) < amendment.admitted_at
+
+
 @pytest.mark.parametrize("changes", [{"ring": 1}, {"accounts": 12}, {"quiet_days": 14}, {"linked_after_days": 15}])
 def test_settings_that_make_no_ring_are_refused(changes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"a ring has two accounts|the ring begins"):
