@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 
 from ofp_platform.identity.context_events import ContextRecords
 from ofp_platform.identity.entities import LinkEvent, LinkSet
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.identity_link import graph_version_of
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
@@ -149,11 +150,14 @@ def apply_records(
                 counts["ignored_records"] += batch.ignored_records
                 counts["other_run"] += batch.other_run
                 counts["failures"] += len(batch.failures)
+        crash_point("graph.links_added")
         update = connection.execute(
             _MOVE, {**counts, "basis": basis_text(basis), "graph_id": graph.graph_id, "version": graph.version}
         )
         if update.rowcount != 1:
             raise GraphConflict(f"graph {graph.graph_id} is no longer at version {graph.version}")
+        crash_point("graph.basis_moved")
+    crash_point("graph.after_commit")
     return counts["links"]
 
 

@@ -20,9 +20,11 @@ from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform_tests.torture.kills import links
 from ofp_platform_tests.torture.kills.archiver import check_without_guard, kill_archivers
 from ofp_platform_tests.torture.kills.builder import Builders
 from ofp_platform_tests.torture.kills.check import Checked, ledger, state_digests
+from ofp_platform_tests.torture.kills.links import kill_graph_projectors
 from ofp_platform_tests.torture.kills.projector import APPLY, CONTINUOUS, DAGSTER, SHARDED, Projectors
 from ofp_platform_tests.torture.kills.replay import check_offline, check_oracle
 from ofp_platform_tests.torture.kills.victim_pool import VictimPool
@@ -35,6 +37,7 @@ PROJECTOR_KILLS = 3_000
 DAGSTER_KILLS = 48
 BUILDER_KILLS = 300
 PUBLISHER_KILLS = 600
+LINKS = 20_000
 KILLS_A_BUILD = 5
 CHECKPOINTS = 24
 """At least. Less event time passes between two of them than a projection remembers: every event is compared."""
@@ -65,6 +68,8 @@ class Stores:
     builders: Builders
     published: Checked
     unguarded: Checked
+    graph_kills: Counter[str]
+    graph: Checked
 
 
 def torture(run: Run) -> None:
@@ -81,12 +86,13 @@ def torture(run: Run) -> None:
             projectors, stores = folding.result(), storing.result()
         with world.open() as plane:
             replayed, oracle = _folds(run, plane, projectors)
-        torn, receipts_first = _controls(run, control_dsn, lane)
+        torn, receipts_first, basis_first = _controls(run, control_dsn, lane)
     _rows_of_kills(run, world, projectors, stores)
     _row_of_checkpoints(run, world, projectors)
     _rows_of_checks(run, projectors.checked, replayed, oracle, stores)
     _row_of_control(run, "a projector that commits chunks before the basis", torn, "state")
     _row_of_control(run, "an archiver that puts receipts before segments", receipts_first, "archive verified")
+    _row_of_control(run, "a projector of links that commits the basis before them", basis_first, "links")
     _row_of_control(run, "a publisher that puts the manifest before the files", stores.unguarded, "publication")
 
 
@@ -135,7 +141,8 @@ def _stores(run: Run, world: World, builds_dsn: str, victim_pool: VictimPool) ->
             unguarded = builders.publish_often(CONTROL_KILLS, run.folder / "manifest-first", manifest_first=True)
         finally:
             labelled.plane.close()
-    return Stores(kills, archived, builders, published, unguarded)
+    graph_kills, graph = kill_graph_projectors(world, victim_pool, run.count(LINKS, 400), rng)
+    return Stores(kills, archived, builders, published, unguarded, graph_kills, graph)
 
 
 def _folds(run: Run, plane: Plane, projectors: Projectors) -> tuple[Checked, Checked]:
@@ -157,14 +164,15 @@ def _folds(run: Run, plane: Plane, projectors: Projectors) -> tuple[Checked, Che
     return replayed, check_oracle(plane, records(), projectors.killed, keys, before, some, Random(run.seed + 3))
 
 
-def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Checked]:
+def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Checked, Checked]:
     """The same checks of the same work without its guards."""
     world = make_world(dsn, run.folder / "control", CONTROL_PAYMENTS, run.seed, range_size=100)
     with world.open() as plane:
         drills = Projectors(world, plane, victim_pool, Random(run.seed), torn=True)
         drills.kill_between_commits(CONTROL_KILLS)
         drills.checkpoint()
-        return drills.checked, check_without_guard(world, plane, victim_pool, run.folder / "control")
+        receipts_first = check_without_guard(world, plane, victim_pool, run.folder / "control")
+        return drills.checked, receipts_first, links.check_without_guard(world, victim_pool, Random(run.seed))
 
 
 # ---- what is said of it --------------------------------------------------------------------------------------------------
@@ -181,6 +189,7 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
     )
     publishers = stores.builders.publisher_kills
     total = projectors.total + stores.archiver_kills.total() + stores.builders.total + publishers.total()
+    total += stores.graph_kills.total()
     wanted = run.count(PROJECTOR_KILLS, 24)
     run.fact("processes killed", f"{total:,}", aim=f">= {wanted:,}", reached=total >= wanted)
     for name, count in (
@@ -188,12 +197,13 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
         ("projectors (continuous driver)", projectors.hits(CONTINUOUS).total()),
         ("projectors (sequencers and key shards)", projectors.hits(SHARDED).total()),
         ("projectors (runs of Dagster)", projectors.hits(DAGSTER).total()),
+        ("projectors of links", stores.graph_kills.total()),
         ("archivers", stores.archiver_kills.total()),
         ("builders and publishers of waiting builds", stores.builders.total),
         ("publishers", publishers.total()),
     ):
         run.fact(f"killed: {name}", f"{count:,}", aim="> 0", reached=count > 0)
-    hits = stores.archiver_kills + stores.builders.kills + publishers
+    hits = stores.archiver_kills + stores.builders.kills + publishers + stores.graph_kills
     for driver in (APPLY, CONTINUOUS, SHARDED, DAGSTER):
         hits += projectors.hits(driver)
     anywhere = hits.pop("time", 0)
@@ -229,6 +239,7 @@ def _rows_of_checks(run: Run, unkilled: Checked, replayed: Checked, oracle: Chec
         ("answers == their rebuild from the archive (offline plane)", replayed, ("answer",)),
         ("nothing lost, nothing doubled: ledger == fold of the archive", replayed, ("ledger",)),
         ("answers == the naive fold of the log (oracle)", oracle, ("oracle", "watermark")),
+        ("graph of links == fold of their stream, each once", stores.graph, ("links", "ledger of links")),
         (
             "archive whole, without a gap, equal to the log",
             stores.archived,
@@ -246,7 +257,7 @@ def _rows_of_checks(run: Run, unkilled: Checked, replayed: Checked, oracle: Chec
             aim="0",
         )
     everything = Checked()
-    for one in (unkilled, replayed, oracle, stores.archived, built, stores.published):
+    for one in (unkilled, replayed, oracle, stores.archived, built, stores.published, stores.graph):
         everything.take(one)
     run.claim("all comparisons", tried=everything.compared.total(), failed=everything.failed.total(), aim="0")
     run.raw["compared"] = dict(sorted(everything.compared.items()))
