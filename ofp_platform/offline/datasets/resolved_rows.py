@@ -25,7 +25,8 @@ Members = tuple[str, ...]
 ANY_TIME = 2**62
 """A time behind every effective time."""
 ANY_MEMBERS = 2**31
-_BLOCK = 4_096
+_CELLS = 8_000_000
+"""Of rows by links that are looked at together, so that a hub with very many links needs no more memory than others."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class RowEntities:
         self._id_of = dict(zip(zip(high.tolist(), low.tolist(), strict=True), ids, strict=True))
         self._high = np.unique(high)
         self._members: dict[tuple[str, bytes], Members] = {}
+        self._columns: dict[int, tuple[Int64s, Int64s, Int64s]] = {}
 
     def key_of(self, row: Sequence[int]) -> str | None:
         """The id of a row's key, if any link of the run is about it."""
@@ -88,8 +90,9 @@ class RowEntities:
         entity_of_row = np.full(len(rows), -1, np.int64)
         entities: dict[Members, int] = {}
         for key_id, own_rows in self.linked_rows(rows):
-            for start in range(0, len(own_rows), _BLOCK):
-                block = own_rows[start : start + _BLOCK]
+            size = max(1, _CELLS // len(self.links_about[key_id]))
+            for start in range(0, len(own_rows), size):
+                block = own_rows[start : start + size]
                 for members, is_theirs in self._entities(key_id, rows[block]):
                     if len(members) > 1:
                         entity_of_row[block[is_theirs]] = entities.setdefault(members, len(entities))
@@ -98,9 +101,7 @@ class RowEntities:
     def _entities(self, key_id: str, rows: Int64s) -> Iterator[tuple[Members, npt.NDArray[np.bool_]]]:
         """The entities of a key at its rows, each with which rows."""
         links = self.links_about[key_id]
-        partition = np.array([each.partition for each in links], np.int64)
-        number = np.array([each.number for each in links], np.int64)
-        effective = np.array([each.link.effective_ts for each in links], np.int64)
+        partition, number, effective = self._columns_of(links)
         counts = self._counts[rows[:, GRAPH]]
         is_known = (number < counts[:, partition]) & (effective <= rows[:, AS_OF, np.newaxis])
         masks, mask_of = np.unique(np.packbits(is_known, axis=1), axis=0, return_inverse=True)
@@ -111,6 +112,15 @@ class RowEntities:
                 entity = entity_of(LinkSet(known_links), self.key_type, key_id, ANY_TIME, ANY_MEMBERS)
                 self._members[state] = entity.members
             yield self._members[state], mask_of.reshape(-1) == place
+
+    def _columns_of(self, links: list[NumberedLink]) -> tuple[Int64s, Int64s, Int64s]:
+        """Partition, number and effective time of each link; ids that hang together share their list."""
+        columns = self._columns.get(id(links))
+        if columns is None:
+            rows = [(each.partition, each.number, each.link.effective_ts) for each in links]
+            partition, number, effective = np.array(rows, np.int64).T
+            columns = self._columns[id(links)] = partition, number, effective
+        return columns
 
 
 def _hanging_together(links: Iterable[NumberedLink]) -> dict[str, list[NumberedLink]]:
