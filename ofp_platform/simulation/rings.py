@@ -120,7 +120,7 @@ def simulate_ring(simulation: RingSimulation) -> RingStream:
 
 
 def _amendments(simulation: RingSimulation, transfers: Deliveries, rng: np.random.Generator) -> tuple[EnvelopeDelivery, ...]:
-    """What amends some of the transfers, an hour to a day after them and within the days of the simulation."""
+    """Amendments of some of the transfers, an hour to a day after them and within the days of the simulation."""
     end = simulation.start + simulation.days * DAY
     made = []
     for place, number in enumerate(sorted(rng.choice(len(transfers), simulation.amended, replace=False).tolist())):

@@ -123,6 +123,18 @@ def built_rows(built: Built) -> list[dict[str, Any]]:
     ]
 
 
+def rows_or_nothing(
+    records: Sequence[Record], scope: PerEvent, basis: AsOfBasis, folder: Path, **more: Any
+) -> list[dict[str, Any]] | None:
+    """The rows of a build; None where it was refused because there are none, which is the only refusal."""
+    try:
+        return built_rows(build(record_batches(records), scope, basis, folder, registry=resolving_registry(), **more))
+    except BuildRefused as refused:
+        refusal = refused.reason
+    assert refusal is BuildReason.NOTHING_TO_BUILD
+    return None
+
+
 quiet = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], max_examples=60)
 
 
@@ -146,17 +158,10 @@ def test_rows_of_events_know_links_by_their_basis(
         expected.append(((event.ts, event.tie), {"event_id": identity[1], **row}))
     scope = PerEvent(event_types=("payment",))
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            graphs = RowGraphs(context, pinned)
-            built = build(
-                record_batches(records), scope, basis, Path(folder), registry=resolving_registry(), graphs=graphs, shards=shards
-            )
-        except BuildRefused as refused:
-            refusal = refused.reason
-        else:
-            refusal, rows = None, built_rows(built)
-    assert refusal is (None if expected else BuildReason.NOTHING_TO_BUILD)
-    if refusal is not None:
+        graphs = RowGraphs(context, pinned)
+        rows = rows_or_nothing(records, scope, basis, Path(folder), graphs=graphs, shards=shards)
+    assert (rows is not None) is bool(expected)
+    if rows is None:
         return
     names = {version.graph_version for version in graphs.versions}
     assert {row["graph_version"] for row in rows} <= names
@@ -204,22 +209,10 @@ def test_rows_of_decisions_know_the_version_that_was_recorded(
                     **row,
                 }
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            built = build(
-                record_batches(records),
-                PerEvent(event_types=("payment",)),
-                AsOfBasis.DECISION,
-                Path(folder),
-                decisions=decisions,
-                registry=resolving_registry(),
-                graphs=RowGraphs(context, None),
-            )
-        except BuildRefused as refused:
-            refusal = refused.reason
-        else:
-            refusal, rows = None, built_rows(built)
-    assert refusal is (None if expected else BuildReason.NOTHING_TO_BUILD)
-    if refusal is not None:
+        scope, graphs = PerEvent(event_types=("payment",)), RowGraphs(context, None)
+        rows = rows_or_nothing(records, scope, AsOfBasis.DECISION, Path(folder), decisions=decisions, graphs=graphs)
+    assert (rows is not None) is bool(expected)
+    if rows is None:
         return
     wanted = sorted(expected.items(), key=lambda one: (one[0][1], one[0][2], one[0][0]))
     assert [{name: row[name] for name in one} for row, (_, one) in zip(rows, wanted, strict=True)] == [one for _, one in wanted]

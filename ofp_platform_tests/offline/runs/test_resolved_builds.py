@@ -12,7 +12,6 @@ import pytest
 
 from ofp_platform.identity.graph_knowledge import GraphKnowledge
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
-from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.registry.pack import shipped_pack_text
@@ -24,6 +23,7 @@ from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.decision_record import decision_id
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
+from ofp_platform_tests.offline.runs.test_builder import built, manifest_of
 from ofp_platform_tests.oracle.labelled_plane import DECIDED, LabelledPlane
 from ofp_platform_tests.oracle.simulated_log import PINS
 
@@ -77,17 +77,6 @@ def accounts_of(world: LabelledPlane) -> list[dict[str, Any]]:
         for payload, kind in zip(batch.payloads, batch.event_types, strict=True)
         if kind == "card_payment" and b'"account_id"' in payload
     ]
-
-
-def built(world: LabelledPlane, **changes: Any) -> BuildRun:
-    build_context = world.build_context
-    return build(build_context, build_context.ledger.submit(world.intent(**changes)).run_key)
-
-
-def manifest_of(world: LabelledPlane, run: BuildRun) -> DatasetManifest:
-    assert run.state is RunState.DONE, run.refusal
-    assert run.outcome is not None
-    return load_manifest(world.objects, run.outcome["dataset_name"], run.outcome["dataset_identity"])
 
 
 def refusal(run: BuildRun) -> tuple[BuildReason, str, str]:

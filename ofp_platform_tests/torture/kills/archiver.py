@@ -17,7 +17,7 @@ from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.torture.kills.check import Checked
-from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, seldom_hit
+from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, killed_until_done
 from ofp_platform_tests.torture.kills.world import World
 
 SEGMENT_SUFFIX = ".parquet"
@@ -75,19 +75,8 @@ def kill_archivers(
     checked = Checked()
     folder.mkdir(parents=True, exist_ok=True)
     archive = Archive(ObjectStore(f"file://{folder / 'killed'}"), plane.log.stream_name)
-    usual = 0.1  # seconds that a child lives
-    while True:
-        # every point first: an archiver that is to be killed by the clock may finish before, and then there is nothing left to do
-        if sum(kills.values()) % 2 and all(kills[point] for point in POINTS):
-            kill = Kill(seconds=rng.uniform(0.0, 2 * usual))
-        else:
-            kill = Kill(seldom_hit(POINTS, kills), rng.randint(1, 2))
-        death = victim_pool.run(archive_everything, world.profile, world.dsn, archive.store.url, kill=kill)
-        if not death.by:
-            break
-        kills[death.by] += 1
-        if death.by != "time":
-            usual += 0.1 * (death.seconds - usual)
+    arguments = world.profile, world.dsn, archive.store.url
+    for kills in killed_until_done(victim_pool, archive_everything, *arguments, points=POINTS, most_passages=2, rng=rng):
         if sum(kills.values()) % 50 == 0:
             _check_whole(archive, plane, checked)
     _check_whole(archive, plane, checked)

@@ -22,7 +22,7 @@ from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.oracle.simulated_log import PINS
 from ofp_platform_tests.torture.kills.check import Checked
-from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, seldom_hit
+from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, killed_until_done
 from ofp_platform_tests.torture.kills.world import World
 
 POINTS = tuple(name for name in CRASH_POINTS if name.startswith("graph."))
@@ -106,18 +106,7 @@ def kill_graph_projectors(world: World, victim_pool: VictimPool, links: int, rng
     profile = with_links(world, "killed-links", links, rng)
     kills: Counter[str] = Counter()
     checked = Checked()
-    usual = 0.1
-    while True:
-        if sum(kills.values()) % 2 and all(kills[point] for point in POINTS):
-            kill = Kill(seconds=rng.uniform(0.0, 2 * usual))
-        else:
-            kill = Kill(seldom_hit(POINTS, kills), rng.randint(1, 4))
-        death = victim_pool.run(fold_links, profile, world.dsn, kill=kill)
-        if not death.by:
-            break
-        kills[death.by] += 1
-        if death.by != "time":
-            usual += 0.1 * (death.seconds - usual)
+    for kills in killed_until_done(victim_pool, fold_links, profile, world.dsn, points=POINTS, most_passages=4, rng=rng):
         if sum(kills.values()) % 10 == 0:
             _check(profile, world.dsn, checked)
     _check(profile, world.dsn, checked, at_head=True)
@@ -125,7 +114,7 @@ def kill_graph_projectors(world: World, victim_pool: VictimPool, links: int, rng
 
 
 def check_without_guard(world: World, victim_pool: VictimPool, rng: Random) -> Checked:
-    """What the same check says of a projector that commits the basis first."""
+    """The same check of a projector that commits the basis first."""
     profile = with_links(world, "torn-links", 60, rng)
     victim_pool.run(fold_links_torn, profile, world.dsn, kill=Kill("graph.after_commit", 2))
     victim_pool.run(fold_links_torn, profile, world.dsn)

@@ -18,8 +18,9 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -98,6 +99,29 @@ class VictimPool:
 def seldom_hit(points: Sequence[str], kills: Counter[str]) -> str:
     """The point that killed least so far, the first of several: so each comes to its turn, also where some are missed."""
     return min(points, key=lambda point: kills[point])
+
+
+def killed_until_done(
+    victim_pool: VictimPool, task: Callable[..., Any], *arguments: Any, points: Sequence[str], most_passages: int, rng: Random
+) -> Iterator[Counter[str]]:
+    """Run a task in children that are killed, until one of them finishes before its own; after each, what killed how often.
+
+    Every point comes first: a child that is to be killed by the clock may finish before, and then there is nothing left to do.
+    """
+    kills: Counter[str] = Counter()
+    usual = 0.1  # seconds that a child lives
+    while True:
+        if sum(kills.values()) % 2 and all(kills[point] for point in points):
+            kill = Kill(seconds=rng.uniform(0.0, 2 * usual))
+        else:
+            kill = Kill(seldom_hit(points, kills), rng.randint(1, most_passages))
+        death = victim_pool.run(task, *arguments, kill=kill)
+        if not death.by:
+            return
+        kills[death.by] += 1
+        if death.by != "time":
+            usual += 0.1 * (death.seconds - usual)
+        yield kills
 
 
 def _send(stream: IO[bytes], message: Any) -> None:
