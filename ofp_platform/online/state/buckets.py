@@ -46,9 +46,14 @@ JOIN LATERAL (
 ) AS c ON true
 ORDER BY k.ord, c.first_ts
 """
+# each row is looked up by itself, as those of tails (`key_tails`)
 _DELETE = """
-DELETE FROM ofp.chunk AS c USING unnest($3::text[], $4::bigint[]) AS k(key_id, first_ts)
-WHERE c.projection_id = $1 AND c.key_type = $2 AND c.key_id = k.key_id COLLATE "C" AND c.first_ts = k.first_ts
+DELETE FROM ofp.chunk WHERE ctid = ANY (ARRAY(
+    SELECT (
+        SELECT ctid FROM ofp.chunk
+        WHERE projection_id = $1 AND key_type = $2 AND key_id = k.key_id COLLATE "C" AND first_ts = k.first_ts
+    ) FROM unnest($3::text[], $4::bigint[]) AS k(key_id, first_ts)
+))
 """
 
 

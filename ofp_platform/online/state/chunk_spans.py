@@ -35,9 +35,12 @@ JOIN LATERAL (
 _BETWEEN = """
 SELECT k.ord - 1, c.first_ts, c.last_ts, c.summaries, c.amended_ts
 FROM unnest($3::text[], $4::bigint[], $5::bigint[]) WITH ORDINALITY AS k(key_id, low, high, ord)
-JOIN {below} AS c
-    ON c.projection_id = $1 AND c.key_type = $2 AND c.key_id = k.key_id COLLATE "C" AND c.first_ts BETWEEN k.low AND k.high
-    {of_level}
+CROSS JOIN LATERAL (
+    SELECT c.first_ts, c.last_ts, c.summaries, c.amended_ts FROM {below} AS c
+    WHERE c.projection_id = $1 AND c.key_type = $2 AND c.key_id = k.key_id COLLATE "C" AND c.first_ts BETWEEN k.low AND k.high
+        {of_level}
+    OFFSET 0
+) AS c
 ORDER BY k.ord, c.first_ts
 """
 _UNDER_NO_SPAN = """
@@ -50,13 +53,18 @@ JOIN LATERAL (
         WHERE projection_id = $1 AND key_type = $2 AND key_id = k.key_id COLLATE "C" AND level = {level}
         ORDER BY first_ts DESC LIMIT 1
     ), -9223372036854775808)
+    OFFSET 0
 ) AS c ON true
 ORDER BY k.ord, c.first_ts
 """
 _DELETE = """
-DELETE FROM ofp.span AS s USING unnest($3::text[], $4::bigint[]) AS k(key_id, first_ts)
-WHERE s.projection_id = $1 AND s.key_type = $2 AND s.key_id = k.key_id COLLATE "C" AND s.level = {level}
-    AND s.first_ts = k.first_ts
+DELETE FROM ofp.span WHERE ctid = ANY (ARRAY(
+    SELECT (
+        SELECT ctid FROM ofp.span
+        WHERE projection_id = $1 AND key_type = $2 AND key_id = k.key_id COLLATE "C" AND level = {level}
+            AND first_ts = k.first_ts
+    ) FROM unnest($3::text[], $4::bigint[]) AS k(key_id, first_ts)
+))
 """
 
 _Row = tuple[int, int, bytes, int | None]  # first time, last time, summaries, time of the newest amendment

@@ -31,29 +31,39 @@ MOST_APPENDED = 4
 
 _BULK = 16
 
-_APPEND = """
+# Each row is looked up by itself, whatever the statistics of the table say: as a join with a table that was never analysed,
+# PostgreSQL reads all tails of the key type for the few keys of a commit.
+_PLACE = """(
+    SELECT t.ctid FROM ofp.tail AS t WHERE t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
+)"""
+_APPEND = f"""
 UPDATE ofp.tail AS t
 SET last_ts = greatest(t.last_ts, k.high), block = substring($4::bytea FROM k.start FOR k.size) || t.block
-FROM unnest($3::text[], $5::bigint[], $6::bigint[], $7::integer[], $8::integer[])
-    WITH ORDINALITY AS k(key_id, low, high, start, size, ord)
-WHERE t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
-    AND t.after_ts < k.low AND octet_length(t.block) + k.size <= $9
+FROM (
+    SELECT k.*, {_PLACE} AS place
+    FROM unnest($3::text[], $5::bigint[], $6::bigint[], $7::integer[], $8::integer[])
+        WITH ORDINALITY AS k(key_id, low, high, start, size, ord)
+    OFFSET 0
+) AS k
+WHERE t.ctid = k.place AND t.after_ts < k.low AND octet_length(t.block) + k.size <= $9
 RETURNING k.ord - 1
 """
 _READ = """
 SELECT k.ord - 1, t.last_ts, t.block
 FROM unnest($3::text[]) WITH ORDINALITY AS k(key_id, ord)
-JOIN ofp.tail AS t ON t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
+CROSS JOIN LATERAL (
+    SELECT last_ts, block FROM ofp.tail WHERE projection_id = $1 AND key_type = $2 AND key_id = k.key_id COLLATE "C" OFFSET 0
+) AS t
 """
-_EMPTY = """
+_EMPTY = f"""
 UPDATE ofp.tail AS t SET after_ts = k.after_ts, last_ts = k.after_ts, block = ''
-FROM unnest($3::text[], $4::bigint[]) AS k(key_id, after_ts)
-WHERE t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
+FROM (
+    SELECT k.after_ts, {_PLACE} AS place FROM unnest($3::text[], $4::bigint[]) AS k(key_id, after_ts) OFFSET 0
+) AS k
+WHERE t.ctid = k.place
 """
-
-_DELETE = """
-DELETE FROM ofp.tail AS t USING unnest($3::text[]) AS k(key_id)
-WHERE t.projection_id = $1 AND t.key_type = $2 AND t.key_id = k.key_id COLLATE "C"
+_DELETE = f"""
+DELETE FROM ofp.tail WHERE ctid = ANY (ARRAY(SELECT {_PLACE} FROM unnest($3::text[]) AS k(key_id)))
 """
 _NEWEST_CHUNKS = """
 SELECT k.ord - 1, c.last_ts

@@ -34,17 +34,24 @@ SELECT key_type, key_id, last_ts FROM ofp.tail
 WHERE projection_id = $1 AND (key_type, key_id) {behind} ($2::smallint, $3::text COLLATE "C")
 ORDER BY key_type, key_id LIMIT $4
 """
+# each row is looked up by itself, as those of tails (`key_tails`)
 _DELETE_CHUNKS = """
-DELETE FROM ofp.chunk AS c USING unnest($2::smallint[], $3::text[], $4::bigint[]) AS k(key_type, key_id, first_ts)
-WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C" AND c.first_ts = k.first_ts
+DELETE FROM ofp.chunk WHERE ctid = ANY (ARRAY(
+    SELECT (
+        SELECT ctid FROM ofp.chunk
+        WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND first_ts = k.first_ts
+    ) FROM unnest($2::smallint[], $3::text[], $4::bigint[]) AS k(key_type, key_id, first_ts)
+))
 """
-_DELETE_TAILS = """
-DELETE FROM ofp.tail AS t USING unnest($2::smallint[], $3::text[]) AS k(key_type, key_id)
-WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND t.last_ts <= $4
-"""
-_DELETE_SPANS = """
-DELETE FROM ofp.span AS s USING unnest($2::smallint[], $3::text[]) AS k(key_type, key_id)
-WHERE s.projection_id = $1 AND s.key_type = k.key_type AND s.key_id = k.key_id COLLATE "C" AND s.last_ts <= $4
+_DELETE_OLD = """
+DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+    SELECT old.ctid FROM unnest($2::smallint[], $3::text[]) AS k(key_type, key_id)
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM {table}
+        WHERE projection_id = $1 AND key_type = k.key_type AND key_id = k.key_id COLLATE "C" AND last_ts <= $4
+        OFFSET 0
+    ) AS old
+))
 """
 
 
@@ -102,8 +109,8 @@ def pruning_step(
             codes, key_ids, first_times, _ = map(list, zip(*old_rows, strict=True))
             cursor.execute(_DELETE_CHUNKS, (projection_id, codes, key_ids, first_times))
             names = ([code for code, _ in keys], [key_id for _, key_id in keys])
-            cursor.execute(_DELETE_SPANS, (projection_id, *names, horizon))
-            cursor.execute(_DELETE_TAILS, (projection_id, *names, horizon))
+            for table in ("ofp.span", "ofp.tail"):
+                cursor.execute(_DELETE_OLD.format(table=table), (projection_id, *names, horizon))
     following = rows[-1][:3] if len(rows) == chunk_count else (None, None, None)
     connection.execute(
         (_OF_SHARD if shard else _OF_PROJECTION).format(_PLACE),
