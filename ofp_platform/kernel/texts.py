@@ -5,7 +5,7 @@ Ranks are those of one matrix. They leave the kernel as texts, or beside the tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ from ofp_platform.registry.text_words import TEXT_WORDS, EncodedTexts, rank_word
 class TextTables:
     """Of each slot whose values are texts: the different texts of its field in their order, encoded.
 
-    `lists`: likewise of each list of texts, by its first result, the number of its items, behind which these are.
+    `lists`: of each list of texts, by its first result, the number of its items, behind which these are: likewise, or a sequence
+    of the texts by their names.
     """
 
     tables: Mapping[int, EncodedTexts]
-    lists: Mapping[int, EncodedTexts]
+    lists: Mapping[int, Any]
 
     def __bool__(self) -> bool:
         return bool(self.tables or self.lists)
@@ -45,19 +46,27 @@ class TextTables:
 NO_TEXTS = TextTables({}, {})
 
 
-def with_ranks(query: Query, matrix: Int64Array) -> tuple[Int64Array, TextTables]:
-    """The matrix int64[C, n] with ranks as the query's slots read them, and their texts; it itself where no value is a text."""
+def with_ranks(
+    query: Query, matrix: Int64Array, tables_of_lists: Mapping[int, Sequence[Any]] | None = None
+) -> tuple[Int64Array, TextTables]:
+    """The matrix int64[C, n] with ranks as the query's slots read them, and their texts; it itself where no value is a text.
+
+    `tables_of_lists`: the texts of lists whose items are no ranks of this matrix.
+    """
     if not query.has_texts:
         return matrix, NO_TEXTS
+    if tables_of_lists is not None and not len(query.text_slots):
+        return matrix, TextTables({}, tables_of_lists)
     layout = query.arrays.layout
     ranked_matrix = np.zeros((layout.first_text_row + len(layout.text_fields), matrix.shape[1]), np.int64)
     ranked_matrix[: layout.first_text_row] = matrix[: layout.first_text_row]
     text_of_slot = {slot: layout.slots[slot].text for slot in query.text_slots.tolist()}
     tables: dict[int, EncodedTexts] = {}
-    for text in sorted({*text_of_slot.values(), *(text for _, text in query.text_lists)}):
+    ranked_lists = query.text_lists if tables_of_lists is None else ()
+    for text in sorted({*text_of_slot.values(), *(text for _, text in ranked_lists)}):
         row = layout.first_text_row + TEXT_WORDS * text
         ranked_matrix[layout.first_text_row + text], tables[text] = rank_words(matrix[row : row + TEXT_WORDS])
     return ranked_matrix, TextTables(
         {slot: tables[text] for slot, text in text_of_slot.items()},
-        {first: tables[text] for first, text in query.text_lists},
+        {first: tables[text] for first, text in ranked_lists} if tables_of_lists is None else tables_of_lists,
     )

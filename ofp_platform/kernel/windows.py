@@ -17,6 +17,7 @@ from ofp_platform.kernel.accumulate import EARLIEST, ROW_WIDTH, summarise_chunks
 from ofp_platform.kernel.amendments import in_force
 from ofp_platform.kernel.named_values import SegmentNames, count_names
 from ofp_platform.kernel.native import BoolArray, Int64Array
+from ofp_platform.kernel.partial_aggregates import SegmentPartials, whole_of_partials
 from ofp_platform.kernel.query import LayoutArrays, Query
 from ofp_platform.kernel.texts import NO_TEXTS, TextTables, with_ranks
 from ofp_platform.kernel.whole_windows import whole_of_matrix, whole_of_segments
@@ -35,8 +36,8 @@ class Segments:
     `first_ts`, `last_ts` int64[K], microseconds; `summaries` int64[K, M, 11], or int64[0, M, 11] when there are none
     and every segment has its events; `starts`, `ends` int64[K]: the segment's events are matrix[:, start:end], start -1
     when they are not there; `matrix` int64[C, N]. `value_names`: distinct counts go by these, so that a segment whole inside a
-    window needs no events for them. `amended_ts` int64[K] (of an amendable layout): the time of each segment's newest amendment,
-    from which on its summaries hold; EARLIEST where it has none.
+    window needs no events for them; `partials`: so do the other whole windows. `amended_ts` int64[K] (of an amendable layout):
+    the time of each segment's newest amendment, from which on its summaries hold; EARLIEST where it has none.
     """
 
     first_ts: Int64Array
@@ -47,6 +48,7 @@ class Segments:
     matrix: Int64Array
     value_names: SegmentNames | None = None
     amended_ts: Int64Array | None = None
+    partials: SegmentPartials | None = None
 
 
 def segments_of_chunks(
@@ -58,13 +60,14 @@ def segments_of_chunks(
     offsets: Int64Array,
     value_names: SegmentNames | None = None,
     amended_ts: Int64Array | None = None,
+    partials: SegmentPartials | None = None,
 ) -> Segments:
     """Segments; those with `has_events` bool[K] have events, the i-th of them matrix[:, offsets[i]:offsets[i+1]]."""
     starts = np.full(len(first_ts), -1, np.int64)
     ends = np.full(len(first_ts), -1, np.int64)
     starts[has_events] = offsets[:-1]
     ends[has_events] = offsets[1:]
-    return Segments(first_ts, last_ts, summaries, starts, ends, matrix, value_names, amended_ts)
+    return Segments(first_ts, last_ts, summaries, starts, ends, matrix, value_names, amended_ts, partials)
 
 
 def segments_in_force(arrays: LayoutArrays, segments: Segments, time: int) -> Segments:
@@ -150,8 +153,9 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
     """
     segments = segments_in_force(query.arrays, segments, time)
     matrix, texts, query = segments.matrix, NO_TEXTS, query.at(time)
+    partials = segments.partials
     if query.has_texts:
-        matrix, texts = with_ranks(query, matrix)
+        matrix, texts = with_ranks(query, matrix, None if partials is None else partials.text_tables(query))
     evaluation = _blank(query, texts)
     arrays = query.arrays
     value_names = segments.value_names
@@ -166,7 +170,10 @@ def evaluate_state(query: Query, segments: Segments, time: int, horizon: int = E
         missing = count_names(query.distinct, time, bounds, segments.matrix, value_names, evaluation.distinct)
     if missing == NOTHING_MISSING and len(query.whole):
         bounds = segments.first_ts, segments.last_ts, segments.starts, segments.ends
-        missing = whole_of_segments(query, time, bounds, matrix, evaluation.distinct)
+        if partials is None:
+            missing = whole_of_segments(query, time, bounds, matrix, evaluation.distinct)
+        else:
+            missing = whole_of_partials(query, time, bounds, partials, evaluation.distinct)
     if missing == NOTHING_MISSING and query.has_texts:
         missing = answer(
             arrays.slots, query.text_slots, query.distinct[:0], query.masks[:0], arrays.measures, time, horizon,

@@ -99,8 +99,8 @@ class AsyncReader:
     commit and may be lost with the process that would send it: who waits for a basis looks without one too, and `follow` is to be
     called every now and then.
 
-    What takes longer than others should wait for is decoded and evaluated in a thread (a `distinct_count` walks over every event
-    in its window, but for chunks and spans whose values are held: see `value_memory`).
+    What takes longer than others should wait for is decoded and evaluated in a thread (a whole window walks over every event in
+    it, but for chunks and spans whose values are held: see `value_memory`).
     """
 
     def __init__(
@@ -345,8 +345,8 @@ class AsyncReader:
         self._values.at(self.cache.epoch)
         memory = self._values.get(key)
         if memory is None and blocks >= LEAST_CHUNKS:
-            pairs = self.evaluator.distinct_pairs(key[0])
-            memory = self._values.begin(key, pairs) if len(pairs) else None
+            subjects = self.evaluator.subjects(key[0])
+            memory = self._values.begin(key, subjects) if subjects else None
         return memory
 
     def _decode(

@@ -13,6 +13,7 @@ from ofp_platform.kernel.accumulate import EARLIEST, LATEST, ROW, ROW_WIDTH, sum
 from ofp_platform.kernel.amendments import in_force, newest_amendments
 from ofp_platform.kernel.named_values import SegmentNames
 from ofp_platform.kernel.native import Int64Array
+from ofp_platform.kernel.partial_aggregates import PartialSubjects, SegmentPartials
 from ofp_platform.kernel.query import DELAY, RESULT, WINDOW, LayoutArrays
 from ofp_platform.kernel.snapshot import Answer, SnapshotMaker
 from ofp_platform.kernel.windows import Segments, segments_of_chunks
@@ -61,11 +62,40 @@ class StoredState:
     chunks: Sequence[Sequence[StoredChunk]]
 
 
-class ValueMemory(Protocol):
-    """The values of chunks and spans of one key, held for distinct counts."""
+@dataclass(frozen=True, eq=False)
+class HeldSubjects:
+    """The subjects of the values that are held of a key: `pairs` int64[D, 2], predicate and token row of each distinct count, and
+    those of partial aggregates.
+    """
 
-    def take(self, chunks: Sequence[StoredChunk], matrix: Int64Array, offsets: Int64Array) -> SegmentNames:
-        """The names of the values of these chunks, and of a last segment where there is a tail.
+    pairs: Int64Array
+    partials: PartialSubjects
+
+    def __bool__(self) -> bool:
+        return len(self.pairs) > 0 or len(self.partials) > 0
+
+
+@dataclass(frozen=True)
+class HeldValues:
+    """The values that are held of the segments of a key. None: the key type has no such windows."""
+
+    names: SegmentNames | None
+    partials: SegmentPartials | None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in memory."""
+        return sum([values.nbytes for values in (self.names, self.partials) if values is not None])
+
+
+_NOTHING_HELD = HeldValues(None, None)
+
+
+class ValueMemory(Protocol):
+    """The values of chunks and spans of one key, held for distinct counts and other whole windows."""
+
+    def take(self, chunks: Sequence[StoredChunk], matrix: Int64Array, offsets: Int64Array) -> HeldValues:
+        """The values of these chunks, and of a last segment where there is a tail.
 
         `matrix` int64[C, N], `offsets` int64[B+1]: the events of those that have a block, and of the tail.
         """
@@ -125,9 +155,10 @@ def _segments(
     if memory is not None and amended_ts is not None and (amended_ts > EARLIEST).any():
         memory.forget()  # the values of an amended chunk are others at other times
         memory = None
-    value_names = None if memory is None else memory.take(chunks, matrix, offsets)
+    held_values = _NOTHING_HELD if memory is None else memory.take(chunks, matrix, offsets)
     edges = np.array(first_ts, np.int64), np.array(last_ts, np.int64)
-    return segments_of_chunks(*edges, summaries, np.array(is_decoded), matrix, offsets, value_names, amended_ts)
+    has_events = np.array(is_decoded)
+    return segments_of_chunks(*edges, summaries, has_events, matrix, offsets, held_values.names, amended_ts, held_values.partials)
 
 
 def _amended_ts(layout: KeyLayout, chunks: Sequence[StoredChunk], tail: Int64Array | None) -> Int64Array | None:
@@ -143,8 +174,8 @@ def _size(events: Int64Array | Segments, chunks: Sequence[StoredChunk]) -> int:
     if not isinstance(events, Segments):
         return events.nbytes
     kept_bytes = sum(len(chunk.summaries) + len(chunk.block or b"") + _CHUNK_BYTES for chunk in chunks)
-    names_bytes = 0 if events.value_names is None else events.value_names.nbytes
-    return events.matrix.nbytes + events.summaries.nbytes + names_bytes + kept_bytes
+    held_bytes = HeldValues(events.value_names, events.partials).nbytes
+    return events.matrix.nbytes + events.summaries.nbytes + held_bytes + kept_bytes
 
 
 def refine(coarse: Sequence[StoredChunk], fine: Sequence[StoredChunk]) -> list[StoredChunk]:
@@ -174,7 +205,7 @@ class Evaluator(SnapshotMaker):
     def __init__(self, registry: CompiledRegistry, pins: ContextPins, run_config_digest: str, allowed_lateness_us: int) -> None:
         super().__init__(registry, pins, run_config_digest, allowed_lateness_us)
         self._spans: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
-        self._pairs: dict[str, Int64Array] = {}
+        self._subjects: dict[str, HeldSubjects] = {}
 
     def edges(self, question: Question) -> set[int]:
         """Times at which a window of the question begins or ends, and the as-of: a chunk across one must be decoded."""
@@ -205,19 +236,18 @@ class Evaluator(SnapshotMaker):
         windows = np.concatenate([query.distinct, query.whole[:, : RESULT + 1], query.arrays.slots[query.text_slots]])
         return question.as_of - int((windows[:, DELAY] + windows[:, WINDOW]).max())
 
-    def distinct_pairs(self, key_type: str) -> Int64Array:
-        """int64[D, 2]: predicate and token row of each distinct count of any group of the key type."""
-        pairs = self._pairs.get(key_type)
-        if pairs is None:
-            groups = tuple(group for _, group in sorted(self.registry.groups.items()) if group.key_type == key_type)
-            windows = self.query(groups).distinct if groups else np.empty((0, 5), np.int64)
-            pairs = self._pairs[key_type] = np.ascontiguousarray(np.unique(windows[:, : ROW + 1], axis=0))
-        return pairs
+    def subjects(self, key_type: str) -> HeldSubjects:
+        """The subjects of the values to hold of a key of that type: for the whole windows of any group."""
+        subjects = self._subjects.get(key_type)
+        if subjects is None:
+            query = self.query(tuple(group for _, group in sorted(self.registry.groups.items()) if group.key_type == key_type))
+            pairs = np.ascontiguousarray(np.unique(query.distinct[:, : ROW + 1], axis=0))
+            subjects = self._subjects[key_type] = HeldSubjects(pairs, PartialSubjects.of(query))
+        return subjects
 
     def needs_events(self, question: Question, key_type: str) -> bool:
-        """Whether the question asks a key of that type for what needs its events: texts, or whole windows but distinct counts."""
-        query = self.query(question.groups_of[key_type])
-        return query.has_texts or len(query.whole) > 0
+        """Whether the question asks a key of that type for what needs its events: the least, greatest, first or last text."""
+        return len(self.query(question.groups_of[key_type]).text_slots) > 0
 
     def answer(self, question: Question, state: StoredState, posture: Mapping[str, Any]) -> Answer:
         """Evaluate and encode.

@@ -1,4 +1,4 @@
-"""Distinct counts from held values are those from the events, byte for byte, whatever a commit changes."""
+"""Whole windows from held values are those from the events, byte for byte, whatever a commit changes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ofp_platform.kernel.partial_aggregates import PartialSubjects
+from ofp_platform.kernel.query import CHANGE, LayoutArrays, make_query
 from ofp_platform.online.serving import async_reader
 from ofp_platform.online.serving.async_reader import AsyncReader, ReadSettings
-from ofp_platform.online.serving.evaluation import StoredChunk
+from ofp_platform.online.serving.evaluation import HeldSubjects, StoredChunk
 from ofp_platform.online.serving.state_statement import NOTHING_HELD
 from ofp_platform.online.serving.value_memory import KeyValues, ValuesOfKeys
 from ofp_platform.online.state.chunk_codec import pack, unpack_many
+from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
 from ofp_platform.storage.postgres import Pool, asyncpg_arguments, open_pool
 from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
@@ -44,7 +47,14 @@ class World:
         )
         self.projector = self.plane.projector()
         self.numbers = itertools.count()
-        groups = ([("every", "v1")], [("every", "v1"), ("ratios", "v2")], [("texts", "v1")])
+        groups = (
+            [("every", "v1")],
+            [("every", "v1"), ("ratios", "v2")],
+            [("texts", "v1")],
+            [("whole", "v1")],
+            [("lists", "v1")],
+            [("lists", "v1"), ("texts", "v1"), ("whole", "v1")],
+        )
         self.requests = [
             self.plane.request([KEY], of, START + tenth * SECOND // 10, {"amount": 5} if of[0][0] == "every" else None)
             for of in groups
@@ -57,6 +67,7 @@ class World:
         for tenth in tenths:
             number = next(self.numbers)
             payload = {"account_id": KEY[1], "shop": f"s{number % 7}", "amount": number % 11}
+            payload |= {"online": number % 5 > 1, "status": ("ok", "odd", "no")[number % 3]}
             events.append(payment(f"e-{number}", tenth * SECOND // 10, **payload))
         self.plane.append(events)
         assert self.projector.apply_available(max_records=1_000) is not None
@@ -82,7 +93,7 @@ async def check(reader: AsyncReader, world: World, order: list[int]) -> None:
 STEPS = st.lists(
     st.tuples(
         st.lists(st.integers(0, 300), min_size=1, max_size=12) | st.just(list(range(200, 300, 5))),
-        st.lists(st.integers(0, 11), max_size=6),
+        st.lists(st.integers(0, 23), max_size=6),
         st.sampled_from(["", "", "deaf", "pruned"]),
     ),
     min_size=2,
@@ -137,7 +148,8 @@ async def statements_of(reader: AsyncReader, request: bytes) -> list[tuple[Any, 
     return seen
 
 
-async def test_a_commit_costs_the_blocks_that_it_wrote(pool: Pool, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("group", ["every", "whole", "lists"])
+async def test_a_commit_costs_the_blocks_that_it_wrote(pool: Pool, dsn: str, monkeypatch: pytest.MonkeyPatch, group: str) -> None:
     monkeypatch.setattr(async_reader, "LEAST_CHUNKS", 1)
     world = World(pool, tail_bytes=0)
     world.commit(list(range(0, 290, 2)))
@@ -146,7 +158,7 @@ async def test_a_commit_costs_the_blocks_that_it_wrote(pool: Pool, dsn: str, mon
         reader = AsyncReader(own, plane.projection_id, plane.evaluator, plane.limits, settings=ReadSettings(cache_bytes=ROOM))
         reader.listening()
         await reader.followed()
-        request = plane.request([KEY], [("every", "v1")], START + 29 * SECOND, {"amount": 5})
+        request = plane.request([KEY], [(group, "v1")], START + 29 * SECOND, {"amount": 5} if group == "every" else None)
         ((known, blocks),) = await statements_of(reader, request)
         assert known == tuple(map(list, NOTHING_HELD))
         assert blocks > 15  # the longest window is ten seconds, three events a chunk
@@ -204,20 +216,26 @@ def row(first: int, last: int, row_id: int, level: int = 0, tokens: list[int] | 
     return StoredChunk(first, last, b"", block, level=level, row_id=row_id)
 
 
-PAIRS = np.array([[0, 2]], np.int64)
+LAYOUT = KeyLayout("account", False, (Predicate((), ()),), (), ("shop",), (Measure(0, -1),), (Slot(0, 10, 0),))
+QUERY = make_query(LayoutArrays.of(LAYOUT), (), [(0, 0)], whole=[(0, CHANGE, 0, 0)])
+SUBJECTS = HeldSubjects(np.array([[0, 2]], np.int64), PartialSubjects.of(QUERY))
 
 
 def taken(memory: KeyValues, reading: list[StoredChunk]) -> list[int]:
     """How many values are known of each row of the reading, -1: none."""
     chunks = [chunk for chunk in reading if not chunk.is_mark]
     matrix, offsets = unpack_many([chunk.block for chunk in chunks if chunk.block is not None], 4)
-    names = memory.take(chunks, matrix, offsets)
+    held = memory.take(chunks, matrix, offsets)
     memory.learn(reading)
+    names, partials = held.names, held.partials
+    assert names is not None
+    assert partials is not None
+    assert ((names.starts[0] >= 0) == (partials.starts[0] >= 0)).all()
     return [int(end - start) if start >= 0 else -1 for start, end in zip(names.starts[0], names.ends[0], strict=True)]
 
 
 def test_a_row_is_known_by_its_level_first_time_and_writer() -> None:
-    memory = KeyValues(PAIRS)
+    memory = KeyValues(SUBJECTS)
     chunks = [row(0, 9, 5, tokens=[1, 1]), row(10, 19, 5, tokens=[2, 3]), row(20, 29, 6, tokens=[3]), row(30, 39, 6, tokens=[4])]
     assert taken(memory, [row(0, 19, 5, -1), *chunks]) == [1, 2, 1, 1]
     assert memory.held_rows([]) == ([20], [0], [])
@@ -242,7 +260,7 @@ def test_a_row_is_known_by_its_level_first_time_and_writer() -> None:
 
 def test_the_least_lately_used_goes_and_one_that_is_too_large_alone_is_not_begun_again() -> None:
     def filled(values: ValuesOfKeys, name: str, count: int) -> KeyValues | None:
-        memory = values.begin(("account", name), PAIRS)
+        memory = values.begin(("account", name), SUBJECTS)
         if memory is not None:
             taken(memory, [row(0, 9, 1, tokens=list(range(count)))])
         values.fit()
@@ -258,13 +276,13 @@ def test_the_least_lately_used_goes_and_one_that_is_too_large_alone_is_not_begun
     assert filled(values, "large", 50_000) is not None
     assert filled(values, "large", 50_000) is None
     values.at(1)
-    assert values.begin(("account", "large"), PAIRS) is None
+    assert values.begin(("account", "large"), SUBJECTS) is None
     values.at(2)
     assert values.get(("account", "a")) is None
-    grown = values.begin(("account", "large"), PAIRS)
+    grown = values.begin(("account", "large"), SUBJECTS)
     assert grown is not None
     for first in range(0, 50_000, 500):  # it grew over many readings: it begins anew
         taken(grown, [row(first, first + 9, 1, tokens=list(range(first, first + 500)))])
     values.fit()
     assert values.get(("account", "large")) is None
-    assert values.begin(("account", "large"), PAIRS) is not None
+    assert values.begin(("account", "large"), SUBJECTS) is not None
