@@ -65,7 +65,7 @@ class ServedSnapshot:
 
     def _context(self) -> ContextReplay:
         profile = self.plane.profile
-        return ContextReplay.read(self.plane.context_log(), profile.context_pins, profile.clock_skew_us)
+        return ContextReplay.read(self.plane.archived_context_log(), profile.context_pins, profile.clock_skew_us)
 
     def find(self, feature: str, key: str | None, group: str | None) -> tuple[FeatureName, int | str | bool | None]:
         """The one feature of that name, and its served value.

@@ -21,5 +21,6 @@ ProfileSource = Annotated[
         show_default=False,
     ),
 ]
+OfContext = Annotated[bool, typer.Option("--context", help="Of the context stream: links between entities.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="Print JSON, as this command always does.", expose_value=False)]

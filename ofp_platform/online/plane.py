@@ -55,6 +55,16 @@ class NoContextStream(Exception):
     """The profile names no stream of identity links."""
 
 
+@dataclass(frozen=True)
+class ArchivedStream:
+    """One stream of a plane: its log, its archive, the ranges that are archived, and the log with its archive in front."""
+
+    log: EventLog
+    archive: Archive
+    ranges: OffsetRanges
+    archived_log: ArchivedLog
+
+
 def profile_pack(profile: Profile) -> Pack:
     """The pack that a profile names: a shipped one, or a file.
 
@@ -156,9 +166,15 @@ class Plane:
         if self.opened_context_log is None:
             log = self._connect_stream(name, CONTEXT_PARTITIONS, CONTEXT_PARTITION_KEY, create=create)
             self.opened_context_log = log
+            if create:
+                self._settle(log)
         return self.opened_context_log
 
-    def known_context_log(self) -> EventLog | None:
+    def archived_context_log(self, *, create: bool = False) -> ArchivedLog:
+        """The stream of identity links with its archive in front: what graphs are folded from; raises as `context_log`."""
+        return ArchivedLog(self.context_log(create=create), lambda: self._archive_of(self._context_stream()))
+
+    def known_context_log(self) -> ArchivedLog | None:
         """The stream of identity links, for those who read; None: the profile names none, or it is not made yet.
 
         Raises:
@@ -167,9 +183,22 @@ class Plane:
         if self.profile.context_stream is None:
             return None
         try:
-            return self.context_log()
+            return self.archived_context_log()
         except StreamNotFound:
             return None
+
+    def stream(self, *, context: bool = False) -> ArchivedStream:
+        """The stream of traffic, or that of identity links.
+
+        Raises:
+            StreamNotFound | LogUnavailable: it could not be opened. NoContextStream: the profile names none.
+            ObjectStoreUnavailable: the store does not work.
+        """
+        if not context:
+            return ArchivedStream(self.log, self.archive, self.ranges, self.archived_log)
+        log, archive = self.context_log(), self._archive_of(self._context_stream())
+        ranges = OffsetRanges(self.pool, log, self.profile.range_size)
+        return ArchivedStream(log, archive, ranges, self.archived_context_log())
 
     def graph_reader(self) -> GraphReader:
         """A reader of the graph of the profile's run.
@@ -191,16 +220,18 @@ class Plane:
         Raises:
             as `context_log`.
         """
-        log = self.context_log(create=True)
+        log = self.archived_context_log(create=True)
         return GraphProjector(self.pool, log, self.profile.context_pins, self.profile.clock_skew_us)
 
     def settle(self) -> None:
-        """Let the log begin another incarnation where its server was promoted or put back and nothing that is archived is lost.
+        """Let the logs begin another incarnation where their server was promoted or put back and nothing archived is lost.
 
         Raises:
-            LogTailLost: the archive has records that the log lost. LogUnavailable | ObjectStoreUnavailable: see there.
+            LogTailLost: the archive has records that a log lost. LogUnavailable | ObjectStoreUnavailable: see there.
         """
         self._settle(self.log)
+        if self.known_context_log() is not None:
+            self._settle(self.context_log())
 
     def _settle(self, log: EventLog) -> None:
         if isinstance(log, PostgresLog) and not log.is_settled():
@@ -422,7 +453,7 @@ class Plane:
                 f"projection {row.projection_id} was made under run config {row.run_config_digest[:12]}, this profile says"
                 f" {self.profile.run_config_digest[:12]}: clock_skew and allowed_lateness are part of every value"
             )
-        self.settle()
+        self._settle(self.log)
         self.archived_log.demand_heads(row.basis)
 
     def _parts(self, row: ProjectionRow) -> tuple[Pool, EventLog, CompiledRegistry, int, ProjectorSettings]:

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.offline.build_context import open_build_context
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, OfContext, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ofp_platform.log.port import EventLog
+    from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 
 app = typer.Typer(help="Write, list and verify the archive of the log.", no_args_is_help=True)
@@ -31,6 +31,7 @@ def run(
     to_head: Annotated[
         bool, typer.Option("--to-head", help="Also archive the records in no closed offset range yet, as trailing segments.")
     ] = False,
+    context: OfContext = False,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -39,11 +40,12 @@ def run(
     from ofp_platform.log.archive import archive_closed_ranges, archive_up_to
 
     start = time.monotonic()
-    with open_build_context(resolve(home, profile)) as (plane, build_context):
-        ranges, archive = plane.ranges, build_context.archive
-        ends = plane.log.ends()
+    with resolve(home, profile).open_plane("offline") as plane:
+        stream = plane.stream(context=context)
+        ranges, archive = stream.ranges, stream.archive
+        ends = stream.log.ends()
         if to_head:
-            total = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
+            total = sum(stream.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())
         else:
             total = sum(closed_ranges.count for closed_ranges in ranges.closed().values()) * ranges.size
         with bar(Console(stderr=True), "Archiving", total) as advance:
@@ -64,12 +66,12 @@ def keep(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Archive each offset range as it closes, and the head before it has used a fifth of the log's retention.
+    """Archive each offset range as it closes, and the head before it has used a fifth of the log's retention. Likewise of the
+    context stream, where the profile names one.
 
     What is wrong is told in words, round by round, and tried again.
     """
     from ofp_platform.cli.terminal.refusals import words_for
-    from ofp_platform.log.archive_keeping import keep_up
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,32 +79,44 @@ def keep(
     environment = resolve(home, profile)
     with environment.open_plane_without_log("offline") as plane:  # the stream may come later
         typer.echo(f"{KEEPING} {plane.profile.stream_name}")
-        archive = plane.archive
         while not stop.is_set():
-            try:
-                with plane.log.pauses_end_with(stop):
-                    receipts = keep_up(plane.ranges, plane.archived_log, archive)
-                if receipts:
-                    records = sum(receipt.records for receipt in receipts)
-                    typer.echo(f"archived: {len(receipts)} segments, {records:,} records")
-            except Exception as error:
-                words = words_for(error)
-                if words is None:
-                    raise
-                if stop.is_set():
-                    break  # whatever was under way is archived the next time
-                typer.echo(f"not archived: {words}", err=True)
+            for context in (False, True):
+                try:
+                    _keep_up(plane, stop, context=context)
+                except Exception as error:
+                    words = words_for(error)
+                    if words is None:
+                        raise
+                    if stop.is_set():
+                        break  # whatever was under way is archived the next time
+                    typer.echo(f"not archived: {words}", err=True)
             stop.wait(seconds)
 
 
+def _keep_up(plane: Plane, stop: threading.Event, *, context: bool) -> None:
+    """Archive what one of the streams has for it; of a context stream that is not made yet, nothing."""
+    from ofp_platform.log.archive_keeping import keep_up
+
+    if context and plane.known_context_log() is None:
+        return
+    stream = plane.stream(context=context)
+    with stream.log.pauses_end_with(stop):
+        receipts = keep_up(stream.ranges, stream.archived_log, stream.archive)
+    if receipts:
+        records = sum(receipt.records for receipt in receipts)
+        of_stream = f" of {stream.log.stream_name}" if context else ""
+        typer.echo(f"archived: {len(receipts)} segments, {records:,} records{of_stream}")
+
+
 @app.command("list", short_help="List archived segments, partition by partition.")
-def show_list(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+def show_list(context: OfContext = False, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Each segment: its positions, its records, when they were admitted, the digest of its content."""
-    with open_build_context(resolve(home, profile)) as (plane, build_context):
+    with resolve(home, profile).open_plane("offline") as plane:
+        stream = plane.stream(context=context)
         receipts = [
             receipt
-            for partition_id in build_context.archive.partition_ids()
-            for receipt in build_context.archive.receipts(partition_id, plane.log.position_kind.offset_kind)
+            for partition_id in stream.archive.partition_ids()
+            for receipt in stream.archive.receipts(partition_id, stream.log.position_kind.offset_kind)
         ]
     print_facts(receipts, (line for receipt in receipts for line in _segment_lines(receipt)), as_json=json)
 
@@ -117,7 +131,7 @@ def _segment_lines(receipt: ArchiveReceipt) -> Iterator[str]:
 
 
 @app.command(short_help="Verify every byte of the archive.")
-def verify(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+def verify(context: OfContext = False, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Compute every digest and payload hash again, whether segments join and agree, and whether all that was archived, or left
     the log, is there; exit code 1 if something is wrong or missing.
     """
@@ -128,31 +142,31 @@ def verify(json: AsJson = False, home: Home = None, profile: ProfileSource = Non
 
     partitions: list[PartitionVerification] = []
     lines, problems = [], []
-    with open_build_context(resolve(home, profile)) as (plane, build_context):
-        names = build_context.archive.partition_ids()
+    with resolve(home, profile).open_plane("offline") as plane:
+        stream = plane.stream(context=context)
+        log, archive = stream.log, stream.archive
+        names = archive.partition_ids()
         with bar(Console(stderr=True), "Verifying partitions", len(names)) as advance:
             for partition_id in names:
-                verification = verify_partition(build_context.archive, partition_id, plane.log.position_kind.offset_kind)
+                verification = verify_partition(archive, partition_id, log.position_kind.offset_kind)
                 advance(1)
                 partitions.append(verification)
                 problems += [f"{problem.path}: {problem.error}: {problem.message}" for problem in verification.problems]
                 reach = (
                     "nothing" if verification.contiguous is None else f"whole from its start to {verification.contiguous.next}"
                 )
-                behind = _behind(
-                    plane.log, partition_id, None if verification.contiguous is None else verification.contiguous.next
-                )
+                behind = _behind(log, partition_id, None if verification.contiguous is None else verification.contiguous.next)
                 counts = f"{verification.segments} segments, {verification.records:,} records"
                 lines.append(f"{partition_id}  {counts}, {reach}{behind}")
-        problems += absences(plane.ranges, build_context.archive, partitions)
+        problems += absences(stream.ranges, archive, partitions)
         try:
-            demand_archived_listed(plane.log, build_context.archive)
-            demand_tail(plane.log, build_context.archive)
-            plane.log.demand_settled()
+            demand_archived_listed(log, archive)
+            demand_tail(log, archive)
+            log.demand_settled()
         except LogRefused as error:
             problems.append(str(error))
         if not names:
-            lines.append(f"nothing of stream {build_context.archive.stream_name} is archived")
+            lines.append(f"nothing of stream {archive.stream_name} is archived")
     for problem in problems:
         typer.echo(problem, err=True)
     print_facts({"partitions": partitions, "problems": problems}, lines, as_json=json)
@@ -163,6 +177,7 @@ def verify(json: AsJson = False, home: Home = None, profile: ProfileSource = Non
 @app.command(short_help="Put records that the log lost back from the archive.")
 def restore(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Verify and show what would be put back; change nothing.")] = False,
+    context: OfContext = False,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -178,8 +193,9 @@ def restore(
     from ofp_platform.log.postgres import PostgresLog
     from ofp_platform.vocabulary.position import place
 
-    with open_build_context(resolve(home, profile), role="owner") as (plane, build_context):
-        log, archive = plane.log, build_context.archive
+    with resolve(home, profile).open_plane("owner") as plane:
+        stream = plane.stream(context=context)
+        log, archive = stream.log, stream.archive
         if not isinstance(log, PostgresLog):
             raise CommandRefused(f"log {log.stream_name} is not in PostgreSQL: it keeps what it acknowledged")
         tails = archive_restore.plan_restore(log, archive, plane.pool)
