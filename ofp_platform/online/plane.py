@@ -166,8 +166,8 @@ class Plane:
         if self.opened_context_log is None:
             log = self._connect_stream(name, CONTEXT_PARTITIONS, CONTEXT_PARTITION_KEY, create=create)
             self.opened_context_log = log
-            if create:
-                self._settle(log)
+        if create:
+            self._settle(self.opened_context_log)
         return self.opened_context_log
 
     def archived_context_log(self, *, create: bool = False) -> ArchivedLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -103,3 +104,10 @@ def pack_with(folder: Path, changes: Sequence[tuple[str, str]], *, revision: int
     path = folder / f"pack-{revision}.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def identity_link(number: int) -> str:
+    """The line of a link of device d-NUMBER to d-0."""
+    payload = {"key_type": "device", "member": f"d-{number}", "canonical": "d-0", "effective_time_utc": "2026-01-01T00:00:00Z"}
+    head = {"event_id": f"l-{number}", "event_type": "identity_link", "schema_version": "1", "ts_utc": "2026-01-01T00:00:00Z"}
+    return json.dumps({**head, **PINS, "payload": payload}) + "\n"

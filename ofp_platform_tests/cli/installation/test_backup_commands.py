@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from ofp_platform.cli.environment import Environment
 from ofp_platform.storage.embedded import stop_embedded
 from ofp_platform.storage.schema import migrate
 from ofp_platform_tests.cli.program import Outcome, call
-from ofp_platform_tests.oracle.simulated_log import append, deliveries, write_profile
+from ofp_platform_tests.oracle.simulated_log import append, deliveries, identity_link, write_profile
 
 
 class Home:
@@ -93,6 +94,31 @@ def test_a_backup_makes_another_home(homes: list[Home], tmp_path: Path) -> None:
     assert (two.folder / "profile.yaml").read_text() == (one.folder / "profile.yaml").read_text()
     with two.environment.open_plane("owner") as plane:
         assert plane.log.is_settled()  # in another incarnation, for it is another history from here on
+
+
+def append_links(home: Home, begin: int, end: int) -> Outcome:
+    file = home.folder / f"links-{begin}.jsonl"
+    file.write_text("".join(identity_link(number) for number in range(begin, end)))
+    return home.ofp("log", "append", str(file), "--context")
+
+
+def test_the_stream_of_links_comes_back_and_goes_on(homes: list[Home], tmp_path: Path) -> None:
+    home = homes[0]
+    write_profile(home.folder, context_stream="links")
+    home.append(0, 100)
+    assert append_links(home, 1, 11).code == 0
+    assert home.ofp("archive", "run", "--to-head", "--context").code == 0
+    assert home.ofp("backup", str(tmp_path / "copy")).code == 0
+    home.lose_server()
+    assert home.ofp("restore", str(tmp_path / "copy")).code == 0
+    appended = append_links(home, 11, 21)  # settled: the archive holds nothing that it lacks
+    assert appended.out.startswith("10 appended"), appended
+    assert home.ofp("archive", "run", "--to-head", "--context").code == 0
+    assert json.loads(home.ofp("identity", "catch-up", "--json").out)["links"] == 20
+    home.lose_server()
+    assert "a recovery lost records" in home.ofp("restore", str(tmp_path / "copy")).refused()
+    assert "put back: 10 records of log links" in home.ofp("archive", "restore", "--context").out
+    assert json.loads(home.ofp("identity", "catch-up", "--json").out)["links"] == 20
 
 
 def test_a_damaged_backup_is_refused(homes: list[Home], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ofp_platform.vocabulary.position import make_basis
 from ofp_platform.vocabulary.profile import load_profile
 from ofp_platform_tests.cli.conftest import OfflinePlane
 from ofp_platform_tests.cli.program import call
-from ofp_platform_tests.oracle.simulated_log import PINS, append, profile, write_profile
+from ofp_platform_tests.oracle.simulated_log import append, identity_link, profile, write_profile
 
 
 def test_run_list_verify(dsn: str, tmp_path: Path) -> None:
@@ -92,12 +92,6 @@ def test_what_must_be_there_and_is_not_is_named(dsn: str, tmp_path: Path) -> Non
     assert "0001/receipts is gone" in call("log", "trim", "--archived", "--dry-run", **variables).refused()
 
 
-def link(number: int) -> str:
-    payload = {"key_type": "device", "member": f"d-{number}", "canonical": "d-0", "effective_time_utc": "2026-01-01T00:00:00Z"}
-    head = {"event_id": f"l-{number}", "event_type": "identity_link", "schema_version": "1", "ts_utc": "2026-01-01T00:00:00Z"}
-    return json.dumps({**head, **PINS, "payload": payload}) + "\n"
-
-
 def test_the_context_stream_is_archived_and_folded_from_its_archive(dsn: str, tmp_path: Path) -> None:
     path = write_profile(tmp_path, context_stream="links", range_size=4)
     variables = {"OFP_HOME": str(tmp_path), "OFP_DATABASE_URL": dsn, "OFP_PROFILE": str(path)}
@@ -112,7 +106,7 @@ def test_the_context_stream_is_archived_and_folded_from_its_archive(dsn: str, tm
         assert plane.known_context_log() is None
     assert "there is no stream 'links'" in call("archive", "run", "--context", **variables).refused()
     file = tmp_path / "links.jsonl"
-    file.write_text("".join(link(number) for number in range(1, 11)))
+    file.write_text("".join(identity_link(number) for number in range(1, 11)))
     assert ofp("log", "append", str(file), "--context").startswith("10 appended")
     assert "nothing is archived of its 2 closed ranges" in call("archive", "verify", "--context", **variables).refused()
     assert ofp("archive", "run", "--context").startswith("archived: 2 segments, 8 records, ")
@@ -144,7 +138,7 @@ def test_who_keeps_the_archive_keeps_that_of_links_too(dsn: str, tmp_path: Path)
     with Plane.open(load_profile(path), dsn) as plane:
         append(plane.log)
         archive_commands._keep_up(plane, stop, context=True)  # a stream that is not made yet is nothing to do
-        plane.context_log(create=True).append([json.loads(link(number)) for number in range(1, 6)])
+        plane.context_log(create=True).append([json.loads(identity_link(number)) for number in range(1, 6)])
         for context in (False, True):
             archive_commands._keep_up(plane, stop, context=context)
             stream = plane.stream(context=context)

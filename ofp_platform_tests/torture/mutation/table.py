@@ -33,6 +33,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
             *_COLUMNS,
         ),
         "ofp_platform.kernel.named_values": (f"{_TESTS}/kernel/test_named_values.py",),
+        "ofp_platform.kernel.partial_aggregates": (f"{_TESTS}/kernel/test_partial_aggregates.py",),
         "ofp_platform.kernel.query": (f"{_TESTS}/kernel/test_query.py", *_WINDOWS, f"{_TESTS}/kernel/test_finalise.py"),
         "ofp_platform.kernel.sliding": (f"{_TESTS}/kernel/test_sliding.py", *_COLUMNS),
         "ofp_platform.kernel.snapshot": _ANSWERS,
