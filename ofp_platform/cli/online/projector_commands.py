@@ -136,6 +136,7 @@ def _drive_live(
                 on_commit=on_commit,
                 on_trouble=_tell_trouble,
                 on_standby=partial(typer.echo, f"standing by: another projector applies to projection {row.projection_id}"),
+                on_retired=until_switched.set,  # a commit tells sooner than the watcher looks
             )
 
 

@@ -108,8 +108,10 @@ def run_continuous(
     on_commit: Callable[[ApplyReceipt], None] = lambda receipt: None,
     on_trouble: Callable[[str], None] = logger.warning,
     on_standby: Callable[[], None] = lambda: None,
+    on_retired: Callable[[], None] = lambda: None,
 ) -> None:
-    """Apply until `stop` is set. Where another driver leads, stand by: look for its lock, and read nothing.
+    """Apply until `stop` is set. Where another driver leads, stand by: look for its lock, and read nothing. `on_retired` is
+    called after a commit to a projection that is retired: another one may be live, and nobody serves this one.
 
     Outages of the store or the log are waited out; nothing is lost or doubled by them. An outage is what `storage/transient.py`
     lists: a failover to a server that takes no writes is one. Everything else ends the driver.
@@ -138,6 +140,8 @@ def run_continuous(
                 if receipt is not None:
                     on_commit(receipt)
                     crash_point("continuous.reported")
+                    if own_projector.is_retired:
+                        on_retired()
                 if receipt is None or (log.poll_seconds and not own_projector.has_read_ahead):
                     _wait(log, own_projector.basis, stop, partial(_tell_lag, connection, arguments))
         except LogUnavailable:

@@ -112,6 +112,11 @@ class Projector:
         self._ahead = None
         self._intake.forget()
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether the projection was retired when it was last read or written here."""
+        return self._row is not None and self._row.status == "retired"
+
     def close(self) -> None:
         """Give back what is held besides the pool: nothing."""
 

@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.apply_until import apply_until
-from ofp_platform.online.projecting.projector import ApplyReceipt
+from ofp_platform.online.projecting.projector import ApplyReceipt, Projector
 from ofp_platform.online.ranges.comparison import KEYS_PER_TYPE, Comparison, HistoryFold, compare
 from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow, make_live, read_projection, tell_of_switch
@@ -77,10 +77,11 @@ def rebuild(
         return RebuildReceipt(live, beside, 0, 0, None)
     # the long way first, without holding a snapshot of the store open
     live_basis = plane.row(live.projection_id).basis
-    receipts = apply_until(plane.projector(beside), live_basis, plane.profile.batch_records, on_commit)
+    projector = plane.projector(beside)
+    receipts = apply_until(projector, live_basis, plane.profile.batch_records, on_commit)
     with store_snapshot(plane.pool, live.projection_id) as (connection, pool):
         live = read_projection(connection, live.projection_id)
-        receipts += _bring_to(plane, beside, live.basis)
+        receipts += _bring_to(plane, projector, beside, live.basis)
         beside = plane.row(beside.projection_id)
         _demand_as_many(plane, connection, live, beside)
         comparison = compare(plane, (live, pool), (beside, plane.pool), fold, keys_per_type=keys_per_type)
@@ -120,12 +121,15 @@ def switch_live(
     if not receipt.may_go_live:
         assert receipt.comparison is not None
         raise RebuildRefused(f"projection {receipt.beside.projection_id} {reason_against(receipt.comparison)}; it stays beside")
-    for _ in range(_ROUNDS):  # what came during the comparison, so that little is left to do while nobody commits
-        _bring_near(plane, receipt)
+    projector = plane.projector(receipt.beside)
+    # what came during the comparison, so that little is left to do while nobody commits; and by then the projector knows what a
+    # new one would read first
+    for _ in range(_ROUNDS):
+        apply_until(projector, plane.row(receipt.live.projection_id).basis, plane.profile.batch_records)
     with plane.pool.connection() as connection:
         with connection.transaction():
             live = read_projection(connection, receipt.live.projection_id, for_update=True)  # nobody commits to it meanwhile
-            _bring_to(plane, receipt.beside, live.basis)
+            _bring_to(plane, projector, receipt.beside, live.basis)
             beside = plane.row(receipt.beside.projection_id)
             make_live(connection, beside.projection_id, beside.version)
             switch_receipt = replace(receipt, live=live, beside=read_projection(connection, beside.projection_id))
@@ -171,13 +175,9 @@ def _demand_as_many(plane: Plane, connection: Connection[Any], live: ProjectionR
         )
 
 
-def _bring_near(plane: Plane, receipt: RebuildReceipt) -> None:
-    apply_until(plane.projector(receipt.beside), plane.row(receipt.live.projection_id).basis, plane.profile.batch_records)
-
-
-def _bring_to(plane: Plane, beside: ProjectionRow, basis: Basis) -> list[ApplyReceipt]:
+def _bring_to(plane: Plane, projector: Projector, beside: ProjectionRow, basis: Basis) -> list[ApplyReceipt]:
     """Apply up to exactly that basis."""
-    receipts = apply_until(plane.projector(beside), basis, plane.profile.batch_records)
+    receipts = apply_until(projector, basis, plane.profile.batch_records)
     reached_basis = plane.row(beside.projection_id).basis
     if not _same_place(reached_basis, basis):
         raise RebuildRefused(

@@ -29,8 +29,9 @@ def drive(
     on_commit: Callable[[ApplyReceipt | ShardReceipt], None],
     on_trouble: Callable[[str], None],
     on_standby: Callable[[], None],
+    on_retired: Callable[[], None] = lambda: None,
 ) -> None:
-    """Apply until `stop` is set; `shard` None: to all keys.
+    """Apply until `stop` is set; `shard` None: to all keys. `on_retired` as of `run_continuous`.
 
     Raises:
         ShardRefused: the projection has another number of shards, or has it by now.
@@ -58,6 +59,7 @@ def drive(
         on_commit=on_commit,
         on_trouble=on_trouble,
         on_standby=on_standby,
+        on_retired=on_retired,
     )
 
 

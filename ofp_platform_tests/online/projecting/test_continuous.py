@@ -27,6 +27,7 @@ from ofp_platform.online.projecting.continuous import (
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
+from ofp_platform.online.state.projection import make_live
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile
 
 SPACE = 0x6F6670
@@ -326,3 +327,36 @@ def test_a_driver_whose_session_alone_was_lost_takes_the_lead_again(dsn: str, tm
             append(plane.log, deliveries().part(100, 200))
             eventually(lambda: records(plane) == 200)
             assert not driver_died(plane.pool, number)
+
+
+def test_the_first_commit_after_a_switch_tells_that_the_projection_is_retired(dsn: str, tmp_path: Path) -> None:
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        append(plane.log, deliveries().part(0, 100))
+        row = plane.ensure_live()
+        stop, retired = threading.Event(), threading.Event()
+        told_at: list[int] = []
+
+        def on_retired() -> None:
+            told_at.append(plane.row(row.projection_id).version)
+            retired.set()
+            stop.set()
+
+        driver = threading.Thread(
+            target=run_continuous,
+            args=(partial(plane.projector, row), plane.log, plane.dsn, row.projection_id),
+            kwargs={"batch_records": 10_000, "stop": stop, "on_retired": on_retired},
+        )
+        driver.start()
+        try:
+            eventually(lambda: not sum(plane.log.ordinal_lag(plane.row(row.projection_id).basis).values()))
+            assert not retired.is_set()
+            beside = Plane(profile(tmp_path, pack="mule_rings"), dsn, plane.pool, plane.log).open_beside()
+            with plane.pool.connection() as connection:
+                make_live(connection, beside.projection_id, beside.version)
+            version = plane.row(row.projection_id).version
+            append(plane.log, deliveries().part(100, 110))
+            assert retired.wait(ENOUGH)
+        finally:
+            stop.set()
+            driver.join()
+        assert told_at == [version + 1]
