@@ -20,9 +20,10 @@ from ofp_platform.kernel.partial_aggregates import (
     segment_partials,
 )
 from ofp_platform.kernel.query import BY_COUNT, BY_SUM, CHANGE, LAST_N, QUANTILE, LayoutArrays, Query, make_query
+from ofp_platform.kernel.whole_windows import NO_VALUE
 from ofp_platform.kernel.windows import EventsMissing, Segments, evaluate, evaluate_state
 from ofp_platform.registry.layout import KeyLayout, Measure, Predicate, Slot
-from ofp_platform.registry.text_words import words_of
+from ofp_platform.registry.text_words import text_of, words_of
 
 LAYOUT = KeyLayout(
     "account", True, (Predicate((), ()),) * 2, ("x", "y"), ("u",),
@@ -195,3 +196,76 @@ def test_ties_at_the_last_place_go_by_the_bytes_of_the_category() -> None:
     found = evaluate_state(query, segments, len(values)).distinct.tolist()
     assert found == [3, 7, -1, 10, 3, 2, 2]
     assert evaluate(query, matrix, len(values)).distinct.tolist() == found
+
+
+def worked_matrix() -> Int64Array:
+    """Twelve events: one at each time, but for two at 6; the flag (bit 1) and the first predicate come and go."""
+    times = [0, 1, 2, 3, 4, 5, 6, 6, 8, 9, 10, 11]
+    masks = [1, 3, 3, 2, 1, 1, 3, 1, 0, 3, 3, 1]
+    values = [5, 7, 7, 9, 5, -2, 7, 10, 1, -2, -2, 100]
+    others = [1, -1, 4, 2, 9, -9, 3, 8, 0, 2, 2, 6]
+    shops = ["a", "b", "a", "c", "ab", "a", "b", "c", "a", "", "b", "b"]
+    rows = [times, masks, [0] * 12, list(range(12)), values, others, [0] * 12, [0] * 12]
+    return np.concatenate([np.array(rows, np.int64), words_of(shops)])
+
+
+def test_every_cut_of_one_key_gives_the_results_of_the_events() -> None:
+    matrix = worked_matrix()
+    for first in range(1, 11):
+        for second in range(first, 12):
+            bounds = bounds_of(matrix, [first, second])
+            held = {is_merged: Held(matrix, bounds, [is_merged] * len(bounds)) for is_merged in (False, True)}
+            for time in range(-1, 45, 2):
+                crossed = [any(matrix[0, begin] <= edge < matrix[0, end - 1] for edge in edges_of(time)) for begin, end in bounds]
+                wanted = results(QUERY, evaluate(QUERY, matrix, time))
+                for is_merged, own in held.items():
+                    segments = segments_of(matrix, bounds, crossed, [True] * len(bounds), own)
+                    assert results(QUERY, evaluate_state(QUERY, segments, time)) == wanted, (first, second, time, is_merged)
+
+
+def test_the_runs_of_one_segment_are_as_documented() -> None:
+    matrix, names = worked_matrix(), [CategoryNames() for _ in SUBJECTS.fields]
+    named_matrix = SUBJECTS.named_matrix(matrix, names)
+    runs = {}
+    for key, subject in SUBJECTS.places.items():
+        offsets = np.array([0, 0, 7, 12], np.int64)
+        runs[key] = partials_of(SUBJECTS, subject, named_matrix, offsets, SUBJECTS.names_of(subject, names))
+        assert runs[key][0].tolist() == []  # no event, nothing
+    x, y, shop = (LAYOUT.first_integer_row, LAYOUT.first_integer_row + 1, LAYOUT.first_text_row)
+    assert runs[0, x, QUANTILE, -1, -1][1].tolist() == [-2, 5, 5, 7, 7, 7]
+    assert runs[0, x, LAST_N, -1, -1][2].tolist() == [100, -2, -2, 10]
+    assert runs[1, y, QUANTILE, -1, -1][1].tolist() == [-1, 2, 3, 4]
+    # first flag and its time, last flag, newest change
+    assert runs[0, -1, CHANGE, 1, -1][1].tolist() == [0, 0, 1, 6]
+    assert runs[0, -1, CHANGE, 1, -1][2].tolist() == [0, 6, 0, 11]
+    shops = [text_of(cell) for cell in names[SUBJECTS.fields.index(shop)].values if isinstance(cell, bytes)]
+    counts = runs[0, -1, BY_COUNT, -1, shop][1].reshape(-1, 2).tolist()
+    assert {shops[name]: count for name, count in counts} == {"a": 3, "b": 2, "ab": 1}
+    sums = runs[1, y, BY_SUM, -1, shop][1].reshape(-1, 3).tolist()
+    assert {shops[name]: (high, low) for name, high, low in sums} == {"b": (0, 2), "a": (0, 4), "c": (0, 2)}
+    negative = runs[0, x, BY_SUM, -1, y][2].reshape(-1, 3).tolist()
+    by_value = {names[SUBJECTS.fields.index(y)].values[name]: (high, low) for name, high, low in negative}
+    assert by_value == {8: (0, 10), 2: (-1, -4), 6: (0, 100)}
+
+
+def test_changes_merge_in_the_order_of_time() -> None:
+    (subject,) = [place for key, place in SUBJECTS.places.items() if key[0] == 0 and key[2] == CHANGE]
+
+    def merge(*runs: list[int]) -> list[int]:
+        return merged_run(SUBJECTS, subject, [np.array(run, np.int64) for run in runs], 0).tolist()
+
+    none = NO_VALUE
+    assert merge([]) == merge([], []) == []
+    assert merge([], [1, 5, 1, none], []) == [1, 5, 1, none]
+    assert merge([1, 5, 1, none], [1, 7, 1, none]) == [1, 5, 1, none]
+    assert merge([1, 5, 1, none], [0, 7, 0, none]) == [1, 5, 0, 7]
+    assert merge([1, 5, 0, 6], [0, 7, 1, 8], [1, 9, 1, none]) == [1, 5, 1, 8]
+    assert merge([1, 5, 0, 6], [1, 7, 1, none], [1, 9, 1, none]) == [1, 5, 1, 7]
+
+
+def test_sizes_are_told() -> None:
+    matrix = worked_matrix()
+    bounds = [(0, 6), (6, 12)]
+    partials = Held(matrix, bounds, [False, False]).of(matrix, [True, True])
+    assert partials.nbytes == partials.matrix.nbytes + partials.starts.nbytes + partials.ends.nbytes > 0
+    assert CategoryNames().nbytes == 0

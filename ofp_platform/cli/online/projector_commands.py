@@ -27,6 +27,7 @@ app = typer.Typer(help="Run the projector, or show how far it is.", no_args_is_h
 READY = "applying to projection"
 _SAY_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
+_STEP_SECONDS = 0.02
 
 
 class _Teller:
@@ -153,7 +154,11 @@ def _until_switched(plane: Plane, row: ProjectionRow, stop: threading.Event) -> 
     switch = threading.Event()
 
     def watch(switch: threading.Event) -> None:
-        while not switch.is_set() and not stop.wait(_LOOK_SECONDS):
+        look_due = time.monotonic() + _LOOK_SECONDS
+        while not switch.is_set() and not stop.wait(_STEP_SECONDS):  # either event ends it soon
+            if time.monotonic() < look_due:
+                continue
+            look_due = time.monotonic() + _LOOK_SECONDS
             try:
                 live = plane.live()
             except Exception as error:
