@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ofp_platform.identity.graph_projector import GraphProjector
 from ofp_platform.log.port import LogUnavailable
+from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.transient import is_transient, outage_words
 
 IDLE_SECONDS = 0.2
@@ -28,7 +29,8 @@ def follow_context(
             projector = projector or open_projector()
             receipt = projector.apply_available()
         except Exception as error:
-            if not is_transient(error) and not isinstance(error, LogUnavailable):
+            # the archive is asked first whether the stream lost its end
+            if not is_transient(error) and not isinstance(error, LogUnavailable | ObjectStoreUnavailable):
                 raise
             if not is_out:
                 on_trouble(f"the context stream waits: {outage_words(error)}")

@@ -13,7 +13,8 @@ import pytest
 from ofp_platform.identity import continuous_graph
 from ofp_platform.identity.continuous_graph import follow_context
 from ofp_platform.identity.graph_projector import GraphProjector
-from ofp_platform.log.port import LogRefused
+from ofp_platform.log.port import LogRefused, LogUnavailable
+from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform_tests.identity.test_graph_state import envelope, new_log, projector
 
@@ -49,7 +50,8 @@ class Told(GraphProjector):
         return receipt
 
 
-def test_what_is_appended_is_folded(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outage", [psycopg.OperationalError, ObjectStoreUnavailable, LogUnavailable])
+def test_what_is_appended_is_folded(pool: Pool, monkeypatch: pytest.MonkeyPatch, outage: type[Exception]) -> None:
     monkeypatch.setattr(continuous_graph, "RETRY_SECONDS", 0.01)
     log, failing, troubles = new_log(pool), [2], []
     told = Told(pool, log, projector(pool, log).pins, 0)
@@ -57,7 +59,7 @@ def test_what_is_appended_is_folded(pool: Pool, monkeypatch: pytest.MonkeyPatch)
     def open_projector() -> GraphProjector:
         if failing[0]:
             failing[0] -= 1
-            raise psycopg.OperationalError("the server is away")
+            raise outage("the server is away")
         return told
 
     told.applied.clear()
@@ -68,7 +70,7 @@ def test_what_is_appended_is_folded(pool: Pool, monkeypatch: pytest.MonkeyPatch)
         log.append([envelope("2", "c", "a")])
         assert told.applied.wait(30)
     assert told.graph().links == 2
-    assert troubles == ["the context stream waits: OperationalError"]  # once for an outage
+    assert troubles == [f"the context stream waits: {outage.__name__}"]  # once for an outage
 
 
 def test_a_stream_that_does_not_lead_on_ends_it(pool: Pool) -> None:
