@@ -13,6 +13,7 @@ OPTIONS = "the options of a command: typer reads them off the signature"
 FIELDS = "each parameter is a field of one object, by its name, and the function is what makes that object"
 PARTS = "the parts of the service, each by its name; one place makes it"
 SETTINGS = "settings of several backends, of which each takes its own"
+CALLBACKS = "four of them are told what happens, and whoever calls gives those that it listens to"
 STAY = {
     "api/app.py __init__": PARTS,
     "cli/installation/installation_commands.py init": OPTIONS,
@@ -28,12 +29,14 @@ STAY = {
     "kernel/known_windows.py _evaluate_known": LOOP,
     "kernel/whole_windows.py _of_known": LOOP,
     "kernel/named_values.py _count": LOOP,
+    "kernel/partial_aggregates.py _evaluate": LOOP,
     "kernel/sliding.py slide_slots": INLINED,
     "kernel/window_loops.py _slots": INLINED,
     "kernel/window_loops.py _touches": INLINED,
     "kernel/window_loops.py answer": LOOP,
     "kernel/window_loops.py answer_whole": INLINED,
     "log/connect.py connect_log": SETTINGS,
+    "online/projecting/continuous.py run_continuous": CALLBACKS,
     "online/serving/reader.py __init__": PARTS,
     "online/state/chunk_codec.py _write": LOOP,
     "vocabulary/offline/dataset_manifest.py manifest_of": FIELDS,
