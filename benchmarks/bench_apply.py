@@ -18,15 +18,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
-import psycopg
 
-from benchmarks.bench_freshness import Placed, Seen, append, latencies, projector
+from benchmarks.bench_freshness import Placed, Seen, append, latencies, projector, watch
 from benchmarks.figures import Figures, Row
 from benchmarks.handbook import simulated
 from benchmarks.world import fresh_database, profile
@@ -46,24 +43,8 @@ _GROUP = """
 _SETTLE_SECONDS = 30.0
 
 
-def watch_live(dsn: str, stream_name: str, ready: Connection, stop: Any) -> None:
-    """Send every basis of the live projection that became visible, with the time at which a read had it."""
-    commits_seen: Seen = []
-    with psycopg.connect(dsn, autocommit=True) as listening, psycopg.connect(dsn, autocommit=True) as reading:
-        listening.execute("LISTEN ofp_projection")
-        ready.send(None)
-        while not stop.is_set():
-            for _ in listening.notifies(timeout=0.2, stop_after=1):
-                rows = reading.execute(_LIVE, (stream_name,)).fetchall()
-                assert len(rows) == 1, f"{len(rows)} projections are live"
-                basis = orjson.loads(rows[0][0])
-                offsets = {part["partition_id"]: int(part["offset"]) for part in basis["partitions"]}
-                commits_seen.append((time.perf_counter(), offsets))
-    ready.send(commits_seen)
-
-
 def ofp(plane: Plane, home: Path, *arguments: str) -> str:
-    """What a command of the program says.
+    """Run a command of the program; its output.
 
     Raises:
         SystemExit: it failed.
@@ -109,7 +90,7 @@ def main() -> None:
                 context = multiprocessing.get_context("spawn")
                 receiving, sending = context.Pipe(duplex=False)
                 stop = context.Event()
-                watcher = context.Process(target=watch_live, args=(dsn, plane.log.stream_name, sending, stop), daemon=True)
+                watcher = context.Process(target=watch, args=(dsn, plane.log.stream_name, sending, stop, _LIVE), daemon=True)
                 watcher.start()
                 sending.close()
                 receiving.recv()

@@ -71,17 +71,18 @@ def projector(plane: Plane, folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-def watch(dsn: str, projection_id: int, ready: Connection, stop: Any) -> None:
-    """Send every basis that became visible, with the time at which a read had it."""
+def watch(dsn: str, key: int | str, ready: Connection, stop: Any, statement: str = _BASIS) -> None:
+    """Send every basis that became visible, with the time at which a read had it: that of the one projection of this id, or
+    which another statement gives for its key.
+    """
     commits_seen: Seen = []
     with psycopg.connect(dsn, autocommit=True) as listening, psycopg.connect(dsn, autocommit=True) as reading:
         listening.execute("LISTEN ofp_projection")
         ready.send(None)
         while not stop.is_set():
             for _ in listening.notifies(timeout=0.2, stop_after=1):
-                row = reading.execute(_BASIS, (projection_id,)).fetchone()
-                assert row is not None
-                basis = orjson.loads(row[0])
+                ((text,),) = reading.execute(statement, (key,)).fetchall()
+                basis = orjson.loads(text)
                 commits_seen.append(
                     (time.perf_counter(), {part["partition_id"]: int(part["offset"]) for part in basis["partitions"]})
                 )
