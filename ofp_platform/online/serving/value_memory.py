@@ -94,7 +94,6 @@ class KeyValues:
 
     def take(self, chunks: Sequence[StoredChunk], matrix: Int64Array, offsets: Int64Array) -> HeldValues:
         """See `evaluation.ValueMemory`. The values of chunks with a block are held from then on."""
-        blocks = len(offsets) - 1
         names_of_rows = {row: names.name(matrix, row) for row, names in self._names.items()}
         size = max([names.count for names in self._names.values()], default=0)
         names = np.stack([names_of_rows[row] for row in self._pairs[:, ROW].tolist()]) if self._names else _NO_NAMES
@@ -103,17 +102,18 @@ class KeyValues:
             for pair, predicate in enumerate(self._pairs[:, PREDICATE].tolist())
         ]
         named_matrix = self._subjects.named_matrix(matrix, self._categories)
+        chunk_offsets = offsets[: 1 + sum([chunk.block is not None for chunk in chunks])]  # without the tail
         aggregates = [
-            partials_of(self._subjects, subject, named_matrix, offsets, self._subjects.names_of(subject, self._categories))
+            partials_of(self._subjects, subject, named_matrix, chunk_offsets, self._subjects.names_of(subject, self._categories))
             for subject in range(len(self._subjects))
         ]
-        of_blocks = iter(
-            [(tuple(names[block] for names in different), tuple(runs[block] for runs in aggregates)) for block in range(blocks)]
-        )
+        blocks = iter(range(len(offsets) - 1))
         parts: list[_Part | None] = []
         for chunk in chunks:
             if chunk.block is not None:
-                parts.append(self._put(0, chunk, *next(of_blocks)))
+                block = next(blocks)
+                names_of_block = tuple(of_pair[block] for of_pair in different)
+                parts.append(self._put(0, chunk, names_of_block, tuple(runs[block] for runs in aggregates)))
                 continue
             part = self._parts[chunk.level].get(chunk.first_ts)
             if part is not None and part.row_id != chunk.row_id:
@@ -122,8 +122,8 @@ class KeyValues:
             parts.append(part)
         names_of_segments = [None if part is None else part.names for part in parts]
         bounds = [None if part is None else part.bounds for part in parts]
-        for names_of_tail, _ in of_blocks:
-            names_of_segments.append(names_of_tail)
+        for tail in blocks:
+            names_of_segments.append(tuple(of_pair[tail] for of_pair in different))
             bounds.append(None)
         return HeldValues(
             segment_names(self._pairs, names, size, names_of_segments) if self._names else None,
