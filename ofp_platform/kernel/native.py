@@ -21,6 +21,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from numba import types
+from numba.core.compiler_lock import global_compiler_lock
 
 F = TypeVar("F", bound=Callable[..., Any])
 Int64Array = npt.NDArray[np.int64]
@@ -56,11 +57,20 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
-def native(signature: Any = None) -> Callable[[F], F]:
-    """Compile a function: with a signature now (or from disk) and for it only, else where it is first inlined.
+_declared: list[Callable[[], None]] = []
 
-    Where no folder can be written for the compiled code (a read-only image without a home), it is compiled anew in each
-    process; set NUMBA_CACHE_DIR to keep it.
+
+def load_loops() -> None:
+    """Load every loop of the imported modules now: a server does so before it answers (and before it forks)."""
+    while _declared:
+        _declared.pop()()
+
+
+def native(signature: Any = None) -> Callable[[F], F]:
+    """Compile a function: with a signature for it only, when it is first called (or read from disk), else where it is inlined.
+
+    Reading all loops from disk takes 0.4 s, and a process calls few of them: see `load_loops`. Where no folder can be written
+    for the compiled code (a read-only image without a home), it is compiled anew in each process; set NUMBA_CACHE_DIR to keep it.
     """
 
     def compile_it(function: F) -> F:
@@ -75,8 +85,29 @@ def native(signature: Any = None) -> Callable[[F], F]:
             file = dispatcher._cache._cache_file
             file._source_stamp = (file._source_stamp, _source_digest())
         if signature is not None:
-            dispatcher.compile(signature)
-            dispatcher.disable_compile()
+            _compile_when_called(dispatcher, signature)
         return dispatcher  # type: ignore[no-any-return]
 
     return compile_it
+
+
+def _compile_when_called(dispatcher: Any, signature: Any) -> None:
+    """Let the first call (from Python or from a loop that is being compiled) compile the signature and no other."""
+    compile_signature = dispatcher.compile
+
+    def load() -> None:
+        with global_compiler_lock:
+            if not dispatcher.signatures:
+                compile_signature(signature)
+                dispatcher.disable_compile()
+
+    def compile_first(argument_types: tuple[Any, ...]) -> Any:
+        load()
+        (types_of_signature,) = dispatcher.signatures
+        pairs = list(zip(argument_types, types_of_signature, strict=False))
+        if len(argument_types) != len(types_of_signature) or None in (dispatcher.typingctx.can_convert(*pair) for pair in pairs):
+            raise TypeError(f"{dispatcher.py_func.__name__} takes {types_of_signature}, not {argument_types}")
+        return dispatcher.overloads[types_of_signature].entry_point
+
+    dispatcher.compile = compile_first
+    _declared.append(load)

@@ -5,13 +5,17 @@ import importlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+import pytest
 from numba.core import caching
 
 import ofp_platform.kernel.native as native_module
+from ofp_platform.kernel.native import IN1, INTEGER, NOTHING, OUT1, Int64Array, native
 from ofp_platform.kernel.window_loops import answer
 
 ROOT = Path(native_module.__file__).parents[2]
@@ -34,7 +38,66 @@ def test_the_private_parts_of_numba_are_there() -> None:
 def test_compiled_code_is_stamped_with_the_whole_package_and_its_constants() -> None:
     stamp = answer._cache._cache_file._source_stamp  # type: ignore[attr-defined]
     assert stamp[1] == native_module._source_digest()
-    assert answer.signatures  # type: ignore[attr-defined]
+
+
+def test_a_loop_is_loaded_when_it_is_first_called_and_takes_its_signature_alone() -> None:
+    @native(OUT1(IN1, INTEGER))
+    def times(values: Int64Array, factor: int) -> Int64Array:
+        return values * factor
+
+    dispatcher: Any = times
+    assert dispatcher.signatures == []
+    with pytest.raises(TypeError, match="times takes .*, not .*Array.*float64"):
+        times(np.ones(3), 2)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):  # from here on they are numba's own words
+        times(np.ones((3, 3), np.int64), 2)
+    fixed = np.arange(3)
+    fixed.flags.writeable = False
+    with ThreadPoolExecutor(8) as pool:
+        calls = list(pool.map(lambda factor: times(fixed, factor).tolist(), range(64)))
+    assert calls == [[0, factor, 2 * factor] for factor in range(64)]
+    assert times(np.arange(3), 5).tolist() == [0, 5, 10]
+    assert len(dispatcher.signatures) == 1
+    with pytest.raises(TypeError):
+        times(np.ones(3), 2)  # type: ignore[arg-type]
+
+
+def test_a_loop_that_writes_takes_no_array_that_may_not_be_written() -> None:
+    @native(NOTHING(OUT1))
+    def clear(values: Int64Array) -> None:
+        values[:] = 0
+
+    fixed = np.arange(3)
+    fixed.flags.writeable = False
+    for _ in range(2):  # the first call loads
+        with pytest.raises(TypeError):
+            clear(fixed)
+    assert fixed.tolist() == [0, 1, 2]
+
+
+def test_a_loop_that_is_called_by_another_is_loaded_with_it() -> None:
+    @native(INTEGER(INTEGER))
+    def double(value: int) -> int:
+        return 2 * value
+
+    @native(INTEGER(INTEGER))
+    def fourfold(value: int) -> int:
+        return double(double(value))
+
+    assert fourfold(3) == 12 and double(4) == 8
+    assert len(double.signatures) == len(fourfold.signatures) == 1  # type: ignore[attr-defined]
+
+
+def test_every_loop_that_was_declared_can_be_loaded_at_once() -> None:
+    @native(INTEGER(INTEGER))
+    def double(value: int) -> int:
+        return 2 * value
+
+    for path in (ROOT / "ofp_platform" / "kernel").glob("*.py"):
+        importlib.import_module(f"ofp_platform.kernel.{path.stem}")
+    native_module.load_loops()
+    assert native_module._declared == []
+    assert double.signatures and answer.signatures  # type: ignore[attr-defined]
 
 
 def test_every_constant_from_outside_comes_from_a_stamped_module() -> None:

@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from psycopg_pool import PoolTimeout
 
 from ofp_platform.kernel.snapshot import Answer
+from ofp_platform.kernel.native import load_loops
 from ofp_platform.online.plane import NoContextStream, Plane, profile_pack, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
@@ -110,6 +111,7 @@ class OnlineService:
 
     async def open(self) -> None:
         """Connect and begin to monitor."""
+        load_loops()  # or the first request of each kind would wait for its own
         logging.getLogger("asyncpg.pool").addFilter(_in_words)
         # a whole state is served whether or not the log can be read; and who serves creates no stream
         self._plane = await asyncio.to_thread(Plane.open_without_log, self._profile, self._dsn, max_connections=4)
