@@ -47,7 +47,7 @@ def test_a_loop_is_loaded_when_it_is_first_called_and_takes_its_signature_alone(
 
     dispatcher: Any = times
     assert dispatcher.signatures == []
-    with pytest.raises(TypeError, match="times takes .*, not .*Array.*float64"):
+    with pytest.raises(TypeError, match=r"times takes .*, not .*Array.*float64"):
         times(np.ones(3), 2)  # type: ignore[arg-type]
     with pytest.raises(TypeError):  # from here on they are numba's own words
         times(np.ones((3, 3), np.int64), 2)
@@ -84,7 +84,8 @@ def test_a_loop_that_is_called_by_another_is_loaded_with_it() -> None:
     def fourfold(value: int) -> int:
         return double(double(value))
 
-    assert fourfold(3) == 12 and double(4) == 8
+    assert fourfold(3) == 12
+    assert double(4) == 8
     assert len(double.signatures) == len(fourfold.signatures) == 1  # type: ignore[attr-defined]
 
 
@@ -97,7 +98,8 @@ def test_every_loop_that_was_declared_can_be_loaded_at_once() -> None:
         importlib.import_module(f"ofp_platform.kernel.{path.stem}")
     native_module.load_loops()
     assert native_module._declared == []
-    assert double.signatures and answer.signatures  # type: ignore[attr-defined]
+    assert double.signatures
+    assert answer.signatures
 
 
 def test_every_constant_from_outside_comes_from_a_stamped_module() -> None:

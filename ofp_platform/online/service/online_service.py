@@ -14,8 +14,8 @@ import psycopg
 from prometheus_client import generate_latest
 from psycopg_pool import PoolTimeout
 
-from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.kernel.native import load_loops
+from ofp_platform.kernel.snapshot import Answer
 from ofp_platform.online.plane import NoContextStream, Plane, profile_pack, unknown_run
 from ofp_platform.online.service.commit_listener import CommitListener
 from ofp_platform.online.service.counters import Counters
