@@ -61,6 +61,7 @@ from ofp_platform.vocabulary.serving import (
     SnapshotRecord,
 )
 from ofp_platform.vocabulary.snapshot_set import SnapshotSetIndex
+from ofp_platform.vocabulary.world import WorldManifest, WorldSeal
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 CONTRACTS = Path(__file__).parents[2] / "contracts"
@@ -337,6 +338,8 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_run_parity_v0.schema.json": object_schema(RunParityRequest, "ofs_run_parity", "Parity of a run v0"),
         "run_check_evidence_v0.schema.json": object_schema(RunCheckEvidence, "run_check_evidence", "Evidence of a check v0"),
         "ofp_snapshot_set_v0.schema.json": object_schema(SnapshotSetIndex, "ofp_snapshot_set", "Snapshot set v0"),
+        "world_manifest_v0.schema.json": object_schema(WorldManifest, "world_manifest", "World manifest v0"),
+        "world_seal_v0.schema.json": object_schema(WorldSeal, "world_seal", "World seal v0"),
         "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),
         **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},
     }

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.demo import command as demo
-from ofp_platform.cli.files import import_commands, pack_commands
+from ofp_platform.cli.files import import_commands, pack_commands, world_commands
 from ofp_platform.cli.installation import (
     access_commands,
     backup_commands,
@@ -94,6 +94,7 @@ app.command("serve", short_help="Start the HTTP service.")(serve.serve)
 app.add_typer(principal_commands.app, name="principal")
 app.add_typer(profile_commands.app, name="profile")
 app.add_typer(pack_commands.app, name="pack")
+app.add_typer(world_commands.app, name="world")
 app.add_typer(database_commands.app, name="database")
 app.add_typer(access_commands.app, name="access")
 app.add_typer(service_commands.app, name="services")

@@ -60,7 +60,8 @@ class GraphReading:
 
 
 _COLUMNS = "graph_id, stream_name, version, basis, records, links, copies, ignored_records, other_run, failures"
-# an id leads to every id that was ever linked to it: what of this is in force is told later
+# An id leads to every id that was ever linked to it: what of this is in force is told later. OFFSET 0: each id is looked up in
+# the index that begins with it (record 0088), else a table that was never analysed is read whole.
 READ_LINKS = f"""
 WITH RECURSIVE known AS (
     SELECT graph_id, version, basis FROM ofp.entity_graph WHERE stream_name = $1 AND pins_digest = $2
@@ -69,18 +70,19 @@ WITH RECURSIVE known AS (
     UNION
     SELECT reached.key_type, other.key_id
     FROM reached CROSS JOIN known CROSS JOIN LATERAL (
-        SELECT l.canonical AS key_id FROM ofp.entity_link AS l
-        WHERE l.graph_id = known.graph_id AND l.key_type = reached.key_type AND l.member = reached.key_id COLLATE "C"
+        (SELECT l.canonical AS key_id FROM ofp.entity_link AS l
+        WHERE l.graph_id = known.graph_id AND l.key_type = reached.key_type AND l.member = reached.key_id COLLATE "C" OFFSET 0)
         UNION ALL
-        SELECT l.member FROM ofp.entity_link AS l
-        WHERE l.graph_id = known.graph_id AND l.key_type = reached.key_type AND l.canonical = reached.key_id COLLATE "C"
+        (SELECT l.member FROM ofp.entity_link AS l
+        WHERE l.graph_id = known.graph_id AND l.key_type = reached.key_type AND l.canonical = reached.key_id COLLATE "C" OFFSET 0)
     ) AS other
-), near AS (SELECT * FROM reached LIMIT {MOST_IDS + 1})
-SELECT known.version, known.basis, (SELECT count(*) FROM near), l.key_type, l.member, l.canonical, l.effective_ts, l.identity,
-    l.is_link
-FROM known LEFT JOIN (
-    near JOIN ofp.entity_link AS l ON l.key_type = near.key_type AND l.member = near.key_id COLLATE "C"
-) ON l.graph_id = known.graph_id
+), near AS (SELECT * FROM reached LIMIT {MOST_IDS + 1}), about AS (
+    SELECT l.* FROM known CROSS JOIN near CROSS JOIN LATERAL (
+        SELECT l.key_type, l.member, l.canonical, l.effective_ts, l.identity, l.is_link FROM ofp.entity_link AS l
+        WHERE l.graph_id = known.graph_id AND l.key_type = near.key_type AND l.member = near.key_id COLLATE "C" OFFSET 0
+    ) AS l
+)
+SELECT known.version, known.basis, (SELECT count(*) FROM near), about.* FROM known LEFT JOIN about ON true
 """
 _ADD = """
 INSERT INTO ofp.entity_link (graph_id, version, partition_id, identity, id_digest, key_type, member, canonical, effective_ts,

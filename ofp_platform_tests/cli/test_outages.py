@@ -121,6 +121,11 @@ ARGUMENTS = {
     "snapshot reindex": "",
     "snapshot show": "{digest}",
     "up": "--port 0 --no-dagster",
+    "world list": "",
+    "world make": "w --rings",
+    "world seal": "w",
+    "world show": "w",
+    "world verify": "w",
 }
 """What each command is given: enough to come as far as its first server."""
 NEED_NO_DATABASE = {
@@ -152,6 +157,11 @@ NEED_NO_DATABASE = {
     "services down": "is of servers of the home",
     "services run": "becomes another command",
     "services up": "starts servers",
+    "world list": "reads the object store alone",
+    "world make": "writes the object store alone",
+    "world seal": "writes the object store alone",
+    "world show": "reads the object store alone",
+    "world verify": "reads the object store alone",
 }
 MAKE_A_HOME = {"demo", "init", "principal add", "principal trust", "restore", "services up", "up"}
 NEED_NO_HOME = {

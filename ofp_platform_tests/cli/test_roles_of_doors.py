@@ -89,6 +89,7 @@ WITHOUT_DATABASE = {
 }
 WITHOUT_DATABASE |= {"principal distrust", "principal issuers", "principal list", "principal revoke", "principal rotate"}
 WITHOUT_DATABASE |= {"principal trust", "profile diff", "profile show", "registry diff"}
+WITHOUT_DATABASE |= {"world list", "world make", "world seal", "world show", "world verify"}
 WITHOUT_DATABASE |= {"registry show", "database sql", "dataset show", "dataset diff", "dataset load"}
 ELSEWHERE = {"backup", "restore", "services up", "services down", "services run", "demo", "up"}
 """Servers of their own; `demo` and `up` start commands that are walked through here."""

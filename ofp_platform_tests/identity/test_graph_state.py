@@ -33,6 +33,7 @@ from ofp_platform.vocabulary.identity_link import graph_version_of
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.identity.test_entities import IDS, facts, links
 from ofp_platform_tests.oracle import graph
+from ofp_platform_tests.oracle.rows_read import rows_read
 
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
 SKEW = 300_000_000
@@ -197,3 +198,19 @@ def test_more_ids_than_are_read_are_refused(pool: Pool, monkeypatch: pytest.Monk
     monkeypatch.setattr(graph_state, "MOST_IDS", 5)
     with pytest.raises(ContractError, match="more ids hang together"):
         GraphReader(pool, log.stream_name, PINS).resolve(FeatureKey(key_type=KeyType.ACCOUNT, key_id="m-0"), 9)
+
+
+def test_the_links_of_an_id_are_looked_up_also_where_the_table_was_never_analysed(dsn: str) -> None:
+    with open_pool(dsn, max_size=1) as own:
+        log = new_log(own)
+        log.append([envelope(f"e-{number}", f"m-{number}", f"c-{number % 1_000}") for number in range(2_000)])
+        projector(own, log).apply_available()
+        keys = [("account", "m-7"), ("account", "c-8")]
+        before = rows_read(own, ["entity_link"])["entity_link"]
+        with own.connection() as connection:
+            for _ in range(7):  # from the sixth on the plan may be one for all arguments
+                reading = query_links(connection, log.stream_name, PINS, keys)
+                assert reading is not None
+                near = {(link.member, link.canonical) for key in keys for link in reading.links.about(key[0], [key[1]])}
+                assert near == {("m-7", "c-7"), ("m-8", "c-8"), ("m-1008", "c-8")}
+        assert rows_read(own, ["entity_link"])["entity_link"] - before < 7 * 50

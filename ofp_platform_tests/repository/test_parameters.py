@@ -16,6 +16,7 @@ SETTINGS = "settings of several backends, of which each takes its own"
 CALLBACKS = "four of them are told what happens, and whoever calls gives those that it listens to"
 STAY = {
     "api/app.py __init__": PARTS,
+    "cli/files/world_commands.py make": OPTIONS,
     "cli/installation/installation_commands.py init": OPTIONS,
     "cli/installation/principal_commands.py add": OPTIONS,
     "cli/offline/entity_commands.py from_entities": OPTIONS,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.handbook import HandbookReplay
 from ofp_platform.simulation.handbook_file import HandbookFileError
+from ofp_platform.simulation.parameters import parameters_of
 from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.profile import Profile
@@ -34,23 +34,10 @@ class Replay:
 
 def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Replay:
     """The simulation of that many payments, with all its disturbances."""
-    made_of = _parameters(PaymentSimulation(profile.context_pins, payments=payments))
+    made_of = parameters_of(PaymentSimulation(profile.context_pins, payments=payments))
     run = run_of(profile, {"parameter_hash": digest_of(made_of)}, log_kind)
     stream = simulate_payments(PaymentSimulation(run.context_pins, payments=payments))
     return Replay(run, "card_payment", len(stream.deliveries), lambda: stream.batches(_BATCH), _facts(stream.summary))
-
-
-def _parameters(simulation: PaymentSimulation) -> dict[str, Any]:
-    """Parameters that decide about the records beside the pins; numbers with fractions as text, so that they can be digested."""
-
-    def exact(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: exact(item) for name, item in value.items()}
-        return repr(value) if isinstance(value, float) else value
-
-    fields: dict[str, Any] = exact(asdict(simulation))
-    del fields["pins"]
-    return fields
 
 
 def _facts(summary: SimulationSummary) -> list[tuple[str, str]]:

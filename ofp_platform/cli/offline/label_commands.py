@@ -39,22 +39,35 @@ def load(
             "--handbook", metavar="FILE.parquet", help="Load the outcomes of a handbook file instead, each observed 7 days later."
         ),
     ] = None,
+    world: Annotated[
+        str | None,
+        typer.Option("--world", metavar="WORLD", help="Load the truth of a sealed world instead.", show_default=False),
+    ] = None,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Append label assertions of the profile's run. One that is there already stays as it is.
 
-    A report is observed when its record was admitted to the log; an outcome of a handbook file, by the simulated clock.
+    A report is observed when its record was admitted to the log; an outcome of a handbook file or of a world, by the simulated
+    clock.
     """
     from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 
-    with open_build_context(resolve(home, profile)) as (plane, build_context):
-        if handbook is not None:
+    if handbook is not None and world is not None:
+        raise CommandRefused("--handbook and --world are two sources: load one, then the other")
+    environment = resolve(home, profile)
+    with open_build_context(environment) as (plane, build_context):
+        unusable: list[tuple[str, int | str]] = []
+        if world is not None:
+            from ofp_platform.world.world_store import open_world
+
+            sealed_world = open_world(environment.open_objects(), world)
+            receipt = LabelStore(plane.pool, plane.profile.context_pins).append(sealed_world.truth(), as_observed)
+        elif handbook is not None:
             from ofp_platform.simulation.handbook_labels import handbook_labels
 
             receipt = LabelStore(plane.pool, plane.profile.context_pins).append(handbook_labels(handbook), as_observed)
-            unusable: list[tuple[str, int | str]] = []
         else:
             ends = plane.log.ends()
             records = sum(plane.log.ordinal_lag(ends.model_copy(update={"partitions": ()})).values())

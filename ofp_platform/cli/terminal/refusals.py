@@ -61,6 +61,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
     from ofp_platform.vocabulary.offline.dataset_admission import DatasetNotAdmitted
     from ofp_platform.vocabulary.profile import ProfileError
+    from ofp_platform.world.world_rows import WorldFault
 
     if isinstance(error, ContractError):
         again = " (worth another attempt)" if error.retryable else ""
@@ -124,6 +125,7 @@ def words_for(error: Exception) -> str | None:
         TrimRefused,
         UnknownProjection,
         UnknownRun,
+        WorldFault,
     )
     return str(error) if isinstance(error, expected_errors) else None
 

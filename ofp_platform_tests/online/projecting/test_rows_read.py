@@ -8,27 +8,18 @@ import pytest
 
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform_tests.oracle.rows_read import rows_read
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND
 
 KEYS = 2_000
-_READ = """
-SELECT relname, coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables
-WHERE schemaname = 'ofp' AND relname IN ('tail', 'chunk', 'span')"""
+TABLES = ("tail", "chunk", "span")
 
 
 @pytest.fixture
 def pool(dsn: str) -> Iterator[Pool]:
     with open_pool(dsn, max_size=1) as opened:
         yield opened
-
-
-def rows_read(pool: Pool) -> dict[str, int]:
-    """Rows that were read of each table so far."""
-    with pool.connection() as connection:
-        connection.execute("SELECT pg_stat_force_next_flush()")
-    with pool.connection() as connection:
-        return dict(connection.execute(_READ).fetchall())
 
 
 def applied(projector: Projector) -> None:
@@ -53,7 +44,7 @@ def test_a_commit_of_few_events_reads_the_rows_of_their_keys(pool: Pool, tail_by
         ts = (10 - second) * SECOND
         plane.append([payment(f"e-{second}-{key}", ts + key, account_id=f"a-{key}", amount=1, shop="s") for key in range(KEYS)])
         applied(projector)
-    before = rows_read(pool)
+    before = rows_read(pool, TABLES)
     few = [
         payment(f"few-{key}-{late}", (11 - late) * SECOND, account_id=f"a-{key}", amount=1, shop="s")
         for key in range(5)
@@ -61,10 +52,10 @@ def test_a_commit_of_few_events_reads_the_rows_of_their_keys(pool: Pool, tail_by
     ]
     plane.append([*few, payment("new", 11 * SECOND, account_id="a-new", amount=1, shop="s")])
     applied(projector)
-    after = rows_read(pool)
+    after = rows_read(pool, TABLES)
     assert {name: after[name] - before[name] for name in after if after[name] - before[name] > 200} == {}
     # and where the horizon moves, pruning looks at as many as it deletes or passes, not at all of them for each
     plane.append([payment("last", 60 * SECOND, account_id="a-new", amount=1, shop="s")])
     applied(projector)
-    pruned = rows_read(pool)
+    pruned = rows_read(pool, TABLES)
     assert {name: pruned[name] - after[name] for name in pruned if pruned[name] - after[name] > 1_500} == {}

@@ -1,0 +1,1 @@
+"""Worlds: history that is sealed before anything of it is streamed."""
