@@ -15,7 +15,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from ofp_platform.api.feast_questions import FeastAnswer, FeastQuestion
+from ofp_platform.ingress.class_map import ClassMap
 from ofp_platform.registry.models import pack_schema
+from ofp_platform.vocabulary.admission_receipt import AdmissionBatch, AdmissionReceipt
 from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
@@ -338,6 +340,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "ofs_run_parity_v0.schema.json": object_schema(RunParityRequest, "ofs_run_parity", "Parity of a run v0"),
         "run_check_evidence_v0.schema.json": object_schema(RunCheckEvidence, "run_check_evidence", "Evidence of a check v0"),
         "ofp_snapshot_set_v0.schema.json": object_schema(SnapshotSetIndex, "ofp_snapshot_set", "Snapshot set v0"),
+        "admission_receipt_v0.schema.json": object_schema(AdmissionReceipt, "admission_receipt", "Receipt of ingress v0"),
+        "admission_batch_v0.schema.json": object_schema(AdmissionBatch, "admission_batch", "Batch of ingress v0"),
+        "class_map_v0.schema.json": object_schema(ClassMap, "class_map", "Class map v0"),
         "world_manifest_v0.schema.json": object_schema(WorldManifest, "world_manifest", "World manifest v0"),
         "world_seal_v0.schema.json": object_schema(WorldSeal, "world_seal", "World seal v0"),
         "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),

@@ -41,11 +41,13 @@ from ofp_platform.cli.online import (
     failure_commands,
     features,
     identity_commands,
+    ingress_commands,
     log_commands,
     mcp_commands,
     pack_operation_commands,
     projection_commands,
     projector_commands,
+    quarantine_commands,
     record_commands,
     registry_commands,
     serve,
@@ -112,6 +114,8 @@ log_commands.app.command("import", short_help="Append the rows of a file of your
 app.add_typer(log_commands.app, name="log")
 log_commands.app.command("show", short_help="Show one record, without the values of its payload.")(record_commands.show)
 app.add_typer(identity_commands.app, name="identity")
+app.add_typer(ingress_commands.app, name="ingress")
+app.add_typer(quarantine_commands.app, name="quarantine")
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
 app.add_typer(governance_commands.app, name="governance")

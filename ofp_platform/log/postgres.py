@@ -292,6 +292,18 @@ class PostgresLog:
         if not len(records):
             return batch.receipt(self.stream_name, [], None)
         times = [self._broker_time()] * len(records) if batch.admitted_at is None else batch.admitted_at
+        blocks, members_of = self._blocks(records, times, is_declared=batch.admitted_at is not None)
+        placed: list[tuple[str, int | str]] = [("", 0)] * len(records)
+        firsts = self._commits.write(blocks, sum(len(block.data) for _, block in blocks))
+        for (name, _), members, (first, _) in zip(blocks, members_of, firsts, strict=True):
+            for offset, index in enumerate(members, first):
+                placed[index] = (name, offset)
+        return batch.receipt(self.stream_name, placed, firsts[0][1])
+
+    def _blocks(
+        self, records: AdmittedColumns, times: Sequence[int], *, is_declared: bool
+    ) -> tuple[list[_Placed], list[list[int]]]:
+        """The blocks of some records, by partition, and which records are in each."""
         groups: dict[str, list[int]] = {}
         for index, name in enumerate(map(self.partition_of, records.keys)):
             groups.setdefault(name, []).append(index)
@@ -302,14 +314,42 @@ class PostgresLog:
             for low, high in split([records.payloads[index] for index in members]):
                 members_of.append(members[low:high])
                 taken = records.take(members_of[-1])
-                is_declared = batch.admitted_at is not None
                 blocks.append((name, encode(taken, [times[index] for index in members_of[-1]], is_declared)))
-        placed: list[tuple[str, int | str]] = [("", 0)] * len(records)
-        firsts = self._commits.write(blocks, sum(len(block.data) for _, block in blocks))
+        return blocks, members_of
+
+    def append_within(
+        self, connection: psycopg.Connection, records: AdmittedColumns, admitted_at: Sequence[int] | None
+    ) -> tuple[list[tuple[str, int]], str | None]:
+        """Append records in the caller's transaction, with whatever else that writes; partition and offset of each, and their
+        incarnation. Call `tell` when it has committed. `admitted_at`: microseconds; None: the broker's own time.
+
+        Raises:
+            LogUnavailable: the log is not settled here. StreamNotFound: it lacks partitions.
+            psycopg.Error: nothing is appended; what it means is the caller's to judge.
+        """
+        if admitted_at is None:
+            row = connection.execute(_BROKER_TIME, (self.stream_name,)).fetchone()
+            assert row is not None
+            times = [int(row[0])] * len(records)
+        else:
+            times = list(admitted_at)
+        blocks, members_of = self._blocks(records, times, is_declared=admitted_at is not None)
+        names = sorted({name for name, _ in blocks})
+        heads = connection.execute(_LOCK, (self.stream_name, names)).fetchall()
+        if len(heads) < len(names):
+            raise StreamNotFound(f"stream {self.stream_name!r} lacks partitions that it was opened with: nothing was appended")
+        if not all(is_settled for *_, is_settled in heads):
+            raise LogUnavailable(_unsettled_words(self.stream_name))
+        firsts = [place for part in _statements(blocks) for place in self._insert(connection, part)]
+        placed: list[tuple[str, int]] = [("", 0)] * len(records)
         for (name, _), members, (first, _) in zip(blocks, members_of, firsts, strict=True):
             for offset, index in enumerate(members, first):
                 placed[index] = (name, offset)
-        return batch.receipt(self.stream_name, placed, firsts[0][1])
+        return placed, firsts[0][1]
+
+    def tell(self, connection: psycopg.Connection) -> None:
+        """Wake who waits for records of the stream; on a connection that is in no transaction."""
+        send_notice(connection, LOG_CHANNEL, self.stream_name)
 
     def _store(self, appends: Sequence[Sequence[_Placed]]) -> list[list[_Place]]:
         """Write the blocks of some appends, all or none; where each block begins."""

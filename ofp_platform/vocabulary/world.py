@@ -18,7 +18,7 @@ _Rows = Annotated[int, Field(ge=1)]
 
 
 class OutputRole(StrEnum):
-    """What an output is: what is decided on, who and what stands behind it, or what turned out to be true.
+    """The role of an output: what is decided on, who and what stands behind it, or what turned out to be true.
 
     The first two are streamed. Truth is read by the loader of labels, and by nobody else.
     """
@@ -82,9 +82,9 @@ class WorldManifest(Model):
         if names != sorted(set(names)):
             raise ValueError("outputs must each be named once, in the order of their names")
         for item in self.outputs:
-            expected = [f"stream_view/{item.output}/part-{number:05d}.parquet" for number in range(len(item.files))]
-            if [file.path for file in item.files] != expected:
-                raise ValueError(f"the files of {item.output} are not {expected}")
+            expected_paths = [f"stream_view/{item.output}/part-{number:05d}.parquet" for number in range(len(item.files))]
+            if [file.path for file in item.files] != expected_paths:
+                raise ValueError(f"the files of {item.output} are not {expected_paths}")
         return self
 
     def wire(self) -> dict[str, Any]:

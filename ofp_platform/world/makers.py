@@ -109,8 +109,8 @@ def table_world(events_file: Path, labels_file: Path | None, rules: ImportRules,
     return MadeWorld(maker, outputs, tuple(faults))
 
 
-def _of_deliveries(deliveries: Deliveries, own: ContextPins) -> pa.Table:
-    other_runs = [None if pins == own else canonical_bytes(pins.wire()).decode() for pins in deliveries.pins]
+def _of_deliveries(deliveries: Deliveries, own_pins: ContextPins) -> pa.Table:
+    other_runs = [None if pins == own_pins else canonical_bytes(pins.wire()).decode() for pins in deliveries.pins]
     return _table(
         ts=deliveries.ts,
         event_ids=deliveries.event_ids,
@@ -126,9 +126,9 @@ def _of_deliveries(deliveries: Deliveries, own: ContextPins) -> pa.Table:
 
 def _of_envelopes(deliveries: Sequence[EnvelopeDelivery]) -> pa.Table:
     envelopes = [delivery.envelope for delivery in deliveries]
-    emitted = [envelope.get("emitted_at_utc") for envelope in envelopes]
-    emitted_at = np.array([_ABSENT if text is None else parse_time(text) for text in emitted], np.int64)
-    amended = [envelope.get("amends") for envelope in envelopes]
+    emitted_texts = [envelope.get("emitted_at_utc") for envelope in envelopes]
+    emitted_at = np.array([_ABSENT if text is None else parse_time(text) for text in emitted_texts], np.int64)
+    amended_events = [envelope.get("amends") for envelope in envelopes]
     return _table(
         ts=np.array([parse_time(envelope["ts_utc"]) for envelope in envelopes], np.int64),
         event_ids=[envelope["event_id"] for envelope in envelopes],
@@ -137,7 +137,7 @@ def _of_envelopes(deliveries: Sequence[EnvelopeDelivery]) -> pa.Table:
         emitted_at=moment_column(emitted_at, _ABSENT),
         arrived_at=moment_column(np.array([delivery.admitted_at for delivery in deliveries], np.int64)),
         other_runs=[None] * len(envelopes),
-        amends=[None if value is None else canonical_bytes(value).decode() for value in amended],
+        amends=[None if value is None else canonical_bytes(value).decode() for value in amended_events],
         payloads=[ijson_bytes(envelope["payload"]) for envelope in envelopes],
     )
 
@@ -159,9 +159,9 @@ def _of_rows(events: RowEvents, rules: EventRules) -> pa.Table:
 
 def _of_assertions(assertions: Iterable[LabelAssertion]) -> pa.Table:
     rows = list(assertions)
-    observed = np.array([parse_time(row.observed_time_utc) for row in rows], np.int64)
+    observed_at = np.array([parse_time(row.observed_time_utc) for row in rows], np.int64)
     contents = [canonical_bytes(row.wire()).decode() for row in rows]
-    return pa.Table.from_arrays([moment_column(observed), pa.array(contents, pa.string())], schema=TRUTH_SCHEMA)
+    return pa.Table.from_arrays([moment_column(observed_at), pa.array(contents, pa.string())], schema=TRUTH_SCHEMA)
 
 
 def _table(

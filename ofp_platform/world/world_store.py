@@ -59,15 +59,15 @@ def write_world(objects: ObjectStore, name: str, maker: WorldMaker, outputs: Map
     _checked_name(name)
     if not sum(len(part) for rows in outputs.values() for part in rows.parts):
         raise WorldFault(f"world {name}: there is no row to write")
-    written: list[WorldOutput] = []
+    written_outputs: list[WorldOutput] = []
     try:
         for output, rows in sorted(outputs.items()):
             files = []
             for file, content in sorted_files(output, rows.parts, schema_of(rows.role)):
                 objects.put_same(f"{FOLDER}/{name}/{file.path}", content)
                 files.append(file)
-            written.append(WorldOutput(output=output, role=rows.role, files=tuple(files)))
-        manifest = WorldManifest(world=name, maker=maker, outputs=tuple(written))
+            written_outputs.append(WorldOutput(output=output, role=rows.role, files=tuple(files)))
+        manifest = WorldManifest(world=name, maker=maker, outputs=tuple(written_outputs))
         objects.put_same(f"{FOLDER}/{name}/{_MANIFEST}", canonical_bytes(manifest.wire()))
     except ObjectConflict as conflict:
         raise WorldFault(f"world {name}: another world of that name is there, and a world never changes: {conflict}") from None
@@ -228,9 +228,9 @@ def _faults_of(objects: ObjectStore, manifest: WorldManifest) -> list[str]:
             if file.first_ts_utc < newest:
                 faults.append(f"{file.path}: begins at {file.first_ts_utc}, before the end of the file in front of it")
             newest = max(newest, file.last_ts_utc)
-    named = {_path(name, file.path) for item in manifest.outputs for file in item.files}
+    named_paths = {_path(name, file.path) for item in manifest.outputs for file in item.files}
     there = set(objects.list(f"{FOLDER}/{name}")) - {_path(name, _MANIFEST), _path(name, _SEAL)}
-    faults += [f"{path.removeprefix(_path(name, ''))}: is not named by the manifest" for path in sorted(there - named)]
+    faults += [f"{path.removeprefix(_path(name, ''))}: is not named by the manifest" for path in sorted(there - named_paths)]
     return faults
 
 

@@ -62,6 +62,9 @@ COLUMNS = {
 """Column to the schema of the JSON in it."""
 PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"} | {
     "df_decision_receipt",
+    "admission_receipt",
+    "admission_batch",
+    "class_map",
     "world_manifest",
     "world_seal",
     "df_decision_list",

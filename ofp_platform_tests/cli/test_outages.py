@@ -56,6 +56,9 @@ ARGUMENTS = {
     "governance list": "",
     "id adjudicate": "card_payment mine --counts 0000/1 --reason why",
     "id list": "",
+    "ingress admit": "{folder}/events.jsonl",
+    "ingress receipts": "",
+    "ingress reconcile": "",
     "init": "",
     "intent cancel": "{digest}",
     "identity catch-up": "",
@@ -106,6 +109,9 @@ ARGUMENTS = {
     "projector failures": "",
     "projector run": "",
     "projector status": "",
+    "quarantine list": "",
+    "quarantine replay": "1 --reason why",
+    "quarantine show": "1",
     "registry check": "card_payments --store",
     "registry diff": "card_payments handbook",
     "registry show": "",
@@ -125,6 +131,7 @@ ARGUMENTS = {
     "world make": "w --rings",
     "world seal": "w",
     "world show": "w",
+    "world stream": "w",
     "world verify": "w",
 }
 """What each command is given: enough to come as far as its first server."""

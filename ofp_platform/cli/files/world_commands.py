@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.files.import_commands import RULES
+from ofp_platform.cli.files.run_door import door_of
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short
+from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 
 if TYPE_CHECKING:
     from ofp_platform.vocabulary.world import WorldManifest
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, seal, verify and show worlds: history that never changes.", no_args_is_help=True)
 _SHOWN = 20
+_ATTEMPTS = 12
 WorldName = Annotated[str, typer.Argument(metavar="WORLD", help="Name of the world: a-z, 0-9, _ and -.", show_default=False)]
 
 
@@ -68,14 +76,18 @@ def make(
     if rows is None and (labels is not None or rules is not None or leave_out):
         raise CommandRefused("--labels, --rules and --leave-out go with --rows")
     environment = resolve(home, profile)
-    made = _of_rows(environment, rows, labels, rules) if rows is not None else _simulated(environment, payments, handbook)
-    for file, fault in made.faults[:_SHOWN]:
+    made_world = (
+        _of_rows(environment, rows, labels, rules) if rows is not None else _simulated_world(environment, payments, handbook)
+    )
+    for file, fault in made_world.faults[:_SHOWN]:
         typer.echo(f"{file}:{fault.place}: {fault.column}: {fault.message}", err=True)
-    if len(made.faults) > _SHOWN:
-        typer.echo(f"and {len(made.faults) - _SHOWN:,} more rows that cannot be read", err=True)
-    if made.faults and not leave_out:
-        raise CommandRefused(f"{len(made.faults):,} rows are wrong: mend them, or make the world without them (--leave-out)")
-    manifest = write_world(environment.open_objects(), name, made.maker, made.outputs)
+    if len(made_world.faults) > _SHOWN:
+        typer.echo(f"and {len(made_world.faults) - _SHOWN:,} more rows that cannot be read", err=True)
+    if made_world.faults and not leave_out:
+        raise CommandRefused(
+            f"{len(made_world.faults):,} rows are wrong: mend them, or make the world without them (--leave-out)"
+        )
+    manifest = write_world(environment.open_objects(), name, made_world.maker, made_world.outputs)
     lines = [*_lines(manifest), f"not sealed yet: `ofp world seal {name}`"]
     print_facts({**manifest.wire(), "digest": manifest.digest}, lines, as_json=json)
 
@@ -124,6 +136,60 @@ def show(name: WorldName, json: AsJson = False, home: Home = None, profile: Prof
     print_facts({**manifest.wire(), "digest": manifest.digest}, _lines(manifest), as_json=json)
 
 
+@app.command(short_help="Stream a sealed world to the run.")
+def stream(
+    name: WorldName,
+    as_arrived: Annotated[
+        bool,
+        typer.Option("--as-arrived", help="In the order of arrival, admitted then by a simulated clock; else by event time."),
+    ] = False,
+    speedup: Annotated[
+        float, typer.Option("--speedup", min=0, help="Event time over this; 0: as fast as it goes.", show_default=True)
+    ] = 0.0,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Send the events of a sealed world through the door of the profile's run, all outputs but truth side by side. Cut off, it
+    goes on where it was; what is sent twice is a duplicate. Times of events are never rewritten.
+    """
+    import time
+
+    from ofp_platform.log.port import LogUnavailable
+    from ofp_platform.storage.objects import ObjectStoreUnavailable
+    from ofp_platform.world.streamer import Pace, Streamer, StreamTally
+    from ofp_platform.world.world_store import open_world
+
+    environment = resolve(home, profile)
+    with environment.open_plane("ingress", create_stream=True) as plane:
+        world = open_world(plane.objects, name)
+        door = door_of(plane)
+
+        @retry(
+            retry=retry_if_exception_type((LogUnavailable, ObjectStoreUnavailable)),
+            wait=wait_exponential(multiplier=0.2, max=10),
+            stop=stop_after_attempt(_ATTEMPTS),
+            reraise=True,
+        )
+        def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
+            receipt = door.admit(envelopes, f"world/{name}", admitted_at)
+            return Counter(outcome.outcome.value for outcome in receipt.outcomes)
+
+        pace = Pace(speedup, time.monotonic, time.sleep)
+        streamer = Streamer(world, plane.profile.context_pins, plane.pool, send, pace, as_arrived)
+        rows = sum(output.rows for output in world.manifest.outputs if output.output in streamer.outputs())
+        tally = StreamTally()
+        with bar(Console(stderr=True), "Streaming", rows) as advance:
+            streamer.run(tally, advance)
+    counts = {outcome.value: tally.outcomes[outcome.value] for outcome in AdmissionOutcome}
+    lines = [
+        f"{tally.sent_rows:,} sent now, {tally.resumed_rows:,} before: {counts['ADMIT']:,} admitted,"
+        f" {counts['DUPLICATE']:,} duplicates,"
+        f" {counts['QUARANTINE']:,} set aside (`ofp quarantine list`)"
+    ]
+    print_facts({"sent": tally.sent_rows, "resumed": tally.resumed_rows, **counts}, lines, as_json=json)
+
+
 @app.command("list", short_help="List worlds.")
 def list_(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """All worlds of the object store, sealed or not. Their files are not looked at: `ofp world verify` does that."""
@@ -141,7 +207,7 @@ def list_(json: AsJson = False, home: Home = None, profile: ProfileSource = None
     print_facts(facts, lines or ["no world: `ofp world make` writes one"], as_json=json)
 
 
-def _simulated(environment: Environment, payments: int | None, handbook: Path | None) -> MadeWorld:
+def _simulated_world(environment: Environment, payments: int | None, handbook: Path | None) -> MadeWorld:
     from ofp_platform.simulation.payments import PaymentSimulation
     from ofp_platform.simulation.rings import RingSimulation
     from ofp_platform.world.makers import handbook_world, payments_world, rings_world

@@ -43,10 +43,10 @@ def append(
     with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
         log = plane.context_log(create=True) if context else plane.log
         batch: list[tuple[int, Any]] = []
-        for number, line in enumerate(_lines(file), 1):
+        for number, line in enumerate(lines_of_file(file), 1):
             if not line.strip():
                 continue
-            value = _value(line)
+            value = envelope_of(line)
             if isinstance(value, dict):
                 batch.append((number, value))
             else:
@@ -66,7 +66,12 @@ def append(
         raise typer.Exit(1)
 
 
-def _lines(file: Path) -> Iterator[bytes]:
+def lines_of_file(file: Path) -> Iterator[bytes]:
+    """The lines of a file, or of standard input (`-`).
+
+    Raises:
+        CommandRefused: it cannot be read, or is no UTF-8 text.
+    """
     from ofp_platform.vocabulary.text_file import lines_of
 
     try:
@@ -79,7 +84,7 @@ def _lines(file: Path) -> Iterator[bytes]:
         raise CommandRefused(f"{file}: {error.strerror}") from None
 
 
-def _value(line: bytes) -> dict[str, Any] | RecordRefusal:
+def envelope_of(line: bytes) -> dict[str, Any] | RecordRefusal:
     """One line as a JSON object, or why it is none, which holds nothing of the line."""
     from ofp_platform.log.port import RecordRefusal, RefusalReason
     from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json

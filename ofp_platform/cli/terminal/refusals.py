@@ -25,6 +25,8 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.tls import CertificateUnusable
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
+    from ofp_platform.ingress.door import IngressRefused
+    from ofp_platform.ingress.receipts import UnknownReceipt
     from ofp_platform.learning.protocol import ProtocolUnmet
     from ofp_platform.log.archive import ArchiveConflict
     from ofp_platform.log.archive_segment import SegmentDamaged
@@ -94,6 +96,7 @@ def words_for(error: Exception) -> str | None:
         EpochHeld,
         HandbookFileError,
         ImportRulesError,
+        IngressRefused,
         LeaseLost,
         LogError,
         MemoryTooSmall,
@@ -124,6 +127,7 @@ def words_for(error: Exception) -> str | None:
         TooFewFiles,
         TrimRefused,
         UnknownProjection,
+        UnknownReceipt,
         UnknownRun,
         WorldFault,
     )

@@ -1,4 +1,5 @@
-"""Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live."""
+"""Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
+records of ingress sent again."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
@@ -110,9 +112,32 @@ class PackOperation(_Fact):
     refusal: str | None = None
 
 
-GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated | PackOperation
+class QuarantineReplayed(_Fact):
+    """A record of ingress that was in quarantine was sent through the door again, by an operator."""
+
+    fact: Literal["quarantine_replayed"] = "quarantine_replayed"
+    stream_name: StreamName
+    context_pins: ContextPins
+    quarantine_id: Count
+    set_aside_for: QuarantineReason = Field(strict=False)
+    batch_id: Count = Field(description="of the receipt that it got this time")
+    outcome: AdmissionOutcome = Field(strict=False)
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    at_utc: Time
+
+
+GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated | PackOperation | QuarantineReplayed
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
-FACTS = ("build_completed", "build_failed", "build_superseded", "dagster_run_failed", "id_adjudicated", "pack_operation")
+FACTS = (
+    "build_completed",
+    "build_failed",
+    "build_superseded",
+    "dagster_run_failed",
+    "id_adjudicated",
+    "pack_operation",
+    "quarantine_replayed",
+)
 
 
 def subject(fact: GovernanceFact) -> str:
@@ -121,6 +146,8 @@ def subject(fact: GovernanceFact) -> str:
         return fact.operation_id
     if isinstance(fact, IdAdjudicated):
         return fact.adjudication.event_id
+    if isinstance(fact, QuarantineReplayed):
+        return f"quarantine/{fact.quarantine_id}"
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -133,6 +160,8 @@ def gist(fact: GovernanceFact) -> str:
         case PackOperation():
             way = f"registry {fact.from_registry[:12]} -> {fact.to_registry[:12]}"
             return _line(fact.step, way, fact.refusal or f"{fact.actor}: {fact.reason}")
+        case QuarantineReplayed():
+            return _line(fact.set_aside_for, fact.outcome, f"{fact.actor}: {fact.reason}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():

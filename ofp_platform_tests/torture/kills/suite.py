@@ -1,4 +1,4 @@
-"""The kill loop: projectors, archivers, builders and publishers are killed anywhere, and nothing shows of it afterwards."""
+"""The kill loop: projectors, archivers, builders, publishers, streamers are killed anywhere, and nothing shows of it later."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
-from ofp_platform_tests.torture.kills import links
+from ofp_platform_tests.torture.kills import links, streamer
 from ofp_platform_tests.torture.kills.archiver import check_without_guard, kill_archivers
 from ofp_platform_tests.torture.kills.builder import Builders
 from ofp_platform_tests.torture.kills.check import Checked, ledger, state_digests
 from ofp_platform_tests.torture.kills.links import kill_graph_projectors
 from ofp_platform_tests.torture.kills.projector import APPLY, CONTINUOUS, DAGSTER, SHARDED, Projectors
 from ofp_platform_tests.torture.kills.replay import check_offline, check_oracle
+from ofp_platform_tests.torture.kills.streamer import kill_streamers
 from ofp_platform_tests.torture.kills.victim_pool import VictimPool
 from ofp_platform_tests.torture.kills.world import DAY, DAYS, World, drop_database, make_world, registry
 from ofp_platform_tests.torture.own_database import fresh_database
@@ -38,6 +39,7 @@ DAGSTER_KILLS = 48
 BUILDER_KILLS = 300
 PUBLISHER_KILLS = 600
 LINKS = 20_000
+STREAMED_PAYMENTS = 20_000
 KILLS_A_BUILD = 5
 CHECKPOINTS = 24
 """At least. Less event time passes between two of them than a projection remembers: every event is compared."""
@@ -70,6 +72,8 @@ class Stores:
     unguarded: Checked
     graph_kills: Counter[str]
     graph: Checked
+    ingress_kills: Counter[str]
+    ingress: Checked
 
 
 def torture(run: Run) -> None:
@@ -86,13 +90,14 @@ def torture(run: Run) -> None:
             projectors, stores = folding.result(), storing.result()
         with world.open() as plane:
             replayed, oracle = _folds(run, plane, projectors)
-        torn, receipts_first, basis_first = _controls(run, control_dsn, lane)
+        torn, receipts_first, basis_first, records_first = _controls(run, control_dsn, lane)
     _rows_of_kills(run, world, projectors, stores)
     _row_of_checkpoints(run, world, projectors)
     _rows_of_checks(run, projectors.checked, replayed, oracle, stores)
     _row_of_control(run, "a projector that commits chunks before the basis", torn, "state")
     _row_of_control(run, "an archiver that puts receipts before segments", receipts_first, "archive verified")
     _row_of_control(run, "a projector of links that commits the basis before them", basis_first, "links")
+    _row_of_control(run, "a door that commits records before their receipts", records_first, "events of a world")
     _row_of_control(run, "a publisher that puts the manifest before the files", stores.unguarded, "publication")
 
 
@@ -142,7 +147,8 @@ def _stores(run: Run, world: World, builds_dsn: str, victim_pool: VictimPool) ->
         finally:
             labelled.plane.close()
     graph_kills, graph = kill_graph_projectors(world, victim_pool, run.count(LINKS, 400), rng)
-    return Stores(kills, archived, builders, published, unguarded, graph_kills, graph)
+    ingress_kills, ingress = kill_streamers(world, victim_pool, run.folder / "ingress", run.count(STREAMED_PAYMENTS, 600), rng)
+    return Stores(kills, archived, builders, published, unguarded, graph_kills, graph, ingress_kills, ingress)
 
 
 def _folds(run: Run, plane: Plane, projectors: Projectors) -> tuple[Checked, Checked]:
@@ -164,7 +170,7 @@ def _folds(run: Run, plane: Plane, projectors: Projectors) -> tuple[Checked, Che
     return replayed, check_oracle(plane, records(), projectors.killed, keys, before, some, Random(run.seed + 3))
 
 
-def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Checked, Checked]:
+def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Checked, Checked, Checked]:
     """The same checks of the same work without its guards."""
     world = make_world(dsn, run.folder / "control", CONTROL_PAYMENTS, run.seed, range_size=100)
     with world.open() as plane:
@@ -172,7 +178,9 @@ def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Che
         drills.kill_between_commits(CONTROL_KILLS)
         drills.checkpoint()
         receipts_first = check_without_guard(world, plane, victim_pool, run.folder / "control")
-        return drills.checked, receipts_first, links.check_without_guard(world, victim_pool, Random(run.seed))
+        basis_first = links.check_without_guard(world, victim_pool, Random(run.seed))
+        records_first = streamer.check_without_guard(world, victim_pool, run.folder / "torn-ingress")
+        return drills.checked, receipts_first, basis_first, records_first
 
 
 # ---- what is said of it --------------------------------------------------------------------------------------------------
@@ -189,7 +197,7 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
     )
     publishers = stores.builders.publisher_kills
     total = projectors.total + stores.archiver_kills.total() + stores.builders.total + publishers.total()
-    total += stores.graph_kills.total()
+    total += stores.graph_kills.total() + stores.ingress_kills.total()
     wanted = run.count(PROJECTOR_KILLS, 24)
     run.fact("processes killed", f"{total:,}", aim=f">= {wanted:,}", reached=total >= wanted)
     for name, count in (
@@ -198,12 +206,13 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
         ("projectors (sequencers and key shards)", projectors.hits(SHARDED).total()),
         ("projectors (runs of Dagster)", projectors.hits(DAGSTER).total()),
         ("projectors of links", stores.graph_kills.total()),
+        ("streamers of a world, with the door", stores.ingress_kills.total()),
         ("archivers", stores.archiver_kills.total()),
         ("builders and publishers of waiting builds", stores.builders.total),
         ("publishers", publishers.total()),
     ):
         run.fact(f"killed: {name}", f"{count:,}", aim="> 0", reached=count > 0)
-    hits = stores.archiver_kills + stores.builders.kills + publishers + stores.graph_kills
+    hits = stores.archiver_kills + stores.builders.kills + publishers + stores.graph_kills + stores.ingress_kills
     for driver in (APPLY, CONTINUOUS, SHARDED, DAGSTER):
         hits += projectors.hits(driver)
     anywhere = hits.pop("time", 0)
@@ -240,6 +249,8 @@ def _rows_of_checks(run: Run, unkilled: Checked, replayed: Checked, oracle: Chec
         ("nothing lost, nothing doubled: ledger == fold of the archive", replayed, ("ledger",)),
         ("answers == the naive fold of the log (oracle)", oracle, ("oracle", "watermark")),
         ("graph of links == fold of their stream, each once", stores.graph, ("links", "ledger of links")),
+        ("receipts of ingress balance, and agree with the log record by record", stores.ingress, ("receipts",)),
+        ("each event of a sealed world is in the log once", stores.ingress, ("events of a world",)),
         (
             "archive whole, without a gap, equal to the log",
             stores.archived,
@@ -257,7 +268,7 @@ def _rows_of_checks(run: Run, unkilled: Checked, replayed: Checked, oracle: Chec
             aim="0",
         )
     everything = Checked()
-    for one in (unkilled, replayed, oracle, stores.archived, built, stores.published, stores.graph):
+    for one in (unkilled, replayed, oracle, stores.archived, built, stores.published, stores.graph, stores.ingress):
         everything.take(one)
     run.claim("all comparisons", tried=everything.compared.total(), failed=everything.failed.total(), aim="0")
     run.raw["compared"] = dict(sorted(everything.compared.items()))

@@ -1,0 +1,151 @@
+"""`ofp ingress`: records through the door, their receipts, and the reconciliation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.files.run_door import door_of
+from ofp_platform.cli.online.log_commands import envelope_of, lines_of_file
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
+from ofp_platform.cli.terminal.progress import bar
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ofp_platform.ingress.gate import Sent
+
+app = typer.Typer(help="Send events through the door of a run, and show their receipts.", no_args_is_help=True)
+_SHOWN = 20
+
+
+@app.command(short_help="Send the events of a file through the door.")
+def admit(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One envelope per line; - reads standard input.")],
+    producer: Annotated[str, typer.Option("--producer", help="Name of who sends them; it is in the receipts.")] = "file",
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Send envelopes, one per line of UTF-8 text, in batches of 1,000. Each gets a receipt: admitted, a duplicate of one that
+    was, or set aside with a reason, which is printed as FILE:LINE: REASON: detail; exit code 1 if there was one.
+
+    Cut off, the command is called again: what was admitted is a duplicate then.
+    """
+    from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
+
+    counts = dict.fromkeys((outcome.value for outcome in AdmissionOutcome), 0)
+    batches: list[int] = []
+    with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
+        door = door_of(plane)
+        for numbers, records_sent in _batches(file):
+            receipt = door.admit(records_sent, producer)
+            batches.append(receipt.batch_id)
+            for number, outcome in zip(numbers, receipt.outcomes, strict=True):
+                counts[outcome.outcome.value] += 1
+                if outcome.reason is not None and counts[AdmissionOutcome.QUARANTINE] <= _SHOWN:
+                    typer.echo(f"{file}:{number}: {outcome.reason}: {outcome.detail}", err=True)
+    if (more := counts[AdmissionOutcome.QUARANTINE] - _SHOWN) > 0:
+        typer.echo(f"and {more:,} more that were set aside: `ofp quarantine list`", err=True)
+    print_facts({**_outcome_counts(counts), "batches": batches}, [_line(counts)], as_json=json)
+    if counts[AdmissionOutcome.QUARANTINE]:
+        raise typer.Exit(1)
+
+
+@app.command(short_help="List batches, or show the receipts of one.")
+def receipts(
+    batch: Annotated[int | None, typer.Argument(metavar="[BATCH]", help="Id of a batch.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Greatest number of batches to list.")] = 20,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """The newest batches of the profile's run with their counts; of one batch, the receipt of each record."""
+    from ofp_platform.ingress.receipts import read_batches, read_receipts
+
+    with resolve(home, profile).open_plane_without_log("auditor") as plane, plane.pool.connection() as connection:
+        pins, streams = plane.profile.context_pins, (plane.profile.stream_name, plane.profile.context_stream)
+        if batch is None:
+            batches = read_batches(connection, pins, limit=limit)
+            lines = [
+                line
+                for row in batches
+                for line in item(
+                    row.batch_id,
+                    when(row.received_at_utc),
+                    row.producer,
+                    details=(
+                        f"{row.records:,} records: {row.admitted:,} admitted, {row.duplicates:,} duplicates,"
+                        f" {row.quarantined:,} set aside",
+                    ),
+                )
+            ]
+            print_facts(batches, lines or ["no batch was received for this run"], as_json=json)
+            return
+        rows = read_receipts(connection, pins, batch, streams)
+    lines = []
+    for row in rows:
+        place = "" if row.position is None else f"{row.position.partition_id}/{row.position.offset}"
+        details = () if row.reason is None else (f"{row.reason}: {row.detail}",)
+        lines += item(row.place, row.outcome, row.event_class or "", row.event_id or "", place, details=details)
+    print_facts(rows, lines, as_json=json)
+
+
+@app.command(short_help="Hold receipts against the log, to the unit.")
+def reconcile(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+    """Count all receipts of the profile's run: sent = admitted + duplicates + set aside. Then read the log: each admitted record
+    stands where its receipt says, with its payload, and no other of the run is there. Exit code 1 if anything differs.
+    """
+    from ofp_platform.ingress.class_map import class_map_of
+    from ofp_platform.ingress.reconciliation import reconcile_ingress
+    from ofp_platform.online.plane import profile_pack
+
+    with resolve(home, profile).open_plane("auditor") as plane:
+        declared_profile = plane.profile
+        context = None if declared_profile.context_stream is None else plane.context_log()
+        class_map = class_map_of(profile_pack(declared_profile), has_context=context is not None)
+        records = sum(plane.log.ordinal_lag(plane.log.ends().model_copy(update={"partitions": ()})).values())
+        with bar(Console(stderr=True), "Reading the log", records) as advance, plane.pool.connection() as connection:
+            result = reconcile_ingress(connection, declared_profile.context_pins, class_map, plane.log, context, advance)
+    if not result.batches:
+        raise CommandRefused("no batch was received for this run: there is nothing to reconcile (`ofp ingress admit` sends one)")
+    lines = [
+        f"{result.sent_count:,} sent = {result.admitted_count:,} admitted + {result.duplicate_count:,} duplicates"
+        f" + {result.quarantined_count:,} set aside ({result.batches:,} batches)",
+        f"{result.in_log:,} of the admitted stand in the log, {result.trimmed_count:,} were trimmed, {result.later:,} came later",
+        *result.differences,
+        "balances to the unit" if not result.differing else f"{result.differing:,} differences",
+    ]
+    print_facts(result, lines, as_json=json)
+    if result.differing:
+        raise typer.Exit(1)
+
+
+def _batches(file: Path) -> Iterator[tuple[list[int], list[Sent]]]:
+    from ofp_platform.world.streamer import BATCH_RECORDS
+
+    numbers: list[int] = []
+    records_sent: list[Any] = []
+    for number, line in enumerate(lines_of_file(file), 1):
+        if line.strip():
+            numbers.append(number)
+            records_sent.append(envelope_of(line))
+        if len(records_sent) == BATCH_RECORDS:
+            yield numbers, records_sent
+            numbers, records_sent = [], []
+    if records_sent:
+        yield numbers, records_sent
+
+
+def _outcome_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    return {"admitted": counts["ADMIT"], "duplicates": counts["DUPLICATE"], "quarantined": counts["QUARANTINE"]}
+
+
+def _line(counts: Mapping[str, int]) -> str:
+    return f"{counts['ADMIT']:,} admitted, {counts['DUPLICATE']:,} duplicates, {counts['QUARANTINE']:,} set aside"

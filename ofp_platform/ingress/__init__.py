@@ -1,0 +1,1 @@
+"""Ingress: the door in front of the log. Each record that comes to it leaves a receipt."""

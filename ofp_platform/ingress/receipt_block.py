@@ -1,0 +1,132 @@
+"""The receipts of a batch as they are stored: columns in one compressed block, as the log has its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import pyarrow as pa
+
+from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, AdmissionReceipt, QuarantineReason
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Position
+
+_ZSTD = pa.Codec("zstd", compression_level=1)
+_OUTCOMES = tuple(AdmissionOutcome)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedAt:
+    """Where a record stands."""
+
+    is_context: bool
+    partition_id: str
+    offset: int
+    incarnation: str | None
+
+
+@dataclass(slots=True)
+class RecordOutcome:
+    """The outcome of one record of a batch; see AdmissionReceipt. Digests are 32 bytes."""
+
+    outcome: AdmissionOutcome
+    event_class: str | None = None
+    event_id: str | None = None
+    payload_hash: bytes | None = None
+    position: PlacedAt | None = None
+    reason: QuarantineReason | None = None
+    detail: str | None = None
+    admitted_payload_hash: bytes | None = None
+
+
+class _Columns(msgspec.Struct, array_like=True):
+    """Of n receipts. `outcomes`: a byte each; `positions`: (index of place, offset); `places`: the distinct (is_context,
+    partition, incarnation)."""
+
+    outcomes: bytes
+    classes: list[str | None]
+    class_index: list[int]
+    event_ids: list[str | None]
+    payload_hashes: list[bytes | None]
+    places: list[tuple[bool, str, str | None]]
+    positions: list[tuple[int, int] | None]
+    aside_rows: list[tuple[int, str, str, bytes | None]]
+    """Place in the batch, reason, detail, hash of the payload that was admitted."""
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(_Columns)
+
+
+def encode_receipts(outcomes: Sequence[RecordOutcome]) -> bytes:
+    """The block of a batch; in front of it the size of what is compressed, 8 bytes."""
+    classes: dict[str | None, int] = {}
+    places: dict[tuple[bool, str, str | None], int] = {}
+    positions: list[tuple[int, int] | None] = []
+    for outcome in outcomes:
+        at = outcome.position
+        if at is None:
+            positions.append(None)
+        else:
+            positions.append((places.setdefault((at.is_context, at.partition_id, at.incarnation), len(places)), at.offset))
+    columns = _Columns(
+        bytes(_OUTCOMES.index(outcome.outcome) for outcome in outcomes),
+        [],
+        [classes.setdefault(outcome.event_class, len(classes)) for outcome in outcomes],
+        [outcome.event_id for outcome in outcomes],
+        [outcome.payload_hash for outcome in outcomes],
+        list(places),
+        positions,
+        [
+            (place, outcome.reason.value, outcome.detail or "", outcome.admitted_payload_hash)
+            for place, outcome in enumerate(outcomes)
+            if outcome.reason is not None
+        ],
+    )
+    columns.classes = list(classes)
+    raw = _ENCODER.encode(columns)
+    return len(raw).to_bytes(8, "big") + bytes(_ZSTD.compress(raw, asbytes=True))
+
+
+def decode_receipts(block: bytes, pins: ContextPins, batch_id: int, streams: tuple[str, str | None]) -> list[AdmissionReceipt]:
+    """The receipts of a batch. `streams`: the names of those of traffic and of context.
+
+    Raises:
+        ValueError: it is no such block.
+    """
+    try:
+        raw = _ZSTD.decompress(block[8:], decompressed_size=int.from_bytes(block[:8], "big"), asbytes=True)
+        columns = _DECODER.decode(raw)
+    except (msgspec.DecodeError, pa.ArrowException, OSError) as error:
+        raise ValueError(f"the receipts of batch {batch_id} cannot be read: {error}") from None
+    details = {place: (reason, detail, admitted_hash) for place, reason, detail, admitted_hash in columns.aside_rows}
+    receipts = []
+    for place, code in enumerate(columns.outcomes):
+        position = None
+        if (at := columns.positions[place]) is not None:
+            is_context, partition_id, incarnation = columns.places[at[0]]
+            name = streams[is_context]
+            assert name is not None  # a record of context was admitted to a stream
+            position = Position(stream_name=name, partition_id=partition_id, offset=at[1], incarnation=incarnation)
+        reason, detail, admitted_hash = details.get(place, (None, None, None))
+        receipts.append(
+            AdmissionReceipt(
+                context_pins=pins,
+                batch_id=batch_id,
+                place=place,
+                outcome=_OUTCOMES[code],
+                event_class=columns.classes[columns.class_index[place]],
+                event_id=columns.event_ids[place],
+                payload_hash=_hex(columns.payload_hashes[place]),
+                position=position,
+                reason=None if reason is None else QuarantineReason(reason),
+                detail=detail,
+                admitted_payload_hash=_hex(admitted_hash),
+            )
+        )
+    return receipts
+
+
+def _hex(digest: bytes | None) -> str | None:
+    return None if digest is None else digest.hex()
