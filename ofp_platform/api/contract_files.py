@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 from ofp_platform.api.feast_questions import FeastAnswer, FeastQuestion
 from ofp_platform.ingress.class_map import ClassMap
 from ofp_platform.registry.models import pack_schema
-from ofp_platform.vocabulary.admission_receipt import AdmissionBatch, AdmissionReceipt
+from ofp_platform.vocabulary.admission_receipt import AdmissionAnswer, AdmissionBatch, AdmissionReceipt
 from ofp_platform.vocabulary.apply_failures import ApplyFailures
 from ofp_platform.vocabulary.catalogue import Catalogue
 from ofp_platform.vocabulary.envelope import Envelope
@@ -341,6 +341,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "run_check_evidence_v0.schema.json": object_schema(RunCheckEvidence, "run_check_evidence", "Evidence of a check v0"),
         "ofp_snapshot_set_v0.schema.json": object_schema(SnapshotSetIndex, "ofp_snapshot_set", "Snapshot set v0"),
         "admission_receipt_v0.schema.json": object_schema(AdmissionReceipt, "admission_receipt", "Receipt of ingress v0"),
+        "admission_answer_v0.schema.json": object_schema(AdmissionAnswer, "admission_answer", "Answer of ingress v0"),
         "admission_batch_v0.schema.json": object_schema(AdmissionBatch, "admission_batch", "Batch of ingress v0"),
         "class_map_v0.schema.json": object_schema(ClassMap, "class_map", "Class map v0"),
         "world_manifest_v0.schema.json": object_schema(WorldManifest, "world_manifest", "World manifest v0"),

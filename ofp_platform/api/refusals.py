@@ -26,6 +26,8 @@ _STATUS_OF_REASON = {
     Reason.FOREIGN_HOST: 421,
     Reason.METHOD_NOT_ALLOWED: 405,
     Reason.DECISION_CONFLICT: 409,
+    Reason.IDEMPOTENCY_CONFLICT: 409,
+    Reason.RATE_EXCEEDED: 429,
 }
 # the body was not read to its end: the connection cannot carry another request
 _ENDS_CONNECTION = frozenset(

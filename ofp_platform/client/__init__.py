@@ -10,6 +10,7 @@ with OfpClient("http://127.0.0.1:8000") as ofp:
 
 from ofp_platform.client.answer import AnswerNotTrusted, ReceivedFeatures, ServiceUnreachable
 from ofp_platform.client.client import AsyncOfpClient, ClientTls, OfpClient
+from ofp_platform.client.producer import BatchPolicy, EventSender, Producer, ProducerClosed
 from ofp_platform.client.question import make_request
 from ofp_platform.client.retries import RetryPolicy
 from ofp_platform.client.verification import verify
@@ -17,8 +18,12 @@ from ofp_platform.client.verification import verify
 __all__ = [
     "AnswerNotTrusted",
     "AsyncOfpClient",
+    "BatchPolicy",
     "ClientTls",
+    "EventSender",
     "OfpClient",
+    "Producer",
+    "ProducerClosed",
     "ReceivedFeatures",
     "RetryPolicy",
     "ServiceUnreachable",

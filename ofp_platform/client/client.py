@@ -116,7 +116,8 @@ class ClientTls:
         return context
 
 
-def _settings(base_url: str, token: Token | None, timeout_seconds: float, tls: ClientTls | None) -> dict[str, Any]:
+def client_settings(base_url: str, token: Token | None, timeout_seconds: float, tls: ClientTls | None) -> dict[str, Any]:
+    """The settings of an httpx client that asks the service alone."""
     # trust_env: a decision service talks to the plane it names, not through a proxy that its environment happens to have
     settings: dict[str, Any] = {"base_url": base_url, "timeout": timeout_seconds, "trust_env": False}
     settings["auth"] = None if token is None else _Bearer(token)
@@ -141,7 +142,7 @@ class OfpClient:
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._http = httpx.Client(**_settings(base_url, token, timeout_seconds, tls), transport=transport)
+        self._http = httpx.Client(**client_settings(base_url, token, timeout_seconds, tls), transport=transport)
         self._retries = retries or RetryPolicy()
         self._sleep = sleep
         self._chance = chance
@@ -331,7 +332,7 @@ class AsyncOfpClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._http = httpx.AsyncClient(**_settings(base_url, token, timeout_seconds, tls), transport=transport)
+        self._http = httpx.AsyncClient(**client_settings(base_url, token, timeout_seconds, tls), transport=transport)
         self._retries = retries or RetryPolicy()
         self._sleep = sleep
         self._chance = chance

@@ -17,7 +17,7 @@ import psycopg
 
 from ofp_platform.ingress.class_map import ClassMap, class_map_of
 from ofp_platform.ingress.gate import Gate, Passed, Sent, SetAside
-from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome, encode_receipts
+from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome, decode_outcomes, encode_receipts
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedColumns
 from ofp_platform.log.port import EventLog, LogUnavailable, RecordRefusal
@@ -51,8 +51,13 @@ _ADMITTED = f"""
     FROM unnest(%(name)s::integer[], %(offsets)s::bigint[]) WITH ORDINALITY AS k (name, at, n)"""
 _BATCH = """
     INSERT INTO ofp.admission_batch
-        (run_number, producer, class_map_digest, received_at, records, admitted, duplicates, quarantined, receipts)
-    VALUES (%s, %s, %s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, %s, %s, %s, %s, %s) RETURNING batch_id"""
+        (run_number, producer, class_map_digest, received_at, records, admitted, duplicates, quarantined, receipts,
+        idempotency_key, request_digest)
+    VALUES (%s, %s, %s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, %s, %s, %s, %s, %s, %s, %s)
+    RETURNING batch_id"""
+_SAME_KEY = """
+    SELECT batch_id, request_digest, receipts FROM ofp.admission_batch
+    WHERE (run_number, producer, idempotency_key) = (%s, %s, %s)"""
 _QUARANTINED = """
     INSERT INTO ofp.quarantined_record (batch_id, place, reason, detail, event_type, event_id, object_path)
     SELECT %s, * FROM unnest(%s::integer[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])"""
@@ -62,12 +67,25 @@ class IngressRefused(Exception):
     """A batch cannot be admitted as a whole; the text says why. Nothing of it was."""
 
 
+class KeyReused(IngressRefused):
+    """Another batch came under the same idempotency key of the same producer."""
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """A producer's name for a batch, and the SHA-256 (32 bytes) of what it sent: sent again, it is answered as before."""
+
+    key: str
+    request_digest: bytes
+
+
 @dataclass(frozen=True)
 class BatchReceipt:
-    """The receipt of a batch: how its records ended, in their order."""
+    """The receipt of a batch: how its records ended, in their order. `repeated`: it came before, under the same key."""
 
     batch_id: int
     outcomes: tuple[RecordOutcome, ...]
+    repeated: bool = False
 
     def count(self, outcome: AdmissionOutcome) -> int:
         """How many ended so."""
@@ -116,16 +134,27 @@ class Door:
         return cls(pool, traffic, context, objects, gate, row[0])
 
     @property
+    def streams(self) -> tuple[str, str | None]:
+        """The names of the streams of traffic and of context."""
+        return self.traffic.stream_name, None if self.context is None else self.context.stream_name
+
+    @property
     def class_map(self) -> ClassMap:
         """The event types that it takes."""
         return self.gate.class_map
 
-    def admit(self, records_sent: Sequence[Sent], producer: str, admitted_at: Sequence[int] | None = None) -> BatchReceipt:
+    def admit(
+        self,
+        records_sent: Sequence[Sent],
+        producer: str,
+        admitted_at: Sequence[int] | None = None,
+        idempotency_key: IdempotencyKey | None = None,
+    ) -> BatchReceipt:
         """Admit a batch of 1 to MOST_RECORDS records. `producer`: who sent it. `admitted_at`: of a simulation or a history, the
         declared time of admission of each, microseconds; None: the broker's own.
 
         Raises:
-            IngressRefused: no record, too many, or not one time for each.
+            IngressRefused: no record, too many, or not one time for each. KeyReused: see there.
             LogUnavailable | ObjectStoreUnavailable: nothing is known about the batch; send it again, as it is.
         """
         if not 1 <= len(records_sent) <= MOST_RECORDS:
@@ -137,7 +166,10 @@ class Door:
             try:
                 with _answering(), self.pool.connection() as connection:
                     with connection.transaction():
-                        receipt = self._admit(connection, records_sent, verdicts, producer, admitted_at)
+                        receipt = self._answer_before(connection, producer, idempotency_key)
+                        if receipt is not None:
+                            return receipt
+                        receipt = self._admit(connection, records_sent, verdicts, producer, admitted_at, idempotency_key)
                     crash_point("ingress.after_commit")
                     for log in (self.traffic, self.context):
                         if log is not None:
@@ -147,6 +179,19 @@ class Door:
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
+
+    def _answer_before(
+        self, connection: psycopg.Connection[Any], producer: str, idempotency_key: IdempotencyKey | None
+    ) -> BatchReceipt | None:
+        if idempotency_key is None:
+            return None
+        row = connection.execute(_SAME_KEY, (self.run_number, producer, idempotency_key.key)).fetchone()
+        if row is None:
+            return None
+        batch_id, request_digest, block = row
+        if bytes(request_digest) != idempotency_key.request_digest:
+            raise KeyReused(f"the idempotency key was used for another batch ({batch_id}); each batch has a key of its own")
+        return BatchReceipt(batch_id, tuple(decode_outcomes(bytes(block))), repeated=True)
 
     def _without_copies(self, verdicts: Sequence[Passed | SetAside]) -> list[Passed | SetAside | int]:
         """Of records of one identity in the batch, the first; for a copy of it, its place; others are in conflict with it."""
@@ -169,6 +214,7 @@ class Door:
         verdicts: Sequence[Passed | SetAside | int],
         producer: str,
         admitted_at: Sequence[int] | None,
+        idempotency_key: IdempotencyKey | None,
     ) -> BatchReceipt:
         """In one transaction. Objects are written before the heads of the log are locked: nobody waits for the store."""
         keys = [verdict.event_key for verdict in verdicts if isinstance(verdict, Passed)]
@@ -199,9 +245,9 @@ class Door:
             ]
             self._record(connection, is_context, sorted(appended_rows, key=lambda row: row[0]))
         counts = [sum(outcome.outcome is kind for outcome in outcomes) for kind in AdmissionOutcome]
-        row = connection.execute(
-            _BATCH, (self.run_number, producer, self.class_map.digest, len(outcomes), *counts, encode_receipts(outcomes))
-        ).fetchone()
+        name = (None, None) if idempotency_key is None else (idempotency_key.key, idempotency_key.request_digest)
+        facts = self.run_number, producer, self.class_map.digest, len(outcomes), *counts, encode_receipts(outcomes), *name
+        row = connection.execute(_BATCH, facts).fetchone()
         assert row is not None
         batch_id = int(row[0])
         if aside:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import pyarrow as pa
 
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, AdmissionReceipt, QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Position
 
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _OUTCOMES = tuple(AdmissionOutcome)
@@ -89,8 +89,8 @@ def encode_receipts(outcomes: Sequence[RecordOutcome]) -> bytes:
     return len(raw).to_bytes(8, "big") + bytes(_ZSTD.compress(raw, asbytes=True))
 
 
-def decode_receipts(block: bytes, pins: ContextPins, batch_id: int, streams: tuple[str, str | None]) -> list[AdmissionReceipt]:
-    """The receipts of a batch. `streams`: the names of those of traffic and of context.
+def decode_outcomes(block: bytes) -> list[RecordOutcome]:
+    """The outcomes of the records of a batch.
 
     Raises:
         ValueError: it is no such block.
@@ -99,34 +99,56 @@ def decode_receipts(block: bytes, pins: ContextPins, batch_id: int, streams: tup
         raw = _ZSTD.decompress(block[8:], decompressed_size=int.from_bytes(block[:8], "big"), asbytes=True)
         columns = _DECODER.decode(raw)
     except (msgspec.DecodeError, pa.ArrowException, OSError) as error:
-        raise ValueError(f"the receipts of batch {batch_id} cannot be read: {error}") from None
+        raise ValueError(f"a block of receipts cannot be read: {error}") from None
     details = {place: (reason, detail, admitted_hash) for place, reason, detail, admitted_hash in columns.aside_rows}
-    receipts = []
+    outcomes = []
     for place, code in enumerate(columns.outcomes):
         position = None
         if (at := columns.positions[place]) is not None:
             is_context, partition_id, incarnation = columns.places[at[0]]
-            name = streams[is_context]
-            assert name is not None  # a record of context was admitted to a stream
-            position = Position(stream_name=name, partition_id=partition_id, offset=at[1], incarnation=incarnation)
+            position = PlacedAt(is_context, partition_id, at[1], incarnation)
         reason, detail, admitted_hash = details.get(place, (None, None, None))
-        receipts.append(
-            AdmissionReceipt(
-                context_pins=pins,
-                batch_id=batch_id,
-                place=place,
-                outcome=_OUTCOMES[code],
-                event_class=columns.classes[columns.class_index[place]],
-                event_id=columns.event_ids[place],
-                payload_hash=_hex(columns.payload_hashes[place]),
-                position=position,
-                reason=None if reason is None else QuarantineReason(reason),
-                detail=detail,
-                admitted_payload_hash=_hex(admitted_hash),
+        outcomes.append(
+            RecordOutcome(
+                _OUTCOMES[code],
+                columns.classes[columns.class_index[place]],
+                columns.event_ids[place],
+                columns.payload_hashes[place],
+                position,
+                None if reason is None else QuarantineReason(reason),
+                detail,
+                admitted_hash,
             )
         )
-    return receipts
+    return outcomes
 
 
-def _hex(digest: bytes | None) -> str | None:
-    return None if digest is None else digest.hex()
+def receipt_fields(place: int, outcome: RecordOutcome, streams: tuple[str, str | None]) -> dict[str, Any]:
+    """The wire form of RecordReceipt. `streams`: the names of those of traffic and of context."""
+    fields: dict[str, Any] = {
+        "place": place,
+        "outcome": outcome.outcome.value,
+        "event_class": outcome.event_class,
+        "event_id": outcome.event_id,
+        "payload_hash": None if outcome.payload_hash is None else outcome.payload_hash.hex(),
+        "reason": None if outcome.reason is None else outcome.reason.value,
+        "detail": outcome.detail,
+        "admitted_payload_hash": None if outcome.admitted_payload_hash is None else outcome.admitted_payload_hash.hex(),
+    }
+    if (at := outcome.position) is not None:
+        position = {"stream_name": streams[at.is_context], "partition_id": at.partition_id, "offset": at.offset}
+        fields["position"] = position if at.incarnation is None else {**position, "incarnation": at.incarnation}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def decode_receipts(block: bytes, pins: ContextPins, batch_id: int, streams: tuple[str, str | None]) -> list[AdmissionReceipt]:
+    """The receipts of a batch. `streams`: the names of those of traffic and of context.
+
+    Raises:
+        ValueError: it is no such block.
+    """
+    head = {"context_pins": pins, "batch_id": batch_id}
+    return [
+        AdmissionReceipt.model_validate({**head, **receipt_fields(place, outcome, streams)})
+        for place, outcome in enumerate(decode_outcomes(block))
+    ]

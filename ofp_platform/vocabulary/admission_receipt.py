@@ -38,18 +38,14 @@ class QuarantineReason(StrEnum):
     EVENT_ID_CONFLICT = "EVENT_ID_CONFLICT"
 
 
-class AdmissionReceipt(Model):
-    """The receipt of one record. `place`: its place in the batch, from 0.
+class RecordReceipt(Model):
+    """The fate of one record of a batch. `place`: its place in the batch, from 0.
 
     `position`: where the record stands (ADMIT), or where the first of its identity does (DUPLICATE, EVENT_ID_CONFLICT).
     Class, id and payload hash are left out of a record that is no envelope. `admitted_payload_hash`: of an id that came with
     another payload, that of the first.
     """
 
-    kind: Literal["admission_receipt"] = "admission_receipt"
-    contract_version: Version = "v0"
-    context_pins: ContextPins = Field(description="the run that was admitted for")
-    batch_id: Count
     place: Count
     outcome: AdmissionOutcome = Field(strict=False)
     event_class: EventType | None = None
@@ -70,6 +66,33 @@ class AdmissionReceipt(Model):
     def wire(self) -> dict[str, Any]:
         """As it crosses a boundary: what is absent is left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+class AdmissionReceipt(RecordReceipt):
+    """The receipt of one record, with its batch and run."""
+
+    kind: Literal["admission_receipt"] = "admission_receipt"
+    contract_version: Version = "v0"
+    context_pins: ContextPins = Field(description="the run that was admitted for")
+    batch_id: Count
+
+
+class AdmissionAnswer(Model):
+    """The answer to a batch that was sent: a receipt for each record, in their order.
+
+    `repeated`: the batch came before under the same Idempotency-Key; this is the answer that it got then.
+    """
+
+    kind: Literal["admission_answer"] = "admission_answer"
+    contract_version: Version = "v0"
+    context_pins: ContextPins
+    batch_id: Count
+    repeated: bool
+    receipts: tuple[RecordReceipt, ...] = Field(strict=False, min_length=1)
+
+    def count(self, outcome: AdmissionOutcome) -> int:
+        """How many records ended so."""
+        return sum(receipt.outcome is outcome for receipt in self.receipts)
 
 
 class AdmissionBatch(Model):

@@ -63,6 +63,7 @@ COLUMNS = {
 PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"} | {
     "df_decision_receipt",
     "admission_receipt",
+    "admission_answer",
     "admission_batch",
     "class_map",
     "world_manifest",

@@ -59,6 +59,7 @@ ARGUMENTS = {
     "ingress admit": "{folder}/events.jsonl",
     "ingress receipts": "",
     "ingress reconcile": "",
+    "ingress serve": "--port 0",
     "init": "",
     "intent cancel": "{digest}",
     "identity catch-up": "",
@@ -256,7 +257,7 @@ def test_every_command_is_here() -> None:
     assert set(NEED_NO_DATABASE) | MAKE_A_HOME | NEED_NO_HOME <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(NEED_NO_DATABASE) - {"serve"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(NEED_NO_DATABASE) - {"serve", "ingress serve"}))
 def test_a_database_that_does_not_answer(name: str, home: Path, folder: Path) -> None:
     before = files_in(home)
     said = ofp(name, folder, OFP_HOME=str(home), OFP_DATABASE_URL="postgresql://somebody:secret@127.0.0.1:1/none")

@@ -110,6 +110,7 @@ AS_A_NEIGHBOUR = {
     "labels append": "labels load",
     "log import": "log append",
     "ingress admit": "log append",
+    "ingress serve": "log append",
     "world stream": "log append",
     "projection switch": "projection rebuild",
     "projector run": "projector catch-up",

@@ -407,8 +407,12 @@ def test_what_the_module_offers() -> None:
     assert sorted(client_package.__all__) == [
         "AnswerNotTrusted",
         "AsyncOfpClient",
+        "BatchPolicy",
         "ClientTls",
+        "EventSender",
         "OfpClient",
+        "Producer",
+        "ProducerClosed",
         "ReceivedFeatures",
         "RetryPolicy",
         "ServiceUnreachable",

@@ -21,6 +21,7 @@ STAY = {
     "cli/installation/principal_commands.py add": OPTIONS,
     "cli/offline/entity_commands.py from_entities": OPTIONS,
     "cli/online/features.py get_features": OPTIONS,
+    "cli/online/ingress_commands.py serve": OPTIONS,
     "kernel/answer_form.py body": FIELDS,
     "kernel/answer_text.py _render": LOOP,
     "kernel/answer_text.py _render_whole": LOOP,

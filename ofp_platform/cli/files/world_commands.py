@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,8 +22,10 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 
 if TYPE_CHECKING:
+    from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.world import WorldManifest
     from ofp_platform.world.makers import MadeWorld
+    from ofp_platform.world.streamer import Send
 
 app = typer.Typer(help="Make, seal, verify and show worlds: history that never changes.", no_args_is_help=True)
 _SHOWN = 20
@@ -143,6 +146,12 @@ def stream(
         bool,
         typer.Option("--as-arrived", help="In the order of arrival, admitted then by a simulated clock; else by event time."),
     ] = False,
+    url: Annotated[
+        str | None, typer.Option("--url", help="HTTP door (`ofp ingress serve`); default: by this process.", show_default=False)
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the HTTP door.", show_default=False)
+    ] = None,
     speedup: Annotated[
         float, typer.Option("--speedup", min=0, help="Event time over this; 0: as fast as it goes.", show_default=True)
     ] = 0.0,
@@ -155,26 +164,17 @@ def stream(
     """
     import time
 
-    from ofp_platform.log.port import LogUnavailable
-    from ofp_platform.storage.objects import ObjectStoreUnavailable
     from ofp_platform.world.streamer import Pace, Streamer, StreamTally
     from ofp_platform.world.world_store import open_world
 
-    environment = resolve(home, profile)
-    with environment.open_plane("ingress", create_stream=True) as plane:
-        world = open_world(plane.objects, name)
-        door = door_of(plane)
-
-        @retry(
-            retry=retry_if_exception_type((LogUnavailable, ObjectStoreUnavailable)),
-            wait=wait_exponential(multiplier=0.2, max=10),
-            stop=stop_after_attempt(_ATTEMPTS),
-            reraise=True,
+    if url is not None and as_arrived:
+        raise CommandRefused(
+            "--as-arrived declares times of admission, and over HTTP a door takes none but its own: leave one out"
         )
-        def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
-            receipt = door.admit(envelopes, f"world/{name}", admitted_at)
-            return Counter(outcome.outcome.value for outcome in receipt.outcomes)
-
+    environment = resolve(home, profile)
+    with environment.open_plane("ingress", create_stream=True) as plane, ExitStack() as stack:
+        world = open_world(plane.objects, name)
+        send = _through_http(stack, url, token) if url is not None else _through_door(plane, name)
         pace = Pace(speedup, time.monotonic, time.sleep)
         streamer = Streamer(world, plane.profile.context_pins, plane.pool, send, pace, as_arrived)
         rows = sum(output.rows for output in world.manifest.outputs if output.output in streamer.outputs())
@@ -188,6 +188,39 @@ def stream(
         f" {counts['QUARANTINE']:,} set aside (`ofp quarantine list`)"
     ]
     print_facts({"sent": tally.sent_rows, "resumed": tally.resumed_rows, **counts}, lines, as_json=json)
+
+
+def _through_door(plane: Plane, name: str) -> Send:
+    """Into the log, by this process."""
+    from ofp_platform.log.port import LogUnavailable
+    from ofp_platform.storage.objects import ObjectStoreUnavailable
+
+    door = door_of(plane)
+
+    @retry(
+        retry=retry_if_exception_type((LogUnavailable, ObjectStoreUnavailable)),
+        wait=wait_exponential(multiplier=0.2, max=10),
+        stop=stop_after_attempt(_ATTEMPTS),
+        reraise=True,
+    )
+    def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
+        receipt = door.admit(envelopes, f"world/{name}", admitted_at)
+        return Counter(outcome.outcome.value for outcome in receipt.outcomes)
+
+    return send
+
+
+def _through_http(stack: ExitStack, url: str, token: str | None) -> Send:
+    """To a service, which admits them under the name of the token's principal."""
+    from ofp_platform.client import EventSender
+
+    sender = stack.enter_context(EventSender(url, token=token))
+
+    def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
+        assert admitted_at is None  # refused before
+        return Counter(receipt.outcome.value for receipt in sender.send(envelopes).receipts)
+
+    return send
 
 
 @app.command("list", short_help="List worlds.")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +14,8 @@ from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.files.run_door import door_of
-from ofp_platform.cli.online.log_commands import envelope_of, lines_of_file
+from ofp_platform.cli.online.log_commands import lines_of_file
+from ofp_platform.cli.online.serve import front_of
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
@@ -19,7 +24,9 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ofp_platform.api.ingress_app import IngressApplication
     from ofp_platform.ingress.gate import Sent
+    from ofp_platform.vocabulary.profile import Profile
 
 app = typer.Typer(help="Send events through the door of a run, and show their receipts.", no_args_is_help=True)
 _SHOWN = 20
@@ -128,6 +135,7 @@ def reconcile(json: AsJson = False, home: Home = None, profile: ProfileSource = 
 
 
 def _batches(file: Path) -> Iterator[tuple[list[int], list[Sent]]]:
+    from ofp_platform.ingress.record_text import record_of
     from ofp_platform.world.streamer import BATCH_RECORDS
 
     numbers: list[int] = []
@@ -135,7 +143,7 @@ def _batches(file: Path) -> Iterator[tuple[list[int], list[Sent]]]:
     for number, line in enumerate(lines_of_file(file), 1):
         if line.strip():
             numbers.append(number)
-            records_sent.append(envelope_of(line))
+            records_sent.append(record_of(line))
         if len(records_sent) == BATCH_RECORDS:
             yield numbers, records_sent
             numbers, records_sent = [], []
@@ -149,3 +157,72 @@ def _outcome_counts(counts: Mapping[str, int]) -> dict[str, int]:
 
 def _line(counts: Mapping[str, int]) -> str:
     return f"{counts['ADMIT']:,} admitted, {counts['DUPLICATE']:,} duplicates, {counts['QUARANTINE']:,} set aside"
+
+
+def build_application(
+    profile: Profile, dsn: str, reports: Path, rate: float, *, principals: Path, access: Path, hosts: Sequence[str]
+) -> IngressApplication:
+    """The application of one worker process. `reports`: the folder in which all workers tell what ended in them."""
+    from ofp_platform.api.access_log import AccessLog
+    from ofp_platform.api.authentication import Authentication
+    from ofp_platform.api.ingress_app import IngressApplication
+    from ofp_platform.api.ingress_service import Allowance, IngressService
+    from ofp_platform.api.request_head import OwnHosts
+    from ofp_platform.vocabulary.background_tasks import EndedTasks
+
+    ended = EndedTasks(reports)
+    by_certificate = profile.http.client_certificates == "principals"
+    return IngressApplication(
+        IngressService(profile, dsn),
+        authentication=Authentication(principals, profile.context_pins, time.time, warnings=ended, by_certificate=by_certificate),
+        allowance=Allowance(rate),
+        hosts=OwnHosts(hosts),
+        access=AccessLog(access, time.time),
+        ended=ended,
+    )
+
+
+@app.command(short_help="Start the HTTP door.")
+def serve(
+    host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8100,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    rate: Annotated[float, typer.Option(min=0, help="Records a second of one producer and worker; 0: any number.")] = 50_000,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name that requests may carry in their header Host.")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="Serve by TLS with this certificate (PEM, with its chain); read again when it changes.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of --tls-certificate.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="Let only those connect who show a certificate of this authority.")
+    ] = None,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Admit events over HTTP until SIGTERM or Ctrl-C: `POST /v0/events`, for principals with the scope events:write. Prints the
+    address as soon as it answers.
+    """
+    from ofp_platform.api import server
+    from ofp_platform.api.access_log import FOLDER
+    from ofp_platform.vocabulary.background_tasks import EndedTasks
+
+    environment = resolve(home, profile)
+    declared_profile = environment.load_profile()
+    dsn = environment.dsn("ingress")
+    limits, tls = front_of(environment, host, tls_certificate, tls_key, tls_client_ca)
+    if declared_profile.log_kind != "postgres":
+        raise CommandRefused(f"the log is of kind {declared_profile.log_kind}: only the log in PostgreSQL has a door")
+    with TemporaryDirectory(prefix="ofp-ingress-") as reports:
+        application = partial(
+            build_application,
+            declared_profile,
+            dsn,
+            Path(reports),
+            rate,
+            principals=environment.principals_file,
+            access=environment.folder / FOLDER,
+            hosts=(host, *(allow_host or ())),
+        )
+        server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

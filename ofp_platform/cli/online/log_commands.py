@@ -38,6 +38,8 @@ def append(
     The newest position of each partition is printed in the form that `features get --at-least` takes.
     """
 
+    from ofp_platform.ingress.record_text import record_of
+
     appended_count = refused_count = 0
     newest: dict[str, Position] = {}
     with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
@@ -46,7 +48,7 @@ def append(
         for number, line in enumerate(lines_of_file(file), 1):
             if not line.strip():
                 continue
-            value = envelope_of(line)
+            value = record_of(line)
             if isinstance(value, dict):
                 batch.append((number, value))
             else:
@@ -82,20 +84,6 @@ def lines_of_file(file: Path) -> Iterator[bytes]:
                 yield line
     except OSError as error:
         raise CommandRefused(f"{file}: {error.strerror}") from None
-
-
-def envelope_of(line: bytes) -> dict[str, Any] | RecordRefusal:
-    """One line as a JSON object, or why it is none, which holds nothing of the line."""
-    from ofp_platform.log.port import RecordRefusal, RefusalReason
-    from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
-
-    try:
-        value = read_json(line)
-    except NotIJson as error:
-        return RecordRefusal(0, RefusalReason.NOT_I_JSON, str(error))
-    except NotJson as error:
-        return RecordRefusal(0, RefusalReason.INVALID_ENVELOPE, error.what)
-    return value if isinstance(value, dict) else RecordRefusal(0, RefusalReason.INVALID_ENVELOPE, "not a JSON object")
 
 
 def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]], newest: dict[str, Position]) -> tuple[int, int]:

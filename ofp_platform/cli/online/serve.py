@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home, ProfileSource
 
 if TYPE_CHECKING:
     from ofp_platform.api.app import Application
+    from ofp_platform.api.connection_places import ConnectionLimits
+    from ofp_platform.api.tls import Tls
     from ofp_platform.vocabulary.profile import Profile
 
 
@@ -84,6 +86,47 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def front_of(
+    environment: Environment, host: str, tls_certificate: Path | None, tls_key: Path | None, tls_client_ca: Path | None
+) -> tuple[ConnectionLimits, Tls | None]:
+    """The bounds of connections and the TLS of a service, refused in words here rather than in each worker.
+
+    Raises:
+        CommandRefused: options that do not go together, or keys that would cross a network in plain text.
+        PrincipalsError: see there.
+    """
+    from ofp_platform.api.connection_places import ConnectionLimits
+    from ofp_platform.api.principals import read_principals
+    from ofp_platform.api.tls import Tls
+    from ofp_platform.cli.terminal.refusals import CommandRefused
+
+    tls = None
+    if tls_certificate is not None and tls_key is not None:
+        tls = Tls(tls_certificate, tls_key, tls_client_ca)
+    elif (tls_certificate, tls_key, tls_client_ca) != (None, None, None):
+        raise CommandRefused("TLS needs --tls-certificate and --tls-key, both")
+    http = environment.load_profile().http
+    if http.client_certificates == "principals" and tls_client_ca is None:
+        raise CommandRefused("the profile says http.client_certificates: principals, so that --tls-client-ca is needed")
+    limits = ConnectionLimits(
+        places=http.max_connections,
+        places_of_a_peer=http.max_connections_of_a_peer,
+        lane=http.reserved_connections,
+        head_seconds=http.head_seconds,
+        unread_seconds=http.unread_seconds,
+        unread_bytes=http.unread_bytes,
+        handshakes=http.max_handshakes,
+        handshake_seconds=http.handshake_seconds,
+    )
+    read_principals(environment.principals_file)
+    if environment.tier.value == "production" and tls is None and not _is_loopback(host):
+        raise CommandRefused(
+            f"keys would cross the network to {host} in plain text: in production give --tls-certificate and --tls-key, or"
+            " bind the loopback"
+        )
+    return limits, tls
+
+
 def serve(
     host: Annotated[str, typer.Option(help="Address to bind.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 chooses a free one.")] = 8000,
@@ -104,43 +147,16 @@ def serve(
     """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
     from ofp_platform.api import health_ring, server
     from ofp_platform.api.access_log import FOLDER
-    from ofp_platform.api.connection_places import ConnectionLimits
-    from ofp_platform.api.principals import read_principals
-    from ofp_platform.api.tls import Tls
-    from ofp_platform.cli.terminal.refusals import CommandRefused
     from ofp_platform.storage.postgres import asyncpg_arguments
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
-    tls = None
-    if tls_certificate is not None and tls_key is not None:
-        tls = Tls(tls_certificate, tls_key, tls_client_ca)
-    elif (tls_certificate, tls_key, tls_client_ca) != (None, None, None):
-        raise CommandRefused("TLS needs --tls-certificate and --tls-key, both")
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
-    http = declared_profile.http
-    if http.client_certificates == "principals" and tls_client_ca is None:
-        raise CommandRefused("the profile says http.client_certificates: principals, so that --tls-client-ca is needed")
-    limits = ConnectionLimits(
-        places=http.max_connections,
-        places_of_a_peer=http.max_connections_of_a_peer,
-        lane=http.reserved_connections,
-        head_seconds=http.head_seconds,
-        unread_seconds=http.unread_seconds,
-        unread_bytes=http.unread_bytes,
-        handshakes=http.max_handshakes,
-        handshake_seconds=http.handshake_seconds,
-    )
     dsn, read_dsn = environment.dsn("serving"), environment.read_dsn()
     # refused here in words, rather than in each worker
     for address in filter(None, (dsn, read_dsn)):
         asyncpg_arguments(address)
-    read_principals(environment.principals_file)
-    if environment.tier.value == "production" and tls is None and not _is_loopback(host):
-        raise CommandRefused(
-            f"keys would cross the network to {host} in plain text: in production give --tls-certificate and --tls-key, or"
-            " bind the loopback"
-        )
+    limits, tls = front_of(environment, host, tls_certificate, tls_key, tls_client_ca)
     # the plane is opened inside each worker: this process must hold no pools or threads when it forks them
     with TemporaryDirectory(prefix="ofp-serve-") as reports:
         application = partial(

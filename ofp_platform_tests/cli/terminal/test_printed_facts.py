@@ -21,6 +21,7 @@ PRINT_NO_FACTS = {
     "database sql": "prints SQL",
     "demo": "tells a story",
     "init": "writes files",
+    "ingress serve": "runs until it is stopped",
     "mcp serve": "runs until it is stopped",
     "pack from-feast": "prints a pack, YAML",
     "pack infer": "prints a pack, YAML",

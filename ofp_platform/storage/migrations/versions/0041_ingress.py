@@ -41,6 +41,10 @@ def upgrade() -> None:
             duplicates       integer NOT NULL,
             quarantined      integer NOT NULL,
             receipts         bytea   NOT NULL,
+            idempotency_key  text,
+            request_digest   bytea,
+            UNIQUE (run_number, producer, idempotency_key),
+            CHECK ((idempotency_key IS NULL) = (request_digest IS NULL)),
             CHECK (records = admitted + duplicates + quarantined AND records > 0)
         )""")
     op.execute("COMMENT ON COLUMN ofp.admission_batch.received_at IS 'microseconds, by the clock of the database'")

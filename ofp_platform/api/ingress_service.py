@@ -1,0 +1,147 @@
+"""Ingress behind HTTP: the door of a profile's run, opened when it is first needed; batches in few threads; health."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from ofp_platform.api.bounded_work import BoundedWork
+from ofp_platform.ingress.door import BatchReceipt, Door, IdempotencyKey, KeyReused
+from ofp_platform.ingress.gate import Sent
+from ofp_platform.ingress.receipt_block import receipt_fields
+from ofp_platform.log.port import LogTailLost, LogUnavailable
+from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.storage.postgres import DatabaseUnavailable
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.profile import Profile
+
+_DOWN = "the database in which records are admitted does not answer; send the batch again, as it is"
+_HEALTH_SECONDS = 1.0
+_OUTAGES = (LogUnavailable, LogTailLost, ObjectStoreUnavailable, DatabaseUnavailable)
+_CONNECTIONS = 6
+
+
+@dataclass
+class Allowance:
+    """Records that each producer may send: `rate` a second, and what it saved up in two seconds. `clock` gives seconds."""
+
+    rate: float
+    clock: Callable[[], float] = time.monotonic
+    _saved: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def take(self, producer: str, records: int) -> None:
+        """Take so many; a batch that is larger than all that can be saved takes everything.
+
+        Raises:
+            ContractError: UNAVAILABLE / RATE_EXCEEDED: so many are not saved up.
+        """
+        if not self.rate:
+            return
+        most, now = 2 * self.rate, self.clock()
+        saved, since = self._saved.get(producer, (most, now))
+        saved = min(most, saved + (now - since) * self.rate)
+        wanted = min(records, most)
+        if saved < wanted:
+            self._saved[producer] = saved, now
+            text = f"more than {self.rate:g} records a second of this producer; send it again later"
+            raise unavailable(Reason.RATE_EXCEEDED, text)
+        self._saved[producer] = saved - wanted, now
+
+
+class IngressService:
+    """The door of a profile's run, for an HTTP application."""
+
+    def __init__(self, profile: Profile, dsn: str) -> None:
+        self._profile = profile
+        self._dsn = dsn
+        self._work = BoundedWork(dsn, _DOWN, "batches of events")
+        self._opening = threading.Lock()
+        self._plane: Plane | None = None
+        self._door: Door | None = None
+        self._health: tuple[float, list[str]] = (float("-inf"), [])
+
+    @property
+    def pins(self) -> ContextPins:
+        """The run that is admitted for."""
+        return self._profile.context_pins
+
+    async def admit(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None, size: int) -> bytes:
+        """The answer to a batch, `admission_answer` as JSON. `size`: of what was sent, bytes.
+
+        Raises:
+            ContractError: STORE_DOWN, LOG_TAIL_LOST, OVERLOADED: nothing is known of the batch; IDEMPOTENCY_CONFLICT.
+        """
+        return await self._work.answer(lambda: self._admitted(records, producer, key), size)
+
+    def _admitted(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None) -> bytes:
+        try:
+            door = self._opened()
+            return answer_text(door.admit(records, producer, idempotency_key=key), self.pins, door.streams)
+        except KeyReused as error:
+            raise invalid(Reason.IDEMPOTENCY_CONFLICT, str(error), self.pins) from None
+        except _OUTAGES as error:
+            raise _outage(error) from error
+
+    async def reasons(self) -> list[str]:
+        """Why it cannot admit anything now; none, and it can. Looked at once a second at most."""
+        looked_at, reasons = self._health
+        if time.monotonic() - looked_at < _HEALTH_SECONDS:
+            return reasons
+        try:
+            await self._work.answer(self._look, 0)
+            reasons = []
+        except ContractError as error:
+            reasons = [error.reason.value]
+        self._health = time.monotonic(), reasons
+        return reasons
+
+    def _look(self) -> bytes:
+        try:
+            self._opened().traffic.demand_settled()
+        except _OUTAGES as error:
+            raise _outage(error) from error
+        return b""
+
+    def _opened(self) -> Door:
+        with self._opening:
+            if self._door is None:
+                if self._plane is None:
+                    self._plane = Plane.open(self._profile, self._dsn, max_connections=_CONNECTIONS)
+                plane = self._plane
+                context = None if self._profile.context_stream is None else plane.context_log(create=True)
+                pack = profile_pack(self._profile)
+                self._door = Door.open(plane.pool, plane.log, context, plane.objects, self.pins, pack)
+            return self._door
+
+    async def close(self) -> None:
+        """Finish what is under way, and disconnect."""
+        await self._work.close()
+        if self._plane is not None:
+            await asyncio.to_thread(self._plane.close)
+
+
+def answer_text(receipt: BatchReceipt, pins: ContextPins, streams: tuple[str, str | None]) -> bytes:
+    """`admission_answer` as JSON."""
+    return orjson.dumps(
+        {
+            "kind": "admission_answer",
+            "contract_version": "v0",
+            "context_pins": pins.wire(),
+            "batch_id": receipt.batch_id,
+            "repeated": receipt.repeated,
+            "receipts": [receipt_fields(place, outcome, streams) for place, outcome in enumerate(receipt.outcomes)],
+        }
+    )
+
+
+def _outage(error: Exception) -> ContractError:
+    if isinstance(error, LogTailLost) or "was promoted or put back" in str(error):
+        return unavailable(Reason.LOG_TAIL_LOST, "the log is not settled after a recovery; send the batch again, as it is")
+    return unavailable(Reason.STORE_DOWN, _DOWN)
