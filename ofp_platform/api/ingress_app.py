@@ -36,6 +36,7 @@ from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.ingress.door import MOST_RECORDS, IdempotencyKey
 from ofp_platform.ingress.gate import Sent
 from ofp_platform.ingress.record_text import ENCODINGS, TextRefused, TextTooLarge, records_of_array, records_of_lines, unpacked
+from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN
@@ -78,7 +79,8 @@ class IngressApplication:
         self._new_request_id = new_request_id
         self._bodies = BodyReader(MOST_BYTES, _BODY_SECONDS)
         self.metrics = HttpMetrics()
-        self._records = Counter("ofp_ingress_records", "records by outcome", ["outcome"], registry=self.metrics.registry)
+        words = "records by outcome, in answers: those that were repeated, too"
+        self._records = Counter("ofp_ingress_records", words, ["outcome"], registry=self.metrics.registry)
         answers = {EVENTS: self._admit, HEALTH: self._tell_health, METRICS: self._expose}
         self._routes = Starlette(
             routes=[Route(path, self._guard(path, answer), methods=[_METHODS[path]]) for path, answer in answers.items()],
@@ -156,8 +158,8 @@ class IngressApplication:
         self._allowance.take(producer, len(records))
         identity = None if key is None else IdempotencyKey(key, sha256(b"%d" % is_lines + body).digest())
         answer = await self._service.admit(records, producer, identity, len(body))
-        for outcome in (b"ADMIT", b"DUPLICATE", b"QUARANTINE"):
-            self._records.labels(outcome.decode()).inc(answer.count(b'"outcome":"%b"' % outcome))
+        for name in AdmissionOutcome:  # no id or word of a receipt can hold a quotation mark
+            self._records.labels(name.value).inc(answer.count(b'"outcome":"%b"' % name.encode()))
         return Response(answer, media_type="application/json", headers={"cache-control": "no-store"})
 
     async def _tell_health(self, _request: Request) -> Response:

@@ -7,6 +7,7 @@ it is never unknown whether a record was admitted. A batch that was cut off is s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -30,10 +31,13 @@ from ofp_platform.storage.transient import is_transient, outage_message
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN
+from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 
 MOST_RECORDS = 10_000
 """Of one batch."""
 _ATTEMPTS = 5
+_NAME = re.compile(IDENTIFIER_PATTERN, re.ASCII)
 _RUN = "INSERT INTO ofp.admission_run (pins_digest) VALUES (%s) ON CONFLICT DO NOTHING"
 _RUN_NUMBER = "SELECT run_number FROM ofp.admission_run WHERE pins_digest = %s"
 # digests come as one text of 32 bytes each; each key is looked up by itself, whatever the statistics say (record 0088)
@@ -154,11 +158,13 @@ class Door:
         declared time of admission of each, microseconds; None: the broker's own.
 
         Raises:
-            IngressRefused: no record, too many, or not one time for each. KeyReused: see there.
+            IngressRefused: no record, too many, not one time for each, or a producer without a name. KeyReused: see there.
             LogUnavailable | ObjectStoreUnavailable: nothing is known about the batch; send it again, as it is.
         """
         if not 1 <= len(records_sent) <= MOST_RECORDS:
             raise IngressRefused(f"a batch has from 1 to {MOST_RECORDS:,} records, and this one has {len(records_sent):,}")
+        if _NAME.fullmatch(producer) is None or holds_raw_identifier(producer):
+            raise IngressRefused("a producer's name has 1 to 128 of A-Z a-z 0-9 _ . : / -, the first a letter or digit")
         if admitted_at is not None and len(admitted_at) != len(records_sent):
             raise IngressRefused(f"{len(admitted_at):,} times of admission for {len(records_sent):,} records")
         verdicts = self._without_copies(self.gate.examine(records_sent))

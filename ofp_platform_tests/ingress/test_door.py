@@ -317,6 +317,9 @@ def test_batches_that_are_none_are_refused(pool: Pool, objects: ObjectStore) -> 
         door.admit([], "test")
     with pytest.raises(IngressRefused, match="10,001"):
         door.admit([transfer(door, "1")] * (MOST_RECORDS + 1), "test")
+    for name in ("", "a till", "4111111111111111"):
+        with pytest.raises(IngressRefused, match="a producer's name has"):
+            door.admit([transfer(door, "1")], name)
     with pytest.raises(IngressRefused, match="1 times of admission for 2 records"):
         door.admit([transfer(door, "1"), transfer(door, "2")], "test", [0])
     with pool.connection() as connection:

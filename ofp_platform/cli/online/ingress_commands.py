@@ -115,8 +115,8 @@ def reconcile(json: AsJson = False, home: Home = None, profile: ProfileSource = 
 
     with resolve(home, profile).open_plane("auditor") as plane:
         declared_profile = plane.profile
-        context = None if declared_profile.context_stream is None else plane.context_log()
-        class_map = class_map_of(profile_pack(declared_profile), has_context=context is not None)
+        context = None if plane.known_context_log() is None else plane.context_log()
+        class_map = class_map_of(profile_pack(declared_profile), has_context=declared_profile.context_stream is not None)
         records = sum(plane.log.ordinal_lag(plane.log.ends().model_copy(update={"partitions": ()})).values())
         with bar(Console(stderr=True), "Reading the log", records) as advance, plane.pool.connection() as connection:
             result = reconcile_ingress(connection, declared_profile.context_pins, class_map, plane.log, context, advance)
