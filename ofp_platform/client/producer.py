@@ -17,7 +17,7 @@ import httpx
 import orjson
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
-from ofp_platform.client.answer import ServiceUnreachable, parse, refused
+from ofp_platform.client.answer import AnswerNotTrusted, ServiceUnreachable, parse, refused
 from ofp_platform.client.client import ClientTls, Token, client_settings
 from ofp_platform.client.retries import RetryPolicy
 from ofp_platform.vocabulary.admission_receipt import AdmissionAnswer, RecordReceipt
@@ -77,9 +77,13 @@ class EventSender:
         Raises:
             ContractError: the batch is refused as a whole, after all tries where it was worth one.
             ServiceUnreachable: no answer after all tries; nothing is known of the batch.
-            AnswerNotTrusted: no answer of the contract.
+            AnswerNotTrusted: no answer of the contract. TypeError: an envelope cannot be written as JSON; nothing was sent.
         """
-        body = gzip.compress(b"".join(orjson.dumps(envelope) + b"\n" for envelope in envelopes), compresslevel=1)
+        return self.send_lines([orjson.dumps(envelope) for envelope in envelopes])
+
+    def send_lines(self, lines: Sequence[bytes]) -> AdmissionAnswer:
+        """The same of envelopes that are JSON texts; raises as `send`."""
+        body = gzip.compress(b"".join(line + b"\n" for line in lines), compresslevel=1)
         headers = {**_HEADERS, "idempotency-key": self._new_key()}
         for attempt in Retrying(
             stop=stop_after_attempt(self._retries.attempts),
@@ -91,8 +95,8 @@ class EventSender:
             with attempt:
                 answer = parse(AdmissionAnswer, self._post(headers, body).content)
                 break
-        if len(answer.receipts) != len(envelopes):
-            raise ServiceUnreachable(f"{len(answer.receipts)} receipts came for {len(envelopes)} records: this is a defect")
+        if len(answer.receipts) != len(lines):
+            raise AnswerNotTrusted(f"{len(answer.receipts)} receipts came for {len(lines)} records")
         return answer
 
     def _post(self, headers: Mapping[str, str], body: bytes) -> httpx.Response:
@@ -123,7 +127,7 @@ def _may_pass(error: BaseException) -> bool:
     return error.retryable if isinstance(error, ContractError) else isinstance(error, ServiceUnreachable)
 
 
-_Item = tuple[Mapping[str, Any], "Future[RecordReceipt]"]
+_Item = tuple[bytes, "Future[RecordReceipt]"]
 
 
 class Producer:
@@ -149,17 +153,21 @@ class Producer:
 
         Raises:
             ProducerClosed: see there. TimeoutError: too many waited for all of that time; the event was not taken.
+            TypeError: it cannot be written as JSON.
         """
+        line = orjson.dumps(envelope)
         future: Future[RecordReceipt] = Future()
         with self._changed:
             if self._is_closed:
                 raise ProducerClosed("the producer is closed")
             self._unanswered += 1
         try:
-            self._waiting.put((envelope, future), timeout=timeout_seconds)
+            self._waiting.put((line, future), timeout=timeout_seconds)
         except queue.Full:
             self._answered(1)
             raise TimeoutError(f"{self._policy.most_waiting} events wait to be sent") from None
+        if not self._thread.is_alive():  # it ended while this one was given: nobody else would tell
+            self._give_up(ProducerClosed("the producer has ended"))
         return future
 
     def flush(self) -> None:
@@ -192,10 +200,30 @@ class Producer:
 
     def _run(self) -> None:
         is_open = True
-        while is_open:
-            batch, is_open = self._next_batch()
-            if batch:
-                self._send(batch)
+        batch: list[_Item] = []
+        try:
+            while is_open:
+                batch, is_open = self._next_batch()
+                if batch:
+                    self._send(batch)
+        except BaseException as error:  # a defect, or no memory left: whoever waits is told, and whoever comes
+            self._give_up(error, batch)
+
+    def _give_up(self, error: BaseException, batch: Sequence[_Item] = ()) -> None:
+        """Take no more events, and fail those in hand and those that wait."""
+        with self._changed:
+            self._is_closed = True
+            self._failure = self._failure or error
+        items: list[_Item | None] = list(batch)
+        while True:
+            for item in items:
+                if item is not None and not item[1].done():
+                    item[1].set_exception(error)
+                    self._answered(1)
+            try:
+                items = [self._waiting.get_nowait()]
+            except queue.Empty:
+                return
 
     def _next_batch(self) -> tuple[list[_Item], bool]:
         """The next events that go together; whether others may follow."""
@@ -216,7 +244,7 @@ class Producer:
 
     def _send(self, batch: Sequence[_Item]) -> None:
         try:
-            answer = self._sender.send([envelope for envelope, _ in batch])
+            answer = self._sender.send_lines([line for line, _ in batch])
         except BaseException as error:
             with self._changed:
                 self._failure = self._failure or error

@@ -16,7 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
-from ofp_platform.client import BatchPolicy, EventSender, Producer, ProducerClosed, RetryPolicy, ServiceUnreachable
+from ofp_platform.client import (
+    AnswerNotTrusted,
+    BatchPolicy,
+    EventSender,
+    Producer,
+    ProducerClosed,
+    RetryPolicy,
+    ServiceUnreachable,
+)
 from ofp_platform.vocabulary.admission_receipt import RecordReceipt
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
@@ -141,6 +149,45 @@ def test_a_full_producer_waits_and_says_when_it_waited_too_long() -> None:
     door.hold.set()
     producer.close()
     assert all(future.result(timeout=30) for future in futures)
+
+
+def test_an_event_that_is_no_json_is_refused_at_once_and_alone() -> None:
+    door = Door()
+    with Producer(door.sender(), BatchPolicy(records=2, linger_seconds=5)) as producer:
+        first = producer.send({"event_id": "1"})
+        with pytest.raises(TypeError):
+            producer.send({"event_id": object()})
+        second = producer.send({"event_id": "2"})
+        assert ids([first, second]) == ["1", "2"]
+
+
+def test_receipts_that_are_not_one_for_each_are_not_trusted() -> None:
+    position = {"stream_name": "s", "partition_id": "0000", "offset": 1}
+    head = {"kind": "admission_answer", "contract_version": "v0", "context_pins": PINS, "batch_id": 1, "repeated": False}
+    answer = json.dumps({**head, "receipts": [{"place": 0, "outcome": "ADMIT", "position": position}]})
+    with Door(answer).sender() as sender, pytest.raises(AnswerNotTrusted, match="1 receipts came for 2 records"):
+        sender.send(events(2))
+
+
+def test_a_producer_whose_thread_ended_tells_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door()
+    door.hold.clear()
+    producer = Producer(door.sender(), BatchPolicy(records=1))
+    first = producer.send({"event_id": "1"})
+    assert door.asked.wait(30)
+
+    def broken(_batch: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(producer, "_send", broken)
+    second, third = producer.send({"event_id": "2"}), producer.send({"event_id": "3"})
+    door.hold.set()
+    assert first.result(timeout=30).event_id == "1"
+    for future in (second, third):
+        with pytest.raises(MemoryError):
+            future.result(timeout=30)
+    with pytest.raises(ProducerClosed):
+        producer.send({"event_id": "4"})
 
 
 def test_policies_that_cannot_be_are_refused() -> None:
