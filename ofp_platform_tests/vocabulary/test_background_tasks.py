@@ -20,6 +20,7 @@ AWAITED = {
     "api/http_connection.py": "an answer, whose end its connection is told; a stop waits for it",
     "api/workers.py": "the process that started the workers waits for the end of each",
     "cli/services/tls_front.py": "a connection, whose ends see each other close; the front joins it when it stops",
+    "client/producer.py": "close joins it; where it ends before, each future and whoever sends is told",
     "decisions/loop.py": "a task group",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
     "online/ranges/shard_driver.py": "the driver joins it, and raises its error",
