@@ -14,7 +14,7 @@ from ofp_platform.api.bounded_work import BoundedWork
 from ofp_platform.ingress.door import BatchReceipt, Door, IdempotencyKey, KeyReused
 from ofp_platform.ingress.gate import Sent
 from ofp_platform.ingress.receipt_block import receipt_fields
-from ofp_platform.log.port import LogTailLost, LogUnavailable
+from ofp_platform.log.port import LogTailLost, LogUnavailable, LogUnsettled
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.postgres import DatabaseUnavailable
@@ -142,6 +142,6 @@ def answer_text(receipt: BatchReceipt, pins: ContextPins, streams: tuple[str, st
 
 
 def _outage(error: Exception) -> ContractError:
-    if isinstance(error, LogTailLost) or "was promoted or put back" in str(error):
+    if isinstance(error, LogTailLost | LogUnsettled):
         return unavailable(Reason.LOG_TAIL_LOST, "the log is not settled after a recovery; send the batch again, as it is")
     return unavailable(Reason.STORE_DOWN, _DOWN)

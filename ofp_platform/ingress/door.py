@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, cast
@@ -21,13 +20,12 @@ from ofp_platform.ingress.gate import Gate, Passed, Sent, SetAside
 from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome, decode_outcomes, encode_receipts
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedColumns
-from ofp_platform.log.port import EventLog, LogUnavailable, RecordRefusal
-from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.log.port import EventLog, RecordRefusal
+from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.registry.models import Pack
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.storage.transient import is_transient, outage_message
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
@@ -130,7 +128,7 @@ class Door:
         objects.put_same(class_map_path(class_map.digest), canonical_bytes(class_map.wire()))
         admissions = [None if log is None else Admission(log.partition_key) for log in (traffic, context)]
         gate = Gate(pins, class_map, cast(Admission, admissions[0]), admissions[1])
-        with _answering(), pool.connection() as connection:
+        with log_answering(), pool.connection() as connection:
             connection.execute(_RUN, (pins_digest(pins),))
             row = connection.execute(_RUN_NUMBER, (pins_digest(pins),)).fetchone()
         if row is None:
@@ -170,7 +168,7 @@ class Door:
         verdicts = self._without_copies(self.gate.examine(records_sent))
         for attempt in range(_ATTEMPTS):
             try:
-                with _answering(), self.pool.connection() as connection:
+                with log_answering(), self.pool.connection() as connection:
                     with connection.transaction():
                         receipt = self._answer_before(connection, producer, idempotency_key)
                         if receipt is not None:
@@ -393,13 +391,3 @@ def keep_in_quarantine(
         for line, (place, _) in enumerate(kept_lines):
             paths[place] = f"{path}#{line}"
     return paths
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except (psycopg.Error, OSError) as error:
-        if not is_transient(error):
-            raise
-        raise LogUnavailable(f"the log is in PostgreSQL: {outage_message(error)}") from error

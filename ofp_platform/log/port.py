@@ -66,6 +66,10 @@ class LogUnavailable(LogError):
     """The log does not answer; the same call may be made again. After an append it is not known whether it counted."""
 
 
+class LogUnsettled(LogUnavailable):
+    """A recovery may have taken records from the log, and nobody has settled that yet: nothing is appended before."""
+
+
 class RefusalReason(StrEnum):
     """Why a record was not appended, from a closed list. Only LOG_UNAVAILABLE is worth another attempt."""
 

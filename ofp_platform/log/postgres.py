@@ -30,6 +30,7 @@ from ofp_platform.log.port import (
     Candidate,
     LogTailLost,
     LogUnavailable,
+    LogUnsettled,
     PartitionInfo,
     PartitionNotFound,
     PartitionRequest,
@@ -172,7 +173,7 @@ class PostgresLog:
         if not 1 <= partitions <= 10_000:
             raise ValueError(f"a stream has 1 to 10000 partitions, not {partitions}")
         log = cls(pool, _NAME.validate_python(stream_name), partitions, partition_key)
-        with _answering(), pool.connection() as connection, connection.transaction():
+        with log_answering(), pool.connection() as connection, connection.transaction():
             connection.execute(
                 "INSERT INTO ofp.log_stream (stream_name, partition_count, partition_key, server)"
                 " VALUES (%s, %s, %s, CASE WHEN %s THEN ofp.log_server() END) ON CONFLICT DO NOTHING",
@@ -201,7 +202,7 @@ class PostgresLog:
             LogUnavailable: PostgreSQL does not answer.
             psycopg.errors.UndefinedTable: the database is not migrated; that is another thing than a stream that nobody made.
         """
-        with _answering(), pool.connection() as connection:
+        with log_answering(), pool.connection() as connection:
             row = connection.execute(
                 "SELECT partition_count, partition_key FROM ofp.log_stream WHERE stream_name = %s", (stream_name,)
             ).fetchone()
@@ -212,13 +213,13 @@ class PostgresLog:
         return log
 
     def _follow_history(self) -> None:
-        with _answering(), self._pool.connection() as connection:
+        with log_answering(), self._pool.connection() as connection:
             rows = connection.execute(_HISTORY, (self.stream_name,)).fetchall()
         self.history = LogHistory(tuple(IncarnationStart(*row) for row in rows))
 
     def is_settled(self) -> bool:
         """Whether the server is the one on which an incarnation of the log began: none was promoted or put back since."""
-        with _answering(), self._pool.connection() as connection:
+        with log_answering(), self._pool.connection() as connection:
             row = connection.execute(_SETTLED, (self.stream_name,)).fetchone()
         assert row is not None
         if row[0] != self.history.current:
@@ -235,7 +236,7 @@ class PostgresLog:
 
         Who calls it has made sure that the log has all that anybody has seen of it, or puts up with the loss.
         """
-        with _answering(), self._pool.connection() as connection, connection.transaction():
+        with log_answering(), self._pool.connection() as connection, connection.transaction():
             connection.execute(_LOCK, (self.stream_name, self._ids))
             state = connection.execute(_SETTLED, (self.stream_name,)).fetchone()
             if state is not None and state[1] and not again:
@@ -257,7 +258,7 @@ class PostgresLog:
         Raises:
             PositionUnknown: a record does not stand at the head of its partition; nothing is put back.
         """
-        with _answering(), self._pool.connection() as connection, connection.transaction():
+        with log_answering(), self._pool.connection() as connection, connection.transaction():
             rows = connection.execute(_LOCK, (self.stream_name, self._ids)).fetchall()
             heads: dict[str, int] = {name: head for name, head, *_ in rows}
             for batch in batches:
@@ -324,7 +325,7 @@ class PostgresLog:
         incarnation. Call `tell` when it has committed. `admitted_at`: microseconds; None: the broker's own time.
 
         Raises:
-            LogUnavailable: the log is not settled here. StreamNotFound: it lacks partitions.
+            LogUnsettled: see there. StreamNotFound: it lacks partitions.
             psycopg.Error: nothing is appended; what it means is the caller's to judge.
         """
         if admitted_at is None:
@@ -339,7 +340,7 @@ class PostgresLog:
         if len(heads) < len(names):
             raise StreamNotFound(f"stream {self.stream_name!r} lacks partitions that it was opened with: nothing was appended")
         if not all(is_settled for *_, is_settled in heads):
-            raise LogUnavailable(_unsettled_words(self.stream_name))
+            raise LogUnsettled(_unsettled_words(self.stream_name))
         firsts = [place for part in _statements(blocks) for place in self._insert(connection, part)]
         placed: list[tuple[str, int]] = [("", 0)] * len(records)
         for (name, _), members, (first, _) in zip(blocks, members_of, firsts, strict=True):
@@ -361,7 +362,7 @@ class PostgresLog:
         """Write the blocks, all or none; where each begins."""
         parts = _statements(blocks)
         firsts: list[_Place] = []
-        with _answering(), self._pool.connection() as connection:
+        with log_answering(), self._pool.connection() as connection:
             try:
                 with connection.transaction() if len(parts) > 1 else nullcontext():
                     if len(parts) > 1:  # all heads before the first block: appenders lock in one order
@@ -371,7 +372,7 @@ class PostgresLog:
             except psycopg.errors.NotNullViolation as error:
                 state = connection.execute(_SETTLED, (self.stream_name,)).fetchone()
                 if state is not None and not state[1]:
-                    raise LogUnavailable(_unsettled_words(self.stream_name)) from error
+                    raise LogUnsettled(_unsettled_words(self.stream_name)) from error
                 raise StreamNotFound(
                     f"stream {self.stream_name!r} lacks partitions that it was opened with: nothing was appended"
                 ) from error
@@ -400,7 +401,7 @@ class PostgresLog:
         return [(heads[name][0] + before, heads[name][1]) for (name, _), before in zip(blocks, ahead, strict=True)]
 
     def _broker_time(self) -> int:
-        with _answering(), self._pool.connection() as connection:
+        with log_answering(), self._pool.connection() as connection:
             row = connection.execute(_BROKER_TIME, (self.stream_name,)).fetchone()
         assert row is not None
         return int(row[0])
@@ -434,7 +435,7 @@ class PostgresLog:
         """Head, floor, incarnation and blocks, by partition."""
         arguments = {"stream": self.stream_name, "partitions": partition_ids, "offsets": list(offsets), "counts": counts}
         rows: dict[str, list[tuple[Any, ...]]] = {}
-        with _answering(), self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+        with log_answering(), self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
             for name, *row in cursor.execute(_READ, arguments):
                 rows.setdefault(name, []).append(tuple(row))
         return rows
@@ -504,7 +505,7 @@ class PostgresLog:
         Raises:
             PositionUnknown: the basis is past the head of a partition; nothing is deleted.
         """
-        with _answering(), self._pool.connection() as connection, connection.transaction():
+        with log_answering(), self._pool.connection() as connection, connection.transaction():
             parts = basis.by_partition()
             rows = connection.execute(_LOCK, (self.stream_name, sorted(parts))).fetchall()
             heads: dict[str, int] = {name: head for name, head, *_ in rows}
@@ -528,7 +529,7 @@ class PostgresLog:
     def wait(self, basis: Basis, timeout_seconds: float) -> bool:
         """See `EventLog.wait`; it holds one connection of the pool meanwhile."""
         deadline = time.monotonic() + timeout_seconds
-        with _answering(), self._pool.connection() as connection:
+        with log_answering(), self._pool.connection() as connection:
             connection.execute(f"LISTEN {LOG_CHANNEL}")
             try:
                 while True:
@@ -566,7 +567,7 @@ class PostgresLog:
         if connection is not None:
             rows = connection.execute(query, (self.stream_name,)).fetchall()
         else:
-            with _answering(), self._pool.connection() as other:
+            with log_answering(), self._pool.connection() as other:
                 rows = other.execute(query, (self.stream_name,)).fetchall()
         if rows and rows[0][2] != self.history.current:
             self._follow_history()
@@ -609,7 +610,12 @@ def _unsettled_words(stream_name: str) -> str:
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def log_answering() -> Iterator[None]:
+    """Inside the block, an outage of the database is one of the log.
+
+    Raises:
+        LogUnavailable: it does not answer.
+    """
     try:
         yield
     except (psycopg.Error, OSError) as error:
