@@ -61,9 +61,13 @@ _declared: list[Callable[[], None]] = []
 
 
 def load_loops() -> None:
-    """Load every loop of the imported modules now: a server does so before it answers (and before it forks)."""
-    while _declared:
-        _declared.pop()()
+    """Load every loop of the imported modules now: a server does so before it answers (and before it forks). Safe for threads."""
+    while True:
+        try:
+            load = _declared.pop()
+        except IndexError:  # that was the last
+            return
+        load()
 
 
 def native(signature: Any = None) -> Callable[[F], F]:

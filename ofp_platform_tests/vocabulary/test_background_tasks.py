@@ -23,6 +23,7 @@ AWAITED = {
     "client/producer.py": "close joins it; where it ends before, each future and whoever sends is told",
     "decisions/loop.py": "a task group",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
+    "offline/runs/builder.py": "short: reads what the first call of a loop would read else, and raise of",
     "online/ranges/shard_driver.py": "the driver joins it, and raises its error",
     "online/service/projection_monitor.py": "a reading, awaited by the monitor",
     "online/serving/async_reader.py": "short: a statement, whose end each question is told; a cache that fails is emptied",

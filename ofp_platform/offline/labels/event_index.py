@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ofp_platform.kernel.text_hashes import write_text_hashes
+
 Column: TypeAlias = pa.Array | pa.ChunkedArray
 Int64s: TypeAlias = NDArray[np.int64]
 _HASHED_AT_ONCE = 131_072
@@ -62,20 +64,25 @@ class IndexedLabels:
 
 
 def event_hashes(classes: Column, ids: Column) -> NDArray[np.uint64]:
-    """uint64[n]: a hash of the class and id of each event; the same one for the same event, in this process."""
+    """uint64[n]: a hash of the class and id of each event. Two events may have the same."""
     parts = [
         # neither a class nor an id holds a blank
         pc.binary_join_element_wise(
             *(column.slice(start, _HASHED_AT_ONCE).cast(pa.large_string()) for column in (classes, ids)),
             pa.scalar(" ", pa.large_string()),
-        ).to_numpy(zero_copy_only=False)
+        )
         for start in range(0, len(ids), _HASHED_AT_ONCE)
     ]
-    return np.concatenate([np.empty(0, np.uint64), *map(_text_hashes, parts)])
+    arrays = [array for part in parts for array in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
+    return np.concatenate([np.empty(0, np.uint64), *map(_text_hashes, arrays)])
 
 
-def _text_hashes(texts: NDArray[np.object_]) -> NDArray[np.uint64]:
-    return np.fromiter(map(hash, texts), np.int64, len(texts)).view(np.uint64)
+def _text_hashes(texts: pa.LargeStringArray) -> NDArray[np.uint64]:
+    hashes = np.empty(len(texts), np.uint64)
+    if len(texts):  # one without texts may have no buffers
+        _, offsets, text_bytes = (np.frombuffer(buffer or b"", np.uint8) for buffer in texts.buffers())
+        write_text_hashes(offsets.view(np.int64)[texts.offset :], text_bytes, hashes)
+    return hashes
 
 
 def _are_equal(stored: Column, wanted: Column) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ built but cannot be published waits as PUBLISH_PENDING with its files kept: publ
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import psycopg
 from pydantic import ValidationError
 
+from ofp_platform.kernel.native import load_loops
 from ofp_platform.offline.datasets.publication import LocalFile, name_files, publish_files, publish_manifest
 from ofp_platform.offline.replay.memory_budget import MemoryTooSmall
 from ofp_platform.offline.replay.spark_fold import SparkFold
@@ -87,6 +89,7 @@ def stages(build_context: BuildContext, lease: RunLease) -> Iterator[Stage]:
     A refusal ends the run as FAILED (or PUBLISH_PENDING) and the iteration; it is not raised.
     """
     remove_dead_folders(build_context.scratch, build_context.ledger)
+    threading.Thread(target=load_loops, name="load loops", daemon=True).start()  # while the plan is resolved and records are read
     try:
         with held_folder(build_context.scratch, lease.run_key):
             yield from _held_stages(build_context, lease)
