@@ -51,6 +51,7 @@ from ofp_platform.vocabulary.pack_operations import PackOperations
 from ofp_platform.vocabulary.pack_plan import PackPlan
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.scenario import ControlPayload, RunPlan, RunRecord, RunRequest, RunStatus
 from ofp_platform.vocabulary.serving import (
     ErrorResponse,
     FeatureGroups,
@@ -329,6 +330,11 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "label_receipt_v0.schema.json": object_schema(LabelReceipt, "label_receipt", "Label receipt v0"),
         "pack_plan_v0.schema.json": object_schema(PackPlan, "pack_plan", "Plan of a pack v0"),
         "run_facts_v0.schema.json": object_schema(RunFacts, "run_facts", "Run facts v0"),
+        "run_request_v0.schema.json": object_schema(RunRequest, "run_request", "Request for a run v0"),
+        "run_plan_v0.schema.json": object_schema(RunPlan, "run_plan", "Plan of a run v0"),
+        "run_record_v0.schema.json": object_schema(RunRecord, "run_record", "Record of an examination v0"),
+        "run_status_v0.schema.json": object_schema(RunStatus, "run_status", "Status of a run v0"),
+        "control_payload_v0.schema.json": object_schema(ControlPayload, "control_payload", "Payload of control v0"),
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),
         "ofs_build_run_v0.schema.json": object_schema(BuildRun, "ofs_build_run", "Run of a build v0"),

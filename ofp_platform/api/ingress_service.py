@@ -117,7 +117,8 @@ class IngressService:
                 plane = self._plane
                 context = None if self._profile.context_stream is None else plane.context_log(create=True)
                 pack = profile_pack(self._profile)
-                self._door = Door.open(plane.pool, plane.log, context, plane.objects, self.pins, pack)
+                needs_ready = self._profile.control_stream is not None
+                self._door = Door.open(plane.pool, plane.log, context, plane.objects, self.pins, pack, needs_ready=needs_ready)
             return self._door
 
     async def close(self) -> None:

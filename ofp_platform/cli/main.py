@@ -50,6 +50,7 @@ from ofp_platform.cli.online import (
     quarantine_commands,
     record_commands,
     registry_commands,
+    run_commands,
     serve,
     snapshot_commands,
 )
@@ -97,6 +98,7 @@ app.add_typer(principal_commands.app, name="principal")
 app.add_typer(profile_commands.app, name="profile")
 app.add_typer(pack_commands.app, name="pack")
 app.add_typer(world_commands.app, name="world")
+app.add_typer(run_commands.app, name="run")
 app.add_typer(database_commands.app, name="database")
 app.add_typer(access_commands.app, name="access")
 app.add_typer(service_commands.app, name="services")

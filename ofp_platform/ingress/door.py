@@ -26,11 +26,13 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.run_states import admitting_state
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.scenario import RunState
 
 MOST_RECORDS = 10_000
 """Of one batch."""
@@ -101,7 +103,7 @@ def class_map_path(digest: str) -> str:
 
 @dataclass(frozen=True)
 class Door:
-    """Of one run. The pool stays the caller's; safe for threads."""
+    """Of one run. The pool stays the caller's; safe for threads. `needs_ready`: records are admitted while control says READY."""
 
     pool: Pool
     traffic: PostgresLog
@@ -109,12 +111,21 @@ class Door:
     objects: ObjectStore
     gate: Gate
     run_number: int
+    needs_ready: bool = False
 
     @classmethod
     def open(
-        cls, pool: Pool, traffic: EventLog, context: EventLog | None, objects: ObjectStore, pins: ContextPins, pack: Pack
+        cls,
+        pool: Pool,
+        traffic: EventLog,
+        context: EventLog | None,
+        objects: ObjectStore,
+        pins: ContextPins,
+        pack: Pack,
+        *,
+        needs_ready: bool = False,
     ) -> Door:
-        """The door of a run; its class map is kept under its digest.
+        """The door of a run; its class map is kept under its digest. `needs_ready`: the run has a stream of control.
 
         Raises:
             IngressRefused: the log is none in PostgreSQL. LogUnavailable | ObjectStoreUnavailable: see there.
@@ -133,7 +144,7 @@ class Door:
             row = connection.execute(_RUN_NUMBER, (pins_digest(pins),)).fetchone()
         if row is None:
             raise IngressRefused(f"the database role of ingress does not see run {pins.run_id!r}: register it for that run")
-        return cls(pool, traffic, context, objects, gate, row[0])
+        return cls(pool, traffic, context, objects, gate, row[0], needs_ready)
 
     @property
     def streams(self) -> tuple[str, str | None]:
@@ -173,7 +184,8 @@ class Door:
                         receipt = self._answer_before(connection, producer, idempotency_key)
                         if receipt is not None:
                             return receipt
-                        receipt = self._admit(connection, records_sent, verdicts, producer, admitted_at, idempotency_key)
+                        open_verdicts = self._while_ready(connection, verdicts)
+                        receipt = self._admit(connection, records_sent, open_verdicts, producer, admitted_at, idempotency_key)
                     crash_point("ingress.after_commit")
                     for log in (self.traffic, self.context):
                         if log is not None:
@@ -196,6 +208,17 @@ class Door:
         if bytes(request_digest) != idempotency_key.request_digest:
             raise KeyReused(f"the idempotency key was used for another batch ({batch_id}); each batch has a key of its own")
         return BatchReceipt(batch_id, tuple(decode_outcomes(bytes(block))), repeated=True)
+
+    def _while_ready(
+        self, connection: psycopg.Connection[Any], verdicts: list[Passed | SetAside | int]
+    ) -> list[Passed | SetAside | int]:
+        """The verdicts where the run is READY, which it stays until the transaction ends; else nothing passes."""
+        state = admitting_state(connection, self.gate.pins) if self.needs_ready else RunState.READY
+        if state is RunState.READY:
+            return verdicts
+        words = "nobody asked for it" if state is None else f"it is {state}"
+        detail = f"pins: of a run that is not READY: {words}"
+        return [_not_active(verdict, detail) for verdict in verdicts]
 
     def _without_copies(self, verdicts: Sequence[Passed | SetAside]) -> list[Passed | SetAside | int]:
         """Of records of one identity in the batch, the first; for a copy of it, its place; others are in conflict with it."""
@@ -313,6 +336,17 @@ class Door:
 def _event_type(record: Sent, outcome: RecordOutcome) -> str | None:
     """The type of an envelope; of what is none nothing is shown."""
     return str(record["event_type"]) if outcome.event_id is not None and not isinstance(record, RecordRefusal) else None
+
+
+def _not_active(verdict: Passed | SetAside | int, detail: str) -> SetAside | int:
+    """A verdict, where nothing of the run passes; what is wrong with a record by itself is said first."""
+    if isinstance(verdict, SetAside) and verdict.first_place is not None:
+        return replace(verdict, reason=QuarantineReason.RUN_NOT_ACTIVE, detail=detail, first_place=None)
+    if not isinstance(verdict, Passed):
+        return verdict
+    record = verdict.record
+    names = verdict.event_class, record.envelope.event_type, record.envelope.event_id
+    return SetAside(QuarantineReason.RUN_NOT_ACTIVE, detail, *names, record.payload_hash)
 
 
 def _conflict(verdict: Passed, first_place: int | None) -> SetAside:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, AdmissionReceipt, QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.position import Position
 
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _OUTCOMES = tuple(AdmissionOutcome)
@@ -123,6 +124,13 @@ def decode_outcomes(block: bytes) -> list[RecordOutcome]:
     return outcomes
 
 
+def position_of(at: PlacedAt, streams: tuple[str, str | None]) -> Position:
+    """The position on the wire. `streams`: the names of those of traffic and of context."""
+    stream_name = streams[at.is_context]
+    assert stream_name is not None
+    return Position(stream_name=stream_name, partition_id=at.partition_id, offset=at.offset, incarnation=at.incarnation)
+
+
 def receipt_fields(place: int, outcome: RecordOutcome, streams: tuple[str, str | None]) -> dict[str, Any]:
     """The wire form of RecordReceipt. `streams`: the names of those of traffic and of context."""
     fields: dict[str, Any] = {
@@ -135,7 +143,7 @@ def receipt_fields(place: int, outcome: RecordOutcome, streams: tuple[str, str |
         "detail": outcome.detail,
         "admitted_payload_hash": None if outcome.admitted_payload_hash is None else outcome.admitted_payload_hash.hex(),
     }
-    if (at := outcome.position) is not None:
+    if (at := outcome.position) is not None:  # as `position_of`, without an object for each of many
         position = {"stream_name": streams[at.is_context], "partition_id": at.partition_id, "offset": at.offset}
         fields["position"] = position if at.incarnation is None else {**position, "incarnation": at.incarnation}
     return {name: value for name, value in fields.items() if value is not None}

@@ -30,6 +30,11 @@ _QUARANTINE = """
     WHERE run.pins_digest = %(run)s AND (%(id)s::bigint IS NULL OR q.quarantine_id = %(id)s)
         AND (%(reason)s::text IS NULL OR q.reason = %(reason)s)
     ORDER BY q.quarantine_id DESC LIMIT %(limit)s"""
+_COUNTS = """
+    SELECT coalesce(sum(records), 0)::bigint, coalesce(sum(admitted), 0)::bigint, coalesce(sum(duplicates), 0)::bigint,
+        coalesce(sum(quarantined), 0)::bigint, count(*)
+    FROM ofp.admission_batch JOIN ofp.admission_run USING (run_number)
+    WHERE pins_digest = %s AND (%s::bigint IS NULL OR received_at >= %s) AND (%s::bigint IS NULL OR received_at < %s)"""
 _BY_REASON = """
     SELECT q.reason, count(*) FROM ofp.quarantined_record AS q JOIN ofp.admission_batch USING (batch_id)
         JOIN ofp.admission_run AS run USING (run_number)
@@ -64,6 +69,17 @@ def read_batches(
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_BATCHES, (pins_digest(pins), before, before, limit)).fetchall()
     return [AdmissionBatch(context_pins=pins, received_at_utc=format_time(row.pop("received_at")), **row) for row in rows]
+
+
+def count_receipts(
+    connection: Connection[Any], pins: ContextPins, begin: int | None = None, end: int | None = None
+) -> dict[str, int]:
+    """The counters of a run's batches by `sent`, `admitted`, `duplicates`, `set_aside` and `batches`; of those received in
+    [begin, end), microseconds.
+    """
+    row = connection.execute(_COUNTS, (pins_digest(pins), begin, begin, end, end)).fetchone()
+    assert row is not None
+    return dict(zip(("sent", "admitted", "duplicates", "set_aside", "batches"), row, strict=True))
 
 
 def read_receipts(

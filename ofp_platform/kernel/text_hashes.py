@@ -20,9 +20,9 @@ _MIX_1, _MIX_2, _SHIFT = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85
 def write_text_hashes(offsets: Any, text_bytes: Any, hashes: Any) -> None:
     """Write the hash of each of n texts. Text i is text_bytes[offsets[i] : offsets[i + 1]]; hashes: uint64[n]."""
     for i in range(hashes.shape[0]):
-        mixed = _BASIS
+        hash_state = _BASIS
         for place in range(offsets[i], offsets[i + 1]):
-            mixed = (mixed ^ np.uint64(text_bytes[place])) * _PRIME
-        mixed = (mixed ^ (mixed >> _SHIFT)) * _MIX_1
-        mixed = (mixed ^ (mixed >> _SHIFT)) * _MIX_2
-        hashes[i] = mixed ^ (mixed >> _SHIFT)
+            hash_state = (hash_state ^ np.uint64(text_bytes[place])) * _PRIME
+        hash_state = (hash_state ^ (hash_state >> _SHIFT)) * _MIX_1
+        hash_state = (hash_state ^ (hash_state >> _SHIFT)) * _MIX_2
+        hashes[i] = hash_state ^ (hash_state >> _SHIFT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from ofp_platform.identity.queries import GraphReader
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_log import ArchivedLog
 from ofp_platform.log.archived_tail import demand_tail
-from ofp_platform.log.connect import connect_log
+from ofp_platform.log.connect import LogKind, connect_log
 from ofp_platform.log.port import EventLog, LogRefused, StreamNotFound
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.log.ranges import OffsetRanges
@@ -36,10 +37,12 @@ from ofp_platform.registry.models import Pack
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack_file, shipped_pack
 from ofp_platform.storage.objects import ObjectStore, open_objects
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.storage.run_states import demand_readable, run_state
 from ofp_platform.vocabulary.errors import ContractError, Reason, not_found
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.scenario import READABLE_STATES
 
 if TYPE_CHECKING:  # who reads, or builds, does not load what projects
     from ofp_platform.online.projecting.projector import Projector
@@ -49,10 +52,17 @@ if TYPE_CHECKING:  # who reads, or builds, does not load what projects
 CONTEXT_PARTITIONS = 1
 CONTEXT_PARTITION_KEY = "payload.member"
 """Of a context stream that the plane makes."""
+CONTROL_PARTITIONS = 1
+CONTROL_PARTITION_KEY = "payload.scenario_run_id"
+"""Of a control stream."""
 
 
 class NoContextStream(Exception):
     """The profile names no stream of identity links."""
+
+
+class NoControlStream(Exception):
+    """The profile names no stream of control."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,8 @@ def unknown_run(profile: Profile) -> ContractError:
     return not_found(
         Reason.UNKNOWN_RUN,
         f"run {profile.context_pins.run_id!r} of stream {profile.stream_name!r} has no live projection here: whoever projects it"
-        " makes one (`ofp projector run`, `ofp up`)",
+        " makes one (`ofp projector run`, `ofp up`)"
+        + ("" if profile.control_stream is None else ", once the run is READY (`ofp run show`)"),
         profile.context_pins,
     )
 
@@ -98,6 +109,7 @@ class Plane:
     opened_log: EventLog | None
     object_seconds: float | None = None
     opened_context_log: EventLog | None = None
+    opened_control_log: EventLog | None = None
 
     @classmethod
     def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8, create_stream: bool = True) -> Plane:
@@ -141,11 +153,13 @@ class Plane:
             self._settle(log)
         return log
 
-    def _connect_stream(self, stream_name: str, partitions: int, partition_key: str, *, create: bool) -> EventLog:
+    def _connect_stream(
+        self, stream_name: str, partitions: int, partition_key: str, *, create: bool, kind: LogKind | None = None
+    ) -> EventLog:
         profile = self.profile
         return connect_log(
             self.pool,
-            kind=profile.log_kind,
+            kind=kind or profile.log_kind,
             stream_name=stream_name,
             partitions=partitions,
             partition_key=partition_key,
@@ -169,6 +183,34 @@ class Plane:
         if create:
             self._settle(self.opened_context_log)
         return self.opened_context_log
+
+    def control_log(self, *, create: bool = False) -> PostgresLog:
+        """The stream of what control says of runs, in PostgreSQL whatever the log is; `create`: it is made where there is none.
+
+        Raises:
+            NoControlStream: the profile names none. StreamNotFound | LogUnavailable: it could not be opened.
+        """
+        name = self.profile.control_stream
+        if name is None:
+            raise NoControlStream("the profile names no control_stream, so its run needs no READY and none can be asked for")
+        if self.opened_control_log is None:
+            self.opened_control_log = self._connect_stream(
+                name, CONTROL_PARTITIONS, CONTROL_PARTITION_KEY, create=create, kind="postgres"
+            )
+        assert isinstance(self.opened_control_log, PostgresLog)
+        if create:
+            self._settle(self.opened_control_log)
+        return self.opened_control_log
+
+    def demand_ready(self) -> None:
+        """Refuse a run that may not be served or built from, where the profile has a stream of control.
+
+        Raises:
+            RunNotReady: see there.
+        """
+        if self.profile.control_stream is not None:
+            with self.pool.connection() as connection:
+                demand_readable(connection, self.profile.context_pins)
 
     def archived_context_log(self, *, create: bool = False) -> ArchivedLog:
         """The stream of identity links with its archive in front: what graphs are folded from; raises as `context_log`."""
@@ -232,6 +274,9 @@ class Plane:
         self._settle(self.log)
         if self.known_context_log() is not None:
             self._settle(self.context_log())
+        if self.profile.control_stream is not None:
+            with suppress(StreamNotFound):  # nobody asked for a run yet
+                self._settle(self.control_log())
 
     def _settle(self, log: EventLog) -> None:
         if isinstance(log, PostgresLog) and not log.is_settled():
@@ -272,7 +317,7 @@ class Plane:
 
     def close(self) -> None:
         """Give the connections back."""
-        for log in (self.opened_log, self.opened_context_log):
+        for log in (self.opened_log, self.opened_context_log, self.opened_control_log):
             if log is not None:
                 log.close()
         if "reading_pool" in vars(self):
@@ -299,8 +344,9 @@ class Plane:
         A live projection of another registry stays live: `open_beside` builds the next one.
 
         Raises:
-            RegistryRefused: the pack redefines a published group version.
+            RunNotReady: see `demand_ready`. RegistryRefused: the pack redefines a published group version.
         """
+        self.demand_ready()
         live = self.live()
         if live is not None:
             return live
@@ -332,7 +378,12 @@ class Plane:
         return compile_pack(profile_pack(self.profile)) if live is None else self.registry_of(live)
 
     def open_beside(self) -> ProjectionRow:
-        """The projection of the profile's pack, built beside the live one (or the live one itself when nothing changed)."""
+        """The projection of the profile's pack, built beside the live one (or the live one itself when nothing changed).
+
+        Raises:
+            RunNotReady: see `demand_ready`.
+        """
+        self.demand_ready()
         registry = compile_pack(profile_pack(self.profile))
         with self.pool.connection() as connection:
             return open_projection(
@@ -344,8 +395,12 @@ class Plane:
             )
 
     def live(self) -> ProjectionRow | None:
-        """The live projection of the profile's run, or None."""
+        """The live projection of the profile's run, or None; a run that is not READY, or was cancelled, has none for anybody."""
         with self.pool.connection() as connection:
+            if self.profile.control_stream is not None:
+                state = run_state(connection, self.profile.context_pins)
+                if state not in READABLE_STATES:
+                    return None
             for row in list_projections(connection, status="live"):
                 if row.stream_name == self.profile.stream_name and row.pins == self.profile.context_pins:
                     return row

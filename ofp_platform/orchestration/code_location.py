@@ -8,6 +8,17 @@ import dagster as dg
 
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration.log.event_assets import log_events_spec, observe_log_job
+from ofp_platform.orchestration.log.ingress_assets import (
+    control_run,
+    ingress_quarantine,
+    quarantine_job,
+    receipts_asset,
+    reconcile_ingress_job,
+    request_run_job,
+    run_steps,
+    verify_world_job,
+    world_pack,
+)
 from ofp_platform.orchestration.offline.archive_assets import archive_job, archive_segment_asset, verify_archive_job
 from ofp_platform.orchestration.offline.archive_schedules import archive_closed_hourly, verify_archive_nightly
 from ofp_platform.orchestration.offline.build_assets import build_dataset_job, build_stages
@@ -56,10 +67,14 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
         # `backfill_policy` is beta; without single-run backfills, 1,000 ranges are 1,000 runs
         warnings.simplefilter("ignore", dg.BetaWarning)
         ranges, projection = projection_range_asset(profile, partitions), projection_asset(profile, partitions)
-        snapshots = snapshot_set_asset(profile)
+        snapshots, receipts = snapshot_set_asset(profile), receipts_asset(profile)
         archive, corrections = archive_segment_asset(profile, partitions), correction_ledger_asset(profile)
     return dg.Definitions(
         assets=[
+            world_pack,
+            control_run,
+            receipts,
+            ingress_quarantine,
             log_events_spec(profile, partitions),
             *feature_group_specs(profile, compile_pack(profile_pack(profile))),
             ranges,
@@ -74,6 +89,10 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
         ],
         asset_checks=[posture_is_not_red],
         jobs=[
+            verify_world_job,
+            request_run_job,
+            reconcile_ingress_job,
+            quarantine_job,
             observe_log_job,
             catch_up_job,
             replay_ranges_job,
@@ -90,7 +109,16 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             train_model_job,
             retention_job,
         ],
-        sensors=[new_offsets, key_shards, commit_reporter, build_intents, build_outcomes, offline_reporter, run_failures],
+        sensors=[
+            run_steps,
+            new_offsets,
+            key_shards,
+            commit_reporter,
+            build_intents,
+            build_outcomes,
+            offline_reporter,
+            run_failures,
+        ],
         schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly, retention_daily],
         resources={
             "plane": _without_config(plane),

@@ -85,6 +85,9 @@ TABLES: dict[str, TableRights] = {
     "quarantined_record": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
     "quarantine_replay": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
     "stream_checkpoint": TableRights(Rows.CHANGED, {_INGRESS: KEEP, _OFFLINE: READ}, of_a_run=True),
+    # who may take, serve or build from a run; the runner is the owner's
+    "scenario_run": TableRights(Rows.APPENDED, _EVERYBODY_READS, of_a_run=True),
+    "run_status": TableRights(Rows.APPENDED, _EVERYBODY_READS, of_a_run=True),
     "log_head_sighting": TableRights(Rows.CHANGED, _EVIDENCE_OF_A_SHARD),
     "log_following_record": TableRights(Rows.WALLED, {**_EVIDENCE_OF_A_SHARD, _PROJECTOR: ADD, _OFFLINE: ADD}),
     "log_accepted_gap": TableRights(Rows.WALLED, _EVERYBODY_READS),

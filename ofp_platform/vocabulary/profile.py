@@ -61,7 +61,16 @@ class Tier(StrEnum):
 
 WIRING = frozenset({"kinesis_endpoint_url", "object_store_url", "object_store_endpoint_url"})
 """Fields that say where something is, and nothing about what is done: the environment has a variable for each."""
-_NO_POLICY = WIRING | {"log_kind", "profile_name", "policy_revision", "tiers", "stream_name", "context_stream", "context_pins"}
+_NO_POLICY = WIRING | {
+    "log_kind",
+    "profile_name",
+    "policy_revision",
+    "tiers",
+    "stream_name",
+    "context_stream",
+    "control_stream",
+    "context_pins",
+}
 """Beside wiring: which service the log is, names, and the run. None of them rules anything; records have them beside it."""
 _NOT_OF_A_TIER = WIRING | {"profile_name", "policy_revision", "tiers"}
 
@@ -166,6 +175,10 @@ class Profile(Model):
     context_stream: StreamName | None = Field(
         default=None, description="the stream of identity links, of the same kind of log; none: groups cannot resolve identities"
     )
+    control_stream: StreamName | None = Field(
+        default=None,
+        description="the stream of what control says of runs, in PostgreSQL always; none: the run of the profile needs no READY",
+    )
     log_kind: Literal["postgres", "kinesis", "kafka"] = Field(default="postgres", description="the service that holds the log")
     partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes; of a Kafka topic always")
     partition_key: str = Field(
@@ -223,6 +236,8 @@ class Profile(Model):
     def _streams_apart(self) -> Self:
         if self.context_stream == self.stream_name:
             raise ValueError("context_stream: is the stream of events; links stand in one of their own")
+        if self.control_stream is not None and self.control_stream in (self.stream_name, self.context_stream):
+            raise ValueError("control_stream: is a stream of events or links; control stands in one of its own")
         return self
 
     @model_validator(mode="after")

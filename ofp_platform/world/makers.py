@@ -17,7 +17,7 @@ from ofp_platform.simulation.deliveries import Deliveries
 from ofp_platform.simulation.handbook import HandbookReplay
 from ofp_platform.simulation.handbook_labels import handbook_labels
 from ofp_platform.simulation.parameters import parameters_of
-from ofp_platform.simulation.payments import PaymentSimulation, simulate_payments
+from ofp_platform.simulation.payments import PaymentSimulation, PaymentStream, simulate_payments
 from ofp_platform.simulation.rings import EnvelopeDelivery, RingSimulation, simulate_ring
 from ofp_platform.tables.import_rules import EventRules, ImportRules
 from ofp_platform.tables.row_events import RowEvents, RowFault, RowReader, read_all
@@ -47,9 +47,9 @@ class MadeWorld:
     faults: tuple[tuple[str, RowFault], ...] = ()
 
 
-def payments_world(simulation: PaymentSimulation) -> MadeWorld:
-    """The payments of a simulation with all its disturbances: one output of traffic."""
-    stream = simulate_payments(simulation)
+def payments_world(simulation: PaymentSimulation, simulated_stream: PaymentStream | None = None) -> MadeWorld:
+    """The payments of a simulation with all its disturbances: one output of traffic. `simulated_stream`: where it ran already."""
+    stream = simulated_stream or simulate_payments(simulation)
     rows = OutputRows(OutputRole.BUSINESS_TRAFFIC, [_of_deliveries(part, simulation.pins) for part in stream.batches(_PART)])
     return MadeWorld(_maker("payments", simulation), {"payments": rows})
 

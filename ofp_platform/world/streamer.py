@@ -106,14 +106,17 @@ class Streamer:
     send: Send
     pace: Pace
     as_arrived: bool
+    only_outputs: Sequence[str] | None = None
 
     def outputs(self) -> list[str]:
-        """The outputs that are streamed; truth is not.
+        """The outputs that are streamed: those of `only_outputs`, or all; truth never is.
 
         Raises:
             WorldFault: there is none.
         """
         names = [item.output for item in self.world.manifest.outputs if item.role is not OutputRole.TRUTH]
+        if self.only_outputs is not None:
+            names = [name for name in names if name in self.only_outputs]
         if not names:
             raise WorldFault(f"world {self.world.manifest.world} holds nothing that is streamed")
         return names

@@ -18,8 +18,8 @@ from ofp_platform_tests.cli.program import call
 from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
 
 HASH, REASON = "0" * 64, ("--reason", "x")
-OWNER = {"migrate", "retention", "database register", "log trim", "log accept", "archive restore"}
-"""The schema, rights, and taking away or putting back what others can only add."""
+OWNER = {"migrate", "retention", "database register", "log trim", "log accept", "archive restore", "run cancel"}
+"""The schema, rights, runs, and taking away or putting back what others can only add."""
 DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "apply": ("offline", ("card_payments", "--plan", "00000000", *REASON)),
     "archive list": ("offline", ()),
@@ -76,6 +76,9 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "registry check": ("auditor", ("card_payments", "--store")),
     "retention": ("owner", ("--dry-run",)),
     "rollback": ("projector", REASON),
+    "run cancel": ("owner", REASON),
+    "run list": ("auditor", ()),
+    "run show": ("auditor", ()),
     "snapshot explain": ("auditor", (HASH, "--feature", "f")),
     "snapshot rebuild": ("auditor", (HASH,)),
     "snapshot reindex": ("offline", ()),
@@ -114,6 +117,8 @@ AS_A_NEIGHBOUR = {
     "world stream": "log append",
     "projection switch": "projection rebuild",
     "projector run": "projector catch-up",
+    "run end": "run cancel",
+    "run request": "run cancel",
     "serve": "features get",
 }
 """Commands that take a file, or run until they are stopped: of the same role, which their own tests run them in."""

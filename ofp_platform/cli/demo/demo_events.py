@@ -14,6 +14,7 @@ from ofp_platform.simulation.parameters import parameters_of
 from ofp_platform.simulation.payments import PaymentSimulation, SimulationSummary, simulate_payments
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.world.makers import MadeWorld, handbook_world, payments_world
 
 _BATCH = 50_000
 
@@ -22,7 +23,8 @@ _BATCH = 50_000
 class Replay:
     """A replay: the profile of its run, how many records it delivers, and the deliveries (each call starts again).
 
-    `event_type` is the one that decisions are made on; `facts` are (what, how many) for the summary.
+    `event_type` is the one that decisions are made on; `facts` are (what, how many) for the summary. `make_world`: all of it as a
+    world, for a log that has a door.
     """
 
     profile: Profile
@@ -30,14 +32,23 @@ class Replay:
     records: int
     batches: Callable[[], Iterator[Deliveries]]
     facts: list[tuple[str, str]]
+    make_world: Callable[[], MadeWorld]
 
 
 def simulated_payments(profile: Profile, payments: int, *, log_kind: str) -> Replay:
     """The simulation of that many payments, with all its disturbances."""
     made_of = parameters_of(PaymentSimulation(profile.context_pins, payments=payments))
     run = run_of(profile, {"parameter_hash": digest_of(made_of)}, log_kind)
-    stream = simulate_payments(PaymentSimulation(run.context_pins, payments=payments))
-    return Replay(run, "card_payment", len(stream.deliveries), lambda: stream.batches(_BATCH), _facts(stream.summary))
+    simulation = PaymentSimulation(run.context_pins, payments=payments)
+    stream = simulate_payments(simulation)
+    return Replay(
+        run,
+        "card_payment",
+        len(stream.deliveries),
+        lambda: stream.batches(_BATCH),
+        _facts(stream.summary),
+        lambda: payments_world(simulation, stream),
+    )
 
 
 def _facts(summary: SimulationSummary) -> list[tuple[str, str]]:
@@ -78,7 +89,14 @@ def handbook_file(profile: Profile, path: Path, *, log_kind: str) -> Replay:
         ("fraud reports", f"{frauds - pending:,}, each 7 days after its transaction; {pending:,} not yet due"),
     ]
     records = transactions + frauds - pending
-    return Replay(run, "transaction", records, lambda: replay.batches(_BATCH, until_last=True), facts)
+    return Replay(
+        run,
+        "transaction",
+        records,
+        lambda: replay.batches(_BATCH, until_last=True),
+        facts,
+        lambda: handbook_world(path, run.context_pins),
+    )
 
 
 def run_of(profile: Profile, digests: dict[str, str], log_kind: str) -> Profile:

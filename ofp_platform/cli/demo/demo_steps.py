@@ -15,9 +15,10 @@ from ofp_platform.cli.demo.decision_stops import Stop, find_stops
 from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
 from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_payments
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
-from ofp_platform.cli.demo.replay import append_missing, project_available
+from ofp_platform.cli.demo.replay import append_missing, project_available, record_ends, recorded_ends
 from ofp_platform.cli.demo.ring_steps import RingSteps, ring_profile
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
+from ofp_platform.cli.demo.through_door import reconciliation_words, stream_world
 from ofp_platform.cli.environment import Environment, with_tier
 from ofp_platform.cli.offline.training_set import HANDBOOK, SIMULATED
 from ofp_platform.cli.online.decide import KnownService, add, decide_on, point_of, serving, words_of
@@ -29,6 +30,7 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.client import OfpClient, ReceivedFeatures
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.loop import Tally
+from ofp_platform.ingress.reconciliation import IngressReconciliation
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
@@ -61,6 +63,7 @@ class DemoSteps:
     kinesis_endpoint: str | None
     lasting: bool
     console: Console = field(default_factory=Console, init=False)
+    _reconciliation: IngressReconciliation | None = field(default=None, init=False)
 
     def run(self) -> None:
         """All steps.
@@ -77,7 +80,7 @@ class DemoSteps:
         replay = self._replay()
         if self.kinesis_endpoint is not None:
             profile = replay.profile.model_copy(update={"kinesis_endpoint_url": self.kinesis_endpoint})
-            replay = Replay(profile, replay.event_type, replay.records, replay.batches, replay.facts)
+            replay = replace(replay, profile=profile)
         with Plane.open(replay.profile, dsn) as plane:
             ends = self._fill(plane, replay)
             row = plane.ensure_live()
@@ -134,8 +137,12 @@ class DemoSteps:
         return self.environment.read_profile(self._shipped_source)
 
     def _fill(self, plane: Plane, replay: Replay) -> Basis:
-        """Append the replay; where it ends in the log."""
+        """Bring the replay into the log, through its door where it has one; where the replay ends."""
         receipt_file = self.environment.folder / "replays" / f"{replay.profile.stream_name}.json"
+        if self.log_kind == "postgres":
+            ends = recorded_ends(receipt_file, replay, plane.log.ends())
+            self._reconciliation = stream_world(replay.profile, plane.dsn, replay.make_world, self.console)
+            return ends or record_ends(receipt_file, replay, plane.log.ends())
         with bar(self.console, "Appending to the log", replay.records) as advance:
             result = append_missing(plane.log, replay, receipt_file, advance)
         if result.appended_count:
@@ -219,6 +226,9 @@ class DemoSteps:
             totals = read_progress(connection, row.projection_id)
         heading(self.console, "What was replayed")
         facts(self.console, replay.facts)
+        if self._reconciliation is not None:
+            heading(self.console, "Through the door")
+            facts(self.console, [("reconciliation", reconciliation_words(self._reconciliation))])
         heading(self.console, "What became of it")
         facts(self.console, accounting(totals))
         if missing := unaccounted(totals):

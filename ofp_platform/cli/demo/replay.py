@@ -53,7 +53,7 @@ def append_missing(log: EventLog, replay: Replay, receipt_file: Path, advance: A
     """
     start = time.monotonic()
     ends = log.ends()
-    before = _ends_recorded(receipt_file, replay, ends)
+    before = recorded_ends(receipt_file, replay, ends)
     if before is not None:
         advance(replay.records)
         return Appended(0, replay.records, time.monotonic() - start, before)
@@ -68,10 +68,15 @@ def append_missing(log: EventLog, replay: Replay, receipt_file: Path, advance: A
                 raise CommandRefused(f"the log refused {len(receipt.refusals)} records: {first.reason}: {first.message}")
             appended_count += receipt.appended
         advance(len(batch))
-    receipt_file.parent.mkdir(parents=True, exist_ok=True)
-    ends = log.ends()
-    receipt_file.write_text(json.dumps(_receipt(replay, ends), indent=2), encoding="utf-8")
+    ends = record_ends(receipt_file, replay, log.ends())
     return Appended(appended_count, replay.records - appended_count, time.monotonic() - start, ends)
+
+
+def record_ends(receipt_file: Path, replay: Replay, ends: Basis) -> Basis:
+    """Remember where a replay ends that is in the log whole."""
+    receipt_file.parent.mkdir(parents=True, exist_ok=True)
+    receipt_file.write_text(json.dumps(_receipt(replay, ends), indent=2), encoding="utf-8")
+    return ends
 
 
 def _receipt(replay: Replay, ends: Basis) -> dict[str, object]:
@@ -82,18 +87,18 @@ def _receipt(replay: Replay, ends: Basis) -> dict[str, object]:
     }
 
 
-def _ends_recorded(receipt_file: Path, replay: Replay, ends: Basis) -> Basis | None:
+def recorded_ends(receipt_file: Path, replay: Replay, ends: Basis) -> Basis | None:
     """Where the replay ends, if it was appended whole before, and the log still reaches as far as it did then."""
     try:
         content = json.loads(receipt_file.read_text(encoding="utf-8"))
-        recorded_ends = Basis.model_validate(content.pop("ends"))
+        known_ends = Basis.model_validate(content.pop("ends"))
     except (OSError, ValueError, KeyError):
         return None
-    expected_receipt = _receipt(replay, recorded_ends)
+    expected_receipt = _receipt(replay, known_ends)
     del expected_receipt["ends"]
     now = ends.by_partition()
-    is_reached = all(name in now and place(now[name]) >= place(part) for name, part in recorded_ends.by_partition().items())
-    return recorded_ends if content == expected_receipt and is_reached else None
+    is_reached = all(name in now and place(now[name]) >= place(part) for name, part in known_ends.by_partition().items())
+    return known_ends if content == expected_receipt and is_reached else None
 
 
 def _identities(log: EventLog, ends: Basis) -> Iterator[Identity]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from ofp_platform.cli.demo.demo_events import Replay, run_of
 from ofp_platform.cli.demo.replay import append_missing, project_available
 from ofp_platform.cli.demo.summary import facts, heading
+from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.identity.context_replay import ContextReplay
@@ -29,6 +30,7 @@ from ofp_platform.vocabulary.position import make_basis
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time
+from ofp_platform.world.makers import rings_world
 
 ALONE, ENTITY = ("account_alone", "v1"), ("account_entity", "v1")
 
@@ -94,17 +96,26 @@ class RingSteps:
 
     def _fill(self, plane: Plane, stream: RingStream) -> ProjectionRow:
         """Append and fold both streams, what is not there yet."""
-        replay = Replay(self.profile, "transfer", len(stream.deliveries), lambda: iter([stream.deliveries]), [])
-        receipt_file = self.environment.folder / "replays" / f"{self.profile.stream_name}.json"
-        append_missing(plane.log, replay, receipt_file, lambda records: None)
-        links, graph_projector = plane.context_log(create=True), plane.graph_projector()
-        _append_missing(plane.log, stream.amendments, replay.records)
-        _append_missing(links, stream.links, 0)
+        simulation = RingSimulation(self.profile.context_pins)
+        if self.profile.log_kind == "postgres":
+            stream_world(self.profile, self.dsn, lambda: rings_world(simulation), self.console)
+        else:
+            self._append(plane, simulation, stream)
+        graph_projector = plane.graph_projector()
         while graph_projector.apply_available(self.profile.batch_records) is not None:
             pass
         row = plane.ensure_live()
         project_available(plane.projector(row), self.profile.batch_records, lambda records: None)
         return plane.row(row.projection_id)
+
+    def _append(self, plane: Plane, simulation: RingSimulation, stream: RingStream) -> None:
+        """Append both streams to logs that have no door."""
+        records, batches = len(stream.deliveries), lambda: iter([stream.deliveries])
+        replay = Replay(self.profile, "transfer", records, batches, [], lambda: rings_world(simulation))
+        receipt_file = self.environment.folder / "replays" / f"{self.profile.stream_name}.json"
+        append_missing(plane.log, replay, receipt_file, lambda records: None)
+        _append_missing(plane.log, stream.amendments, replay.records)
+        _append_missing(plane.context_log(create=True), stream.links, 0)
 
     def _request(self, account: str, as_of: int) -> GetFeaturesRequest:
         return GetFeaturesRequest(

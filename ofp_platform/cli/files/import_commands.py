@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 
 RULES = "import.yaml"
+PRODUCER = "log-import"
 _APPENDED_AT_ONCE = 20_000
 _SHOWN = 20
 RowsFile = Annotated[Path, typer.Argument(metavar="FILE", help="CSV, .parquet or .jsonl.", show_default=False)]
@@ -40,35 +41,40 @@ def import_events(
     reason, the others are appended; exit code 1 if there was one.
 
     History is appended in the order of its time; each event counts as admitted a declared while after it, by a simulated clock.
-    Appending a file again appends copies, which count once.
+    A log with a door is reached through it: what was admitted before is there already, and is not appended again.
     """
+    from ofp_platform.cli.files.run_door import entrance_of
     from ofp_platform.tables.row_events import History, RowReader, read_all
     from ofp_platform.tables.table_file import TableFile
+    from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 
     environment = resolve(home, profile)
     event_rules = _rules(environment, rules).events
     table = TableFile(file, event_rules.absent)
     reader = RowReader(event_rules)
-    appended_count = refused_count = 0
+    appended_count = known_count = refused_count = 0
     with environment.open_plane("ingress", create_stream=True) as plane:
+        entrance = entrance_of(plane)
         with wheel(Console(stderr=True), f"Reading {file.name}"):
             events = read_all(reader, _parts_of(table))
         history = History(event_rules, plane.profile.context_pins, events)
         with bar(Console(stderr=True), "Appending", len(events)) as advance:
             for places, columns, admitted_at in history.columns(_APPENDED_AT_ONCE):
-                receipt = plane.log.append_columns(columns, admitted_at)
-                appended_count += receipt.appended
-                for refusal in receipt.refusals:
-                    if refused_count < _SHOWN:
-                        typer.echo(f"{file}:{places[refusal.index]}: {refusal.reason}: {refusal.message}", err=True)
-                    refused_count += 1
+                for place, fate in zip(places, entrance.send_columns(columns, admitted_at, PRODUCER), strict=True):
+                    if fate.reason is not None:
+                        if refused_count < _SHOWN:
+                            typer.echo(f"{file}:{place}: {fate.reason}: {fate.detail}", err=True)
+                        refused_count += 1
+                    appended_count += fate.outcome is AdmissionOutcome.ADMIT
+                    known_count += fate.outcome is AdmissionOutcome.DUPLICATE
                 advance(len(places))
     _tell(file, events.faults)
     if refused_count > _SHOWN:
         typer.echo(f"and {refused_count - _SHOWN:,} more that the log refused", err=True)
     refused_count += len(events.faults)
-    line = f"{appended_count:,} events appended, {refused_count:,} rows refused"
-    print_facts({"appended": appended_count, "refused": refused_count}, [line], as_json=json)
+    known = f", {known_count:,} were there" if known_count else ""
+    line = f"{appended_count:,} events appended, {refused_count:,} rows refused{known}"
+    print_facts({"appended": appended_count, "known": known_count, "refused": refused_count}, [line], as_json=json)
     if refused_count:
         raise typer.Exit(1)
 

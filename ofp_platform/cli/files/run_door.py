@@ -1,4 +1,4 @@
-"""The door of the profile's run, for the commands that send something through it."""
+"""The door of the profile's run, or whatever leads into its log, for the commands that send something."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ofp_platform.ingress.door import Door
+    from ofp_platform.ingress.entrance import Entrance
     from ofp_platform.online.plane import Plane
 
 
@@ -20,4 +21,21 @@ def door_of(plane: Plane) -> Door:
 
     profile = plane.profile
     context = None if profile.context_stream is None else plane.context_log(create=True)
-    return Door.open(plane.pool, plane.log, context, plane.objects, profile.context_pins, profile_pack(profile))
+    needs_ready = profile.control_stream is not None
+    pack = profile_pack(profile)
+    return Door.open(plane.pool, plane.log, context, plane.objects, profile.context_pins, pack, needs_ready=needs_ready)
+
+
+def entrance_of(plane: Plane) -> Entrance:
+    """The way into the log; streams that are not there yet are made.
+
+    Raises:
+        IngressRefused | LogUnavailable | ObjectStoreUnavailable: see Door.open.
+    """
+    from ofp_platform.ingress.entrance import Entrance
+
+    if plane.profile.log_kind == "postgres":
+        door = door_of(plane)
+        return Entrance(door, door.traffic, door.context)
+    context = None if plane.profile.context_stream is None else plane.context_log(create=True)
+    return Entrance(None, plane.log, context)

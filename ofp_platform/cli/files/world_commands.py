@@ -57,6 +57,7 @@ def make(
         typer.Option("--rules", metavar="FILE", help="How rows are read; default: import.yaml in the home.", show_default=False),
     ] = None,
     leave_out: Annotated[bool, typer.Option("--leave-out", help="With --rows: make it without the rows that are wrong.")] = False,
+    seal: Annotated[bool, typer.Option("--seal", help="Seal it at once.")] = False,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -66,7 +67,7 @@ def make(
 
     A row that is wrong is printed as FILE:PLACE: column: reason, and no world is made, unless --leave-out says so.
     """
-    from ofp_platform.world.world_store import write_world
+    from ofp_platform.world.world_store import seal_world, write_world
 
     sources = {
         "--payments": payments is not None,
@@ -91,12 +92,14 @@ def make(
             f"{len(made_world.faults):,} rows are wrong: mend them, or make the world without them (--leave-out)"
         )
     manifest = write_world(environment.open_objects(), name, made_world.maker, made_world.outputs)
-    lines = [*_lines(manifest), f"not sealed yet: `ofp world seal {name}`"]
+    if seal:
+        seal_world(environment.open_objects(), name)
+    lines = [*_lines(manifest), "sealed" if seal else f"not sealed yet: `ofp world seal {name}`"]
     print_facts({**manifest.wire(), "digest": manifest.digest}, lines, as_json=json)
 
 
-@app.command(short_help="Seal a world that was made.")
-def seal(name: WorldName, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+@app.command("seal", short_help="Seal a world that was made.")
+def seal_(name: WorldName, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
     """Check all of a world against its manifest and write the seal, once. From then on it never changes."""
     from ofp_platform.world.world_store import seal_world
 
@@ -153,17 +156,20 @@ def stream(
         str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the HTTP door.", show_default=False)
     ] = None,
     speedup: Annotated[
-        float, typer.Option("--speedup", min=0, help="Event time over this; 0: as fast as it goes.", show_default=True)
-    ] = 0.0,
+        float | None,
+        typer.Option("--speedup", min=0, help="Event time over this; default: as the run says, else as fast as it goes."),
+    ] = None,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
     """Send the events of a sealed world through the door of the profile's run, all outputs but truth side by side. Cut off, it
-    goes on where it was; what is sent twice is a duplicate. Times of events are never rewritten.
+    goes on where it was; what is sent twice is a duplicate. Times of events are never rewritten. Where the profile has a
+    stream of control, the run must be READY, and the world the one that its facts name.
     """
     import time
 
+    from ofp_platform.scenario.ready_run import ready_run, world_of
     from ofp_platform.world.streamer import Pace, Streamer, StreamTally
     from ofp_platform.world.world_store import open_world
 
@@ -173,10 +179,18 @@ def stream(
         )
     environment = resolve(home, profile)
     with environment.open_plane("ingress", create_stream=True) as plane, ExitStack() as stack:
-        world = open_world(plane.objects, name)
+        only_outputs: Sequence[str] | None = None
+        if plane.profile.control_stream is None:
+            world = open_world(plane.objects, name)
+        else:
+            run = ready_run(plane)
+            world, only_outputs = world_of(plane, run), run.scenario.outputs
+            if run.scenario.world != name:
+                raise CommandRefused(f"the run that is READY is of world {run.scenario.world}, not of {name}")
+            speedup = float(run.plan.request.speedup) if speedup is None else speedup
         send = _through_http(stack, url, token) if url is not None else _through_door(plane, name)
-        pace = Pace(speedup, time.monotonic, time.sleep)
-        streamer = Streamer(world, plane.profile.context_pins, plane.pool, send, pace, as_arrived)
+        pace = Pace(speedup or 0.0, time.monotonic, time.sleep)
+        streamer = Streamer(world, plane.profile.context_pins, plane.pool, send, pace, as_arrived, only_outputs)
         rows = sum(output.rows for output in world.manifest.outputs if output.output in streamer.outputs())
         tally = StreamTally()
         with bar(Console(stderr=True), "Streaming", rows) as advance:

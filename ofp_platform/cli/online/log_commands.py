@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,11 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ofp_platform.log.port import EventLog, RecordRefusal
+    from ofp_platform.ingress.entrance import Entrance
     from ofp_platform.vocabulary.position import Position
 
 app = typer.Typer(help="Append to the event log of the profile, see its ends, trim it.", no_args_is_help=True)
+PRODUCER = "log-append"
 _BATCH = 5_000
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16, in which a line feed is no line's end
 
@@ -32,18 +34,20 @@ def append(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Append envelopes, one per line of UTF-8 text. Each refused line is printed as FILE:LINE: REASON: message; exit code 1 if
-    there was one. A line ends with a line feed only; a byte order mark in front of the first is skipped.
+    """Append envelopes, one per line of UTF-8 text; a log with a door is reached through it, with receipts. Each refused line is
+    printed as FILE:LINE: REASON: message; exit code 1 if there was one. A line ends with a line feed only; a byte order mark in
+    front of the first is skipped. What was admitted before is there already, and is not appended again.
 
     The newest position of each partition is printed in the form that `features get --at-least` takes.
     """
-
+    from ofp_platform.cli.files.run_door import entrance_of
     from ofp_platform.ingress.record_text import record_of
 
-    appended_count = refused_count = 0
-    newest: dict[str, Position] = {}
+    tally = _Tally(file)
     with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
-        log = plane.context_log(create=True) if context else plane.log
+        if context:
+            plane.context_log(create=True)
+        entrance = entrance_of(plane)
         batch: list[tuple[int, Any]] = []
         for number, line in enumerate(lines_of_file(file), 1):
             if not line.strip():
@@ -52,19 +56,19 @@ def append(
             if isinstance(value, dict):
                 batch.append((number, value))
             else:
-                typer.echo(_words(file, number, value), err=True)
-                refused_count += 1
+                tally.refuse(number, value.reason.value, value.message)
             if len(batch) == _BATCH:
-                good, bad = _append(log, file, batch, newest)
-                appended_count, refused_count, batch = appended_count + good, refused_count + bad, []
+                _append(entrance, batch, tally, context)
+                batch = []
         if batch:
-            good, bad = _append(log, file, batch, newest)
-            appended_count, refused_count = appended_count + good, refused_count + bad
-    positions = [position for _, position in sorted(newest.items())]
-    lines = [f"{appended_count} appended, {refused_count} refused"]
+            _append(entrance, batch, tally, context)
+    positions = [position for _, position in sorted(tally.newest.items())]
+    known = f", {tally.known_count} there already" if tally.known_count else ""
+    lines = [f"{tally.appended_count} appended, {tally.refused_count} refused{known}"]
     lines += [f"up to {position.partition_id}:{position.offset}" for position in positions]
-    print_facts({"appended": appended_count, "refused": refused_count, "up_to": positions}, lines, as_json=json)
-    if refused_count:
+    facts = {"appended": tally.appended_count, "known": tally.known_count, "refused": tally.refused_count, "up_to": positions}
+    print_facts(facts, lines, as_json=json)
+    if tally.refused_count:
         raise typer.Exit(1)
 
 
@@ -86,22 +90,36 @@ def lines_of_file(file: Path) -> Iterator[bytes]:
         raise CommandRefused(f"{file}: {error.strerror}") from None
 
 
-def _append(log: EventLog, file: Path, batch: list[tuple[int, Any]], newest: dict[str, Position]) -> tuple[int, int]:
-    from ofp_platform.vocabulary.position import Position, order
+@dataclass
+class _Tally:
+    """The fate of the lines of a file."""
 
-    receipt = log.append([envelope for _, envelope in batch])
-    for outcome in receipt.outcomes:
-        if isinstance(outcome, Position):
-            newest_known = newest.get(outcome.partition_id)
-            if newest_known is None or order(newest_known.offset) < order(outcome.offset):
-                newest[outcome.partition_id] = outcome
-    for refusal in receipt.refusals:
-        typer.echo(_words(file, batch[refusal.index][0], refusal), err=True)
-    return receipt.appended, len(receipt.refusals)
+    file: Path
+    appended_count: int = 0
+    known_count: int = 0
+    refused_count: int = 0
+    newest: dict[str, Position] = field(default_factory=dict)
+
+    def refuse(self, line: int, reason: str, message: str) -> None:
+        """Count a line that is not appended, and say why."""
+        typer.echo(f"{self.file}:{line}: {reason}: {message}", err=True)
+        self.refused_count += 1
 
 
-def _words(file: Path, line: int, refusal: RecordRefusal) -> str:
-    return f"{file}:{line}: {refusal.reason}: {refusal.message}"
+def _append(entrance: Entrance, batch: list[tuple[int, Any]], tally: _Tally, context: bool) -> None:
+    from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
+    from ofp_platform.vocabulary.position import order
+
+    fates = entrance.send([envelope for _, envelope in batch], PRODUCER, is_context=context)
+    for (number, _), fate in zip(batch, fates, strict=True):
+        if fate.reason is not None or fate.position is None:
+            tally.refuse(number, fate.reason or "", fate.detail or "")
+            continue
+        tally.appended_count += fate.outcome is AdmissionOutcome.ADMIT
+        tally.known_count += fate.outcome is AdmissionOutcome.DUPLICATE
+        newest_known = tally.newest.get(fate.position.partition_id)
+        if newest_known is None or order(newest_known.offset) < order(fate.position.offset):
+            tally.newest[fate.position.partition_id] = fate.position
 
 
 @app.command(short_help="Show where the log ends.")

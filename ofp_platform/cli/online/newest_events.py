@@ -20,10 +20,13 @@ def near_the_end(ends: Basis, records: int) -> Basis | None:
 def newest_events(reader: EventReader, records: int) -> list[ReadEvent]:
     """The reader's events among the last `records` records of each partition (of all, where they cannot be counted back).
 
-    By event time, the oldest first.
+    Each event once, by event time, the oldest first.
     """
     after = near_the_end(reader.log.ends(), records)
     if after is not None:
         after = after.model_copy(update={"partitions": tuple(map(reader.log.history.with_incarnation, after.partitions))})
-    events = [event for page in reader.pages(after) for event in page.events]
-    return sorted(events, key=lambda event: (event.ts, event.event_id))
+    events: dict[str, ReadEvent] = {}
+    for page in reader.pages(after):
+        for event in page.events:
+            events.setdefault(event.event_id, event)
+    return sorted(events.values(), key=lambda event: (event.ts, event.event_id))

@@ -25,6 +25,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.tls import CertificateUnusable
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
+    from ofp_platform.ingress.control import ControlRefused
     from ofp_platform.ingress.door import IngressRefused
     from ofp_platform.ingress.receipts import UnknownReceipt
     from ofp_platform.learning.protocol import ProtocolUnmet
@@ -43,7 +44,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
     from ofp_platform.offline.sources.spark_engine import SparkUnavailable
-    from ofp_platform.online.plane import NoContextStream
+    from ofp_platform.online.plane import NoContextStream, NoControlStream
     from ofp_platform.online.projecting.epoch_barrier import EpochHeld
     from ofp_platform.online.projecting.epoch_records import EpochDiffers
     from ofp_platform.online.ranges.log_trim import TrimRefused
@@ -52,10 +53,12 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.online.state.key_shards import ShardRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
     from ofp_platform.registry.pack_text import PackErrors
+    from ofp_platform.scenario.runner import RunRefused
     from ofp_platform.simulation.handbook_file import HandbookFileError
     from ofp_platform.storage.embedded import EmbeddedPostgresError
     from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable, DsnNotCarried
+    from ofp_platform.storage.run_states import RunNotReady
     from ofp_platform.storage.transient import is_transient, outage_message
     from ofp_platform.tables.import_rules import ImportRulesError
     from ofp_platform.tables.table_file import TableFault
@@ -85,6 +88,7 @@ def words_for(error: Exception) -> str | None:
         CertificateUnusable,
         DatasetNotAdmitted,
         CommandRefused,
+        ControlRefused,
         DatabaseUnavailable,
         DatasetDamaged,
         DatasetNotFound,
@@ -101,6 +105,7 @@ def words_for(error: Exception) -> str | None:
         LogError,
         MemoryTooSmall,
         NoContextStream,
+        NoControlStream,
         NotExplained,
         NotRebuildable,
         ObjectConflict,
@@ -117,7 +122,9 @@ def words_for(error: Exception) -> str | None:
         RegistryRefused,
         ReplayGap,
         RunFactsConflict,
+        RunNotReady,
         RunOfOldForm,
+        RunRefused,
         SegmentDamaged,
         SegmentMissing,
         ServiceUnreachable,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
+from psycopg import Connection
 from pydantic import ValidationError
 
 from ofp_platform.log.port import EventLog, LogError, LogUnavailable
@@ -10,12 +13,14 @@ from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.evidence import keep_evidence, read_evidence
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.published_packs import pack_digests
+from ofp_platform.storage.run_states import read_run_status
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.run_facts import CheckEvidence, CheckStatus, RunCheckEvidence, RunFacts
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.scenario import READABLE_STATES, RunPlan, RunStatus
 
 _SERVED_CONFIGS = """
     SELECT DISTINCT run_config_digest FROM ofp.projection
@@ -108,13 +113,22 @@ def publish_run_facts(pool: Pool, facts: RunFacts) -> str:
         RunFactsConflict: the reference names other facts; what a reference names never changes.
         BuildRefused: STORE_UNAVAILABLE.
     """
-    content = canonical_bytes(facts.wire()).decode("utf-8")
     with answering(), pool.connection() as connection:
-        connection.execute(
-            "INSERT INTO ofp.run_facts (reference, digest, content) VALUES (%s, %s, %s) ON CONFLICT (reference) DO NOTHING",
-            (facts.reference, facts.digest, content),
-        )
-        row = connection.execute("SELECT digest FROM ofp.run_facts WHERE reference = %s", (facts.reference,)).fetchone()
+        return publish_run_facts_with(connection, facts)
+
+
+def publish_run_facts_with(connection: Connection[Any], facts: RunFacts) -> str:
+    """As `publish_run_facts`, in the caller's transaction.
+
+    Raises:
+        RunFactsConflict: see there.
+    """
+    content = canonical_bytes(facts.wire()).decode("utf-8")
+    connection.execute(
+        "INSERT INTO ofp.run_facts (reference, digest, content) VALUES (%s, %s, %s) ON CONFLICT (reference) DO NOTHING",
+        (facts.reference, facts.digest, content),
+    )
+    row = connection.execute("SELECT digest FROM ofp.run_facts WHERE reference = %s", (facts.reference,)).fetchone()
     if row is None or row[0] != facts.digest:
         raise RunFactsConflict(
             f"the reference {facts.reference!r} names other facts already; publish these under another reference"
@@ -134,9 +148,12 @@ def load_run_facts(
         BuildRefused: RUN_FACTS_UNAVAILABLE: an unknown reference, facts of another run or stream, damaged facts;
             PASS_EVIDENCE_MISSING: a required check did not pass, or nobody says that it did;
             EVIDENCE_UNRESOLVED: the evidence of a check is not stored, or says something else; STORE_UNAVAILABLE.
+
+    The facts of a run that has a scenario are read while the run is READY or has ended, and only those that READY names.
     """
     with answering(), pool.connection() as connection:
         row = connection.execute("SELECT digest, content FROM ofp.run_facts WHERE reference = %s", (reference,)).fetchone()
+        status = read_run_status(connection, context_pins)
     if row is None:
         raise _unavailable("run_facts_ref", f"no run facts are published under {reference!r}")
     digest, content = row
@@ -157,7 +174,40 @@ def load_run_facts(
             "run_facts_ref",
         )
     _check_evidence(pool, facts)
+    _check_scenario(pool, facts, status)
     return facts
+
+
+def _check_scenario(pool: Pool, facts: RunFacts, status: RunStatus | None) -> None:
+    """Check that READY names these facts, and that the plan that they name says what they say."""
+    about, scenario = f"the facts under {facts.reference!r}", facts.scenario
+    if status is None and scenario is None:
+        return  # of a run that nobody asked the scenario runner for
+    if status is None or status.state not in READABLE_STATES:
+        state = "was never READY" if status is None else f"is {status.state}"
+        raise _unavailable("run_facts_ref", f"the run {state}: nothing is built from it (`ofp run show`)")
+    if scenario is None or facts.digest != status.facts_digest:
+        raise _unavailable("run_facts_ref", f"READY_DRIFT: READY names {status.facts_reference!r}, and {about} are others")
+    with answering(), pool.connection() as connection:
+        content = read_evidence(connection, [scenario.plan_digest]).get(scenario.plan_digest)
+    if content is None or sha256_hex(content.encode()) != scenario.plan_digest:
+        raise _unavailable("run_facts_ref", f"FACTS_VIEW_DRIFT: {about} name plan {scenario.plan_digest}, which is not stored")
+    plan = RunPlan.model_validate_json(content)
+    meaning, request = plan.meaning, plan.request
+    said = {
+        "scenario_run_id": (plan.scenario_run_id, scenario.scenario_run_id),
+        "world": (request.world, scenario.world),
+        "manifest_digest": (meaning.manifest_digest, scenario.manifest_digest),
+        "outputs": (meaning.outputs, scenario.outputs),
+        "traffic_delivery_mode": (meaning.mode, scenario.traffic_delivery_mode),
+        "class_map_digest": (meaning.class_map_digest, scenario.class_map_digest),
+        "context_stream": (meaning.context_stream, scenario.context_stream),
+        "feature_pack": (meaning.feature_pack, facts.feature_pack),
+        "run_config_digest": (meaning.run_config_digest, facts.run_config_digest),
+        "stream_name": (meaning.stream_name, facts.stream_name),
+    }
+    if drifted := [name for name, (planned, in_facts) in said.items() if planned != in_facts]:
+        raise _unavailable("run_facts_ref", f"FACTS_VIEW_DRIFT: {about} differ from their plan in {', '.join(drifted)}")
 
 
 def _check_evidence(pool: Pool, facts: RunFacts) -> None:

@@ -359,6 +359,8 @@ class OnlineService:
     def _refuse_when_red(self) -> None:
         if self.monitor is not None and LOG_TAIL_LOST in self.monitor.posture["reasons"]:
             raise unavailable(Reason.LOG_TAIL_LOST, "the log lost records in a recovery: an operator puts them back first")
+        if self.monitor is not None and self._is_withdrawn(self.monitor):
+            raise unknown_run(self._profile)
         if self._log_served and self.served_log is not None and self.served_log.is_full:
             raise unavailable(Reason.SERVED_LOG_FULL, "what was served cannot be stored, and no more is served until it is")
         if self.monitor is None or not self._profile.thresholds.refuse_when_red:
@@ -376,6 +378,10 @@ class OnlineService:
         if any(reason.startswith("STALLED") for reason in reasons):
             raise unavailable(Reason.PROJECTION_STALLED, "records wait and the projection does not move")
         raise unavailable(Reason.PROJECTION_BEHIND, f"{posture['lag_records']} records behind the log")
+
+    def _is_withdrawn(self, monitor: ProjectionMonitor) -> bool:
+        """Whether the run was cancelled while it was served."""
+        return self._profile.control_stream is not None and NO_PROJECTION in monitor.posture["reasons"]
 
     async def _follow(self, row: ProjectionRow) -> None:
         """Serve this projection from now on."""

@@ -31,6 +31,7 @@ from ofp_platform.online.state.progress import read_progress
 from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection, read_projection
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.postgres import connect, takes_writes
+from ofp_platform.storage.run_states import RunNotReady
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.profile import Thresholds
 from ofp_platform.vocabulary.serving import PostureState
@@ -152,6 +153,10 @@ class ProjectionMonitor:
         self._awaited = STORE_DOWN
         if self._projection_id is None:
             raise UnknownProjection("there is no live projection of this run yet")
+        try:
+            self._plane.demand_ready()
+        except RunNotReady as error:
+            raise UnknownProjection(str(error)) from None
         row = self._plane.row(self._projection_id)
         with self._plane.pool.connection() as connection:
             totals = read_progress(connection, row.projection_id)

@@ -22,6 +22,7 @@ from ofp_platform.orchestration.receipt_metadata import (
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
 from ofp_platform.registry.pack import pack_digest
+from ofp_platform.storage.run_states import RunNotReady
 
 AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
 
@@ -36,6 +37,10 @@ AssetEvents = Sequence[dg.AssetMaterialization | dg.AssetObservation]
 def new_offsets(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[PlaneResource]) -> dg.SensorResult | dg.SkipReason:
     """One run for all partitions that are behind: they share one projection, runs beside each other would only conflict."""
     with plane.open() as opened_plane:
+        try:
+            opened_plane.demand_ready()
+        except RunNotReady as error:
+            return dg.SkipReason(str(error))
         row = opened_plane.live()  # to look makes none: the run does
         if row is not None and holds_projection(opened_plane.pool, row.projection_id):
             return dg.SkipReason(f"a continuous driver holds projection {row.projection_id}")

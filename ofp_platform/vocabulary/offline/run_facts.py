@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -9,13 +10,17 @@ from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier
+from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
 from ofp_platform.vocabulary.position import PartitionBasis, StreamName
 from ofp_platform.vocabulary.serving import Count, Version
+from ofp_platform.vocabulary.world import WorldName
 
 REQUIRED_CHECKS = ("feature_pack_published", "run_config_pinned", "stream_readable")
 """A build reads the facts of a run only if each of these passed."""
+
+
+ScenarioRunId = Annotated[str, Field(pattern="^[0-9a-f]{32}$", description="from the equivalence key: 32 hex digits")]
 
 
 class CheckStatus(StrEnum):
@@ -51,6 +56,51 @@ class RunConfigEvidence(Model):
     stream_name: StreamName
 
 
+class TrafficMode(StrEnum):
+    """The kind of traffic of a run: payments with frauds among them, or ordinary ones alone."""
+
+    FRAUD = "fraud"
+    BASELINE = "baseline"
+
+
+class ScenarioFacts(Model):
+    """The scenario in the facts of a run, each part by its digest."""
+
+    scenario_run_id: ScenarioRunId
+    plan_digest: Digest
+    world: WorldName
+    manifest_digest: Digest
+    outputs: tuple[Name, ...] = Field(strict=False)
+    traffic_delivery_mode: Annotated[TrafficMode, Field(strict=False)]
+    class_map_digest: Digest
+    context_stream: StreamName | None = None
+
+
+class OutputEvidence(Model):
+    """One output of a world, counted: rows and the span of their times, as its files have them and as its manifest says."""
+
+    output: Name
+    rows: Count
+    rows_in_manifest: Count
+    first_ts_utc: Time | None
+    last_ts_utc: Time | None
+    span_in_manifest: tuple[Time, Time] | None = Field(strict=False)
+
+
+class ScenarioEvidence(Model):
+    """The look of a gate of the runner; a gate leaves out what is none of its business. `problems`: in words; none: it passed.
+
+    `event_types`: rows by type and schema version, joined by `/`.
+    """
+
+    world: WorldName
+    manifest_digest: Digest
+    outputs: tuple[OutputEvidence, ...] = Field(default=(), strict=False)
+    event_types: Mapping[str, Count] = {}
+    class_map_digest: Digest | None = None
+    problems: tuple[str, ...] = Field(default=(), strict=False)
+
+
 _Digests = Annotated[tuple[Digest, ...], Field(strict=False)]
 _Spans = Annotated[tuple[ReadableSpan, ...], Field(strict=False)]
 
@@ -63,8 +113,8 @@ class RunCheckEvidence(Model):
     check: Name
     context_pins: ContextPins
     status: CheckStatus = Field(strict=False)
-    looked_at: RunConfigEvidence | _Digests | _Spans = Field(
-        description="the configuration; digests of the published pack; the partitions of the stream"
+    looked_at: RunConfigEvidence | ScenarioEvidence | _Digests | _Spans = Field(
+        description="the configuration; the world of the run; digests of the published pack; the partitions of the stream"
     )
 
     def wire(self) -> dict[str, Any]:
@@ -73,7 +123,10 @@ class RunCheckEvidence(Model):
 
 
 class RunFacts(Model):
-    """The facts of one run under an explicit reference, evidence in the order of the checks' names. Immutable."""
+    """The facts of one run under an explicit reference, evidence in the order of the checks' names. Immutable.
+
+    `scenario`: of a run that the scenario runner made READY; without it somebody examined a run that went on already.
+    """
 
     kind: Literal["run_facts"] = "run_facts"
     contract_version: Version = "v0"
@@ -85,6 +138,7 @@ class RunFacts(Model):
     clock_skew_us: Count
     allowed_lateness_us: Count
     evidence: tuple[CheckEvidence, ...] = Field(strict=False)
+    scenario: ScenarioFacts | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

@@ -72,12 +72,23 @@ def first(home: Path) -> subprocess.CompletedProcess[str]:
 
 def test_from_nothing_to_a_proven_vector(first: subprocess.CompletedProcess[str], home: Path) -> None:
     assert (first.returncode, first.stderr) == (0, "")
-    steps = ["PostgreSQL", "Simulated", "Appended to the log", "Projected", "HTTP service", "Decided on fresh events"]
+    steps = ["PostgreSQL", "Simulated", "Sealed world", "Run", "Admitted to the log", "Reconciled", "Projected", "HTTP service"]
     assert [line[: len(step)] for line, step in zip(first.stdout.splitlines(), steps, strict=False)] == steps
     whole = first.stdout[first.stdout.index("\n{\n") : first.stdout.index("\n}\n") + 2]
     response = GetFeaturesResponse.model_validate_json(whole)
     assert f"snapshot hash  {verify(response)}\n" in first.stdout
-    assert "records/s" in first.stdout
+    # one story, from the sealed world to the log, and to the unit
+    assert re.search(r"^Run +READY: [0-9a-f]{32}, 8 gates passed$", first.stdout, re.MULTILINE)
+    sums = re.findall(
+        r"(\d+) sent = (\d+) admitted \+ (\d+) duplicates \+ (\d+) set aside; (\d+) stand in the log: to the unit", first.stdout
+    )
+    assert len(sums) == 2  # a step, and in the summary
+    sent, admitted, duplicates, aside, in_log = map(int, sums[0])
+    assert sent == admitted + duplicates + aside
+    assert in_log == admitted
+    assert duplicates
+    assert aside
+    assert "sent/s" in first.stdout
     assert "events/s" in first.stdout
     assert "p99 ms" in first.stdout
     assert "docs/tutorial.md" in first.stdout
@@ -114,10 +125,12 @@ def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[s
 def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.CompletedProcess[str], home: Path) -> None:
     second = started(home, *PAYMENTS)
     assert (second.returncode, second.stderr) == (0, "")
-    assert re.search(r"^Appended to the log +nothing: all \d+ records of this replay are there$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Run +READY: [0-9a-f]{32}, was so before$", second.stdout, re.MULTILINE)
+    streamed = r"^Admitted to the log +nothing: all \d+ records of this world were streamed$"
+    assert re.search(streamed, second.stdout, re.MULTILINE)
     assert re.search(r"^Projected +nothing: the projection is at the head of the log$", second.stdout, re.MULTILINE)
     assert re.search(r"^Decided on fresh events +0 decisions recorded, \d+ known already", second.stdout, re.MULTILINE)
-    assert re.search(r"^Archived +nothing: all 598 records are in 4 segments$", second.stdout, re.MULTILINE)
+    assert re.search(r"^Archived +nothing: all \d+ records are in 4 segments$", second.stdout, re.MULTILINE)
     assert re.search(r"^Labels +0 assertions appended, 2 were there$", second.stdout, re.MULTILINE)
     assert re.search(r"^Training set +nothing to build: 500 rows are published$", second.stdout, re.MULTILINE)
     assert digest(second.stdout) == digest(first.stdout)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ofp_platform.cli.environment import Environment
 from ofp_platform_tests.cli.program import Ofp, call, jsonl
 
 
@@ -72,11 +73,18 @@ def test_quarantine_is_listed_shown_and_sent_again(own: Ofp, payment: dict[str, 
     assert "quarantine_replayed" in own("governance", "list").out
 
 
-def test_what_came_around_the_door_is_told(own: Ofp, payment: dict[str, Any], tmp_path: Path) -> None:
+def environment(tmp_path: Path, dsn: str) -> Environment:
+    return Environment(home=tmp_path / "home", database_url=dsn, profile="demo")
+
+
+def test_what_came_around_the_door_is_told(own: Ofp, payment: dict[str, Any], tmp_path: Path, dsn: str) -> None:
     file = jsonl(tmp_path / "events.jsonl", payment)
-    assert own("log", "append", file).code == 0
+    assert own("migrate").code == 0
+    with environment(tmp_path, dsn).open_plane("owner", create_stream=True) as plane:
+        plane.log.append([payment])
     assert "no batch was received for this run" in own("ingress", "reconcile").refused()
-    assert own("ingress", "admit", file).out == "1 admitted, 0 duplicates, 0 set aside\n"
+    assert own("log", "append", file).out.startswith("1 appended, 0 refused\n")
+    assert own("log", "append", file).out.startswith("0 appended, 0 refused, 1 there already\n")
     balance = own("ingress", "reconcile", "--json")
     assert balance.code == 1
     facts = json.loads(balance.out)
