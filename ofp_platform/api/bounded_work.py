@@ -35,7 +35,9 @@ class WorkBounds:
 class BoundedWork:
     """A few requests are answered at a time, the others wait. `down` words an outage, `subject` what the requests are about."""
 
-    def __init__(self, dsn: str, down: str, subject: str, bounds: WorkBounds | None = None) -> None:
+    def __init__(
+        self, dsn: str, down: str, subject: str, bounds: WorkBounds | None = None, most_at_once: int = _MOST_AT_ONCE
+    ) -> None:
         self._dsn = dsn
         self._down = down
         self._subject = subject
@@ -43,7 +45,8 @@ class BoundedWork:
         self._pool: Pool | None = None
         self._opening = threading.Lock()
         self.under_way: set[asyncio.Task[bytes]] = set()
-        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._most_at_once = most_at_once
+        self._places = asyncio.Semaphore(most_at_once)
         self._waiting = 0
         self._waiting_bytes = 0
 
@@ -78,7 +81,7 @@ class BoundedWork:
             raise self._outage()
         try:
             if self._pool is None:
-                self._pool = open_pool(self._dsn, max_size=_MOST_AT_ONCE, timeout_seconds=_CONNECT_SECONDS)
+                self._pool = open_pool(self._dsn, max_size=self._most_at_once, timeout_seconds=_CONNECT_SECONDS)
             return self._pool
         finally:
             self._opening.release()

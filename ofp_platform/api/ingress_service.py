@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import orjson
 
 from ofp_platform.api.bounded_work import BoundedWork
-from ofp_platform.ingress.door import BatchReceipt, Door, IdempotencyKey, KeyReused
+from ofp_platform.ingress.class_map import class_map_in_force
+from ofp_platform.ingress.door import BatchReceipt, Door, IdempotencyKey, KeyReused, SentBatch
 from ofp_platform.ingress.gate import Sent
 from ofp_platform.ingress.receipt_block import receipt_fields
+from ofp_platform.log.group_commit import GroupCommit
 from ofp_platform.log.port import LogTailLost, LogUnavailable, LogUnsettled
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.objects import ObjectStoreUnavailable
@@ -26,6 +28,8 @@ _DOWN = "the database in which records are admitted does not answer; send the ba
 _HEALTH_SECONDS = 1.0
 _OUTAGES = (LogUnavailable, LogTailLost, ObjectStoreUnavailable, DatabaseUnavailable)
 _CONNECTIONS = 6
+_MOST_AT_ONCE = 16
+"""Batches that threads hold at once: those that come while others are committed are committed together (`GroupCommit`)."""
 
 
 @dataclass
@@ -61,10 +65,11 @@ class IngressService:
     def __init__(self, profile: Profile, dsn: str) -> None:
         self._profile = profile
         self._dsn = dsn
-        self._work = BoundedWork(dsn, _DOWN, "batches of events")
+        self._work = BoundedWork(dsn, _DOWN, "batches of events", most_at_once=_MOST_AT_ONCE)
         self._opening = threading.Lock()
         self._plane: Plane | None = None
         self._door: Door | None = None
+        self._together: GroupCommit[SentBatch, BatchReceipt] | None = None
         self._health: tuple[float, list[str]] = (float("-inf"), [])
 
     @property
@@ -78,12 +83,13 @@ class IngressService:
         Raises:
             ContractError: STORE_DOWN, LOG_TAIL_LOST, OVERLOADED: nothing is known of the batch; IDEMPOTENCY_CONFLICT.
         """
-        return await self._work.answer(lambda: self._admitted(records, producer, key), size)
+        return await self._work.answer(lambda: self._admitted(records, producer, key, size), size)
 
-    def _admitted(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None) -> bytes:
+    def _admitted(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None, size: int) -> bytes:
         try:
-            door = self._opened()
-            return answer_text(door.admit(records, producer, idempotency_key=key), self.pins, door.streams)
+            door, together = self._opened()
+            receipt = together.write(SentBatch(records, producer, idempotency_key=key), size)
+            return answer_text(receipt, self.pins, door.streams)
         except KeyReused as error:
             raise invalid(Reason.IDEMPOTENCY_CONFLICT, str(error), self.pins) from None
         except _OUTAGES as error:
@@ -104,22 +110,26 @@ class IngressService:
 
     def _look(self) -> bytes:
         try:
-            self._opened().traffic.demand_settled()
+            self._opened()[0].traffic.demand_settled()
         except _OUTAGES as error:
             raise _outage(error) from error
         return b""
 
-    def _opened(self) -> Door:
+    def _opened(self) -> tuple[Door, GroupCommit[SentBatch, BatchReceipt]]:
         with self._opening:
             if self._door is None:
                 if self._plane is None:
                     self._plane = Plane.open(self._profile, self._dsn, max_connections=_CONNECTIONS)
                 plane = self._plane
                 context = None if self._profile.context_stream is None else plane.context_log(create=True)
-                pack = profile_pack(self._profile)
+                class_map = class_map_in_force(self._profile, profile_pack(self._profile))
                 needs_ready = self._profile.control_stream is not None
-                self._door = Door.open(plane.pool, plane.log, context, plane.objects, self.pins, pack, needs_ready=needs_ready)
-            return self._door
+                self._door = Door.open(
+                    plane.pool, plane.log, context, plane.objects, self.pins, class_map, needs_ready=needs_ready
+                )
+                self._together = GroupCommit(self._door.admit_group)
+            assert self._together is not None
+            return self._door, self._together
 
     async def close(self) -> None:
         """Finish what is under way, and disconnect."""

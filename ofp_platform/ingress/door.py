@@ -11,24 +11,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import accumulate
 from typing import Any, cast
 
 import psycopg
 
-from ofp_platform.ingress.class_map import ClassMap, class_map_of
+from ofp_platform.ingress.class_map import ClassMap
 from ofp_platform.ingress.gate import Gate, Passed, Sent, SetAside
 from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome, decode_outcomes, encode_receipts
 from ofp_platform.log.admission import Admission
 from ofp_platform.log.admitted import AdmittedColumns
 from ofp_platform.log.port import EventLog, RecordRefusal
 from ofp_platform.log.postgres import PostgresLog, log_answering
-from ofp_platform.registry.models import Pack
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.run_states import admitting_state
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
-from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
@@ -64,7 +63,7 @@ _SAME_KEY = """
     WHERE (run_number, producer, idempotency_key) = (%s, %s, %s)"""
 _QUARANTINED = """
     INSERT INTO ofp.quarantined_record (batch_id, place, reason, detail, event_type, event_id, object_path)
-    SELECT %s, * FROM unnest(%s::integer[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])"""
+    SELECT * FROM unnest(%s::bigint[], %s::integer[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])"""
 
 
 class IngressRefused(Exception):
@@ -81,6 +80,20 @@ class IdempotencyKey:
 
     key: str
     request_digest: bytes
+
+
+class NotTogether(Exception):
+    """Two batches of a group must be admitted one after the other."""
+
+
+@dataclass(frozen=True)
+class SentBatch:
+    """A batch as a producer sent it; see `Door.admit`."""
+
+    records_sent: Sequence[Sent]
+    producer: str
+    admitted_at: Sequence[int] | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True)
@@ -121,11 +134,12 @@ class Door:
         context: EventLog | None,
         objects: ObjectStore,
         pins: ContextPins,
-        pack: Pack,
+        class_map: ClassMap,
         *,
         needs_ready: bool = False,
     ) -> Door:
-        """The door of a run; its class map is kept under its digest. `needs_ready`: the run has a stream of control.
+        """The door of a run, for the types of a class map, which is kept under its digest. `needs_ready`: the run has a stream of
+        control.
 
         Raises:
             IngressRefused: the log is none in PostgreSQL. LogUnavailable | ObjectStoreUnavailable: see there.
@@ -135,8 +149,7 @@ class Door:
                 "ingress admits records and receipts in one transaction, which only the log in PostgreSQL can do (log_kind:"
                 " postgres); to a log of another kind producers append themselves"
             )
-        class_map = class_map_of(pack, has_context=context is not None)
-        objects.put_same(class_map_path(class_map.digest), canonical_bytes(class_map.wire()))
+        objects.put_same(class_map_path(class_map.digest), class_map.stored())
         admissions = [None if log is None else Admission(log.partition_key) for log in (traffic, context)]
         gate = Gate(pins, class_map, cast(Admission, admissions[0]), admissions[1])
         with log_answering(), pool.connection() as connection:
@@ -170,38 +183,47 @@ class Door:
             IngressRefused: no record, too many, not one time for each, or a producer without a name. KeyReused: see there.
             LogUnavailable | ObjectStoreUnavailable: nothing is known about the batch; send it again, as it is.
         """
-        if not 1 <= len(records_sent) <= MOST_RECORDS:
-            raise IngressRefused(f"a batch has from 1 to {MOST_RECORDS:,} records, and this one has {len(records_sent):,}")
-        if _NAME.fullmatch(producer) is None or holds_raw_identifier(producer):
-            raise IngressRefused("a producer's name has 1 to 128 of A-Z a-z 0-9 _ . : / -, the first a letter or digit")
-        if admitted_at is not None and len(admitted_at) != len(records_sent):
-            raise IngressRefused(f"{len(admitted_at):,} times of admission for {len(records_sent):,} records")
-        verdicts = self._without_copies(self.gate.examine(records_sent))
+        (receipt,) = self.admit_group([SentBatch(records_sent, producer, admitted_at, idempotency_key)])
+        return receipt
+
+    def admit_group(self, batches: Sequence[SentBatch]) -> list[BatchReceipt]:
+        """Admit batches in one transaction, as if each came behind the one before it; all or none.
+
+        Raises:
+            as `admit`, for any of them. NotTogether: two of them must be admitted one after the other.
+        """
+        for batch in batches:
+            _check(batch)
+        verdicts_of = [self.gate.examine(batch.records_sent) for batch in batches]
         for attempt in range(_ATTEMPTS):
             try:
                 with log_answering(), self.pool.connection() as connection:
                     with connection.transaction():
-                        receipt = self._answer_before(connection, producer, idempotency_key)
-                        if receipt is not None:
-                            return receipt
-                        open_verdicts = self._while_ready(connection, verdicts)
-                        receipt = self._admit(connection, records_sent, open_verdicts, producer, admitted_at, idempotency_key)
+                        receipts = [self._answer_before(connection, batch) for batch in batches]
+                        new_batches = [index for index, receipt in enumerate(receipts) if receipt is None]
+                        if not new_batches:
+                            return cast(list[BatchReceipt], receipts)
+                        _demand_apart([batches[index] for index in new_batches])
+                        verdicts = [verdict for index in new_batches for verdict in verdicts_of[index]]
+                        open_verdicts = self._while_ready(connection, self._without_copies(verdicts))
+                        own_batches = [batches[index] for index in new_batches]
+                        for index, receipt in zip(new_batches, self._admit(connection, own_batches, open_verdicts), strict=True):
+                            receipts[index] = receipt
                     crash_point("ingress.after_commit")
                     for log in (self.traffic, self.context):
                         if log is not None:
                             log.tell(connection)
-                    return receipt
+                    return cast(list[BatchReceipt], receipts)
             except psycopg.errors.UniqueViolation:  # another door admitted one of them meanwhile: look again
                 if attempt == _ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
 
-    def _answer_before(
-        self, connection: psycopg.Connection[Any], producer: str, idempotency_key: IdempotencyKey | None
-    ) -> BatchReceipt | None:
+    def _answer_before(self, connection: psycopg.Connection[Any], batch: SentBatch) -> BatchReceipt | None:
+        idempotency_key = batch.idempotency_key
         if idempotency_key is None:
             return None
-        row = connection.execute(_SAME_KEY, (self.run_number, producer, idempotency_key.key)).fetchone()
+        row = connection.execute(_SAME_KEY, (self.run_number, batch.producer, idempotency_key.key)).fetchone()
         if row is None:
             return None
         batch_id, request_digest, block = row
@@ -237,13 +259,14 @@ class Door:
     def _admit(
         self,
         connection: psycopg.Connection[Any],
-        records_sent: Sequence[Sent],
+        batches: Sequence[SentBatch],
         verdicts: Sequence[Passed | SetAside | int],
-        producer: str,
-        admitted_at: Sequence[int] | None,
-        idempotency_key: IdempotencyKey | None,
-    ) -> BatchReceipt:
-        """In one transaction. Objects are written before the heads of the log are locked: nobody waits for the store."""
+    ) -> list[BatchReceipt]:
+        """In one transaction; `verdicts` are those of all batches. Objects are written before the heads of the log are locked:
+        nobody waits for the store.
+        """
+        records_sent = [record for batch in batches for record in batch.records_sent]
+        admitted_at = _declared_times(batches)
         keys = [verdict.event_key for verdict in verdicts if isinstance(verdict, Passed)]
         arguments = {"keys": b"".join(keys), "count": len(keys), "run": self.run_number}
         with connection.cursor(binary=True) as cursor:
@@ -271,26 +294,41 @@ class Door:
                 if verdict.is_context is is_context
             ]
             self._record(connection, is_context, sorted(appended_rows, key=lambda row: row[0]))
+        receipts = [
+            self._record_batch(connection, batch, outcomes[begin : begin + len(batch.records_sent)])
+            for batch, begin in zip(batches, _begins(batches), strict=True)
+        ]
+        if aside:
+            self._record_aside(connection, batches, receipts, dict(zip(aside, paths, strict=True)))
+        crash_point("ingress.recorded")
+        return receipts
+
+    def _record_batch(
+        self, connection: psycopg.Connection[Any], batch: SentBatch, outcomes: Sequence[RecordOutcome]
+    ) -> BatchReceipt:
         counts = [sum(outcome.outcome is kind for outcome in outcomes) for kind in AdmissionOutcome]
-        name = (None, None) if idempotency_key is None else (idempotency_key.key, idempotency_key.request_digest)
-        facts = self.run_number, producer, self.class_map.digest, len(outcomes), *counts, encode_receipts(outcomes), *name
+        key = batch.idempotency_key
+        name = (None, None) if key is None else (key.key, key.request_digest)
+        facts = self.run_number, batch.producer, self.class_map.digest, len(outcomes), *counts, encode_receipts(outcomes), *name
         row = connection.execute(_BATCH, facts).fetchone()
         assert row is not None
-        batch_id = int(row[0])
-        if aside:
-            aside_outcomes = [outcomes[place] for place in aside]
-            reasons = [None if outcome.reason is None else outcome.reason.value for outcome in aside_outcomes]
-            types = [_event_type(records_sent[place], outcomes[place]) for place in aside]
-            columns = (
-                reasons,
-                [outcome.detail or "" for outcome in aside_outcomes],
-                types,
-                [outcome.event_id for outcome in aside_outcomes],
-                paths,
-            )
-            connection.execute(_QUARANTINED, (batch_id, aside, *columns))
-        crash_point("ingress.recorded")
-        return BatchReceipt(batch_id, tuple(outcomes))
+        return BatchReceipt(int(row[0]), tuple(outcomes))
+
+    @staticmethod
+    def _record_aside(
+        connection: psycopg.Connection[Any],
+        batches: Sequence[SentBatch],
+        receipts: Sequence[BatchReceipt],
+        paths: Mapping[int, str | None],
+    ) -> None:
+        """List what was set aside. `paths`: where each is kept, by its place among the records of all batches."""
+        rows = []
+        for batch, receipt, begin in zip(batches, receipts, _begins(batches), strict=True):
+            for place, (record, outcome) in enumerate(zip(batch.records_sent, receipt.outcomes, strict=True)):
+                if outcome.reason is not None:
+                    facts = outcome.reason.value, outcome.detail or "", _event_type(record, outcome), outcome.event_id
+                    rows.append((receipt.batch_id, place, *facts, paths[begin + place]))
+        connection.execute(_QUARANTINED, tuple(map(list, zip(*rows, strict=True))))
 
     def _append(
         self, connection: psycopg.Connection[Any], new: Mapping[int, Passed], admitted_at: Sequence[int] | None
@@ -331,6 +369,35 @@ class Door:
                 "incarnation": rows[0][2].incarnation,
             },
         )
+
+
+def _check(batch: SentBatch) -> None:
+    """Refuse a batch that is none."""
+    count = len(batch.records_sent)
+    if not 1 <= count <= MOST_RECORDS:
+        raise IngressRefused(f"a batch has from 1 to {MOST_RECORDS:,} records, and this one has {count:,}")
+    if _NAME.fullmatch(batch.producer) is None or holds_raw_identifier(batch.producer):
+        raise IngressRefused("a producer's name has 1 to 128 of A-Z a-z 0-9 _ . : / -, the first a letter or digit")
+    if batch.admitted_at is not None and len(batch.admitted_at) != count:
+        raise IngressRefused(f"{len(batch.admitted_at):,} times of admission for {count:,} records")
+
+
+def _demand_apart(batches: Sequence[SentBatch]) -> None:
+    """Refuse a group in which one batch comes twice, or some have declared times and others not."""
+    names = [(batch.producer, batch.idempotency_key.key) for batch in batches if batch.idempotency_key is not None]
+    if len(set(names)) < len(names) or len({batch.admitted_at is None for batch in batches}) > 1:
+        raise NotTogether
+
+
+def _begins(batches: Sequence[SentBatch]) -> list[int]:
+    """Where the records of each batch begin among those of all."""
+    return [0, *accumulate(len(batch.records_sent) for batch in batches)][:-1]
+
+
+def _declared_times(batches: Sequence[SentBatch]) -> list[int] | None:
+    if any(batch.admitted_at is None for batch in batches):
+        return None
+    return [moment for batch in batches for moment in batch.admitted_at or ()]
 
 
 def _event_type(record: Sent, outcome: RecordOutcome) -> str | None:

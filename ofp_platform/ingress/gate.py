@@ -5,8 +5,10 @@ What needs the store (whether a record was admitted before) is asked afterwards,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +19,7 @@ from ofp_platform.log.port import RecordRefusal
 from ofp_platform.vocabulary.admission_receipt import QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
 
+_PART = re.compile(r"[A-Za-z_]{1,64}|[0-9]{1,6}", re.ASCII)
 Sent = Mapping[str, Any] | RecordRefusal
 """A record as a producer sent it; or why its text is no JSON object, said by who read it."""
 
@@ -90,6 +93,25 @@ class Gate:
                 QuarantineReason.UNKNOWN_SCHEMA_VERSION,
                 f"schema_version of {admitted_record.envelope.event_type}: known are {known_versions}",
             )
+        fault = self._payload_fault(admitted_record)
+        if fault is not None:
+            return QuarantineReason.PAYLOAD_SCHEMA, fault
         if admitted_record.pins != self.pins:
             return QuarantineReason.RUN_NOT_ACTIVE, "pins: of another run than the one that is active here"
         return None
+
+    def _payload_fault(self, admitted_record: Admitted) -> str | None:
+        """The first place of a payload that is not as its schema says, and the keyword against which; never a value."""
+        envelope = admitted_record.envelope
+        validator = self._validators.get((envelope.event_type, envelope.schema_version))
+        if validator is None or validator.is_valid(envelope.payload):
+            return None
+        error = next(iter(validator.iter_errors(envelope.payload)))
+        names = ["payload", *(str(part) for part in error.instance_path)]
+        field = ".".join(names) if all(_PART.fullmatch(name) for name in names) else "payload"
+        keywords = [part for part in error.schema_path if isinstance(part, str)]
+        return f"{field}: is not as the schema of {envelope.event_type} {envelope.schema_version} says ({keywords[-1]})"
+
+    @cached_property
+    def _validators(self) -> dict[tuple[str, str], Any]:
+        return self.class_map.validators

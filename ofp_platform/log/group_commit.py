@@ -67,7 +67,7 @@ class GroupCommit(Generic[Item, Outcome]):
             if member.group is not None:
                 self._write_group(member.group)
         if member.outage is not None:
-            raise LogUnavailable(str(member.outage)) from member.outage
+            raise type(member.outage)(str(member.outage)) from member.outage  # an error of its own for each thread
         return self._alone(item) if member.outcome is None else member.outcome
 
     def _appoint(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import Connection
 
-from ofp_platform.ingress.class_map import ClassMap, class_map_of
+from ofp_platform.ingress.class_map import ClassMap, class_map_in_force
 from ofp_platform.ingress.control import append_to_control
 from ofp_platform.ingress.door import class_map_path
 from ofp_platform.log.postgres import PostgresLog, log_answering
@@ -141,8 +141,8 @@ class ScenarioRunner:
         registry = compile_pack(pack)
         with self.plane.pool.connection() as connection, connection.transaction():
             publish_registry(connection, registry)
-        class_map = class_map_of(pack, has_context=profile.context_stream is not None)
-        self.plane.objects.put_same(class_map_path(class_map.digest), canonical_bytes(class_map.wire()))
+        class_map = class_map_in_force(profile, pack)
+        self.plane.objects.put_same(class_map_path(class_map.digest), class_map.stored())
         request = RunRequest(
             context_pins=self.pins,
             world=manifest.world,

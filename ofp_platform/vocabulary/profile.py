@@ -20,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Model
+from ofp_platform.vocabulary.model import Digest, Model
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
@@ -163,6 +163,13 @@ class Retention(Model):
         return parse_duration(self.accesses)
 
 
+class ClassMapRef(Model):
+    """A class map in a file, by its digest (`ofp ingress class-map FILE` prints it): a file that was changed is refused."""
+
+    file: str = Field(min_length=1, description="path of the file, from the folder of the profile")
+    digest: Digest = Field(description="SHA-256 over the RFC 8785 bytes of what it says")
+
+
 class Profile(Model):
     """One deployment: a stream, a run, a pack and the policies around them."""
 
@@ -181,6 +188,10 @@ class Profile(Model):
     )
     log_kind: Literal["postgres", "kinesis", "kafka"] = Field(default="postgres", description="the service that holds the log")
     partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes; of a Kafka topic always")
+    class_map: ClassMapRef | None = Field(
+        default=None,
+        description="the event types that ingress takes, with the JSON Schemas of their payloads; none: what the pack implies",
+    )
     partition_key: str = Field(
         pattern=r"^payload\.[A-Za-z0-9_.]+$", description="payload field by whose value producers choose the partition"
     )
@@ -277,6 +288,8 @@ class Profile(Model):
     def policy(self) -> dict[str, Any]:
         """All that shapes decisions and bounds, as JSON has it. A pack of one's own by its name: its digest stands beside it."""
         policy = self.model_dump(mode="json", exclude_none=True, exclude=set(_NO_POLICY))
+        if self.class_map is not None:
+            policy["class_map"] = self.class_map.digest
         return {**policy, "pack": Path(self.pack).name}
 
     @property
@@ -287,8 +300,10 @@ class Profile(Model):
     @property
     def run_config_digest(self) -> str:
         """SHA-256 over the contract and the part of the profile that can change a value or what is refused."""
+        declared_map = {} if self.class_map is None else {"class_map_digest": self.class_map.digest}
         return digest_of(
             {
+                **declared_map,
                 "allowed_lateness_us": self.allowed_lateness_us,
                 "clock_skew_us": self.clock_skew_us,
                 "contract_version": CONTRACT_VERSION,
@@ -330,6 +345,9 @@ def load_profile(path: Path, tier: Tier = Tier.LOCAL) -> Profile:
         for other, overlay in profile.tiers.items()
     }
     profile = of_tiers.get(tier, profile.model_copy(update={"tiers": {}}))
+    if profile.class_map is not None:
+        file = str(path.parent / Path(profile.class_map.file).expanduser())
+        profile = profile.model_copy(update={"class_map": profile.class_map.model_copy(update={"file": file})})
     if not profile.pack.endswith(".yaml"):
         return profile
     return profile.model_copy(update={"pack": str(path.parent / Path(profile.pack).expanduser())})

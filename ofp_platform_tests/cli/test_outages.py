@@ -57,6 +57,7 @@ ARGUMENTS = {
     "id adjudicate": "card_payment mine --counts 0000/1 --reason why",
     "id list": "",
     "ingress admit": "{folder}/events.jsonl",
+    "ingress class-map": "",
     "ingress receipts": "",
     "ingress reconcile": "",
     "ingress serve": "--port 0",
@@ -150,6 +151,7 @@ NEED_NO_DATABASE = {
     "dataset show": "reads the object store alone",
     "dataset verify": "reads the object store alone",
     "identity mint": "computes an id",
+    "ingress class-map": "reads a pack, or a file",
     "init": "writes files",
     "mcp serve": "asks the HTTP service",
     "model train": "reads the object store alone",
@@ -179,6 +181,7 @@ NEED_NO_DATABASE = {
 MAKE_A_HOME = {"demo", "init", "principal add", "principal trust", "restore", "services up", "up"}
 NEED_NO_HOME = {
     "identity mint",
+    "ingress class-map",
     "database sql",
     "mcp serve",
     "pack from-feast",

@@ -86,6 +86,7 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """By command: the roles that it logs in as, and what is called. It need not succeed: who logs in is looked at."""
 WITHOUT_DATABASE = {
+    "ingress class-map",
     "access list",
     "identity mint",
     "init",

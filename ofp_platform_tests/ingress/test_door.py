@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ofp_platform.ingress.door import MOST_RECORDS, BatchReceipt, Door, IngressRefused, class_map_path
+from ofp_platform.ingress.class_map import class_map_of
+from ofp_platform.ingress.door import (
+    MOST_RECORDS,
+    BatchReceipt,
+    Door,
+    IdempotencyKey,
+    IngressRefused,
+    KeyReused,
+    NotTogether,
+    SentBatch,
+    class_map_path,
+)
 from ofp_platform.ingress.gate import Sent
 from ofp_platform.ingress.quarantine_replay import replay_record
 from ofp_platform.ingress.receipts import (
@@ -40,6 +52,7 @@ from ofp_platform_tests.oracle.rows_read import rows_read
 
 ADMIT, DUPLICATE, QUARANTINE = AdmissionOutcome
 PACK = shipped_pack("mule_rings")
+CLASSES = class_map_of(PACK, has_context=True)
 _runs = count()
 
 
@@ -60,7 +73,7 @@ def new_door(pool: Pool, objects: ObjectStore) -> Door:
     pins = ContextPins(scenario_id="s", run_id=f"r-{number}", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
     traffic = PostgresLog.create(pool, f"traffic-{number}", 2, "payload.account_id")
     context = PostgresLog.create(pool, f"links-{number}", 1, "payload.member")
-    return Door.open(pool, traffic, context, objects, pins, PACK)
+    return Door.open(pool, traffic, context, objects, pins, CLASSES)
 
 
 def transfer(door: Door, event_id: str, **more: Any) -> dict[str, Any]:
@@ -199,13 +212,16 @@ def test_an_id_that_was_admitted_is_in_conflict_for_good(pool: Pool, objects: Ob
 KINDS = st.sampled_from(["good", "copy", "conflict", "type", "version", "run", "key", "link"])
 
 
+@pytest.mark.parametrize("together", [False, True])
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.tuples(KINDS, st.integers(0, 4)), min_size=1, max_size=8), min_size=1, max_size=5))
 def test_any_batches_balance_and_agree_with_a_plain_model(
-    pool: Pool, tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[str, int]]]
+    pool: Pool, tmp_path_factory: pytest.TempPathFactory, together: bool, batches: list[list[tuple[str, int]]]
 ) -> None:
     door = new_door(pool, ObjectStore(str(tmp_path_factory.mktemp("o") / "objects")))
     admitted: dict[tuple[str, str], Any] = {}
+    group: list[SentBatch] = []
+    expected_of_group: list[list[str]] = []
     for batch in batches:
         sent = [made(door, kind, number) for kind, number in batch]
         expected = []
@@ -220,12 +236,50 @@ def test_any_batches_balance_and_agree_with_a_plain_model(
             else:
                 expected.append("DUPLICATE" if admitted[name] == record["payload"] else "EVENT_ID_CONFLICT")
         # within a batch it is what was admitted before that decides about all of its copies; the model reads in order
-        assert ended(door.admit(sent, "test")) == expected
+        if together:
+            group.append(SentBatch(sent, f"p-{len(group)}"))
+            expected_of_group.append(expected)
+        else:
+            assert ended(door.admit(sent, "test")) == expected
+    if together:  # in one transaction, as if each came behind the one before it
+        receipts = door.admit_group(group)
+        assert [ended(receipt) for receipt in receipts] == expected_of_group
+        with pool.connection() as connection:
+            for receipt, sent_batch in zip(receipts, group, strict=True):
+                stored = read_receipts(connection, door.gate.pins, receipt.batch_id, door.streams)
+                assert [one.place for one in stored] == list(range(len(sent_batch.records_sent)))
+                assert [one.reason for one in stored] == [outcome.reason for outcome in receipt.outcomes]
+            listed = {(row.batch_id, row.place) for row in read_quarantine(connection, door.gate.pins, limit=1_000)}
+        aside = {(r.batch_id, place) for r in receipts for place, outcome in enumerate(r.outcomes) if outcome.reason is not None}
+        assert listed == aside
     result = balanced(door)
     assert (result.admitted_count, result.sent_count) == (len(admitted), sum(map(len, batches)))
     assert door.context is not None
     in_logs = Counter(name for log in (door.traffic, door.context) for *_, name in in_log(log))
     assert in_logs == Counter(event_id for _, event_id in admitted)
+
+
+def test_batches_that_came_before_are_answered_beside_new_ones(pool: Pool, objects: ObjectStore) -> None:
+    door = new_door(pool, objects)
+    key, other_key = IdempotencyKey("k-1", b"1" * 32), IdempotencyKey("k-2", b"2" * 32)
+    first = SentBatch([transfer(door, "1")], "p", idempotency_key=key)
+    (receipt,) = door.admit_group([first])
+    repeated, new = door.admit_group([first, SentBatch([transfer(door, "2")], "p", idempotency_key=other_key)])
+    assert (repeated.batch_id, repeated.repeated, ended(repeated)) == (receipt.batch_id, True, ["ADMIT"])
+    assert (new.repeated, ended(new)) == (False, ["ADMIT"])
+    with pytest.raises(NotTogether):  # the second must see the first
+        door.admit_group([replace(first, idempotency_key=IdempotencyKey("k-3", b"3" * 32))] * 2)
+    with pytest.raises(NotTogether):
+        door.admit_group([SentBatch([transfer(door, "3")], "p"), SentBatch([transfer(door, "4")], "p", [5])])
+    with pytest.raises(KeyReused):
+        door.admit_group(
+            [SentBatch([transfer(door, "5")], "p"), replace(first, idempotency_key=IdempotencyKey("k-1", b"9" * 32))]
+        )
+    with pytest.raises(IngressRefused):
+        door.admit_group([SentBatch([transfer(door, "6")], "p"), SentBatch([], "p")])
+    assert sorted(event_id for *_, event_id in in_log(door.traffic)) == ["1", "2"]  # all of a group or none
+    declared = door.admit_group([SentBatch([transfer(door, "7")], "p", [7]), SentBatch([transfer(door, "8")], "p", [8])])
+    assert [ended(one) for one in declared] == [["ADMIT"], ["ADMIT"]]
 
 
 def made(door: Door, kind: str, number: int) -> dict[str, Any]:
@@ -277,7 +331,7 @@ def test_what_an_operator_sends_again_is_on_record(pool: Pool, objects: ObjectSt
     assert ended(replay_record(door, record, "somebody", "looked at it", "2026-01-02T00:00:00Z")) == ["UNKNOWN_EVENT_TYPE"]
     # the pack knows the type now
     wider_pack = PACK.model_copy(update={"events": {**PACK.events, "other": PACK.events["transfer"]}})
-    wider = Door.open(pool, door.traffic, door.context, objects, door.gate.pins, wider_pack)
+    wider = Door.open(pool, door.traffic, door.context, objects, door.gate.pins, class_map_of(wider_pack, has_context=True))
     receipt = replay_record(wider, record, "somebody", "the pack knows it now", "2026-01-03T00:00:00Z")
     assert ended(receipt) == ["ADMIT"]
     assert ended(replay_record(wider, record, "somebody", "again", "2026-01-04T00:00:00Z")) == ["DUPLICATE"]
@@ -405,7 +459,7 @@ def test_another_log_is_refused_in_words(pool: Pool, objects: ObjectStore) -> No
         stream_name = "x"
 
     with pytest.raises(IngressRefused, match="only the log in PostgreSQL can do"):
-        Door.open(pool, Another(), None, objects, door.gate.pins, PACK)  # type: ignore[arg-type]
+        Door.open(pool, Another(), None, objects, door.gate.pins, CLASSES)  # type: ignore[arg-type]
 
 
 def test_reasons_are_those_of_the_log_and_of_the_door() -> None:

@@ -16,14 +16,15 @@ def door_of(plane: Plane) -> Door:
     Raises:
         IngressRefused | LogUnavailable | ObjectStoreUnavailable: see Door.open.
     """
+    from ofp_platform.ingress.class_map import class_map_in_force
     from ofp_platform.ingress.door import Door
     from ofp_platform.online.plane import profile_pack
 
     profile = plane.profile
     context = None if profile.context_stream is None else plane.context_log(create=True)
     needs_ready = profile.control_stream is not None
-    pack = profile_pack(profile)
-    return Door.open(plane.pool, plane.log, context, plane.objects, profile.context_pins, pack, needs_ready=needs_ready)
+    class_map = class_map_in_force(profile, profile_pack(profile))
+    return Door.open(plane.pool, plane.log, context, plane.objects, profile.context_pins, class_map, needs_ready=needs_ready)
 
 
 def entrance_of(plane: Plane) -> Entrance:

@@ -109,14 +109,14 @@ def reconcile(json: AsJson = False, home: Home = None, profile: ProfileSource = 
     """Count all receipts of the profile's run: sent = admitted + duplicates + set aside. Then read the log: each admitted record
     stands where its receipt says, with its payload, and no other of the run is there. Exit code 1 if anything differs.
     """
-    from ofp_platform.ingress.class_map import class_map_of
+    from ofp_platform.ingress.class_map import class_map_in_force
     from ofp_platform.ingress.reconciliation import reconcile_ingress
     from ofp_platform.online.plane import profile_pack
 
     with resolve(home, profile).open_plane("auditor") as plane:
         declared_profile = plane.profile
         context = None if plane.known_context_log() is None else plane.context_log()
-        class_map = class_map_of(profile_pack(declared_profile), has_context=declared_profile.context_stream is not None)
+        class_map = class_map_in_force(declared_profile, profile_pack(declared_profile))
         records = sum(plane.log.ordinal_lag(plane.log.ends().model_copy(update={"partitions": ()})).values())
         with bar(Console(stderr=True), "Reading the log", records) as advance, plane.pool.connection() as connection:
             result = reconcile_ingress(connection, declared_profile.context_pins, class_map, plane.log, context, advance)
@@ -132,6 +132,42 @@ def reconcile(json: AsJson = False, home: Home = None, profile: ProfileSource = 
     print_facts(result, lines, as_json=json)
     if result.differing:
         raise typer.Exit(1)
+
+
+@app.command("class-map", short_help="Show the class map, or check a file of one.")
+def class_map(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A file to check.", show_default=False)] = None,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """The event types that the profile's run takes: class, versions, stream, and which have a payload schema; and the digest by
+    which a profile names the map. Of a file, what is wrong with it.
+    """
+    from ofp_platform.ingress.class_map import class_map_in_force, load_class_map
+    from ofp_platform.online.plane import profile_pack
+
+    if file is None:
+        declared_profile = resolve(home, profile).load_profile()
+        shown = class_map_in_force(declared_profile, profile_pack(declared_profile))
+    else:
+        shown = load_class_map(file)
+    lines = [
+        line
+        for name, mapped_type in shown.events.items()
+        for line in item(
+            name,
+            mapped_type.stream,
+            f"class {mapped_type.event_class}",
+            details=(
+                ", ".join(
+                    f"{version}, payload by its schema" if version in mapped_type.payload_schemas else f"{version}, any payload"
+                    for version in mapped_type.schema_versions
+                ),
+            ),
+        )
+    ]
+    print_facts({**shown.wire(), "digest": shown.digest}, [*lines, f"digest {shown.digest}"], as_json=json)
 
 
 def _batches(file: Path) -> Iterator[tuple[list[int], list[Sent]]]:
@@ -206,6 +242,8 @@ def serve(
     """
     from ofp_platform.api import server
     from ofp_platform.api.access_log import FOLDER
+    from ofp_platform.ingress.class_map import class_map_in_force
+    from ofp_platform.online.plane import profile_pack
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
     environment = resolve(home, profile)
@@ -214,6 +252,7 @@ def serve(
     limits, tls = front_of(environment, host, tls_certificate, tls_key, tls_client_ca)
     if declared_profile.log_kind != "postgres":
         raise CommandRefused(f"the log is of kind {declared_profile.log_kind}: only the log in PostgreSQL has a door")
+    class_map_in_force(declared_profile, profile_pack(declared_profile))  # told now, not to the first producer
     with TemporaryDirectory(prefix="ofp-ingress-") as reports:
         application = partial(
             build_application,

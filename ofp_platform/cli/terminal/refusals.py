@@ -25,6 +25,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.tls import CertificateUnusable
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
+    from ofp_platform.ingress.class_map import ClassMapError
     from ofp_platform.ingress.control import ControlRefused
     from ofp_platform.ingress.door import IngressRefused
     from ofp_platform.ingress.receipts import UnknownReceipt
@@ -88,6 +89,7 @@ def words_for(error: Exception) -> str | None:
         CertificateUnusable,
         DatasetNotAdmitted,
         CommandRefused,
+        ClassMapError,
         ControlRefused,
         DatabaseUnavailable,
         DatasetDamaged,

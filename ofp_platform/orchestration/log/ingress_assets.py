@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from ofp_platform.ingress.class_map import class_map_of
+from ofp_platform.ingress.class_map import class_map_in_force
 from ofp_platform.ingress.receipts import count_receipts, quarantine_by_reason
 from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
@@ -218,7 +218,7 @@ def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
                 start = hour_start(key)
                 counts = count_receipts(connection, pins, start, start + _HOUR)
                 context.add_asset_metadata({"dagster/partition_row_count": counts["sent"], **counts}, partition_key=key)
-            class_map = class_map_of(profile_pack(profile), has_context=profile.context_stream is not None)
+            class_map = class_map_in_force(profile, profile_pack(profile))
             links = None if opened_plane.known_context_log() is None else opened_plane.context_log()
             result = reconcile_ingress(connection, pins, class_map, opened_plane.log, links)
         yield dg.MaterializeResult(asset_key=INGRESS_RECEIPTS)

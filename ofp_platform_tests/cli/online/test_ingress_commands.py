@@ -104,3 +104,16 @@ def test_a_world_is_streamed_and_goes_on_where_it_was(own: Ofp) -> None:
     assert (by_time["ADMIT"], by_time["DUPLICATE"]) == (0, sent["ADMIT"] + sent["DUPLICATE"])
     assert "balances to the unit" in own("ingress", "reconcile").out
     assert own("projector", "catch-up").code == 0
+
+
+def test_the_class_map_is_shown_and_a_file_is_checked(own: Ofp, tmp_path: Path) -> None:
+    shown = own("ingress", "class-map")
+    assert "card_payment  traffic  class card_payment" in shown.out
+    facts = json.loads(own("ingress", "class-map", "--json").out)
+    assert shown.out.endswith(f"digest {facts['digest']}\n")
+    file = tmp_path / "classes.yaml"
+    mapped = {"event_class": "a", "schema_versions": ["v1"], "stream": "traffic", "payload_schemas": {"v1": {"type": "object"}}}
+    file.write_text(json.dumps({"kind": "class_map", "contract_version": "v0", "events": {"a": mapped}}), encoding="utf-8")
+    assert "v1, payload by its schema" in own("ingress", "class-map", str(file)).out
+    file.write_text("kind: class_map\n", encoding="utf-8")
+    assert f"{file}: events: Field required" in own("ingress", "class-map", str(file)).refused()

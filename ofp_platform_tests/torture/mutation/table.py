@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
         "ofp_platform.kernel.query": (f"{_TESTS}/kernel/test_query.py", *_WINDOWS, f"{_TESTS}/kernel/test_finalise.py"),
         "ofp_platform.kernel.sliding": (f"{_TESTS}/kernel/test_sliding.py", *_COLUMNS),
         "ofp_platform.kernel.snapshot": _ANSWERS,
+        "ofp_platform.kernel.text_hashes": (f"{_TESTS}/kernel/test_text_hashes.py",),
         "ofp_platform.kernel.texts": (f"{_TESTS}/kernel/test_texts.py",),
         "ofp_platform.kernel.tokens": (f"{_TESTS}/kernel/test_tokens.py", *_WINDOWS),
         "ofp_platform.kernel.whole_windows": (
