@@ -33,7 +33,7 @@ from benchmarks.figures import Figures, Row
 from benchmarks.world import PINS, fresh_database, profile
 from ofp_platform.client import EventSender
 from ofp_platform.ingress.class_map import class_map_in_force
-from ofp_platform.ingress.door import Door
+from ofp_platform.ingress.open_door import open_door
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.embedded import stop_embedded
@@ -76,7 +76,7 @@ def in_process(folder: Path, dsn: str, records: int, turns: int) -> tuple[list[f
         traffic = PostgresLog.create(pool, "door", 4, "payload.customer_id")
         declared = profile("ingress", folder)
         class_map = class_map_in_force(declared, profile_pack(declared))
-        door = Door.open(pool, traffic, None, ObjectStore(str(folder / "objects")), PINS, class_map)
+        door = open_door(pool, traffic, None, ObjectStore(str(folder / "objects")), PINS, class_map)
         for turn in range(turns):
             of_turn = batches(turn * records, records)
             began = time.perf_counter()

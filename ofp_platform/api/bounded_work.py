@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import psycopg
@@ -13,7 +14,7 @@ from ofp_platform.storage.postgres import DatabaseUnavailable, Pool, open_pool
 from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
 
-# all of it happens in threads, which the online plane needs too: it must not take them all
+# in threads of its own: the event loop has few, and the online plane needs those
 _MOST_AT_ONCE = 4
 # shorter than what a client waits by default: it is told of an outage, and tries again
 _CONNECT_SECONDS = 1.0
@@ -44,9 +45,10 @@ class BoundedWork:
         self._bounds = bounds or WorkBounds()
         self._pool: Pool | None = None
         self._opening = threading.Lock()
-        self.under_way: set[asyncio.Task[bytes]] = set()
+        self.under_way: set[asyncio.Future[bytes]] = set()
         self._most_at_once = most_at_once
         self._places = asyncio.Semaphore(most_at_once)
+        self._threads = ThreadPoolExecutor(most_at_once, "bounded-work")
         self._waiting = 0
         self._waiting_bytes = 0
 
@@ -62,10 +64,10 @@ class BoundedWork:
         try:
             async with asyncio.timeout(self._bounds.answer_seconds):
                 await self._place(size)
-                task = asyncio.create_task(asyncio.to_thread(work))
-                self.under_way.add(task)
-                task.add_done_callback(self._on_task_end)
-                return await asyncio.shield(task)
+                future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+                self.under_way.add(future)
+                future.add_done_callback(self._on_end)
+                return await asyncio.shield(future)
         except (TimeoutError, DatabaseUnavailable, psycopg.Error) as error:
             if not is_transient(error):
                 raise
@@ -93,6 +95,7 @@ class BoundedWork:
         if self._pool is not None:
             await asyncio.to_thread(self._pool.close)
             self._pool = None
+        self._threads.shutdown(wait=False)  # one that does not end keeps nobody
 
     async def _place(self, size: int) -> None:
         self._waiting += 1
@@ -103,12 +106,12 @@ class BoundedWork:
             self._waiting -= 1
             self._waiting_bytes -= size
 
-    def _on_task_end(self, task: asyncio.Task[bytes]) -> None:
+    def _on_end(self, future: asyncio.Future[bytes]) -> None:
         # a thread cannot be stopped: it keeps its place until it ends, whoever still waits for it
-        self.under_way.discard(task)
+        self.under_way.discard(future)
         self._places.release()
-        if not task.cancelled():
-            task.exception()  # nobody may be left to ask for it
+        if not future.cancelled():
+            future.exception()  # nobody may be left to ask for it
 
     def _outage(self) -> ContractError:
         return unavailable(Reason.STORE_DOWN, self._down)

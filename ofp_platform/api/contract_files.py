@@ -51,7 +51,7 @@ from ofp_platform.vocabulary.pack_operations import PackOperations
 from ofp_platform.vocabulary.pack_plan import PackPlan
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import Profile
-from ofp_platform.vocabulary.scenario import ControlPayload, RunPlan, RunRecord, RunRequest, RunStatus
+from ofp_platform.vocabulary.scenario import ControlPayload, RunAsk, RunAskAnswer, RunPlan, RunRecord, RunRequest, RunStatus
 from ofp_platform.vocabulary.serving import (
     ErrorResponse,
     FeatureGroups,
@@ -331,6 +331,8 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "pack_plan_v0.schema.json": object_schema(PackPlan, "pack_plan", "Plan of a pack v0"),
         "run_facts_v0.schema.json": object_schema(RunFacts, "run_facts", "Run facts v0"),
         "run_request_v0.schema.json": object_schema(RunRequest, "run_request", "Request for a run v0"),
+        "run_ask_v0.schema.json": object_schema(RunAsk, "run_ask", "Ask for a run v0"),
+        "run_ask_answer_v0.schema.json": object_schema(RunAskAnswer, "run_ask_answer", "Answer to an ask for a run v0"),
         "run_plan_v0.schema.json": object_schema(RunPlan, "run_plan", "Plan of a run v0"),
         "run_record_v0.schema.json": object_schema(RunRecord, "run_record", "Record of an examination v0"),
         "run_status_v0.schema.json": object_schema(RunStatus, "run_status", "Status of a run v0"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, Counter
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -33,23 +34,32 @@ from ofp_platform.api.refusals import Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header
 from ofp_platform.api.tls import ClientCertificate
-from ofp_platform.ingress.door import MOST_RECORDS, IdempotencyKey
+from ofp_platform.ingress.batches import MOST_RECORDS, IdempotencyKey
 from ofp_platform.ingress.gate import Sent
 from ofp_platform.ingress.record_text import ENCODINGS, TextRefused, TextTooLarge, records_of_array, records_of_lines, unpacked
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
+from ofp_platform.vocabulary.scenario import RunAsk
+from ofp_platform.vocabulary.yaml_file import fault_words
 
-EVENTS, HEALTH, METRICS = "/v0/events", "/health", "/metrics"
+EVENTS, RUNS, ASK, HEALTH, METRICS = "/v0/events", "/v0/runs", "/v0/runs/{ask_id:int}", "/health", "/metrics"
 MOST_BYTES = 10_000_000
 """Of a body, as it was sent and unpacked."""
 _BODY_SECONDS = 30.0
 _LINES = b"application/x-ndjson"
-_METHODS = {EVENTS: "POST", HEALTH: "GET", METRICS: "GET"}
-_SCOPES = {EVENTS: PrincipalScope.EVENTS_WRITE, METRICS: PrincipalScope.METRICS}
+_METHODS = {EVENTS: "POST", RUNS: "POST", ASK: "GET", HEALTH: "GET", METRICS: "GET"}
+_SCOPES = {
+    EVENTS: PrincipalScope.EVENTS_WRITE,
+    RUNS: PrincipalScope.OPERATE,
+    ASK: PrincipalScope.OPERATE,
+    METRICS: PrincipalScope.METRICS,
+}
 _KEY = re.compile(IDENTIFIER_PATTERN)
+_NO_STORE = {"cache-control": "no-store"}
 PRINCIPALS, ACCESS_LOG = "principals", "access log"
 """Its background tasks, as health names one that ended."""
 
@@ -81,7 +91,13 @@ class IngressApplication:
         self.metrics = HttpMetrics()
         words = "records by outcome, in answers: those that were repeated, too"
         self._records = Counter("ofp_ingress_records", words, ["outcome"], registry=self.metrics.registry)
-        answers = {EVENTS: self._admit, HEALTH: self._tell_health, METRICS: self._expose}
+        answers = {
+            EVENTS: self._admit,
+            RUNS: self._ask_for_run,
+            ASK: self._show_ask,
+            HEALTH: self._tell_health,
+            METRICS: self._expose,
+        }
         self._routes = Starlette(
             routes=[Route(path, self._guard(path, answer), methods=[_METHODS[path]]) for path, answer in answers.items()],
             exception_handlers={HTTPException: self._no_route},
@@ -160,7 +176,27 @@ class IngressApplication:
         answer = await self._service.admit(records, producer, identity, len(body))
         for name in AdmissionOutcome:  # no id or word of a receipt can hold a quotation mark
             self._records.labels(name.value).inc(answer.count(b'"outcome":"%b"' % name.encode()))
-        return Response(answer, media_type="application/json", headers={"cache-control": "no-store"})
+        return Response(answer, media_type="application/json", headers=_NO_STORE)
+
+    async def _ask_for_run(self, request: Request) -> Response:
+        caller: Caller = request.state.caller
+        if not caller.reads_here:
+            raise not_found(Reason.UNKNOWN_RUN, "no such run here")
+        body = await self._bodies.read(request.receive, header(request.scope["headers"], b"content-length"))
+        try:
+            ask = RunAsk.model_validate(read_json(body))
+        except (NotJson, NotIJson) as error:
+            raise invalid(Reason.MALFORMED_JSON, f"the body: {error}") from None
+        except ValidationError as error:
+            raise invalid(Reason.INVALID_FIELD, fault_words(error, "the body")[0]) from None
+        answer = await self._service.ask_for_run(ask, caller.principal.name)
+        return Response(orjson.dumps(answer.wire()), status_code=202, media_type="application/json", headers=_NO_STORE)
+
+    async def _show_ask(self, request: Request) -> Response:
+        if not request.state.caller.reads_here:
+            raise not_found(Reason.UNKNOWN_RUN, "no such run here")
+        answer = await self._service.asked_run(request.path_params["ask_id"])
+        return Response(answer, media_type="application/json", headers=_NO_STORE)
 
     async def _tell_health(self, _request: Request) -> Response:
         ended = self._tasks.ended
@@ -196,7 +232,7 @@ class IngressApplication:
     async def _caller(self, route: str, scope: Scope) -> Caller | None:
         headers = scope["headers"]
         is_lines = _is_lines(headers)
-        check_head(headers, scope.get("server"), self._hosts, has_body=route == EVENTS and not is_lines)
+        check_head(headers, scope.get("server"), self._hosts, has_body=route == RUNS or (route == EVENTS and not is_lines))
         if route not in _SCOPES:
             return None
         if self._access is not None and self._access.is_full:

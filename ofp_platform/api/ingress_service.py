@@ -11,20 +11,25 @@ from dataclasses import dataclass, field
 import orjson
 
 from ofp_platform.api.bounded_work import BoundedWork
+from ofp_platform.ingress.batches import BatchReceipt, IdempotencyKey, KeyReused, SentBatch
 from ofp_platform.ingress.class_map import class_map_in_force
-from ofp_platform.ingress.door import BatchReceipt, Door, IdempotencyKey, KeyReused, SentBatch
+from ofp_platform.ingress.door import Door
 from ofp_platform.ingress.gate import Sent
+from ofp_platform.ingress.open_door import open_door
+from ofp_platform.ingress.publish_rows import PublishUnsettled
 from ofp_platform.ingress.receipt_block import receipt_fields
 from ofp_platform.log.group_commit import GroupCommit
 from ofp_platform.log.port import LogTailLost, LogUnavailable, LogUnsettled
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.postgres import DatabaseUnavailable
-from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, unavailable
+from ofp_platform.storage.run_asks import TooManyAsks, add_ask, read_ask
+from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.scenario import RunAsk, RunAskAnswer
 
-_DOWN = "the database in which records are admitted does not answer; send the batch again, as it is"
+_DOWN = "the log, or the database in which receipts are kept, does not answer; send the batch again, as it is"
 _HEALTH_SECONDS = 1.0
 _OUTAGES = (LogUnavailable, LogTailLost, ObjectStoreUnavailable, DatabaseUnavailable)
 _CONNECTIONS = 6
@@ -81,7 +86,8 @@ class IngressService:
         """The answer to a batch, `admission_answer` as JSON. `size`: of what was sent, bytes.
 
         Raises:
-            ContractError: STORE_DOWN, LOG_TAIL_LOST, OVERLOADED: nothing is known of the batch; IDEMPOTENCY_CONFLICT.
+            ContractError: STORE_DOWN, LOG_TAIL_LOST, PUBLISH_AMBIGUOUS, OVERLOADED: nothing is known of the batch;
+                IDEMPOTENCY_CONFLICT.
         """
         return await self._work.answer(lambda: self._admitted(records, producer, key, size), size)
 
@@ -94,6 +100,44 @@ class IngressService:
             raise invalid(Reason.IDEMPOTENCY_CONFLICT, str(error), self.pins) from None
         except _OUTAGES as error:
             raise _outage(error) from error
+
+    async def ask_for_run(self, ask: RunAsk, actor: str) -> RunAskAnswer:
+        """Append an ask for the run; a runner answers it.
+
+        Raises:
+            ContractError: STORE_DOWN, OVERLOADED.
+        """
+
+        def add() -> bytes:
+            try:
+                with self._opened_plane().pool.connection() as connection:
+                    return b"%d" % add_ask(connection, self.pins, ask, actor)
+            except TooManyAsks as error:
+                raise unavailable(Reason.OVERLOADED, str(error)) from None
+            except _OUTAGES as error:
+                raise _outage(error) from error
+
+        ask_id = int(await self._work.answer(add, 0))
+        return RunAskAnswer(context_pins=self.pins, ask_id=ask_id, ask=ask, actor=actor, state="PENDING")
+
+    async def asked_run(self, ask_id: int) -> bytes:
+        """Where an ask stands, `run_ask_answer` as JSON.
+
+        Raises:
+            ContractError: STORE_DOWN, OVERLOADED; UNKNOWN_RUN: there is no such ask.
+        """
+
+        def read() -> bytes:
+            try:
+                with self._opened_plane().pool.connection() as connection:
+                    answer = read_ask(connection, self.pins, ask_id)
+            except _OUTAGES as error:
+                raise _outage(error) from error
+            if answer is None:
+                raise not_found(Reason.UNKNOWN_RUN, "no such ask for this run", self.pins)
+            return orjson.dumps(answer.wire())
+
+        return await self._work.answer(read, 0)
 
     async def reasons(self) -> list[str]:
         """Why it cannot admit anything now; none, and it can. Looked at once a second at most."""
@@ -110,7 +154,9 @@ class IngressService:
 
     def _look(self) -> bytes:
         try:
-            self._opened()[0].traffic.demand_settled()
+            door = self._opened()[0]
+            door.traffic.demand_settled()
+            door.settle()
         except _OUTAGES as error:
             raise _outage(error) from error
         return b""
@@ -118,18 +164,25 @@ class IngressService:
     def _opened(self) -> tuple[Door, GroupCommit[SentBatch, BatchReceipt]]:
         with self._opening:
             if self._door is None:
-                if self._plane is None:
-                    self._plane = Plane.open(self._profile, self._dsn, max_connections=_CONNECTIONS)
-                plane = self._plane
+                plane = self._plane_under_lock()
                 context = None if self._profile.context_stream is None else plane.context_log(create=True)
                 class_map = class_map_in_force(self._profile, profile_pack(self._profile))
                 needs_ready = self._profile.control_stream is not None
-                self._door = Door.open(
+                self._door = open_door(
                     plane.pool, plane.log, context, plane.objects, self.pins, class_map, needs_ready=needs_ready
                 )
                 self._together = GroupCommit(self._door.admit_group)
             assert self._together is not None
             return self._door, self._together
+
+    def _opened_plane(self) -> Plane:
+        with self._opening:
+            return self._plane_under_lock()
+
+    def _plane_under_lock(self) -> Plane:
+        if self._plane is None:
+            self._plane = Plane.open(self._profile, self._dsn, max_connections=_CONNECTIONS)
+        return self._plane
 
     async def close(self) -> None:
         """Finish what is under way, and disconnect."""
@@ -155,4 +208,6 @@ def answer_text(receipt: BatchReceipt, pins: ContextPins, streams: tuple[str, st
 def _outage(error: Exception) -> ContractError:
     if isinstance(error, LogTailLost | LogUnsettled):
         return unavailable(Reason.LOG_TAIL_LOST, "the log is not settled after a recovery; send the batch again, as it is")
+    if isinstance(error, PublishUnsettled):
+        return unavailable(Reason.PUBLISH_AMBIGUOUS, f"{error}; send the batch again, as it is")
     return unavailable(Reason.STORE_DOWN, _DOWN)

@@ -30,6 +30,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Model, SafeIdentifier, Time
 from ofp_platform.vocabulary.raw_identifier import without_raw_identifier
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
+from ofp_platform.vocabulary.yaml_file import fault_words
 
 KEY_PREFIX = "ofp_"
 KEY = re.compile(rb"ofp_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
@@ -315,8 +316,7 @@ def read_issuer(path: Path) -> Issuer:
 
 
 def _problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
+    return fault_words(error, "the whole")[0]
 
 
 @contextmanager

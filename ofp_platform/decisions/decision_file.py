@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field
 
 from ofp_platform.decisions.decision_point import DecisionPoint
 from ofp_platform.decisions.rule import PointsRule
@@ -17,7 +15,7 @@ from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.serving import FeatureGroupRef
-from ofp_platform.vocabulary.text_file import read_text
+from ofp_platform.vocabulary.yaml_file import YamlFault, load_yaml
 
 FILE_NAME = "decision.yaml"
 _FieldName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
@@ -42,8 +40,7 @@ def load_decision_point(path: Path) -> DecisionPoint:
         DecisionFileError: no such file, not YAML, or a field that is wrong; the text names file and field.
     """
     try:
-        content = YAML(typ="safe").load(read_text(path))
-        file = _DecisionFile.model_validate(content)
+        file = load_yaml(path, _DecisionFile)
         return DecisionPoint(
             event_type=file.event_type,
             key_fields={kind.value: name for kind, name in file.key_fields.items()},
@@ -51,13 +48,7 @@ def load_decision_point(path: Path) -> DecisionPoint:
             context_fields=file.context_fields,
             rule=file.rule,
         )
-    except OSError as error:
-        raise DecisionFileError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise DecisionFileError(f"{path if mark is None else f'{path}:{mark.line + 1}'}: not YAML") from None
-    except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
-        raise DecisionFileError("\n".join(lines)) from None
+    except YamlFault as error:
+        raise DecisionFileError(str(error)) from None
     except ValueError as error:
         raise DecisionFileError(f"{path}: {error}") from None

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import jsonschema_rs
-from pydantic import Field, JsonValue, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, JsonValue, model_validator
 
 from ofp_platform.registry.models import FIRST_SCHEMA_VERSIONS, Pack, event_class
 from ofp_platform.vocabulary.canonical import jcs_bytes, sha256_hex
@@ -22,7 +20,7 @@ from ofp_platform.vocabulary.identity_link import LINK, UNLINK
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import Version
-from ofp_platform.vocabulary.text_file import read_text
+from ofp_platform.vocabulary.yaml_file import YamlFault, load_yaml
 
 
 class ClassMapError(Exception):
@@ -149,18 +147,10 @@ def load_class_map(path: Path) -> ClassMap:
         ClassMapError: no such file, not YAML, or a field that is wrong; the text names file and field.
     """
     try:
-        content = YAML(typ="safe").load(read_text(path))
-    except OSError as error:
-        raise ClassMapError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ClassMapError(f"{path if mark is None else f'{path}:{mark.line + 1}'}: not YAML") from None
-    try:
-        class_map = ClassMap.model_validate(content)
+        class_map = load_yaml(path, ClassMap)
         class_map.stored()
-    except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
-        raise ClassMapError("\n".join(lines)) from None
+    except YamlFault as error:
+        raise ClassMapError(str(error)) from None
     except (ValueError, TypeError) as error:
         raise ClassMapError(f"{path}: not I-JSON: {error}") from None
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ofp_platform.ingress.door import BatchReceipt, Door
+from ofp_platform.ingress.batches import BatchReceipt
+from ofp_platform.ingress.door import Door
 from ofp_platform.ingress.receipts import QuarantinedRecord, kept_record
 from ofp_platform.storage.governance_facts import append_facts_with
 from ofp_platform.vocabulary.admission_receipt import QuarantineReason

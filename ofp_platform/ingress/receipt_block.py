@@ -23,7 +23,7 @@ class PlacedAt:
 
     is_context: bool
     partition_id: str
-    offset: int
+    offset: int | str
     incarnation: str | None
 
 
@@ -51,7 +51,7 @@ class _Columns(msgspec.Struct, array_like=True):
     event_ids: list[str | None]
     payload_hashes: list[bytes | None]
     places: list[tuple[bool, str, str | None]]
-    positions: list[tuple[int, int] | None]
+    positions: list[tuple[int, int | str] | None]
     aside_rows: list[tuple[int, str, str, bytes | None]]
     """Place in the batch, reason, detail, hash of the payload that was admitted."""
 
@@ -64,7 +64,7 @@ def encode_receipts(outcomes: Sequence[RecordOutcome]) -> bytes:
     """The block of a batch; in front of it the size of what is compressed, 8 bytes."""
     classes: dict[str | None, int] = {}
     places: dict[tuple[bool, str, str | None], int] = {}
-    positions: list[tuple[int, int] | None] = []
+    positions: list[tuple[int, int | str] | None] = []
     for outcome in outcomes:
         at = outcome.position
         if at is None:
@@ -133,6 +133,22 @@ def position_of(at: PlacedAt, streams: tuple[str, str | None]) -> Position:
 
 def receipt_fields(place: int, outcome: RecordOutcome, streams: tuple[str, str | None]) -> dict[str, Any]:
     """The wire form of RecordReceipt. `streams`: the names of those of traffic and of context."""
+    if outcome.reason is None and (at := outcome.position) is not None and outcome.payload_hash is not None:  # nearly all
+        position: dict[str, Any] = {
+            "stream_name": streams[at.is_context],
+            "partition_id": at.partition_id,
+            "offset": at.offset,
+        }
+        if at.incarnation is not None:
+            position["incarnation"] = at.incarnation
+        return {
+            "place": place,
+            "outcome": outcome.outcome.value,
+            "event_class": outcome.event_class,
+            "event_id": outcome.event_id,
+            "payload_hash": outcome.payload_hash.hex(),
+            "position": position,
+        }
     fields: dict[str, Any] = {
         "place": place,
         "outcome": outcome.outcome.value,

@@ -167,7 +167,7 @@ def _invalid(index: int, error: ValidationError, candidate: Mapping[str, Any]) -
     problems = error.errors(include_input=False, include_url=False, include_context=False)
     first = problems[0]
     field = str(first["loc"][0]) if first["loc"] else "envelope"
-    if first["loc"] == ("payload",) and isinstance(candidate["payload"], bytes):
+    if first["loc"] == ("payload",) and isinstance(candidate.get("payload"), bytes):
         try:
             read_json(candidate["payload"])
         except NotIJson as reason:

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ofp_platform.log.admission import MAX_PAYLOAD_BYTES, Admission
 from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns, Kind
 from ofp_platform.log.port import RecordRefusal
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, time_texts
+from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, moments_of, time_texts
 from ofp_platform.vocabulary.envelope import Envelope, hash_of_parts, ijson_bytes
+from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier, json_is_suspect, raw_identifier_in, text_is_suspect
 
 PART_RECORDS = 1_000
+_REQUIRED = {name for name, field in Envelope.model_fields.items() if field.is_required()}
+_PLAIN = set(Envelope.model_fields) - {"amends"}
+_columns_of = itemgetter("event_id", "event_type", "schema_version", "ts_utc", "payload")
 _EVENT_ID = re.compile(Envelope.model_json_schema()["properties"]["event_id"]["pattern"])
 # a number with a fraction or an exponent; canonical bytes have no blanks, so that is all that can stand in front of it
 _FRACTION = re.compile(rb"[:,\[]-?[0-9]+[.eE]")
@@ -53,6 +59,41 @@ def admit_columns(admission: Admission, columns: EventColumns, admitted_at: Int6
                 records.add(index, outcome)
     times = admitted_at.tolist()
     return AdmittedBatch(len(columns), records, refusals, [times[place] for place in records.places])
+
+
+def plain_columns(records: Sequence[Any]) -> EventColumns | None:
+    """Envelopes in columns, nothing of them checked but what gets lost by it; None where one needs a closer look: they do not
+    all have the same members, or one amends another event, or has its times in another form than the canonical one.
+    """
+    names = set(records[0]) if type(records[0]) is dict else set()
+    if not _REQUIRED <= names <= _PLAIN or not all(type(record) is dict and record.keys() == names for record in records):
+        return None
+    pin_names = [name for name in PIN_NAMES if name in names]
+    event_ids, event_types, versions, ts, payloads = zip(*map(_columns_of, records), strict=True)
+    emitted_texts = [record["emitted_at_utc"] for record in records] if "emitted_at_utc" in names else []
+    seeds = {type(record["seed"]) for record in records} if "seed" in names else {int}
+    if seeds != {int} or not all(type(text) is str for text in (*ts, *emitted_texts)):  # True is 1, and as a seed it is none
+        return None
+    pins: dict[tuple[Any, ...], int] = {}
+    try:
+        runs_of = zip(*([record[name] for record in records] for name in pin_names), strict=True)
+        pins_index = [pins.setdefault(values, len(pins)) for values in runs_of]
+        moments, emitted = moments_of(ts), moments_of(emitted_texts)
+        if time_texts(moments) != list(ts) or (emitted_texts and time_texts(emitted) != emitted_texts):
+            return None
+        runs = [ContextPins.model_validate(dict(zip(pin_names, values, strict=True))) for values in pins]
+    except (TypeError, ValueError):  # of pydantic, too; a TypeError is a value that cannot be hashed
+        return None
+    return EventColumns(
+        list(event_ids),
+        list(event_types),
+        list(versions),
+        moments,
+        emitted if emitted_texts else np.full(len(records), NOT_EMITTED, np.int64),
+        runs,
+        np.array(pins_index, np.int32),
+        list(payloads),
+    )
 
 
 def admit_plain(admission: Admission, part: EventColumns, start: int) -> AdmittedColumns | None:

@@ -20,7 +20,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from ofp_platform.log.admission import Admission
-from ofp_platform.log.admitted import AdmittedBatch
+from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns
 from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.incarnations import ONE_HISTORY, IncarnationStart, LogHistory
 from ofp_platform.log.kafka_partitions import PAGE_RECORDS, OutOfRange, PartitionReaders, arrival
@@ -44,6 +44,7 @@ from ofp_platform.log.port import (
     demand_listed,
     empty_batch,
 )
+from ofp_platform.log.publishing import NotTaken, PublishReceipt
 from ofp_platform.log.wire_records import batch_of, wire_records
 from ofp_platform.vocabulary.columns import EventColumns, Int64
 from ofp_platform.vocabulary.position import INTEGERS_WITH_GAPS, Basis, PartitionBasis, make_basis
@@ -56,6 +57,8 @@ class KafkaLog:
     """One topic. Safe to share between threads."""
 
     position_kind = INTEGERS_WITH_GAPS
+    late_seconds = 900.0
+    """A request that was given up may lie in buffers; nothing bounds that, and this is far beyond what was seen (0092)."""
 
     def __init__(
         self,
@@ -180,6 +183,24 @@ class KafkaLog:
             text = "the topic was made anew meanwhile: whether the record is in it is not known"
             return batch.receipt(self.stream_name, [_refusal(place, text) for place in places])
         return batch.receipt(self.stream_name, outcomes, after.incarnation)
+
+    def publish(self, records: AdmittedColumns, admitted_at: Sequence[int] | None) -> PublishReceipt:
+        """See `Publisher.publish`: what Kafka does not confirm may be in the topic."""
+        try:
+            before = self._look_again()
+        except LogUnavailable as error:
+            return PublishReceipt([NotTaken(str(error))] * len(records))
+        times = None if admitted_at is None else list(admitted_at)
+        outcomes = self._send(AdmittedBatch(len(records), records, [], times))
+        try:
+            after = self._look_again()
+        except LogUnavailable:
+            return PublishReceipt([None] * len(records))
+        if after.topic_id != before.topic_id:
+            return PublishReceipt([None] * len(records))
+        return PublishReceipt(
+            [None if isinstance(outcome, RecordRefusal) else outcome for outcome in outcomes], after.incarnation
+        )
 
     def _send(self, batch: AdmittedBatch) -> list[_Placed]:
         """Send the records, and wait until each is confirmed or given up. What becomes of those given up is not known."""

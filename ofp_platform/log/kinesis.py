@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionClosedError
 
 from ofp_platform.log.admission import Admission
-from ofp_platform.log.admitted import AdmittedBatch
+from ofp_platform.log.admitted import AdmittedBatch, AdmittedColumns
 from ofp_platform.log.column_admission import admit_columns
 from ofp_platform.log.incarnations import ONE_HISTORY
 from ofp_platform.log.kinesis_look import Look
@@ -33,9 +33,11 @@ from ofp_platform.log.kinesis_shards import (
     PAGE_LIMIT,
     Backoff,
     DeadlinePassed,
+    Interrupted,
     Page,
     ShardReader,
     error_code,
+    is_refusal,
     is_transient,
 )
 from ofp_platform.log.port import (
@@ -53,6 +55,7 @@ from ofp_platform.log.port import (
     empty_batch,
     readable_partitions,
 )
+from ofp_platform.log.publishing import NotTaken, PublishFate, PublishReceipt
 from ofp_platform.log.shard_evidence import ProcessEvidence, ShardEvidence
 from ofp_platform.log.wire_records import WirePage, batch_of, wire_records
 from ofp_platform.vocabulary.columns import EventColumns, Int64
@@ -61,7 +64,7 @@ from ofp_platform.vocabulary.times import to_micros
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
-    from mypy_boto3_kinesis.type_defs import RecordTypeDef, ShardTypeDef
+    from mypy_boto3_kinesis.type_defs import PutRecordsResultEntryTypeDef, RecordTypeDef, ShardTypeDef
 
 PUT_RECORDS = 500  # what one PutRecords may take
 PUT_BYTES = 4_500_000
@@ -72,6 +75,7 @@ _LISTED_SECONDS = 5.0
 """How old the list of shards may be that `wait` looks at."""
 _SIDE_BY_SIDE = 8
 _SHARD_PAGES = 100  # of a thousand shards each: no stream has as many
+_THROTTLED = "ProvisionedThroughputExceededException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,8 @@ class KinesisLog:
 
     position_kind = SEQUENCE_TOKENS
     history = ONE_HISTORY  # a sequence number is given once
+    late_seconds = 900.0
+    """A request is valid for five minutes around the time that it is signed with, by clocks that differ by as much (0092)."""
 
     def __init__(
         self,
@@ -222,17 +228,14 @@ class KinesisLog:
         code = "unknown"
         for _ in self._backoff.tries():
             try:
-                response = self._client.put_records(
-                    StreamName=self.stream_name,
-                    Records=[{"Data": entry.data, "PartitionKey": entry.key} for entry in entries],
-                )
+                results = self._put_records(entries)
             except (ClientError, BotoCoreError) as error:
                 code = error_code(error)
                 if is_transient(error):
                     continue
                 break
             left = []
-            for entry, result in zip(entries, response["Records"], strict=True):
+            for entry, result in zip(entries, results, strict=True):
                 if "ErrorCode" in result:
                     code = result["ErrorCode"]
                     left.append(entry)
@@ -244,6 +247,54 @@ class KinesisLog:
         for entry in entries:
             text = f"Kinesis did not take the record: {code}"
             placed[entry.index] = RecordRefusal(entry.index, RefusalReason.LOG_UNAVAILABLE, text)
+
+    def _put_records(self, entries: Sequence[_Entry]) -> Sequence[PutRecordsResultEntryTypeDef]:
+        response = self._client.put_records(
+            StreamName=self.stream_name, Records=[{"Data": entry.data, "PartitionKey": entry.key} for entry in entries]
+        )
+        return response["Records"]
+
+    def publish(self, records: AdmittedColumns, admitted_at: Sequence[int] | None) -> PublishReceipt:
+        """See `Publisher.publish`."""
+        with self._lock:
+            self._look.forget_heads()
+        times = None if admitted_at is None else list(admitted_at)
+        data = wire_records(AdmittedBatch(len(records), records, [], times))
+        entries = [_Entry(index, key, text) for index, (key, text) in enumerate(zip(records.keys, data, strict=True))]
+        fates: list[PublishFate] = [NotTaken("was not sent, as the records before it were not taken")] * len(entries)
+        for chunk in _chunks(entries):
+            if not self._put_once(chunk, fates):
+                break
+        return PublishReceipt(fates)
+
+    def _put_once(self, entries: list[_Entry], fates: list[PublishFate]) -> bool:
+        """Send each record until Kinesis does not refuse it, a few times; whether all were taken."""
+        all_known = True
+        with suppress(Interrupted):  # what was refused until then stays refused
+            for _ in self._backoff.tries():
+                try:
+                    results = self._put_records(entries)
+                except (ClientError, BotoCoreError) as error:
+                    refused = NotTaken(f"Kinesis did not take it: {error_code(error)}") if is_refusal(error) else None
+                    for entry in entries:
+                        fates[entry.index] = refused
+                    if refused is not None and is_transient(error):
+                        continue
+                    return False
+                left = []
+                for entry, result in zip(entries, results, strict=True):
+                    code = result.get("ErrorCode")
+                    if code is None:
+                        fates[entry.index] = result["ShardId"], result["SequenceNumber"]
+                    elif code == _THROTTLED:
+                        fates[entry.index] = NotTaken(f"Kinesis did not take it: {code}")
+                        left.append(entry)
+                    else:  # a fault of the service: it does not say how far it came
+                        fates[entry.index], all_known = None, False
+                entries = left
+                if not entries:
+                    return all_known
+        return False
 
     def read(self, partition_id: str, basis: PartitionBasis | None, max_records: int) -> RecordBatch:
         """See `EventLog.read`. The batch that reaches the end of a closed shard has `next.closed`."""

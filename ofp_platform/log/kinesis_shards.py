@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from ofp_platform.log.port import LogUnavailable, PartitionNotFound, PositionTrimmed, PositionUnknown, StreamNotFound
 from ofp_platform.log.shard_evidence import HeadSighting, ShardEvidence
@@ -125,6 +125,13 @@ def is_transient(error: ClientError | BotoCoreError) -> bool:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return error_code(error) in _TRANSIENT or status >= 500
     return True
+
+
+def is_refusal(error: ClientError | BotoCoreError) -> bool:
+    """Whether the request has for certain changed nothing: it was refused as a whole, or never reached the service."""
+    if isinstance(error, ClientError):
+        return 400 <= error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500
+    return isinstance(error, ConnectTimeoutError | EndpointConnectionError)
 
 
 def _broker_time(response: Mapping[str, Any]) -> int | None:

@@ -7,7 +7,6 @@ is validated in columns; any other is read record by record, and gives the same.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -22,7 +21,7 @@ from ofp_platform.log.block import pins_of
 from ofp_platform.log.column_admission import PART_RECORDS, admit_plain
 from ofp_platform.log.port import RecordBatch, RecordRefusal, RefusalReason, UnreadableRecord, empty_batch
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.columns import NOT_EMITTED, EventColumns, Int64, are_moments, time_texts
+from ofp_platform.vocabulary.columns import EventColumns, are_moments, moments_of, time_texts
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.position import PartitionBasis
@@ -30,7 +29,6 @@ from ofp_platform.vocabulary.times import parse_time
 
 _AGGREGATED = b"\xf3\x89\x9a\xc2"
 """How a record begins that the Kinesis producer library packed (github.com/awslabs/kinesis-aggregation)."""
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z", re.ASCII)
 _FIELDS = {"admitted_at_utc", "envelope"}
 
 
@@ -230,8 +228,8 @@ def _plain_part(part: WirePage, admission: Admission, start: int) -> AdmittedBat
             [envelope.event_id for envelope in envelopes],
             [envelope.event_type for envelope in envelopes],
             [envelope.schema_version for envelope in envelopes],
-            _moments([envelope.ts_utc for envelope in envelopes]),
-            _moments([envelope.emitted_at_utc for envelope in envelopes]),
+            moments_of([envelope.ts_utc for envelope in envelopes]),
+            moments_of([envelope.emitted_at_utc for envelope in envelopes]),
             [ContextPins.model_validate(dict(zip(PIN_NAMES, values, strict=True))) for values in pins],
             np.array(pins_index, np.int32),
             [bytes(envelope.payload) for envelope in envelopes],
@@ -239,7 +237,7 @@ def _plain_part(part: WirePage, admission: Admission, start: int) -> AdmittedBat
         admission_texts = [record.admitted_at_utc for record in wire_structs if record.admitted_at_utc is not None]
         if admission_texts and len(admission_texts) != len(wire_structs):
             return None
-        admitted_at = _moments(admission_texts)
+        admitted_at = moments_of(admission_texts)
     except (ValueError, TypeError):  # of msgspec and pydantic too
         return None
     records = admit_plain(admission, columns, start) if are_moments(admitted_at).all() else None
@@ -252,17 +250,3 @@ def _plain_part(part: WirePage, admission: Admission, start: int) -> AdmittedBat
     if times is None and len(arrived_at) != len(part):
         return None
     return AdmittedBatch(len(part), records, [], times or arrived_at)
-
-
-def _moments(texts: Sequence[str | None]) -> Int64:
-    """Microseconds of UTC times in the form that an append writes; NOT_EMITTED of None.
-
-    Raises:
-        ValueError: a text is no such time.
-    """
-    present_texts = [text for text in texts if text is not None]
-    if not present_texts:
-        return np.full(len(texts), NOT_EMITTED, np.int64)
-    if not all(map(_TIME.fullmatch, present_texts)):
-        raise ValueError("a time in another form")
-    return np.array(["NaT" if text is None else text[:-1] for text in texts], "datetime64[us]").astype(np.int64)

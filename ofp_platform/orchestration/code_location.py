@@ -9,6 +9,7 @@ import dagster as dg
 from ofp_platform.online.plane import profile_pack
 from ofp_platform.orchestration.log.event_assets import log_events_spec, observe_log_job
 from ofp_platform.orchestration.log.ingress_assets import (
+    asked_runs,
     control_run,
     ingress_quarantine,
     quarantine_job,
@@ -110,6 +111,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             retention_job,
         ],
         sensors=[
+            asked_runs,
             run_steps,
             new_offsets,
             key_shards,

@@ -15,6 +15,7 @@ from psycopg import Connection
 from ofp_platform.ingress.class_map import ClassMap, class_map_in_force
 from ofp_platform.ingress.control import append_to_control
 from ofp_platform.ingress.door import class_map_path
+from ofp_platform.ingress.publish_rows import count_on_their_way
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts_with
 from ofp_platform.online.plane import Plane, profile_pack
@@ -119,7 +120,8 @@ class ScenarioRunner:
         """Say RUN_END: no more events are admitted; what is there is served and built from. Again, nothing happens.
 
         Raises:
-            RunRefused: it is not READY. NoControlStream | LogUnavailable: see there.
+            RunRefused: it is not READY, or records of it are on their way into the log.
+            NoControlStream | LogUnavailable: see there.
         """
         return self._leave(RUN_END, RunState.ENDED, (RunState.READY,), reason)
 
@@ -279,6 +281,11 @@ class ScenarioRunner:
                     known_state = "nobody asked for it" if before is None else f"it is {before.state}"
                     wanted_states = " or ".join(before_states)
                     raise RunRefused(f"run {self.pins.run_id!r} cannot become {state}: {known_state}, and not {wanted_states}")
+                if state is RunState.ENDED and (on_their_way := sum(count_on_their_way(connection, pins_digest(self.pins)))):
+                    raise RunRefused(
+                        f"{on_their_way:,} records of run {self.pins.run_id!r} are on their way into the log, or nobody knows"
+                        " whether they are in it: `ofp ingress settle`, and end it then"
+                    )
                 assert before.facts_reference is not None
                 assert before.facts_digest is not None
                 step = {"sequence": before.sequence + 1, "at_utc": format_time(self.now()), "actor": self.actor, "reason": reason}

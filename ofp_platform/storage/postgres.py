@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import select
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ _RECONNECT_SECONDS = 2.0
 SILENT_SECONDS = 120.0
 """How long one statement may take. Behind a peer that is gone without a word it would take for ever; none here takes long."""
 _CHECK_SECONDS = 3.0
+_FRESH_SECONDS = 0.1
 # for the kernel's part of the same: what is not acknowledged, by a host that is gone, fails. The DSN may say otherwise
 _LIVELINESS: dict[str, Any] = {
     "connect_timeout": 10,
@@ -42,6 +45,16 @@ class AnsweredConnection(psycopg.Connection[TupleRow]):
     """A connection that gives a statement up, and itself, when the server is silent: psycopg would wait for good."""
 
     silent_seconds: float | None = None
+    _answered_at = float("-inf")
+
+    @property
+    def has_just_answered(self) -> bool:
+        """Whether it answered a moment ago, and nothing has come since: not even the end of the connection."""
+        if time.monotonic() - self._answered_at > _FRESH_SECONDS or self.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return not poll.poll(0)
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """See psycopg.
@@ -53,7 +66,9 @@ class AnsweredConnection(psycopg.Connection[TupleRow]):
             return super().wait(gen, interval, timeout)
         bound = self.silent_seconds or SILENT_SECONDS
         try:
-            return super().wait(gen, interval, bound)
+            answer = super().wait(gen, interval, bound)
+            self._answered_at = time.monotonic()
+            return answer
         except _WaitTimeout:
             self.pgconn.finish()
             raise psycopg.OperationalError(f"the server has not answered for {bound:g} s") from None
@@ -83,7 +98,11 @@ def _settle(connection: psycopg.Connection[TupleRow]) -> None:
 
 
 def _check(connection: psycopg.Connection[TupleRow]) -> None:
-    """Whether a pooled connection still works; asked before each use, so a silent one must not take long."""
+    """Whether a pooled connection still works; asked before each use, so a silent one must not take long, and one that has just
+    answered is not asked.
+    """
+    if isinstance(connection, AnsweredConnection) and connection.has_just_answered:
+        return
     with answered_within(connection, _CHECK_SECONDS):
         ConnectionPool.check_connection(connection)
 

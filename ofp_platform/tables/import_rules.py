@@ -7,17 +7,15 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
 from ofp_platform.tables.cell_values import TimeFormat
 from ofp_platform.vocabulary.envelope import EventType, SchemaVersion
 from ofp_platform.vocabulary.model import Model, Name, SafeIdentifier
 from ofp_platform.vocabulary.offline.label_assertion import LabelValue
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
-from ofp_platform.vocabulary.text_file import read_text
 from ofp_platform.vocabulary.times import parse_duration
+from ofp_platform.vocabulary.yaml_file import YamlFault, model_of, read_yaml
 
 _FIELD = r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"
 _DURATION = r"^[0-9]+(us|ms|s|m|h|d)$"
@@ -129,17 +127,9 @@ def load_import_rules(path: Path) -> ImportRules:
         ImportRulesError: no such file, not YAML, or a field that is wrong; the text names file and field.
     """
     try:
-        content = YAML(typ="safe").load(read_text(path))
-    except OSError as error:
-        raise ImportRulesError(f"{path}: {error.strerror}; `ofp init --events FILE` proposes one") from None
-    except (UnicodeDecodeError, YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = path if mark is None else f"{path}:{mark.line + 1}"
-        raise ImportRulesError(f"{where}: not YAML") from None
-    if raw_identifier_in(content) is not None:
-        raise ImportRulesError(f"{path}: holds a raw identifier (a card number)")
-    try:
-        return ImportRules.model_validate(content)
-    except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
-        raise ImportRulesError("\n".join(lines)) from None
+        content = read_yaml(path, "; `ofp init --events FILE` proposes one")
+        if raw_identifier_in(content) is not None:
+            raise ImportRulesError(f"{path}: holds a raw identifier (a card number)")
+        return model_of(path, content, ImportRules)
+    except YamlFault as error:
+        raise ImportRulesError(str(error)) from None

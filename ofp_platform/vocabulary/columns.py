@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from ofp_platform.vocabulary.identity import PIN_NAMES, ContextPins
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
 from ofp_platform.vocabulary.times import parse_time
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z", re.ASCII)
 
 Int64 = NDArray[np.int64]
 NOT_EMITTED = int(np.iinfo(np.int64).min)
@@ -100,6 +103,20 @@ def time_texts(moments: Int64) -> list[str]:
     """Microseconds of the years 1 to 9999 to the canonical text of `vocabulary.times.format_time`, many at once."""
     texts = np.datetime_as_string(moments.astype("datetime64[us]"), unit="us").tolist()
     return [text[:19] + "Z" if text.endswith(".000000") else text + "Z" for text in texts]
+
+
+def moments_of(texts: Sequence[str | None]) -> Int64:
+    """Microseconds of UTC times in the form that an append writes; NOT_EMITTED of None.
+
+    Raises:
+        ValueError: a text is no such time.
+    """
+    present_texts = [text for text in texts if text is not None]
+    if not present_texts:
+        return np.full(len(texts), NOT_EMITTED, np.int64)
+    if not all(map(_TIME.fullmatch, present_texts)):
+        raise ValueError("a time in another form")
+    return np.array(["NaT" if text is None else text[:-1] for text in texts], "datetime64[us]").astype(np.int64)
 
 
 def _wire_times(moments: Int64) -> list[str]:

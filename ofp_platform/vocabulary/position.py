@@ -211,6 +211,11 @@ def order(offset: int | str) -> int:
     return int(offset) if offset else -1
 
 
+def offset_columns(offset: int | str | None) -> tuple[int | None, str | None]:
+    """An offset as it is stored in two columns: the integer, or the token; both empty where there is none."""
+    return (offset, None) if isinstance(offset, int) else (None, offset)
+
+
 START = -1
 """The place of every basis that holds nothing."""
 

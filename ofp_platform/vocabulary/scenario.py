@@ -179,6 +179,44 @@ class ControlPayload(Model):
     reason: str = Field(max_length=400)
 
 
+class RunAsk(Model):
+    """A run as somebody asks for it by file or over HTTP, before anything is resolved. `outputs`: none for all that are streamed;
+    `reference`: of its facts, none for STREAM/RUN_ID.
+    """
+
+    kind: Literal["run_ask"] = "run_ask"
+    contract_version: Version = "v0"
+    world: WorldName
+    mode: Annotated[TrafficMode, Field(strict=False)] = TrafficMode.FRAUD
+    outputs: tuple[Name, ...] | None = Field(default=None, strict=False, min_length=1)
+    speedup: Speedup = "0"
+    reference: SafeIdentifier | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """As stored: what is absent is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class RunAskAnswer(Model):
+    """Where an ask stands. `state`: PENDING until a runner has looked at it, then what it made of it; `problems`: why it was
+    refused, in words; `run`: the last step of the run as it is now.
+    """
+
+    kind: Literal["run_ask_answer"] = "run_ask_answer"
+    contract_version: Version = "v0"
+    context_pins: ContextPins
+    ask_id: Count
+    ask: RunAsk
+    actor: SafeIdentifier
+    state: Literal["PENDING", "REFUSED", "READY"]
+    problems: tuple[str, ...] = Field(default=(), strict=False)
+    run: RunStatus | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """As it crosses a boundary: what is absent is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
 def platform_run_of(pins: ContextPins) -> str:
     """The session that a run belongs to; a run without one is a session of its own."""
     return pins.platform_run_id or pins.run_id

@@ -26,6 +26,7 @@ from ofp_platform.vocabulary.world import (
     WorldOutput,
     WorldSeal,
 )
+from ofp_platform.vocabulary.yaml_file import fault_words
 from ofp_platform.world.world_rows import (
     EVENT_SCHEMA,
     TRUTH_SCHEMA,
@@ -275,5 +276,4 @@ def _path(name: str, file: str) -> str:
 
 
 def _first(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the object'}: {first['msg']}"
+    return fault_words(error, "the object")[0]

@@ -23,6 +23,7 @@ from ofp_platform.ingress.class_map import class_map_of
 from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.postgres import open_pool
+from ofp_platform.storage.run_asks import pending_asks
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.api.keys import BEARER, authentication, principal
 from ofp_platform_tests.oracle.simulated_log import PINS
@@ -253,3 +254,38 @@ async def test_whatever_is_sent_the_answer_is_of_the_contract(
                 response = await sent(http, b"\n".join(texts) + noise)
     if response.status_code == 200 and form != "bytes":
         assert len(response.json()["receipts"]) == len(records)
+
+
+async def test_a_run_is_asked_for_and_a_runner_answers(make: Make, declared: Profile, dsn: str) -> None:
+    answer_schema = Draft202012Validator(json.loads((CONTRACTS / "run_ask_answer_v0.schema.json").read_text(encoding="utf-8")))
+    key, producer = principal("till", ["events:write"])
+    async with make(auth=authentication(producer, pins=declared.context_pins)) as http:
+
+        async def asked(content: bytes, **headers: str) -> httpx.Response:
+            named = {"content-type": "application/json", **headers}
+            response = await http.post("/v0/runs", content=content, headers=named)
+            (answer_schema if response.status_code == 202 else ERRORS).validate(response.json())
+            return response
+
+        first = await asked(b'{"world": "june", "speedup": "60"}')
+        assert (first.status_code, first.json()["state"], first.json()["actor"]) == (202, "PENDING", "everything")
+        shown = await http.get(f"/v0/runs/{first.json()['ask_id']}")
+        answer_schema.validate(shown.json())
+        assert shown.json() == first.json()
+        for body, reason in (
+            (b"{", "MALFORMED_JSON"),
+            (b'{"world": "june", "world": "july"}', "MALFORMED_JSON"),
+            (b'{"world": "NO NAME"}', "INVALID_FIELD"),
+            (b'{"world": "june", "surplus": 1}', "INVALID_FIELD"),
+            (b"[]", "INVALID_FIELD"),
+            (b"{}", "INVALID_FIELD"),
+        ):
+            refused = await asked(body)
+            assert (refused.status_code, refused.json()["reason"]) == (400, reason), body
+        assert (await asked(b"{}", authorization=f"Bearer {key}")).json()["reason"] == "FORBIDDEN"
+        assert (await asked(b"{}", **LINES)).json()["reason"] == "UNSUPPORTED_MEDIA_TYPE"
+        assert (await http.get("/v0/runs/77")).json()["reason"] == "UNKNOWN_RUN"
+        wrong = await http.get("/v0/runs")
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    with open_pool(dsn) as pool, pool.connection() as connection:
+        assert len(pending_asks(connection, declared.context_pins)) == 1

@@ -69,6 +69,8 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "control_payload",
     "run_plan",
     "run_record",
+    "run_ask",
+    "run_ask_answer",
     "run_request",
     "run_status",
     "world_manifest",

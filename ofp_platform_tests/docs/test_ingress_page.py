@@ -26,15 +26,22 @@ def test_the_commands_run_as_written(dsn: str, tmp_path: Path, monkeypatch: Any)
     jsonl(tmp_path / "events.jsonl", first, second)
     text, over_http = PAGE.read_text(encoding="utf-8").split("## Over HTTP")  # the client's test runs that part
     commands = re.findall(r"^\$ (ofp .+)$", text, re.MULTILINE)
-    assert len(commands) == 11
+    assert len(commands) == 13
+    outputs: dict[str, str] = {}
     assert "$ ofp ingress serve" in over_http
     for command in commands:
         outcome = call(*shlex.split(command)[1:], **variables)
         sets_aside = command.startswith("ofp ingress admit")
         assert outcome.code == (1 if sets_aside else 0), outcome
-    assert "balances to the unit" in outcome.out
+        outputs[command] = outcome.out
+    assert "balances to the unit" in outputs["ofp ingress reconcile"]
+    assert "0 admitted, 0 released" in outputs["ofp ingress settle"]
 
 
 def test_outcomes_and_reasons_are_those_of_the_program() -> None:
-    named = set(re.findall(r"`([A-Z_]{4,})`", PAGE.read_text(encoding="utf-8"))) - {"POST"}
+    named = set(re.findall(r"`([A-Z_]{4,})`", PAGE.read_text(encoding="utf-8"))) - {
+        "POST",
+        "PUBLISH_IN_FLIGHT",
+        "PUBLISH_AMBIGUOUS",
+    }
     assert named == {*AdmissionOutcome, *QuarantineReason}

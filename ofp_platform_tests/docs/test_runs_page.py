@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from ofp_platform.cli.environment import Environment
@@ -16,7 +17,7 @@ from ofp_platform_tests.cli.program import call
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "runs.md"
 
 
-def test_the_commands_run_as_written(dsn: str, tmp_path: Path) -> None:
+def test_the_commands_run_as_written(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     home.mkdir()
     text = PAGE.read_text(encoding="utf-8")
@@ -34,8 +35,11 @@ def test_the_commands_run_as_written(dsn: str, tmp_path: Path) -> None:
     assert "nobody asked for run 'demo-1'" in run("run", "show").refused()
     assert run("run", "list").out == "nobody asked for a run\n"
     assert "cannot become ENDED: nobody asked for it" in run("run", "end", "--reason", "x").refused()
-    commands = re.findall(r"^\$ (ofp .+)$", text, re.MULTILINE)
+    story, asking = text.split("## Asking by file")
+    commands = re.findall(r"^\$ (ofp .+)$", story, re.MULTILINE)
     assert len(commands) == 5
+    (tmp_path / "ask.yaml").write_text(asking.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     printed = []
     for command in commands:
         outcome = run(*shlex.split(command)[1:])
@@ -49,6 +53,9 @@ def test_the_commands_run_as_written(dsn: str, tmp_path: Path) -> None:
     assert re.search(r"^run demo-1 READY since .+, operator: every gate passed$", printed[1], re.MULTILINE)
     assert len(re.findall(r"^  [a-z_]+ PASS [0-9a-f]{64}$", printed[1], re.MULTILINE)) == 8
     assert re.search(r"^run demo-1 ENDED since .+, operator: the world is over$", printed[4], re.MULTILINE)
+    for_file, pending = re.findall(r"^\$ (ofp .+)$", asking, re.MULTILINE)
+    assert "EQUIV_KEY_COLLISION" in run(*shlex.split(for_file)[1:]).out
+    assert run(*shlex.split(pending)[1:]).out == "nobody waits for an answer\n"
     again = run("run", "end", "--reason", "twice")
     assert "it was so before: nothing was done" in again.out
     assert run("projector", "catch-up").code == 0

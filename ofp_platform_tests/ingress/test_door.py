@@ -15,19 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ofp_platform.ingress.class_map import class_map_of
-from ofp_platform.ingress.door import (
+from ofp_platform.ingress.batches import (
     MOST_RECORDS,
     BatchReceipt,
-    Door,
     IdempotencyKey,
     IngressRefused,
     KeyReused,
     NotTogether,
     SentBatch,
-    class_map_path,
 )
+from ofp_platform.ingress.class_map import class_map_of
+from ofp_platform.ingress.door import Door, class_map_path
 from ofp_platform.ingress.gate import Sent
+from ofp_platform.ingress.open_door import open_door
 from ofp_platform.ingress.quarantine_replay import replay_record
 from ofp_platform.ingress.receipts import (
     UnknownReceipt,
@@ -73,7 +73,7 @@ def new_door(pool: Pool, objects: ObjectStore) -> Door:
     pins = ContextPins(scenario_id="s", run_id=f"r-{number}", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
     traffic = PostgresLog.create(pool, f"traffic-{number}", 2, "payload.account_id")
     context = PostgresLog.create(pool, f"links-{number}", 1, "payload.member")
-    return Door.open(pool, traffic, context, objects, pins, CLASSES)
+    return open_door(pool, traffic, context, objects, pins, CLASSES)
 
 
 def transfer(door: Door, event_id: str, **more: Any) -> dict[str, Any]:
@@ -331,7 +331,7 @@ def test_what_an_operator_sends_again_is_on_record(pool: Pool, objects: ObjectSt
     assert ended(replay_record(door, record, "somebody", "looked at it", "2026-01-02T00:00:00Z")) == ["UNKNOWN_EVENT_TYPE"]
     # the pack knows the type now
     wider_pack = PACK.model_copy(update={"events": {**PACK.events, "other": PACK.events["transfer"]}})
-    wider = Door.open(pool, door.traffic, door.context, objects, door.gate.pins, class_map_of(wider_pack, has_context=True))
+    wider = open_door(pool, door.traffic, door.context, objects, door.gate.pins, class_map_of(wider_pack, has_context=True))
     receipt = replay_record(wider, record, "somebody", "the pack knows it now", "2026-01-03T00:00:00Z")
     assert ended(receipt) == ["ADMIT"]
     assert ended(replay_record(wider, record, "somebody", "again", "2026-01-04T00:00:00Z")) == ["DUPLICATE"]
@@ -458,8 +458,8 @@ def test_another_log_is_refused_in_words(pool: Pool, objects: ObjectStore) -> No
     class Another:
         stream_name = "x"
 
-    with pytest.raises(IngressRefused, match="only the log in PostgreSQL can do"):
-        Door.open(pool, Another(), None, objects, door.gate.pins, CLASSES)  # type: ignore[arg-type]
+    with pytest.raises(IngressRefused, match="no door leads into such streams"):
+        open_door(pool, Another(), None, objects, door.gate.pins, CLASSES)  # type: ignore[arg-type]
 
 
 def test_reasons_are_those_of_the_log_and_of_the_door() -> None:

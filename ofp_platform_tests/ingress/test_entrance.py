@@ -1,4 +1,4 @@
-"""The way into a log, with a door and without; and that nothing goes around it."""
+"""The way into a log, and that nothing goes around it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 import ofp_platform
 from ofp_platform.cli.files.run_door import entrance_of
 from ofp_platform.cli.up.traffic import PRODUCER, trickle
-from ofp_platform.ingress.entrance import Entrance
 from ofp_platform.ingress.receipts import read_batches
 from ofp_platform.online.plane import Plane
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
@@ -24,11 +23,6 @@ from ofp_platform.vocabulary.profile import Profile
 
 PACKAGE = Path(ofp_platform.__file__).parent
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
-MAY_APPEND = {
-    "cli/demo/replay.py": "a demo on a log that has no door",
-    "cli/demo/ring_steps.py": "the same",
-}
-"""Beside the log itself and ingress."""
 AT = 1_767_225_600_000_000
 
 
@@ -88,15 +82,6 @@ def test_a_batch_of_any_size_is_cut_as_the_door_takes_it(plane: Plane) -> None:
         assert [row.records for row in read_batches(connection, PINS)] == [1, 10_000]
 
 
-def test_a_log_without_a_door_takes_copies_and_refuses_what_is_no_record(plane: Plane) -> None:
-    log = plane.log
-    entrance = Entrance(None, log, None)
-    fates = entrance.send([payment("e-1"), payment("e-1"), {"event_id": "x"}], "me", at_event_time=True)
-    assert [fate.outcome.value for fate in fates] == ["ADMIT", "ADMIT", "QUARANTINE"]
-    assert fates[2].reason == "INVALID_ENVELOPE"
-    assert sum(log.ordinal_lag(make_basis(log.stream_name, {})).values()) == 2
-
-
 def test_simulated_traffic_comes_through_the_door(plane: Plane) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=trickle, args=(plane, None, 400.0, stop))
@@ -121,11 +106,13 @@ def test_nothing_appends_to_a_log_but_ingress() -> None:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             receiver = ast.unparse(node.func.value)
-            to_a_log = node.func.attr == "append" and receiver.rpartition(".")[2].rstrip("()").endswith(
+            to_a_log = node.func.attr in ("append", "publish") and receiver.rpartition(".")[2].rstrip("()").endswith(
                 ("log", "traffic", "context")
             )
             if to_a_log or node.func.attr in ("append_columns", "append_within"):
                 found.add(name)
-    assert {name for name in found if not name.startswith(("log/", "ingress/"))} == set(MAY_APPEND)
-    assert "ingress/entrance.py" in found
-    assert "ingress/door.py" in found
+    assert {name for name in found if not name.startswith("log/")} == {
+        "ingress/committing_door.py",
+        "ingress/control.py",
+        "ingress/publishing_door.py",
+    }

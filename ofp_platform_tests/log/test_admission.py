@@ -134,3 +134,12 @@ def test_several_problems_are_counted() -> None:
     outcome = Admission("event_id").admit(0, {**BASE, "payload": {}, "event_id": 1, "run_id": 2})
     assert isinstance(outcome, RecordRefusal)
     assert outcome.message.endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize("name", [name for name, field in Envelope.model_fields.items() if field.is_required()])
+def test_an_envelope_that_lacks_one_field_is_refused_in_words(event: Event, name: str) -> None:
+    candidate = event(1).model_dump(exclude_none=True)
+    del candidate[name]
+    refusal = Admission("payload.account_id").admit(0, candidate)
+    assert isinstance(refusal, RecordRefusal)
+    assert refusal.message.startswith(f"{name}: ")

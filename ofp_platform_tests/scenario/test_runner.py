@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from ofp_platform.cli.files.run_door import door_of
-from ofp_platform.ingress.door import BatchReceipt
+from ofp_platform.ingress.batches import BatchReceipt
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.offline.requests.run_facts_view import RunFactsConflict, load_run_facts, publish_run_facts
 from ofp_platform.online.plane import NoControlStream, Plane
@@ -27,93 +22,14 @@ from ofp_platform.storage.postgres import connect
 from ofp_platform.storage.run_states import RunNotReady, list_run_status, read_run_status
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
-from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.offline.run_facts import RunCheckEvidence, TrafficMode
-from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.scenario import RunState, message_id
 from ofp_platform.world.makers import rings_world
-from ofp_platform.world.streamer import Pace, Streamer
 from ofp_platform.world.world_rows import WorldFault
 from ofp_platform.world.world_store import seal_world, write_world
-
-_moments = count(1_800_000_000_000_000, 1_000_000)
-AT_ONCE = Pace(0, lambda: 0.0, lambda _: None)
-_numbers = count()
-
-
-@dataclass
-class Site:
-    """A plane with a sealed world of a small ring, and a runner."""
-
-    plane: Plane
-    runner: ScenarioRunner
-    folder: Path
-
-    def request(self, **changed: Any) -> RunnerOutcome:
-        settings = {"mode": TrafficMode.FRAUD, "reference": f"facts/{self.plane.profile.context_pins.run_id}", **changed}
-        return self.runner.request(settings.pop("world", "rings"), **settings)
-
-    def stream(self) -> Counter[str]:
-        door = door_of(self.plane)
-
-        def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
-            return Counter(outcome.outcome.value for outcome in door.admit(envelopes, "world", admitted_at).outcomes)
-
-        run = ready_run(self.plane)
-        pins = self.plane.profile.context_pins
-        world = world_of(self.plane, run)
-        return Streamer(world, pins, self.plane.pool, send, AT_ONCE, True, run.scenario.outputs).run().outcomes
-
-    def admit(self, event_id: str, **more: Any) -> BatchReceipt:
-        payload = {"account_id": "acct-9", "counterparty_id": "acct-1", "amount": "5.00", "currency": "EUR"}
-        event = {
-            "event_id": event_id,
-            "event_type": "transfer",
-            "schema_version": "v1",
-            "ts_utc": "2026-01-03T00:00:00Z",
-            **self.plane.profile.context_pins.wire(),
-            "payload": payload,
-            **more,
-        }
-        return door_of(self.plane).admit([event], "test")
-
-    def profile(self, **changed: Any) -> Profile:
-        return self.plane.profile.model_copy(update=changed)
-
-
-@pytest.fixture
-def new_site(module_dsn: str, tmp_path: Path) -> Iterator[Callable[..., Site]]:
-    opened: list[Plane] = []
-
-    def make(**changed: Any) -> Site:
-        number = next(_numbers)
-        pins = ContextPins(scenario_id="rings", run_id=f"r-{number}", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
-        profile = Profile(
-            **{
-                "profile_name": "rings",
-                "stream_name": f"transfers-{number}",
-                "context_stream": f"links-{number}",
-                "control_stream": f"control-{number}",
-                "partition_key": "payload.account_id",
-                "context_pins": pins,
-                "pack": "mule_rings",
-                "object_store_url": f"file://{tmp_path}/objects-{number}",
-                **changed,
-            }
-        )
-        plane = Plane.open(profile, module_dsn)
-        opened.append(plane)
-        made = rings_world(
-            RingSimulation(pins, accounts=30, families=3, ring=3, days=5, quiet_days=1, linked_after_days=4, amended=4)
-        )
-        write_world(plane.objects, "rings", made.maker, made.outputs)
-        seal_world(plane.objects, "rings")
-        return Site(plane, ScenarioRunner(plane, "tester", lambda: next(_moments)), tmp_path / f"objects-{number}")
-
-    yield make
-    for plane in opened:
-        plane.close()
+from ofp_platform_tests.scenario.conftest import Site, moments
 
 
 def control_records(plane: Plane) -> list[tuple[str, str, str]]:
@@ -380,7 +296,7 @@ def test_two_runners_say_ready_once(new_site: Callable[..., Site], module_dsn: s
 
     def run() -> None:
         with Plane.open(site.plane.profile, module_dsn) as plane:
-            own = Site(plane, ScenarioRunner(plane, "other", lambda: next(_moments)), site.folder)
+            own = Site(plane, ScenarioRunner(plane, "other", lambda: next(moments)), site.folder)
             outcomes.append(own.request())
 
     threads = [threading.Thread(target=run) for _ in range(3)]
@@ -461,3 +377,27 @@ def test_a_step_that_is_cut_off_leaves_nothing(new_site: Callable[..., Site], mo
             site.runner.end("cut off")
     assert [name for name, *_ in control_records(site.plane)] == ["run_ready"]
     assert outcome_of(site.admit("e-2")) == (AdmissionOutcome.ADMIT, None)
+
+
+def test_a_run_does_not_end_while_records_of_it_are_on_their_way(new_site: Callable[..., Site]) -> None:
+    site = new_site()
+    site.request()
+    run = pins_digest(site.plane.profile.context_pins)
+    site.admit("here")
+    with site.plane.pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO ofp.admission_publish"
+            " (run_number, state, begun_at, producer, class_map_digest, traffic_head, outcomes, content)"
+            " SELECT run_number, 'PUBLISH_IN_FLIGHT', 0, 'p', 'd', '{}', '', '' FROM ofp.admission_run WHERE pins_digest = %s",
+            (run,),
+        )
+        connection.execute(
+            "INSERT INTO ofp.admission_publish_record (publish_id, run_number, event_key, event_type, place, is_context)"
+            " SELECT publish_id, run_number, sha256('x'), 'transfer', 0, false FROM ofp.admission_publish"
+        )
+    with pytest.raises(RunRefused, match=r"1 records of run .* are on their way into the log"):
+        site.runner.end("over")
+    with site.plane.pool.connection() as connection:
+        connection.execute("DELETE FROM ofp.admission_publish_record")
+        connection.execute("DELETE FROM ofp.admission_publish")
+    assert site.runner.end("over").status.state is RunState.ENDED

@@ -10,13 +10,23 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 from sqlalchemy import make_url
 
 from benchmarks.delaying_proxy import delayed
-from ofp_platform.storage.postgres import DatabaseUnavailable, connect, keeps_sessions, open_pool, sqlalchemy_url
+from ofp_platform.storage import postgres
+from ofp_platform.storage.postgres import (
+    AnsweredConnection,
+    DatabaseUnavailable,
+    connect,
+    keeps_sessions,
+    open_pool,
+    sqlalchemy_url,
+)
 
 FORMS = [
     ("postgres://me:s%40c@db.example:5433/plane", "postgresql://me:s%40c@db.example:5433/plane"),
@@ -146,3 +156,36 @@ def _try_pooler(dsn: str, folder: Path, mode: str, keeps: bool) -> None:
                     time.sleep(0.05)
         finally:
             pooler.terminate()
+
+
+def test_a_connection_that_has_just_answered_is_not_asked_again(dsn: str) -> None:
+    checks: list[bool] = []
+
+    class Counted(ConnectionPool[Any]):
+        @staticmethod
+        def check_connection(conn: Any) -> None:
+            checks.append(True)
+            ConnectionPool.check_connection(conn)
+
+    with pytest.MonkeyPatch.context() as patch, open_pool(dsn, max_size=1) as pool:
+        patch.setattr(postgres, "ConnectionPool", Counted)
+        for _ in range(5):
+            with pool.connection() as connection:
+                connection.execute("SELECT 1")
+                assert isinstance(connection, AnsweredConnection)
+                assert connection.has_just_answered
+        first = len(checks)
+        assert first <= 1
+        patch.setattr(postgres, "_FRESH_SECONDS", -1.0)
+        with pool.connection() as connection:
+            connection.execute("SELECT 1")
+        assert len(checks) == first + 1
+
+
+def test_a_connection_that_ended_meanwhile_is_replaced_at_once(dsn: str) -> None:
+    with open_pool(dsn, max_size=1) as pool, psycopg.connect(dsn, autocommit=True) as other:
+        with pool.connection() as connection:
+            before = connection.info.backend_pid
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (before,))
+        with pool.connection() as connection:
+            assert connection.execute("SELECT pg_backend_pid()").fetchone() != (before,)

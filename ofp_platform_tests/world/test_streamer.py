@@ -13,6 +13,7 @@ import pytest
 
 from ofp_platform.ingress.class_map import class_map_of
 from ofp_platform.ingress.door import Door
+from ofp_platform.ingress.open_door import open_door
 from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.log.port import EventLog, LogUnavailable
 from ofp_platform.log.postgres import PostgresLog
@@ -59,7 +60,7 @@ def sealed(objects: ObjectStore, made: MadeWorld) -> World:
 def door_of(pool: Pool, objects: ObjectStore, pins: ContextPins, pack: str) -> Door:
     traffic = PostgresLog.create(pool, f"traffic-{pins.run_id}", 3, "payload.account_id")
     context = PostgresLog.create(pool, f"links-{pins.run_id}", 1, "payload.member")
-    return Door.open(pool, traffic, context, objects, pins, class_map_of(shipped_pack(pack), has_context=True))
+    return open_door(pool, traffic, context, objects, pins, class_map_of(shipped_pack(pack), has_context=True))
 
 
 def sending(door: Door) -> Send:

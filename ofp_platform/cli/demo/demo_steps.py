@@ -15,7 +15,7 @@ from ofp_platform.cli.demo.decision_stops import Stop, find_stops
 from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
 from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_payments
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
-from ofp_platform.cli.demo.replay import append_missing, project_available, record_ends, recorded_ends
+from ofp_platform.cli.demo.replay import project_available, record_ends, recorded_ends
 from ofp_platform.cli.demo.ring_steps import RingSteps, ring_profile
 from ofp_platform.cli.demo.summary import accounting, facts, heading, latencies, unaccounted
 from ofp_platform.cli.demo.through_door import reconciliation_words, stream_world
@@ -137,25 +137,11 @@ class DemoSteps:
         return self.environment.read_profile(self._shipped_source)
 
     def _fill(self, plane: Plane, replay: Replay) -> Basis:
-        """Bring the replay into the log, through its door where it has one; where the replay ends."""
+        """Bring the replay into the log, through its door; where the replay ends."""
         receipt_file = self.environment.folder / "replays" / f"{replay.profile.stream_name}.json"
-        if self.log_kind == "postgres":
-            ends = recorded_ends(receipt_file, replay, plane.log.ends())
-            self._reconciliation = stream_world(replay.profile, plane.dsn, replay.make_world, self.console)
-            return ends or record_ends(receipt_file, replay, plane.log.ends())
-        with bar(self.console, "Appending to the log", replay.records) as advance:
-            result = append_missing(plane.log, replay, receipt_file, advance)
-        if result.appended_count:
-            rate = f"{result.appended_count / result.seconds:,.0f} records/s"
-            already_there = f"; {result.existing_count:,} were there" if result.existing_count else ""
-            done(
-                self.console,
-                "Appended to the log",
-                f"{result.appended_count:,} records in {result.seconds:.1f} s, {rate}{already_there}",
-            )
-        else:
-            done(self.console, "Appended to the log", f"nothing: all {result.existing_count:,} records of this replay are there")
-        return result.ends
+        ends = recorded_ends(receipt_file, replay, plane.log.ends())
+        self._reconciliation = stream_world(replay.profile, plane.dsn, replay.make_world, self.console)
+        return ends or record_ends(receipt_file, replay, plane.log.ends())
 
     def _project(self, plane: Plane, row: ProjectionRow, replay: Replay, ends: Basis) -> list[Stop]:
         """Project all but the last records, which are projected while decisions are made on them."""

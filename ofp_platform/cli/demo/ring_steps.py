@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,22 +10,20 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from ofp_platform.cli.demo.demo_events import Replay, run_of
-from ofp_platform.cli.demo.replay import append_missing, project_available
+from ofp_platform.cli.demo.demo_events import run_of
+from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.identity.context_replay import ContextReplay
-from ofp_platform.log.port import EventLog
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
 from ofp_platform.offline.sources.stream_records import StreamRecords
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.state.projection import ProjectionRow
-from ofp_platform.simulation.rings import EnvelopeDelivery, RingSimulation, RingStream, simulate_ring
+from ofp_platform.simulation.rings import RingSimulation, RingStream, simulate_ring
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import FeatureKey, KeyType
-from ofp_platform.vocabulary.position import make_basis
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import FeatureGroupRef, GetFeaturesRequest
 from ofp_platform.vocabulary.times import format_time
@@ -97,25 +94,13 @@ class RingSteps:
     def _fill(self, plane: Plane, stream: RingStream) -> ProjectionRow:
         """Append and fold both streams, what is not there yet."""
         simulation = RingSimulation(self.profile.context_pins)
-        if self.profile.log_kind == "postgres":
-            stream_world(self.profile, self.dsn, lambda: rings_world(simulation), self.console)
-        else:
-            self._append(plane, simulation, stream)
+        stream_world(self.profile, self.dsn, lambda: rings_world(simulation), self.console)
         graph_projector = plane.graph_projector()
         while graph_projector.apply_available(self.profile.batch_records) is not None:
             pass
         row = plane.ensure_live()
         project_available(plane.projector(row), self.profile.batch_records, lambda records: None)
         return plane.row(row.projection_id)
-
-    def _append(self, plane: Plane, simulation: RingSimulation, stream: RingStream) -> None:
-        """Append both streams to logs that have no door."""
-        records, batches = len(stream.deliveries), lambda: iter([stream.deliveries])
-        replay = Replay(self.profile, "transfer", records, batches, [], lambda: rings_world(simulation))
-        receipt_file = self.environment.folder / "replays" / f"{self.profile.stream_name}.json"
-        append_missing(plane.log, replay, receipt_file, lambda records: None)
-        _append_missing(plane.log, stream.amendments, replay.records)
-        _append_missing(plane.context_log(create=True), stream.links, 0)
 
     def _request(self, account: str, as_of: int) -> GetFeaturesRequest:
         return GetFeaturesRequest(
@@ -151,20 +136,6 @@ class RingSteps:
         if rebuilt.hash != answer.hash:
             raise CommandRefused(f"snapshot {answer.hash} was served, the logs give {rebuilt.hash}")
         return str(hashed_part["graph_version"]["graph_version"])
-
-
-def _append_missing(log: EventLog, deliveries: Sequence[EnvelopeDelivery], records_before: int) -> None:
-    """Append what is not in the log yet, behind so many records, each as admitted at its own time.
-
-    Raises:
-        CommandRefused: the log refused one.
-    """
-    start = make_basis(log.stream_name, {})
-    existing_count = sum(log.ordinal_lag(start).values()) - records_before
-    for delivery in deliveries[max(existing_count, 0) :]:
-        receipt = log.append([delivery.envelope], lambda _, moment=delivery.admitted_at: moment)  # type: ignore[misc]
-        if receipt.refusals:
-            raise CommandRefused(f"stream {log.stream_name} refused a record: {receipt.refusals[0].message}")
 
 
 def ring_profile(shipped_profile: Profile, log_kind: str) -> Profile:

@@ -41,7 +41,7 @@ def import_events(
     reason, the others are appended; exit code 1 if there was one.
 
     History is appended in the order of its time; each event counts as admitted a declared while after it, by a simulated clock.
-    A log with a door is reached through it: what was admitted before is there already, and is not appended again.
+    It comes through the door of the run: what was admitted before is there already, and is not appended again.
     """
     from ofp_platform.cli.files.run_door import entrance_of
     from ofp_platform.tables.row_events import History, RowReader, read_all

@@ -14,29 +14,25 @@ def door_of(plane: Plane) -> Door:
     """Open it; streams that are not there yet are made.
 
     Raises:
-        IngressRefused | LogUnavailable | ObjectStoreUnavailable: see Door.open.
+        IngressRefused | LogUnavailable | ObjectStoreUnavailable: see `open_door`.
     """
     from ofp_platform.ingress.class_map import class_map_in_force
-    from ofp_platform.ingress.door import Door
+    from ofp_platform.ingress.open_door import open_door
     from ofp_platform.online.plane import profile_pack
 
     profile = plane.profile
     context = None if profile.context_stream is None else plane.context_log(create=True)
     needs_ready = profile.control_stream is not None
     class_map = class_map_in_force(profile, profile_pack(profile))
-    return Door.open(plane.pool, plane.log, context, plane.objects, profile.context_pins, class_map, needs_ready=needs_ready)
+    return open_door(plane.pool, plane.log, context, plane.objects, profile.context_pins, class_map, needs_ready=needs_ready)
 
 
 def entrance_of(plane: Plane) -> Entrance:
     """The way into the log; streams that are not there yet are made.
 
     Raises:
-        IngressRefused | LogUnavailable | ObjectStoreUnavailable: see Door.open.
+        IngressRefused | LogUnavailable | ObjectStoreUnavailable: see `open_door`.
     """
     from ofp_platform.ingress.entrance import Entrance
 
-    if plane.profile.log_kind == "postgres":
-        door = door_of(plane)
-        return Entrance(door, door.traffic, door.context)
-    context = None if plane.profile.context_stream is None else plane.context_log(create=True)
-    return Entrance(None, plane.log, context)
+    return Entrance(door_of(plane))

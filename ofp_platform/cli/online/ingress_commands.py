@@ -125,12 +125,76 @@ def reconcile(json: AsJson = False, home: Home = None, profile: ProfileSource = 
     lines = [
         f"{result.sent_count:,} sent = {result.admitted_count:,} admitted + {result.duplicate_count:,} duplicates"
         f" + {result.quarantined_count:,} set aside ({result.batches:,} batches)",
-        f"{result.in_log:,} of the admitted stand in the log, {result.trimmed_count:,} were trimmed, {result.later:,} came later",
+        f"{result.in_log:,} of the admitted stand in the log, {result.trimmed_count:,} were trimmed, {result.later:,} came later,"
+        f" {result.in_flight:,} are on their way",
         *result.differences,
         "balances to the unit" if not result.differing else f"{result.differing:,} differences",
     ]
     print_facts(result, lines, as_json=json)
     if result.differing:
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Write the receipts of hours that are over to Parquet segments.")
+def archive(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+    """Write the receipts of the profile's run into write-once objects, one or more for each hour of the clock that is over, and
+    read all of them again: exit code 1 if one is gone or changed, or lacks a receipt. No hour is written twice.
+    """
+    from ofp_platform.ingress.receipt_segments import hours_over, read_segments, verify_segments, write_segments
+    from ofp_platform.vocabulary.times import format_time
+
+    hours: list[dict[str, Any]] = []
+    with resolve(home, profile).open_plane_without_log("offline") as plane, plane.pool.connection() as connection:
+        pins, objects = plane.profile.context_pins, plane.objects
+        for begin in hours_over(connection, pins):
+            existed = bool(read_segments(connection, pins, begin))
+            segments = write_segments(connection, objects, pins, begin)
+            receipts, problems = verify_segments(connection, objects, pins, begin)
+            paths = [segment.object_path for segment in segments]
+            facts = {"hour": format_time(begin), "segments": paths, "receipts": receipts, "problems": problems}
+            hours.append({**facts, "written": not existed})
+    lines = [
+        line
+        for hour in hours
+        for line in item(
+            hour["hour"],
+            f"{hour['receipts']:,} receipts",
+            "written now" if hour["written"] else "were there",
+            details=[*hour["segments"], *hour["problems"]],
+        )
+    ]
+    print_facts(hours, lines or ["no hour with receipts of this run is over"], as_json=json)
+    if any(hour["problems"] for hour in hours):
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Settle what of batches nobody knows to be in the log.")
+def settle(
+    release_unread: Annotated[
+        bool,
+        typer.Option("--release-unread", help="Also release what the log does not lead to any more; a copy is counted once."),
+    ] = False,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Read the log behind where batches were sent of which no answer came (Kinesis, Kafka): what is there is admitted, with its
+    receipt; what is not there 15 minutes after it was given up is released, and its producer sends it again. Doors do the same
+    while they work. Exit code 1 while some of it is not known.
+    """
+    from ofp_platform.ingress.publishing_door import PublishingDoor
+    from ofp_platform.ingress.settlement import Settled
+
+    with resolve(home, profile).open_plane("ingress") as plane:
+        door = door_of(plane)
+        settled = door.settler.settle(release_unread=release_unread) if isinstance(door, PublishingDoor) else Settled()
+    lines = [
+        f"{settled.admitted_count:,} admitted, {settled.released_count:,} released; {settled.ambiguous_count:,} may yet come,"
+        f" {settled.in_flight_count:,} are being sent",
+        *settled.problems,
+    ]
+    print_facts(settled, lines, as_json=json)
+    if settled.ambiguous_count:
         raise typer.Exit(1)
 
 
@@ -250,8 +314,6 @@ def serve(
     declared_profile = environment.load_profile()
     dsn = environment.dsn("ingress")
     limits, tls = front_of(environment, host, tls_certificate, tls_key, tls_client_ca)
-    if declared_profile.log_kind != "postgres":
-        raise CommandRefused(f"the log is of kind {declared_profile.log_kind}: only the log in PostgreSQL has a door")
     class_map_in_force(declared_profile, profile_pack(declared_profile))  # told now, not to the first producer
     with TemporaryDirectory(prefix="ofp-ingress-") as reports:
         application = partial(

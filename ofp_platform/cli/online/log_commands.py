@@ -34,7 +34,7 @@ def append(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Append envelopes, one per line of UTF-8 text; a log with a door is reached through it, with receipts. Each refused line is
+    """Append envelopes, one per line of UTF-8 text, through the door of the run: each gets a receipt. A refused line is
     printed as FILE:LINE: REASON: message; exit code 1 if there was one. A line ends with a line feed only; a byte order mark in
     front of the first is skipped. What was admitted before is there already, and is not appended again.
 
@@ -58,10 +58,10 @@ def append(
             else:
                 tally.refuse(number, value.reason.value, value.message)
             if len(batch) == _BATCH:
-                _append(entrance, batch, tally, context)
+                _append(entrance, batch, tally)
                 batch = []
         if batch:
-            _append(entrance, batch, tally, context)
+            _append(entrance, batch, tally)
     positions = [position for _, position in sorted(tally.newest.items())]
     known = f", {tally.known_count} there already" if tally.known_count else ""
     lines = [f"{tally.appended_count} appended, {tally.refused_count} refused{known}"]
@@ -106,11 +106,11 @@ class _Tally:
         self.refused_count += 1
 
 
-def _append(entrance: Entrance, batch: list[tuple[int, Any]], tally: _Tally, context: bool) -> None:
+def _append(entrance: Entrance, batch: list[tuple[int, Any]], tally: _Tally) -> None:
     from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
     from ofp_platform.vocabulary.position import order
 
-    fates = entrance.send([envelope for _, envelope in batch], PRODUCER, is_context=context)
+    fates = entrance.send([envelope for _, envelope in batch], PRODUCER)
     for (number, _), fate in zip(batch, fates, strict=True):
         if fate.reason is not None or fate.position is None:
             tally.refuse(number, fate.reason or "", fate.detail or "")

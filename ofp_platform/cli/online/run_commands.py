@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,6 +56,50 @@ def request(
         typer.echo(problem, err=True)
     _print(outcome, json)
     if outcome.problems:
+        raise typer.Exit(1)
+
+
+@app.command(short_help="Answer asks for the run.")
+def work(
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[FILE.yaml]", help="An ask to answer first: world, mode, outputs, speedup.", show_default=False),
+    ] = None,
+    actor: Actor = "operator",
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Answer each ask for the profile's run that no runner has answered: those that came over HTTP (`POST /v0/runs`), and that
+    of a file. Where every gate passes, the run becomes READY as by `ofp run request`. Exit code 1 if one was refused.
+    """
+    from ofp_platform.scenario.asked_runs import answer_ask
+    from ofp_platform.storage.run_asks import add_ask, pending_asks
+    from ofp_platform.vocabulary.scenario import RunAsk, RunAskAnswer
+    from ofp_platform.vocabulary.yaml_file import YamlFault, load_yaml
+
+    answers: list[RunAskAnswer] = []
+    with resolve(home, profile).open_plane("owner", create_stream=True) as plane:
+        pins = plane.profile.context_pins
+        if file is not None:
+            try:
+                ask = load_yaml(file, RunAsk)
+            except YamlFault as error:
+                raise CommandRefused(str(error)) from None
+            with plane.pool.connection() as connection:
+                add_ask(connection, pins, ask, actor)
+        with plane.pool.connection() as connection:
+            pending = pending_asks(connection, pins)
+        for ask_id in pending:
+            answer, _ = answer_ask(plane, ask_id, lambda: time.time_ns() // 1_000)
+            answers.append(answer)
+    lines = [
+        line
+        for answer in answers
+        for line in item(answer.ask_id, answer.state, answer.ask.world, f"asked by {answer.actor}", details=answer.problems)
+    ]
+    print_facts([answer.wire() for answer in answers], lines or ["nobody waits for an answer"], as_json=json)
+    if any(answer.state == "REFUSED" for answer in answers):
         raise typer.Exit(1)
 
 

@@ -25,9 +25,9 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.tls import CertificateUnusable
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
+    from ofp_platform.ingress.batches import IngressRefused
     from ofp_platform.ingress.class_map import ClassMapError
     from ofp_platform.ingress.control import ControlRefused
-    from ofp_platform.ingress.door import IngressRefused
     from ofp_platform.ingress.receipts import UnknownReceipt
     from ofp_platform.learning.protocol import ProtocolUnmet
     from ofp_platform.log.archive import ArchiveConflict

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field
 
 from ofp_platform.offline.labels.label_sources import ReportRule
 from ofp_platform.registry.models import EventRouting, PayloadField, event_class
@@ -16,7 +14,7 @@ from ofp_platform.registry.shape import suggestion
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.model import Model, Name
 from ofp_platform.vocabulary.offline.label_assertion import LabelValue
-from ofp_platform.vocabulary.text_file import read_text
+from ofp_platform.vocabulary.yaml_file import YamlFault, load_yaml
 
 FILE_NAME = "reports.yaml"
 
@@ -42,15 +40,9 @@ def load_report_rule(path: Path, events: Mapping[str, EventRouting]) -> ReportRu
         ReportFileError: no such file, not YAML, a field that is wrong, or an event type that the pack does not know.
     """
     try:
-        file = _ReportFile.model_validate(YAML(typ="safe").load(read_text(path)))
-    except OSError as error:
-        raise ReportFileError(f"{path}: {error.strerror}") from None
-    except (UnicodeDecodeError, YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ReportFileError(f"{path if mark is None else f'{path}:{mark.line + 1}'}: not YAML") from None
-    except ValidationError as error:
-        lines = [f"{path}: {'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()]
-        raise ReportFileError("\n".join(lines)) from None
+        file = load_yaml(path, _ReportFile)
+    except YamlFault as error:
+        raise ReportFileError(str(error)) from None
     for name in ("event_type", "about_type"):
         event_type = getattr(file, name)
         if event_type not in events:

@@ -29,6 +29,7 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefu
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun, RunState
 from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform.vocabulary.times import format_time, to_micros
+from ofp_platform.vocabulary.yaml_file import fault_words
 
 logger = logging.getLogger(__name__)
 _ROW = "SELECT * FROM ofp.build_run WHERE run_key = %s"
@@ -341,8 +342,7 @@ def _plan_of(text: str | None) -> tuple[BuildPlan | None, str | None]:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+    return fault_words(error, "the plan")[0]
 
 
 def readable_runs(rows: Iterable[dict[str, Any]]) -> list[BuildRun]:

@@ -23,8 +23,9 @@ from ofp_platform.online.serving.evaluation import Evaluator, StoredState
 from ofp_platform.online.serving.plain_question import QuestionReader
 from ofp_platform.online.serving.resolved_question import NO_GRAPH, Graph, ResolvedQuestion
 from ofp_platform.online.serving.state_statement import (
+    PLAIN_ARGUMENTS,
+    READ_PLAIN,
     READ_SHARDS,
-    READ_STATE,
     SPLIT_LOOK_SECONDS,
     SPLIT_SECONDS,
     SplitEpoch,
@@ -73,7 +74,7 @@ class Reader:
         self._look_seconds = look_seconds
         self._split_seconds = split_seconds
         self._questions = QuestionReader(evaluator.registry, evaluator.pins, limits)
-        self._statement = READ_STATE
+        self._statement = READ_PLAIN
 
     def answer(self, request: GetFeaturesRequest | bytes) -> Answer:
         """The answer to a request, or to the bytes of one.
@@ -141,10 +142,11 @@ class Reader:
     def _query_once(self, connection: Connection[Any], question: Question) -> StoredState | SplitEpoch:
         arguments = read_arguments(self._projection_id, self._evaluator, [question])
         with RawCursor(connection) as cursor:
-            statement = self._statement
-            rows = cursor.execute(statement, arguments, binary=True).fetchall()
-            if not rows and statement is READ_STATE:
+            statement, rows = self._statement, []
+            if statement is READ_PLAIN:
+                rows = cursor.execute(statement, arguments[:PLAIN_ARGUMENTS], binary=True).fetchall()
+            if not rows:
                 statement = READ_SHARDS
                 rows = cursor.execute(statement, arguments, binary=True).fetchall()
-        self._statement = statement_after(statement, rows)
+        self._statement = statement_after(statement, rows, READ_PLAIN)
         return read_all(statement, rows, [question])[0]

@@ -15,11 +15,7 @@ from ofp_platform.registry.question import Question
 from ofp_platform.vocabulary.errors import ContractError, Reason, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 
-# what was amended after the as-of is crossed by the edge of knowledge: its summaries do not hold yet
-_CROSSED = """(coalesce({row}.amended_ts > k.until, false) OR EXISTS (
-                SELECT FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= {row}.first_ts AND e.edge < {row}.last_ts
-            ))"""
-_NEEDED = "{row}.last_ts > k.whole_after AND {row}.first_ts <> ALL (${held}::bigint[])"
+_LEVELS = range(SPAN_LEVELS, 0, -1)
 # Each range of the level is read by itself: as a join, PostgreSQL reads all rows of the key and compares each with each range.
 _LEVEL = """s{level} AS MATERIALIZED (
             SELECT s.first_ts, s.last_ts, s.summaries, s.xmin AS row_id, s.amended_ts, {needed} AS needed, {crossed} AS crossed
@@ -35,40 +31,56 @@ _LEVEL = """s{level} AS MATERIALIZED (
             UNION ALL
             SELECT greatest((SELECT max(last_ts) + 1 FROM s{level}), (SELECT max(low) FROM r{level})), 9223372036854775807
         )"""
-_LEVELS = range(SPAN_LEVELS, 0, -1)
-_SPANS = ", ".join(
-    _LEVEL.format(level=level, below=level - 1, needed=_NEEDED.format(row="s", held=7 + level), crossed=_CROSSED.format(row="s"))
-    for level in _LEVELS
-)
-# a span that is opened only because its values are not known is told as well, so that they are known from then on
-_WHOLE = "\n        UNION ALL\n        ".join(
-    f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block, false AS is_tail,"
-    f" (CASE WHEN needed THEN -{level} ELSE {level} END)::smallint AS level, row_id, amended_ts"
-    f" FROM s{level} WHERE NOT crossed AND (NOT needed OR $10::boolean)"
-    for level in _LEVELS
-)
 
-# One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
-# segments are its spans; below the spans that an edge of a window falls into, and behind the last span of a level, those of the
-# next level, and at last the chunks. A chunk's block is sent only where an edge falls inside it, or where every event is needed
-# (k.whole_after) and the reader does not hold its values ($7 for chunks, $8 and $9 for spans: their first times). The events of
-# a key's tail are newer than all of these, and are sent as they are.
-_READ = f"""
+
+def _statement(*, knows_values: bool, shards: str = "", columns: str = "", only: str = "") -> str:
+    """The statement. `knows_values`: of a reader that holds values of chunks and spans, and reads what is newer than asked for.
+
+    One statement is one snapshot of the store: the projection's row and the state of all keys belong to one commit. A key's
+    segments are its spans; below the spans that an edge of a window falls into, and behind the last span of a level, those of the
+    next level, and at last the chunks. A chunk's block is sent only where an edge falls inside it, or where every event is needed
+    (k.whole_after) and the reader does not hold its values ($7 for chunks, $8 and $9 for spans: their first times). The events of
+    a key's tail are newer than all of these, and are sent as they are.
+    """
+    until, arrays = ("until", ", $11::bigint[]") if knows_values else ("as_of", "")
+    names = "key_type, key_id, whole_after, as_of, until, ord" if knows_values else "key_type, key_id, whole_after, as_of, ord"
+
+    def crossed(row: str) -> str:
+        # what was amended after the as-of is crossed by the edge of knowledge: its summaries do not hold yet
+        return f"""(coalesce({row}.amended_ts > k.{until}, false) OR EXISTS (
+                SELECT FROM unnest($5::bigint[]) AS e(edge) WHERE e.edge >= {row}.first_ts AND e.edge < {row}.last_ts
+            ))"""
+
+    def needed(row: str, level: int) -> str:
+        is_newer = f"{row}.last_ts > k.whole_after"
+        return f"({is_newer} AND {row}.first_ts <> ALL (${7 + level}::bigint[]))" if knows_values else is_newer
+
+    spans = ", ".join(
+        _LEVEL.format(level=level, below=level - 1, needed=needed("s", level), crossed=crossed("s")) for level in _LEVELS
+    )
+    # a span that is opened only because its values are not known is told as well, so that they are known from then on
+    told = "NOT crossed AND (NOT needed OR $10::boolean)" if knows_values else "NOT crossed AND NOT needed"
+    whole = "\n        UNION ALL\n        ".join(
+        f"SELECT first_ts, last_ts, summaries, NULL::bytea AS block, false AS is_tail,"
+        f" (CASE WHEN needed THEN -{level} ELSE {level} END)::smallint AS level, row_id, amended_ts"
+        f" FROM s{level} WHERE {told}"
+        for level in _LEVELS
+    )
+    return f"""
 SELECT p.version, p.basis, p.watermark, c.ord, c.first_ts, c.last_ts, c.summaries, c.block, c.is_tail, c.level,
-    c.row_id, c.amended_ts{{columns}}
-FROM ofp.projection AS p{{shards}}
+    c.row_id, c.amended_ts{columns}
+FROM ofp.projection AS p{shards}
 LEFT JOIN LATERAL (
     SELECT k.ord, c.*
-    FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[], $11::bigint[])
-        WITH ORDINALITY AS k(key_type, key_id, whole_after, as_of, until, ord)
+    FROM unnest($2::smallint[], $3::text[], $4::bigint[], $6::bigint[]{arrays}) WITH ORDINALITY AS k({names})
     CROSS JOIN LATERAL (
-        WITH r{SPAN_LEVELS} AS (SELECT -9223372036854775808 AS low, 9223372036854775807 AS high), {_SPANS}
-        {_WHOLE}
+        WITH r{SPAN_LEVELS} AS (SELECT -9223372036854775808 AS low, 9223372036854775807 AS high), {spans}
+        {whole}
         UNION ALL
         SELECT c.*
         FROM r0 AS r
         CROSS JOIN LATERAL (
-            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {_NEEDED.format(row="c", held=7)} OR {_CROSSED.format(row="c")}
+            SELECT c.first_ts, c.last_ts, c.summaries, CASE WHEN {needed("c", 0)} OR {crossed("c")}
                 THEN c.block END, false, 0::smallint, c.xmin, c.amended_ts
             FROM ofp.chunk AS c
             WHERE c.projection_id = $1 AND c.key_type = k.key_type AND c.key_id = k.key_id COLLATE "C"
@@ -81,22 +93,26 @@ LEFT JOIN LATERAL (
         WHERE t.projection_id = $1 AND t.key_type = k.key_type AND t.key_id = k.key_id COLLATE "C" AND octet_length(t.block) > 0
     ) AS c
 ) AS c ON true
-WHERE p.projection_id = $1{{only}}
+WHERE p.projection_id = $1{only}
 ORDER BY c.ord, c.first_ts
 """
 
-READ_STATE = _READ.format(columns="", shards="", only=" AND p.shards = 1")
-"""Of a projection without key shards; it reads nothing where there are several."""
+
+_ONE_SHARD = " AND p.shards = 1"
+READ_PLAIN = _statement(knows_values=False, only=_ONE_SHARD)
+"""Of a projection without key shards, for a reader that holds nothing; it reads nothing where there are several."""
+READ_STATE = _statement(knows_values=True, only=_ONE_SHARD)
+"""The same for a reader that holds values."""
 
 # The versions of the shards from 1 on, and the open epoch, belong to the same snapshot.
-READ_SHARDS = _READ.format(
+READ_SHARDS = _statement(
+    knows_values=True,
     columns=", s.versions, e.version, e.basis, e.watermark",
     shards="""
 LEFT JOIN LATERAL (
     SELECT array_agg(s.version ORDER BY s.shard) AS versions FROM ofp.projection_shard AS s WHERE s.projection_id = $1
 ) AS s ON true
 LEFT JOIN ofp.epoch AS e ON e.projection_id = $1""",
-    only="",
 )
 """The same of a projection with any number of shards."""
 
@@ -110,6 +126,9 @@ NOTHING_HELD: Sequence[Sequence[int]] = ((),) * (SPAN_LEVELS + 1)
 """Of a reader that holds no values of chunks and spans."""
 
 
+PLAIN_ARGUMENTS = 6
+
+
 def read_arguments(
     projection_id: int,
     evaluator: Evaluator,
@@ -119,7 +138,7 @@ def read_arguments(
     held_rows: Sequence[Sequence[int]] = NOTHING_HELD,
     marks: bool = False,
 ) -> tuple[Any, ...]:
-    """The arguments of READ_STATE.
+    """The arguments of READ_STATE and READ_SHARDS; the first of them, `PLAIN_ARGUMENTS`, are those of READ_PLAIN.
 
     Args:
         newer: what is newer than the as-of is read too: it will be asked for later.
@@ -162,14 +181,14 @@ class SplitEpoch:
         return unavailable(Reason.PROJECTION_BEHIND, text, pins)
 
 
-def statement_after(statement: str, rows: Sequence[Sequence[Any]]) -> str:
+def statement_after(statement: str, rows: Sequence[Sequence[Any]], of_one_shard: str = READ_STATE) -> str:
     """The statement to use after one that gave these rows: of a projection with one shard, the simpler one."""
-    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][12] is not None else READ_STATE
+    return READ_SHARDS if rows and statement is READ_SHARDS and rows[0][12] is not None else of_one_shard
 
 
 def read_all(statement: str, rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState | SplitEpoch]:
-    """Result of READ_STATE or READ_SHARDS."""
-    return [*read_states(rows, questions)] if statement is READ_STATE else read_shards(rows, questions)
+    """Result of one of the statements."""
+    return read_shards(rows, questions) if statement is READ_SHARDS else [*read_states(rows, questions)]
 
 
 def read_shards(rows: Sequence[Sequence[Any]], questions: Sequence[Question]) -> list[StoredState | SplitEpoch]:

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from ofp_platform.ingress.class_map import class_map_in_force
+from ofp_platform.ingress.receipt_segments import HOUR, is_over, verify_segments, write_segments
 from ofp_platform.ingress.receipts import count_receipts, quarantine_by_reason
 from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
@@ -16,14 +17,13 @@ from ofp_platform.orchestration.partitions import event_hours, hour_start
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import ObjectStoreResource, PlaneResource
 from ofp_platform.orchestration.run_liveness import TICK_SECONDS
-from ofp_platform.scenario.runner import RunRefused, ScenarioRunner
+from ofp_platform.scenario.asked_runs import NoSuchAsk, answer_ask
+from ofp_platform.storage.run_asks import TooManyAsks, add_ask, pending_asks
 from ofp_platform.storage.run_states import read_run_status
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.profile import Profile
-from ofp_platform.vocabulary.scenario import RunState, RunStatus
-from ofp_platform.vocabulary.times import MICROS_PER_SECOND
-from ofp_platform.world.world_rows import WorldFault
+from ofp_platform.vocabulary.scenario import RunAsk, RunState, RunStatus
 from ofp_platform.world.world_store import verify_world
 
 WORLD_PACK = dg.AssetKey(["world", "pack"])
@@ -31,8 +31,8 @@ CONTROL_RUN = dg.AssetKey(["control", "run"])
 INGRESS_RECEIPTS = dg.AssetKey(["ingress", "receipts"])
 INGRESS_QUARANTINE = dg.AssetKey(["ingress", "quarantine"])
 SEAL_VERIFIED, EVIDENCE_RESOLVES = "seal_verified", "evidence_resolves"
-RECEIPTS_BALANCE, QUARANTINE_SHARE = "receipts_balance", "quarantine_share"
-_HOUR = 3_600 * MICROS_PER_SECOND
+RECEIPTS_BALANCE, SEGMENTS_WHOLE = "receipts_balance", "segments_whole"
+QUARANTINE_SHARE = "quarantine_share"
 
 
 class WorldConfig(dg.Config):
@@ -42,14 +42,17 @@ class WorldConfig(dg.Config):
 
 
 class RunConfig(dg.Config):
-    """The run as it is asked for. `outputs`: none for all that are streamed; `reference`: empty for STREAM/RUN_ID."""
+    """The run as it is asked for. `outputs`: none for all that are streamed; `reference`: empty for STREAM/RUN_ID.
+    `ask_id`: of an ask that came over HTTP or by a file; then the ask says all of it.
+    """
 
-    world: str
+    world: str = ""
     mode: str = TrafficMode.FRAUD.value
     outputs: list[str] = Field(default_factory=list)
     speedup: str = "0"
     reference: str = ""
     actor: str = "dagster"
+    ask_id: int | None = None
 
 
 class ShareConfig(dg.Config):
@@ -116,24 +119,31 @@ def world_pack(
 def control_run(config: RunConfig, plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
     """Ask for the run."""
     with plane.open("owner") as opened_plane:
-        profile = opened_plane.profile
-        reference = config.reference or f"{profile.stream_name}/{profile.context_pins.run_id}"
-        runner = ScenarioRunner(opened_plane, config.actor, _now)
         try:
-            outcome = runner.request(
-                config.world,
-                mode=TrafficMode(config.mode),
-                outputs=config.outputs or None,
-                speedup=config.speedup,
-                reference=reference,
-            )
-        except (RunRefused, WorldFault, NoControlStream, ValueError) as error:
+            with opened_plane.pool.connection() as connection:
+                pins = opened_plane.profile.context_pins
+                ask_id = config.ask_id or add_ask(connection, pins, _ask_of(config), config.actor)
+            answer, outcome = answer_ask(opened_plane, ask_id, _now)
+        except (NoSuchAsk, TooManyAsks, NoControlStream, ValueError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
+        if outcome is None:
+            raise dg.Failure("\n".join(answer.problems) or "the ask was answered before", allow_retries=False)
         if outcome.status.state is not RunState.READY:
             gates = markdown_table(["gate", "result"], [(gate.check, gate.status.value) for gate in outcome.evidence])
             raise dg.Failure("\n".join(outcome.problems), metadata={"gates": gates}, allow_retries=False)
         check = _evidence_resolves(opened_plane, outcome.status)
     yield dg.MaterializeResult(metadata=_step_metadata(outcome.status), check_results=[check])
+
+
+def _ask_of(config: RunConfig) -> RunAsk:
+    fields = {
+        "world": config.world,
+        "mode": config.mode,
+        "outputs": config.outputs or None,
+        "speedup": config.speedup,
+        "reference": config.reference or None,
+    }
+    return RunAsk.model_validate(fields)
 
 
 def _now() -> int:
@@ -184,6 +194,24 @@ def run_steps(context: dg.SensorEvaluationContext, plane: dg.ResourceParam[Plane
     return dg.SensorResult(asset_events=[dg.AssetMaterialization(CONTROL_RUN, metadata=_step_metadata(status))], cursor=cursor)
 
 
+@dg.sensor(
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    job_name="request_run",
+    description="Asks for the run that came over HTTP or by a file: a run of `request_run` looks at each gate.",
+    tags={"plane": "online"},
+)
+def asked_runs(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """A run for each ask that nobody has answered."""
+    with plane.open("auditor") as opened_plane, opened_plane.pool.connection() as connection:
+        pending = pending_asks(connection, opened_plane.profile.context_pins)
+    if not pending:
+        yield dg.SkipReason("nobody waits for an answer")
+    for ask_id in pending:
+        config = {"ops": {CONTROL_RUN.to_python_identifier(): {"config": {"ask_id": ask_id}}}}
+        yield dg.RunRequest(run_key=f"ask-{ask_id}", run_config=config)
+
+
 def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
     """`ingress/receipts`: what came through the door in hours of the clock, and the reconciliation of all of it."""
 
@@ -192,7 +220,7 @@ def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
         deps=[CONTROL_RUN],
         partitions_def=event_hours(profile),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        description="Receipts by the hour in which their batches came: sent, admitted, duplicates, set aside.",
+        description="Receipts by the hour in which their batches came, counted, and kept in segments when it is over.",
         group_name="ingress",
         kinds={"postgres"},
         owners=OWNERS,
@@ -206,18 +234,33 @@ def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
                     "Of the whole run: sent = admitted + duplicates + set aside, and each admitted record stands in the log at"
                     " its position, and no other; to the unit."
                 ),
-            )
+            ),
+            dg.AssetCheckSpec(
+                SEGMENTS_WHOLE,
+                asset=INGRESS_RECEIPTS,
+                description="The receipts of hours that are over stand in write-once segments, all of them, byte for byte.",
+            ),
         ],
     )
     def ingress_receipts(
         context: dg.AssetExecutionContext, plane: dg.ResourceParam[PlaneResource]
     ) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
-        with plane.open("auditor") as opened_plane, opened_plane.pool.connection() as connection:
+        problems: list[str] = []
+        open_hours: list[str] = []
+        in_segments = 0
+        with plane.open("offline") as opened_plane, opened_plane.pool.connection() as connection:
             pins = opened_plane.profile.context_pins
             for key in context.partition_keys:
                 start = hour_start(key)
-                counts = count_receipts(connection, pins, start, start + _HOUR)
+                counts = count_receipts(connection, pins, start, start + HOUR)
                 context.add_asset_metadata({"dagster/partition_row_count": counts["sent"], **counts}, partition_key=key)
+                if not is_over(connection, start):
+                    open_hours.append(key)
+                    continue
+                write_segments(connection, opened_plane.objects, pins, start)
+                receipts, words = verify_segments(connection, opened_plane.objects, pins, start)
+                in_segments += receipts
+                problems += words
             class_map = class_map_in_force(profile, profile_pack(profile))
             links = None if opened_plane.known_context_log() is None else opened_plane.context_log()
             result = reconcile_ingress(connection, pins, class_map, opened_plane.log, links)
@@ -234,8 +277,16 @@ def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
                 "set_aside": result.quarantined_count,
                 "in_log": result.in_log,
                 "trimmed": result.trimmed_count,
+                "in_flight": result.in_flight,
                 "differing": result.differing,
             },
+        )
+        yield dg.AssetCheckResult(
+            asset_key=INGRESS_RECEIPTS,
+            check_name=SEGMENTS_WHOLE,
+            passed=not problems,
+            description="\n".join(problems) or (f"not over yet: {', '.join(open_hours[:5])}" if open_hours else None),
+            metadata={"receipts_in_segments": in_segments, "hours_not_over": len(open_hours)},
         )
 
     return ingress_receipts

@@ -12,13 +12,23 @@ import pytest
 
 from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.files.run_door import entrance_of
+from ofp_platform.ingress import receipt_segments
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.code_location import code_location
-from ofp_platform.orchestration.log.ingress_assets import CONTROL_RUN, INGRESS_QUARANTINE, INGRESS_RECEIPTS, WORLD_PACK, run_steps
+from ofp_platform.orchestration.log.ingress_assets import (
+    CONTROL_RUN,
+    INGRESS_QUARANTINE,
+    INGRESS_RECEIPTS,
+    WORLD_PACK,
+    asked_runs,
+    run_steps,
+)
 from ofp_platform.orchestration.online.sensors import new_offsets
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.scenario.runner import ScenarioRunner
 from ofp_platform.simulation.rings import RingSimulation
+from ofp_platform.storage.run_asks import add_ask, read_ask
+from ofp_platform.vocabulary.scenario import RunAsk
 from ofp_platform.world.makers import MadeWorld, rings_world
 from ofp_platform.world.world_store import seal_world, write_world
 from ofp_platform_tests.oracle.simulated_log import write_profile
@@ -114,6 +124,34 @@ def test_a_run_is_asked_for_and_its_steps_are_reported(
     assert "PINS_TAKEN" in str(taken.get_step_failure_events()[0].step_failure_data.error)
 
 
+def test_asks_are_answered_by_runs_of_their_own(
+    location: dg.Definitions, instance: dg.DagsterInstance, opened: Plane, controlled_resource: PlaneResource
+) -> None:
+    def tick() -> list[Any]:
+        return list(asked_runs(dg.build_sensor_context(instance=instance, resources={"plane": controlled_resource})))  # type: ignore[arg-type]
+
+    assert [type(one) for one in tick()] == [dg.SkipReason]
+    sealed(opened, "rings")
+    pins = opened.profile.context_pins
+    with opened.pool.connection() as connection:
+        for world in ("nowhere", "rings"):
+            add_ask(connection, pins, RunAsk(world=world), "somebody")
+    nowhere, rings = tick()
+    assert [nowhere.run_key, rings.run_key] == ["ask-1", "ask-2"]
+    refused = run(location, instance, "request_run", nowhere.run_config["ops"])
+    assert "no world nowhere" in str(refused.get_step_failure_events()[0].step_failure_data.error)
+    assert run(location, instance, "request_run", rings.run_config["ops"]).success
+    assert [type(one) for one in tick()] == [dg.SkipReason]
+    with opened.pool.connection() as connection:
+        answers = [read_ask(connection, pins, number) for number in (1, 2)]
+    assert [answer and answer.state for answer in answers] == ["REFUSED", "READY"]
+    status = answers[1] and answers[1].run
+    assert status is not None
+    assert status.actor == "somebody"
+    again = run(location, instance, "request_run", rings.run_config["ops"])
+    assert "was answered before" in str(again.get_step_failure_events()[0].step_failure_data.error)
+
+
 def test_ready_is_told_with_the_evidence_behind_it(
     location: dg.Definitions, instance: dg.DagsterInstance, opened: Plane, controlled_resource: PlaneResource
 ) -> None:
@@ -132,7 +170,7 @@ def test_ready_is_told_with_the_evidence_behind_it(
 
 
 def test_receipts_balance_and_a_record_around_the_door_fails(
-    location: dg.Definitions, instance: dg.DagsterInstance, opened: Plane
+    location: dg.Definitions, instance: dg.DagsterInstance, opened: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hour = datetime.now(UTC).strftime("%Y-%m-%d-00:00")
     end = datetime.now(UTC).strftime("%Y-%m-%d-%H:00")
@@ -149,6 +187,22 @@ def test_receipts_balance_and_a_record_around_the_door_fails(
 
     result = stream_world(opened.profile, opened.dsn, lambda: made(opened), Console(quiet=True))
     assert reconcile() == (True, None)
+    counted = checks(run(location, instance, "reconcile_ingress", tags=tags))["segments_whole"]
+    assert counted[0]
+    assert str(counted[1]).startswith("not over yet: ")
+    monkeypatch.setattr(
+        receipt_segments, "_NOW", receipt_segments._NOW.replace("clock_timestamp()", "clock_timestamp() + interval '2 hours'")
+    )
+    assert checks(run(location, instance, "reconcile_ingress", tags=tags))["segments_whole"] == (True, None)
+    with opened.pool.connection() as connection:
+        segments = receipt_segments.read_segments(connection, opened.profile.context_pins)
+    assert sum(segment.receipts for segment in segments) == result.sent_count
+    for segment in segments:
+        assert opened.objects.folder is not None
+        (opened.objects.folder / segment.object_path).unlink()
+    gone = checks(run(location, instance, "reconcile_ingress", tags=tags))["segments_whole"]
+    assert not gone[0]
+    assert "restore it" in str(gone[1])
     (share,) = checks(run(location, instance, "count_quarantine")).values()
     assert share == (True, f"0.000% of {result.sent_count:,}")
     assert instance.get_latest_materialization_event(INGRESS_QUARANTINE) is not None

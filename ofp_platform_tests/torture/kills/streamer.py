@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import psycopg
 
 from ofp_platform.cli.files.run_door import door_of
-from ofp_platform.ingress.door import Door
+from ofp_platform.ingress.batches import BatchReceipt
+from ofp_platform.ingress.committing_door import CommittingDoor
 from ofp_platform.ingress.gate import Passed
 from ofp_platform.ingress.receipt_block import PlacedAt
 from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.online.plane import Plane
 from ofp_platform.simulation.payments import PaymentSimulation
-from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.storage.objects import open_objects
 from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.profile import Profile
@@ -28,7 +28,7 @@ from ofp_platform_tests.torture.kills.check import Checked
 from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, killed_until_done
 from ofp_platform_tests.torture.kills.world import World
 
-POINTS = tuple(name for name in CRASH_POINTS if name.startswith("ingress."))
+POINTS = ("ingress.appended", "ingress.recorded", "ingress.after_commit")
 _SEALED = "killed"
 _BATCH_RECORDS = 25
 _PAGE = 5_000
@@ -49,34 +49,36 @@ def with_sealed_world(world: World, stream_name: str, folder: Path, payments: in
 
 def stream_world(profile: Profile, dsn: str) -> int:
     """Send what is not sent yet, a few records at a time; how many rows were sent in all."""
-    return _stream(profile, dsn, torn=False)
+    with Plane.open(profile, dsn, max_connections=3) as plane:
+        return stream_through(plane, door_of(plane).admit)
 
 
 def stream_world_torn(profile: Profile, dsn: str) -> int:
     """The same, through a door that commits the records before their receipts: the negative control."""
-    return _stream(profile, dsn, torn=True)
-
-
-def _stream(profile: Profile, dsn: str, *, torn: bool) -> int:
-    streamer.BATCH_RECORDS = _BATCH_RECORDS
     with Plane.open(profile, dsn, max_connections=3) as plane:
-        door = door_of(plane)
-        if torn:
-            door = TornDoor(door.pool, door.traffic, door.context, door.objects, door.gate, door.run_number)
-
-        def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
-            return Counter(one.outcome.value for one in door.admit(envelopes, "streamer", admitted_at).outcomes)
-
-        pace = streamer.Pace(0, lambda: 0.0, lambda _: None)
-        sealed = open_world(plane.objects, _SEALED)
-        return streamer.Streamer(sealed, profile.context_pins, plane.pool, send, pace, as_arrived=True).run().rows
+        whole = door_of(plane)
+        assert isinstance(whole, CommittingDoor)
+        torn = TornDoor(whole.pool, whole.traffic, whole.context, whole.objects, whole.gate, whole.run_number)
+        return stream_through(plane, torn.admit)
 
 
-class TornDoor(Door):
+def stream_through(plane: Plane, admit: Callable[..., BatchReceipt]) -> int:
+    """Send what is not sent yet of the sealed world through a door; how many rows were sent in all."""
+    streamer.BATCH_RECORDS = _BATCH_RECORDS
+
+    def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
+        return Counter(one.outcome.value for one in admit(envelopes, "streamer", admitted_at).outcomes)
+
+    pace = streamer.Pace(0, lambda: 0.0, lambda _: None)
+    sealed = open_world(plane.objects, _SEALED)
+    return streamer.Streamer(sealed, plane.profile.context_pins, plane.pool, send, pace, as_arrived=True).run().rows
+
+
+class TornDoor(CommittingDoor):
     """Appends records in a transaction of their own, and writes their receipts in another one."""
 
     def _append(
-        self, connection: psycopg.Connection[Any], new: Mapping[int, Passed], admitted_at: Sequence[int] | None
+        self, connection: psycopg.Connection[Any], new: dict[int, Passed], admitted_at: Sequence[int] | None
     ) -> dict[int, PlacedAt]:
         with self.pool.connection() as other, other.transaction():
             return super()._append(other, new, admitted_at)
@@ -91,8 +93,8 @@ def kill_streamers(
     checked = Checked()
     for kills in killed_until_done(victim_pool, stream_world, profile, world.dsn, points=POINTS, most_passages=4, rng=rng):
         if sum(kills.values()) % 10 == 0:
-            _check(profile, world.dsn, checked)
-    _check(profile, world.dsn, checked, is_done=True)
+            check_ingress(profile, world.dsn, checked)
+    check_ingress(profile, world.dsn, checked, is_done=True)
     return kills, checked
 
 
@@ -102,16 +104,16 @@ def check_without_guard(world: World, victim_pool: VictimPool, folder: Path) -> 
     victim_pool.run(stream_world_torn, profile, world.dsn, kill=Kill("ingress.recorded", 2))
     victim_pool.run(stream_world_torn, profile, world.dsn)
     checked = Checked()
-    _check(profile, world.dsn, checked, is_done=True)
+    check_ingress(profile, world.dsn, checked, is_done=True)
     return checked
 
 
-def _check(profile: Profile, dsn: str, checked: Checked, *, is_done: bool = False) -> None:
+def check_ingress(profile: Profile, dsn: str, checked: Checked, *, is_done: bool = False) -> None:
     """Receipts balance, and agree with the log record by record; at the end each event of the world is in it, once."""
     with Plane.open(profile, dsn, max_connections=3) as plane:
-        door = door_of(plane)
+        class_map = door_of(plane).class_map
         with plane.pool.connection() as connection:
-            result = reconcile_ingress(connection, profile.context_pins, door.class_map, plane.log, None)
+            result = reconcile_ingress(connection, profile.context_pins, class_map, plane.log, None)
         checked.compare("receipts", (result.differing, result.differences), (0, []), plane.log.stream_name)
         in_log: Counter[tuple[str, str]] = Counter()
         for part in plane.log.ends().partitions:

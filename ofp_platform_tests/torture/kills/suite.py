@@ -20,12 +20,13 @@ from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
-from ofp_platform_tests.torture.kills import links, streamer
+from ofp_platform_tests.torture.kills import links, publisher, streamer
 from ofp_platform_tests.torture.kills.archiver import check_without_guard, kill_archivers
 from ofp_platform_tests.torture.kills.builder import Builders
 from ofp_platform_tests.torture.kills.check import Checked, ledger, state_digests
 from ofp_platform_tests.torture.kills.links import kill_graph_projectors
 from ofp_platform_tests.torture.kills.projector import APPLY, CONTINUOUS, DAGSTER, SHARDED, Projectors
+from ofp_platform_tests.torture.kills.publisher import kill_publishers
 from ofp_platform_tests.torture.kills.replay import check_offline, check_oracle
 from ofp_platform_tests.torture.kills.streamer import kill_streamers
 from ofp_platform_tests.torture.kills.victim_pool import VictimPool
@@ -40,6 +41,7 @@ BUILDER_KILLS = 300
 PUBLISHER_KILLS = 600
 LINKS = 20_000
 STREAMED_PAYMENTS = 20_000
+PUBLISHED_PAYMENTS = 10_000
 KILLS_A_BUILD = 5
 CHECKPOINTS = 24
 """At least. Less event time passes between two of them than a projection remembers: every event is compared."""
@@ -74,6 +76,8 @@ class Stores:
     graph: Checked
     ingress_kills: Counter[str]
     ingress: Checked
+    publish_kills: Counter[str]
+    publishing: Checked
 
 
 def torture(run: Run) -> None:
@@ -90,7 +94,7 @@ def torture(run: Run) -> None:
             projectors, stores = folding.result(), storing.result()
         with world.open() as plane:
             replayed, oracle = _folds(run, plane, projectors)
-        torn, receipts_first, basis_first, records_first = _controls(run, control_dsn, lane)
+        torn, receipts_first, basis_first, records_first, forgotten = _controls(run, control_dsn, lane)
     _rows_of_kills(run, world, projectors, stores)
     _row_of_checkpoints(run, world, projectors)
     _rows_of_checks(run, projectors.checked, replayed, oracle, stores)
@@ -98,6 +102,7 @@ def torture(run: Run) -> None:
     _row_of_control(run, "an archiver that puts receipts before segments", receipts_first, "archive verified")
     _row_of_control(run, "a projector of links that commits the basis before them", basis_first, "links")
     _row_of_control(run, "a door that commits records before their receipts", records_first, "events of a world")
+    _row_of_control(run, "a door that forgets what it was publishing", forgotten, "events of a world")
     _row_of_control(run, "a publisher that puts the manifest before the files", stores.unguarded, "publication")
 
 
@@ -148,7 +153,22 @@ def _stores(run: Run, world: World, builds_dsn: str, victim_pool: VictimPool) ->
             labelled.plane.close()
     graph_kills, graph = kill_graph_projectors(world, victim_pool, run.count(LINKS, 400), rng)
     ingress_kills, ingress = kill_streamers(world, victim_pool, run.folder / "ingress", run.count(STREAMED_PAYMENTS, 600), rng)
-    return Stores(kills, archived, builders, published, unguarded, graph_kills, graph, ingress_kills, ingress)
+    publish_kills, publishing = kill_publishers(
+        world, victim_pool, run.folder / "publishing", run.count(PUBLISHED_PAYMENTS, 400), rng
+    )
+    return Stores(
+        kills,
+        archived,
+        builders,
+        published,
+        unguarded,
+        graph_kills,
+        graph,
+        ingress_kills,
+        ingress,
+        publish_kills,
+        publishing,
+    )
 
 
 def _folds(run: Run, plane: Plane, projectors: Projectors) -> tuple[Checked, Checked]:
@@ -170,7 +190,7 @@ def _folds(run: Run, plane: Plane, projectors: Projectors) -> tuple[Checked, Che
     return replayed, check_oracle(plane, records(), projectors.killed, keys, before, some, Random(run.seed + 3))
 
 
-def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Checked, Checked, Checked]:
+def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Checked, Checked, Checked, Checked]:
     """The same checks of the same work without its guards."""
     world = make_world(dsn, run.folder / "control", CONTROL_PAYMENTS, run.seed, range_size=100)
     with world.open() as plane:
@@ -180,7 +200,8 @@ def _controls(run: Run, dsn: str, victim_pool: VictimPool) -> tuple[Checked, Che
         receipts_first = check_without_guard(world, plane, victim_pool, run.folder / "control")
         basis_first = links.check_without_guard(world, victim_pool, Random(run.seed))
         records_first = streamer.check_without_guard(world, victim_pool, run.folder / "torn-ingress")
-        return drills.checked, receipts_first, basis_first, records_first
+        forgotten = publisher.check_without_guard(world, victim_pool, run.folder / "forgotten-publishing")
+        return drills.checked, receipts_first, basis_first, records_first, forgotten
 
 
 # ---- what is said of it --------------------------------------------------------------------------------------------------
@@ -197,7 +218,7 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
     )
     publishers = stores.builders.publisher_kills
     total = projectors.total + stores.archiver_kills.total() + stores.builders.total + publishers.total()
-    total += stores.graph_kills.total() + stores.ingress_kills.total()
+    total += stores.graph_kills.total() + stores.ingress_kills.total() + stores.publish_kills.total()
     wanted = run.count(PROJECTOR_KILLS, 24)
     run.fact("processes killed", f"{total:,}", aim=f">= {wanted:,}", reached=total >= wanted)
     for name, count in (
@@ -207,12 +228,14 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
         ("projectors (runs of Dagster)", projectors.hits(DAGSTER).total()),
         ("projectors of links", stores.graph_kills.total()),
         ("streamers of a world, with the door", stores.ingress_kills.total()),
+        ("streamers of a world, with the door to a Kinesis", stores.publish_kills.total()),
         ("archivers", stores.archiver_kills.total()),
         ("builders and publishers of waiting builds", stores.builders.total),
         ("publishers", publishers.total()),
     ):
         run.fact(f"killed: {name}", f"{count:,}", aim="> 0", reached=count > 0)
     hits = stores.archiver_kills + stores.builders.kills + publishers + stores.graph_kills + stores.ingress_kills
+    hits += stores.publish_kills
     for driver in (APPLY, CONTINUOUS, SHARDED, DAGSTER):
         hits += projectors.hits(driver)
     anywhere = hits.pop("time", 0)
@@ -252,6 +275,16 @@ def _rows_of_checks(run: Run, unkilled: Checked, replayed: Checked, oracle: Chec
         ("receipts of ingress balance, and agree with the log record by record", stores.ingress, ("receipts",)),
         ("each event of a sealed world is in the log once", stores.ingress, ("events of a world",)),
         (
+            "receipts of what was published balance, none is left ambiguous",
+            stores.publishing,
+            ("receipts", "left ambiguous"),
+        ),
+        (
+            "each event of a sealed world is once in a Kinesis whose answers get lost",
+            stores.publishing,
+            ("events of a world",),
+        ),
+        (
             "archive whole, without a gap, equal to the log",
             stores.archived,
             ("archive verified", "archive against log", "archive reaches the head", "receipts without a gap", "archived records"),
@@ -268,7 +301,17 @@ def _rows_of_checks(run: Run, unkilled: Checked, replayed: Checked, oracle: Chec
             aim="0",
         )
     everything = Checked()
-    for one in (unkilled, replayed, oracle, stores.archived, built, stores.published, stores.graph, stores.ingress):
+    for one in (
+        unkilled,
+        replayed,
+        oracle,
+        stores.archived,
+        built,
+        stores.published,
+        stores.graph,
+        stores.ingress,
+        stores.publishing,
+    ):
         everything.take(one)
     run.claim("all comparisons", tried=everything.compared.total(), failed=everything.failed.total(), aim="0")
     run.raw["compared"] = dict(sorted(everything.compared.items()))

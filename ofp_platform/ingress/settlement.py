@@ -1,0 +1,149 @@
+"""Settling what publishers left behind: a log is read from where its head was before anything was sent, and says what came of it.
+
+Nobody sends a record again of which it is not known whether it is in the log. What is found is admitted, with the receipt that
+could not be written; what is not there when no request can come through any more is released, and its producer sends it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg import Connection
+
+from ofp_platform.ingress.admission_rows import JudgedBatches, NewRecord, Sender, add_receipts
+from ofp_platform.ingress.publish_rows import (
+    AmbiguousBatch,
+    ambiguous_batch,
+    count_on_their_way,
+    forget_batch,
+    loose_batches,
+)
+from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome
+from ofp_platform.log.port import EventLog, LogRefused
+from ofp_platform.log.postgres import log_answering
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
+
+_PAGE = 5_000
+_AT_ONCE = 100
+LOOK_AGAIN_SECONDS = 1.0
+"""Between two looks of doors at one batch; an operator looks at once."""
+START_SECONDS = 5.0
+"""From when a batch was noted until doors take it that its publisher is gone."""
+
+
+@dataclass
+class Settled:
+    """Records by what a look found. `admitted_count`: of those in the log; `released_count`: of those that are not and will not
+    be; `ambiguous_count`: may yet come; `in_flight_count`: somebody sends them now. `problems`: why a log could not be read.
+    """
+
+    admitted_count: int = 0
+    released_count: int = 0
+    ambiguous_count: int = 0
+    in_flight_count: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Settler:
+    """Of one run. `late_seconds`: how long a request that was given up can still come through."""
+
+    pool: Pool
+    traffic: EventLog
+    context: EventLog | None
+    pins: ContextPins
+    run_number: int
+    late_seconds: float
+
+    def settle(self, *, at_once: bool = True, release_unread: bool = False) -> Settled:
+        """Look at what nobody holds. `at_once`: also at what was noted or looked at right before. `release_unread`: an operator
+        decides that what the log does not lead to any more is released; a copy of it is counted once.
+
+        Raises:
+            LogUnavailable: a log, or the database, does not answer.
+        """
+        result = Settled()
+        pause = 0 if at_once else int(LOOK_AGAIN_SECONDS * MICROS_PER_SECOND)
+        start = 0 if at_once else int(START_SECONDS * MICROS_PER_SECOND)
+        with log_answering(), self.pool.connection() as connection:
+            after = -1
+            while loose := loose_batches(connection, self.run_number, after, pause, start, _AT_ONCE):
+                after = loose[-1]
+                for publish_id in loose:
+                    self._settle(connection, publish_id, result, release_unread=release_unread)
+            result.in_flight_count, result.ambiguous_count = count_on_their_way(connection, pins_digest(self.pins))
+        return result
+
+    def _settle(self, connection: Connection[Any], publish_id: int, result: Settled, *, release_unread: bool) -> None:
+        batch = ambiguous_batch(connection, publish_id)
+        if batch is None:
+            return
+        is_late = batch.ambiguous_us >= self.late_seconds * MICROS_PER_SECOND
+        try:
+            positions = self._find(batch)
+        except LogRefused as error:
+            result.problems.append(f"batch {publish_id} of {batch.judgement.senders[0].producer}: {error}")
+            if not release_unread:
+                return
+            positions, is_late = {}, True
+        missing = len(batch.judgement.new) - len(positions)
+        if missing and not is_late:
+            return
+        with connection.transaction():
+            connection.execute("SELECT FROM ofp.admission_publish WHERE publish_id = %s FOR UPDATE", (publish_id,))
+            if ambiguous_batch(connection, publish_id) is None:
+                return
+            judgement = batch.judgement if not missing else found_part(batch.judgement, positions)
+            if not missing or positions:
+                by_place = positions if not missing else dict(enumerate(positions[old] for old in sorted(positions)))
+                add_receipts(connection, self.run_number, batch.class_map_digest, judgement, by_place)
+            forget_batch(connection, publish_id)
+        result.admitted_count += len(positions)
+        result.released_count += missing
+
+    def _find(self, batch: AmbiguousBatch) -> dict[int, PlacedAt]:
+        """Where records of a batch stand, by their place in it: the first of each."""
+        positions: dict[int, PlacedAt] = {}
+        for is_context, log, head in ((False, self.traffic, batch.heads[0]), (True, self.context, batch.heads[1])):
+            wanted_records = {
+                (batch.event_types[at], batch.judgement.outcomes[at].event_id, batch.judgement.outcomes[at].payload_hash): at
+                for at, record in batch.judgement.new.items()
+                if record.is_context is is_context
+            }
+            if wanted_records and log is not None and head is not None:
+                for name, where in self._records_behind(log, head, is_context):
+                    if name in wanted_records:
+                        positions.setdefault(wanted_records[name], where)
+        return positions
+
+    def _records_behind(self, log: EventLog, head: Basis, is_context: bool) -> Iterator[tuple[tuple[str, str, bytes], PlacedAt]]:
+        """Type, id and payload hash of the records of the run behind a head, up to what the log holds now."""
+        log.demand(head)
+        known_parts = head.by_partition()
+        ends = log.ends().by_partition()
+        for info in log.partitions():
+            at: PartitionBasis | None = known_parts.get(info.partition_id)
+            end = ends.get(info.partition_id)
+            while end is not None and place(at) < place(end):
+                batch = log.read(info.partition_id, at, _PAGE)
+                own_runs = {index for index, pins in enumerate(batch.pins) if pins == self.pins}
+                for index, offset in enumerate(batch.offsets):
+                    if int(batch.pins_index[index]) in own_runs:
+                        name = batch.event_types[index], batch.event_ids[index], batch.payload_hashes[index]
+                        yield name, PlacedAt(is_context, info.partition_id, offset, batch.next.incarnation)
+                if at is not None and order(batch.next.offset) <= order(at.offset):
+                    break
+                at = batch.next
+
+
+def found_part(judgement: JudgedBatches, found_positions: dict[int, PlacedAt]) -> JudgedBatches:
+    """Of a batch, the records that were found, as a batch without a key: their producer sends all of it again."""
+    old_places = sorted(found_positions)
+    outcomes: list[RecordOutcome] = [judgement.outcomes[old] for old in old_places]
+    new: dict[int, NewRecord] = {at: judgement.new[old] for at, old in enumerate(old_places)}
+    return JudgedBatches([Sender(judgement.senders[0].producer, None, 0, len(outcomes))], outcomes, {}, new, {})
