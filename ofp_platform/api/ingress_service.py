@@ -33,6 +33,7 @@ _DOWN = "the log, or the database in which receipts are kept, does not answer; s
 _HEALTH_SECONDS = 1.0
 _OUTAGES = (LogUnavailable, LogTailLost, ObjectStoreUnavailable, DatabaseUnavailable)
 _CONNECTIONS = 6
+_WRITERS, _SMALL_BYTES = 2, 32_000
 _MOST_AT_ONCE = 16
 """Batches that threads hold at once: those that come while others are committed are committed together (`GroupCommit`)."""
 
@@ -94,7 +95,7 @@ class IngressService:
     def _admitted(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None, size: int) -> bytes:
         try:
             door, together = self._opened()
-            receipt = together.write(SentBatch(records, producer, idempotency_key=key), size)
+            receipt = together.write(door.examine(SentBatch(records, producer, idempotency_key=key)), size)
             return answer_text(receipt, self.pins, door.streams)
         except KeyReused as error:
             raise invalid(Reason.IDEMPOTENCY_CONFLICT, str(error), self.pins) from None
@@ -171,7 +172,7 @@ class IngressService:
                 self._door = open_door(
                     plane.pool, plane.log, context, plane.objects, self.pins, class_map, needs_ready=needs_ready
                 )
-                self._together = GroupCommit(self._door.admit_group)
+                self._together = GroupCommit(self._door.admit_group, _WRITERS, _SMALL_BYTES)
             assert self._together is not None
             return self._door, self._together
 

@@ -27,11 +27,16 @@ _ADMITTED = f"""
     SELECT %(run)s, {_DIGEST.format("%(keys)b::bytea")}, {_DIGEST.format("%(hashes)b::bytea")}, %(is_context)s,
         (%(names)s::text[])[k.name], k.at, k.token, %(incarnation)s
     FROM unnest(%(name)s::integer[], %(offsets)s::bigint[], %(tokens)s::text[]) WITH ORDINALITY AS k (name, at, token, n)"""
-_BATCH = """
+# the server gives the ids in the order of the rows, and the rows in theirs
+_BATCHES = """
     INSERT INTO ofp.admission_batch
         (run_number, producer, class_map_digest, received_at, records, admitted, duplicates, quarantined, receipts,
         idempotency_key, request_digest)
-    VALUES (%s, %s, %s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, %s, %s, %s, %s, %s, %s, %s)
+    SELECT %(run)s, b.producer, %(class_map)s, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, b.records, b.admitted,
+        b.duplicates, b.quarantined, b.receipts, b.key, b.digest
+    FROM unnest(%(producers)s::text[], %(records)s::integer[], %(admitted)s::integer[], %(duplicates)s::integer[],
+        %(quarantined)s::integer[], %(receipts)s::bytea[], %(keys)s::text[], %(digests)s::bytea[])
+        WITH ORDINALITY AS b (producer, records, admitted, duplicates, quarantined, receipts, key, digest, n) ORDER BY b.n
     RETURNING batch_id"""
 _SAME_KEY = """
     SELECT batch_id, request_digest, receipts FROM ofp.admission_batch
@@ -125,7 +130,7 @@ def add_receipts(
     for place, first_place in judgement.firsts.items():
         outcomes[place].position = outcomes[first_place].position
     add_events(connection, run_number, [_event_row(judgement, place) for place in judgement.new])
-    receipts = [_add_batch(connection, run_number, class_map_digest, sender, judgement) for sender in judgement.senders]
+    receipts = _add_batches(connection, run_number, class_map_digest, judgement)
     _add_aside(connection, judgement, receipts)
     return receipts
 
@@ -145,7 +150,7 @@ def add_events(connection: Connection[Any], run_number: int, rows: Iterable[tupl
     for (is_context, incarnation), own_rows in sorted(by_stream.items(), key=lambda item: (item[0][0], item[0][1] or "")):
         names = sorted({at.partition_id for *_, at in own_rows})
         numbers = {name: number for number, name in enumerate(names, 1)}
-        places = [offset_columns(at.offset) for *_, at in own_rows]
+        offsets, tokens = zip(*(offset_columns(at.offset) for *_, at in own_rows), strict=True)
         connection.execute(
             _ADMITTED,
             {
@@ -154,25 +159,44 @@ def add_events(connection: Connection[Any], run_number: int, rows: Iterable[tupl
                 "hashes": b"".join([payload_hash for _, payload_hash, _ in own_rows]),
                 "is_context": is_context,
                 "names": names,
-                "name": [numbers[at.partition_id] for *_, at in own_rows],
-                "offsets": [offset for offset, _ in places],
-                "tokens": [token for _, token in places],
+                "name": _numbers(numbers[at.partition_id] for *_, at in own_rows),
+                # a stream has offsets or tokens, not both
+                "offsets": None if offsets[0] is None else _numbers(offset for offset in offsets if offset is not None),
+                "tokens": None if tokens[0] is None else list(tokens),
                 "incarnation": incarnation,
             },
         )
 
 
-def _add_batch(
-    connection: Connection[Any], run_number: int, class_map_digest: str, sender: Sender, judgement: JudgedBatches
-) -> BatchReceipt:
-    outcomes = judgement.outcomes[sender.begin : sender.end]
-    counts = [sum(outcome.outcome is kind for outcome in outcomes) for kind in AdmissionOutcome]
-    key = sender.idempotency_key
-    name = (None, None) if key is None else (key.key, key.request_digest)
-    facts = run_number, sender.producer, class_map_digest, len(outcomes), *counts, encode_receipts(outcomes), *name
-    row = connection.execute(_BATCH, facts).fetchone()
-    assert row is not None
-    return BatchReceipt(int(row[0]), tuple(outcomes))
+def _numbers(values: Iterable[int]) -> str:
+    """The literal of an array of integers: psycopg's way to one takes ten times as long."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
+def _add_batches(
+    connection: Connection[Any], run_number: int, class_map_digest: str, judgement: JudgedBatches
+) -> list[BatchReceipt]:
+    outcomes_of = [judgement.outcomes[sender.begin : sender.end] for sender in judgement.senders]
+    counts_of = [[sum(outcome.outcome is kind for outcome in outcomes) for kind in AdmissionOutcome] for outcomes in outcomes_of]
+    keys = [sender.idempotency_key for sender in judgement.senders]
+    admitted, duplicates, quarantined = zip(*counts_of, strict=True)
+    rows = connection.execute(
+        _BATCHES,
+        {
+            "run": run_number,
+            "class_map": class_map_digest,
+            "producers": [sender.producer for sender in judgement.senders],
+            "records": list(map(len, outcomes_of)),
+            "admitted": list(admitted),
+            "duplicates": list(duplicates),
+            "quarantined": list(quarantined),
+            "receipts": [encode_receipts(outcomes) for outcomes in outcomes_of],
+            "keys": [None if key is None else key.key for key in keys],
+            "digests": [None if key is None else key.request_digest for key in keys],
+        },
+    ).fetchall()
+    ids = sorted(batch_id for (batch_id,) in rows)
+    return [BatchReceipt(batch_id, tuple(outcomes)) for batch_id, outcomes in zip(ids, outcomes_of, strict=True)]
 
 
 def _add_aside(connection: Connection[Any], judgement: JudgedBatches, receipts: Sequence[BatchReceipt]) -> None:

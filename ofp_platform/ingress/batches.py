@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from ofp_platform.ingress.gate import Sent
+from ofp_platform.ingress.gate import Passed, Sent, SetAside
 from ofp_platform.ingress.receipt_block import RecordOutcome
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 from ofp_platform.vocabulary.model import IDENTIFIER_PATTERN
@@ -40,12 +40,13 @@ class IdempotencyKey:
 
 @dataclass(frozen=True)
 class SentBatch:
-    """A batch as a producer sent it; see `Door.admit`."""
+    """A batch as a producer sent it; see `Door.admit`. `verdicts`: of the gate, where it was asked before."""
 
     records_sent: Sequence[Sent]
     producer: str
     admitted_at: Sequence[int] | None = None
     idempotency_key: IdempotencyKey | None = None
+    verdicts: Sequence[Passed | SetAside] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import psycopg
 
 from ofp_platform.ingress.admission_rows import add_receipts, answered_before
-from ofp_platform.ingress.batches import BatchReceipt, SentBatch, declared_times, demand_batch, demand_together
+from ofp_platform.ingress.batches import BatchReceipt, SentBatch, declared_times, demand_together
 from ofp_platform.ingress.door import ATTEMPTS, Door, columns_of
 from ofp_platform.ingress.gate import Passed
 from ofp_platform.ingress.receipt_block import PlacedAt
@@ -31,9 +31,7 @@ class CommittingDoor(Door):
 
     def admit_group(self, batches: Sequence[SentBatch]) -> list[BatchReceipt]:
         """See `Door.admit_group`: in one transaction."""
-        for batch in batches:
-            demand_batch(batch)
-        verdicts_of = [self.gate.examine(batch.records_sent) for batch in batches]
+        batches = [self.examine(batch) if batch.verdicts is None else batch for batch in batches]
         for attempt in range(ATTEMPTS):
             try:
                 with log_answering(), self.pool.connection() as connection:
@@ -47,7 +45,7 @@ class CommittingDoor(Door):
                             return cast(list[BatchReceipt], receipts)
                         own_batches = [batches[index] for index in new_batches]
                         demand_together(own_batches)
-                        verdicts = [verdict for index in new_batches for verdict in verdicts_of[index]]
+                        verdicts = [verdict for batch in own_batches for verdict in batch.verdicts or ()]
                         open_verdicts = self._while_ready(connection, without_copies(verdicts))
                         for index, receipt in zip(new_batches, self._admit(connection, own_batches, open_verdicts), strict=True):
                             receipts[index] = receipt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -16,7 +16,7 @@ from ofp_platform.ingress.admission_rows import (
     Sender,
     known_events,
 )
-from ofp_platform.ingress.batches import BatchReceipt, IdempotencyKey, SentBatch, begins
+from ofp_platform.ingress.batches import BatchReceipt, IdempotencyKey, SentBatch, begins, demand_batch
 from ofp_platform.ingress.class_map import ClassMap
 from ofp_platform.ingress.gate import Gate, Passed, Sent
 from ofp_platform.ingress.quarantine_objects import keep_in_quarantine
@@ -77,6 +77,15 @@ class Door(ABC):
         """
         (receipt,) = self.admit_group([SentBatch(records_sent, producer, admitted_at, idempotency_key)])
         return receipt
+
+    def examine(self, batch: SentBatch) -> SentBatch:
+        """The batch with the verdicts of the gate, for `admit_group`: nobody is asked, other batches may be admitted meanwhile.
+
+        Raises:
+            IngressRefused: as `admit`.
+        """
+        demand_batch(batch)
+        return replace(batch, verdicts=self.gate.examine(batch.records_sent))
 
     @abstractmethod
     def admit_group(self, batches: Sequence[SentBatch]) -> list[BatchReceipt]:

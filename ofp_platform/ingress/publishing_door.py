@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 
 from ofp_platform.ingress.admission_rows import JudgedBatches, add_receipts, answered_before, known_events
-from ofp_platform.ingress.batches import BatchReceipt, NotTogether, SentBatch, declared_times, demand_batch
+from ofp_platform.ingress.batches import BatchReceipt, NotTogether, SentBatch, declared_times
 from ofp_platform.ingress.door import ATTEMPTS, Door, columns_of
 from ofp_platform.ingress.gate import Passed
 from ofp_platform.ingress.publish_rows import (
@@ -111,8 +111,8 @@ class PublishingDoor(Door):
         return [self._admit(batches[0])]
 
     def _admit(self, batch: SentBatch) -> BatchReceipt:
-        demand_batch(batch)
-        verdicts = without_copies(self.gate.examine(batch.records_sent))
+        batch = self.examine(batch) if batch.verdicts is None else batch
+        verdicts = without_copies(batch.verdicts or ())
         for _ in range(ATTEMPTS):
             self.settle()
             try:

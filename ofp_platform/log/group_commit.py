@@ -1,6 +1,6 @@
 """Group commit: items of several threads written together, where they would otherwise wait for each other's commit.
 
-A thread that comes while fewer than `WRITERS` writes are under way writes at once. Others queue, and the write that ends next
+A thread that comes while fewer writes than may be are under way writes at once. Others queue, and the write that ends next
 hands all of them, as far as they fit, to the first of them: one commit, one round trip and one notice for the whole group.
 """
 
@@ -35,9 +35,15 @@ class _Member(Generic[Item, Outcome]):
 class GroupCommit(Generic[Item, Outcome]):
     """Writes items in groups. Safe to share between threads."""
 
-    def __init__(self, write: Callable[[Sequence[Item]], Sequence[Outcome]]) -> None:
-        """`write` stores all items of a group or none, and gives the outcome of each; it may run in `WRITERS` threads."""
+    def __init__(
+        self, write: Callable[[Sequence[Item]], Sequence[Outcome]], writers: int = WRITERS, small_bytes: int = 0
+    ) -> None:
+        """`write` stores all items of a group or none, and gives the outcome of each; it may run in that many threads. An item of
+        fewer than `small_bytes` waits for the write that is under way: a commit for each would be most of its price.
+        """
         self._write = write
+        self._small_bytes = small_bytes
+        self._most_writers = writers
         self._lock = threading.Lock()
         self._waiting: deque[_Member[Item, Outcome]] = deque()
         self._writers = 0
@@ -54,7 +60,7 @@ class GroupCommit(Generic[Item, Outcome]):
         member: _Member[Item, Outcome] = _Member(item, size)
         with self._lock:
             self._waiting.append(member)
-            if self._writers < WRITERS:
+            if self._writers < (1 if size < self._small_bytes else self._most_writers):
                 self._writers += 1
                 self._appoint()
         try:
