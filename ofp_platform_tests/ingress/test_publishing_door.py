@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import boto3
+import psycopg
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import HealthCheck, given, settings
@@ -33,7 +34,7 @@ from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.port import EventLog, LogUnavailable, RecordRefusal, RefusalReason
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.registry.pack import shipped_pack
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
@@ -498,3 +499,45 @@ def test_judged_batches_of_a_part_keep_no_key(door: PublishingDoor) -> None:
     assert [outcome.event_id for outcome in part.outcomes] == ["2"]
     assert part.senders[0].idempotency_key is None
     assert list(part.new) == [0]
+
+
+def test_a_database_that_goes_between_append_and_receipt_loses_nothing(
+    dsn: str, objects: ObjectStore, client: LosingKinesis
+) -> None:
+    with open_pool(dsn, max_size=2) as own, psycopg.connect(dsn, autocommit=True) as other:
+        door = door_to(own, objects, kinesis_log(client, "traffic"))
+        put = client.put_records
+
+        def put_and_cut(**arguments: Any) -> dict[str, Any]:
+            answer = put(**arguments)
+            other.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+            return answer
+
+        client.put_records = put_and_cut  # type: ignore[method-assign]
+        with pytest.raises(LogUnavailable):
+            door.admit([event(door, "1"), event(door, "2")], "test")
+        client.put_records = put  # type: ignore[method-assign]
+        assert on_their_way(door) == (2, 0)
+        assert door.settler.settle() == Settled(admitted_count=2)
+        assert ended(door.admit([event(door, "1"), event(door, "3")], "test")) == ["DUPLICATE", "ADMIT"]
+        assert in_log(door.traffic) == Counter("123")
+        assert balanced(door).admitted_count == 3
+
+
+def test_an_object_store_that_is_full_sends_nothing(door: PublishingDoor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> bool:
+        raise ObjectStoreUnavailable("no space")
+
+    monkeypatch.setattr(ObjectStore, "put_same", full)
+    with pytest.raises(ObjectStoreUnavailable):
+        door.admit([event(door, "1"), {"event_id": "broken"}], "test")
+    assert (in_log(door.traffic), on_their_way(door)) == (Counter(), (0, 0))
+
+
+def test_a_clock_in_2099_is_admitted_as_it_says(door: PublishingDoor) -> None:
+    """The projection says that it comes from the future; what was sent is not lost."""
+    receipt = door.admit([{**event(door, "1"), "ts_utc": "2099-01-01T00:00:00Z"}], "test")
+    assert ended(receipt) == ["ADMIT"]

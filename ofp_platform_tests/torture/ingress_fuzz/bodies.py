@@ -45,7 +45,7 @@ class FuzzedBatches:
         self._chance = Random(seed)
         self._pins = pins
         self._most = most_records
-        self._number = 0
+        self._number = self._batches = 0
         self._sent: list[FuzzedBatch] = []
 
     def __iter__(self) -> Iterator[FuzzedBatch]:
@@ -67,7 +67,8 @@ class FuzzedBatches:
         encoding = chance.choice([None, None, "gzip", "zstd"])
         packed = _packed(body, encoding)
         kind = ARRAY if is_array else NDJSON
-        key = f"k-{chance.randrange(10**9)}" if chance.random() < 0.3 else None
+        self._batches += 1
+        key = f"k-{self._batches}" if chance.random() < 0.3 else None
         batch = FuzzedBatch(packed, kind, encoding, key, records or None)
         if chance.random() < 0.06:
             batch = self._damaged(batch)

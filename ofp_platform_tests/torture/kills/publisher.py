@@ -109,12 +109,12 @@ def published_world(world: World, name: str, folder: Path, payments: int, seed: 
 
 
 def kill_publishers(
-    world: World, victim_pool: VictimPool, folder: Path, payments: int, rng: Random
+    world: World, victim_pool: VictimPool, folder: Path, payments: int, rng: Random, name: str = "killed-publishers"
 ) -> tuple[Counter[str], Checked]:
     """Publish a world by streamers that are killed; what killed them how often, and what was checked after every few of them."""
     kills: Counter[str] = Counter()
     checked = Checked()
-    with published_world(world, "killed-publishers", folder, payments, rng.randrange(1_000)) as profile:
+    with published_world(world, name, folder, payments, rng.randrange(1_000)) as profile:
         arguments = profile, world.dsn, rng.randrange(1_000)
         for kills in killed_until_done(victim_pool, publish_world, *arguments, points=POINTS, most_passages=4, rng=rng):
             if sum(kills.values()) % 10 == 0:

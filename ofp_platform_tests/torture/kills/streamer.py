@@ -29,7 +29,7 @@ from ofp_platform_tests.torture.kills.victim_pool import Kill, VictimPool, kille
 from ofp_platform_tests.torture.kills.world import World
 
 POINTS = ("ingress.appended", "ingress.recorded", "ingress.after_commit")
-_SEALED = "killed"
+SEALED = "killed"
 _BATCH_RECORDS = 25
 _PAGE = 5_000
 
@@ -42,8 +42,8 @@ def with_sealed_world(world: World, stream_name: str, folder: Path, payments: in
     profile = world.profile.model_copy(update=update)
     objects = open_objects(profile)
     made = payments_world(PaymentSimulation(pins, payments=payments, seed=seed))
-    write_world(objects, _SEALED, made.maker, made.outputs)
-    seal_world(objects, _SEALED)
+    write_world(objects, SEALED, made.maker, made.outputs)
+    seal_world(objects, SEALED)
     return profile
 
 
@@ -70,7 +70,7 @@ def stream_through(plane: Plane, admit: Callable[..., BatchReceipt]) -> int:
         return Counter(one.outcome.value for one in admit(envelopes, "streamer", admitted_at).outcomes)
 
     pace = streamer.Pace(0, lambda: 0.0, lambda _: None)
-    sealed = open_world(plane.objects, _SEALED)
+    sealed = open_world(plane.objects, SEALED)
     return streamer.Streamer(sealed, plane.profile.context_pins, plane.pool, send, pace, as_arrived=True).run().rows
 
 
@@ -85,10 +85,10 @@ class TornDoor(CommittingDoor):
 
 
 def kill_streamers(
-    world: World, victim_pool: VictimPool, folder: Path, payments: int, rng: Random
+    world: World, victim_pool: VictimPool, folder: Path, payments: int, rng: Random, name: str = "killed-ingress"
 ) -> tuple[Counter[str], Checked]:
     """Stream a world by streamers that are killed; what killed them how often, and what was checked after every few of them."""
-    profile = with_sealed_world(world, "killed-ingress", folder, payments, rng.randrange(1_000))
+    profile = with_sealed_world(world, name, folder, payments, rng.randrange(1_000))
     kills: Counter[str] = Counter()
     checked = Checked()
     for kills in killed_until_done(victim_pool, stream_world, profile, world.dsn, points=POINTS, most_passages=4, rng=rng):
@@ -130,7 +130,7 @@ def check_ingress(profile: Profile, dsn: str, checked: Checked, *, is_done: bool
 def _events_of(profile: Profile) -> set[tuple[str, str]]:
     """What of the world can be admitted: it has no event of a type that the pack does not know."""
     events: set[tuple[str, str]] = set()
-    for table in open_world(open_objects(profile), _SEALED).events("payments"):
+    for table in open_world(open_objects(profile), SEALED).events("payments"):
         rows = table.select(["event_type", "event_id", "other_run"]).to_pylist()
         events |= {(row["event_type"], row["event_id"]) for row in rows if row["other_run"] is None}
     return events
