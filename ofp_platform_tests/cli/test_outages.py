@@ -127,6 +127,7 @@ ARGUMENTS = {
     "run list": "",
     "run request": "w",
     "run show": "",
+    "run work": "",
     "serve": "--port 0",
     "services down": "",
     "services run": "ofp doctor",

@@ -18,7 +18,7 @@ from ofp_platform_tests.cli.program import call
 from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
 
 HASH, REASON = "0" * 64, ("--reason", "x")
-OWNER = {"migrate", "retention", "database register", "log trim", "log accept", "archive restore", "run cancel"}
+OWNER = {"migrate", "retention", "database register", "log trim", "log accept", "archive restore", "run cancel", "run work"}
 """The schema, rights, runs, and taking away or putting back what others can only add."""
 DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "apply": ("offline", ("card_payments", "--plan", "00000000", *REASON)),
