@@ -106,8 +106,12 @@ class IngressService:
         """Append an ask for the run; a runner answers it.
 
         Raises:
-            ContractError: STORE_DOWN, OVERLOADED.
+            ContractError: STORE_DOWN, OVERLOADED; UNKNOWN_RUN: the profile names no stream of control.
         """
+        if self._profile.control_stream is None:
+            raise not_found(
+                Reason.UNKNOWN_RUN, "the run of this door needs no READY: its profile names no control_stream", self.pins
+            )
 
         def add() -> bytes:
             try:

@@ -84,15 +84,9 @@ class Settler:
         if batch is None:
             return
         is_late = batch.ambiguous_us >= self.late_seconds * MICROS_PER_SECOND
-        try:
-            positions = self._find(batch)
-        except LogRefused as error:
-            result.problems.append(f"batch {publish_id} of {batch.judgement.senders[0].producer}: {error}")
-            if not release_unread:
-                return
-            positions, is_late = {}, True
-        missing = len(batch.judgement.new) - len(positions)
-        if missing and not is_late:
+        positions, unread = self._find(batch, result.problems)
+        missing = [at for at in batch.judgement.new if at not in positions]
+        if any(not (release_unread if batch.judgement.new[at].is_context in unread else is_late) for at in missing):
             return
         with connection.transaction():
             connection.execute("SELECT FROM ofp.admission_publish WHERE publish_id = %s FOR UPDATE", (publish_id,))
@@ -104,22 +98,35 @@ class Settler:
                 add_receipts(connection, self.run_number, batch.class_map_digest, judgement, by_place)
             forget_batch(connection, publish_id)
         result.admitted_count += len(positions)
-        result.released_count += missing
+        result.released_count += len(missing)
 
-    def _find(self, batch: AmbiguousBatch) -> dict[int, PlacedAt]:
-        """Where records of a batch stand, by their place in it: the first of each."""
+    def _find(self, batch: AmbiguousBatch, problems: list[str]) -> tuple[dict[int, PlacedAt], set[bool]]:
+        """Where records of a batch stand, by their place in it, the first of each; and which of its streams (`is_context`) could
+        not be read, of which the problem is told.
+        """
         positions: dict[int, PlacedAt] = {}
+        unread: set[bool] = set()
         for is_context, log, head in ((False, self.traffic, batch.heads[0]), (True, self.context, batch.heads[1])):
             wanted_records = {
                 (batch.event_types[at], batch.judgement.outcomes[at].event_id, batch.judgement.outcomes[at].payload_hash): at
                 for at, record in batch.judgement.new.items()
                 if record.is_context is is_context
             }
-            if wanted_records and log is not None and head is not None:
+            if not wanted_records:
+                continue
+            name_of_batch = f"batch {batch.publish_id} of {batch.judgement.senders[0].producer}"
+            if log is None or head is None:
+                unread.add(is_context)
+                problems.append(f"{name_of_batch}: the stream that its records were sent to is not in the profile any more")
+                continue
+            try:
                 for name, where in self._records_behind(log, head, is_context):
                     if name in wanted_records:
                         positions.setdefault(wanted_records[name], where)
-        return positions
+            except LogRefused as error:
+                unread.add(is_context)
+                problems.append(f"{name_of_batch}: {error}")
+        return positions, unread
 
     def _records_behind(self, log: EventLog, head: Basis, is_context: bool) -> Iterator[tuple[tuple[str, str, bytes], PlacedAt]]:
         """Type, id and payload hash of the records of the run behind a head, up to what the log holds now."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from ofp_platform.offline.requests.run_facts_view import RunFactsConflict
 from ofp_platform.online.plane import Plane
+from ofp_platform.online.state.projection import RegistryRefused
 from ofp_platform.scenario.runner import RunnerOutcome, RunRefused, ScenarioRunner
 from ofp_platform.storage.run_asks import add_outcome, read_ask
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
@@ -37,7 +39,7 @@ def answer_ask(plane: Plane, ask_id: int, now: Callable[[], int]) -> tuple[RunAs
         )
         problems = tuple(outcome.problems)
         state: Literal["REFUSED", "READY"] = "READY" if outcome.status.state is RunState.READY else "REFUSED"
-    except (RunRefused, WorldFault, ValueError) as error:
+    except (RunRefused, WorldFault, RunFactsConflict, RegistryRefused, ValueError) as error:
         state, problems = "REFUSED", (str(error),)
     with plane.pool.connection() as connection:
         add_outcome(connection, ask_id, state, problems)

@@ -59,7 +59,7 @@ async def make(declared: Profile, dsn: str) -> AsyncIterator[Make]:
     services: list[IngressService] = []
 
     def client(dsn_of_it: str = dsn, rate: float = 0, clock: Callable[[], float] = lambda: 0.0, **more: Any) -> httpx.AsyncClient:
-        services.append(IngressService(declared, dsn_of_it))
+        services.append(IngressService(more.pop("profile", declared), dsn_of_it))
         auth = more.pop("auth", None) or authentication(pins=declared.context_pins)
         application = IngressApplication(services[-1], authentication=auth, allowance=Allowance(rate, clock), **more)
         # an exception that leaves the application fails the test
@@ -256,10 +256,18 @@ async def test_whatever_is_sent_the_answer_is_of_the_contract(
         assert len(response.json()["receipts"]) == len(records)
 
 
+async def test_a_run_that_needs_no_ready_is_not_asked_for(make: Make) -> None:
+    async with make() as http:
+        refused = await http.post("/v0/runs", content=b'{"world": "june"}', headers=JSON)
+    assert (refused.status_code, refused.json()["reason"]) == (404, "UNKNOWN_RUN")
+    assert "names no control_stream" in refused.text
+
+
 async def test_a_run_is_asked_for_and_a_runner_answers(make: Make, declared: Profile, dsn: str) -> None:
     answer_schema = Draft202012Validator(json.loads((CONTRACTS / "run_ask_answer_v0.schema.json").read_text(encoding="utf-8")))
     key, producer = principal("till", ["events:write"])
-    async with make(auth=authentication(producer, pins=declared.context_pins)) as http:
+    auth = authentication(producer, pins=declared.context_pins)
+    async with make(auth=auth, profile=declared.model_copy(update={"control_stream": "control"})) as http:
 
         async def asked(content: bytes, **headers: str) -> httpx.Response:
             named = {"content-type": "application/json", **headers}

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ofp_platform.ingress.admission_rows import JudgedBatches
 from ofp_platform.ingress.batches import BatchReceipt, IdempotencyKey, IngressRefused, KeyReused, SentBatch
 from ofp_platform.ingress.class_map import class_map_of
+from ofp_platform.ingress.door import columns_of
 from ofp_platform.ingress.open_door import open_door
 from ofp_platform.ingress.publish_rows import PublishUnsettled, count_on_their_way
 from ofp_platform.ingress.publishing_door import PublishingDoor, _Sending
@@ -335,6 +336,25 @@ def test_where_the_log_does_not_lead_any_more_an_operator_releases(door: Publish
     released = door.settler.settle(release_unread=True)
     assert (released.released_count, released.ambiguous_count) == (1, 0)
     assert ended(door.admit([event(door, "1")], "test")) == ["ADMIT"]
+
+
+def test_of_a_stream_that_can_be_read_nothing_is_released_with_the_other(
+    pool: Pool, objects: ObjectStore, client: LosingKinesis
+) -> None:
+    links = LosingKinesis()
+    door = door_to(pool, objects, kinesis_log(client, "traffic"), kinesis_log(links, "links", "payload.member", 1))
+    door.admit([event(door, "0"), link(door, "0")], "test")
+    sending = note(door, event(door, "1"), link(door, "1"))
+    door.traffic.publish(columns_of(sending.new, None, is_context=False)[1], None)
+    links.pass_time(hours=1)
+    links.put("a", b"{}")
+    links.pass_time(hours=24)
+    settled = door.settler.settle()
+    assert (settled.admitted_count, settled.ambiguous_count, len(settled.problems)) == (0, 2, 1)
+    released = door.settler.settle(release_unread=True)
+    assert (released.admitted_count, released.released_count, released.ambiguous_count) == (1, 1, 0)
+    assert ended(door.admit([event(door, "1")], "test")) == ["DUPLICATE"]
+    assert in_log(door.traffic) == Counter("01")
 
 
 def test_one_event_of_many_doors_is_sent_by_one(pool: Pool, objects: ObjectStore, client: LosingKinesis) -> None:

@@ -81,6 +81,7 @@ def work(
     answers: list[RunAskAnswer] = []
     with resolve(home, profile).open_plane("owner", create_stream=True) as plane:
         pins = plane.profile.context_pins
+        plane.control_log(create=True)  # told now, not for each ask
         if file is not None:
             try:
                 ask = load_yaml(file, RunAsk)

@@ -120,6 +120,7 @@ def control_run(config: RunConfig, plane: dg.ResourceParam[PlaneResource]) -> It
     """Ask for the run."""
     with plane.open("owner") as opened_plane:
         try:
+            opened_plane.control_log(create=True)
             with opened_plane.pool.connection() as connection:
                 pins = opened_plane.profile.context_pins
                 ask_id = config.ask_id or add_ask(connection, pins, _ask_of(config), config.actor)
