@@ -37,7 +37,7 @@ _LOOSE = f"""
     ) RETURNING publish_id"""
 _ONE = f"""
     SELECT producer, class_map_digest, idempotency_key, request_digest, traffic_head, context_head, outcomes, content,
-        {_CLOCK} - ambiguous_at AS ambiguous_us
+        {_CLOCK} - ambiguous_at AS ambiguous_us, {_CLOCK} - begun_at AS age_us
     FROM ofp.admission_publish WHERE publish_id = %s AND state = '{AMBIGUOUS}'"""
 _RECORDS = "SELECT place, event_key, event_type, is_context FROM ofp.admission_publish_record WHERE publish_id = %s"
 _SAME_KEY = "SELECT 1 FROM ofp.admission_publish WHERE (run_number, producer, idempotency_key) = (%s, %s, %s)"
@@ -64,7 +64,8 @@ class _Content(msgspec.Struct, array_like=True):
 @dataclass(frozen=True)
 class AmbiguousBatch:
     """A batch of which nobody knows what of it was appended. `event_types`: of each new record, by its place; `heads`: of traffic
-    and context, noted before anything was sent; `ambiguous_us`: how long it is so, by the clock of the database, microseconds.
+    and context, noted before anything was sent; `age_us`, `ambiguous_us`: since when it is noted, and ambiguous, by the clock of
+    the database, microseconds.
     """
 
     publish_id: int
@@ -72,6 +73,7 @@ class AmbiguousBatch:
     judgement: JudgedBatches
     event_types: Mapping[int, str]
     heads: tuple[Basis, Basis | None]
+    age_us: int
     ambiguous_us: int
 
 
@@ -167,7 +169,8 @@ def ambiguous_batch(connection: Connection[Any], publish_id: int) -> AmbiguousBa
     heads = [None if text is None else Basis.model_validate_json(text) for text in (row["traffic_head"], row["context_head"])]
     assert heads[0] is not None
     event_types = {place: event_type for place, _, event_type, _ in records}
-    return AmbiguousBatch(publish_id, row["class_map_digest"], judgement, event_types, (heads[0], heads[1]), row["ambiguous_us"])
+    ages = row["age_us"], row["ambiguous_us"]
+    return AmbiguousBatch(publish_id, row["class_map_digest"], judgement, event_types, (heads[0], heads[1]), *ages)
 
 
 def demand_key_free(connection: Connection[Any], run_number: int, batch: SentBatch) -> None:

@@ -7,7 +7,8 @@ the note is gone. What happens between leaves it ambiguous: `settlement` reads t
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,22 +39,30 @@ from ofp_platform.vocabulary.scenario import RunState
 _UNSETTLED = "records of the batch are on their way, and whether they are in the log is not settled yet"
 
 
-class Heads:
-    """How far streams are known to reach: whatever is sent from now on stands behind. Safe for threads."""
+HEADS_SECONDS = 600.0
+"""How long heads are taken for those of a stream: retention takes the record that the head of an idle partition names."""
 
-    def __init__(self) -> None:
+
+class Heads:
+    """How far streams are known to reach: whatever is sent from now on stands behind. Safe for threads. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._parts: dict[bool, dict[str, PartitionBasis]] = {}
+        self._asked_at: dict[bool, float] = {}
 
     def of(self, log: PublishingLog, *, is_context: bool) -> Basis:
-        """Of a stream; it is asked once, what this process has appended tells the rest.
+        """Of a stream; it is asked once in a while, what this process has appended tells the rest.
 
         Raises:
             LogUnavailable: it does not answer.
         """
         with self._lock:
-            if is_context not in self._parts:
+            now = self._clock()
+            if now - self._asked_at.get(is_context, float("-inf")) > HEADS_SECONDS:
                 self._parts[is_context] = log.ends().by_partition()
+                self._asked_at[is_context] = now
             return make_basis(log.stream_name, self._parts[is_context])
 
     def reach(self, log: PublishingLog, positions: Mapping[int, PlacedAt]) -> None:

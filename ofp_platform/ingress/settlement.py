@@ -21,8 +21,9 @@ from ofp_platform.ingress.publish_rows import (
     loose_batches,
 )
 from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome
-from ofp_platform.log.port import EventLog, LogRefused
+from ofp_platform.log.port import LogRefused, PositionTrimmed
 from ofp_platform.log.postgres import log_answering
+from ofp_platform.log.publishing import PublishingLog
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, order, place
@@ -54,8 +55,8 @@ class Settler:
     """Of one run. `late_seconds`: how long a request that was given up can still come through."""
 
     pool: Pool
-    traffic: EventLog
-    context: EventLog | None
+    traffic: PublishingLog
+    context: PublishingLog | None
     pins: ContextPins
     run_number: int
     late_seconds: float
@@ -120,7 +121,7 @@ class Settler:
                 problems.append(f"{name_of_batch}: the stream that its records were sent to is not in the profile any more")
                 continue
             try:
-                for name, where in self._records_behind(log, head, is_context):
+                for name, where in self._records_behind(log, head, is_context, batch.age_us / MICROS_PER_SECOND):
                     if name in wanted_records:
                         positions.setdefault(wanted_records[name], where)
             except LogRefused as error:
@@ -128,10 +129,19 @@ class Settler:
                 problems.append(f"{name_of_batch}: {error}")
         return positions, unread
 
-    def _records_behind(self, log: EventLog, head: Basis, is_context: bool) -> Iterator[tuple[tuple[str, str, bytes], PlacedAt]]:
-        """Type, id and payload hash of the records of the run behind a head, up to what the log holds now."""
-        log.demand(head)
+    def _records_behind(
+        self, log: PublishingLog, head: Basis, is_context: bool, age_seconds: float
+    ) -> Iterator[tuple[tuple[str, str, bytes], PlacedAt]]:
+        """Type, id and payload hash of the records of the run behind a head, up to what the log holds now. Where the head is
+        gone, all that is kept is read: what was sent a short while ago is in that.
+        """
         known_parts = head.by_partition()
+        try:
+            log.demand(head)
+        except PositionTrimmed:
+            if age_seconds > log.kept_seconds / 2:
+                raise
+            known_parts = {}
         ends = log.ends().by_partition()
         for info in log.partitions():
             at: PartitionBasis | None = known_parts.get(info.partition_id)

@@ -57,6 +57,7 @@ class KafkaLog:
     """One topic. Safe to share between threads."""
 
     position_kind = INTEGERS_WITH_GAPS
+    kept_seconds = 0.0
     late_seconds = 900.0
     """A request that was given up may lie in buffers; nothing bounds that, and this is far beyond what was seen (0092)."""
 

@@ -116,6 +116,7 @@ class KinesisLog:
 
     position_kind = SEQUENCE_TOKENS
     history = ONE_HISTORY  # a sequence number is given once
+    kept_seconds = 86_400.0  # the least that a stream can be set to
     late_seconds = 900.0
     """A request is valid for five minutes around the time that it is signed with, by clocks that differ by as much (0092)."""
 

@@ -41,6 +41,10 @@ class Publisher(Protocol):
     def late_seconds(self) -> float:
         """How long after it was given up a request can still take effect, at most."""
 
+    @property
+    def kept_seconds(self) -> float:
+        """How long the log keeps a record for certain; 0: it is not known here."""
+
     def publish(self, records: AdmittedColumns, admitted_at: Sequence[int] | None) -> PublishReceipt:
         """Send each record once; one that was refused for certain is sent again a few times. `admitted_at`: microseconds of
         each; None: the broker's own time. It does not raise when the log is away: a fate says so.

@@ -24,7 +24,7 @@ from ofp_platform.ingress.class_map import class_map_of
 from ofp_platform.ingress.door import columns_of
 from ofp_platform.ingress.open_door import open_door
 from ofp_platform.ingress.publish_rows import PublishUnsettled, count_on_their_way
-from ofp_platform.ingress.publishing_door import PublishingDoor, _Sending
+from ofp_platform.ingress.publishing_door import HEADS_SECONDS, Heads, PublishingDoor, _Sending
 from ofp_platform.ingress.receipts import read_batches, read_receipts
 from ofp_platform.ingress.reconciliation import IngressReconciliation, reconcile_ingress
 from ofp_platform.ingress.settlement import Settled
@@ -154,6 +154,12 @@ def note(door: PublishingDoor, *events: Mapping[str, Any]) -> _Sending:
         noted = door._note(connection, SentBatch(events, "gone"), without_copies(door.gate.examine(events)))
     assert isinstance(noted, _Sending)
     return noted
+
+
+def aged(door: PublishingDoor, hours: int) -> None:
+    """What was noted was so that much earlier, by the clock of the database."""
+    with door.pool.connection() as connection:
+        connection.execute("UPDATE ofp.admission_publish SET begun_at = begun_at - %s", (hours * 3_600_000_000,))
 
 
 def test_each_record_gets_a_receipt_with_its_sequence_number(pool: Pool, objects: ObjectStore, client: LosingKinesis) -> None:
@@ -330,6 +336,7 @@ def test_where_the_log_does_not_lead_any_more_an_operator_releases(door: Publish
     client.pass_time(hours=1)
     client.put("a", b"{}")
     client.pass_time(hours=24)
+    aged(door, 25)
     settled = replace(door.settler, late_seconds=0.0).settle()
     assert (settled.admitted_count, settled.released_count, settled.ambiguous_count) == (0, 0, 1)
     assert len(settled.problems) == 1
@@ -349,12 +356,25 @@ def test_of_a_stream_that_can_be_read_nothing_is_released_with_the_other(
     links.pass_time(hours=1)
     links.put("a", b"{}")
     links.pass_time(hours=24)
+    aged(door, 25)
     settled = door.settler.settle()
     assert (settled.admitted_count, settled.ambiguous_count, len(settled.problems)) == (0, 2, 1)
     released = door.settler.settle(release_unread=True)
     assert (released.admitted_count, released.released_count, released.ambiguous_count) == (1, 1, 0)
     assert ended(door.admit([event(door, "1")], "test")) == ["DUPLICATE"]
     assert in_log(door.traffic) == Counter("01")
+
+
+def test_heads_are_asked_for_again_before_their_records_are_gone(door: PublishingDoor, client: LosingKinesis) -> None:
+    now = [0.0]
+    old = replace(door, heads=Heads(lambda: now[0]), late_seconds=0.0)
+    old.admit([event(door, f"e-{number}", f"a-{number}") for number in range(20)], "test")
+    client.pass_time(hours=30)  # everything that the heads name is gone
+    now[0] = HEADS_SECONDS + 1
+    client.lost.append(LOST)
+    with pytest.raises(PublishUnsettled):
+        old.admit([event(door, "late")], "test")
+    assert old.settler.settle() == Settled(admitted_count=1)
 
 
 def test_one_event_of_many_doors_is_sent_by_one(pool: Pool, objects: ObjectStore, client: LosingKinesis) -> None:
