@@ -130,7 +130,7 @@ class Settler:
         return positions, unread
 
     def _records_behind(
-        self, log: PublishingLog, head: Basis, is_context: bool, age_seconds: float
+        self, log: PublishingLog, head: Basis, is_context: bool, noted_seconds: float
     ) -> Iterator[tuple[tuple[str, str, bytes], PlacedAt]]:
         """Type, id and payload hash of the records of the run behind a head, up to what the log holds now. Where the head is
         gone, all that is kept is read: what was sent a short while ago is in that.
@@ -139,7 +139,7 @@ class Settler:
         try:
             log.demand(head)
         except PositionTrimmed:
-            if age_seconds > log.kept_seconds / 2:
+            if noted_seconds > log.kept_seconds / 2:
                 raise
             known_parts = {}
         ends = log.ends().by_partition()

@@ -25,7 +25,7 @@ _RECONNECT_SECONDS = 2.0
 SILENT_SECONDS = 120.0
 """How long one statement may take. Behind a peer that is gone without a word it would take for ever; none here takes long."""
 _CHECK_SECONDS = 3.0
-_FRESH_SECONDS = 0.1
+_FRESH_SECONDS = 0.01
 # for the kernel's part of the same: what is not acknowledged, by a host that is gone, fails. The DSN may say otherwise
 _LIVELINESS: dict[str, Any] = {
     "connect_timeout": 10,
