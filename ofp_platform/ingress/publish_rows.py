@@ -26,7 +26,7 @@ _ADD = f"""
 _ADD_RECORDS = """
     INSERT INTO ofp.admission_publish_record (publish_id, run_number, event_key, event_type, place, is_context)
     SELECT %s, %s, * FROM unnest(%s::bytea[], %s::text[], %s::integer[], %s::boolean[])"""
-_TAKE = "SELECT state FROM ofp.admission_publish WHERE publish_id = %s FOR UPDATE"
+_HOLD = "SELECT state FROM ofp.admission_publish WHERE publish_id = %s FOR UPDATE"
 _LOOSE = f"""
     UPDATE ofp.admission_publish SET state = '{AMBIGUOUS}', ambiguous_at = coalesce(ambiguous_at, {_CLOCK}), looked_at = {_CLOCK}
     WHERE publish_id IN (
@@ -117,10 +117,10 @@ def note_batch(
     return int(row[0])
 
 
-def take_noted(connection: Connection[Any], publish_id: int) -> bool:
-    """Hold a batch until the transaction ends; whether it may be sent: nobody gave up that it was."""
-    row = connection.execute(_TAKE, (publish_id,)).fetchone()
-    return row is not None and row[0] == IN_FLIGHT
+def hold_batch(connection: Connection[Any], publish_id: int) -> str | None:
+    """Hold a batch until the transaction ends; its state: IN_FLIGHT may be sent, AMBIGUOUS may be settled. None: it is gone."""
+    row = connection.execute(_HOLD, (publish_id,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def mark_ambiguous(connection: Connection[Any], publish_id: int) -> None:

@@ -19,12 +19,13 @@ from ofp_platform.ingress.batches import BatchReceipt, NotTogether, SentBatch, d
 from ofp_platform.ingress.door import ATTEMPTS, Door, columns_of
 from ofp_platform.ingress.gate import Passed
 from ofp_platform.ingress.publish_rows import (
+    IN_FLIGHT,
     PublishUnsettled,
     demand_key_free,
     forget_batch,
+    hold_batch,
     mark_ambiguous,
     note_batch,
-    take_noted,
 )
 from ofp_platform.ingress.receipt_block import PlacedAt
 from ofp_platform.ingress.settlement import Settler, found_part
@@ -166,7 +167,7 @@ class PublishingDoor(Door):
             LogUnavailable: not all was taken. PublishUnsettled: nobody knows what was.
         """
         with connection.transaction():
-            if not take_noted(connection, sending.publish_id):
+            if hold_batch(connection, sending.publish_id) != IN_FLIGHT:
                 raise PublishUnsettled(_UNSETTLED)
             if self._state(connection) is not RunState.READY:
                 forget_batch(connection, sending.publish_id)
@@ -177,12 +178,9 @@ class PublishingDoor(Door):
             if not is_known:
                 mark_ambiguous(connection, sending.publish_id)
             else:
-                judgement = sending.judgement
-                if refusal is not None:
-                    judgement = found_part(judgement, positions)
-                    positions = dict(enumerate(positions[old] for old in sorted(positions)))
-                if positions:
-                    [receipt] = add_receipts(connection, self.run_number, self.class_map.digest, judgement, positions)
+                judgement, by_place = found_part(sending.judgement, positions)
+                if by_place:
+                    [receipt] = add_receipts(connection, self.run_number, self.class_map.digest, judgement, by_place)
                 forget_batch(connection, sending.publish_id)
             crash_point("publish.recorded")
         crash_point("publish.after_commit")

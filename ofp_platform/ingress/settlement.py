@@ -14,10 +14,12 @@ from psycopg import Connection
 
 from ofp_platform.ingress.admission_rows import JudgedBatches, NewRecord, Sender, add_receipts
 from ofp_platform.ingress.publish_rows import (
+    AMBIGUOUS,
     AmbiguousBatch,
     ambiguous_batch,
     count_on_their_way,
     forget_batch,
+    hold_batch,
     loose_batches,
 )
 from ofp_platform.ingress.receipt_block import PlacedAt, RecordOutcome
@@ -90,12 +92,10 @@ class Settler:
         if any(not (release_unread if batch.judgement.new[at].is_context in unread else is_late) for at in missing):
             return
         with connection.transaction():
-            connection.execute("SELECT FROM ofp.admission_publish WHERE publish_id = %s FOR UPDATE", (publish_id,))
-            if ambiguous_batch(connection, publish_id) is None:
+            if hold_batch(connection, publish_id) != AMBIGUOUS:  # settled meanwhile
                 return
-            judgement = batch.judgement if not missing else found_part(batch.judgement, positions)
-            if not missing or positions:
-                by_place = positions if not missing else dict(enumerate(positions[old] for old in sorted(positions)))
+            judgement, by_place = found_part(batch.judgement, positions)
+            if by_place:
                 add_receipts(connection, self.run_number, batch.class_map_digest, judgement, by_place)
             forget_batch(connection, publish_id)
         result.admitted_count += len(positions)
@@ -158,9 +158,14 @@ class Settler:
                 at = batch.next
 
 
-def found_part(judgement: JudgedBatches, found_positions: dict[int, PlacedAt]) -> JudgedBatches:
-    """Of a batch, the records that were found, as a batch without a key: their producer sends all of it again."""
-    old_places = sorted(found_positions)
+def found_part(judgement: JudgedBatches, positions: dict[int, PlacedAt]) -> tuple[JudgedBatches, dict[int, PlacedAt]]:
+    """Of a batch, what can have receipts, and where it stands: all of it where every new record was found; else the records that
+    were, as a batch without a key, for their producer sends all of it again.
+    """
+    if len(positions) == len(judgement.new):
+        return judgement, positions
+    old_places = sorted(positions)
     outcomes: list[RecordOutcome] = [judgement.outcomes[old] for old in old_places]
     new: dict[int, NewRecord] = {at: judgement.new[old] for at, old in enumerate(old_places)}
-    return JudgedBatches([Sender(judgement.senders[0].producer, None, 0, len(outcomes))], outcomes, {}, new, {})
+    part = JudgedBatches([Sender(judgement.senders[0].producer, None, 0, len(outcomes))], outcomes, {}, new, {})
+    return part, {at: positions[old] for at, old in enumerate(old_places)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -54,17 +54,6 @@ ADMIT, DUPLICATE, QUARANTINE = AdmissionOutcome
 PACK = shipped_pack("mule_rings")
 CLASSES = class_map_of(PACK, has_context=True)
 _runs = count()
-
-
-@pytest.fixture(scope="module")
-def pool(module_dsn: str) -> Iterator[Pool]:
-    with open_pool(module_dsn) as opened:
-        yield opened
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObjectStore:
-    return ObjectStore(str(tmp_path / "objects"))
 
 
 def new_door(pool: Pool, objects: ObjectStore) -> Door:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any, cast
 
 import boto3
@@ -18,7 +17,6 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ofp_platform.ingress.admission_rows import JudgedBatches
 from ofp_platform.ingress.batches import BatchReceipt, IdempotencyKey, IngressRefused, KeyReused, SentBatch
 from ofp_platform.ingress.class_map import class_map_of
 from ofp_platform.ingress.door import columns_of
@@ -61,17 +59,6 @@ class LosingKinesis(FakeKinesis):
         if error is not None:
             raise error
         return answer
-
-
-@pytest.fixture(scope="module")
-def pool(module_dsn: str) -> Iterator[Pool]:
-    with open_pool(module_dsn) as opened:
-        yield opened
-
-
-@pytest.fixture
-def objects(tmp_path: Path) -> ObjectStore:
-    return ObjectStore(str(tmp_path / "objects"))
 
 
 def kinesis_log(client: Any, name: str, key: str = "payload.account_id", shards: int = 2) -> KinesisLog:
@@ -535,7 +522,9 @@ def test_judged_batches_of_a_part_keep_no_key(door: PublishingDoor) -> None:
 
     sending = note(door, event(door, "1"), event(door, "2"))
     positions, _, _ = door._send(sending)
-    part: JudgedBatches = found_part(sending.judgement, {1: positions[1]})
+    part, by_place = found_part(sending.judgement, {1: positions[1]})
+    assert by_place == {0: positions[1]}
+    assert found_part(sending.judgement, positions) == (sending.judgement, positions)
     assert [outcome.event_id for outcome in part.outcomes] == ["2"]
     assert part.senders[0].idempotency_key is None
     assert list(part.new) == [0]
