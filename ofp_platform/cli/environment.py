@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ofp_platform.storage.objects import ObjectStore
     from ofp_platform.vocabulary.profile import Profile, Tier
 
-ConnectsAs = Literal["owner", "ingress", "projector", "serving", "offline", "auditor"]
+ConnectsAs = Literal["owner", "ingress", "projector", "serving", "offline", "decider", "executor", "auditor"]
 """Who a command connects as: the role of a job of `storage.roles`, or the owner of the schema, who migrates and repairs."""
 
 SHIPPED_PROFILES = ("demo", "handbook", "rings")

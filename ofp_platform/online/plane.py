@@ -55,6 +55,9 @@ CONTEXT_PARTITION_KEY = "payload.member"
 CONTROL_PARTITIONS = 1
 CONTROL_PARTITION_KEY = "payload.scenario_run_id"
 """Of a control stream."""
+DECISIONS_PARTITIONS = 1
+DECISIONS_PARTITION_KEY = "event_id"
+"""Of a stream of decisions: one partition, so that all of it has one order."""
 
 
 class NoContextStream(Exception):
@@ -63,6 +66,10 @@ class NoContextStream(Exception):
 
 class NoControlStream(Exception):
     """The profile names no stream of control."""
+
+
+class NoDecisionsStream(Exception):
+    """The profile names no stream of decisions."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ class Plane:
     opened_log: EventLog | None
     object_seconds: float | None = None
     opened_context_log: EventLog | None = None
-    opened_control_log: EventLog | None = None
+    opened_control_log: PostgresLog | None = None
+    opened_decisions_log: PostgresLog | None = None
 
     @classmethod
     def open(cls, profile: Profile, dsn: str, *, max_connections: int = 8, create_stream: bool = True) -> Plane:
@@ -194,13 +202,32 @@ class Plane:
         if name is None:
             raise NoControlStream("the profile names no control_stream, so its run needs no READY and none can be asked for")
         if self.opened_control_log is None:
-            self.opened_control_log = self._connect_stream(
-                name, CONTROL_PARTITIONS, CONTROL_PARTITION_KEY, create=create, kind="postgres"
-            )
-        assert isinstance(self.opened_control_log, PostgresLog)
+            self.opened_control_log = self._connect_own_stream(name, CONTROL_PARTITIONS, CONTROL_PARTITION_KEY, create=create)
         if create:
             self._settle(self.opened_control_log)
         return self.opened_control_log
+
+    def decisions_log(self, *, create: bool = False) -> PostgresLog:
+        """The stream of decisions, intents and outcomes, in PostgreSQL whatever the log is; `create`: as for `control_log`.
+
+        Raises:
+            NoDecisionsStream: the profile names none. StreamNotFound | LogUnavailable: it could not be opened.
+        """
+        name = self.profile.decisions_stream
+        if name is None:
+            raise NoDecisionsStream("the profile names no decisions_stream, so the plane itself decides nothing")
+        if self.opened_decisions_log is None:
+            self.opened_decisions_log = self._connect_own_stream(
+                name, DECISIONS_PARTITIONS, DECISIONS_PARTITION_KEY, create=create
+            )
+        if create:
+            self._settle(self.opened_decisions_log)
+        return self.opened_decisions_log
+
+    def _connect_own_stream(self, name: str, partitions: int, partition_key: str, *, create: bool) -> PostgresLog:
+        log = self._connect_stream(name, partitions, partition_key, create=create, kind="postgres")
+        assert isinstance(log, PostgresLog)
+        return log
 
     def demand_ready(self) -> None:
         """Refuse a run that may not be served or built from, where the profile has a stream of control.
@@ -277,6 +304,9 @@ class Plane:
         if self.profile.control_stream is not None:
             with suppress(StreamNotFound):  # nobody asked for a run yet
                 self._settle(self.control_log())
+        if self.profile.decisions_stream is not None:
+            with suppress(StreamNotFound):  # nothing was decided yet
+                self._settle(self.decisions_log())
 
     def _settle(self, log: EventLog) -> None:
         if isinstance(log, PostgresLog) and not log.is_settled():
@@ -317,7 +347,7 @@ class Plane:
 
     def close(self) -> None:
         """Give the connections back."""
-        for log in (self.opened_log, self.opened_context_log, self.opened_control_log):
+        for log in (self.opened_log, self.opened_context_log, self.opened_control_log, self.opened_decisions_log):
             if log is not None:
                 log.close()
         if "reading_pool" in vars(self):

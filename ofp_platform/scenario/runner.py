@@ -13,8 +13,8 @@ from typing import Any
 from psycopg import Connection
 
 from ofp_platform.ingress.class_map import ClassMap, class_map_in_force
-from ofp_platform.ingress.control import append_to_control
 from ofp_platform.ingress.door import class_map_path
+from ofp_platform.ingress.own_streams import Message, append_messages
 from ofp_platform.ingress.publish_rows import count_on_their_way
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.offline.requests.run_facts_view import examine_run, publish_run_facts_with
@@ -259,7 +259,8 @@ class ScenarioRunner:
             actor=self.actor,
             reason=status.reason,
         )
-        position = append_to_control(connection, control, event_type, self.pins, control_payload, status.at_utc)
+        message = Message(event_type, control_payload.message_id, self.pins, status.at_utc, control_payload)
+        [position] = append_messages(connection, control, [message])
         told_fields = {
             "state": _STATE_OF[event_type],
             "facts_reference": reference,

@@ -25,6 +25,8 @@ class Job(StrEnum):
     PROJECTOR = "projector"
     SERVING = "serving"
     OFFLINE = "offline"
+    DECIDER = "decider"
+    EXECUTOR = "executor"
     AUDITOR = "auditor"
 
 
@@ -33,6 +35,8 @@ SESSION_LIMITS: dict[Job, dict[str, str]] = {
     Job.PROJECTOR: {"statement_timeout": "2min", "lock_timeout": "30s", "idle_in_transaction_session_timeout": "10min"},
     Job.SERVING: {"statement_timeout": "30s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "1min"},
     Job.OFFLINE: {"statement_timeout": "10min", "lock_timeout": "1min", "idle_in_transaction_session_timeout": "1h"},
+    Job.DECIDER: {"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "1min"},
+    Job.EXECUTOR: {"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "1min"},
     Job.AUDITOR: {"statement_timeout": "10min", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "10min"},
 }
 """What a session of a role may take: settings of the role, which an administrator changes by ALTER ROLE and no DSN forgets."""
@@ -63,21 +67,38 @@ class TableRights:
 
 READ, ADD, KEEP, ALL = "SELECT", "SELECT, INSERT", "SELECT, INSERT, UPDATE", "SELECT, INSERT, UPDATE, DELETE"
 _INGRESS, _PROJECTOR, _SERVING, _OFFLINE = Job.INGRESS, Job.PROJECTOR, Job.SERVING, Job.OFFLINE
-_EVERYBODY_READS = {_INGRESS: READ, _PROJECTOR: READ, _SERVING: READ, _OFFLINE: READ}
+_DECIDER, _EXECUTOR = Job.DECIDER, Job.EXECUTOR
+_DECIDES_READING = {_DECIDER: READ, _EXECUTOR: READ}
+_EVERYBODY_READS = {_INGRESS: READ, _PROJECTOR: READ, _SERVING: READ, _OFFLINE: READ, **_DECIDES_READING}
 _STATE = TableRights(Rows.CHANGED, {_PROJECTOR: ALL, _SERVING: READ, _OFFLINE: READ})
 # the first of a stream makes it; whoever finds it on a promoted server begins an incarnation
 _STREAM = "SELECT, INSERT, UPDATE (incarnation, server)"
 _EVIDENCE_OF_A_SHARD = {_PROJECTOR: KEEP, _OFFLINE: KEEP, _INGRESS: READ, _SERVING: READ}
+_DECIDED = {_SERVING: ADD, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: READ}
 _PROVEN = TableRights(Rows.WALLED, {_OFFLINE: ADD, _SERVING: READ})
 
 TABLES: dict[str, TableRights] = {
     "alembic_version": TableRights(Rows.CHANGED, _EVERYBODY_READS),
     "database_role": TableRights(Rows.CHANGED, _EVERYBODY_READS),
     # the log
-    "log_stream": TableRights(Rows.CHANGED, {_INGRESS: _STREAM, _PROJECTOR: _STREAM, _SERVING: READ, _OFFLINE: READ}),
-    "log_incarnation": TableRights(Rows.WALLED, {_INGRESS: ADD, _PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ}),
-    "log_head": TableRights(Rows.CHANGED, {_INGRESS: KEEP, _PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ}),
-    "log_block": TableRights(Rows.WALLED, {_INGRESS: ADD, _PROJECTOR: READ, _OFFLINE: READ}),
+    "log_stream": TableRights(
+        Rows.CHANGED,
+        {
+            _INGRESS: _STREAM,
+            _PROJECTOR: _STREAM,
+            _SERVING: READ,
+            _OFFLINE: READ,
+            _DECIDER: _STREAM,
+            _EXECUTOR: _STREAM,
+        },
+    ),
+    "log_incarnation": TableRights(
+        Rows.WALLED, {_INGRESS: ADD, _PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: ADD}
+    ),
+    "log_head": TableRights(
+        Rows.CHANGED, {_INGRESS: KEEP, _PROJECTOR: ADD, _SERVING: READ, _OFFLINE: READ, _DECIDER: KEEP, _EXECUTOR: KEEP}
+    ),
+    "log_block": TableRights(Rows.WALLED, {_INGRESS: ADD, _PROJECTOR: READ, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: ADD}),
     # ingress; who streams a world keeps its place
     "admission_run": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}, of_a_run=True),
     "admitted_event": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
@@ -124,14 +145,17 @@ TABLES: dict[str, TableRights] = {
     "anomaly": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _SERVING: READ, _OFFLINE: ADD}),
     # what was served and decided
     "snapshot_index": TableRights(Rows.WALLED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
-    "decision_record": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: READ}, of_a_run=True),
-    "decision_key": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: READ}, of_a_run=True),
+    "decision_record": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
+    "decision_key": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),
     "run_facts": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
-    "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: ADD}),
-    "governance_fact": TableRights(Rows.APPENDED, {_INGRESS: ADD, _PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: READ}),
+    "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: READ}),
+    "governance_fact": TableRights(
+        Rows.APPENDED,
+        {_INGRESS: ADD, _PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: READ, _DECIDER: ADD, _EXECUTOR: ADD},
+    ),
     "build_run": TableRights(Rows.GUARDED, {_SERVING: KEEP, _OFFLINE: KEEP}),
     "build_receipt": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
     "parity_record": TableRights(Rows.CHANGED, {_OFFLINE: KEEP, _SERVING: READ}),

@@ -69,6 +69,7 @@ _NO_POLICY = WIRING | {
     "stream_name",
     "context_stream",
     "control_stream",
+    "decisions_stream",
     "context_pins",
 }
 """Beside wiring: which service the log is, names, and the run. None of them rules anything; records have them beside it."""
@@ -186,6 +187,11 @@ class Profile(Model):
         default=None,
         description="the stream of what control says of runs, in PostgreSQL always; none: the run of the profile needs no READY",
     )
+    decisions_stream: StreamName | None = Field(
+        default=None,
+        description="the stream of decisions, of intents of actions and their outcomes, in PostgreSQL always; none: the plane"
+        " itself decides nothing",
+    )
     log_kind: Literal["postgres", "kinesis", "kafka"] = Field(default="postgres", description="the service that holds the log")
     partitions: int = Field(default=4, ge=1, le=1024, description="of a stream that the plane makes; of a Kafka topic always")
     class_map: ClassMapRef | None = Field(
@@ -249,6 +255,11 @@ class Profile(Model):
             raise ValueError("context_stream: is the stream of events; links stand in one of their own")
         if self.control_stream is not None and self.control_stream in (self.stream_name, self.context_stream):
             raise ValueError("control_stream: is a stream of events or links; control stands in one of its own")
+        others = (self.stream_name, self.context_stream, self.control_stream)
+        if self.decisions_stream is not None and self.decisions_stream in others:
+            raise ValueError("decisions_stream: is another stream of the profile; decisions stand in one of their own")
+        if self.decisions_stream is not None and self.control_stream is None:
+            raise ValueError("decisions_stream: needs a control_stream: posture and bundles, which decide, stand there")
         return self
 
     @model_validator(mode="after")

@@ -113,6 +113,6 @@ def test_nothing_appends_to_a_log_but_ingress() -> None:
                 found.add(name)
     assert {name for name in found if not name.startswith("log/")} == {
         "ingress/committing_door.py",
-        "ingress/control.py",
+        "ingress/own_streams.py",
         "ingress/publishing_door.py",
     }

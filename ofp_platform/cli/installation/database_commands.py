@@ -12,7 +12,7 @@ from ofp_platform.cli.terminal.printed_facts import print_facts, table
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 app = typer.Typer(help="Give database roles the rights of their jobs.", no_args_is_help=True)
-_JOB = "ingress, projector, serving, offline or auditor."
+_JOB = "ingress, projector, serving, offline, decider, executor or auditor."
 
 
 @app.command("sql", short_help="Print the SQL that makes a role for each job.")

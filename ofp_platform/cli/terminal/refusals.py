@@ -27,7 +27,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.ingress.batches import IngressRefused
     from ofp_platform.ingress.class_map import ClassMapError
-    from ofp_platform.ingress.control import ControlRefused
+    from ofp_platform.ingress.own_streams import MessageRefused
     from ofp_platform.ingress.receipts import UnknownReceipt
     from ofp_platform.learning.protocol import ProtocolUnmet
     from ofp_platform.log.archive import ArchiveConflict
@@ -45,7 +45,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.offline.runs.run_lease import LeaseLost
     from ofp_platform.offline.runs.run_ledger import RunOfOldForm, UnknownRun
     from ofp_platform.offline.sources.spark_engine import SparkUnavailable
-    from ofp_platform.online.plane import NoContextStream, NoControlStream
+    from ofp_platform.online.plane import NoContextStream, NoControlStream, NoDecisionsStream
     from ofp_platform.online.projecting.epoch_barrier import EpochHeld
     from ofp_platform.online.projecting.epoch_records import EpochDiffers
     from ofp_platform.online.ranges.log_trim import TrimRefused
@@ -90,7 +90,6 @@ def words_for(error: Exception) -> str | None:
         DatasetNotAdmitted,
         CommandRefused,
         ClassMapError,
-        ControlRefused,
         DatabaseUnavailable,
         DatasetDamaged,
         DatasetNotFound,
@@ -106,8 +105,10 @@ def words_for(error: Exception) -> str | None:
         LeaseLost,
         LogError,
         MemoryTooSmall,
+        MessageRefused,
         NoContextStream,
         NoControlStream,
+        NoDecisionsStream,
         NotExplained,
         NotRebuildable,
         ObjectConflict,
