@@ -25,6 +25,8 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
+from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
+from ofp_platform.vocabulary.loop.exact_model import ExactModel
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -355,6 +357,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "world_manifest_v0.schema.json": object_schema(WorldManifest, "world_manifest", "World manifest v0"),
         "world_seal_v0.schema.json": object_schema(WorldSeal, "world_seal", "World seal v0"),
         "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),
+        "exact_model_v0.schema.json": object_schema(ExactModel, "exact_model", "Model in exact form v0"),
+        "train_request_v0.schema.json": object_schema(TrainRequest, "train_request", "Request for a training v0"),
+        "eval_report_v0.schema.json": object_schema(EvalReport, "eval_report", "Report on a model v0"),
         **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},
     }
 

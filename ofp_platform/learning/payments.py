@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pyarrow.compute as pc
 
 from ofp_platform.learning.protocol import HANDBOOK, Protocol, ProtocolUnmet
-from ofp_platform.learning.training import Columns, TrainingReport, train
+from ofp_platform.learning.training import BASELINE, BoostedFile, TrainingReport, train
+from ofp_platform.learning.training_rows import Columns
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.vocabulary.loop.eval_report import EstimatorName
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.times import parse_time, to_datetime
 
@@ -26,6 +29,7 @@ def train_on(
     allow_hindsight: bool = False,
     entity: str | None = None,
     amount: str | None = None,
+    estimators: Sequence[EstimatorName | BoostedFile] = BASELINE,
 ) -> TrainingReport:
     """Train on a dataset that has one row per payment.
 
@@ -33,7 +37,7 @@ def train_on(
     `amount`: a payload column that the model sees too; default: `payload__amount_minor`, or the only one of integers.
 
     Raises:
-        DatasetNotAdmitted: it is not fit to train on.
+        DatasetNotAdmitted: it is not fit to train on. NotExportable: a file has no exact form.
         ProtocolUnmet: it has not the columns, or not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
     """
     names = [column.name for column in manifest.columns]
@@ -43,7 +47,7 @@ def train_on(
     if missing := [name for name in required_columns if name not in names]:
         message = f"dataset {manifest.dataset_name} has no column {', '.join(missing)}; it has {', '.join(names)}"
         raise ProtocolUnmet(message)
-    return train(objects, manifest, columns, protocol, trees=trees, allow_hindsight=allow_hindsight)
+    return train(objects, manifest, columns, protocol, trees=trees, allow_hindsight=allow_hindsight, estimators=estimators)
 
 
 def _amount(manifest: DatasetManifest) -> str | None:

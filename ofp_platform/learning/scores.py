@@ -18,12 +18,12 @@ class Scores:
     card_precision_100: float
 
 
-def score(test: pd.DataFrame, probabilities: np.ndarray) -> Scores:
-    """The scores of `predicted` (probability of fraud) on rows with `day`, `card` and `fraud`."""
+def score(test: pd.DataFrame, suspicion: np.ndarray) -> Scores:
+    """The scores of `suspicion` (a greater one is more suspect) on rows with `day`, `card` and `fraud`."""
     return Scores(
-        auc_roc=float(roc_auc_score(test["fraud"], probabilities)),
-        average_precision=float(average_precision_score(test["fraud"], probabilities)),
-        card_precision_100=card_precision(test.assign(predicted=probabilities), 100),
+        auc_roc=float(roc_auc_score(test["fraud"], suspicion)),
+        average_precision=float(average_precision_score(test["fraud"], suspicion)),
+        card_precision_100=card_precision(test.assign(predicted=suspicion), 100),
     )
 
 

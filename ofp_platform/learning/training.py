@@ -1,55 +1,51 @@
-"""Models trained from one manifest, stored with their scores and their lineage."""
+"""Models trained from one manifest, stored in exact form with their reports and their lineage. No pickle is written or read."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import joblib
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy.typing as npt
 import sklearn
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from ofp_platform.learning.protocol import Protocol, split
+from ofp_platform.learning.boosting_files import read_lightgbm, read_xgboost
+from ofp_platform.learning.dataset_inputs import dataset_inputs
+from ofp_platform.learning.evaluation import report_on
+from ofp_platform.learning.protocol import Protocol
 from ofp_platform.learning.scores import Scores, score
-from ofp_platform.offline.datasets.dataset_reader import read_dataset
+from ofp_platform.learning.sklearn_export import export_sklearn
+from ofp_platform.learning.training_rows import Columns, Part, read_parts
+from ofp_platform.scoring.compiled_model import CompiledModel
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
-from ofp_platform.vocabulary.offline.dataset_admission import AdmissionReason, DatasetNotAdmitted, admit
+from ofp_platform.vocabulary.loop.eval_report import EstimatorName, EvalReport, FileFormat, Split, TrainRequest
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, ModelInput
+from ofp_platform.vocabulary.offline.dataset_admission import admit
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 
 SEED = 0
-NIGHT_UNTIL_HOUR = 6
-SATURDAY = 5
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a dataset play which part. `card`: the entity whose known frauds leave the test; `amount`: may be none."""
-
-    card: str
-    amount: str | None
-    event_time: str = "ts"
-    label: str = "label_value"
+BASELINE: tuple[EstimatorName, ...] = ("logistic_regression", "decision_tree_depth_2", "random_forest")
+"""The models of the handbook's baseline."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """One model: its name, scores, where it is stored, and the SHA-256 of its bytes."""
+    """One model in exact form: its name, the scores of that form, where it is stored, the SHA-256 of its bytes, its report."""
 
     name: str
     scores: Scores
     path: str
     sha256: str
+    report: EvalReport
+    report_path: str
 
 
 @dataclass(frozen=True)
@@ -63,31 +59,25 @@ class TrainingReport:
     lineage: dict[str, Any]
 
 
-def estimators(trees: int, jobs: int) -> dict[str, Any]:
-    """The models of the handbook's baseline, each behind the same scaling. Seeded: training again gives the same scores."""
-    models = {
-        "logistic_regression": LogisticRegression(random_state=SEED, max_iter=1000),
-        "decision_tree_depth_2": DecisionTreeClassifier(max_depth=2, random_state=SEED),
-        "random_forest": RandomForestClassifier(n_estimators=trees, random_state=SEED, n_jobs=jobs),
-    }
-    return {name: make_pipeline(StandardScaler(), model) for name, model in models.items()}
+@dataclass(frozen=True)
+class BoostedFile:
+    """A model that another library saved: its format and its bytes."""
+
+    format: FileFormat
+    content: bytes
 
 
-def frame(table: pa.Table, columns: Columns, features: list[str]) -> pd.DataFrame:
-    """One row per event: `day`, `card`, `fraud`, and the numbers a model sees. A feature of an empty window counts as 0."""
-    moments = pd.to_datetime(table[columns.event_time].to_pandas(), utc=True)
-    numbers = {name: pc.fill_null(pc.cast(table[name], pa.float64()), 0.0).to_numpy() for name in features}
-    return pd.DataFrame(
-        {
-            "day": moments.dt.date,
-            "card": table[columns.card].to_pandas(),
-            "fraud": table[columns.label].to_pandas(),
-            **({} if columns.amount is None else {"amount": table[columns.amount].to_numpy().astype(np.float64)}),
-            "during_weekend": (moments.dt.day_of_week >= SATURDAY).astype(np.float64),
-            "during_night": (moments.dt.hour <= NIGHT_UNTIL_HOUR).astype(np.float64),
-            **numbers,
-        }
-    )
+def estimator(name: EstimatorName, trees: int, jobs: int) -> Any:
+    """An untrained model. Seeded: training again gives the same."""
+    match name:
+        case "logistic_regression":
+            return make_pipeline(StandardScaler(), LogisticRegression(random_state=SEED, max_iter=1000))
+        case "decision_tree_depth_2":
+            return DecisionTreeClassifier(max_depth=2, random_state=SEED)
+        case "random_forest":
+            return RandomForestClassifier(n_estimators=trees, random_state=SEED, n_jobs=jobs)
+        case "gradient_boosting":
+            return GradientBoostingClassifier(n_estimators=trees, random_state=SEED)
 
 
 def train(
@@ -99,31 +89,20 @@ def train(
     trees: int = 100,
     jobs: int = 2,
     allow_hindsight: bool = False,
+    estimators: Sequence[EstimatorName | BoostedFile] = BASELINE,
 ) -> TrainingReport:
-    """Train the models on one published dataset and store them, their scores and their lineage. Write-once, idempotent.
+    """Train models on one published dataset, or take over files of models that were; store their exact forms, reports on their
+    test days, and the lineage. Write-once, idempotent.
 
-    `allow_hindsight`: see `admit`.
+    A feature of an empty window counts as 0; in a file, as its library says. `allow_hindsight`: see `admit`.
 
     Raises:
-        DatasetNotAdmitted: the dataset is not fit to train on.
+        DatasetNotAdmitted: the dataset is not fit to train on. NotExportable: a file has no exact form.
         ProtocolUnmet: the dataset has not the days. DatasetDamaged | ObjectStoreUnavailable: see there.
     """
     admit(manifest, allow_hindsight=allow_hindsight)
-    features = [column.name for column in manifest.columns if column.role == "feature"]
-    for column in manifest.columns:
-        kind = "a text" if column.type == "string" else "a list" if column.type.startswith("list") else None
-        if column.role == "feature" and kind is not None:
-            message = f"feature {column.name} is {kind}, and these models learn from numbers; leave its group out of the dataset"
-            raise DatasetNotAdmitted(AdmissionReason.SCHEMA_UNFIT, message)
-    amount_columns = [] if columns.amount is None else [columns.amount]
-    table = read_dataset(objects, manifest, [columns.event_time, columns.card, *amount_columns, columns.label, *features])
-    rows = frame(table, columns, features)
-    # a payment without an amount feeds what needs none, and is a row; a model of amounts cannot see it
-    rows = rows[rows["fraud"].notna()].astype({"fraud": np.int64})
-    if columns.amount is not None:
-        rows = rows[rows["amount"].notna()]
-    training, test = split(rows, protocol)
-    inputs = [*(["amount"] if amount_columns else []), "during_weekend", "during_night", *features]
+    inputs = dataset_inputs(manifest, columns.amount)
+    training, test = read_parts(objects, manifest, columns, inputs, protocol)
     lineage: dict[str, Any] = {
         "kind": "model_lineage",
         "contract_version": "v0",
@@ -131,36 +110,96 @@ def train(
         "dataset_identity": manifest.dataset_identity,
         "manifest_digest": manifest.digest,
         "content_digest": manifest.content_digest,
-        "inputs": inputs,
+        "inputs": [asked.name for asked in inputs],
         "protocol": {name: str(value) for name, value in asdict(protocol).items()},
         "seed": SEED,
         "trees": trees,
         "scikit_learn": sklearn.__version__,
-        "training_rows": len(training),
-        "test_rows": len(test),
+        "training_rows": len(training.rows),
+        "test_rows": len(test.rows),
     }
     folder = f"learning/{digest_of(lineage)}"
+    split = Split(
+        first_day=str(protocol.first_day),
+        training_days=protocol.training_days,
+        delay_days=protocol.delay_days,
+        test_days=protocol.test_days,
+    )
     models = []
-    for name, model in estimators(trees, jobs).items():
-        model.fit(training[inputs].to_numpy(), training["fraud"].to_numpy())
-        probabilities = model.predict_proba(test[inputs].to_numpy())[:, 1]
-        buffer = io.BytesIO()
-        joblib.dump(model, buffer)
-        digest = sha256_hex(buffer.getvalue())
-        path = f"{folder}/{name}-{digest[:16]}.joblib"
-        objects.put_same(path, buffer.getvalue())
-        models.append(TrainedModel(name, score(test, probabilities), path, digest))
+    for source in estimators:
+        request = TrainRequest(
+            dataset_name=manifest.dataset_name,
+            dataset_identity=manifest.dataset_identity,
+            manifest_digest=manifest.digest,
+            target=columns.label,
+            entity=columns.card,
+            event_time=columns.event_time,
+            inputs=inputs,
+            split=split,
+            estimator=source.format if isinstance(source, BoostedFile) else source,
+            file_digest=sha256_hex(source.content) if isinstance(source, BoostedFile) else None,
+            trees=trees,
+            seed=SEED,
+            allow_hindsight=allow_hindsight,
+        )
+        models.append(_stored(objects, folder, request, *_learn(request, source, training, test, jobs)))
     lineage["models"] = [
         {
             "name": trained_model.name,
             "path": trained_model.path,
             "sha256": trained_model.sha256,
-            "scores": {k: f"{v:.6f}" for k, v in asdict(trained_model.scores).items()},
+            "report": trained_model.report_path,
+            "scores": trained_model.report.metrics,
         }
         for trained_model in models
     ]
-    lineage = ModelLineage.model_validate(lineage).model_dump(mode="json")
+    lineage = ModelLineage.model_validate(lineage).model_dump(mode="json", exclude_none=True)
     lineage_bytes = canonical_bytes(lineage)
     lineage_path = f"{folder}/lineage-{sha256_hex(lineage_bytes)[:16]}.json"
     objects.put_same(lineage_path, lineage_bytes)
-    return TrainingReport(tuple(models), len(training), len(test), lineage_path, lineage)
+    return TrainingReport(tuple(models), len(training.rows), len(test.rows), lineage_path, lineage)
+
+
+def _learn(
+    request: TrainRequest, source: EstimatorName | BoostedFile, training: Part, test: Part, jobs: int
+) -> tuple[ExactModel, EvalReport, Scores]:
+    library_scores: npt.NDArray[np.float64] | None = None
+    if isinstance(source, BoostedFile):
+        model = read_boosted(source, request.inputs)
+    else:
+        fitted = estimator(source, request.trees, jobs)
+        fitted.fit(training.numbers(request.inputs), training.rows["fraud"].to_numpy())
+        model = export_sklearn(source, fitted, request.inputs, training.values, training.present)
+        numbers = test.numbers(request.inputs)
+        is_probability = model.score_kind == "probability"
+        library_scores = fitted.predict_proba(numbers)[:, 1] if is_probability else fitted.decision_function(numbers)
+    compiled = CompiledModel(model)
+    test_scores = compiled.scores(test.values, test.present)
+    model_scores = score(test.rows, test_scores)
+    training_scores = compiled.scores(training.values, training.present)
+    frauds = (training.rows["fraud"], test.rows["fraud"])
+    eval_report = report_on(request, model, training_scores, test_scores, library_scores, frauds, model_scores)
+    return model, eval_report, model_scores
+
+
+def read_boosted(source: BoostedFile, inputs: Iterable[ModelInput]) -> ExactModel:
+    """The exact form of a file.
+
+    Raises:
+        NotExportable: it has none.
+    """
+    if source.format == "lightgbm_file":
+        return read_lightgbm(source.format, source.content.decode("utf-8", "replace"), tuple(inputs))
+    return read_xgboost(source.format, source.content, tuple(inputs))
+
+
+def _stored(
+    objects: ObjectStore, folder: str, request: TrainRequest, model: ExactModel, eval_report: EvalReport, scores: Scores
+) -> TrainedModel:
+    name = request.estimator
+    path = f"{folder}/{name}-{model.digest[:16]}.json"
+    report_path = f"{folder}/{name}-report-{eval_report.digest[:16]}.json"
+    objects.put_same(f"{folder}/{name}-request-{request.digest[:16]}.json", canonical_bytes(request.model_dump(mode="json")))
+    objects.put_same(path, model.stored())
+    objects.put_same(report_path, eval_report.stored())
+    return TrainedModel(name, scores, path, model.digest, eval_report, report_path)

@@ -17,7 +17,8 @@ from psycopg import sql
 
 from ofp_platform.api.contract_files import CONTRACTS, contract_schemas
 from ofp_platform.learning.protocol import Protocol
-from ofp_platform.learning.training import Columns, train
+from ofp_platform.learning.training import train
+from ofp_platform.learning.training_rows import Columns
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
 from ofp_platform.offline.requests.intent_file import parse_intent
@@ -39,10 +40,11 @@ OBJECTS = {
     "ofs/datasets/": "ofs_public_contracts",
     "ofs/snapshots/": "ofs_public_contracts",
     "ofs/reconciliation/": "ofs_reconciliation",
-    "learning/": "model_lineage",
     "snapshot_sets/": "ofp_snapshot_set",
 }
 """Folder of the object store to the schema of the JSON in it."""
+LEARNED = {"model_lineage", "exact_model", "train_request", "eval_report"}
+"""Kinds of the JSON in the folder `learning/`."""
 COLUMNS = {
     "build_receipt.content": "ofs_build_receipt",
     "build_run.intent": "ofs_build_intent",
@@ -215,19 +217,19 @@ def test_every_object_in_the_store_has_a_schema(world: LabelledPlane) -> None:
             assert path.startswith(("archive/", "ofs/datasets/")), path
             assert pq.ParquetFile(world.objects.folder / path).metadata.num_rows > 0  # type: ignore[operator]
             seen["parquet"] += 1
-        elif path.endswith(".joblib"):
-            assert path.startswith("learning/"), path
         elif path.endswith(".zst"):
             assert path.startswith("snapshots/"), path
             for record in records_of(data):
                 schema("ofp_snapshot_record").validate(record)
                 seen["ofp_snapshot_record"] += 1
         else:
-            names = [name for folder, name in OBJECTS.items() if path.startswith(folder)]
+            kind = orjson.loads(data)["kind"] if path.startswith("learning/") else None
+            assert kind is None or kind in LEARNED, f"{path} is a {kind}"
+            names = [kind] if kind else [name for folder, name in OBJECTS.items() if path.startswith(folder)]
             assert names, f"{path} has no schema"
             schema(names[0]).validate(orjson.loads(data))
             seen[names[0]] += 1
-    assert set(seen) == {"parquet", "ofp_snapshot_record", *OBJECTS.values()}
+    assert set(seen) == {"parquet", "ofp_snapshot_record", *OBJECTS.values(), *LEARNED}
     assert any(path.startswith("snapshots/packs/") for path in world.objects.list("snapshots"))
 
 
@@ -283,4 +285,4 @@ def test_every_event_in_the_log_is_an_envelope(world: LabelledPlane) -> None:
 def test_no_schema_is_of_nothing() -> None:
     published = {name.removesuffix("_v0.schema.json") for name in contract_schemas()}
     stored = {name.partition("#")[0] for name in (*OBJECTS.values(), *COLUMNS.values())}
-    assert published == stored | PINNED_ELSEWHERE | {"ofp_snapshot_record", "ofs_build_run", "ofs_run_parity"}
+    assert published == stored | LEARNED | PINNED_ELSEWHERE | {"ofp_snapshot_record", "ofs_build_run", "ofs_run_parity"}

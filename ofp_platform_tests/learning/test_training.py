@@ -7,7 +7,8 @@ import orjson
 import pytest
 
 from ofp_platform.learning.protocol import Protocol
-from ofp_platform.learning.training import Columns, TrainingReport, train
+from ofp_platform.learning.training import TrainingReport, train
+from ofp_platform.learning.training_rows import Columns
 from ofp_platform.offline.datasets.publication import DatasetDamaged, load_manifest
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.vocabulary.canonical import sha256_hex

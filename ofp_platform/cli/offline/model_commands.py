@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -14,8 +17,22 @@ from ofp_platform.cli.offline.model_table import model_table
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import wheel
+from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.loop.eval_report import EstimatorName
+
+if TYPE_CHECKING:
+    from ofp_platform.learning.training import BoostedFile
 
 app = typer.Typer(help="Train the example models on datasets.", no_args_is_help=True)
+
+
+class Estimator(Enum):
+    """What can be trained here."""
+
+    LOGISTIC_REGRESSION = "logistic_regression"
+    DECISION_TREE_DEPTH_2 = "decision_tree_depth_2"
+    RANDOM_FOREST = "random_forest"
+    GRADIENT_BOOSTING = "gradient_boosting"
 
 
 @app.callback()
@@ -45,6 +62,19 @@ def train_models(
         str | None,
         typer.Option("--amount", metavar="COLUMN", help="Payload column that the model sees too; default: the amount."),
     ] = None,
+    estimator: Annotated[
+        list[Estimator] | None,
+        typer.Option("--estimator", help="What is trained; default: the three of the handbook's baseline.", show_default=False),
+    ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="A model that LightGBM (.txt) or XGBoost (.json) saved: taken over, nothing else is trained unless asked for.",
+            show_default=False,
+        ),
+    ] = None,
     allow_hindsight: Annotated[
         bool,
         typer.Option("--allow-hindsight", help="Admit a dataset whose rows know later events (as_of_basis event_time)."),
@@ -53,7 +83,9 @@ def train_models(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Train on seven days, leave seven for the labels to come, test on the seven after; store models, scores and lineage."""
+    """Train on seven days, leave seven for the labels to come, test on the seven after; store models in exact form, a report on
+    each, and the lineage.
+    """
     from ofp_platform.learning.payments import protocol_of, train_on
     from ofp_platform.learning.protocol import Protocol
     from ofp_platform.vocabulary.offline.dataset_admission import admit
@@ -63,11 +95,21 @@ def train_models(
     admit(manifest, allow_hindsight=allow_hindsight)
     protocol = protocol_of(objects, manifest) if first_day is None else Protocol(first_day.date())
     with wheel(Console(stderr=True), "Training"):
-        report = train_on(objects, manifest, protocol, trees=trees, allow_hindsight=allow_hindsight, entity=entity, amount=amount)
+        report = train_on(
+            objects,
+            manifest,
+            protocol,
+            trees=trees,
+            allow_hindsight=allow_hindsight,
+            entity=entity,
+            amount=amount,
+            estimators=_sources(estimator or [], file or []),
+        )
     lines = [
         f"train {days_of(protocol.first_day, protocol.training_days)}: {report.training_rows:,} rows",
         f"test  {days_of(protocol.first_test_day, protocol.test_days)}: {report.test_rows:,} rows",
         *model_table(report, protocol),
+        *(f"{model.name}: {model.path}" for model in report.models),
         f"lineage {report.lineage_path}",
     ]
     facts = {
@@ -75,9 +117,31 @@ def train_models(
         "training_rows": report.training_rows,
         "test_rows": report.test_rows,
         "scores": {model.name: model.scores for model in report.models},
+        "models": {model.name: {"path": model.path, "report_path": model.report_path} for model in report.models},
         "lineage_path": report.lineage_path,
     }
     print_facts(facts, lines, as_json=json)
+
+
+def _sources(estimators: list[Estimator], files: list[Path]) -> Sequence[EstimatorName | BoostedFile]:
+    """What is to be trained and taken over.
+
+    Raises:
+        CommandRefused: a file cannot be read, or its name does not end as that of a model.
+    """
+    from ofp_platform.learning.training import BASELINE, BoostedFile
+
+    boosted = []
+    for path in files:
+        if path.suffix not in (".txt", ".json"):
+            raise CommandRefused(f"{path}: a model of LightGBM ends in .txt, one of XGBoost in .json")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CommandRefused(f"{path}: {error.strerror}") from None
+        boosted.append(BoostedFile("lightgbm_file" if path.suffix == ".txt" else "xgboost_file", content))
+    asked: list[EstimatorName] = [name.value for name in estimators]
+    return [*(asked or ([] if boosted else BASELINE)), *boosted]
 
 
 def days_of(first: object, count: int) -> str:

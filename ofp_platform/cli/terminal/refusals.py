@@ -29,6 +29,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.ingress.class_map import ClassMapError
     from ofp_platform.ingress.own_streams import MessageRefused
     from ofp_platform.ingress.receipts import UnknownReceipt
+    from ofp_platform.learning.exact_trees import NotExportable
     from ofp_platform.learning.protocol import ProtocolUnmet
     from ofp_platform.log.archive import ArchiveConflict
     from ofp_platform.log.archive_segment import SegmentDamaged
@@ -110,6 +111,7 @@ def words_for(error: Exception) -> str | None:
         NoControlStream,
         NoDecisionsStream,
         NotExplained,
+        NotExportable,
         NotRebuildable,
         ObjectConflict,
         ObjectStoreUnavailable,

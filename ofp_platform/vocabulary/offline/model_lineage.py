@@ -16,6 +16,7 @@ class LineageModel(Model):
     name: str = Field(min_length=1)
     path: str = Field(min_length=1, description="path in the object store")
     sha256: Digest
+    report: str | None = Field(default=None, description="path of its eval_report; null: an earlier release")
     scores: dict[Name, str]
 
 

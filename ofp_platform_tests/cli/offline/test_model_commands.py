@@ -15,10 +15,11 @@ from ofp_platform.learning.protocol import HANDBOOK, Protocol, ProtocolUnmet
 from ofp_platform.learning.scores import Scores
 from ofp_platform.learning.training import TrainedModel, TrainingReport
 
+EVALUATED: Any = None  # the table does not look at it
 REPORT = TrainingReport(
     (
-        TrainedModel("random_forest", Scores(0.8654, 0.6619, 0.2914), "path", "0" * 64),
-        TrainedModel("mine", Scores(1, 1, 1), "", ""),
+        TrainedModel("random_forest", Scores(0.8654, 0.6619, 0.2914), "path", "0" * 64, EVALUATED, "report"),
+        TrainedModel("mine", Scores(1, 1, 1), "", "", EVALUATED, ""),
     ),
     training_rows=3,
     test_rows=2,

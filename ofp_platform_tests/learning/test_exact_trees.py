@@ -1,0 +1,51 @@
+"""Trees in exact form: thresholds, the value of inner nodes, and what is no tree."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofp_platform.learning.exact_trees import SCORE_SCALE, GrownTree, NotExportable, exact_tree
+from ofp_platform.vocabulary.loop.exact_model import PayloadInput
+
+ASKED = (PayloadInput(field="amount", scale=2),)
+
+
+def stump(bound: Fraction, *, is_strict: bool, covers: tuple[int, int] = (3, 1)) -> GrownTree:
+    return GrownTree(
+        asked=[0, -1, -1],
+        bounds=[bound, Fraction(0), Fraction(0)],
+        left=[1, -1, -1],
+        right=[2, -1, -1],
+        absent_left=[True, False, False],
+        leaf_values=[Fraction(0), Fraction(1), Fraction(5)],
+        covers=[Fraction(sum(covers)), *map(Fraction, covers)],
+        is_strict=is_strict,
+    )
+
+
+@given(bound=st.fractions(-100, 100), value=st.integers(-20_000, 20_000), is_strict=st.booleans())
+def test_a_decimal_goes_where_the_bound_sends_it(bound: Fraction, value: int, is_strict: bool) -> None:
+    tree = exact_tree(stump(bound, is_strict=is_strict), ASKED)
+    exact = Fraction(value, 100)
+    assert (value <= tree.thresholds[0]) == (exact < bound if is_strict else exact <= bound)
+
+
+def test_an_inner_node_says_the_mean_of_its_leaves_by_their_cover() -> None:
+    unit = 10**SCORE_SCALE
+    assert exact_tree(stump(Fraction(1), is_strict=False), ASKED).values == (2 * unit, unit, 5 * unit)
+    nobody_came = stump(Fraction(1), is_strict=False, covers=(0, 0))
+    assert exact_tree(nobody_came, ASKED).values[0] == 3 * unit
+
+
+@pytest.mark.parametrize(("left", "right"), [([0, -1, -1], [2, -1, -1]), ([1, -1, -1], [7, -1, -1]), ([2, -1, -1], [2, -1, -1])])
+def test_arrays_that_are_no_tree_are_refused(left: list[int], right: list[int]) -> None:
+    grown = stump(Fraction(1), is_strict=False)
+    broken = GrownTree(
+        grown.asked, grown.bounds, left, right, grown.absent_left, grown.leaf_values, grown.covers, grown.is_strict
+    )
+    with pytest.raises(NotExportable, match="are no tree"):
+        exact_tree(broken, ASKED)
